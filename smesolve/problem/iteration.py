@@ -1,0 +1,93 @@
+"""The discrete dropout iteration theta_{k+1} = theta_k - lr grad R_S(theta_k; eta_{k+1}), a fresh mask each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.sampling.ensemble import Step, collect_paths
+from smesolve.sampling.randomness import keyed_uniforms
+
+__all__ = ["DropoutIteration", "check_lr", "iterate"]
+
+
+@dataclass(frozen=True)
+class DropoutIteration:
+    """The iteration as a process on blocks of paths; its time is t = k lr."""
+
+    problem: DropoutProblem
+    lr: float
+    seed: int = 0
+
+    @property
+    def block_size(self) -> int:
+        """Paths in a block."""
+        return self.problem.block_size
+
+    def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
+        """One step of every path of a block. Cost: one gradient a path."""
+        return theta - self.lr * self.problem.gradient(theta, self._masks(block, step))
+
+    def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
+        """The step split into theta - lr grad L_S and -lr (grad R_S(eta) - grad L_S): half as much again."""
+        gradient, mean = self.problem.gradient_and_mean_gradient(theta, self._masks(block, step))
+        return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean))
+
+    def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """theta - lr grad L_S for theta (..., D), twice: the step is its own prediction."""
+        state = theta - self.lr * self.problem.mean_gradient(theta)
+        return state, state
+
+    def _masks(self, block: int, step: int) -> Tensor:
+        problem = self.problem
+        uniforms = keyed_uniforms((self.block_size, problem.width), self.seed, block, step)
+        return problem.law.quantile(uniforms).to(dtype=problem.dtype, device=problem.device)
+
+
+def check_lr(lr: float) -> None:
+    """Refuse a learning rate that is not a positive number."""
+    if not lr > 0 or lr == float("inf"):
+        raise ValueError(f"lr must be a positive number, got {lr!r}.")
+
+
+@torch.no_grad()
+def iterate(
+    problem: DropoutProblem,
+    theta0: Tensor,
+    lr: float,
+    steps: int,
+    paths: int,
+    seed: int = 0,
+    save: Sequence[int] | None = None,
+) -> Tensor:
+    """Dropout training of many independent paths from theta0.
+
+    Args:
+        theta0: (D,), the start of every path.
+        lr: learning rate, the step of the iteration.
+        steps: number of steps.
+        paths: number of independent paths.
+        seed: root seed; path b is the same whatever `paths` is.
+        save: increasing step numbers to keep; all of 0, 1, ..., steps unless given.
+
+    Returns:
+        (T, paths, D), the parameters at the saved steps. Cost: one gradient a step and path.
+
+    Raises:
+        ValueError: lr not positive, steps or paths not positive integers, theta0 of the wrong shape or not finite.
+
+    Warns:
+        DivergenceWarning: where paths are not finite at the end.
+    """
+    check_lr(lr)
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a positive integer, got {steps!r}.")
+    saved = list(range(steps + 1)) if save is None else list(save)
+    if not saved or any(b <= a for a, b in pairwise(saved)) or saved[0] < 0 or saved[-1] > steps:
+        raise ValueError(f"save must hold increasing step numbers from 0 to steps={steps}, got {saved}.")
+    return collect_paths(DropoutIteration(problem, lr, seed), theta0, paths, saved)

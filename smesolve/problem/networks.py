@@ -1,0 +1,121 @@
+"""Networks with dropout on their last hidden layer.
+
+Such a network is f(x; eta) = sum_r eta_r z_r(x) + b with the contributions z_r = A_r h_r(x) of the m
+neurons: features h (m), readout A (o, m), unmasked readout bias b (o). `Linearisation` is all that the
+rest of the package needs of a network: the values (h, A, b) at theta and the pullback to theta.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ACTIVATIONS", "Activation", "Linearisation", "TwoLayerNetwork"]
+
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "gelu": nn.functional.gelu,
+    "sigmoid": torch.sigmoid,
+    "softplus": nn.functional.softplus,
+    "identity": lambda pre: pre,
+}
+"""Activations by name; add to it to name one of your own."""
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """A network at theta: what its outputs are made of, and the way back to the parameters.
+
+    Neurons come before samples, so that the features of many paths are one matrix product.
+    """
+
+    features: Tensor
+    """h (..., m, n)."""
+    readout: Tensor
+    """A (..., o, m)."""
+    bias: Tensor | None
+    """b (..., o, 1), or None."""
+    pullback: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    """Cotangents of features (..., m, n), readout (..., o, m), bias (..., o, 1) -> (..., D)."""
+
+
+class TwoLayerNetwork(nn.Module):
+    """f(x) = A sigma(W x [+ w0]) [+ b]: one hidden layer of `width` neurons, linear readout.
+
+    Parameters in the order of `torch.nn.utils.parameters_to_vector`: hidden.weight (m, d), hidden.bias
+    (m), readout.weight (o, m), readout.bias (o).
+
+    Args:
+        in_features: d.
+        width: m, the neurons under dropout.
+        out_features: o.
+        activation: a name in `ACTIVATIONS`, or an elementwise differentiable callable.
+        bias: give both layers a bias. The readout bias is not under dropout.
+        dtype: float64 unless told otherwise: weak errors of 1e-6 are measured.
+        device: where the parameters live.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        width: int,
+        out_features: int = 1,
+        activation: str | Activation = "tanh",
+        bias: bool = False,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("in_features", in_features), ("width", width), ("out_features", out_features)):
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} must be a positive integer, got {size!r}.")
+        if isinstance(activation, str):
+            if activation not in ACTIVATIONS:
+                raise ValueError(
+                    f"activation must be one of {', '.join(ACTIVATIONS)} or a callable, got {activation!r}."
+                )
+            activation = ACTIVATIONS[activation]
+        self.activation = activation
+        self.hidden = nn.Linear(in_features, width, bias=bias, dtype=dtype, device=device)
+        self.readout = nn.Linear(width, out_features, bias=bias, dtype=dtype, device=device)
+        self._sizes = [parameter.numel() for parameter in self.parameters()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (..., n, o) without dropout."""
+        return self.readout(self.activation(self.hidden(x)))
+
+    def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:
+        """The network at theta (..., D) on inputs x (n, d). Cost: one forward pass; a pullback costs another."""
+        lead = theta.shape[:-1]
+        hidden, readout = self.hidden, self.readout
+        parts = iter(theta.split(self._sizes, dim=-1))
+        weight = next(parts)
+        hidden_bias = next(parts) if hidden.bias is not None else None
+        readout_weight = next(parts).reshape(*lead, readout.out_features, readout.in_features)
+        readout_bias = next(parts) if readout.bias is not None else None
+
+        # One GEMM over all paths: (paths m, d) x (d, n).
+        pre = (weight.reshape(-1, hidden.in_features) @ x.mT).reshape(*lead, hidden.out_features, x.shape[0])
+        if hidden_bias is not None:
+            pre = pre + hidden_bias[..., None]
+        features, slopes = torch.func.jvp(self.activation, (pre,), (torch.ones_like(pre),))
+
+        def pullback(features_cotangent: Tensor, readout_cotangent: Tensor, bias_cotangent: Tensor | None) -> Tensor:
+            backward = features_cotangent * slopes
+            pieces = [(backward.reshape(-1, x.shape[0]) @ x).reshape(*lead, math.prod(hidden.weight.shape))]
+            if hidden_bias is not None:
+                pieces.append(backward.sum(-1))
+            pieces.append(readout_cotangent.flatten(-2))
+            if readout_bias is not None:
+                pieces.append(bias_cotangent[..., 0])
+            return torch.cat(pieces, dim=-1)
+
+        bias = None if readout_bias is None else readout_bias[..., None]
+        return Linearisation(features, readout_weight, bias, pullback)

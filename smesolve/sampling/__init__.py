@@ -1,0 +1,1 @@
+"""Keyed random numbers and ensembles of paths in blocks."""

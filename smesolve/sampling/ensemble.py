@@ -1,0 +1,111 @@
+"""Ensembles of independent paths, run in blocks of fixed size.
+
+A block is the unit of computing and of randomness. It is always run whole, also where fewer of its paths are
+asked for: matrix products round differently for different batch sizes, so only blocks of one size give path b
+the same value, bit for bit, whatever the number of paths or the way they are spread.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from tqdm import tqdm
+
+__all__ = ["DivergenceWarning", "Process", "Step", "block_of", "collect_paths", "count_blocks", "fitting_block_size"]
+
+
+class DivergenceWarning(RuntimeWarning):
+    """Some paths left the finite numbers."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step theta_j -> theta_{j+1} of a block, split for control variates; all tensors (B, D)."""
+
+    state: Tensor
+    """theta_{j+1}."""
+    prediction: Tensor
+    """A noise-free step from theta_j: known before the noise of this step."""
+    increment: Tensor
+    """The noise of this step: mean zero given theta_j."""
+
+
+class Process(Protocol):
+    """A Markov chain on (B, D) tensors: the discrete iteration, or an SDE under a scheme."""
+
+    block_size: int
+
+    def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
+        """theta_{step+1} of one block (B, D) from theta_step; the noise is keyed by (block, step)."""
+        ...
+
+    def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
+        """The same step, bit for bit, with its prediction and its noise increment."""
+        ...
+
+    def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """State and prediction (D,) of the step from theta (D,) with zero noise; differentiable by `torch.func`."""
+        ...
+
+
+def fitting_block_size(numbers_per_path: int) -> int:
+    """The power of two in [8, 1024] whose block of paths holds at most 2^18 numbers (2 MiB: a level-2 cache).
+
+    It depends on the problem alone, never on the machine, so that results are the same everywhere.
+    """
+    size = max(1, 2**18 // numbers_per_path)
+    return min(max(8, 1 << (size.bit_length() - 1)), 1024)
+
+
+def count_blocks(process: Process, paths: int) -> int:
+    """Blocks that hold `paths` paths."""
+    if not isinstance(paths, int) or paths < 1:
+        raise ValueError(f"paths must be a positive integer, got {paths!r}.")
+    return -(-paths // process.block_size)
+
+
+def block_of(process: Process, theta0: Tensor) -> Tensor:
+    """theta0 (D,) as the start of every path of a block (B, D)."""
+    if theta0.ndim != 1:
+        raise ValueError(f"theta0 must be one parameter vector of shape (D,), got {tuple(theta0.shape)}.")
+    if not theta0.isfinite().all():
+        raise ValueError("theta0 has values that are NaN or infinite; start from finite parameters.")
+    return theta0.expand(process.block_size, -1)
+
+
+def _saved_states(process: Process, theta0: Tensor, block: int, saved: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    theta = block_of(process, theta0)
+    row = 0
+    for step in range(saved[-1] + 1):
+        if step == saved[row]:
+            yield row, theta
+            row += 1
+        if step < saved[-1]:
+            theta = process.advance(theta, block, step)
+
+
+def collect_paths(process: Process, theta0: Tensor, paths: int, saved: Sequence[int], progress: bool = False) -> Tensor:
+    """Whole paths (T, paths, D) at the saved step numbers, strictly increasing. Memory T paths D numbers.
+
+    Warns:
+        DivergenceWarning: with the number of paths that are not finite at the last saved step.
+    """
+    blocks = count_blocks(process, paths)
+    result = theta0.new_empty(len(saved), paths, theta0.shape[-1])
+    for block in tqdm(range(blocks), disable=not progress, unit="block"):
+        first = block * process.block_size
+        last = min(first + process.block_size, paths)
+        for row, theta in _saved_states(process, theta0, block, saved):
+            result[row, first:last] = theta[: last - first]
+    diverged = int((~result[-1].isfinite().all(-1)).sum())
+    if diverged:
+        warnings.warn(
+            f"{diverged} of {paths} paths diverged before step {saved[-1]}: a mean over them means nothing; lower lr.",
+            DivergenceWarning,
+            stacklevel=3,
+        )
+    return result

@@ -1,0 +1,1 @@
+"""The modified equation as an SDE, schemes, and ensembles of its paths."""

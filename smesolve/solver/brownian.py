@@ -1,0 +1,77 @@
+"""Keyed Brownian motion on an integer grid, for torchsde's solvers and for ours."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smesolve.sampling.randomness import keyed_normals
+
+__all__ = ["KeyedBrownian", "grid_steps"]
+
+
+def grid_steps(duration: float, step: float, what: str, name: str = "dt") -> int:
+    """The whole number of steps in `duration`; `what` names the duration and `name` the step in errors.
+
+    Raises:
+        ValueError: the step is not positive or does not divide the duration.
+    """
+    if not step > 0:
+        raise ValueError(f"{name} must be positive, got {step!r}.")
+    steps = round(duration / step)
+    if abs(steps * step - duration) > 1e-9 * max(abs(duration), step):
+        nearest = duration / max(1, math.ceil(duration / step))
+        raise ValueError(
+            f"{name}={step:g} does not divide {what}={duration:g}; take for example {name}={nearest:.12g}."
+        )
+    return steps
+
+
+class KeyedBrownian:
+    """Brownian increments (B, M) over intervals of the grid {k dt}, the same whenever they are asked for.
+
+    The normals of grid step k are keyed by (seed, block, k). Over an interval of several grid steps the
+    increments add up: a solver with step 2 dt sees the same path as one with step dt. Passed as `bm=` it drives
+    `torchsde.sdeint`, whose own Brownian motion is not seeded by `torch.manual_seed`.
+
+    Args:
+        paths: B.
+        noise_dim: M.
+        dt: grid step.
+        seed: root seed.
+        block: path block; different blocks are independent.
+        dtype: of the increments.
+        device: of the increments.
+    """
+
+    levy_area_approximation = "none"
+
+    def __init__(
+        self,
+        paths: int,
+        noise_dim: int,
+        dt: float,
+        seed: int = 0,
+        block: int = 0,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.shape = (paths, noise_dim)
+        self.dt, self.seed, self.block, self.dtype, self.device = dt, seed, block, dtype, device
+
+    def __call__(self, ta: Any, tb: Any) -> Tensor:
+        """W(tb) - W(ta).
+
+        Raises:
+            ValueError: the interval does not begin and end on the grid.
+        """
+        first = grid_steps(float(ta), self.dt, "the interval's begin")
+        last = grid_steps(float(tb), self.dt, "the interval's end")
+        # An empty interval occurs in torchsde, whose float sum of steps can end a rounding error before the last time.
+        increment = torch.zeros(self.shape, dtype=torch.float64)
+        for step in range(first, last):
+            increment += keyed_normals(self.shape, self.seed, self.block, step)
+        return self.dt**0.5 * increment.to(dtype=self.dtype, device=self.device)

@@ -1,0 +1,133 @@
+"""Integration of an SDE for many paths on an integer time grid."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
+from smesolve.solver.brownian import KeyedBrownian, grid_steps
+from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.schemes.scheme import PerturbedSDE
+
+__all__ = ["Integration", "NothingTestedWarning", "solve"]
+
+
+class NothingTestedWarning(UserWarning):
+    """A comparison that would agree by construction."""
+
+
+class Integration:
+    """An SDE under a scheme with step dt, as a process on blocks of paths.
+
+    Time is t = k dt with integer k, so the last step is exact and nothing adds up in floating point.
+
+    Args:
+        sde: torchsde SDE, Ito, with `f` and `g_prod` or `g` (a `ModifiedEquation`, or one of your own).
+        theta0: (D,), for sizes, dtype and device.
+        scheme: a name in `SCHEMES`.
+        dt: step.
+        seed: root seed of the Brownian motion.
+        nested: the Brownian path lives on a grid of dt/nested; with equal dt/nested two integrations see one path.
+    """
+
+    def __init__(self, sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1) -> None:
+        if scheme not in SCHEMES:
+            raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
+        lr = getattr(sde, "lr", None)
+        if scheme == "euler" and getattr(sde, "order", None) == 1 and lr is not None and abs(dt - lr) < 1e-9 * lr:
+            warnings.warn(
+                "scheme='euler' with dt = lr on the order-1 equation tests nothing: its step is the discrete iteration "
+                "with Gaussian noise, so it agrees with dropout far better than the SDE does; take dt < lr/10, or "
+                "scheme='small_noise_rk4'.",
+                NothingTestedWarning,
+                stacklevel=3,
+            )
+        noise_dim = sde.noise_dim if hasattr(sde, "noise_dim") else sde.g(0.0, theta0[None]).shape[-1]
+        self.block_size = getattr(sde, "block_size", None) or fitting_block_size(theta0.numel() * noise_dim)
+        self.dt = dt
+        self._brownian = KeyedBrownian(
+            self.block_size, noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
+        )
+        settings = {
+            "sde": PerturbedSDE(sde),
+            "dt": dt,
+            "adaptive": False,
+            "rtol": 0,
+            "atol": 0,
+            "dt_min": 0,
+            "options": {},
+        }
+        self._solver = SCHEMES[scheme](bm=self._brownian, **settings)
+        self._noise_free = SCHEMES[scheme](bm=_NoBrownian(theta0.new_zeros(1, noise_dim)), **settings)
+
+    def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
+        """One step of the scheme for every path of a block."""
+        return self.advance_split(theta, block, step).state
+
+    def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
+        """The step with the scheme's prediction and noise increment."""
+        self._brownian.block = block
+        state, (prediction, increment) = self._solver.step(step * self.dt, (step + 1) * self.dt, theta, ())
+        return Step(state, prediction, increment)
+
+    def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """State and prediction of the scheme's step from theta (D,) with all Brownian increments zero."""
+        state, (prediction, _) = self._noise_free.step(step * self.dt, (step + 1) * self.dt, theta[None], ())
+        return state[0], prediction[0]
+
+
+class _NoBrownian:
+    """A Brownian motion that stays at zero, for one path."""
+
+    levy_area_approximation = "none"
+
+    def __init__(self, zeros: Tensor) -> None:
+        self.shape, self._zeros = tuple(zeros.shape), zeros
+
+    def __call__(self, ta: Any, tb: Any) -> Tensor:
+        return self._zeros
+
+
+@torch.no_grad()
+def solve(
+    sde: Any,
+    theta0: Tensor,
+    ts: Sequence[float] | Tensor,
+    scheme: str = "small_noise_rk4",
+    *,
+    dt: float,
+    paths: int,
+    seed: int = 0,
+) -> Tensor:
+    """Independent paths of an SDE from theta0.
+
+    Args:
+        sde: a `ModifiedEquation`, or any Ito SDE in torchsde's sense.
+        theta0: (D,), the start of every path.
+        ts: increasing times to return, ts[0] the start; dt divides every one of them.
+        scheme: "euler", "small_noise_heun", "small_noise_rk4", or one added to `SCHEMES`.
+        dt: step of the scheme; not the learning rate.
+        paths: number of independent paths.
+        seed: root seed; path b is the same whatever `paths` is.
+
+    Returns:
+        (T, paths, D), the parameters at `ts`. Cost a step: see the scheme.
+
+    Raises:
+        ValueError: unknown scheme, dt that does not divide the times, times that do not increase, bad theta0 or paths.
+
+    Warns:
+        NothingTestedWarning: Euler with dt = lr on an order-1 equation.
+        DivergenceWarning: where paths are not finite at the end.
+    """
+    times = [float(t) for t in ts]
+    if len(times) < 2 or any(b <= a for a, b in pairwise(times)):
+        raise ValueError(f"ts must hold at least two increasing times, got {times}.")
+    saved = [grid_steps(t - times[0], dt, "the time since ts[0]") for t in times]
+    return collect_paths(Integration(sde, theta0, scheme, dt, seed), theta0, paths, saved)

@@ -1,0 +1,62 @@
+"""What a scheme is: a torchsde solver with declared properties whose step also returns its noise.
+
+The modified equation is a perturbation of the gradient flow: its drift is b, of order one, plus lr b1, and its
+noise is of size sqrt(lr). A small-noise scheme (Milstein & Tretyakov, SIAM J. Numer. Anal. 34, 1997) treats b to
+high order and the perturbation, evaluated once a step near the middle of the noise-free path, to low order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torchsde._core.base_sde import ForwardSDE
+from torchsde._core.base_solver import BaseSDESolver
+from torchsde.settings import LEVY_AREA_APPROXIMATIONS, NOISE_TYPES, SDE_TYPES
+
+__all__ = ["PerturbedSDE", "Scheme"]
+
+
+class PerturbedSDE(ForwardSDE):
+    """An SDE in the form dY = (leading + correction) dt + g dW; without a split of its own, all drift is leading."""
+
+    def __init__(self, sde: Any) -> None:
+        super().__init__(sde)
+        split = hasattr(sde, "leading_drift")
+        self.leading_drift = sde.leading_drift if split else self.f
+        self.leading_drift_and_g_prod = sde.leading_drift_and_g_prod if split else self.f_and_g_prod
+        self.correction = sde.correction if split else lambda t, y, leading: None
+
+
+class Scheme(BaseSDESolver):
+    """A torchsde solver for Ito SDEs with general noise.
+
+    A scheme of one's own subclasses this, declares its properties, writes `step`, and joins `SCHEMES`. `step`
+    returns (y1, (prediction, increment)): a noise-free step from y0 and the mean-zero noise of the step, which
+    control variates are made of.
+    """
+
+    sde_type = SDE_TYPES.ito
+    noise_types = NOISE_TYPES.all()
+    levy_area_approximations = LEVY_AREA_APPROXIMATIONS.all()
+    strong_order = 0.5
+    weak_order: ClassVar[float] = 1.0
+
+    weak_error: ClassVar[str]
+    """Leading terms of the weak error for the modified equation."""
+    drift_evaluations: ClassVar[int]
+    """Mean gradients a step."""
+    corrections: ClassVar[int]
+    """Hessian products a step, at order 2."""
+    noise_products: ClassVar[int]
+    """Noise products a step."""
+
+    def step(self, t0: Any, t1: Any, y0: Tensor, extra0: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """From y0 at t0 to (y1, (prediction, increment)) at t1; extra0 is not used."""
+        raise NotImplementedError
+
+    def _perturbation(self, t: Any, y: Tensor, dt: float, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Leading drift at y, noise increment at y, and noise increment plus dt times the drift's correction."""
+        leading, noise = self.sde.leading_drift_and_g_prod(t, y, dW)
+        correction = self.sde.correction(t, y, leading)
+        return leading, noise, noise if correction is None else noise + dt * correction
