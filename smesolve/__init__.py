@@ -5,7 +5,7 @@ from smesolve.comparison.weak_error import WeakErrorStudy, weak_error
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import iterate
 from smesolve.problem.masks import BernoulliMasks, MaskLaw
-from smesolve.problem.networks import TwoLayerNetwork
+from smesolve.problem.networks import ACTIVATIONS, DropoutNetwork, LinearNetwork, TwoLayerNetwork
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.solver.brownian import KeyedBrownian
 from smesolve.solver.integration import NothingTestedWarning, solve

@@ -4,8 +4,9 @@ Errors are signed and have independent standard errors s_i (learning rates use i
 
     error(lr) = c lr^p (1 + d lr),
 
-fitted by weighted least squares, d left out where fewer than four points can carry it. While a chi-squared test rejects
-the fit at 1%, the largest learning rate is taken to lie outside the asymptotic range and leaves.
+fitted by weighted least squares; two points cannot carry d, their slope is the local one between them. While a
+chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the asymptotic range and
+leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scipy import optimize, stats
 
 __all__ = ["fit_orders"]
 
-CORRECTED_POINTS = 4
+CORRECTED_POINTS = 3
 """Points from which the next term of the expansion is fitted as well."""
 
 REJECT = 0.01

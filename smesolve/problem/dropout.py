@@ -33,7 +33,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
 from smesolve.problem.masks import BernoulliMasks, MaskLaw
-from smesolve.problem.networks import Linearisation
+from smesolve.problem.networks import DropoutNetwork, Linearisation
 from smesolve.sampling.ensemble import fitting_block_size
 
 __all__ = ["DropoutProblem"]
@@ -42,11 +42,11 @@ __all__ = ["DropoutProblem"]
 class DropoutProblem:
     """A network, its data and its mask law: everything that trains under dropout.
 
-    All methods take theta (..., D) with any leading dimensions. Shapes: n samples, d inputs, o outputs,
+    All methods take theta (..., D) with any leading dimensions; masks and normals broadcast against them. Shapes: n samples, d inputs, o outputs,
     m neurons under dropout, D parameters, M Brownian motions.
 
     Args:
-        network: an `nn.Module` with `linearise(theta, x)`, such as `TwoLayerNetwork`.
+        network: a `DropoutNetwork` such as `TwoLayerNetwork`.
         x: inputs (n, d), tensor or array.
         y: targets (n, o), tensor or array.
         keep_prob: probability in (0, 1] that a neuron is kept (torch.nn.Dropout's `p` is 1 - keep_prob).
@@ -59,7 +59,7 @@ class DropoutProblem:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: DropoutNetwork,
         x: Tensor | np.ndarray,
         y: Tensor | np.ndarray,
         keep_prob: float | None = None,
@@ -77,15 +77,14 @@ class DropoutProblem:
             )
         if self.x.shape[0] == 0:
             raise ValueError("x holds no sample; give at least one.")
-        in_features = network.hidden.in_features
-        if self.x.shape[1] != in_features:
+        if self.x.shape[1] != network.in_features:
             raise ValueError(
-                f"x must have {in_features} columns, the network's in_features, got shape {tuple(self.x.shape)}."
+                f"x must have {network.in_features} columns, the network's in_features, got {tuple(self.x.shape)}."
             )
-        self.width, self.out_features = network.readout.in_features, network.readout.out_features
+        self.width, self.out_features = network.width, network.out_features
         if self.y.shape[1] != self.out_features:
             raise ValueError(
-                f"y must have {self.out_features} columns, the network's out_features, got shape {tuple(self.y.shape)}."
+                f"y must have {self.out_features} columns, the network's out_features, got {tuple(self.y.shape)}."
             )
         self.samples = self.x.shape[0]
         self.dim = sum(p.numel() for p in network.parameters())
@@ -189,9 +188,7 @@ class DropoutProblem:
     def noise_factor(self, theta: Tensor) -> Tensor:
         """C(theta) as a matrix (..., D, M). Memory D M a path: small problems and tests."""
         columns = torch.eye(self.noise_dim, dtype=self.dtype, device=self.device)
-        return self.noise_product(
-            theta[..., None, :].expand(*theta.shape[:-1], *columns.shape[:1], self.dim), columns
-        ).mT
+        return self.noise_product(theta[..., None, :], columns).mT
 
     def covariance(self, theta: Tensor) -> Tensor:
         """Sigma(theta) = Cov(grad R_S(theta; eta)) (..., D, D). Memory D^2 + D M a path: small problems and tests."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "Activation", "Linearisation", "TwoLayerNetwork"]
+__all__ = ["ACTIVATIONS", "Activation", "DropoutNetwork", "LinearNetwork", "Linearisation", "TwoLayerNetwork"]
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -43,10 +43,29 @@ class Linearisation:
     bias: Tensor | None
     """b (..., o, 1), or None."""
     pullback: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-    """Cotangents of features (..., m, n), readout (..., o, m), bias (..., o, 1) -> (..., D)."""
+    """Cotangents of features (..., m, n), readout (..., o, m), bias (..., o, 1) -> (..., D); their leading dimensions
+    may be more than theta's."""
 
 
-class TwoLayerNetwork(nn.Module):
+class DropoutNetwork(nn.Module):
+    """A network with dropout on its last hidden layer; `smesolve.DropoutProblem` takes any subclass.
+
+    A subclass has parameters, the sizes below, and `linearise`.
+    """
+
+    in_features: int
+    """d."""
+    width: int
+    """m, the neurons under dropout."""
+    out_features: int
+    """o."""
+
+    def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:
+        """The network at theta (..., D) on inputs x (n, d); differentiable by `torch.func`."""
+        raise NotImplementedError
+
+
+class TwoLayerNetwork(DropoutNetwork):
     """f(x) = A sigma(W x [+ w0]) [+ b]: one hidden layer of `width` neurons, linear readout.
 
     Parameters in the order of `torch.nn.utils.parameters_to_vector`: hidden.weight (m, d), hidden.bias
@@ -73,9 +92,8 @@ class TwoLayerNetwork(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("width", width), ("out_features", out_features)):
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a positive integer, got {size!r}.")
+        _check_sizes(in_features=in_features, width=width, out_features=out_features)
+        self.in_features, self.width, self.out_features = in_features, width, out_features
         if isinstance(activation, str):
             if activation not in ACTIVATIONS:
                 raise ValueError(
@@ -92,24 +110,25 @@ class TwoLayerNetwork(nn.Module):
         return self.readout(self.activation(self.hidden(x)))
 
     def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:
-        """The network at theta (..., D) on inputs x (n, d). Cost: one forward pass; a pullback costs another."""
+        """One GEMM forward over all paths; a pullback costs another."""
         lead = theta.shape[:-1]
         hidden, readout = self.hidden, self.readout
         parts = iter(theta.split(self._sizes, dim=-1))
         weight = next(parts)
         hidden_bias = next(parts) if hidden.bias is not None else None
-        readout_weight = next(parts).reshape(*lead, readout.out_features, readout.in_features)
+        readout_weight = next(parts).reshape(*lead, self.out_features, self.width)
         readout_bias = next(parts) if readout.bias is not None else None
 
         # One GEMM over all paths: (paths m, d) x (d, n).
-        pre = (weight.reshape(-1, hidden.in_features) @ x.mT).reshape(*lead, hidden.out_features, x.shape[0])
+        pre = (weight.reshape(-1, self.in_features) @ x.mT).reshape(*lead, self.width, x.shape[0])
         if hidden_bias is not None:
             pre = pre + hidden_bias[..., None]
         features, slopes = torch.func.jvp(self.activation, (pre,), (torch.ones_like(pre),))
 
         def pullback(features_cotangent: Tensor, readout_cotangent: Tensor, bias_cotangent: Tensor | None) -> Tensor:
             backward = features_cotangent * slopes
-            pieces = [(backward.reshape(-1, x.shape[0]) @ x).reshape(*lead, math.prod(hidden.weight.shape))]
+            weight_cotangent = backward.reshape(-1, x.shape[0]) @ x
+            pieces = [weight_cotangent.reshape(*backward.shape[:-2], math.prod(hidden.weight.shape))]
             if hidden_bias is not None:
                 pieces.append(backward.sum(-1))
             pieces.append(readout_cotangent.flatten(-2))
@@ -119,3 +138,48 @@ class TwoLayerNetwork(nn.Module):
 
         bias = None if readout_bias is None else readout_bias[..., None]
         return Linearisation(features, readout_weight, bias, pullback)
+
+
+class LinearNetwork(DropoutNetwork):
+    """f(x) = A x with dropout on the inputs: linear regression, or a readout trained on fixed features x.
+
+    Its gradient is affine in theta, so `smesolve.comparison.exact` knows all moments of iteration and equation. See
+    Clara, Langer, Schmidt-Hieber (JMLR 2024) for the iteration.
+
+    Args:
+        in_features: d, the inputs and the neurons under dropout (m = d).
+        out_features: o.
+        dtype: float64 unless told otherwise.
+        device: where the parameters live.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int = 1,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        _check_sizes(in_features=in_features, out_features=out_features)
+        self.in_features = self.width = in_features
+        self.out_features = out_features
+        self.readout = nn.Linear(in_features, out_features, bias=False, dtype=dtype, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (..., n, o) without dropout."""
+        return self.readout(x)
+
+    def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:
+        """Features are the inputs; the pullback is the readout's cotangent alone."""
+        lead = theta.shape[:-1]
+        readout = theta.reshape(*lead, self.out_features, self.width)
+        return Linearisation(
+            x.mT.expand(*lead, -1, -1), readout, None, lambda features, matrix, bias: matrix.flatten(-2)
+        )
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be a positive integer, got {size!r}.")

@@ -1,0 +1,231 @@
+"""Expectations without Monte Carlo, to calibrate what is measured.
+
+- `enumerated_expectation`: any network, a few steps: all sequences of masks.
+- `LinearMoments`: gradients affine in theta (`LinearNetwork`: a trained readout, linear regression): first and second
+  moments of the iteration by a linear recursion, of the equations by a matrix exponential; any lr, any number of steps.
+- `scalar_dropout`: one neuron, one sample: closed forms and mean-square stability limits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import expm
+from torch import Tensor
+
+from smesolve.comparison.observables import Observable, named_observables
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.iteration import check_lr
+from smesolve.problem.masks import MaskLaw
+from smesolve.solver.brownian import grid_steps
+from smesolve.solver.modified_equation import ModifiedEquation, check_order
+from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.schemes.scheme import PerturbedSDE
+
+__all__ = ["LinearMoments", "ScalarDropout", "all_masks", "enumerated_expectation", "scalar_dropout"]
+
+MAX_LEAVES = 2**22
+"""Mask sequences that an enumeration may visit."""
+
+MAX_LINEAR_DIM = 24
+"""Largest D of `LinearMoments`: its matrix exponential has ((D + 1)(D + 2)/2)^2 entries."""
+
+
+def all_masks(law: MaskLaw, width: int) -> tuple[Tensor, Tensor]:
+    """Every mask of `width` neurons (K, m) and its probability (K,), for a law on finitely many values.
+
+    Raises:
+        ValueError: the law has infinitely many values, or there are more than 2^22 masks.
+    """
+    if law.support is None:
+        raise ValueError(f"{law!r} takes infinitely many values and cannot be enumerated; use Monte Carlo.")
+    values, probabilities = law.support
+    if len(values) ** width > MAX_LEAVES:
+        raise ValueError(f"{len(values)}^{width} masks are more than {MAX_LEAVES}; take a narrower network.")
+    masks = torch.tensor(list(itertools.product(values, repeat=width)), dtype=torch.float64)
+    weights = torch.tensor(list(itertools.product(probabilities, repeat=width)), dtype=torch.float64)
+    return masks, weights.prod(-1)
+
+
+def enumerated_expectation(
+    problem: DropoutProblem, theta0: Tensor, lr: float, steps: int, observable: str | Observable
+) -> float:
+    """E g(theta_steps) of the iteration, by all sequences of masks.
+
+    Raises:
+        ValueError: more than 2^22 sequences. Cost: one gradient for each, memory D numbers for each.
+    """
+    check_lr(lr)
+    masks, weights = all_masks(problem.law, problem.width)
+    if len(weights) ** steps > MAX_LEAVES:
+        raise ValueError(f"{len(weights)}^{steps} sequences are more than {MAX_LEAVES}; take fewer steps.")
+    (function,) = named_observables(problem, [observable]).values()
+    theta, weight = theta0[None], torch.ones(1, dtype=torch.float64)
+    for _ in range(steps):
+        theta = (theta[:, None] - lr * problem.gradient(theta[:, None], masks[None])).flatten(0, 1)
+        weight = (weight[:, None] * weights).flatten()
+    return float(weight @ function(theta))
+
+
+class LinearMoments:
+    """Exact moments where the gradient is affine in theta: drift B theta + b_0, noise columns U_j theta + w_j.
+
+    With psi = (1, theta), tilde matrices acting on psi, and P = E psi psi^T,
+
+        iteration   P' = (I + lr B) P (I + lr B)^T + lr^2 sum_j U_j P U_j^T
+        equation    dP/dt = A P + P A^T + lr sum_j U_j P U_j^T,   A = B at order 1, B - lr/2 B^2 at order 2.
+
+    Observables are quadratic in theta: "loss", "modified_loss", "squared_norm", coordinates, or a quadratic callable.
+
+    Raises:
+        ValueError: the gradient of the problem is not affine, or D > 24.
+    """
+
+    def __init__(self, problem: DropoutProblem, theta0: Tensor) -> None:
+        if problem.dim > MAX_LINEAR_DIM:
+            raise ValueError(f"LinearMoments needs D of at most {MAX_LINEAR_DIM}, got {problem.dim}.")
+        self.problem = problem
+        self._drift = _affine(lambda theta: -problem.mean_gradient(theta), problem.dim)
+        factors = _affine(lambda theta: problem.noise_factor(theta).mT.flatten(-2), problem.dim)
+        self._columns = factors[1:].reshape(problem.noise_dim, problem.dim, problem.dim + 1)
+        self._columns = np.concatenate([np.zeros((problem.noise_dim, 1, problem.dim + 1)), self._columns], axis=1)
+        psi = np.concatenate([[1.0], theta0.cpu().numpy()])
+        self._start = np.outer(psi, psi)
+
+    def iteration(self, lr: float, steps: int, observable: str | Observable = "loss") -> float:
+        """E g(theta_steps) of the discrete iteration."""
+        check_lr(lr)
+        step = np.eye(len(self._start)) + lr * self._drift
+        P = self._start
+        for _ in range(steps):
+            P = step @ P @ step.T + lr**2 * self._noise(P)
+        return self._expectation(P, observable)
+
+    def equation(self, lr: float, order: int, horizon: float, observable: str | Observable = "loss") -> float:
+        """E g(Theta_horizon) of the modified equation."""
+        check_lr(lr)
+        check_order(order)
+        A = self._drift - (order - 1) * lr / 2 * self._drift @ self._drift
+        size = len(self._start)
+        identity = np.eye(size)
+        generator = np.kron(A, identity) + np.kron(identity, A)
+        generator += lr * sum(np.kron(U, U) for U in self._columns)
+        P = (expm(horizon * generator) @ self._start.flatten()).reshape(size, size)
+        return self._expectation(P, observable)
+
+    def scheme(
+        self, lr: float, order: int, horizon: float, scheme: str, dt: float, observable: str | Observable = "loss"
+    ) -> float:
+        """E g of a scheme's own solution of the equation: minus `equation`, the scheme's exact bias.
+
+        The step of a scheme that is affine in its normals maps psi to (Phi + sum_j xi_j Gamma_j) psi, so moments obey
+        P' = Phi P Phi^T + sum_j Gamma_j P Gamma_j^T.
+        """
+        problem = self.problem
+        M, D = problem.noise_dim, problem.dim
+        columns = torch.cat([torch.zeros(1, M, dtype=torch.float64), torch.eye(M, dtype=torch.float64)])
+        solver = SCHEMES[scheme](
+            sde=PerturbedSDE(ModifiedEquation(problem, lr, order)),
+            bm=_FixedIncrements(dt**0.5 * columns),
+            dt=dt,
+            adaptive=False,
+            rtol=0,
+            atol=0,
+            dt_min=0,
+            options={},
+        )
+
+        def step(theta: Tensor) -> Tensor:
+            starts = theta[:, None].expand(-1, M + 1, -1)
+            return torch.stack([solver.step(0.0, dt, start, ())[0] for start in starts]).flatten(-2)
+
+        images = _affine(step, D)[1:].reshape(M + 1, D, D + 1)
+        Phi = np.concatenate([np.eye(1, D + 1), images[0]])
+        Gamma = np.concatenate([np.zeros((M, 1, D + 1)), images[1:] - images[0]], axis=1)
+        P = self._start
+        for _ in range(grid_steps(horizon, dt, "horizon")):
+            P = Phi @ P @ Phi.T + np.einsum("jab,bc,jdc->ad", Gamma, P, Gamma, optimize=True)
+        return self._expectation(P, observable)
+
+    def error(self, lr: float, order: int, horizon: float, observable: str | Observable = "loss") -> float:
+        """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr."""
+        steps = grid_steps(horizon, lr, "horizon", "lr")
+        return self.equation(lr, order, horizon, observable) - self.iteration(lr, steps, observable)
+
+    def _noise(self, P: np.ndarray) -> np.ndarray:
+        return np.einsum("jab,bc,jdc->ad", self._columns, P, self._columns, optimize=True)
+
+    def _expectation(self, P: np.ndarray, observable: str | Observable) -> float:
+        (function,) = named_observables(self.problem, [observable]).values()
+        zero = torch.zeros(self.problem.dim, dtype=self.problem.dtype, device=self.problem.device)
+        slope = torch.func.grad(function)(zero)
+        bend = torch.func.hessian(function)(zero)
+        P = torch.as_tensor(P, dtype=self.problem.dtype, device=self.problem.device)
+        return float(function(zero) + slope @ P[0, 1:] + 0.5 * (bend * P[1:, 1:]).sum())
+
+
+class _FixedIncrements:
+    """Brownian increments that are the same over every interval."""
+
+    levy_area_approximation = "none"
+
+    def __init__(self, increments: Tensor) -> None:
+        self.shape, self._increments = tuple(increments.shape), increments
+
+    def __call__(self, ta: Any, tb: Any) -> Tensor:
+        return self._increments
+
+
+def _affine(function: Any, dim: int) -> np.ndarray:
+    """Matrix on (1, theta) of an affine function of theta, with a first row of zeros (psi_0 = 1 does not move)."""
+    points = torch.cat([torch.zeros(1, dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64)])
+    values = function(points)
+    matrix = torch.cat([values[:1], values[1:] - values[:1]]).mT
+    trial = torch.linspace(-1.3, 2.1, dim, dtype=torch.float64)
+    predicted = matrix @ torch.cat([torch.ones(1, dtype=torch.float64), trial])
+    if not torch.allclose(function(trial[None])[0], predicted, rtol=1e-9, atol=1e-9):
+        raise ValueError(
+            "problem must have a gradient affine in theta for exact moments; use LinearNetwork, whose readout alone is "
+            "trained."
+        )
+    return np.concatenate([np.zeros((1, dim + 1)), matrix.cpu().numpy()])
+
+
+@dataclass(frozen=True)
+class ScalarDropout:
+    """First and second moment of u = a/keep_prob - y in the scalar model f = eta a, L = (eta a - y)^2 / 2."""
+
+    mean: float
+    second_moment: float
+    stability_limit: float
+    """Learning rate from which the second moment grows without bound."""
+
+
+def scalar_dropout(keep_prob: float, lr: float, horizon: float, u0: float = 1.0) -> dict[str, ScalarDropout]:
+    """Closed forms for one neuron, one sample, unit feature: "iteration", "order 1", "order 2".
+
+    With k = keep_prob, the iteration multiplies u by 1 (probability 1 - k) or 1 - lr/k^2 (probability k); the equations
+    are geometric Brownian motions. Mean-square stable for lr < 2 k^2, 2 k^2/(1 - k) and, at order 2, 2 k^2/(1 - 2k)
+    (any lr where k >= 1/2).
+    """
+    k = keep_prob
+    steps = grid_steps(horizon, lr, "horizon", "lr")
+    moments = {
+        "iteration": ScalarDropout(
+            (1 - lr / k) ** steps * u0, (1 - 2 * lr / k + lr**2 / k**3) ** steps * u0**2, 2 * k**2
+        )
+    }
+    for order in (1, 2):
+        rate = 1 / k * (1 + (order - 1) * lr / (2 * k))
+        spread = lr * (1 / k - 1) / k**2
+        room = 1 - order * k
+        moments[f"order {order}"] = ScalarDropout(
+            float(np.exp(-rate * horizon)) * u0,
+            float(np.exp((-2 * rate + spread) * horizon)) * u0**2,
+            2 * k**2 / room if room > 0 else float("inf"),
+        )
+    return moments

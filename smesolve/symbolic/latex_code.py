@@ -1,0 +1,36 @@
+"""The modified equation in LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sympy
+from sympy import ImmutableMatrix
+
+from smesolve.symbolic.iteration import Iteration
+
+__all__ = ["align", "equation_latex"]
+
+
+def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix) -> str:
+    """The SDE, then b_a and the columns C_c entry by entry; entries that are 0 are left out."""
+    lr = rf"\mathrm{{{sympy.latex(iteration.lr)}}}"
+    powers = ["", lr, *(f"{lr}^{{{a}}}" for a in range(2, len(drift_terms)))]
+    drift = " + ".join(f"{powers[a]} b_{{{a}}}".strip() for a in range(len(drift_terms)))
+    lines = [
+        rf"d\Theta &= \left({drift}\right) dt"
+        rf" + \sqrt{{{lr}}} \sum_{{c=1}}^{{{diffusion.cols}}} C_{{c}}\, dW_{{c}}"
+    ]
+    named = [(f"b_{{{a}}}", term) for a, term in enumerate(drift_terms)]
+    named += [(f"C_{{{c + 1}}}", diffusion.col(c)) for c in range(diffusion.cols)]
+    for name, column in named:
+        for parameter, entry in zip(iteration.parameters, column, strict=True):
+            if entry != 0:
+                lines.append(rf"\left({name}\right)_{{{sympy.latex(parameter)}}} &= {sympy.latex(entry)}")
+    return align(lines)
+
+
+def align(lines: Sequence[str]) -> str:
+    """The lines as one align* environment."""
+    body = " \\\\\n".join(lines)
+    return f"\\begin{{align*}}\n{body}\n\\end{{align*}}"

@@ -1,0 +1,158 @@
+"""Proof of the weak order by one-step moments.
+
+Let Delta be the increment of one step from theta. If for all multi-indices i_1 ... i_j, j = 1 .. order,
+
+    E[Delta_i1 ... Delta_ij] of the iteration = the same of the SDE at time lr, up to O(lr^(order+1)),
+
+and E |Delta|^(order+1) = O(lr^(order+1)), then the weak error on a fixed horizon is O(lr^order) (Milstein
+1986; Li, Tai & E, JMLR 2019, sec. 3, given their growth conditions, which are analysis and not algebra).
+
+Milstein asks for j up to 2 order + 1, because for him Delta = O(sqrt(lr)). Here the noise is small: Delta =
+O(lr), in the iteration because every Delta carries one lr, in the SDE because each operator lr^(a+1) L_a
+below takes away at most a + 1 factors of Delta. So the coefficient of lr^q in a moment of degree j > q is
+zero on both sides and there is nothing to compare beyond j = q.
+
+Iteration: E[Delta_i1 ... Delta_ij] = (-lr)^j E[g_i1 ... g_ij], exactly, by enumeration of mask moments.
+SDE: E f(Theta_lr) = exp(lr L) f, L = sum_a lr^a L_a, with
+
+    L_a f = b_a . grad f,    and for a = 1 in addition 1/2 (C C^T) : Hess f.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import factorial
+from typing import NamedTuple
+
+import sympy
+from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
+
+from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.mask_expansion import gradient_moment
+from smesolve.symbolic.zero_test import vanishes
+
+__all__ = ["Generator", "MomentCheck", "Verification", "verify"]
+
+DeltaPolynomial = dict[tuple[int, ...], Expr]
+"""sum_m c_m(theta) Delta_m with sorted index tuples m: a function of theta near theta_0 = theta - Delta."""
+
+
+class MomentCheck(NamedTuple):
+    """The coefficient of lr^power in E[Delta_i1 ... Delta_ij], iteration minus SDE."""
+
+    index: tuple[int, ...]
+    power: int
+    difference: Expr
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the comparison of one-step moments has shown."""
+
+    claimed: int
+    """The weak order that the equation claims."""
+    order: int
+    """The weak order proven: all coefficients up to lr^order agree. At most claimed + 1 is tried."""
+    checked: tuple[MomentCheck, ...]
+    """Every comparison made, in order; a proven one has difference 0."""
+    first_mismatch: MomentCheck | None
+    """The first coefficient that differs; None where none does up to lr^(claimed+1)."""
+    parameters: tuple[Symbol, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the claimed order is proven."""
+        return self.order >= self.claimed
+
+    def __str__(self) -> str:
+        agreeing = sum(check.difference == 0 for check in self.checked)
+        verdict = "holds" if self.holds else "FAILS"
+        lines = [
+            f"weak order {self.claimed} {verdict}: one-step moments agree up to lr^{self.order} "
+            f"({agreeing} coefficients proven equal)"
+        ]
+        if self.first_mismatch is None:
+            lines.append(f"no mismatch up to lr^{self.claimed + 1}")
+        else:
+            index, power, difference = self.first_mismatch
+            moment = " ".join(f"Delta[{self.parameters[i]}]" for i in index)
+            text = str(difference)
+            if len(text) > 400:
+                text = f"{text[:400]} ... ({sympy.count_ops(difference)} operations in all)"
+            lines.append(f"first mismatch at lr^{power} in E[{moment}], iteration minus SDE: {text}")
+        return "\n".join(lines)
+
+
+def verify(
+    iteration: Iteration, order: int, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
+) -> Verification:
+    """Compare coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is done."""
+    generator = Generator(iteration.parameters, drift_terms, diffusion)
+    checked: list[MomentCheck] = []
+    for power in range(1, order + 2):
+        for degree in range(1, power + 1):
+            for index in combinations_with_replacement(range(len(iteration.parameters)), degree):
+                discrete = (-1) ** degree * gradient_moment(iteration, index) if degree == power else 0
+                difference = discrete - generator.taylor_coefficient({index: Integer(1)}, power)
+                if not vanishes(difference):
+                    mismatch = MomentCheck(index, power, difference)
+                    return Verification(order, power - 1, (*checked, mismatch), mismatch, iteration.parameters)
+                checked.append(MomentCheck(index, power, Integer(0)))
+    return Verification(order, order + 1, tuple(checked), None, iteration.parameters)
+
+
+class Generator:
+    """L = sum_a lr^a L_a of the SDE, acting on functions written as polynomials in Delta."""
+
+    def __init__(
+        self, parameters: Sequence[Symbol], drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
+    ) -> None:
+        self.parameters = parameters
+        self.drift_terms = drift_terms
+        self.covariance = diffusion * diffusion.T
+
+    def taylor_coefficient(self, f: DeltaPolynomial, power: int, applied: int = 0) -> Expr:
+        """The coefficient of lr^power in exp(lr L) f at Delta = 0: words L_a1 ... L_an / n! in all orders."""
+        within_reach = {index: c for index, c in f.items() if len(index) <= power}
+        if power == 0:
+            return within_reach.get((), Integer(0)) / factorial(applied)
+        if not within_reach:
+            return Integer(0)
+        operators = range(min(max(len(self.drift_terms), 2), power))
+        return sympy.Add(
+            *(self.taylor_coefficient(self.apply(a, within_reach), power - a - 1, applied + 1) for a in operators)
+        )
+
+    def apply(self, a: int, f: DeltaPolynomial) -> DeltaPolynomial:
+        """L_a f."""
+        summands: dict[tuple[int, ...], list[Expr]] = {}
+
+        def add(weight: Expr, g: DeltaPolynomial) -> None:
+            for index, c in g.items():
+                summands.setdefault(index, []).append(weight * c)
+
+        size = len(self.parameters)
+        first = [self.derivative(f, i) for i in range(size)]
+        if a < len(self.drift_terms):
+            for i in range(size):
+                add(self.drift_terms[a][i], first[i])
+        if a == 1:
+            for i in range(size):
+                for j in range(i + 1):
+                    weight = self.covariance[i, j] * (Rational(1, 2) if i == j else 1)
+                    add(weight, self.derivative(first[i], j))
+        return {index: sympy.Add(*terms) for index, terms in summands.items()}
+
+    def derivative(self, f: DeltaPolynomial, i: int) -> DeltaPolynomial:
+        """d/dtheta_i by the product rule: of the coefficients, and of the factors Delta_i."""
+        summands: dict[tuple[int, ...], list[Expr]] = {}
+        for index, c in f.items():
+            summands.setdefault(index, []).append(sympy.diff(c, self.parameters[i]))
+            if i in index:
+                position = index.index(i)
+                lowered = index[:position] + index[position + 1 :]
+                summands.setdefault(lowered, []).append(index.count(i) * c)
+        total = {index: sympy.Add(*terms) for index, terms in summands.items()}
+        return {index: c for index, c in total.items() if c != 0}

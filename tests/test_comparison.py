@@ -1,0 +1,354 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from problems import ThreeValuedMasks, make_problem
+
+import smesolve as sme
+from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, value_hessians
+from smesolve.comparison.estimate import Sampler, difference, estimate
+from smesolve.comparison.exact import LinearMoments, all_masks, enumerated_expectation, scalar_dropout
+from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.observables import named_observables
+from smesolve.comparison.order_fit import fit_orders
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.solver.integration import Integration
+
+
+def linear_problem(keep_prob=0.7, in_features=2, samples=6):
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
+    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
+    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
+
+
+class EnumeratedIteration(DropoutIteration):
+    """The iteration over every sequence of masks: path b of the one block takes the b-th sequence."""
+
+    def set_up(self, steps):
+        masks, weights = all_masks(self.problem.law, self.problem.width)
+        sequences = list(itertools.product(range(len(masks)), repeat=steps))
+        object.__setattr__(self, "sequences", masks[torch.tensor(sequences)])
+        object.__setattr__(self, "weights", weights[torch.tensor(sequences)].prod(-1))
+        return self
+
+    @property
+    def block_size(self):
+        return len(self.sequences)
+
+    def _masks(self, block, step):
+        return self.sequences[:, step]
+
+
+@pytest.mark.parametrize("case", [{"width": 2, "out_features": 2}, {"width": 2, "law": ThreeValuedMasks()}])
+def test_control_variates_have_mean_zero_by_enumeration(case):
+    problem = make_problem(**case)
+    theta0, lr, steps = problem.initial(), 0.3, 3
+    process = EnumeratedIteration(problem, lr).set_up(steps)
+    observables = named_observables(problem, ["loss", "theta[1]"])
+    saved = [2, steps]
+    control = ControlVariate(
+        NoiseFreePath.of(process, theta0, saved, observables),
+        lr,
+        value_hessians(problem, theta0, lr, saved, observables),
+    )
+    sampler = Sampler(process, theta0, saved, observables, control)
+    sampler.draw(1)
+    values = torch.as_tensor(sampler.values)
+    means = torch.einsum("b,cbto->cto", process.weights, values)
+    spread = torch.einsum("b,cbto->cto", process.weights, values**2).sqrt()
+    assert spread[1:].amax((1, 2)).min() > 1e-4  # both do vary
+    assert means[1:].abs().max() < 1e-14
+    assert means[0, 1, 0].item() == pytest.approx(enumerated_expectation(problem, theta0, lr, steps, "loss"), rel=1e-13)
+    # any coefficients whatever keep the mean: a wrong path and wrong Hessians
+    wrong = ControlVariate(NoiseFreePath.of(process, theta0 + 0.5, saved, observables), lr, control.hessians)
+    sampler = Sampler(process, theta0, saved, observables, wrong)
+    sampler.draw(1)
+    assert torch.einsum("b,cbto->cto", process.weights, torch.as_tensor(sampler.values))[1:].abs().max() < 1e-14
+
+
+def test_adjoint_and_value_hessian_are_the_derivatives_of_the_value_function():
+    problem = make_problem(width=3)
+    theta0, lr, steps = problem.initial(), 0.2, 5
+    observables = named_observables(problem, ["modified_loss"])
+    iteration = DropoutIteration(problem, lr)
+
+    def value(theta):
+        for step in range(steps):
+            theta, _ = iteration.noise_free_step(theta, step)
+        return problem.modified_loss(theta)
+
+    path = NoiseFreePath.of(iteration, theta0, [steps], observables)
+    assert torch.allclose(path.adjoints[0][0, 0], torch.func.grad(value)(theta0), rtol=1e-12, atol=1e-14)
+    exact = torch.func.hessian(value)(theta0)
+    # Lam belongs to the flow: it differs from the iteration's own by O(lr)
+    gaps = []
+    for divide in (1, 2, 4):
+        observed = value_hessians(problem, theta0, lr / divide, [steps * divide], observables).at(0.0)[0, 0]
+        gaps.append((observed - exact).norm() / exact.norm())
+    assert gaps[0] < 0.2
+    assert torch.equal(observed, observed.mT) or (observed - observed.mT).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("scheme", ["euler", "small_noise_heun", "small_noise_rk4"])
+def test_control_variates_shrink_the_error_bar_without_moving_the_mean(scheme):
+    problem = linear_problem()
+    theta0, lr = torch.tensor([1.0, -0.5], dtype=torch.float64), 0.05
+    observables = named_observables(problem, ["loss"])
+    moments = LinearMoments(problem, theta0)
+    for process, step_time, exact in (
+        (DropoutIteration(problem, lr, 1), lr, moments.iteration(lr, 20)),
+        (
+            Integration(sme.ModifiedEquation(problem, lr, 2), theta0, scheme, lr / 2, 1),
+            lr / 2,
+            moments.scheme(lr, 2, 1.0, scheme, lr / 2),
+        ),
+    ):
+        saved = [round(1.0 / step_time)]
+        path = NoiseFreePath.of(process, theta0, saved, observables)
+        results = []
+        for hessians in (None, value_hessians(problem, theta0, lr, [round(1.0 / lr)], observables)):
+            sampler = Sampler(process, theta0, saved, observables, ControlVariate(path, step_time, hessians))
+            sampler.draw(4096)
+            results.append(estimate(sampler))
+        first, second = results
+        assert second.plain_stderr > 2.5 * first.stderr > 4 * second.stderr
+        for result in results:
+            assert abs(result.mean - exact) < 4 * result.stderr
+
+
+def test_streams_of_paths_are_the_same_with_and_without_splitting():
+    problem = make_problem()
+    theta0 = problem.initial()
+    for process in (
+        DropoutIteration(problem, 0.1, 3),
+        Integration(sme.ModifiedEquation(problem, 0.1), theta0, "small_noise_rk4", 0.1, 3),
+    ):
+        theta = theta0.expand(process.block_size, -1)
+        taken = process.advance_split(theta, 2, 5)
+        assert torch.equal(process.advance(theta, 2, 5), taken.state)
+        assert process.noise_free_step(theta0, 0)[1].shape == theta0.shape
+
+
+def test_exact_references_agree_with_each_other():
+    problem = linear_problem()
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    moments = LinearMoments(problem, theta0)
+    for observable in ("loss", "modified_loss", "squared_norm", "theta[1]"):
+        exact = enumerated_expectation(problem, theta0, 0.2, 4, observable)
+        assert moments.iteration(0.2, 4, observable) == pytest.approx(exact, rel=1e-13)
+    # one neuron, one sample: u = theta / k - y
+    k, y = 0.6, 0.3
+    one = torch.ones(1, 1, dtype=torch.float64)
+    scalar = sme.DropoutProblem(sme.LinearNetwork(1), one, y * one, keep_prob=k)
+    start = torch.tensor([0.9], dtype=torch.float64)
+
+    def u_squared(theta):
+        return (theta[..., 0] / k - y) ** 2
+
+    known = scalar_dropout(k, lr=0.1, horizon=2.0, u0=0.9 / k - y)
+    line = LinearMoments(scalar, start)
+    assert line.iteration(0.1, 20, u_squared) == pytest.approx(known["iteration"].second_moment, rel=1e-12)
+    for order in (1, 2):
+        assert line.equation(0.1, order, 2.0, u_squared) == pytest.approx(
+            known[f"order {order}"].second_moment, rel=1e-12
+        )
+    # stability limits: growth just beyond, decay just below
+    for name in ("iteration", "order 1", "order 2"):
+        limit = scalar_dropout(0.1, 0.01, 0.1)[name].stability_limit
+        for factor, stable in ((0.98, True), (1.02, False)):
+            lr = limit * factor
+            assert (scalar_dropout(0.1, lr, 100 * lr)[name].second_moment < 1) == stable
+    with pytest.raises(ValueError, match="affine"):
+        LinearMoments(make_problem(width=2), make_problem(width=2).initial())
+
+
+@pytest.mark.parametrize("observable", ["loss", "squared_norm"])
+def test_exact_weak_errors_have_orders_one_and_two_and_the_predicted_constant(observable):
+    problem = linear_problem()
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    moments = LinearMoments(problem, theta0)
+    for order in (1, 2):
+        errors = [moments.error(lr, order, 1.2, observable) for lr in (0.02, 0.01, 0.005)]
+        rates = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+        assert rates[-1] == pytest.approx(order, abs=0.05)
+    functions = named_observables(problem, [observable])
+    predicted = leading_constants(problem, theta0, [1.2], functions, 0.02, [1]).constant[0]
+    limit = 2 * moments.error(0.0005, 1, 1.2, observable) / 0.0005 - moments.error(0.001, 1, 1.2, observable) / 0.001
+    assert predicted == pytest.approx(limit, rel=1e-4)
+
+
+def test_weak_error_on_a_tanh_network_halves_and_quarters():
+    problem = make_problem(width=4, samples=8)
+    study = sme.weak_error(problem, problem.initial(), lrs=[0.2, 0.1, 0.05], horizon=1.0, paths=4096, times=[1.0])
+    table = study.table.set_index(["order", "lr"])
+    assert table.resolved.all()
+    for order, expected in ((1, 2), (2, 4)):
+        coarse, fine = table.loc[(order, 0.1)], table.loc[(order, 0.05)]
+        # the ratio, and its interval, lie away from one
+        low = (abs(coarse.error) - (coarse.high - coarse.low) / 2) / (abs(fine.error) + (fine.high - fine.low) / 2)
+        assert low > 1
+        assert coarse.error / fine.error == pytest.approx(expected, rel=0.25)
+    fit = study.fit().set_index("order")
+    for order in (1, 2):
+        assert fit.slope_low[order] < order < fit.slope_high[order]
+        assert fit.slope_low[order] > order - 0.5
+    assert fit.constant[1] == pytest.approx(fit.predicted_constant[1], rel=0.03)
+
+
+def test_weak_error_agrees_with_the_exact_error_and_itself():
+    problem = linear_problem()
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    moments = LinearMoments(problem, theta0)
+    arguments = {"lrs": [0.1, 0.05], "horizon": 1.0, "observables": ["loss", "theta[0]"], "paths": 2048}
+    study = sme.weak_error(problem, theta0, **arguments)
+    for row in study.table.itertuples():
+        exact = moments.error(row.lr, row.order, row.time, row.observable)
+        assert abs(row.error - exact) < 4 * row.stderr + abs(row.solver_bias) + 4 * row.solver_bias_stderr
+    again = sme.weak_error(problem, theta0, **arguments)
+    pd.testing.assert_frame_equal(study.table, again.table, check_exact=True)
+    alone = sme.weak_error(problem, theta0, **{**arguments, "lrs": [0.05]})
+    pd.testing.assert_frame_equal(
+        study.table[study.table.lr == 0.05].reset_index(drop=True), alone.table, check_exact=True
+    )
+    largest = study.maximum()
+    assert (largest.low <= largest.error).all()
+    assert (largest.error <= largest.high).all()
+    assert set(study.fit("max").order) == {1, 2}
+
+
+def test_rel_tol_is_met_or_said_to_be_missed():
+    problem = make_problem(width=3)
+    theta0 = problem.initial()
+    arguments = {"lrs": [0.1], "horizon": 1.0, "paths": 1024, "rel_tol": 0.1}
+    table = sme.weak_error(problem, theta0, **arguments).table
+    final = table[table.time == 1.0]
+    assert (1.96 * final.stderr <= 0.105 * final.error.abs()).all()
+    poor = sme.weak_error(problem, theta0, **{**arguments, "lrs": [0.0125], "control": "none"}, max_paths=2048).table
+    second = poor[(poor.time == 1.0) & (poor.order == 2)].iloc[0]
+    assert not second.resolved
+    assert second.reason == "inside its Monte Carlo interval"
+    assert second.paths <= 2048
+
+
+def test_solver_bias_is_seen_and_dt_follows():
+    problem = linear_problem()
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    moments = LinearMoments(problem, theta0)
+    arguments = {"lrs": [0.1], "horizon": 1.0, "orders": [2], "scheme": "euler", "paths": 4096}
+    row = sme.weak_error(problem, theta0, **arguments, dt=0.05).table.iloc[-1]
+    true_bias = moments.scheme(0.1, 2, 1.0, "euler", 0.05) - moments.equation(0.1, 2, 1.0)
+    assert row.solver_bias == pytest.approx(true_bias, rel=0.2)
+    assert row.low < moments.error(0.1, 2, 1.0) < row.high
+    chosen = sme.weak_error(problem, theta0, **arguments).table.iloc[-1]
+    assert chosen["dt"] == pytest.approx(0.1 / 64)  # halved as often as it may
+    assert abs(chosen.solver_bias) < 0.5 * abs(row.solver_bias)
+    assert chosen.low < moments.error(0.1, 2, 1.0) < chosen.high
+
+
+def test_euler_at_the_learning_rate_warns():
+    problem = make_problem(width=2)
+    with pytest.warns(sme.NothingTestedWarning, match="tests nothing"):
+        sme.weak_error(
+            problem, problem.initial(), [0.1], 0.5, orders=[1], scheme="euler", dt=0.1, paths=8, control="first"
+        )
+
+
+def test_pairs_on_one_brownian_path_differ_little():
+    problem = make_problem(width=3)
+    theta0 = problem.initial()
+    observables = named_observables(problem, ["loss"])
+    sde = sme.ModifiedEquation(problem, 0.1)
+    coarse = Sampler(Integration(sde, theta0, "small_noise_rk4", 0.1, 1, nested=2), theta0, [10], observables, None)
+    fine = Sampler(Integration(sde, theta0, "small_noise_rk4", 0.05, 1), theta0, [20], observables, None)
+    coarse.draw(2048)
+    fine.draw(1024)
+    assert difference(coarse, fine).paths == 1024
+    assert difference(coarse, fine).stderr < 0.1 * estimate(fine).stderr
+
+
+def synthetic(order, lrs, noise, seed, correction=0.0):
+    rng = np.random.default_rng(seed)
+    lrs = np.array(lrs)
+    truth = 0.3 * lrs**order * (1 + correction * lrs)
+    stderr = noise * truth
+    error = truth + stderr * rng.standard_normal(len(lrs))
+    return pd.DataFrame(
+        {
+            "order": order, "lr": lrs, "observable": "loss", "error": error, "stderr": stderr,
+            "solver_bias": 0.0, "solver_bias_stderr": 0.0, "resolved": np.abs(error) > 1.96 * stderr,
+        }
+    )  # fmt: skip
+
+
+def test_slope_intervals_cover():
+    """400 synthetic studies with a next-order term: 95% intervals cover the order 95% of the time, +- 2.2%."""
+    covered = []
+    for seed in range(400):
+        fit = fit_orders(synthetic(2, [0.2, 0.1, 0.05, 0.025, 0.0125], 0.03, seed, correction=0.5)).iloc[0]
+        covered.append(fit.slope_low <= 2 <= fit.slope_high)
+    assert 0.928 <= np.mean(covered) <= 0.972
+
+
+def test_points_that_a_fit_cannot_use_are_named():
+    table = synthetic(2, [0.4, 0.2, 0.1, 0.05, 0.025], 0.01, 1)
+    table.loc[0, "error"] *= -1
+    table.loc[4, "resolved"] = False
+    fit = fit_orders(table).iloc[0]
+    assert fit.points == 3
+    assert "lr=0.025: unresolved" in fit.left_out
+    assert "lr=0.4: error has the other sign" in fit.left_out
+    table = synthetic(2, [0.4, 0.2, 0.1, 0.05, 0.025], 0.01, 1)
+    table.loc[0, "error"] *= 3
+    fit = fit_orders(table).iloc[0]
+    assert "lr=0.4: outside the asymptotic range" in fit.left_out
+    assert fit.slope_low < 2 < fit.slope_high
+    assert np.isnan(fit_orders(table.iloc[:1]).slope.iloc[0])
+
+
+def test_diverged_paths_have_no_mean():
+    problem = make_problem(activation="identity", keep_prob=0.3)
+    theta0 = problem.initial()
+    lr = 0.9 * problem.stability_limit(theta0)
+    with np.errstate(all="ignore"), pytest.warns(sme.DivergenceWarning, match="unresolved"):
+        table = sme.weak_error(problem, theta0, [lr], 40 * lr, orders=[1], paths=64, control="none").table
+    last = table.iloc[-1]
+    assert last.diverged > 0
+    assert np.isnan(last.error)
+    assert last.reason == "diverged"
+    assert not last.resolved
+
+
+def test_bad_input_gets_one_clear_sentence():
+    problem = make_problem(width=2)
+    theta0 = problem.initial()
+
+    def call(**changes):
+        return sme.weak_error(problem, theta0, **{"lrs": [0.1], "horizon": 1.0, "paths": 8, **changes})
+
+    cases = [
+        ({"lrs": [0.3]}, "lr=0.3 does not divide horizon=1; take for example lr=0.25"),
+        ({"lrs": []}, "at least one value"),
+        ({"lrs": [0.1, 0.1]}, "lrs holds a value twice"),
+        ({"lrs": [100.0], "horizon": 100.0}, "lr=100 is beyond the stability limit"),
+        ({"orders": [3]}, "order must be 1 or 2"),
+        ({"observables": ["los"]}, "observable must be one of loss, modified_loss"),
+        ({"observables": "loss"}, "observables must be a sequence"),
+        ({"observables": ["theta[99]"]}, "outside the 6 parameters"),
+        ({"observables": [lambda theta: theta]}, "must map theta"),
+        ({"scheme": "milstein"}, "scheme must be one of"),
+        ({"control": "third"}, "control must be one of"),
+        ({"rel_tol": 2}, "rel_tol must lie in"),
+        ({"rel_tol": 0.1, "max_paths": 4}, "max_paths=4 is below paths=8"),
+        ({"paths": 1}, "paths must be an integer of at least 2"),
+        ({"dt": 0.3}, "dt=0.3 does not divide"),
+        ({"times": [0.5]}, "times must increase from above 0 to the horizon"),
+        ({"times": [0.55, 1.0]}, "lr=0.1 does not divide"),
+    ]
+    for changes, sentence in cases:
+        with pytest.raises(ValueError, match=sentence):
+            call(**changes)
+    with pytest.raises(ValueError, match="at must be"):
+        call().fit(at="end")

@@ -1,0 +1,61 @@
+"""The numeric kernels equal the symbolic derivation: the explicit one for small networks, the structural one for any."""
+
+import numpy as np
+import pytest
+import torch
+from problems import ThreeValuedMasks, make_problem
+
+import smesolve as sme
+from smesolve.symbolic import cotangent_expansion, modified_equation, two_layer_dropout
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 2, 2)])
+def test_drift_and_factor_equal_the_explicit_derivation(sizes):
+    width, out_features, samples = sizes
+    problem = make_problem(width=width, out_features=out_features, samples=samples)
+    iteration = two_layer_dropout(
+        samples, 2, width, out_features, "tanh", keep_prob=0.8, data=(problem.x.tolist(), problem.y.tolist())
+    )
+    theta = torch.randn(3, problem.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for order in (1, 2):
+        derived = modified_equation(iteration, order=order).to_torch({}, lr=0.1)
+        numeric = sme.ModifiedEquation(problem, lr=0.1, order=order)
+        assert torch.allclose(derived.f(0.0, theta), numeric.f(0.0, theta), rtol=1e-12, atol=1e-13)
+        factor = 0.1**0.5 * problem.noise_factor(theta)
+        assert torch.allclose(derived.g(0.0, theta), factor, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("law", [sme.BernoulliMasks(0.3), ThreeValuedMasks()])
+def test_the_pair_of_the_noise_product_equals_the_structural_derivation(law):
+    problem = make_problem(width=4, law=law)
+    expansion = cotangent_expansion(law)
+    m, pairs = 4, 6
+    normals = torch.randn(problem.noise_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    xi, Xi = normals[:m], torch.zeros(m, m, dtype=torch.float64)
+    Xi[*torch.triu_indices(m, m, 1)] = normals[m : m + pairs]
+    Xi = Xi + Xi.mT
+    omega = normals[m + pairs :] if law.chi_variance else torch.zeros(m, dtype=torch.float64)
+    S = float(expansion.pair_linear) * (xi[:, None] + xi[None, :]) + float(expansion.pair_pair) * Xi
+    S = S - torch.diag(S.diagonal())
+    S = S + torch.diag(float(expansion.square_linear) * xi + float(expansion.square_quadratic) * omega)
+    u = float(expansion.mask_linear) * xi
+    ours_S, ours_u = problem._noise_pair(normals)
+    assert torch.allclose(ours_S, S, rtol=0, atol=1e-14)
+    assert torch.allclose(ours_u, u, rtol=0, atol=1e-14)
+    assert float(expansion.square_mean) == pytest.approx(1 + law.variance, rel=1e-14)
+    assert [float(expansion.pair_mean), float(expansion.mask_mean)] == [1, 1]
+
+
+def test_columns_are_the_projections_of_the_gradient_on_the_orthonormal_functions_of_the_masks():
+    """C_j = E[gradient phi_j(masks)]: the factor is the chaos expansion itself, not just any square root."""
+    from smesolve.comparison.exact import all_masks
+
+    problem = make_problem(width=3, out_features=2, keep_prob=0.6)
+    theta = problem.initial()
+    masks, weights = all_masks(problem.law, 3)
+    unit = (masks - 1) / problem.law.variance**0.5
+    pairs = torch.stack([unit[:, k] * unit[:, r] for k, r in zip(*np.triu_indices(3, 1), strict=True)], 1)
+    gradients = problem.gradient(theta, masks)
+    for j, phi in enumerate(torch.cat([unit, pairs], 1).mT):
+        column = (weights * phi) @ gradients
+        assert torch.allclose(problem.noise_factor(theta)[:, j], column, rtol=1e-12, atol=1e-13)

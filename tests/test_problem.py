@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+from problems import ThreeValuedMasks, enumerated_moments, make_problem, plain_gradient
+
+import smesolve as sme
+from smesolve.comparison.exact import all_masks
+
+CASES = [
+    {"width": 1},
+    {"width": 2, "keep_prob": 0.5},
+    {"width": 3, "out_features": 2, "activation": "gelu"},
+    {"width": 3, "out_features": 3, "bias": True, "keep_prob": 0.3},
+    {"width": 4, "activation": "softplus", "bias": True, "keep_prob": 0.9},
+    {"width": 3, "activation": "sigmoid", "keep_prob": 0.1},
+    {"width": 3, "activation": "relu", "out_features": 2},
+    {"width": 2, "activation": "identity"},
+    {"width": 3, "activation": torch.sin},
+    {"width": 3, "out_features": 2, "law": ThreeValuedMasks()},
+]
+
+
+def relative(a, b):
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1.0)).item()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_and_covariance_equal_enumeration(case):
+    problem = make_problem(**case)
+    theta = torch.randn(3, problem.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    masks, _ = all_masks(problem.law, problem.width)
+    for mask in masks[:3]:
+        expected = torch.stack([plain_gradient(problem, row, mask) for row in theta])
+        assert relative(problem.gradient(theta, mask), expected) < 1e-12
+    means, covariances = zip(*(enumerated_moments(problem, row) for row in theta), strict=True)
+    assert relative(problem.mean_gradient(theta), torch.stack(means)) < 1e-12
+    assert relative(problem.covariance(theta), torch.stack(covariances)) < 1e-12
+    factor = problem.noise_factor(theta)
+    assert factor.shape == (3, problem.dim, problem.noise_dim)
+    assert relative(factor @ factor.mT, torch.stack(covariances)) < 1e-12
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mean_gradient_is_the_gradient_of_the_modified_loss(case):
+    problem = make_problem(**case)
+    theta = problem.initial(seed=3)
+    slope = torch.func.grad(problem.modified_loss)(theta)
+    assert relative(problem.mean_gradient(theta), slope) < 1e-12
+    hessian = torch.func.jacfwd(problem.mean_gradient)(theta)
+    vector = torch.linspace(-1, 1, problem.dim, dtype=torch.float64)
+    assert relative(problem.hessian_product(theta, vector), hessian @ vector) < 1e-12
+
+
+def test_modified_loss_is_the_mean_of_the_dropout_loss():
+    problem = make_problem(width=3, out_features=2)
+    theta = problem.initial()
+    masks, weights = all_masks(problem.law, problem.width)
+    z = problem.contributions(theta)
+    assert z.shape == (problem.samples, 3, 2)
+    losses = [((z * mask[:, None]).sum(1) - problem.y).square().sum() / (2 * problem.samples) for mask in masks]
+    assert problem.modified_loss(theta).item() == pytest.approx((weights @ torch.stack(losses)).item(), rel=1e-13)
+    network = problem.network
+    torch.nn.utils.vector_to_parameters(theta, network.parameters())
+    plain = (network(problem.x) - problem.y).square().sum() / (2 * problem.samples)
+    assert problem.loss(theta).item() == pytest.approx(plain.item(), rel=1e-13)
+
+
+def test_shapes_follow_the_leading_dimensions_of_theta():
+    problem = make_problem(width=3, out_features=2, bias=True)
+    theta = torch.randn(2, 5, problem.dim, dtype=torch.float64)
+    assert problem.loss(theta).shape == problem.modified_loss(theta).shape == (2, 5)
+    assert problem.gradient(theta, torch.ones(3, dtype=torch.float64)).shape == theta.shape
+    normals = torch.randn(2, 5, problem.noise_dim, dtype=torch.float64)
+    product = problem.noise_product(theta, normals)
+    dense = torch.einsum("...dm,...m->...d", problem.noise_factor(theta), normals)
+    assert relative(product, dense) < 1e-12
+    masks = torch.rand(4, 1, 3, dtype=torch.float64)
+    broadcast = problem.gradient(theta[0], masks)
+    assert broadcast.shape == (4, 5, problem.dim)
+    assert relative(broadcast[2, 3], problem.gradient(theta[0, 3], masks[2, 0])) < 1e-14
+    mean, noise = problem.mean_gradient_and_noise_product(theta, normals)
+    assert torch.equal(noise, product)
+    assert torch.equal(mean, problem.mean_gradient(theta))
+
+
+def test_parameters_are_in_the_order_of_torch():
+    problem = make_problem(width=3, out_features=2, bias=True)
+    theta = problem.initial(seed=5)
+    assert torch.equal(theta, problem.initial(seed=5))
+    assert not torch.equal(theta, problem.initial(seed=6))
+    names = [name for name, _ in problem.network.named_parameters()]
+    assert names == ["hidden.weight", "hidden.bias", "readout.weight", "readout.bias"]
+
+
+def test_keep_prob_one_has_no_noise():
+    problem = make_problem(keep_prob=1.0)
+    theta = problem.initial()
+    assert torch.equal(problem.covariance(theta), torch.zeros(problem.dim, problem.dim, dtype=torch.float64))
+    assert problem.loss(theta) == problem.modified_loss(theta)
+
+
+def test_stability_limit_is_two_over_the_largest_hessian_eigenvalue():
+    problem = make_problem(width=4)
+    theta = problem.initial()
+    largest = torch.linalg.eigvalsh(torch.func.hessian(problem.modified_loss)(theta))[-1].item()
+    assert problem.stability_limit(theta) == pytest.approx(2 / largest, rel=1e-3)
+
+
+def test_mask_laws_have_mean_one_and_the_moments_they_state():
+    for law in (sme.BernoulliMasks(0.3), ThreeValuedMasks()):
+        values, weights = (np.array(part) for part in law.support)
+        assert weights @ values == pytest.approx(1)
+        for j in (1, 2, 3, 4):
+            assert law.central_moment(j) == pytest.approx(weights @ (values - 1) ** j, abs=1e-14)
+        zeta = values - 1
+        chi = zeta**2 - law.variance - law.skew * zeta
+        assert weights @ chi == pytest.approx(0, abs=1e-14)
+        assert weights @ (chi * zeta) == pytest.approx(0, abs=1e-14)
+        assert weights @ chi**2 == pytest.approx(law.chi_variance, abs=1e-14)
+        sample = law.sample((200_000,), np.random.default_rng(0))
+        frequencies = [(sample - value).abs().lt(1e-12).double().mean().item() for value in values]
+        assert frequencies == pytest.approx(list(weights), abs=5 * 0.5 / 200_000**0.5)
+
+
+@pytest.mark.parametrize("keep_prob", [0, -0.1, 1.1, float("nan")])
+def test_keep_prob_outside_its_range_is_refused(keep_prob):
+    with pytest.raises(ValueError, match="keep_prob must lie in"):
+        sme.BernoulliMasks(keep_prob)
+
+
+def test_bad_data_get_one_clear_sentence():
+    network = sme.TwoLayerNetwork(2, 3)
+    x, y = torch.zeros(4, 2), torch.zeros(4, 1)
+    refusals = [
+        ((x, y[:, 0]), {"keep_prob": 0.5}, r"y must have two dimensions.*y.reshape\(-1, 1\)"),
+        ((x[:, :1], y), {"keep_prob": 0.5}, "x must have 2 columns"),
+        ((x, torch.zeros(4, 3)), {"keep_prob": 0.5}, "y must have 1 columns"),
+        ((x[:2], y), {"keep_prob": 0.5}, "same number of samples"),
+        ((x / 0, y), {"keep_prob": 0.5}, "x has 8 values that are NaN or infinite"),
+        ((x, y), {}, "keep_prob is missing"),
+        ((x, y), {"keep_prob": 0.5, "masks": sme.BernoulliMasks(0.5)}, "both name a mask law"),
+        ((x, y), {"keep_prob": 0.5, "masks": "per-neuron"}, "masks must be"),
+    ]
+    for data, arguments, sentence in refusals:
+        with pytest.raises(ValueError, match=sentence):
+            sme.DropoutProblem(network, *data, **arguments)
+    problem = sme.DropoutProblem(network, x, y, keep_prob=0.5)
+    with pytest.raises(ValueError, match=r"theta must have shape \(..., 9\)"):
+        problem.loss(torch.zeros(8, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"normals must have shape \(..., 6\)"):
+        problem.noise_product(torch.zeros(9, dtype=torch.float64), torch.zeros(5))
+    with pytest.raises(ValueError, match="activation must be one of"):
+        sme.TwoLayerNetwork(2, 3, activation="tanhh")
+    with pytest.raises(ValueError, match="width must be a positive integer"):
+        sme.TwoLayerNetwork(2, 0)
