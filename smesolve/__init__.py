@@ -1,7 +1,8 @@
 """smesolve: derive, integrate and certify the stochastic modified equation of dropout."""
 
 from smesolve.comparison.observables import OBSERVABLES
-from smesolve.comparison.weak_error import WeakErrorStudy, weak_error
+from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import iterate
 from smesolve.problem.masks import BernoulliMasks, MaskLaw

@@ -1,4 +1,4 @@
-"""The numeric kernels equal the symbolic derivation: the explicit one for small networks, the structural one for any."""
+"""The numeric kernels equal the symbolic derivation: explicit for small networks, structural for any width."""
 
 import numpy as np
 import pytest

@@ -41,6 +41,19 @@ def test_gradients_and_covariance_equal_enumeration(case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_mask_functions_turn_the_noise_product_into_the_gradient_itself(case):
+    problem = make_problem(**case)
+    theta = torch.randn(1, problem.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    masks, weights = all_masks(problem.law, problem.width)
+    functions = problem.mask_functions(masks)
+    noise = problem.noise_product(theta, functions)
+    assert relative(problem.mean_gradient(theta) + noise, problem.gradient(theta, masks)) < 1e-12
+    assert (weights @ functions).abs().max() < 1e-14
+    identity = torch.eye(problem.noise_dim, dtype=torch.float64)
+    assert (functions.mT @ (weights[:, None] * functions) - identity).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_mean_gradient_is_the_gradient_of_the_modified_loss(case):
     problem = make_problem(**case)
     theta = problem.initial(seed=3)

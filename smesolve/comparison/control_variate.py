@@ -2,23 +2,28 @@
 
 Let thetabar_j be the noise-free path of a process, u_j(theta) = phi(noise-free flow from step j to the target step K)
 the value function, lam_j and Lam_j its gradient and Hessian at thetabar_j. A step from theta_j has a prediction, known
-before its noise, and a noise increment nu_j of conditional mean zero. Then
+before its noise, and a noise increment nu_j = s C chi_j, where chi_j (M) is independent of theta_j with mean zero and
+covariance I, and s is -lr (iteration: chi are functions of the masks) or sqrt(lr dt) (equation: normals). Then
 
-    cv_1 = sum_j < lam_{j+1}, nu_j >,      cv_2 = sum_j < Lam_{j+1} (prediction_j - predictionbar_j), nu_j >
+    cv_1 = sum_j < lam, nu_j >
+    cv_2 = sum_j < Lam (prediction_j - predictionbar_j), nu_j >
+    cv_3 = sum_j s^2/2 (chi_j^T Q_j chi_j - tr Q_j),      Q_j = C^T Lam C at thetabar_j
 
-are martingales: E cv_1 = E cv_2 = 0 whatever lam and Lam are. With the true ones, phi(theta_K) - cv_1 - cv_2 has
-lost its Taylor terms of first and second order in the noise, and its standard deviation falls from O(lr^0.5) to
-O(lr^1.5).
+have mean zero, whatever lam, Lam and Q are. They are the Taylor terms of phi(theta_K) of first and second order in the
+noise: of first order; of second order from two different steps; of second order from one step. What is left has a
+standard deviation O(lr^1.5) where phi(theta_K) has O(lr^0.5). cv_3 does not change the power of lr but its constant:
+without it cv_1 and cv_2 leave three to four times as much.
 
-lam is exact for each process (adjoint recursion through its own noise-free step). Lam only moves the variance, so one
-Lam, that of the mean iteration, serves the iteration and every scheme: it is off by O(lr), which costs O(lr^2).
+lam is exact for each process: the adjoint recursion through its own noise-free step, taken where in the step the noise
+enters (`noise_time`). Lam and Q only move the variance, so one Lam, that of the mean iteration, serves the iteration
+and every scheme: it is off by O(lr), which costs O(lr^2).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,58 +33,101 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.sampling.ensemble import Process, Step
 
-__all__ = ["ControlVariate", "NoiseFreePath", "ValueHessians", "value_hessians"]
+__all__ = ["DENSE_DIM", "ControlVariate", "NoiseFreePath", "ValueHessians", "value_hessians"]
 
 DENSE_DIM = 256
-"""Up to this D every Hessian of every target is kept; beyond, those of the last target step on a coarser grid."""
+"""Up to this D, D x D matrices are kept for every step and target; beyond, for the last target on a coarser grid."""
+
+CHUNK_NUMBERS = 2**24
+"""Numbers that one batch of derivatives may hold (128 MiB)."""
 
 
 @dataclass(frozen=True)
 class NoiseFreePath:
     """The noise-free path of a process and the adjoints of all targets along it."""
 
+    states: Tensor
+    """thetabar_j (K + 1, D)."""
     predictions: Tensor
     """predictionbar_j (K, D)."""
     adjoints: list[Tensor]
-    """lam_j for j = 0..K: (targets still ahead at j, observables, D), the targets being the last ones of the list."""
+    """lam_j for j = 0..K: (targets not before j, observables, D); the targets are the last ones of the list."""
 
     @classmethod
     def of(
         cls, process: Process, theta0: Tensor, saved: Sequence[int], observables: Mapping[str, Observable]
     ) -> NoiseFreePath:
         """Integrate without noise, then the adjoints back. Cost: K steps and K pullbacks of one path."""
-        states, predictions = [theta0], []
+        states, predictions = [theta0[None]], []
         for step in range(saved[-1]):
             state, prediction = process.noise_free_step(states[-1], step)
             states.append(state)
             predictions.append(prediction)
+        path = torch.cat(states)
 
         adjoints: list[Tensor] = []
         current = theta0.new_empty(0, len(observables), theta0.shape[-1])
+        pull = _pullbacks(process, path[:-1])
         for step in range(saved[-1], -1, -1):
             if step < saved[-1]:
-                _, pullback = torch.func.vjp(lambda theta, k=step: process.noise_free_step(theta, k)[0], states[step])
-                flat = torch.func.vmap(lambda vector, pull=pullback: pull(vector)[0])(current.flatten(0, 1))
-                current = flat.unflatten(0, current.shape[:2])
+                current = pull(step, current.flatten(0, 1)).unflatten(0, current.shape[:2])
             if step in saved:
-                gradients = torch.stack([torch.func.grad(g)(states[step]) for g in observables.values()])
+                gradients = torch.stack([torch.func.grad(g)(path[step]) for g in observables.values()])
                 current = torch.cat([gradients[None], current])
             adjoints.append(current)
-        return cls(torch.stack(predictions), adjoints[::-1])
+        return cls(path, torch.cat(predictions), adjoints[::-1])
+
+
+def _pullbacks(process: Process, states: Tensor) -> Callable[[int, Tensor], Tensor]:
+    """(step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
+
+    Jacobians of all steps come in one batch where D is small: the steps are independent once the path is known.
+    """
+    steps, dim = states.shape
+    if dim <= DENSE_DIM:
+
+        def move(theta: Tensor) -> Tensor:
+            return process.noise_free_step(theta, 0)[0]
+
+        jacobians = _directional(
+            lambda v: torch.func.jvp(move, (states,), (v.expand(steps, dim).contiguous(),))[1], states
+        )
+        return lambda step, vectors: vectors @ jacobians[step]
+
+    def pull(step: int, vectors: Tensor) -> Tensor:
+        _, pullback = torch.func.vjp(lambda theta: process.noise_free_step(theta[None], step)[0][0], states[step])
+        return torch.func.vmap(lambda vector: pullback(vector)[0])(vectors)
+
+    return pull
+
+
+def _directional(derivative: Callable[[Tensor], Tensor], states: Tensor, work: int = 1) -> Tensor:
+    """derivative(e_i) (K, D) for every unit vector, as matrices (K, D, D) whose columns they are."""
+    steps, dim = states.shape
+    identity = torch.eye(dim, dtype=states.dtype, device=states.device)
+    chunk = max(1, CHUNK_NUMBERS // (steps * max(dim, work)))
+    return torch.func.vmap(derivative, chunk_size=chunk)(identity).movedim(0, -1)
+
+
+def _hessian(function: Observable, theta: Tensor, work: int) -> Tensor:
+    slope = torch.func.grad(function)
+    return _directional(lambda v: torch.func.jvp(slope, (theta,), (v,))[1][None], theta[None], work)[0]
 
 
 @dataclass(frozen=True)
 class ValueHessians:
-    """Lam of the mean iteration on a grid of times, for all targets or for those of the last step alone."""
+    """Lam and Q of the mean iteration on a grid of times, for all targets or for the last one alone."""
 
     spacing: float
     """Time between grid points."""
     hessians: list[Tensor]
-    """At grid point j: (targets still ahead, observables, D, D), the targets being the last ones of the list."""
+    """Lam at grid point j: (targets not before j, observables, D, D); the targets are the last ones of the list."""
+    quadratics: list[Tensor] | None
+    """Q at grid point j: (targets not before j, observables, M, M), or None where M > 2 D makes them too costly."""
 
-    def at(self, time: float) -> Tensor:
-        """Lam at the first grid point not before a time, so that targets drop out when they are passed."""
-        return self.hessians[math.ceil(time / self.spacing - 1e-9)]
+    def index(self, time: float) -> int:
+        """The first grid point not before a time, so that targets drop out when they are passed."""
+        return math.ceil(time / self.spacing - 1e-9)
 
 
 def value_hessians(
@@ -93,8 +141,8 @@ def value_hessians(
 
     Lam_j = J^T Lam_{j+1} J - h DH[lam_{j+1}], J = I - h H + h^2 H^2 / 2, H = Hess L_S(thetabar_j). For D <= 256 the
     grid is that of the iteration, h = lr. For larger D only the last target step is followed, on a grid as coarse
-    as h lambda_max <= 1/2 allows, in float32. Cost a grid point: 4 D Hessian products and, for each target and
-    observable, two products of D x D matrices; memory D^2 numbers each.
+    as h lambda_max <= 1/2 allows, and kept in float32. Cost a grid point: 4 D Hessian products and, for each target
+    and observable, three products of D x D matrices; memory D^2 + M^2 numbers each.
     """
     dense = problem.dim <= DENSE_DIM
     stride = 1
@@ -103,71 +151,105 @@ def value_hessians(
         stride = max(s for s in range(1, coarse + 1) if saved[-1] % s == 0)
     targets = [step // stride for step in saved] if dense else [saved[-1] // stride]
     spacing = stride * lr
-    iteration = DropoutIteration(problem, spacing)
-    path = NoiseFreePath.of(iteration, theta0, targets, observables)
-    states = [theta0]
-    for step in range(targets[-1]):
-        states.append(iteration.noise_free_step(states[-1], step)[0])
+    path = NoiseFreePath.of(DropoutIteration(problem, spacing), theta0, targets, observables)
+    work = problem.width * problem.samples
+    batch = targets[-1] if dense else 1
+
+    def hessians_from(first: int) -> Tensor:
+        states = path.states[first : first + batch]
+        return _directional(lambda v: problem.hessian_product(states, v.expand_as(states)), states, work)
+
+    def bends_from(first: int, target: int, observable: int) -> Tensor:
+        """DH[lam_{j+1}] for the steps of one batch that lie before the target."""
+        last = min(first + batch, targets[target])
+        states = path.states[first:last]
+        behind = target - len(targets)
+        lams = torch.stack([path.adjoints[j + 1][behind, observable] for j in range(first, last)])
+
+        def along(vector: Tensor) -> Tensor:
+            return torch.func.jvp(lambda at: problem.hessian_product(at, vector.expand_as(at)), (states,), (lams,))[1]
+
+        return _directional(along, states, work)
+
+    if dense:
+        all_hessians = hessians_from(0)
+        all_bends = [[bends_from(0, t, g) for g in range(len(observables))] for t in range(len(targets))]
 
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
-    chunk = None if dense else 4 * problem.block_size
-
-    def hessian_of(function: Observable, theta: Tensor) -> Tensor:
-        slope = torch.func.grad(function)
-        return torch.func.vmap(lambda v: torch.func.jvp(slope, (theta,), (v,))[1], chunk_size=chunk)(identity)
-
-    def third_derivative(theta: Tensor, direction: Tensor) -> Tensor:
-        def along(vector: Tensor) -> Tensor:
-            return torch.func.jvp(lambda at: problem.hessian_product(at, vector), (theta,), (direction,))[1]
-
-        return torch.func.vmap(along, chunk_size=chunk)(identity)
-
     stored = problem.dtype if dense else torch.float32
     current = theta0.new_empty(0, len(observables), problem.dim, problem.dim)
-    hessians: list[Tensor] = []
+    hessians, quadratics = [], []
     for step in range(targets[-1], -1, -1):
         if step < targets[-1]:
-            theta = states[step]
-            H = torch.func.vmap(lambda v, at=theta: problem.hessian_product(at, v), chunk_size=chunk)(identity)
+            H = all_hessians[step] if dense else hessians_from(step)[0]
             J = identity - spacing * H + spacing**2 / 2 * (H @ H)
-            ahead = path.adjoints[step + 1]
-            bend = torch.stack([torch.stack([third_derivative(theta, lam) for lam in row]) for row in ahead])
-            current = J.mT @ current @ J - spacing * bend
+            ahead = range(len(targets) - current.shape[0], len(targets))
+            bends = [
+                torch.stack([all_bends[t][g][step] if dense else bends_from(step, t, g)[0] for t in ahead])
+                for g in range(len(observables))
+            ]
+            current = J.mT @ current @ J - spacing * torch.stack(bends, dim=1)
         if step in targets:
-            values = torch.stack([hessian_of(g, states[step]) for g in observables.values()])
-            current = torch.cat([values[None], current])
+            values = [_hessian(g, path.states[step], work) for g in observables.values()]
+            current = torch.cat([torch.stack(values)[None], current])
         hessians.append(current.to(stored))
-    return ValueHessians(spacing, hessians[::-1])
+        if problem.noise_dim <= 2 * problem.dim:
+            factor = problem.noise_factor(path.states[step])
+            quadratics.append((factor.mT @ current @ factor).to(stored))
+    return ValueHessians(spacing, hessians[::-1], quadratics[::-1] or None)
 
 
 @dataclass(frozen=True)
 class ControlVariate:
     """The control variates of one process for all targets (saved steps) and observables.
 
-    Up to order 1 only cv_1, at order 2 also cv_2 for the targets that have Hessians.
+    cv_1 alone without Hessians; with them cv_2, and cv_3 where Q is there, for the targets that have Hessians.
     """
 
     path: NoiseFreePath
     step_time: float
     """Time of one step of the process."""
-    hessians: ValueHessians | None = field(default=None)
+    noise_time: float
+    """Where in a step the noise enters, as the process says."""
+    variance: float
+    """s^2 = lr^2 (iteration) or lr dt (equation): the variance that multiplies C C^T in a step."""
+    hessians: ValueHessians | None = None
 
     @property
     def count(self) -> int:
         """Control variates for each target and observable."""
-        return 1 if self.hessians is None else 2
+        if self.hessians is None:
+            return 1
+        return 2 if self.hessians.quadratics is None else 3
 
     def add(self, totals: Tensor, step: int, taken: Step) -> None:
-        """Add the terms of step j to the running totals (count, B, T, O), in place."""
-        adjoints = self.path.adjoints[step + 1]
-        ahead = totals.shape[2] - adjoints.shape[0]
-        totals[0, :, ahead:] += torch.einsum("bd,tod->bto", taken.increment, adjoints)
+        """Add the terms of step j to the running totals (count, B, T, O), in place.
+
+        Cost: D a target and observable, D^2 + M^2 where they have Hessians.
+        """
+        after = self.path.adjoints[step + 1]
+        before = self.path.adjoints[step][-after.shape[0] :]
+        adjoints = self.noise_time * after + (1 - self.noise_time) * before
+        totals[0, :, -after.shape[0] :] += _inner(taken.increment, adjoints)
         if self.hessians is None:
             return
-        hessians = self.hessians.at((step + 1) * self.step_time)
-        deviation = (taken.prediction - self.path.predictions[step]).to(hessians.dtype)
-        if hessians.shape[0] * hessians.shape[1] == 0:
-            return
-        turned = torch.einsum("bd,tode->btoe", deviation, hessians).to(taken.increment.dtype)
-        ahead = totals.shape[2] - hessians.shape[0]
-        totals[1, :, ahead:] += torch.einsum("btoe,be->bto", turned, taken.increment)
+        point = self.hessians.index((step + 1) * self.step_time)
+        lam = self.hessians.hessians[point]
+        rows = slice(totals.shape[2] - lam.shape[0], None)
+        deviation = taken.prediction - self.path.predictions[step]
+        totals[1, :, rows] += _bilinear(deviation, lam, taken.increment)
+        if self.hessians.quadratics is not None:
+            Q = self.hessians.quadratics[point]
+            trace = Q.diagonal(dim1=-2, dim2=-1).sum(-1).to(totals.dtype)
+            totals[2, :, rows] += self.variance / 2 * (_bilinear(taken.noise, Q, taken.noise) - trace)
+
+
+def _inner(vectors: Tensor, adjoints: Tensor) -> Tensor:
+    """< adjoint, vector > for each path, target and observable: (B, T, O)."""
+    return (vectors @ adjoints.flatten(0, 1).mT).unflatten(-1, adjoints.shape[:2])
+
+
+def _bilinear(left: Tensor, matrices: Tensor, right: Tensor) -> Tensor:
+    """left^T matrix right for each path, target and observable: (B, T, O), in the precision of the matrices."""
+    turned = left.to(matrices.dtype) @ matrices
+    return torch.einsum("tobd,bd->bto", turned.to(right.dtype), right)

@@ -21,7 +21,7 @@ from smesolve.comparison.observables import Observable, named_observables
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import check_lr
 from smesolve.problem.masks import MaskLaw
-from smesolve.solver.brownian import grid_steps
+from smesolve.solver.brownian import GivenIncrements, grid_steps
 from smesolve.solver.modified_equation import ModifiedEquation, check_order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import PerturbedSDE
@@ -130,7 +130,7 @@ class LinearMoments:
         columns = torch.cat([torch.zeros(1, M, dtype=torch.float64), torch.eye(M, dtype=torch.float64)])
         solver = SCHEMES[scheme](
             sde=PerturbedSDE(ModifiedEquation(problem, lr, order)),
-            bm=_FixedIncrements(dt**0.5 * columns),
+            bm=GivenIncrements(dt**0.5 * columns),
             dt=dt,
             adaptive=False,
             rtol=0,
@@ -166,18 +166,6 @@ class LinearMoments:
         bend = torch.func.hessian(function)(zero)
         P = torch.as_tensor(P, dtype=self.problem.dtype, device=self.problem.device)
         return float(function(zero) + slope @ P[0, 1:] + 0.5 * (bend * P[1:, 1:]).sum())
-
-
-class _FixedIncrements:
-    """Brownian increments that are the same over every interval."""
-
-    levy_area_approximation = "none"
-
-    def __init__(self, increments: Tensor) -> None:
-        self.shape, self._increments = tuple(increments.shape), increments
-
-    def __call__(self, ta: Any, tb: Any) -> Tensor:
-        return self._increments
 
 
 def _affine(function: Any, dim: int) -> np.ndarray:

@@ -28,7 +28,7 @@ class _Flow(Process):
     """The gradient flow of L_S under the classical Runge-Kutta scheme: a process without noise."""
 
     def __init__(self, problem: DropoutProblem, step: float) -> None:
-        self.problem, self.step, self.block_size = problem, step, 1
+        self.problem, self.step = problem, step
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
         h = self.step
@@ -59,9 +59,8 @@ def leading_constants(
         steps = 2 * max(8, round(time / step / 2))
         flow = _Flow(problem, time / steps)
         path = NoiseFreePath.of(flow, theta0, [steps], observables)
-        states = torch.cat([theta0[None], path.predictions])
-        drift = -problem.mean_gradient(states)
-        bend = -problem.hessian_product(states, drift)
+        drift = -problem.mean_gradient(path.states)
+        bend = -problem.hessian_product(path.states, drift)
         adjoints = torch.stack([adjoint[0] for adjoint in path.adjoints])
         values = 0.5 * torch.einsum("jod,jd->oj", adjoints, bend)
         for name, integrand in zip(observables, values, strict=True):

@@ -42,8 +42,8 @@ __all__ = ["DropoutProblem"]
 class DropoutProblem:
     """A network, its data and its mask law: everything that trains under dropout.
 
-    All methods take theta (..., D) with any leading dimensions; masks and normals broadcast against them. Shapes: n samples, d inputs, o outputs,
-    m neurons under dropout, D parameters, M Brownian motions.
+    All methods take theta (..., D) with any leading dimensions; masks and normals broadcast against them. Shapes:
+    n samples, d inputs, o outputs, m neurons under dropout, D parameters, M Brownian motions.
 
     Args:
         network: a `DropoutNetwork` such as `TwoLayerNetwork`.
@@ -184,6 +184,22 @@ class DropoutProblem:
         self._check("normals", normals, self.noise_dim, "the problem's noise_dim M")
         at = self._linearise(theta)
         return self._mean(at), self._noise(at, normals)
+
+    def mask_functions(self, mask: Tensor) -> Tensor:
+        """The orthonormal functions of the masks that the noise product replaces by normals: (..., M) from (..., m).
+
+        zeta_k / sqrt(v), zeta_k zeta_r / v and chi_k / w: mean zero and covariance I under the law, and
+        gradient(theta, mask) = mean_gradient(theta) + noise_product(theta, mask_functions(mask)) for every mask.
+        """
+        law = self.law
+        zeta = mask - 1
+        spread = float(law.variance) ** 0.5
+        unit = zeta / spread if spread else torch.zeros_like(zeta)
+        first, second = torch.triu_indices(self.width, self.width, 1, device=self.device)
+        parts = [unit, unit[..., first] * unit[..., second]]
+        if law.chi_variance:
+            parts.append((zeta.square() - law.variance - law.skew * zeta) / law.chi_variance**0.5)
+        return torch.cat(parts, dim=-1)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
         """C(theta) as a matrix (..., D, M). Memory D M a path: small problems and tests."""

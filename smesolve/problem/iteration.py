@@ -24,6 +24,8 @@ class DropoutIteration:
     lr: float
     seed: int = 0
 
+    noise_time = 1.0
+
     @property
     def block_size(self) -> int:
         """Paths in a block."""
@@ -35,11 +37,13 @@ class DropoutIteration:
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
         """The step split into theta - lr grad L_S and -lr (grad R_S(eta) - grad L_S): half as much again."""
-        gradient, mean = self.problem.gradient_and_mean_gradient(theta, self._masks(block, step))
-        return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean))
+        masks = self._masks(block, step)
+        gradient, mean = self.problem.gradient_and_mean_gradient(theta, masks)
+        noise = self.problem.mask_functions(masks)
+        return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean), noise)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """theta - lr grad L_S for theta (..., D), twice: the step is its own prediction."""
+        """theta - lr grad L_S, twice: the step is its own prediction."""
         state = theta - self.lr * self.problem.mean_gradient(theta)
         return state, state
 

@@ -32,12 +32,17 @@ class Step:
     """A noise-free step from theta_j: known before the noise of this step."""
     increment: Tensor
     """The noise of this step: mean zero given theta_j."""
+    noise: Tensor
+    """What the increment is made of (B, M): mean zero, covariance I, independent of theta_j. The increment is
+    -lr C noise (iteration) or sqrt(lr dt) C noise (equation), at theta_j or nearby."""
 
 
 class Process(Protocol):
     """A Markov chain on (B, D) tensors: the discrete iteration, or an SDE under a scheme."""
 
     block_size: int
+    noise_time: float
+    """Where in a step the noise enters: 0 at its begin, 1 at its end."""
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """theta_{step+1} of one block (B, D) from theta_step; the noise is keyed by (block, step)."""
@@ -48,7 +53,7 @@ class Process(Protocol):
         ...
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """State and prediction (D,) of the step from theta (D,) with zero noise; differentiable by `torch.func`."""
+        """State and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
         ...
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smesolve.sampling.randomness import keyed_normals
 
-__all__ = ["KeyedBrownian", "grid_steps"]
+__all__ = ["GivenIncrements", "KeyedBrownian", "grid_steps"]
 
 
 def grid_steps(duration: float, step: float, what: str, name: str = "dt") -> int:
@@ -75,3 +75,21 @@ class KeyedBrownian:
         for step in range(first, last):
             increment += keyed_normals(self.shape, self.seed, self.block, step)
         return self.dt**0.5 * increment.to(dtype=self.dtype, device=self.device)
+
+
+class GivenIncrements:
+    """A Brownian motion in torchsde's sense that returns `value` (B, M) over any interval."""
+
+    levy_area_approximation = "none"
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, M)."""
+        return tuple(self.value.shape)
+
+    def __call__(self, ta: Any, tb: Any) -> Tensor:
+        """The given increment."""
+        return self.value

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
-from smesolve.solver.brownian import KeyedBrownian, grid_steps
+from smesolve.solver.brownian import GivenIncrements, KeyedBrownian, grid_steps
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import PerturbedSDE
 
@@ -54,44 +54,35 @@ class Integration:
         self._brownian = KeyedBrownian(
             self.block_size, noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
         )
-        settings = {
-            "sde": PerturbedSDE(sde),
-            "dt": dt,
-            "adaptive": False,
-            "rtol": 0,
-            "atol": 0,
-            "dt_min": 0,
-            "options": {},
-        }
-        self._solver = SCHEMES[scheme](bm=self._brownian, **settings)
-        self._noise_free = SCHEMES[scheme](bm=_NoBrownian(theta0.new_zeros(1, noise_dim)), **settings)
+        self._increments = GivenIncrements(theta0.new_zeros(self.block_size, noise_dim))
+        self._solver = SCHEMES[scheme](
+            sde=PerturbedSDE(sde), bm=self._increments, dt=dt, adaptive=False, rtol=0, atol=0, dt_min=0, options={}
+        )
+
+    @property
+    def noise_time(self) -> float:
+        """Where in a step the noise enters."""
+        return self._solver.noise_time
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """One step of the scheme for every path of a block."""
         return self.advance_split(theta, block, step).state
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
-        """The step with the scheme's prediction and noise increment."""
+        """The step with the scheme's prediction, noise increment and normals."""
         self._brownian.block = block
-        state, (prediction, increment) = self._solver.step(step * self.dt, (step + 1) * self.dt, theta, ())
-        return Step(state, prediction, increment)
+        increments = self._brownian(step * self.dt, (step + 1) * self.dt)
+        state, (prediction, increment) = self._step(theta, step, increments)
+        return Step(state, prediction, increment, increments / self.dt**0.5)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """State and prediction of the scheme's step from theta (D,) with all Brownian increments zero."""
-        state, (prediction, _) = self._noise_free.step(step * self.dt, (step + 1) * self.dt, theta[None], ())
-        return state[0], prediction[0]
+        """State and prediction of the scheme's step with all Brownian increments zero."""
+        state, (prediction, _) = self._step(theta, step, theta.new_zeros(theta.shape[0], self._increments.shape[1]))
+        return state, prediction
 
-
-class _NoBrownian:
-    """A Brownian motion that stays at zero, for one path."""
-
-    levy_area_approximation = "none"
-
-    def __init__(self, zeros: Tensor) -> None:
-        self.shape, self._zeros = tuple(zeros.shape), zeros
-
-    def __call__(self, ta: Any, tb: Any) -> Tensor:
-        return self._zeros
+    def _step(self, theta: Tensor, step: int, increments: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self._increments.value = increments
+        return self._solver.step(step * self.dt, (step + 1) * self.dt, theta, ())
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ class Euler(Scheme):
     equal those of `torchsde.sdeint(..., method="euler")` bit for bit.
     """
 
+    noise_time = 1.0
     weak_error = "dt"
     drift_evaluations = 1
     corrections = 1

@@ -42,6 +42,9 @@ class Scheme(BaseSDESolver):
     strong_order = 0.5
     weak_order: ClassVar[float] = 1.0
 
+    noise_time: ClassVar[float]
+    """Where in the step the noise enters, for control variates: 0 begin, 1 end. To first order in the noise, y1 moves
+    by the noise-free flow over the rest of the step, applied to the increment."""
     weak_error: ClassVar[str]
     """Leading terms of the weak error for the modified equation."""
     drift_evaluations: ClassVar[int]
