@@ -1,5 +1,8 @@
 """smesolve: derive, integrate and certify the stochastic modified equation of dropout."""
 
+import importlib
+from typing import Any
+
 from smesolve.comparison.observables import OBSERVABLES
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
@@ -13,3 +16,10 @@ from smesolve.solver.integration import NothingTestedWarning, solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
 from smesolve.version import __version__
+
+
+def __getattr__(name: str) -> Any:
+    """Import `smesolve.symbolic` and `smesolve.study` on first use: sympy and matplotlib are slow to import."""
+    if name in ("symbolic", "study"):
+        return importlib.import_module(f"smesolve.{name}")
+    raise AttributeError(f"module 'smesolve' has no attribute {name!r}")

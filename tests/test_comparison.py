@@ -55,7 +55,7 @@ def test_control_variates_have_mean_zero_by_enumeration(case):
         lr,
         process.noise_time,
         lr**2,
-        value_hessians(problem, theta0, lr, saved, observables),
+        value_hessians(problem, theta0, [lr * k for k in saved], observables, lr),
     )
     sampler = Sampler(process, theta0, saved, observables, control)
     sampler.draw(1)
@@ -89,7 +89,7 @@ def test_adjoint_and_value_hessian_are_the_derivatives_of_the_value_function():
     # Lam belongs to the flow: it differs from the iteration's own by O(lr)
     gaps = []
     for divide in (1, 2, 4):
-        observed = value_hessians(problem, theta0, lr / divide, [steps * divide], observables).hessians[0][0, 0]
+        observed = value_hessians(problem, theta0, [lr * steps], observables, lr / divide).hessians[0][0, 0]
         gaps.append((observed - exact).norm() / exact.norm())
     assert gaps[0] < 0.2
     assert torch.equal(observed, observed.mT) or (observed - observed.mT).abs().max() < 1e-12
@@ -112,7 +112,7 @@ def test_control_variates_shrink_the_error_bar_without_moving_the_mean(scheme):
         saved = [round(1.0 / step_time)]
         path = NoiseFreePath.of(process, theta0, saved, observables)
         results = []
-        for hessians in (None, value_hessians(problem, theta0, lr, [round(1.0 / lr)], observables)):
+        for hessians in (None, value_hessians(problem, theta0, [1.0], observables, lr)):
             control = ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
             sampler = Sampler(process, theta0, saved, observables, control)
             sampler.draw(4096)
@@ -385,3 +385,28 @@ def test_bad_input_gets_one_clear_sentence():
             call(**changes)
     with pytest.raises(ValueError, match="at must be"):
         call().fit(at="end")
+
+
+def test_control_variates_of_large_problems_follow_the_last_time_on_a_coarse_grid(monkeypatch):
+    from smesolve.comparison import control_variate
+
+    problem = make_problem(width=4)
+    theta0, lr, times = problem.initial(), 0.05, [0.5, 1.0]
+    observables = named_observables(problem, ["loss", "squared_norm"])
+    process = DropoutIteration(problem, lr, 1)
+    saved = [round(time / lr) for time in times]
+    path = NoiseFreePath.of(process, theta0, saved, observables)
+    monkeypatch.setattr(control_variate, "DENSE_DIM", 4)
+    coarse_path = NoiseFreePath.of(process, theta0, saved, observables)  # pullbacks one by one: the same adjoints
+    for fine, coarse in zip(path.adjoints, coarse_path.adjoints, strict=True):
+        assert torch.allclose(fine, coarse, rtol=1e-12, atol=1e-14)
+    hessians = value_hessians(problem, theta0, times, observables, lr)
+    assert len(hessians.hessians) - 1 == round(1.0 / hessians.spacing) < saved[-1]
+    assert hessians.hessians[0].dtype == torch.float32
+    control = ControlVariate(path, lr, process.noise_time, lr**2, hessians)
+    sampler = Sampler(process, theta0, saved, observables, control)
+    sampler.draw(2048)
+    first = Sampler(process, theta0, saved, observables, dataclasses.replace(control, hessians=None))
+    first.draw(2048)
+    assert (estimate(sampler).stderr[-1] < 0.3 * estimate(first).stderr[-1]).all()
+    assert (np.abs(sampler.values[1:].mean(1)) < 4 * sampler.values[1:].std(1) / 2048**0.5 + 1e-15).all()

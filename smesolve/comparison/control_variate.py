@@ -38,8 +38,8 @@ __all__ = ["DENSE_DIM", "ControlVariate", "NoiseFreePath", "ValueHessians", "val
 DENSE_DIM = 256
 """Up to this D, D x D matrices are kept for every step and target; beyond, for the last target on a coarser grid."""
 
-CHUNK_NUMBERS = 2**24
-"""Numbers that one batch of derivatives may hold (128 MiB)."""
+CHUNK_NUMBERS = 2**20
+"""Numbers in one array of a batch of derivatives (8 MiB): larger ones spend their time on page faults."""
 
 
 @dataclass(frozen=True)
@@ -133,24 +133,21 @@ class ValueHessians:
 def value_hessians(
     problem: DropoutProblem,
     theta0: Tensor,
-    lr: float,
-    saved: Sequence[int],
+    times: Sequence[float],
     observables: Mapping[str, Observable],
+    lr: float,
 ) -> ValueHessians:
     """Hessians of the value functions along the mean iteration with step h: one recursion of D x D matrices.
 
     Lam_j = J^T Lam_{j+1} J - h DH[lam_{j+1}], J = I - h H + h^2 H^2 / 2, H = Hess L_S(thetabar_j). For D <= 256 the
-    grid is that of the iteration, h = lr. For larger D only the last target step is followed, on a grid as coarse
-    as h lambda_max <= 1/2 allows, and kept in float32. Cost a grid point: 4 D Hessian products and, for each target
-    and observable, three products of D x D matrices; memory D^2 + M^2 numbers each.
+    grid is that of the iteration, h = lr. For larger D only the last time is followed, with the largest h that divides
+    it and keeps h lambda_max <= 1/2, whatever lr is, so that one call serves all learning rates; kept in float32.
+    Cost a grid point: 4 D Hessian products and, for each time and observable, three products of D x D matrices;
+    memory D^2 + M^2 numbers each.
     """
     dense = problem.dim <= DENSE_DIM
-    stride = 1
-    if not dense:
-        coarse = max(1, int(problem.stability_limit(theta0) / (4 * lr)))
-        stride = max(s for s in range(1, coarse + 1) if saved[-1] % s == 0)
-    targets = [step // stride for step in saved] if dense else [saved[-1] // stride]
-    spacing = stride * lr
+    spacing = lr if dense else times[-1] / math.ceil(4 * times[-1] / problem.stability_limit(theta0))
+    targets = [round(time / spacing) for time in (times if dense else times[-1:])]
     path = NoiseFreePath.of(DropoutIteration(problem, spacing), theta0, targets, observables)
     work = problem.width * problem.samples
     batch = targets[-1] if dense else 1

@@ -4,8 +4,9 @@ With V(dt) = E g of the scheme's solution and V_0(dt) its value without noise, t
 
     V(dt) - V(0) = [V_0(dt) - V_0(0)] + [N(dt) - N(0)],      N = V - V_0.
 
-The first bracket is known without sampling: V_0(0) is an ordinary differential equation. For the second, N(dt) - N(dt/2) is averaged over pairs of paths on one Brownian motion; its leading term falls at
-least like dt, so |N(dt) - N(0)| <= 2 |N(dt) - N(dt/2)|.
+The first bracket is known without sampling: V_0(0) is an ordinary differential equation. For the second,
+N(dt) - N(dt/2) is averaged over pairs of paths on one Brownian motion; its leading term falls at least like dt, so
+|N(dt) - N(0)| <= 2 |N(dt) - N(dt/2)|.
 """
 
 from __future__ import annotations

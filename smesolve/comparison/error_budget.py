@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, ValueHessians, value_hessians
+from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, ValueHessians
 from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.estimate import Estimate, Sampler, estimate
 from smesolve.comparison.observables import Observable
@@ -41,6 +41,7 @@ class ErrorBudget:
         orders: of the equations.
         dt: step of the scheme, or None to choose it.
         control: "none", "first" or "second".
+        hessians: for "second".
         seed: root seed of the study; each lr derives its own streams from it.
         progress: show progress bars.
     """
@@ -56,6 +57,7 @@ class ErrorBudget:
         scheme: str,
         dt: float | None,
         control: str,
+        hessians: ValueHessians | None,
         seed: int,
         progress: bool,
     ) -> None:
@@ -65,9 +67,7 @@ class ErrorBudget:
         key = [seed, int(np.float64(lr).view(np.uint64))]
         self.seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         saved = [grid_steps(time, lr, "time", "lr") for time in times]
-        self._hessians: ValueHessians | None = None
-        if control == "second":
-            self._hessians = value_hessians(problem, theta0, lr, saved, observables)
+        self._hessians = hessians
         iteration = DropoutIteration(problem, lr, self.seed)
         self.dropout = Sampler(
             iteration, theta0, saved, observables, self._control_of(iteration, lr), f"lr {lr:g}, dropout"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from smesolve.comparison.control_variate import DENSE_DIM
+from smesolve.comparison.control_variate import DENSE_DIM, value_hessians
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.observables import Observable, named_observables
@@ -119,9 +119,14 @@ def weak_error(
             )
 
     chosen = _control(control, problem, rel_tol)
+    hessians = None
     rows, samples = [], {}
     for lr in tqdm(lrs, desc="learning rates", disable=not progress):
-        budget = ErrorBudget(problem, theta0, lr, times, orders, functions, scheme, dt, chosen, seed, progress)
+        if chosen == "second" and (hessians is None or problem.dim <= DENSE_DIM):
+            hessians = value_hessians(problem, theta0, times, functions, lr)
+        budget = ErrorBudget(
+            problem, theta0, lr, times, orders, functions, scheme, dt, chosen, hessians, seed, progress
+        )
         budget.draw(paths, rel_tol, max_paths)
         rows += budget.rows(rel_tol)
         samples |= budget.samples()
