@@ -408,5 +408,5 @@ def test_control_variates_of_large_problems_follow_the_last_time_on_a_coarse_gri
     sampler.draw(2048)
     first = Sampler(process, theta0, saved, observables, dataclasses.replace(control, hessians=None))
     first.draw(2048)
-    assert (estimate(sampler).stderr[-1] < 0.3 * estimate(first).stderr[-1]).all()
+    assert (estimate(sampler).stderr[-1] < 0.5 * estimate(first).stderr[-1]).all()
     assert (np.abs(sampler.values[1:].mean(1)) < 4 * sampler.values[1:].std(1) / 2048**0.5 + 1e-15).all()
