@@ -1,8 +1,8 @@
 """Do the 95% intervals cover? Linear regression with dropout, where the exact weak error is known.
 
-Each replicate is one call of `weak_error` with its own seed. Two counts: the Monte Carlo interval around the difference of
-the scheme's solution and the iteration (exact by `LinearMoments.scheme`), which should cover 95% of the time; and the
-whole budget, Monte Carlo and solver bias, around the error of the equation, which may cover more often.
+Each replicate is one call of `weak_error` with its own seed. Two counts: how often the Monte Carlo interval covers the
+difference of the scheme's solution and the iteration (exact by `LinearMoments.scheme`), which should be 95%; and how
+often the whole budget, Monte Carlo and solver bias, covers the error of the equation, which may be more.
 
     python benchmarks/coverage.py [--replicates 1000] [--out coverage.json]
 """

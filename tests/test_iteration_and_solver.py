@@ -7,6 +7,7 @@ from problems import ThreeValuedMasks, make_problem
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
 from smesolve.sampling.randomness import keyed_uniforms
+from smesolve.solver.integration import Integration
 from smesolve.solver.schemes.scheme import Scheme
 
 
@@ -96,6 +97,17 @@ def test_euler_equals_torchsde_bit_for_bit():
     ts = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     theirs = torchsde.sdeint(equation, theta0.expand(blocks, -1), ts, bm=bm, method="euler", dt=0.125)
     assert torch.equal(ours, theirs)
+
+
+def test_antithetic_paths_take_the_other_sign():
+    problem = make_problem()
+    theta0 = problem.initial()
+    process = Integration(sme.ModifiedEquation(problem, 0.1), theta0, "euler", 0.1, seed=2, antithetic=True)
+    taken = process.advance_split(theta0.expand(process.block_size, -1), 0, 0)
+    half = process.block_size // 2
+    assert torch.equal(taken.noise[:half], -taken.noise[half:])
+    middle = (taken.state[:half] + taken.state[half:]) / 2
+    assert (middle - taken.prediction[:half]).abs().max() < 1e-15
 
 
 def test_brownian_increments_are_nested_and_standard():

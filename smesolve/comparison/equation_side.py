@@ -61,7 +61,7 @@ class EquationSide:
         self._theta0, self._times, self._observables = theta0, times, observables
         samplers = []
         for step, nested in ((dt, 2), (dt / 2, 1)):
-            process = Integration(equation, theta0, scheme, step, seed, nested)
+            process = Integration(equation, theta0, scheme, step, seed, nested, antithetic=True)
             label = f"lr {equation.lr:g}, order {equation.order}, dt {step:g}"
             saved = [grid_steps(time, step, "time") for time in times]
             samplers.append(Sampler(process, theta0, saved, observables, control_of(process, step), label))

@@ -1,7 +1,9 @@
 """Means of observables over ensembles, with control variates and standard errors.
 
-The coefficients of the control variates come from regression. They are cross-fitted: those used on one half of the
-paths were fitted on the other half, so that each term keeps its zero mean exactly and the estimate its unbiasedness.
+Antithetic pairs are averaged first: with control variates the odd powers of the noise are most of what is left, and
+they cancel in a pair. The coefficients of the control variates come from regression. They are cross-fitted: those used
+on one half of the paths were fitted on the other half, so that each term keeps its zero mean exactly and the estimate
+its unbiasedness.
 """
 
 from __future__ import annotations
@@ -74,6 +76,15 @@ class Sampler:
         """(1 + control variates, paths, T, O): observables first."""
         return np.concatenate(self._blocks, axis=1)
 
+    @property
+    def independent(self) -> np.ndarray:
+        """The same with antithetic pairs averaged, (1 + control variates, paths/2, T, O), or as it is without pairs."""
+        if not self.process.antithetic:
+            return self.values
+        return np.concatenate(
+            [block.reshape(block.shape[0], 2, -1, *block.shape[2:]).mean(1) for block in self._blocks], axis=1
+        )
+
     def draw(self, paths: int, progress: bool = False) -> None:
         """Draw whole blocks until at least this many paths are there."""
         blocks = -(-paths // self.process.block_size)
@@ -103,33 +114,34 @@ class Sampler:
 
 def estimate(sampler: Sampler) -> Estimate:
     """Means and standard errors of everything a sampler has drawn."""
-    return _estimate(sampler.values)
+    return _estimate(sampler.independent, sampler.values[0])
 
 
 def difference(coarse: Sampler, fine: Sampler) -> Estimate:
     """Mean of coarse - fine over the paths that both have drawn, path by path on one Brownian motion."""
-    paths = min(coarse.paths, fine.paths)
-    a, b = coarse.values[:, :paths], fine.values[:, :paths]
-    return _estimate(np.concatenate([a[:1] - b[:1], a[1:], b[1:]]))
+    a, b, paths = coarse.independent, fine.independent, min(coarse.paths, fine.paths)
+    common = min(a.shape[1], b.shape[1])
+    a, b = a[:, :common], b[:, :common]
+    return _estimate(np.concatenate([a[:1] - b[:1], a[1:], b[1:]]), coarse.values[0, :paths] - fine.values[0, :paths])
 
 
-def _estimate(values: np.ndarray) -> Estimate:
-    plain = values[0]
+def _estimate(values: np.ndarray, plain: np.ndarray) -> Estimate:
+    """From independent values (1 + control variates, N, T, O) and the plain values of all paths (paths, T, O)."""
     paths = plain.shape[0]
     diverged = int((~np.isfinite(plain).all(axis=(1, 2))).sum())
     if diverged:
         nothing = np.full(plain.shape[1:], np.nan)
         return Estimate(nothing, nothing, nothing, nothing, paths, diverged)
-    adjusted = np.empty_like(plain)
+    adjusted = np.empty_like(values[0])
     for target in np.ndindex(plain.shape[1:]):
-        adjusted[:, *target] = _cross_fitted(plain[:, *target], values[1:, :, *target].T)
+        adjusted[:, *target] = _cross_fitted(values[0, :, *target], values[1:, :, *target].T)
     centred = adjusted - adjusted.mean(0)
     variance = (centred**2).mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         kurtosis = np.where(variance > 0, (centred**4).mean(0) / variance**2, 3.0)
     return Estimate(
         mean=adjusted.mean(0),
-        stderr=adjusted.std(0, ddof=1) / paths**0.5,
+        stderr=adjusted.std(0, ddof=1) / len(adjusted) ** 0.5,
         plain_stderr=plain.std(0, ddof=1) / paths**0.5,
         kurtosis=kurtosis,
         paths=paths,

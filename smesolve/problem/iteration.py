@@ -25,6 +25,7 @@ class DropoutIteration:
     seed: int = 0
 
     noise_time = 1.0
+    antithetic = False
 
     @property
     def block_size(self) -> int:

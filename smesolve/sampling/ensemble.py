@@ -43,6 +43,8 @@ class Process(Protocol):
     block_size: int
     noise_time: float
     """Where in a step the noise enters: 0 at its begin, 1 at its end."""
+    antithetic: bool
+    """Path b + B/2 of a block has the noise of path b with the other sign; otherwise all paths are independent."""
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """theta_{step+1} of one block (B, D) from theta_step; the noise is keyed by (block, step)."""

@@ -33,10 +33,13 @@ class Integration:
         scheme: a name in `SCHEMES`.
         dt: step.
         seed: root seed of the Brownian motion.
+        antithetic: in a block of B paths, path b + B/2 takes the increments of path b with the other sign.
         nested: the Brownian path lives on a grid of dt/nested; with equal dt/nested two integrations see one path.
     """
 
-    def __init__(self, sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1) -> None:
+    def __init__(
+        self, sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
+    ) -> None:
         if scheme not in SCHEMES:
             raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
         lr = getattr(sde, "lr", None)
@@ -50,9 +53,14 @@ class Integration:
             )
         noise_dim = sde.noise_dim if hasattr(sde, "noise_dim") else sde.g(0.0, theta0[None]).shape[-1]
         self.block_size = getattr(sde, "block_size", None) or fitting_block_size(theta0.numel() * noise_dim)
-        self.dt = dt
+        self.dt, self.antithetic = dt, antithetic
         self._brownian = KeyedBrownian(
-            self.block_size, noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
+            self.block_size // (2 if antithetic else 1),
+            noise_dim,
+            dt / nested,
+            seed,
+            dtype=theta0.dtype,
+            device=theta0.device,
         )
         self._increments = GivenIncrements(theta0.new_zeros(self.block_size, noise_dim))
         self._solver = SCHEMES[scheme](
@@ -72,6 +80,8 @@ class Integration:
         """The step with the scheme's prediction, noise increment and normals."""
         self._brownian.block = block
         increments = self._brownian(step * self.dt, (step + 1) * self.dt)
+        if self.antithetic:
+            increments = torch.cat([increments, -increments])
         state, (prediction, increment) = self._step(theta, step, increments)
         return Step(state, prediction, increment, increments / self.dt**0.5)
 
