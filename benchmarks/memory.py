@@ -49,9 +49,8 @@ def main():
             process.join()
             row = {"D": D, "M": M, "control": control, "imported": before, "peak": after}
             rows.append(row | {"square": 8 * D**2 / 2**20, "factor": 8 * D * M / 2**20})
-            print(
-                f"{D:6} {M:6}  {control:7}  {before:12.0f}  {after:8.0f}  {rows[-1]['square']:19.0f}  {rows[-1]['factor']:17.0f}"
-            )
+            would = f"{rows[-1]['square']:19.0f}  {rows[-1]['factor']:17.0f}"
+            print(f"{D:6} {M:6}  {control:7}  {before:12.0f}  {after:8.0f}  {would}")
     if arguments.out:
         with open(arguments.out, "w") as file:
             json.dump(rows, file, indent=1)

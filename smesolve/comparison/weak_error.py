@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import pandas as pd
@@ -138,9 +139,8 @@ def weak_error(
             DivergenceWarning,
             stacklevel=2,
         )
-    return WeakErrorStudy(
-        table, samples, leading_constants(problem, theta0, times, functions, min(lrs), orders), times[-1]
-    )
+    predict = partial(leading_constants, problem, theta0, times, functions, min(lrs), orders)
+    return WeakErrorStudy(table, samples, times[-1], predict)
 
 
 def _observation_times(lrs: Sequence[float], horizon: float, times: Sequence[float] | None) -> list[float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -32,11 +34,19 @@ class WeakErrorStudy:
     samples: dict[tuple[float, str], dict[str, np.ndarray]]
     """(lr, "dropout" | "order 1" | "order 2") -> observable -> values at the last time, one a path."""
 
-    constants: pd.DataFrame
-    """Predicted leading constants: order, time, observable, constant."""
-
     horizon: float
     """Last time."""
+
+    predict: Callable[[], pd.DataFrame]
+    """Computes `constants`."""
+
+    @cached_property
+    def constants(self) -> pd.DataFrame:
+        """Leading constants that theory predicts: order, time, observable, constant (`leading_error`).
+
+        Computed on first use: some seconds an observable where the constant of order 2 can be had.
+        """
+        return self.predict()
 
     def fit(self, at: str = "final") -> pd.DataFrame:
         """Orders with intervals: order, observable, slope, slope_low, slope_high, constant, predicted_constant, ...
