@@ -326,6 +326,15 @@ def test_slope_intervals_cover():
     assert 0.928 <= np.mean(covered) <= 0.972
 
 
+def test_a_fit_without_noise_finds_order_and_constant_from_any_start():
+    table = synthetic(2, [0.2, 0.1, 0.05, 0.025, 0.0125], 0.05, 0, correction=3.5)
+    table["error"] = -0.3 * table.lr**2 * (1 + 3.5 * table.lr)
+    fit = fit_orders(table).iloc[0]
+    assert fit.slope == pytest.approx(2, abs=1e-6)
+    assert fit.constant == pytest.approx(-0.3, rel=1e-6)
+    assert fit.points == 5
+
+
 def test_points_that_a_fit_cannot_use_are_named():
     table = synthetic(2, [0.4, 0.2, 0.1, 0.05, 0.025], 0.01, 1)
     table.loc[0, "error"] *= -1

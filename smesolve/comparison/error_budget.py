@@ -137,7 +137,7 @@ class ErrorBudget:
         """Paths of the iteration, of the equation and of its dt/2 pairs that meet the tolerance at the horizon.
 
         Work is minimal for a variance s_1^2/n_1 + s_2^2/n_2 at n_i proportional to s_i / sqrt(cost_i). The pairs get
-        `BIAS_SHARE` of the error as their 95% half-width, like the bias itself.
+        a tenth of the error, or rel_tol where that is less, as their 95% half-width.
         """
         dropout, equation = estimate(self.dropout), estimate(side.coarse)
         bias, _, spread_of_pair = side.bias()
@@ -149,7 +149,8 @@ class ErrorBudget:
         with np.errstate(divide="ignore", invalid="ignore"):
             work = (spread[0] * root[0] + spread[1] * root[1]) / (rel_tol * error / NORMAL_QUANTILE) ** 2
             counts = [spread[0] / root[0] * work, spread[1] / root[1] * work]
-            counts.append((spread_of_pair[-1] / (BIAS_SHARE * error / NORMAL_QUANTILE)) ** 2)
+            share = min(BIAS_SHARE, rel_tol)
+            counts.append((spread_of_pair[-1] / (share * error / NORMAL_QUANTILE)) ** 2)
         # a spread of zero over an error of zero (no noise at all) asks for nothing
         finite = [np.minimum(np.nan_to_num(count, posinf=2.0**40), 2.0**40) for count in counts]
         dropout_paths, coarse, fine = (int(np.ceil(count.max())) for count in finite)

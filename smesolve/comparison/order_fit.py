@@ -85,28 +85,28 @@ def _least_squares(
     lr: np.ndarray, error: np.ndarray, sigma: np.ndarray, order: float | None, corrected: bool
 ) -> dict[str, float]:
     """Fit c lr^p (1 + d lr); p fixed where `order` is given, d = 0 unless `corrected`."""
-    scale = lr[0]
+    # In units of the smallest lr and its error, so that all parameters are of order one.
+    scale, unit_error = lr[0], error[0]
     power = (lambda p: order) if order is not None else (lambda p: p[1])
 
-    def model(p: np.ndarray) -> np.ndarray:
-        return p[0] * (lr / scale) ** power(p) * (1 + (p[-1] * lr if corrected else 0.0))
+    def misfit(p: np.ndarray) -> np.ndarray:
+        model = p[0] * (lr / scale) ** power(p) * (1 + (p[-1] * lr / lr[-1] if corrected else 0.0))
+        return (model * unit_error - error) / sigma
 
-    start = [error[0]]
+    start = [1.0]
     if order is None:
         start.append(np.log(error[-1] / error[0]) / np.log(lr[-1] / lr[0]))
     if corrected:
         start.append(0.0)
-    result = optimize.least_squares(
-        lambda p: (model(p) - error) / sigma, start, x_scale=np.abs(start) + 1e-3 * np.abs(error[0]), method="trf"
-    )
+    result = optimize.least_squares(misfit, start, x_scale="jac", xtol=1e-12, ftol=1e-12, gtol=1e-12)
     covariance = np.linalg.pinv(result.jac.T @ result.jac)
     freedom = len(lr) - len(start)
     z = stats.norm.ppf(0.975)
-    unit = scale ** -(order if order is not None else result.x[1])
+    unit = abs(unit_error) * scale ** -power(result.x)
     return {
         "slope": float(power(result.x)),
         "slope_half": 0.0 if order is not None else float(z * covariance[1, 1] ** 0.5),
-        "constant": float(result.x[0] * unit),
+        "constant": float(result.x[0] * unit * np.sign(unit_error)),
         "constant_half": float(z * covariance[0, 0] ** 0.5 * unit),
         "p_value": float(stats.chi2.sf(2 * result.cost, freedom)) if freedom else 1.0,
     }
