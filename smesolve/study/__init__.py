@@ -1,0 +1,1 @@
+"""Studies from configuration files: data, results on disk, figures, reports and the command line."""

@@ -1,0 +1,258 @@
+"""What a study is made of, and how it is read from YAML and the command line.
+
+The dataclasses are the configuration file: jsonargparse makes the options of the command line from them. Its errors are
+turned into one sentence that names the key, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import re
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+__all__ = [
+    "ConfigError",
+    "DataConfig",
+    "DeriveConfig",
+    "NetworkConfig",
+    "StudyConfig",
+    "build",
+    "check_file",
+    "known_keys",
+    "nearest",
+    "sentence",
+]
+
+Config = TypeVar("Config")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Data.
+
+    Args:
+        name: "digits" (scikit-learn's handwritten digits), "random" (standard normal inputs, y = sin(2 x_1)), or the
+            path of a .npz file (arrays x and y) or a .csv file (inputs in columns x..., outputs in columns y...).
+        samples: number of samples, the first ones of digits and files; all of them unless given.
+        in_features: number of inputs, for "random" alone.
+        seed: of the inputs, for "random" alone; 0 unless given.
+    """
+
+    name: str = "digits"
+    samples: int | None = None
+    in_features: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("data.samples", self.samples, 1)
+        _at_least("data.in_features", self.in_features, 1)
+        _at_least("data.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Network.
+
+    Args:
+        width: neurons of the hidden layer, which is under dropout.
+        activation: tanh, relu, gelu, sigmoid, softplus or identity.
+        bias: give both layers a bias.
+        seed: of the initial parameters, from which all paths start.
+    """
+
+    width: int = 32
+    activation: str = "tanh"
+    bias: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("network.width", self.width, 1)
+        _at_least("network.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Study.
+
+    Args:
+        data: what is learned.
+        network: what learns.
+        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
+        lrs: learning rates; each divides the horizon.
+        horizon: last time T; training takes T/lr steps.
+        orders: of the modified equation, 1 and/or 2.
+        observables: loss, modified_loss, squared_norm, coordinates such as theta[0].
+        paths: independent paths on each side; the first round where rel_tol is given.
+        rel_tol: paths are added until the interval of every error at the horizon is at most this share of the error.
+        max_paths: bound on the paths of each side.
+        scheme: of the equation: small_noise_rk4, small_noise_heun or euler.
+        dt: step of the scheme; chosen from its bias unless given.
+        control: control variates: auto, none, first or second.
+        seed: root seed of masks and Brownian motions.
+        threads: of torch; left as they are unless given.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    keep_prob: float = 0.8
+    lrs: list[float] = field(default_factory=lambda: [0.1, 0.05])
+    horizon: float = 1.0
+    orders: list[int] = field(default_factory=lambda: [1, 2])
+    observables: list[str] = field(default_factory=lambda: ["loss", "modified_loss"])
+    paths: int = 1024
+    rel_tol: float | None = None
+    max_paths: int = 2**17
+    scheme: str = "small_noise_rk4"
+    dt: float | None = None
+    control: str = "auto"
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.horizon < math.inf:
+            raise ConfigError(
+                f"horizon must be a positive number, got {self.horizon!r}; give the last time, such as 1.0."
+            )
+        _at_least("seed", self.seed, 0)
+        _at_least("threads", self.threads, 1)
+
+
+@dataclass(frozen=True)
+class DeriveConfig:
+    """Derivation.
+
+    Args:
+        width: neurons of the hidden layer.
+        in_features: inputs.
+        samples: samples; data are symbols.
+        out_features: outputs.
+        activation: tanh, or sigma for every smooth activation.
+        order: weak order of the equation, 1 or 2.
+        keep_prob: a number, or the symbol p unless given.
+    """
+
+    width: int = 2
+    in_features: int = 1
+    samples: int = 1
+    out_features: int = 1
+    activation: str = "tanh"
+    order: int = 2
+    keep_prob: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("width", "in_features", "samples", "out_features"):
+            _at_least(name, getattr(self, name), 1)
+        if self.activation not in ("tanh", "sigma"):
+            raise ConfigError(
+                f"activation must be tanh, or sigma for every smooth activation, got {self.activation!r}."
+            )
+        if self.keep_prob is not None and not 0 < self.keep_prob <= 1:
+            raise ConfigError(
+                f"keep_prob must lie in (0, 1], got {self.keep_prob!r}; leave it out to derive with the symbol p."
+            )
+
+
+def _at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+def build(kind: type[Config], values: dict[str, Any]) -> Config:
+    """An instance of a configuration dataclass from nested dictionaries; keys that it does not have are left out."""
+    hints = get_type_hints(kind)
+    chosen = {}
+    for entry in dataclasses.fields(kind):
+        value, hint = values[entry.name], hints[entry.name]
+        chosen[entry.name] = build(hint, value) if dataclasses.is_dataclass(hint) else value
+    return kind(**chosen)
+
+
+def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
+    """The keys of a configuration dataclass with their types; nested ones as "data.name"."""
+    keys: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        keys[prefix + name] = hint
+        if dataclasses.is_dataclass(hint):
+            keys |= known_keys(hint, f"{prefix}{name}.")
+    return keys
+
+
+def check_file(path: str, kind: type) -> None:
+    """Refuse a file that is missing or lacks the mappings of `kind`; jsonargparse, which reads it next, says less."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"CONFIG {path!r} does not exist; give the path of a YAML file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"CONFIG {path!r} cannot be read ({error}); give the path of a YAML file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"CONFIG {path!r} is not valid YAML{where}; correct it there.") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"CONFIG {path!r} must hold lines 'key: value', got {type(content).__name__}.")
+    for key, hint in known_keys(kind).items():
+        if dataclasses.is_dataclass(hint) and not isinstance(content.get(key, {}), dict):
+            raise ConfigError(f"{key} must be {_expected(hint)}, got {content[key]!r}.")
+
+
+def sentence(error: argparse.ArgumentError, kind: type, extra: tuple[str, ...] = ()) -> str:
+    """jsonargparse's error in one sentence with key, value and remedy.
+
+    Args:
+        error: what jsonargparse raised.
+        kind: the configuration dataclass.
+        extra: further options of the command.
+    """
+    text = str(error)
+    keys = known_keys(kind)
+    unknown = re.search(r"does not accept option '([^']+)'|unrecognized arguments: (\S+)", text)
+    if unknown:
+        given = unknown[1] or unknown[2]
+        if not unknown[1] and not given.startswith("-"):
+            return f"argument {given!r} is one too many; give one CONFIG and options '--key value'."
+        key = given.removeprefix("--").split("=")[0]
+        return f"key {key!r} is unknown; {nearest(key, [*keys, *extra])}."
+    bad = re.search(r'Parser key "([^"]+)":', text)
+    if bad and bad[1] in keys:
+        value = re.search(r"(?:Got value|Given value): (.*)", text)
+        got = f", got {value[1].strip()!r}" if value else ""
+        return f"{bad[1]} must be {_expected(keys[bad[1]])}{got}."
+    missing = re.search(r"arguments are required: (\S+)", text)
+    if missing:
+        name = missing[1].split(".")[-1]
+        return f"--{name} is missing; name the directory for the results, such as --{name} results."
+    return " ".join(text.split())
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """The known name that a user may have meant, or all of them."""
+    tails = {name.split(".")[-1]: name for name in reversed(known)}
+    close = difflib.get_close_matches(key, known, n=1) or [
+        tails[tail] for tail in difflib.get_close_matches(key.split(".")[-1], list(tails), n=1)
+    ]
+    return f"did you mean {close[0]!r}" if close else f"known are {', '.join(known)}"
+
+
+def _expected(hint: Any) -> str:
+    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+    if hint in words:
+        return words[hint]
+    if isinstance(hint, types.UnionType):
+        return _expected(get_args(hint)[0])
+    if get_origin(hint) is list:
+        examples = {int: "integers such as [1, 2]", float: "numbers such as [0.1, 0.05]", str: "names such as [loss]"}
+        return f"a list of {examples[get_args(hint)[0]]}"
+    return f"a mapping with the keys {', '.join(entry.name for entry in dataclasses.fields(hint))}"

@@ -1,0 +1,379 @@
+"""Reports in Markdown: what was measured, what is resolved, and nothing that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from smesolve.comparison.weak_error_study import CONFIDENCE, NORMAL_QUANTILE, WeakErrorStudy
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.study.configuration import DeriveConfig, StudyConfig
+
+if TYPE_CHECKING:
+    from smesolve.symbolic import CotangentExpansion, SymbolicModifiedEquation, Verification
+
+__all__ = ["comparison_report", "derivation_report", "weak_error_report"]
+
+HEAVY_TAILS = 100
+"""Kurtosis from which a standard error is not to be trusted."""
+
+INTERVALS = (
+    f"Intervals are {CONFIDENCE:.0%} intervals for one point each. That of an error adds the solver's bias (estimated "
+    "from paths at dt and dt/2 on one Brownian motion, with its own interval) to the Monte Carlo interval. An error "
+    "whose interval holds 0 is not resolved: it may have either sign and nothing is claimed about it."
+)
+
+
+def comparison_report(
+    study: WeakErrorStudy, config: StudyConfig, problem: DropoutProblem, warnings: Sequence[str]
+) -> str:
+    """Dropout against its modified equation, in words and tables."""
+    return _join(
+        "# Dropout against its stochastic modified equation",
+        _measured(study, config, problem),
+        _warnings(study, warnings),
+        f"## At the horizon T = {study.horizon:g}",
+        "Error: mean under the SME minus mean under dropout.",
+        _horizon_table(study),
+        "## What is resolved",
+        _resolved(study),
+        "## Order: error against learning rate",
+        _slopes(study),
+        "## Largest error over the times",
+        _maximum(study),
+        "## Distribution of the observables at the horizon",
+        _distributions(study),
+        "## Files",
+        "`table.csv`: every order, learning rate, time and observable. `comparison.png`, `comparison.pdf`: the figure. "
+        "`manifest.json`: configuration, seed, versions, command, wall time.",
+    )
+
+
+def weak_error_report(
+    study: WeakErrorStudy, config: StudyConfig, problem: DropoutProblem, warnings: Sequence[str]
+) -> str:
+    """The certificate of weak order with its error budget."""
+    return _join(
+        "# Weak error of the stochastic modified equation",
+        _measured(study, config, problem),
+        _warnings(study, warnings),
+        "## Orders",
+        _slopes(study),
+        "## Error budget at the horizon",
+        "error = difference of the means ± Monte Carlo of dropout ± Monte Carlo of the SME ± solver bias. The two "
+        "Monte Carlo half-widths add in squares, the bias is added in full. `gain`: factor by which control variates "
+        "shorten the Monte Carlo interval.",
+        _budget(study),
+        _tails(study),
+        "## Points that are not resolved",
+        _unresolved(study),
+        "## Predicted and measured constants",
+        "Leading constant c of error = c lr^order + O(lr^(order + 1)). The prediction is an integral along the "
+        "gradient flow and uses no Monte Carlo.",
+        _constants(study),
+        "## Largest error over the times",
+        _maximum(study),
+        "## Files",
+        "`table.csv`: every order, learning rate, time and observable. `fit.csv`: slopes and constants. "
+        "`weak_error.png`, `weak_error.pdf`: the figure. `manifest.json`: configuration, seed, versions, command, wall "
+        "time.",
+    )
+
+
+def derivation_report(
+    config: DeriveConfig,
+    equation: SymbolicModifiedEquation,
+    verification: Verification,
+    structure: CotangentExpansion,
+) -> str:
+    """What the symbolic derivation has proven."""
+    keep = "the symbol p" if config.keep_prob is None else f"{config.keep_prob:g}"
+    parameters = ", ".join(map(str, equation.iteration.parameters))
+    verdict = (
+        f"Weak order {verification.order} is proven at the level of moments"
+        if verification.holds
+        else f"The claimed weak order {verification.claimed} FAILS; order {verification.order} is proven"
+    )
+    agreeing = sum(check.difference == 0 for check in verification.checked)
+    cotangents = structure.contributions_form()
+    mismatch = "There is none up to the next power of lr."
+    if verification.first_mismatch is not None:
+        index, power, difference = verification.first_mismatch
+        moment = " ".join(f"Δ[{verification.parameters[i]}]" for i in index)
+        mismatch = (
+            f"At lr^{power}, in E[{moment}]; iteration minus SDE is an expression of {difference.count_ops()} "
+            "operations that is not zero."
+        )
+        text = str(difference)
+        if len(text) <= 1000:
+            mismatch += f"\n\n    {text}"
+    return _join(
+        "# Stochastic modified equation of dropout, derived",
+        f"Network: {config.in_features} inputs, {config.width} hidden neurons ({config.activation}) under dropout, "
+        f"{config.out_features} outputs, {config.samples} samples; squared error; keep_prob is {keep}. "
+        f"Parameters ({len(equation.iteration.parameters)}): {parameters}. Data are symbols.",
+        f"Equation of order {config.order}: {equation.diffusion.cols} Brownian motions, diffusion factor exact (from "
+        "the mask expansion, no matrix root). It stands in `equation.tex`.",
+        "## What is proven",
+        f"{verdict}: the one-step moments of iteration and SDE agree up to lr^{verification.order}; {agreeing} "
+        "coefficients were proven equal by sympy. With the growth conditions of the theorem, which are analysis and "
+        f"not algebra, the weak error on a fixed horizon is O(lr^{verification.order}).",
+        "## First mismatch",
+        mismatch,
+        "## Any width",
+        "For dropout on the last hidden layer the gradient is one pullback of cotangents c_k of the contributions z_k "
+        "of the neurons, whatever the width, the data and the activation; e is the error of the network without "
+        "dropout, xi and Xi are independent standard normals:",
+        f"    E c_k       = {cotangents.mean}\n    c_k - E c_k = {cotangents.noise}",
+    )
+
+
+def _join(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _measured(study: WeakErrorStudy, config: StudyConfig, problem: DropoutProblem) -> str:
+    table = study.table
+    orders = " and ".join(str(order) for order in sorted(table.order.unique()))
+    steps = ", ".join(
+        f"{dt:g} (order {order}, lr {lr:g})"
+        for (order, lr), dt in table.groupby(["order", "lr"], sort=False).dt.first().items()
+    )
+    inputs = problem.x.shape[1]
+    lrs = ", ".join(f"{lr:g}" for lr in table.lr.unique())
+    counts = pd.concat([table.discrete_paths, table.sde_paths])
+    paths = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    bias = " with biases" if config.network.bias else ""
+    aim = (
+        ""
+        if config.rel_tol is None
+        else f"; paths were added, up to {config.max_paths} for rel_tol = {config.rel_tol:g}"
+    )
+    return (
+        f"Data {config.data.name}: {problem.samples} samples, {inputs} inputs. Network "
+        f"{inputs}-{problem.width}-{problem.out_features}, {config.network.activation}{bias}: {problem.dim} "
+        f"parameters. Dropout on the hidden layer, keep_prob {config.keep_prob:g}, one mask a step for all samples: "
+        f"{problem.noise_dim} Brownian motions. All paths start from one theta0 (network.seed {config.network.seed})."
+        "\n\n"
+        f"Compared: the discrete dropout iteration and its modified equation of order {orders}, at "
+        f"{table.time.nunique()} times up to T = {study.horizon:g}, for learning rates {lrs}. Paths on each side: "
+        f"{paths}{aim}; control variates: {config.control}; seed {config.seed}. Scheme {config.scheme} with dt = "
+        f"{steps}.\n\n{INTERVALS}"
+    )
+
+
+def _warnings(study: WeakErrorStudy, warnings: Sequence[str]) -> str:
+    lines = [f"- Warning: {text}" for text in warnings]
+    diverged = study.table[study.table.diverged > 0].groupby(["order", "lr"]).diverged.max()
+    lines += [f"- {count} paths diverged: order {order}, lr {lr:g}." for (order, lr), count in diverged.items()]
+    return "\n".join(["## Warnings", "", *lines]) if lines else "No path diverged."
+
+
+def _final(study: WeakErrorStudy) -> pd.DataFrame:
+    rows = study.table[np.isclose(study.table.time, study.horizon)]
+    return rows.sort_values(["observable", "lr", "order"], ascending=[True, False, True], kind="stable")
+
+
+def _horizon_table(study: WeakErrorStudy) -> str:
+    return _table(
+        [
+            "observable",
+            "lr",
+            "order",
+            "dropout",
+            "SME",
+            "error",
+            "95% interval",
+            "Monte Carlo ±",
+            "solver bias",
+            "resolved",
+        ],
+        (
+            [
+                row.observable,
+                f"{row.lr:g}",
+                row.order,
+                f"{row.discrete:.6g}",
+                f"{row.sde:.6g}",
+                f"{row.error:+.2e}",
+                f"[{row.low:+.2e}, {row.high:+.2e}]",
+                f"{NORMAL_QUANTILE * row.stderr:.1e}",
+                f"{row.solver_bias:+.1e} ± {NORMAL_QUANTILE * row.solver_bias_stderr:.1e}",
+                "yes" if row.resolved else f"no: {row.reason}",
+            ]
+            for row in _final(study).itertuples()
+        ),
+    )
+
+
+def _resolved(study: WeakErrorStudy) -> str:
+    final = _final(study)
+    lines = []
+    for (order, observable), group in final.groupby(["order", "observable"]):
+        yes = ", ".join(f"{lr:g}" for lr in group[group.resolved].lr) or "none"
+        no = group[~group.resolved]
+        text = f"- Order {order}, {observable}: resolved at lr = {yes}"
+        if len(no):
+            text += "; not resolved at " + ", ".join(f"lr = {r.lr:g} ({r.reason})" for r in no.itertuples())
+        lines.append(text + ".")
+    for (observable, lr), pair in final.groupby(["observable", "lr"], sort=False):
+        if set(pair.order) == {1, 2}:
+            lines.append(f"- {observable}, lr = {lr:g}: {_nearer(pair.set_index('order'))}")
+    return "\n".join(lines)
+
+
+def _nearer(pair: pd.DataFrame) -> str:
+    """Which order is nearer to dropout, where the intervals of the two sizes do not overlap."""
+    half = (pair.high - pair.low) / 2
+    low, high = (pair.error.abs() - half).clip(lower=0), pair.error.abs() + half
+    for near, far in ((2, 1), (1, 2)):
+        if high[near] < low[far]:
+            factor = f"{low[far] / high[near]:.2g}"
+            return f"order {near} is nearer to dropout than order {far}, by a factor of at least {factor}."
+    return "which order is nearer to dropout is not resolved."
+
+
+def _slopes(study: WeakErrorStudy) -> str:
+    fit = study.fit()
+    table = _table(
+        ["order", "observable", "slope", "95% interval", "holds order", "points", "p-value of the fit", "left out"],
+        (
+            [row.order, row.observable, *_slope(row), row.points, _number(row.p_value, ".2f"), row.left_out or "none"]
+            for row in fit.itertuples()
+        ),
+    )
+    note = (
+        "Slopes of |error| against lr by weighted regression; a slope needs two resolved points of one sign. "
+        "`holds order`: whether the interval holds the nominal order. Two points give the local slope between them; "
+        "p-value 1.00: as many parameters as points, so the fit is not tested."
+    )
+    return f"{table}\n\n{note}"
+
+
+def _slope(row: tuple) -> tuple[str, str, str]:
+    if not np.isfinite(row.slope):
+        return "not resolved", "", ""
+    inside = "yes" if row.slope_low <= row.order <= row.slope_high else "no"
+    return f"{row.slope:.3f}", f"[{row.slope_low:.3f}, {row.slope_high:.3f}]", inside
+
+
+def _maximum(study: WeakErrorStudy) -> str:
+    table = _table(
+        ["observable", "lr", "order", "max error", "95% interval", "near time", "resolved"],
+        (
+            [
+                row.observable,
+                f"{row.lr:g}",
+                row.order,
+                f"{row.error:.2e}",
+                f"[{row.low:.2e}, {row.high:.2e}]",
+                f"{row.time:g}",
+                "yes" if row.resolved else "no",
+            ]
+            for row in study.maximum().itertuples()
+        ),
+    )
+    meaning = (
+        "max_k |E g(theta_k) - E g(Theta_(k lr))| over the times of the study; intervals hold for all times at once."
+    )
+    return f"{meaning}\n\n{table}"
+
+
+def _distributions(study: WeakErrorStudy) -> str:
+    rows = []
+    for (lr, label), observables in study.samples.items():
+        for observable, values in observables.items():
+            process = label.replace("order", "SME order")
+            if not np.isfinite(values).all():
+                rows.append([observable, f"{lr:g}", process, "diverged", *[""] * 4])
+                continue
+            quantiles = [f"{q:.5g}" for q in np.quantile(values, [0.05, 0.5, 0.95])]
+            rows.append(
+                [observable, f"{lr:g}", process, f"{values.mean():.5g}", f"{values.std(ddof=1):.3g}", *quantiles]
+            )
+    rows.sort(key=lambda row: row[0])
+    table = _table(["observable", "lr", "process", "plain mean", "standard deviation", "5%", "median", "95%"], rows)
+    return f"{table}\n\nPlain statistics of the sampled paths: here no control variate is used."
+
+
+def _budget(study: WeakErrorStudy) -> str:
+    return _table(
+        [
+            "observable",
+            "lr",
+            "order",
+            "error",
+            "dropout ±",
+            "SME ±",
+            "solver bias",
+            "dt",
+            "paths dropout / SME",
+            "kurtosis",
+            "gain",
+            "resolved",
+        ],
+        (
+            [
+                row.observable,
+                f"{row.lr:g}",
+                row.order,
+                f"{row.error:+.3e}",
+                f"{NORMAL_QUANTILE * row.discrete_stderr:.1e}",
+                f"{NORMAL_QUANTILE * row.sde_stderr:.1e}",
+                f"{row.solver_bias:+.1e} ± {NORMAL_QUANTILE * row.solver_bias_stderr:.1e}",
+                f"{row.dt:g}",
+                f"{row.discrete_paths} / {row.sde_paths}",
+                f"{row.kurtosis:.3g}",
+                f"{row.gain:.3g}",
+                "yes" if row.resolved else "no",
+            ]
+            for row in _final(study).itertuples()
+        ),
+    )
+
+
+def _tails(study: WeakErrorStudy) -> str:
+    heavy = _final(study).query("kurtosis > @HEAVY_TAILS")
+    if heavy.empty:
+        return f"Every kurtosis is below {HEAVY_TAILS}: the standard errors can be believed."
+    points = "; ".join(f"order {r.order}, lr {r.lr:g}, {r.observable}" for r in heavy.itertuples())
+    return f"Kurtosis above {HEAVY_TAILS}, where a standard error is not to be trusted: {points}."
+
+
+def _unresolved(study: WeakErrorStudy) -> str:
+    lines = [
+        f"- order {row.order}, lr = {row.lr:g}, {row.observable}: {row.reason}"
+        + (" (resolved, but wider than rel_tol)" if row.resolved else "")
+        for row in _final(study).itertuples()
+        if row.reason
+    ]
+    return "\n".join(lines) or "None: every error at the horizon is resolved."
+
+
+def _constants(study: WeakErrorStudy) -> str:
+    return _table(
+        ["order", "observable", "measured", "95% interval", "predicted", "measured / predicted"],
+        (
+            [
+                row.order,
+                row.observable,
+                _number(row.constant, ".4g"),
+                f"[{row.constant_low:.4g}, {row.constant_high:.4g}]" if np.isfinite(row.constant) else "",
+                _number(row.predicted_constant, ".4g"),
+                _number(row.constant / row.predicted_constant, ".3f"),
+            ]
+            for row in study.fit().itertuples()
+        ),
+    )
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "-"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,358 @@
+"""The command line, end to end: what it writes, what it refuses, what it leaves behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from smesolve.study import command_line
+from smesolve.study.command_line import main
+
+# 66 parameters: just too many for the predicted constant of order 2, which takes longer than all the rest.
+TINY = {
+    "data": {"name": "random", "samples": 4, "in_features": 2},
+    "network": {"width": 22},
+    "lrs": [0.2, 0.1],
+    "horizon": 0.4,
+    "paths": 64,
+}
+
+
+def write_config(directory, **changes):
+    path = directory / "study.yaml"
+    path.write_text(yaml.safe_dump(TINY | changes), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "results"
+
+
+def refused(capsys, arguments, *fragments):
+    """Exit code 2, one line on stderr that names each fragment, no traceback."""
+    assert main([str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert error.startswith("smesolve: ")
+    assert "Traceback" not in error
+    for fragment in fragments:
+        assert fragment in error, f"{fragment!r} is not in {error!r}"
+
+
+# --- what is written ---------------------------------------------------------------------------------------------
+
+
+def test_compare_writes_table_report_figures_and_manifest(config, out):
+    assert main(["compare", config, "--out", str(out), "--seed", "5"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "table.csv", "report.md", "comparison.png", "comparison.pdf", "manifest.json",
+    }  # fmt: skip
+    table = pd.read_csv(out / "table.csv")
+    assert set(table.order) == {1, 2} and set(table.lr) == {0.2, 0.1}
+    assert set(table.observable) == {"loss", "modified_loss"}
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "comparison.pdf").read_bytes().startswith(b"%PDF")
+    assert (out / "comparison.png").stat().st_size > 20_000
+
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["seed"] == 5 and manifest["config"]["seed"] == 5
+    assert manifest["config"]["data"] == {"name": "random", "samples": 4, "in_features": 2, "seed": None}
+    assert manifest["command"].startswith("smesolve compare")
+    assert set(manifest["versions"]) >= {"python", "smesolve", "torch", "torchsde", "numpy", "scipy"}
+    assert manifest["wall_time"] > 0 and manifest["threads"] >= 1
+
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "No path diverged." in report and "95% interval" in report
+    assert "Network 2-22-1, tanh" in report
+
+
+def test_weak_error_writes_the_certificate(config, out):
+    assert main(["weak-error", config, "--out", str(out), "--rel_tol", "0.5", "--max_paths", "2048"]) == 0
+    fit = pd.read_csv(out / "fit.csv")
+    assert list(fit.order) == [1, 1, 2, 2]
+    assert fit.predicted_constant[:2].notna().all()
+    assert (out / "weak_error.png").stat().st_size > 20_000 and (out / "weak_error.pdf").stat().st_size > 5_000
+    report = (out / "report.md").read_text(encoding="utf-8")
+    for heading in ("Orders", "Error budget", "not resolved", "Predicted and measured constants"):
+        assert heading in report
+
+
+@pytest.mark.parametrize("order, activation, keep_prob", [(1, "tanh", "0.8"), (2, "sigma", None)])
+def test_derive_proves_the_order_and_writes_an_article(out, order, activation, keep_prob):
+    options = [] if keep_prob is None else ["--keep_prob", keep_prob]
+    assert main(["derive", "--order", str(order), "--activation", activation, "--out", str(out), *options]) == 0
+    article = (out / "equation.tex").read_text(encoding="utf-8")
+    assert article.startswith(r"\documentclass") and article.endswith("\\end{document}\n")
+    assert article.count(r"\begin{align*}") == article.count(r"\end{align*}") == 2
+    assert (r"\tanh" in article) == (activation == "tanh")
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert f"Weak order {order} is proven" in report
+    assert f"At lr^{order + 1}" in report
+    assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))["config"]["order"] == order
+
+
+def test_same_seed_same_bytes_other_seed_other_table(config, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert main(["compare", config, "--out", str(tmp_path / name), "--seed", str(seed)]) == 0
+    a, b, c = ((tmp_path / name / "table.csv").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_options_override_the_file_wherever_it_stands(config, out):
+    assert main(["compare", "--lrs", "[0.2]", "--out", str(out), config, "--orders", "[2]"]) == 0
+    table = pd.read_csv(out / "table.csv")
+    assert set(table.lr) == {0.2} and set(table.order) == {2}
+
+
+def test_print_config_shows_the_effective_configuration(config, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", config, "--paths", "7", "--print_config"])
+    assert stop.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["paths"] == 7 and shown["lrs"] == [0.2, 0.1] and shown["scheme"] == "small_noise_rk4"
+
+
+def test_as_a_process(config, out):
+    program = [sys.executable, "-c", "import sys; from smesolve.study.command_line import main; sys.exit(main())"]
+    done = subprocess.run([*program, "compare", config, "--out", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "learning rates" in done.stderr, "progress is shown"
+    assert (out / "table.csv").is_file()
+    again = subprocess.run([*program, "compare", config, "--out", str(out)], capture_output=True, text=True)
+    assert again.returncode == 2
+    assert again.stderr.count("\n") == 1 and "--out" in again.stderr
+
+
+def test_plotting_and_algebra_are_imported_late():
+    code = (
+        "import sys, smesolve.study.command_line; print(sorted({'matplotlib', 'sklearn', 'sympy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+def test_digits(tmp_path, out):
+    pytest.importorskip("sklearn")
+    config = write_config(tmp_path, data={"name": "digits", "samples": 20}, lrs=[0.1], horizon=0.1, paths=8)
+    assert main(["compare", config, "--out", str(out), "--control", "first"]) == 0
+    assert "Network 64-22-10" in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_files_give_the_same_table_as_each_other(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 2)), rng.standard_normal((4, 1))
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    pd.DataFrame({"x1": x[:, 0], "x2": x[:, 1], "y": y[:, 0]}).to_csv(tmp_path / "data.csv", index=False)
+    tables = []
+    for ending in ("npz", "csv"):
+        config = write_config(tmp_path, data={"name": str(tmp_path / f"data.{ending}"), "samples": 3})
+        assert main(["compare", config, "--out", str(tmp_path / ending)]) == 0
+        tables.append(pd.read_csv(tmp_path / ending / "table.csv"))
+    pd.testing.assert_frame_equal(*tables)
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, fragments",
+    [
+        (["--keep_prob", "1.2"], ["keep_prob", "1.2", "(0, 1]"]),
+        (["--keep_prob", "often"], ["keep_prob must be a number", "often"]),
+        (["--paths", "2.5"], ["paths must be an integer", "2.5"]),
+        (["--lrs", "0.1"], ["lrs must be a list", "0.1"]),
+        (["--lrs", "[5.0]", "--horizon", "10"], ["lr=5", "stability limit", "smaller"]),
+        (["--lrs", "[0.3]"], ["lr=0.3", "does not divide", "take for example"]),
+        (["--dt", "0.15"], ["dt=0.15", "does not divide", "take for example"]),
+        (["--scheme", "milstein"], ["scheme", "milstein", "small_noise_rk4"]),
+        (["--observables", "[los]"], ["observable", "los", "modified_loss"]),
+        (["--orders", "[3]"], ["order", "3"]),
+        (["--control", "third"], ["control", "third", "second"]),
+        (["--horizon", "0"], ["horizon", "positive"]),
+        (["--seed", "-1"], ["seed", "-1"]),
+        (["--threads", "0"], ["threads", "0"]),
+        (["--rel_tol", "2"], ["rel_tol", "2"]),
+        (["--network.activation", "tanhh"], ["activation", "tanhh", "tanh"]),
+        (["--network.width", "0"], ["network.width", "0"]),
+        (["--data.samples", "0"], ["data.samples", "0"]),
+        (["--data.name", "nothing.npz", "--data.in_features", "null"], ["nothing.npz", "no such file"]),
+        (["--data.name", "digit"], ["in_features", "random"]),
+        (["--path", "5"], ["'path'", "did you mean 'paths'"]),
+        (["--netwrk.width", "5"], ["'netwrk.width'", "did you mean 'network.width'"]),
+        (["surplus.yaml"], ["surplus.yaml", "one too many"]),
+    ],
+)  # fmt: skip
+def test_bad_options(config, out, capsys, options, fragments):
+    refused(capsys, ["compare", config, "--out", out, *options], *fragments)
+    assert not out.exists()
+    assert [path.name for path in out.parent.iterdir()] == ["study.yaml"]
+
+
+@pytest.mark.parametrize(
+    "changes, fragments",
+    [
+        ({"keep_probb": 0.5}, ["'keep_probb'", "did you mean 'keep_prob'"]),
+        ({"network": {"widht": 3}}, ["'network.widht'", "did you mean 'network.width'"]),
+        ({"network": 3}, ["network", "mapping", "width"]),
+        ({"data": {"name": "digit"}}, ["digit", "did you mean 'digits'"]),
+        ({"data": {"name": "random", "samples": 3}}, ["data.in_features", "missing"]),
+        ({"lrs": ["fast"]}, ["lrs", "numbers", "fast"]),
+    ],
+)
+def test_bad_files(tmp_path, out, capsys, changes, fragments):
+    refused(capsys, ["compare", write_config(tmp_path, **changes), "--out", out], *fragments)
+    assert not out.exists()
+
+
+def test_files_that_are_no_configuration(tmp_path, out, capsys):
+    refused(capsys, ["compare", "nothing.yaml", "--out", out], "nothing.yaml", "does not exist")
+    refused(capsys, ["compare", "--config", "nothing.yaml", "--out", out], "nothing.yaml", "does not exist")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("lrs: [0.1\npaths: 3\n", encoding="utf-8")
+    refused(capsys, ["compare", broken, "--out", out], "not valid YAML", "line 2")
+    broken.write_text("- 0.1\n", encoding="utf-8")
+    refused(capsys, ["compare", broken, "--out", out], "key: value")
+
+
+def test_data_files_without_what_is_needed(tmp_path, out, capsys):
+    np.savez(tmp_path / "data.npz", x=np.ones((2, 2)))
+    (tmp_path / "data.csv").write_text("x1,target\n1,2\n", encoding="utf-8")
+    (tmp_path / "words.csv").write_text("x1,y1\n1,two\n", encoding="utf-8")
+    for name, fragment in (("data.npz", "no array 'y'"), ("data.csv", "begins with 'y'"), ("words.csv", "two")):
+        config = write_config(tmp_path, data={"name": str(tmp_path / name)})
+        refused(capsys, ["compare", config, "--out", out], name, fragment)
+
+
+def test_scikit_learn_missing_names_the_extra(tmp_path, out, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    config = write_config(tmp_path, data={"name": "digits", "samples": 20})
+    refused(capsys, ["compare", config, "--out", out], "smesolve[examples]")
+
+
+def test_commands(out, capsys):
+    refused(capsys, [], "a command is missing", "compare, weak-error, derive")
+    refused(capsys, ["comare", "--out", out], "'comare'", "did you mean 'compare'")
+    refused(capsys, ["--out", out], "a command is missing")
+    refused(capsys, ["derive"], "--out is missing")
+    refused(capsys, ["derive", "--order", "3", "--out", out], "order", "3")
+    refused(capsys, ["derive", "--activation", "relu", "--out", out], "activation", "relu", "tanh")
+    refused(capsys, ["derive", "--keep_prob", "1.5", "--out", out], "keep_prob", "1.5")
+
+
+# --- whole or not at all -----------------------------------------------------------------------------------------
+
+
+def test_an_output_directory_with_content_is_refused_and_kept(config, out, capsys):
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work", encoding="utf-8")
+    refused(capsys, ["compare", config, "--out", out], "--out", "not empty", "--overwrite")
+    refused(capsys, ["compare", config, "--out", out, "--overwrite"], "not written by smesolve")
+    assert (out / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+    refused(capsys, ["compare", config, "--out", out / "thesis.txt"], "is a file")
+
+
+def test_overwrite_replaces_results_whole(config, out):
+    assert main(["compare", config, "--out", str(out)]) == 0
+    (out / "stale.txt").write_text("of the first run", encoding="utf-8")
+    assert main(["weak-error", config, "--out", str(out), "--overwrite"]) == 0
+    assert (out / "fit.csv").is_file()
+    assert not (out / "stale.txt").exists() and not (out / "comparison.png").exists()
+
+
+def test_interruption_leaves_nothing(config, tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "weak_error", interrupted)
+    assert main(["compare", config, "--out", str(tmp_path / "new" / "results")]) == 130
+    assert capsys.readouterr().err == "smesolve: interrupted; nothing was written.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_the_end_by_a_batch_system_leaves_nothing(config, out):
+    program = [sys.executable, "-c", "import sys; from smesolve.study.command_line import main; sys.exit(main())"]
+    process = subprocess.Popen(
+        [*program, "compare", config, "--out", str(out), "--horizon", "1000"], stderr=subprocess.PIPE, text=True
+    )
+    # The first progress bar is there, so the work has begun.
+    assert process.stderr.read(1)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.endswith("smesolve: interrupted; nothing was written.\n")
+    assert [path.name for path in out.parent.iterdir()] == ["study.yaml"]
+
+
+def test_interruption_while_overwriting_keeps_the_old_results(config, out, monkeypatch):
+    assert main(["compare", config, "--out", str(out)]) == 0
+    before = (out / "table.csv").read_bytes()
+
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "write_manifest", interrupted)
+    assert main(["compare", config, "--out", str(out), "--overwrite", "--seed", "9"]) == 130
+    assert (out / "table.csv").read_bytes() == before
+    assert {path.name for path in out.parent.iterdir()} == {"study.yaml", "results"}
+
+
+def test_a_defect_is_not_dressed_up_as_a_bad_configuration(config, out, monkeypatch):
+    monkeypatch.setattr(command_line, "weak_error", lambda *args, **settings: np.zeros(2).reshape(3))
+    with pytest.raises(ValueError, match="reshape"):
+        main(["compare", config, "--out", str(out)])
+    assert not out.exists()
+
+
+# --- warnings ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_tested_is_said_on_stderr_and_in_the_report(config, out, capsys):
+    options = ["--scheme", "euler", "--lrs", "[0.1]", "--dt", "0.1"]
+    assert main(["compare", config, "--out", str(out), *options]) == 0
+    assert capsys.readouterr().err.count("tests nothing") == 1
+    assert "tests nothing" in (out / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_diverged_paths_are_in_report_and_figure(tmp_path, out, capsys):
+    np.savez(tmp_path / "data.npz", x=np.array([[1.0]]), y=np.array([[30.0]]))
+    config = write_config(
+        tmp_path,
+        data={"name": str(tmp_path / "data.npz")},
+        network={"width": 33, "activation": "identity"},
+        keep_prob=0.2,
+        lrs=[0.05],
+        horizon=1.0,
+        control="none",
+    )
+    assert main(["compare", config, "--out", str(out)]) == 0
+    assert "diverged at lr = 0.05" in capsys.readouterr().err
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "paths diverged: order 1" in report and "not resolved at lr = 0.05 (diverged)" in report
+    assert (out / "comparison.png").stat().st_size > 0
+
+
+def test_the_examples_are_valid(capsys):
+    examples = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
+    assert {path.stem for path in examples} >= {"digits", "weak_order"}
+    for path in examples:
+        with pytest.raises(SystemExit) as stop:
+            main(["compare", str(path), "--print_config"])
+        assert stop.value.code == 0
+        capsys.readouterr()
