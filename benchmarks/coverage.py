@@ -1,8 +1,9 @@
 """Do the 95% intervals cover? Linear regression with dropout, where the exact weak error is known.
 
-Each replicate is one call of `weak_error` with its own seed. Two counts: how often the Monte Carlo interval covers the
-difference of the scheme's solution and the iteration (exact by `LinearMoments.scheme`), which should be 95%; and how
-often the whole budget, Monte Carlo and solver bias, covers the error of the equation, which may be more.
+A replicate is a study of one block of paths (1024) on each side, as `weak_error` makes it: same control variates, same
+estimates, its own random numbers. Two counts: how often the Monte Carlo interval covers the difference of the scheme's
+solution and the iteration (exact by `LinearMoments.scheme`), which should be 95%; and how often the whole budget, Monte
+Carlo and solver bias, covers the error of the equation, which may be more.
 
     python benchmarks/coverage.py [--replicates 1000] [--out coverage.json]
 """
@@ -15,31 +16,59 @@ import numpy as np
 import torch
 
 import smesolve as sme
+from smesolve.comparison.control_variate import value_hessians
+from smesolve.comparison.error_budget import ErrorBudget
+from smesolve.comparison.estimate import _estimate
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.observables import named_observables
 
-LR, HORIZON = 0.1, 1.0
+LR, HORIZON, SCHEME = 0.1, 0.5, "small_noise_rk4"
 
 
-def make(keep_prob):
+def by_block(sampler):
+    """Independent and plain values of each block."""
+    blocks = sampler.paths // sampler.process.block_size
+    return list(
+        zip(np.split(sampler.independent, blocks, axis=1), np.split(sampler.values[0], blocks, axis=0), strict=True)
+    )
+
+
+def paired(coarse, fine):
+    """Estimate of coarse - fine in one block."""
+    values = np.concatenate([coarse[0][:1] - fine[0][:1], coarse[0][1:], fine[0][1:]])
+    return _estimate(values, coarse[1] - fine[1])
+
+
+def replicates(keep_prob, count):
+    torch.set_num_threads(1)
     rng = np.random.default_rng(2)
     problem = sme.DropoutProblem(
         sme.LinearNetwork(2), rng.standard_normal((6, 2)), rng.standard_normal((6, 1)), keep_prob=keep_prob
     )
-    return problem, torch.tensor([1.0, -0.5], dtype=torch.float64)
-
-
-def replicates(keep_prob, seeds):
-    torch.set_num_threads(1)
-    problem, theta0 = make(keep_prob)
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
     moments = LinearMoments(problem, theta0)
-    steps = round(HORIZON / LR)
+    observables = named_observables(problem, ["loss"])
+    with torch.no_grad():
+        hessians = value_hessians(problem, theta0, [HORIZON], observables, LR)
+        budget = ErrorBudget(
+            problem, theta0, LR, [HORIZON], [1, 2], observables, SCHEME, LR, "second", hessians, 0, False
+        )
+        for sampler in (budget.dropout, *(part for side in budget.sides for part in (side.coarse, side.fine))):
+            sampler.draw(count * problem.block_size)
     rows = []
-    for seed in seeds:
-        table = sme.weak_error(problem, theta0, [LR], HORIZON, times=[HORIZON], paths=1024, seed=seed).table
-        for row in table.itertuples():
-            error = moments.error(LR, row.order, HORIZON)
-            scheme = moments.scheme(LR, row.order, HORIZON, "small_noise_rk4", row.dt) - moments.iteration(LR, steps)
-            rows.append((row.order, abs(row.error - scheme) <= 1.96 * row.stderr, row.low <= error <= row.high))
+    iteration = moments.iteration(LR, round(HORIZON / LR))
+    dropout = [_estimate(*block) for block in by_block(budget.dropout)]
+    for side in budget.sides:
+        order = side.equation.order
+        error = moments.error(LR, order, HORIZON)
+        scheme = moments.scheme(LR, order, HORIZON, SCHEME, LR) - iteration
+        for coarse, fine, other in zip(by_block(side.coarse), by_block(side.fine), dropout, strict=True):
+            equation, pairs = _estimate(*coarse), paired(coarse, fine)
+            measured = (equation.mean - other.mean).item()
+            half = 1.96 * np.hypot(equation.stderr, other.stderr).item()
+            bias = (side._noise_free_bias + 2 * (pairs.mean - side._noise_free_difference)).item()
+            whole = half + abs(bias) + 1.96 * 2 * pairs.stderr.item()
+            rows.append((order, abs(measured - scheme) <= half, abs(measured - error) <= whole))
     return rows
 
 
@@ -48,16 +77,15 @@ def main():
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--out")
     arguments = parser.parse_args()
+    keep_probs = (0.8, 0.5)
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(replicates)(keep, arguments.replicates) for keep in keep_probs)
     results = []
     print("keep_prob  order  replicates  Monte Carlo interval  whole budget   (binomial 95%: +- 1.96 sqrt(p(1-p)/n))")
-    for keep_prob in (0.8, 0.5):
-        parts = np.array_split(np.arange(arguments.replicates), 50)
-        found = joblib.Parallel(n_jobs=2)(joblib.delayed(replicates)(keep_prob, part.tolist()) for part in parts)
-        rows = [row for part in found for row in part]
+    for keep_prob, rows in zip(keep_probs, found, strict=True):
         for order in (1, 2):
             sampling, budget = (np.mean([row[k] for row in rows if row[0] == order]) for k in (1, 2))
             results.append({"keep_prob": keep_prob, "order": order, "monte_carlo": sampling, "budget": budget})
-            print(f"{keep_prob:9}  {order:5}  {arguments.replicates:10}  {sampling:20.3f}  {budget:12.3f}", flush=True)
+            print(f"{keep_prob:9}  {order:5}  {arguments.replicates:10}  {sampling:20.3f}  {budget:12.3f}")
     if arguments.out:
         with open(arguments.out, "w") as file:
             json.dump({"replicates": arguments.replicates, "results": results}, file, indent=1)

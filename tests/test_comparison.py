@@ -374,6 +374,8 @@ def test_bad_input_gets_one_clear_sentence():
     cases = [
         ({"lrs": [0.3]}, "lr=0.3 does not divide horizon=1; take for example lr=0.25"),
         ({"lrs": []}, "at least one value"),
+        ({"horizon": -1.0}, "horizon must be a positive number"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
         ({"lrs": [0.1, 0.1]}, "lrs holds a value twice"),
         ({"lrs": [100.0], "horizon": 100.0}, "lr=100 is beyond the stability limit"),
         ({"orders": [3]}, "order must be 1 or 2"),

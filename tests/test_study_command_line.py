@@ -20,6 +20,7 @@ TINY = {
     "lrs": [0.2, 0.1],
     "horizon": 0.4,
     "paths": 64,
+    "threads": 1,
 }
 
 

@@ -90,11 +90,12 @@ class ErrorBudget:
         )
 
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
-        """Draw `paths` paths on each side, a quarter of them in pairs; then as many more as the tolerance asks for.
+        """Draw `paths` paths on each side, a quarter of them in pairs (64 where there are as many: the coefficients of
+        the control variates are fitted on them); then as many more as the tolerance asks for.
 
         A dt that was not given is halved while the bias at the horizon is significant and above its share.
         """
-        aims = [paths, *[(paths, max(2, paths // 4))] * len(self.sides)]
+        aims = [paths, *[(paths, max(min(paths, 64), paths // 4))] * len(self.sides)]
         while True:
             self.dropout.draw(aims[0], self.progress)
             for index, (coarse, fine) in enumerate(aims[1:]):

@@ -122,7 +122,10 @@ def difference(coarse: Sampler, fine: Sampler) -> Estimate:
     a, b, paths = coarse.independent, fine.independent, min(coarse.paths, fine.paths)
     common = min(a.shape[1], b.shape[1])
     a, b = a[:, :common], b[:, :common]
-    return _estimate(np.concatenate([a[:1] - b[:1], a[1:], b[1:]]), coarse.values[0, :paths] - fine.values[0, :paths])
+    with np.errstate(invalid="ignore"):  # diverged paths are counted, not subtracted
+        gap = a[:1] - b[:1]
+        plain = coarse.values[0, :paths] - fine.values[0, :paths]
+    return _estimate(np.concatenate([gap, a[1:], b[1:]]), plain)
 
 
 def _estimate(values: np.ndarray, plain: np.ndarray) -> Estimate:

@@ -91,6 +91,10 @@ def weak_error(
         raise ValueError(f"lrs and orders must each hold at least one value, got lrs={lrs} and orders={orders}.")
     for lr in lrs:
         check_lr(lr)
+    if not 0 < horizon < float("inf"):
+        raise ValueError(f"horizon must be a positive number, got {horizon!r}.")
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}.")
     for name, values in (("lrs", lrs), ("orders", orders)):
         if len(set(values)) < len(values):
             raise ValueError(f"{name} holds a value twice: {values}.")

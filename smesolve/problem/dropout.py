@@ -97,6 +97,7 @@ class DropoutProblem:
         self._n_pairs = pairs.shape[1]
 
     def _data(self, name: str, values: Tensor | np.ndarray) -> Tensor:
+        values = values if isinstance(values, Tensor) else np.array(values)  # torch warns of read-only arrays
         data = torch.as_tensor(values).to(dtype=self.dtype, device=self.device)
         if data.ndim != 2:
             raise ValueError(

@@ -182,31 +182,33 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
     samples = [study.samples[lr, key][observable] for key in keys]
     samples = [values[np.isfinite(values)] for values in samples]
     together = np.concatenate(samples)
-    if len(together):
-        low, high = np.quantile(together, [0.001, 0.999])
-        low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-        smallest = min(map(len, samples))
-        bins = np.linspace(low, high, int(np.clip(2 * smallest ** (1 / 3), 8, 40)) + 1)
-        for look, values in zip(looks, samples, strict=True):
-            filled = look is DROPOUT
-            weights = np.full(len(values), 1 / (max(len(values), 1) * (bins[1] - bins[0])))
-            axis.hist(
-                values,
-                bins,
-                weights=weights,
-                histtype="stepfilled" if filled else "step",
-                color="0.85" if filled else look.colour,
-                edgecolor=look.colour,
-                linestyle=look.line,
-                linewidth=0.9,
-                label=f"{look.label}, {len(values)} paths",
-            )
+    axis.set_title(rf"distribution over paths, $\epsilon$ = {lr:g}", loc="left")
+    if not len(together):
+        axis.text(0.5, 0.5, "all paths diverged", transform=axis.transAxes, ha="center")
+        return
+    low, high = np.quantile(together, [0.001, 0.999])
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    smallest = min(map(len, samples))
+    bins = np.linspace(low, high, int(np.clip(2 * smallest ** (1 / 3), 8, 40)) + 1)
+    for look, values in zip(looks, samples, strict=True):
+        filled = look is DROPOUT
+        weights = np.full(len(values), 1 / (max(len(values), 1) * (bins[1] - bins[0])))
+        axis.hist(
+            values,
+            bins,
+            weights=weights,
+            histtype="stepfilled" if filled else "step",
+            color="0.85" if filled else look.colour,
+            edgecolor=look.colour,
+            linestyle=look.line,
+            linewidth=0.9,
+            label=f"{look.label}, {len(values)} paths",
+        )
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
     axis.set_xlabel(f"{_name(observable)} {_symbol(observable)} at $T$ = {study.horizon:g}")
     axis.set_ylabel("density")
     axis.legend()
-    axis.set_title(rf"distribution over paths, $\epsilon$ = {lr:g}", loc="left")
 
 
 def _errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predicted: bool) -> None:
