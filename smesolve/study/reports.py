@@ -257,6 +257,8 @@ def _slope(row: tuple) -> tuple[str, str, str]:
     if not np.isfinite(row.slope):
         return "not resolved", "", ""
     inside = "yes" if row.slope_low <= row.order <= row.slope_high else "no"
+    if row.points == 2:
+        inside = "local slope"
     return f"{row.slope:.3f}", f"[{row.slope_low:.3f}, {row.slope_high:.3f}]", inside
 
 
