@@ -3,7 +3,6 @@
 import torch
 
 import smesolve as sme
-from smesolve.comparison.exact import all_masks
 
 
 class ThreeValuedMasks(sme.MaskLaw):
@@ -23,18 +22,42 @@ class ThreeValuedMasks(sme.MaskLaw):
         return self.values[torch.searchsorted(self.weights.cumsum(0)[:-1], uniforms, right=True)]
 
 
-def make_problem(width=3, out_features=1, activation="tanh", keep_prob=0.8, bias=False, samples=5, seed=0, law=None):
+def make_problem(
+    width=3,
+    out_features=1,
+    activation="tanh",
+    keep_prob=0.8,
+    bias=False,
+    samples=5,
+    seed=0,
+    law=None,
+    masks="shared",
+    depth=1,
+):
+    """A small problem; with depth above 1 a FeatureNetwork of that many hidden layers."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, 2, generator=generator, dtype=torch.float64)
     y = torch.randn(samples, out_features, generator=generator, dtype=torch.float64)
-    network = sme.TwoLayerNetwork(2, width, out_features, activation, bias=bias)
+    if depth == 1:
+        network = sme.TwoLayerNetwork(2, width, out_features, activation, bias=bias)
+    else:
+        network = feature_network(depth, width, out_features, bias)
     if law is not None:
         return sme.DropoutProblem(network, x, y, masks=law)
-    return sme.DropoutProblem(network, x, y, keep_prob=keep_prob)
+    return sme.DropoutProblem(network, x, y, keep_prob=keep_prob, masks=masks)
+
+
+def feature_network(depth, width, out_features=1, bias=False):
+    """2 inputs, depth hidden tanh layers, the last one of the given width."""
+    layers = []
+    for inputs, outputs in zip([2, *[4] * (depth - 1)], [*[4] * (depth - 1), width], strict=True):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.Tanh()]
+    readout = torch.nn.Linear(width, out_features, bias=bias)
+    return sme.FeatureNetwork(torch.nn.Sequential(*layers).double(), readout.double())
 
 
 def plain_gradient(problem, theta, mask):
-    """grad R_S(theta; eta) by reverse differentiation of the loss as it is written down; theta (D,), mask (m,)."""
+    """grad R_S(theta; eta) by reverse differentiation of the loss as it is written down; theta (D,), one mask."""
     network = problem.network
 
     def loss(vector):
@@ -42,9 +65,13 @@ def plain_gradient(problem, theta, mask):
         for name, parameter in network.named_parameters():
             parts[name] = vector[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
-        hidden = network.activation(
-            torch.nn.functional.linear(problem.x, parts["hidden.weight"], parts.get("hidden.bias"))
-        )
+        if isinstance(network, sme.FeatureNetwork):
+            inner = {name.removeprefix("features."): part for name, part in parts.items() if "features." in name}
+            hidden = torch.func.functional_call(network.features, inner, (problem.x,))
+        else:
+            hidden = network.activation(
+                torch.nn.functional.linear(problem.x, parts["hidden.weight"], parts.get("hidden.bias"))
+            )
         output = torch.nn.functional.linear(hidden * mask, parts["readout.weight"], parts.get("readout.bias"))
         return ((output - problem.y) ** 2).sum() / (2 * problem.samples)
 
@@ -53,7 +80,7 @@ def plain_gradient(problem, theta, mask):
 
 def enumerated_moments(problem, theta):
     """Mean (D,) and covariance (D, D) of the dropout gradient over all masks, the plain way."""
-    masks, weights = all_masks(problem.law, problem.width)
+    masks, weights = problem.all_draws()
     gradients = torch.stack([plain_gradient(problem, theta, mask) for mask in masks])
     mean = weights @ gradients
     centred = gradients - mean

@@ -10,7 +10,7 @@ from problems import ThreeValuedMasks, make_problem
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, value_hessians
 from smesolve.comparison.estimate import Sampler, difference, estimate
-from smesolve.comparison.exact import LinearMoments, all_masks, enumerated_expectation, scalar_dropout
+from smesolve.comparison.exact import LinearMoments, enumerated_expectation, scalar_dropout
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
@@ -29,7 +29,7 @@ class EnumeratedIteration(DropoutIteration):
     """The iteration over every sequence of masks: path b of the one block takes the b-th sequence."""
 
     def set_up(self, steps):
-        masks, weights = all_masks(self.problem.law, self.problem.width)
+        masks, weights = self.problem.all_draws()
         sequences = list(itertools.product(range(len(masks)), repeat=steps))
         object.__setattr__(self, "sequences", masks[torch.tensor(sequences)])
         object.__setattr__(self, "weights", weights[torch.tensor(sequences)].prod(-1))

@@ -48,7 +48,7 @@ def test_the_pair_of_the_noise_product_equals_the_structural_derivation(law):
 
 def test_columns_are_the_projections_of_the_gradient_on_the_orthonormal_functions_of_the_masks():
     """C_j = E[gradient phi_j(masks)]: the factor is the chaos expansion itself, not just any square root."""
-    from smesolve.comparison.exact import all_masks
+    from smesolve.problem.masks import all_masks
 
     problem = make_problem(width=3, out_features=2, keep_prob=0.6)
     theta = problem.initial()

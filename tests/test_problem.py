@@ -4,7 +4,7 @@ import torch
 from problems import ThreeValuedMasks, enumerated_moments, make_problem, plain_gradient
 
 import smesolve as sme
-from smesolve.comparison.exact import all_masks
+from smesolve.problem.masks import all_masks
 
 CASES = [
     {"width": 1},
@@ -17,6 +17,13 @@ CASES = [
     {"width": 2, "activation": "identity"},
     {"width": 3, "activation": torch.sin},
     {"width": 3, "out_features": 2, "law": ThreeValuedMasks()},
+    {"width": 3, "out_features": 2, "depth": 3, "bias": True},
+]
+PER_SAMPLE = [
+    {"width": 3, "samples": 2},
+    {"width": 2, "samples": 3, "keep_prob": 0.4, "bias": True},
+    {"width": 2, "out_features": 3, "samples": 3, "keep_prob": 0.6, "bias": True},
+    {"width": 3, "out_features": 2, "samples": 2, "depth": 3, "bias": True},
 ]
 
 
@@ -24,28 +31,93 @@ def relative(a, b):
     return ((a - b).abs().max() / b.abs().max().clamp(min=1.0)).item()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *({**case, "masks": "per_sample"} for case in PER_SAMPLE)])
 def test_gradients_and_covariance_equal_enumeration(case):
     problem = make_problem(**case)
     theta = torch.randn(3, problem.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    masks, _ = all_masks(problem.law, problem.width)
+    masks, _ = problem.all_draws()
     for mask in masks[:3]:
         expected = torch.stack([plain_gradient(problem, row, mask) for row in theta])
         assert relative(problem.gradient(theta, mask), expected) < 1e-12
     means, covariances = zip(*(enumerated_moments(problem, row) for row in theta), strict=True)
     assert relative(problem.mean_gradient(theta), torch.stack(means)) < 1e-12
     assert relative(problem.covariance(theta), torch.stack(covariances)) < 1e-12
-    factor = problem.noise_factor(theta)
-    assert factor.shape == (3, problem.dim, problem.noise_dim)
-    assert relative(factor @ factor.mT, torch.stack(covariances)) < 1e-12
+    if problem.linear_noise:
+        assert problem.noise_factor(theta).shape == (3, problem.dim, problem.noise_dim)
+
+
+@pytest.mark.parametrize("case", PER_SAMPLE)
+def test_noise_product_of_masks_per_sample_has_the_enumerated_covariance(case):
+    """Over every choice of signs the product is linear in its other normals: its covariance is an exact sum."""
+    problem = make_problem(**case, masks="per_sample")
+    n, m = problem.samples, problem.width
+    theta = problem.initial(seed=2)
+    assert problem.noise_dim == n * (2 * m + 1)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * (n * m)).reshape(-1, n, m)
+    linear = torch.eye(n * (m + 1), dtype=torch.float64).reshape(-1, n, m + 1)
+    normals = torch.zeros(len(signs), len(linear), n, 2 * m + 1, dtype=torch.float64)
+    normals[..., :m], normals[..., 2 * m] = linear[..., :m], linear[..., m]
+    normals[..., m : 2 * m] = signs[:, None]
+    columns = problem.noise_product(theta, normals.flatten(-2))
+    covariance = torch.einsum("scd,sce->de", columns, columns) / len(signs)
+    assert relative(covariance, enumerated_moments(problem, theta)[1]) < 1e-12
+    some = torch.randn(problem.noise_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    product = problem.noise_product(theta, some)
+    assert relative(problem.noise_product(theta, -2 * some), -2 * product) < 1e-14
+
+
+@pytest.mark.parametrize("law", ["shared", "per_sample"])
+def test_feature_network_equals_the_two_layer_network_it_states(law):
+    two_layer = make_problem(width=3, out_features=2, bias=True, masks=law)
+    hidden = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh())
+    network = sme.FeatureNetwork(hidden, torch.nn.Linear(3, 2)).double()
+    feature = sme.DropoutProblem(network, two_layer.x, two_layer.y, keep_prob=0.8, masks=law)
+    assert feature.dim == two_layer.dim
+    theta = torch.randn(4, 2, feature.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    masks = two_layer.sample(8, seed=0).unflatten(0, (4, 2))
+    normals = torch.randn(4, 2, feature.noise_dim, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    vector = torch.randn(feature.dim, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    assert relative(feature.gradient(theta, masks), two_layer.gradient(theta, masks)) < 1e-14
+    assert relative(feature.mean_gradient(theta), two_layer.mean_gradient(theta)) < 1e-14
+    assert relative(feature.noise_product(theta, normals), two_layer.noise_product(theta, normals)) < 1e-14
+    assert relative(feature.covariance(theta), two_layer.covariance(theta)) < 1e-14
+    along = vector.expand_as(theta)
+    assert relative(feature.hessian_product(theta, along), two_layer.hessian_product(theta, along)) < 1e-13
+
+
+def test_feature_network_takes_convolutions():
+    features = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.GELU(), torch.nn.Flatten())
+    network = sme.FeatureNetwork(features, torch.nn.Linear(8, 2)).double()
+    x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem = sme.DropoutProblem(network, x, torch.ones(3, 2), keep_prob=0.7)
+    theta = problem.initial()
+    masks, weights = problem.all_draws()
+    assert relative(weights @ problem.gradient(theta, masks), problem.mean_gradient(theta)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.5)), "features must not drop"),
+        (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)), "batch normalisation in train mode"),
+        (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.AlphaDropout(0.5)), "alpha_dropout"),
+        (torch.nn.Linear(2, 4), r"features must map x to shape \(5, 3\)"),
+    ],
+)
+def test_feature_network_refuses_what_it_cannot_do(features, message):
+    network = sme.FeatureNetwork(features, torch.nn.Linear(3, 1)).double()
+    with pytest.raises(ValueError, match=message):
+        sme.DropoutProblem(network, torch.ones(5, 2), torch.ones(5, 1), keep_prob=0.5)
+    with pytest.raises(ValueError, match=r"readout must be a torch.nn.Linear"):
+        sme.FeatureNetwork(features, torch.nn.Tanh())
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mask_functions_turn_the_noise_product_into_the_gradient_itself(case):
+def test_noise_functions_turn_the_noise_product_into_the_gradient_itself(case):
     problem = make_problem(**case)
     theta = torch.randn(1, problem.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     masks, weights = all_masks(problem.law, problem.width)
-    functions = problem.mask_functions(masks)
+    functions = problem.noise_functions(masks)
     noise = problem.noise_product(theta, functions)
     assert relative(problem.mean_gradient(theta) + noise, problem.gradient(theta, masks)) < 1e-12
     assert (weights @ functions).abs().max() < 1e-14

@@ -1,6 +1,6 @@
 """Expectations without Monte Carlo, to calibrate what is measured.
 
-- `enumerated_expectation`: any network, a few steps: all sequences of masks.
+- `enumerated_expectation`: any network, a few steps: all sequences of draws.
 - `LinearMoments`: gradients affine in theta (`LinearNetwork`: a trained readout, linear regression): first and second
   moments of the iteration by a linear recursion, of the equations by a matrix exponential; any lr, any number of steps.
 - `scalar_dropout`: one neuron, one sample: closed forms and mean-square stability limits.
@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,53 +19,36 @@ from torch import Tensor
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import check_lr
-from smesolve.problem.masks import MaskLaw
 from smesolve.solver.brownian import GivenIncrements, grid_steps
 from smesolve.solver.modified_equation import ModifiedEquation, check_order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import PerturbedSDE
 
-__all__ = ["LinearMoments", "ScalarDropout", "all_masks", "enumerated_expectation", "scalar_dropout"]
+__all__ = ["LinearMoments", "ScalarDropout", "enumerated_expectation", "scalar_dropout"]
 
 MAX_LEAVES = 2**22
-"""Mask sequences that an enumeration may visit."""
+"""Sequences of draws that an enumeration may visit."""
 
 MAX_LINEAR_DIM = 24
 """Largest D of `LinearMoments`: its matrix exponential has ((D + 1)(D + 2)/2)^2 entries."""
 
 
-def all_masks(law: MaskLaw, width: int) -> tuple[Tensor, Tensor]:
-    """Every mask of `width` neurons (K, m) and its probability (K,), for a law on finitely many values.
-
-    Raises:
-        ValueError: the law has infinitely many values, or there are more than 2^22 masks.
-    """
-    if law.support is None:
-        raise ValueError(f"{law!r} takes infinitely many values and cannot be enumerated; use Monte Carlo.")
-    values, probabilities = law.support
-    if len(values) ** width > MAX_LEAVES:
-        raise ValueError(f"{len(values)}^{width} masks are more than {MAX_LEAVES}; take a narrower network.")
-    masks = torch.tensor(list(itertools.product(values, repeat=width)), dtype=torch.float64)
-    weights = torch.tensor(list(itertools.product(probabilities, repeat=width)), dtype=torch.float64)
-    return masks, weights.prod(-1)
-
-
 def enumerated_expectation(
     problem: DropoutProblem, theta0: Tensor, lr: float, steps: int, observable: str | Observable
 ) -> float:
-    """E g(theta_steps) of the iteration, by all sequences of masks.
+    """E g(theta_steps) of the iteration, by all sequences of draws.
 
     Raises:
         ValueError: more than 2^22 sequences. Cost: one gradient for each, memory D numbers for each.
     """
     check_lr(lr)
-    masks, weights = all_masks(problem.law, problem.width)
+    draws, weights = problem.all_draws()
     if len(weights) ** steps > MAX_LEAVES:
         raise ValueError(f"{len(weights)}^{steps} sequences are more than {MAX_LEAVES}; take fewer steps.")
     (function,) = named_observables(problem, [observable]).values()
     theta, weight = theta0[None], torch.ones(1, dtype=torch.float64)
     for _ in range(steps):
-        theta = (theta[:, None] - lr * problem.gradient(theta[:, None], masks[None])).flatten(0, 1)
+        theta = (theta[:, None] - lr * problem.gradient(theta[:, None], draws[None])).flatten(0, 1)
         weight = (weight[:, None] * weights).flatten()
     return float(weight @ function(theta))
 

@@ -26,15 +26,14 @@ from scipy.integrate import simpson
 from torch import Tensor
 
 from smesolve.comparison.control_variate import NoiseFreePath
-from smesolve.comparison.exact import all_masks
 from smesolve.comparison.observables import Observable
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.sampling.ensemble import Process
 
 __all__ = ["first_constant", "leading_constants", "second_constant"]
 
-SECOND_ORDER_DIM, SECOND_ORDER_MASKS = 64, 1024
-"""Largest D and number of masks for which the constant of order 2 is computed: it takes third derivatives of flows."""
+SECOND_ORDER_DIM, SECOND_ORDER_DRAWS = 64, 1024
+"""Largest D and number of draws for which the constant of order 2 is computed: it takes third derivatives of flows."""
 
 NODES = 10
 """Intervals of Simpson's rule for the constant of order 2, each of `SUBSTEPS` Runge-Kutta steps."""
@@ -74,7 +73,7 @@ def leading_constants(
 
     Returns:
         Columns order, time, observable, constant. Cost: a few hundred gradients of one path for order 1; for order 2
-        (D <= 64, at most 1024 masks) some seconds an observable.
+        (D <= 64, at most 1024 draws) some seconds an observable.
     """
     rows = []
     for name, observable in observables.items():
@@ -86,9 +85,7 @@ def leading_constants(
 
 
 def _affordable(problem: DropoutProblem) -> bool:
-    support = problem.law.support
-    few_masks = support is not None and len(support[0]) ** problem.width <= SECOND_ORDER_MASKS
-    return few_masks and problem.dim <= SECOND_ORDER_DIM
+    return problem.draw_count <= SECOND_ORDER_DRAWS and problem.dim <= SECOND_ORDER_DIM
 
 
 def first_constant(problem: DropoutProblem, theta0: Tensor, time: float, observable: Observable, step: float) -> float:
@@ -104,7 +101,7 @@ def first_constant(problem: DropoutProblem, theta0: Tensor, time: float, observa
 
 def second_constant(problem: DropoutProblem, theta0: Tensor, time: float, observable: Observable) -> float:
     """c of order 2, by Simpson's rule; each integrand is made of third derivatives of the flow to the last time."""
-    masks, weights = all_masks(problem.law, problem.width)
+    draws, weights = problem.all_draws()
     flow = _Flow(problem, time / (NODES * SUBSTEPS))
 
     def drift(theta: Tensor) -> Tensor:
@@ -129,7 +126,7 @@ def second_constant(problem: DropoutProblem, theta0: Tensor, time: float, observ
         return apply
 
     def third_moment(function: Observable, theta: Tensor) -> Tensor:
-        steps = -problem.gradient(theta[..., None, :], masks.to(theta))
+        steps = -problem.gradient(theta[..., None, :], draws.to(theta))
         repeated = theta[..., None, :].expand_as(steps)
         once = lambda at: _along(function, at, steps)  # noqa: E731
         twice = lambda at: _along(once, at, steps)  # noqa: E731

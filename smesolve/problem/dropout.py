@@ -18,40 +18,49 @@ hence noise_product has EXACTLY the covariance of the gradient; `smesolve.symbol
 masks on two values w = 0 and omega is absent: M = m(m+1)/2. An unmasked readout bias b acts as a neuron whose
 mask is always 1: its cotangents are sum_r u_r z_r + b - y (mean, dropout) and sum_r u_r z_r (noise).
 
+Masks drawn per sample, which torch.nn.Dropout does, have the same mean gradient, and the noise of each sample is
+independent of the others'. M = n m (m+1)/2 normals would be too many, so the noise product takes the pair part with
+
+    Xi_kr = g e_k e_r  (k != r),      g a standard normal, e_k = +-1 independent fair signs, fresh for each sample:
+
+these have mean zero, covariance I and no odd moments, as independent normals have, which is all that a weak scheme of
+order 2 asks of its increments. Then n (2m + 1) normals do, at a cost of O(m o) a sample.
+
 Sources: Zhang, Li, Luo, Xu, "Stochastic modified equations and dynamics of dropout" (ICLR 2024), sections 4.1
 (modified loss) and 5.1 (covariance, which this factor reproduces without forming it).
 """
 
 from __future__ import annotations
 
-import copy
+import math
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-from torch import Tensor, nn
+from torch import Tensor
 
-from smesolve.problem.masks import BernoulliMasks, MaskLaw
+from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, Linearisation
+from smesolve.problem.problem import Problem, check_trailing, finite_data
 from smesolve.sampling.ensemble import fitting_block_size
 
 __all__ = ["DropoutProblem"]
 
 
-class DropoutProblem:
+class DropoutProblem(Problem):
     """A network, its data and its mask law: everything that trains under dropout.
 
     All methods take theta (..., D) with any leading dimensions; masks and normals broadcast against them. Shapes:
-    n samples, d inputs, o outputs, m neurons under dropout, D parameters, M Brownian motions.
+    n samples, d inputs, o outputs, m neurons under dropout, D parameters, M normals of a noise product.
 
     Args:
-        network: a `DropoutNetwork` such as `TwoLayerNetwork`.
-        x: inputs (n, d), tensor or array.
+        network: a `DropoutNetwork`: `TwoLayerNetwork`, `FeatureNetwork` for any features, `LinearNetwork`.
+        x: inputs (n, d), or (n, ...) as the network takes them, tensor or array.
         y: targets (n, o), tensor or array.
         keep_prob: probability in (0, 1] that a neuron is kept (torch.nn.Dropout's `p` is 1 - keep_prob).
-        masks: "shared" (one Bernoulli mask for all samples of a step), or a `MaskLaw`, shared as well; a law
-            brings its own parameters and takes the place of keep_prob.
+        masks: "shared" (one Bernoulli mask for all samples of a step), "per_sample" (one for each sample, as
+            torch.nn.Dropout draws them), or a `MaskLaw`, shared by all samples; a law brings its own parameters and
+            takes the place of keep_prob.
 
     Raises:
         ValueError: for shapes that do not fit, data that are not finite, or a missing or second mask law.
@@ -68,19 +77,22 @@ class DropoutProblem:
         parameter = next(network.parameters())
         self.network = network
         self.dtype, self.device = parameter.dtype, parameter.device
-        self.x, self.y = self._data("x", x), self._data("y", y)
-        self.law = _mask_law(keep_prob, masks)
+        self.x = finite_data("x", x, self.dtype, self.device)
+        self.y = finite_data("y", y, self.dtype, self.device)
+        self.law, self.per_sample = _mask_law(keep_prob, masks)
+        self.linear_noise = not self.per_sample
+        for name, data in (("x", self.x), ("y", self.y)):
+            if data.ndim < 2 or (name == "y" and data.ndim > 2):
+                raise ValueError(
+                    f"{name} must have two dimensions, samples by {'inputs' if name == 'x' else 'outputs'}, got shape "
+                    f"{tuple(data.shape)}; a vector becomes one column by {name}.reshape(-1, 1)."
+                )
         if self.x.shape[0] != self.y.shape[0]:
             raise ValueError(
                 f"x and y must hold the same number of samples, got shapes {tuple(self.x.shape)} and "
                 f"{tuple(self.y.shape)}."
             )
-        if self.x.shape[0] == 0:
-            raise ValueError("x holds no sample; give at least one.")
-        if self.x.shape[1] != network.in_features:
-            raise ValueError(
-                f"x must have {network.in_features} columns, the network's in_features, got {tuple(self.x.shape)}."
-            )
+        network.check(self.x)
         self.width, self.out_features = network.width, network.out_features
         if self.y.shape[1] != self.out_features:
             raise ValueError(
@@ -96,40 +108,30 @@ class DropoutProblem:
         self._position = (position + position.triu(1).mT).flatten()
         self._n_pairs = pairs.shape[1]
 
-    def _data(self, name: str, values: Tensor | np.ndarray) -> Tensor:
-        values = values if isinstance(values, Tensor) else np.array(values)  # torch warns of read-only arrays
-        data = torch.as_tensor(values).to(dtype=self.dtype, device=self.device)
-        if data.ndim != 2:
-            raise ValueError(
-                f"{name} must have two dimensions, samples by {'inputs' if name == 'x' else 'outputs'}, got shape "
-                f"{tuple(data.shape)}; a vector becomes one column by {name}.reshape(-1, 1)."
-            )
-        if not data.isfinite().all():
-            bad = int((~data.isfinite()).sum())
-            raise ValueError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
-        return data
-
     # --- sizes ---------------------------------------------------------------------------------------------------
 
     @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """Shape of one mask: (m,), or (n, m) for masks per sample."""
+        return (self.samples, self.width) if self.per_sample else (self.width,)
+
+    @property
+    def draw_dim(self) -> int:
+        """U: one uniform for each entry of a mask."""
+        return math.prod(self.mask_shape)
+
+    @property
     def noise_dim(self) -> int:
-        """M = m(m+1)/2 Brownian motions for masks on two values, m more for other laws."""
-        return self.width + self._n_pairs + (self.width if self.law.chi_variance else 0)
+        """M = m(m+1)/2 for masks on two values, m more for other laws; n (2m + 1), n m more, for masks per sample."""
+        others = self.width if self.law.chi_variance else 0
+        if self.per_sample:
+            return self.samples * (2 * self.width + 1 + others)
+        return self.width + self._n_pairs + others
 
     @property
     def block_size(self) -> int:
         """Paths that are run together: features, parameters and m x m products of a block fit a cache."""
         return fitting_block_size(self.width * self.samples + self.dim + self.width**2)
-
-    def initial(self, seed: int = 0) -> Tensor:
-        """Initial parameters (D,): the modules' own initialisation, drawn from the given seed."""
-        network = copy.deepcopy(self.network)
-        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
-            torch.manual_seed(seed)
-            for module in network.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
-        return nn.utils.parameters_to_vector(network.parameters()).detach()
 
     # --- losses --------------------------------------------------------------------------------------------------
 
@@ -156,9 +158,27 @@ class DropoutProblem:
 
     # --- gradients -----------------------------------------------------------------------------------------------
 
+    def draw(self, uniforms: Tensor) -> Tensor:
+        """Masks eta (..., m), or (..., n, m) per sample, from uniforms (..., U)."""
+        masks = self.law.quantile(uniforms).to(dtype=self.dtype, device=self.device)
+        return masks.unflatten(-1, self.mask_shape)
+
+    @property
+    def draw_count(self) -> float:
+        """Number of different masks."""
+        return math.inf if self.law.support is None else len(self.law.support[0]) ** self.draw_dim
+
+    def all_draws(self) -> tuple[Tensor, Tensor]:
+        """Every mask (K, m) or (K, n, m) and its probability (K,); refused beyond 2^22 masks."""
+        masks, weights = all_masks(self.law, self.draw_dim)
+        return masks.to(dtype=self.dtype, device=self.device).unflatten(-1, self.mask_shape), weights.to(self.device)
+
     def gradient(self, theta: Tensor, mask: Tensor) -> Tensor:
-        """grad R_S(theta; eta) for masks eta (..., m), entries 0 or 1/keep_prob: (..., D). Cost: one gradient."""
-        self._check("mask", mask, self.width, "one entry for each neuron")
+        """grad R_S(theta; eta), (..., D), for masks eta (..., m), or (..., n, m) per sample. Cost: one gradient.
+
+        Entries of a mask are 0 or 1/keep_prob.
+        """
+        self._check_mask(mask)
         return self._masked(self._linearise(theta), mask)
 
     def mean_gradient(self, theta: Tensor) -> Tensor:
@@ -166,33 +186,38 @@ class DropoutProblem:
         return self._mean(self._linearise(theta))
 
     def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
-        """C(theta) normals: (..., D) from normals (..., M), C C^T = Cov(grad R_S(theta; eta)) exactly.
+        """C(theta) normals: (..., D) from normals (..., M), with covariance Cov(grad R_S(theta; eta)) exactly.
 
         normals holds xi (m), then Xi's upper triangle row by row (`torch.triu_indices`), then omega (m) for laws
-        on more than two values. Cost: one gradient and two products of size n m^2; no D x M or D x D array.
+        on more than two values. Cost: one gradient and two products of size n m^2; no D x M or D x D array. For masks
+        per sample it holds, sample by sample, xi (m), normals whose signs are e (m), g, and omega (m): linear in the
+        scale of the normals and odd, but for the signs not additive. Cost: about two gradients.
         """
-        self._check("normals", normals, self.noise_dim, "the problem's noise_dim M")
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
         return self._noise(self._linearise(theta), normals)
 
     def gradient_and_mean_gradient(self, theta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`gradient` and `mean_gradient` at one theta, which share the forward pass."""
-        self._check("mask", mask, self.width, "one entry for each neuron")
+        self._check_mask(mask)
         at = self._linearise(theta)
         return self._masked(at, mask), self._mean(at)
 
     def mean_gradient_and_noise_product(self, theta: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """`mean_gradient` and `noise_product` at one theta, which share the forward pass."""
-        self._check("normals", normals, self.noise_dim, "the problem's noise_dim M")
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
         at = self._linearise(theta)
         return self._mean(at), self._noise(at, normals)
 
-    def mask_functions(self, mask: Tensor) -> Tensor:
+    def noise_functions(self, draw: Tensor) -> Tensor | None:
         """The orthonormal functions of the masks that the noise product replaces by normals: (..., M) from (..., m).
 
         zeta_k / sqrt(v), zeta_k zeta_r / v and chi_k / w: mean zero and covariance I under the law, and
-        gradient(theta, mask) = mean_gradient(theta) + noise_product(theta, mask_functions(mask)) for every mask.
+        gradient(theta, mask) = mean_gradient(theta) + noise_product(theta, noise_functions(mask)) for every mask.
+        None for masks per sample, whose noise product has signs in their place.
         """
-        law = self.law
+        if self.per_sample:
+            return None
+        mask, law = draw, self.law
         zeta = mask - 1
         spread = float(law.variance) ** 0.5
         unit = zeta / spread if spread else torch.zeros_like(zeta)
@@ -203,49 +228,17 @@ class DropoutProblem:
         return torch.cat(parts, dim=-1)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
-        """C(theta) as a matrix (..., D, M). Memory D M a path: small problems and tests."""
-        columns = torch.eye(self.noise_dim, dtype=self.dtype, device=self.device)
-        return self.noise_product(theta[..., None, :], columns).mT
-
-    def covariance(self, theta: Tensor) -> Tensor:
-        """Sigma(theta) = Cov(grad R_S(theta; eta)) (..., D, D). Memory D^2 + D M a path: small problems and tests."""
-        factor = self.noise_factor(theta)
-        return factor @ factor.mT
-
-    def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
-        """Hess L_S(theta) vector: (..., D), by forward differentiation of the mean gradient (about 2 gradients)."""
-        # contiguous: forward differentiation refuses tensors that `expand` made
-        return torch.func.jvp(self.mean_gradient, (theta.contiguous(),), (vector.contiguous(),))[1]
-
-    # --- stability -----------------------------------------------------------------------------------------------
-
-    def stability_limit(self, theta: Tensor) -> float:
-        """2 / lambda_max(Hess L_S(theta)), theta (D,): beyond this lr the mean iteration leaves theta's neighbourhood.
-
-        The largest eigenvalue is by Lanczos (scipy `eigsh`; some 20 Hessian products); infinity where it is <= 0.
-        """
-
-        def product(vector: np.ndarray) -> np.ndarray:
-            direction = torch.as_tensor(vector.reshape(-1), dtype=self.dtype, device=self.device)
-            return self.hessian_product(theta, direction).cpu().numpy()
-
-        if self.dim == 1:
-            largest = float(product(np.ones(1))[0])
-        else:
-            operator = LinearOperator((self.dim, self.dim), matvec=product, dtype=np.float64)
-            start = np.ones(self.dim) / np.sqrt(self.dim)
-            try:
-                largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
-            except ArpackNoConvergence as failure:
-                raise ArithmeticError(
-                    f"the largest Hessian eigenvalue at theta did not converge: {failure}"
-                ) from failure
-        return 2 / largest if largest > 0 else float("inf")
+        """C(theta) as a matrix: (..., D, M), for masks per sample (..., D, n m (m+1)/2). Small problems and tests."""
+        if self.per_sample:  # the samples' noises are independent: each is that of a problem with one sample
+            samples = zip(self.x, self.y, strict=True)
+            alone = (DropoutProblem(self.network, x[None], y[None], masks=self.law) for x, y in samples)
+            return torch.cat([problem.noise_factor(theta) for problem in alone], dim=-1) / self.samples
+        return super().noise_factor(theta)
 
     # --- kernels: one choice of the pair (S, u) each ---------------------------------------------------------------
 
     def _linearise(self, theta: Tensor) -> Linearisation:
-        self._check("theta", theta, self.dim, "the problem's dim D")
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D")
         return self.network.linearise(theta, self.x)
 
     def _offset(self, at: Linearisation) -> Tensor:
@@ -262,7 +255,11 @@ class DropoutProblem:
         return at.pullback(features, readout, bias) / self.samples
 
     def _masked(self, at: Linearisation, mask: Tensor) -> Tensor:
-        """S = eta eta^T, u = eta: masking the readout is enough."""
+        """S = eta eta^T, u = eta: masking the readout is enough where the samples share their mask."""
+        if self.per_sample:
+            kept = mask.mT * at.features
+            residual = at.readout @ kept + self._offset(at)
+            return self._pull(at, mask.mT * (at.readout.mT @ residual), residual @ kept.mT, residual)
         masked = at.readout * mask[..., None, :]
         residual = self._residual(at, masked)
         return self._pull(at, masked.mT @ residual, (residual @ at.features.mT) * mask[..., None, :], residual)
@@ -277,6 +274,8 @@ class DropoutProblem:
 
     def _noise(self, at: Linearisation, normals: Tensor) -> Tensor:
         """The m x m matrix S acts on features as S o A^T A and on the readout as S o h h^T: no (n, m, o) array."""
+        if self.per_sample:
+            return self._noise_per_sample(at, normals)
         S, u = self._noise_pair(normals)
         offset = self._offset(at)
         gram = at.readout.mT @ at.readout
@@ -284,6 +283,24 @@ class DropoutProblem:
         readout = at.readout @ (S * (at.features @ at.features.mT)) + u[..., None, :] * (offset @ at.features.mT)
         outputs = offset if at.bias is None else (at.readout * u[..., None, :]) @ at.features
         return self._pull(at, features, readout, outputs)
+
+    def _noise_per_sample(self, at: Linearisation, normals: Tensor) -> Tensor:
+        """Cotangents c_k = u_k (e + s z_k) + w omega_k z_k + sum_r u_r z_r + v g e_k (sum_r e_r z_r - e_k z_k)."""
+        law, m = self.law, self.width
+        normals = normals.unflatten(-1, (self.samples, -1)).mT  # neurons before samples
+        u = float(law.variance) ** 0.5 * normals[..., :m, :]
+        signs = normals[..., m : 2 * m, :].sign()
+        pairs = law.variance * normals[..., 2 * m : 2 * m + 1, :] * signs
+        diagonal = law.skew * u - pairs * signs
+        if law.chi_variance:
+            diagonal = diagonal + law.chi_variance**0.5 * normals[..., 2 * m + 1 :, :]
+        linear, signed = at.readout @ (u * at.features), at.readout @ (signs * at.features)
+        residual = self._residual(at)
+        features = u * (at.readout.mT @ residual) + at.readout.mT @ linear + pairs * (at.readout.mT @ signed)
+        features = features + diagonal * at.readout.square().sum(-2)[..., None] * at.features
+        readout = residual @ (u * at.features).mT + linear @ at.features.mT + signed @ (pairs * at.features).mT
+        readout = readout + at.readout * (diagonal * at.features.square()).sum(-1)[..., None, :]
+        return self._pull(at, features, readout, linear)
 
     def _noise_pair(self, normals: Tensor) -> tuple[Tensor, Tensor]:
         """(S, u) of the noise product: (..., m, m) and (..., m)."""
@@ -297,18 +314,18 @@ class DropoutProblem:
         S = entries.index_select(-1, self._position).unflatten(-1, (m, m))
         return S + u[..., :, None] + u[..., None, :], u
 
-    def _check(self, name: str, values: Tensor, size: int, meaning: str) -> None:
-        if values.shape[-1:] != (size,):
-            raise ValueError(f"{name} must have shape (..., {size}), {meaning}, got {tuple(values.shape)}.")
+    def _check_mask(self, mask: Tensor) -> None:
+        check_trailing("mask", mask, self.mask_shape, "one entry for each neuron" + " and sample" * self.per_sample)
 
 
-def _mask_law(keep_prob: float | None, masks: Any) -> MaskLaw:
+def _mask_law(keep_prob: float | None, masks: Any) -> tuple[MaskLaw, bool]:
+    """The law, and whether each sample has a mask of its own."""
     if isinstance(masks, MaskLaw):
         if keep_prob is not None:
             raise ValueError(f"keep_prob={keep_prob} and masks={masks!r} both name a mask law; give one of them.")
-        return masks
-    if masks != "shared":
-        raise ValueError(f'masks must be "shared" or a MaskLaw, got {masks!r}.')
+        return masks, False
+    if masks not in ("shared", "per_sample"):
+        raise ValueError(f'masks must be "shared", "per_sample" or a MaskLaw, got {masks!r}.')
     if keep_prob is None:
         raise ValueError("keep_prob is missing; give a probability in (0, 1], or a mask law as masks=.")
-    return BernoulliMasks(keep_prob)
+    return BernoulliMasks(keep_prob), masks == "per_sample"

@@ -40,7 +40,7 @@ class DropoutIteration:
         """The step split into theta - lr grad L_S and -lr (grad R_S(eta) - grad L_S): half as much again."""
         masks = self._masks(block, step)
         gradient, mean = self.problem.gradient_and_mean_gradient(theta, masks)
-        noise = self.problem.mask_functions(masks)
+        noise = self.problem.noise_functions(masks)
         return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean), noise)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -50,8 +50,7 @@ class DropoutIteration:
 
     def _masks(self, block: int, step: int) -> Tensor:
         problem = self.problem
-        uniforms = keyed_uniforms((self.block_size, problem.width), self.seed, block, step)
-        return problem.law.quantile(uniforms).to(dtype=problem.dtype, device=problem.device)
+        return problem.draw(keyed_uniforms((self.block_size, problem.draw_dim), self.seed, block, step))
 
 
 def check_lr(lr: float) -> None:

@@ -10,6 +10,7 @@ The remainder chi vanishes exactly for laws on two values, which dropout has: et
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from numbers import Real
 from typing import Any
@@ -18,7 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BernoulliMasks", "MaskLaw"]
+__all__ = ["BernoulliMasks", "MaskLaw", "all_masks"]
+
+MAX_MASKS = 2**22
+"""Masks that an enumeration may visit."""
 
 
 class MaskLaw(ABC):
@@ -95,3 +99,19 @@ class BernoulliMasks(MaskLaw):
 
     def __repr__(self) -> str:
         return f"BernoulliMasks(keep_prob={self.keep_prob})"
+
+
+def all_masks(law: MaskLaw, count: int) -> tuple[Tensor, Tensor]:
+    """All values (K, count) of `count` independent mask variables and their probabilities (K,), for laws with support.
+
+    Raises:
+        ValueError: the law has infinitely many values, or there are more than 2^22 masks.
+    """
+    if law.support is None:
+        raise ValueError(f"{law!r} takes infinitely many values and cannot be enumerated; use Monte Carlo.")
+    values, probabilities = law.support
+    if len(values) ** count > MAX_MASKS:
+        raise ValueError(f"{len(values)}^{count} masks are more than {MAX_MASKS}; take a narrower network.")
+    masks = torch.tensor(list(itertools.product(values, repeat=count)), dtype=torch.float64)
+    weights = torch.tensor(list(itertools.product(probabilities, repeat=count)), dtype=torch.float64)
+    return masks, weights.prod(-1)

@@ -64,6 +64,13 @@ class DropoutNetwork(nn.Module):
         """The network at theta (..., D) on inputs x (n, d); differentiable by `torch.func`."""
         raise NotImplementedError
 
+    def check(self, x: Tensor) -> None:
+        """Refuse inputs x that the network cannot take, by one sentence."""
+        if tuple(x.shape[1:]) != (self.in_features,):
+            raise ValueError(
+                f"x must have {self.in_features} columns, the network's in_features, got {tuple(x.shape)}."
+            )
+
 
 class TwoLayerNetwork(DropoutNetwork):
     """f(x) = A sigma(W x [+ w0]) [+ b]: one hidden layer of `width` neurons, linear readout.

@@ -1,0 +1,388 @@
+"""Any torch module, any loss, and the noises that its training may have.
+
+One step sees, each where it is asked for, a mini-batch of the samples, dropout masks wherever the module drops, noise
+on the targets and noise on the parameters:
+
+    g(theta; draw) = grad 1/b sum_{i in batch} loss(f(x_i; theta + s_p xi, masks), y_i + s_l eps_i) + decay theta.
+
+Without dropout and parameter noise the mean is the full-batch gradient, and the covariance that of
+
+    C xi = grad_theta [ sum_i w_i loss_i - s_l / sqrt(b n) sum_i <eps_i, f_i> ],   w_i = sqrt(q / (b n)) (xi_i - xibar),
+
+with q = 1 for batches drawn with replacement, (n - b)/(n - 1) without: one backward pass, exact. Otherwise no finite
+expansion exists and mean and covariance are known by sampling: (g - g')/sqrt(2) of two independent draws has mean zero,
+covariance Sigma and no odd moments, which is all that a weak scheme of order 2 asks of its increments.
+
+Sources: Li, Tai, E (JMLR 20(40), 2019) for mini-batches; Wei, Kakade, Ma (arXiv 2002.12915) for dropout in any layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import grad, jvp, vmap
+
+from smesolve.problem.losses import LOSSES, SampleLoss
+from smesolve.problem.masks import BernoulliMasks
+from smesolve.problem.module_function import ModuleFunction
+from smesolve.problem.problem import Problem, check_trailing, finite_data
+from smesolve.sampling.ensemble import fitting_block_size
+from smesolve.sampling.randomness import keyed_uniforms
+
+__all__ = ["Draw", "ModuleProblem"]
+
+REFERENCE_DRAWS = 32
+"""Draws, always the same, over which `reference_gradient` averages."""
+
+Draw = Mapping[str, Tensor]
+"""What is random in one step, by name, with leading dimensions of paths; what a problem does not have is not there.
+
+    indices         (..., b)           samples of the mini-batch
+    mask 0, ...     (..., b, ...)      one for each dropout call; (..., 1, ...) where the samples share it
+    labels          (..., b, o)        standard normals eps
+    parameters      (..., D)           standard normals xi
+"""
+
+
+class ModuleProblem(Problem):
+    """A torch module with its data, its loss, and the noise that it is trained with.
+
+    `exact` says whether mean gradient and noise product are known in closed form: they are without dropout and
+    parameter noise. Otherwise `mean_gradient_estimate` has an error, and equations are integrated by the schemes that
+    take gradients ("svag", "sampled_euler").
+
+    Args:
+        module: maps x (n, ...) to outputs (n, ...), each sample by itself; dropout is active where its train flag is
+            on. Buffers stay as they are.
+        x: inputs, samples first.
+        y: targets, samples first; class indices for "cross_entropy".
+        loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
+        masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
+        batch_size: b, samples of a step; all of them unless given.
+        replacement: draw the samples of a batch with replacement.
+        weight_decay: as in torch.optim.SGD.
+        label_noise: standard deviation s_l of normals added to the targets, for "squared_error".
+        parameter_noise: standard deviation s_p of normals added to the parameters before the gradient is taken.
+
+    Raises:
+        ValueError: data that do not fit or are not finite, a loss that is not one number a sample, batch normalisation
+            in train mode, dropout that is not elementwise, negative scales, batch_size outside 1..n.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        x: Tensor | np.ndarray,
+        y: Tensor | np.ndarray,
+        loss: str | SampleLoss = "squared_error",
+        masks: str = "per_sample",
+        batch_size: int | None = None,
+        replacement: bool = False,
+        weight_decay: float = 0.0,
+        label_noise: float = 0.0,
+        parameter_noise: float = 0.0,
+    ) -> None:
+        parameter = next(module.parameters())
+        self.network = module
+        self.dtype, self.device = parameter.dtype, parameter.device
+        self.x = finite_data("x", x, self.dtype, self.device)
+        self.y = finite_data("y", y, self.dtype, self.device, keep_integers=loss != "squared_error")
+        self.samples = self.x.shape[0]
+        if self.y.shape[0] != self.samples:
+            raise ValueError(
+                f"x and y must hold the same number of samples, got shapes {tuple(self.x.shape)} and "
+                f"{tuple(self.y.shape)}."
+            )
+        if isinstance(loss, str) and loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a callable, got {loss!r}.")
+        if masks not in ("shared", "per_sample"):
+            raise ValueError(f'masks must be "shared" or "per_sample", got {masks!r}.')
+        if batch_size is not None and (not isinstance(batch_size, int) or not 1 <= batch_size <= self.samples):
+            raise ValueError(f"batch_size must be an integer from 1 to the {self.samples} samples, got {batch_size!r}.")
+        scales = {"weight_decay": weight_decay, "label_noise": label_noise, "parameter_noise": parameter_noise}
+        for name, scale in scales.items():
+            if not 0 <= scale < math.inf:
+                raise ValueError(f"{name} must be a number of at least 0, got {scale!r}.")
+        if label_noise and loss != "squared_error":
+            raise ValueError(f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}.")
+
+        self._sample_loss = LOSSES[loss] if isinstance(loss, str) else loss
+        self._function = ModuleFunction(module)
+        self.dim = self._function.dim
+        self.batch_size, self.replacement = batch_size, replacement
+        self.weight_decay, self.label_noise, self.parameter_noise = weight_decay, label_noise, parameter_noise
+
+        theta = nn.utils.parameters_to_vector(module.parameters()).detach()
+        outputs = self._function(theta, self.x)
+        losses = self._sample_loss(outputs, self.y)
+        if tuple(losses.shape) != (self.samples,):
+            raise ValueError(
+                f"loss must give one number for each of the {self.samples} samples, as torch's losses with "
+                f"reduction='none' do, got shape {tuple(losses.shape)}."
+            )
+        self._output_shape = tuple(outputs.shape[1:])
+        layers = self._function.dropout_layers(theta, self.x)
+        for layer in layers:
+            if layer.shape[0] != self.samples:
+                raise ValueError(
+                    f"module drops a tensor of shape {layer.shape}, whose first dimension is not the "
+                    f"{self.samples} samples; put the samples first."
+                )
+        self._laws = {f"mask {j}": BernoulliMasks(layer.keep_prob) for j, layer in enumerate(layers)}
+        self._units = {f"mask {j}": layer.shape[1:] for j, layer in enumerate(layers)}
+        self._shared = masks == "shared"
+        self.exact = self.linear_noise = not layers and not parameter_noise
+
+        # Shapes of one draw; the mean gradient is one of full batches, whose noise is masks and parameters alone.
+        in_batch = batch_size or self.samples
+        self._shapes = ({"indices": (in_batch,)} if batch_size else {}) | self._noise_shapes(in_batch)
+        self._reference_shapes = self._noise_shapes(self.samples)
+        self._reference_shapes.pop("labels", None)
+
+    def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the noise on a batch of `rows` samples."""
+        shapes = {name: (1 if self._shared else rows, *units) for name, units in self._units.items()}
+        if self.label_noise:
+            shapes["labels"] = (rows, *self._output_shape)
+        if self.parameter_noise:
+            shapes["parameters"] = (self.dim,)
+        return shapes
+
+    # --- sizes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def draw_dim(self) -> int:
+        """U: one uniform for each number of a draw; n for the indices of a batch without replacement."""
+        return sum(self._uniforms(self._shapes).values())
+
+    def _uniforms(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        if "indices" in sizes and not self.replacement:
+            sizes["indices"] = self.samples
+        return sizes
+
+    @property
+    def noise_dim(self) -> int:
+        """M: n for mini-batches and n o for label noise; 2 U where the noise is that of two draws."""
+        if not self.exact:
+            return 2 * self.draw_dim
+        labels = self.samples * math.prod(self._output_shape) if self.label_noise else 0
+        return (self.samples if self.batch_size else 0) + labels
+
+    @property
+    def block_size(self) -> int:
+        """Paths that are run together."""
+        return fitting_block_size(self.dim + self.draw_dim)
+
+    # --- draws and gradients -------------------------------------------------------------------------------------
+
+    def draw(self, uniforms: Tensor) -> Draw:
+        """Batches, masks and normals from uniforms (..., U)."""
+        return self._drawn(uniforms, self._shapes)
+
+    def _drawn(self, uniforms: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> Draw:
+        sizes = self._uniforms(shapes)
+        draw = dict(zip(sizes, uniforms.split(list(sizes.values()), dim=-1), strict=True))
+        for name, part in draw.items():
+            if name == "indices":
+                chosen = (part * self.samples).long() if self.replacement else part.argsort(dim=-1)
+                draw[name] = chosen[..., : shapes[name][0]].to(self.device)
+            else:
+                values = self._laws[name].quantile(part) if name in self._laws else _normals(part)
+                draw[name] = values.unflatten(-1, shapes[name]).to(dtype=self.dtype, device=self.device)
+        return draw
+
+    def loss(self, theta: Tensor) -> Tensor:
+        """Loss of all samples without noise, weight decay included: (...,)."""
+        return self._over_paths(self._mean_loss, theta)
+
+    def modified_loss(self, theta: Tensor) -> Tensor:
+        """Mean of the noisy loss (...,): exact, or over the reference draws where `exact` is False."""
+        constant = self.label_noise**2 * math.prod(self._output_shape) / 2
+        if self.exact:
+            return self.loss(theta) + constant
+        losses = vmap(self._mean_loss, in_dims=(None, 0))
+        return self._over_paths(lambda vector: losses(vector, self._reference_draws).mean(), theta) + constant
+
+    def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
+        """g(theta; draw): (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D")
+        if not draw:
+            return self._over_paths(grad(self._mean_loss), theta)
+        leads = [part.shape[: part.ndim - len(self._shapes[name])] for name, part in draw.items()]
+        lead = torch.broadcast_shapes(theta.shape[:-1], *leads)
+
+        def flat(part: Tensor, trailing: int) -> Tensor:
+            shape = part.shape[part.ndim - trailing :]
+            return part.expand(*lead, *shape).reshape(-1, *shape)
+
+        draws = {name: flat(part, len(self._shapes[name])) for name, part in draw.items()}
+        return vmap(grad(self._mean_loss))(flat(theta, 1), draws).reshape(*lead, self.dim)
+
+    def mean_gradient(self, theta: Tensor) -> Tensor:
+        """Gradient of all samples (..., D), where it is exact.
+
+        Raises:
+            ValueError: dropout or parameter noise, under which the mean is known by sampling alone.
+        """
+        if not self.exact:
+            raise ValueError(
+                "mean_gradient is not known in closed form under dropout inside a module or parameter noise; use "
+                "mean_gradient_estimate, or DropoutProblem for dropout on the last hidden layer with squared error."
+            )
+        return self._over_paths(grad(self._mean_loss), theta)
+
+    def mean_gradient_estimate(self, theta: Tensor, draws: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Mean gradient at theta (D,) and its standard error, each (D,); the error is 0 where the mean is exact.
+
+        Cost: `draws` gradients of all samples; batches and label noise do not enter the mean.
+        """
+        if self.exact:
+            mean = self.mean_gradient(theta)
+            return mean, torch.zeros_like(mean)
+        gradients = self.gradient(theta, self._full_batch_draws(draws, seed))
+        return gradients.mean(0), gradients.std(0) / draws**0.5
+
+    def reference_gradient(self, theta: Tensor) -> Tensor:
+        """`mean_gradient`, or the mean over 32 draws that are always the same: a smooth function of theta."""
+        if self.exact:
+            return self.mean_gradient(theta)
+        return self.gradient(theta[..., None, :], self._reference_draws).mean(-2)
+
+    @cached_property
+    def _reference_draws(self) -> Draw:
+        return self._full_batch_draws(REFERENCE_DRAWS, seed=0)
+
+    def _full_batch_draws(self, count: int, seed: int) -> Draw:
+        size = sum(self._uniforms(self._reference_shapes).values())
+        return self._drawn(keyed_uniforms((count, size), seed, 0, 0), self._reference_shapes)
+
+    def _outputs(self, vector: Tensor, x: Tensor, draw: Draw) -> Tensor:
+        if "parameters" in draw:
+            vector = vector + self.parameter_noise * draw["parameters"]
+        masks = [draw[name] for name in self._laws] if self._laws.keys() <= draw.keys() else None
+        return self._function(vector, x, masks)
+
+    def _mean_loss(self, vector: Tensor, draw: Draw = {}) -> Tensor:  # noqa: B006 (a mapping is not changed)
+        """The loss of one path (D,) and one draw, on its batch or on all samples; nothing drawn is no noise."""
+        x, y = (self.x[draw["indices"]], self.y[draw["indices"]]) if "indices" in draw else (self.x, self.y)
+        if "labels" in draw:
+            y = y + self.label_noise * draw["labels"]
+        losses = self._sample_loss(self._outputs(vector, x, draw), y)
+        return losses.mean() + self.weight_decay / 2 * vector.square().sum()
+
+    def _over_paths(self, function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D")
+        values = vmap(function)(theta.reshape(-1, self.dim))
+        return values.reshape((*theta.shape[:-1], *values.shape[1:]))
+
+    # --- noise -----------------------------------------------------------------------------------------------------
+
+    def noise_increment(self, theta: Tensor, draw: Draw, other: Draw) -> Tensor:
+        """(g(theta; draw) - g(theta; other)) / sqrt(2): (..., D), for two independent draws. Cost: two gradients."""
+        return (self.gradient(theta, draw) - self.gradient(theta, other)) / 2**0.5
+
+    def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
+        """Mean zero, covariance Sigma and no odd moments from standard normals (..., M): (..., D).
+
+        Where `exact`, linear: normals holds xi (n) for batches, then eps (n o); one gradient. Otherwise the normals
+        give the uniforms of two draws, and this is their `noise_increment`; not linear in the normals.
+        """
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
+        if not self.exact:
+            first, second = torch.special.ndtr(normals).chunk(2, dim=-1)
+            return self.noise_increment(theta, self.draw(first), self.draw(second))
+        lead = torch.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
+        vectors = theta.expand(*lead, -1).reshape(-1, self.dim)
+        flat = normals.expand(*lead, -1).reshape(-1, self.noise_dim)
+        return vmap(grad(self._noise_functional))(vectors, flat).reshape(*lead, self.dim)
+
+    def _noise_functional(self, vector: Tensor, normals: Tensor) -> Tensor:
+        """What the noise product is the gradient of: sum_i w_i loss_i - s_l / sqrt(b n) sum_i <eps_i, f_i>."""
+        outputs, value = self._function(vector, self.x), vector.new_zeros(())
+        if self.batch_size:
+            batch, normals = normals[: self.samples], normals[self.samples :]
+            weights = self._batch_scale * (batch - batch.mean())
+            value = value + weights @ self._sample_loss(outputs, self.y)
+        if self.label_noise:
+            value = value - self._label_scale * (normals * outputs.flatten()).sum()
+        return value
+
+    @property
+    def _batch_scale(self) -> float:
+        """sqrt(q / (b n))."""
+        n, b = self.samples, self.batch_size
+        q = 1.0 if self.replacement or n == 1 else (n - b) / (n - 1)
+        return (q / (b * n)) ** 0.5
+
+    @property
+    def _label_scale(self) -> float:
+        """s_l / sqrt(b n)."""
+        return self.label_noise / ((self.batch_size or self.samples) * self.samples) ** 0.5
+
+    def noise_functions(self, draw: Draw) -> Tensor | None:
+        """chi (..., M) with gradient = mean_gradient + noise_product(theta, chi), where `exact`; else None.
+
+        From the counts c_i of a batch, chi_i = (c_i / b - 1/n) / sqrt(q / (b n)), of covariance I but along the vector
+        of ones, which the noise product ignores; for labels sqrt(n / b) times the sum of the normals that sample i met.
+        """
+        if not self.exact:
+            return None
+        parts = []
+        if self.batch_size:
+            chosen = nn.functional.one_hot(draw["indices"], self.samples).to(self.dtype)
+            counts = chosen.sum(-2) / self.batch_size - 1 / self.samples
+            parts.append(counts / self._batch_scale if self._batch_scale else torch.zeros_like(counts))
+        if self.label_noise:
+            normals = draw["labels"]
+            if self.batch_size:
+                spread = (self.samples / self.batch_size) ** 0.5
+                normals = spread * torch.einsum("...bn,...bo->...no", chosen, normals.flatten(-len(self._output_shape)))
+            parts.append(normals.flatten(-1 - len(self._output_shape)))
+        return torch.cat(parts, dim=-1)
+
+    # --- first order in the noise --------------------------------------------------------------------------------
+
+    def noise_coefficients(self, theta: Tensor, direction: Tensor) -> Draw:
+        """Coefficients of <direction, g(theta; draw)> to first order in the draw, at theta (D,), direction (D,).
+
+        Cost: about four gradients on all samples. For control variates: see `noise_along`.
+        """
+        neutral = {
+            name: theta.new_ones(shape) if name in self._laws else theta.new_zeros(shape)
+            for name, shape in self._noise_shapes(self.samples).items()
+        }
+
+        def slope(draw: Draw) -> Tensor:
+            return jvp(lambda vector: self._mean_loss(vector, draw), (theta,), (direction,))[1]
+
+        coefficients = dict(grad(slope)(neutral)) if neutral else {}
+        if self.batch_size:
+            losses = lambda vector: self._sample_loss(self._function(vector, self.x), self.y)  # noqa: E731
+            slopes = jvp(losses, (theta,), (direction,))[1]
+            coefficients["indices"] = slopes - slopes.mean()
+        return coefficients
+
+    def noise_along(self, coefficients: Draw, draw: Draw) -> Tensor:
+        """The part of <direction, g(theta; draw)> that is of first order in the draw: (...,), of mean exactly zero."""
+        total, indices = 0.0, draw.get("indices")
+        for name, part in draw.items():
+            weights = coefficients[name]
+            if name == "indices":
+                total = total + weights[part].mean(-1)
+                continue
+            if indices is not None and weights.shape[:1] == (self.samples,) and name != "parameters":
+                weights = weights[indices] * (self.samples / self.batch_size)
+            noise = part - 1 if name in self._laws else part
+            total = total + (weights * noise).flatten(-len(self._shapes[name])).sum(-1)
+        return total
+
+
+def _normals(uniforms: Tensor) -> Tensor:
+    """Standard normals from uniforms in [0, 1)."""
+    return torch.special.ndtri(uniforms.clamp_min(2.0**-54))

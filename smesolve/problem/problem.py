@@ -1,0 +1,187 @@
+"""What is trained with noise: theta' = theta - lr gradient(theta, draw), a fresh draw each step.
+
+A draw is whatever is random in one step: dropout masks, the indices of a mini-batch, noise on labels or parameters.
+Iteration, modified equation, comparison and landscape know a problem by the methods of this class alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from torch import Tensor, nn
+
+from smesolve.sampling.randomness import keyed_uniforms
+
+__all__ = ["Problem", "check_trailing", "finite_data"]
+
+
+class Problem(ABC):
+    """A loss with a noisy gradient.
+
+    All methods take theta (..., D) with any leading dimensions; draws and normals broadcast against them. Shapes:
+    n samples, D parameters, U uniforms a draw, M Brownian motions.
+    """
+
+    network: nn.Module
+    x: Tensor
+    y: Tensor
+    samples: int
+    """n."""
+    dim: int
+    """D."""
+    draw_dim: int
+    """U, the uniforms that one draw is made of."""
+    noise_dim: int
+    """M, the normals that one noise product is made of; 0 where the gradient has no noise."""
+    block_size: int
+    """Paths that are run together; it depends on the problem alone, never on the machine."""
+    dtype: torch.dtype
+    device: torch.device
+    exact: bool = True
+    """Mean gradient and noise product are known in closed form. Otherwise they are known by sampling alone: see
+    `reference_gradient`, and the schemes that take gradients in place of drift and noise."""
+    linear_noise: bool = True
+    """noise_product is linear in its normals, and `noise_functions` returns what it replaces by them."""
+
+    # --- what a problem defines -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def draw(self, uniforms: Tensor) -> Any:
+        """Draws from uniforms (..., U) in [0, 1), as `gradient` takes them."""
+
+    @abstractmethod
+    def loss(self, theta: Tensor) -> Tensor:
+        """R_S(theta), the loss without noise: (...,)."""
+
+    @abstractmethod
+    def modified_loss(self, theta: Tensor) -> Tensor:
+        """L_S(theta), the mean of the noisy loss: (...,)."""
+
+    @abstractmethod
+    def gradient(self, theta: Tensor, draw: Any) -> Tensor:
+        """The noisy gradient (..., D) for given draws."""
+
+    @abstractmethod
+    def mean_gradient(self, theta: Tensor) -> Tensor:
+        """grad L_S(theta), the mean of `gradient` over its draws: (..., D)."""
+
+    @abstractmethod
+    def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
+        """(..., D) from standard normals (..., M): mean zero, the covariance of `gradient`, no odd moments."""
+
+    def noise_factor(self, theta: Tensor) -> Tensor:
+        """C(theta) (..., D, K) with C C^T = Cov(gradient). Memory D K a path: small problems and tests."""
+        if not self.linear_noise:
+            raise ValueError(
+                f"{type(self).__name__} has no noise factor, its noise is not a linear map of normals; estimate the "
+                "covariance from noise_product."
+            )
+        columns = torch.eye(self.noise_dim, dtype=self.dtype, device=self.device)
+        return self.noise_product(theta[..., None, :], columns).mT
+
+    def noise_functions(self, draw: Any) -> Tensor | None:
+        """chi (..., M) with gradient = mean_gradient + noise_product(theta, chi) and E chi = 0, or None."""
+        return None
+
+    @property
+    def draw_count(self) -> float:
+        """Number of different draws; infinity unless they can be enumerated."""
+        return math.inf
+
+    def all_draws(self) -> tuple[Any, Tensor]:
+        """Every draw and its probability (K,)."""
+        raise ValueError(f"the draws of {type(self).__name__} cannot be enumerated; use Monte Carlo.")
+
+    # --- what follows -------------------------------------------------------------------------------------------------
+
+    def reference_gradient(self, theta: Tensor) -> Tensor:
+        """A smooth function close to `mean_gradient`, which is enough for stability limits and control variates."""
+        return self.mean_gradient(theta)
+
+    def gradient_and_mean_gradient(self, theta: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
+        """`gradient` and `mean_gradient` at one theta."""
+        return self.gradient(theta, draw), self.mean_gradient(theta)
+
+    def mean_gradient_and_noise_product(self, theta: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+        """`mean_gradient` and `noise_product` at one theta."""
+        return self.mean_gradient(theta), self.noise_product(theta, normals)
+
+    def sample(self, count: int, seed: int, step: int = 0) -> Any:
+        """`count` independent draws, keyed by (seed, step)."""
+        return self.draw(keyed_uniforms((count, self.draw_dim), seed, 0, step))
+
+    def covariance(self, theta: Tensor) -> Tensor:
+        """Sigma(theta) = Cov(gradient) (..., D, D). Memory D^2 + D K a path: small problems and tests."""
+        factor = self.noise_factor(theta)
+        return factor @ factor.mT
+
+    def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
+        """Hess L_S(theta) vector (..., D), the derivative of `reference_gradient`. Cost: about two of these."""
+        # contiguous: forward differentiation refuses tensors that `expand` made
+        return torch.func.jvp(self.reference_gradient, (theta.contiguous(),), (vector.contiguous(),))[1]
+
+    def initial(self, seed: int = 0) -> Tensor:
+        """Initial parameters (D,): the modules' own initialisation, drawn from the given seed."""
+        network = copy.deepcopy(self.network)
+        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
+            torch.manual_seed(seed)
+            for module in network.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+        return nn.utils.parameters_to_vector(network.parameters()).detach()
+
+    def stability_limit(self, theta: Tensor) -> float:
+        """2 / lambda_max(Hess L_S(theta)), theta (D,): beyond this lr the mean iteration leaves theta's neighbourhood.
+
+        The largest eigenvalue is by Lanczos (scipy `eigsh`; some 20 Hessian products); infinity where it is <= 0.
+        """
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            direction = torch.as_tensor(vector.reshape(-1), dtype=self.dtype, device=self.device)
+            return self.hessian_product(theta, direction).cpu().numpy()
+
+        if self.dim == 1:
+            largest = float(product(np.ones(1))[0])
+        else:
+            operator = LinearOperator((self.dim, self.dim), matvec=product, dtype=np.float64)
+            start = np.ones(self.dim) / np.sqrt(self.dim)
+            try:
+                largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
+            except ArpackNoConvergence as failure:
+                raise ArithmeticError(
+                    f"the largest Hessian eigenvalue at theta did not converge: {failure}"
+                ) from failure
+        return 2 / largest if largest > 0 else float("inf")
+
+
+def finite_data(
+    name: str,
+    values: Tensor | np.ndarray,
+    dtype: torch.dtype,
+    device: torch.device,
+    keep_integers: bool = False,
+) -> Tensor:
+    """Data as a tensor of the given dtype, integers kept if asked; refused if empty, NaN or infinite."""
+    values = values if isinstance(values, Tensor) else np.array(values)  # torch warns of read-only arrays
+    data = torch.as_tensor(values).to(device)
+    if not (keep_integers and not data.is_floating_point()):
+        data = data.to(dtype)
+    if not data.isfinite().all():
+        bad = int((~data.isfinite()).sum())
+        raise ValueError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
+    if data.ndim == 0 or data.shape[0] == 0:
+        raise ValueError(f"{name} holds no sample; give at least one.")
+    return data
+
+
+def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    """Refuse values whose last dimensions are not `shape`."""
+    if tuple(values.shape[-len(shape) :]) != shape:
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"{name} must have shape (..., {expected}), {meaning}, got {tuple(values.shape)}.")
