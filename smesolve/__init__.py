@@ -21,9 +21,10 @@ from smesolve.problem.networks import ACTIVATIONS, DropoutNetwork, LinearNetwork
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.solver.brownian import KeyedBrownian
-from smesolve.solver.integration import NothingTestedWarning, solve
+from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.schemes.scheme import NothingTestedWarning
 from smesolve.version import __version__
 
 

@@ -160,7 +160,7 @@ def test_bias_of_each_scheme_falls_at_its_declared_rate(order):
         rates = np.log2([bias(scheme, lr, lr) / bias(scheme, lr / 2, lr / 2) for lr in (0.02, 0.01)])
         assert rates[-1] == pytest.approx(power, abs=0.1), scheme
     # lr fixed, dt -> 0: all converge, the small-noise schemes at first order in the end
-    for scheme in sme.SCHEMES:
+    for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):
         assert bias(scheme, 0.1, 0.1 / 256) < 0.05 * bias(scheme, 0.1, 0.1 / 8), scheme
     assert bias("small_noise_rk4", 0.05, 0.05) < 0.1 * abs(moments.error(0.05, order, 1.2))
 

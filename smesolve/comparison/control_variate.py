@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process, Step
 
 __all__ = ["DENSE_DIM", "ControlVariate", "NoiseFreePath", "ValueHessians", "value_hessians"]
@@ -123,7 +123,8 @@ class ValueHessians:
     hessians: list[Tensor]
     """Lam at grid point j: (targets not before j, observables, D, D); the targets are the last ones of the list."""
     quadratics: list[Tensor] | None
-    """Q at grid point j: (targets not before j, observables, M, M), or None where M > 2 D makes them too costly."""
+    """Q at grid point j: (targets not before j, observables, M, M), or None: with M > 2 D they cost too much, and noise
+    that is not linear in its normals has none."""
 
     def index(self, time: float) -> int:
         """The first grid point not before a time, so that targets drop out when they are passed."""
@@ -131,7 +132,7 @@ class ValueHessians:
 
 
 def value_hessians(
-    problem: DropoutProblem,
+    problem: Problem,
     theta0: Tensor,
     times: Sequence[float],
     observables: Mapping[str, Observable],
@@ -149,7 +150,7 @@ def value_hessians(
     spacing = lr if dense else times[-1] / math.ceil(4 * times[-1] / problem.stability_limit(theta0))
     targets = [round(time / spacing) for time in (times if dense else times[-1:])]
     path = NoiseFreePath.of(DropoutIteration(problem, spacing), theta0, targets, observables)
-    work = problem.width * problem.samples
+    work = problem.numbers_per_path
     batch = targets[-1] if dense else 1
 
     def hessians_from(first: int) -> Tensor:
@@ -190,7 +191,7 @@ def value_hessians(
             values = [_hessian(g, path.states[step], work) for g in observables.values()]
             current = torch.cat([torch.stack(values)[None], current])
         hessians.append(current.to(stored))
-        if problem.noise_dim <= 2 * problem.dim:
+        if problem.linear_noise and problem.noise_dim <= 2 * problem.dim:
             factor = problem.noise_factor(path.states[step])
             quadratics.append((factor.mT @ current @ factor).to(stored))
     return ValueHessians(spacing, hessians[::-1], quadratics[::-1] or None)

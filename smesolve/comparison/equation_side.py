@@ -4,9 +4,9 @@ With V(dt) = E g of the scheme's solution and V_0(dt) its value without noise, t
 
     V(dt) - V(0) = [V_0(dt) - V_0(0)] + [N(dt) - N(0)],      N = V - V_0.
 
-The first bracket is known without sampling: V_0(0) is an ordinary differential equation. For the second,
-N(dt) - N(dt/2) is averaged over pairs of paths on one Brownian motion; its leading term falls at least like dt, so
-|N(dt) - N(0)| <= 2 |N(dt) - N(dt/2)|.
+The first bracket is known without sampling: V_0(0) is an ordinary differential equation. (V_0 counts as zero where the
+mean gradient itself is known by sampling alone.) For the second, N(dt) - N(dt/2) is averaged over pairs of paths with
+common noise; its leading term falls at least like dt, so |N(dt) - N(0)| <= 2 |N(dt) - N(dt/2)|.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smesolve.comparison.estimate import Sampler, difference
 from smesolve.comparison.observables import Observable
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.brownian import grid_steps
-from smesolve.solver.integration import Integration
+from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
 
@@ -61,12 +61,15 @@ class EquationSide:
         self._theta0, self._times, self._observables = theta0, times, observables
         samplers = []
         for step, nested in ((dt, 2), (dt / 2, 1)):
-            process = Integration(equation, theta0, scheme, step, seed, nested, antithetic=True)
+            process = integration(equation, theta0, scheme, step, seed, nested, antithetic=True)
             label = f"lr {equation.lr:g}, order {equation.order}, dt {step:g}"
             saved = [grid_steps(time, step, "time") for time in times]
             samplers.append(Sampler(process, theta0, saved, observables, control_of(process, step), label))
         self.coarse, self.fine = samplers
 
+        if not equation.problem.exact:  # no noise-free part is known: the difference of the samples is all there is
+            self._noise_free_bias = self._noise_free_difference = np.zeros(())
+            return
         coarse, fine = (self._noise_free(sampler.process) for sampler in samplers)
         self._noise_free_bias = coarse - self._without_scheme()
         self._noise_free_difference = coarse - fine
@@ -110,7 +113,7 @@ class EquationSide:
         states = self._theta0.new_tensor(path.y.T)
         return np.stack([g(states).cpu().numpy() for g in self._observables.values()], axis=-1)
 
-    def _noise_free(self, process: Integration) -> np.ndarray:
+    def _noise_free(self, process: Process) -> np.ndarray:
         """Observables on the scheme's path without noise, (T, O)."""
         saved = [grid_steps(time, process.dt, "time") for time in self._times]
         state, rows = self._theta0[None], []

@@ -11,15 +11,17 @@ import numpy as np
 from torch import Tensor
 
 from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, ValueHessians
+from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.estimate import Estimate, Sampler, estimate
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.brownian import grid_steps
 from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.schemes import SCHEMES
 
 __all__ = ["BIAS_SHARE", "MAX_HALVINGS", "ErrorBudget"]
 
@@ -48,7 +50,7 @@ class ErrorBudget:
 
     def __init__(
         self,
-        problem: DropoutProblem,
+        problem: Problem,
         theta0: Tensor,
         lr: float,
         times: Sequence[float],
@@ -73,14 +75,16 @@ class ErrorBudget:
             iteration, theta0, saved, observables, self._control_of(iteration, lr), f"lr {lr:g}, dropout"
         )
         self._halvings_left = [MAX_HALVINGS if dt is None else 0 for _ in orders]
-        first_dt = dt if dt is not None else (lr / 8 if scheme == "euler" else lr)
+        first_dt = dt if dt is not None else (lr / 8 if SCHEMES[scheme].weak_error == "dt" else lr)
         self.sides = [self._side(order, first_dt) for order in orders]
 
-    def _control_of(self, process: Process, step_time: float) -> ControlVariate | None:
+    def _control_of(self, process: Process, step_time: float) -> ControlVariate | DrawControl | None:
         if self.control == "none":
             return None
         saved = [grid_steps(time, step_time, "time") for time in self.times]
         path = NoiseFreePath.of(process, self.theta0, saved, self.observables)
+        if not self.problem.exact:
+            return DrawControl.of(self.problem, path)
         return ControlVariate(path, step_time, process.noise_time, self.lr * step_time, self._hessians)
 
     def _side(self, order: int, dt: float) -> EquationSide:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.comparison.control_variate import ControlVariate
+from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.observables import Observable
 from smesolve.sampling.ensemble import Process, block_of
 
@@ -59,7 +60,7 @@ class Sampler:
         theta0: Tensor,
         saved: Sequence[int],
         observables: Mapping[str, Observable],
-        control: ControlVariate | None,
+        control: ControlVariate | DrawControl | None,
         label: str = "",
     ) -> None:
         self.process, self.theta0, self.saved = process, theta0, list(saved)

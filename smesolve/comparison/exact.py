@@ -17,11 +17,12 @@ from scipy.linalg import expm
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable, named_observables
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import check_lr
+from smesolve.problem.problem import Problem
 from smesolve.solver.brownian import GivenIncrements, grid_steps
 from smesolve.solver.modified_equation import ModifiedEquation, check_order
 from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import PerturbedSDE
 
 __all__ = ["LinearMoments", "ScalarDropout", "enumerated_expectation", "scalar_dropout"]
@@ -34,7 +35,7 @@ MAX_LINEAR_DIM = 24
 
 
 def enumerated_expectation(
-    problem: DropoutProblem, theta0: Tensor, lr: float, steps: int, observable: str | Observable
+    problem: Problem, theta0: Tensor, lr: float, steps: int, observable: str | Observable
 ) -> float:
     """E g(theta_steps) of the iteration, by all sequences of draws.
 
@@ -67,7 +68,7 @@ class LinearMoments:
         ValueError: the gradient of the problem is not affine, or D > 24.
     """
 
-    def __init__(self, problem: DropoutProblem, theta0: Tensor) -> None:
+    def __init__(self, problem: Problem, theta0: Tensor) -> None:
         if problem.dim > MAX_LINEAR_DIM:
             raise ValueError(f"LinearMoments needs D of at most {MAX_LINEAR_DIM}, got {problem.dim}.")
         self.problem = problem
@@ -107,6 +108,10 @@ class LinearMoments:
         The step of a scheme that is affine in its normals maps psi to (Phi + sum_j xi_j Gamma_j) psi, so moments obey
         P' = Phi P Phi^T + sum_j Gamma_j P Gamma_j^T.
         """
+        if issubclass(SCHEMES[scheme], GradientScheme):
+            raise ValueError(
+                f"scheme={scheme!r} is not affine in normals; at order 1 its first two moments are those of 'euler'."
+            )
         problem = self.problem
         M, D = problem.noise_dim, problem.dim
         columns = torch.cat([torch.zeros(1, M, dtype=torch.float64), torch.eye(M, dtype=torch.float64)])

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from smesolve.comparison.control_variate import NoiseFreePath
 from smesolve.comparison.observables import Observable
-from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process
 
 __all__ = ["first_constant", "leading_constants", "second_constant"]
@@ -44,7 +44,7 @@ SUBSTEPS = 2
 class _Flow(Process):
     """The gradient flow of L_S under the classical Runge-Kutta scheme: a process without noise."""
 
-    def __init__(self, problem: DropoutProblem, step: float) -> None:
+    def __init__(self, problem: Problem, step: float) -> None:
         self.problem, self.step = problem, step
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ class _Flow(Process):
 
 @torch.no_grad()
 def leading_constants(
-    problem: DropoutProblem,
+    problem: Problem,
     theta0: Tensor,
     times: Sequence[float],
     observables: Mapping[str, Observable],
@@ -72,11 +72,11 @@ def leading_constants(
         step: about the grid spacing of order 1.
 
     Returns:
-        Columns order, time, observable, constant. Cost: a few hundred gradients of one path for order 1; for order 2
-        (D <= 64, at most 1024 draws) some seconds an observable.
+        Columns order, time, observable, constant; no rows where the problem is not `exact`. Cost: a few hundred
+        gradients of one path for order 1; for order 2 (D <= 64, at most 1024 draws) some seconds an observable.
     """
     rows = []
-    for name, observable in observables.items():
+    for name, observable in observables.items() if problem.exact else ():
         for time in times if 1 in orders else ():
             rows.append((1, time, name, first_constant(problem, theta0, time, observable, step)))
         if 2 in orders and _affordable(problem):
@@ -84,11 +84,11 @@ def leading_constants(
     return pd.DataFrame(rows, columns=["order", "time", "observable", "constant"])
 
 
-def _affordable(problem: DropoutProblem) -> bool:
+def _affordable(problem: Problem) -> bool:
     return problem.draw_count <= SECOND_ORDER_DRAWS and problem.dim <= SECOND_ORDER_DIM
 
 
-def first_constant(problem: DropoutProblem, theta0: Tensor, time: float, observable: Observable, step: float) -> float:
+def first_constant(problem: Problem, theta0: Tensor, time: float, observable: Observable, step: float) -> float:
     """c of order 1: 1/2 int lam(t) . (Db b)(thetabar(t)) dt, lam the adjoint along the flow, by Simpson's rule."""
     steps = 2 * max(8, round(time / step / 2))
     path = NoiseFreePath.of(_Flow(problem, time / steps), theta0, [steps], {"g": observable})
@@ -99,7 +99,7 @@ def first_constant(problem: DropoutProblem, theta0: Tensor, time: float, observa
     return float(simpson(integrand.cpu().numpy(), dx=time / steps))
 
 
-def second_constant(problem: DropoutProblem, theta0: Tensor, time: float, observable: Observable) -> float:
+def second_constant(problem: Problem, theta0: Tensor, time: float, observable: Observable) -> float:
     """c of order 2, by Simpson's rule; each integrand is made of third derivatives of the flow to the last time."""
     draws, weights = problem.all_draws()
     flow = _Flow(problem, time / (NODES * SUBSTEPS))

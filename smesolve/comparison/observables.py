@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.problem import Problem
 
 __all__ = ["OBSERVABLES", "Observable", "named_observables"]
 
 Observable = Callable[[Tensor], Tensor]
 """theta (..., D) -> (...,), differentiable by `torch.func`; smooth, as the theorem of weak order asks."""
 
-OBSERVABLES: dict[str, Callable[[DropoutProblem], Observable]] = {
+OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
     "loss": lambda problem: problem.loss,
     "modified_loss": lambda problem: problem.modified_loss,
     "squared_norm": lambda problem: lambda theta: theta.square().sum(-1),
@@ -23,7 +23,7 @@ OBSERVABLES: dict[str, Callable[[DropoutProblem], Observable]] = {
 """Observables by name, made for a problem; add to it to name one of your own."""
 
 
-def named_observables(problem: DropoutProblem, observables: Sequence[str | Observable]) -> dict[str, Observable]:
+def named_observables(problem: Problem, observables: Sequence[str | Observable]) -> dict[str, Observable]:
     """Observables by name, from names in `OBSERVABLES`, coordinates "theta[3]", and callables (their `__name__`).
 
     Raises:
@@ -42,7 +42,7 @@ def named_observables(problem: DropoutProblem, observables: Sequence[str | Obser
     return result
 
 
-def _resolve(problem: DropoutProblem, observable: str | Observable) -> tuple[str, Observable]:
+def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Observable]:
     if callable(observable):
         name = getattr(observable, "__name__", repr(observable))
         trial = observable(torch.zeros(3, problem.dim, dtype=problem.dtype, device=problem.device))

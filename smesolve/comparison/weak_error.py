@@ -17,8 +17,8 @@ from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.weak_error_study import WeakErrorStudy
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import check_lr
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.solver.brownian import grid_steps
 from smesolve.solver.modified_equation import check_order
@@ -35,7 +35,7 @@ SECOND_ORDER_DIM = 4096
 
 @torch.no_grad()
 def weak_error(
-    problem: DropoutProblem,
+    problem: Problem,
     theta0: Tensor,
     lrs: Sequence[float],
     horizon: float,
@@ -45,7 +45,7 @@ def weak_error(
     paths: int = 1024,
     rel_tol: float | None = None,
     max_paths: int = 2**17,
-    scheme: str = "small_noise_rk4",
+    scheme: str | None = None,
     dt: float | None = None,
     control: str = "auto",
     seed: int = 0,
@@ -54,7 +54,7 @@ def weak_error(
     """Measure |E g(theta_k) - E g(Theta_{k lr})| for several learning rates and orders.
 
     Args:
-        problem: the dropout problem.
+        problem: what is trained.
         theta0: (D,), the start of iteration and equation.
         lrs: learning rates; each divides the horizon and all times.
         horizon: last time T; the iteration takes T/lr steps.
@@ -65,11 +65,13 @@ def weak_error(
         rel_tol: paths are added until the 95% interval of every error at the horizon is at most this share of the
             error, or max_paths is reached.
         max_paths: bound on the paths of each side.
-        scheme: of the equation, a name in `SCHEMES`.
+        scheme: of the equation, a name in `SCHEMES`. Unless given: "small_noise_rk4", or "sampled_euler" where the
+            problem's mean gradient is known by sampling alone.
         dt: step of the scheme for all lrs. Unless given: lr, halved (at most three times) until the bias is under a
-            tenth of the error; lr/8 for "euler".
+            tenth of the error; lr/8 at first for schemes of weak error O(dt).
         control: control variates: "none", "first" (adjoint), "second" (adjoint and value Hessian; D^2 memory), or
-            "auto": second for D <= 256, or for D <= 4096 when rel_tol asks for precision, else first.
+            "auto": second for D <= 256, or for D <= 4096 when rel_tol asks for precision, else first. Problems whose
+            mean gradient is not known have a first order of their own, in the draws.
         seed: root seed. Learning rates use independent streams; orders share Brownian motions.
         progress: show progress bars.
 
@@ -102,6 +104,8 @@ def weak_error(
         check_order(order)
     if control not in CONTROLS:
         raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {control!r}.")
+    if scheme is None:
+        scheme = "small_noise_rk4" if problem.exact else "sampled_euler"
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
     if rel_tol is not None and not 0 < rel_tol < 1:
@@ -164,7 +168,14 @@ def _observation_times(lrs: Sequence[float], horizon: float, times: Sequence[flo
     return times
 
 
-def _control(control: str, problem: DropoutProblem, rel_tol: float | None) -> str:
+def _control(control: str, problem: Problem, rel_tol: float | None) -> str:
+    if not problem.exact:
+        if control == "second":
+            raise ValueError(
+                "control='second' needs the mean gradient in closed form, which this problem does not have; take "
+                "control='first'."
+            )
+        return "first" if control == "auto" else control
     if control != "auto":
         return control
     affordable = problem.dim <= DENSE_DIM or (problem.dim <= SECOND_ORDER_DIM and rel_tol is not None)

@@ -42,7 +42,6 @@ from torch import Tensor
 from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, Linearisation
 from smesolve.problem.problem import Problem, check_trailing, finite_data
-from smesolve.sampling.ensemble import fitting_block_size
 
 __all__ = ["DropoutProblem"]
 
@@ -129,9 +128,9 @@ class DropoutProblem(Problem):
         return self.width + self._n_pairs + others
 
     @property
-    def block_size(self) -> int:
-        """Paths that are run together: features, parameters and m x m products of a block fit a cache."""
-        return fitting_block_size(self.width * self.samples + self.dim + self.width**2)
+    def numbers_per_path(self) -> int:
+        """Features, parameters and m x m products."""
+        return self.width * self.samples + self.dim + self.width**2
 
     # --- losses --------------------------------------------------------------------------------------------------
 

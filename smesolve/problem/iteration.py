@@ -1,26 +1,27 @@
-"""The discrete dropout iteration theta_{k+1} = theta_k - lr grad R_S(theta_k; eta_{k+1}), a fresh mask each step."""
+"""The discrete iteration theta_{k+1} = theta_k - lr gradient(theta_k, draw_{k+1}), a fresh draw (mask) each step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths
 from smesolve.sampling.randomness import keyed_uniforms
 
-__all__ = ["DropoutIteration", "check_lr", "iterate"]
+__all__ = ["DropoutIteration", "SampledStep", "check_lr", "iterate"]
 
 
 @dataclass(frozen=True)
 class DropoutIteration:
     """The iteration as a process on blocks of paths; its time is t = k lr."""
 
-    problem: DropoutProblem
+    problem: Problem
     lr: float
     seed: int = 0
 
@@ -34,23 +35,36 @@ class DropoutIteration:
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """One step of every path of a block. Cost: one gradient a path."""
-        return theta - self.lr * self.problem.gradient(theta, self._masks(block, step))
+        return theta - self.lr * self.problem.gradient(theta, self._draw(block, step))
 
-    def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
-        """The step split into theta - lr grad L_S and -lr (grad R_S(eta) - grad L_S): half as much again."""
-        masks = self._masks(block, step)
-        gradient, mean = self.problem.gradient_and_mean_gradient(theta, masks)
-        noise = self.problem.noise_functions(masks)
+    def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
+        """The step split into theta - lr grad L_S and -lr (gradient - grad L_S): half as much again."""
+        draw = self._draw(block, step)
+        if not self.problem.exact:
+            weight = theta.new_full((self.block_size, 1), self.lr)
+            return SampledStep(theta - self.lr * self.problem.gradient(theta, draw), [(weight, draw)])
+        gradient, mean = self.problem.gradient_and_mean_gradient(theta, draw)
+        noise = self.problem.noise_functions(draw)
         return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean), noise)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """theta - lr grad L_S, twice: the step is its own prediction."""
-        state = theta - self.lr * self.problem.mean_gradient(theta)
+        state = theta - self.lr * self.problem.reference_gradient(theta)
         return state, state
 
-    def _masks(self, block: int, step: int) -> Tensor:
+    def _draw(self, block: int, step: int) -> Any:
         problem = self.problem
         return problem.draw(keyed_uniforms((self.block_size, problem.draw_dim), self.seed, block, step))
+
+
+@dataclass(frozen=True)
+class SampledStep:
+    """One step y -> y - sum_r weight_r gradient(y, draw_r) of a problem whose mean gradient is not known."""
+
+    state: Tensor
+    """(B, D), after the step."""
+    terms: list[tuple[Tensor, Any]]
+    """Weights (B, 1) and independent draws."""
 
 
 def check_lr(lr: float) -> None:
@@ -61,7 +75,7 @@ def check_lr(lr: float) -> None:
 
 @torch.no_grad()
 def iterate(
-    problem: DropoutProblem,
+    problem: Problem,
     theta0: Tensor,
     lr: float,
     steps: int,
@@ -69,7 +83,7 @@ def iterate(
     seed: int = 0,
     save: Sequence[int] | None = None,
 ) -> Tensor:
-    """Dropout training of many independent paths from theta0.
+    """Training of many independent paths from theta0.
 
     Args:
         theta0: (D,), the start of every path.

@@ -31,7 +31,6 @@ from smesolve.problem.losses import LOSSES, SampleLoss
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_function import ModuleFunction
 from smesolve.problem.problem import Problem, check_trailing, finite_data
-from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 
 __all__ = ["Draw", "ModuleProblem"]
@@ -175,9 +174,9 @@ class ModuleProblem(Problem):
         return (self.samples if self.batch_size else 0) + labels
 
     @property
-    def block_size(self) -> int:
-        """Paths that are run together."""
-        return fitting_block_size(self.dim + self.draw_dim)
+    def numbers_per_path(self) -> int:
+        """Parameters and draws."""
+        return self.dim + self.draw_dim
 
     # --- draws and gradients -------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
+from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 
 __all__ = ["Problem", "check_trailing", "finite_data"]
@@ -39,8 +40,8 @@ class Problem(ABC):
     """U, the uniforms that one draw is made of."""
     noise_dim: int
     """M, the normals that one noise product is made of; 0 where the gradient has no noise."""
-    block_size: int
-    """Paths that are run together; it depends on the problem alone, never on the machine."""
+    numbers_per_path: int
+    """Numbers in the working arrays of one path, about."""
     dtype: torch.dtype
     device: torch.device
     exact: bool = True
@@ -99,6 +100,11 @@ class Problem(ABC):
         raise ValueError(f"the draws of {type(self).__name__} cannot be enumerated; use Monte Carlo.")
 
     # --- what follows -------------------------------------------------------------------------------------------------
+
+    @property
+    def block_size(self) -> int:
+        """Paths that are run together: the working arrays of a block fit a cache."""
+        return fitting_block_size(self.numbers_per_path)
 
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """A smooth function close to `mean_gradient`, which is enough for stability limits and control variates."""

@@ -12,14 +12,12 @@ from torch import Tensor
 
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
 from smesolve.solver.brownian import GivenIncrements, KeyedBrownian, grid_steps
+from smesolve.solver.gradient_integration import GradientIntegration
 from smesolve.solver.schemes import SCHEMES
-from smesolve.solver.schemes.scheme import PerturbedSDE
+from smesolve.solver.schemes.gradient_scheme import GradientScheme
+from smesolve.solver.schemes.scheme import NothingTestedWarning, PerturbedSDE
 
-__all__ = ["Integration", "NothingTestedWarning", "solve"]
-
-
-class NothingTestedWarning(UserWarning):
-    """A comparison that would agree by construction."""
+__all__ = ["Integration", "integration", "solve"]
 
 
 class Integration:
@@ -42,6 +40,11 @@ class Integration:
     ) -> None:
         if scheme not in SCHEMES:
             raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
+        if hasattr(sde, "problem") and not sde.problem.exact:
+            raise ValueError(
+                f"scheme={scheme!r} needs drift and noise in closed form, which this {type(sde.problem).__name__} does "
+                "not have; take scheme='svag' or 'sampled_euler'."
+            )
         lr = getattr(sde, "lr", None)
         if scheme == "euler" and getattr(sde, "order", None) == 1 and lr is not None and abs(dt - lr) < 1e-9 * lr:
             warnings.warn(
@@ -49,7 +52,7 @@ class Integration:
                 "with Gaussian noise, so it agrees with dropout far better than the SDE does; take dt < lr/10, or "
                 "scheme='small_noise_rk4'.",
                 NothingTestedWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         noise_dim = sde.noise_dim if hasattr(sde, "noise_dim") else sde.g(0.0, theta0[None]).shape[-1]
         self.block_size = getattr(sde, "block_size", None) or fitting_block_size(theta0.numel() * noise_dim)
@@ -95,6 +98,16 @@ class Integration:
         return self._solver.step(step * self.dt, (step + 1) * self.dt, theta, ())
 
 
+def integration(
+    sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
+) -> Integration | GradientIntegration:
+    """The process of an SDE under a scheme by name, whichever kind of scheme it is; arguments as `Integration`."""
+    chosen = SCHEMES.get(scheme)
+    if chosen is not None and issubclass(chosen, GradientScheme):
+        return GradientIntegration(sde, chosen, dt, seed, nested, antithetic)
+    return Integration(sde, theta0, scheme, dt, seed, nested, antithetic)
+
+
 @torch.no_grad()
 def solve(
     sde: Any,
@@ -112,7 +125,8 @@ def solve(
         sde: a `ModifiedEquation`, or any Ito SDE in torchsde's sense.
         theta0: (D,), the start of every path.
         ts: increasing times to return, ts[0] the start; dt divides every one of them.
-        scheme: "euler", "small_noise_heun", "small_noise_rk4", or one added to `SCHEMES`.
+        scheme: "euler", "small_noise_heun", "small_noise_rk4"; "svag" or "sampled_euler" for problems whose drift is
+            known by sampling alone; or one added to `SCHEMES`.
         dt: step of the scheme; not the learning rate.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
@@ -131,4 +145,4 @@ def solve(
     if len(times) < 2 or any(b <= a for a, b in pairwise(times)):
         raise ValueError(f"ts must hold at least two increasing times, got {times}.")
     saved = [grid_steps(t - times[0], dt, "the time since ts[0]") for t in times]
-    return collect_paths(Integration(sde, theta0, scheme, dt, seed), theta0, paths, saved)
+    return collect_paths(integration(sde, theta0, scheme, dt, seed), theta0, paths, saved)

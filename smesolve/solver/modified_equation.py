@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import check_lr
+from smesolve.problem.problem import Problem
 
 __all__ = ["ModifiedEquation", "check_order"]
 
@@ -36,7 +36,7 @@ class ModifiedEquation(nn.Module):
     contract check), so `torchsde.sdeint` needs a Brownian motion, `bm=`, to know M.
 
     Args:
-        problem: the dropout problem.
+        problem: what is trained; where it is not `exact`, only schemes that take gradients integrate the equation.
         lr: learning rate.
         order: weak order, 1 or 2.
     """
@@ -44,7 +44,7 @@ class ModifiedEquation(nn.Module):
     noise_type = "general"
     sde_type = "ito"
 
-    def __init__(self, problem: DropoutProblem, lr: float, order: int = 2) -> None:
+    def __init__(self, problem: Problem, lr: float, order: int = 2) -> None:
         super().__init__()
         check_lr(lr)
         check_order(order)

@@ -1,12 +1,17 @@
-"""Schemes by name; add a `Scheme` of your own to the dict to use it everywhere."""
+"""Schemes by name; add a `Scheme` or `GradientScheme` of your own to the dict to use it everywhere."""
 
 from smesolve.solver.schemes.euler import Euler
+from smesolve.solver.schemes.gradient_scheme import GradientScheme
+from smesolve.solver.schemes.sampled_euler import SampledEuler
 from smesolve.solver.schemes.scheme import Scheme
 from smesolve.solver.schemes.small_noise_heun import SmallNoiseHeun
 from smesolve.solver.schemes.small_noise_rk4 import SmallNoiseRK4
+from smesolve.solver.schemes.svag import SVAG
 
-SCHEMES: dict[str, type[Scheme]] = {
+SCHEMES: dict[str, type[Scheme] | type[GradientScheme]] = {
     "euler": Euler,
     "small_noise_heun": SmallNoiseHeun,
     "small_noise_rk4": SmallNoiseRK4,
+    "svag": SVAG,
+    "sampled_euler": SampledEuler,
 }

@@ -14,7 +14,11 @@ from torchsde._core.base_sde import ForwardSDE
 from torchsde._core.base_solver import BaseSDESolver
 from torchsde.settings import LEVY_AREA_APPROXIMATIONS, NOISE_TYPES, SDE_TYPES
 
-__all__ = ["PerturbedSDE", "Scheme"]
+__all__ = ["NothingTestedWarning", "PerturbedSDE", "Scheme"]
+
+
+class NothingTestedWarning(UserWarning):
+    """A comparison that would agree by construction."""
 
 
 class PerturbedSDE(ForwardSDE):

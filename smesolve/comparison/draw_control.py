@@ -1,0 +1,58 @@
+"""Control variates from the draws themselves, for problems whose mean gradient is not known.
+
+Along the noise-free path thetabar_j of the reference gradient, with adjoints lam_j, let w_j be the coefficients of
+<lam, g(thetabar_j; draw)> to first order in the draw. A step y -> y - sum_r c_r g(y; draw_r) with weights c_r known
+before its draws adds
+
+    cv = - sum_j sum_r c_r w_j . draw_rj,
+
+of mean zero whatever thetabar, lam and w are. Of the Taylor term of first order in the noise it has the part that is
+linear in the draws; products of masks, and what lam and w miss at theta_j, stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smesolve.comparison.control_variate import NoiseFreePath
+from smesolve.problem.iteration import SampledStep
+from smesolve.problem.module_problem import Draw, ModuleProblem
+
+__all__ = ["DrawControl"]
+
+
+@dataclass(frozen=True)
+class DrawControl:
+    """The control variate of one process for all targets (saved steps) and observables."""
+
+    problem: ModuleProblem
+    coefficients: list[list[list[Draw]]]
+    """w_j by step, target not before the step's end, and observable."""
+
+    count = 1
+    """Control variates for each target and observable."""
+
+    @classmethod
+    def of(cls, problem: ModuleProblem, path: NoiseFreePath) -> DrawControl:
+        """Cost: about four gradients of one path for each step, target and observable; memory U numbers for each."""
+        steps = zip(path.states[:-1], path.adjoints[1:], strict=True)
+        return cls(
+            problem,
+            [
+                [[problem.noise_coefficients(state, adjoint) for adjoint in target] for target in adjoints]
+                for state, adjoints in steps
+            ],
+        )
+
+    def add(self, totals: Tensor, step: int, taken: SampledStep) -> None:
+        """Add the terms of step j to the running totals (1, B, T, O), in place. Cost: U a target and observable."""
+        first = totals.shape[2] - len(self.coefficients[step])
+        for row, target in enumerate(self.coefficients[step], start=first):
+            for column, coefficients in enumerate(target):
+                for weight, draw in taken.terms:
+                    totals[0, :, row, column] -= weight[:, 0] * torch.as_tensor(
+                        self.problem.noise_along(coefficients, draw)
+                    )

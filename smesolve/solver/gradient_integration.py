@@ -1,0 +1,111 @@
+"""Integration of a modified equation by the gradients of its problem alone."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smesolve.problem.iteration import SampledStep
+from smesolve.sampling.ensemble import Step
+from smesolve.sampling.randomness import keyed_generator
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.schemes.gradient_scheme import GradientScheme
+from smesolve.solver.schemes.scheme import NothingTestedWarning
+
+__all__ = ["GradientIntegration"]
+
+
+class GradientIntegration:
+    """A modified equation under a `GradientScheme` with step dt, as a process on blocks of paths.
+
+    Args:
+        equation: the modified equation; its problem need not be exact.
+        scheme: the scheme.
+        dt: step.
+        seed: root seed of the draws.
+        nested: a step takes the draws of the first of `nested` finer steps, so that two integrations share what they
+            can.
+        antithetic: in a block of B paths, path b + B/2 takes the draws of path b with the noise's other sign.
+    """
+
+    def __init__(
+        self,
+        equation: ModifiedEquation,
+        scheme: type[GradientScheme],
+        dt: float,
+        seed: int = 0,
+        nested: int = 1,
+        antithetic: bool = False,
+    ) -> None:
+        if not isinstance(equation, ModifiedEquation):
+            raise ValueError(
+                f"scheme {scheme.__name__} takes the gradients of a ModifiedEquation's problem, got "
+                f"{type(equation).__name__}; take another scheme."
+            )
+        if not dt > 0:
+            raise ValueError(f"dt must be positive, got {dt!r}.")
+        means, deviations = scheme.weights(equation.lr / dt)
+        if sorted(m + d for m, d in zip(means, deviations, strict=True)) == [*[0.0] * (len(means) - 1), 1.0]:
+            warnings.warn(
+                f"{scheme.__name__} with dt = lr tests nothing: it is the discrete iteration itself; take dt < lr/10.",
+                NothingTestedWarning,
+                stacklevel=4,
+            )
+        self.equation, self.problem = equation, equation.problem
+        self.dt, self.seed, self.antithetic = dt, seed, antithetic
+        self.block_size, self.noise_time = equation.block_size, scheme.noise_time
+        self._nested = nested
+        self._means, self._deviations = means, deviations
+
+    def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
+        """One step of the scheme for every path of a block. Cost: its gradients, and at order 2 about three more."""
+        return self._move(theta, *self._draws(block, step))[0]
+
+    def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
+        """The step with its noise: apart where the mean gradient is known, else as weighted draws."""
+        draws, weights = self._draws(block, step)
+        state, total = self._move(theta, draws, weights)
+        if not self.problem.exact:
+            return SampledStep(state, [(self.dt * weight, draw) for weight, draw in zip(weights, draws, strict=True)])
+        mean = self.problem.mean_gradient(theta)
+        noise = None
+        if self.problem.linear_noise:
+            chi = sum(w * self.problem.noise_functions(draw) for w, draw in zip(weights, draws, strict=True))
+            noise = -((self.dt / self.equation.lr) ** 0.5) * chi
+        return Step(state, theta - self.dt * mean, self.dt * (mean - total), noise)
+
+    def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """An Euler step of the noise-free equation, twice: the step is its own prediction."""
+        drift = -self.problem.reference_gradient(theta)
+        if self.equation.order == 2:
+            drift = drift + self.equation.lr / 2 * self.problem.hessian_product(theta, drift)
+        state = theta + self.dt * drift
+        return state, state
+
+    def _draws(self, block: int, step: int) -> tuple[list[Any], list[Tensor]]:
+        """Independent draws of one step and their weights (B, 1)."""
+        problem, signs = self.problem, torch.ones(self.block_size, 1, dtype=self.problem.dtype)
+        paths = self.block_size // (2 if self.antithetic else 1)
+        generator = keyed_generator(self.seed, "gradients", block, step * self._nested)
+        uniforms = torch.from_numpy(generator.random((len(self._means), paths, problem.draw_dim)))
+        if self.antithetic:
+            uniforms = uniforms.repeat(1, 2, 1)
+            signs[paths:] = -1
+        signs = signs.to(problem.device)
+        weights = [mean + deviation * signs for mean, deviation in zip(self._means, self._deviations, strict=True)]
+        return [problem.draw(part) for part in uniforms], weights
+
+    def _move(self, theta: Tensor, draws: list[Any], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """y1 and the weighted sum of gradients."""
+        gradients = [self.problem.gradient(theta, draw) for draw in draws]
+        total = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))
+        state = theta - self.dt * total
+        if self.equation.order == 2:
+            bend = torch.func.jvp(
+                lambda at: self.problem.gradient(at, draws[0]), (theta.contiguous(),), (gradients[1],)
+            )[1]
+            state = state - self.dt * self.equation.lr / 2 * bend
+        return state, total

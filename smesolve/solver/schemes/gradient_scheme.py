@@ -1,0 +1,41 @@
+"""Schemes that take noisy gradients in place of drift and diffusion.
+
+A step is a weighted sum of gradients with independent draws,
+
+    y1 = y - dt sum_r a_r g(y; draw_r),        sum_r a_r = 1,   sum_r a_r^2 = lr / dt,
+
+so that its mean is that of the order-1 equation, -dt grad L_S, and its covariance lr dt Sigma, exactly: nothing but
+the training gradient of the network has to be known. At order 2 the drift's correction -lr/2 Hess L_S grad L_S is taken
+from two of the draws, without bias: -lr/2 (Dg)(y; draw_0) g(y; draw_1).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+__all__ = ["GradientScheme"]
+
+
+class GradientScheme(ABC):
+    """A scheme of one's own subclasses this, declares its properties, gives its weights, and joins `SCHEMES`."""
+
+    weak_order: ClassVar[float] = 1.0
+    noise_time: ClassVar[float] = 1.0
+    weak_error: ClassVar[str] = "dt"
+    """Leading terms of the weak error for the modified equation."""
+    drift_evaluations: ClassVar[int]
+    """Gradients a step, each with a draw of its own."""
+    corrections: ClassVar[int] = 1
+    noise_products: ClassVar[int] = 0
+
+    @staticmethod
+    @abstractmethod
+    def weights(ratio: float) -> tuple[list[float], list[float]]:
+        """Means and deviations, a_r = mean_r + deviation_r, for ratio = lr/dt.
+
+        Changing the sign of the deviations changes that of the noise and nothing else: that is the antithetic path.
+
+        Raises:
+            ValueError: there are no such weights: dt is too large.
+        """

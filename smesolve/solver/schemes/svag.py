@@ -1,0 +1,24 @@
+"""Stochastic variance amplified gradient."""
+
+from __future__ import annotations
+
+from smesolve.solver.schemes.gradient_scheme import GradientScheme
+
+__all__ = ["SVAG"]
+
+
+class SVAG(GradientScheme):
+    """Two gradients a step of dt = lr/l, weights (1 +- sqrt(2l - 1))/2: converges to the order-1 equation like 1/l.
+
+    l = 1 is the discrete iteration itself. Source: Li, Malladi, Arora (NeurIPS 2021, arXiv 2102.12470), section 4.
+    """
+
+    drift_evaluations = 2
+
+    @staticmethod
+    def weights(ratio: float) -> tuple[list[float], list[float]]:
+        """(1/2, 1/2) and +- sqrt(2l - 1)/2."""
+        if ratio < 0.5:
+            raise ValueError(f"dt must be at most 2 lr for svag, got dt = {1 / ratio:g} lr; take dt = lr/8.")
+        deviation = max(0.0, 2 * ratio - 1) ** 0.5 / 2
+        return [0.5, 0.5], [deviation, -deviation]
