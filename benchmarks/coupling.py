@@ -39,7 +39,7 @@ def residuals(process, path, hessians, observable, lr, given):
 
 
 class GivenIteration(DropoutIteration):
-    def _masks(self, block, step):
+    def _draw(self, block, step):
         return self.given
 
 

@@ -39,7 +39,7 @@ class EnumeratedIteration(DropoutIteration):
     def block_size(self):
         return len(self.sequences)
 
-    def _masks(self, block, step):
+    def _draw(self, block, step):
         return self.sequences[:, step]
 
 

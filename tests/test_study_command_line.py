@@ -122,7 +122,7 @@ def test_print_config_shows_the_effective_configuration(config, capsys):
         main(["compare", config, "--paths", "7", "--print_config"])
     assert stop.value.code == 0
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown["paths"] == 7 and shown["lrs"] == [0.2, 0.1] and shown["scheme"] == "small_noise_rk4"
+    assert shown["paths"] == 7 and shown["lrs"] == [0.2, 0.1] and shown["control"] == "auto"
 
 
 def test_as_a_process(config, out):
@@ -357,3 +357,42 @@ def test_the_examples_are_valid(capsys):
             main(["compare", str(path), "--print_config"])
         assert stop.value.code == 0
         capsys.readouterr()
+
+
+# --- any network ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"network": {"width": [4, 22]}, "training": {"masks": "per_sample"}},
+            ["2-4-22-1", "on the last hidden layer", "one mask for each sample", "normals a noise product"],
+        ),
+        (
+            {"network": {"width": [4, 3]}, "training": {"dropout": "every", "batch_size": 2}, "orders": [1]},
+            ["after every hidden layer", "mini-batches of 2 without replacement", "by sampling alone"],
+        ),
+    ],
+)
+def test_a_deep_network_is_compared(tmp_path, out, changes, words):
+    assert main(["compare", write_config(tmp_path, **changes), "--out", str(out)]) == 0
+    report = (out / "report.md").read_text(encoding="utf-8")
+    for word in words:
+        assert word in report
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"training": {"loss": "hinge"}}, ["training.loss must be one of squared_error, cross_entropy", "'hinge'"]),
+        ({"training": {"dropout": "first"}}, ["training.dropout must be one of last, every"]),
+        ({"network": {"width": []}}, ["network.width must be an integer of at least 1"]),
+        ({"network": {"activation": "tan"}}, ["network.activation must be one of tanh, relu"]),
+        ({"training": {"batch_size": 5}}, ["batch_size must be an integer from 1 to the 4 samples"]),
+        ({"training": {"dropout": "every"}, "scheme": "euler"}, ["take scheme='svag' or 'sampled_euler'"]),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(tmp_path, out, capsys, changes, fragments):
+    refused(capsys, ["compare", write_config(tmp_path, **changes), "--out", out], *fragments)
+    assert not out.exists()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from smesolve.comparison.control_variate import NoiseFreePath
@@ -26,33 +25,29 @@ __all__ = ["DrawControl"]
 
 @dataclass(frozen=True)
 class DrawControl:
-    """The control variate of one process for all targets (saved steps) and observables."""
+    """The control variate of one process for the last target (saved step) and all observables.
+
+    The other targets have none: U coefficients for every step and target are too many numbers to keep.
+    """
 
     problem: ModuleProblem
-    coefficients: list[list[list[Draw]]]
-    """w_j by step, target not before the step's end, and observable."""
+    coefficients: list[list[Draw]]
+    """w_j by step and observable."""
 
     count = 1
     """Control variates for each target and observable."""
 
     @classmethod
     def of(cls, problem: ModuleProblem, path: NoiseFreePath) -> DrawControl:
-        """Cost: about four gradients of one path for each step, target and observable; memory U numbers for each."""
+        """Cost: about four gradients of one path for each step and observable; memory U numbers for each."""
         steps = zip(path.states[:-1], path.adjoints[1:], strict=True)
         return cls(
             problem,
-            [
-                [[problem.noise_coefficients(state, adjoint) for adjoint in target] for target in adjoints]
-                for state, adjoints in steps
-            ],
+            [[problem.noise_coefficients(state, adjoint) for adjoint in adjoints[-1]] for state, adjoints in steps],
         )
 
     def add(self, totals: Tensor, step: int, taken: SampledStep) -> None:
-        """Add the terms of step j to the running totals (1, B, T, O), in place. Cost: U a target and observable."""
-        first = totals.shape[2] - len(self.coefficients[step])
-        for row, target in enumerate(self.coefficients[step], start=first):
-            for column, coefficients in enumerate(target):
-                for weight, draw in taken.terms:
-                    totals[0, :, row, column] -= weight[:, 0] * torch.as_tensor(
-                        self.problem.noise_along(coefficients, draw)
-                    )
+        """Add the terms of step j to the running totals (1, B, T, O), in place. Cost: U an observable and draw."""
+        for column, coefficients in enumerate(self.coefficients[step]):
+            for weight, draw in taken.terms:
+                totals[0, :, -1, column] -= weight[:, 0] * self.problem.noise_along(coefficients, draw)

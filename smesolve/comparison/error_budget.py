@@ -175,7 +175,7 @@ class ErrorBudget:
                         at, dropout, equation, bias, bias_stderr, rel_tol if row == len(self.times) - 1 else None
                     )
                     head = {"order": side.equation.order, "lr": self.lr, "time": time, "observable": name}
-                    rows.append(head | budget | {"dt": side.dt})
+                    rows.append(head | budget | {"dt": side.dt, "scheme": self.scheme})
         return rows
 
     def samples(self) -> dict[tuple[float, str], dict[str, np.ndarray]]:

@@ -21,8 +21,8 @@ from smesolve.problem.iteration import check_lr
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.solver.brownian import grid_steps
+from smesolve.solver.integration import check_scheme
 from smesolve.solver.modified_equation import check_order
-from smesolve.solver.schemes import SCHEMES
 
 __all__ = ["CONTROLS", "weak_error"]
 
@@ -106,8 +106,7 @@ def weak_error(
         raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {control!r}.")
     if scheme is None:
         scheme = "small_noise_rk4" if problem.exact else "sampled_euler"
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
+    check_scheme(problem, scheme)
     if rel_tol is not None and not 0 < rel_tol < 1:
         raise ValueError(f"rel_tol must lie in (0, 1), got {rel_tol!r}; 0.1 asks for errors known to 10%.")
     if not isinstance(paths, int) or paths < 2:

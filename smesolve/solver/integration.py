@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
 from smesolve.solver.brownian import GivenIncrements, KeyedBrownian, grid_steps
 from smesolve.solver.gradient_integration import GradientIntegration
@@ -17,7 +18,18 @@ from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import NothingTestedWarning, PerturbedSDE
 
-__all__ = ["Integration", "integration", "solve"]
+__all__ = ["Integration", "check_scheme", "integration", "solve"]
+
+
+def check_scheme(problem: Problem | None, scheme: str) -> None:
+    """Refuse an unknown scheme, and one that needs drift and noise which the problem, if any, has not in closed form."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
+    if problem is not None and not problem.exact and not issubclass(SCHEMES[scheme], GradientScheme):
+        raise ValueError(
+            f"scheme={scheme!r} needs drift and noise in closed form, which this {type(problem).__name__} does not have; "
+            "take scheme='svag' or 'sampled_euler'."
+        )
 
 
 class Integration:
@@ -38,13 +50,7 @@ class Integration:
     def __init__(
         self, sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
     ) -> None:
-        if scheme not in SCHEMES:
-            raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
-        if hasattr(sde, "problem") and not sde.problem.exact:
-            raise ValueError(
-                f"scheme={scheme!r} needs drift and noise in closed form, which this {type(sde.problem).__name__} does "
-                "not have; take scheme='svag' or 'sampled_euler'."
-            )
+        check_scheme(getattr(sde, "problem", None), scheme)
         lr = getattr(sde, "lr", None)
         if scheme == "euler" and getattr(sde, "order", None) == 1 and lr is not None and abs(dt - lr) < 1e-9 * lr:
             warnings.warn(

@@ -20,10 +20,9 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 import smesolve
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
-from smesolve.problem.dropout import DropoutProblem
-from smesolve.problem.networks import TwoLayerNetwork
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning
-from smesolve.solver.integration import NothingTestedWarning
+from smesolve.solver.schemes.scheme import NothingTestedWarning
 from smesolve.study.configuration import (
     ConfigError,
     DeriveConfig,
@@ -35,6 +34,7 @@ from smesolve.study.configuration import (
 )
 from smesolve.study.datasets import load_data
 from smesolve.study.output import whole_directory, write_manifest
+from smesolve.study.problems import build_problem
 
 __all__ = ["main"]
 
@@ -208,19 +208,12 @@ COMMANDS = {
 }
 
 
-def _measure(config: StudyConfig, times: list[float] | None) -> tuple[DropoutProblem, WeakErrorStudy, list[str]]:
+def _measure(config: StudyConfig, times: list[float] | None) -> tuple[Problem, WeakErrorStudy, list[str]]:
     """The problem, its weak errors, and the warnings that came up."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     x, y = load_data(config.data)
-    network = TwoLayerNetwork(
-        in_features=x.shape[-1],
-        width=config.network.width,
-        out_features=y.shape[-1],
-        activation=config.network.activation,
-        bias=config.network.bias,
-    )
-    problem = DropoutProblem(network, x, y, keep_prob=config.keep_prob)
+    problem = build_problem(config, x, y)
     with _collected_warnings() as messages:
         study = weak_error(
             problem,

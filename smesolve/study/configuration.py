@@ -12,18 +12,24 @@ import difflib
 import math
 import re
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
+from torch import nn
+
+from smesolve.problem.losses import LOSSES
 
 __all__ = [
+    "ACTIVATION_LAYERS",
     "ConfigError",
     "DataConfig",
     "DeriveConfig",
     "NetworkConfig",
     "StudyConfig",
+    "TrainingConfig",
     "build",
     "check_file",
     "known_keys",
@@ -32,6 +38,15 @@ __all__ = [
 ]
 
 Config = TypeVar("Config")
+
+ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "identity": nn.Identity,
+}
 
 
 class ConfigError(ValueError):
@@ -66,20 +81,58 @@ class NetworkConfig:
     """Network.
 
     Args:
-        width: neurons of the hidden layer, which is under dropout.
+        width: neurons of the hidden layer, or a list for several hidden layers.
         activation: tanh, relu, gelu, sigmoid, softplus or identity.
-        bias: give both layers a bias.
+        bias: give all layers a bias.
         seed: of the initial parameters, from which all paths start.
     """
 
-    width: int = 32
+    width: int | list[int] = 32
     activation: str = "tanh"
     bias: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("network.width", self.width, 1)
+        for width in self.widths or [0]:
+            _at_least("network.width", width, 1)
         _at_least("network.seed", self.seed, 0)
+        _one_of("network.activation", self.activation, ACTIVATION_LAYERS)
+
+    @property
+    def widths(self) -> list[int]:
+        """Neurons of each hidden layer."""
+        return [self.width] if isinstance(self.width, int) else self.width
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Training.
+
+    Args:
+        loss: squared_error or cross_entropy.
+        dropout: last (on the last hidden layer) or every (after every hidden layer).
+        masks: shared (one mask a step for all samples) or per_sample (as torch.nn.Dropout).
+        batch_size: samples of a step; all of them unless given.
+        replacement: draw the samples of a batch with replacement.
+        weight_decay: as in torch.optim.SGD.
+        label_noise: standard deviation of normals added to the targets.
+        parameter_noise: standard deviation of normals added to the parameters before each gradient.
+    """
+
+    loss: str = "squared_error"
+    dropout: str = "last"
+    masks: str = "shared"
+    batch_size: int | None = None
+    replacement: bool = False
+    weight_decay: float = 0.0
+    label_noise: float = 0.0
+    parameter_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("training.loss", self.loss, LOSSES)
+        _one_of("training.dropout", self.dropout, ("last", "every"))
+        _one_of("training.masks", self.masks, ("shared", "per_sample"))
+        _at_least("training.batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
@@ -89,6 +142,7 @@ class StudyConfig:
     Args:
         data: what is learned.
         network: what learns.
+        training: loss and noise.
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         lrs: learning rates; each divides the horizon.
         horizon: last time T; training takes T/lr steps.
@@ -97,7 +151,8 @@ class StudyConfig:
         paths: independent paths on each side; the first round where rel_tol is given.
         rel_tol: paths are added until the interval of every error at the horizon is at most this share of the error.
         max_paths: bound on the paths of each side.
-        scheme: of the equation: small_noise_rk4, small_noise_heun or euler.
+        scheme: of the equation: small_noise_rk4, small_noise_heun or euler; svag or sampled_euler where dropout is not
+            on the last hidden layer alone, or the loss not the squared error. Chosen unless given.
         dt: step of the scheme; chosen from its bias unless given.
         control: control variates: auto, none, first or second.
         seed: root seed of masks and Brownian motions.
@@ -106,6 +161,7 @@ class StudyConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     keep_prob: float = 0.8
     lrs: list[float] = field(default_factory=lambda: [0.1, 0.05])
     horizon: float = 1.0
@@ -114,7 +170,7 @@ class StudyConfig:
     paths: int = 1024
     rel_tol: float | None = None
     max_paths: int = 2**17
-    scheme: str = "small_noise_rk4"
+    scheme: str | None = None
     dt: float | None = None
     control: str = "auto"
     seed: int = 0
@@ -167,6 +223,11 @@ class DeriveConfig:
 def _at_least(name: str, value: int | None, least: int) -> None:
     if value is not None and value < least:
         raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+def _one_of(name: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
 
 
 def build(kind: type[Config], values: dict[str, Any]) -> Config:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from smesolve.comparison.weak_error_study import CONFIDENCE, NORMAL_QUANTILE, WeakErrorStudy
-from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.problem import Problem
 from smesolve.study.configuration import DeriveConfig, StudyConfig
+from smesolve.study.problems import described
 
 if TYPE_CHECKING:
     from smesolve.symbolic import CotangentExpansion, SymbolicModifiedEquation, Verification
@@ -27,9 +28,7 @@ INTERVALS = (
 )
 
 
-def comparison_report(
-    study: WeakErrorStudy, config: StudyConfig, problem: DropoutProblem, warnings: Sequence[str]
-) -> str:
+def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Problem, warnings: Sequence[str]) -> str:
     """Dropout against its modified equation, in words and tables."""
     return _join(
         "# Dropout against its stochastic modified equation",
@@ -52,9 +51,7 @@ def comparison_report(
     )
 
 
-def weak_error_report(
-    study: WeakErrorStudy, config: StudyConfig, problem: DropoutProblem, warnings: Sequence[str]
-) -> str:
+def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Problem, warnings: Sequence[str]) -> str:
     """The certificate of weak order with its error budget."""
     return _join(
         "# Weak error of the stochastic modified equation",
@@ -135,33 +132,27 @@ def _join(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _measured(study: WeakErrorStudy, config: StudyConfig, problem: DropoutProblem) -> str:
+def _measured(study: WeakErrorStudy, config: StudyConfig, problem: Problem) -> str:
     table = study.table
     orders = " and ".join(str(order) for order in sorted(table.order.unique()))
     steps = ", ".join(
         f"{dt:g} (order {order}, lr {lr:g})"
         for (order, lr), dt in table.groupby(["order", "lr"], sort=False).dt.first().items()
     )
-    inputs = problem.x.shape[1]
     lrs = ", ".join(f"{lr:g}" for lr in table.lr.unique())
     counts = pd.concat([table.discrete_paths, table.sde_paths])
     paths = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    bias = " with biases" if config.network.bias else ""
     aim = (
         ""
         if config.rel_tol is None
         else f"; paths were added, up to {config.max_paths} for rel_tol = {config.rel_tol:g}"
     )
     return (
-        f"Data {config.data.name}: {problem.samples} samples, {inputs} inputs. Network "
-        f"{inputs}-{problem.width}-{problem.out_features}, {config.network.activation}{bias}: {problem.dim} "
-        f"parameters. Dropout on the hidden layer, keep_prob {config.keep_prob:g}, one mask a step for all samples: "
-        f"{problem.noise_dim} Brownian motions. All paths start from one theta0 (network.seed {config.network.seed})."
-        "\n\n"
+        f"{described(config, problem)}\n\n"
         f"Compared: the discrete dropout iteration and its modified equation of order {orders}, at "
         f"{table.time.nunique()} times up to T = {study.horizon:g}, for learning rates {lrs}. Paths on each side: "
-        f"{paths}{aim}; control variates: {config.control}; seed {config.seed}. Scheme {config.scheme} with dt = "
-        f"{steps}.\n\n{INTERVALS}"
+        f"{paths}{aim}; control variates: {config.control}; seed {config.seed}. Scheme {table.scheme.iloc[0]} with "
+        f"dt = {steps}.\n\n{INTERVALS}"
     )
 
 

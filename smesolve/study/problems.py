@@ -1,0 +1,77 @@
+"""The problem of a study: network, data, noise, from its configuration."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from torch import nn
+
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.feature_network import FeatureNetwork
+from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.networks import TwoLayerNetwork
+from smesolve.problem.problem import Problem
+from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig, TrainingConfig
+
+__all__ = ["build_problem", "described"]
+
+
+def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
+    """A `DropoutProblem` wherever its closed forms hold, otherwise a `ModuleProblem`."""
+    training, sizes = config.training, [x.shape[1], *config.network.widths]
+    bias, activation = config.network.bias, config.network.activation
+    if _closed_form(training):
+        if len(sizes) == 2:
+            network = TwoLayerNetwork(*sizes, y.shape[1], activation, bias)
+        else:
+            readout = nn.Linear(sizes[-1], y.shape[1], bias=bias)
+            network = FeatureNetwork(_hidden_layers(sizes, activation, bias), readout).double()
+        return DropoutProblem(network, x, y, keep_prob=config.keep_prob, masks=training.masks)
+    layers = _hidden_layers(sizes, activation, bias, 1 - config.keep_prob, training.dropout)
+    module = layers.append(nn.Linear(sizes[-1], y.shape[1], bias=bias)).double()
+    noises = ("loss", "masks", "batch_size", "replacement", "weight_decay", "label_noise", "parameter_noise")
+    return ModuleProblem(module, x, y, **{name: getattr(training, name) for name in noises})
+
+
+def _closed_form(training: TrainingConfig) -> bool:
+    """Squared error with dropout on the last hidden layer, and no other noise."""
+    others = training.batch_size or training.weight_decay or training.label_noise or training.parameter_noise
+    return training.loss == "squared_error" and training.dropout == "last" and not others
+
+
+def _hidden_layers(
+    sizes: list[int], activation: str, bias: bool, drop_prob: float = 0.0, dropout: str = "last"
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for depth, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=2):
+        layers += [nn.Linear(inputs, outputs, bias=bias), ACTIVATION_LAYERS[activation]()]
+        if drop_prob and (dropout == "every" or depth == len(sizes)):
+            layers.append(nn.Dropout(drop_prob))
+    return nn.Sequential(*layers)
+
+
+def described(config: StudyConfig, problem: Problem) -> str:
+    """Data, network and noise in words."""
+    training = config.training
+    inputs, outputs = problem.x.shape[1], problem.y.shape[1]
+    sizes = "-".join(map(str, [inputs, *config.network.widths, outputs]))
+    bias = " with biases" if config.network.bias else ""
+    where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
+    whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
+    noises = [f"Dropout {where}, keep_prob {config.keep_prob:g}, {whose}"] if config.keep_prob < 1 else ["No dropout"]
+    if training.batch_size:
+        noises.append(f"mini-batches of {training.batch_size} with{'' if training.replacement else 'out'} replacement")
+    for name in ("label_noise", "parameter_noise", "weight_decay"):
+        if getattr(training, name):
+            noises.append(f"{name.replace('_', ' ')} {getattr(training, name):g}")
+    known = (
+        f"{problem.noise_dim} normals a noise product"
+        if problem.exact
+        else "mean gradient and covariance are known by sampling alone"
+    )
+    return (
+        f"Data {config.data.name}: {problem.samples} samples, {inputs} inputs. Network {sizes}, "
+        f"{config.network.activation}{bias}: {problem.dim} parameters; loss {training.loss.replace('_', ' ')}. "
+        f"{', '.join(noises)}: {known}. All paths start from one theta0 (network.seed {config.network.seed})."
+    )
