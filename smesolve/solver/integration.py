@@ -22,13 +22,13 @@ __all__ = ["Integration", "check_scheme", "integration", "solve"]
 
 
 def check_scheme(problem: Problem | None, scheme: str) -> None:
-    """Refuse an unknown scheme, and one that needs drift and noise which the problem, if any, has not in closed form."""
+    """Refuse an unknown scheme, and one that needs a drift and noise in closed form where the problem has none."""
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
     if problem is not None and not problem.exact and not issubclass(SCHEMES[scheme], GradientScheme):
         raise ValueError(
-            f"scheme={scheme!r} needs drift and noise in closed form, which this {type(problem).__name__} does not have; "
-            "take scheme='svag' or 'sampled_euler'."
+            f"scheme={scheme!r} needs drift and noise in closed form, which this {type(problem).__name__} does not "
+            "have; take scheme='svag' or 'sampled_euler'."
         )
 
 
