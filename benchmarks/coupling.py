@@ -39,7 +39,7 @@ def residuals(process, path, hessians, observable, lr, given):
 
 
 class GivenIteration(DropoutIteration):
-    def _draw(self, block, step):
+    def _draw(self, problem, block, step):
         return self.given
 
 

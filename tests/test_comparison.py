@@ -39,7 +39,7 @@ class EnumeratedIteration(DropoutIteration):
     def block_size(self):
         return len(self.sequences)
 
-    def _draw(self, block, step):
+    def _draw(self, problem, block, step):
         return self.sequences[:, step]
 
 

@@ -81,10 +81,11 @@ class NoiseFreePath:
 def _pullbacks(process: Process, states: Tensor) -> Callable[[int, Tensor], Tensor]:
     """(step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
 
-    Jacobians of all steps come in one batch where D is small: the steps are independent once the path is known.
+    Jacobians of all steps come in one batch where D is small and no step differs from the others: they are independent
+    once the path is known.
     """
     steps, dim = states.shape
-    if dim <= DENSE_DIM:
+    if dim <= DENSE_DIM and process.autonomous:
 
         def move(theta: Tensor) -> Tensor:
             return process.noise_free_step(theta, 0)[0]

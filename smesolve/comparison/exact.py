@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import expm
+from scipy.linalg import expm, logm
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.problem.iteration import check_lr
 from smesolve.problem.problem import Problem
 from smesolve.solver.brownian import GivenIncrements, grid_steps
-from smesolve.solver.modified_equation import ModifiedEquation, check_order
+from smesolve.solver.modified_equation import ModifiedEquation, Order, check_order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import PerturbedSDE
@@ -60,7 +60,8 @@ class LinearMoments:
     With psi = (1, theta), tilde matrices acting on psi, and P = E psi psi^T,
 
         iteration   P' = (I + lr B) P (I + lr B)^T + lr^2 sum_j U_j P U_j^T
-        equation    dP/dt = A P + P A^T + lr sum_j U_j P U_j^T,   A = B at order 1, B - lr/2 B^2 at order 2.
+        equation    dP/dt = A P + P A^T + lr sum_j U_j P U_j^T,   A = B at order 1, B - lr/2 B^2 at order 2,
+                    log(1 + lr B)/lr and S U_j in place of U_j for the equation that resums quadratic losses.
 
     Observables are quadratic in theta: "loss", "modified_loss", "squared_norm", coordinates, or a quadratic callable.
 
@@ -88,17 +89,74 @@ class LinearMoments:
             P = step @ P @ step.T + lr**2 * self._noise(P)
         return self._expectation(P, observable)
 
-    def equation(self, lr: float, order: int, horizon: float, observable: str | Observable = "loss") -> float:
+    def equation(self, lr: float, order: Order, horizon: float, observable: str | Observable = "loss") -> float:
         """E g(Theta_horizon) of the modified equation."""
+        size = len(self._start)
+        P = (expm(horizon * self._generator(lr, order)) @ self._start.flatten()).reshape(size, size)
+        return self._expectation(P, observable)
+
+    def stationary(self, lr: float, order: Order | None, observable: str | Observable = "loss") -> float:
+        """E g in the stationary state of the modified equation, or of the iteration for order None.
+
+        Raises:
+            ValueError: there is none: lr is not below `stability_limit(order)`.
+        """
+        if lr >= self.stability_limit(order):
+            raise ValueError(
+                f"lr={lr:g} has no stationary state; take lr below the limit {self.stability_limit(order):.6g}."
+            )
+        operator = self._moment_map(lr) - np.eye(len(self._start) ** 2) if order is None else self._generator(lr, order)
+        # P is the null vector with P_00 = 1; entry 0 of the operator's equations is void, as psi_0 does not move.
+        P = np.concatenate([[1.0], np.linalg.lstsq(operator[1:, 1:], -operator[1:, 0], rcond=None)[0]])
+        return self._expectation(P.reshape(len(self._start), -1), observable)
+
+    def stability_limit(self, order: Order | None = None) -> float:
+        """The lr from which second moments grow without bound: of the equation, or of the iteration for order None.
+
+        Found by bisection to 1e-12 relative on the spectral radius of the moment map, or on the spectral abscissa of
+        the moment generator, without the constant; infinity where no lr below 1e6/|H| is unstable.
+        """
+
+        def unstable(lr: float) -> bool:
+            keep = np.flatnonzero(np.outer(*[np.arange(len(self._start))] * 2).flatten())
+            if order is None:
+                return np.abs(np.linalg.eigvals(self._moment_map(lr)[np.ix_(keep, keep)])).max() > 1
+            return np.linalg.eigvals(self._generator(lr, order)[np.ix_(keep, keep)]).real.max() > 0
+
+        curvature = np.abs(np.linalg.eigvals(self._drift)).max()
+        low, high = 0.0, 1e-3 / curvature
+        while not unstable(high):
+            low, high = high, 2 * high
+            if order == "quadratic" and high >= 1 / curvature:
+                return 1 / curvature  # log(1 - lr H) ends there
+            if high > 1e6 / curvature:
+                return float("inf")
+        while high - low > 1e-12 * high:
+            middle = (low + high) / 2
+            low, high = (low, middle) if unstable(middle) else (middle, high)
+        return (low + high) / 2
+
+    def _moment_map(self, lr: float) -> np.ndarray:
+        """The linear map of vec P in one step of the iteration."""
+        step = np.eye(len(self._start)) + lr * self._drift
+        return np.kron(step, step) + lr**2 * sum(np.kron(U, U) for U in self._columns)
+
+    def _generator(self, lr: float, order: Order) -> np.ndarray:
+        """The linear map of vec P in the moment equation."""
         check_lr(lr)
         check_order(order)
-        A = self._drift - (order - 1) * lr / 2 * self._drift @ self._drift
-        size = len(self._start)
-        identity = np.eye(size)
-        generator = np.kron(A, identity) + np.kron(identity, A)
-        generator += lr * sum(np.kron(U, U) for U in self._columns)
-        P = (expm(horizon * generator) @ self._start.flatten()).reshape(size, size)
-        return self._expectation(P, observable)
+        identity, columns = np.eye(len(self._start)), self._columns
+        if order == "quadratic":
+            A = np.real(logm(identity + lr * self._drift)) / lr
+            values, vectors = np.linalg.eigh(-self._drift[1:, 1:])
+            z = lr * values
+            with np.errstate(divide="ignore", invalid="ignore"):
+                root = np.where(np.abs(z) < 1e-8, 1.0, np.sqrt(2 * np.log1p(-z) / (z * (z - 2))))
+            columns = columns.copy()
+            columns[:, 1:] = vectors @ (root[:, None] * vectors.T) @ columns[:, 1:]
+        else:
+            A = self._drift - (order - 1) * lr / 2 * self._drift @ self._drift
+        return np.kron(A, identity) + np.kron(identity, A) + lr * sum(np.kron(U, U) for U in columns)
 
     def scheme(
         self, lr: float, order: int, horizon: float, scheme: str, dt: float, observable: str | Observable = "loss"

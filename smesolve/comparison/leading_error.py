@@ -46,6 +46,7 @@ class _Flow(Process):
 
     def __init__(self, problem: Problem, step: float) -> None:
         self.problem, self.step = problem, step
+        self.autonomous = True
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
         h = self.step
@@ -72,11 +73,11 @@ def leading_constants(
         step: about the grid spacing of order 1.
 
     Returns:
-        Columns order, time, observable, constant; no rows where the problem is not `exact`. Cost: a few hundred
-        gradients of one path for order 1; for order 2 (D <= 64, at most 1024 draws) some seconds an observable.
+        Columns order, time, observable, constant; no rows where the problem is not `exact` or has schedules. Cost:
+        a few hundred gradients of one path for order 1; for order 2 (D <= 64, at most 1024 draws) some seconds each.
     """
     rows = []
-    for name, observable in observables.items() if problem.exact else ():
+    for name, observable in observables.items() if problem.exact and problem.autonomous else ():
         for time in times if 1 in orders else ():
             rows.append((1, time, name, first_constant(problem, theta0, time, observable, step)))
         if 2 in orders and _affordable(problem):

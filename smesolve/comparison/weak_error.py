@@ -102,6 +102,10 @@ def weak_error(
             raise ValueError(f"{name} holds a value twice: {values}.")
     for order in orders:
         check_order(order)
+        if order == "quadratic":
+            raise ValueError(
+                "orders must be 1 and/or 2: the quadratic equation has no weak order of its own to certify."
+            )
     if control not in CONTROLS:
         raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {control!r}.")
     if scheme is None:
@@ -174,6 +178,10 @@ def _control(control: str, problem: Problem, rel_tol: float | None) -> str:
                 "control='second' needs the mean gradient in closed form, which this problem does not have; take "
                 "control='first'."
             )
+        return "first" if control == "auto" else control
+    if not problem.autonomous:
+        if control == "second":
+            raise ValueError("control='second' needs a problem without schedules; take control='first'.")
         return "first" if control == "auto" else control
     if control != "auto":
         return control

@@ -32,6 +32,7 @@ Sources: Zhang, Li, Luo, Xu, "Stochastic modified equations and dynamics of drop
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -106,6 +107,12 @@ class DropoutProblem(Problem):
         position[pairs[0], pairs[1]] = self.width + torch.arange(pairs.shape[1], device=self.device)
         self._position = (position + position.triu(1).mT).flatten()
         self._n_pairs = pairs.shape[1]
+
+    def with_keep_prob(self, keep_prob: float) -> DropoutProblem:
+        """The same network and data under dropout with another keep_prob."""
+        other = copy.copy(self)
+        other.law = BernoulliMasks(keep_prob)
+        return other
 
     # --- sizes ---------------------------------------------------------------------------------------------------
 

@@ -29,31 +29,37 @@ class DropoutIteration:
     antithetic = False
 
     @property
+    def autonomous(self) -> bool:
+        """Every step has the same law."""
+        return self.problem.autonomous
+
+    @property
     def block_size(self) -> int:
         """Paths in a block."""
         return self.problem.block_size
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """One step of every path of a block. Cost: one gradient a path."""
-        return theta - self.lr * self.problem.gradient(theta, self._draw(block, step))
+        problem = self.problem.at(step * self.lr)
+        return theta - self.lr * problem.gradient(theta, self._draw(problem, block, step))
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
         """The step split into theta - lr grad L_S and -lr (gradient - grad L_S): half as much again."""
-        draw = self._draw(block, step)
-        if not self.problem.exact:
+        problem = self.problem.at(step * self.lr)
+        draw = self._draw(problem, block, step)
+        if not problem.exact:
             weight = theta.new_full((self.block_size, 1), self.lr)
-            return SampledStep(theta - self.lr * self.problem.gradient(theta, draw), [(weight, draw)])
-        gradient, mean = self.problem.gradient_and_mean_gradient(theta, draw)
-        noise = self.problem.noise_functions(draw)
+            return SampledStep(theta - self.lr * problem.gradient(theta, draw), [(weight, draw)])
+        gradient, mean = problem.gradient_and_mean_gradient(theta, draw)
+        noise = problem.noise_functions(draw)
         return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean), noise)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """theta - lr grad L_S, twice: the step is its own prediction."""
-        state = theta - self.lr * self.problem.reference_gradient(theta)
+        state = theta - self.lr * self.problem.at(step * self.lr).reference_gradient(theta)
         return state, state
 
-    def _draw(self, block: int, step: int) -> Any:
-        problem = self.problem
+    def _draw(self, problem: Problem, block: int, step: int) -> Any:
         return problem.draw(keyed_uniforms((self.block_size, problem.draw_dim), self.seed, block, step))
 
 

@@ -47,6 +47,8 @@ class Problem(ABC):
     exact: bool = True
     """Mean gradient and noise product are known in closed form. Otherwise they are known by sampling alone: see
     `reference_gradient`, and the schemes that take gradients in place of drift and noise."""
+    autonomous: bool = True
+    """Nothing depends on time; otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
     """noise_product is linear in its normals, and `noise_functions` returns what it replaces by them."""
 
@@ -100,6 +102,10 @@ class Problem(ABC):
         raise ValueError(f"the draws of {type(self).__name__} cannot be enumerated; use Monte Carlo.")
 
     # --- what follows -------------------------------------------------------------------------------------------------
+
+    def at(self, time: float) -> Problem:
+        """The problem at time t = k lr."""
+        return self
 
     @property
     def block_size(self) -> int:

@@ -43,6 +43,8 @@ class Process(Protocol):
     block_size: int
     noise_time: float
     """Where in a step the noise enters: 0 at its begin, 1 at its end."""
+    autonomous: bool
+    """Every step has the same law, given its start."""
     antithetic: bool
     """Path b + B/2 of a block has the noise of path b with the other sign; otherwise all paths are independent."""
 

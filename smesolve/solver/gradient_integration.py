@@ -45,6 +45,10 @@ class GradientIntegration:
                 f"scheme {scheme.__name__} takes the gradients of a ModifiedEquation's problem, got "
                 f"{type(equation).__name__}; take another scheme."
             )
+        if equation.order == "quadratic" or not equation.problem.autonomous:
+            raise ValueError(
+                f"scheme {scheme.__name__} knows orders 1 and 2 without schedules; take scheme='small_noise_rk4'."
+            )
         if not dt > 0:
             raise ValueError(f"dt must be positive, got {dt!r}.")
         means, deviations = scheme.weights(equation.lr / dt)
@@ -57,6 +61,7 @@ class GradientIntegration:
         self.equation, self.problem = equation, equation.problem
         self.dt, self.seed, self.antithetic = dt, seed, antithetic
         self.block_size, self.noise_time = equation.block_size, scheme.noise_time
+        self.autonomous = self.problem.autonomous
         self._nested = nested
         self._means, self._deviations = means, deviations
 

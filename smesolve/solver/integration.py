@@ -63,6 +63,7 @@ class Integration:
         noise_dim = sde.noise_dim if hasattr(sde, "noise_dim") else sde.g(0.0, theta0[None]).shape[-1]
         self.block_size = getattr(sde, "block_size", None) or fitting_block_size(theta0.numel() * noise_dim)
         self.dt, self.antithetic = dt, antithetic
+        self.autonomous = not hasattr(sde, "problem") or sde.problem.autonomous
         self._brownian = KeyedBrownian(
             self.block_size // (2 if antithetic else 1),
             noise_dim,

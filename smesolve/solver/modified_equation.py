@@ -5,27 +5,47 @@
 
 with C C^T = Cov(grad R_S(.; eta)) exactly. On a fixed horizon |E g(theta_k) - E g(Theta_{k lr})| = O(lr^order).
 
-Sources: Li, Tai, E (JMLR 20(40), 2019), theorem 9; Zhang, Li, Luo, Xu (ICLR 2024), eq. 8 and theorem 1.
+A third equation resums the powers of lr that a quadratic L_S with Hessian H produces, z = lr H:
+
+    quadratic:  dTheta = phi(z) b dt + sqrt(lr) S(z) C dW,   phi = -log(1 - z)/z,   S^2 = 2 log(1 - z)/(z (z - 2)).
+
+For quadratic L_S its mean is that of the iteration at every step, exactly, and so is, for noise that does not depend
+on theta, each variance along an eigenvector of H. Covariances of two eigenvectors would need log(w)/(w - 1), with
+w = (1 - z_1)(1 - z_2), in place of S(z_1) S(z_2), which differs in second order of z_1 - z_2; with it the covariance
+matrix is not positive for every C, so no SDE is exact in law in general. H is taken at the current Theta, by Lanczos;
+it needs lr lambda_max(H) < 1, beyond which a path is not finite.
+
+Under a schedule b depends on time, see `smesolve.problem.schedule`: b1 has the further term -1/2 d_t b.
+
+Sources: Li, Tai, E (JMLR 20(40), 2019), theorem 9; Zhang, Li, Luo, Xu (ICLR 2024), eq. 8 and theorem 1; for the third
+equation the Hessian-aware SME (arXiv 2405.18373).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from smesolve.problem.iteration import check_lr
 from smesolve.problem.problem import Problem
+from smesolve.solver.lanczos import apply_function
 
-__all__ = ["ModifiedEquation", "check_order"]
+__all__ = ["ModifiedEquation", "Order", "check_order"]
 
 
-def check_order(order: int) -> None:
+Order = int | Literal["quadratic"]
+"""Weak order 1 or 2, or the equation that resums quadratic losses (weak order 2 in its mean, 1 in general)."""
+
+
+def check_order(order: Order) -> None:
     """Refuse orders for which no Brownian SDE exists."""
-    if order not in (1, 2):
+    if order not in (1, 2, "quadratic"):
         raise ValueError(
-            f"order must be 1 or 2, got {order!r}: from order 3 on the third cumulant of the mask noise enters, "
-            "which no Brownian SDE has."
+            f"order must be 1 or 2, or 'quadratic', got {order!r}: from order 3 on the third cumulant of the mask "
+            "noise enters, which no Brownian SDE has."
         )
 
 
@@ -38,13 +58,13 @@ class ModifiedEquation(nn.Module):
     Args:
         problem: what is trained; where it is not `exact`, only schemes that take gradients integrate the equation.
         lr: learning rate.
-        order: weak order, 1 or 2.
+        order: weak order, 1 or 2, or "quadratic".
     """
 
     noise_type = "general"
     sde_type = "ito"
 
-    def __init__(self, problem: Problem, lr: float, order: int = 2) -> None:
+    def __init__(self, problem: Problem, lr: float, order: Order = 2) -> None:
         super().__init__()
         check_lr(lr)
         check_order(order)
@@ -61,13 +81,13 @@ class ModifiedEquation(nn.Module):
         return self.problem.block_size
 
     def f(self, t: Any, y: Tensor) -> Tensor:
-        """Drift (B, D). Cost: one gradient at order 1, about 4.5 at order 2."""
+        """Drift (B, D). Cost: one gradient at order 1, about 4.5 at order 2, 60 for "quadratic"."""
         leading = self.leading_drift(t, y)
         return leading if self.order == 1 else leading + self.correction(t, y, leading)
 
     def g_prod(self, t: Any, y: Tensor, v: Tensor) -> Tensor:
-        """sqrt(lr) C(y) v: (B, D) from (B, M). Cost: about one and a half gradients."""
-        return self.lr**0.5 * self.problem.noise_product(y, v)
+        """sqrt(lr) C(y) v: (B, D) from (B, M). Cost: about one and a half gradients, 60 for "quadratic"."""
+        return self._noise(t, y, self.problem.at(float(t)).noise_product(y, v))
 
     def f_and_g_prod(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`f` and `g_prod` with one forward pass."""
@@ -76,15 +96,36 @@ class ModifiedEquation(nn.Module):
 
     def leading_drift(self, t: Any, y: Tensor) -> Tensor:
         """b(y) = -grad L_S(y): (B, D)."""
-        return -self.problem.mean_gradient(y)
+        return -self.problem.at(float(t)).mean_gradient(y)
 
     def leading_drift_and_g_prod(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """b(y) and sqrt(lr) C(y) v with one forward pass."""
-        mean, noise = self.problem.mean_gradient_and_noise_product(y, v)
-        return -mean, self.lr**0.5 * noise
+        mean, noise = self.problem.at(float(t)).mean_gradient_and_noise_product(y, v)
+        return -mean, self._noise(t, y, noise)
 
     def correction(self, t: Any, y: Tensor, leading: Tensor) -> Tensor | None:
-        """lr b1(y) = -lr/2 (Db) b, given b(y): one Hessian product. None at order 1."""
+        """What the drift has beyond b(y), given b(y): lr b1 from one Hessian product at order 2; None at order 1."""
         if self.order == 1:
             return None
-        return self.lr / 2 * self.problem.hessian_product(y, leading)
+        if self.order == "quadratic":
+            return self._resummed(t, y, leading, lambda z: -torch.log1p(-z) / z) - leading
+        bend = self.problem.at(float(t)).hessian_product(y, leading)
+        if not self.problem.autonomous:
+            bend = bend - self.problem.drift_slope(float(t), y)
+        return self.lr / 2 * bend
+
+    def _noise(self, t: Any, y: Tensor, product: Tensor) -> Tensor:
+        if self.order == "quadratic":
+            product = self._resummed(t, y, product, lambda z: (2 * torch.log1p(-z) / (z * (z - 2))).sqrt())
+        return self.lr**0.5 * product
+
+    def _resummed(self, t: Any, y: Tensor, vector: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """f(lr H(y)) vector for a function with f(0) = 1."""
+        problem = self.problem.at(float(t))
+
+        def at_zero_too(values: Tensor) -> Tensor:
+            z = self.lr * values
+            small = z.abs() < 1e-8
+            return torch.where(small, 1 + z / 2, function(torch.where(small, 0.5, z)))
+
+        return apply_function(lambda direction: problem.hessian_product(y, direction), vector, at_zero_too)

@@ -23,7 +23,7 @@ HEAVY_TAILS = 100
 
 INTERVALS = (
     f"Intervals are {CONFIDENCE:.0%} intervals for one point each. That of an error adds the solver's bias (estimated "
-    "from paths at dt and dt/2 on one Brownian motion, with its own interval) to the Monte Carlo interval. An error "
+    "from paths at dt and dt/2 with common noise, with its own interval) to the Monte Carlo interval. An error "
     "whose interval holds 0 is not resolved: it may have either sign and nothing is claimed about it."
 )
 

@@ -1,0 +1,104 @@
+"""Learning rate and keep_prob that change over time.
+
+With lr(t) = lr u(t), t = k lr, the iteration is theta_{k+1} = theta_k - lr u(t_k) gradient(theta_k; draw, keep(t_k)).
+Its equations are those of the time-dependent drift b(t, theta) = -u(t) grad L_S(theta; keep(t)),
+
+    order 1:  dTheta = b dt + sqrt(lr) u C dW
+    order 2:  dTheta = (b + lr b1) dt + sqrt(lr) u C dW,      b1 = -1/2 (d_t b + (Db) b),
+
+d_t b = -u' grad L_S - u v' grad P with the penalty P = (L_S - R_S)/v, for L_S is affine in the variance v = 1/keep - 1.
+
+Source: Li, Tai, E (JMLR 20(40), 2019): their order 2 with the clock t as one more coordinate, whose drift is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from smesolve.problem.derived_problem import DerivedProblem, ScaledProblem
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.masks import BernoulliMasks
+from smesolve.problem.problem import Problem
+
+__all__ = ["Schedule", "ScheduledProblem", "cosine", "step", "warm_up"]
+
+Schedule = Callable[[Tensor], Tensor]
+"""A function of time (0-dimensional tensors), differentiable by `torch.func`; its derivative at a jump counts as 0."""
+
+
+def cosine(horizon: float, last: float = 0.0) -> Schedule:
+    """From 1 at t = 0 to `last` at the horizon along half a cosine."""
+    return lambda t: last + (1 - last) * (1 + torch.cos(math.pi * t / horizon)) / 2
+
+
+def warm_up(duration: float, first: float = 0.0) -> Schedule:
+    """From `first` at t = 0 linearly to 1 at `duration`, then 1."""
+    return lambda t: first + (1 - first) * (t / duration).clamp(max=1.0)
+
+
+def step(time: float, factor: float) -> Schedule:
+    """1 before `time`, `factor` from then on."""
+    before = time * (1 - 1e-9)  # t = k lr is rounded
+    return lambda t: torch.where(t < before, torch.ones_like(t), torch.full_like(t, factor))
+
+
+class ScheduledProblem(DerivedProblem):
+    """A problem whose learning rate and keep_prob follow schedules; `at(t)` is the problem at time t.
+
+    Losses are those of the problem that it was made from; its other methods are those of time 0.
+
+    Args:
+        problem: what is trained.
+        lr_factor: u(t), by which the learning rate is multiplied; 1 unless given.
+        keep_prob: keep(t), for a `DropoutProblem` with dropout masks; constant unless given.
+
+    Raises:
+        ValueError: a problem that is not `exact`, or one without dropout masks for a schedule of keep_prob.
+    """
+
+    autonomous = False
+
+    def __init__(self, problem: Problem, lr_factor: Schedule | None = None, keep_prob: Schedule | None = None) -> None:
+        if not problem.exact:
+            raise ValueError(
+                "schedules need a problem whose mean gradient is known in closed form, such as DropoutProblem."
+            )
+        masked = isinstance(problem, DropoutProblem) and isinstance(problem.law, BernoulliMasks)
+        if keep_prob is not None and not masked:
+            raise ValueError(f"a schedule of keep_prob needs a DropoutProblem with keep_prob, got {problem!r}.")
+        super().__init__(problem)
+        self.lr_factor, self.keep_prob = lr_factor, keep_prob
+
+    def at(self, time: float) -> Problem:
+        """The problem at time t: draws with keep(t), gradient and noise times u(t)."""
+        problem = self.problem
+        if self.keep_prob is not None:
+            problem = problem.with_keep_prob(_value_and_slope(self.keep_prob, time)[0])
+        if self.lr_factor is not None:
+            problem = ScaledProblem(problem, _value_and_slope(self.lr_factor, time)[0])
+        return problem
+
+    def drift_slope(self, time: float, theta: Tensor) -> Tensor:
+        """d_t b(t, theta): (..., D). Cost: up to three gradients."""
+        factor, factor_slope, slope, problem = 1.0, 0.0, 0.0, self.problem
+        if self.lr_factor is not None:
+            factor, factor_slope = _value_and_slope(self.lr_factor, time)
+        if self.keep_prob is not None:
+            keep, keep_slope = _value_and_slope(self.keep_prob, time)
+            variance_slope = -keep_slope / keep**2
+            # P is the difference between v = 1 and v = 0
+            half, whole = problem.with_keep_prob(0.5), problem.with_keep_prob(1.0)
+            slope = -factor * variance_slope * (half.mean_gradient(theta) - whole.mean_gradient(theta))
+            problem = problem.with_keep_prob(keep)
+        return slope - factor_slope * problem.mean_gradient(theta)
+
+
+def _value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:
+    value, slope = torch.func.jvp(
+        schedule, (torch.tensor(time, dtype=torch.float64),), (torch.ones((), dtype=torch.float64),)
+    )
+    return float(value), float(slope)

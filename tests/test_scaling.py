@@ -1,0 +1,221 @@
+"""What may be rescaled: averaged draws, schedules, and the equation that resums quadratic losses."""
+
+import numpy as np
+import pytest
+import torch
+from problems import make_problem
+
+import smesolve as sme
+from smesolve.comparison.exact import LinearMoments, enumerated_expectation, scalar_dropout
+from smesolve.problem.averaged_problem import AveragedProblem
+from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
+from smesolve.sampling.randomness import keyed_uniforms
+from smesolve.solver.lanczos import apply_function
+
+
+def relative(a, b):
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item()
+
+
+def linear_problem(keep_prob=0.7, in_features=2, samples=6):
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
+    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
+    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
+
+
+# --- averaged draws ------------------------------------------------------------------------------------------------
+
+
+def test_averaged_draws_divide_the_covariance_and_keep_the_mean():
+    problem = make_problem(width=2)
+    averaged = AveragedProblem(problem, 3)
+    theta = problem.initial()
+    draw = averaged.sample(5, seed=1)
+    gradients = torch.stack([problem.gradient(theta, draw[:, k]) for k in range(3)])
+    assert relative(averaged.gradient(theta, draw), gradients.mean(0)) < 1e-14
+    noise = averaged.noise_product(theta, averaged.noise_functions(draw))
+    assert relative(averaged.mean_gradient(theta) + noise, averaged.gradient(theta, draw)) < 1e-13
+    assert relative(3 * averaged.covariance(theta), problem.covariance(theta)) < 1e-14
+    with pytest.raises(ValueError, match="count must be a positive integer"):
+        AveragedProblem(problem, 0)
+
+
+def test_the_linear_scaling_rule_leaves_the_order_1_equation_unchanged():
+    problem = make_problem()
+    theta0 = problem.initial()
+    plain = sme.ModifiedEquation(problem, 0.05, 1)
+    scaled = sme.ModifiedEquation(AveragedProblem(problem, 4), 0.2, 1)
+    ends = [sme.solve(sde, theta0, [0, 1.0], dt=0.1, paths=8, seed=2)[-1] for sde in (plain, scaled)]
+    assert relative(*ends) < 1e-14
+
+
+# --- schedules -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", [cosine(1.0), cosine(1.0, 0.2), warm_up(0.4, 0.1), step(0.5, 0.1)])
+def test_schedules_have_the_slope_of_their_values(schedule):
+    t = torch.tensor(0.31, dtype=torch.float64)
+    slope = torch.func.jvp(schedule, (t,), (torch.ones_like(t),))[1]
+    assert float(slope) == pytest.approx(float(schedule(t + 1e-6) - schedule(t - 1e-6)) / 2e-6, abs=1e-8)
+    ends = [float(schedule(torch.tensor(time, dtype=torch.float64))) for time in (0.0, 1.0)]
+    assert ends in ([1.0, 0.0], [1.0, 0.2], [0.1, 1.0], [1.0, 0.1])
+
+
+def falling(t):
+    return 0.9 - 0.3 * t
+
+
+def scheduled(problem):
+    return ScheduledProblem(problem, lr_factor=cosine(1.0, 0.3), keep_prob=falling)
+
+
+def test_a_scheduled_step_is_that_of_its_time():
+    problem = scheduled(make_problem())
+    theta = problem.initial()
+    paths = sme.iterate(problem, theta, lr=0.25, steps=3, paths=8, seed=1)
+    then = make_problem(keep_prob=0.9 - 0.3 * 0.5)
+    factor = float(cosine(1.0, 0.3)(torch.tensor(0.5, dtype=torch.float64)))
+    masks = then.draw(keyed_uniforms((then.block_size, 3), 1, 0, 2))[:8]
+    expected = paths[2] - 0.25 * factor * then.gradient(paths[2], masks)
+    assert relative(paths[3], expected) < 1e-13
+
+
+def test_drift_slope_is_the_time_derivative_of_the_drift():
+    problem = scheduled(make_problem())
+    theta = problem.initial()
+    difference = problem.at(0.4 + 1e-6).mean_gradient(theta) - problem.at(0.4 - 1e-6).mean_gradient(theta)
+    assert relative(problem.drift_slope(0.4, theta), -difference / 2e-6) < 1e-8
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_weak_order_is_kept_under_a_smooth_schedule(order):
+    """Linear regression: the means of iteration and equation obey linear recursions; their difference is exact."""
+    problem = scheduled(linear_problem())
+    theta0 = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
+    errors = []
+    for steps in (10, 20, 40):
+        lr = 1.0 / steps
+        mean = theta0
+        for k in range(steps):
+            mean = mean - lr * problem.at(k * lr).mean_gradient(mean)
+        quiet = sme.ModifiedEquation(problem, lr, order)
+        flow, h = theta0, 1 / 80
+        for k in range(80):  # classical Runge-Kutta on the drift, which is affine: the mean of the equation
+            k1 = quiet.f(k * h, flow)
+            k2 = quiet.f((k + 0.5) * h, flow + h / 2 * k1)
+            k3 = quiet.f((k + 0.5) * h, flow + h / 2 * k2)
+            k4 = quiet.f((k + 1) * h, flow + h * k3)
+            flow = flow + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        errors.append(float((flow - mean)[0, 0]))
+    rates = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert rates[-1] == pytest.approx(order, abs=0.1)
+
+
+def test_weak_error_takes_a_schedule():
+    problem = scheduled(make_problem())
+    theta0 = problem.initial(seed=1)
+    study = sme.weak_error(problem, theta0, [0.2], 1.0, times=[1.0], observables=["loss"], paths=512)
+    order1 = study.table.set_index("order").loc[1]
+    assert order1.resolved
+    assert order1.gain > 5
+    with pytest.raises(ValueError, match="control='second' needs a problem without schedules"):
+        sme.weak_error(problem, theta0, [0.1], 1.0, control="second")
+    enumerated = enumerated_two_steps(problem, theta0, 0.5)
+    sampled = problem.loss(sme.iterate(problem, theta0, 0.5, 2, 20_000)[-1])
+    assert abs(sampled.mean() - enumerated) < 4 * sampled.std() / 20_000**0.5
+
+
+def enumerated_two_steps(problem, theta0, lr):
+    total = 0.0
+    first, probability = problem.at(0.0).problem.all_draws()
+    second, conditional = problem.at(lr).problem.all_draws()
+    for mask, weight in zip(first, probability, strict=True):
+        middle = theta0 - lr * problem.at(0.0).gradient(theta0, mask)
+        ends = middle - lr * problem.at(lr).gradient(middle, second)
+        total += float(weight) * float(conditional @ problem.loss(ends))
+    return total
+
+
+# --- the equation that resums quadratic losses ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [1, 3, 24])
+def test_lanczos_applies_functions_of_matrices(dim):
+    generator = torch.Generator().manual_seed(dim)
+    basis = torch.linalg.qr(torch.randn(4, dim, dim, generator=generator, dtype=torch.float64))[0]
+    values = torch.linspace(-0.2, 0.8, dim, dtype=torch.float64)
+    A = basis @ (values[:, None] * basis.mT)
+    vector = torch.randn(4, dim, generator=generator, dtype=torch.float64)
+    vector[3] = basis[3, :, 0]  # an eigenvector: the Krylov space has one dimension
+    exact = (basis @ ((-torch.log1p(-values))[:, None] * basis.mT) @ vector[..., None])[..., 0]
+    found = apply_function(lambda v: (A @ v[..., None])[..., 0], vector, lambda z: -torch.log1p(-z), steps=24)
+    assert relative(found, exact) < 1e-12
+    if dim == 24:  # the error falls geometrically
+        few = [apply_function(lambda v: (A @ v[..., None])[..., 0], vector, torch.exp, steps=k) for k in (2, 4, 8)]
+        exact = (basis @ (values.exp()[:, None] * basis.mT) @ vector[..., None])[..., 0]
+        errors = [relative(one, exact) for one in few]
+        assert errors[1] < 0.05 * errors[0]
+        assert errors[2] < 1e-4 * errors[1]
+
+
+def test_the_quadratic_equation_has_the_mean_of_the_iteration_exactly():
+    problem = linear_problem()
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    moments = LinearMoments(problem, theta0)
+    for lr in (0.3, 0.1):
+        steps = round(1.2 / lr)
+        exact = moments.iteration(lr, steps, "theta[0]")
+        assert moments.equation(lr, "quadratic", 1.2, "theta[0]") == pytest.approx(exact, abs=1e-12)
+        assert abs(moments.equation(lr, 2, 1.2, "theta[0]") - exact) > 1e-6
+    equation = sme.ModifiedEquation(problem, 0.3, "quadratic")
+    theta = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    hessian = torch.func.hessian(problem.modified_loss)(theta0)
+    values, vectors = torch.linalg.eigh(0.3 * hessian)
+    phi = vectors @ torch.diag(-torch.log1p(-values) / values) @ vectors.mT
+    assert relative(equation.f(0.0, theta), -problem.mean_gradient(theta) @ phi) < 1e-12
+    root = vectors @ torch.diag((2 * torch.log1p(-values) / values / (values - 2)).sqrt()) @ vectors.mT
+    normals = torch.randn(5, problem.noise_dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noise = 0.3**0.5 * problem.noise_product(theta, normals) @ root
+    assert relative(equation.g_prod(0.0, theta, normals), noise) < 1e-12
+    end = sme.solve(equation, theta0, [0, 1.2], dt=0.15, paths=20_000)[-1]
+    exact = moments.iteration(0.3, 4, "theta[0]")
+    assert abs(end[:, 0].mean() - exact) < 4 * end[:, 0].std() / 20_000**0.5 + 1e-4
+
+
+def test_the_quadratic_equation_has_the_stationary_variance_for_noise_that_does_not_depend_on_theta():
+    """One parameter and label noise: the iteration's variance is known in closed form, orders 1 and 2 miss it."""
+    x, y = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    problem = sme.ModuleProblem(torch.nn.Linear(1, 1, bias=False).double(), x, y, label_noise=0.5)
+    moments, lr = LinearMoments(problem, torch.zeros(1, dtype=torch.float64)), 0.4
+    exact = lr**2 * 0.25 / (1 - (1 - lr) ** 2)
+    assert moments.stationary(lr, None, "squared_norm") == pytest.approx(exact, rel=1e-12)
+    assert moments.stationary(lr, "quadratic", "squared_norm") == pytest.approx(exact, rel=1e-12)
+    assert moments.stationary(lr, 1, "squared_norm") == pytest.approx(lr * 0.25 / 2, rel=1e-12)
+    assert moments.stationary(lr, 2, "squared_norm") == pytest.approx(lr * 0.25 / 2 / (1 + lr / 2), rel=1e-12)
+    assert moments.stability_limit() == pytest.approx(2.0, rel=1e-10)
+    with pytest.raises(ValueError, match="has no stationary state"):
+        moments.stationary(2.5, None)
+
+
+@pytest.mark.parametrize("keep_prob", [0.1, 0.3, 0.8])
+def test_stability_limits_equal_the_closed_forms_of_scalar_dropout(keep_prob):
+    x = y = torch.ones(1, 1, dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.LinearNetwork(1), x, y, keep_prob=keep_prob)
+    moments = LinearMoments(problem, torch.zeros(1, dtype=torch.float64))
+    closed = scalar_dropout(keep_prob, 0.01, 1.0)
+    assert moments.stability_limit() == pytest.approx(closed["iteration"].stability_limit, rel=1e-10)
+    for order in (1, 2):
+        limit = closed[f"order {order}"].stability_limit
+        assert moments.stability_limit(order) == (pytest.approx(limit, rel=1e-10) if limit < 1e6 else limit)
+
+
+def test_the_quadratic_equation_is_no_weak_order_to_certify():
+    problem = make_problem()
+    with pytest.raises(ValueError, match="the quadratic equation has no weak order of its own"):
+        sme.weak_error(problem, problem.initial(), [0.1], 1.0, orders=(1, "quadratic"))
+    with pytest.raises(ValueError, match="knows orders 1 and 2 without schedules"):
+        sme.solve(
+            sme.ModifiedEquation(problem, 0.1, "quadratic"), problem.initial(), [0, 1.0], "svag", dt=0.05, paths=2
+        )
+    assert enumerated_expectation(problem, problem.initial(), 0.1, 1, "loss") > 0
