@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from smesolve.comparison.observables import OBSERVABLES
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.problem.activations import ACTIVATIONS
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.feature_network import FeatureNetwork
@@ -18,7 +19,7 @@ from smesolve.problem.iteration import iterate
 from smesolve.problem.losses import LOSSES
 from smesolve.problem.masks import BernoulliMasks, MaskLaw
 from smesolve.problem.module_problem import ModuleProblem
-from smesolve.problem.networks import ACTIVATIONS, DropoutNetwork, LinearNetwork, TwoLayerNetwork
+from smesolve.problem.networks import DropoutNetwork, LinearNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import ScheduledProblem
 from smesolve.sampling.ensemble import DivergenceWarning

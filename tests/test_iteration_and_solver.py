@@ -88,7 +88,7 @@ def test_torchsde_takes_the_equation_and_dense_and_matrix_free_agree(order, case
     assert torchsde.sdeint(equation, y0, ts, bm=bm, method="euler", dt=0.0625).isfinite().all()
 
 
-def test_euler_equals_torchsde_bit_for_bit():
+def test_euler_equals_torchsde_up_to_rounding():
     problem = make_problem(width=3)
     equation = sme.ModifiedEquation(problem, lr=0.1, order=2)
     theta0, blocks = problem.initial(), problem.block_size
@@ -96,7 +96,7 @@ def test_euler_equals_torchsde_bit_for_bit():
     bm = sme.KeyedBrownian(blocks, problem.noise_dim, dt=0.125, seed=3)
     ts = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     theirs = torchsde.sdeint(equation, theta0.expand(blocks, -1), ts, bm=bm, method="euler", dt=0.125)
-    assert torch.equal(ours, theirs)
+    assert (ours - theirs).abs().max() < 1e-14
 
 
 def test_antithetic_paths_take_the_other_sign():

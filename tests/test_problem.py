@@ -133,6 +133,8 @@ def test_mean_gradient_is_the_gradient_of_the_modified_loss(case):
     assert relative(problem.mean_gradient(theta), slope) < 1e-12
     hessian = torch.func.jacfwd(problem.mean_gradient)(theta)
     vector = torch.linspace(-1, 1, problem.dim, dtype=torch.float64)
+    batch = torch.stack([theta, theta])
+    assert relative(problem.hessian_product(batch, vector.expand(2, -1))[1], hessian @ vector) < 1e-12
     assert relative(problem.hessian_product(theta, vector), hessian @ vector) < 1e-12
 
 
@@ -165,6 +167,7 @@ def test_shapes_follow_the_leading_dimensions_of_theta():
     assert relative(broadcast[2, 3], problem.gradient(theta[0, 3], masks[2, 0])) < 1e-14
     mean, noise = problem.mean_gradient_and_noise_product(theta, normals)
     assert torch.equal(noise, product)
+    assert relative(problem.drift_and_noise(theta, normals, -0.3), product - 0.3 * mean) < 1e-14
     assert torch.equal(mean, problem.mean_gradient(theta))
 
 

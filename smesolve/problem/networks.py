@@ -14,19 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "Activation", "DropoutNetwork", "LinearNetwork", "Linearisation", "TwoLayerNetwork"]
+from smesolve.problem.activations import ACTIVATIONS, Activation, curvatures, slopes
 
-Activation = Callable[[Tensor], Tensor]
-
-ACTIVATIONS: dict[str, Activation] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "gelu": nn.functional.gelu,
-    "sigmoid": torch.sigmoid,
-    "softplus": nn.functional.softplus,
-    "identity": lambda pre: pre,
-}
-"""Activations by name; add to it to name one of your own."""
+__all__ = ["DropoutNetwork", "LinearNetwork", "Linearisation", "Tangent", "TwoLayerNetwork"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +35,19 @@ class Linearisation:
     pullback: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     """Cotangents of features (..., m, n), readout (..., o, m), bias (..., o, 1) -> (..., D); their leading dimensions
     may be more than theta's."""
+    tangent: Callable[[Tensor], Tangent] | None = None
+    """The derivative of all this along a direction (..., D); None where automatic differentiation has to do."""
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """The derivative of a `Linearisation` along a direction in the parameters."""
+
+    features: Tensor
+    readout: Tensor
+    bias: Tensor | None
+    pullback: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    """Derivative of the pullback from the features' cotangent and from the derivatives of the three cotangents."""
 
 
 class DropoutNetwork(nn.Module):
@@ -118,33 +121,49 @@ class TwoLayerNetwork(DropoutNetwork):
 
     def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:
         """One GEMM forward over all paths; a pullback costs another."""
-        lead = theta.shape[:-1]
-        hidden, readout = self.hidden, self.readout
-        parts = iter(theta.split(self._sizes, dim=-1))
-        weight = next(parts)
-        hidden_bias = next(parts) if hidden.bias is not None else None
-        readout_weight = next(parts).reshape(*lead, self.out_features, self.width)
-        readout_bias = next(parts) if readout.bias is not None else None
+        weight, hidden_bias, readout, bias = self._split(theta)
+        pre = self._pre_activations(weight, hidden_bias, x)
+        features = self.activation(pre)
+        slope = slopes(self.activation, pre, features)
 
-        # One GEMM over all paths: (paths m, d) x (d, n).
-        pre = (weight.reshape(-1, self.in_features) @ x.mT).reshape(*lead, self.width, x.shape[0])
-        if hidden_bias is not None:
-            pre = pre + hidden_bias[..., None]
-        features, slopes = torch.func.jvp(self.activation, (pre,), (torch.ones_like(pre),))
-
-        def pullback(features_cotangent: Tensor, readout_cotangent: Tensor, bias_cotangent: Tensor | None) -> Tensor:
-            backward = features_cotangent * slopes
+        def pull(backward: Tensor, readout_cotangent: Tensor, bias_cotangent: Tensor | None) -> Tensor:
+            """From the cotangent of the pre-activations."""
             weight_cotangent = backward.reshape(-1, x.shape[0]) @ x
-            pieces = [weight_cotangent.reshape(*backward.shape[:-2], math.prod(hidden.weight.shape))]
+            pieces = [weight_cotangent.reshape(*backward.shape[:-2], math.prod(self.hidden.weight.shape))]
             if hidden_bias is not None:
                 pieces.append(backward.sum(-1))
             pieces.append(readout_cotangent.flatten(-2))
-            if readout_bias is not None:
+            if bias is not None:
                 pieces.append(bias_cotangent[..., 0])
             return torch.cat(pieces, dim=-1)
 
-        bias = None if readout_bias is None else readout_bias[..., None]
-        return Linearisation(features, readout_weight, bias, pullback)
+        def tangent(direction: Tensor) -> Tangent:
+            weight_along, hidden_bias_along, readout_along, bias_along = self._split(direction)
+            pre_along = self._pre_activations(weight_along, hidden_bias_along, x)
+            bend = curvatures(self.activation, pre, features) * pre_along
+            return Tangent(
+                slope * pre_along,
+                readout_along,
+                bias_along,
+                lambda cotangent, along, *others: pull(cotangent * bend + along * slope, *others),
+            )
+
+        return Linearisation(
+            features, readout, bias, lambda cotangent, *others: pull(cotangent * slope, *others), tangent
+        )
+
+    def _split(self, theta: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Hidden weight (..., m d), hidden bias (..., m, 1), readout weight (..., o, m), readout bias (..., o, 1)."""
+        parts = iter(theta.split(self._sizes, dim=-1))
+        weight = next(parts)
+        hidden_bias = next(parts)[..., None] if self.hidden.bias is not None else None
+        readout = next(parts).reshape(*theta.shape[:-1], self.out_features, self.width)
+        return weight, hidden_bias, readout, next(parts)[..., None] if self.readout.bias is not None else None
+
+    def _pre_activations(self, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+        """W x + w0 (..., m, n) by one GEMM over all paths: (paths m, d) x (d, n)."""
+        pre = (weight.reshape(-1, self.in_features) @ x.mT).reshape(*weight.shape[:-1], self.width, x.shape[0])
+        return pre if bias is None else pre + bias
 
 
 class LinearNetwork(DropoutNetwork):

@@ -124,6 +124,11 @@ class Problem(ABC):
         """`mean_gradient` and `noise_product` at one theta."""
         return self.mean_gradient(theta), self.noise_product(theta, normals)
 
+    def drift_and_noise(self, theta: Tensor, normals: Tensor, weight: float) -> Tensor:
+        """weight `mean_gradient` + `noise_product` at one theta: an Euler step."""
+        mean, noise = self.mean_gradient_and_noise_product(theta, normals)
+        return weight * mean + noise
+
     def sample(self, count: int, seed: int, step: int = 0) -> Any:
         """`count` independent draws, keyed by (seed, step)."""
         return self.draw(keyed_uniforms((count, self.draw_dim), seed, 0, step))

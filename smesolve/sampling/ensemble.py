@@ -53,7 +53,7 @@ class Process(Protocol):
         ...
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
-        """The same step, bit for bit, with its prediction and its noise increment."""
+        """The same step, up to rounding, with its prediction and its noise increment."""
         ...
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:

@@ -84,16 +84,20 @@ class Integration:
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """One step of the scheme for every path of a block."""
-        return self.advance_split(theta, block, step).state
+        self._increments.value = self._drawn(block, step)
+        return self._solver.advance(step * self.dt, (step + 1) * self.dt, theta)
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
         """The step with the scheme's prediction, noise increment and normals."""
-        self._brownian.block = block
-        increments = self._brownian(step * self.dt, (step + 1) * self.dt)
-        if self.antithetic:
-            increments = torch.cat([increments, -increments])
+        increments = self._drawn(block, step)
         state, (prediction, increment) = self._step(theta, step, increments)
         return Step(state, prediction, increment, increments / self.dt**0.5)
+
+    def _drawn(self, block: int, step: int) -> Tensor:
+        """Brownian increments (B, M) of one step."""
+        self._brownian.block = block
+        increments = self._brownian(step * self.dt, (step + 1) * self.dt)
+        return torch.cat([increments, -increments]) if self.antithetic else increments
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """State and prediction of the scheme's step with all Brownian increments zero."""

@@ -94,6 +94,14 @@ class ModifiedEquation(nn.Module):
         leading, noise = self.leading_drift_and_g_prod(t, y, v)
         return (leading if self.order == 1 else leading + self.correction(t, y, leading)), noise
 
+    def euler_increment(self, t: Any, y: Tensor, dt: float, v: Tensor) -> Tensor:
+        """dt f(y) + sqrt(lr) C(y) v, at order 1 by one pullback for both. Cost at order 1: that of the noise alone."""
+        if self.order == 1:
+            root = self.lr**0.5
+            return root * self.problem.at(float(t)).drift_and_noise(y, v, -dt / root)
+        drift, noise = self.f_and_g_prod(t, y, v)
+        return dt * drift + noise
+
     def leading_drift(self, t: Any, y: Tensor) -> Tensor:
         """b(y) = -grad L_S(y): (B, D)."""
         return -self.problem.at(float(t)).mean_gradient(y)

@@ -15,7 +15,7 @@ class Euler(Scheme):
     """y1 = y + dt f(y) + g(y) dW: weak error O(dt).
 
     torchsde's `euler` discards the two parts of the step that control variates need, hence this class; its paths
-    equal those of `torchsde.sdeint(..., method="euler")` bit for bit.
+    equal those of `torchsde.sdeint(..., method="euler")` up to rounding.
     """
 
     noise_time = 1.0
@@ -29,3 +29,9 @@ class Euler(Scheme):
         drift, noise = self.sde.f_and_g_prod(t0, y0, self.bm(t0, t1))
         prediction = y0 + drift * (t1 - t0)
         return prediction + noise, (prediction, noise)
+
+    def advance(self, t0: Any, t1: Any, y0: Tensor) -> Tensor:
+        """Drift and noise by one pullback, where the equation has it."""
+        if self.sde.euler_increment is None:
+            return super().advance(t0, t1, y0)
+        return y0 + self.sde.euler_increment(t0, y0, t1 - t0, self.bm(t0, t1))

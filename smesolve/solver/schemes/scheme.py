@@ -26,6 +26,7 @@ class PerturbedSDE(ForwardSDE):
 
     def __init__(self, sde: Any) -> None:
         super().__init__(sde)
+        self.euler_increment = getattr(sde, "euler_increment", None)
         split = hasattr(sde, "leading_drift")
         self.leading_drift = sde.leading_drift if split else self.f
         self.leading_drift_and_g_prod = sde.leading_drift_and_g_prod if split else self.f_and_g_prod
@@ -61,6 +62,10 @@ class Scheme(BaseSDESolver):
     def step(self, t0: Any, t1: Any, y0: Tensor, extra0: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """From y0 at t0 to (y1, (prediction, increment)) at t1; extra0 is not used."""
         raise NotImplementedError
+
+    def advance(self, t0: Any, t1: Any, y0: Tensor) -> Tensor:
+        """y1 alone, up to rounding that of `step`; a scheme overrides it where it has a shorter way."""
+        return self.step(t0, t1, y0, ())[0]
 
     def _perturbation(self, t: Any, y: Tensor, dt: float, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Leading drift at y, noise increment at y, and noise increment plus dt times the drift's correction."""
