@@ -1,0 +1,299 @@
+"""Cost of one path step: ours beside the peers, in one run, and the floor of unavoidable kernels.
+
+    python benchmarks/step_cost.py [--sizes S M L XL] [--out step_cost.json]
+
+Tanh network, one output, keep_prob 0.8, float64, one thread for every contestant. Times are microseconds per path step:
+minimum (and median) over several runs after a warm-up; only ratios hold on a shared machine. The peers get the best form
+that we know: the same formulas, jitted and matrix-free. Peers whose packages are not installed (jax, diffrax) or whose
+arrays would not fit (dense factors, `MAX_NUMBERS`) are left out and named.
+
+    naive            covariance sampled from 64 masks and a matrix square root for each path, Euler
+    torchsde dense   torchsde euler, factor of our problem as a (B, D, M) array
+    torchsde         torchsde euler, our f_and_g_prod
+    jax              hand-written Euler loop, jitted and scanned
+    diffrax          diffrax.Euler, matrix-free linear operator, jitted
+    diffrax dense    diffrax.Euler, dense factor, jitted
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torchsde
+
+import smesolve as sme
+from smesolve.solver.integration import integration
+
+SIZES = {"S": (16, 2, 8, 1024), "M": (64, 8, 32, 256), "L": (256, 32, 50, 64), "XL": (1000, 784, 100, 8)}
+"""n, d, m, B."""
+
+KEEP, LR, DT = 0.8, 0.01, 0.01
+STEPS = 4
+MAX_NUMBERS = 2**27
+"""Numbers in the largest array of a contestant (1 GiB)."""
+
+
+def clock(run: Callable[[], object], path_steps: int, seconds: float = 1.5) -> tuple[float, float]:
+    """Minimum and median microseconds a path step."""
+    run()
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times) / path_steps * 1e6, statistics.median(times) / path_steps * 1e6
+
+
+def make(size: str) -> tuple[sme.DropoutProblem, torch.Tensor, int]:
+    n, d, m, B = SIZES[size]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, d)) / d**0.5
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(d, m), x, np.sin(2 * x[:, :1]), keep_prob=KEEP)
+    return problem, problem.initial(), B
+
+
+def ours(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, Callable[[], object]]:
+    """Whole steps, random numbers included; order-1 Euler at dt = lr is timed here, not compared with dropout."""
+    runs: dict[str, Callable[[], object]] = {
+        "dropout step": lambda: sme.iterate(problem, theta0, LR, STEPS, B, save=[STEPS]),
+    }
+    for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):
+        for order in (1, 2):
+            equation = sme.ModifiedEquation(problem, LR, order)
+
+            def run(equation: sme.ModifiedEquation = equation, scheme: str = scheme) -> object:
+                process = integration(equation, theta0, scheme, DT * 0.99)
+                ends = []
+                for block in range(-(-B // process.block_size)):
+                    theta = theta0.expand(process.block_size, -1)
+                    for step in range(STEPS):
+                        theta = process.advance(theta, block, step)
+                    ends.append(theta)
+                return ends
+
+            runs[f"{scheme}, order {order}"] = torch.no_grad()(run)
+    return runs
+
+
+class Dense(torch.nn.Module):
+    """The order-1 equation with its factor as an array."""
+
+    noise_type, sde_type = "general", "ito"
+
+    def __init__(self, problem: sme.DropoutProblem) -> None:
+        super().__init__()
+        self.problem = problem
+
+    def f(self, t: object, y: torch.Tensor) -> torch.Tensor:
+        return -self.problem.mean_gradient(y)
+
+    def g(self, t: object, y: torch.Tensor) -> torch.Tensor:
+        return LR**0.5 * self.problem.noise_factor(y)
+
+
+def naive(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int, rng: np.random.Generator) -> Callable[[], object]:
+    """What a throw-away script does: sample the covariance, take its root, multiply by normals, path by path."""
+
+    def run() -> object:
+        theta = theta0.expand(B, -1)
+        for _ in range(STEPS):
+            masks = problem.law.sample((64, B, problem.width), rng)
+            gradients = problem.gradient(theta, masks)
+            mean = gradients.mean(0)
+            ends = []
+            for path in range(B):
+                centred = gradients[:, path] - mean[path]
+                values, vectors = torch.linalg.eigh(centred.mT @ centred / 64)
+                root = vectors * values.clamp_min(0).sqrt()
+                normals = torch.from_numpy(rng.standard_normal(problem.dim))
+                ends.append(theta[path] - DT * mean[path] + (LR * DT) ** 0.5 * root @ (vectors.mT @ normals))
+            theta = torch.stack(ends)
+        return theta
+
+    return run
+
+
+def torch_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, Callable[[], object]]:
+    rng = np.random.default_rng(1)
+    ts = torch.linspace(0, STEPS * DT, 2, dtype=torch.float64)
+
+    def through_torchsde(sde: torch.nn.Module) -> Callable[[], object]:
+        def run() -> object:
+            bm = sme.KeyedBrownian(B, problem.noise_dim, DT)
+            return torchsde.sdeint(sde, theta0.expand(B, -1), ts, bm=bm, method="euler", dt=DT)
+
+        return torch.no_grad()(run)
+
+    runs = {"torchsde": through_torchsde(sme.ModifiedEquation(problem, LR, 1))}
+    if B * problem.dim * problem.noise_dim <= MAX_NUMBERS:
+        runs["torchsde dense"] = through_torchsde(Dense(problem))
+    if 64 * B * problem.dim <= MAX_NUMBERS and problem.dim <= 4096:
+        runs["naive"] = torch.no_grad()(naive(problem, theta0, B, rng))
+    return runs
+
+
+def jax_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, Callable[[], object]]:
+    try:
+        import diffrax
+        import jax
+        import jax.numpy as jnp
+        import lineax
+    except ImportError:
+        return {}
+    jax.config.update("jax_enable_x64", True)
+    m, d, M = problem.width, problem.x.shape[1], problem.noise_dim
+    x, y, start = (jnp.asarray(part.numpy()) for part in (problem.x, problem.y[:, 0], theta0))
+    n, v, s = x.shape[0], problem.law.variance, problem.law.skew
+    first, second = np.triu_indices(m, 1)
+
+    def pulled(theta: jax.Array, cotangent: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+        W, a = theta[: m * d].reshape(m, d), theta[m * d :]
+        h = jnp.tanh(W @ x.T)
+        c = cotangent(a[:, None] * h, y) / n
+        return jnp.concatenate([((a[:, None] * c * (1 - h * h)) @ x).ravel(), (h * c).sum(-1)])
+
+    def drift(theta: jax.Array) -> jax.Array:
+        return -pulled(theta, lambda z, y: (z.sum(0) - y) + v * z)
+
+    def pair(normals: jax.Array) -> tuple[jax.Array, jax.Array]:
+        u = v**0.5 * normals[:m]
+        S = jnp.zeros((m, m)).at[first, second].set(v * normals[m:])
+        return S + S.T + jnp.diag(s * u) + u[:, None] + u[None, :], u
+
+    def noise(theta: jax.Array, normals: jax.Array) -> jax.Array:
+        S, u = pair(normals)
+        return LR**0.5 * pulled(theta, lambda z, y: S @ z - u[:, None] * y)
+
+    def fused(theta: jax.Array, normals: jax.Array) -> jax.Array:
+        """Drift and noise by one pullback, as our euler."""
+        S, u = pair(LR**0.5 * DT**0.5 * normals)
+        S, u = S - DT * (1 + v * jnp.eye(m)), u - DT
+        return theta + pulled(theta, lambda z, y: S @ z - u[:, None] * y)
+
+    @jax.jit
+    def loop(key: jax.Array) -> jax.Array:
+        def step(theta: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+            return jax.vmap(fused)(theta, jax.random.normal(key, (B, M))), None
+
+        return jax.lax.scan(step, jnp.tile(start, (B, 1)), jax.random.split(key, STEPS))[0]
+
+    class Factor(lineax.AbstractLinearOperator):
+        theta: jax.Array
+
+        def mv(self, vector: jax.Array) -> jax.Array:
+            return noise(self.theta, vector)
+
+        def as_matrix(self) -> jax.Array:
+            raise NotImplementedError
+
+        def transpose(self) -> lineax.AbstractLinearOperator:
+            raise NotImplementedError
+
+        def in_structure(self) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((M,), jnp.float64)
+
+        def out_structure(self) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((problem.dim,), jnp.float64)
+
+    for question in (lineax.is_symmetric, lineax.is_diagonal, lineax.is_tridiagonal, lineax.is_lower_triangular,
+                     lineax.is_upper_triangular, lineax.is_positive_semidefinite, lineax.is_negative_semidefinite,
+                     lineax.has_unit_diagonal):  # fmt: skip
+        question.register(Factor, lambda operator: False)
+    for answer in (lineax.linearise, lineax.materialise):
+        answer.register(Factor, lambda operator: operator)
+
+    def solve(dense: bool) -> Callable[[], object]:
+        def diffusion(t: jax.Array, theta: jax.Array, args: object) -> object:
+            if not dense:
+                return Factor(theta)
+            return jax.vmap(noise, in_axes=(None, 0), out_axes=1)(theta, jnp.eye(M))
+
+        @jax.jit
+        def run(keys: jax.Array) -> jax.Array:
+            def one(key: jax.Array) -> jax.Array:
+                path = diffrax.VirtualBrownianTree(0.0, STEPS * DT, DT / 2, (M,), key)
+                path = diffrax.UnsafeBrownianPath((M,), key)
+                terms = diffrax.MultiTerm(
+                    diffrax.ODETerm(lambda t, theta, args: drift(theta)), diffrax.ControlTerm(diffusion, path)
+                )
+                return diffrax.diffeqsolve(
+                    terms, diffrax.Euler(), 0.0, STEPS * DT, DT, start, adjoint=diffrax.DirectAdjoint(),
+                    max_steps=STEPS + 1,
+                ).ys[-1]  # fmt: skip
+
+            return jax.vmap(one)(keys)
+
+        keys = jax.random.split(jax.random.PRNGKey(0), B)
+        return lambda: run(keys).block_until_ready()
+
+    key = jax.random.PRNGKey(0)
+    runs: dict[str, Callable[[], object]] = {"jax": lambda: loop(key).block_until_ready(), "diffrax": solve(False)}
+    if B * problem.dim * M <= MAX_NUMBERS:
+        runs["diffrax dense"] = solve(True)
+
+    # They do compute what we compute.
+    normals = np.random.default_rng(0).standard_normal(M)
+    expected = problem.noise_product(theta0, torch.from_numpy(normals)).numpy() * LR**0.5
+    assert np.abs(np.asarray(noise(start, jnp.asarray(normals))) - expected).max() < 1e-12
+    assert np.abs(np.asarray(drift(start)) + problem.mean_gradient(theta0).numpy()).max() < 1e-12
+    return runs
+
+
+def floor(problem: sme.DropoutProblem, B: int) -> dict[str, Callable[[], object]]:
+    """The kernels that a step cannot do without: two GEMMs, one batched GEMM, the activation, the normals."""
+    n, d, m = problem.samples, problem.x.shape[1], problem.width
+    B = min(B, problem.block_size)
+    rng = np.random.Generator(np.random.SFC64(0))
+    weights, features = torch.randn(B * m, d, dtype=torch.float64), torch.randn(B, m, n, dtype=torch.float64)
+    S, inputs = torch.randn(B, m, m, dtype=torch.float64), problem.x.mT.contiguous()
+    backward = features.reshape(-1, n)
+    return {
+        "forward GEMM": lambda: weights @ inputs,
+        "backward GEMM": lambda: backward @ problem.x,
+        "batched GEMM": lambda: S @ features,
+        "activation (sigmoid)": lambda: torch.sigmoid(features),
+        "normals": lambda: rng.standard_normal((B, problem.noise_dim)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, threads {torch.get_num_threads()}; microseconds a path step: minimum (median)")
+    rows = []
+    for size in arguments.sizes:
+        problem, theta0, B = make(size)
+        n, d, m, _ = SIZES[size]
+        print(f"\n{size}: n {n}, d {d}, m {m}, B {B}; D {problem.dim}, M {problem.noise_dim}")
+        kernels = {name: clock(run, min(B, problem.block_size), 0.3)[0] for name, run in floor(problem, B).items()}
+        least = sum(kernels.values())
+        print(f"  floor {least:.4g}:", ", ".join(f"{name} {value:.3g}" for name, value in kernels.items()))
+        rows.append({"size": size, "contestant": "floor", "minimum": least, **kernels})
+        blocks = -(-B // problem.block_size) * problem.block_size
+        for runs, paths in ((ours(problem, theta0, B), blocks), (torch_peers(problem, theta0, B), B),
+                            (jax_peers(problem, theta0, B), B)):  # fmt: skip
+            for name, run in runs.items():
+                minimum, median = clock(run, paths * STEPS)
+                print(f"  {name:28}{minimum:12.4g} ({median:.4g}){minimum / least:10.2f} x floor")
+                rows.append({"size": size, "contestant": name, "minimum": minimum, "median": median})
+    if arguments.out:
+        with open(arguments.out, "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
