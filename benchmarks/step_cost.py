@@ -2,7 +2,7 @@
 
     python benchmarks/step_cost.py [--sizes S M L XL] [--out step_cost.json]
 
-Tanh network, one output, keep_prob 0.8, float64, one thread for every contestant. Times are microseconds per path step:
+Tanh network, one output, keep_prob 0.8, float64, one thread for every contestant. Times are microseconds a path step:
 minimum (and median) over several runs after a warm-up; only ratios hold on a shared machine. The peers get the best form
 that we know: the same formulas, jitted and matrix-free. Peers whose packages are not installed (jax, diffrax) or whose
 arrays would not fit (dense factors, `MAX_NUMBERS`) are left out and named.

@@ -1,13 +1,9 @@
 """smesolve: derive, integrate and certify the stochastic modified equation of dropout."""
 
 import importlib
-import os
 from typing import Any
 
-# Idle OpenMP threads shall sleep, not spin: where anything else runs on the machine, spinning made steps up to 30 times
-# slower. It has to be said before torch is loaded, and a setting of the user's own comes first.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
+import smesolve.process_settings  # first, as torch must not be loaded before
 from smesolve.comparison.observables import OBSERVABLES
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
