@@ -2,10 +2,10 @@
 
     python benchmarks/step_cost.py [--sizes S M L XL] [--out step_cost.json]
 
-Tanh network, one output, keep_prob 0.8, float64, one thread for every contestant. Times are microseconds a path step:
-minimum (and median) over several runs after a warm-up; only ratios hold on a shared machine. The peers get the best form
-that we know: the same formulas, jitted and matrix-free. Peers whose packages are not installed (jax, diffrax) or whose
-arrays would not fit (dense factors, `MAX_NUMBERS`) are left out and named.
+Tanh network, one output, keep_prob 0.8, float64, one thread for every contestant. Times are microseconds a path step,
+minimum (and median) over several runs after a warm-up; only ratios hold on a shared machine. The peers get the best
+form that we know: the same formulas, jitted and matrix-free. Left out are peers whose packages are not installed (jax,
+diffrax) and those whose arrays would not fit (`MAX_NUMBERS`).
 
     naive            covariance sampled from 64 masks and a matrix square root for each path, Euler
     torchsde dense   torchsde euler, factor of our problem as a (B, D, M) array
