@@ -13,7 +13,7 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.feature_network import FeatureNetwork
 from smesolve.problem.iteration import iterate
 from smesolve.problem.losses import LOSSES
-from smesolve.problem.masks import BernoulliMasks, MaskLaw
+from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import DropoutNetwork, LinearNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem

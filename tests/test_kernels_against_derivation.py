@@ -6,7 +6,7 @@ import torch
 from problems import ThreeValuedMasks, make_problem
 
 import smesolve as sme
-from smesolve.symbolic import cotangent_expansion, modified_equation, two_layer_dropout
+from smesolve.symbolic import cotangent_expansion, modified_equation
 
 
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 2, 2)])

@@ -3,50 +3,23 @@
 import numpy as np
 import pytest
 import sympy
-import torch
 from sympy import Function, Integer, Rational, Symbol, sqrt, symbols, tanh
 
-from smesolve.problem.masks import BernoulliMasks, MaskLaw
+from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks
 from smesolve.symbolic import vanishes
-from smesolve.symbolic.mask_polynomials import mask_polynomials
+from smesolve.symbolic.orthogonal_polynomials import orthogonal_polynomials
 from smesolve.symbolic.zero_test import is_zero_in_ring
 
 p = Symbol("p", positive=True)
 
 
-class ThreeValuedMasks(MaskLaw):
+def three_valued_masks(number=Rational):
     """eta in {0, 1, 3} with probabilities 0.4, 0.4, 0.2: mean 1, skewed."""
-
-    def __init__(self, number=Rational):
-        self.values = [0, 1, 3]
-        self.weights = [number("0.4"), number("0.4"), number("0.2")]
-
-    @property
-    def support(self):
-        return self.values, self.weights
-
-    def central_moment(self, j):
-        return sum(w * (value - 1) ** j for value, w in zip(self.values, self.weights, strict=True))
-
-    def quantile(self, uniforms):
-        return torch.where(uniforms < 0.4, 0.0, torch.where(uniforms < 0.8, 1.0, 3.0)).to(uniforms.dtype)
-
-
-class GaussianMasks(MaskLaw):
-    """eta = 1 + sqrt(v) N(0, 1): no finite support."""
-
-    def __init__(self, v):
-        self.v = v
-
-    def central_moment(self, j):
-        return 0 if j % 2 else self.v ** (j // 2) * sympy.factorial2(j - 1)
-
-    def quantile(self, uniforms):
-        return 1 + float(self.v) ** 0.5 * torch.special.ndtri(uniforms)
+    return FiniteMasks([0, 1, 3], [number("0.4"), number("0.4"), number("0.2")])
 
 
 def test_dropout_is_linear_in_its_mask():
-    polynomials = mask_polynomials(BernoulliMasks(p), 4)
+    polynomials = orthogonal_polynomials(BernoulliMasks(p), 4)
     v, s = 1 / p - 1, 1 / p - 2
     assert len(polynomials.norms) == 2
     assert vanishes(polynomials.norms[1] - v)
@@ -54,9 +27,9 @@ def test_dropout_is_linear_in_its_mask():
     assert all(vanishes(a - b) for a, b in zip(polynomials.relation, (-v, -s, 1), strict=True))
 
 
-@pytest.mark.parametrize("law", [BernoulliMasks(p), BernoulliMasks(0.8), ThreeValuedMasks(), GaussianMasks(p)])
+@pytest.mark.parametrize("law", [BernoulliMasks(p), BernoulliMasks(0.8), three_valued_masks(), GaussianMasks(p)])
 def test_moments_beyond_those_used_follow_from_the_relation(law):
-    polynomials = mask_polynomials(law, 2)
+    polynomials = orthogonal_polynomials(law, 2)
     for j in range(2, 9):
         exact = sympy.nsimplify(law.central_moment(j), rational=True)
         assert vanishes(polynomials.central_moment(j) - exact)
@@ -64,8 +37,8 @@ def test_moments_beyond_those_used_follow_from_the_relation(law):
 
 @pytest.mark.parametrize("number", [Rational, float])
 def test_three_values_give_three_orthogonal_polynomials(number):
-    law = ThreeValuedMasks(number)
-    polynomials = mask_polynomials(law, 5)
+    law = three_valued_masks(number)
+    polynomials = orthogonal_polynomials(law, 5)
     assert len(polynomials.norms) == 3
     assert polynomials.norms[2] == sympy.nsimplify(law.chi_variance, rational=True)
     zeta = np.array([-1, 0, 2])
@@ -78,11 +51,11 @@ def test_three_values_give_three_orthogonal_polynomials(number):
 
 def test_float_moments_do_not_hide_that_two_values_have_no_second_polynomial():
     for keep in np.linspace(0.05, 0.95, 19):
-        assert len(mask_polynomials(BernoulliMasks(float(keep)), 3).norms) == 2
+        assert len(orthogonal_polynomials(BernoulliMasks(float(keep)), 3).norms) == 2
 
 
 def test_a_mask_that_is_always_one_is_a_constant():
-    assert mask_polynomials(BernoulliMasks(1.0), 2).norms == (1,)
+    assert orthogonal_polynomials(BernoulliMasks(1.0), 2).norms == (1,)
 
 
 def test_the_ring_decides_roots_and_denominators():

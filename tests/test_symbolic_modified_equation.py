@@ -9,13 +9,11 @@ import sympy
 import torch
 from matplotlib.mathtext import MathTextParser
 from sympy import Function, Matrix, Rational, Symbol, diff, sqrt
-from test_symbolic_masks import GaussianMasks, ThreeValuedMasks
+from symbolic_problems import p, two_layer_dropout
+from test_symbolic_masks import three_valued_masks
 
-from smesolve.problem.masks import BernoulliMasks
-from smesolve.symbolic import Iteration, modified_equation, smooth_function, two_layer_dropout, vanishes
-
-p = Symbol("p", positive=True)
-
+from smesolve.problem.masks import BernoulliMasks, GaussianMasks
+from smesolve.symbolic import Iteration, modified_equation, smooth_function, vanishes
 
 def cubic(u):
     return u - u**3 / 3
@@ -30,7 +28,7 @@ class MeanZeroCubes(ThreeValuedMasks):
 
 
 def with_law(iteration, law):
-    return dataclasses.replace(iteration, masks=dict.fromkeys(iteration.masks, law))
+    return dataclasses.replace(iteration, random=dict.fromkeys(iteration.random, law))
 
 
 def numeric(matrix, symbols, point):
@@ -39,7 +37,7 @@ def numeric(matrix, symbols, point):
 
 def enumerated_moments(iteration, symbols, point, law):
     """Mean and covariance of the gradient: every mask, weighted."""
-    gradient = sympy.lambdify([*iteration.masks, *symbols], iteration.gradient, "numpy", cse=True)
+    gradient = sympy.lambdify([*iteration.random, *symbols], [-s for s in iteration.step_terms[0]], "numpy", cse=True)
     values, weights = law.support
     gradients, probabilities = [], []
     for choice in product(range(len(values)), repeat=len(iteration.masks)):
@@ -57,7 +55,7 @@ def test_moments_equal_enumeration(width, outputs, activation, keep_prob):
     iteration = two_layer_dropout(2, 2, width, outputs, activation, keep_prob)
     equation = modified_equation(iteration, order=1)
     rng = np.random.default_rng(width + 10 * outputs)
-    symbols = [*iteration.parameters, *iteration.constants, *([p] if keep_prob is p else [])]
+    symbols = [*iteration.state, *iteration.constants, *([p] if keep_prob is p else [])]
     point = rng.normal(size=len(symbols))
     if keep_prob is p:
         point[-1] = 0.7
@@ -73,10 +71,10 @@ def test_moments_equal_enumeration(width, outputs, activation, keep_prob):
 
 @pytest.mark.parametrize("number", [Rational, float])
 def test_three_valued_masks_equal_enumeration(number):
-    law = ThreeValuedMasks(number)
+    law = three_valued_masks(number)
     iteration = with_law(two_layer_dropout(2, 1, 3), law)
     equation = modified_equation(iteration, order=1)
-    symbols = [*iteration.parameters, *iteration.constants]
+    symbols = [*iteration.state, *iteration.constants]
     point = np.random.default_rng(0).normal(size=len(symbols))
     mean, covariance = enumerated_moments(iteration, symbols, point, law)
     factor = numeric(equation.diffusion, symbols, point)
@@ -85,7 +83,7 @@ def test_three_valued_masks_equal_enumeration(number):
     assert np.abs(numeric(equation.drift, symbols, point)[:, 0] + mean).max() < 1e-12
 
 
-@pytest.mark.parametrize("law", [BernoulliMasks(p), BernoulliMasks(0.8), ThreeValuedMasks(), GaussianMasks(p)])
+@pytest.mark.parametrize("law", [BernoulliMasks(p), BernoulliMasks(0.8), three_valued_masks(), GaussianMasks(p)])
 @pytest.mark.parametrize(("activation", "outputs"), [(Function("sigma"), 1), ("tanh", 2)])
 def test_diffusion_is_an_exact_factor_of_the_covariance(law, activation, outputs):
     equation = modified_equation(with_law(two_layer_dropout(1, 1, 2, outputs, activation), law), order=1)
@@ -116,12 +114,12 @@ def test_a_gradient_of_mean_zero_is_all_diffusion():
 
 def test_columns_are_linear_then_pairs_in_triu_order_then_quadratic():
     """Column by column: the projections E[g q_l] of the gradient by enumeration."""
-    law, width = ThreeValuedMasks(), 4
+    law, width = three_valued_masks(), 4
     iteration = with_law(two_layer_dropout(1, 1, width), law)
     equation = modified_equation(iteration, order=1)
-    symbols = [*iteration.parameters, *iteration.constants]
+    symbols = [*iteration.state, *iteration.constants]
     point = np.random.default_rng(1).normal(size=len(symbols))
-    gradient = sympy.lambdify([*iteration.masks, *symbols], iteration.gradient, "numpy", cse=True)
+    gradient = sympy.lambdify([*iteration.random, *symbols], [-s for s in iteration.step_terms[0]], "numpy", cse=True)
     v, s, h = float(law.variance), float(law.skew), float(law.chi_variance)
     values, weights = law.support
     columns = np.zeros((2 * width, 2 * width + width * (width - 1) // 2))
@@ -141,13 +139,13 @@ def test_columns_are_linear_then_pairs_in_triu_order_then_quadratic():
 def test_order_2_drift_is_the_gradient_of_the_modified_loss(sigma):
     """b0 + lr b1 = -grad(L_S + lr/4 |grad L_S|^2) with L_S = R_S + v/(2n) sum_ik z_ik^2."""
     iteration = two_layer_dropout(2, 1, 2, activation=sigma, keep_prob=p)
-    (w1, w2, a1, a2), (x1, x2, y1, y2) = iteration.parameters, iteration.constants
+    (w1, w2, a1, a2), (x1, x2, y1, y2) = iteration.state, iteration.constants
     z = [[a * sigma(w * x) for w, a in ((w1, a1), (w2, a2))] for x in (x1, x2)]
     risk = sum((sum(row) - y) ** 2 for row, y in zip(z, (y1, y2), strict=True)) / 4
     loss = risk + (1 / p - 1) / 4 * sum(contribution**2 for row in z for contribution in row)
-    energy = loss + iteration.lr / 4 * sum(diff(loss, q) ** 2 for q in iteration.parameters)
+    energy = loss + iteration.small / 4 * sum(diff(loss, q) ** 2 for q in iteration.state)
     drift = modified_equation(iteration, order=2).drift
-    assert all(vanishes(b + diff(energy, q)) for b, q in zip(drift, iteration.parameters, strict=True))
+    assert all(vanishes(b + diff(energy, q)) for b, q in zip(drift, iteration.state, strict=True))
 
 
 def test_scalar_dropout_is_a_geometric_brownian_motion():
@@ -189,7 +187,7 @@ def test_parameters_are_in_the_order_of_torch():
     weights = [hidden.weight, readout.weight]
     expected = torch.nn.utils.parameters_to_vector(torch.autograd.grad(loss, weights))
     iteration = two_layer_dropout(n, d, m, o, "tanh", keep, data=(x.tolist(), y.tolist()))
-    gradient = sympy.lambdify([*iteration.masks, *iteration.parameters], iteration.gradient, "numpy")
+    gradient = sympy.lambdify([*iteration.random, *iteration.state], [-s for s in iteration.step_terms[0]], "numpy")
     theta = torch.nn.utils.parameters_to_vector(weights).tolist()
     assert np.abs(np.array(gradient(*mask.tolist(), *theta)) - expected.numpy()).max() < 1e-14
 

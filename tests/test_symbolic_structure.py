@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import sympy
 from sympy import Symbol, sqrt
-from test_symbolic_masks import GaussianMasks, ThreeValuedMasks
+from symbolic_problems import p, two_layer_dropout
+from test_symbolic_masks import three_valued_masks
 
-from smesolve.problem.masks import BernoulliMasks
-from smesolve.symbolic import cotangent_expansion, modified_equation, two_layer_dropout, vanishes
+from smesolve.problem.masks import BernoulliMasks, GaussianMasks
+from smesolve.symbolic import cotangent_expansion, modified_equation, vanishes
 
 p = Symbol("p", positive=True)
 WIDTH = 3
 
 
-@pytest.mark.parametrize("law", [BernoulliMasks(p), ThreeValuedMasks(), GaussianMasks(p)])
+@pytest.mark.parametrize("law", [BernoulliMasks(p), three_valued_masks(), GaussianMasks(p)])
 def test_expansion_is_the_table_of_the_pair_form(law):
     v, s = law.variance, law.skew
     expansion = cotangent_expansion(law)
@@ -62,7 +63,7 @@ def masks_of(law):
         yield eta, np.prod([float(weights[k]) for k in choice])
 
 
-@pytest.mark.parametrize("law", [BernoulliMasks(0.8), BernoulliMasks(0.5), ThreeValuedMasks()])
+@pytest.mark.parametrize("law", [BernoulliMasks(0.8), BernoulliMasks(0.5), three_valued_masks()])
 def test_expansion_holds_for_every_mask_of_width_3(law):
     e = cotangent_expansion(law)
     gram = 0.0
@@ -80,13 +81,13 @@ def test_expansion_holds_for_every_mask_of_width_3(law):
     assert np.abs(gram[np.ix_(kept, kept)] - np.eye(kept.sum())).max() < 1e-14
 
 
-@pytest.mark.parametrize("law", [BernoulliMasks(0.8), ThreeValuedMasks()])
+@pytest.mark.parametrize("law", [BernoulliMasks(0.8), three_valued_masks()])
 def test_cotangents_give_the_diffusion_columns_at_width_3(law):
     """J(c) with c on the unit normals is, column by column, the C of the explicit network."""
     iteration = two_layer_dropout(2, 1, WIDTH)
-    iteration = dataclasses.replace(iteration, masks=dict.fromkeys(iteration.masks, law))
+    iteration = dataclasses.replace(iteration, random=dict.fromkeys(iteration.random, law))
     equation = modified_equation(iteration, order=1)
-    symbols = [*iteration.parameters, *iteration.constants]
+    symbols = [*iteration.state, *iteration.constants]
     point = np.random.default_rng(2).normal(size=len(symbols))
     columns = np.array(sympy.lambdify(symbols, equation.diffusion, "numpy")(*point))
     w, a, x, y = point[:3], point[3:6], point[6:8], point[8:]

@@ -10,7 +10,7 @@ import torchsde
 from sympy import Function, Symbol
 
 from smesolve.problem.masks import BernoulliMasks
-from smesolve.symbolic import Iteration, modified_equation, two_layer_dropout
+from smesolve.symbolic import Iteration, modified_equation
 
 LR = 0.05
 
@@ -26,12 +26,12 @@ def test_f_and_g_equal_numpy(order, shape):
     equation = modified_equation(two_layer_dropout(*shape), order)
     iteration, values = equation.iteration, values_of(equation.iteration)
     sde = equation.to_torch(values, LR)
-    y = torch.randn(7, len(iteration.parameters), dtype=torch.float64)
+    y = torch.randn(7, len(iteration.state), dtype=torch.float64)
     f, g = sde.f(torch.tensor(0.0), y), sde.g(torch.tensor(0.0), y)
     assert f.shape == y.shape and g.shape == (7, *equation.diffusion.shape)
-    symbols = [*iteration.parameters, *values, iteration.lr]
+    symbols = [*iteration.state, *values, iteration.small]
     drift = sympy.lambdify(symbols, equation.drift, "numpy")
-    diffusion = sympy.lambdify(symbols, sympy.sqrt(iteration.lr) * equation.diffusion, "numpy")
+    diffusion = sympy.lambdify(symbols, sympy.sqrt(iteration.small) * equation.diffusion, "numpy")
     for path in range(7):
         point = [*y[path].tolist(), *values.values(), LR]
         assert np.allclose(f[path], drift(*point)[:, 0], rtol=1e-12, atol=1e-13)

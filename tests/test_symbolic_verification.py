@@ -6,14 +6,12 @@ from math import comb
 import pytest
 import sympy
 from sympy import Function, Integer, Matrix, Rational, Symbol, diff, exp, symbols
-from test_symbolic_masks import GaussianMasks, ThreeValuedMasks
+from symbolic_problems import p, two_layer_dropout
+from test_symbolic_masks import three_valued_masks
 
-from smesolve.problem.masks import BernoulliMasks
-from smesolve.symbolic import Iteration, modified_equation, two_layer_dropout, vanishes
+from smesolve.problem.masks import BernoulliMasks, GaussianMasks
+from smesolve.symbolic import Iteration, modified_equation, vanishes
 from smesolve.symbolic.verification import Generator
-
-p = Symbol("p", positive=True)
-
 
 def gradient_of(potential, parameters):
     return Matrix([diff(potential, q) for q in parameters])
@@ -42,7 +40,7 @@ def test_both_orders_are_proven_and_are_sharp(samples, activation):
     index, power, difference = proof.first_mismatch
     assert (index, power) == ((0,), 2)
     b0 = first.drift_terms[0]
-    assert vanishes(difference + (b0.jacobian(iteration.parameters) * b0)[0] / 2)
+    assert vanishes(difference + (b0.jacobian(iteration.state) * b0)[0] / 2)
     assert not dataclasses.replace(first, order=2).verify().holds
 
     proof = modified_equation(iteration, order=2).verify()
@@ -52,10 +50,10 @@ def test_both_orders_are_proven_and_are_sharp(samples, activation):
     assert proof.first_mismatch.power == 3 and proof.checked[-1] is proof.first_mismatch
 
 
-@pytest.mark.parametrize("law", [BernoulliMasks(0.8), ThreeValuedMasks(), GaussianMasks(Rational(1, 4))])
+@pytest.mark.parametrize("law", [BernoulliMasks(0.8), three_valued_masks(), GaussianMasks(Rational(1, 4))])
 def test_other_laws(law):
     iteration = two_layer_dropout(1, 1, 2)
-    iteration = dataclasses.replace(iteration, masks=dict.fromkeys(iteration.masks, law))
+    iteration = dataclasses.replace(iteration, random=dict.fromkeys(iteration.random, law))
     assert modified_equation(iteration, order=2).verify().order == 2
 
 
@@ -95,7 +93,7 @@ def test_noise_does_not_count_at_order_1(equation):
 
 def test_the_averaged_modified_flow_is_of_order_1(equation):
     """-grad(L_S + lr/4 E|grad R_S|^2), E|grad R_S|^2 = |grad L_S|^2 + Tr Sigma: Tr Sigma is too much."""
-    parameters = equation.iteration.parameters
+    parameters = equation.iteration.state
     b0, b1 = equation.drift_terms
     extra = gradient_of(equation.covariance.trace(), parameters) / 4
     proof = dataclasses.replace(equation, drift_terms=(b0, b1 - extra)).verify()

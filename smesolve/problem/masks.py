@@ -1,4 +1,4 @@
-"""Laws of the dropout masks.
+"""Laws of the random variables of an iteration, and among them the laws of dropout masks.
 
 A mask eta is a random variable of mean 1 that multiplies a neuron's output. With zeta = eta - 1,
 v = E zeta^2 and s = E zeta^3 / v, projecting zeta^2 on {1, zeta} gives
@@ -6,12 +6,16 @@ v = E zeta^2 and s = E zeta^3 / v, projecting zeta^2 on {1, zeta} gives
     zeta^2 = v + s zeta + chi,      E chi = E[chi zeta] = 0,      E chi^2 = E zeta^4 - v^2 - s^2 v.
 
 The remainder chi vanishes exactly for laws on two values, which dropout has: eta in {0, 1/keep_prob}.
+A law enters derivation and kernels through its central moments alone; parameters may be sympy symbols, so that the
+symbolic derivation uses the same law as the numbers.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -19,31 +23,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BernoulliMasks", "MaskLaw", "all_masks"]
+__all__ = ["BernoulliMasks", "FiniteMasks", "GaussianMasks", "Law", "MaskLaw", "UniformMasks", "all_masks"]
 
 MAX_MASKS = 2**22
 """Masks that an enumeration may visit."""
 
 
-class MaskLaw(ABC):
+class Law(ABC):
+    """The law of one random variable X; those of different variables are independent."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Any:
+        """E X: a number or a sympy expression."""
+
+    @abstractmethod
+    def central_moment(self, j: int) -> Any:
+        """E (X - E X)^j: a number, or a sympy expression where the law's parameters are symbols."""
+
+    @property
+    def support(self) -> tuple[list[Any], list[Any]] | None:
+        """Values of X and their probabilities, or None where X takes infinitely many values."""
+        return None
+
+
+class MaskLaw(Law):
     """The law of one mask variable eta, E eta = 1; masks of different neurons are independent.
 
     A law of one's own defines `central_moment` and `quantile`, and `support` where eta takes finitely
     many values (enumeration needs it). Everything else follows.
     """
 
-    @abstractmethod
-    def central_moment(self, j: int) -> Any:
-        """E (eta - 1)^j: a float, or a sympy expression where the law's parameters are symbols."""
+    mean = 1
 
     @abstractmethod
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """The value eta = F^{-1}(u) for each u in (0, 1), of the same shape: one uniform a mask."""
-
-    @property
-    def support(self) -> tuple[list[Any], list[Any]] | None:
-        """Values of eta and their probabilities, or None where eta takes infinitely many values."""
-        return None
+        """The value eta = F^{-1}(u) for each u in [0, 1), of the same shape: one uniform a mask."""
 
     @property
     def variance(self) -> Any:
@@ -99,6 +114,108 @@ class BernoulliMasks(MaskLaw):
 
     def __repr__(self) -> str:
         return f"BernoulliMasks(keep_prob={self.keep_prob})"
+
+
+class GaussianMasks(MaskLaw):
+    """eta = 1 + sqrt(variance) N(0, 1), Gaussian multiplicative noise (Srivastava et al., JMLR 2014, sec. 10).
+
+    s = 0 and E chi^2 = 2 variance^2: m more Brownian motions than dropout has.
+    """
+
+    def __init__(self, variance: Any) -> None:
+        _check_positive("variance", variance)
+        self._variance = variance
+
+    def central_moment(self, j: int) -> Any:
+        """E zeta^j = (j - 1)!! variance^(j/2) for even j, else 0."""
+        return 0 if j % 2 else math.prod(range(1, j, 2)) * self._variance ** (j // 2)
+
+    def quantile(self, uniforms: Tensor) -> Tensor:
+        """1 + sqrt(variance) Phi^{-1}(u); u = 0, which 2^-53 of all uniforms are, is read as the least u above it."""
+        return 1 + float(self._variance) ** 0.5 * torch.special.ndtri(uniforms.clamp(min=2.0**-54))
+
+    def __repr__(self) -> str:
+        return f"GaussianMasks(variance={self._variance})"
+
+
+class UniformMasks(MaskLaw):
+    """eta uniform on [1 - half_width, 1 + half_width]: variance half_width^2/3, s = 0."""
+
+    def __init__(self, half_width: Any) -> None:
+        _check_positive("half_width", half_width)
+        self._half_width = half_width
+
+    def central_moment(self, j: int) -> Any:
+        """E zeta^j = half_width^j / (j + 1) for even j, else 0."""
+        return 0 if j % 2 else self._half_width**j / (j + 1)
+
+    def quantile(self, uniforms: Tensor) -> Tensor:
+        """1 + half_width (2u - 1)."""
+        return 1 + float(self._half_width) * (2 * uniforms - 1)
+
+    def __repr__(self) -> str:
+        return f"UniformMasks(half_width={self._half_width})"
+
+
+class FiniteMasks(MaskLaw):
+    """eta = values[i] with probability probabilities[i]; the mean must be 1.
+
+    Raises:
+        ValueError: values that are not distinct, probabilities that are not positive or do not add up to 1, another
+            mean than 1.
+    """
+
+    def __init__(self, values: Sequence[Any], probabilities: Sequence[Any]) -> None:
+        self._values, self._probabilities = list(values), list(probabilities)
+        if len(self._values) != len(self._probabilities) or not self._values:
+            raise ValueError(
+                f"values and probabilities must be of the same length, got {len(self._values)} and "
+                f"{len(self._probabilities)}: give one probability for each value."
+            )
+        if len(set(self._values)) < len(self._values):
+            raise ValueError(f"values must be distinct, got {self._values}: add up the probabilities of equal values.")
+        if any(isinstance(q, Real) and not q > 0 for q in self._probabilities):
+            raise ValueError(
+                f"probabilities must be positive, got {self._probabilities}: leave out values that are never taken."
+            )
+        total = sum(self._probabilities)
+        if not _equals_one(total):
+            raise ValueError(f"probabilities must add up to 1, got {total}: divide them by their sum.")
+        mean = sum(q * value for value, q in zip(self._values, self._probabilities, strict=True))
+        if not _equals_one(mean):
+            raise ValueError(
+                f"the mean of the masks must be 1, got {mean} for values {self._values}: divide the values by the mean."
+            )
+
+    def central_moment(self, j: int) -> Any:
+        """E zeta^j = sum_i q_i (value_i - 1)^j."""
+        return sum(q * (value - 1) ** j for value, q in zip(self._values, self._probabilities, strict=True))
+
+    @property
+    def support(self) -> tuple[list[Any], list[Any]]:
+        """Values and probabilities as they were given."""
+        return self._values, self._probabilities
+
+    def quantile(self, uniforms: Tensor) -> Tensor:
+        """values[i] where u lies between the cumulated probabilities i and i + 1."""
+        values, probabilities = (
+            torch.tensor([float(number) for number in part], dtype=uniforms.dtype, device=uniforms.device)
+            for part in self.support
+        )
+        return values[torch.searchsorted(probabilities.cumsum(0)[:-1], uniforms, right=True)]
+
+    def __repr__(self) -> str:
+        return f"FiniteMasks(values={self._values}, probabilities={self._probabilities})"
+
+
+def _check_positive(name: str, number: Any) -> None:
+    if isinstance(number, Real) and not 0 < number < math.inf:
+        raise ValueError(f"{name} must be a positive number, got {number}.")
+
+
+def _equals_one(number: Any) -> bool:
+    """Up to the rounding of floats; a sympy expression may be left to the derivation, which finds out."""
+    return not isinstance(number, Real) or abs(number - 1) < 1e-12
 
 
 def all_masks(law: MaskLaw, count: int) -> tuple[Tensor, Tensor]:

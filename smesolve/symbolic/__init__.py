@@ -1,7 +1,7 @@
 """From an explicit iteration to its stochastic modified equation, by sympy.
 
-    iteration = two_layer_dropout(samples=1, in_features=1, width=2)
-    equation = modified_equation(iteration, order=2)
+    network = ExplicitNetwork(in_features=1, hidden=2)
+    equation = modified_equation(dropout(network, BernoulliMasks(keep_prob)), order=2)     # keep_prob: number or symbol
     equation.drift, equation.diffusion, equation.covariance
     print(equation.verify())                       # the order proven, the first mismatch
     sde = equation.to_torch({"p": 0.8, "x_1_1": 1.0, "y_1_1": 0.5}, lr=0.05)    # for torchsde.sdeint
@@ -9,26 +9,21 @@
 `cotangent_expansion` does the same for dropout at any width, in the form that the numeric kernels have.
 """
 
-from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.chaos_expansion import expectation
+from smesolve.symbolic.explicit_network import ExplicitNetwork, squared_error
+from smesolve.symbolic.iteration import Iteration, gradient_descent
+from smesolve.symbolic.iterations import (
+    dropconnect,
+    dropout,
+    dropout_sgd,
+    label_noise,
+    momentum,
+    parameter_noise,
+    sgd,
+)
+from smesolve.symbolic.laws import Centred, SampleIndex
 from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
 from smesolve.symbolic.smooth_function import smooth_function
 from smesolve.symbolic.structure import Contributions, CotangentExpansion, cotangent_expansion
-from smesolve.symbolic.torch_code import TorchModifiedEquation
-from smesolve.symbolic.two_layer import two_layer_dropout
 from smesolve.symbolic.verification import MomentCheck, Verification
 from smesolve.symbolic.zero_test import vanishes
-
-__all__ = [
-    "Contributions",
-    "CotangentExpansion",
-    "Iteration",
-    "MomentCheck",
-    "SymbolicModifiedEquation",
-    "TorchModifiedEquation",
-    "Verification",
-    "cotangent_expansion",
-    "modified_equation",
-    "smooth_function",
-    "two_layer_dropout",
-    "vanishes",
-]

@@ -1,8 +1,9 @@
-"""An explicit random iteration.
+"""An explicit random iteration with a small step.
 
-    theta' = theta - lr * g(theta; eta),    eta fresh and independent in every step,
+    theta' = theta + h s_1(theta; X) + h^2 s_2(theta; X) + ...,    X fresh and independent in every step,
 
-with g polynomial in the masks eta, as a gradient of a squared loss under dropout is.
+h the small parameter: the learning rate for gradient steps, its square root for momentum in its own time scale. The
+step is polynomial in h, and in each of the random variables X_k that takes infinitely many values.
 """
 
 from __future__ import annotations
@@ -10,100 +11,195 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import factorial, prod
 
 import sympy
 from sympy import Expr, Integer, Symbol
 
-from smesolve.problem.masks import MaskLaw
+from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.indeterminates import Indeterminates
+from smesolve.symbolic.orthogonal_polynomials import exact
+from smesolve.symbolic.variable_functions import Atoms, Powers, VariableFunctions
 
-__all__ = ["Iteration"]
+__all__ = ["Iteration", "Monomials", "gradient_descent"]
+
+Monomials = Mapping[tuple[int, ...], Expr]
+"""A function of the random variables: {keys, one a variable (`variable_functions`): coefficient}."""
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """theta' = theta - lr * gradient(theta, masks).
+    """state' = state + step(state, random, small).
 
-    `gradient` has one expression a parameter, in the same order. `masks` gives each mask symbol its law;
-    masks are independent of each other and of the past. `constants` names every other symbol of the
-    gradient (data, weights of the loss). Floats are read as decimals of 15 digits, so that what is derived is
-    exact.
+    `step` has one expression a state variable, in the same order. `random` gives each random symbol its law: a
+    `MaskLaw`, `SampleIndex(n)`, or `Centred(law)` for noise of mean 0; they are independent of each other and of the
+    past. `small` is the small parameter h, and one step takes the time h. `constants` names every other symbol of the
+    step (data, weights of the loss). `loss` is the random loss, where the step descends one. Floats are read as
+    decimals of 15 digits, so that what is derived is exact.
+
+    Raises:
+        ValueError: symbols without a role, random symbols without a law, a mask law whose mean is not 1, a step that
+            is not small, and steps without a finite expansion.
     """
 
-    parameters: Sequence[Symbol]
-    gradient: Sequence[Expr]
-    masks: Mapping[Symbol, MaskLaw]
-    lr: Symbol
+    state: Sequence[Symbol]
+    step: Sequence[Expr]
+    random: Mapping[Symbol, Law]
+    small: Symbol
     constants: Sequence[Symbol] = ()
+    loss: Expr | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parameters", tuple(self.parameters))
+        object.__setattr__(self, "state", tuple(self.state))
         object.__setattr__(self, "constants", tuple(self.constants))
-        object.__setattr__(self, "masks", dict(self.masks))
-        gradient = tuple(sympy.nsimplify(sympy.sympify(g), rational=True) for g in self.gradient)
-        object.__setattr__(self, "gradient", gradient)
+        object.__setattr__(self, "random", dict(self.random))
+        object.__setattr__(self, "step", tuple(exact(sympy.sympify(s)) for s in self.step))
         self._check()
 
     def _check(self) -> None:
-        if len(self.gradient) != len(self.parameters):
+        if len(self.step) != len(self.state):
             raise ValueError(
-                f"gradient has {len(self.gradient)} expressions for {len(self.parameters)} parameters: "
-                "give one expression for each parameter, in the same order."
+                f"step has {len(self.step)} expressions for {len(self.state)} state variables: "
+                "give one expression for each, in the same order."
             )
-        named = [*self.parameters, *self.masks, *self.constants, self.lr]
+        named = [*self.state, *self.random, *self.constants, self.small]
         names = [symbol.name for symbol in named]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(
-                    f"{name} is named {names.count(name)} times among parameters, masks, constants and lr: "
+                    f"{name} is named {names.count(name)} times among state, random, constants and small: "
                     "give each symbol one role and a name of its own."
                 )
-        for mask, law in self.masks.items():
-            if not isinstance(law, MaskLaw):
-                raise ValueError(
-                    f"masks[{mask}] is {law!r}, which is no MaskLaw: give its law, for example "
-                    "BernoulliMasks(keep_prob)."
-                )
-        symbols = set().union(*(g.free_symbols for g in self.gradient))
-        if self.lr in symbols:
-            raise ValueError(
-                f"gradient contains lr = {self.lr}, but the iteration multiplies the gradient by lr itself: "
-                "take lr out of the gradient."
-            )
+        for symbol, law in self.random.items():
+            _check_law(symbol, law)
+        symbols = set().union(*(s.free_symbols for s in self.step))
         for symbol in sorted(symbols.difference(named), key=str):
             raise ValueError(
-                f"gradient contains {symbol}, which is neither a parameter nor a mask: name it in constants."
+                f"step contains {symbol}, which has no role: name it in constants, or, if it is random, give its "
+                "law in random."
             )
-        for mask in self.masks:
-            if mask not in symbols:
-                raise ValueError(f"masks names {mask}, which the gradient does not contain: leave it out.")
-        _ = self.mask_monomials
+        for symbol in self.random:
+            if symbol not in symbols:
+                raise ValueError(f"random names {symbol}, which the step does not contain: leave it out.")
+        _ = self.step_monomials
 
     @cached_property
-    def mask_monomials(self) -> tuple[dict[tuple[int, ...], Expr], ...]:
-        """Each component of the gradient as {exponents of the masks: coefficient}."""
-        return tuple(map(self._monomials, self.parameters, self.gradient))
+    def step_terms(self) -> tuple[tuple[Expr, ...], ...]:
+        """(s_1, s_2, ...): the step is sum_a h^a s_a. As in `step`, no bracket is expanded."""
+        columns = [_powers_of(self.small, variable, s) for variable, s in zip(self.state, self.step, strict=True)]
+        length = max(1, *map(len, columns))
+        padded = [[*column, *[Integer(0)] * (length - len(column))] for column in columns]
+        return tuple(zip(*padded, strict=True))
 
-    def _monomials(self, parameter: Symbol, component: Expr) -> dict[tuple[int, ...], Expr]:
-        if not self.masks:
-            return {(): component}
-        indeterminates = Indeterminates(self.masks)
-        polynomial = indeterminates.replace(component)
-        meaning = indeterminates.meaning
-        hidden = set().union(*(e.free_symbols for e in meaning.values())) & set(self.masks)
-        if hidden or not polynomial.is_polynomial(*self.masks):
-            raise ValueError(
-                f"gradient of {parameter} is not a polynomial in the masks ({component}): a finite mask "
-                "expansion exists only for polynomials, as squared loss with masks on the last hidden layer "
-                "gives."
-            )
-        # Differentiated rather than read off: the polynomial is expanded, the derivatives keep the shape in
-        # which the gradient was written.
-        monomials = {}
-        for exponents in sympy.Poly(polynomial, *self.masks).monoms():
-            powers = [(mask, power) for mask, power in zip(self.masks, exponents, strict=True) if power]
-            derivative = sympy.diff(polynomial, *powers) if powers else polynomial
-            at_zero = derivative.xreplace(dict.fromkeys(self.masks, Integer(0))).xreplace(meaning)
-            monomials[exponents] = at_zero / prod(map(factorial, exponents))
+    @cached_property
+    def functions(self) -> tuple[VariableFunctions, ...]:
+        """For each random variable its powers or, where the step is no polynomial in it, its indicators."""
+        return tuple(self._functions_of(symbol, law) for symbol, law in self.random.items())
+
+    def _functions_of(self, symbol: Symbol, law: Law) -> VariableFunctions:
+        degree = 0
+        for variable, s in zip(self.state, self.step, strict=True):
+            polynomial, _ = _polynomial_in([symbol], s)
+            if polynomial is None and law.support is None:
+                raise ValueError(
+                    f"step of {variable} is not a polynomial in {symbol}, which takes infinitely many values ({law!r}):"
+                    " a finite expansion exists only for polynomials or for laws on finitely many values; take "
+                    f"FiniteMasks for {symbol}, or a polynomial activation and loss."
+                )
+            if polynomial is None:
+                return Atoms(law)
+            degree = max(degree, sympy.Poly(polynomial, symbol).degree())
+        return Powers(law, degree)
+
+    @cached_property
+    def step_monomials(self) -> tuple[tuple[Monomials, ...], ...]:
+        """step_terms as functions of the random variables: [a][i] is the i-th component of s_(a+1)."""
+        return tuple(tuple(map(self.monomials, term)) for term in self.step_terms)
+
+    def monomials(self, expression: Expr) -> Monomials:
+        """An expression such as a component of the step as a function of the random variables."""
+        kinds = dict(zip(self.random, self.functions, strict=True))
+        atoms = [x for x, kind in kinds.items() if isinstance(kind, Atoms) and expression.has(x)]
+        powers = [x for x, kind in kinds.items() if isinstance(kind, Powers)]
+        monomials: dict[tuple[int, ...], Expr] = {}
+        for choice in product(*(range(1, len(kinds[x].values) + 1) for x in atoms)):
+            chosen = dict(zip(atoms, choice, strict=True))
+            at_values = expression.xreplace({x: kinds[x].values[key - 1] for x, key in chosen.items()})
+            for exponents, coefficient in _monomials(powers, at_values).items():
+                keys = chosen | dict(zip(powers, exponents, strict=True))
+                if coefficient != 0:
+                    monomials[tuple(keys.get(x, 0) for x in self.random)] = coefficient
         return monomials
+
+
+def gradient_descent(
+    loss: Expr, parameters: Sequence[Symbol], random: Mapping[Symbol, Law], constants: Sequence[Symbol] = ()
+) -> Iteration:
+    """theta' = theta - lr d loss/d theta with a fresh draw of the random variables in every step."""
+    lr = Symbol("lr", positive=True)
+    step = [-lr * sympy.diff(loss, parameter) for parameter in parameters]
+    return Iteration(parameters, step, random, lr, constants, loss)
+
+
+def _check_law(symbol: Symbol, law: Law) -> None:
+    if not isinstance(law, Law):
+        raise ValueError(
+            f"random[{symbol}] is {law!r}, which is no law: give its law, for example BernoulliMasks(keep_prob)."
+        )
+    if isinstance(law, MaskLaw):
+        excess = sympy.simplify(exact(law.central_moment(1)))
+        # Rounding of floats, which the 15 digits do not always remove.
+        if excess != 0 and not (excess.is_number and abs(excess) < 1e-12):
+            raise ValueError(
+                f"random[{symbol}] is {law!r}, a mask law of mean {1 + excess}, but the mean of a mask must be 1: "
+                "divide its values by their mean."
+            )
+
+
+def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
+    """[s_1, s_2, ...] of one component of the step."""
+    polynomial, meaning = _polynomial_in([small], step)
+    if polynomial is None:
+        raise ValueError(
+            f"step of {variable} is not a polynomial in the small parameter {small}: expand it in powers of {small}."
+        )
+    coefficients = _coefficients([small], polynomial, meaning)
+    constant = coefficients.pop((0,), Integer(0))
+    if constant != 0:
+        raise ValueError(
+            f"step of {variable} does not vanish with {small} (it is {constant} at {small} = 0): a modified equation "
+            f"exists for small steps only; write state' = state + step, with {small} a factor of the step."
+        )
+    highest = max((power for (power,) in coefficients), default=0)
+    return [coefficients.get((power,), Integer(0)) for power in range(1, highest + 1)]
+
+
+def _polynomial_in(symbols: Sequence[Symbol], expression: Expr) -> tuple[Expr | None, dict]:
+    """The expression as a polynomial in the symbols over indeterminates, or None, and what these stand for."""
+    indeterminates = Indeterminates(symbols)
+    polynomial = indeterminates.replace(expression)
+    meaning = indeterminates.meaning
+    hidden = set().union(*(e.free_symbols for e in meaning.values())) & set(symbols)
+    return (None if hidden or not polynomial.is_polynomial(*symbols) else polynomial), meaning
+
+
+def _monomials(symbols: Sequence[Symbol], expression: Expr) -> dict[tuple[int, ...], Expr]:
+    if not symbols:
+        return {(): expression}
+    return _coefficients(symbols, *_polynomial_in(symbols, expression))
+
+
+def _coefficients(symbols: Sequence[Symbol], polynomial: Expr, meaning: dict) -> dict[tuple[int, ...], Expr]:
+    """{exponents: coefficient}.
+
+    Differentiated rather than read off: the polynomial is expanded, the derivatives keep the shape in which the
+    expression was written.
+    """
+    coefficients = {}
+    for exponents in sympy.Poly(polynomial, *symbols).monoms():
+        powers = [(symbol, power) for symbol, power in zip(symbols, exponents, strict=True) if power]
+        derivative = sympy.diff(polynomial, *powers) if powers else polynomial
+        at_zero = derivative.xreplace(dict.fromkeys(symbols, Integer(0))).xreplace(meaning)
+        coefficients[exponents] = at_zero / prod(map(factorial, exponents))
+    return coefficients

@@ -14,7 +14,7 @@ __all__ = ["align", "equation_latex"]
 
 def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix) -> str:
     """The SDE, then b_a and the columns C_c entry by entry; entries that are 0 are left out."""
-    lr = rf"\mathrm{{{sympy.latex(iteration.lr)}}}"
+    lr = rf"\mathrm{{{sympy.latex(iteration.small)}}}"
     powers = ["", lr, *(f"{lr}^{{{a}}}" for a in range(2, len(drift_terms)))]
     drift = " + ".join(f"{powers[a]} b_{{{a}}}".strip() for a in range(len(drift_terms)))
     lines = [
@@ -24,7 +24,7 @@ def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix],
     named = [(f"b_{{{a}}}", term) for a, term in enumerate(drift_terms)]
     named += [(f"C_{{{c + 1}}}", diffusion.col(c)) for c in range(diffusion.cols)]
     for name, column in named:
-        for parameter, entry in zip(iteration.parameters, column, strict=True):
+        for parameter, entry in zip(iteration.state, column, strict=True):
             if entry != 0:
                 lines.append(rf"\left({name}\right)_{{{sympy.latex(parameter)}}} &= {sympy.latex(entry)}")
     return align(lines)

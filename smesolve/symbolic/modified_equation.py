@@ -1,13 +1,15 @@
 """The stochastic modified equation of an explicit iteration.
 
-For theta' = theta - lr g(theta; eta) with b0 = -E g and Sigma = Cov(g),
+For theta' = theta + lr s_1(theta; X) + lr^2 s_2(theta; X) + ... with b0 = E s_1 and Sigma = Cov(s_1),
 
     order 1:  dTheta = b0 dt + sqrt(lr) C dW,
-    order 2:  dTheta = (b0 + lr b1) dt + sqrt(lr) C dW,    b1 = -1/2 (D b0) b0,    C C^T = Sigma
+    order 2:  dTheta = (b0 + lr b1) dt + sqrt(lr) C dW,    b1 = E s_2 - 1/2 (D b0) b0,    C C^T = Sigma
 
-(Li, Tai & E, JMLR 2019, sec. 3; for dropout Zhang, Li, Luo & Xu, ICLR 2024, eq. 8, where b0 = -grad L_S and
-b1 = -1/4 grad |grad L_S|^2). C has as columns the coefficients of g on the orthonormal polynomials of the
-masks (`mask_expansion`), so that C C^T = Sigma exactly and without a matrix root.
+(Li, Tai & E, JMLR 2019, sec. 3; for dropout Zhang, Li, Luo & Xu, ICLR 2024, eq. 8, where s_1 = -grad R_S(theta; eta),
+s_2 = 0, so b0 = -grad L_S and b1 = -1/4 grad |grad L_S|^2). lr is the small parameter of the iteration, which for
+momentum is the square root of the learning rate. C has as columns the coefficients of s_1 on the orthonormal
+polynomials of the random variables (`chaos_expansion`), with the sign of -s_1, which is the gradient: C C^T = Sigma
+exactly and without a matrix root.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from functools import cached_property
 
 import sympy
 from sympy import ImmutableMatrix, Rational, Symbol
+from torch import nn
 
+from smesolve.symbolic.chaos_expansion import expand, step_covariance, step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.latex_code import equation_latex
-from smesolve.symbolic.mask_expansion import expand_in_masks, gradient_covariance
-from smesolve.symbolic.torch_code import TorchModifiedEquation
+from smesolve.symbolic.torch_code import python_module, torch_equation
 from smesolve.symbolic.verification import Verification, verify
 
 __all__ = ["SymbolicModifiedEquation", "modified_equation"]
@@ -46,25 +49,25 @@ class SymbolicModifiedEquation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "drift_terms", tuple(map(ImmutableMatrix, self.drift_terms)))
         object.__setattr__(self, "diffusion", ImmutableMatrix(self.diffusion))
-        size = len(self.iteration.parameters)
+        size = len(self.iteration.state)
         for name, matrix, shape in [
             *((f"drift_terms[{a}]", term, (size, 1)) for a, term in enumerate(self.drift_terms)),
             ("diffusion", self.diffusion, (size, self.diffusion.cols)),
         ]:
             if matrix.shape != shape:
-                raise ValueError(f"{name} has shape {matrix.shape}, expected {shape}: give one row for each parameter.")
+                raise ValueError(f"{name} has shape {matrix.shape}, expected {shape}: give one row for each state variable.")
 
     @property
     def drift(self) -> ImmutableMatrix:
         """sum_a lr^a b_a, (D, 1)."""
-        size = len(self.iteration.parameters)
-        weighted = (self.iteration.lr**a * term for a, term in enumerate(self.drift_terms))
+        size = len(self.iteration.state)
+        weighted = (self.iteration.small**a * term for a, term in enumerate(self.drift_terms))
         return ImmutableMatrix(sum(weighted, sympy.zeros(size, 1)))
 
     @cached_property
     def covariance(self) -> ImmutableMatrix:
-        """Cov(gradient), (D, D), from the masks' moments: what diffusion diffusion^T has to equal."""
-        return gradient_covariance(self.iteration)
+        """Cov(s_1), (D, D), from the moments of the random variables: what diffusion diffusion^T has to equal."""
+        return step_covariance(self.iteration)
 
     def verify(self) -> Verification:
         """Compare the one-step moments of iteration and SDE: the weak order proven, the first mismatch."""
@@ -74,26 +77,39 @@ class SymbolicModifiedEquation:
         """The equation, its drift and its diffusion columns as one align environment (amsmath)."""
         return equation_latex(self.iteration, self.drift_terms, self.diffusion)
 
-    def to_torch(self, values: Mapping[Symbol | str, float], lr: float) -> TorchModifiedEquation:
-        """The equation as a float64 SDE for `torchsde.sdeint`; `values` gives every constant a number."""
-        return TorchModifiedEquation(self.iteration, self.drift, self.diffusion, values, lr)
+    def python_module(self) -> str:
+        """A Python module, to be saved and imported without this package, with the SDE as a class."""
+        return python_module(self.iteration, self.drift, self.diffusion)
+
+    def to_torch(self, values: Mapping[Symbol | str, float], lr: float) -> nn.Module:
+        """The class of `python_module` with a number for every constant: an SDE for `torchsde.sdeint`.
+
+        `lr` is the number of the small parameter, whatever its name.
+        """
+        return torch_equation(self.iteration, self.drift, self.diffusion, values, lr)
 
 
 def modified_equation(iteration: Iteration, order: int = 2) -> SymbolicModifiedEquation:
     """Derive the modified equation of weak order 1 or 2.
 
-    Columns of the diffusion: as `expand_in_masks` orders them. Without noise it is one column of zeros.
+    Columns of the diffusion: as `expand` orders them. Without noise it is one column of zeros.
     """
     if order not in (1, 2):
         raise ValueError(
-            f"order must be 1 or 2, got {order}: at order 3 the third cumulant of the mask noise enters the "
+            f"order must be 1 or 2, got {order}: at order 3 the third cumulant of the noise enters the "
             "one-step moments, and no SDE driven by Brownian motion has one."
         )
-    mean, *columns = expand_in_masks(list(iteration.masks.values()), iteration.mask_monomials).values()
-    b0 = -sympy.Matrix(mean)
+    mean, *columns = expand(iteration.functions, iteration.step_monomials[0]).values()
+    b0 = sympy.Matrix(mean)
+    drift_terms = [b0]
+    if order == 2:
+        second = sympy.zeros(len(mean), 1)
+        if len(iteration.step_terms) > 1:
+            second = sympy.Matrix([step_moment(iteration, [(1, i)]) for i in range(len(mean))])
+        drift_terms.append(second - Rational(1, 2) * b0.jacobian(iteration.state) * b0)
     return SymbolicModifiedEquation(
         iteration=iteration,
         order=order,
-        drift_terms=(b0,) if order == 1 else (b0, -Rational(1, 2) * b0.jacobian(iteration.parameters) * b0),
-        diffusion=sympy.Matrix(columns).T if columns else sympy.zeros(len(mean), 1),
+        drift_terms=tuple(drift_terms),
+        diffusion=-sympy.Matrix(columns).T if columns else sympy.zeros(len(mean), 1),
     )

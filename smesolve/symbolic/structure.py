@@ -27,8 +27,9 @@ import sympy
 from sympy import Expr, Integer, Symbol
 
 from smesolve.problem.masks import MaskLaw
+from smesolve.symbolic.chaos_expansion import expand
 from smesolve.symbolic.latex_code import align
-from smesolve.symbolic.mask_expansion import expand_in_masks
+from smesolve.symbolic.variable_functions import Powers
 
 __all__ = ["Contributions", "CotangentExpansion", "cotangent_expansion"]
 
@@ -106,7 +107,7 @@ class CotangentExpansion:
 
 def cotangent_expansion(law: MaskLaw) -> CotangentExpansion:
     """Expand eta_k^2, eta_k eta_r and eta_k in the orthonormal polynomials of two independent masks."""
-    columns = expand_in_masks([law, law], [{(2, 0): Integer(1)}, {(1, 1): Integer(1)}, {(1, 0): Integer(1)}])
+    columns = expand([Powers(law, 2)] * 2, [{(2, 0): Integer(1)}, {(1, 1): Integer(1)}, {(1, 0): Integer(1)}])
     absent = [Integer(0)] * 3
     mean, linear, pair, quadratic = (columns.get(degrees, absent) for degrees in ((0, 0), (1, 0), (1, 1), (2, 0)))
     return CotangentExpansion(

@@ -7,12 +7,13 @@ Let Delta be the increment of one step from theta. If for all multi-indices i_1 
 and E |Delta|^(order+1) = O(lr^(order+1)), then the weak error on a fixed horizon is O(lr^order) (Milstein
 1986; Li, Tai & E, JMLR 2019, sec. 3, given their growth conditions, which are analysis and not algebra).
 
-Milstein asks for j up to 2 order + 1, because for him Delta = O(sqrt(lr)). Here the noise is small: Delta =
-O(lr), in the iteration because every Delta carries one lr, in the SDE because each operator lr^(a+1) L_a
+Here lr stands for the small parameter of the iteration, whatever it is: for momentum it is the square root of the
+learning rate. Milstein asks for j up to 2 order + 1, because for him Delta = O(sqrt(lr)). Here the noise is small:
+Delta = O(lr), in the iteration because every Delta carries one lr, in the SDE because each operator lr^(a+1) L_a
 below takes away at most a + 1 factors of Delta. So the coefficient of lr^q in a moment of degree j > q is
 zero on both sides and there is nothing to compare beyond j = q.
 
-Iteration: E[Delta_i1 ... Delta_ij] = (-lr)^j E[g_i1 ... g_ij], exactly, by enumeration of mask moments.
+Iteration: E[Delta_i1 ... Delta_ij] with Delta = sum_a lr^a s_a, exactly, from the moments of the random variables.
 SDE: E f(Theta_lr) = exp(lr L) f, L = sum_a lr^a L_a, with
 
     L_a f = b_a . grad f,    and for a = 1 in addition 1/2 (C C^T) : Hess f.
@@ -22,15 +23,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from math import factorial
 from typing import NamedTuple
 
 import sympy
 from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 
+from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.iteration import Iteration
-from smesolve.symbolic.mask_expansion import gradient_moment
 from smesolve.symbolic.zero_test import vanishes
 
 __all__ = ["Generator", "MomentCheck", "Verification", "verify"]
@@ -59,7 +60,8 @@ class Verification:
     """Every comparison made, in order; a proven one has difference 0."""
     first_mismatch: MomentCheck | None
     """The first coefficient that differs; None where none does up to lr^(claimed+1)."""
-    parameters: tuple[Symbol, ...]
+    state: tuple[Symbol, ...]
+    small: Symbol
 
     @property
     def holds(self) -> bool:
@@ -70,18 +72,18 @@ class Verification:
         agreeing = sum(check.difference == 0 for check in self.checked)
         verdict = "holds" if self.holds else "FAILS"
         lines = [
-            f"weak order {self.claimed} {verdict}: one-step moments agree up to lr^{self.order} "
+            f"weak order {self.claimed} {verdict}: one-step moments agree up to {self.small}^{self.order} "
             f"({agreeing} coefficients proven equal)"
         ]
         if self.first_mismatch is None:
-            lines.append(f"no mismatch up to lr^{self.claimed + 1}")
+            lines.append(f"no mismatch up to {self.small}^{self.claimed + 1}")
         else:
             index, power, difference = self.first_mismatch
-            moment = " ".join(f"Delta[{self.parameters[i]}]" for i in index)
+            moment = " ".join(f"Delta[{self.state[i]}]" for i in index)
             text = str(difference)
             if len(text) > 400:
                 text = f"{text[:400]} ... ({sympy.count_ops(difference)} operations in all)"
-            lines.append(f"first mismatch at lr^{power} in E[{moment}], iteration minus SDE: {text}")
+            lines.append(f"first mismatch at {self.small}^{power} in E[{moment}], iteration minus SDE: {text}")
         return "\n".join(lines)
 
 
@@ -89,27 +91,40 @@ def verify(
     iteration: Iteration, order: int, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
 ) -> Verification:
     """Compare coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is done."""
-    generator = Generator(iteration.parameters, drift_terms, diffusion)
+    generator = Generator(iteration.state, drift_terms, diffusion)
+    named = (iteration.state, iteration.small)
     checked: list[MomentCheck] = []
     for power in range(1, order + 2):
         for degree in range(1, power + 1):
-            for index in combinations_with_replacement(range(len(iteration.parameters)), degree):
-                discrete = (-1) ** degree * gradient_moment(iteration, index) if degree == power else 0
+            for index in combinations_with_replacement(range(len(iteration.state)), degree):
+                discrete = _moment_coefficient(iteration, index, power)
                 difference = discrete - generator.taylor_coefficient({index: Integer(1)}, power)
                 if not vanishes(difference):
                     mismatch = MomentCheck(index, power, difference)
-                    return Verification(order, power - 1, (*checked, mismatch), mismatch, iteration.parameters)
+                    return Verification(order, power - 1, (*checked, mismatch), mismatch, *named)
                 checked.append(MomentCheck(index, power, Integer(0)))
-    return Verification(order, order + 1, tuple(checked), None, iteration.parameters)
+    return Verification(order, order + 1, tuple(checked), None, *named)
+
+
+def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) -> Expr:
+    """The coefficient of lr^power in E[Delta_i1 ... Delta_ij] of the iteration: E[s_a1,i1 ... ] with a1 + ... = power."""
+    terms = range(len(iteration.step_terms))
+    return sympy.Add(
+        *(
+            step_moment(iteration, tuple(zip(chosen, index, strict=True)))
+            for chosen in product(terms, repeat=len(index))
+            if sum(a + 1 for a in chosen) == power
+        )
+    )
 
 
 class Generator:
     """L = sum_a lr^a L_a of the SDE, acting on functions written as polynomials in Delta."""
 
     def __init__(
-        self, parameters: Sequence[Symbol], drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
+        self, state: Sequence[Symbol], drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
     ) -> None:
-        self.parameters = parameters
+        self.state = state
         self.drift_terms = drift_terms
         self.covariance = diffusion * diffusion.T
 
@@ -133,7 +148,7 @@ class Generator:
             for index, c in g.items():
                 summands.setdefault(index, []).append(weight * c)
 
-        size = len(self.parameters)
+        size = len(self.state)
         first = [self.derivative(f, i) for i in range(size)]
         if a < len(self.drift_terms):
             for i in range(size):
@@ -149,7 +164,7 @@ class Generator:
         """d/dtheta_i by the product rule: of the coefficients, and of the factors Delta_i."""
         summands: dict[tuple[int, ...], list[Expr]] = {}
         for index, c in f.items():
-            summands.setdefault(index, []).append(sympy.diff(c, self.parameters[i]))
+            summands.setdefault(index, []).append(sympy.diff(c, self.state[i]))
             if i in index:
                 position = index.index(i)
                 lowered = index[:position] + index[position + 1 :]

@@ -1,0 +1,138 @@
+"""Expansion of a function of independent random variables in orthonormal polynomials.
+
+With q_l the orthogonal polynomials of each variable (`orthogonal_polynomials`), every polynomial in the variables, and
+every function of variables with finitely many values, is
+
+    g(X) = E g + sum_{l != 0} c_l prod_k q_{l_k}(X_k) / sqrt(h_{l_k}),
+
+a finite sum of uncorrelated terms (Hoeffding 1948; Xiu & Karniadakis 2002). So Cov(g) = sum_l c_l c_l^T:
+the coefficients are the columns of an exact diffusion factor, and no matrix root is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from math import prod
+
+import sympy
+from sympy import Expr, ImmutableMatrix, Integer
+
+from smesolve.symbolic.iteration import Iteration, Monomials
+from smesolve.symbolic.variable_functions import VariableFunctions
+
+__all__ = ["expand", "expectation", "step_covariance", "step_moment"]
+
+
+def expand(
+    functions: Sequence[VariableFunctions], components: Sequence[Monomials]
+) -> dict[tuple[int, ...], list[Expr]]:
+    """{degrees l of the variables: coefficients c_l, one a component}, for a vector of functions.
+
+    c_l is taken on the ORTHONORMAL product: prod_k sqrt(h_{l_k}) times the coefficient on the monic one.
+
+    Order: the mean (all degrees 0), then by the largest degree, by the number of variables, by which variables
+    they are. For dropout on one layer that is the mean, m linear columns, the pairs k < r row by row, and
+    then, for laws on more than two values, one column of degree 2 for each mask. Columns that are zero are
+    left out, the mean never is.
+    """
+    terms: dict[tuple[int, ...], list[dict[Expr, list[Expr]]]] = {(0,) * len(functions): [{} for _ in components]}
+    for component, monomials in enumerate(components):
+        for keys, coefficient in monomials.items():
+            for degrees, factor in _expanded_monomial(functions, keys).items():
+                column = terms.setdefault(degrees, [{} for _ in components])
+                column[component].setdefault(factor, []).append(coefficient)
+    columns = {}
+    for degrees in sorted(terms, key=_order):
+        # Root by root: sqrt(v) sqrt(v) is v, whereas sqrt(v^2) is |v|.
+        norm = prod((sympy.sqrt(f.norms[j]) for f, j in zip(functions, degrees, strict=True)), start=Integer(1))
+        column = [norm * _weighted_sum(entry) for entry in terms[degrees]]
+        if any(column) or not any(degrees):
+            columns[degrees] = column
+    return columns
+
+
+def _expanded_monomial(functions: Sequence[VariableFunctions], keys: tuple[int, ...]) -> dict[tuple[int, ...], Expr]:
+    terms: dict[tuple[int, ...], Expr] = {(): Integer(1)}
+    for function, key in zip(functions, keys, strict=True):
+        coefficients = [function.projection(key, j) for j in range(len(function.norms))]
+        terms = {
+            (*degrees, j): factor * c for degrees, factor in terms.items() for j, c in enumerate(coefficients) if c != 0
+        }
+    return terms
+
+
+def _weighted_sum(summands: Mapping[Expr, Sequence[Expr]]) -> Expr:
+    return sympy.Add(*(weight * sympy.Add(*values) for weight, values in summands.items()))
+
+
+def _order(degrees: tuple[int, ...]) -> tuple:
+    variables = tuple(k for k, degree in enumerate(degrees) if degree)
+    return max(degrees, default=0), len(variables), variables, tuple(-degree for degree in degrees)
+
+
+def expectation(iteration: Iteration, expression: Expr) -> Expr:
+    """E of any expression that the iteration's random variables expand, such as its loss."""
+    return _expectation(iteration.functions, iteration.monomials(expression))
+
+
+def step_moment(iteration: Iteration, factors: Sequence[tuple[int, int]]) -> Expr:
+    """E[s_a1,i1 s_a2,i2 ...] for factors (a, i), exactly, from the moments of the random variables.
+
+    a = 0 stands for s_1, the part of the step that is linear in the small parameter.
+    """
+    functions = iteration.functions
+    product: Monomials = {(0,) * len(functions): Integer(1)}
+    for a, i in factors:
+        product = _product(functions, product, iteration.step_monomials[a][i])
+    return _expectation(functions, product)
+
+
+def step_covariance(iteration: Iteration) -> ImmutableMatrix:
+    """Cov(s_1i, s_1j) = sum_ab c_ia c_jb (E f_a f_b - E f_a E f_b), from moments alone.
+
+    It does not use the expansion, so that it can be compared with the expansion's C C^T.
+    """
+    functions, monomials = iteration.functions, iteration.step_monomials[0]
+
+    @cache
+    def monomial_covariance(a: tuple[int, ...], b: tuple[int, ...]) -> Expr:
+        both = _joint(functions, a, b)
+        return sympy.expand((0 if both is None else _mean(functions, both)) - _mean(functions, a) * _mean(functions, b))
+
+    def covariance(i: int, j: int) -> Expr:
+        i, j = min(i, j), max(i, j)
+        terms: dict[Expr, list[Expr]] = {}
+        for a, c in monomials[i].items():
+            for b, d in monomials[j].items():
+                terms.setdefault(monomial_covariance(a, b), []).append(c * d)
+        return _weighted_sum(terms)
+
+    size = len(iteration.state)
+    return ImmutableMatrix(size, size, covariance)
+
+
+def _product(functions: Sequence[VariableFunctions], first: Monomials, second: Monomials) -> Monomials:
+    terms: dict[tuple[int, ...], list[Expr]] = {}
+    for left, c in first.items():
+        for right, d in second.items():
+            both = _joint(functions, left, right)
+            if both is not None:
+                terms.setdefault(both, []).append(c * d)
+    return {keys: sympy.Add(*summands) for keys, summands in terms.items()}
+
+
+def _joint(functions: Sequence[VariableFunctions], a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
+    keys = tuple(f.product(x, y) for f, x, y in zip(functions, a, b, strict=True))
+    return None if None in keys else keys
+
+
+def _expectation(functions: Sequence[VariableFunctions], monomials: Monomials) -> Expr:
+    terms: dict[Expr, list[Expr]] = {}
+    for keys, coefficient in monomials.items():
+        terms.setdefault(_mean(functions, keys), []).append(coefficient)
+    return _weighted_sum(terms)
+
+
+def _mean(functions: Sequence[VariableFunctions], keys: tuple[int, ...]) -> Expr:
+    return prod((f.projection(key, 0) for f, key in zip(functions, keys, strict=True)), start=Integer(1))
