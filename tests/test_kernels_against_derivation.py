@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from problems import ThreeValuedMasks, make_problem
+from symbolic_problems import two_layer_dropout
 
 import smesolve as sme
 from smesolve.symbolic import cotangent_expansion, modified_equation

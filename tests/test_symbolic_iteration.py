@@ -7,80 +7,147 @@ import pytest
 import sympy
 from sympy import Function, Rational, exp, sqrt, symbols
 
-from smesolve.problem.masks import BernoulliMasks
-from smesolve.symbolic import Iteration, smooth_function, two_layer_dropout
+from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
+from smesolve.symbolic import (
+    Centred,
+    ExplicitNetwork,
+    Iteration,
+    SampleIndex,
+    dropconnect,
+    dropout,
+    label_noise,
+    momentum,
+    sgd,
+    smooth_function,
+)
 
 theta, y, eta, lr = symbols("theta y eta lr")
-LAW = BernoulliMasks(Rational(4, 5))
+LAW = GaussianMasks(Rational(1, 4))
+
+
+class ShiftedMasks(MaskLaw):
+    """A law of one's own with the wrong mean."""
+
+    def central_moment(self, j):
+        return Rational(11, 10) ** j
+
+    def quantile(self, uniforms):
+        raise NotImplementedError
+
+    def __repr__(self):
+        return "ShiftedMasks()"
 
 
 def test_monomials_in_the_masks():
-    iteration = Iteration([theta], [eta * (eta * sympy.tanh(theta) - y)], {eta: LAW}, lr, constants=[y])
-    assert iteration.mask_monomials == ({(2,): sympy.tanh(theta), (1,): -y},)
+    iteration = Iteration([theta], [-lr * eta * (eta * sympy.tanh(theta) - y)], {eta: LAW}, lr, constants=[y])
+    assert iteration.step_monomials == (({(2,): -sympy.tanh(theta), (1,): y},),)
+
+
+def test_powers_of_the_small_parameter():
+    iteration = Iteration([theta, y], [lr * (theta + lr * eta), lr**2 * exp(theta) * lr], {eta: LAW}, lr)
+    assert iteration.step_terms == ((theta, 0), (eta, 0), (0, exp(theta)))
+
+
+def test_any_function_of_a_variable_on_finitely_many_values():
+    iteration = Iteration([theta], [lr * exp(eta * theta)], {eta: BernoulliMasks(Rational(1, 2))}, lr)
+    assert iteration.step_monomials == (({(1,): 1, (2,): exp(2 * theta)},),)
 
 
 def test_floats_become_exact():
-    iteration = Iteration([theta], [0.1 * eta * theta], {eta: LAW}, lr)
-    assert iteration.gradient == (Rational(1, 10) * eta * theta,)
+    iteration = Iteration([theta], [0.1 * lr * eta * theta], {eta: LAW}, lr)
+    assert iteration.step == (Rational(1, 10) * lr * eta * theta,)
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         (
-            {"gradient": [theta * eta - y, theta]},
-            "gradient has 2 expressions for 1 parameters: give one expression for each parameter, in the same order.",
+            {"step": [lr * (theta * eta - y), lr * theta]},
+            "step has 2 expressions for 1 state variables: give one expression for each, in the same order.",
         ),
         (
             {"constants": []},
-            "gradient contains y, which is neither a parameter nor a mask: name it in constants.",
+            "step contains y, which has no role: name it in constants, or, if it is random, give its law in random.",
+        ),
+        ({"random": {}}, "step contains eta, which has no role: name it in constants, or, if it is random, give its law"),
+        ({"step": [lr * (theta - y)]}, "random names eta, which the step does not contain: leave it out."),
+        (
+            {"step": [lr * theta * eta - y]},
+            "step of theta does not vanish with lr (it is -y at lr = 0): a modified equation exists for small steps "
+            "only; write state' = state + step, with lr a factor of the step.",
         ),
         (
-            {"gradient": [theta - y]},
-            "masks names eta, which the gradient does not contain: leave it out.",
+            {"step": [eta * sqrt(lr) * y]},
+            "step of theta is not a polynomial in the small parameter lr: expand it in powers of lr.",
         ),
         (
-            {"gradient": [lr * theta * eta - y]},
-            "gradient contains lr = lr, but the iteration multiplies the gradient by lr itself: take lr out "
-            "of the gradient.",
+            {"step": [lr * (exp(eta) * theta - y)]},
+            "step of theta is not a polynomial in eta, which takes infinitely many values (GaussianMasks(variance=1/4))"
+            ": a finite expansion exists only for polynomials or for laws on finitely many values; take FiniteMasks for "
+            "eta, or a polynomial activation and loss.",
         ),
-        (
-            {"gradient": [exp(eta) * theta - y]},
-            "gradient of theta is not a polynomial in the masks (theta*exp(eta) - y): a finite mask "
-            "expansion exists only for polynomials, as squared loss with masks on the last hidden layer "
-            "gives.",
-        ),
-        (
-            {"gradient": [theta / eta - y]},
-            "gradient of theta is not a polynomial in the masks (-y + theta/eta)",
-        ),
-        ({"gradient": [sqrt(eta) - y]}, "gradient of theta is not a polynomial in the masks (sqrt(eta) - y)"),
+        ({"step": [lr * (theta / eta - y)]}, "step of theta is not a polynomial in eta"),
+        ({"step": [lr * (sqrt(eta) - y)]}, "step of theta is not a polynomial in eta"),
         (
             {"constants": [y, theta]},
-            "theta is named 2 times among parameters, masks, constants and lr: give each symbol one role and "
+            "theta is named 2 times among state, random, constants and small: give each symbol one role and "
             "a name of its own.",
         ),
         (
-            {"masks": {eta: 0.8}},
-            "masks[eta] is 0.8, which is no MaskLaw: give its law, for example BernoulliMasks(keep_prob).",
+            {"random": {eta: 0.8}},
+            "random[eta] is 0.8, which is no law: give its law, for example BernoulliMasks(keep_prob).",
+        ),
+        ({"random": {eta: None}}, "random[eta] is None, which is no law: give its law"),
+        (
+            {"random": {eta: ShiftedMasks()}},
+            "random[eta] is ShiftedMasks(), a mask law of mean 21/10, but the mean of a mask must be 1: divide its "
+            "values by their mean.",
         ),
     ],
 )
 def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
-    iteration = Iteration([theta], [eta * (eta * theta - y)], {eta: LAW}, lr, constants=[y])
+    iteration = Iteration([theta], [-lr * eta * (eta * theta - y)], {eta: LAW}, lr, constants=[y])
     with pytest.raises(ValueError, match=re.escape(sentence)):
         dataclasses.replace(iteration, **changes)
 
 
-def test_two_layer_refusals():
-    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
-        two_layer_dropout(1, 1, 0)
-    with pytest.raises(ValueError, match=re.escape("activation 'relu6' is not known: use one of ['tanh'] or ")):
-        two_layer_dropout(1, 1, 1, activation="relu6")
-    with pytest.raises(ValueError, match=re.escape("data: x has shape (1, 2), expected (2, 1)")):
-        two_layer_dropout(2, 1, 1, data=([[1.0, 2.0]], [[1.0], [2.0]]))
-    with pytest.raises(ValueError, match=re.escape("keep_prob must lie in (0, 1]")):
-        two_layer_dropout(1, 1, 1, keep_prob=1.2)
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: ExplicitNetwork(hidden=0), "hidden must be at least 1, got 0"),
+        (lambda: ExplicitNetwork(activation="relu6"), "activation 'relu6' is not known: use one of ['identity', 'tanh'] or "),
+        (
+            lambda: ExplicitNetwork(samples=2, data=([[1.0, 2.0]], [[1.0], [2.0]])),
+            "data: x has shape (1, 2), expected (2, 1)",
+        ),
+        (lambda: BernoulliMasks(1.2), "keep_prob must lie in (0, 1]"),
+        (lambda: GaussianMasks(-1.0), "variance must be a positive number, got -1.0."),
+        (lambda: UniformMasks(0), "half_width must be a positive number, got 0."),
+        (
+            lambda: FiniteMasks([0.0, 1.5], [0.5, 0.5]),
+            "the mean of the masks must be 1, got 0.75 for values [0.0, 1.5]: divide the values by the mean.",
+        ),
+        (lambda: FiniteMasks([0.0, 2.0], [0.5, 0.6]), "probabilities must add up to 1, got 1.1: divide them by their sum."),
+        (lambda: FiniteMasks([1.0, 1.0], [0.5, 0.5]), "values must be distinct, got [1.0, 1.0]"),
+        (lambda: FiniteMasks([0.0, 1.0], [0, 1]), "probabilities must be positive, got [0, 1]"),
+        (lambda: FiniteMasks([1.0], [0.5, 0.5]), "values and probabilities must be of the same length, got 1 and 2"),
+        (
+            lambda: dropout(ExplicitNetwork(), SampleIndex(2)),
+            "masks must be a MaskLaw, whose mean is 1, such as BernoulliMasks(keep_prob), got SampleIndex(2).",
+        ),
+        (lambda: dropout(ExplicitNetwork(), LAW, [2]), "layers contains 2, but the hidden layers are numbered from 1 to 1."),
+        (lambda: dropconnect(ExplicitNetwork(), LAW), "step of w_1_1 is not a polynomial in eta_w_1_1"),
+        (lambda: label_noise(ExplicitNetwork(), Centred(LAW)), "law must be a MaskLaw such as GaussianMasks(variance)"),
+        (lambda: sgd(ExplicitNetwork(samples=2), batch=0), "batch must be at least 1, got 0."),
+        (
+            lambda: momentum(momentum(dropout(ExplicitNetwork(), LAW))),
+            "momentum needs an iteration whose step is proportional to the small parameter.",
+        ),
+    ],
+)
+def test_refusals_of_laws_and_constructors(make, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        make()
 
 
 def test_named_derivatives_do_not_mix_with_those_of_sympy():

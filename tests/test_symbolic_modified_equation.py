@@ -9,44 +9,21 @@ import sympy
 import torch
 from matplotlib.mathtext import MathTextParser
 from sympy import Function, Matrix, Rational, Symbol, diff, sqrt
-from symbolic_problems import p, two_layer_dropout
+from symbolic_problems import enumerated_moments, numeric, p, two_layer_dropout
 from test_symbolic_masks import three_valued_masks
 
-from smesolve.problem.masks import BernoulliMasks, GaussianMasks
+from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks
 from smesolve.symbolic import Iteration, modified_equation, smooth_function, vanishes
+
+LR = Symbol("lr")
+
 
 def cubic(u):
     return u - u**3 / 3
 
 
-class MeanZeroCubes(ThreeValuedMasks):
-    """A law of mean 1 with E eta^3 = 0."""
-
-    def __init__(self):
-        self.values = [-3, Rational(3, 2)]
-        self.weights = [Rational(1, 9), Rational(8, 9)]
-
-
 def with_law(iteration, law):
     return dataclasses.replace(iteration, random=dict.fromkeys(iteration.random, law))
-
-
-def numeric(matrix, symbols, point):
-    return np.array(sympy.lambdify(symbols, matrix, "numpy", cse=True)(*point), dtype=float)
-
-
-def enumerated_moments(iteration, symbols, point, law):
-    """Mean and covariance of the gradient: every mask, weighted."""
-    gradient = sympy.lambdify([*iteration.random, *symbols], [-s for s in iteration.step_terms[0]], "numpy", cse=True)
-    values, weights = law.support
-    gradients, probabilities = [], []
-    for choice in product(range(len(values)), repeat=len(iteration.masks)):
-        gradients.append(gradient(*(float(values[k]) for k in choice), *point))
-        probabilities.append(np.prod([float(weights[k]) for k in choice]))
-    gradients, probabilities = np.array(gradients), np.array(probabilities)
-    mean = probabilities @ gradients
-    centred = gradients - mean
-    return mean, centred.T * probabilities @ centred
 
 
 @pytest.mark.parametrize(("activation", "keep_prob"), [("tanh", 0.5), ("tanh", p), (cubic, 0.8), (cubic, p)])
@@ -60,11 +37,12 @@ def test_moments_equal_enumeration(width, outputs, activation, keep_prob):
     if keep_prob is p:
         point[-1] = 0.7
     law = BernoulliMasks(0.7 if keep_prob is p else keep_prob)
-    mean, covariance = enumerated_moments(iteration, symbols, point, law)
+    iteration = dataclasses.replace(iteration, random=dict.fromkeys(iteration.random, law))
+    mean, covariance = enumerated_moments(iteration, symbols, point)
     factor = numeric(equation.diffusion, symbols, point)
     scale = np.abs(covariance).max()
     assert factor.shape == (width * (2 + outputs), width * (width + 1) // 2)
-    assert np.abs(numeric(equation.drift, symbols, point)[:, 0] + mean).max() < 1e-12
+    assert np.abs(numeric(equation.drift, symbols, point)[:, 0] - mean).max() < 1e-12
     assert np.abs(factor @ factor.T - covariance).max() < 1e-12 * scale
     assert np.abs(numeric(equation.covariance, symbols, point) - covariance).max() < 1e-12 * scale
 
@@ -76,11 +54,11 @@ def test_three_valued_masks_equal_enumeration(number):
     equation = modified_equation(iteration, order=1)
     symbols = [*iteration.state, *iteration.constants]
     point = np.random.default_rng(0).normal(size=len(symbols))
-    mean, covariance = enumerated_moments(iteration, symbols, point, law)
+    mean, covariance = enumerated_moments(iteration, symbols, point)
     factor = numeric(equation.diffusion, symbols, point)
     assert factor.shape == (6, 3 + 3 + 3)
     assert np.abs(factor @ factor.T - covariance).max() < 1e-12 * np.abs(covariance).max()
-    assert np.abs(numeric(equation.drift, symbols, point)[:, 0] + mean).max() < 1e-12
+    assert np.abs(numeric(equation.drift, symbols, point)[:, 0] - mean).max() < 1e-12
 
 
 @pytest.mark.parametrize("law", [BernoulliMasks(p), BernoulliMasks(0.8), three_valued_masks(), GaussianMasks(p)])
@@ -95,9 +73,9 @@ def test_masks_of_different_laws():
     theta, first, second = sympy.symbols("theta eta_1 eta_2")
     iteration = Iteration(
         [theta],
-        [(first * theta + second**2 - 1) * first],
+        [-LR * (first * theta + second**2 - 1) * first],
         {first: BernoulliMasks(Rational(1, 3)), second: GaussianMasks(Rational(1, 5))},
-        Symbol("lr"),
+        LR,
     )
     equation = modified_equation(iteration)
     assert vanishes((equation.diffusion * equation.diffusion.T - equation.covariance)[0])
@@ -105,7 +83,8 @@ def test_masks_of_different_laws():
 
 def test_a_gradient_of_mean_zero_is_all_diffusion():
     theta, eta = sympy.symbols("theta eta")
-    iteration = Iteration([theta], [eta**3 * theta], {eta: MeanZeroCubes()}, Symbol("lr"))
+    law = FiniteMasks([-3, Rational(3, 2)], [Rational(1, 9), Rational(8, 9)])
+    iteration = Iteration([theta], [-LR * eta**3 * theta], {eta: law}, LR)
     equation = modified_equation(iteration)
     assert equation.drift == sympy.zeros(1, 1)
     assert equation.covariance == Matrix([[theta**2 * (Rational(3**6, 9) + Rational(3**6 * 8, 2**6 * 9))]])
@@ -151,7 +130,7 @@ def test_order_2_drift_is_the_gradient_of_the_modified_loss(sigma):
 def test_scalar_dropout_is_a_geometric_brownian_motion():
     """f = eta a, u = a/p - y: du = -(1/p)(1 + lr/(2p)) u dt + sqrt(lr) sqrt(1/p - 1) u/p dW."""
     a, y, eta, lr = sympy.symbols("a y eta lr")
-    iteration = Iteration([a], [eta * (eta * a - y)], {eta: BernoulliMasks(p)}, lr, constants=[y])
+    iteration = Iteration([a], [-lr * eta * (eta * a - y)], {eta: BernoulliMasks(p)}, lr, constants=[y])
     u = a / p - y
     first, second = modified_equation(iteration, order=1), modified_equation(iteration, order=2)
     assert vanishes(first.drift[0] + u)
@@ -164,7 +143,7 @@ def test_scalar_dropout_is_a_geometric_brownian_motion():
 def test_worked_example_of_li_tai_e():
     """f_1 = (x-1)^2 - 1, f_2 = (x+1)^2 - 1 (ICML 2017): dX = -2 (1 + lr) X dt + 2 sqrt(lr) dW."""
     x, eta, lr = sympy.symbols("x eta lr")
-    iteration = Iteration([x], [2 * (x - (eta - 1))], {eta: BernoulliMasks(Rational(1, 2))}, lr)
+    iteration = Iteration([x], [-2 * lr * (x - (eta - 1))], {eta: BernoulliMasks(Rational(1, 2))}, lr)
     equation = modified_equation(iteration)
     assert vanishes(equation.drift[0] + 2 * (1 + lr) * x)
     assert equation.diffusion == Matrix([[-2]])
@@ -206,7 +185,7 @@ def test_latex_is_one_balanced_environment():
 
 def test_latex_leaves_zeros_out():
     a, b, eta, lr = sympy.symbols("a b eta lr")
-    iteration = Iteration([a, b], [eta * a, b], {eta: BernoulliMasks(p)}, lr)
+    iteration = Iteration([a, b], [-lr * eta * a, -lr * b], {eta: BernoulliMasks(p)}, lr)
     tex = modified_equation(iteration, order=1).latex()
     assert "{C_{1}\\right)_{a}" in tex.replace("\\left(", "{")
     assert "C_{1}\\right)_{b}" not in tex

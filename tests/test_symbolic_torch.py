@@ -7,7 +7,8 @@ import pytest
 import sympy
 import torch
 import torchsde
-from sympy import Function, Symbol
+from sympy import Function
+from symbolic_problems import p, two_layer_dropout
 
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.symbolic import Iteration, modified_equation
@@ -17,7 +18,7 @@ LR = 0.05
 
 def values_of(iteration, seed=0):
     rng = np.random.default_rng(seed)
-    return {symbol: rng.normal() for symbol in iteration.constants} | {Symbol("p", positive=True): 0.8}
+    return {symbol: rng.normal() for symbol in iteration.constants} | {p: 0.8}
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -55,7 +56,7 @@ def test_torchsde_takes_it_as_it_is():
 
 def test_constant_entries_are_spread_over_paths():
     x, eta, lr = sympy.symbols("x eta lr")
-    iteration = Iteration([x], [2 * (x - (eta - 1))], {eta: BernoulliMasks(sympy.Rational(1, 2))}, lr)
+    iteration = Iteration([x], [-2 * lr * (x - (eta - 1))], {eta: BernoulliMasks(sympy.Rational(1, 2))}, lr)
     sde = modified_equation(iteration).to_torch({}, 0.25)
     y = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
     assert torch.equal(sde.g(0.0, y), torch.full((3, 1, 1), -1.0, dtype=torch.float64))

@@ -112,7 +112,7 @@ def test_any_other_factor_of_the_covariance_is_as_good(equation):
 def test_scalar_dropout_mismatch_in_closed_form():
     """E Delta of the SDE has (a/p - y)/(3 p^2) at lr^3, the iteration has 0."""
     a, y, eta, lr = symbols("a y eta lr")
-    iteration = Iteration([a], [eta * (eta * a - y)], {eta: BernoulliMasks(p)}, lr, constants=[y])
+    iteration = Iteration([a], [-lr * eta * (eta * a - y)], {eta: BernoulliMasks(p)}, lr, constants=[y])
     proof = modified_equation(iteration).verify()
     index, power, difference = proof.first_mismatch
     assert (proof.order, index, power) == (2, (0,), 3)
@@ -121,7 +121,7 @@ def test_scalar_dropout_mismatch_in_closed_form():
 
 def test_no_mismatch_where_the_equation_is_exact():
     theta, lr = symbols("theta lr")
-    proof = modified_equation(Iteration([theta], [Integer(3)], {}, lr)).verify()
+    proof = modified_equation(Iteration([theta], [3 * lr], {}, lr)).verify()
     assert proof.holds and proof.order == 3 and proof.first_mismatch is None
     assert "no mismatch up to lr^3" in str(proof)
 

@@ -15,7 +15,7 @@ import torch
 from sympy import Expr, ImmutableMatrix, Symbol
 from sympy.core.function import AppliedUndef
 from sympy.printing.precedence import PRECEDENCE
-from sympy.printing.pycode import PythonCodePrinter
+from sympy.printing.pycode import AbstractPythonCodePrinter
 from torch import nn
 
 from smesolve.symbolic.iteration import Iteration
@@ -129,7 +129,7 @@ def _identifier(symbol: Symbol) -> str:
     return f"s_{name}" if reserved else name
 
 
-class _TorchPrinter(PythonCodePrinter):
+class _TorchPrinter(AbstractPythonCodePrinter):
     def _print_Pow(self, expr: Expr, rational: bool = False) -> str:
         power = PRECEDENCE["Pow"]
         return f"{self.parenthesize(expr.base, power, strict=True)}**{self.parenthesize(expr.exp, power, strict=True)}"

@@ -1,0 +1,50 @@
+"""Mask laws: they sample what their moments say, and the numeric problem is exact under each of them."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from problems import make_problem, plain_gradient
+from symbolic_problems import rule
+
+import smesolve as sme
+
+LAWS = [
+    sme.BernoulliMasks(0.8),
+    sme.GaussianMasks(0.3),
+    sme.UniformMasks(0.9),
+    sme.FiniteMasks([0.0, 1.0, 2.5], [0.3, 0.5, 0.2]),
+    sme.FiniteMasks([0.5, 1.5], [0.5, 0.5]),
+    sme.FiniteMasks([0.0, 0.5, 1.25, 3.0], [0.2, 0.35, 0.3, 0.15]),
+]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=repr)
+def test_laws_sample_what_their_moments_say(law):
+    """The quantile function integrated over the unit interval by midpoints."""
+    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    zeta = law.quantile(u) - 1
+    assert law.central_moment(0) == pytest.approx(1) and law.central_moment(1) == pytest.approx(0, abs=1e-15)
+    for j in range(1, 5):
+        assert float((zeta**j).mean()) == pytest.approx(law.central_moment(j), abs=3e-4)
+    assert law.quantile(torch.zeros(3, 2, dtype=torch.float64)).isfinite().all()
+
+
+@pytest.mark.parametrize("law", LAWS, ids=repr)
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_mean_and_covariance_equal_enumeration_or_quadrature(law, outputs):
+    """The gradient has degree 2 in each mask: its second moments need a rule of degree 4."""
+    problem = make_problem(width=3, out_features=outputs, law=law)
+    theta = torch.randn(problem.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    nodes, weights = rule(law, 4)
+    masks = torch.tensor(np.array(list(product(nodes, repeat=3))))
+    probabilities = torch.tensor(np.array(list(product(weights, repeat=3)))).prod(-1)
+    gradients = torch.stack([plain_gradient(problem, theta, mask) for mask in masks])
+    mean = probabilities @ gradients
+    covariance = (gradients - mean).mT @ (probabilities[:, None] * (gradients - mean))
+    scale = covariance.abs().max()
+    assert (problem.mean_gradient(theta) - mean).abs().max() < 1e-12
+    assert (problem.covariance(theta) - covariance).abs().max() < 1e-12 * max(1, scale)
+    two_valued = law.support is not None and len(law.support[0]) == 2
+    assert problem.noise_dim == (6 if two_valued else 9)
