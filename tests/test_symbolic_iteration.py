@@ -69,7 +69,10 @@ def test_floats_become_exact():
             {"constants": []},
             "step contains y, which has no role: name it in constants, or, if it is random, give its law in random.",
         ),
-        ({"random": {}}, "step contains eta, which has no role: name it in constants, or, if it is random, give its law"),
+        (
+            {"random": {}},
+            "step contains eta, which has no role: name it in constants, or, if it is random, give its law",
+        ),
         ({"step": [lr * (theta - y)]}, "random names eta, which the step does not contain: leave it out."),
         (
             {"step": [lr * theta * eta - y]},
@@ -83,8 +86,8 @@ def test_floats_become_exact():
         (
             {"step": [lr * (exp(eta) * theta - y)]},
             "step of theta is not a polynomial in eta, which takes infinitely many values (GaussianMasks(variance=1/4))"
-            ": a finite expansion exists only for polynomials or for laws on finitely many values; take FiniteMasks for "
-            "eta, or a polynomial activation and loss.",
+            ": a finite expansion exists only for polynomials or for laws on finitely many values; take FiniteMasks "
+            "for eta, or a polynomial activation and loss.",
         ),
         ({"step": [lr * (theta / eta - y)]}, "step of theta is not a polynomial in eta"),
         ({"step": [lr * (sqrt(eta) - y)]}, "step of theta is not a polynomial in eta"),
@@ -115,7 +118,10 @@ def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
     ("make", "sentence"),
     [
         (lambda: ExplicitNetwork(hidden=0), "hidden must be at least 1, got 0"),
-        (lambda: ExplicitNetwork(activation="relu6"), "activation 'relu6' is not known: use one of ['identity', 'tanh'] or "),
+        (
+            lambda: ExplicitNetwork(activation="relu6"),
+            "activation 'relu6' is not known: use one of ['identity', 'tanh'] or ",
+        ),
         (
             lambda: ExplicitNetwork(samples=2, data=([[1.0, 2.0]], [[1.0], [2.0]])),
             "data: x has shape (1, 2), expected (2, 1)",
@@ -127,7 +133,10 @@ def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
             lambda: FiniteMasks([0.0, 1.5], [0.5, 0.5]),
             "the mean of the masks must be 1, got 0.75 for values [0.0, 1.5]: divide the values by the mean.",
         ),
-        (lambda: FiniteMasks([0.0, 2.0], [0.5, 0.6]), "probabilities must add up to 1, got 1.1: divide them by their sum."),
+        (
+            lambda: FiniteMasks([0.0, 2.0], [0.5, 0.6]),
+            "probabilities must add up to 1, got 1.1: divide them by their sum.",
+        ),
         (lambda: FiniteMasks([1.0, 1.0], [0.5, 0.5]), "values must be distinct, got [1.0, 1.0]"),
         (lambda: FiniteMasks([0.0, 1.0], [0, 1]), "probabilities must be positive, got [0, 1]"),
         (lambda: FiniteMasks([1.0], [0.5, 0.5]), "values and probabilities must be of the same length, got 1 and 2"),
@@ -135,7 +144,10 @@ def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
             lambda: dropout(ExplicitNetwork(), SampleIndex(2)),
             "masks must be a MaskLaw, whose mean is 1, such as BernoulliMasks(keep_prob), got SampleIndex(2).",
         ),
-        (lambda: dropout(ExplicitNetwork(), LAW, [2]), "layers contains 2, but the hidden layers are numbered from 1 to 1."),
+        (
+            lambda: dropout(ExplicitNetwork(), LAW, [2]),
+            "layers contains 2, but the hidden layers are numbered from 1 to 1.",
+        ),
         (lambda: dropconnect(ExplicitNetwork(), LAW), "step of w_1_1 is not a polynomial in eta_w_1_1"),
         (lambda: label_noise(ExplicitNetwork(), Centred(LAW)), "law must be a MaskLaw such as GaussianMasks(variance)"),
         (lambda: sgd(ExplicitNetwork(samples=2), batch=0), "batch must be at least 1, got 0."),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import sympy
-from sympy import Function, Matrix, Rational, Symbol
 from symbolic_problems import enumerated_moments, numeric
+from sympy import Function, Matrix, Rational, Symbol
 
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, UniformMasks
 from smesolve.symbolic import (
@@ -84,7 +84,8 @@ def test_columns_of_sgd_are_those_of_the_sample_index():
     assert equation.diffusion.shape == (2, 1)
     assert all(vanishes(c - h) for c, h in zip(equation.diffusion, half, strict=True))
     assert all(
-        vanishes(b + sympy.diff(network.risk(), theta)) for b, theta in zip(equation.drift, iteration.state, strict=True)
+        vanishes(b + sympy.diff(network.risk(), theta))
+        for b, theta in zip(equation.drift, iteration.state, strict=True)
     )
 
 

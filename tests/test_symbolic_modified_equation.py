@@ -8,8 +8,8 @@ import pytest
 import sympy
 import torch
 from matplotlib.mathtext import MathTextParser
-from sympy import Function, Matrix, Rational, Symbol, diff, sqrt
 from symbolic_problems import enumerated_moments, numeric, p, two_layer_dropout
+from sympy import Function, Matrix, Rational, Symbol, diff, sqrt
 from test_symbolic_masks import three_valued_masks
 
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks

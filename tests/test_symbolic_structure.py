@@ -6,14 +6,13 @@ from itertools import product
 import numpy as np
 import pytest
 import sympy
-from sympy import Symbol, sqrt
 from symbolic_problems import p, two_layer_dropout
+from sympy import Symbol, sqrt
 from test_symbolic_masks import three_valued_masks
 
 from smesolve.problem.masks import BernoulliMasks, GaussianMasks
 from smesolve.symbolic import cotangent_expansion, modified_equation, vanishes
 
-p = Symbol("p", positive=True)
 WIDTH = 3
 
 

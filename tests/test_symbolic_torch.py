@@ -7,8 +7,8 @@ import pytest
 import sympy
 import torch
 import torchsde
-from sympy import Function
 from symbolic_problems import p, two_layer_dropout
+from sympy import Function
 
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.symbolic import Iteration, modified_equation

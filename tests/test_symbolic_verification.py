@@ -5,13 +5,14 @@ from math import comb
 
 import pytest
 import sympy
-from sympy import Function, Integer, Matrix, Rational, Symbol, diff, exp, symbols
 from symbolic_problems import p, two_layer_dropout
+from sympy import Function, Integer, Matrix, Rational, diff, exp, symbols
 from test_symbolic_masks import three_valued_masks
 
 from smesolve.problem.masks import BernoulliMasks, GaussianMasks
 from smesolve.symbolic import Iteration, modified_equation, vanishes
 from smesolve.symbolic.verification import Generator
+
 
 def gradient_of(potential, parameters):
     return Matrix([diff(potential, q) for q in parameters])

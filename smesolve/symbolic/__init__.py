@@ -10,6 +10,8 @@
 """
 
 from smesolve.symbolic.chaos_expansion import expectation
+from smesolve.symbolic.counterexamples import averaged_modified_flow, without_blocks
+from smesolve.symbolic.dropout_formulas import Claim, DropoutFormulas
 from smesolve.symbolic.explicit_network import ExplicitNetwork, squared_error
 from smesolve.symbolic.iteration import Iteration, gradient_descent
 from smesolve.symbolic.iterations import (
@@ -25,5 +27,38 @@ from smesolve.symbolic.laws import Centred, SampleIndex
 from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
 from smesolve.symbolic.smooth_function import smooth_function
 from smesolve.symbolic.structure import Contributions, CotangentExpansion, cotangent_expansion
+from smesolve.symbolic.third_cumulant import ThirdCumulant, third_cumulant
 from smesolve.symbolic.verification import MomentCheck, Verification
 from smesolve.symbolic.zero_test import vanishes
+
+__all__ = [
+    "Centred",
+    "Claim",
+    "Contributions",
+    "CotangentExpansion",
+    "DropoutFormulas",
+    "ExplicitNetwork",
+    "Iteration",
+    "MomentCheck",
+    "SampleIndex",
+    "SymbolicModifiedEquation",
+    "ThirdCumulant",
+    "Verification",
+    "averaged_modified_flow",
+    "cotangent_expansion",
+    "dropconnect",
+    "dropout",
+    "dropout_sgd",
+    "expectation",
+    "gradient_descent",
+    "label_noise",
+    "modified_equation",
+    "momentum",
+    "parameter_noise",
+    "sgd",
+    "smooth_function",
+    "squared_error",
+    "third_cumulant",
+    "vanishes",
+    "without_blocks",
+]

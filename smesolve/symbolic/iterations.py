@@ -65,7 +65,9 @@ def dropconnect(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] 
 
 def label_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
     """Gradient descent on labels y_io + xi_io; the law of xi_io + 1 is `noise`."""
-    xi = [[Symbol(f"xi_{i + 1}_{o + 1}", real=True) for o in range(network.out_features)] for i in range(len(network.y))]
+    xi = [
+        [Symbol(f"xi_{i + 1}_{o + 1}", real=True) for o in range(network.out_features)] for i in range(len(network.y))
+    ]
     losses = [
         network.sample_loss(network.output(i), [y + e for y, e in zip(network.y[i], xi[i], strict=True)])
         for i in range(network.samples)
@@ -88,8 +90,8 @@ def momentum(iteration: Iteration, friction: Expr | float | None = None) -> Iter
 
         V' = V + h (s_1 - friction V),    theta' = theta + h V'
 
-    for gradient steps lr s_1. One step takes the time h. Order 1 in h is the equation of Li, Tai, E (JMLR 2019, sec. 4):
-    dV = -(friction V + grad f) dt + sqrt(h) C dW, dTheta = V dt. friction is the constant m unless given.
+    for gradient steps lr s_1. One step takes the time h. Order 1 in h is the equation of Li, Tai, E (JMLR 2019, sec.
+    4): dV = -(friction V + grad f) dt + sqrt(h) C dW, dTheta = V dt. friction is the constant m unless given.
     """
     if len(iteration.step_terms) > 1:
         raise ValueError("momentum needs an iteration whose step is proportional to the small parameter.")

@@ -55,7 +55,9 @@ class SymbolicModifiedEquation:
             ("diffusion", self.diffusion, (size, self.diffusion.cols)),
         ]:
             if matrix.shape != shape:
-                raise ValueError(f"{name} has shape {matrix.shape}, expected {shape}: give one row for each state variable.")
+                raise ValueError(
+                    f"{name} has shape {matrix.shape}, expected {shape}: give one row for each state variable."
+                )
 
     @property
     def drift(self) -> ImmutableMatrix:

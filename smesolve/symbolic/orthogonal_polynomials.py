@@ -10,8 +10,10 @@ decomposition (Hoeffding 1948; van der Vaart 1998, sec. 11.4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
+from itertools import product
+from math import comb, prod
 from typing import Any
 
 import sympy
@@ -48,6 +50,12 @@ class OrthogonalPolynomials:
         """q_degree at X = point."""
         zeta = point - exact(self.law.mean)
         return tidy(sum(c * zeta**i for i, c in enumerate(self.polynomials[degree])))
+
+    def mean_of_product(self, degrees: Sequence[int]) -> Expr:
+        """E[q_i q_j ...] for the degrees i, j, ..."""
+        factors = [self.polynomials[degree] for degree in degrees]
+        terms = product(*(enumerate(q) for q in factors))
+        return tidy(sum(prod(c for _, c in term) * self.central_moment(sum(i for i, _ in term)) for term in terms))
 
     def moment(self, power: int, degree: int = 0) -> Expr:
         """E[X^power q_degree], by the binomial theorem for X = E X + zeta."""

@@ -23,8 +23,10 @@ __all__ = ["Atoms", "Powers", "VariableFunctions"]
 class VariableFunctions(Protocol):
     """Functions f_0 = 1, f_1, f_2, ... of one variable, closed under products."""
 
+    polynomials: OrthogonalPolynomials
+    """q_j, in which functions are expanded."""
     norms: tuple[Expr, ...]
-    """h_j = E q_j^2 of the orthogonal polynomials q_j in which functions are expanded."""
+    """h_j = E q_j^2."""
 
     def product(self, a: int, b: int) -> int | None:
         """The key of f_a f_b; None where that is 0."""

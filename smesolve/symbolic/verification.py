@@ -107,7 +107,7 @@ def verify(
 
 
 def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) -> Expr:
-    """The coefficient of lr^power in E[Delta_i1 ... Delta_ij] of the iteration: E[s_a1,i1 ... ] with a1 + ... = power."""
+    """The coefficient of lr^power in E[Delta_i1 ... Delta_ij]: E[s_a1,i1 ... s_aj,ij] with a1 + ... + aj = power."""
     terms = range(len(iteration.step_terms))
     return sympy.Add(
         *(

@@ -1,0 +1,108 @@
+"""The obstruction to order 3: the third cumulant of one step.
+
+The increment Delta = lr s_1 + ... of the iteration has at lr^3 the third cumulant kappa_ijk of s_1. An SDE driven by Brownian motion with noise sqrt(lr) C has none there: its third cumulant is
+O(lr^4). So no such SDE is of weak order 3 where kappa does not vanish, whatever its drift and diffusion.
+
+With s_1 = E s_1 + sum_l d_l q_l (monic orthogonal polynomials q_l of the random variables),
+
+    kappa_ijk = sum_{l, l', l'' != 0} d_l,i d_l',j d_l'',k E[q_l q_l' q_l''].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations_with_replacement, product
+from math import prod
+
+import sympy
+from sympy import Expr, Integer, Symbol
+
+from smesolve.symbolic.chaos_expansion import expand
+from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.orthogonal_polynomials import tidy
+from smesolve.symbolic.variable_functions import VariableFunctions
+from smesolve.symbolic.zero_test import vanishes
+
+__all__ = ["ThirdCumulant", "third_cumulant"]
+
+
+@dataclass(frozen=True)
+class ThirdCumulant:
+    """kappa_ijk of s_1 for i <= j <= k."""
+
+    state: tuple[Symbol, ...]
+    small: Symbol
+    entries: dict[tuple[int, int, int], Expr]
+
+    @cached_property
+    def nonzero(self) -> dict[tuple[int, int, int], Expr]:
+        """The entries that do not vanish identically; each of the others is proven to be 0."""
+        return {index: entry for index, entry in self.entries.items() if not vanishes(entry)}
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether there is no obstruction: all entries are 0, identically."""
+        return not self.nonzero
+
+    def roots(self, symbol: Symbol) -> list[Expr]:
+        """The real values of a symbol, such as keep_prob, at which every entry is 0 whatever the other symbols are.
+
+        Exact and complete: the real roots of the greatest common divisor of all coefficients as polynomials in symbol.
+
+        Raises:
+            ValueError: symbol stands inside a function such as tanh, or everything vanishes anyway.
+        """
+        if self.vanishes:
+            raise ValueError(f"the third cumulant vanishes for every {symbol}.")
+        coefficients: list[Expr] = []
+        for entry in self.nonzero.values():
+            tokens = {call: sympy.Dummy() for call in entry.atoms(sympy.Function)}
+            if any(call.has(symbol) for call in tokens):
+                raise ValueError(f"{symbol} stands inside a function, where it has no finite list of roots.")
+            numerator = sympy.numer(sympy.together(entry.xreplace(tokens)))
+            others = sorted(numerator.free_symbols - {symbol}, key=sympy.default_sort_key)
+            coefficients += sympy.Poly(numerator, *others).coeffs() if others else [numerator]
+        divisor = sympy.gcd_list(coefficients)
+        return sorted(set(sympy.real_roots(divisor, symbol))) if divisor.has(symbol) else []
+
+    def __str__(self) -> str:
+        if self.vanishes:
+            return f"the third cumulant of the step vanishes ({len(self.entries)} entries proven zero): no obstruction"
+        index, entry = min(self.nonzero.items(), key=lambda item: sympy.count_ops(item[1]))
+        text = str(sympy.factor(entry)) if sympy.count_ops(entry) < 100 else str(entry)
+        if len(text) > 400:
+            text = f"{text[:400]} ... ({sympy.count_ops(entry)} operations in all)"
+        return (
+            f"obstruction at {self.small}^3: {len(self.nonzero)} of {len(self.entries)} third cumulants of the step do "
+            f"not vanish, such as kappa[{', '.join(str(self.state[i]) for i in index)}] = {text}"
+        )
+
+
+def third_cumulant(iteration: Iteration) -> ThirdCumulant:
+    """Derive kappa. Cost: columns^3 products for each of about D^3/6 entries."""
+    functions = iteration.functions
+    _, *columns = expand(functions, iteration.step_monomials[0]).items()
+    monic = []
+    for degrees, column in columns:
+        norm = prod((sympy.sqrt(f.norms[j]) for f, j in zip(functions, degrees, strict=True)), start=Integer(1))
+        monic.append((degrees, [entry / norm for entry in column]))
+    triples = []
+    for chosen in product(monic, repeat=3):
+        weight = _triple_mean(functions, [degrees for degrees, _ in chosen])
+        if weight != 0:
+            triples.append((weight, [column for _, column in chosen]))
+    entries = {
+        index: sympy.Add(
+            *(weight * prod(c[i] for c, i in zip(columns, index, strict=True)) for weight, columns in triples)
+        )
+        for index in combinations_with_replacement(range(len(iteration.state)), 3)
+    }
+    return ThirdCumulant(iteration.state, iteration.small, entries)
+
+
+def _triple_mean(functions: Sequence[VariableFunctions], degrees: Sequence[tuple[int, ...]]) -> Expr:
+    """E[q_l q_l' q_l''], variable by variable."""
+    factors = (f.polynomials.mean_of_product(each) for f, *each in zip(functions, *degrees, strict=True))
+    return tidy(prod(factors, start=Integer(1)))
