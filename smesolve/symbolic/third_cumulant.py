@@ -1,7 +1,8 @@
 """The obstruction to order 3: the third cumulant of one step.
 
-The increment Delta = lr s_1 + ... of the iteration has at lr^3 the third cumulant kappa_ijk of s_1. An SDE driven by Brownian motion with noise sqrt(lr) C has none there: its third cumulant is
-O(lr^4). So no such SDE is of weak order 3 where kappa does not vanish, whatever its drift and diffusion.
+The increment Delta = lr s_1 + ... of the iteration has at lr^3 the third cumulant kappa_ijk of s_1. An SDE driven by
+Brownian motion with noise sqrt(lr) C has none there: its third cumulant is O(lr^4). So no such SDE is of weak order 3
+where kappa does not vanish, whatever its drift and diffusion.
 
 With s_1 = E s_1 + sum_l d_l q_l (monic orthogonal polynomials q_l of the random variables),
 
