@@ -89,20 +89,6 @@ def test_weak_error_writes_the_certificate(config, out):
         assert heading in report
 
 
-@pytest.mark.parametrize("order, activation, keep_prob", [(1, "tanh", "0.8"), (2, "sigma", None)])
-def test_derive_proves_the_order_and_writes_an_article(out, order, activation, keep_prob):
-    options = [] if keep_prob is None else ["--keep_prob", keep_prob]
-    assert main(["derive", "--order", str(order), "--activation", activation, "--out", str(out), *options]) == 0
-    article = (out / "equation.tex").read_text(encoding="utf-8")
-    assert article.startswith(r"\documentclass") and article.endswith("\\end{document}\n")
-    assert article.count(r"\begin{align*}") == article.count(r"\end{align*}") == 2
-    assert (r"\tanh" in article) == (activation == "tanh")
-    report = (out / "report.md").read_text(encoding="utf-8")
-    assert f"Weak order {order} is proven" in report
-    assert f"At lr^{order + 1}" in report
-    assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))["config"]["order"] == order
-
-
 def test_same_seed_same_bytes_other_seed_other_table(config, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert main(["compare", config, "--out", str(tmp_path / name), "--seed", str(seed)]) == 0

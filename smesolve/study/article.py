@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from smesolve.study.configuration import DeriveConfig
+import sympy
 
-if TYPE_CHECKING:
-    from smesolve.symbolic import CotangentExpansion, SymbolicModifiedEquation, Verification
+from smesolve.study.derivation import Derivation
+from smesolve.symbolic.latex_code import align
 
 __all__ = ["article"]
 
@@ -19,36 +18,75 @@ NARROWEST, WIDEST = 430.0, 14000.0
 """Text width (points): of a usual page, and the most that PDF viewers show."""
 
 
-def article(
-    config: DeriveConfig,
-    equation: SymbolicModifiedEquation,
-    verification: Verification,
-    structure: CotangentExpansion,
-) -> str:
+def article(derivation: Derivation) -> str:
     """A complete article; long sums are broken between their terms, and the page is as wide as the longest term."""
+    equation, verification = derivation.equation, derivation.verification
     body = _broken(equation.latex())
-    general = structure.latex()
-    width = min(max(NARROWEST, *(_width(line) for line in (body + general).split(r"\\"))), WIDEST)
-    lines = [
-        r"\documentclass{article}",
-        r"\usepackage{amsmath}",
-        rf"\usepackage[textwidth={width:.0f}pt,paperwidth={width + 120:.0f}pt]{{geometry}}",
-        r"\allowdisplaybreaks",
-        r"\begin{document}",
-        r"\section*{Stochastic modified equation of dropout}",
-        f"Network with {config.in_features} inputs, {config.width} hidden neurons under dropout and "
-        f"{config.out_features} outputs on {config.samples} samples, squared error, a fresh mask in every step. "
-        f"Equation of order {config.order}; its one-step moments and those of the iteration are proven to agree up to "
-        f"$\\mathrm{{lr}}^{{{verification.order}}}$.",
+    sections = [
+        rf"{_escaped(derivation.description)} Equation of order {equation.order}; its one-step moments and those of "
+        f"the iteration are proven to agree up to $\\mathrm{{{equation.iteration.small}}}^{{{verification.order}}}$.",
         body,
-        r"\section*{Any width}",
-        "The gradient is one pullback of the cotangents $c_k = \\sum_r S_{kr} z_r + u_k (b - y)$ of the contributions "
-        "$z_k$ of the neurons, with $e = \\sum_r z_r + b - y$ and independent standard normals $\\xi_k$, "
-        "$\\Xi_{kr} = \\Xi_{rk}$:",
-        general,
-        r"\end{document}",
+        r"\section*{Order 3}",
+        *_obstruction(derivation),
     ]
-    return "\n".join(lines) + "\n"
+    if derivation.counterexamples:
+        sections += [r"\section*{Rejected}", r"\begin{itemize}"]
+        sections += [
+            rf"\item {_escaped(name)}: claims order {proof.claimed} and has order {proof.order}"
+            for name, proof in derivation.counterexamples.items()
+        ]
+        sections.append(r"\end{itemize}")
+    if derivation.formulas:
+        exact = [claim.latex for claim in derivation.formulas.claims if claim.exact]
+        wrong = [claim.latex for claim in derivation.formulas.claims if not claim.exact]
+        sections += [r"\section*{Formulas of the papers}", derivation.formulas.latex(), "Exact, by proof:"]
+        sections += [rf"\[{latex}\]" for latex in dict.fromkeys(exact)]
+        sections.append("Not exact:")
+        sections += [rf"\[{latex}\]" for latex in dict.fromkeys(wrong)]
+    if derivation.structure:
+        sections += [
+            r"\section*{Any width}",
+            "The gradient is one pullback of the cotangents $c_k = \\sum_r S_{kr} z_r + u_k (b - y)$ of the "
+            "contributions $z_k$ of the neurons, with $e = \\sum_r z_r + b - y$ and independent standard normals "
+            "$\\xi_k$, $\\Xi_{kr} = \\Xi_{rk}$, $\\omega_k$:",
+            derivation.structure.latex(),
+        ]
+    mathematics = [line for section in sections if section.startswith(r"\begin{align") for line in section.split(r"\\")]
+    width = min(max(NARROWEST, *map(_width, mathematics)), WIDEST)
+    return "\n".join(
+        [
+            r"\documentclass{article}",
+            r"\usepackage{amsmath}",
+            rf"\usepackage[textwidth={width:.0f}pt,paperwidth={width + 120:.0f}pt]{{geometry}}",
+            r"\allowdisplaybreaks",
+            r"\begin{document}",
+            r"\section*{Stochastic modified equation}",
+            *sections,
+            r"\end{document}",
+            "",
+        ]
+    )
+
+
+def _obstruction(derivation: Derivation) -> list[str]:
+    if derivation.obstruction.vanishes:
+        return ["The third cumulant of the step vanishes: it does not obstruct an equation of order 3."]
+    name, entry = derivation.obstruction.simplest
+    count = f"{len(derivation.obstruction.nonzero)} of {len(derivation.obstruction.entries)}"
+    return [
+        f"{count} third cumulants of the step do not vanish, which no diffusion has; the shortest is",
+        _broken(align([f"{name} &= {sympy.latex(entry)}"])),
+        *(
+            f"Values of ${sympy.latex(symbol)}$ at which it vanishes whatever the other symbols are: "
+            f"${sympy.latex(sympy.FiniteSet(*roots))}$."
+            for symbol, roots in derivation.unobstructed.items()
+        ),
+    ]
+
+
+def _escaped(text: str) -> str:
+    """Plain text for LaTeX."""
+    return re.sub(r"[_#$%&{}]", lambda match: "\\" + match[0], text).replace("^", r"\^{}")
 
 
 def _broken(align: str) -> str:

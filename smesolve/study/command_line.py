@@ -178,33 +178,22 @@ def _weak_error(config: StudyConfig, directory: Path) -> int:
 
 
 def _derive(config: DeriveConfig, directory: Path) -> None:
-    import sympy
-
-    from smesolve.problem.masks import BernoulliMasks
+    # Late, as sympy takes its time.
     from smesolve.study.article import article
-    from smesolve.study.reports import derivation_report
-    from smesolve.symbolic import cotangent_expansion, modified_equation, two_layer_dropout
+    from smesolve.study.derivation import derive
+    from smesolve.study.derivation_report import derivation_report
 
-    iteration = two_layer_dropout(
-        samples=config.samples,
-        in_features=config.in_features,
-        width=config.width,
-        out_features=config.out_features,
-        activation="tanh" if config.activation == "tanh" else sympy.Function("sigma"),
-        keep_prob=config.keep_prob,
-    )
-    keep_prob = sympy.Symbol("p", positive=True) if config.keep_prob is None else config.keep_prob
-    structure = cotangent_expansion(BernoulliMasks(sympy.nsimplify(keep_prob, rational=True)))
-    equation = modified_equation(iteration, order=config.order)
-    verification = equation.verify()
-    _write(directory / "equation.tex", article(config, equation, verification, structure))
-    _write(directory / "report.md", derivation_report(config, equation, verification, structure))
+    derivation = derive(config)
+    _write(directory / "equation.tex", article(derivation))
+    _write(directory / "report.md", derivation_report(derivation))
+    if derivation.module:
+        _write(directory / "equation.py", derivation.module)
 
 
 COMMANDS = {
     "compare": Command(StudyConfig, _compare, "Dropout beside its modified equation: curves, distributions, errors."),
     "weak-error": Command(StudyConfig, _weak_error, "Certify the weak order, with an error budget."),
-    "derive": Command(DeriveConfig, _derive, "Derive the modified equation of a small network and prove its order."),
+    "derive": Command(DeriveConfig, _derive, "Derive the modified equation of a random iteration and prove its order."),
 }
 
 

@@ -190,34 +190,78 @@ class DeriveConfig:
     """Derivation.
 
     Args:
-        width: neurons of the hidden layer.
+        iteration: dropout, sgd, dropout_sgd, dropconnect, label_noise, parameter_noise, or custom.
+        momentum: heavy ball in its own time scale, with the friction m = (1 - mu)/sqrt(lr).
+        width: neurons of each hidden layer.
+        depth: hidden layers.
         in_features: inputs.
         samples: samples; data are symbols.
         out_features: outputs.
-        activation: tanh, or sigma for every smooth activation.
+        activation: tanh, identity, or sigma for every smooth activation.
+        loss: of the output f and the target y of a sample.
+        layers: which hidden layers are masked, or for dropconnect which weight matrices, from 1; dropout masks the
+            last hidden layer unless given, dropconnect the first matrix.
+        batch: samples a step, for sgd and dropout_sgd.
+        law: of the masks, or of the noise plus 1: bernoulli, gaussian, uniform or finite.
+        keep_prob: of bernoulli; a number, or the symbol p unless given.
+        variance: of gaussian; a number, or the symbol v unless given.
+        half_width: of uniform; a number, or the symbol b unless given.
+        values: of finite, of mean 1.
+        probabilities: of these values.
+        state: names of the state variables, for custom.
+        step: what a step adds to each of them, an expression with the factor small.
+        random: names of the random symbols, each of the law above.
+        constants: names of all other symbols.
+        small: name of the small parameter, for custom.
         order: weak order of the equation, 1 or 2.
-        keep_prob: a number, or the symbol p unless given.
     """
 
+    iteration: str = "dropout"
+    momentum: bool = False
     width: int = 2
+    depth: int = 1
     in_features: int = 1
     samples: int = 1
     out_features: int = 1
     activation: str = "tanh"
-    order: int = 2
+    loss: str = "(f - y)**2/2"
+    layers: list[int] | None = None
+    batch: int = 1
+    law: str = "bernoulli"
     keep_prob: float | None = None
+    variance: float | None = None
+    half_width: float | None = None
+    values: list[float] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    state: list[str] = field(default_factory=list)
+    step: list[str] = field(default_factory=list)
+    random: list[str] = field(default_factory=list)
+    constants: list[str] = field(default_factory=list)
+    small: str = "lr"
+    order: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("width", "in_features", "samples", "out_features"):
+        for name in ("width", "depth", "in_features", "samples", "out_features", "batch"):
             _at_least(name, getattr(self, name), 1)
-        if self.activation not in ("tanh", "sigma"):
+        if self.activation not in ("tanh", "identity", "sigma"):
             raise ConfigError(
-                f"activation must be tanh, or sigma for every smooth activation, got {self.activation!r}."
+                f"activation must be tanh, identity, or sigma for every smooth activation, got {self.activation!r}."
             )
         if self.keep_prob is not None and not 0 < self.keep_prob <= 1:
             raise ConfigError(
                 f"keep_prob must lie in (0, 1], got {self.keep_prob!r}; leave it out to derive with the symbol p."
             )
+        for name, known in (
+            (
+                "iteration",
+                ("dropout", "sgd", "dropout_sgd", "dropconnect", "label_noise", "parameter_noise", "custom"),
+            ),
+            ("law", ("bernoulli", "gaussian", "uniform", "finite")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} {getattr(self, name)!r} is unknown; {nearest(getattr(self, name), list(known))}."
+                )
 
 
 def _at_least(name: str, value: int | None, least: int) -> None:

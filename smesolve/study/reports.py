@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from smesolve.comparison.weak_error_study import CONFIDENCE, NORMAL_QUANTILE, WeakErrorStudy
 from smesolve.problem.problem import Problem
-from smesolve.study.configuration import DeriveConfig, StudyConfig
+from smesolve.study.configuration import StudyConfig
 from smesolve.study.problems import described
 
-if TYPE_CHECKING:
-    from smesolve.symbolic import CotangentExpansion, SymbolicModifiedEquation, Verification
-
-__all__ = ["comparison_report", "derivation_report", "weak_error_report"]
+__all__ = ["comparison_report", "weak_error_report"]
 
 HEAVY_TAILS = 100
 """Kurtosis from which a standard error is not to be trusted."""
@@ -77,54 +73,6 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "`table.csv`: every order, learning rate, time and observable. `fit.csv`: slopes and constants. "
         "`weak_error.png`, `weak_error.pdf`: the figure. `manifest.json`: configuration, seed, versions, command, wall "
         "time.",
-    )
-
-
-def derivation_report(
-    config: DeriveConfig,
-    equation: SymbolicModifiedEquation,
-    verification: Verification,
-    structure: CotangentExpansion,
-) -> str:
-    """What the symbolic derivation has proven."""
-    keep = "the symbol p" if config.keep_prob is None else f"{config.keep_prob:g}"
-    parameters = ", ".join(map(str, equation.iteration.parameters))
-    verdict = (
-        f"Weak order {verification.order} is proven at the level of moments"
-        if verification.holds
-        else f"The claimed weak order {verification.claimed} FAILS; order {verification.order} is proven"
-    )
-    agreeing = sum(check.difference == 0 for check in verification.checked)
-    cotangents = structure.contributions_form()
-    mismatch = "There is none up to the next power of lr."
-    if verification.first_mismatch is not None:
-        index, power, difference = verification.first_mismatch
-        moment = " ".join(f"Δ[{verification.parameters[i]}]" for i in index)
-        mismatch = (
-            f"At lr^{power}, in E[{moment}]; iteration minus SDE is an expression of {difference.count_ops()} "
-            "operations that is not zero."
-        )
-        text = str(difference)
-        if len(text) <= 1000:
-            mismatch += f"\n\n    {text}"
-    return _join(
-        "# Stochastic modified equation of dropout, derived",
-        f"Network: {config.in_features} inputs, {config.width} hidden neurons ({config.activation}) under dropout, "
-        f"{config.out_features} outputs, {config.samples} samples; squared error; keep_prob is {keep}. "
-        f"Parameters ({len(equation.iteration.parameters)}): {parameters}. Data are symbols.",
-        f"Equation of order {config.order}: {equation.diffusion.cols} Brownian motions, diffusion factor exact (from "
-        "the mask expansion, no matrix root). It stands in `equation.tex`.",
-        "## What is proven",
-        f"{verdict}: the one-step moments of iteration and SDE agree up to lr^{verification.order}; {agreeing} "
-        "coefficients were proven equal by sympy. With the growth conditions of the theorem, which are analysis and "
-        f"not algebra, the weak error on a fixed horizon is O(lr^{verification.order}).",
-        "## First mismatch",
-        mismatch,
-        "## Any width",
-        "For dropout on the last hidden layer the gradient is one pullback of cotangents c_k of the contributions z_k "
-        "of the neurons, whatever the width, the data and the activation; e is the error of the network without "
-        "dropout, xi and Xi are independent standard normals:",
-        f"    E c_k       = {cotangents.mean}\n    c_k - E c_k = {cotangents.noise}",
     )
 
 

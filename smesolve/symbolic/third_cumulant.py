@@ -48,9 +48,10 @@ class ThirdCumulant:
         return not self.nonzero
 
     def roots(self, symbol: Symbol) -> list[Expr]:
-        """The real values of a symbol, such as keep_prob, at which every entry is 0 whatever the other symbols are.
+        """Real values of a symbol, such as keep_prob, at which every entry is 0 whatever the other symbols are.
 
-        Exact and complete: the real roots of the greatest common divisor of all coefficients as polynomials in symbol.
+        Exact and complete: the real roots of the greatest common divisor of all coefficients as polynomials in symbol;
+        the positive ones, if symbol is positive.
 
         Raises:
             ValueError: symbol stands inside a function such as tanh, or everything vanishes anyway.
@@ -66,18 +67,26 @@ class ThirdCumulant:
             others = sorted(numerator.free_symbols - {symbol}, key=sympy.default_sort_key)
             coefficients += sympy.Poly(numerator, *others).coeffs() if others else [numerator]
         divisor = sympy.gcd_list(coefficients)
-        return sorted(set(sympy.real_roots(divisor, symbol))) if divisor.has(symbol) else []
+        roots = sorted(set(sympy.real_roots(divisor, symbol))) if divisor.has(symbol) else []
+        return [root for root in roots if root.is_positive or not symbol.is_positive]
+
+    @property
+    def simplest(self) -> tuple[str, Expr]:
+        """Of the entries that do not vanish the shortest: its name in LaTeX, and the expression, factored if short."""
+        index, entry = min(self.nonzero.items(), key=lambda item: sympy.count_ops(item[1]))
+        name = rf"\kappa_{{{', '.join(sympy.latex(self.state[i]) for i in index)}}}"
+        return name, sympy.factor(entry) if sympy.count_ops(entry) < 100 else entry
 
     def __str__(self) -> str:
         if self.vanishes:
             return f"the third cumulant of the step vanishes ({len(self.entries)} entries proven zero): no obstruction"
-        index, entry = min(self.nonzero.items(), key=lambda item: sympy.count_ops(item[1]))
-        text = str(sympy.factor(entry)) if sympy.count_ops(entry) < 100 else str(entry)
+        _, entry = self.simplest
+        text = str(entry)
         if len(text) > 400:
             text = f"{text[:400]} ... ({sympy.count_ops(entry)} operations in all)"
         return (
-            f"obstruction at {self.small}^3: {len(self.nonzero)} of {len(self.entries)} third cumulants of the step do "
-            f"not vanish, such as kappa[{', '.join(str(self.state[i]) for i in index)}] = {text}"
+            f"{len(self.nonzero)} of {len(self.entries)} third cumulants of the step do not vanish, which obstructs "
+            f"order 3; the shortest is {text}"
         )
 
 

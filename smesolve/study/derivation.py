@@ -1,0 +1,214 @@
+"""`smesolve derive`: from a configuration to everything that the symbolic derivation says about its iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+from sympy import Expr, Symbol
+
+from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
+from smesolve.study.configuration import ConfigError, DeriveConfig
+from smesolve.symbolic import (
+    CotangentExpansion,
+    DropoutFormulas,
+    ExplicitNetwork,
+    Iteration,
+    SymbolicModifiedEquation,
+    ThirdCumulant,
+    Verification,
+    averaged_modified_flow,
+    cotangent_expansion,
+    dropconnect,
+    dropout,
+    dropout_sgd,
+    label_noise,
+    modified_equation,
+    momentum,
+    parameter_noise,
+    sgd,
+    third_cumulant,
+    without_blocks,
+)
+
+__all__ = ["Derivation", "derive"]
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What has been derived and proven."""
+
+    config: DeriveConfig
+    description: str
+    """The iteration in one sentence."""
+    equation: SymbolicModifiedEquation
+    verification: Verification
+    obstruction: ThirdCumulant
+    unobstructed: dict[Symbol, list[Expr]]
+    """Where the obstruction vanishes whatever the other symbols are: roots in the law's parameter."""
+    counterexamples: dict[str, Verification]
+    """Equations that claim order 2 and do not have it."""
+    structure: CotangentExpansion | None
+    """Cotangents at any width, for dropout on the last hidden layer and squared error."""
+    formulas: DropoutFormulas | None
+    """The papers' formulas, for one hidden layer and one output in addition."""
+    module: str | None
+    """The SDE as a Python module; None where the activation is arbitrary."""
+
+
+def derive(config: DeriveConfig) -> Derivation:
+    """Derive, prove, and try the counter-examples.
+
+    Raises:
+        ConfigError: options that contradict each other or expressions that cannot be read.
+        ValueError: an iteration without a finite expansion, as `Iteration` says it.
+    """
+    law = _law(config)
+    iteration = _own_iteration(config, law) if config.iteration == "custom" else _named_iteration(config, law)
+    equation = modified_equation(iteration, order=config.order)
+    claimed = modified_equation(iteration, order=2)
+    plain = config.iteration == "dropout" and config.depth == 1 and _squared(config)
+    papers = plain and not config.momentum and config.out_features == 1
+    obstruction = third_cumulant(iteration)
+    counterexamples = {}
+    if iteration.loss is not None:
+        counterexamples["flow of R_S + R_1 + R_2, without noise"] = averaged_modified_flow(iteration).verify()
+    if config.iteration == "dropout" and not config.momentum and config.depth == 1 and config.width > 1:
+        counterexamples["independent noise of the neurons (no Sigma_kr)"] = without_blocks(
+            claimed, _neurons(config, iteration)
+        ).verify()
+    return Derivation(
+        config=config,
+        description=_description(config, law),
+        equation=equation,
+        verification=equation.verify(),
+        obstruction=obstruction,
+        unobstructed=_roots(obstruction, law),
+        counterexamples=counterexamples,
+        structure=cotangent_expansion(law) if plain else None,
+        formulas=DropoutFormulas(_network(config), law) if papers else None,
+        module=None if config.activation == "sigma" and config.iteration != "custom" else equation.python_module(),
+    )
+
+
+def _roots(obstruction: ThirdCumulant, law: MaskLaw) -> dict[Symbol, list[Expr]]:
+    symbols = sympy.sympify(law.variance).free_symbols
+    if obstruction.vanishes:
+        return {}
+    inside = set().union(*(e.atoms(sympy.Function) for e in obstruction.nonzero.values()))
+    return {symbol: obstruction.roots(symbol) for symbol in symbols if not any(call.has(symbol) for call in inside)}
+
+
+# --- configuration -> iteration ----------------------------------------------------------------------------------
+
+
+def _named_iteration(config: DeriveConfig, law: MaskLaw) -> Iteration:
+    network = _network(config)
+    iterations: dict[str, Callable[[], Iteration]] = {
+        "dropout": lambda: dropout(network, law, config.layers),
+        "sgd": lambda: sgd(network, config.batch),
+        "dropout_sgd": lambda: dropout_sgd(network, law, config.layers, config.batch),
+        "dropconnect": lambda: dropconnect(network, law, config.layers or [1]),
+        "label_noise": lambda: label_noise(network, law),
+        "parameter_noise": lambda: parameter_noise(network, law),
+    }
+    iteration = iterations[config.iteration]()
+    return momentum(iteration) if config.momentum else iteration
+
+
+def _own_iteration(config: DeriveConfig, law: MaskLaw) -> Iteration:
+    """state' = state + step, as it is written in the configuration; all random symbols have the one law."""
+    if not config.state or len(config.state) != len(config.step):
+        raise ConfigError(
+            f"state and step must have the same length for iteration: custom, got {len(config.state)} and "
+            f"{len(config.step)}; give one expression for each state variable, such as state: [a], step: "
+            "[-lr*eta*(eta*a - y)]."
+        )
+    names = {name: Symbol(name, positive=name == config.small or None) for name in (*config.state, config.small)}
+    names |= {name: Symbol(name) for name in (*config.random, *config.constants)}
+    iteration = Iteration(
+        state=[names[name] for name in config.state],
+        step=[_expression("step", text, names) for text in config.step],
+        random={names[name]: law for name in config.random},
+        small=names[config.small],
+        constants=[names[name] for name in config.constants],
+    )
+    return momentum(iteration) if config.momentum else iteration
+
+
+def _network(config: DeriveConfig) -> ExplicitNetwork:
+    f, y = sympy.symbols("f y")
+    loss = _expression("loss", config.loss, {"f": f, "y": y})
+    unknown = sorted(map(str, loss.free_symbols - {f, y}))
+    if unknown:
+        raise ConfigError(
+            f"loss must be an expression in the output f and the target y, got {config.loss!r} with {unknown[0]}."
+        )
+    return ExplicitNetwork(
+        in_features=config.in_features,
+        hidden=[config.width] * config.depth,
+        out_features=config.out_features,
+        samples=config.samples,
+        activation=sympy.Function("sigma") if config.activation == "sigma" else config.activation,
+        loss=lambda output, target: loss.xreplace({f: output, y: target}),
+    )
+
+
+def _law(config: DeriveConfig) -> MaskLaw:
+    """The law named in the configuration; a parameter that is left out is a symbol."""
+
+    def parameter(name: str, symbol: str) -> Expr:
+        number = getattr(config, name)
+        return Symbol(symbol, positive=True) if number is None else sympy.nsimplify(number, rational=True)
+
+    if config.law == "bernoulli":
+        return BernoulliMasks(parameter("keep_prob", "p"))
+    if config.law == "gaussian":
+        return GaussianMasks(parameter("variance", "v"))
+    if config.law == "uniform":
+        return UniformMasks(parameter("half_width", "b"))
+    numbers = [[sympy.nsimplify(x, rational=True) for x in part] for part in (config.values, config.probabilities)]
+    return FiniteMasks(*numbers)
+
+
+def _expression(key: str, text: str, names: dict[str, Any]) -> Expr:
+    try:
+        return sympy.sympify(text, locals=names)
+    except (sympy.SympifyError, SyntaxError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{key} {text!r} cannot be read as an expression ({type(error).__name__}).") from None
+
+
+def _squared(config: DeriveConfig) -> bool:
+    f, y = sympy.symbols("f y")
+    return sympy.expand(_expression("loss", config.loss, {"f": f, "y": y}) - (f - y) ** 2 / 2) == 0
+
+
+def _neurons(config: DeriveConfig, iteration: Iteration) -> list[list[int]]:
+    """Positions of the parameters of each hidden neuron: its row of W and its column of A."""
+    hidden, inputs = config.width, config.in_features
+    return [
+        [*range(r * inputs, (r + 1) * inputs), *range(hidden * inputs + r, len(iteration.state), hidden)]
+        for r in range(hidden)
+    ]
+
+
+def _description(config: DeriveConfig, law: MaskLaw) -> str:
+    heavy_ball = ", heavy-ball momentum in its own time scale h = sqrt(lr)" if config.momentum else ""
+    if config.iteration == "custom":
+        random = f"random {', '.join(config.random)} with law {law!r}"
+        return f"Iteration of {', '.join(config.state)}, {random}{heavy_ball}."
+    noise = {
+        "dropout": f"dropout, one mask for all samples, {law!r}",
+        "sgd": f"SGD with {config.batch} samples a step",
+        "dropout_sgd": f"dropout ({law!r}) and SGD with {config.batch} samples a step",
+        "dropconnect": f"DropConnect, {law!r}",
+        "label_noise": f"noise on the labels, {law!r} less 1",
+        "parameter_noise": f"noise on the parameters, {law!r} less 1",
+    }[config.iteration]
+    layers = "1 hidden layer" if config.depth == 1 else f"{config.depth} hidden layers"
+    return (
+        f"Network with {config.in_features} inputs, {layers} of {config.width} neurons ({config.activation}) and "
+        f"{config.out_features} outputs on {config.samples} samples; loss {config.loss}; {noise}{heavy_ball}."
+    )

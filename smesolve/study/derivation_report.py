@@ -1,0 +1,93 @@
+"""The report of `smesolve derive`: what is proven, what is not, and what was rejected."""
+
+from __future__ import annotations
+
+from smesolve.study.derivation import Derivation
+from smesolve.symbolic import Verification
+
+__all__ = ["derivation_report"]
+
+LONGEST = 1000
+"""Characters of an expression that a report still shows."""
+
+
+def derivation_report(derivation: Derivation) -> str:
+    """The report in Markdown."""
+    equation, verification = derivation.equation, derivation.verification
+    small = equation.iteration.small
+    parts = [
+        "# Stochastic modified equation, derived",
+        f"{derivation.description} State ({len(equation.iteration.state)}): "
+        f"{', '.join(map(str, equation.iteration.state))}. Every other symbol of the equation is free.",
+        f"Equation of order {equation.order} in {small}: {equation.diffusion.cols} Brownian motions, diffusion factor "
+        "exact (from the expansion in orthonormal polynomials, no matrix root). It stands in `equation.tex`"
+        + (
+            " and, as a torch SDE, in `equation.py`." if derivation.module else "; an undefined activation has no code."
+        ),
+        "## What is proven",
+        _proof(verification),
+        "## First mismatch",
+        _mismatch(verification),
+        "## Order 3",
+        f"At {small}^3 the third cumulant of the step enters, which no SDE driven by Brownian motion has. Here "
+        f"{derivation.obstruction}.",
+        *(
+            f"Values of {symbol} at which it vanishes whatever the other symbols are: "
+            f"{', '.join(map(str, roots)) or 'none'}."
+            for symbol, roots in derivation.unobstructed.items()
+        ),
+    ]
+    if derivation.counterexamples:
+        parts.append("## Rejected")
+        parts.append("Equations that one might take for the modified equation of order 2:")
+        parts.append("\n".join(f"- {name}: {_verdict(proof)}" for name, proof in derivation.counterexamples.items()))
+    if derivation.formulas:
+        parts.append("## Formulas of the papers")
+        parts.append("Each was compared with what the moments of the masks give, entry by entry:")
+        parts.append("\n".join(f"- {claim}" for claim in derivation.formulas.claims))
+    if derivation.structure:
+        cotangents = derivation.structure.contributions_form()
+        parts.append("## Any width")
+        parts.append(
+            "For dropout on the last hidden layer the gradient is one pullback of cotangents c_k of the contributions "
+            "z_k of the neurons, whatever the width, the data and the activation; e is the error of the network "
+            "without dropout, xi, Xi and omega are independent standard normals:"
+        )
+        parts.append(f"    E c_k       = {cotangents.mean}\n    c_k - E c_k = {cotangents.noise}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _proof(verification: Verification) -> str:
+    agreeing = sum(check.difference == 0 for check in verification.checked)
+    verdict = (
+        f"Weak order {verification.order} is proven at the level of moments"
+        if verification.holds
+        else f"The claimed weak order {verification.claimed} FAILS; order {verification.order} is proven"
+    )
+    small = verification.small
+    return (
+        f"{verdict}: the one-step moments of iteration and SDE agree up to {small}^{verification.order}; {agreeing} "
+        "coefficients were proven equal by sympy. With the growth conditions of the theorem, which are analysis and "
+        f"not algebra, the weak error on a fixed horizon is O({small}^{verification.order})."
+    )
+
+
+def _mismatch(verification: Verification) -> str:
+    if verification.first_mismatch is None:
+        return f"There is none up to the next power of {verification.small}."
+    index, power, difference = verification.first_mismatch
+    moment = " ".join(f"Δ[{verification.state[i]}]" for i in index)
+    text = str(difference)
+    return (
+        f"At {verification.small}^{power}, in E[{moment}]; iteration minus SDE is an expression of "
+        f"{difference.count_ops()} operations that is not zero." + (f"\n\n    {text}" if len(text) <= LONGEST else "")
+    )
+
+
+def _verdict(verification: Verification) -> str:
+    index, power, _ = verification.first_mismatch
+    moment = " ".join(f"Δ[{verification.state[i]}]" for i in index)
+    return (
+        f"claims order {verification.claimed} and has order {verification.order}; first mismatch at "
+        f"{verification.small}^{power} in E[{moment}]"
+    )
