@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from problems import ThreeValuedMasks, make_problem
+from problems import make_problem
 from symbolic_problems import two_layer_dropout
 
 import smesolve as sme
-from smesolve.symbolic import cotangent_expansion, modified_equation
+from smesolve.symbolic import modified_equation
 
 
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 2, 2)])
@@ -24,27 +24,6 @@ def test_drift_and_factor_equal_the_explicit_derivation(sizes):
         assert torch.allclose(derived.f(0.0, theta), numeric.f(0.0, theta), rtol=1e-12, atol=1e-13)
         factor = 0.1**0.5 * problem.noise_factor(theta)
         assert torch.allclose(derived.g(0.0, theta), factor, rtol=1e-12, atol=1e-13)
-
-
-@pytest.mark.parametrize("law", [sme.BernoulliMasks(0.3), ThreeValuedMasks()])
-def test_the_pair_of_the_noise_product_equals_the_structural_derivation(law):
-    problem = make_problem(width=4, law=law)
-    expansion = cotangent_expansion(law)
-    m, pairs = 4, 6
-    normals = torch.randn(problem.noise_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    xi, Xi = normals[:m], torch.zeros(m, m, dtype=torch.float64)
-    Xi[*torch.triu_indices(m, m, 1)] = normals[m : m + pairs]
-    Xi = Xi + Xi.mT
-    omega = normals[m + pairs :] if law.chi_variance else torch.zeros(m, dtype=torch.float64)
-    S = float(expansion.pair_linear) * (xi[:, None] + xi[None, :]) + float(expansion.pair_pair) * Xi
-    S = S - torch.diag(S.diagonal())
-    S = S + torch.diag(float(expansion.square_linear) * xi + float(expansion.square_quadratic) * omega)
-    u = float(expansion.mask_linear) * xi
-    ours_S, ours_u = problem._noise_pair(normals)
-    assert torch.allclose(ours_S, S, rtol=0, atol=1e-14)
-    assert torch.allclose(ours_u, u, rtol=0, atol=1e-14)
-    assert float(expansion.square_mean) == pytest.approx(1 + law.variance, rel=1e-14)
-    assert [float(expansion.pair_mean), float(expansion.mask_mean)] == [1, 1]
 
 
 def test_columns_are_the_projections_of_the_gradient_on_the_orthonormal_functions_of_the_masks():

@@ -43,13 +43,14 @@ def article(derivation: Derivation) -> str:
         sections += [rf"\[{latex}\]" for latex in dict.fromkeys(exact)]
         sections.append("Not exact:")
         sections += [rf"\[{latex}\]" for latex in dict.fromkeys(wrong)]
-    if derivation.structure:
+    if derivation.expansion:
         sections += [
             r"\section*{Any width}",
-            "The gradient is one pullback of the cotangents $c_k = \\sum_r S_{kr} z_r + u_k (b - y)$ of the "
-            "contributions $z_k$ of the neurons, with $e = \\sum_r z_r + b - y$ and independent standard normals "
-            "$\\xi_k$, $\\Xi_{kr} = \\Xi_{rk}$, $\\omega_k$:",
-            derivation.structure.latex(),
+            "The gradient is one pullback of the cotangents $c_k$ of the contributions $z_k$ of the neurons; here "
+            "$F = \\sum_r z_r + b$, $P_c = \\sum_r z_r^c$, $W_a$ is the mean of the $a$-th derivative of the loss, and the "
+            "noise is $c_k - \\mathrm{E}\\, c_k = \\partial \\Phi / \\partial z_k$ with independent standard normals "
+            "$\\xi^{(l)}$ for every choice of distinct neurons with degrees $l$:",
+            derivation.expansion.latex(),
         ]
     mathematics = [line for section in sections if section.startswith(r"\begin{align") for line in section.split(r"\\")]
     width = min(max(NARROWEST, *map(_width, mathematics)), WIDEST)

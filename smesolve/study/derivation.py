@@ -12,15 +12,14 @@ from sympy import Expr, Symbol
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
 from smesolve.study.configuration import ConfigError, DeriveConfig
 from smesolve.symbolic import (
-    CotangentExpansion,
     DropoutFormulas,
     ExplicitNetwork,
     Iteration,
+    LossExpansion,
     SymbolicModifiedEquation,
     ThirdCumulant,
     Verification,
     averaged_modified_flow,
-    cotangent_expansion,
     dropconnect,
     dropout,
     dropout_sgd,
@@ -50,10 +49,10 @@ class Derivation:
     """Where the obstruction vanishes whatever the other symbols are: roots in the law's parameter."""
     counterexamples: dict[str, Verification]
     """Equations that claim order 2 and do not have it."""
-    structure: CotangentExpansion | None
-    """Cotangents at any width, for dropout on the last hidden layer and squared error."""
+    expansion: LossExpansion | None
+    """Cotangents at any width, for dropout on the last hidden layer."""
     formulas: DropoutFormulas | None
-    """The papers' formulas, for one hidden layer and one output in addition."""
+    """The papers' formulas, for dropout on one hidden layer, one output and squared error."""
     module: str | None
     """The SDE as a Python module; None where the activation is arbitrary."""
 
@@ -65,17 +64,17 @@ def derive(config: DeriveConfig) -> Derivation:
         ConfigError: options that contradict each other or expressions that cannot be read.
         ValueError: an iteration without a finite expansion, as `Iteration` says it.
     """
-    law = _law(config)
-    iteration = _own_iteration(config, law) if config.iteration == "custom" else _named_iteration(config, law)
+    law, network = _law(config), _network(config)
+    iteration = _own_iteration(config, law) if config.iteration == "custom" else _named_iteration(config, network, law)
     equation = modified_equation(iteration, order=config.order)
     claimed = modified_equation(iteration, order=2)
-    plain = config.iteration == "dropout" and config.depth == 1 and _squared(config)
-    papers = plain and not config.momentum and config.out_features == 1
+    last_layer = config.iteration == "dropout" and config.layers in (None, [config.depth]) and not config.momentum
+    papers = last_layer and config.depth == 1 and config.out_features == 1 and _squared(config)
     obstruction = third_cumulant(iteration)
     counterexamples = {}
     if iteration.loss is not None:
         counterexamples["flow of R_S + R_1 + R_2, without noise"] = averaged_modified_flow(iteration).verify()
-    if config.iteration == "dropout" and not config.momentum and config.depth == 1 and config.width > 1:
+    if last_layer and config.depth == 1 and config.width > 1:
         counterexamples["independent noise of the neurons (no Sigma_kr)"] = without_blocks(
             claimed, _neurons(config, iteration)
         ).verify()
@@ -87,8 +86,8 @@ def derive(config: DeriveConfig) -> Derivation:
         obstruction=obstruction,
         unobstructed=_roots(obstruction, law),
         counterexamples=counterexamples,
-        structure=cotangent_expansion(law) if plain else None,
-        formulas=DropoutFormulas(_network(config), law) if papers else None,
+        expansion=LossExpansion(network.loss, law) if last_layer else None,
+        formulas=DropoutFormulas(network, law) if papers else None,
         module=None if config.activation == "sigma" and config.iteration != "custom" else equation.python_module(),
     )
 
@@ -104,8 +103,7 @@ def _roots(obstruction: ThirdCumulant, law: MaskLaw) -> dict[Symbol, list[Expr]]
 # --- configuration -> iteration ----------------------------------------------------------------------------------
 
 
-def _named_iteration(config: DeriveConfig, law: MaskLaw) -> Iteration:
-    network = _network(config)
+def _named_iteration(config: DeriveConfig, network: ExplicitNetwork, law: MaskLaw) -> Iteration:
     iterations: dict[str, Callable[[], Iteration]] = {
         "dropout": lambda: dropout(network, law, config.layers),
         "sgd": lambda: sgd(network, config.batch),

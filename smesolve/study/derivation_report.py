@@ -45,15 +45,15 @@ def derivation_report(derivation: Derivation) -> str:
         parts.append("## Formulas of the papers")
         parts.append("Each was compared with what the moments of the masks give, entry by entry:")
         parts.append("\n".join(f"- {claim}" for claim in derivation.formulas.claims))
-    if derivation.structure:
-        cotangents = derivation.structure.contributions_form()
+    if derivation.expansion:
         parts.append("## Any width")
         parts.append(
             "For dropout on the last hidden layer the gradient is one pullback of cotangents c_k of the contributions "
-            "z_k of the neurons, whatever the width, the data and the activation; e is the error of the network "
-            "without dropout, xi, Xi and omega are independent standard normals:"
+            "z_k of the neurons, whatever the width, the data and the activation: F = sum_r z_r + b, P_c = sum_r "
+            "z_r^c, W_a is the mean of the a-th derivative of the loss, and c_k - E c_k = dPhi/dz_k with independent standard "
+            "normals xi_l for every choice of distinct neurons with degrees l:"
         )
-        parts.append(f"    E c_k       = {cotangents.mean}\n    c_k - E c_k = {cotangents.noise}")
+        parts.append("\n".join(f"    {line}" for line in str(derivation.expansion).splitlines()))
     return "\n\n".join(parts) + "\n"
 
 

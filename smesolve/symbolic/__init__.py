@@ -6,7 +6,8 @@
     print(equation.verify())                       # the order proven, the first mismatch
     sde = equation.to_torch({"p": 0.8, "x_1_1": 1.0, "y_1_1": 0.5}, lr=0.05)    # for torchsde.sdeint
 
-`cotangent_expansion` does the same for dropout at any width, in the form that the numeric kernels have.
+`LossExpansion` does the same for dropout at any width and every loss polynomial in the output, and
+`PolynomialLossProblem` is the numeric problem with the kernels that are generated from it.
 """
 
 from smesolve.symbolic.chaos_expansion import expectation
@@ -24,9 +25,10 @@ from smesolve.symbolic.iterations import (
     sgd,
 )
 from smesolve.symbolic.laws import Centred, SampleIndex
+from smesolve.symbolic.loss_expansion import LossExpansion
 from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
+from smesolve.symbolic.polynomial_problem import PolynomialLossProblem
 from smesolve.symbolic.smooth_function import smooth_function
-from smesolve.symbolic.structure import Contributions, CotangentExpansion, cotangent_expansion
 from smesolve.symbolic.third_cumulant import ThirdCumulant, third_cumulant
 from smesolve.symbolic.verification import MomentCheck, Verification
 from smesolve.symbolic.zero_test import vanishes
@@ -34,18 +36,17 @@ from smesolve.symbolic.zero_test import vanishes
 __all__ = [
     "Centred",
     "Claim",
-    "Contributions",
-    "CotangentExpansion",
     "DropoutFormulas",
     "ExplicitNetwork",
     "Iteration",
+    "LossExpansion",
     "MomentCheck",
+    "PolynomialLossProblem",
     "SampleIndex",
     "SymbolicModifiedEquation",
     "ThirdCumulant",
     "Verification",
     "averaged_modified_flow",
-    "cotangent_expansion",
     "dropconnect",
     "dropout",
     "dropout_sgd",

@@ -20,7 +20,7 @@ from torch import nn
 
 from smesolve.symbolic.iteration import Iteration
 
-__all__ = ["python_module", "torch_equation"]
+__all__ = ["printed", "python_module", "torch_equation"]
 
 TEMPLATE = '''"""Stochastic modified equation, by smesolve: dTheta = f dt + g dW, Ito, {columns} Brownian motions."""
 
@@ -76,10 +76,10 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
         lines = [
             f"{arguments}, = self._numbers.to(_state).unbind()",
             f"{state}, = _state.unbind(-1)",
-            *(f"{name} = {_printed(value)}" for name, value in shared),
+            *(f"{name} = {printed(value)}" for name, value in shared),
             # Constant entries are spread over the paths.
             "_zero = torch.zeros_like(_state[..., 0])",
-            f"return torch.stack([{', '.join(f'_zero + {_printed(output)}' for output in outputs)}], dim=-1)",
+            f"return torch.stack([{', '.join(f'_zero + {printed(output)}' for output in outputs)}], dim=-1)",
         ]
         return "\n".join(f"        {line}" for line in lines)
 
@@ -144,5 +144,6 @@ class _TorchPrinter(AbstractPythonCodePrinter):
         return f"torch.{name}({', '.join(map(self._print, expr.args))})"
 
 
-def _printed(expression: Expr) -> str:
+def printed(expression: Expr) -> str:
+    """An expression as torch code."""
     return _TorchPrinter({"fully_qualified_modules": False}).doprint(expression)

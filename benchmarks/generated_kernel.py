@@ -1,0 +1,73 @@
+"""Speed of the generated kernels for squared error beside the hand-written ones of DropoutProblem.
+
+Both run in one process, call by call in turn, on the shape of the digits example; printed are the medians and the ratio
+generated / hand-written with the quartiles of the ratios of neighbouring calls. A call takes one block of paths, as
+`solve` does.
+
+    python benchmarks/generated_kernel.py [--repeats 300] [--out generated_kernel.json]
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+import torch
+
+import smesolve as sme
+from smesolve.symbolic import PolynomialLossProblem, squared_error
+
+SHAPES = {"digits 64-32-10": (500, 64, 32, 10), "one output 64-32-1": (500, 64, 32, 1)}
+"""(samples, inputs, width, outputs)."""
+
+
+def timed(function, problem):
+    start = time.perf_counter()
+    function(problem)
+    return time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=300)
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    print("shape                call                                hand ms  generated ms  ratio [quartiles]")
+    for name, (samples, inputs, width, outputs) in SHAPES.items():
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((samples, inputs)) / inputs**0.5, rng.standard_normal((samples, outputs))
+        network = sme.TwoLayerNetwork(inputs, width, outputs)
+        hand = sme.DropoutProblem(network, x, y, keep_prob=0.8)
+        generated = PolynomialLossProblem(network, x, y, squared_error, keep_prob=0.8)
+        paths = hand.block_size
+        theta = hand.initial() + 0.01 * torch.randn(paths, hand.dim, dtype=torch.float64)
+        normals = torch.randn(paths, hand.noise_dim, dtype=torch.float64)
+        mask = hand.draw(torch.rand(paths, width, dtype=torch.float64))
+        calls = {
+            "gradient": lambda problem, theta=theta, mask=mask: problem.gradient(theta, mask),
+            "mean_gradient": lambda problem, theta=theta: problem.mean_gradient(theta),
+            "noise_product": lambda problem, theta=theta, xi=normals: problem.noise_product(theta, xi),
+            "mean_gradient_and_noise_product": lambda problem, theta=theta, xi=normals: (
+                problem.mean_gradient_and_noise_product(theta, xi)
+            ),
+        }
+        for call, function in calls.items():
+            for problem in (hand, generated):
+                for _ in range(3):
+                    function(problem)
+            pairs = np.array(
+                [[timed(function, problem) for problem in (hand, generated)] for _ in range(arguments.repeats)]
+            )
+            ratio = np.quantile(pairs[:, 1] / pairs[:, 0], [0.25, 0.5, 0.75])
+            slow, fast = np.median(pairs, axis=0) * 1e3
+            print(f"{name:20} {call:34} {slow:8.2f} {fast:13.2f}  {ratio[1]:.3f} [{ratio[0]:.3f}, {ratio[2]:.3f}]")
+            rows.append({"shape": name, "call": call, "hand": slow, "generated": fast, "ratio": list(ratio)})
+    if arguments.out:
+        with open(arguments.out, "w") as file:
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

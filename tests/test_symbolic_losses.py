@@ -1,0 +1,192 @@
+"""Polynomial losses at any width: generated kernels against enumeration, and the derivation they come from."""
+
+import re
+from itertools import product
+
+import numpy as np
+import pytest
+import sympy
+import torch
+from symbolic_problems import p, rule
+from sympy import Rational, Symbol
+
+import smesolve as sme
+from smesolve.symbolic import (
+    ExplicitNetwork,
+    LossExpansion,
+    PolynomialLossProblem,
+    dropout,
+    modified_equation,
+    squared_error,
+    vanishes,
+)
+
+LOSSES = {
+    "squared": squared_error,
+    "cubic": lambda f, y: (f - y) ** 3 / 3 + f**2 * y,
+    "quartic": lambda f, y: (f - y) ** 4 / 4 - 0.3 * f,
+    "linear": lambda f, y: f * y,
+}
+LAWS = {
+    "Bernoulli": sme.BernoulliMasks(0.7),
+    "Gaussian": sme.GaussianMasks(0.3),
+    "uniform": sme.UniformMasks(0.9),
+    "three values": sme.FiniteMasks([0.0, 1.0, 3.0], [0.4, 0.4, 0.2]),
+}
+
+
+def make(loss, law, width=3, outputs=2, bias=True, samples=4):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, 2, generator=generator, dtype=torch.float64)
+    y = torch.randn(samples, outputs, generator=generator, dtype=torch.float64)
+    problem = PolynomialLossProblem(sme.TwoLayerNetwork(2, width, outputs, bias=bias), x, y, loss, masks=law)
+    return problem, torch.randn(5, problem.dim, generator=generator, dtype=torch.float64)
+
+
+def plain_gradient(problem, loss, theta, mask):
+    """By reverse differentiation of the loss as it is written down; theta (D,), mask (m,)."""
+    network = problem.network
+
+    def risk(vector):
+        parts, start = {}, 0
+        for name, parameter in network.named_parameters():
+            parts[name] = vector[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
+        linear = torch.nn.functional.linear
+        hidden = torch.tanh(linear(problem.x, parts["hidden.weight"], parts.get("hidden.bias")))
+        output = linear(hidden * mask, parts["readout.weight"], parts.get("readout.bias"))
+        return loss(output, problem.y).sum() / problem.samples
+
+    return torch.func.grad(risk)(theta)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_mean_and_covariance_equal_enumeration_or_quadrature(loss, law):
+    """loss' has degree 3 in each mask and the cotangent one more: second moments need a rule of degree 8."""
+    problem, thetas = make(LOSSES[loss], LAWS[law], bias=loss == "quartic")
+    theta = thetas[0]
+    nodes, weights = rule(LAWS[law], 8)
+    masks = torch.tensor(np.array(list(product(nodes, repeat=3))))
+    probabilities = torch.tensor(np.array(list(product(weights, repeat=3)))).prod(-1)
+    gradients = torch.stack([plain_gradient(problem, LOSSES[loss], theta, mask) for mask in masks])
+    assert torch.allclose(problem.gradient(theta, masks), gradients, rtol=1e-12, atol=1e-12)
+    mean = probabilities @ gradients
+    covariance = (gradients - mean).mT @ (probabilities[:, None] * (gradients - mean))
+    scale = covariance.abs().max().clamp(min=1)
+    assert (problem.mean_gradient(theta) - mean).abs().max() < 1e-12 * scale
+    assert (problem.covariance(theta) - covariance).abs().max() < 1e-12 * scale
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_every_masks_gradient_is_mean_plus_noise_product_of_its_functions(loss, law, width):
+    """Mask by mask, at widths below, at and above the order of the noise."""
+    problem, theta = make(LOSSES[loss], LAWS[law], width=width)
+    masks = LAWS[law].quantile(torch.rand(5, width, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+    gradient = problem.gradient(theta, masks)
+    functions = problem.noise_functions(masks)
+    assert functions.shape == (5, problem.noise_dim)
+    expected = problem.mean_gradient(theta) + problem.noise_product(theta, functions)
+    assert (gradient - expected).abs().max() < 1e-12 * gradient.abs().max()
+    for modified, mean in zip(theta, problem.mean_gradient(theta), strict=True):
+        assert torch.allclose(torch.func.grad(problem.modified_loss)(modified), mean, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_squared_error_is_dropout_problem_normal_by_normal(law):
+    problem, theta = make(squared_error, LAWS[law], width=4)
+    hand = sme.DropoutProblem(problem.network, problem.x, problem.y, masks=LAWS[law])
+    normals = torch.randn(5, hand.noise_dim, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    assert problem.noise_dim == hand.noise_dim
+    for name, arguments in [
+        ("loss", ()),
+        ("modified_loss", ()),
+        ("mean_gradient", ()),
+        ("noise_product", (normals,)),
+        ("gradient", (1 + 0.1 * normals[:, :4],)),
+        ("hessian_product", (theta.flip(0),)),
+    ]:
+        ours, theirs = getattr(problem, name)(theta, *arguments), getattr(hand, name)(theta, *arguments)
+        assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-13), name
+
+
+def test_factor_is_that_of_the_explicit_derivation():
+    """Quartic loss, three values: covariance of the explicit network, derived without cumulants."""
+    law = sme.FiniteMasks([0, 1, 3], [Rational(2, 5), Rational(2, 5), Rational(1, 5)])
+    problem, thetas = make(LOSSES["quartic"], law, width=2, outputs=1, bias=False, samples=1)
+    data = (problem.x.tolist(), problem.y.tolist())
+    network = ExplicitNetwork(in_features=2, loss=LOSSES["quartic"], data=data)
+    equation = modified_equation(dropout(network, law), order=1)
+    sde = equation.to_torch({}, lr=0.25)
+    factor = 2 * sde.g(0.0, thetas)
+    assert torch.allclose(factor @ factor.mT, problem.covariance(thetas), rtol=1e-11, atol=1e-11)
+    assert torch.allclose(-sde.f(0.0, thetas), problem.mean_gradient(thetas), rtol=1e-12, atol=1e-12)
+
+
+def test_the_modified_equation_takes_it():
+    problem, theta = make(LOSSES["quartic"], LAWS["Bernoulli"], outputs=1)
+    sde = sme.ModifiedEquation(problem, lr=0.01, order=2)
+    paths = sme.solve(sde, 0.3 * theta[0], [0.0, 0.02, 0.04], scheme="small_noise_rk4", dt=0.02, paths=16, seed=0)
+    assert paths.shape == (3, 16, problem.dim) and paths.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "law",
+    [sme.BernoulliMasks(p), sme.GaussianMasks(p), sme.FiniteMasks([0, 1, 3], [Rational(k, 5) for k in (2, 2, 1)])],
+)
+def test_squared_error_gives_the_cotangents_of_the_paper(law):
+    """W_1 = e, W_2 = 1, and S_kr, S_kk of `smesolve.problem.dropout` as second derivatives of Phi."""
+    expansion = LossExpansion(squared_error, law)
+    F, y, P2 = sympy.symbols("F y P2")
+    v, s = law.variance, law.skew
+    for W, value in zip(expansion.averaged, ((F - y) ** 2 / 2 + v * P2 / 2, F - y, 1), strict=True):
+        assert vanishes(W - value)
+    terms = {(term.degrees, term.powers): term.coefficient for term in expansion.terms}
+    expected = {
+        ((1,), (1,)): sympy.sqrt(v),
+        ((1,), (2,)): sympy.sqrt(v) * s / 2,
+        ((1, 1), (1, 1)): v / 2,
+        ((2,), (2,)): sympy.sqrt(law.chi_variance) / 2,
+    }
+    for key, value in expected.items():
+        assert vanishes(terms.pop(key, 0) - sympy.sympify(value)), key
+    assert not terms
+    assert expansion.latex().count("&=") == 5 and str(expansion).count("W_") >= 6
+
+
+def test_mean_loss_of_the_quartic_by_hand():
+    """E (e + X)^4/4 with E X^2 = v P_2, E X^3 = v s P_3, E X^4 = 3 v^2 (P_2^2 - P_4) + E zeta^4 P_4."""
+    law = sme.BernoulliMasks(p)
+    expansion = LossExpansion(lambda f, y: (f - y) ** 4 / 4, law)
+    F, y, P2, P3, P4 = sympy.symbols("F y P2 P3 P4")
+    e, v, third, fourth = F - y, law.variance, law.central_moment(3), law.central_moment(4)
+    by_hand = e**4 + 6 * e**2 * v * P2 + 4 * e * third * P3 + 3 * v**2 * (P2**2 - P4) + fourth * P4
+    assert vanishes(expansion.averaged[0] - by_hand / 4)
+
+
+@pytest.mark.parametrize(("law", "values"), [("Bernoulli", 2), ("Gaussian", 5), ("three values", 3)])
+def test_number_of_normals(law, values):
+    """Quartic loss at width 5: the polynomials of degree 1 to 4 that the law leaves independent."""
+    expansion = LossExpansion(LOSSES["quartic"], LAWS[law])
+    exponents = [e for e in product(range(values), repeat=5) if 0 < sum(e) <= 4]
+    assert expansion.count(5) == len(exponents)
+
+
+def test_what_is_refused_is_said_in_one_sentence():
+    network, x, y = sme.TwoLayerNetwork(1, 40), np.ones((1, 1)), np.ones((1, 1))
+    sentence = (
+        "loss has degree 4, so its exact noise needs 102090 normals and tensors of 40^4 entries at width 40: take at "
+        "most 32 neurons, a loss of lower degree, or ModuleProblem."
+    )
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        PolynomialLossProblem(network, x, y, LOSSES["quartic"], keep_prob=0.8)
+    with pytest.raises(ValueError, match=re.escape("loss must be a polynomial in the output, got exp(F*y)")):
+        PolynomialLossProblem(network, x, y, lambda f, y: sympy.exp(f * y), keep_prob=0.8)
+    with pytest.raises(ValueError, match="loss must be a polynomial in the output, got F\\*c"):
+        PolynomialLossProblem(network, x, y, lambda f, y: Symbol("c") * f, keep_prob=0.8)
+    with pytest.raises(ValueError, match='masks must be "shared" or a MaskLaw for polynomial losses'):
+        PolynomialLossProblem(network, x, y, squared_error, keep_prob=0.8, masks="per_sample")
+    with pytest.raises(ValueError, match="has symbols for parameters: kernels need a law of numbers"):
+        PolynomialLossProblem(network, x, y, squared_error, masks=sme.GaussianMasks(Symbol("v", positive=True)))
