@@ -33,6 +33,7 @@ LAWS = {
     "uniform": sme.UniformMasks(0.9),
     "three values": sme.FiniteMasks([0.0, 1.0, 3.0], [0.4, 0.4, 0.2]),
 }
+THREE = sme.FiniteMasks([0, 1, 3], [Rational(2, 5), Rational(2, 5), Rational(1, 5)])
 
 
 def make(loss, law, width=3, outputs=2, bias=True, samples=4):
@@ -114,11 +115,10 @@ def test_squared_error_is_dropout_problem_normal_by_normal(law):
 
 def test_factor_is_that_of_the_explicit_derivation():
     """Quartic loss, three values: covariance of the explicit network, derived without cumulants."""
-    law = sme.FiniteMasks([0, 1, 3], [Rational(2, 5), Rational(2, 5), Rational(1, 5)])
-    problem, thetas = make(LOSSES["quartic"], law, width=2, outputs=1, bias=False, samples=1)
+    problem, thetas = make(LOSSES["quartic"], LAWS["three values"], width=2, outputs=1, bias=False, samples=1)
     data = (problem.x.tolist(), problem.y.tolist())
     network = ExplicitNetwork(in_features=2, loss=LOSSES["quartic"], data=data)
-    equation = modified_equation(dropout(network, law), order=1)
+    equation = modified_equation(dropout(network, THREE), order=1)
     sde = equation.to_torch({}, lr=0.25)
     factor = 2 * sde.g(0.0, thetas)
     assert torch.allclose(factor @ factor.mT, problem.covariance(thetas), rtol=1e-11, atol=1e-11)
@@ -132,10 +132,7 @@ def test_the_modified_equation_takes_it():
     assert paths.shape == (3, 16, problem.dim) and paths.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "law",
-    [sme.BernoulliMasks(p), sme.GaussianMasks(p), sme.FiniteMasks([0, 1, 3], [Rational(k, 5) for k in (2, 2, 1)])],
-)
+@pytest.mark.parametrize("law", [sme.BernoulliMasks(p), sme.GaussianMasks(p), THREE])
 def test_squared_error_gives_the_cotangents_of_the_paper(law):
     """W_1 = e, W_2 = 1, and S_kr, S_kk of `smesolve.problem.dropout` as second derivatives of Phi."""
     expansion = LossExpansion(squared_error, law)

@@ -50,8 +50,8 @@ def derivation_report(derivation: Derivation) -> str:
         parts.append(
             "For dropout on the last hidden layer the gradient is one pullback of cotangents c_k of the contributions "
             "z_k of the neurons, whatever the width, the data and the activation: F = sum_r z_r + b, P_c = sum_r "
-            "z_r^c, W_a is the mean of the a-th derivative of the loss, and c_k - E c_k = dPhi/dz_k with independent standard "
-            "normals xi_l for every choice of distinct neurons with degrees l:"
+            "z_r^c, W_a is the mean of the a-th derivative of the loss, and c_k - E c_k = dPhi/dz_k with independent "
+            "standard normals xi_l for every choice of distinct neurons with degrees l:"
         )
         parts.append("\n".join(f"    {line}" for line in str(derivation.expansion).splitlines()))
     return "\n\n".join(parts) + "\n"
