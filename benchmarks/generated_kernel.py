@@ -1,8 +1,8 @@
 """Speed of the generated kernels for squared error beside the hand-written ones of DropoutProblem.
 
 Both run in one process, call by call in turn, on the shape of the digits example. A call takes one block of paths, as
-`solve` does. Printed are the times that one call in ten stays below, which what else runs on the machine disturbs least,
-their ratio generated / hand-written, and the range of that ratio over ten parts of the run.
+`solve` does. Printed are the times that one call in ten stays below, which what else runs on the machine disturbs
+least, their ratio generated / hand-written, and the range of that ratio over ten parts of the run.
 
     python benchmarks/generated_kernel.py [--repeats 300] [--out generated_kernel.json]
 """

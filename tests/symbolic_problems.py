@@ -38,17 +38,34 @@ def rule(law, degree):
     return float(law.mean) + nodes, vectors[0] ** 2
 
 
-def enumerated_moments(iteration, symbols, point, degree=8, part=0):
-    """Mean and covariance of s_(part + 1): every value of every random variable, weighted."""
-    laws = list(iteration.random.values())
+def enumerated(iteration, symbols, point, degree=8, part=0):
+    """s_(part + 1) at every value of every random variable (K, D), and the weights (K,); the point may be complex."""
     step = sympy.lambdify([*iteration.random, *symbols], iteration.step_terms[part], "numpy", cse=True)
-    rules = [rule(law, degree) for law in laws]
+    rules = [rule(law, degree) for law in iteration.random.values()]
     values, weights = [], []
     for choice in product(*(range(len(nodes)) for nodes, _ in rules)):
         chosen = [nodes[k] for k, (nodes, _) in zip(choice, rules, strict=True)]
         values.append(step(*chosen, *point))
         weights.append(np.prod([weight[k] for k, (_, weight) in zip(choice, rules, strict=True)]))
-    values, weights = np.array(values, dtype=float), np.array(weights)
-    mean = weights @ values
-    centred = values - mean
+    return np.array(values, dtype=complex), np.array(weights)
+
+
+def enumerated_moments(iteration, symbols, point, degree=8):
+    """Mean and covariance of s_1."""
+    values, weights = enumerated(iteration, symbols, point, degree)
+    mean = (weights @ values).real
+    centred = values.real - mean
     return mean, centred.T * weights @ centred
+
+
+def enumerated_correction(iteration, symbols, point, degree=8):
+    """b_1 = E s_2 - 1/2 (D b_0) b_0, the derivative by a complex step, which has no rounding error to speak of."""
+    mean, _ = enumerated_moments(iteration, symbols, point, degree)
+    size, tiny = len(iteration.state), 1e-30
+    shifted = [*(point[:size] + 1j * tiny * mean), *point[size:]]
+    values, weights = enumerated(iteration, symbols, shifted, degree)
+    correction = -(weights @ values).imag / tiny / 2
+    if len(iteration.step_terms) > 1:
+        values, weights = enumerated(iteration, symbols, point, degree, part=1)
+        correction = correction + (weights @ values).real
+    return correction

@@ -26,7 +26,7 @@ def with_law(iteration, law):
     return dataclasses.replace(iteration, random=dict.fromkeys(iteration.random, law))
 
 
-@pytest.mark.parametrize(("activation", "keep_prob"), [("tanh", 0.5), ("tanh", p), (cubic, 0.8), (cubic, p)])
+@pytest.mark.parametrize(("activation", "keep_prob"), [("tanh", 0.5), (cubic, p)])
 @pytest.mark.parametrize(("width", "outputs"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)])
 def test_moments_equal_enumeration(width, outputs, activation, keep_prob):
     iteration = two_layer_dropout(2, 2, width, outputs, activation, keep_prob)

@@ -48,8 +48,8 @@ def article(derivation: Derivation) -> str:
             r"\section*{Any width}",
             "The gradient is one pullback of the cotangents $c_k$ of the contributions $z_k$ of the neurons; here "
             "$F = \\sum_r z_r + b$, $P_c = \\sum_r z_r^c$, $W_a$ is the mean of the $a$-th derivative of the loss, and "
-            "the noise is $c_k - \\mathrm{E}\\, c_k = \\partial \\Phi / \\partial z_k$ with independent standard normals "
-            "$\\xi^{(l)}$ for every choice of distinct neurons with degrees $l$:",
+            "the noise is $c_k - \\mathrm{E}\\, c_k = \\partial \\Phi / \\partial z_k$ with independent standard "
+            "normals $\\xi^{(l)}$ for every choice of distinct neurons with degrees $l$:",
             derivation.expansion.latex(),
         ]
     mathematics = [line for section in sections if section.startswith(r"\begin{align") for line in section.split(r"\\")]

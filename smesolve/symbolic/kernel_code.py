@@ -63,7 +63,7 @@ def _quadratic_noise(expansion: LossExpansion) -> list[str]:
     bias = sympy.diff(expansion.expression, "F").xreplace({sympy.Symbol("F"): sympy.Symbol("b")})
     return [
         *_neuron_weights(expansion),
-        f"S = {float(2 * pair)!r} * normals[1, 1] + w1[..., :, None] + w1[..., None, :]",
+        f"S = torch.add(w1[..., :, None] + w1[..., None, :], normals[1, 1], alpha={float(2 * pair)!r})",
         "S.diagonal(dim1=-2, dim2=-1).add_(2 * w2)",
         f"g = {printed(bias)}",
         f"features = (S * ({scale}A.mT @ A)) @ h + w1[..., :, None] * (A.mT @ g)",
