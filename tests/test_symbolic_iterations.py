@@ -32,6 +32,9 @@ def quartic(f, y):
     return (f - y) ** 4 / 4
 
 
+LARGE = {"dropout, two layers", "dropout, quartic loss", "dropout, uniform masks", "dropout, Gaussian masks"}
+"""Proofs that take longer; "dropout, three values" stays with the default tests."""
+
 ITERATIONS = {
     "dropout": lambda: dropout(ExplicitNetwork(hidden=2), KEEP),
     "dropout, Gaussian masks": lambda: dropout(ExplicitNetwork(hidden=2, samples=2), GAUSS),
@@ -73,7 +76,9 @@ def test_moments_equal_enumeration_or_quadrature(name):
         assert np.abs(numeric(equation.covariance, symbols, point) - covariance).max() < 1e-12 * scale
 
 
-@pytest.mark.parametrize("name", ITERATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in ITERATIONS]
+)
 def test_order_2_is_proven_and_is_sharp(name):
     proof = modified_equation(ITERATIONS[name](), order=2).verify()
     assert proof.holds and proof.order == 2

@@ -27,7 +27,7 @@ def with_law(iteration, law):
 
 
 @pytest.mark.parametrize(("activation", "keep_prob"), [("tanh", 0.5), (cubic, p)])
-@pytest.mark.parametrize(("width", "outputs"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)])
+@pytest.mark.parametrize(("width", "outputs"), [(1, 1), (3, 1), (2, 2)])
 def test_moments_equal_enumeration(width, outputs, activation, keep_prob):
     iteration = two_layer_dropout(2, 2, width, outputs, activation, keep_prob)
     equation = modified_equation(iteration, order=1)

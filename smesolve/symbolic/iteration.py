@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from math import factorial, prod
+from typing import NamedTuple
 
 import sympy
 from sympy import Expr, Integer, Symbol
@@ -95,21 +96,28 @@ class Iteration:
     @cached_property
     def functions(self) -> tuple[VariableFunctions, ...]:
         """For each random variable its powers or, where the step is no polynomial in it, its indicators."""
+        entries = [entry for term in self.step_terms for entry in term]
+        together = [_polynomial_in(tuple(self.random), entry) for entry in entries]
+        if all(part.expression is not None for part in together):
+            exponents = [(0,) * len(self.random), *(exponents for part in together for exponents in part.exponents)]
+            degrees = map(max, zip(*exponents, strict=True))
+            return tuple(Powers(law, degree) for law, degree in zip(self.random.values(), degrees, strict=True))
         return tuple(self._functions_of(symbol, law) for symbol, law in self.random.items())
 
     def _functions_of(self, symbol: Symbol, law: Law) -> VariableFunctions:
         degree = 0
-        for variable, s in zip(self.state, self.step, strict=True):
-            polynomial, _ = _polynomial_in([symbol], s)
-            if polynomial is None and law.support is None:
-                raise ValueError(
-                    f"step of {variable} is not a polynomial in {symbol}, which takes infinitely many values ({law!r}):"
-                    " a finite expansion exists only for polynomials or for laws on finitely many values; take "
-                    f"FiniteMasks for {symbol}, or a polynomial activation and loss."
-                )
-            if polynomial is None:
-                return Atoms(law)
-            degree = max(degree, sympy.Poly(polynomial, symbol).degree())
+        for term in self.step_terms:
+            for variable, entry in zip(self.state, term, strict=True):
+                part = _polynomial_in((symbol,), entry)
+                if part.expression is None and law.support is None:
+                    raise ValueError(
+                        f"step of {variable} is not a polynomial in {symbol}, which takes infinitely many values "
+                        f"({law!r}): a finite expansion exists only for polynomials or for laws on finitely many "
+                        f"values; take FiniteMasks for {symbol}, or a polynomial activation and loss."
+                    )
+                if part.expression is None:
+                    return Atoms(law)
+                degree = max(degree, *(power for (power,) in part.exponents))
         return Powers(law, degree)
 
     @cached_property
@@ -159,12 +167,11 @@ def _check_law(symbol: Symbol, law: Law) -> None:
 
 def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
     """[s_1, s_2, ...] of one component of the step."""
-    polynomial, meaning = _polynomial_in([small], step)
-    if polynomial is None:
+    if _polynomial_in((small,), step).expression is None:
         raise ValueError(
             f"step of {variable} is not a polynomial in the small parameter {small}: expand it in powers of {small}."
         )
-    coefficients = _coefficients([small], polynomial, meaning)
+    coefficients = _monomials([small], step)
     constant = coefficients.pop((0,), Integer(0))
     if constant != 0:
         raise ValueError(
@@ -175,29 +182,37 @@ def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
     return [coefficients.get((power,), Integer(0)) for power in range(1, highest + 1)]
 
 
-def _polynomial_in(symbols: Sequence[Symbol], expression: Expr) -> tuple[Expr | None, dict]:
-    """The expression as a polynomial in the symbols over indeterminates, or None, and what these stand for."""
+class _Polynomial(NamedTuple):
+    """An expression as a polynomial over indeterminates; None where it is no polynomial."""
+
+    expression: Expr | None
+    meaning: dict[Symbol, Expr]
+    """What the indeterminates stand for."""
+    exponents: list[tuple[int, ...]]
+
+
+@lru_cache(maxsize=1024)
+def _polynomial_in(symbols: tuple[Symbol, ...], expression: Expr) -> _Polynomial:
     indeterminates = Indeterminates(symbols)
     polynomial = indeterminates.replace(expression)
     meaning = indeterminates.meaning
     hidden = set().union(*(e.free_symbols for e in meaning.values())) & set(symbols)
-    return (None if hidden or not polynomial.is_polynomial(*symbols) else polynomial), meaning
+    if hidden or not polynomial.is_polynomial(*symbols):
+        return _Polynomial(None, meaning, [])
+    return _Polynomial(polynomial, meaning, sympy.Poly(polynomial, *symbols).monoms() if symbols else [()])
 
 
 def _monomials(symbols: Sequence[Symbol], expression: Expr) -> dict[tuple[int, ...], Expr]:
-    if not symbols:
-        return {(): expression}
-    return _coefficients(symbols, *_polynomial_in(symbols, expression))
-
-
-def _coefficients(symbols: Sequence[Symbol], polynomial: Expr, meaning: dict) -> dict[tuple[int, ...], Expr]:
-    """{exponents: coefficient}.
+    """{exponents: coefficient} of a polynomial in the symbols.
 
     Differentiated rather than read off: the polynomial is expanded, the derivatives keep the shape in which the
     expression was written.
     """
+    if not symbols:
+        return {(): expression}
+    polynomial, meaning, monomials = _polynomial_in(tuple(symbols), expression)
     coefficients = {}
-    for exponents in sympy.Poly(polynomial, *symbols).monoms():
+    for exponents in monomials:
         powers = [(symbol, power) for symbol, power in zip(symbols, exponents, strict=True) if power]
         derivative = sympy.diff(polynomial, *powers) if powers else polynomial
         at_zero = derivative.xreplace(dict.fromkeys(symbols, Integer(0))).xreplace(meaning)
