@@ -49,9 +49,8 @@ def main():
             "gradient": lambda problem, theta=theta, mask=mask: problem.gradient(theta, mask),
             "mean_gradient": lambda problem, theta=theta: problem.mean_gradient(theta),
             "noise_product": lambda problem, theta=theta, xi=normals: problem.noise_product(theta, xi),
-            "mean_gradient_and_noise_product": lambda problem, theta=theta, xi=normals: (
-                problem.mean_gradient_and_noise_product(theta, xi)
-            ),
+            "drift_and_noise": lambda problem, theta=theta, xi=normals: problem.drift_and_noise(theta, xi, 0.1),
+            "hessian_product": lambda problem, theta=theta: problem.hessian_product(theta, theta),
         }
         for call, function in calls.items():
             for problem in (hand, generated):

@@ -108,9 +108,32 @@ def test_squared_error_is_dropout_problem_normal_by_normal(law):
         ("noise_product", (normals,)),
         ("gradient", (1 + 0.1 * normals[:, :4],)),
         ("hessian_product", (theta.flip(0),)),
+        ("drift_and_noise", (normals, 0.3)),
     ]:
         ours, theirs = getattr(problem, name)(theta, *arguments), getattr(hand, name)(theta, *arguments)
         assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-13), name
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_drift_and_noise_are_the_two_together(loss, outputs):
+    problem, theta = make(LOSSES[loss], LAWS["three values"], outputs=outputs)
+    normals = torch.randn(5, problem.noise_dim, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    together = problem.drift_and_noise(theta, normals, 0.7)
+    apart = 0.7 * problem.mean_gradient(theta) + problem.noise_product(theta, normals)
+    assert torch.allclose(together, apart, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_without_dropout_there_is_no_noise(loss):
+    problem, theta = make(LOSSES[loss], sme.BernoulliMasks(1.0))
+    normals = torch.zeros(5, 0, dtype=torch.float64)
+    assert problem.noise_dim == 0
+    assert torch.equal(problem.noise_product(theta, normals), torch.zeros_like(theta))
+    assert torch.equal(problem.covariance(theta[0]), torch.zeros(problem.dim, problem.dim, dtype=torch.float64))
+    ones = torch.ones(5, problem.width, dtype=torch.float64)
+    assert torch.allclose(problem.gradient(theta, ones), problem.mean_gradient(theta), rtol=1e-12, atol=1e-13)
+    assert torch.equal(problem.drift_and_noise(theta, normals, 1.0), problem.mean_gradient(theta))
 
 
 def test_factor_is_that_of_the_explicit_derivation():

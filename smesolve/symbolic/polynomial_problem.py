@@ -15,7 +15,7 @@ from torch import Tensor
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import MaskLaw
 from smesolve.problem.networks import DropoutNetwork, Linearisation
-from smesolve.sampling.ensemble import fitting_block_size
+from smesolve.problem.problem import Problem, check_trailing
 from smesolve.symbolic.kernel_code import kernel_source
 from smesolve.symbolic.loss_expansion import LossExpansion
 
@@ -26,8 +26,8 @@ MAX_ENTRIES = 2**20
 loss."""
 
 
-class PolynomialLossProblem(DropoutProblem):
-    """`DropoutProblem` for R_S(theta; eta) = 1/n sum_io loss(f_o(x_i; eta), y_io), loss polynomial in f.
+class PolynomialLossProblem(Problem):
+    """Dropout on the last hidden layer with R_S(theta; eta) = 1/n sum_io loss(f_o(x_i; eta), y_io), polynomial in f.
 
     Mean gradient and noise product are exact for every mask law, and no D x M or D x D array is formed; the code is
     `source`, generated from `LossExpansion`. A loss of degree p has noise of order up to p in the masks: one normal for
@@ -57,9 +57,16 @@ class PolynomialLossProblem(DropoutProblem):
         keep_prob: float | None = None,
         masks: str | MaskLaw = "shared",
     ) -> None:
-        super().__init__(network, x, y, keep_prob, masks)
-        if self.per_sample:
+        dropout = DropoutProblem(network, x, y, keep_prob, masks)
+        if dropout.per_sample:
             raise ValueError('masks must be "shared" or a MaskLaw for polynomial losses, got "per_sample".')
+        self._dropout = dropout
+        """Data, checked, and draws: they do not depend on the loss."""
+        self.network, self.x, self.y, self.samples = network, dropout.x, dropout.y, dropout.samples
+        self.dtype, self.device, self.law = dropout.dtype, dropout.device, dropout.law
+        self.dim, self.draw_dim = dropout.dim, dropout.draw_dim
+        self.width, self.out_features = dropout.width, dropout.out_features
+        self._targets = self.y.mT.contiguous()
         self.expansion = LossExpansion(loss, self.law)
         degree = max((len(degrees) for degrees in self.expansion.patterns), default=1)
         if self.width**degree > MAX_ENTRIES:
@@ -93,15 +100,24 @@ class PolynomialLossProblem(DropoutProblem):
         return self.expansion.count(self.width)
 
     @property
-    def block_size(self) -> int:
-        """Paths that are run together."""
+    def numbers_per_path(self) -> int:
+        """Features or, from degree 3 on, contributions; parameters; tensors of normals."""
         entries = sum(position.numel() for position in self._positions.values())
         contributions = self.out_features if self.expansion.degree > 2 else 1
-        return fitting_block_size(self.width * self.samples * contributions + self.dim + entries)
+        return self.width * self.samples * contributions + self.dim + entries
 
-    def modified_loss(self, theta: Tensor) -> Tensor:
-        """L_S = E R_S(theta; eta), (...,). Cost: one forward pass and a matrix product for each power sum."""
-        return self._sum_over_samples("mean_loss", self._linearise(theta))
+    def draw(self, uniforms: Tensor) -> Tensor:
+        """Masks eta (..., m) from uniforms (..., m)."""
+        return self._dropout.draw(uniforms)
+
+    @property
+    def draw_count(self) -> float:
+        """Number of different masks."""
+        return self._dropout.draw_count
+
+    def all_draws(self) -> tuple[Tensor, Tensor]:
+        """Every mask (K, m) and its probability (K,)."""
+        return self._dropout.all_draws()
 
     def noise_functions(self, draw: Tensor) -> Tensor:
         """The orthonormal polynomials of the masks that the noise product replaces by normals, (..., M)."""
@@ -116,35 +132,69 @@ class PolynomialLossProblem(DropoutProblem):
         ]
         return torch.cat(parts, dim=-1) if parts else zeta[..., :0]
 
-    # --- kernels ---------------------------------------------------------------------------------------------------
+    # --- losses and gradients ----------------------------------------------------------------------------------------
+
+    def loss(self, theta: Tensor) -> Tensor:
+        """R_S(theta), the loss without dropout, (...,). Cost: one forward pass."""
+        at = self._linearise(theta)
+        return self._kernel["loss"](at.readout @ at.features + _bias(at), self._targets).sum((-2, -1)) / self.samples
+
+    def modified_loss(self, theta: Tensor) -> Tensor:
+        """L_S = E R_S(theta; eta), (...,). Cost: one forward pass and a matrix product for each power sum."""
+        return self._kernel["mean_loss"](*self._arguments(self._linearise(theta))).sum((-2, -1)) / self.samples
+
+    def gradient(self, theta: Tensor, mask: Tensor) -> Tensor:
+        """grad R_S(theta; eta) for masks eta (..., m): c_k = eta_k loss'(f(eta), y). Cost: one gradient."""
+        check_trailing("mask", mask, (self.width,), "one entry for each neuron")
+        at = self._linearise(theta)
+        masked = at.readout * mask[..., None, :]
+        slope = self._kernel["slope"](masked @ at.features + _bias(at), self._targets)
+        return self._pull(at, masked.mT @ slope, (slope @ at.features.mT) * mask[..., None, :], lambda: slope)
+
+    def mean_gradient(self, theta: Tensor) -> Tensor:
+        """grad L_S(theta): (..., D). Cost: one gradient and two matrix products for each cumulant."""
+        at = self._linearise(theta)
+        features, readout, outputs = self._kernel["mean"](*self._arguments(at))
+        return self._pull(at, features, readout, lambda: outputs)
+
+    def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
+        """C(theta) normals: (..., D) from normals (..., M), C C^T = Cov(gradient) exactly."""
+        at, tensors = self._linearise(theta), self._tensors(normals)
+        if not tensors:
+            return theta * normals.sum(-1, keepdim=True)  # of no normals: 0
+        return self._pull(at, *self._kernel["noise"](*self._arguments(at), tensors))
+
+    def drift_and_noise(self, theta: Tensor, normals: Tensor, weight: float) -> Tensor:
+        """weight `mean_gradient` + `noise_product`, with one pullback for both."""
+        at, tensors = self._linearise(theta), self._tensors(normals)
+        if not tensors:
+            return super().drift_and_noise(theta, normals, weight)
+        return self._pull(at, *self._kernel["drift_and_noise"](*self._arguments(at), tensors, weight))
+
+    def _linearise(self, theta: Tensor) -> Linearisation:
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D")
+        return self.network.linearise(theta, self.x)
 
     def _arguments(self, at: Linearisation) -> tuple[Tensor, Tensor, Tensor | float, Tensor]:
-        return at.features, at.readout, 0.0 if at.bias is None else at.bias, self._targets
+        return at.features, at.readout, _bias(at), self._targets
 
-    def _sum_over_samples(self, name: str, at: Linearisation) -> Tensor:
-        return self._kernel[name](*self._arguments(at)).sum((-2, -1)) / self.samples
-
-    def _loss(self, at: Linearisation) -> Tensor:
-        output = at.readout @ at.features + (0.0 if at.bias is None else at.bias)
-        return self._kernel["loss"](output, self._targets).sum((-2, -1)) / self.samples
-
-    def _masked(self, at: Linearisation, mask: Tensor) -> Tensor:
-        """c_k = eta_k loss'(f(eta), y): masking the readout is enough."""
-        masked = at.readout * mask[..., None, :]
-        slope = self._kernel["slope"](masked @ at.features + (0.0 if at.bias is None else at.bias), self._targets)
-        return self._pull(at, masked.mT @ slope, (slope @ at.features.mT) * mask[..., None, :], slope)
-
-    def _mean(self, at: Linearisation) -> Tensor:
-        return self._pull(at, *self._kernel["mean"](*self._arguments(at)))
-
-    def _noise(self, at: Linearisation, normals: Tensor) -> Tensor:
+    def _tensors(self, normals: Tensor) -> dict[tuple[int, ...], Tensor]:
+        """{degrees: symmetric tensor (..., m, ..., m) of normals, 0 where two neurons are equal}."""
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
         padded = torch.cat([normals, torch.zeros_like(normals[..., :1])], dim=-1)
-        tensors = {
+        return {
             degrees: padded.index_select(-1, position).unflatten(-1, (self.width,) * len(degrees))
             for degrees, position in self._positions.items()
         }
-        features, readout, outputs = self._kernel["noise"](*self._arguments(at), tensors)
-        return self._pull(at, features, readout, features if at.bias is None else outputs())
+
+    def _pull(self, at: Linearisation, features: Tensor, readout: Tensor, outputs: Callable[[], Tensor]) -> Tensor:
+        """Cotangents to the parameters; only a readout bias asks for those of the outputs."""
+        bias = None if at.bias is None else outputs().sum(-1, keepdim=True)
+        return at.pullback(features, readout, bias) / self.samples
+
+
+def _bias(at: Linearisation) -> Tensor | float:
+    return 0.0 if at.bias is None else at.bias
 
 
 def _distinct_neurons(degrees: tuple[int, ...], width: int) -> np.ndarray:
