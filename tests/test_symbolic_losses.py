@@ -125,6 +125,16 @@ def test_drift_and_noise_are_the_two_together(loss, outputs):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("bias", [False, True])
+def test_hessian_product_is_the_derivative_of_the_mean_gradient(loss, bias):
+    problem, theta = make(LOSSES[loss], LAWS["three values"], bias=bias)
+    vector = theta.flip(0)
+    expected = torch.func.jvp(problem.mean_gradient, (theta,), (vector,))[1]
+    assert torch.allclose(problem.hessian_product(theta, vector), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(problem.hessian_product(theta[0], vector)[0], expected[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_without_dropout_there_is_no_noise(loss):
     problem, theta = make(LOSSES[loss], sme.BernoulliMasks(1.0))
     normals = torch.zeros(5, 0, dtype=torch.float64)
