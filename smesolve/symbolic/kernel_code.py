@@ -27,7 +27,7 @@ SUM_OF_MEAN_AND_NOISE = [
 
 
 def kernel_source(expansion: LossExpansion) -> str:
-    """A module with loss, slope (its derivative), mean_loss, mean, noise and weight mean + noise, for a law of numbers.
+    """A module with loss, slope (its derivative), mean_loss, mean and its derivative, noise, weight mean + noise.
 
     Raises:
         ValueError: a law whose parameters are symbols.
@@ -40,6 +40,7 @@ def kernel_source(expansion: LossExpansion) -> str:
         ("slope(F, y)", [f"return {_spread(sympy.diff(loss, 'F'))}"]),
         ("mean_loss(h, A, b, y)", [*_sums(expansion, [0]), f"return {printed(expansion.averaged[0])}"]),
         ("mean(h, A, b, y)", _mean(expansion)),
+        ("mean_along(h, A, b, y, dh, dA, db)", _mean_along(expansion)),
     ]
     if expansion.degree == 2 and expansion.patterns:
         functions.append(("drift_and_noise(h, A, b, y, normals, weight)", _quadratic_noise(expansion)))
@@ -60,6 +61,60 @@ def _mean(expansion: LossExpansion) -> list[str]:
     ]
     body = _returned(cotangents, f"torch.zeros_like(F) + {weights[1]}" if expansion.degree == 1 else weights[1])
     return [*_sums(expansion, weights.used), *weights.lines, *body]
+
+
+def _mean_along(expansion: LossExpansion) -> list[str]:
+    """The mean's cotangent of the features, and the derivatives of the three cotangents along (dh, dA, db).
+
+    dW_a = W_{a+1} dF + sum_j kappa_j/j! W_{a+j} dP_j.
+    """
+    d, weights = expansion.degree, _Weights(expansion)
+    terms = [(c, float(kappa / factorial(c - 1))) for c, kappa in expansion.used_cumulants]
+    changes, power_sums = [], set()
+    for a in sorted({1, *(c for c, _ in terms if expansion.averaged[c].free_symbols)}):
+        parts = [f"{weights[a + 1]} * dF"] if a < d else []
+        for j in (j for j, kappa in expansion.used_cumulants if j > 1 and a + j <= d):
+            parts.append(f"{weights.times(a + j, float(expansion.cumulants[j] / factorial(j)))} * dP{j}")
+            power_sums.add(j)
+        changes.append(f"dW{a} = {' + '.join(parts) or 'torch.zeros_like(dF)'}")
+    features, along, readout_along = [], [], []
+    for c, factor in terms:
+        weight = weights.times(c, factor)
+        dA, dh = _power_along("A", c), _power_along("h", c)
+        lower_h, lower_A = (_power_along(name, c - 1) if c > 1 else "" for name in "hA")
+        if expansion.averaged[c].free_symbols:
+            change = f"dW{c}" if factor == 1 else f"({factor!r} * dW{c})"
+            down, up = f"({_power('A', c)}.mT @ {weight})", f"({weight} @ {_power('h', c)}.mT)"
+            down_along = f"({dA}.mT @ {weight} + {_power('A', c)}.mT @ {change})"
+            up_along = f"({change} @ {_power('h', c)}.mT + {weight} @ {dh}.mT)"
+        else:
+            down, up = (
+                f"({weight} * {_power('A', c)}.sum(-2)[..., None])",
+                f"({weight} * {_power('h', c)}.sum(-1)[..., None, :])",
+            )
+            down_along, up_along = f"({weight} * {dA}.sum(-2)[..., None])", f"({weight} * {dh}.sum(-1)[..., None, :])"
+        features.append(_product([down, _power("h", c - 1)]))
+        along += [_product([down_along, _power("h", c - 1)]), *([_product([down, lower_h])] if lower_h else [])]
+        readout_along += [_product([up_along, _power("A", c - 1)]), *([_product([up, lower_A])] if lower_A else [])]
+    return [
+        *_sums(expansion, weights.used),
+        *weights.lines,
+        "dF = dA @ h + A @ dh + db",
+        *(
+            f"dP{j} = {_power_along('A', j)} @ {_power('h', j)} + {_power('A', j)} @ {_power_along('h', j)}"
+            for j in sorted(power_sums)
+        ),
+        *changes,
+        f"features = {' + '.join(features)}",
+        f"features_along = {' + '.join(along)}",
+        f"readout_along = {' + '.join(readout_along)}",
+        "return features, features_along, readout_along, dW1",
+    ]
+
+
+def _power_along(name: str, power: int) -> str:
+    """The derivative of name**power along dname."""
+    return f"d{name}" if power == 1 else f"({_product([str(power), _power(name, power - 1), f'd{name}'])})"
 
 
 def _quadratic_noise(expansion: LossExpansion) -> list[str]:
