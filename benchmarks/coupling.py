@@ -16,7 +16,6 @@ from scipy import special
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, value_hessians
-from smesolve.comparison.estimate import _cross_fitted
 from smesolve.comparison.observables import named_observables
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.solver.integration import Integration
@@ -34,8 +33,9 @@ def residuals(process, path, hessians, observable, lr, given):
         taken = process.advance_split(theta, 0, step)
         control.add(totals, step, taken)
         theta = taken.state
-    plain = observable(theta).numpy()
-    return plain, _cross_fitted(plain, totals[:, :, 0, 0].numpy().T)
+    plain, controls = observable(theta).numpy(), totals[:, :, 0, 0].numpy().T
+    centred = controls - controls.mean(0)
+    return plain, plain - controls @ np.linalg.lstsq(centred, plain - plain.mean(), rcond=None)[0]
 
 
 class GivenIteration(DropoutIteration):

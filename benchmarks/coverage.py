@@ -18,25 +18,12 @@ import torch
 import smesolve as sme
 from smesolve.comparison.control_variate import value_hessians
 from smesolve.comparison.error_budget import ErrorBudget
-from smesolve.comparison.estimate import _estimate
+from smesolve.comparison.estimate import PairSampler, estimate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
+from smesolve.sampling.runner import Runner
 
 LR, HORIZON, SCHEME = 0.1, 0.5, "small_noise_rk4"
-
-
-def by_block(sampler):
-    """Independent and plain values of each block."""
-    blocks = sampler.paths // sampler.process.block_size
-    return list(
-        zip(np.split(sampler.independent, blocks, axis=1), np.split(sampler.values[0], blocks, axis=0), strict=True)
-    )
-
-
-def paired(coarse, fine):
-    """Estimate of coarse - fine in one block."""
-    values = np.concatenate([coarse[0][:1] - fine[0][:1], coarse[0][1:], fine[0][1:]])
-    return _estimate(values, coarse[1] - fine[1])
 
 
 def replicates(keep_prob, count):
@@ -51,22 +38,21 @@ def replicates(keep_prob, count):
     with torch.no_grad():
         hessians = value_hessians(problem, theta0, [HORIZON], observables, LR)
         budget = ErrorBudget(
-            problem, theta0, LR, [HORIZON], [1, 2], observables, SCHEME, LR, "second", hessians, 0, False
+            problem, theta0, LR, [HORIZON], [1, 2], observables, SCHEME, LR, "second", hessians, 0, Runner()
         )
-        for sampler in (budget.dropout, *(part for side in budget.sides for part in (side.coarse, side.fine))):
-            sampler.draw(count * problem.block_size)
     rows = []
     iteration = moments.iteration(LR, round(HORIZON / LR))
-    dropout = [_estimate(*block) for block in by_block(budget.dropout)]
+    dropout = [estimate(budget.sampler.statistics(block)) for block in range(count)]
     for side in budget.sides:
         order = side.equation.order
         error = moments.error(LR, order, HORIZON)
         scheme = moments.scheme(LR, order, HORIZON, SCHEME, LR) - iteration
-        for coarse, fine, other in zip(by_block(side.coarse), by_block(side.fine), dropout, strict=True):
-            equation, pairs = _estimate(*coarse), paired(coarse, fine)
+        paired = next(work for work in side.work.values() if isinstance(work, PairSampler))
+        for block, other in enumerate(dropout):
+            equation, pairs = (estimate(part) for part in paired.statistics(block))
             measured = (equation.mean - other.mean).item()
             half = 1.96 * np.hypot(equation.stderr, other.stderr).item()
-            bias = (side._noise_free_bias + 2 * (pairs.mean - side._noise_free_difference)).item()
+            bias = side.bias_of(pairs).item()
             whole = half + abs(bias) + 1.96 * 2 * pairs.stderr.item()
             rows.append((order, abs(measured - scheme) <= half, abs(measured - error) <= whole))
     return rows

@@ -1,6 +1,8 @@
-"""Peak memory of a weak-error measurement at growing D: first-order control variates, no D x D or D x M array.
+"""Peak memory of a weak-error measurement: at growing D, and at growing numbers of paths.
 
-Each size runs in a process of its own; the growth over the peak after importing the package is what the run took.
+With first-order control variates there is no D x D or D x M array; with streaming statistics a hundred times the paths
+take no more. Each size runs in a process of its own; the growth over the peak after importing the package is what the
+run took.
 
     python benchmarks/memory.py [--out memory.json]
 """
@@ -12,6 +14,9 @@ import resource
 
 SIZES = {2_000: (60, 32), 50_000: (780, 64)}
 """D -> (inputs, width), one output."""
+
+
+PATHS = (10**4, 10**6)
 
 
 def peak():
@@ -33,6 +38,29 @@ def measure(inputs, width, control, queue):
     queue.put((problem.dim, problem.noise_dim, before, peak()))
 
 
+def measure_paths(paths, queue):
+    import numpy as np
+    import torch
+
+    import smesolve as sme
+
+    torch.set_num_threads(1)
+    x = np.linspace(-1, 1, 4)[:, None]
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(1, 2), x, x**2, keep_prob=0.8)
+    before = peak()
+    sme.weak_error(problem, problem.initial(), [0.1], 0.2, paths=paths)
+    queue.put((before, peak()))
+
+
+def in_a_process_of_its_own(context, function, *arguments):
+    queue = context.Queue()
+    process = context.Process(target=function, args=(*arguments, queue))
+    process.start()
+    result = queue.get()
+    process.join()
+    return result
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out")
@@ -42,15 +70,19 @@ def main():
     print("     D      M  control  imported MiB  peak MiB   D x D would be MiB   D x M a path MiB")
     for size, (inputs, width) in SIZES.items():
         for control in ("first", "second") if size <= 4096 else ("first",):
-            queue = context.Queue()
-            process = context.Process(target=measure, args=(inputs, width, control, queue))
-            process.start()
-            D, M, before, after = queue.get()
-            process.join()
+            D, M, before, after = in_a_process_of_its_own(context, measure, inputs, width, control)
             row = {"D": D, "M": M, "control": control, "imported": before, "peak": after}
             rows.append(row | {"square": 8 * D**2 / 2**20, "factor": 8 * D * M / 2**20})
             would = f"{rows[-1]['square']:19.0f}  {rows[-1]['factor']:17.0f}"
             print(f"{D:6} {M:6}  {control:7}  {before:12.0f}  {after:8.0f}  {would}")
+    print("\n  paths  imported MiB  peak MiB")
+    peaks = []
+    for paths in PATHS:
+        before, after = in_a_process_of_its_own(context, measure_paths, paths)
+        rows.append({"paths": paths, "imported": before, "peak": after})
+        peaks.append(after)
+        print(f"{paths:7}  {before:12.0f}  {after:8.0f}", flush=True)
+    print(f"{PATHS[-1]:g} paths take {peaks[-1] / peaks[0] - 1:+.1%} of the peak at {PATHS[0]:g}")
     if arguments.out:
         with open(arguments.out, "w") as file:
             json.dump(rows, file, indent=1)

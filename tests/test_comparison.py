@@ -9,7 +9,7 @@ from problems import ThreeValuedMasks, make_problem
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, value_hessians
-from smesolve.comparison.estimate import Sampler, difference, estimate
+from smesolve.comparison.estimate import PairSampler, Sampler, draw, estimate
 from smesolve.comparison.exact import LinearMoments, enumerated_expectation, scalar_dropout
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.observables import named_observables
@@ -57,19 +57,17 @@ def test_control_variates_have_mean_zero_by_enumeration(case):
         lr**2,
         value_hessians(problem, theta0, [lr * k for k in saved], observables, lr),
     )
-    sampler = Sampler(process, theta0, saved, observables, control)
-    sampler.draw(1)
-    values = torch.as_tensor(sampler.values)
+    values = torch.as_tensor(Sampler(process, theta0, saved, observables, control).values(0))
     means = torch.einsum("b,cbto->cto", process.weights, values)
     spread = torch.einsum("b,cbto->cto", process.weights, values**2).sqrt()
-    assert spread[1:].amax((1, 2)).min() > 1e-4  # both do vary
-    assert means[1:].abs().max() < 1e-14
+    assert spread[2:].amax((1, 2)).min() > 1e-4  # all do vary
+    assert means[2:].abs().max() < 1e-14
+    assert (means[1] - means[0]).abs().max() < 1e-14
     assert means[0, 1, 0].item() == pytest.approx(enumerated_expectation(problem, theta0, lr, steps, "loss"), rel=1e-13)
     # any coefficients whatever keep the mean: a wrong path and wrong Hessians
     wrong = dataclasses.replace(control, path=NoiseFreePath.of(process, theta0 + 0.5, saved, observables))
-    sampler = Sampler(process, theta0, saved, observables, wrong)
-    sampler.draw(1)
-    assert torch.einsum("b,cbto->cto", process.weights, torch.as_tensor(sampler.values))[1:].abs().max() < 1e-14
+    values = torch.as_tensor(Sampler(process, theta0, saved, observables, wrong).values(0))
+    assert torch.einsum("b,cbto->cto", process.weights, values)[2:].abs().max() < 1e-14
 
 
 def test_adjoint_and_value_hessian_are_the_derivatives_of_the_value_function():
@@ -114,9 +112,7 @@ def test_control_variates_shrink_the_error_bar_without_moving_the_mean(scheme):
         results = []
         for hessians in (None, value_hessians(problem, theta0, [1.0], observables, lr)):
             control = ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
-            sampler = Sampler(process, theta0, saved, observables, control)
-            sampler.draw(4096)
-            results.append(estimate(sampler))
+            results.append(estimate(draw(Sampler(process, theta0, saved, observables, control), 4096)))
         first, second = results
         assert second.plain_stderr > 5 * first.stderr > 50 * second.stderr
         for result in results:
@@ -297,10 +293,13 @@ def test_pairs_on_one_brownian_path_differ_little():
     sde = sme.ModifiedEquation(problem, 0.1)
     coarse = Sampler(Integration(sde, theta0, "small_noise_rk4", 0.1, 1, nested=2), theta0, [10], observables, None)
     fine = Sampler(Integration(sde, theta0, "small_noise_rk4", 0.05, 1), theta0, [20], observables, None)
-    coarse.draw(2048)
-    fine.draw(1024)
-    assert difference(coarse, fine).paths == 1024
-    assert difference(coarse, fine).stderr < 0.1 * estimate(fine).stderr
+    first, difference = PairSampler(coarse, fine).statistics(0)
+    assert estimate(difference).paths == 1024
+    assert estimate(difference).mean == pytest.approx(
+        estimate(coarse.statistics(0)).mean - estimate(fine.statistics(0)).mean, abs=1e-15
+    )
+    assert estimate(difference).stderr < 0.1 * estimate(fine.statistics(0)).stderr
+    assert estimate(first).mean == estimate(coarse.statistics(0)).mean
 
 
 def synthetic(order, lrs, noise, seed, correction=0.0):
@@ -417,8 +416,7 @@ def test_control_variates_of_large_problems_follow_the_last_time_on_a_coarse_gri
     assert hessians.hessians[0].dtype == torch.float32
     control = ControlVariate(path, lr, process.noise_time, lr**2, hessians)
     sampler = Sampler(process, theta0, saved, observables, control)
-    sampler.draw(2048)
     first = Sampler(process, theta0, saved, observables, dataclasses.replace(control, hessians=None))
-    first.draw(2048)
-    assert (estimate(sampler).stderr[-1] < 0.5 * estimate(first).stderr[-1]).all()
-    assert (np.abs(sampler.values[1:].mean(1)) < 4 * sampler.values[1:].std(1) / 2048**0.5 + 1e-15).all()
+    assert (estimate(draw(sampler, 2048)).stderr[-1] < 0.5 * estimate(draw(first, 2048)).stderr[-1]).all()
+    controls = np.concatenate([sampler.values(block)[2:] for block in range(2)], axis=1)
+    assert (np.abs(controls.mean(1)) < 4 * controls.std(1) / 2048**0.5 + 1e-15).all()

@@ -57,7 +57,7 @@ def refused(capsys, arguments, *fragments):
 def test_compare_writes_table_report_figures_and_manifest(config, out):
     assert main(["compare", config, "--out", str(out), "--seed", "5"]) == 0
     assert {path.name for path in out.iterdir()} == {
-        "table.csv", "report.md", "comparison.png", "comparison.pdf", "manifest.json",
+        "table.csv", "report.md", "comparison.png", "comparison.pdf", "manifest.json", "blocks.journal",
     }  # fmt: skip
     table = pd.read_csv(out / "table.csv")
     assert set(table.order) == {1, 2} and set(table.lr) == {0.2, 0.1}
@@ -174,6 +174,10 @@ def test_files_give_the_same_table_as_each_other(tmp_path):
         (["--horizon", "0"], ["horizon", "positive"]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--threads", "0"], ["threads", "0"]),
+        (["--workers", "0"], ["workers", "0"]),
+        (["--device", "gpu"], ["device", "gpu", "cpu"]),
+        (["--dtype", "float16"], ["dtype", "float16", "float32"]),
+        (["--max_memory", "1000"], ["max_memory=1000", "control"]),
         (["--rel_tol", "2"], ["rel_tol", "2"]),
         (["--network.activation", "tanhh"], ["activation", "tanhh", "tanh"]),
         (["--network.width", "0"], ["network.width", "0"]),
@@ -233,7 +237,7 @@ def test_scikit_learn_missing_names_the_extra(tmp_path, out, capsys, monkeypatch
 
 
 def test_commands(out, capsys):
-    refused(capsys, [], "a command is missing", "compare, weak-error, derive")
+    refused(capsys, [], "a command is missing", "compare, weak-error, derive", "extend")
     refused(capsys, ["comare", "--out", out], "'comare'", "did you mean 'compare'")
     refused(capsys, ["--out", out], "a command is missing")
     refused(capsys, ["derive"], "--out is missing")
@@ -296,7 +300,7 @@ def test_interruption_while_overwriting_keeps_the_old_results(config, out, monke
     monkeypatch.setattr(command_line, "write_manifest", interrupted)
     assert main(["compare", config, "--out", str(out), "--overwrite", "--seed", "9"]) == 130
     assert (out / "table.csv").read_bytes() == before
-    assert {path.name for path in out.parent.iterdir()} == {"study.yaml", "results"}
+    assert {path.name for path in out.parent.iterdir()} == {"study.yaml", "results", "results.partial"}
 
 
 def test_a_defect_is_not_dressed_up_as_a_bad_configuration(config, out, monkeypatch):

@@ -12,28 +12,52 @@ common noise; its leading term falls at least like dt, so |N(dt) - N(0)| <= 2 |N
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
 
 import numpy as np
+import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from smesolve.comparison.control_variate import ControlVariate
-from smesolve.comparison.estimate import Sampler, difference
+from smesolve.comparison.draw_control import DrawControl
+from smesolve.comparison.estimate import Estimate, PairSampler, Sampler, Statistics, estimate, merged
 from smesolve.comparison.observables import Observable
 from smesolve.sampling.ensemble import Process
+from smesolve.sampling.parallel import Task
 from smesolve.solver.brownian import grid_steps
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
 
-__all__ = ["EquationSide"]
+__all__ = ["EquationSide", "block_cost", "in_pairs", "step_cost"]
 
 ODE_TOLERANCE = 1e-10
-"""Relative tolerance of the noise-free path."""
+"""Relative tolerance of the noise-free path, in float64."""
+
+PAIRED_SHARE, PAIRED_PATHS = 4, 64
+"""One in so many blocks is of pairs, and all blocks of the first so many paths: the coefficients of the control
+variates are fitted on them."""
+
+
+def in_pairs(block: int, size: int) -> bool:
+    """Whether a block of so many paths comes in pairs where nothing else is asked for."""
+    return block % PAIRED_SHARE == 0 or block * size < PAIRED_PATHS
+
+
+def step_cost(order: int, scheme: str) -> float:
+    """Gradients that a step of the scheme takes, about."""
+    declared = SCHEMES[scheme]
+    return declared.drift_evaluations + 1.5 * declared.noise_products + 4 * declared.corrections * (order - 1)
+
+
+def block_cost(order: int, scheme: str, dt: float, horizon: float, size: int) -> float:
+    """Gradients that a block takes, about."""
+    return step_cost(order, scheme) * horizon / dt * size
 
 
 class EquationSide:
-    """Samples of the equation at dt and, for its bias, of the same paths at dt/2.
+    """Statistics of the equation at dt and, for its bias, of pairs with the same paths at dt/2.
 
     Args:
         equation: the modified equation.
@@ -44,6 +68,7 @@ class EquationSide:
         dt: step.
         seed: root seed of the Brownian motion.
         control_of: makes the control variates of a process with a given step, or None.
+        keep: number of paths whose values at the last time are kept.
     """
 
     def __init__(
@@ -55,17 +80,25 @@ class EquationSide:
         scheme: str,
         dt: float,
         seed: int,
-        control_of: Callable[[Process, float], ControlVariate | None],
+        control_of: Callable[[Process, float], ControlVariate | DrawControl | None],
+        keep: int = 0,
     ) -> None:
         self.equation, self.scheme, self.dt = equation, scheme, dt
         self._theta0, self._times, self._observables = theta0, times, observables
         samplers = []
+        cost = block_cost(equation.order, scheme, dt, times[-1], equation.block_size)
         for step, nested in ((dt, 2), (dt / 2, 1)):
             process = integration(equation, theta0, scheme, step, seed, nested, antithetic=True)
-            label = f"lr {equation.lr:g}, order {equation.order}, dt {step:g}"
             saved = [grid_steps(time, step, "time") for time in times]
-            samplers.append(Sampler(process, theta0, saved, observables, control_of(process, step), label))
-        self.coarse, self.fine = samplers
+            samplers.append(Sampler(process, theta0, saved, observables, control_of(process, step), keep, cost))
+        name = f"lr {equation.lr!r}, order {equation.order}, dt {dt!r}"
+        self._alone, self._paired = name, f"{name}, pairs"
+        self.work = {self._alone: samplers[0], self._paired: PairSampler(*samplers, 3 * cost)}
+        self._blocks, self._pairs = 0, set()
+        self.statistics: Statistics | None = None
+        """Of the paths at dt, or None while there are none."""
+        self.difference: Statistics | None = None
+        """Of the pairs, or None while there are none."""
 
         if not equation.problem.exact:  # no noise-free part is known: the difference of the samples is all there is
             self._noise_free_bias = self._noise_free_difference = np.zeros(())
@@ -77,19 +110,49 @@ class EquationSide:
     @property
     def cost(self) -> float:
         """Gradients a path takes over one lr, about."""
-        scheme = SCHEMES[self.scheme]
-        gradients = scheme.drift_evaluations + 1.5 * scheme.noise_products
-        gradients += 4 * scheme.corrections * (self.equation.order - 1)
-        return gradients * self.equation.lr / self.dt
+        return step_cost(self.equation.order, self.scheme) * self.equation.lr / self.dt
+
+    # --- sampling --------------------------------------------------------------------------------------------------
+
+    def tasks(self, paths: int, pairs: int | None) -> list[Task]:
+        """The blocks that are missing for so many paths and pairs; one of pairs gives the paths at dt as well.
+
+        Unless pairs are given, every fourth block and the first 64 paths come in pairs: whether a block does depends on
+        its number alone, so that more paths never make a block run again. More pairs are taken from new blocks first.
+        """
+        size = self.equation.block_size
+        blocks = max(self._blocks, -(-paths // size))
+        new = range(self._blocks, blocks)
+        if pairs is None:
+            chosen = {block for block in new if in_pairs(block, size)}
+        else:
+            lacking = max(0, -(-pairs // size) - len(self._pairs))
+            old = (block for block in range(self._blocks) if block not in self._pairs)
+            chosen = set(islice(chain(new, old), lacking))
+        wanted = sorted(chosen.union(new))
+        return [(self._paired if block in chosen else self._alone, block) for block in wanted]
+
+    def add(self, task: Task, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take the result of a task."""
+        name, block = task
+        if block >= self._blocks:
+            self.statistics = merged(self.statistics, Statistics.from_arrays(arrays))
+            self._blocks = block + 1
+        if name == self._paired:
+            self.difference = merged(self.difference, Statistics.from_arrays(arrays, PairSampler.PREFIX))
+            self._pairs.add(block)
 
     def bias(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The scheme's bias at dt, its standard error, and the spread of one pair of paths; each (T, O).
 
         NaN where paths diverged.
         """
-        pairs = difference(self.coarse, self.fine)
-        bias = self._noise_free_bias + 2 * (pairs.mean - self._noise_free_difference)
-        return bias, 2 * pairs.stderr, 2 * pairs.stderr * pairs.paths**0.5
+        pairs = estimate(self.difference)
+        return self.bias_of(pairs), 2 * pairs.stderr, 2 * pairs.stderr * pairs.paths**0.5
+
+    def bias_of(self, pairs: Estimate) -> np.ndarray:
+        """The scheme's bias at dt from the mean difference of pairs (T, O)."""
+        return self._noise_free_bias + 2 * (pairs.mean - self._noise_free_difference)
 
     def _without_scheme(self) -> np.ndarray:
         """Observables along dy/dt = drift(y), (T, O)."""
@@ -97,14 +160,15 @@ class EquationSide:
         def drift(t: float, y: np.ndarray) -> np.ndarray:
             return self.equation.f(t, self._theta0.new_tensor(y)[None])[0].cpu().numpy()
 
+        tolerance = max(ODE_TOLERANCE, torch.finfo(self._theta0.dtype).eps)
         path = solve_ivp(
             drift,
             (0.0, self._times[-1]),
             self._theta0.cpu().numpy(),
             method="DOP853",
             t_eval=self._times,
-            rtol=ODE_TOLERANCE,
-            atol=ODE_TOLERANCE * max(1e-3, float(self._theta0.abs().max())),
+            rtol=tolerance,
+            atol=tolerance * max(1e-3, float(self._theta0.abs().max())),
         )
         if not path.success:
             raise ArithmeticError(

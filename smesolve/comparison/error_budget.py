@@ -1,6 +1,6 @@
 """The error budget at one learning rate: iteration against the equation of each order.
 
-error = E g(Theta_t) - E g(theta_k)  +-  1.96 standard errors of the two means  +-  bias of the scheme
+error = E g(Theta_t) - E g(theta_k)  +-  1.96 standard errors of the two means  +-  bias of the scheme  +-  rounding
 """
 
 from __future__ import annotations
@@ -8,22 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, ValueHessians
 from smesolve.comparison.draw_control import DrawControl
-from smesolve.comparison.equation_side import EquationSide
-from smesolve.comparison.estimate import Estimate, Sampler, estimate
+from smesolve.comparison.equation_side import EquationSide, block_cost, in_pairs
+from smesolve.comparison.estimate import Estimate, Sampler, Statistics, estimate, merged
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process
+from smesolve.sampling.parallel import Task
+from smesolve.sampling.runner import Runner, Work
 from smesolve.solver.brownian import grid_steps
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
 
-__all__ = ["BIAS_SHARE", "MAX_HALVINGS", "ErrorBudget"]
+__all__ = ["BIAS_SHARE", "MAX_HALVINGS", "ErrorBudget", "first_round_cost"]
 
 BIAS_SHARE = 0.1
 """The scheme's bias is brought under this share of the error, where dt is not given."""
@@ -33,6 +36,13 @@ MAX_HALVINGS = 3
 
 GROWTH = 4
 """Largest factor by which a round adds paths: the errors that set its aim are themselves uncertain."""
+
+ROUNDING = 2.0
+"""Rounding error of a mean in units of the machine epsilon times the mean, a bound: 0.2 was seen for float32
+(`benchmarks/device.py`), most of it common to both means."""
+
+ITERATION_COST = 2.5
+"""Gradients a step of the iteration takes, about, with its prediction and noise."""
 
 
 class ErrorBudget:
@@ -45,7 +55,8 @@ class ErrorBudget:
         control: "none", "first" or "second".
         hessians: for "second".
         seed: root seed of the study; each lr derives its own streams from it.
-        progress: show progress bars.
+        runner: runs the blocks; its progress has been told of the first round (`first_round_cost`).
+        keep: number of paths of each ensemble whose values at the last time are kept.
     """
 
     def __init__(
@@ -61,22 +72,32 @@ class ErrorBudget:
         control: str,
         hessians: ValueHessians | None,
         seed: int,
-        progress: bool,
+        runner: Runner,
+        keep: int = 0,
     ) -> None:
         self.problem, self.theta0, self.lr, self.times = problem, theta0, lr, list(times)
-        self.observables, self.scheme, self.control, self.progress = observables, scheme, control, progress
+        self.observables, self.scheme, self.control, self.runner, self.keep = observables, scheme, control, runner, keep
         # Independent streams for each lr, whatever other lrs there are: the key is the number itself.
         key = [seed, int(np.float64(lr).view(np.uint64))]
         self.seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         saved = [grid_steps(time, lr, "time", "lr") for time in times]
         self._hessians = hessians
         iteration = DropoutIteration(problem, lr, self.seed)
-        self.dropout = Sampler(
-            iteration, theta0, saved, observables, self._control_of(iteration, lr), f"lr {lr:g}, dropout"
+        self.sampler = Sampler(
+            iteration,
+            theta0,
+            saved,
+            observables,
+            self._control_of(iteration, lr),
+            keep,
+            _iteration_cost(problem, lr, times),
         )
+        self._name = f"lr {lr!r}, dropout"
+        self._blocks = 0
+        self.dropout: Statistics | None = None
+        """Of the iteration, or None while there are no paths."""
         self._halvings_left = [MAX_HALVINGS if dt is None else 0 for _ in orders]
-        first_dt = dt if dt is not None else (lr / 8 if SCHEMES[scheme].weak_error == "dt" else lr)
-        self.sides = [self._side(order, first_dt) for order in orders]
+        self.sides = [self._side(order, first_dt(scheme, lr, dt)) for order in orders]
 
     def _control_of(self, process: Process, step_time: float) -> ControlVariate | DrawControl | None:
         if self.control == "none":
@@ -90,53 +111,77 @@ class ErrorBudget:
     def _side(self, order: int, dt: float) -> EquationSide:
         equation = ModifiedEquation(self.problem, self.lr, order)
         return EquationSide(
-            equation, self.theta0, self.times, self.observables, self.scheme, dt, self.seed, self._control_of
+            equation, self.theta0, self.times, self.observables, self.scheme, dt, self.seed, self._control_of, self.keep
         )
 
+    # --- sampling --------------------------------------------------------------------------------------------------
+
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
-        """Draw `paths` paths on each side, a quarter of them in pairs (64 where there are as many: the coefficients of
-        the control variates are fitted on them); then as many more as the tolerance asks for.
+        """Draw `paths` paths on each side, a quarter of them in pairs (`EquationSide.tasks`); then as many more as the
+        tolerance asks for.
 
         A dt that was not given is halved while the bias at the horizon is significant and above its share.
         """
-        aims = [paths, *[(paths, max(min(paths, 64), paths // 4))] * len(self.sides)]
+        wanted, aims = paths, [(paths, None)] * len(self.sides)
+        self._announced = self._cost(self._tasks(wanted, aims))
         while True:
-            self.dropout.draw(aims[0], self.progress)
-            for index, (coarse, fine) in enumerate(aims[1:]):
-                self._draw_side(index, coarse, fine)
+            self._run(wanted, aims)
+            while self._halve():
+                self._run(wanted, aims)
             if rel_tol is None:
                 return
-            wanted = [self._wanted(side, rel_tol) for side in self.sides]
-            aims = [self._next(self.dropout, max(w[0] for w in wanted), max_paths)]
-            aims += [
-                (self._next(side.coarse, w[1], max_paths), self._next(side.fine, w[2], max_paths))
-                for side, w in zip(self.sides, wanted, strict=True)
+            counts = [self._wanted(side, rel_tol) for side in self.sides]
+            wanted = _next(self.dropout, max(count[0] for count in counts), max_paths)
+            aims = [
+                (_next(side.statistics, count[1], max_paths), _next(side.difference, count[2], max_paths))
+                for side, count in zip(self.sides, counts, strict=True)
             ]
-            if self._reached(aims):
+            if not self._tasks(wanted, aims):
                 return
 
-    @staticmethod
-    def _next(sampler: Sampler, wanted: int, max_paths: int) -> int:
-        return max(sampler.paths, min(wanted, GROWTH * sampler.paths, max_paths))
+    def _tasks(self, paths: int, aims: Sequence[tuple[int, int | None]]) -> list[Task]:
+        blocks = range(self._blocks, -(-paths // self.problem.block_size))
+        tasks = [(self._name, block) for block in blocks]
+        for side, aim in zip(self.sides, aims, strict=True):
+            tasks += side.tasks(*aim)
+        # All sides advance together, so that an interruption finds something of each.
+        return sorted(tasks, key=lambda task: task[1])
 
-    def _reached(self, aims: list) -> bool:
-        pairs = zip(self.sides, aims[1:], strict=True)
-        return aims[0] <= self.dropout.paths and all(
-            coarse <= side.coarse.paths and fine <= side.fine.paths for side, (coarse, fine) in pairs
-        )
+    def _work(self) -> dict[str, Work]:
+        work: dict[str, Work] = {self._name: self.sampler}
+        for side in self.sides:
+            work |= side.work
+        return work
 
-    def _draw_side(self, index: int, coarse: int, fine: int) -> None:
-        while True:
-            side = self.sides[index]
-            side.coarse.draw(coarse, self.progress)
-            side.fine.draw(fine, self.progress)
-            error = estimate(side.coarse).mean - estimate(self.dropout).mean
+    def _run(self, paths: int, aims: Sequence[tuple[int, int | None]]) -> None:
+        """Run all blocks that are missing, those of all sides together: the more there are, the better they spread."""
+        owners = {name: side for side in self.sides for name in side.work}
+        work, tasks = self._work(), self._tasks(paths, aims)
+        self.runner.progress.add(self._cost(tasks) - self._announced)
+        self._announced = 0.0
+        for task, arrays in zip(tasks, self.runner.results(work, tasks), strict=True):
+            if task[0] == self._name:
+                self.dropout = merged(self.dropout, Statistics.from_arrays(arrays))
+                self._blocks = task[1] + 1
+            else:
+                owners[task[0]].add(task, arrays)
+
+    def _cost(self, tasks: Sequence[Task]) -> float:
+        work = self._work()
+        return sum(work[name].cost for name, _ in tasks)
+
+    def _halve(self) -> bool:
+        """Start each equation anew at dt/2 whose bias is too large; whether there was one."""
+        halved = False
+        for index, side in enumerate(self.sides):
+            error = estimate(side.statistics).mean - estimate(self.dropout).mean
             bias, stderr, _ = side.bias()
             large = (np.abs(bias) > BIAS_SHARE * np.abs(error)) & (np.abs(bias) > NORMAL_QUANTILE * stderr)
-            if not self._halvings_left[index] or not large[-1].any():
-                return
-            self._halvings_left[index] -= 1
-            self.sides[index] = self._side(side.equation.order, side.dt / 2)
+            if self._halvings_left[index] and large[-1].any():
+                self._halvings_left[index] -= 1
+                self.sides[index] = self._side(side.equation.order, side.dt / 2)
+                halved = True
+        return halved
 
     def _wanted(self, side: EquationSide, rel_tol: float) -> tuple[int, int, int]:
         """Paths of the iteration, of the equation and of its dt/2 pairs that meet the tolerance at the horizon.
@@ -144,7 +189,7 @@ class ErrorBudget:
         Work is minimal for a variance s_1^2/n_1 + s_2^2/n_2 at n_i proportional to s_i / sqrt(cost_i). The pairs get
         a tenth of the error, or rel_tol where that is less, as their 95% half-width.
         """
-        dropout, equation = estimate(self.dropout), estimate(side.coarse)
+        dropout, equation = estimate(self.dropout), estimate(side.statistics)
         bias, _, spread_of_pair = side.bias()
         if not (np.isfinite(dropout.mean) & np.isfinite(equation.mean) & np.isfinite(bias)).all():
             return 0, 0, 0
@@ -159,51 +204,97 @@ class ErrorBudget:
         # a spread of zero over an error of zero (no noise at all) asks for nothing
         finite = [np.minimum(np.nan_to_num(count, posinf=2.0**40), 2.0**40) for count in counts]
         dropout_paths, coarse, fine = (int(np.ceil(count.max())) for count in finite)
-        return dropout_paths, coarse, min(fine, max(coarse, side.coarse.paths))
+        return dropout_paths, coarse, min(fine, max(coarse, equation.paths))
 
     def rows(self, rel_tol: float | None) -> list[dict[str, object]]:
-        """The table rows of this learning rate."""
-        dropout = estimate(self.dropout)
+        """The table rows of this learning rate, for the sides that have paths and pairs (all of them after `draw`)."""
         rows = []
         for side in self.sides:
-            equation = estimate(side.coarse)
-            bias, bias_stderr, _ = side.bias()
+            if self.dropout is None or side.statistics is None or side.difference is None:
+                continue
+            dropout, equation, pairs = (estimate(part) for part in (self.dropout, side.statistics, side.difference))
             for row, time in enumerate(self.times):
                 for column, name in enumerate(self.observables):
                     at = row, column
                     budget = _budget(
-                        at, dropout, equation, bias, bias_stderr, rel_tol if row == len(self.times) - 1 else None
+                        at,
+                        dropout,
+                        equation,
+                        pairs,
+                        side.bias_of(pairs),
+                        self.problem.dtype,
+                        rel_tol if row == len(self.times) - 1 else None,
                     )
                     head = {"order": side.equation.order, "lr": self.lr, "time": time, "observable": name}
                     rows.append(head | budget | {"dt": side.dt, "scheme": self.scheme})
         return rows
 
     def samples(self) -> dict[tuple[float, str], dict[str, np.ndarray]]:
-        """Values of the observables at the last time, one a path."""
-        ensembles = {"dropout": self.dropout, **{f"order {side.equation.order}": side.coarse for side in self.sides}}
+        """Values of the observables at the last time, one for each path that was kept."""
+        ensembles = {"dropout": self.dropout} | {f"order {side.equation.order}": side.statistics for side in self.sides}
         return {
-            (self.lr, label): {name: sampler.values[0, :, -1, k] for k, name in enumerate(self.observables)}
-            for label, sampler in ensembles.items()
+            (self.lr, label): dict(zip(self.observables, statistics.values.T, strict=True))
+            for label, statistics in ensembles.items()
         }
+
+
+def first_round_cost(
+    problem: Problem,
+    lr: float,
+    times: Sequence[float],
+    orders: Sequence[int],
+    scheme: str,
+    dt: float | None,
+    paths: int,
+) -> float:
+    """Work of all blocks that `ErrorBudget.draw` runs first, in gradients, about."""
+    size = problem.block_size
+    blocks = -(-paths // size)
+    weight = blocks + 2 * sum(in_pairs(block, size) for block in range(blocks))
+    step = first_dt(scheme, lr, dt)
+    equations = sum(weight * block_cost(order, scheme, step, times[-1], size) for order in orders)
+    return blocks * _iteration_cost(problem, lr, times) + equations
+
+
+def first_dt(scheme: str, lr: float, dt: float | None) -> float:
+    """The step that a study begins with."""
+    if dt is not None:
+        return dt
+    return lr / 8 if SCHEMES[scheme].weak_error == "dt" else lr
+
+
+def _iteration_cost(problem: Problem, lr: float, times: Sequence[float]) -> float:
+    return ITERATION_COST * times[-1] / lr * problem.block_size
+
+
+def _next(statistics: Statistics, wanted: int, max_paths: int) -> int:
+    return max(statistics.paths, min(wanted, GROWTH * statistics.paths, max_paths))
 
 
 def _budget(
     at: tuple[int, int],
     dropout: Estimate,
     equation: Estimate,
+    pairs: Estimate,
     bias: np.ndarray,
-    bias_stderr: np.ndarray,
+    dtype: torch.dtype,
     rel_tol: float | None,
 ) -> dict[str, object]:
     error = equation.mean[at] - dropout.mean[at]
     stderr = float(np.hypot(equation.stderr[at], dropout.stderr[at]))
-    half = NORMAL_QUANTILE * stderr + abs(bias[at]) + NORMAL_QUANTILE * bias_stderr[at]
-    diverged = dropout.diverged + equation.diverged
+    bias_stderr = 2 * pairs.stderr[at]
+    rounding = ROUNDING * float(torch.finfo(dtype).eps) * max(abs(equation.mean[at]), abs(dropout.mean[at]))
+    half = NORMAL_QUANTILE * stderr + abs(bias[at]) + NORMAL_QUANTILE * bias_stderr + rounding
+    # those of the pairs at dt are among the paths of the equation
+    sde_diverged = max(equation.diverged, pairs.diverged)
+    diverged = dropout.diverged + sde_diverged
     reason = ""
     if diverged:
         reason = "diverged"
     elif not abs(error) > NORMAL_QUANTILE * stderr:
         reason = "inside its Monte Carlo interval"
+    elif not abs(error) > rounding:
+        reason = f"inside the rounding of {dtype}".replace("torch.", "")
     elif not abs(error) > half:
         reason = "inside the solver bias"
     elif rel_tol is not None and NORMAL_QUANTILE * stderr > 1.05 * rel_tol * abs(error):
@@ -221,7 +312,7 @@ def _budget(
         "low": error - half,
         "high": error + half,
         "solver_bias": bias[at],
-        "solver_bias_stderr": bias_stderr[at],
+        "solver_bias_stderr": bias_stderr,
         "paths": min(dropout.paths, equation.paths),
         "discrete_paths": dropout.paths,
         "sde_paths": equation.paths,
@@ -230,6 +321,8 @@ def _budget(
         "kurtosis": max(dropout.kurtosis[at], equation.kurtosis[at]),
         "gain": spread(dropout.plain_stderr, equation.plain_stderr) / left if left else np.nan,
         "diverged": diverged,
+        "discrete_diverged": dropout.diverged,
+        "sde_diverged": sde_diverged,
         "resolved": reason in ("", "rel_tol not reached at max_paths"),
         "reason": reason,
     }

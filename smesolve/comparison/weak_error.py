@@ -10,16 +10,18 @@ from itertools import pairwise
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from smesolve.comparison.control_variate import DENSE_DIM, value_hessians
-from smesolve.comparison.error_budget import ErrorBudget
+from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.observables import Observable, named_observables
-from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.problem.iteration import check_lr
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.journal import Journal
+from smesolve.sampling.progress import Progress
+from smesolve.sampling.runner import Runner
 from smesolve.solver.brownian import grid_steps
 from smesolve.solver.integration import check_scheme
 from smesolve.solver.modified_equation import check_order
@@ -50,6 +52,10 @@ def weak_error(
     control: str = "auto",
     seed: int = 0,
     progress: bool = False,
+    workers: int | None = None,
+    journal: Journal | None = None,
+    keep: int = 0,
+    max_memory: float | None = None,
 ) -> WeakErrorStudy:
     """Measure |E g(theta_k) - E g(Theta_{k lr})| for several learning rates and orders.
 
@@ -73,7 +79,12 @@ def weak_error(
             "auto": second for D <= 256, or for D <= 4096 when rel_tol asks for precision, else first. Problems whose
             mean gradient is not known have a first order of their own, in the draws.
         seed: root seed. Learning rates use independent streams; orders share Brownian motions.
-        progress: show progress bars.
+        progress: show the progress of the whole study.
+        workers: processes that share the blocks of paths; the result is the same for any number of them. On a cluster,
+            call this inside `joblib.parallel_config(backend="dask")`.
+        journal: keeps every finished block on disk and finds it again; one journal serves one study alone.
+        keep: paths of each ensemble whose values at the last time are kept (`WeakErrorStudy.samples`).
+        max_memory: bytes that control variates may take in all processes together; more are refused.
 
     Returns:
         A `WeakErrorStudy`.
@@ -81,12 +92,14 @@ def weak_error(
     Raises:
         ValueError: bad arguments (one sentence that names the argument and the remedy), or a learning rate beyond
             the stability limit 2 / lambda_max(Hess L_S(theta0)).
+        StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
 
     Warns:
         NothingTestedWarning: Euler with dt = lr on order 1.
         DivergenceWarning: diverged paths; their rows have no mean and are not resolved.
 
-    Cost: paths x horizon/lr steps for the iteration and each order, and half as much again for the bias.
+    Cost: paths x horizon/lr steps for the iteration and each order, and half as much again for the bias. Memory does
+    not depend on the number of paths.
     """
     lrs, orders = [float(lr) for lr in lrs], list(orders)
     if not lrs or not orders:
@@ -131,17 +144,28 @@ def weak_error(
             )
 
     chosen = _control(control, problem, rel_tol)
+    _check_memory(max_memory, problem, theta0, lrs, times, len(orders), len(functions), chosen, workers)
     hessians = None
     rows, samples = [], {}
-    for lr in tqdm(lrs, desc="learning rates", disable=not progress):
-        if chosen == "second" and (hessians is None or problem.dim <= DENSE_DIM):
-            hessians = value_hessians(problem, theta0, times, functions, lr)
-        budget = ErrorBudget(
-            problem, theta0, lr, times, orders, functions, scheme, dt, chosen, hessians, seed, progress
-        )
-        budget.draw(paths, rel_tol, max_paths)
-        rows += budget.rows(rel_tol)
-        samples |= budget.samples()
+    work = sum(first_round_cost(problem, lr, times, orders, scheme, dt, paths) for lr in lrs)
+    with Progress(progress, work) as bar:
+        runner = Runner(workers, journal, bar)
+        for number, lr in enumerate(lrs, start=1):
+            bar.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")
+            budget = None
+            try:
+                if chosen == "second" and (hessians is None or problem.dim <= DENSE_DIM):
+                    hessians = value_hessians(problem, theta0, times, functions, lr)
+                budget = ErrorBudget(
+                    problem, theta0, lr, times, orders, functions, scheme, dt, chosen, hessians, seed, runner, keep
+                )
+                budget.draw(paths, rel_tol, max_paths)
+            except KeyboardInterrupt:
+                latest = budget.rows(None) if budget else []
+                table = [row | {"final": True} for row in rows] + [row | {"final": False} for row in latest]
+                raise StudyInterrupted(pd.DataFrame(table)) from None
+            rows += budget.rows(rel_tol)
+            samples |= budget.samples()
     table = pd.DataFrame(rows)
     if table.diverged.any():
         lost = ", ".join(f"{lr:g}" for lr in table[table.diverged > 0].lr.unique())
@@ -187,3 +211,40 @@ def _control(control: str, problem: Problem, rel_tol: float | None) -> str:
         return control
     affordable = problem.dim <= DENSE_DIM or (problem.dim <= SECOND_ORDER_DIM and rel_tol is not None)
     return "second" if affordable else "first"
+
+
+def _check_memory(
+    max_memory: float | None,
+    problem: Problem,
+    theta0: Tensor,
+    lrs: Sequence[float],
+    times: Sequence[float],
+    orders: int,
+    observables: int,
+    control: str,
+    workers: int | None,
+) -> None:
+    """Refuse control variates that take more than max_memory: adjoints at every step, Hessians at every grid point.
+
+    A target (time, observable) is followed back from its time, hence the sum over times. The equation of each order has
+    two step sizes, so its adjoints are kept for three times as many steps as the iteration's.
+    """
+    if max_memory is None or control == "none":
+        return
+    dense = problem.dim <= DENSE_DIM
+    followed = sum(times) / min(lrs) * observables
+    adjoints = followed * (1 + 3 * orders) * problem.dim * theta0.element_size()
+    hessians = 0.0
+    if control == "second":
+        numbers = problem.dim**2 + (problem.noise_dim**2 if problem.noise_dim <= 2 * problem.dim else 0)
+        spacing = min(lrs) if dense else problem.stability_limit(theta0) / 4
+        followed = (sum(times) if dense else times[-1]) / spacing * observables
+        hessians = followed * numbers * (theta0.element_size() if dense else 4)
+    processes = 1 if workers is None else 1 + workers
+    size = processes * (adjoints + hessians)
+    if size > max_memory:
+        remedy = 'control="first", or ' if control == "second" else ""
+        raise ValueError(
+            f"max_memory={max_memory:g} bytes is less than the {size:.3g} bytes that control={control!r} takes in "
+            f"{processes} processes; take {remedy}fewer observables, times or workers, or raise it."
+        )

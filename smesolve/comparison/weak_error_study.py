@@ -12,13 +12,22 @@ from scipy import stats
 
 from smesolve.comparison.order_fit import fit_orders
 
-__all__ = ["CONFIDENCE", "NORMAL_QUANTILE", "WeakErrorStudy"]
+__all__ = ["CONFIDENCE", "NORMAL_QUANTILE", "StudyInterrupted", "WeakErrorStudy"]
 
 CONFIDENCE = 0.95
 """Of every interval."""
 
 NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 """Half-width of an interval in standard errors."""
+
+
+class StudyInterrupted(KeyboardInterrupt):
+    """A study that was interrupted, with what is known so far."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        super().__init__()
+        self.table = table
+        """As that of a `WeakErrorStudy`, with a column `final`: False where paths were still to come."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +38,12 @@ class WeakErrorStudy:
     """A row for each order, lr, time and observable: `discrete` and `sde` (means), signed `error` = sde - discrete,
     its Monte Carlo `stderr`, 95% interval `low`, `high` (Monte Carlo and bias together), `solver_bias` and
     `solver_bias_stderr` at step `dt`, paths on each side, kurtosis (the larger side), the factor `gain` by which
-    control variates shorten the error bar, `diverged` paths, `resolved`, and `reason` where it is not resolved."""
+    control variates shorten the error bar, `diverged` paths on both sides (`discrete_diverged`, `sde_diverged`;
+    with one of them there is no mean), `resolved`, and `reason` where it is not resolved."""
 
     samples: dict[tuple[float, str], dict[str, np.ndarray]]
-    """(lr, "dropout" | "order 1" | "order 2") -> observable -> values at the last time, one a path."""
+    """(lr, "dropout" | "order 1" | "order 2") -> observable -> values at the last time of the first paths, as many as
+    were asked for."""
 
     horizon: float
     """Last time."""

@@ -88,6 +88,8 @@ def iterate(
     paths: int,
     seed: int = 0,
     save: Sequence[int] | None = None,
+    workers: int | None = None,
+    max_memory: float | None = None,
 ) -> Tensor:
     """Training of many independent paths from theta0.
 
@@ -98,12 +100,15 @@ def iterate(
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
         save: increasing step numbers to keep; all of 0, 1, ..., steps unless given.
+        workers: processes that share the blocks of paths; the result is the same for any number of them.
+        max_memory: bytes that the result may take; more are refused.
 
     Returns:
         (T, paths, D), the parameters at the saved steps. Cost: one gradient a step and path.
 
     Raises:
-        ValueError: lr not positive, steps or paths not positive integers, theta0 of the wrong shape or not finite.
+        ValueError: lr not positive, steps, paths or workers not positive integers, theta0 of the wrong shape or not
+            finite, more paths than max_memory holds.
 
     Warns:
         DivergenceWarning: where paths are not finite at the end.
@@ -114,4 +119,4 @@ def iterate(
     saved = list(range(steps + 1)) if save is None else list(save)
     if not saved or any(b <= a for a, b in pairwise(saved)) or saved[0] < 0 or saved[-1] > steps:
         raise ValueError(f"save must hold increasing step numbers from 0 to steps={steps}, got {saved}.")
-    return collect_paths(DropoutIteration(problem, lr, seed), theta0, paths, saved)
+    return collect_paths(DropoutIteration(problem, lr, seed), theta0, paths, saved, workers, max_memory)

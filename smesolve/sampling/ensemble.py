@@ -8,12 +8,15 @@ the same value, bit for bit, whatever the number of paths or the way they are sp
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from smesolve.sampling.parallel import run_blocks
 
 __all__ = ["DivergenceWarning", "Process", "Step", "block_of", "collect_paths", "count_blocks", "fitting_block_size"]
 
@@ -86,30 +89,65 @@ def block_of(process: Process, theta0: Tensor) -> Tensor:
     return theta0.expand(process.block_size, -1)
 
 
-def _saved_states(process: Process, theta0: Tensor, block: int, saved: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    theta = block_of(process, theta0)
-    row = 0
-    for step in range(saved[-1] + 1):
-        if step == saved[row]:
-            yield row, theta
-            row += 1
-        if step < saved[-1]:
-            theta = process.advance(theta, block, step)
+@dataclass(frozen=True)
+class _WholePaths:
+    """Blocks of whole paths at the saved step numbers."""
+
+    process: Process
+    theta0: Tensor
+    saved: Sequence[int]
+
+    @torch.no_grad()
+    def __call__(self, block: int) -> np.ndarray:
+        """(T, B, D)."""
+        theta = block_of(self.process, self.theta0)
+        states = []
+        for step in range(self.saved[-1] + 1):
+            if step == self.saved[len(states)]:
+                states.append(theta)
+            if step < self.saved[-1]:
+                theta = self.process.advance(theta, block, step)
+        return torch.stack(states).cpu().numpy()
 
 
-def collect_paths(process: Process, theta0: Tensor, paths: int, saved: Sequence[int], progress: bool = False) -> Tensor:
+def collect_paths(
+    process: Process,
+    theta0: Tensor,
+    paths: int,
+    saved: Sequence[int],
+    workers: int | None = None,
+    max_memory: float | None = None,
+) -> Tensor:
     """Whole paths (T, paths, D) at the saved step numbers, strictly increasing. Memory T paths D numbers.
+
+    Args:
+        process: what moves the paths.
+        theta0: (D,), their start.
+        paths: their number.
+        saved: step numbers.
+        workers: processes, as for `run_blocks`.
+        max_memory: bytes that the paths may take; more are refused.
+
+    Raises:
+        ValueError: paths is not a positive integer, the paths do not fit into max_memory, bad theta0.
 
     Warns:
         DivergenceWarning: with the number of paths that are not finite at the last saved step.
     """
     blocks = count_blocks(process, paths)
+    block_of(process, theta0)
+    size = len(saved) * paths * theta0.numel() * theta0.element_size()
+    if max_memory is not None and size > max_memory:
+        raise ValueError(
+            f"max_memory={max_memory:g} bytes is less than the {size} bytes that {paths} paths of {theta0.numel()} "
+            f"parameters at {len(saved)} steps take; save fewer steps, take fewer paths, or raise it."
+        )
     result = theta0.new_empty(len(saved), paths, theta0.shape[-1])
-    for block in tqdm(range(blocks), disable=not progress, unit="block"):
+    whole = _WholePaths(process, theta0, saved)
+    for block, states in run_blocks({"paths": whole}, [("paths", block) for block in range(blocks)], workers):
         first = block * process.block_size
         last = min(first + process.block_size, paths)
-        for row, theta in _saved_states(process, theta0, block, saved):
-            result[row, first:last] = theta[: last - first]
+        result[:, first:last] = torch.from_numpy(states[:, : last - first])
     diverged = int((~result[-1].isfinite().all(-1)).sum())
     if diverged:
         warnings.warn(

@@ -3,6 +3,9 @@
 The uniforms behind the masks and the normals behind the Brownian motions are keyed by (seed, stream,
 path block, step) through `numpy.random.SeedSequence`. A result therefore does not depend on how paths are
 split into batches, on the number of workers or on an interruption, and the two streams are independent.
+
+All draws are made by numpy on the CPU, in float64, and moved to the device and dtype of the problem: CPU and GPU,
+float64 and float32 see the same draws. What is computed from them differs between devices by rounding alone.
 """
 
 from __future__ import annotations

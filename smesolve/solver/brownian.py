@@ -71,7 +71,7 @@ class KeyedBrownian:
         first = grid_steps(float(ta), self.dt, "the interval's begin")
         last = grid_steps(float(tb), self.dt, "the interval's end")
         # An empty interval occurs in torchsde, whose float sum of steps can end a rounding error before the last time.
-        increment = torch.zeros(self.shape, dtype=torch.float64)
+        increment = torch.zeros(self.shape, dtype=torch.float64, device="cpu")
         for step in range(first, last):
             increment += keyed_normals(self.shape, self.seed, self.block, step)
         return self.dt**0.5 * increment.to(dtype=self.dtype, device=self.device)

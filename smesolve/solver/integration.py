@@ -129,6 +129,8 @@ def solve(
     dt: float,
     paths: int,
     seed: int = 0,
+    workers: int | None = None,
+    max_memory: float | None = None,
 ) -> Tensor:
     """Independent paths of an SDE from theta0.
 
@@ -141,12 +143,15 @@ def solve(
         dt: step of the scheme; not the learning rate.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
+        workers: processes that share the blocks of paths; the result is the same for any number of them.
+        max_memory: bytes that the result may take; more are refused.
 
     Returns:
         (T, paths, D), the parameters at `ts`. Cost a step: see the scheme.
 
     Raises:
-        ValueError: unknown scheme, dt that does not divide the times, times that do not increase, bad theta0 or paths.
+        ValueError: unknown scheme, dt that does not divide the times, times that do not increase, bad theta0, paths or
+            workers, more paths than max_memory holds.
 
     Warns:
         NothingTestedWarning: Euler with dt = lr on an order-1 equation.
@@ -156,4 +161,4 @@ def solve(
     if len(times) < 2 or any(b <= a for a, b in pairwise(times)):
         raise ValueError(f"ts must hold at least two increasing times, got {times}.")
     saved = [grid_steps(t - times[0], dt, "the time since ts[0]") for t in times]
-    return collect_paths(integration(sde, theta0, scheme, dt, seed), theta0, paths, saved)
+    return collect_paths(integration(sde, theta0, scheme, dt, seed), theta0, paths, saved, workers, max_memory)

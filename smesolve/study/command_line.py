@@ -1,9 +1,11 @@
-"""The command line: smesolve compare | weak-error | derive."""
+"""The command line: smesolve compare | weak-error | derive | extend."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
+import hashlib
 import signal
 import sys
 import time
@@ -11,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +22,16 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 import smesolve
 from smesolve.comparison.weak_error import weak_error
-from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.journal import Journal
 from smesolve.solver.schemes.scheme import NothingTestedWarning
 from smesolve.study.configuration import (
+    EXECUTION,
     ConfigError,
     DeriveConfig,
+    ExtendConfig,
     StudyConfig,
     build,
     check_file,
@@ -33,13 +39,25 @@ from smesolve.study.configuration import (
     sentence,
 )
 from smesolve.study.datasets import load_data
-from smesolve.study.output import whole_directory, write_manifest
+from smesolve.study.output import JOURNAL, MANIFEST, partial_of, read_manifest, whole_directory, write_manifest
 from smesolve.study.problems import build_problem
 
 __all__ = ["main"]
 
-FLAGS = ("-h", "--help", "--overwrite", "--print_config")
+FLAGS = ("-h", "--help", "--overwrite", "--resume", "--print_config")
 """Options without a value."""
+
+PARTIAL_TABLE = "table.partial.csv"
+"""What was known when a study was interrupted."""
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of the operating system that a user can mend: there is no room for a file."""
+
+SAMPLES = 4096
+"""Paths of each ensemble whose values are shown as a distribution."""
+
+OPTIONS = ("out", "directory", "overwrite", "resume", "print_config")
+"""Options that are not of the configuration."""
 
 CURVE_TIMES = 12
 """At most this many times of observation, for curves over time."""
@@ -50,9 +68,30 @@ class Command:
     """One subcommand: its configuration and what it writes."""
 
     config: type
-    run: Callable[[Any, Path], int | None]
-    """(configuration, directory) -> the root seed, if there is one."""
+    run: Callable[[Any, Path], int | None] | None
+    """(configuration, directory) -> the root seed, if there is one; None where another command is run in the end."""
     description: str
+    resumable: bool = False
+    """Whether it keeps a journal of its blocks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked for: a command with its configuration and where its results go."""
+
+    name: str
+    config: Any
+    out: Path
+    overwrite: bool = False
+    resume: bool = False
+    extends: bool = False
+    """The results in `out` are replaced by those of the same study with more paths."""
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """All that the numbers depend on."""
+        config = dataclasses.asdict(self.config)
+        return _numbers({"command": self.name, "config": config, "version": smesolve.__version__})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,22 +108,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         argv = sys.argv[1:]
     argv = list(argv)
+    request = None
     try:
-        name, config, out, overwrite = _read(argv)
+        request = _read(argv)
+        if request.resume and _is_finished(request):
+            print(f"smesolve: results in {request.out} were finished before")
+            return 0
         start = time.perf_counter()
-        with whole_directory(out, overwrite) as directory:
-            seed = COMMANDS[name].run(config, directory)
-            write_manifest(directory, argv, dataclasses.asdict(config), seed, time.perf_counter() - start)
+        prepare = partial(_begin_extended, request) if request.extends else None
+        with whole_directory(request.out, request.overwrite, request.resume, prepare) as directory:
+            seed = COMMANDS[request.name].run(request.config, directory)
+            elapsed = time.perf_counter() - start
+            write_manifest(directory, request.name, argv, dataclasses.asdict(request.config), seed, elapsed)
     except KeyboardInterrupt:
-        print("smesolve: interrupted; nothing was written.", file=sys.stderr)
+        print(f"smesolve: interrupted; {_what_is_left(request)}", file=sys.stderr)
         return 130
     except ValueError as error:
         if not _meant_for_user(error):
             raise
         print(f"smesolve: {error}", file=sys.stderr)
         return 2
-    print(f"smesolve: results in {out}")
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        print(f"smesolve: results cannot be written ({error.strerror}); {_what_is_left(request)}", file=sys.stderr)
+        return 1
+    print(f"smesolve: results in {request.out}")
     return 0
+
+
+def _what_is_left(request: Request | None) -> str:
+    """What an interrupted command leaves, in words."""
+    if request is None:
+        return "nothing was written."
+    directory = partial_of(request.out)
+    if not (directory / JOURNAL).exists():
+        return "nothing was written."
+    table = f" and {PARTIAL_TABLE}, which is not final" if (directory / PARTIAL_TABLE).exists() else ""
+    return f"{directory} holds the finished blocks{table}; go on by the same command with --resume."
 
 
 def _meant_for_user(error: ValueError) -> bool:
@@ -96,8 +157,8 @@ def _meant_for_user(error: ValueError) -> bool:
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def _read(argv: list[str]) -> tuple[str, Any, Path, bool]:
-    """Subcommand, configuration, output directory, overwrite."""
+def _read(argv: list[str]) -> Request:
+    """What the arguments ask for."""
     parser = _parser()
     if argv and argv[0] in ("-h", "--help", "--version"):
         parser.parse_args(argv[:1])
@@ -108,21 +169,68 @@ def _read(argv: list[str]) -> tuple[str, Any, Path, bool]:
     try:
         values = parser.parse_args(_config_first(argv)).as_dict()
     except argparse.ArgumentError as error:
-        raise ConfigError(sentence(error, COMMANDS[argv[0]].config, ("out", "overwrite", "print_config"))) from None
+        raise ConfigError(sentence(error, COMMANDS[argv[0]].config, OPTIONS)) from None
     name = values["command"]
     chosen = values[name]
-    return name, build(COMMANDS[name].config, chosen), Path(chosen["out"]), chosen["overwrite"]
+    config = build(COMMANDS[name].config, chosen)
+    if name == "extend":
+        return _extended(Path(chosen["directory"]), config, chosen["resume"])
+    return Request(name, config, Path(chosen["out"]), chosen["overwrite"], chosen.get("resume", False))
+
+
+def _extended(directory: Path, config: ExtendConfig, resume: bool) -> Request:
+    """The study whose results are in a directory, with more paths."""
+    manifest = read_manifest(directory)
+    name = manifest.get("study")
+    if name not in COMMANDS or not COMMANDS[name].resumable:
+        raise ConfigError(f"{str(directory)!r} holds results of {name}, which has no paths to add.")
+    if manifest["versions"]["smesolve"] != smesolve.__version__:
+        raise ConfigError(
+            f"{str(directory)!r} was written by smesolve {manifest['versions']['smesolve']}, and this is "
+            f"{smesolve.__version__}; extend it with the version that wrote it."
+        )
+    old = build(COMMANDS[name].config, manifest["config"])
+    if config.paths < old.paths or (config.paths == old.paths and not resume):
+        raise ConfigError(f"--paths {config.paths} is not more than the {old.paths} of {str(directory)!r}; raise it.")
+    more = {key: getattr(config, key) for key in ("paths", "threads", "workers")}
+    return Request(name, dataclasses.replace(old, **more), directory, resume=resume, extends=True)
+
+
+def _begin_extended(request: Request, directory: Path) -> None:
+    """Begin the journal of an extended study with that of the finished one."""
+    changes = {"config": {"paths": request.config.paths}}
+    Journal.continued(request.out / JOURNAL, directory / JOURNAL, changes)
+
+
+def _is_finished(request: Request) -> bool:
+    """Whether `out` holds the results of this very study."""
+    if not (request.out / MANIFEST).is_file():
+        return False
+    manifest = read_manifest(request.out)
+    there = {
+        "command": manifest.get("study"),
+        "config": manifest["config"],
+        "version": manifest["versions"]["smesolve"],
+    }
+    return _numbers(there) == request.study
+
+
+def _numbers(study: dict[str, Any]) -> dict[str, Any]:
+    """What the numbers of a study depend on."""
+    return study | {"config": {key: value for key, value in study["config"].items() if key not in EXECUTION}}
 
 
 def _config_first(argv: list[str]) -> list[str]:
-    """CONFIG, wherever it stands, as the first option of the subcommand, so that other options override it."""
+    """CONFIG (or DIR), wherever it stands, as the first option of the subcommand, so that others override it."""
     command, *rest = argv
+    option = "--directory" if command == "extend" else "--config"
     position = 0
     while position < len(rest):
         token = rest[position]
         if not token.startswith("-"):
-            check_file(token, COMMANDS[command].config)
-            return [command, "--config", token, *rest[:position], *rest[position + 1 :]]
+            if option == "--config":
+                check_file(token, COMMANDS[command].config)
+            return [command, option, token, *rest[:position], *rest[position + 1 :]]
         if token == "--config" and position + 1 < len(rest):
             check_file(rest[position + 1], COMMANDS[command].config)
         position += 1 if "=" in token or token in FLAGS else 2
@@ -140,12 +248,22 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
         part = ArgumentParser(description=command.description, exit_on_error=False)
-        part.add_argument(
-            "--config", action=ActionConfigFile, help="YAML file; may be given as CONFIG without --config."
-        )
         part.add_class_arguments(command.config)
-        part.add_argument("--out", type=str, required=True, help="directory for the results.")
-        part.add_argument("--overwrite", action="store_true", help="replace results that are in --out.")
+        if name == "extend":
+            part.add_argument(
+                "--directory",
+                type=str,
+                required=True,
+                help="finished results; may be given without --directory.",
+            )
+        else:
+            part.add_argument(
+                "--config", action=ActionConfigFile, help="YAML file; may be given as CONFIG without --config."
+            )
+            part.add_argument("--out", type=str, required=True, help="directory for the results.")
+            part.add_argument("--overwrite", action="store_true", help="replace results that are in --out.")
+        if command.resumable:
+            part.add_argument("--resume", action="store_true", help="go on with an interrupted study, if there is one.")
         commands.add_subcommand(name, part, help=command.description)
     return parser
 
@@ -158,7 +276,7 @@ def _compare(config: StudyConfig, directory: Path) -> int:
     from smesolve.study.figures import comparison_figure, save_figure
     from smesolve.study.reports import comparison_report
 
-    problem, study, messages = _measure(config, _curve_times(config))
+    problem, study, messages = _measure(config, _curve_times(config), "compare", directory, SAMPLES)
     study.table.to_csv(directory / "table.csv", index=False)
     save_figure(comparison_figure(study), directory, "comparison")
     _write(directory / "report.md", comparison_report(study, config, problem, messages))
@@ -169,7 +287,7 @@ def _weak_error(config: StudyConfig, directory: Path) -> int:
     from smesolve.study.figures import save_figure, weak_error_figure
     from smesolve.study.reports import weak_error_report
 
-    problem, study, messages = _measure(config, None)
+    problem, study, messages = _measure(config, None, "weak-error", directory)
     study.table.to_csv(directory / "table.csv", index=False)
     study.fit().to_csv(directory / "fit.csv", index=False)
     save_figure(weak_error_figure(study), directory, "weak_error")
@@ -191,37 +309,64 @@ def _derive(config: DeriveConfig, directory: Path) -> None:
 
 
 COMMANDS = {
-    "compare": Command(StudyConfig, _compare, "Dropout beside its modified equation: curves, distributions, errors."),
-    "weak-error": Command(StudyConfig, _weak_error, "Certify the weak order, with an error budget."),
+    "compare": Command(
+        StudyConfig, _compare, "Dropout beside its modified equation: curves, distributions, errors.", resumable=True
+    ),
+    "weak-error": Command(StudyConfig, _weak_error, "Certify the weak order, with an error budget.", resumable=True),
     "derive": Command(DeriveConfig, _derive, "Derive the modified equation of a random iteration and prove its order."),
+    "extend": Command(ExtendConfig, None, "Add paths to finished results: DIR --paths N.", resumable=True),
 }
 
 
-def _measure(config: StudyConfig, times: list[float] | None) -> tuple[Problem, WeakErrorStudy, list[str]]:
-    """The problem, its weak errors, and the warnings that came up."""
+def _measure(
+    config: StudyConfig, times: list[float] | None, name: str, directory: Path, keep: int = 0
+) -> tuple[Problem, WeakErrorStudy, list[str]]:
+    """The problem, its weak errors, and the warnings that came up; blocks are kept in the directory's journal."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     x, y = load_data(config.data)
     problem = build_problem(config, x, y)
-    with _collected_warnings() as messages:
-        study = weak_error(
-            problem,
-            problem.initial(config.network.seed),
-            lrs=config.lrs,
-            horizon=config.horizon,
-            orders=config.orders,
-            observables=config.observables,
-            times=times,
-            paths=config.paths,
-            rel_tol=config.rel_tol,
-            max_paths=config.max_paths,
-            scheme=config.scheme,
-            dt=config.dt,
-            control=config.control,
-            seed=config.seed,
-            progress=True,
-        )
-    return problem, study, messages
+    theta0 = problem.initial(config.network.seed)
+    study = Request(name, config, directory).study | {"data": _fingerprint(problem.x, problem.y, theta0)}
+    with _collected_warnings() as messages, Journal(directory / JOURNAL, study) as journal:
+        try:
+            result = weak_error(
+                problem,
+                theta0,
+                lrs=config.lrs,
+                horizon=config.horizon,
+                orders=config.orders,
+                observables=config.observables,
+                times=times,
+                paths=config.paths,
+                rel_tol=config.rel_tol,
+                max_paths=config.max_paths,
+                scheme=config.scheme,
+                dt=config.dt,
+                control=config.control,
+                seed=config.seed,
+                progress=True,
+                workers=config.workers,
+                journal=journal,
+                keep=keep,
+                max_memory=config.max_memory,
+            )
+        except StudyInterrupted as interrupted:
+            if len(interrupted.table):
+                interrupted.table.to_csv(directory / PARTIAL_TABLE, index=False)
+            raise
+        finally:
+            if not len(journal):
+                journal.path.unlink()
+    return problem, result, messages
+
+
+def _fingerprint(*tensors: torch.Tensor) -> str:
+    """A digest of data and start: a journal goes with them as with the configuration."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _curve_times(config: StudyConfig) -> list[float] | None:

@@ -24,9 +24,11 @@ from smesolve.problem.losses import LOSSES
 
 __all__ = [
     "ACTIVATION_LAYERS",
+    "EXECUTION",
     "ConfigError",
     "DataConfig",
     "DeriveConfig",
+    "ExtendConfig",
     "NetworkConfig",
     "StudyConfig",
     "TrainingConfig",
@@ -156,7 +158,11 @@ class StudyConfig:
         dt: step of the scheme; chosen from its bias unless given.
         control: control variates: auto, none, first or second.
         seed: root seed of masks and Brownian motions.
-        threads: of torch; left as they are unless given.
+        threads: of torch, divided among the workers; left as they are unless given.
+        workers: processes that share the paths; results do not depend on them.
+        device: of torch, such as cpu or cuda.
+        dtype: float64, or float32 for errors above its rounding (1e-6 of a mean).
+        max_memory: bytes that control variates may take in all processes together.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -175,14 +181,46 @@ class StudyConfig:
     control: str = "auto"
     seed: int = 0
     threads: int | None = None
+    workers: int | None = None
+    device: str = "cpu"
+    dtype: str = "float64"
+    max_memory: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.horizon < math.inf:
             raise ConfigError(
                 f"horizon must be a positive number, got {self.horizon!r}; give the last time, such as 1.0."
             )
+        if self.dtype not in ("float64", "float32"):
+            raise ConfigError(f"dtype must be float64 or float32, got {self.dtype!r}.")
         _at_least("seed", self.seed, 0)
         _at_least("threads", self.threads, 1)
+        _at_least("workers", self.workers, 1)
+
+
+EXECUTION = ("threads", "workers", "max_memory")
+"""Keys of a study on which its numbers do not depend."""
+
+
+@dataclass(frozen=True)
+class ExtendConfig:
+    """Extension of finished results.
+
+    Args:
+        paths: independent paths on each side, more than the study had.
+        threads: of torch, divided among the workers; left as they are unless given.
+        workers: processes that share the paths.
+    """
+
+    paths: int = 0
+    threads: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.paths < 1:
+            raise ConfigError("--paths is missing; give the number of paths that the study shall have, such as 100000.")
+        _at_least("threads", self.threads, 1)
+        _at_least("workers", self.workers, 1)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import torch
 from torch import nn
 
 from smesolve.problem.dropout import DropoutProblem
@@ -12,7 +13,7 @@ from smesolve.problem.feature_network import FeatureNetwork
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
-from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig, TrainingConfig
+from smesolve.study.configuration import ACTIVATION_LAYERS, ConfigError, StudyConfig, TrainingConfig
 
 __all__ = ["build_problem", "described"]
 
@@ -21,17 +22,26 @@ def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
     """A `DropoutProblem` wherever its closed forms hold, otherwise a `ModuleProblem`."""
     training, sizes = config.training, [x.shape[1], *config.network.widths]
     bias, activation = config.network.bias, config.network.activation
+    place = {"dtype": getattr(torch, config.dtype), "device": _device(config.device)}
     if _closed_form(training):
         if len(sizes) == 2:
-            network = TwoLayerNetwork(*sizes, y.shape[1], activation, bias)
+            network = TwoLayerNetwork(*sizes, y.shape[1], activation, bias, **place)
         else:
             readout = nn.Linear(sizes[-1], y.shape[1], bias=bias)
-            network = FeatureNetwork(_hidden_layers(sizes, activation, bias), readout).double()
+            network = FeatureNetwork(_hidden_layers(sizes, activation, bias), readout).to(**place)
         return DropoutProblem(network, x, y, keep_prob=config.keep_prob, masks=training.masks)
     layers = _hidden_layers(sizes, activation, bias, 1 - config.keep_prob, training.dropout)
-    module = layers.append(nn.Linear(sizes[-1], y.shape[1], bias=bias)).double()
+    module = layers.append(nn.Linear(sizes[-1], y.shape[1], bias=bias)).to(**place)
     noises = ("loss", "masks", "batch_size", "replacement", "weight_decay", "label_noise", "parameter_noise")
     return ModuleProblem(module, x, y, **{name: getattr(training, name) for name in noises})
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={name!r} is not there ({reason}); take cpu.") from None
 
 
 def _closed_form(training: TrainingConfig) -> bool:

@@ -106,8 +106,13 @@ def _measured(study: WeakErrorStudy, config: StudyConfig, problem: Problem) -> s
 
 def _warnings(study: WeakErrorStudy, warnings: Sequence[str]) -> str:
     lines = [f"- Warning: {text}" for text in warnings]
-    diverged = study.table[study.table.diverged > 0].groupby(["order", "lr"]).diverged.max()
-    lines += [f"- {count} paths diverged: order {order}, lr {lr:g}." for (order, lr), count in diverged.items()]
+    diverged = study.table[study.table.diverged > 0].drop_duplicates(["order", "lr"])
+    lines += [
+        f"- {row.diverged} paths diverged: order {row.order}, lr {row.lr:g} ({row.discrete_diverged} of "
+        f"{row.discrete_paths} of dropout, {row.sde_diverged} of {row.sde_paths} of the SME). No mean over the others "
+        "is taken."
+        for row in diverged.itertuples()
+    ]
     return "\n".join(["## Warnings", "", *lines]) if lines else "No path diverged."
 
 
@@ -237,7 +242,8 @@ def _distributions(study: WeakErrorStudy) -> str:
             )
     rows.sort(key=lambda row: row[0])
     table = _table(["observable", "lr", "process", "plain mean", "standard deviation", "5%", "median", "95%"], rows)
-    return f"{table}\n\nPlain statistics of the sampled paths: here no control variate is used."
+    counts = {len(values) for observables in study.samples.values() for values in observables.values()}
+    return f"{table}\n\nPlain statistics of the first {max(counts)} paths: here no control variate is used."
 
 
 def _budget(study: WeakErrorStudy) -> str:

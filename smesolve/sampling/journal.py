@@ -1,0 +1,222 @@
+"""Finished blocks on disk: one file that grows, each record with its checksum.
+
+One file, not one a block: a study has up to 10^5 blocks, appending is a single write that does not touch what is there,
+and the order of records is the history of the study. A process that is killed while it writes leaves an unfinished last
+record, which the next one cuts off; anything else that is not as it was written is damage and is refused.
+
+A record is: a head (mark, sizes of key and content, a checksum of these), a BLAKE2b digest of key and content, the key,
+and the content, arrays in numpy's .npz format (no pickle). The first record says which study the file belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+__all__ = ["Journal", "JournalError"]
+
+MARK = b"sme1"
+HEAD = struct.Struct("<4sIQI")
+"""Mark, bytes of the key, bytes of the content, CRC-32 of the three."""
+
+DIGEST = 16
+"""Bytes of a BLAKE2b digest."""
+
+STUDY = "study"
+"""Key of the first record."""
+
+
+class JournalError(ValueError):
+    """A journal that cannot be used; the message is one sentence for the user."""
+
+
+class Journal:
+    """Results of blocks by key, on disk as soon as `put` returns.
+
+    Survives the end of the process by any signal; what the machine itself had not written when it lost power is lost.
+
+    Args:
+        path: the file, which is made where there is none.
+        study: what the results depend on, in JSON's types; a file of another study is refused. None for whatever the
+            file holds.
+
+    Raises:
+        JournalError: the file belongs to another study, or is damaged.
+    """
+
+    def __init__(self, path: Path, study: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        self._offsets: dict[str, tuple[int, int]] = {}
+        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
+        try:
+            self._end = self._read_index()
+            if self._end == 0:
+                self._append(STUDY, json.dumps(study, sort_keys=True).encode())
+            if STUDY not in self._offsets:
+                raise self._damaged(0)
+            self.study = json.loads(self._content(STUDY))
+            if study is not None:
+                self._check_study(json.loads(json.dumps(study)))
+        except BaseException:
+            self._file.close()
+            raise
+
+    @classmethod
+    def continued(cls, source: Path, path: Path, changes: Mapping[str, Any]) -> None:
+        """Write a journal to `path` that begins with all results of the one at `source`; it appears whole.
+
+        Args:
+            source: a journal; it is left as it is.
+            path: of the new one.
+            changes: what of the study is new. The caller answers for it that results of the one serve the other.
+
+        Raises:
+            JournalError: the journal at `source` is damaged or missing.
+        """
+        if not source.exists():
+            raise JournalError(f"{str(source)!r} is missing, so there is nothing to go on from; run the study anew.")
+        with cls(source) as old:
+            copy = path.with_suffix(".copy")
+            with cls(copy, _changed(old.study, changes)) as new:
+                for key in old._offsets:
+                    if key != STUDY:
+                        new._append(key, old._content(key))
+        os.replace(copy, path)
+
+    def __len__(self) -> int:
+        """Number of results."""
+        return len(self._offsets) - 1
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._offsets
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Bring everything to the disk and close the file."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def get(self, key: str) -> dict[str, np.ndarray]:
+        """The arrays of one result.
+
+        Raises:
+            KeyError: there is no such result.
+        """
+        with np.load(io.BytesIO(self._content(key)), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Append one result.
+
+        Raises:
+            OSError: it could not be written, for example as the disk is full; the journal stays usable.
+        """
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        self._append(key, content.getvalue())
+
+    # --- the file --------------------------------------------------------------------------------------------------
+
+    def _append(self, key: str, content: bytes) -> None:
+        name = key.encode()
+        sizes = struct.pack("<4sIQ", MARK, len(name), len(content))
+        record = sizes + struct.pack("<I", zlib.crc32(sizes)) + _digest(name, content) + name + content
+        try:
+            written = 0
+            while written < len(record):
+                written += self._file.write(record[written:])
+        except BaseException:
+            self._file.truncate(self._end)
+            raise
+        start = self._end + len(record) - len(content)
+        self._offsets[key] = start, len(content)
+        self._end += len(record)
+
+    def _content(self, key: str) -> bytes:
+        start, size = self._offsets[key]
+        self._file.seek(start)
+        return self._file.read(size)
+
+    def _read_index(self) -> int:
+        """Check every record, note where each begins, cut off an unfinished last one; returns the size of the file."""
+        size = os.fstat(self._file.fileno()).st_size
+        with open(self.path, "rb") as file:
+            offset = 0
+            while offset < size:
+                end = self._read_record(file, offset, size)
+                if end is None:
+                    self._file.truncate(offset)
+                    break
+                offset = end
+        return offset
+
+    def _read_record(self, file: BinaryIO, offset: int, size: int) -> int | None:
+        """Where the record at `offset` ends, or None where the file ends first."""
+        head = file.read(HEAD.size)
+        if len(head) < HEAD.size:
+            return None
+        mark, key_size, content_size, check = HEAD.unpack(head)
+        if mark != MARK or check != zlib.crc32(head[:-4]):
+            raise self._damaged(offset)
+        end = offset + HEAD.size + DIGEST + key_size + content_size
+        if end > size:
+            return None
+        digest, name, content = file.read(DIGEST), file.read(key_size), file.read(content_size)
+        if digest != _digest(name, content):
+            raise self._damaged(offset)
+        self._offsets[name.decode()] = end - content_size, content_size
+        return end
+
+    def _damaged(self, offset: int) -> JournalError:
+        return JournalError(
+            f"{str(self.path)!r} is damaged at byte {offset}: it is not what was written; restore it from a copy, or "
+            "start the study again with --overwrite."
+        )
+
+    def _check_study(self, wanted: dict[str, Any]) -> None:
+        there, asked = _flat(self.study), _flat(wanted)
+        for key in sorted({*there, *asked}):
+            old, new = there.get(key, "nothing"), asked.get(key, "nothing")
+            if old != new:
+                raise JournalError(
+                    f"{str(self.path.parent)!r} holds another study: its {key} is {old!r}, but {new!r} is asked for; "
+                    "name another --out, or ask for the study that it holds."
+                )
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with some replaced."""
+    new = dict(values)
+    for key, value in changes.items():
+        new[key] = _changed(new[key], value) if isinstance(value, Mapping) else value
+    return new
+
+
+def _digest(name: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(name + content, digest_size=DIGEST).digest()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as "config.network.width"."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -1,0 +1,132 @@
+"""Blocks of paths over processes, by joblib: on this machine, or on a cluster inside `joblib.parallel_config`.
+
+What all blocks need (problem, control variates) is pickled once, into one array of bytes. joblib maps a large array
+into the memory of its own workers, dask sends it once to each worker, and each worker unpickles it once. Workers are
+processes, never threads: `torch.func.jvp` keeps a counter of its nesting that all threads share.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import cloudpickle
+import joblib
+import numpy as np
+import torch
+
+__all__ = ["Task", "check_workers", "run_blocks"]
+
+Result = TypeVar("Result")
+
+Task = tuple[str, int]
+"""Name of the work and number of the block."""
+
+ATTEMPTS = 5
+"""Times in a row that workers may be lost without one block finished in between."""
+
+_unpickled: dict[str, Mapping[str, Callable[[int], Any]]] = {}
+"""In a worker: the work last unpickled, by its digest."""
+
+_one_at_a_time = threading.Lock()
+"""In a worker with several threads (dask's may have them) one block runs at a time."""
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of processes that is not one."""
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"workers must be a positive integer, got {workers!r}; leave it out to run in this process.")
+
+
+def run_blocks(
+    work: Mapping[str, Callable[[int], Result]], tasks: Sequence[Task], workers: int | None = None
+) -> Iterator[tuple[int, Result]]:
+    """Run tasks and yield (position in tasks, result) as they are done, in any order.
+
+    Args:
+        work: by name, functions of the block number whose results depend on it alone.
+        tasks: what to run.
+        workers: processes; in this one alone where it is None or 1, unless `joblib.parallel_config` says otherwise.
+            The threads of torch are divided among them.
+
+    Raises:
+        ValueError: workers is not a positive integer.
+        RuntimeError: workers were lost several times in a row; what they had not finished is run again before.
+    """
+    check_workers(workers)
+    jobs = joblib.effective_n_jobs(workers) if tasks else 1
+    if jobs == 1:
+        for position, (name, block) in enumerate(tasks):
+            yield position, work[name](block)
+        return
+    names = {name for name, _ in tasks}
+    pickled = cloudpickle.dumps({name: work[name] for name in names})
+    digest = hashlib.blake2b(pickled, digest_size=16).hexdigest()
+    threads = max(1, torch.get_num_threads() // jobs)
+    left, lost = dict(enumerate(tasks)), 0
+    while left:
+        shared = np.frombuffer(pickled, dtype=np.uint8).copy()  # a new array: dask has lost the last one with a worker
+        results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
+            joblib.delayed(_run)(shared, digest, threads, os.getpid(), position, name, block)
+            for position, (name, block) in left.copy().items()
+        )
+        failure = None
+        try:
+            for position, result, failure in results:
+                if failure is not None:
+                    break
+                del left[position]
+                lost = 0
+                yield position, result
+        except Exception as error:
+            # An exception of a block comes back as a value, so this one concerns the workers: one was killed, say.
+            lost += 1
+            if lost == ATTEMPTS:
+                raise RuntimeError(f"workers were lost {lost} times in a row: {error!r}") from error
+        finally:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)  # left undone on purpose
+                results.close()
+        if failure is not None:
+            raise failure
+
+
+def _run(
+    shared: np.ndarray, digest: str, threads: int, parent: int, position: int, name: str, block: int
+) -> tuple[int, Any, Exception | None]:
+    """In a worker: one block."""
+    with _one_at_a_time:
+        if multiprocessing.current_process().name.startswith("LokyProcess"):
+            _end_with(parent)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent deals with it
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        try:
+            if digest not in _unpickled:
+                _unpickled.clear()
+                _unpickled[digest] = pickle.loads(shared)
+            return position, _unpickled[digest][name](block), None
+        except Exception as failure:
+            return position, None, failure
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended: joblib's workers go on waiting where that was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

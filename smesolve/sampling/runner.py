@@ -1,0 +1,71 @@
+"""Blocks of a study: run where they are missing, kept in a journal, and handed on in the order that was asked for.
+
+Sums over blocks are formed in that order, so they are the same bit for bit for any number of workers and interruptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from smesolve.sampling.journal import Journal
+from smesolve.sampling.parallel import Task, check_workers, run_blocks
+from smesolve.sampling.progress import Progress
+
+__all__ = ["Runner", "Work"]
+
+Arrays = dict[str, np.ndarray]
+
+
+class Work(Protocol):
+    """What is done to each block of one kind."""
+
+    cost: float
+    """Work of a block, in any unit that is the same for all kinds."""
+
+    def run(self, block: int) -> Arrays:
+        """The result of a block, which depends on its number alone."""
+        ...
+
+
+class Runner:
+    """Runs blocks for a study.
+
+    Args:
+        workers: processes, as for `run_blocks`.
+        journal: where results are kept and found again; none are kept without it.
+        progress: told of every block.
+    """
+
+    def __init__(
+        self, workers: int | None = None, journal: Journal | None = None, progress: Progress | None = None
+    ) -> None:
+        check_workers(workers)
+        self.workers, self.journal = workers, journal
+        self.progress = progress or Progress(shown=False, work=0)
+
+    def results(self, work: Mapping[str, Work], tasks: Sequence[Task]) -> Iterator[Arrays]:
+        """The result of each task, in order; names of work are the same in every session of a study and never reused.
+
+        Each result is in the journal before it is handed on, often long before.
+        """
+        keys = [f"{name}, block {block}" for name, block in tasks]
+        missing = [k for k, key in enumerate(keys) if self.journal is None or key not in self.journal]
+        done = run_blocks({name: part.run for name, part in work.items()}, [tasks[k] for k in missing], self.workers)
+        absent = set(missing)
+        ahead: dict[int, Arrays] = {}
+        for k, (name, _) in enumerate(tasks):
+            if k not in absent:
+                self.progress.done(work[name].cost, before=True)
+                yield self.journal.get(keys[k])
+                continue
+            while k not in ahead:
+                position, arrays = next(done)
+                at = missing[position]
+                if self.journal is not None:
+                    self.journal.put(keys[at], arrays)
+                self.progress.done(work[tasks[at][0]].cost)
+                ahead[at] = arrays
+            yield ahead.pop(k)
