@@ -19,6 +19,7 @@ from smesolve.problem.networks import DropoutNetwork, LinearNetwork, TwoLayerNet
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import ScheduledProblem
 from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.journal import Journal
 from smesolve.solver.brownian import KeyedBrownian
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation

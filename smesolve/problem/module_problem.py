@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -142,6 +141,8 @@ class ModuleProblem(Problem):
         self._shapes = ({"indices": (in_batch,)} if batch_size else {}) | self._noise_shapes(in_batch)
         self._reference_shapes = self._noise_shapes(self.samples)
         self._reference_shapes.pop("labels", None)
+        # Now, not in the midst of a derivative, whose tensors could be neither kept nor pickled.
+        self._reference_draws = None if self.exact else self._full_batch_draws(REFERENCE_DRAWS, seed=0)
 
     def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the noise on a batch of `rows` samples."""
@@ -252,10 +253,6 @@ class ModuleProblem(Problem):
         if self.exact:
             return self.mean_gradient(theta)
         return self.gradient(theta[..., None, :], self._reference_draws).mean(-2)
-
-    @cached_property
-    def _reference_draws(self) -> Draw:
-        return self._full_batch_draws(REFERENCE_DRAWS, seed=0)
 
     def _full_batch_draws(self, count: int, seed: int) -> Draw:
         size = sum(self._uniforms(self._reference_shapes).values())

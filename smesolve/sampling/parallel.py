@@ -105,12 +105,8 @@ def _run(
 ) -> tuple[int, Any, Exception | None]:
     """In a worker: one block."""
     with _one_at_a_time:
-        if multiprocessing.current_process().name.startswith("LokyProcess"):
-            _end_with(parent)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent deals with it
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        if os.getpid() != parent:  # joblib runs tasks in the parent where a cluster has lost all workers but one
+            _settle(parent, threads)
         try:
             if digest not in _unpickled:
                 _unpickled.clear()
@@ -118,6 +114,16 @@ def _run(
             return position, _unpickled[digest][name](block), None
         except Exception as failure:
             return position, None, failure
+
+
+def _settle(parent: int, threads: int) -> None:
+    """In a process that is a worker alone: its threads of torch, and what it does when its parent is interrupted."""
+    if multiprocessing.current_process().name.startswith("LokyProcess"):
+        _end_with(parent)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent deals with it
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @functools.cache

@@ -73,7 +73,7 @@ def whole_directory(
         there = journal.exists() and not overwrite
         if there and not resume:
             raise ConfigError(
-                f"{str(partial)!r} holds an interrupted study; go on with it by --resume, or discard it by removing it."
+                f"{str(partial)!r} holds an interrupted study; go on with it by --resume, or discard it by --overwrite."
             )
         for path in partial.iterdir():
             if path.name != LOCK and not (there and path.name == JOURNAL):
