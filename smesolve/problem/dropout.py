@@ -14,7 +14,7 @@ It is linear in the pair (S, u), so each vector field of the theory is one choic
 where xi (m), the upper triangle of the symmetric, zero-diagonal Xi (m(m-1)/2), and omega (m) are independent
 standard normals, and v, s, w^2 = E chi^2 are the moments of the mask law (`smesolve.problem.masks`). This is
 the Hoeffding expansion of (eta eta^T, eta) with its orthonormal functions of the masks replaced by normals,
-hence noise_product has EXACTLY the covariance of the gradient; `smesolve.symbolic.structure` derives it. For
+hence noise_product has EXACTLY the covariance of the gradient; `smesolve.symbolic.loss_expansion` derives it. For
 masks on two values w = 0 and omega is absent: M = m(m+1)/2. An unmasked readout bias b acts as a neuron whose
 mask is always 1: its cotangents are sum_r u_r z_r + b - y (mean, dropout) and sum_r u_r z_r (noise).
 
