@@ -1,4 +1,19 @@
-"""Curvature and noise at a point theta as scipy linear operators: products only, no D x D array."""
+"""Curvature and noise at a point theta as scipy linear operators: products only, no D x D array.
+
+Every operator is symmetric and takes blocks of vectors. Notation, for a network f(x_i) = A h_i + b with m neurons under
+dropout (h_i their features, z_ir = A_r h_ir their contributions, e = f - y, v the variance of the masks):
+
+    Hessian              of L_S = E R_S(.; eta), or of R_S
+    Gauss-Newton of R_S  1/n sum_i J_i^T J_i,  J_i the Jacobian of f(x_i)
+    Gauss-Newton of L_S  1/n sum_i [ J_i^T J_i + v sum_r Z_ir^T Z_ir ],  Z_ir the Jacobian of z_ir
+    Fisher information   1/n sum_i J_i^T F_i J_i,  F_i that of the likelihood of one sample's outputs
+    covariance           Sigma = Cov(grad R_S(theta; eta)) = C C^T, exact
+    batch of one         1/n sum_i [ J_i^T (e_i e_i^T + v sum_r z_ir z_ir^T) J_i + v sum_r Z_ir^T e_i e_i^T Z_ir ]
+
+The last is the approximate covariance of Zhang, Li, Luo, Xu (ICLR 2024), section 5.2: what the gradient of ONE random
+sample under a random mask has as second moment, up to terms of higher order in the masks. It is not the covariance of
+full-batch dropout, Sigma.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +25,260 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.networks import Linearisation
+from smesolve.problem.problem import Problem
+from smesolve.sampling.ensemble import fitting_block_size
 
-__all__ = ["covariance_operator", "hessian_operator"]
+__all__ = [
+    "SymmetricOperator",
+    "batch_of_one_operator",
+    "covariance_operator",
+    "fisher_operator",
+    "gauss_newton_operator",
+    "gradient_term_operator",
+    "hessian_operator",
+    "loss_hessian_operator",
+    "pair_term_operator",
+    "sampled_covariance_operator",
+]
+
+LIKELIHOODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gaussian": lambda outputs, tangent: tangent,
+    "categorical": lambda outputs, tangent: _softmax_information(outputs.softmax(-2), tangent),
+}
+"""Fisher information of one sample's outputs (o, n), applied to (..., o, n): unit-variance normal law around them, or
+categorical law with the outputs as logits."""
 
 
-def hessian_operator(problem: DropoutProblem, theta: Tensor) -> LinearOperator:
-    """Hess L_S(theta), theta (D,), as a symmetric D x D operator. Cost of a product: about two gradients."""
-    return _symmetric(problem, lambda vector: problem.hessian_product(theta, vector))
+class SymmetricOperator(LinearOperator):
+    """A symmetric D x D operator from a product on rows.
 
-
-def covariance_operator(problem: DropoutProblem, theta: Tensor) -> LinearOperator:
-    """Sigma(theta) = Cov(grad R_S(theta; eta)), theta (D,), as a symmetric D x D operator.
-
-    Sigma v = C (C^T v): the transposed product is one pullback through `noise_product`, which is linear in its
-    normals. Cost of a product: about three gradients; memory M numbers.
+    Args:
+        theta: (D,), for size, dtype and device.
+        product: (B, D) -> (B, D), row by row.
+        numbers_per_vector: what `product` holds in memory for one row; rows are multiplied in blocks that fit a cache.
     """
-    origin = torch.zeros(problem.noise_dim, dtype=problem.dtype, device=problem.device)
-    _, transposed = torch.func.vjp(lambda normals: problem.noise_product(theta, normals), origin)
-    return _symmetric(problem, lambda vector: problem.noise_product(theta, transposed(vector)[0]))
+
+    def __init__(self, theta: Tensor, product: Callable[[Tensor], Tensor], numbers_per_vector: int) -> None:
+        super().__init__(np.float64, (theta.numel(), theta.numel()))
+        self._like, self._product = theta, product
+        self._rows = fitting_block_size(numbers_per_vector)
+
+    def _matmat(self, X: np.ndarray) -> np.ndarray:
+        rows = torch.as_tensor(np.ascontiguousarray(X.T)).to(self._like)
+        with torch.no_grad():
+            blocks = [self._product(block.contiguous()) for block in rows.split(self._rows)]
+        return torch.cat(blocks).double().cpu().numpy().T
+
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        return self._matmat(x.reshape(-1, 1))[:, 0]
+
+    def _adjoint(self) -> SymmetricOperator:
+        return self
 
 
-def _symmetric(problem: DropoutProblem, product: Callable[[Tensor], Tensor]) -> LinearOperator:
-    def on_arrays(vector: np.ndarray) -> np.ndarray:
-        given = torch.as_tensor(vector.reshape(-1), dtype=problem.dtype, device=problem.device)
-        return product(given).detach().cpu().numpy()
+# --- Hessians ----------------------------------------------------------------------------------------------------
 
-    return LinearOperator((problem.dim, problem.dim), matvec=on_arrays, rmatvec=on_arrays, dtype=np.float64)
+
+def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
+    """Hess L_S(theta), theta (D,). Cost of a product: about two gradients."""
+    return SymmetricOperator(
+        theta, lambda rows: problem.hessian_product(theta.expand_as(rows), rows), problem.numbers_per_path
+    )
+
+
+def loss_hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
+    """Hess R_S(theta) of the loss without dropout, theta (D,). Cost of a product: about four gradients."""
+    gradient = torch.func.grad(lambda points: problem.loss(points).sum())
+    return SymmetricOperator(
+        theta,
+        lambda rows: torch.func.jvp(gradient, (theta.expand_as(rows).contiguous(),), (rows,))[1],
+        2 * problem.numbers_per_path,
+    )
+
+
+# --- operators of the linearised network -------------------------------------------------------------------------
+
+
+def gauss_newton_operator(problem: DropoutProblem, theta: Tensor, modified: bool = True) -> SymmetricOperator:
+    """Gauss-Newton part of Hess L_S(theta), or of Hess R_S(theta) where not `modified`. Cost: about two gradients."""
+    variance = float(problem.law.variance) if modified else 0.0
+
+    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+        inner = (at.readout * tangent.readout).sum(-2)[..., None] * at.features
+        features = variance * (inner + at.readout.square().sum(-2)[..., None] * tangent.features)
+        overlaps = (tangent.features * at.features).sum(-1)[..., None, :]
+        readout = variance * (tangent.readout * at.features.square().sum(-1) + at.readout * overlaps)
+        return outputs, features, readout
+
+    return _linearised_operator(problem, theta, cotangents)
+
+
+def fisher_operator(problem: DropoutProblem, theta: Tensor, likelihood: str = "gaussian") -> SymmetricOperator:
+    """Fisher information of one sample, averaged over the data, with the network's outputs as parameters of a law.
+
+    Args:
+        problem: for its network and inputs; targets do not enter.
+        theta: (D,).
+        likelihood: "gaussian" (unit variance: the Gauss-Newton operator of R_S) or "categorical" (outputs are logits).
+
+    Cost of a product: about two gradients.
+    """
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}.")
+    information = LIKELIHOODS[likelihood]
+    values = _outputs(_at(problem, theta))
+    return _linearised_operator(problem, theta, lambda at, tangent, outputs: (information(values, outputs), 0.0, 0.0))
+
+
+def batch_of_one_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
+    """The papers' approximate covariance of a step on one random sample under a random mask (module docstring).
+
+    Source: Zhang, Li, Luo, Xu (ICLR 2024), section 5.2, l_{i,1} and l_{i,2}, here for any number of outputs.
+    Cost: about two gradients.
+    """
+    variance = float(problem.law.variance)
+    here = _at(problem, theta)
+    error = _outputs(here) - problem.y.mT
+    pulled = here.readout.mT @ error
+
+    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+        spread = at.readout @ (at.features.square() * (at.readout.mT @ outputs))
+        main = error * (error * outputs).sum(-2, keepdim=True) + variance * spread
+        # e_i . Z_ir u, for neuron r and sample i
+        along = (tangent.readout.mT @ error) * at.features + pulled * tangent.features
+        return main, variance * pulled * along, variance * (error @ (along * at.features).mT)
+
+    return _linearised_operator(problem, theta, cotangents)
+
+
+_Cotangents = tuple[Tensor, Tensor | float, Tensor | float]
+
+
+def _linearised_operator(
+    problem: DropoutProblem,
+    theta: Tensor,
+    cotangents: Callable[[Linearisation, Linearisation, Tensor], _Cotangents],
+) -> SymmetricOperator:
+    """An operator 1/n (pullback of cotangents)(of the tangents along the vector).
+
+    `cotangents` maps (network, its tangent, tangent of the outputs (..., o, n)) to the cotangents of outputs, and what
+    is added to those of features (..., m, n) and readout (..., o, m).
+    """
+
+    def parts(points: Tensor) -> tuple[Tensor, ...]:
+        at = problem.network.linearise(points, problem.x)
+        return (at.features, at.readout) if at.bias is None else (at.features, at.readout, at.bias)
+
+    at = _at(problem, theta)
+
+    def product(rows: Tensor) -> Tensor:
+        moved = torch.func.jvp(parts, (theta.expand_as(rows).contiguous(),), (rows,))[1]
+        tangent = Linearisation(moved[0], moved[1], moved[2] if len(moved) > 2 else None, at.pullback)
+        change = tangent.readout @ at.features + at.readout @ tangent.features
+        if tangent.bias is not None:
+            change = change + tangent.bias
+        outputs, features, readout = cotangents(at, tangent, change)
+        bias = None if at.bias is None else outputs.sum(-1, keepdim=True)
+        pulled = at.pullback(at.readout.mT @ outputs + features, outputs @ at.features.mT + readout, bias)
+        return pulled / problem.samples
+
+    return SymmetricOperator(theta, product, 3 * problem.numbers_per_path)
+
+
+def _at(problem: DropoutProblem, theta: Tensor) -> Linearisation:
+    return problem.network.linearise(theta, problem.x)
+
+
+def _outputs(at: Linearisation) -> Tensor:
+    """f (o, n)."""
+    outputs = at.readout @ at.features
+    return outputs if at.bias is None else outputs + at.bias
+
+
+def _softmax_information(probabilities: Tensor, tangent: Tensor) -> Tensor:
+    """(diag p - p p^T) applied to each sample's column."""
+    weighted = probabilities * tangent
+    return weighted - probabilities * weighted.sum(-2, keepdim=True)
+
+
+# --- covariance --------------------------------------------------------------------------------------------------
+
+
+def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
+    """Sigma(theta) = Cov(gradient), theta (D,), exact. Cost of a product: about three gradients.
+
+    Raises:
+        ValueError: the noise is known by sampling alone; take `sampled_covariance_operator`.
+    """
+    if not problem.linear_noise:
+        raise ValueError(
+            f"problem has no linear noise product ({type(problem).__name__}); use sampled_covariance_operator on draws "
+            "of its noise."
+        )
+    return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals))
+
+
+def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
+    """The part of Sigma that vanishes where grad L_S does: v sum_k g_k g_k^T, g_k = the block of neuron k in grad L_S.
+
+    Column k of C is sqrt(v) (g_k + cross_k), cross_k in the blocks of the other neurons; this is the first term of
+    Sigma_kk in Zhang, Li, Luo, Xu (ICLR 2024), section 5.1. Exact for networks in which each parameter belongs to one
+    neuron; where neurons share parameters, as below the last hidden layer, g_k is what neuron k adds to grad L_S.
+
+    Raises:
+        ValueError: the masks are not those of dropout, 0 or 1/keep_prob: then no part of Sigma has this form.
+    """
+    return _factor_operator(problem, theta, _gradient_factor(problem, theta))
+
+
+def pair_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
+    """The part of Sigma that stays at critical points: columns cross_k and all pairs.
+
+    Sigma = gradient term + pair term + v sum_k (g_k cross_k^T + cross_k g_k^T); the last has no trace, as the two have
+    no block in common, and it vanishes with grad L_S as well.
+    """
+    own = _gradient_factor(problem, theta)
+    return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals) - own(normals))
+
+
+def _gradient_factor(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    """normals (..., M) -> sqrt(v) sum_k xi_k g_k: the cotangents of the mean gradient, times xi_k on neuron k."""
+    variance = float(problem.law.variance)
+    # Own cotangents are e + (1 + s) z_k, those of the mean gradient e + v z_k; for masks 0 or 1/keep_prob 1 + s = v.
+    if variance and abs(1 + problem.law.skew - variance) > 1e-12 * (1 + variance):
+        raise ValueError(f"masks must be those of dropout, 0 or 1/keep_prob, for this term, got {problem.law!r}.")
+    at = _at(problem, theta)
+    error = _outputs(at) - problem.y.mT
+    features = at.readout.mT @ error + variance * at.readout.square().sum(-2)[..., None] * at.features
+    readout = error @ at.features.mT + variance * at.readout * at.features.square().sum(-1)
+
+    def factor(normals: Tensor) -> Tensor:
+        xi = variance**0.5 * normals[..., : problem.width]
+        # The readout's bias has no mask, so it is in no neuron's block.
+        bias = None if at.bias is None else at.bias.new_zeros(*xi.shape[:-1], *at.bias.shape)
+        return at.pullback(xi[..., None] * features, xi[..., None, :] * readout, bias) / problem.samples
+
+    return factor
+
+
+def _factor_operator(problem: DropoutProblem, theta: Tensor, factor: Callable[[Tensor], Tensor]) -> SymmetricOperator:
+    """C C^T: the transposed product is one pullback through the factor, which is linear in its normals (B, M)."""
+
+    def product(rows: Tensor) -> Tensor:
+        origin = rows.new_zeros(rows.shape[0], problem.noise_dim)
+        with torch.enable_grad():
+            _, transposed = torch.func.vjp(factor, origin)
+        return factor(transposed(rows)[0])
+
+    return SymmetricOperator(theta, product, 3 * (problem.numbers_per_path + problem.noise_dim))
+
+
+def sampled_covariance_operator(gradients: Tensor, mean: Tensor) -> SymmetricOperator:
+    """1/N sum_j (g_j - mean)(g_j - mean)^T from N gradients (N, D) and their known mean (D,): unbiased for Sigma.
+
+    `smesolve.landscape.traces.sampled_covariance_error` says how far it is from Sigma. Memory N D; cost of a product:
+    two products of size N D.
+    """
+    centred = gradients - mean
+    return SymmetricOperator(mean, lambda rows: (rows @ centred.mT) @ centred / len(centred), len(centred))

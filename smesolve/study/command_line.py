@@ -1,4 +1,4 @@
-"""The command line: smesolve compare | weak-error | derive | extend."""
+"""The command line: smesolve compare | weak-error | landscape | derive | extend."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
+from tqdm import tqdm
 
 import smesolve
 from smesolve.comparison.weak_error import weak_error
@@ -39,6 +40,7 @@ from smesolve.study.configuration import (
     sentence,
 )
 from smesolve.study.datasets import load_data
+from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.output import JOURNAL, MANIFEST, partial_of, read_manifest, whole_directory, write_manifest
 from smesolve.study.problems import build_problem
 
@@ -295,6 +297,21 @@ def _weak_error(config: StudyConfig, directory: Path) -> int:
     return config.seed
 
 
+def _landscape(config: LandscapeConfig, directory: Path) -> int:
+    from smesolve.study.figures import save_figure
+    from smesolve.study.landscape_sections import SECTIONS, check_sections, landscape_report
+
+    check_sections(config.sections)
+    problem = _problem(config)
+    sections = {name: SECTIONS[name](problem, config) for name in tqdm(config.sections, desc="sections", disable=None)}
+    for name, section in sections.items():
+        for table_name, table in section.tables.items():
+            table.to_csv(directory / f"{table_name}.csv", index=False)
+        save_figure(section.figure, directory, name)
+    _write(directory / "report.md", landscape_report(problem, config, sections))
+    return config.seed
+
+
 def _derive(config: DeriveConfig, directory: Path) -> None:
     # Late, as sympy takes its time.
     from smesolve.study.article import article
@@ -313,6 +330,7 @@ COMMANDS = {
         StudyConfig, _compare, "Dropout beside its modified equation: curves, distributions, errors.", resumable=True
     ),
     "weak-error": Command(StudyConfig, _weak_error, "Certify the weak order, with an error budget.", resumable=True),
+    "landscape": Command(LandscapeConfig, _landscape, "Hessian, noise and flatness of trained networks."),
     "derive": Command(DeriveConfig, _derive, "Derive the modified equation of a random iteration and prove its order."),
     "extend": Command(ExtendConfig, None, "Add paths to finished results: DIR --paths N.", resumable=True),
 }
@@ -322,10 +340,7 @@ def _measure(
     config: StudyConfig, times: list[float] | None, name: str, directory: Path, keep: int = 0
 ) -> tuple[Problem, WeakErrorStudy, list[str]]:
     """The problem, its weak errors, and the warnings that came up; blocks are kept in the directory's journal."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    x, y = load_data(config.data)
-    problem = build_problem(config, x, y)
+    problem = _problem(config)
     theta0 = problem.initial(config.network.seed)
     study = Request(name, config, directory).study | {"data": _fingerprint(problem.x, problem.y, theta0)}
     with _collected_warnings() as messages, Journal(directory / JOURNAL, study) as journal:
@@ -367,6 +382,13 @@ def _fingerprint(*tensors: torch.Tensor) -> str:
     for tensor in tensors:
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _problem(config: StudyConfig | LandscapeConfig) -> Problem:
+    """The problem of a configuration, with torch's threads set."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return build_problem(config, *load_data(config.data))
 
 
 def _curve_times(config: StudyConfig) -> list[float] | None:

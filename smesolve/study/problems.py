@@ -83,5 +83,5 @@ def described(config: StudyConfig, problem: Problem) -> str:
     return (
         f"Data {config.data.name}: {problem.samples} samples, {inputs} inputs. Network {sizes}, "
         f"{config.network.activation}{bias}: {problem.dim} parameters; loss {training.loss.replace('_', ' ')}. "
-        f"{', '.join(noises)}: {known}. All paths start from one theta0 (network.seed {config.network.seed})."
+        f"{', '.join(noises)}: {known}."
     )

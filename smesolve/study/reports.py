@@ -96,7 +96,7 @@ def _measured(study: WeakErrorStudy, config: StudyConfig, problem: Problem) -> s
         else f"; paths were added, up to {config.max_paths} for rel_tol = {config.rel_tol:g}"
     )
     return (
-        f"{described(config, problem)}\n\n"
+        f"{described(config, problem)} All paths start from one theta0 (network.seed {config.network.seed}).\n\n"
         f"Compared: the discrete dropout iteration and its modified equation of order {orders}, at "
         f"{table.time.nunique()} times up to T = {study.horizon:g}, for learning rates {lrs}. Paths on each side: "
         f"{paths}{aim}; control variates: {config.control}; seed {config.seed}. Scheme {table.scheme.iloc[0]} with "

@@ -1,0 +1,178 @@
+"""Alignment of the Hessian H with the covariance Sigma of the gradient noise, beside its null model.
+
+Three statistics of tr(H Sigma), which differ by factors that the two spectra fix:
+
+    cosine   tr(H Sigma) / (|H|_F |Sigma|_F)                  Zhang, Li, Luo, Xu (ICLR 2024)
+    ratio    D tr(H Sigma) / (tr H tr Sigma)                  1 for isotropic noise, Zhu et al. (ICML 2019)
+    score    (tr(H Sigma) - mean) / standard deviation        under the null: `smesolve.landscape.haar_null`
+
+and the overlap |U_k^T V_k|_F^2 / k of the leading eigenvectors of both, with its own null. A cosine has no natural
+scale: the null's mean tr H tr Sigma / (D |H|_F |Sigma|_F) is what random eigenvectors with the SAME eigenvalues give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+
+from smesolve.comparison.weak_error_study import CONFIDENCE
+from smesolve.landscape.haar_null import haar_null
+from smesolve.landscape.operators import (
+    batch_of_one_operator,
+    covariance_operator,
+    gradient_term_operator,
+    hessian_operator,
+    pair_term_operator,
+)
+from smesolve.landscape.spectrum import leading_eigenpairs
+from smesolve.landscape.traces import Traces, sampled_traces, traces
+from smesolve.problem.dropout import DropoutProblem
+
+__all__ = ["COVARIANCES", "AlignmentStudy", "alignment", "alignment_along", "overlap", "sampled_alignment"]
+
+COVARIANCES: dict[str, Callable[[DropoutProblem, Tensor], LinearOperator]] = {
+    "full batch": covariance_operator,
+    "gradient term": gradient_term_operator,
+    "pair term": pair_term_operator,
+    "batch of one": batch_of_one_operator,
+}
+"""Noise covariances by name: dropout's exact one, its two terms (see `operators`), and the papers' approximation."""
+
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+
+
+@dataclass(frozen=True)
+class AlignmentStudy:
+    """Alignment along a training run."""
+
+    table: pd.DataFrame
+    """A row for each run, step and covariance: the columns of `alignment`, the losses, and for the first covariance the
+    columns of `overlap`."""
+
+
+def alignment(
+    hessian: LinearOperator, covariances: Mapping[str, LinearOperator], probes: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Alignment of a Hessian with each covariance.
+
+    Args:
+        hessian: symmetric D x D.
+        covariances: by name; the first one is what shares are taken of.
+        probes: vectors for the traces; exact from D on. See `traces`.
+        seed: of the vectors.
+
+    Returns:
+        A row for each covariance, estimates with `_low` and `_high`: `trace` of the covariance, `cosine`, `ratio`,
+        `score`; the null's `null_mean`, `null_low`, `null_high` of the cosine; `share` tr Sigma / tr Sigma_1 and `part`
+        tr(H Sigma) / (|H|_F |Sigma_1|_F), Sigma_1 the first covariance; `verdict`: "aligned" or "opposed" where the
+        interval of the score lies outside the central 95% of the null, else "unresolved".
+
+    Cost: about two products a probe with each operator, half as many for the basis.
+    """
+    letters = dict(zip(covariances, "STUVWXYZ", strict=False))
+    operators = {"H": hessian} | {letters[name]: operator for name, operator in covariances.items()}
+    words = [word for letter in operators for word in (letter, 2 * letter, 3 * letter)]
+    words += ["H" + letter for letter in letters.values()]
+    measured = traces(operators, words, probes, seed)
+    whole = next(iter(letters.values()))
+    return pd.DataFrame({"covariance": name} | _row(measured, letter, whole) for name, letter in letters.items())
+
+
+def sampled_alignment(hessian: LinearOperator, noise: Tensor, probes: int = 200, seed: int = 0) -> dict[str, object]:
+    """Alignment of a Hessian with a covariance that is known by draws (N, D) of the noise, of mean zero, alone.
+
+    Returns:
+        The columns of `alignment` for this one covariance; intervals hold the errors of both the draws and the probes.
+    """
+    return _row(sampled_traces(hessian, noise, probes, seed), "S", "S")
+
+
+def _row(of: Traces, S: str, whole: str) -> dict[str, object]:
+    """One covariance S, the first one being `whole`."""
+
+    def standardised(t: Mapping[str, Tensor]) -> Tensor:
+        mean = t["H"] * t[S] / of.dim
+        squares = (t["HH"] - t["H"] ** 2 / of.dim) * (t[2 * S] - t[S] ** 2 / of.dim)
+        return (t["H" + S] - mean) / (2 * squares / ((of.dim - 1) * (of.dim + 2))).sqrt()
+
+    moments = [tuple(float(of[letter * j].value) for j in (1, 2, 3)) for letter in ("H", S)]
+    null = haar_null(*moments, of.dim)
+    scale = (moments[0][1] * moments[1][1]) ** 0.5
+    score = of.derived(standardised)
+    low, high = (null.standardised_quantile(tail) for tail in TAILS)
+    verdict = "aligned" if score.low > high else "opposed" if score.high < low else "unresolved"
+    return {
+        **of[S].columns("trace"),
+        **of.derived(lambda t: t["H" + S] / (t["HH"] * t[2 * S]).sqrt()).columns("cosine"),
+        "null_mean": null.mean / scale,
+        "null_low": null.quantile(TAILS[0]) / scale,
+        "null_high": null.quantile(TAILS[1]) / scale,
+        **of.derived(lambda t: of.dim * t["H" + S] / (t["H"] * t[S])).columns("ratio"),
+        **score.columns("score"),
+        **of.derived(lambda t: t[S] / t[whole]).columns("share"),
+        **of.derived(lambda t: t["H" + S] / (t["HH"] * t[2 * whole]).sqrt()).columns("part"),
+        "verdict": verdict,
+    }
+
+
+def overlap(hessian: LinearOperator, covariance: LinearOperator, count: int = 10) -> dict[str, float]:
+    """Overlap |U^T V|_F^2 / k of the `count` = k leading eigenvectors of both: the mean squared cosine of the angles.
+
+    Returns:
+        `overlap`, its null `overlap_null_mean` = k/D and `overlap_null_high` (97.5%), `largest_cosine` of the principal
+        angles, and both leading eigenvalues. Cost: two Lanczos runs.
+    """
+    first, second = (leading_eigenpairs(operator, count) for operator in (hessian, covariance))
+    inner = first.vectors.T @ second.vectors
+    projections = (float(count),) * 3
+    null = haar_null(projections, projections, hessian.shape[0])
+    return {
+        "overlap": float((inner**2).sum()) / count,
+        "overlap_null_mean": null.mean / count,
+        "overlap_null_high": null.quantile(TAILS[1]) / count,
+        "largest_cosine": float(np.linalg.norm(inner, 2)),
+        "top_hessian": float(first.values[0]),
+        "top_covariance": float(second.values[0]),
+    }
+
+
+def alignment_along(
+    problem: DropoutProblem,
+    states: Tensor,
+    steps: Sequence[int],
+    covariances: Sequence[str] = tuple(COVARIANCES),
+    probes: int = 200,
+    eigenpairs: int = 10,
+    seed: int = 0,
+) -> AlignmentStudy:
+    """Alignment of Hess L_S with the noise at the states of training runs.
+
+    Args:
+        problem: whose noise and Hessian.
+        states: (T, B, D), as `iterate` returns them: B runs.
+        steps: the T step numbers.
+        covariances: names in `COVARIANCES`; the first one is what shares are taken of.
+        probes: vectors for the traces of one state.
+        eigenpairs: k of the overlap.
+        seed: of the vectors.
+    """
+    frames = []
+    for step, row in zip(steps, states, strict=True):
+        for run, theta in enumerate(row):
+            hessian = hessian_operator(problem, theta)
+            operators = {name: COVARIANCES[name](problem, theta) for name in covariances}
+            frame = alignment(hessian, operators, probes, seed)
+            frame.insert(0, "run", run)
+            frame.insert(0, "step", step)
+            frame["loss"] = float(problem.loss(theta))
+            frame["modified_loss"] = float(problem.modified_loss(theta))
+            whole = frame.covariance == covariances[0]
+            for key, value in overlap(hessian, operators[covariances[0]], eigenpairs).items():
+                frame.loc[whole, key] = value
+            frames.append(frame)
+    return AlignmentStudy(pd.concat(frames, ignore_index=True))

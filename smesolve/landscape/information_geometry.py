@@ -1,0 +1,193 @@
+"""Information geometry of dropout: its penalty in Fisher form, and the shape of the model manifold.
+
+Penalty. A generalised linear model has outputs f_i = W^T x_i and negative log-likelihood a(f_i) - <y_i, f_i> + const.
+Masks on the inputs, of mean 1 and variance v, add delta_i = W^T (zeta o x_i), and the mean loss grows by
+
+    P = 1/n sum_i E[ a(f_i + delta_i) - a(f_i) ] = Q + error,      Q = v/(2n) sum_ik x_ik^2 W_k F_i W_k^T
+
+with F_i = Hess a(f_i) the Fisher information of one sample's outputs: Q = v/2 sum of W_k I_kk W_k^T, a penalty on the
+Fisher information (Wager, Wang, Liang, NeurIPS 2013; Kimura, Hino, arXiv 2206.10936). For squared error a is quadratic
+and Q = P exactly: with x the hidden features and W the readout, Q = R_1 = L_S - R_S. Otherwise the error is
+
+    E[ a(f + delta) - a(f) - grad a . delta - 1/2 delta^T F delta ],
+
+sampled as it stands: what is known in closed form has no Monte Carlo noise. It is of third order in delta and not in
+1 - keep_prob: all moments of a mask are of first order in 1 - keep_prob, so the relative error stays as keep_prob -> 1.
+
+Manifold. theta -> (f(x_i; theta))_i / sqrt(n) is a surface whose metric is the Fisher information. Along a direction u
+it moves at velocity J u and with acceleration d^2 f / dt^2; the part of the acceleration that is normal to the tangent
+space, over |J u|^2, is the curvature of the surface along u, which no change of parameters can remove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse.linalg import LinearOperator, lsmr
+from torch import Tensor
+
+from smesolve.landscape.estimates import Estimate, mean_over
+from smesolve.landscape.operators import fisher_operator
+from smesolve.landscape.spectrum import leading_eigenpairs
+from smesolve.landscape.traces import traces
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.masks import MaskLaw
+
+__all__ = [
+    "ManifoldGeometry",
+    "dropout_penalty_error",
+    "fisher_penalty",
+    "manifold_geometry",
+    "penalty_comparison",
+]
+
+PARTITIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "gaussian": (lambda f: f.square().sum(-1) / 2, lambda f, d: d.square().sum(-1)),
+    "categorical": (lambda f: f.logsumexp(-1), lambda f, d: _softmax_variance(f.softmax(-1), d)),
+}
+"""Likelihood -> (a(f), d^T Hess a(f) d); f, d (..., o)."""
+
+LSMR_STEPS = 300
+"""Bound on the iterations for the tangential part of an acceleration."""
+
+
+def fisher_penalty(features: Tensor, weights: Tensor, variance: float, likelihood: str = "gaussian") -> float:
+    """Q = v/(2n) sum_ik x_ik^2 W_k F_i W_k^T from features x (n, d) and weights W (d, o). Cost: O(n d o).
+
+    Raises:
+        ValueError: an unknown likelihood.
+    """
+    outputs = features @ weights
+    if likelihood == "gaussian":
+        information = weights.square().sum(1).expand(len(features), -1)
+    else:
+        _partition(likelihood)
+        p = outputs.softmax(-1)
+        information = p @ weights.square().mT - (p @ weights.mT).square()
+    return float(variance / 2 * (features.square() * information).sum(1).mean())
+
+
+def dropout_penalty_error(
+    features: Tensor, weights: Tensor, law: MaskLaw, likelihood: str, draws: int = 200, seed: int = 0
+) -> Estimate:
+    """P - Q with its interval, from independent masks: draws of all samples at once, each with a mask of its own.
+
+    Args:
+        features: (n, d).
+        weights: (d, o).
+        law: of the masks on the features.
+        likelihood: "gaussian", for which the error is 0, or "categorical".
+        draws: N; cost N n d o.
+        seed: of the masks.
+    """
+    partition, information = _partition(likelihood)
+    generator = np.random.default_rng(np.random.SeedSequence(seed))
+    outputs = features @ weights
+    with torch.enable_grad():
+        slope = torch.func.grad(lambda f: partition(f).sum())(outputs)
+    values = []
+    for _ in range(draws):
+        zeta = law.sample(tuple(features.shape), generator).to(features) - 1
+        delta = (zeta * features) @ weights
+        linear = (slope * delta).sum(-1)
+        remainder = partition(outputs + delta) - partition(outputs) - linear - information(outputs, delta) / 2
+        values.append(float(remainder.mean()))
+    return mean_over(values)
+
+
+def penalty_comparison(
+    features: Tensor,
+    weights: Tensor,
+    laws: Mapping[float, MaskLaw],
+    likelihood: str = "categorical",
+    draws: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The dropout penalty and its Fisher form at several keep probabilities (keys of `laws`).
+
+    Returns:
+        A row for each: `keep_prob`, `fisher` (Q), `penalty` (P) and `relative_error` (Q - P)/P, with intervals.
+    """
+    rows = []
+    for keep_prob, law in laws.items():
+        quadratic = fisher_penalty(features, weights, float(law.variance), likelihood)
+        error = dropout_penalty_error(features, weights, law, likelihood, draws, seed)
+        penalty = Estimate(quadratic + error.value, error.stderr, error.freedom)
+        relative = Estimate(-error.value / penalty.value, error.stderr * quadratic / penalty.value**2, error.freedom)
+        fixed = {"keep_prob": keep_prob, "fisher": quadratic}
+        rows.append(fixed | penalty.columns("penalty") | relative.columns("relative_error"))
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class ManifoldGeometry:
+    """The model manifold at one point."""
+
+    trace: Estimate
+    """Of the Fisher information."""
+    dimension: Estimate
+    """(tr F)^2 / tr F^2, the directions that matter."""
+    top_eigenvalue: float
+    curvature: Estimate
+    """Mean over random tangent directions of the normal curvature."""
+
+
+def manifold_geometry(
+    problem: DropoutProblem, theta: Tensor, probes: int = 60, directions: int = 4, seed: int = 0
+) -> ManifoldGeometry:
+    """Fisher information (unit-variance normal outputs) and curvature at theta (D,).
+
+    Curvature is along u = J^T w, w random normals on the outputs: directions of parameters that the data see. Its
+    normal part is by LSMR, at most 300 products with J and J^T a direction.
+    """
+    fisher = fisher_operator(problem, theta)
+    measured = traces({"F": fisher}, ["F", "FF"], probes, seed)
+    return ManifoldGeometry(
+        measured["F"],
+        measured.derived(lambda t: t["F"] ** 2 / t["FF"]),
+        float(leading_eigenpairs(fisher, 1, tol=1e-4).values[0]),
+        mean_over(normal_curvatures(problem, theta, directions, seed)),
+    )
+
+
+def normal_curvatures(problem: DropoutProblem, theta: Tensor, directions: int = 4, seed: int = 0) -> list[float]:
+    """sqrt(n) |P_N f''(u, u)| / |J u|^2 along random u = J^T w; P_N projects on the normal space of the manifold."""
+
+    def outputs(vector: Tensor) -> Tensor:
+        at = problem.network.linearise(vector, problem.x)
+        values = at.readout @ at.features
+        return (values if at.bias is None else values + at.bias).flatten()
+
+    def pushed(vector: Tensor, tangent: Tensor) -> Tensor:
+        return torch.func.jvp(outputs, (vector,), (tangent,))[1]
+
+    with torch.enable_grad():
+        values, pull = torch.func.vjp(outputs, theta)
+    jacobian = LinearOperator(
+        (len(values), len(theta)),
+        matvec=lambda u: pushed(theta, theta.new_tensor(u.reshape(-1))).detach().cpu().numpy(),
+        rmatvec=lambda w: pull(theta.new_tensor(w.reshape(-1)))[0].detach().cpu().numpy(),
+        dtype=np.float64,
+    )
+    generator = np.random.default_rng(np.random.SeedSequence(seed))
+    curvatures = []
+    for _ in range(directions):
+        u = pull(theta.new_tensor(generator.standard_normal(len(values))))[0].detach()
+        velocity, acceleration = torch.func.jvp(lambda vector, u=u: pushed(vector, u), (theta,), (u,))
+        residual = lsmr(jacobian, acceleration.detach().cpu().numpy(), atol=1e-8, btol=1e-8, maxiter=LSMR_STEPS)[3]
+        curvatures.append(float(problem.samples**0.5 * residual / velocity.square().sum()))
+    return curvatures
+
+
+def _partition(likelihood: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+    if likelihood not in PARTITIONS:
+        raise ValueError(f"likelihood must be one of {', '.join(PARTITIONS)}, got {likelihood!r}.")
+    return PARTITIONS[likelihood]
+
+
+def _softmax_variance(p: Tensor, d: Tensor) -> Tensor:
+    return (p * d.square()).sum(-1) - (p * d).sum(-1).square()

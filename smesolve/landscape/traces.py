@@ -1,0 +1,187 @@
+"""Traces of products of symmetric operators, with intervals.
+
+Hutch++ (Meyer, Musco, Musco, Woodruff, SOSA 2021): with Q an orthonormal basis of what the operators make of a few
+random vectors and P = I - Q Q^T,
+
+    tr W = tr(Q^T W Q) + tr(P W P),      tr(P W P) = E z^T P W P z  for random signs z.
+
+The first term is exact and holds the leading part; the second is a mean of independent samples, so it has Student's
+interval, conditionally on Q. All traces are taken with the same vectors: ratios of them get their interval from the
+joint covariance. Where the budget of vectors reaches D, unit vectors take their place and the traces are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+
+from smesolve.landscape.estimates import Estimate
+
+__all__ = ["Traces", "frobenius_norm", "sampled_covariance_error", "sampled_traces", "trace", "traces"]
+
+CHUNK = 64
+"""Vectors that are multiplied together: memory CHUNK D numbers an operator."""
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Traces of words in the operators' names, such as "H", "HS" for tr(H S), with their joint covariance."""
+
+    words: tuple[str, ...]
+    values: np.ndarray
+    """(W,)."""
+    covariance: np.ndarray
+    """(W, W), of the estimates; zero where they are exact."""
+    freedom: float
+    """Degrees of freedom of the intervals."""
+    dim: int
+    """D."""
+
+    def __getitem__(self, word: str) -> Estimate:
+        i = self.words.index(word)
+        return Estimate(float(self.values[i]), float(self.covariance[i, i]) ** 0.5, self.freedom)
+
+    def derived(self, function: Callable[[Mapping[str, Tensor]], Tensor]) -> Estimate:
+        """A smooth function of the traces, such as a ratio, with its interval by the delta method."""
+
+        def of_vector(values: Tensor) -> Tensor:
+            return function(dict(zip(self.words, values, strict=True)))
+
+        values = torch.from_numpy(self.values)
+        slope = torch.func.grad(of_vector)(values).numpy()
+        return Estimate(float(of_vector(values)), float(slope @ self.covariance @ slope) ** 0.5, self.freedom)
+
+
+def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes: int = 100, seed: int = 0) -> Traces:
+    """Traces of products of symmetric operators.
+
+    Args:
+        operators: symmetric D x D operators by one-letter names.
+        words: what to take the trace of: "H", "HS", "HHH", up to three letters.
+        probes: vectors in all; a third of them goes into the basis Q, shared out among the operators.
+        seed: of the random vectors.
+
+    Returns:
+        Estimates with joint covariance; exact for probes >= D. Cost: about one product (two for words of three
+        letters) a vector and operator, and as many more for the basis. Memory: probes/3 + 64 vectors.
+
+    Raises:
+        ValueError: fewer than 12 probes, unless D is smaller still.
+    """
+    dim = next(iter(operators.values())).shape[0]
+    if probes < min(12, dim):
+        raise ValueError(f"probes must be at least 12, got {probes!r}: fewer leave no sample for an interval.")
+    if probes >= dim:
+        values = _quadratic(operators, words, np.eye(dim)).sum(1)
+        return Traces(tuple(words), values, np.zeros((len(words),) * 2), np.inf, dim)
+    generator = np.random.default_rng(np.random.SeedSequence(seed))
+    share = max(1, probes // 3 // len(operators))
+    sketch = [operator @ generator.standard_normal((dim, share)) for operator in operators.values()]
+    basis, _ = np.linalg.qr(np.concatenate(sketch, axis=1))
+    exact = _quadratic(operators, words, basis).sum(1)
+    samples = []
+    left = probes - basis.shape[1]
+    while left > 0:
+        signs = generator.choice([-1.0, 1.0], size=(dim, min(left, CHUNK)))
+        samples.append(_quadratic(operators, words, signs - basis @ (basis.T @ signs)))
+        left -= CHUNK
+    rest = np.concatenate(samples, axis=1)
+    count = rest.shape[1]
+    covariance = np.atleast_2d(np.cov(rest)) / count
+    return Traces(tuple(words), exact + rest.mean(1), covariance, count - 1, dim)
+
+
+def trace(operator: LinearOperator, probes: int = 100, seed: int = 0) -> Estimate:
+    """tr(A) of a symmetric operator; see `traces`."""
+    return traces({"A": operator}, ["A"], probes, seed)["A"]
+
+
+def frobenius_norm(operator: LinearOperator, probes: int = 100, seed: int = 0) -> Estimate:
+    """|A|_F = sqrt(tr(A A)) of a symmetric operator; see `traces`."""
+    return traces({"A": operator}, ["AA"], probes, seed).derived(lambda of: of["AA"].sqrt())
+
+
+def _quadratic(operators: Mapping[str, LinearOperator], words: Sequence[str], X: np.ndarray) -> np.ndarray:
+    """x^T W x for every word (rows) and column x of X (columns); products are shared between words."""
+    images = {"": X}
+
+    def image(word: str) -> np.ndarray:
+        if word not in images:
+            images[word] = operators[word[0]] @ image(word[1:])
+        return images[word]
+
+    # x^T A B C x = (A x) . (B C x): at most two products deep.
+    return np.stack([(image(word[: len(word) // 2][::-1]) * image(word[len(word) // 2 :])).sum(0) for word in words])
+
+
+def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Estimate, float]:
+    """Frobenius norm of Sigma, and the relative error of its sampled estimate, from N >= 4 independent gradients.
+
+    With centred c_j: |Sigma|_F^2 = E (c_i . c_j)^2 over independent pairs, and the estimate Sigma_N of
+    `sampled_covariance_operator` has E |Sigma_N - Sigma|_F^2 = (E |c|^4 - |Sigma|_F^2) / N.
+
+    Args:
+        gradients: (N, D).
+        mean: (D,), their known mean.
+
+    Returns:
+        |Sigma|_F with its interval (a U-statistic, by its projection on single gradients), and
+        sqrt(E |Sigma_N - Sigma|_F^2) / |Sigma|_F. Memory N^2 numbers.
+    """
+    centred = gradients - mean
+    N = len(centred)
+    if N < 4:
+        raise ValueError(f"gradients must hold at least 4 draws, got {N}.")
+    gram = (centred @ centred.mT).square()
+    fourth = gram.diagonal().mean()
+    others = (gram.sum(1) - gram.diagonal()) / (N - 1)
+    squared = float(others.mean())
+    # A U-statistic of degree two has twice the fluctuation of its projection.
+    stderr = float(2 * others.std() / N**0.5)
+    norm = squared**0.5
+    return Estimate(norm, stderr / (2 * norm), N - 1), max(float(fourth) - squared, 0.0) ** 0.5 / (N**0.5 * norm)
+
+
+def sampled_traces(operator: LinearOperator, noise: Tensor, probes: int = 100, seed: int = 0) -> Traces:
+    """Traces of H and of a covariance S = E c c^T that is known by N independent draws c of mean zero.
+
+    tr(H S) = E c^T H c, tr S^2 = E (c . c')^2 and tr S^3 = E (c . c')(c' . c'')(c'' . c) over independent draws: all
+    are means or U-statistics, hence unbiased, with standard errors from their projections on single draws. The naive
+    tr S_N^2 of the sampled S_N is not: it is too large by about (tr S)^2 / N.
+
+    Args:
+        operator: H, symmetric.
+        noise: (N, D), N >= 4.
+        probes: vectors for tr H, tr H^2 and tr H^3.
+        seed: of these.
+
+    Returns:
+        Estimates of "H", "HH", "HHH", "S", "SS", "SSS", "HS". Cost: N + 3 probes products; memory N D + N^2.
+    """
+    N = len(noise)
+    if N < 4:
+        raise ValueError(f"noise must hold at least 4 draws, got {N}.")
+    alone = traces({"H": operator}, ["H", "HH", "HHH"], probes, seed)
+    rows = noise.double().cpu().numpy()
+    images = np.concatenate([operator @ part.T for part in np.array_split(rows, -(-N // CHUNK))], axis=1).T
+    gram = rows @ rows.T
+    squares = gram.diagonal().copy()
+    np.fill_diagonal(gram, 0.0)
+    single = [
+        squares,
+        (gram**2).sum(1) / (N - 1),
+        ((gram @ gram) * gram).sum(1) / ((N - 1) * (N - 2)),
+        (rows * images).sum(1),
+    ]
+    values = np.concatenate([alone.values, np.mean(single, axis=1)])
+    covariance = np.zeros((7, 7))
+    covariance[:3, :3] = alone.covariance
+    # A U-statistic of degree k has k times the fluctuation of its projection.
+    covariance[3:, 3:] = np.cov(np.array(single) * np.array([[1], [2], [3], [1]])) / N
+    words = ("H", "HH", "HHH", "S", "SS", "SSS", "HS")
+    return Traces(words, values, covariance, min(alone.freedom, N - 1), operator.shape[0])

@@ -1,0 +1,86 @@
+"""Section "condensation": orientations of the input weights along training."""
+
+from __future__ import annotations
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from smesolve.landscape.condensation import CondensationStudy, condensation
+from smesolve.landscape.estimates import mean_over, over_runs
+from smesolve.landscape.training import initial_points
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.study.figures import STYLE
+from smesolve.study.landscape_configuration import LandscapeConfig
+from smesolve.study.landscape_section import Section, band, checkpoints, markdown, symlog_steps
+
+__all__ = ["condensation_figure", "condensation_section"]
+
+ODD = ("tanh", "identity")
+"""Activations whose orientations count up to their sign."""
+
+MEASURES = ["effective_ratio", "participation", "loss"]
+
+
+def condensation_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
+    """Train in every way from each initial scale, and compare run by run."""
+    options = config.condensation
+    steps = checkpoints(config.steps, options.checkpoints)
+    lines = config.network.activation in ODD
+    studies = {}
+    for scale in options.scales:
+        starts = initial_points(problem, config.runs, config.network.seed, scale)
+        studies[scale] = condensation(problem, starts, config.lr, steps, options.trainings, lines, config.seed)
+    table = pd.concat([study.table.assign(scale=scale) for scale, study in studies.items()], ignore_index=True)
+    means = over_runs(table, ["scale", "training", "step"], MEASURES)
+    last = means[means.step == steps[-1]]
+    text = "\n\n".join(
+        [
+            "Input weights with their bias. `effective_ratio`: groups of neurons with mutual cosine above 0.95"
+            f"{', up to sign,' if lines else ''} over the width; `participation`: orientations weighted by amplitude, "
+            f"from 1 to {problem.width}. Initial parameters are the network's own times `scale`. At step {steps[-1]}:",
+            markdown(last, ["scale", "training", *MEASURES]),
+            "Against gradient descent, paired by initial point (difference at the last step):",
+            markdown(_against_descent(table, steps[-1]), ["scale", "training", "effective_ratio", "participation"]),
+        ]
+    )
+    return Section("Condensation", {"condensation": table}, condensation_figure(studies, means), text)
+
+
+def _against_descent(table: pd.DataFrame, step: int) -> pd.DataFrame:
+    rows = []
+    for scale, group in table[table.step == step].groupby("scale", sort=False):
+        wide = group.pivot(index="run", columns="training", values=MEASURES[:2])
+        for name in group.training.unique()[1:]:
+            row: dict[str, object] = {"scale": scale, "training": name}
+            for measure in MEASURES[:2]:
+                row |= mean_over(wide[measure, name] - wide[measure, group.training.iloc[0]]).columns(measure)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def condensation_figure(studies: dict[float, CondensationStudy], means: pd.DataFrame) -> Figure:
+    """A row for each initial scale: effective ratio, participation, cosine maps after gradient descent and dropout."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 2.3 * len(studies) + 0.4), layout="constrained")
+        axes = figure.subplots(len(studies), 4, squeeze=False)
+        for row, (scale, study) in zip(axes, studies.items(), strict=True):
+            part = means[means.scale == scale]
+            for k, name in enumerate(part.training.unique()):
+                for axis, measure in zip(row[:2], MEASURES[:2], strict=True):
+                    band(axis, part[part.training == name], "step", measure, k, name)
+            for axis, measure in zip(row[:2], MEASURES[:2], strict=True):
+                symlog_steps(axis)
+                axis.set_ylim(bottom=0)
+                axis.set_ylabel(measure.replace("_", " "))
+            row[0].set_title(f"initial scale {scale:g}", loc="left")
+            shown = [name for name in ("gradient descent", "dropout") if name in study.maps]
+            for axis, name in zip(row[2:], shown, strict=False):
+                image = axis.imshow(study.maps[name], cmap="RdBu_r", vmin=-1, vmax=1)
+                axis.set_title(name, loc="left")
+                axis.set_xlabel("cosines of input weights")
+                axis.set_xticks([])
+                axis.set_yticks([])
+            figure.colorbar(image, ax=row[3], shrink=0.8)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
+        return figure

@@ -1,0 +1,125 @@
+"""Training in halves, and the variance principle on data whose relations are known."""
+
+import numpy as np
+import pytest
+import torch
+from problems import make_problem
+
+import smesolve as sme
+from smesolve.landscape import (
+    HalfIteration,
+    initial_points,
+    interval_flatness,
+    principal_directions,
+    random_gradients,
+    random_trajectories,
+    train,
+    variance_principle,
+)
+from smesolve.landscape.variance_principle import _relation
+
+
+class AllMasks(HalfIteration):
+    """A block holds every mask once."""
+
+    @property
+    def block_size(self):
+        return int(self.problem.draw_count)
+
+    def _draw(self, problem, block, step):
+        return problem.all_draws()[0]
+
+
+@pytest.mark.parametrize("half", ["gradient descent", "drift only", "noise only", "dropout"])
+def test_halves_have_the_drift_and_the_noise_of_their_name(half):
+    problem = make_problem(width=4, out_features=2)
+    theta, lr = problem.initial(), 0.1
+    weights = problem.all_draws()[1]
+    process = AllMasks(problem, lr, half=half)
+    step = (process.advance(theta.expand(len(weights), -1), 0, 0) - theta) / -lr
+    drift, noise = half in ("drift only", "dropout"), half in ("noise only", "dropout")
+    mean = weights @ step
+    expected = problem.mean_gradient(theta) if drift else torch.func.grad(problem.loss)(theta)
+    assert (mean - expected).abs().max() < 1e-12
+    covariance = (step - mean).mT @ (weights[:, None] * (step - mean))
+    assert (covariance - noise * problem.covariance(theta)).abs().max() < 1e-12
+
+
+def test_train_is_iterate_from_many_starts():
+    problem = make_problem()
+    theta = problem.initial(3)
+    paths = sme.iterate(problem, theta, 0.1, steps=5, paths=3, seed=2, save=[0, 2, 5])
+    assert torch.equal(train(HalfIteration(problem, 0.1, 2), theta.expand(3, -1), [0, 2, 5]), paths)
+    starts = initial_points(problem, 2, seed=3, scale=0.5)
+    assert torch.equal(starts[0], 0.5 * theta) and torch.equal(starts[1], 0.5 * problem.initial(4))
+    with pytest.raises(ValueError, match="lr is too large: 3 of 3 runs diverged in 400 steps; lower it"):
+        train(HalfIteration(problem, 100.0), theta.expand(3, -1), [400])
+
+
+def test_interval_flatness_of_a_parabola_and_of_a_lopsided_well():
+    curvatures = torch.tensor([4.0, 1.0, 0.25], dtype=torch.float64)
+    directions = torch.eye(3, dtype=torch.float64)
+
+    def bowl(theta):
+        return 0.5 + 0.5 * (curvatures * theta**2).sum(-1)
+
+    for factor in (1.5, 2.0, 4.0):
+        widths = interval_flatness(bowl, torch.zeros(3, dtype=torch.float64), directions, factor)
+        assert np.allclose(widths, 2 * np.sqrt(2 * 0.5 * (factor - 1) / curvatures.numpy()), rtol=1e-9)
+
+    def lopsided(theta):
+        return torch.where(theta[..., 0] > 0, 1 + theta[..., 0], 1 - theta[..., 0] / 3)
+
+    line = torch.zeros(1, dtype=torch.float64)
+    assert np.allclose(interval_flatness(lopsided, line, torch.ones(1, 1, dtype=torch.float64)), 4)
+    assert np.isnan(interval_flatness(lambda t: torch.ones_like(t[..., 0]), line, directions[:1, :1])).all()
+    with pytest.raises(ValueError, match="factor must be above 1, got 1"):
+        interval_flatness(bowl, line, directions, 1.0)
+
+
+def test_principal_directions_diagonalise_the_sample_covariance():
+    data = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    variances, directions = principal_directions(data, 4)
+    values, vectors = np.linalg.eigh(np.cov(data.numpy().T))
+    assert np.allclose(variances, values[::-1][:4])
+    assert np.allclose(np.abs(directions.numpy() @ vectors[:, ::-1][:, :4]), np.eye(4), atol=1e-9)
+
+
+def test_random_gradients_have_the_problem_s_mean_and_covariance():
+    problem = make_problem(width=3)
+    theta = problem.initial()
+    gradients = random_gradients(problem, theta, 4000, seed=1)
+    centred = gradients - problem.mean_gradient(theta)
+    assert (centred.mean(0).abs() < 5 * centred.std(0) / 4000**0.5).all()
+    products = centred[:, :, None] * centred[:, None, :]
+    error = products.mean(0) - problem.covariance(theta)
+    assert (error.abs() <= 5 * products.std(0) / 4000**0.5).all()
+
+
+def test_relation_recovers_a_power_law():
+    x = np.array([0.5, 1.0, 2.0, 8.0, -1.0, 3.0])
+    y = np.concatenate([3 * np.abs(x[:4]) ** -0.7, [1.0, np.nan]])
+    fit = _relation(x, y)
+    assert abs(fit["slope"] + 0.7) < 1e-12 and abs(fit["rank_correlation"] + 1) < 1e-12 and fit["points"] == 4
+    assert np.isnan(_relation(x[:2], y[:2])["slope"])
+
+
+def test_variance_principle_is_tidy_and_consistent():
+    problem = make_problem(width=4, out_features=2, samples=6)
+    starts = train(HalfIteration(problem, 0.1), initial_points(problem, 2), [50])[-1]
+    study = variance_principle(problem, starts, lr=0.1, draws=60, directions=5, factors=[2.0, 4.0], seed=7)
+    assert len(study.points) == 2 * 2 * 3 * 5 and len(study.slopes) == 2 * 2 * 3
+    projected = study.points.query("run == 1 and data == 'random gradients' and relation == 'projection'")
+    H = torch.func.hessian(problem.loss)(starts[1])
+    values, vectors = torch.linalg.eigh(H)
+    assert np.allclose(projected.x, values.flip(0)[:5], rtol=1e-6, atol=1e-9)
+    data = random_gradients(problem, starts[1], 60, seed=8)
+    assert np.isclose(projected.y.iloc[0], (data @ vectors[:, -1]).var(), rtol=1e-6)
+    last = random_trajectories(problem, starts, 0.1, 60, seed=7)[-1, 1]
+    flat = study.points.query("run == 1 and data == 'random trajectory' and factor == 2")
+    _, directions = principal_directions(random_trajectories(problem, starts, 0.1, 60, seed=7)[:, 1], 5)
+    assert np.allclose(flat.y, interval_flatness(problem.loss, last, directions, 2.0), equal_nan=True)
+    with pytest.raises(ValueError, match="draws must exceed directions, got 5 and 5"):
+        variance_principle(problem, starts, lr=0.1, draws=5, directions=5)
+    with pytest.raises(ValueError, match="loss must be 'loss' or 'modified_loss', got 'R_S'"):
+        variance_principle(problem, starts, lr=0.1, loss="R_S")

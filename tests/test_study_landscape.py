@@ -1,0 +1,78 @@
+"""smesolve landscape, end to end on a tiny network."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from smesolve.study.command_line import main
+
+TINY = {
+    "data": {"name": "random", "samples": 8, "in_features": 2},
+    "network": {"width": 4},
+    "lr": 0.1,
+    "steps": 20,
+    "runs": 2,
+    "threads": 1,
+    "alignment": {"checkpoints": 3, "probes": 12, "eigenpairs": 2},
+    "noises": {"batch_size": 3, "checkpoints": 2, "draws": 12, "probes": 12},
+    "variance_principle": {"draws": 30, "directions": 4},
+    "implicit_regularisation": {"lrs": [0.2, 0.1], "horizon": 0.4, "paths": 64, "max_paths": 64},
+    "flatness": {"directions": 2, "probes": 12},
+    "condensation": {"checkpoints": 3},
+    "information_geometry": {"keep_probs": [0.9, 0.5], "draws": 8, "checkpoints": 2, "directions": 1, "probes": 12},
+}
+
+SECTIONS = {
+    "alignment": ["alignment"],
+    "noises": ["noises"],
+    "variance_principle": ["variance_principle", "variance_principle_slopes"],
+    "implicit_regularisation": [
+        "implicit_regularisation", "implicit_regularisation_orders", "implicit_regularisation_exact",
+    ],
+    "flatness": ["flatness", "flatness_effects", "flatness_curves", "flatness_interpolation"],
+    "condensation": ["condensation"],
+    "information_geometry": ["information_geometry", "information_geometry_logistic"],
+}  # fmt: skip
+
+
+def run(tmp_path, **changes):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(TINY | changes), encoding="utf-8")
+    return main(["landscape", str(config), "--out", str(tmp_path / "results")])
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_section_writes_tables_figure_and_report(tmp_path, name):
+    assert run(tmp_path, sections=[name]) == 0
+    out = tmp_path / "results"
+    assert {path.name for path in out.iterdir()} == {
+        "report.md", "manifest.json", f"{name}.png", f"{name}.pdf", *(f"{table}.csv" for table in SECTIONS[name]),
+    }  # fmt: skip
+    assert all(len(pd.read_csv(out / f"{table}.csv")) for table in SECTIONS[name])
+    assert (out / f"{name}.png").stat().st_size > 10_000
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert report.startswith("# Noise and landscape") and "2-4-1" in report and "nan" not in report.split()
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["config"]["sections"] == [name] and manifest["config"]["runs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"sections": ["alignement"]}, ["sections", "'alignement'", "did you mean 'alignment'"]),
+        ({"sections": []}, ["sections is empty"]),
+        ({"sections": ["alignment"], "runs": 1}, ["runs must be an integer of at least 2, got 1"]),
+        ({"sections": ["noises"], "noises": {"names": ["dropuot"]}}, ["noise must be one of dropout", "'dropuot'"]),
+        ({"sections": ["alignment"], "alignment": {"probes": 3}}, ["alignment.probes", "at least 12, got 3"]),
+        ({"sections": ["alignment"], "lr": 1000.0}, ["lr is too large", "diverged"]),
+    ],
+)
+def test_bad_configurations_are_refused_in_one_sentence(tmp_path, capsys, changes, fragments):
+    assert run(tmp_path, **changes) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("smesolve: ")
+    for fragment in fragments:
+        assert fragment in error, f"{fragment!r} is not in {error!r}"
+    assert not (tmp_path / "results").exists()
