@@ -15,8 +15,10 @@ import torch
 from scipy import special
 
 import smesolve as sme
-from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, value_hessians
+from smesolve.comparison.control_variate import ControlVariate
+from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables
+from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.solver.integration import Integration
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 import smesolve as sme
-from smesolve.comparison.control_variate import value_hessians
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.estimate import PairSampler, estimate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
+from smesolve.comparison.value_hessians import value_hessians
 from smesolve.sampling.runner import Runner
 
 LR, HORIZON, SCHEME = 0.1, 0.5, "small_noise_rk4"

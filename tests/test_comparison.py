@@ -8,12 +8,14 @@ import torch
 from problems import ThreeValuedMasks, make_problem
 
 import smesolve as sme
-from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, value_hessians
+from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.estimate import PairSampler, Sampler, draw, estimate
 from smesolve.comparison.exact import LinearMoments, enumerated_expectation, scalar_dropout
 from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.value_hessians import DenseForms, value_hessians
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.solver.integration import Integration
 
@@ -398,22 +400,41 @@ def test_bad_input_gets_one_clear_sentence():
         call().fit(at="end")
 
 
-def test_control_variates_of_large_problems_follow_the_last_time_on_a_coarse_grid(monkeypatch):
-    from smesolve.comparison import control_variate
+def whole(forms):
+    return forms.factors.mT @ (forms.values[..., None] * forms.factors)
 
+
+def test_control_variates_of_large_problems_follow_the_last_time_on_a_coarse_grid(monkeypatch):
     problem = make_problem(width=4)
     theta0, lr, times = problem.initial(), 0.05, [0.5, 1.0]
     observables = named_observables(problem, ["loss", "squared_norm"])
     process = DropoutIteration(problem, lr, 1)
     saved = [round(time / lr) for time in times]
     path = NoiseFreePath.of(process, theta0, saved, observables)
-    monkeypatch.setattr(control_variate, "DENSE_DIM", 4)
+    exact = value_hessians(problem, theta0, [1.0], observables, 0.05)
+    monkeypatch.setattr("smesolve.comparison.noise_free_path.DENSE_DIM", 4)
+    monkeypatch.setattr("smesolve.comparison.value_hessians.DENSE_DIM", 4)
     coarse_path = NoiseFreePath.of(process, theta0, saved, observables)  # pullbacks one by one: the same adjoints
     for fine, coarse in zip(path.adjoints, coarse_path.adjoints, strict=True):
         assert torch.allclose(fine, coarse, rtol=1e-12, atol=1e-14)
     hessians = value_hessians(problem, theta0, times, observables, lr)
     assert len(hessians.hessians) - 1 == round(1.0 / hessians.spacing) < saved[-1]
-    assert hessians.hessians[0].dtype == torch.float32
+    # D = 12 is below the rank: nothing is cut off, only the coarser grid is seen
+    dense = exact.hessians[0].matrices
+    assert (whole(hessians.hessians[0]) - dense).abs().max() < 0.1 * dense.abs().max()
+    end = NoiseFreePath.of(
+        DropoutIteration(problem, hessians.spacing), theta0, [len(hessians.hessians) - 1], observables
+    )
+    last = torch.stack([torch.func.hessian(g)(end.states[-1]) for g in observables.values()])[None]
+    factor = problem.noise_factor(end.states[-1])
+    quadratic = factor.mT @ last @ factor
+    for forms, matrices in ((hessians.hessians[-1], last), (hessians.quadratics[-1], quadratic)):
+        assert (whole(forms) - matrices).abs().max() < 1e-12
+        assert torch.allclose(forms.trace(), DenseForms(matrices).trace(), rtol=1e-12)
+        left, right = torch.randn(
+            2, 5, matrices.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
+        assert torch.allclose(forms.bilinear(left, right), DenseForms(matrices).bilinear(left, right))
     control = ControlVariate(path, lr, process.noise_time, lr**2, hessians)
     sampler = Sampler(process, theta0, saved, observables, control)
     first = Sampler(process, theta0, saved, observables, dataclasses.replace(control, hessians=None))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from smesolve.comparison.control_variate import NoiseFreePath
+from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.problem.iteration import SampledStep
 from smesolve.problem.module_problem import Draw, ModuleProblem
 

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.control_variate import ControlVariate, NoiseFreePath, ValueHessians
+from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.equation_side import EquationSide, block_cost, in_pairs
 from smesolve.comparison.estimate import Estimate, Sampler, Statistics, estimate, merged
+from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import Observable
+from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem

@@ -25,7 +25,7 @@ import torch
 from scipy.integrate import simpson
 from torch import Tensor
 
-from smesolve.comparison.control_variate import NoiseFreePath
+from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process

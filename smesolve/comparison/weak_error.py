@@ -11,10 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.comparison.control_variate import DENSE_DIM, value_hessians
 from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.observables import Observable, named_observables
+from smesolve.comparison.value_hessians import RANK, value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.problem.iteration import check_lr
 from smesolve.problem.problem import Problem
@@ -31,8 +32,8 @@ __all__ = ["CONTROLS", "weak_error"]
 CONTROLS = ("auto", "none", "first", "second")
 """Control variates: none, the adjoint's, those of the value Hessian as well, or chosen from D."""
 
-SECOND_ORDER_DIM = 4096
-"""Beyond this D the Hessians (D^2 numbers each) are left out by control="auto"."""
+SECOND_ORDER_DIM = 2**14
+"""Beyond this D the value Hessians are left out by control="auto": each takes some 500 Hessian products to make."""
 
 
 @torch.no_grad()
@@ -75,9 +76,9 @@ def weak_error(
             problem's mean gradient is known by sampling alone.
         dt: step of the scheme for all lrs. Unless given: lr, halved (at most three times) until the bias is under a
             tenth of the error; lr/8 at first for schemes of weak error O(dt).
-        control: control variates: "none", "first" (adjoint), "second" (adjoint and value Hessian; D^2 memory), or
-            "auto": second for D <= 256, or for D <= 4096 when rel_tol asks for precision, else first. Problems whose
-            mean gradient is not known have a first order of their own, in the draws.
+        control: control variates: "none", "first" (adjoint), "second" (adjoint and value Hessian), or "auto": second
+            for D <= 2^14, else first. Problems whose mean gradient is not known have a first order of their own, in the
+            draws.
         seed: root seed. Learning rates use independent streams; orders share Brownian motions.
         progress: show the progress of the whole study.
         workers: processes that share the blocks of paths; the result is the same for any number of them. On a cluster,
@@ -209,8 +210,7 @@ def _control(control: str, problem: Problem, rel_tol: float | None) -> str:
         return "first" if control == "auto" else control
     if control != "auto":
         return control
-    affordable = problem.dim <= DENSE_DIM or (problem.dim <= SECOND_ORDER_DIM and rel_tol is not None)
-    return "second" if affordable else "first"
+    return "second" if problem.dim <= SECOND_ORDER_DIM else "first"
 
 
 def _check_memory(
@@ -236,10 +236,11 @@ def _check_memory(
     adjoints = followed * (1 + 3 * orders) * problem.dim * theta0.element_size()
     hessians = 0.0
     if control == "second":
-        numbers = problem.dim**2 + (problem.noise_dim**2 if problem.noise_dim <= 2 * problem.dim else 0)
+        sizes = [problem.dim, *([problem.noise_dim] if problem.noise_dim <= 2 * problem.dim else [])]
+        numbers = sum(size * (size if dense else RANK) for size in sizes)
         spacing = min(lrs) if dense else problem.stability_limit(theta0) / 4
         followed = (sum(times) if dense else times[-1]) / spacing * observables
-        hessians = followed * numbers * (theta0.element_size() if dense else 4)
+        hessians = followed * numbers * theta0.element_size()
     processes = 1 if workers is None else 1 + workers
     size = processes * (adjoints + hessians)
     if size > max_memory:

@@ -1,0 +1,88 @@
+"""The noise-free path of a process, and adjoints along it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smesolve.comparison.observables import Observable
+from smesolve.sampling.ensemble import Process
+
+__all__ = ["DENSE_DIM", "NoiseFreePath", "directional"]
+
+DENSE_DIM = 256
+"""Up to this D, D x D matrices are made for every step and target."""
+
+CHUNK_NUMBERS = 2**20
+"""Numbers in one array of a batch of derivatives (8 MiB): larger ones spend their time on page faults."""
+
+
+@dataclass(frozen=True)
+class NoiseFreePath:
+    """The noise-free path of a process and the adjoints of all targets along it."""
+
+    states: Tensor
+    """thetabar_j (K + 1, D)."""
+    predictions: Tensor
+    """predictionbar_j (K, D)."""
+    adjoints: list[Tensor]
+    """lam_j for j = 0..K: (targets not before j, observables, D); the targets are the last ones of the list."""
+
+    @classmethod
+    def of(
+        cls, process: Process, theta0: Tensor, saved: Sequence[int], observables: Mapping[str, Observable]
+    ) -> NoiseFreePath:
+        """Integrate without noise, then the adjoints back. Cost: K steps and K pullbacks of one path."""
+        states, predictions = [theta0[None]], []
+        for step in range(saved[-1]):
+            state, prediction = process.noise_free_step(states[-1], step)
+            states.append(state)
+            predictions.append(prediction)
+        path = torch.cat(states)
+
+        adjoints: list[Tensor] = []
+        current = theta0.new_empty(0, len(observables), theta0.shape[-1])
+        pull = _pullbacks(process, path[:-1])
+        for step in range(saved[-1], -1, -1):
+            if step < saved[-1]:
+                current = pull(step, current.flatten(0, 1)).unflatten(0, current.shape[:2])
+            if step in saved:
+                gradients = torch.stack([torch.func.grad(g)(path[step]) for g in observables.values()])
+                current = torch.cat([gradients[None], current])
+            adjoints.append(current)
+        return cls(path, torch.cat(predictions), adjoints[::-1])
+
+
+def _pullbacks(process: Process, states: Tensor) -> Callable[[int, Tensor], Tensor]:
+    """(step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
+
+    Jacobians of all steps come in one batch where D is small and no step differs from the others: they are independent
+    once the path is known.
+    """
+    steps, dim = states.shape
+    if dim <= DENSE_DIM and process.autonomous:
+
+        def move(theta: Tensor) -> Tensor:
+            return process.noise_free_step(theta, 0)[0]
+
+        jacobians = directional(
+            lambda v: torch.func.jvp(move, (states,), (v.expand(steps, dim).contiguous(),))[1], states
+        )
+        return lambda step, vectors: vectors @ jacobians[step]
+
+    def pull(step: int, vectors: Tensor) -> Tensor:
+        _, pullback = torch.func.vjp(lambda theta: process.noise_free_step(theta[None], step)[0][0], states[step])
+        return torch.func.vmap(lambda vector: pullback(vector)[0])(vectors)
+
+    return pull
+
+
+def directional(derivative: Callable[[Tensor], Tensor], states: Tensor, work: int = 1) -> Tensor:
+    """derivative(e_i) (K, D) for every unit vector, as matrices (K, D, D) whose columns they are."""
+    steps, dim = states.shape
+    identity = torch.eye(dim, dtype=states.dtype, device=states.device)
+    chunk = max(1, CHUNK_NUMBERS // (steps * max(dim, work)))
+    return torch.func.vmap(derivative, chunk_size=chunk)(identity).movedim(0, -1)

@@ -1,0 +1,229 @@
+"""Gradient and curvature of value functions: the Hessians Lam along the noise-free path, dense or of low rank.
+
+Lam_j = J^T Lam_{j+1} J - h DH[lam_{j+1}], J = I - h H + h^2 H^2 / 2, H = Hess L_S(thetabar_j), back from the Hessian of
+the observable; h is the step of the mean iteration, lam its adjoint.
+
+For D <= 256 the matrices are dense. For larger D the leading eigenpairs are followed: Lam_{j+1} = U^T S U gives
+products with Lam_j at the price of Hessian products, and two rounds of these on U and some random vectors (subspace
+iteration with a Rayleigh-Ritz step: Halko, Martinsson, Tropp, SIAM Review 53, 2011) give the eigenpairs of Lam_j. What
+is cut off only moves the variance of the control variates: on digits (D = 2368) rank 16 leaves 0.2% of cv_2 out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, directional
+from smesolve.comparison.observables import Observable
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.problem import Problem
+
+__all__ = ["RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
+
+RANK, OVERSAMPLING = 32, 16
+"""Eigenpairs that are kept, and further vectors that are used to find them."""
+
+
+@dataclass(frozen=True)
+class DenseForms:
+    """Symmetric matrices A for some targets and all observables."""
+
+    matrices: Tensor
+    """(T, O, N, N)."""
+
+    @property
+    def targets(self) -> int:
+        """T."""
+        return self.matrices.shape[0]
+
+    def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
+        """left^T A right for each path, target and observable: (B, T, O). Cost: N^2 each."""
+        return torch.einsum("tobd,bd->bto", left @ self.matrices, right)
+
+    def trace(self) -> Tensor:
+        """(T, O)."""
+        return self.matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+@dataclass(frozen=True)
+class LowRankForms:
+    """Symmetric matrices A = F^T diag(s) F for some targets and all observables."""
+
+    factors: Tensor
+    """F (T, O, r, N)."""
+    values: Tensor
+    """s (T, O, r)."""
+
+    @property
+    def targets(self) -> int:
+        """T."""
+        return self.factors.shape[0]
+
+    def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
+        """left^T A right for each path, target and observable: (B, T, O). Cost: 2 r N each."""
+        return torch.einsum("tobr,tobr,tor->bto", left @ self.factors.mT, right @ self.factors.mT, self.values)
+
+    def trace(self) -> Tensor:
+        """(T, O)."""
+        return (self.values * self.factors.square().sum(-1)).sum(-1)
+
+
+@dataclass(frozen=True)
+class ValueHessians:
+    """Lam and Q = C^T Lam C of the mean iteration on a grid of times, for all targets or for the last one alone."""
+
+    spacing: float
+    """Time between grid points."""
+    hessians: list[DenseForms] | list[LowRankForms]
+    """Lam (N = D) at grid point j, for the targets not before j: the last ones of the list."""
+    quadratics: list[DenseForms] | list[LowRankForms] | None
+    """Q (N = M) at grid point j, or None: with M > 2 D it costs too much, and noise that is not linear in its normals
+    has none."""
+
+    def index(self, time: float) -> int:
+        """The first grid point not before a time, so that targets drop out when they are passed."""
+        return math.ceil(time / self.spacing - 1e-9)
+
+
+def value_hessians(
+    problem: Problem,
+    theta0: Tensor,
+    times: Sequence[float],
+    observables: Mapping[str, Observable],
+    lr: float,
+) -> ValueHessians:
+    """Hessians of the value functions along the mean iteration.
+
+    For D <= 256 all targets are followed, on the grid of the iteration, h = lr. For larger D only the last time is,
+    with the largest h that divides it and keeps h lambda_max <= 1/2: one call serves all learning rates.
+
+    Cost a grid point, time and observable: D <= 256: 4 D Hessian products and three products of D x D matrices, memory
+    D^2 + M^2 numbers. Larger D: about 500 Hessian products, memory 32 (D + M) numbers.
+    """
+    if problem.dim <= DENSE_DIM:
+        return _dense(problem, theta0, times, observables, lr)
+    return _low_rank(problem, theta0, times[-1], observables)
+
+
+def _has_quadratics(problem: Problem) -> bool:
+    return problem.linear_noise and problem.noise_dim <= 2 * problem.dim
+
+
+def _dense(
+    problem: Problem,
+    theta0: Tensor,
+    times: Sequence[float],
+    observables: Mapping[str, Observable],
+    lr: float,
+) -> ValueHessians:
+    targets = [round(time / lr) for time in times]
+    path = NoiseFreePath.of(DropoutIteration(problem, lr), theta0, targets, observables)
+    work, states = problem.numbers_per_path, path.states[:-1]
+    every_hessian = directional(lambda v: problem.hessian_product(states, v.expand_as(states)), states, work)
+
+    def bends(target: int, observable: int) -> Tensor:
+        """DH[lam_{j+1}] for the steps before the target."""
+        states = path.states[: targets[target]]
+        behind = target - len(targets)
+        lams = torch.stack([path.adjoints[j + 1][behind, observable] for j in range(len(states))])
+        return directional(lambda v: _bend(problem, states, lams, v.expand_as(states)), states, work)
+
+    every_bend = [[bends(t, g) for g in range(len(observables))] for t in range(len(targets))]
+    identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
+    current = theta0.new_empty(0, len(observables), problem.dim, problem.dim)
+    hessians, quadratics = [], []
+    for step in range(targets[-1], -1, -1):
+        if step < targets[-1]:
+            H = every_hessian[step]
+            J = identity - lr * H + lr**2 / 2 * (H @ H)
+            ahead = range(len(targets) - current.shape[0], len(targets))
+            bend = torch.stack([torch.stack([every_bend[t][g][step] for g in range(len(observables))]) for t in ahead])
+            current = J.mT @ current @ J - lr * bend
+        if step in targets:
+            values = [_final_product(g, path.states[step])(identity) for g in observables.values()]
+            current = torch.cat([torch.stack(values)[None], current])
+        hessians.append(DenseForms(current))
+        if _has_quadratics(problem):
+            factor = problem.noise_factor(path.states[step])
+            quadratics.append(DenseForms(factor.mT @ current @ factor))
+    return ValueHessians(lr, hessians[::-1], quadratics[::-1] or None)
+
+
+def _low_rank(problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable]) -> ValueHessians:
+    steps = math.ceil(4 * time / problem.stability_limit(theta0))
+    h = time / steps
+    path = NoiseFreePath.of(DropoutIteration(problem, h), theta0, [steps], observables)
+    generator = torch.Generator().manual_seed(0)  # the vectors only find a subspace
+    hessians, quadratics = [], []
+    forms: LowRankForms | None = None
+    for step in range(steps, -1, -1):
+        eigenpairs = []
+        for column, observable in enumerate(observables.values()):
+            random = torch.randn(RANK + OVERSAMPLING, problem.dim, generator=generator, dtype=torch.float64).to(theta0)
+            if forms is None:
+                product = _final_product(observable, path.states[step])
+            else:
+                factors, values = forms.factors[0, column], forms.values[0, column]
+                random[: len(factors)] = factors
+                product = _product(problem, path.states[step], path.adjoints[step + 1][-1, column], factors, values, h)
+            eigenpairs.append(_leading_eigenpairs(product, random))
+        factors, values = (torch.stack(parts)[None] for parts in zip(*eigenpairs, strict=True))
+        forms = LowRankForms(factors, values)
+        hessians.append(forms)
+        if _has_quadratics(problem):
+            quadratics.append(LowRankForms(_through_noise(problem, path.states[step], factors), values))
+    return ValueHessians(h, hessians[::-1], quadratics[::-1] or None)
+
+
+def _final_product(observable: Observable, state: Tensor) -> Callable[[Tensor], Tensor]:
+    """vectors (k, D) -> Hess g vectors."""
+    slope = torch.func.vmap(torch.func.grad(observable))
+    return lambda vectors: torch.func.jvp(slope, (state.expand_as(vectors).contiguous(),), (vectors.contiguous(),))[1]
+
+
+def _product(
+    problem: Problem, state: Tensor, lam: Tensor, factors: Tensor, values: Tensor, h: float
+) -> Callable[[Tensor], Tensor]:
+    """vectors (k, D) -> Lam_j vectors, from the eigenpairs of Lam_{j+1}."""
+
+    def hessian(vectors: Tensor) -> Tensor:
+        return problem.hessian_product(state.expand_as(vectors), vectors)
+
+    once = hessian(factors)
+    carried = factors - h * once + h**2 / 2 * hessian(once)  # rows J u, as J is symmetric
+
+    def product(vectors: Tensor) -> Tensor:
+        bend = _bend(problem, state.expand_as(vectors), lam.expand_as(vectors), vectors)
+        return ((vectors @ carried.mT) * values) @ carried - h * bend
+
+    return product
+
+
+def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvectors (r, D) and eigenvalues (r,) of largest modulus in the space of product(start)."""
+    basis = torch.linalg.qr(product(start).mT).Q.mT
+    projected = basis @ product(basis).mT
+    values, vectors = torch.linalg.eigh((projected + projected.mT) / 2)
+    leading = values.abs().argsort(descending=True)[:RANK]
+    return vectors[:, leading].mT @ basis, values[leading]
+
+
+def _bend(problem: Problem, states: Tensor, lams: Tensor, vectors: Tensor) -> Tensor:
+    """DH[lam] vector at each state."""
+    vectors = vectors.contiguous()
+    return torch.func.jvp(
+        lambda at: problem.hessian_product(at, vectors), (states.contiguous(),), (lams.contiguous(),)
+    )[1]
+
+
+def _through_noise(problem: Problem, state: Tensor, factors: Tensor) -> Tensor:
+    """Rows C^T u (..., M) for rows u (..., D): the transpose of the noise product, which is linear."""
+    zero = torch.zeros(problem.noise_dim, dtype=problem.dtype, device=problem.device)
+    _, pull = torch.func.vjp(lambda normals: problem.noise_product(state, normals), zero)
+    rows = torch.func.vmap(lambda u: pull(u)[0])(factors.flatten(0, -2))
+    return rows.unflatten(0, factors.shape[:-1])
