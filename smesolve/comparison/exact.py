@@ -3,6 +3,7 @@
 - `enumerated_expectation`: any network, a few steps: all sequences of draws.
 - `LinearMoments`: gradients affine in theta (`LinearNetwork`: a trained readout, linear regression): first and second
   moments of the iteration by a linear recursion, of the equations by a matrix exponential; any lr, any number of steps.
+- `ScheduledMoments`: the same where drift and noise depend on time.
 - `scalar_dropout`: one neuron, one sample: closed forms and mean-square stability limits.
 """
 
@@ -25,7 +26,7 @@ from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import PerturbedSDE
 
-__all__ = ["LinearMoments", "ScalarDropout", "enumerated_expectation", "scalar_dropout"]
+__all__ = ["LinearMoments", "ScalarDropout", "ScheduledMoments", "enumerated_expectation", "scalar_dropout"]
 
 MAX_LEAVES = 2**22
 """Sequences of draws that an enumeration may visit."""
@@ -211,6 +212,57 @@ class LinearMoments:
         bend = torch.func.hessian(function)(zero)
         P = torch.as_tensor(P, dtype=self.problem.dtype, device=self.problem.device)
         return float(function(zero) + slope @ P[0, 1:] + 0.5 * (bend * P[1:, 1:]).sum())
+
+
+class ScheduledMoments:
+    """`LinearMoments` under a schedule: the problem is the one of its time in each step.
+
+    The moment equation dP/dt = G(t) P is integrated by exponentials of its fourth-order Magnus expansion, whose two
+    Gauss points lie inside a step, so that jumps and kinks on the grid of the learning rate do no harm.
+
+    Args:
+        problem: `ScheduledProblem` of a problem with an affine gradient.
+        theta0: (D,), the start.
+        substeps: of the Magnus expansion in a horizon, at least: the next multiple of the iteration's steps.
+    """
+
+    def __init__(self, problem: Problem, theta0: Tensor, substeps: int = 48) -> None:
+        self.problem, self.theta0, self.substeps = problem, theta0, substeps
+
+    def error(self, lr: float, order: int, horizon: float, observable: str | Observable = "loss") -> float:
+        """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr; error of the integrator O(h^4)."""
+        steps = grid_steps(horizon, lr, "horizon", "lr")
+        return self.equation(lr, order, steps, observable) - self.iteration(lr, steps, observable)
+
+    def iteration(self, lr: float, steps: int, observable: str | Observable = "loss") -> float:
+        """E g(theta_steps) of the discrete iteration."""
+        moments = LinearMoments(self.problem.at(0.0), self.theta0)
+        P = moments._start
+        for k in range(steps):
+            now = LinearMoments(self.problem.at(k * lr), self.theta0)
+            step = np.eye(len(P)) + lr * now._drift
+            P = step @ P @ step.T + lr**2 * now._noise(P)
+        return LinearMoments(self.problem, self.theta0)._expectation(P, observable)
+
+    def equation(self, lr: float, order: int, steps: int, observable: str | Observable = "loss") -> float:
+        """E g(Theta_(steps lr)) of the modified equation."""
+        start = LinearMoments(self.problem.at(0.0), self.theta0)._start
+        parts = -(-self.substeps // steps)
+        h, P = lr / parts, start.flatten()
+        for k in range(steps * parts):
+            early, late = (self._generator_at((k + 0.5 + sign * 3**0.5 / 6) * h, lr, order) for sign in (-1, 1))
+            P = expm(h / 2 * (early + late) - 3**0.5 / 12 * h**2 * (early @ late - late @ early)) @ P
+        return LinearMoments(self.problem, self.theta0)._expectation(P.reshape(start.shape), observable)
+
+    def _generator_at(self, time: float, lr: float, order: int) -> np.ndarray:
+        """The linear map of vec P in the moment equation at one time."""
+        moments = LinearMoments(self.problem.at(time), self.theta0)
+        generator = moments._generator(lr, order)
+        if order == 2:  # the term -lr/2 d_t b of the drift
+            slope = -lr / 2 * _affine(lambda theta: self.problem.drift_slope(time, theta), self.problem.dim)
+            identity = np.eye(len(slope))
+            generator = generator + np.kron(slope, identity) + np.kron(identity, slope)
+        return generator
 
 
 def _affine(function: Any, dim: int) -> np.ndarray:

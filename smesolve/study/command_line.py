@@ -1,4 +1,4 @@
-"""The command line: smesolve compare | weak-error | landscape | derive | extend."""
+"""The command line: smesolve compare | weak-error | scaling | landscape | derive | extend."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ from smesolve.study.datasets import load_data
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.output import JOURNAL, MANIFEST, partial_of, read_manifest, whole_directory, write_manifest
 from smesolve.study.problems import build_problem
+from smesolve.study.scaling_configuration import ScalingConfig
 
 __all__ = ["main"]
 
@@ -312,6 +313,20 @@ def _landscape(config: LandscapeConfig, directory: Path) -> int:
     return config.seed
 
 
+def _scaling(config: ScalingConfig, directory: Path) -> int:
+    from smesolve.study.figures import save_figure
+    from smesolve.study.scaling import STUDIES, scaling_report
+
+    problem = _problem(config)
+    section = STUDIES[config.study](problem, config)
+    for name, table in section.tables.items():
+        table.to_csv(directory / f"{name}.csv", index=False)
+    for name, figure in section.figures.items():
+        save_figure(figure, directory, name)
+    _write(directory / "report.md", scaling_report(problem, config, section))
+    return config.seed
+
+
 def _derive(config: DeriveConfig, directory: Path) -> None:
     # Late, as sympy takes its time.
     from smesolve.study.article import article
@@ -330,6 +345,7 @@ COMMANDS = {
         StudyConfig, _compare, "Dropout beside its modified equation: curves, distributions, errors.", resumable=True
     ),
     "weak-error": Command(StudyConfig, _weak_error, "Certify the weak order, with an error budget.", resumable=True),
+    "scaling": Command(ScalingConfig, _scaling, "Where the equation holds, where it breaks, what may be rescaled."),
     "landscape": Command(LandscapeConfig, _landscape, "Hessian, noise and flatness of trained networks."),
     "derive": Command(DeriveConfig, _derive, "Derive the modified equation of a random iteration and prove its order."),
     "extend": Command(ExtendConfig, None, "Add paths to finished results: DIR --paths N.", resumable=True),

@@ -1,0 +1,158 @@
+"""The equation as an accelerator: for small lr, steps dt = c lr of the SDE in place of c steps of the iteration.
+
+A path of the equation has T/(c lr) steps of several gradients each, a path of the iteration T/lr of one. So the
+equation is cheaper from c = gradients a step on, provided that its error, weak error and scheme's bias together, is
+acceptable. Both take about as many paths, as their observables have about the same variance.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from smesolve.comparison.observables import Observable, named_observables
+from smesolve.comparison.scaling.gradient_flow import flow_change
+from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.problem import Problem
+from smesolve.sampling.ensemble import DivergenceWarning, Process
+from smesolve.solver.integration import integration
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.schemes import SCHEMES
+
+__all__ = ["Acceleration", "acceleration", "gradients_per_step"]
+
+NOISE_COST, HESSIAN_COST = 1.5, 4.0
+"""Gradients that a noise product and a Hessian product cost, about (`EquationSide.cost`)."""
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """Error and cost of the equation with large steps, beside the iteration."""
+
+    table: pd.DataFrame
+    """A row for each order and factor c: dt, `relative` error (weak error and bias together) with `relative_low`,
+    `relative_high`, `gradients` a path and `gradient_speedup` (gradients of the iteration over these), `seconds` a path
+    and `speedup`, and the same of the iteration as `iteration_gradients`, `iteration_seconds`."""
+
+    def break_even(self, tolerances: Sequence[float]) -> pd.DataFrame:
+        """A row for each order and tolerance: the largest factor whose error is inside the tolerance with its whole
+        interval, its speedups, and `factor_even`, `factor_even_seconds`, from which on the equation is cheaper."""
+        rows = []
+        for order, group in self.table.groupby("order"):
+            bound = group[["relative_low", "relative_high"]].abs().max(axis=1)
+            even = {
+                "factor_even": float((group.factor / group.gradient_speedup).median()),
+                "factor_even_seconds": float((group.factor / group.speedup).median()),
+            }
+            for tolerance in tolerances:
+                inside = group[bound <= tolerance]
+                best = inside.loc[inside.factor.idxmax()] if len(inside) else None
+                found = {
+                    name: np.nan if best is None else best[name] for name in ("factor", "gradient_speedup", "speedup")
+                }
+                rows.append({"order": order, "tolerance": tolerance} | found | even)
+        return pd.DataFrame(rows)
+
+
+def gradients_per_step(scheme: str, order: int) -> float:
+    """Gradients, about, that one step of a scheme costs."""
+    chosen = SCHEMES[scheme]
+    noise, corrections = NOISE_COST * chosen.noise_products, HESSIAN_COST * chosen.corrections * (order - 1)
+    return chosen.drift_evaluations + noise + corrections
+
+
+def acceleration(
+    problem: Problem,
+    theta0: Tensor,
+    lr: float,
+    horizon: float,
+    factors: Sequence[int],
+    orders: Sequence[int] = (1, 2),
+    observable: str | Observable = "loss",
+    scheme: str = "small_noise_rk4",
+    paths: int = 256,
+    seed: int = 0,
+    progress: bool = False,
+) -> Acceleration:
+    """Measure error and cost of the equation with steps of c lr.
+
+    Args:
+        problem: what is trained.
+        theta0: (D,), the start.
+        lr: small learning rate of the iteration.
+        horizon: last time.
+        factors: c; c lr divides the horizon. Those at which paths diverge have no error.
+        orders: of the equation.
+        observable: whose expectation is wanted.
+        scheme: of the equation.
+        paths: on each side.
+        seed: root seed.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: bad arguments.
+    """
+    if not factors:
+        raise ValueError("factors is empty; name at least one, for example [4, 8, 16].")
+    (name,) = named_observables(problem, [observable])
+    change = flow_change(problem, theta0, horizon, named_observables(problem, [observable])[name])
+    steps = round(horizon / lr)
+    base = _seconds_per_step(DropoutIteration(problem, lr, seed), theta0) * steps
+    rows = []
+    for factor in tqdm(sorted(set(factors)), desc="factors", disable=not progress):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DivergenceWarning)  # a row without an error says it
+            study = weak_error(
+                problem,
+                theta0,
+                [lr],
+                horizon,
+                orders,
+                [observable],
+                [horizon],
+                paths,
+                scheme=scheme,
+                dt=factor * lr,
+                seed=seed,
+            )
+        for row in study.table.itertuples():
+            process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, factor * lr, seed)
+            seconds = _seconds_per_step(process, theta0) * steps / factor
+            gradients = gradients_per_step(scheme, row.order) * steps / factor
+            half = NORMAL_QUANTILE * row.stderr
+            errors = {"relative": row.error, "relative_low": row.error - half, "relative_high": row.error + half}
+            costs = {
+                "gradients": gradients,
+                "iteration_gradients": steps,
+                "gradient_speedup": steps / gradients,
+                "seconds": seconds,
+                "iteration_seconds": base,
+                "speedup": base / seconds,
+            }
+            head = {"order": row.order, "factor": factor, "dt": factor * lr}
+            rows.append(head | {name: value / change for name, value in errors.items()} | costs)
+    return Acceleration(pd.DataFrame(rows).sort_values(["order", "factor"], ignore_index=True))
+
+
+@torch.no_grad()
+def _seconds_per_step(process: Process, theta0: Tensor, repeats: int = 7) -> float:
+    """Seconds that a step takes for one path of a block: the least of some repetitions of three steps."""
+    theta = theta0.expand(process.block_size, -1).contiguous()
+    number, times = count(), []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        for _ in range(3):
+            process.advance(theta, 0, next(number))
+        times.append((time.perf_counter() - begin) / 3)
+    return min(times) / process.block_size

@@ -1,0 +1,243 @@
+"""Weak error over learning rate and keep_prob, limits of stability, and the parameter on which the errors collapse.
+
+Cells lie at the same multiples of a natural scale for every keep_prob: the learning rate at which second moments of the
+readout's iteration stop decaying, about 2 keep_prob^2 / curvature. The horizon is a fixed number of relaxation times.
+Errors are relative to the change of the observable along the gradient flow of the modified loss.
+
+Two models share the cells: the network itself, measured (`weak_error`), and its readout alone, trained on the features
+of theta0, whose moments and limits are known exactly (`LinearMoments`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy import optimize
+from torch import Tensor
+from tqdm import tqdm
+
+from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.observables import Observable, named_observables
+from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
+from smesolve.comparison.scaling.mean_square_growth import observed_limit
+from smesolve.comparison.scaling.readout_problem import readout_problem
+from smesolve.comparison.weak_error import weak_error
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.sampling.ensemble import DivergenceWarning
+
+__all__ = ["ErrorMap", "error_map", "stability_limits"]
+
+HEAVY_TAILS = 100
+"""Kurtosis from which a standard error is not to be trusted."""
+
+COLLAPSE_BELOW = 0.3
+"""Multiples of the natural scale up to which errors are compared with one curve: beyond, they change sign."""
+
+POWERS = (0.0, 1.0, 2.0)
+"""q of the candidates lr / keep_prob^q."""
+
+RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class ErrorMap:
+    """Weak errors and limits of stability over lr and keep_prob."""
+
+    table: pd.DataFrame
+    """A row for each model ("readout", "network"), keep_prob, multiple and order: lr, horizon, `discrete` and `sde`
+    (means), `error`, `relative` with `relative_low` and `relative_high`, `resolved`, and `reason` where it is not."""
+
+    limits: pd.DataFrame
+    """A row for each keep_prob and process ("iteration", "order 1", "order 2") of the readout: `predicted` (exact) and
+    `observed` lr with `low`, `high`; `observed / predicted` as `ratio`; NaN where there is no limit to observe."""
+
+    observable: str
+
+    def collapse(self, seed: int = 0) -> pd.DataFrame:
+        """How far errors are from one curve against lr / keep_prob^q.
+
+        ln|error| of the resolved cells of small lr is fitted by a parabola in ln(lr / keep_prob^q).
+
+        Returns:
+            A row for each model, order and ordinate ("relative", the error at the horizon, and "rate", this error over
+            the horizon): `spread_0`, `spread_1`, `spread_2` with `_low`, `_high`, the root mean square distance from
+            the curve for q = 0, 1, 2; `power`, the q of least spread, with its interval, and `spread`; `cells`.
+            Intervals (95%) are by the bootstrap, over cells and their errors.
+        """
+        rng, rows = np.random.default_rng(seed), []
+        for (model, order), group in self.table.groupby(["model", "order"], sort=False):
+            cells = _comparable(group)
+            for ordinate in ("relative", "rate"):
+                if len(cells) < 8 or cells.keep_prob.nunique() < 3:
+                    continue
+                rows.append({"model": model, "order": order, "ordinate": ordinate} | _spreads(cells, ordinate, rng))
+        return pd.DataFrame(rows)
+
+
+def _comparable(group: pd.DataFrame) -> pd.DataFrame:
+    """Resolved cells of small lr that have the sign of most of them."""
+    cells = group[group.resolved & (group.multiple <= COLLAPSE_BELOW)]
+    return cells[np.sign(cells.relative) == np.sign(cells.relative).sum().clip(-1, 1)] if len(cells) else cells
+
+
+def _spreads(cells: pd.DataFrame, ordinate: str, rng: np.random.Generator) -> dict[str, float]:
+    log_lr, log_keep = np.log(cells.lr.to_numpy()), np.log(cells.keep_prob.to_numpy())
+    error, unit = np.abs(cells.relative.to_numpy()), cells.horizon.to_numpy() if ordinate == "rate" else 1.0
+    sigma = (cells.relative_high - cells.relative_low).to_numpy() / 4
+
+    def spread(power: float, chosen: np.ndarray, heights: np.ndarray) -> float:
+        x = (log_lr - power * log_keep)[chosen]
+        x = (x - x.mean()) / max(x.std(), 1e-12)
+        left = heights - np.polyval(np.polyfit(x, heights, 2), x)
+        return float((left @ left / max(len(x) - 3, 1)) ** 0.5)
+
+    def all_spreads(chosen: np.ndarray, heights: np.ndarray) -> list[float]:
+        free = partial(spread, chosen=chosen, heights=heights)
+        best = optimize.minimize_scalar(free, bounds=(-1, 5), method="bounded")
+        return [*(spread(power, chosen, heights) for power in POWERS), float(best.x), float(best.fun)]
+
+    found = all_spreads(np.arange(len(cells)), np.log(error / unit))
+    drawn = []
+    while len(drawn) < RESAMPLES:
+        chosen = rng.integers(len(cells), size=len(cells))
+        noisy = np.abs(error + sigma * rng.standard_normal(len(cells))) / unit
+        if len(set(chosen)) > 5 and (noisy > 0).all():
+            drawn.append(all_spreads(chosen, np.log(noisy)[chosen]))
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    names = [*(f"spread_{power:g}" for power in POWERS), "power", "spread"]
+    result = {"cells": len(cells)}
+    for name, value, below, above in zip(names, found, low, high, strict=True):
+        result |= {name: value, f"{name}_low": below, f"{name}_high": above}
+    return result
+
+
+def error_map(
+    problem: DropoutProblem,
+    theta0: Tensor,
+    keep_probs: Sequence[float],
+    multiples: Sequence[float],
+    relaxations: float = 1.0,
+    orders: Sequence[int] = (1, 2),
+    observable: str | Observable = "modified_loss",
+    paths: int = 1024,
+    rel_tol: float | None = None,
+    max_paths: int = 4096,
+    seed: int = 0,
+    progress: bool = False,
+) -> ErrorMap:
+    """Measure the map.
+
+    Args:
+        problem: network and data; its own keep_prob is not used.
+        theta0: (D,), the start.
+        keep_probs: of the map.
+        multiples: learning rates in units of the mean-square limit of the readout's iteration; rounded so that the
+            horizon is a whole number of steps.
+        relaxations: horizon in relaxation times 1/lambda_max(Hess L_S(theta0)).
+        orders: of the equation.
+        observable: whose expectation is compared.
+        paths, rel_tol, max_paths: as `weak_error` takes them.
+        seed: root seed.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: bad arguments, or a readout of more than 24 parameters, whose moments are too many.
+
+    Cost: horizon/lr steps a cell; with relaxations R about R/(2 keep_prob multiple) of them.
+    """
+    for name, values in (("keep_probs", keep_probs), ("multiples", multiples)):
+        if not values or not all(0 < value < float("inf") for value in values):
+            raise ValueError(f"{name} must hold positive numbers, got {list(values)}; give at least one.")
+    if not relaxations > 0:
+        raise ValueError(f"relaxations must be a positive number, got {relaxations!r}.")
+    rows, limits = [], []
+    for keep_prob in tqdm(keep_probs, desc="keep_prob", disable=not progress):
+        here = problem.with_keep_prob(keep_prob)
+        readout, start = readout_problem(here, theta0)
+        moments = LinearMoments(readout, start)
+        limits += [{"keep_prob": keep_prob} | row for row in stability_limits(readout, moments, orders, seed)]
+        scale, unit = moments.stability_limit(), relaxation_time(here, theta0)
+        horizon = relaxations * unit
+        (name,) = named_observables(here, [observable])
+        change = {
+            model: flow_change(one, at, horizon, named_observables(one, [observable])[name])
+            for model, one, at in (("readout", readout, start), ("network", here, theta0))
+        }
+        lrs = {horizon / steps for steps in {max(1, round(horizon / (multiple * scale))) for multiple in multiples}}
+        for lr in tqdm(sorted(lrs), desc=f"keep_prob {keep_prob:g}", disable=not progress, leave=False):
+            cell = {"keep_prob": keep_prob, "lr": lr, "multiple": lr / scale, "horizon": horizon}
+            measured = _measured(here, theta0, lr, horizon, orders, observable, paths, rel_tol, max_paths, seed)
+            for model, found in (("readout", _exact(moments, lr, horizon, orders, observable)), ("network", measured)):
+                rows += [{"model": model} | cell | _relative(row, change[model]) for row in found]
+    table = pd.DataFrame(rows).sort_values(["model", "order", "keep_prob", "lr"], ignore_index=True)
+    return ErrorMap(table, pd.DataFrame(limits), name)
+
+
+def stability_limits(
+    readout: DropoutProblem, moments: LinearMoments, orders: Sequence[int], seed: int
+) -> list[dict[str, object]]:
+    """Mean-square limits of iteration and equations, predicted and observed. Cost: some seconds each.
+
+    A limit beyond 2/lambda_max(H), where the mean of the iteration itself diverges, is predicted alone.
+    """
+    rows, mean_limit = [], readout.stability_limit(readout.initial())
+    for process in (None, *orders):
+        predicted = moments.stability_limit(process)
+        row = {"process": "iteration" if process is None else f"order {process}", "predicted": predicted}
+        if predicted < mean_limit:
+            seen = observed_limit(readout, process, seed=seed)
+            row |= {"observed": seen.lr, "low": seen.low, "high": seen.high, "ratio": seen.lr / predicted}
+        rows.append(row)
+    return rows
+
+
+def _exact(
+    moments: LinearMoments, lr: float, horizon: float, orders: Sequence[int], observable: str | Observable
+) -> list[dict[str, object]]:
+    discrete = moments.iteration(lr, round(horizon / lr), observable)
+    rows = []
+    for order in orders:
+        sde = moments.equation(lr, order, horizon, observable)
+        error = sde - discrete
+        rows.append({"order": order, "discrete": discrete, "sde": sde, "error": error, "low": error, "high": error})
+    return [row | {"resolved": True, "reason": ""} for row in rows]
+
+
+def _measured(
+    problem: DropoutProblem,
+    theta0: Tensor,
+    lr: float,
+    horizon: float,
+    orders: Sequence[int],
+    observable: str | Observable,
+    paths: int,
+    rel_tol: float | None,
+    max_paths: int,
+    seed: int,
+) -> list[dict[str, object]]:
+    """One row for each order; a cell where the mean iteration diverges has no measurement."""
+    if lr >= problem.stability_limit(theta0):
+        nothing = dict.fromkeys(("discrete", "sde", "error", "low", "high"), np.nan)
+        return [{"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in orders]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DivergenceWarning)  # the reason of the row says it
+        study = weak_error(
+            problem, theta0, [lr], horizon, orders, [observable], [horizon], paths, rel_tol, max_paths, seed=seed
+        )
+    rows = []
+    for row in study.table.itertuples():
+        heavy = row.resolved and row.kurtosis > HEAVY_TAILS
+        reason = "heavy tails" if heavy else row.reason
+        values = {name: getattr(row, name) for name in ("order", "discrete", "sde", "error", "low", "high")}
+        rows.append(values | {"resolved": bool(row.resolved and not heavy), "reason": reason})
+    return rows
+
+
+def _relative(row: dict[str, object], change: float) -> dict[str, object]:
+    values = {"relative": row["error"], "relative_low": row["low"], "relative_high": row["high"]}
+    return row | {name: value / change for name, value in values.items()}

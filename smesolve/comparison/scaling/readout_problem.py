@@ -1,0 +1,29 @@
+"""The readout alone, trained on the features of theta0: the linear problem whose moments are known exactly."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.networks import LinearNetwork
+
+__all__ = ["readout_problem"]
+
+
+def readout_problem(problem: DropoutProblem, theta0: Tensor) -> tuple[DropoutProblem, Tensor]:
+    """The problem of the readout on the features at theta0 (D,), and its start (o m,).
+
+    Hidden layers and an unmasked bias stay at theta0; mask law, masks and targets are those of `problem`.
+
+    Raises:
+        ValueError: `problem` is no `DropoutProblem` with shared masks.
+    """
+    if not isinstance(problem, DropoutProblem) or problem.per_sample:
+        raise ValueError(
+            f"problem must be a DropoutProblem with shared masks, got {type(problem).__name__}; exact moments of other "
+            "problems are not known."
+        )
+    at = problem.network.linearise(theta0, problem.x)
+    network = LinearNetwork(problem.width, problem.out_features, dtype=problem.dtype, device=problem.device)
+    targets = problem.y if at.bias is None else problem.y - at.bias.mT
+    return DropoutProblem(network, at.features.mT, targets, masks=problem.law), at.readout.flatten()

@@ -1,0 +1,115 @@
+"""Weak order under schedules of the learning rate and of keep_prob."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from tqdm import tqdm
+
+from smesolve.comparison.exact import ScheduledMoments
+from smesolve.comparison.observables import Observable
+from smesolve.comparison.scaling.readout_problem import readout_problem
+from smesolve.comparison.weak_error import weak_error
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.problem import Problem
+from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
+
+__all__ = ["SCHEDULES", "Schedules", "schedules"]
+
+SCHEDULES: dict[str, Callable[[DropoutProblem, float], Problem]] = {
+    "constant": lambda problem, horizon: ScheduledProblem(problem, lr_factor=step(horizon, 1.0)),
+    "step": lambda problem, horizon: ScheduledProblem(problem, lr_factor=step(horizon / 2, 0.3)),
+    "cosine": lambda problem, horizon: ScheduledProblem(problem, lr_factor=cosine(horizon, 0.1)),
+    "warm_up": lambda problem, horizon: ScheduledProblem(problem, lr_factor=warm_up(horizon / 2, 0.1)),
+    "keep_prob": lambda problem, horizon: ScheduledProblem(
+        problem, keep_prob=lambda t: 1 - (1 - problem.law.keep_prob) * cosine(horizon, 0.25)(t)
+    ),
+}
+"""Problem and horizon -> the problem under the schedule. The jump of "step" and the kink of "warm_up" are at half the
+horizon; "keep_prob" lowers the probability of dropping to a quarter along half a cosine."""
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Weak errors and slopes under each schedule."""
+
+    table: pd.DataFrame
+    """A row for each schedule, model ("readout", exact; "network", measured), order and lr: `error`, `low`, `high`,
+    `resolved`."""
+
+    fit: pd.DataFrame
+    """A row for each schedule, model and order: `slope` with `slope_low`, `slope_high`. For the readout the slope
+    between the two smallest learning rates, without an interval as its errors have none."""
+
+
+def schedules(
+    problem: DropoutProblem,
+    theta0: Tensor,
+    lrs: Sequence[float],
+    horizon: float,
+    names: Sequence[str] = tuple(SCHEDULES),
+    orders: Sequence[int] = (1, 2),
+    observable: str | Observable = "loss",
+    paths: int = 1024,
+    rel_tol: float | None = 0.1,
+    max_paths: int = 2**15,
+    seed: int = 0,
+    progress: bool = False,
+) -> Schedules:
+    """Measure weak errors of the network and compute those of its readout, under each schedule.
+
+    Args:
+        problem: what is trained.
+        theta0: (D,), the start.
+        lrs: learning rates, which the schedules multiply; each divides half the horizon.
+        horizon: last time.
+        names: in `SCHEDULES`.
+        orders: of the equation.
+        observable: whose expectation is compared.
+        paths, rel_tol, max_paths: as `weak_error` takes them.
+        seed: root seed.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: bad arguments, or a schedule that is not known.
+    """
+    for name in names:
+        if name not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}.")
+    readout, start = readout_problem(problem, theta0)
+    rows, fits = [], []
+    for name in tqdm(names, desc="schedules", disable=not progress):
+        study = weak_error(
+            SCHEDULES[name](problem, horizon),
+            theta0,
+            lrs,
+            horizon,
+            orders,
+            [observable],
+            [horizon],
+            paths,
+            rel_tol,
+            max_paths,
+            seed=seed,
+        )
+        columns = ["order", "lr", "error", "low", "high", "resolved"]
+        rows.append(study.table[columns].assign(schedule=name, model="network"))
+        slopes = ["order", "slope", "slope_low", "slope_high", "points", "left_out"]
+        fits.append(study.fit()[slopes].assign(schedule=name, model="network"))
+        moments = ScheduledMoments(SCHEDULES[name](readout, horizon), start)
+        for order in orders:
+            errors = [moments.error(lr, order, horizon, observable) for lr in lrs]
+            exact = {"order": order, "lr": lrs, "error": errors, "low": errors, "high": errors, "resolved": True}
+            rows.append(pd.DataFrame(exact).assign(schedule=name, model="readout"))
+            fits.append(pd.DataFrame([{"order": order, "slope": _last_slope(lrs, errors), "points": 2}]))
+            fits[-1] = fits[-1].assign(schedule=name, model="readout", left_out="")
+    return Schedules(pd.concat(rows, ignore_index=True), pd.concat(fits, ignore_index=True))
+
+
+def _last_slope(lrs: Sequence[float], errors: Sequence[float]) -> float:
+    (small, e_small), (large, e_large) = sorted(zip(lrs, errors, strict=True))[:2]
+    return float(np.log(e_large / e_small) / np.log(large / small)) if e_large * e_small > 0 else np.nan

@@ -1,0 +1,114 @@
+"""The equation as an accelerator: figure and report."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from smesolve.comparison.scaling.acceleration import Acceleration, acceleration
+from smesolve.problem.problem import Problem
+from smesolve.study.figures import ORDERS, STYLE
+from smesolve.study.reports import _join
+from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_section import Section, curve, interval, markdown
+
+__all__ = ["acceleration_figure", "acceleration_section"]
+
+
+def acceleration_section(problem: Problem, config: ScalingConfig) -> Section:
+    """Run the study."""
+    result = acceleration(
+        problem,
+        problem.initial(config.network.seed),
+        config.lrs[0],
+        config.horizon,
+        config.factors,
+        config.orders,
+        config.observables[0],
+        config.scheme or "small_noise_rk4",
+        config.paths,
+        config.seed,
+        progress=True,
+    )
+    tolerances = [config.tolerance, config.tolerance / 10]
+    tables = {"table": result.table, "break_even": result.break_even(tolerances)}
+    return Section(tables, {"acceleration": acceleration_figure(result)}, _report(result, config, tolerances))
+
+
+def acceleration_figure(result: Acceleration) -> Figure:
+    """Error and speed-up against the step of the equation."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for order, part in result.table.groupby("order"):
+            look = ORDERS[order]
+            curve(left, part.factor, part.assign(resolved=True), look, look.label)
+            right.plot(part.factor, part.gradient_speedup, color=look.colour, linestyle=look.line, label=look.label)
+            right.plot(
+                part.factor, part.speedup, color=look.colour, linestyle="", marker=look.marker,
+                label=f"{look.label}, seconds",
+            )  # fmt: skip
+        right.axhline(1, color="0.5", linewidth=0.6, zorder=0)
+        left.set_ylabel("|relative error|")
+        right.set_ylabel("iteration's cost / equation's")
+        for axis in (left, right):
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.set_xlabel(r"step of the equation, dt / $\epsilon$")
+            axis.legend()
+        return figure
+
+
+def _report(result: Acceleration, config: ScalingConfig, tolerances: list[float]) -> str:
+    even = result.break_even(tolerances)
+    lines = []
+    for row in even.itertuples():
+        if np.isfinite(row.factor):
+            cheaper = "cheaper" if row.gradient_speedup > 1 else "not cheaper"
+            lines.append(
+                f"- order {row.order}, error at most {row.tolerance:g}: dt = {row.factor:g} lr, {cheaper} in "
+                "gradients by a "
+                f"factor of {row.gradient_speedup:.3g}, in seconds by {row.speedup:.3g}."
+            )
+        else:
+            lines.append(f"- order {row.order}, error at most {row.tolerance:g}: reached at no step that was tried.")
+    for row in even.drop_duplicates("order").itertuples():
+        lines.append(
+            f"- Break-even, order {row.order}: the equation costs less than the iteration from dt = "
+            f"{row.factor_even:.3g} lr on "
+            f"in gradients, from {row.factor_even_seconds:.3g} lr on in seconds."
+        )
+    return _join(
+        "## The equation as an accelerator",
+        f"lr = {config.lrs[0]:g}, T = {config.horizon:g}. Error: mean under the equation with step dt minus mean "
+        "under the "
+        "iteration, weak error and bias of the scheme together, relative to the change along the gradient flow. "
+        "Costs are "
+        "those of one path, and the number of paths for a given Monte Carlo interval is about the same on both sides. "
+        "Seconds depend on the machine.",
+        markdown(
+            [
+                "order",
+                "dt / lr",
+                "relative error",
+                "gradients",
+                "iteration's / these",
+                "seconds",
+                "iteration's / these",
+            ],
+            [
+                [
+                    row.order,
+                    row.factor,
+                    interval(row, "relative"),
+                    row.gradients,
+                    row.gradient_speedup,
+                    row.seconds,
+                    row.speedup,
+                ]
+                for row in result.table.itertuples()
+            ],
+        ),
+        "\n".join(lines),
+    )

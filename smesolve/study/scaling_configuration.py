@@ -1,0 +1,72 @@
+"""Configuration of a study of learning-rate scaling."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from smesolve.study.configuration import ConfigError, StudyConfig
+
+__all__ = ["ScalingConfig"]
+
+SHARED = {"study", "data", "network", "training", "observables", "paths", "seed", "threads"}
+
+KEYS = {
+    "map": {"keep_probs", "multiples", "relaxations", "orders", "rel_tol", "max_paths"},
+    "kappa": {"keep_prob", "lrs", "horizon", "kappas", "tolerance", "rel_tol", "max_paths"},
+    "schedule": {"keep_prob", "lrs", "horizon", "schedules", "orders", "rel_tol", "max_paths"},
+    "horizon": {"keep_prob", "lrs", "times", "multiples"},
+    "width": {"keep_prob", "lrs", "horizon", "widths", "orders", "rel_tol", "max_paths"},
+    "acceleration": {"keep_prob", "lrs", "horizon", "factors", "tolerance", "orders", "scheme"},
+}
+"""The keys that each study reads, beside `SHARED`."""
+
+
+@dataclass(frozen=True)
+class ScalingConfig(StudyConfig):
+    """Study of scaling; further keys are those of weak-error.
+
+    Args:
+        study: map, kappa, schedule, horizon, width or acceleration.
+        keep_probs: of the map.
+        multiples: learning rates in units of the mean-square limit of the readout's iteration: of the map, and of the
+            stationary variances of study horizon.
+        relaxations: horizon of the map in relaxation times 1/lambda_max.
+        kappas: masks a step, at kappa times the learning rate.
+        tolerance: largest relative error that counts as following (kappa) or as acceptable (acceleration).
+        schedules: constant, step, cosine, warm_up, keep_prob.
+        times: horizons of study horizon.
+        factors: steps of the SDE in learning rates.
+        widths: of study width, in place of network.width.
+    """
+
+    study: str = "map"
+    lrs: list[float] = field(default_factory=lambda: [0.05])
+    observables: list[str] = field(default_factory=lambda: ["modified_loss"])
+    max_paths: int = 4096
+    keep_probs: list[float] = field(default_factory=lambda: [0.8, 0.3, 0.1, 0.03, 0.01])
+    multiples: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.4, 0.8])
+    relaxations: float = 1.0
+    kappas: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    tolerance: float = 0.01
+    schedules: list[str] = field(default_factory=lambda: ["constant", "step", "cosine", "warm_up", "keep_prob"])
+    times: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
+    factors: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
+    widths: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.study not in KEYS:
+            raise ConfigError(f"study must be one of {', '.join(KEYS)}, got {self.study!r}.")
+        default = {entry.name: entry for entry in dataclasses.fields(self)}
+        for name in default.keys() - SHARED - KEYS[self.study]:
+            value = default[name].default
+            if value is dataclasses.MISSING:
+                value = default[name].default_factory()
+            if getattr(self, name) != value:
+                raise ConfigError(f"{name} is not read by study {self.study!r}; leave it out.")
+        for name in ("lrs", "observables") if self.study != "schedule" else ("observables",):
+            if len(getattr(self, name)) != 1:
+                raise ConfigError(
+                    f"{name} must hold one value for study {self.study!r}, got {getattr(self, name)!r}; keep one."
+                )

@@ -1,0 +1,96 @@
+"""Long horizons: figure and report."""
+
+from __future__ import annotations
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from smesolve.comparison.scaling.long_horizon import LongHorizon, long_horizon
+from smesolve.problem.problem import Problem
+from smesolve.study.figures import STYLE
+from smesolve.study.reports import _join
+from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_section import LOOKS, Section, curve, interval, markdown
+
+__all__ = ["horizon_figure", "horizon_section"]
+
+
+def horizon_section(problem: Problem, config: ScalingConfig) -> Section:
+    """Run the study."""
+    result = long_horizon(
+        problem,
+        problem.initial(config.network.seed),
+        config.lrs[0],
+        config.times,
+        config.multiples,
+        config.observables[0],
+        config.paths,
+        seed=config.seed,
+        progress=True,
+    )
+    tables = {"table": result.table, "stationary": result.stationary}
+    return Section(tables, {"horizon": horizon_figure(result)}, _report(result))
+
+
+def horizon_figure(result: LongHorizon) -> Figure:
+    """Errors against the horizon for both models, and stationary variances over the exact one."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 5.2), layout="constrained")
+        axes = figure.subplots(2, 2)
+        for axis, model in zip(axes[0], ("readout", "network"), strict=True):
+            for equation, part in result.table[result.table.model == model].groupby("equation", sort=False):
+                curve(axis, part.time, part, LOOKS[equation], LOOKS[equation].label)
+            axis.set_yscale("log")
+            axis.set_xscale("log")
+            axis.set_xlabel("horizon $T$")
+            axis.set_ylabel("|relative error|")
+            axis.set_title(f"{model}, $\\epsilon$ = {result.lr:g}", loc="left")
+            axis.legend()
+        for axis, (noise, group) in zip(axes[1], result.stationary.groupby("noise", sort=False), strict=True):
+            for equation, part in group.groupby("equation", sort=False):
+                look = LOOKS[equation]
+                axis.plot(
+                    part.lr, part.ratio, color=look.colour, linestyle=look.line, marker=look.marker, label=look.label
+                )
+            axis.axhline(1, color="0.5", linewidth=0.6, zorder=0)
+            axis.set_xscale("log")
+            axis.set_xlabel(r"learning rate $\epsilon$")
+            axis.set_ylabel("stationary variance / exact")
+            axis.set_title(f"readout, {noise}", loc="left")
+            axis.legend()
+        return figure
+
+
+def _report(result: LongHorizon) -> str:
+    lines = []
+    for row in result.worse().itertuples():
+        lines.append(
+            f"- {row.noise}: order 2 is farther from the exact stationary variance than order 1 at "
+            f"{len(row.order_2_worse)} of "
+            f"{row.lrs} learning rates; the quadratic equation is nearest at {len(row.quadratic_nearest)}."
+        )
+    return _join(
+        "## Growth of the weak error with the horizon",
+        f"lr = {result.lr:g}. Errors relative to the change along the gradient flow over the last horizon; the "
+        "readout's "
+        "are exact. An interval that holds 0 is not resolved.",
+        markdown(
+            ["model", "equation", "T", "relative error", "resolved"],
+            [
+                [row.model, row.equation, row.time, interval(row, "relative"), "yes" if row.resolved else "no"]
+                for row in result.table.itertuples()
+            ],
+        ),
+        "## Stationary variance",
+        "E|theta - theta*|^2 of the readout in the stationary state, all exact: the iteration's, and the ratio "
+        "of that of "
+        "each equation to it. Label noise: the same readout without dropout, targets with normal noise.",
+        markdown(
+            ["noise", "lr", "equation", "exact", "equation / exact"],
+            [
+                [row.noise, row.lr, row.equation, row.exact, f"{row.ratio:.8f}"]
+                for row in result.stationary.itertuples()
+            ],
+        ),
+        "\n".join(lines),
+    )

@@ -1,0 +1,88 @@
+"""Weak order under schedules: figure and report."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from smesolve.comparison.scaling.schedules import Schedules, schedules
+from smesolve.problem.problem import Problem
+from smesolve.study.figures import ORDERS, STYLE
+from smesolve.study.reports import _join
+from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_section import Section, interval, markdown
+
+__all__ = ["schedule_figure", "schedule_section"]
+
+
+def schedule_section(problem: Problem, config: ScalingConfig) -> Section:
+    """Run the study."""
+    result = schedules(
+        problem,
+        problem.initial(config.network.seed),
+        config.lrs,
+        config.horizon,
+        config.schedules,
+        config.orders,
+        config.observables[0],
+        config.paths,
+        config.rel_tol,
+        config.max_paths,
+        config.seed,
+        progress=True,
+    )
+    return Section({"table": result.table, "fit": result.fit}, {"schedule": schedule_figure(result)}, _report(result))
+
+
+def schedule_figure(result: Schedules) -> Figure:
+    """|error| against lr, a panel for each schedule: markers the network, thin lines the readout."""
+    names = list(result.table.schedule.unique())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
+        axes = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True).flat
+        for axis, name in zip(axes, names, strict=False):
+            for order, part in result.table[result.table.schedule == name].groupby("order"):
+                look = ORDERS[order]
+                network, readout = (part[part.model == model].sort_values("lr") for model in ("network", "readout"))
+                size = network.error.abs()
+                axis.errorbar(
+                    network.lr, size, (network.high - network.low) / 2, color=look.colour, linestyle=look.line,
+                    marker=look.marker, capsize=1.5, label=look.label,
+                )  # fmt: skip
+                axis.plot(readout.lr, readout.error.abs(), color=look.colour, linewidth=0.5, label="readout, exact")
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_title(name.replace("_", " "), loc="left")
+            axis.set_xlabel(r"learning rate $\epsilon$")
+        for axis in list(axes)[len(names) :]:
+            axis.set_visible(False)
+        figure.axes[0].legend()
+        figure.axes[0].set_ylabel("|error|")
+        return figure
+
+
+def _report(result: Schedules) -> str:
+    return _join(
+        "## Weak order under schedules",
+        "Slopes of |error| against lr with 95% intervals; for the readout, whose errors are exact, the local "
+        "slope of the "
+        "two smallest learning rates.",
+        markdown(
+            ["schedule", "model", "order", "slope", "order kept", "left out"],
+            [
+                [row.schedule, row.model, row.order, interval(row, "slope", ".3f"), _kept(row), row.left_out or "none"]
+                for row in result.fit.sort_values(["model", "schedule", "order"]).itertuples()
+            ],
+        ),
+    )
+
+
+def _kept(row: tuple) -> str:
+    if not np.isfinite(row.slope):
+        return "not resolved"
+    if row.model == "readout":
+        return "exact"
+    if row.slope_low > row.order or row.slope_high >= row.order:
+        return "yes" if row.slope_low > row.order - 0.5 else "not resolved"
+    return "no"

@@ -1,0 +1,286 @@
+"""Studies of learning-rate scaling: what they compute is exact where closed forms are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from problems import make_problem
+
+import smesolve as sme
+from smesolve.comparison.exact import LinearMoments, ScheduledMoments, scalar_dropout
+from smesolve.comparison.scaling.acceleration import acceleration, gradients_per_step
+from smesolve.comparison.scaling.error_map import ErrorMap, error_map, stability_limits
+from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
+from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
+from smesolve.comparison.scaling.long_horizon import stationary_variances
+from smesolve.comparison.scaling.mean_square_growth import growth_rates, observed_limit
+from smesolve.comparison.scaling.readout_problem import readout_problem
+from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
+from smesolve.comparison.scaling.width_sweep import mean_field_problem
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.schedule import ScheduledProblem, cosine
+from smesolve.study.command_line import main
+from smesolve.study.configuration import ConfigError
+from smesolve.study.scaling_configuration import ScalingConfig
+
+
+def scalar_problem(keep_prob):
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return sme.DropoutProblem(sme.LinearNetwork(1), one, one, keep_prob=keep_prob)
+
+
+def excess(keep_prob):
+    """u^2 with u = a/keep_prob - 1."""
+    return lambda theta: (theta[..., 0] / keep_prob - 1).square()
+
+
+# --- closed forms ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep_prob", [0.01, 0.1, 0.8])
+def test_scalar_weak_errors_equal_the_closed_forms(keep_prob):
+    """E u^2 of iteration and equations, of the readout machinery of the map, against geometric Brownian motion."""
+    moments = LinearMoments(scalar_problem(keep_prob), torch.zeros(1, dtype=torch.float64))
+    steps = 40
+    for multiple in (0.05, 0.5, 0.95):
+        lr = multiple * 2 * keep_prob**2
+        closed = scalar_dropout(keep_prob, lr, steps * lr)
+        exact = closed["iteration"].second_moment
+        assert moments.iteration(lr, steps, excess(keep_prob)) == pytest.approx(exact, rel=1e-10)
+        for order in (1, 2):
+            error = closed[f"order {order}"].second_moment - exact
+            assert moments.error(lr, order, steps * lr, excess(keep_prob)) == pytest.approx(error, rel=1e-8, abs=1e-11)
+
+
+def test_the_readout_has_the_losses_and_gradients_of_the_network():
+    problem = make_problem(bias=True, out_features=2)
+    theta0 = problem.initial()
+    readout, start = readout_problem(problem, theta0)
+    assert float(readout.loss(start)) == pytest.approx(float(problem.loss(theta0)), rel=1e-13)
+    assert float(readout.modified_loss(start)) == pytest.approx(float(problem.modified_loss(theta0)), rel=1e-13)
+    mask = problem.sample(1, seed=3)[0]
+    size = start.numel()
+    whole = problem.gradient(theta0, mask)[-size - 2 : -2]  # the bias comes last
+    assert (readout.gradient(start, mask) - whole).abs().max() < 1e-13
+    with pytest.raises(ValueError, match="problem must be a DropoutProblem with shared masks"):
+        readout_problem(make_problem(masks="per_sample"), theta0)
+
+
+def test_flow_change_and_relaxation_of_a_scalar():
+    """L_S = (a - k y)^2 / (2k) + const: rate 1/k, so the change of u^2 is 1 - exp(-2 T/k)."""
+    problem, start = scalar_problem(0.4), torch.zeros(1, dtype=torch.float64)
+    assert relaxation_time(problem, start) == pytest.approx(0.4, rel=1e-12)
+    assert flow_change(problem, start, 0.6, excess(0.4)) == pytest.approx(1 - np.exp(-3.0), rel=1e-8)
+
+
+def test_scheduled_moments_equal_those_without_schedule_and_the_enumeration():
+    problem = make_problem(width=2)
+    readout, start = readout_problem(problem, problem.initial())
+    constant = SCHEDULES["constant"](readout, 1.0)
+    plain, scheduled = LinearMoments(readout, start), ScheduledMoments(constant, start, substeps=8)
+    for order in (1, 2):
+        assert scheduled.error(0.25, order, 1.0) == pytest.approx(plain.error(0.25, order, 1.0), rel=1e-10)
+    falling = ScheduledProblem(readout, lr_factor=cosine(1.0, 0.3))
+    fine, coarse = (ScheduledMoments(falling, start, substeps=n).equation(0.25, 2, 4) for n in (64, 128))
+    assert fine == pytest.approx(coarse, abs=1e-10)
+    draws, weights = readout.all_draws()
+    theta, weight = start[None], torch.ones(1, dtype=torch.float64)
+    for k in range(3):
+        gradient = falling.at(k * 0.25).gradient(theta[:, None], draws[None])
+        theta, weight = (theta[:, None] - 0.25 * gradient).flatten(0, 1), (weight[:, None] * weights).flatten()
+    exact = float(weight @ readout.loss(theta))
+    assert ScheduledMoments(falling, start).iteration(0.25, 3) == pytest.approx(exact, rel=1e-12)
+
+
+def test_the_mean_field_problem_moves_particles_by_lr():
+    """A step of size lr moves each particle (A, W) by lr times its own thinned gradient, at every width."""
+    x, y = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 1, dtype=torch.float64)
+    problem, theta0 = mean_field_problem(x, y, 5, 0.5)
+    mask = problem.sample(1, seed=0)[0]
+    moved = theta0 - 0.1 * problem.gradient(theta0, mask)
+    W, A = (part * 5**0.5 for part in (theta0[:10].view(5, 2), theta0[10:]))
+    residual = (mask * A * torch.tanh(x @ W.T)).mean(-1) - y[:, 0]
+    for r in range(5):
+        h = torch.tanh(x @ W[r])
+        A_step = mask[r] * (residual * h).mean()
+        W_step = mask[r] * A[r] * ((residual * (1 - h**2))[:, None] * x).mean(0)
+        assert moved[10 + r] * 5**0.5 == pytest.approx(float(A[r] - 0.1 * A_step), rel=1e-12)
+        assert torch.allclose(moved[2 * r : 2 * r + 2] * 5**0.5, W[r] - 0.1 * W_step, rtol=1e-12)
+    wide, more = mean_field_problem(x, y, 8, 0.5)
+    assert torch.allclose(more[:10] * 8**0.5, W.flatten()) and wide.width == 8
+
+
+def test_order_2_is_worse_in_the_stationary_variance_of_additive_noise():
+    """One parameter, Hessian 1, label noise s: exact lr s^2/(2 - lr), order 1 lr s^2/2, order 2 lr s^2/(2 + lr)."""
+    x = torch.ones(1, 1, dtype=torch.float64)
+    problem = sme.ModuleProblem(torch.nn.Linear(1, 1, bias=False).double(), x, 0.7 * x, label_noise=0.5)
+    table = stationary_variances(problem, torch.zeros(1, dtype=torch.float64), [0.2, 0.6])
+    for lr, group in table.groupby("lr"):
+        ratio = group.set_index("equation").ratio
+        assert group.exact.iloc[0] == pytest.approx(0.25 * lr / (2 - lr), rel=1e-10)
+        assert ratio["1"] == pytest.approx((2 - lr) / 2, rel=1e-10)
+        assert ratio["2"] == pytest.approx((2 - lr) / (2 + lr), rel=1e-10)
+        assert ratio["quadratic"] == pytest.approx(1, rel=1e-10)
+    with pytest.raises(ValueError, match="beyond the limit"):
+        stationary_variances(problem, torch.zeros(1, dtype=torch.float64), [2.5])
+
+
+# --- observed limits ------------------------------------------------------------------------------------------------
+
+
+def test_growth_rates_of_the_scalar_iteration():
+    """log(1 - 2 lr/k + lr^2/k^3) a step, where a plain sample of paths would see almost sure decay."""
+    k, lr = 0.2, 1.3 * 2 * 0.2**2
+    plain = sme.DropoutProblem(sme.LinearNetwork(1), torch.ones(1, 1).double(), torch.zeros(1, 1).double(), keep_prob=k)
+    rates = growth_rates(DropoutIteration(plain, lr, 0), 1, 2, 100, 6, 0)
+    exact = np.log(1 - 2 * lr / k + lr**2 / k**3)
+    assert exact > 0
+    assert abs(rates.mean() - exact) < 4 * rates.std(ddof=1) / 6**0.5
+    almost_sure = k * np.log(abs(1 - lr / k**2))
+    assert almost_sure < exact
+
+
+@pytest.mark.parametrize("order", [None, 1, 2])
+def test_observed_limits_agree_with_the_predicted_ones_within_two_percent(order):
+    problem = scalar_problem(0.1)
+    predicted = LinearMoments(problem, torch.zeros(1, dtype=torch.float64)).stability_limit(order)
+    seen = observed_limit(problem, order, populations=4)
+    assert abs(seen.lr / predicted - 1) < 0.02
+    assert seen.high - seen.low < 0.05 * predicted
+
+
+def test_limits_beyond_the_mean_are_predicted_alone():
+    problem = scalar_problem(0.8)
+    rows = stability_limits(problem, LinearMoments(problem, torch.zeros(1, dtype=torch.float64)), (1,), seed=0)
+    assert [row["process"] for row in rows] == ["iteration", "order 1"]
+    assert rows[0]["ratio"] == pytest.approx(1, abs=0.02)
+    assert rows[1]["predicted"] == pytest.approx(2 * 0.64 / 0.2) and "observed" not in rows[1]
+
+
+# --- studies --------------------------------------------------------------------------------------------------------
+
+
+def synthetic_map(power, scatter=0.0):
+    rng = np.random.default_rng(1)
+    rows = []
+    for keep in (0.5, 0.1, 0.02):
+        for multiple in (0.02, 0.05, 0.1, 0.2):
+            lr = multiple * 2 * keep**2
+            error = (lr / keep**power) ** 1.5 * np.exp(scatter * rng.standard_normal())
+            row = {"keep_prob": keep, "lr": lr, "multiple": multiple, "relative": error, "horizon": keep}
+            rows.append(row | {"relative_low": 0.99 * error, "relative_high": 1.01 * error, "resolved": True})
+    table = pd.DataFrame(rows).assign(model="network", order=1)
+    return ErrorMap(table, pd.DataFrame(), "loss")
+
+
+def test_collapse_finds_the_power_and_says_so_with_an_interval():
+    for power in (1.0, 2.0):
+        row = synthetic_map(power).collapse().set_index("ordinate").loc["relative"]
+        assert row.power == pytest.approx(power, abs=0.02)
+        assert row.power_low < power < row.power_high
+        assert row[f"spread_{power:g}"] < 0.02
+        assert row["spread_0_low"] > 0.1
+    noisy = synthetic_map(2.0, scatter=0.5).collapse().set_index("ordinate").loc["relative"]
+    assert noisy.spread_2_high > 0.25
+
+
+def test_error_map_of_a_small_network():
+    problem = make_problem()
+    theta0 = problem.initial()
+    result = error_map(problem, theta0, [0.8], [0.2, 0.4], orders=(1,), paths=256)
+    exact = result.table[result.table.model == "readout"]
+    here = problem.with_keep_prob(0.8)
+    readout, start = readout_problem(here, theta0)
+    moments = LinearMoments(readout, start)
+    for row in exact.itertuples():
+        assert row.error == pytest.approx(moments.error(row.lr, 1, row.horizon, "modified_loss"), rel=1e-10)
+    network = result.table[result.table.model == "network"]
+    assert network.resolved.all() and (network.relative_low < network.relative_high).all()
+    assert set(result.limits.process) == {"iteration", "order 1"}
+    with pytest.raises(ValueError, match="multiples must hold positive numbers"):
+        error_map(problem, theta0, [0.5], [-1.0])
+
+
+def test_the_rule_reaches_as_far_as_the_leading_constant_says():
+    problem = make_problem()
+    result = linear_scaling_rule(problem, problem.initial(), 0.02, [1, 2, 5, 10], 1.0, tolerance=0.003, paths=512)
+    for model, group in result.table.groupby("model"):
+        ratio = (group.relative / group.predicted).iloc[0]
+        assert ratio == pytest.approx(1, abs=0.05), model
+    assert result.table.follows.map(lambda verdict: verdict is True).iloc[0]
+    reach = result.reach().set_index("model")
+    assert 0.5 < reach.kappa["readout"] / reach.predicted["readout"] < 2
+    with pytest.raises(ValueError, match="tolerance must lie in"):
+        linear_scaling_rule(problem, problem.initial(), 0.02, [1], 1.0, tolerance=0.0)
+
+
+def test_an_interval_that_holds_the_tolerance_decides_nothing():
+    table = pd.DataFrame(
+        {
+            "model": "network", "kappa": [1, 2, 4], "relative": [0.005, 0.0098, 0.02], "predicted": [0.005, 0.01, 0.02],
+            "relative_low": [0.004, 0.009, 0.018], "relative_high": [0.006, 0.0106, 0.022],
+            "follows": [True, None, False],
+        }
+    )  # fmt: skip
+    reach = LinearScalingRule(table, 0.01).reach().iloc[0]
+    assert (reach.holds, reach.fails) == (1, 4)
+    assert reach.kappa_low < reach.kappa < reach.kappa_high
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_schedules_keep_the_weak_order_exactly(name):
+    problem = make_problem(width=2)
+    readout, start = readout_problem(problem, problem.initial())
+    moments = ScheduledMoments(SCHEDULES[name](readout, 1.0), start, substeps=40)
+    for order in (1, 2):
+        errors = [moments.error(lr, order, 1.0) for lr in (0.1, 0.05)]
+        assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
+    with pytest.raises(ValueError, match="schedule must be one of"):
+        schedules(problem, problem.initial(), [0.1], 1.0, names=["linear"])
+
+
+def test_acceleration_counts_gradients_and_breaks_even_there():
+    problem = make_problem()
+    result = acceleration(problem, problem.initial(), 0.01, 0.4, [4, 8, 20], paths=64)
+    assert gradients_per_step("small_noise_rk4", 1) == 5.5
+    even = result.break_even([0.5]).set_index("order")
+    assert even.factor_even[1] == pytest.approx(5.5)
+    assert even.factor[1] == 20 and even.gradient_speedup[1] == pytest.approx(20 / 5.5)
+    assert (result.table.seconds > 0).all()
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+TINY = {"data": {"name": "random", "samples": 4, "in_features": 2}, "network": {"width": 3}, "paths": 64, "threads": 1}
+
+
+@pytest.mark.parametrize(
+    "study, changes",
+    [
+        ("map", {"keep_probs": [0.8, 0.5, 0.3], "multiples": [0.1, 0.2, 0.28], "orders": [1]}),
+        ("kappa", {"lrs": [0.1], "kappas": [1, 2]}),
+        ("schedule", {"lrs": [0.2, 0.1], "horizon": 0.4, "schedules": ["cosine"], "orders": [1]}),
+        ("horizon", {"lrs": [0.5], "times": [0.5, 1.0], "multiples": [0.1]}),
+        ("width", {"lrs": [0.1], "horizon": 0.2, "widths": [2, 4], "orders": [1]}),
+        ("acceleration", {"lrs": [0.05], "horizon": 0.4, "factors": [2, 4]}),
+    ],
+)
+def test_scaling_writes_tables_figures_and_report(tmp_path, study, changes):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(TINY | {"study": study} | changes), encoding="utf-8")
+    out = tmp_path / "out"
+    assert main(["scaling", str(config), "--out", str(out)]) == 0
+    written = {path.name for path in out.iterdir()}
+    assert {"table.csv", "report.md", "manifest.json", f"{study}.png", f"{study}.pdf"} <= written
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert report.startswith(f"# Learning-rate scaling: {study}") and "nan" not in report
+
+
+def test_a_key_that_a_study_does_not_read_is_refused():
+    with pytest.raises(ConfigError, match="kappas is not read by study 'map'"):
+        ScalingConfig(study="map", kappas=[3])
+    with pytest.raises(ConfigError, match="study must be one of"):
+        ScalingConfig(study="maps")
+    with pytest.raises(ConfigError, match="lrs must hold one value"):
+        ScalingConfig(study="kappa", lrs=[0.1, 0.2])
