@@ -34,7 +34,7 @@ def scaling_report(problem: Problem, config: ScalingConfig, section: Section) ->
     return _join(
         f"# Learning-rate scaling: {config.study}",
         f"{described(config, problem)} Seed {config.seed}; intervals are 95% intervals.",
-        section.text,
+        section.text.strip(),
         "## Files",
         f"{files} (figures also as PDF); `manifest.json`: configuration, seed, versions, command, wall time.",
     )

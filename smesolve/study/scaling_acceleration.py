@@ -11,7 +11,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, STYLE
 from smesolve.study.reports import _join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, curve, interval, markdown
+from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
 
 __all__ = ["acceleration_figure", "acceleration_section"]
 
@@ -53,7 +53,7 @@ def acceleration_figure(result: Acceleration) -> Figure:
         left.set_ylabel("|relative error|")
         right.set_ylabel("iteration's cost / equation's")
         for axis in (left, right):
-            axis.set_xscale("log", base=2)
+            log_ticks(axis, result.table.factor)
             axis.set_yscale("log")
             axis.set_xlabel(r"step of the equation, dt / $\epsilon$")
             axis.legend()

@@ -10,7 +10,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import STYLE
 from smesolve.study.reports import _join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import LOOKS, Section, curve, interval, markdown
+from smesolve.study.scaling_section import LOOKS, Section, curve, interval, log_ticks, markdown
 
 __all__ = ["horizon_figure", "horizon_section"]
 
@@ -41,7 +41,7 @@ def horizon_figure(result: LongHorizon) -> Figure:
             for equation, part in result.table[result.table.model == model].groupby("equation", sort=False):
                 curve(axis, part.time, part, LOOKS[equation], LOOKS[equation].label)
             axis.set_yscale("log")
-            axis.set_xscale("log")
+            log_ticks(axis, result.table.time)
             axis.set_xlabel("horizon $T$")
             axis.set_ylabel("|relative error|")
             axis.set_title(f"{model}, $\\epsilon$ = {result.lr:g}", loc="left")
@@ -53,7 +53,7 @@ def horizon_figure(result: LongHorizon) -> Figure:
                     part.lr, part.ratio, color=look.colour, linestyle=look.line, marker=look.marker, label=look.label
                 )
             axis.axhline(1, color="0.5", linewidth=0.6, zorder=0)
-            axis.set_xscale("log")
+            log_ticks(axis, group.lr)
             axis.set_xlabel(r"learning rate $\epsilon$")
             axis.set_ylabel("stationary variance / exact")
             axis.set_title(f"readout, {noise}", loc="left")
@@ -62,13 +62,16 @@ def horizon_figure(result: LongHorizon) -> Figure:
 
 
 def _report(result: LongHorizon) -> str:
-    lines = []
-    for row in result.worse().itertuples():
-        lines.append(
-            f"- {row.noise}: order 2 is farther from the exact stationary variance than order 1 at "
-            f"{len(row.order_2_worse)} of "
-            f"{row.lrs} learning rates; the quadratic equation is nearest at {len(row.quadratic_nearest)}."
-        )
+    lines = [
+        f"- {row.noise}: order 2 is farther from the exact stationary variance than order 1 at {row.order_2_worse} of "
+        f"{row.lrs} learning rates; the quadratic equation is nearest at {row.quadratic_nearest}."
+        for row in result.worse().itertuples()
+    ]
+    over_time = []
+    for model, rows in result.nearest().groupby("model", sort=False):
+        worse = ", ".join(f"{time:g}" for time in rows.time[rows.order_2_worse]) or "none"
+        best = "; ".join(f"T = {row.time:g}: {row.nearest or 'not resolved'}" for row in rows.itertuples())
+        over_time.append(f"- {model}: order 2 is surely worse than order 1 at T = {worse}. Nearest equation: {best}.")
     return _join(
         "## Growth of the weak error with the horizon",
         f"lr = {result.lr:g}. Errors relative to the change along the gradient flow over the last horizon; the "
@@ -81,6 +84,7 @@ def _report(result: LongHorizon) -> str:
                 for row in result.table.itertuples()
             ],
         ),
+        "\n".join(over_time),
         "## Stationary variance",
         "E|theta - theta*|^2 of the readout in the stationary state, all exact: the iteration's, and the ratio "
         "of that of "

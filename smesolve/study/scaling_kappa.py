@@ -11,7 +11,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import DROPOUT, ORDERS, STYLE
 from smesolve.study.reports import _join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, curve, interval, markdown
+from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
 
 __all__ = ["kappa_figure", "kappa_section"]
 
@@ -49,7 +49,7 @@ def kappa_figure(result: LinearScalingRule) -> Figure:
                 label=f"{model}: leading term",
             )  # fmt: skip
         axis.axhline(result.tolerance, color="0.5", linestyle=":", label=f"tolerance {result.tolerance:g}")
-        axis.set_xscale("log", base=2)
+        log_ticks(axis, result.table.kappa)
         axis.set_yscale("log")
         axis.set_xlabel(r"masks a step $\kappa$, learning rate $\kappa\epsilon$")
         axis.set_ylabel("|relative error| of the order-1 equation")

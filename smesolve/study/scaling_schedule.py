@@ -11,7 +11,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, STYLE
 from smesolve.study.reports import _join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, interval, markdown
+from smesolve.study.scaling_section import Section, interval, log_ticks, markdown
 
 __all__ = ["schedule_figure", "schedule_section"]
 
@@ -51,7 +51,7 @@ def schedule_figure(result: Schedules) -> Figure:
                     marker=look.marker, capsize=1.5, label=look.label,
                 )  # fmt: skip
                 axis.plot(readout.lr, readout.error.abs(), color=look.colour, linewidth=0.5, label="readout, exact")
-            axis.set_xscale("log")
+            log_ticks(axis, result.table.lr)
             axis.set_yscale("log")
             axis.set_title(name.replace("_", " "), loc="left")
             axis.set_xlabel(r"learning rate $\epsilon$")

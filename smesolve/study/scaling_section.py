@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from smesolve.study.figures import DROPOUT, ORDERS, Look
 from smesolve.study.reports import _table
 
-__all__ = ["LOOKS", "QUADRATIC", "Section", "curve", "interval", "markdown"]
+__all__ = ["LOOKS", "QUADRATIC", "Section", "curve", "interval", "log_ticks", "markdown"]
 
 QUADRATIC = Look("quadratic equation", "#009e73", ":", "D")
 
@@ -56,7 +57,7 @@ def curve(axis: Axes, x: pd.Series, part: pd.DataFrame, look: Look, label: str |
         size,
         [np.minimum(half, size - bottom).clip(lower=0), half],
         color=look.colour,
-        linestyle=line or look.line,
+        linestyle=look.line if line is None else line,
         capsize=1.5,
         elinewidth=0.8,
         label=label,
@@ -66,3 +67,11 @@ def curve(axis: Axes, x: pd.Series, part: pd.DataFrame, look: Look, label: str |
         axis.plot(
             x[chosen], size[chosen], linestyle="", marker=look.marker, color=look.colour, markerfacecolor=face, zorder=3
         )
+
+
+def log_ticks(axis: Axes, values: Iterable[float]) -> None:
+    """A logarithmic x axis with ticks at these values alone."""
+    values = sorted(set(values))
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticks(values, [f"{value:.3g}" for value in values])

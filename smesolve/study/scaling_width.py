@@ -11,7 +11,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import DROPOUT, ORDERS, STYLE
 from smesolve.study.reports import _join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, curve, interval, markdown
+from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
 
 __all__ = ["width_figure", "width_section"]
 
@@ -53,7 +53,7 @@ def width_figure(result: WidthSweep) -> Figure:
             axis.set_ylabel(f"|relative error|, order {order}")
         share.set_ylabel("penalty / modified loss at the start")
         for axis in (*errors, share):
-            axis.set_xscale("log", base=2)
+            log_ticks(axis, result.table.width)
             axis.set_yscale("log")
             axis.set_xlabel("width")
         errors[0].legend()
@@ -93,6 +93,7 @@ def _report(result: WidthSweep) -> str:
         ),
         "\n".join(lines),
         "Chizat, Marion, Yesbay (arXiv 2510.07554) state that the penalty survives only at learning rates of "
-        "order 1/width. What is measured here is the weak error of the equation, and the share of the penalty at the start, for these "
+        "order 1/width. What is measured here is the weak error of the equation, and the share of the penalty at "
+        "the start, for these "
         "widths, this data set and this horizon alone; the statement itself, a limit of infinite width, is not tested.",
     )

@@ -45,17 +45,35 @@ class LongHorizon:
     lr: float
 
     def worse(self) -> pd.DataFrame:
-        """Where order 2 is worse than order 1: for each noise the learning rates at which its stationary variance is
-        farther from the exact one, and those at which the quadratic equation is nearest."""
+        """Where order 2 is worse than order 1 in the stationary state, and where the quadratic equation is nearest.
+
+        A row for each noise: the number of learning rates, at how many of them the stationary variance of order 2 is
+        farther from the exact one than that of order 1, and at how many that of the quadratic equation is nearest.
+        """
         rows = []
         for noise, group in self.stationary.groupby("noise", sort=False):
             off = (group.pivot(index="lr", columns="equation", values="ratio") - 1).abs()
+            order_2, nearest = off["2"] > off["1"], off["quadratic"] < off[["1", "2"]].min(axis=1)
+            row = {"noise": noise, "lrs": len(off), "order_2_worse": order_2.sum(), "quadratic_nearest": nearest.sum()}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def nearest(self) -> pd.DataFrame:
+        """For each model and time the equation whose |error| is surely the smallest; None where intervals overlap."""
+        half = (self.table.relative_high - self.table.relative_low) / 2
+        size = self.table.relative.abs()
+        bounds = self.table.assign(least=size - half, most=size + half)
+        rows = []
+        for (model, time), group in bounds.groupby(["model", "time"], sort=False):
+            best = group.loc[group.most.idxmin()]
+            sure = (group.least[group.equation != best.equation] > best.most).all()
+            orders = group.set_index("equation")
             rows.append(
                 {
-                    "noise": noise,
-                    "lrs": len(off),
-                    "order_2_worse": list(off.index[off["2"] > off["1"]]),
-                    "quadratic_nearest": list(off.index[off["quadratic"] < off[["1", "2"]].min(axis=1)]),
+                    "model": model,
+                    "time": time,
+                    "nearest": best.equation if sure else None,
+                    "order_2_worse": bool(orders.least["2"] > orders.most["1"]),
                 }
             )
         return pd.DataFrame(rows)
@@ -168,11 +186,10 @@ def _models(readout: DropoutProblem, problem: DropoutProblem) -> tuple[tuple[str
 def _label_noise(problem: DropoutProblem, theta0: Tensor, lrs: Sequence[float]) -> pd.DataFrame:
     """The same readout without dropout and with noise on its labels, which does not depend on theta.
 
-    Directions in which the features do not vary keep no variance; the features are given a common scale of 1.
+    Nor does its variance depend on the targets: they are zero, so that theta* = 0 and nothing cancels.
     """
     readout, start = readout_problem(problem, theta0)
-    linear = torch.nn.Linear(readout.width, readout.out_features, bias=False).to(problem.dtype)
-    noisy = ModuleProblem(linear, readout.x, readout.y, label_noise=1.0)
+    linear = torch.nn.Linear(readout.width, readout.out_features, bias=False).to(readout.x)
+    noisy = ModuleProblem(linear, readout.x, torch.zeros_like(readout.y), label_noise=1.0)
     limit = LinearMoments(noisy, start).stability_limit()
-    # the quadratic equation ends where log(1 - lr H) does: half of the limit
     return stationary_variances(noisy, start, [share * limit for share in lrs])
