@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.tri import Triangulation
 
 from smesolve.comparison.scaling.error_map import COLLAPSE_BELOW, POWERS, ErrorMap, error_map
 from smesolve.problem.problem import Problem
@@ -75,9 +76,12 @@ def map_figure(result: ErrorMap) -> Figure:
         for axis in axes[:, 0]:
             axis.set_ylabel("keep_prob")
         figure.colorbar(mesh, ax=axes, label="|error| / change along the gradient flow", shrink=0.7)
-        handles, labels = axes[0, -1].get_legend_handles_labels()
-        handles.append(Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="0.3", hatch="//////"))
-        figure.legend(handles, [*labels, "not resolved"], loc="outside lower center", ncols=4)
+        axes[0, 0].set_xlim(result.table.lr.min() / 2, 3 * result.table.lr.max())
+        entries = {}
+        for axis in axes[0]:
+            entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        entries["not resolved"] = Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="0.3", hatch="//////")
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4)
         return figure
 
 
@@ -108,9 +112,14 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> object:
                 axis.add_patch(box)
     known = cells[cells.resolved & (cells.relative != 0)]
     if known.keep_prob.nunique() > 1 and known.lr.nunique() > 2:
-        axis.tricontour(
-            known.lr, known.keep_prob, known.relative.abs(), levels=LEVELS, colors="white", linewidths=0.9
-        ).clabel(fmt="%g", fontsize=6, inline_spacing=1)
+        # triangles of neighbours in the sheared grid of cells
+        triangles = Triangulation(np.log(known.multiple), np.log(known.keep_prob)).triangles
+        height = np.log10(known.relative.abs())
+        lines = axis.tricontour(
+            known.lr, known.keep_prob, triangles, height, levels=np.log10(LEVELS), colors="white", linewidths=0.9
+        )
+        lines.set_path_effects([patheffects.withStroke(linewidth=1.8, foreground="black")])
+        axis.clabel(lines, fmt=lambda level: f"{10**level:g}", fontsize=6, inline_spacing=1)
     axis.yaxis.set_major_locator(FixedLocator(keeps))
     axis.set_yticks(keeps, [f"{keep:g}" for keep in keeps])
     axis.yaxis.set_minor_locator(NullLocator())
@@ -159,7 +168,9 @@ def collapse_figure(result: ErrorMap) -> Figure:
                         )
                 axis.set_xlabel((r"$\epsilon$", r"$\epsilon$ / keep_prob", r"$\epsilon$ / keep_prob$^2$")[int(power)])
             line[0].set_ylabel(f"order {order}: |relative error| / T")
-        axes[0, 0].legend()
+        for axis in axes.flat:
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(keeps))
         return figure
 
 
