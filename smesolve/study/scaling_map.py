@@ -116,7 +116,14 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> object:
         triangles = Triangulation(np.log(known.multiple), np.log(known.keep_prob)).triangles
         height = np.log10(known.relative.abs())
         lines = axis.tricontour(
-            known.lr, known.keep_prob, triangles, height, levels=np.log10(LEVELS), colors="white", linewidths=0.9
+            known.lr,
+            known.keep_prob,
+            triangles,
+            height,
+            levels=np.log10(LEVELS),
+            colors="white",
+            linestyles="solid",
+            linewidths=0.9,
         )
         lines.set_path_effects([patheffects.withStroke(linewidth=1.8, foreground="black")])
         axis.clabel(lines, fmt=lambda level: f"{10**level:g}", fontsize=6, inline_spacing=1)
@@ -257,6 +264,7 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
             ],
         ),
         "\n".join(_verdict(row) for row in collapse.itertuples()),
+        "Models and orders that are not listed have fewer than 8 such cells, or fewer than 3 keep_probs.",
     )
 
 

@@ -59,7 +59,7 @@ class LongHorizon:
         return pd.DataFrame(rows)
 
     def nearest(self) -> pd.DataFrame:
-        """For each model and time the equation whose |error| is surely the smallest; None where intervals overlap."""
+        """For each model and time the equation whose |error| is surely the smallest; "" where intervals overlap."""
         half = (self.table.relative_high - self.table.relative_low) / 2
         size = self.table.relative.abs()
         bounds = self.table.assign(least=size - half, most=size + half)
@@ -72,7 +72,7 @@ class LongHorizon:
                 {
                     "model": model,
                     "time": time,
-                    "nearest": best.equation if sure else None,
+                    "nearest": best.equation if sure else "",
                     "order_2_worse": bool(orders.least["2"] > orders.most["1"]),
                 }
             )
