@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from smesolve.comparison.order_fit import CORRECTED_POINTS
 from smesolve.comparison.scaling.schedules import Schedules, schedules
 from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, STYLE
@@ -40,7 +41,8 @@ def schedule_figure(result: Schedules) -> Figure:
     names = list(result.table.schedule.unique())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
-        axes = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True).flat
+        axes = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
+        axes = list(axes.flat)
         for axis, name in zip(axes, names, strict=False):
             for order, part in result.table[result.table.schedule == name].groupby("order"):
                 look = ORDERS[order]
@@ -50,12 +52,18 @@ def schedule_figure(result: Schedules) -> Figure:
                     network.lr, size, (network.high - network.low) / 2, color=look.colour, linestyle=look.line,
                     marker=look.marker, capsize=1.5, label=look.label,
                 )  # fmt: skip
-                axis.plot(readout.lr, readout.error.abs(), color=look.colour, linewidth=0.5, label="readout, exact")
+                axis.plot(
+                    readout.lr,
+                    readout.error.abs(),
+                    color=look.colour,
+                    linewidth=0.5,
+                    label=f"readout, order {order}, exact",
+                )
             log_ticks(axis, result.table.lr)
             axis.set_yscale("log")
             axis.set_title(name.replace("_", " "), loc="left")
             axis.set_xlabel(r"learning rate $\epsilon$")
-        for axis in list(axes)[len(names) :]:
+        for axis in axes[len(names) :]:
             axis.set_visible(False)
         figure.axes[0].legend()
         figure.axes[0].set_ylabel("|error|")
@@ -83,6 +91,8 @@ def _kept(row: tuple) -> str:
         return "not resolved"
     if row.model == "readout":
         return "exact"
+    if row.points <= CORRECTED_POINTS:
+        return "not tested: as many parameters as points"
     if row.slope_low > row.order or row.slope_high >= row.order:
         return "yes" if row.slope_low > row.order - 0.5 else "not resolved"
     return "no"

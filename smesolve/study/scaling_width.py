@@ -56,7 +56,7 @@ def width_figure(result: WidthSweep) -> Figure:
             log_ticks(axis, result.table.width)
             axis.set_yscale("log")
             axis.set_xlabel("width")
-        errors[0].legend()
+        figure.legend(*errors[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         return figure
 
 
