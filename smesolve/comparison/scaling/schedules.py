@@ -111,7 +111,8 @@ def schedules(
             errors = [moments.error(lr, order, horizon, observable) for lr in lrs]
             exact = {"order": order, "lr": lrs, "error": errors, "low": errors, "high": errors, "resolved": True}
             rows.append(pd.DataFrame(exact).assign(schedule=name, model="readout"))
-            fits.append(pd.DataFrame([{"order": order, "slope": _last_slope(lrs, errors), "points": 2}]))
+            slope = {"slope": _last_slope(lrs, errors), "slope_low": np.nan, "slope_high": np.nan, "points": 2}
+            fits.append(pd.DataFrame([{"order": order} | slope]))
             fits[-1] = fits[-1].assign(schedule=name, model="readout", left_out="")
     return Schedules(pd.concat(rows, ignore_index=True), pd.concat(fits, ignore_index=True))
 
