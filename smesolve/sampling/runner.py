@@ -47,7 +47,7 @@ class Runner:
         self.progress = progress or Progress(shown=False, work=0)
 
     def results(self, work: Mapping[str, Work], tasks: Sequence[Task]) -> Iterator[Arrays]:
-        """The result of each task, in order; names of work are the same in every session of a study and never reused.
+        """The result of each task, in order; names of work are the same in every run of a study and never reused.
 
         Each result is in the journal before it is handed on, often long before.
         """
