@@ -89,7 +89,7 @@ def test_adjoint_and_value_hessian_are_the_derivatives_of_the_value_function():
     # Lam belongs to the flow: it differs from the iteration's own by O(lr)
     gaps = []
     for divide in (1, 2, 4):
-        observed = value_hessians(problem, theta0, [lr * steps], observables, lr / divide).hessians[0][0, 0]
+        observed = value_hessians(problem, theta0, [lr * steps], observables, lr / divide).hessians[0].matrices[0, 0]
         gaps.append((observed - exact).norm() / exact.norm())
     assert gaps[0] < 0.2
     assert torch.equal(observed, observed.mT) or (observed - observed.mT).abs().max() < 1e-12
