@@ -237,7 +237,7 @@ def test_scikit_learn_missing_names_the_extra(tmp_path, out, capsys, monkeypatch
 
 
 def test_commands(out, capsys):
-    refused(capsys, [], "a command is missing", "compare, weak-error, landscape, derive", "extend")
+    refused(capsys, [], "a command is missing", "compare, weak-error, scaling, landscape, derive, extend")
     refused(capsys, ["comare", "--out", out], "'comare'", "did you mean 'compare'")
     refused(capsys, ["--out", out], "a command is missing")
     refused(capsys, ["derive"], "--out is missing")
@@ -344,7 +344,7 @@ def test_the_examples_are_valid(capsys):
     assert {path.stem for path in examples} >= {"digits", "weak_order", "derive_own"}
     for path in examples:
         command = path.stem.split("_")[0]
-        command = command if command in ("derive", "landscape") else "compare"
+        command = command if command in ("derive", "landscape", "scaling") else "compare"
         with pytest.raises(SystemExit) as stop:
             main([command, str(path), "--print_config"])
         assert stop.value.code == 0
