@@ -27,7 +27,7 @@ def linear(lr):
     )
     moments = LinearMoments(problem, torch.tensor([1.0, -0.5], dtype=torch.float64))
     error = moments.error(lr, 2, 1.0)
-    for scheme in sme.SCHEMES:
+    for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):  # the others have no exact moments
         for ratio in RATIOS:
             bias = moments.scheme(lr, 2, 1.0, scheme, ratio * lr) - moments.equation(lr, 2, 1.0)
             yield {"problem": "linear", "scheme": scheme, "dt/lr": ratio, "bias": bias, "+-": 0.0, "error": error}
