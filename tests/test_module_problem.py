@@ -112,6 +112,12 @@ def test_plain_gradient_descent_has_no_noise():
     for _ in range(5):
         theta = theta - 0.1 * problem.mean_gradient(theta)
     assert relative(paths[-1], theta.expand(2, -1)) < 1e-14
+    assert problem.covariance(theta).abs().max() == 0
+    table = sme.weak_error(problem, problem.initial(), [0.1], 0.5, observables=["loss"], times=[0.5], paths=8).table
+    ends = sme.solve(sme.ModifiedEquation(problem, 0.1, 1), problem.initial(), [0, 0.5], dt=0.1, paths=1)
+    assert table.error[0] == pytest.approx(float(problem.loss(ends[-1, 0]) - problem.loss(theta)), abs=1e-15)
+    assert table.stderr.max() < 1e-15
+    assert table.resolved.all()
 
 
 @pytest.mark.parametrize(

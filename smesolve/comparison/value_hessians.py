@@ -111,7 +111,7 @@ def value_hessians(
 
 
 def _has_quadratics(problem: Problem) -> bool:
-    return problem.linear_noise and problem.noise_dim <= 2 * problem.dim
+    return problem.linear_noise and 0 < problem.noise_dim <= 2 * problem.dim
 
 
 def _dense(

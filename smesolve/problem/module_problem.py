@@ -294,6 +294,8 @@ class ModuleProblem(Problem):
             first, second = torch.special.ndtr(normals).chunk(2, dim=-1)
             return self.noise_increment(theta, self.draw(first), self.draw(second))
         lead = torch.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
+        if not self.noise_dim:  # plain gradient descent
+            return theta.new_zeros(*lead, self.dim)
         vectors = theta.expand(*lead, -1).reshape(-1, self.dim)
         flat = normals.expand(*lead, -1).reshape(-1, self.noise_dim)
         return vmap(grad(self._noise_functional))(vectors, flat).reshape(*lead, self.dim)
@@ -327,7 +329,7 @@ class ModuleProblem(Problem):
         From the counts c_i of a batch, chi_i = (c_i / b - 1/n) / sqrt(q / (b n)), of covariance I but along the vector
         of ones, which the noise product ignores; for labels sqrt(n / b) times the sum of the normals that sample i met.
         """
-        if not self.exact:
+        if not self.exact or not self.noise_dim:
             return None
         parts = []
         if self.batch_size:
