@@ -1,7 +1,7 @@
 """Settings of the process, made on import, before torch is loaded: steps of some microseconds depend on them.
 
-- Idle OpenMP threads sleep instead of spinning, which made steps up to 30 times slower where anything else ran on the
-  machine; a setting of the user's own (OMP_WAIT_POLICY) comes first.
+- Idle OpenMP threads sleep instead of spinning, which slows every step where anything else runs on the machine; a
+  setting of the user's own (OMP_WAIT_POLICY) comes first.
 - Freed memory is kept. The arrays of a block are a megabyte; handing each back to the system and asking for it again
   costs page faults that take longer than the arithmetic. Where the C library is not glibc nothing is changed.
 """

@@ -6,7 +6,7 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.comparison.exact import LinearMoments, enumerated_expectation, scalar_dropout
+from smesolve.comparison.exact import LinearMoments, scalar_dropout
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.randomness import keyed_uniforms
@@ -39,6 +39,18 @@ def test_averaged_draws_divide_the_covariance_and_keep_the_mean():
     assert relative(3 * averaged.covariance(theta), problem.covariance(theta)) < 1e-14
     with pytest.raises(ValueError, match="count must be a positive integer"):
         AveragedProblem(problem, 0)
+
+
+def test_problems_made_from_others_have_their_hessians():
+    problem = make_problem()
+    theta = torch.stack([problem.initial(seed=seed) for seed in (0, 1)])
+    vector = torch.linspace(-1, 1, problem.dim, dtype=torch.float64).expand(2, -1)
+    at = scheduled(problem).at(0.4)
+    exact = torch.stack([torch.func.jacfwd(at.mean_gradient)(row) for row in theta]) @ vector[0]
+    assert relative(at.hessian_product(theta, vector), exact) < 1e-12
+    assert torch.equal(
+        AveragedProblem(problem, 2).hessian_product(theta, vector), problem.hessian_product(theta, vector)
+    )
 
 
 def test_the_linear_scaling_rule_leaves_the_order_1_equation_unchanged():
@@ -218,4 +230,3 @@ def test_the_quadratic_equation_is_no_weak_order_to_certify():
         sme.solve(
             sme.ModifiedEquation(problem, 0.1, "quadratic"), problem.initial(), [0, 1.0], "svag", dt=0.05, paths=2
         )
-    assert enumerated_expectation(problem, problem.initial(), 0.1, 1, "loss") > 0

@@ -6,7 +6,7 @@ the observable; h is the step of the mean iteration, lam its adjoint.
 For D <= 256 the matrices are dense. For larger D the leading eigenpairs are followed: Lam_{j+1} = U^T S U gives
 products with Lam_j at the price of Hessian products, and two rounds of these on U and some random vectors (subspace
 iteration with a Rayleigh-Ritz step: Halko, Martinsson, Tropp, SIAM Review 53, 2011) give the eigenpairs of Lam_j. What
-is cut off only moves the variance of the control variates: on digits (D = 2368) rank 16 leaves 0.2% of cv_2 out.
+is cut off only moves the variance of the control variates (`python benchmarks/value_hessian_rank.py` prints how much).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def tanh(pre: Tensor) -> Tensor:
-    """2 sigmoid(2 x) - 1: exact up to rounding errors of size 1, and four times as fast as torch.tanh in float64."""
+    """2 sigmoid(2 x) - 1: exact up to the rounding of numbers of size 1; torch's sigmoid is faster than its tanh."""
     return 2 * torch.sigmoid(2 * pre) - 1
 
 

@@ -46,6 +46,10 @@ class DerivedProblem(Problem):
         """As `problem`."""
         return self.problem.reference_gradient(theta)
 
+    def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
+        """As `problem`."""
+        return self.problem.hessian_product(theta, vector)
+
     def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
         """As `problem`."""
         return self.problem.noise_product(theta, normals)
@@ -85,6 +89,10 @@ class ScaledProblem(DerivedProblem):
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """factor times that of `problem`."""
         return self.factor * self.problem.reference_gradient(theta)
+
+    def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
+        """factor Hess L_S vector."""
+        return self.factor * self.problem.hessian_product(theta, vector)
 
     def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
         """factor C normals."""

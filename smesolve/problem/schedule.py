@@ -49,7 +49,7 @@ def step(time: float, factor: float) -> Schedule:
 class ScheduledProblem(DerivedProblem):
     """A problem whose learning rate and keep_prob follow schedules; `at(t)` is the problem at time t.
 
-    Losses are those of the problem that it was made from; its other methods are those of time 0.
+    Losses and its other methods are those of the problem that it was made from.
 
     Args:
         problem: what is trained.

@@ -32,6 +32,7 @@ __all__ = [
     "NetworkConfig",
     "StudyConfig",
     "TrainingConfig",
+    "at_least",
     "build",
     "check_file",
     "known_keys",
@@ -73,9 +74,9 @@ class DataConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least("data.samples", self.samples, 1)
-        _at_least("data.in_features", self.in_features, 1)
-        _at_least("data.seed", self.seed, 0)
+        at_least("data.samples", self.samples, 1)
+        at_least("data.in_features", self.in_features, 1)
+        at_least("data.seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for width in self.widths or [0]:
-            _at_least("network.width", width, 1)
-        _at_least("network.seed", self.seed, 0)
+            at_least("network.width", width, 1)
+        at_least("network.seed", self.seed, 0)
         _one_of("network.activation", self.activation, ACTIVATION_LAYERS)
 
     @property
@@ -134,7 +135,7 @@ class TrainingConfig:
         _one_of("training.loss", self.loss, LOSSES)
         _one_of("training.dropout", self.dropout, ("last", "every"))
         _one_of("training.masks", self.masks, ("shared", "per_sample"))
-        _at_least("training.batch_size", self.batch_size, 1)
+        at_least("training.batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,9 @@ class StudyConfig:
             )
         if self.dtype not in ("float64", "float32"):
             raise ConfigError(f"dtype must be float64 or float32, got {self.dtype!r}.")
-        _at_least("seed", self.seed, 0)
-        _at_least("threads", self.threads, 1)
-        _at_least("workers", self.workers, 1)
+        at_least("seed", self.seed, 0)
+        at_least("threads", self.threads, 1)
+        at_least("workers", self.workers, 1)
 
 
 EXECUTION = ("threads", "workers", "max_memory")
@@ -219,8 +220,8 @@ class ExtendConfig:
     def __post_init__(self) -> None:
         if self.paths < 1:
             raise ConfigError("--paths is missing; give the number of paths that the study shall have, such as 100000.")
-        _at_least("threads", self.threads, 1)
-        _at_least("workers", self.workers, 1)
+        at_least("threads", self.threads, 1)
+        at_least("workers", self.workers, 1)
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ class DeriveConfig:
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "in_features", "samples", "out_features", "batch"):
-            _at_least(name, getattr(self, name), 1)
+            at_least(name, getattr(self, name), 1)
         if self.activation not in ("tanh", "identity", "sigma"):
             raise ConfigError(
                 f"activation must be tanh, identity, or sigma for every smooth activation, got {self.activation!r}."
@@ -302,7 +303,8 @@ class DeriveConfig:
                 )
 
 
-def _at_least(name: str, value: int | None, least: int) -> None:
+def at_least(name: str, value: int | None, least: int) -> None:
+    """Refuse an integer below `least`; None stands for a key that is not given."""
     if value is not None and value < least:
         raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from smesolve.study.configuration import ConfigError, DataConfig, NetworkConfig, TrainingConfig, _at_least
+from smesolve.study.configuration import ConfigError, DataConfig, NetworkConfig, TrainingConfig, at_least
 
 __all__ = [
     "AlignmentConfig",
@@ -31,9 +31,9 @@ class AlignmentConfig:
     eigenpairs: int = 10
 
     def __post_init__(self) -> None:
-        _at_least("alignment.checkpoints", self.checkpoints, 2)
-        _at_least("alignment.probes", self.probes, 12)
-        _at_least("alignment.eigenpairs", self.eigenpairs, 1)
+        at_least("alignment.checkpoints", self.checkpoints, 2)
+        at_least("alignment.probes", self.probes, 12)
+        at_least("alignment.eigenpairs", self.eigenpairs, 1)
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class NoisesConfig:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        _at_least("noises.batch_size", self.batch_size, 1)
-        _at_least("noises.checkpoints", self.checkpoints, 2)
-        _at_least("noises.draws", self.draws, 4)
-        _at_least("noises.probes", self.probes, 12)
+        at_least("noises.batch_size", self.batch_size, 1)
+        at_least("noises.checkpoints", self.checkpoints, 2)
+        at_least("noises.draws", self.draws, 4)
+        at_least("noises.probes", self.probes, 12)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class VarianceConfig:
     loss: str = "loss"
 
     def __post_init__(self) -> None:
-        _at_least("variance_principle.draws", self.draws, 8)
-        _at_least("variance_principle.directions", self.directions, 3)
+        at_least("variance_principle.draws", self.draws, 8)
+        at_least("variance_principle.directions", self.directions, 3)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class FlatnessConfig:
     probes: int = 100
 
     def __post_init__(self) -> None:
-        _at_least("flatness.directions", self.directions, 1)
-        _at_least("flatness.probes", self.probes, 12)
+        at_least("flatness.directions", self.directions, 1)
+        at_least("flatness.probes", self.probes, 12)
         if not self.rise > 0:
             raise ConfigError(f"flatness.rise must be a positive number, got {self.rise!r}.")
 
@@ -127,7 +127,7 @@ class CondensationConfig:
     checkpoints: int = 8
 
     def __post_init__(self) -> None:
-        _at_least("condensation.checkpoints", self.checkpoints, 2)
+        at_least("condensation.checkpoints", self.checkpoints, 2)
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ConfigError(f"condensation.scales must be positive numbers such as [1.0, 0.1], got {self.scales!r}.")
 
@@ -151,10 +151,10 @@ class GeometryConfig:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        _at_least("information_geometry.draws", self.draws, 2)
-        _at_least("information_geometry.checkpoints", self.checkpoints, 2)
-        _at_least("information_geometry.directions", self.directions, 1)
-        _at_least("information_geometry.probes", self.probes, 12)
+        at_least("information_geometry.draws", self.draws, 2)
+        at_least("information_geometry.checkpoints", self.checkpoints, 2)
+        at_least("information_geometry.directions", self.directions, 1)
+        at_least("information_geometry.probes", self.probes, 12)
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class LandscapeConfig:
     def __post_init__(self) -> None:
         if not self.sections:
             raise ConfigError("sections is empty; name at least one, for example [alignment].")
-        _at_least("steps", self.steps, 1)
-        _at_least("runs", self.runs, 2)
-        _at_least("seed", self.seed, 0)
-        _at_least("threads", self.threads, 1)
+        at_least("steps", self.steps, 1)
+        at_least("runs", self.runs, 2)
+        at_least("seed", self.seed, 0)
+        at_least("threads", self.threads, 1)

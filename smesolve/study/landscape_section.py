@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from smesolve.landscape.estimates import Estimate
-from smesolve.study.reports import _table
+from smesolve.study.markdown import table_of
 
 __all__ = [
     "COLOURS",
@@ -64,7 +64,7 @@ def markdown(table: pd.DataFrame, columns: Iterable[str]) -> str:
         return f"{value:.3g}"
 
     headers = [column.replace("_", " ") for column in columns]
-    return _table(headers, ([cell(row, column) for column in columns] for _, row in table.iterrows()))
+    return table_of(headers, ([cell(row, column) for column in columns] for _, row in table.iterrows()))
 
 
 def signed(estimate: Estimate, higher: str, lower: str, null: float = 0.0) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from smesolve.comparison.weak_error_study import CONFIDENCE, NORMAL_QUANTILE, WeakErrorStudy
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import StudyConfig
+from smesolve.study.markdown import join, table_of
 from smesolve.study.problems import described
 
 __all__ = ["comparison_report", "weak_error_report"]
@@ -26,7 +27,7 @@ INTERVALS = (
 
 def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Problem, warnings: Sequence[str]) -> str:
     """Dropout against its modified equation, in words and tables."""
-    return _join(
+    return join(
         "# Dropout against its stochastic modified equation",
         _measured(study, config, problem),
         _warnings(study, warnings),
@@ -49,7 +50,7 @@ def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
 
 def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Problem, warnings: Sequence[str]) -> str:
     """The certificate of weak order with its error budget."""
-    return _join(
+    return join(
         "# Weak error of the stochastic modified equation",
         _measured(study, config, problem),
         _warnings(study, warnings),
@@ -74,10 +75,6 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "`weak_error.png`, `weak_error.pdf`: the figure. `manifest.json`: configuration, seed, versions, command, wall "
         "time.",
     )
-
-
-def _join(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _measured(study: WeakErrorStudy, config: StudyConfig, problem: Problem) -> str:
@@ -122,7 +119,7 @@ def _final(study: WeakErrorStudy) -> pd.DataFrame:
 
 
 def _horizon_table(study: WeakErrorStudy) -> str:
-    return _table(
+    return table_of(
         [
             "observable",
             "lr",
@@ -182,7 +179,7 @@ def _nearer(pair: pd.DataFrame) -> str:
 
 def _slopes(study: WeakErrorStudy) -> str:
     fit = study.fit()
-    table = _table(
+    table = table_of(
         ["order", "observable", "slope", "95% interval", "holds order", "points", "p-value of the fit", "left out"],
         (
             [row.order, row.observable, *_slope(row), row.points, _number(row.p_value, ".2f"), row.left_out or "none"]
@@ -207,7 +204,7 @@ def _slope(row: tuple) -> tuple[str, str, str]:
 
 
 def _maximum(study: WeakErrorStudy) -> str:
-    table = _table(
+    table = table_of(
         ["observable", "lr", "order", "max error", "95% interval", "near time", "resolved"],
         (
             [
@@ -241,13 +238,13 @@ def _distributions(study: WeakErrorStudy) -> str:
                 [observable, f"{lr:g}", process, f"{values.mean():.5g}", f"{values.std(ddof=1):.3g}", *quantiles]
             )
     rows.sort(key=lambda row: row[0])
-    table = _table(["observable", "lr", "process", "plain mean", "standard deviation", "5%", "median", "95%"], rows)
+    table = table_of(["observable", "lr", "process", "plain mean", "standard deviation", "5%", "median", "95%"], rows)
     counts = {len(values) for observables in study.samples.values() for values in observables.values()}
     return f"{table}\n\nPlain statistics of the first {max(counts)} paths: here no control variate is used."
 
 
 def _budget(study: WeakErrorStudy) -> str:
-    return _table(
+    return table_of(
         [
             "observable",
             "lr",
@@ -301,7 +298,7 @@ def _unresolved(study: WeakErrorStudy) -> str:
 
 
 def _constants(study: WeakErrorStudy) -> str:
-    return _table(
+    return table_of(
         ["order", "observable", "measured", "95% interval", "predicted", "measured / predicted"],
         (
             [
@@ -319,8 +316,3 @@ def _constants(study: WeakErrorStudy) -> str:
 
 def _number(value: float, form: str) -> str:
     return format(value, form) if np.isfinite(value) else "-"
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from smesolve.problem.problem import Problem
+from smesolve.study.markdown import join
 from smesolve.study.problems import described
-from smesolve.study.reports import _join
 from smesolve.study.scaling_acceleration import acceleration_section
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_horizon import horizon_section
@@ -31,7 +31,7 @@ STUDIES: dict[str, Callable[[Problem, ScalingConfig], Section]] = {
 def scaling_report(problem: Problem, config: ScalingConfig, section: Section) -> str:
     """The whole report of one study."""
     files = ", ".join([f"`{name}.csv`" for name in section.tables] + [f"`{name}.png`" for name in section.figures])
-    return _join(
+    return join(
         f"# Learning-rate scaling: {config.study}",
         f"{described(config, problem)} Seed {config.seed}; intervals are 95% intervals.",
         section.text.strip(),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from smesolve.comparison.scaling.acceleration import Acceleration, acceleration
 from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, STYLE
-from smesolve.study.reports import _join
+from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
 
@@ -79,7 +79,7 @@ def _report(result: Acceleration, config: ScalingConfig, tolerances: list[float]
             f"{row.factor_even:.3g} lr on "
             f"in gradients, from {row.factor_even_seconds:.3g} lr on in seconds."
         )
-    return _join(
+    return join(
         "## The equation as an accelerator",
         f"lr = {config.lrs[0]:g}, T = {config.horizon:g}. Error: mean under the equation with step dt minus mean "
         "under the "

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from smesolve.comparison.scaling.long_horizon import LongHorizon, long_horizon
 from smesolve.problem.problem import Problem
 from smesolve.study.figures import STYLE
-from smesolve.study.reports import _join
+from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import LOOKS, Section, curve, interval, log_ticks, markdown
 
@@ -72,7 +72,7 @@ def _report(result: LongHorizon) -> str:
         worse = ", ".join(f"{time:g}" for time in rows.time[rows.order_2_worse]) or "none"
         best = "; ".join(f"T = {row.time:g}: {row.nearest or 'not resolved'}" for row in rows.itertuples())
         over_time.append(f"- {model}: order 2 is surely worse than order 1 at T = {worse}. Nearest equation: {best}.")
-    return _join(
+    return join(
         "## Growth of the weak error with the horizon",
         f"lr = {result.lr:g}. Errors relative to the change along the gradient flow over the last horizon; the "
         "readout's "

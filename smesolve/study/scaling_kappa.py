@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
 from smesolve.problem.problem import Problem
 from smesolve.study.figures import DROPOUT, ORDERS, STYLE
-from smesolve.study.reports import _join
+from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
 
@@ -66,7 +66,7 @@ def _report(result: LinearScalingRule, config: ScalingConfig) -> str:
             f"; the error reaches the tolerance at kappa = {interval(row, 'kappa')}" if np.isfinite(row.kappa) else ""
         )
         lines.append(f"- {row.model}: {holds}{fails}{cross}; predicted from the leading constant: {row.predicted:.3g}.")
-    return _join(
+    return join(
         "## Linear scaling rule",
         f"kappa masks a step at kappa lr, lr = {config.lrs[0]:g}, leave the order-1 equation unchanged. Errors of that "
         f"equation against the iteration at T = {config.horizon:g}, relative to the change along the gradient flow; it "

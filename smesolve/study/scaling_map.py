@@ -16,7 +16,7 @@ from matplotlib.tri import Triangulation
 from smesolve.comparison.scaling.error_map import COLLAPSE_BELOW, POWERS, ErrorMap, error_map
 from smesolve.problem.problem import Problem
 from smesolve.study.figures import STYLE
-from smesolve.study.reports import _join
+from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import Section, interval, markdown
 
@@ -187,7 +187,7 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
     cells = "; ".join(
         f"{model}, order {order}: {row['sum']} of {row['size']}" for (model, order), row in counts.iterrows()
     )
-    return _join(
+    return join(
         f"## Map of the weak error of {result.observable}",
         "Errors are relative to the change of the observable along the gradient flow of the modified loss. "
         "`multiple`: lr "

@@ -10,7 +10,7 @@ from smesolve.comparison.order_fit import CORRECTED_POINTS
 from smesolve.comparison.scaling.schedules import Schedules, schedules
 from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, STYLE
-from smesolve.study.reports import _join
+from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import Section, interval, log_ticks, markdown
 
@@ -71,7 +71,7 @@ def schedule_figure(result: Schedules) -> Figure:
 
 
 def _report(result: Schedules) -> str:
-    return _join(
+    return join(
         "## Weak order under schedules",
         "Slopes of |error| against lr with 95% intervals; for the readout, whose errors are exact, the local "
         "slope of the "

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from smesolve.study.figures import DROPOUT, ORDERS, Look
-from smesolve.study.reports import _table
+from smesolve.study.markdown import table_of
 
 __all__ = ["LOOKS", "QUADRATIC", "Section", "curve", "interval", "log_ticks", "markdown"]
 
@@ -44,7 +44,7 @@ def interval(row: pd.Series | tuple, name: str, form: str = ".3g") -> str:
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table in Markdown; numbers with three digits."""
     cells = [[f"{cell:.3g}" if isinstance(cell, float | np.floating) else cell for cell in row] for row in rows]
-    return _table(headers, [["-" if cell == "nan" else cell for cell in row] for row in cells])
+    return table_of(headers, [["-" if cell == "nan" else cell for cell in row] for row in cells])
 
 
 def curve(axis: Axes, x: pd.Series, part: pd.DataFrame, look: Look, label: str | None, line: str | None = None) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from smesolve.comparison.scaling.width_sweep import ARMS, WidthSweep, width_sweep
 from smesolve.problem.problem import Problem
 from smesolve.study.figures import DROPOUT, ORDERS, STYLE
-from smesolve.study.reports import _join
+from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
 
@@ -70,7 +70,7 @@ def _report(result: WidthSweep) -> str:
         )
         for row in result.slopes.itertuples()
     ]
-    return _join(
+    return join(
         "## Error against width",
         "Mean-field scaling: 1/m sum_r eta_r A_r tanh(W_r . x), each particle moved by lr. Arms: "
         f"{'; '.join(f'{arm}: {meaning}' for arm, meaning in ARMS.items())}. Errors of the modified loss, relative "
