@@ -181,12 +181,27 @@ def jax_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict
         S, u = S - DT * (1 + v * jnp.eye(m)), u - DT
         return theta + pulled(theta, lambda z, y: S @ z - u[:, None] * y)
 
-    @jax.jit
-    def loop(key: jax.Array) -> jax.Array:
-        def step(theta: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
-            return jax.vmap(fused)(theta, jax.random.normal(key, (B, M))), None
+    def fused_weak(theta: jax.Array, normals: jax.Array) -> jax.Array:
+        """The same with weak noise, by its factors of rank three."""
+        W, a = theta[: m * d].reshape(m, d), theta[m * d :]
+        h = jnp.tanh(W @ x.T)
+        u, signs, pairs = LR**0.5 * DT**0.5 * v**0.5 * normals[:m], jnp.sign(normals[m : 2 * m]), normals[2 * m]
+        pairs = LR**0.5 * DT**0.5 * v * pairs
+        R, L, E = jnp.stack([a, a * u, a * signs]) @ h
+        R = R - y
+        rows, columns = jnp.stack([R, L - DT * R, pairs * E]), jnp.stack([u, jnp.ones(m), signs])
+        c = (columns.T @ rows + (s * u - pairs - DT * v)[:, None] * a[:, None] * h) / n
+        return theta + jnp.concatenate([((a[:, None] * c * (1 - h * h)) @ x).ravel(), (h * c).sum(-1)])
 
-        return jax.lax.scan(step, jnp.tile(start, (B, 1)), jax.random.split(key, STEPS))[0]
+    def looped(advance: Callable[[jax.Array, jax.Array], jax.Array], numbers: int) -> Callable[[], object]:
+        @jax.jit
+        def loop(key: jax.Array) -> jax.Array:
+            def step(theta: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+                return jax.vmap(advance)(theta, jax.random.normal(key, (B, numbers))), None
+
+            return jax.lax.scan(step, jnp.tile(start, (B, 1)), jax.random.split(key, STEPS))[0]
+
+        return lambda: loop(jax.random.PRNGKey(0)).block_until_ready()
 
     class Factor(lineax.AbstractLinearOperator):
         theta: jax.Array
@@ -237,8 +252,7 @@ def jax_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict
         keys = jax.random.split(jax.random.PRNGKey(0), B)
         return lambda: run(keys).block_until_ready()
 
-    key = jax.random.PRNGKey(0)
-    runs: dict[str, Callable[[], object]] = {"jax": lambda: loop(key).block_until_ready(), "diffrax": solve(False)}
+    runs = {"jax": looped(fused, M), "jax, weak noise": looped(fused_weak, 2 * m + 1), "diffrax": solve(False)}
     if B * problem.dim * M <= MAX_NUMBERS:
         runs["diffrax dense"] = solve(True)
 
@@ -247,6 +261,12 @@ def jax_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict
     expected = problem.noise_product(theta0, torch.from_numpy(normals)).numpy() * LR**0.5
     assert np.abs(np.asarray(noise(start, jnp.asarray(normals))) - expected).max() < 1e-12
     assert np.abs(np.asarray(drift(start)) + problem.mean_gradient(theta0).numpy()).max() < 1e-12
+    weak = problem.with_weak_noise()
+    for advance, same in ((fused, problem), (fused_weak, weak)):
+        normals = np.random.default_rng(0).standard_normal(same.noise_dim)
+        scaled = torch.from_numpy((LR * DT) ** 0.5 * normals)
+        expected = theta0 + same.drift_and_noise(theta0, scaled, -DT)
+        assert np.abs(np.asarray(advance(start, jnp.asarray(normals))) - expected.numpy()).max() < 1e-12
     return runs
 
 

@@ -9,6 +9,7 @@ from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.problem.activations import ACTIVATIONS
 from smesolve.problem.averaged_problem import AveragedProblem
+from smesolve.problem.compiled_problem import CompiledProblem, NotCompiledWarning
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.feature_network import FeatureNetwork
 from smesolve.problem.iteration import iterate

@@ -47,10 +47,13 @@ def test_gradients_and_covariance_equal_enumeration(case):
 
 
 @pytest.mark.parametrize("case", PER_SAMPLE)
-def test_noise_product_of_masks_per_sample_has_the_enumerated_covariance(case):
+@pytest.mark.parametrize("masks", ["shared", "per_sample"])
+def test_noise_product_with_signs_has_the_enumerated_covariance_and_no_odd_moments(case, masks):
     """Over every choice of signs the product is linear in its other normals: its covariance is an exact sum."""
-    problem = make_problem(**case, masks="per_sample")
-    n, m = problem.samples, problem.width
+    problem = make_problem(**case, masks=masks)
+    if masks == "shared":
+        problem = problem.with_weak_noise()
+    n, m = problem.samples if masks == "per_sample" else 1, problem.width
     theta = problem.initial(seed=2)
     assert problem.noise_dim == n * (2 * m + 1)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * (n * m)).reshape(-1, n, m)
@@ -64,6 +67,20 @@ def test_noise_product_of_masks_per_sample_has_the_enumerated_covariance(case):
     some = torch.randn(problem.noise_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     product = problem.noise_product(theta, some)
     assert relative(problem.noise_product(theta, -2 * some), -2 * product) < 1e-14
+    assert relative(problem.covariance(theta), covariance) < 1e-12
+    mean = problem.mean_gradient(theta)
+    assert relative(problem.drift_and_noise(theta, some, -0.3), product - 0.3 * mean) < 1e-13
+
+
+def test_weak_noise_of_laws_on_more_than_two_values_has_their_covariance():
+    problem = make_problem(width=2, law=sme.UniformMasks(0.9)).with_weak_noise()
+    theta = problem.initial(seed=2)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 2)
+    normals = torch.zeros(4, 5, 7, dtype=torch.float64)  # xi (2), signs (2), g, omega (2)
+    normals[:, range(5), [0, 1, 4, 5, 6]] = 1
+    normals[..., 2:4] = signs[:, None]
+    columns = problem.noise_product(theta, normals)
+    assert relative(torch.einsum("scd,sce->de", columns, columns) / 4, problem.covariance(theta)) < 1e-12
 
 
 @pytest.mark.parametrize("law", ["shared", "per_sample"])

@@ -16,7 +16,7 @@ Activation = Callable[[Tensor], Tensor]
 
 def tanh(pre: Tensor) -> Tensor:
     """2 sigmoid(2 x) - 1: exact up to the rounding of numbers of size 1; torch's sigmoid is faster than its tanh."""
-    return 2 * torch.sigmoid(2 * pre) - 1
+    return torch.rsub(torch.sigmoid(2 * pre), -1, alpha=-2)
 
 
 def identity(pre: Tensor) -> Tensor:
@@ -34,20 +34,19 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 """Activations by name; add to it to name one of your own."""
 
-Derivative = Callable[[Tensor, Tensor], Tensor]
-
-# First and second derivatives from x and sigma(x), where they are cheaper than by automatic differentiation.
-_SLOPES: dict[Activation, Derivative] = {
-    tanh: lambda pre, value: 1 - value * value,
+# First derivatives from x and sigma(x), second ones from these and sigma'(x), where they are cheaper than by automatic
+# differentiation.
+_SLOPES: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
+    tanh: lambda pre, value: torch.addcmul(value.new_ones(()), value, value, value=-1),
     torch.relu: lambda pre, value: (pre > 0).to(pre.dtype),
     torch.sigmoid: lambda pre, value: value * (1 - value),
     identity: lambda pre, value: torch.ones_like(pre),
 }
-_CURVATURES: dict[Activation, Derivative] = {
-    tanh: lambda pre, value: 2 * value * (value * value - 1),
-    torch.relu: lambda pre, value: torch.zeros_like(pre),
-    torch.sigmoid: lambda pre, value: value * (1 - value) * (1 - 2 * value),
-    identity: lambda pre, value: torch.zeros_like(pre),
+_CURVATURES: dict[Activation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    tanh: lambda pre, value, slope: -2 * value * slope,
+    torch.relu: lambda pre, value, slope: torch.zeros_like(pre),
+    torch.sigmoid: lambda pre, value, slope: slope * (1 - 2 * value),
+    identity: lambda pre, value, slope: torch.zeros_like(pre),
 }
 
 
@@ -58,8 +57,8 @@ def slopes(activation: Activation, pre: Tensor, value: Tensor) -> Tensor:
     return torch.func.jvp(activation, (pre,), (torch.ones_like(pre),))[1]
 
 
-def curvatures(activation: Activation, pre: Tensor, value: Tensor) -> Tensor:
-    """sigma''(x), given x and sigma(x)."""
+def curvatures(activation: Activation, pre: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+    """sigma''(x), given x, sigma(x) and sigma'(x)."""
     if activation in _CURVATURES:
-        return _CURVATURES[activation](pre, value)
+        return _CURVATURES[activation](pre, value, slope)
     return torch.func.jvp(lambda at: slopes(activation, at, value), (pre,), (torch.ones_like(pre),))[1]

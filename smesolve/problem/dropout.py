@@ -18,13 +18,17 @@ hence noise_product has EXACTLY the covariance of the gradient; `smesolve.symbol
 masks on two values w = 0 and omega is absent: M = m(m+1)/2. An unmasked readout bias b acts as a neuron whose
 mask is always 1: its cotangents are sum_r u_r z_r + b - y (mean, dropout) and sum_r u_r z_r (noise).
 
+The pair part has a cheaper form, in which S is of rank three and a diagonal:
+
+    Xi_kr = g e_k e_r  (k != r),      g a standard normal, e_k = +-1 independent fair signs.
+
+These have mean zero, covariance I and no odd moments, as independent normals have; their fourth moments differ, which
+moves a weak error by O(lr^2 dt), a term that every scheme here has (`smesolve.solver.schemes`). `with_weak_noise` takes
+this form: 2m + 1 normals a step, and no product of size n m^2.
+
 Masks drawn per sample, which torch.nn.Dropout does, have the same mean gradient, and the noise of each sample is
-independent of the others'. M = n m (m+1)/2 normals would be too many, so the noise product takes the pair part with
-
-    Xi_kr = g e_k e_r  (k != r),      g a standard normal, e_k = +-1 independent fair signs, fresh for each sample:
-
-these have mean zero, covariance I and no odd moments, as independent normals have, which is all that a weak scheme of
-order 2 asks of its increments. Then n (2m + 1) normals do, at a cost of O(m o) a sample.
+independent of the others'. n m (m+1)/2 normals would be too many, so they have the cheaper form always, with g and e
+fresh for each sample: n (2m + 1) normals.
 
 Sources: Zhang, Li, Luo, Xu, "Stochastic modified equations and dynamics of dropout" (ICLR 2024), sections 4.1
 (modified loss) and 5.1 (covariance, which this factor reproduces without forming it).
@@ -80,7 +84,7 @@ class DropoutProblem(Problem):
         self.x = finite_data("x", x, self.dtype, self.device)
         self.y = finite_data("y", y, self.dtype, self.device)
         self.law, self.per_sample = _mask_law(keep_prob, masks)
-        self.linear_noise = not self.per_sample
+        self.linear_noise = not self.per_sample  # else pairs with signs
         for name, data in (("x", self.x), ("y", self.y)):
             if data.ndim < 2 or (name == "y" and data.ndim > 2):
                 raise ValueError(
@@ -114,6 +118,16 @@ class DropoutProblem(Problem):
         other.law = BernoulliMasks(keep_prob)
         return other
 
+    def with_weak_noise(self) -> DropoutProblem:
+        """The same training with a noise product of 2m + 1 normals, in law no longer normal: for weak errors alone.
+
+        Its covariance is exact and it has no odd moments. `noise_functions` is None, so control variates do without
+        their third part. Masks per sample have no other form.
+        """
+        other = copy.copy(self)
+        other.linear_noise = False
+        return other
+
     # --- sizes ---------------------------------------------------------------------------------------------------
 
     @property
@@ -128,11 +142,13 @@ class DropoutProblem(Problem):
 
     @property
     def noise_dim(self) -> int:
-        """M = m(m+1)/2 for masks on two values, m more for other laws; n (2m + 1), n m more, for masks per sample."""
+        """M = m(m+1)/2 for masks on two values, m more for other laws; 2m + 1, m more, for weak noise; n times that for
+        masks per sample.
+        """
         others = self.width if self.law.chi_variance else 0
-        if self.per_sample:
-            return self.samples * (2 * self.width + 1 + others)
-        return self.width + self._n_pairs + others
+        if self.linear_noise:
+            return self.width + self._n_pairs + others
+        return (self.samples if self.per_sample else 1) * (2 * self.width + 1 + others)
 
     @property
     def numbers_per_path(self) -> int:
@@ -195,9 +211,10 @@ class DropoutProblem(Problem):
         """C(theta) normals: (..., D) from normals (..., M), with covariance Cov(grad R_S(theta; eta)) exactly.
 
         normals holds xi (m), then Xi's upper triangle row by row (`torch.triu_indices`), then omega (m) for laws
-        on more than two values. Cost: one gradient and two products of size n m^2; no D x M or D x D array. For masks
-        per sample it holds, sample by sample, xi (m), normals whose signs are e (m), g, and omega (m): linear in the
-        scale of the normals and odd, but for the signs not additive. Cost: about two gradients.
+        on more than two values. Cost: one gradient and two products of size n m^2; no D x M or D x D array. For weak
+        noise it holds xi (m), normals whose signs are e (m), g, and omega (m), for masks per sample this for each
+        sample in turn: linear in the scale of the normals and odd, but for the signs not additive. Cost: little more
+        than one gradient, for masks per sample about two.
         """
         check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
         return self._noise(self._linearise(theta), normals)
@@ -214,35 +231,43 @@ class DropoutProblem(Problem):
         at = self._linearise(theta)
         return self._mean(at), self._noise(at, normals)
 
+    def mean_gradient_noise_product_and_bend(self, theta: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`mean_gradient`, `noise_product` and Hess L_S grad L_S at one theta, which share the forward pass."""
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
+        at = self._linearise(theta)
+        mean = self._mean(at)
+        bend = super().hessian_product(theta, mean) if at.tangent is None else self._hessian(at, mean)
+        return mean, self._noise(at, normals), bend
+
     def drift_and_noise(self, theta: Tensor, normals: Tensor, weight: float) -> Tensor:
         """weight `mean_gradient` + `noise_product`: the sum of their pairs (S, u), so one pullback for both."""
         if self.per_sample:
             return super().drift_and_noise(theta, normals, weight)
         check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
         at = self._linearise(theta)
-        S, u = self._noise_pair(normals)
-        mean = torch.eye(self.width, dtype=self.dtype, device=self.device) * self.law.variance + 1
-        return self._from_pair(at, S + weight * mean, u + weight, bias_weight=weight)
+        return (self._from_pair if self.linear_noise else self._from_signs)(at, normals, weight)
 
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Hess L_S(theta) vector: (..., D). Cost: about two gradients, by hand where the network has a tangent."""
         at = self._linearise(theta)
         if at.tangent is None:
             return super().hessian_product(theta, vector)
+        return self._hessian(at, vector)
+
+    def _hessian(self, at: Linearisation, vector: Tensor) -> Tensor:
         along, variance = at.tangent(vector), self.law.variance
         A, h, dA, dh = at.readout, at.features, along.readout, along.features
         residual = self._residual(at)
         change = dA @ h + A @ dh
         if along.bias is not None:
             change = change + along.bias
-        squares, features_squares = A.square().sum(-2)[..., None], h.square().sum(-1)[..., None, :]
-        squares_along = 2 * (A * dA).sum(-2)[..., None]
-        features_squares_along = 2 * (h * dh).sum(-1)[..., None, :]
-        features = A.mT @ residual + variance * squares * h
-        features_along = dA.mT @ residual + A.mT @ change + variance * (squares_along * h + squares * dh)
-        readout_along = (
-            residual @ dh.mT + change @ h.mT + variance * (dA * features_squares + A * features_squares_along)
-        )
+        squares, squares_along = variance * A.square().sum(-2)[..., None], 2 * variance * (A * dA).sum(-2)[..., None]
+        features = torch.addcmul(_through(A, residual), squares, h)
+        features_along = _product_along(A.mT, residual, dA.mT, change)
+        features_along = torch.addcmul(torch.addcmul(features_along, squares_along, h), squares, dh)
+        readout_along = residual @ dh.mT + change @ h.mT
+        readout_along = torch.addcmul(readout_along, variance * dA, _squares(h)[..., None, :])
+        readout_along = torch.addcmul(readout_along, 2 * variance * A, torch.linalg.vecdot(h, dh)[..., None, :])
         bias_along = None if at.bias is None else change.sum(-1, keepdim=True)
         return along.pullback(features, features_along, readout_along, bias_along) / self.samples
 
@@ -251,9 +276,9 @@ class DropoutProblem(Problem):
 
         zeta_k / sqrt(v), zeta_k zeta_r / v and chi_k / w: mean zero and covariance I under the law, and
         gradient(theta, mask) = mean_gradient(theta) + noise_product(theta, noise_functions(mask)) for every mask.
-        None for masks per sample, whose noise product has signs in their place.
+        None for weak noise and masks per sample, whose noise product has signs in their place.
         """
-        if self.per_sample:
+        if not self.linear_noise:
             return None
         mask, law = draw, self.law
         zeta = mask - 1
@@ -271,6 +296,10 @@ class DropoutProblem(Problem):
             samples = zip(self.x, self.y, strict=True)
             alone = (DropoutProblem(self.network, x[None], y[None], masks=self.law) for x, y in samples)
             return torch.cat([problem.noise_factor(theta) for problem in alone], dim=-1) / self.samples
+        if not self.linear_noise:
+            other = copy.copy(self)
+            other.linear_noise = True
+            return other.noise_factor(theta)
         return super().noise_factor(theta)
 
     # --- kernels: one choice of the pair (S, u) each ---------------------------------------------------------------
@@ -300,39 +329,76 @@ class DropoutProblem(Problem):
             return self._pull(at, mask.mT * (at.readout.mT @ residual), residual @ kept.mT, residual)
         masked = at.readout * mask[..., None, :]
         residual = self._residual(at, masked)
-        return self._pull(at, masked.mT @ residual, (residual @ at.features.mT) * mask[..., None, :], residual)
+        return self._pull(at, _through(masked, residual), (residual @ at.features.mT) * mask[..., None, :], residual)
 
     def _mean(self, at: Linearisation) -> Tensor:
         """S = 1 1^T + v I, u = 1: low rank, so the m x m products are avoided."""
         variance = self.law.variance
         residual = self._residual(at)
-        penalty = variance * at.readout.square().sum(-2)[..., None] * at.features
-        readout = residual @ at.features.mT + variance * at.readout * at.features.square().sum(-1)[..., None, :]
-        return self._pull(at, at.readout.mT @ residual + penalty, readout, residual)
+        penalty = variance * at.readout.square().sum(-2)[..., None]
+        features = torch.addcmul(_through(at.readout, residual), penalty, at.features)
+        readout = torch.addcmul(residual @ at.features.mT, variance * at.readout, _squares(at.features)[..., None, :])
+        return self._pull(at, features, readout, residual)
 
     def _noise(self, at: Linearisation, normals: Tensor) -> Tensor:
         if self.per_sample:
             return self._noise_per_sample(at, normals)
-        return self._from_pair(at, *self._noise_pair(normals))
+        return (self._from_pair if self.linear_noise else self._from_signs)(at, normals)
 
-    def _from_pair(self, at: Linearisation, S: Tensor, u: Tensor, bias_weight: float = 0.0) -> Tensor:
-        """J of c_k = sum_r S_kr z_r + u_k (b - y), for S (..., m, m), u (..., m); the bias has the weight of its mask.
+    def _from_pair(self, at: Linearisation, normals: Tensor, weight: float = 0.0) -> Tensor:
+        """Noise product plus `weight` times the mean gradient: J of c_k = sum_r S_kr z_r + u_k (b - y).
 
         No (n, m, o) array: S acts on features as S o A^T A and on the readout as S o h h^T (o: Hadamard product). For
-        one output both are in the one product S z.
+        one output both are in the one product S z. The bias has the weight of its mask.
         """
         offset = self._offset(at)
+        S, u = self._pair(normals, weight)
         if self.out_features == 1:
-            cotangents = S @ (at.readout.mT * at.features) + u[..., :, None] * offset
-            features, readout = at.readout.mT * cotangents, (at.features * cotangents).sum(-1)[..., None, :]
+            cotangents = _added_product(u[..., :, None] * offset, S * at.readout, at.features)
+            features, readout = at.readout.mT * cotangents, torch.linalg.vecdot(at.features, cotangents)[..., None, :]
         else:
-            gram = at.readout.mT @ at.readout
-            features = (S * gram) @ at.features + u[..., :, None] * (at.readout.mT @ offset)
+            through = (at.readout * u[..., None, :]).mT @ offset
+            features = _added_product(through, S * (at.readout.mT @ at.readout), at.features)
             readout = at.readout @ (S * (at.features @ at.features.mT)) + u[..., None, :] * (offset @ at.features.mT)
         outputs = offset
         if at.bias is not None:
-            outputs = (at.readout * u[..., None, :]) @ at.features + bias_weight * offset
+            outputs = (at.readout * u[..., None, :]) @ at.features + weight * offset
         return self._pull(at, features, readout, outputs)
+
+    def _from_signs(self, at: Linearisation, normals: Tensor, weight: float = 0.0) -> Tensor:
+        """The same for weak noise: c_k = u_k R + (L + weight R) + v g e_k E + delta_k z_k,
+
+        with R = sum_r z_r + b - y, L = sum_r u_r z_r, E = sum_r e_r z_r, delta = s u - v g + w omega + weight v.
+        """
+        law, m, o = self.law, self.width, self.out_features
+        u, signs = float(law.variance) ** 0.5 * normals[..., :m], normals[..., m : 2 * m].sign()
+        pairs = law.variance * normals[..., 2 * m : 2 * m + 1]
+        diagonal = law.skew * u - pairs + weight * law.variance
+        if law.chi_variance:
+            diagonal = diagonal + law.chi_variance**0.5 * normals[..., 2 * m + 1 :]
+        plain, masked, signed = torch.broadcast_tensors(
+            at.readout, at.readout * u[..., None, :], at.readout * signs[..., None, :]
+        )
+        R, L, E = (torch.cat([plain, masked, signed], -2) @ at.features).split(o, -2)
+        R = R + self._offset(at)
+        L = L + weight * R
+        E = pairs[..., None] * E
+        if o == 1:
+            cotangents = torch.addcmul(L, u[..., None], R)
+            cotangents = torch.addcmul(cotangents, signs[..., None], E)
+            cotangents = torch.addcmul(cotangents, diagonal[..., None] * at.readout.mT, at.features)
+            features, readout = at.readout.mT * cotangents, torch.linalg.vecdot(at.features, cotangents)[..., None, :]
+            return self._pull(at, features, readout, L)
+        cotangents = torch.cat([R, L, E], -2)
+        features = torch.addcmul(
+            torch.cat([masked, plain, signed], -2).mT @ cotangents,
+            (diagonal * at.readout.square().sum(-2))[..., None],
+            at.features,
+        )
+        from_R, from_L, from_E = (cotangents @ at.features.mT).split(o, -2)
+        readout = u[..., None, :] * from_R + from_L + signs[..., None, :] * from_E
+        readout = readout + at.readout * (diagonal * _squares(at.features))[..., None, :]
+        return self._pull(at, features, readout, L)
 
     def _noise_per_sample(self, at: Linearisation, normals: Tensor) -> Tensor:
         """Cotangents c_k = u_k (e + s z_k) + w omega_k z_k + sum_r u_r z_r + v g e_k (sum_r e_r z_r - e_k z_k)."""
@@ -352,20 +418,43 @@ class DropoutProblem(Problem):
         readout = readout + at.readout * (diagonal * at.features.square()).sum(-1)[..., None, :]
         return self._pull(at, features, readout, linear)
 
-    def _noise_pair(self, normals: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, u) of the noise product: (..., m, m) and (..., m)."""
+    def _pair(self, normals: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        """(S, u) of the noise product plus `weight` times that of the mean gradient: (..., m, m) and (..., m)."""
         law, m = self.law, self.width
-        spread = float(law.variance) ** 0.5
-        u = spread * normals[..., :m]
-        diagonal = law.skew * u
+        u = float(law.variance) ** 0.5 * normals[..., :m]
+        diagonal = law.skew * u + weight * law.variance
         if law.chi_variance:
             diagonal = diagonal + law.chi_variance**0.5 * normals[..., m + self._n_pairs :]
         entries = torch.cat([diagonal, law.variance * normals[..., m : m + self._n_pairs]], dim=-1)
         S = entries.index_select(-1, self._position).unflatten(-1, (m, m))
-        return S + u[..., :, None] + u[..., None, :], u
+        return S + (u + weight)[..., :, None] + u[..., None, :], u + weight
 
     def _check_mask(self, mask: Tensor) -> None:
         check_trailing("mask", mask, self.mask_shape, "one entry for each neuron" + " and sample" * self.per_sample)
+
+
+def _through(readout: Tensor, outputs: Tensor) -> Tensor:
+    """A^T of the outputs' cotangents (..., m, n); for one output a broadcast is cheaper than a matrix product."""
+    return readout.mT * outputs if readout.shape[-2] == 1 else readout.mT @ outputs
+
+
+def _added_product(summand: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """summand + left @ right, in one pass where all of them hold one matrix for each path."""
+    if summand.ndim == left.ndim == right.ndim == 3 and summand.shape[0] == left.shape[0] == right.shape[0]:
+        return torch.baddbmm(summand, left, right)
+    return summand + left @ right
+
+
+def _product_along(left: Tensor, right: Tensor, left_along: Tensor, right_along: Tensor) -> Tensor:
+    """left_along right + left right_along, as one product."""
+    return torch.cat(torch.broadcast_tensors(left_along, left), -1) @ torch.cat(
+        torch.broadcast_tensors(right, right_along), -2
+    )
+
+
+def _squares(features: Tensor) -> Tensor:
+    """sum_i h_ki^2 (..., m)."""
+    return torch.linalg.vecdot(features, features)
 
 
 def _mask_law(keep_prob: float | None, masks: Any) -> tuple[MaskLaw, bool]:

@@ -128,7 +128,8 @@ class TwoLayerNetwork(DropoutNetwork):
 
         def pull(backward: Tensor, readout_cotangent: Tensor, bias_cotangent: Tensor | None) -> Tensor:
             """From the cotangent of the pre-activations."""
-            weight_cotangent = backward.reshape(-1, x.shape[0]) @ x
+            # transposed: BLAS is up to twice as fast at (d, n) x (n, paths m) as at (paths m, n) x (n, d)
+            weight_cotangent = (x.mT @ backward.reshape(-1, x.shape[0]).mT).mT
             pieces = [weight_cotangent.reshape(*backward.shape[:-2], math.prod(self.hidden.weight.shape))]
             if hidden_bias is not None:
                 pieces.append(backward.sum(-1))
@@ -140,12 +141,12 @@ class TwoLayerNetwork(DropoutNetwork):
         def tangent(direction: Tensor) -> Tangent:
             weight_along, hidden_bias_along, readout_along, bias_along = self._split(direction)
             pre_along = self._pre_activations(weight_along, hidden_bias_along, x)
-            bend = curvatures(self.activation, pre, features) * pre_along
+            bend = curvatures(self.activation, pre, features, slope) * pre_along
             return Tangent(
                 slope * pre_along,
                 readout_along,
                 bias_along,
-                lambda cotangent, along, *others: pull(cotangent * bend + along * slope, *others),
+                lambda cotangent, along, *others: pull(torch.addcmul(cotangent * bend, along, slope), *others),
             )
 
         return Linearisation(

@@ -124,6 +124,11 @@ class Problem(ABC):
         """`mean_gradient` and `noise_product` at one theta."""
         return self.mean_gradient(theta), self.noise_product(theta, normals)
 
+    def mean_gradient_noise_product_and_bend(self, theta: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`mean_gradient`, `noise_product`, and Hess L_S times the mean gradient, at one theta."""
+        mean, noise = self.mean_gradient_and_noise_product(theta, normals)
+        return mean, noise, self.hessian_product(theta, mean)
+
     def drift_and_noise(self, theta: Tensor, normals: Tensor, weight: float) -> Tensor:
         """weight `mean_gradient` + `noise_product` at one theta: an Euler step."""
         mean, noise = self.mean_gradient_and_noise_product(theta, normals)

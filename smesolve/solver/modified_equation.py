@@ -83,7 +83,11 @@ class ModifiedEquation(nn.Module):
     def f(self, t: Any, y: Tensor) -> Tensor:
         """Drift (B, D). Cost: one gradient at order 1, about 4.5 at order 2, 60 for "quadratic"."""
         leading = self.leading_drift(t, y)
-        return leading if self.order == 1 else leading + self.correction(t, y, leading)
+        if self.order == 1:
+            return leading
+        if self.order == "quadratic":
+            return leading + self._resummation(t, y, leading)
+        return leading + self._correction(t, y, self.problem.at(float(t)).hessian_product(y, leading))
 
     def g_prod(self, t: Any, y: Tensor, v: Tensor) -> Tensor:
         """sqrt(lr) C(y) v: (B, D) from (B, M). Cost: about one and a half gradients, 60 for "quadratic"."""
@@ -91,8 +95,8 @@ class ModifiedEquation(nn.Module):
 
     def f_and_g_prod(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`f` and `g_prod` with one forward pass."""
-        leading, noise = self.leading_drift_and_g_prod(t, y, v)
-        return (leading if self.order == 1 else leading + self.correction(t, y, leading)), noise
+        leading, noise, correction = self.parts(t, y, v)
+        return leading if correction is None else leading + correction, noise
 
     def euler_increment(self, t: Any, y: Tensor, dt: float, v: Tensor) -> Tensor:
         """dt f(y) + sqrt(lr) C(y) v, at order 1 by one pullback for both. Cost at order 1: that of the noise alone."""
@@ -106,21 +110,25 @@ class ModifiedEquation(nn.Module):
         """b(y) = -grad L_S(y): (B, D)."""
         return -self.problem.at(float(t)).mean_gradient(y)
 
-    def leading_drift_and_g_prod(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """b(y) and sqrt(lr) C(y) v with one forward pass."""
-        mean, noise = self.problem.at(float(t)).mean_gradient_and_noise_product(y, v)
-        return -mean, self._noise(t, y, noise)
+    def parts(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """b(y), sqrt(lr) C(y) v and what the drift has beyond b(y), None at order 1; with one forward pass."""
+        problem = self.problem.at(float(t))
+        if self.order == 2:
+            mean, noise, bend = problem.mean_gradient_noise_product_and_bend(y, v)
+            return -mean, self._noise(t, y, noise), self._correction(t, y, -bend)
+        mean, noise = problem.mean_gradient_and_noise_product(y, v)
+        correction = None if self.order == 1 else self._resummation(t, y, -mean)
+        return -mean, self._noise(t, y, noise), correction
 
-    def correction(self, t: Any, y: Tensor, leading: Tensor) -> Tensor | None:
-        """What the drift has beyond b(y), given b(y): lr b1 from one Hessian product at order 2; None at order 1."""
-        if self.order == 1:
-            return None
-        if self.order == "quadratic":
-            return self._resummed(t, y, leading, lambda z: -torch.log1p(-z) / z) - leading
-        bend = self.problem.at(float(t)).hessian_product(y, leading)
+    def _correction(self, t: Any, y: Tensor, bend: Tensor) -> Tensor:
+        """lr b1 from Hess L_S b."""
         if not self.problem.autonomous:
             bend = bend - self.problem.drift_slope(float(t), y)
         return self.lr / 2 * bend
+
+    def _resummation(self, t: Any, y: Tensor, leading: Tensor) -> Tensor:
+        """(phi(lr H) - 1) b."""
+        return self._resummed(t, y, leading, lambda z: -torch.log1p(-z) / z) - leading
 
     def _noise(self, t: Any, y: Tensor, product: Tensor) -> Tensor:
         if self.order == "quadratic":

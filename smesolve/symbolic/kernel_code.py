@@ -135,7 +135,7 @@ def _quadratic_noise(expansion: LossExpansion) -> list[str]:
         *([f"S = {scale}S"] if scale else []),
         f"g = {printed(bias)}",
         "if A.shape[-2] == 1:  # one output: both cotangents are in the one product S z",
-        "    c = S @ (A.mT * h) + u[..., :, None] * g",
+        "    c = (S * A) @ h + u[..., :, None] * g",
         "    features, readout = A.mT * c, (h * c).sum(-1)[..., None, :]",
         "else:",
         "    features = (S * (A.mT @ A)) @ h + u[..., :, None] * (A.mT @ g)",

@@ -29,8 +29,7 @@ class PerturbedSDE(ForwardSDE):
         self.euler_increment = getattr(sde, "euler_increment", None)
         split = hasattr(sde, "leading_drift")
         self.leading_drift = sde.leading_drift if split else self.f
-        self.leading_drift_and_g_prod = sde.leading_drift_and_g_prod if split else self.f_and_g_prod
-        self.correction = sde.correction if split else lambda t, y, leading: None
+        self.parts = sde.parts if split else lambda t, y, v: (*self.f_and_g_prod(t, y, v), None)
 
 
 class Scheme(BaseSDESolver):
@@ -69,6 +68,5 @@ class Scheme(BaseSDESolver):
 
     def _perturbation(self, t: Any, y: Tensor, dt: float, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Leading drift at y, noise increment at y, and noise increment plus dt times the drift's correction."""
-        leading, noise = self.sde.leading_drift_and_g_prod(t, y, dW)
-        correction = self.sde.correction(t, y, leading)
+        leading, noise, correction = self.sde.parts(t, y, dW)
         return leading, noise, noise if correction is None else noise + dt * correction

@@ -1,0 +1,84 @@
+"""Kernels fused by torch.compile compute what the plain ones do."""
+
+import pickle
+import shutil
+
+import pytest
+import torch
+
+import smesolve as sme
+from problems import make_problem
+
+# torch.compile imports modules of torch that torch itself has deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+
+
+def arguments(problem):
+    generator = torch.Generator().manual_seed(0)
+    theta = problem.initial() + 0.1 * torch.randn(
+        problem.block_size, problem.dim, generator=generator, dtype=torch.float64
+    )
+    normals = torch.randn(problem.block_size, problem.noise_dim, generator=generator, dtype=torch.float64)
+    return theta, normals, problem.sample(problem.block_size, seed=0)
+
+
+def assert_same(plain, compiled, names):
+    theta, normals, draw = arguments(plain)
+    given = {
+        "gradient": (draw,),
+        "mean_gradient": (),
+        "noise_product": (normals,),
+        "gradient_and_mean_gradient": (draw,),
+        "mean_gradient_and_noise_product": (normals,),
+        "mean_gradient_noise_product_and_bend": (normals,),
+        "drift_and_noise": (normals, -0.3),
+    }
+    for name in names or given:
+        left, right = (getattr(problem, name)(theta, *given[name]) for problem in (plain, compiled))
+        for one, other in zip(*((part,) if torch.is_tensor(part) else part for part in (left, right)), strict=True):
+            assert (one - other).abs().max() < 1e-13 * one.abs().max()
+    assert set(names or given) == set(compiled._kernels)
+
+
+@NEEDS_COMPILER
+def test_a_compiled_step_is_the_step():
+    problem = make_problem(width=3, bias=True).with_weak_noise()
+    compiled = sme.CompiledProblem(problem)
+    with torch.no_grad():
+        assert_same(problem, compiled, ["drift_and_noise"])
+        theta = arguments(problem)[0][:5]  # not a whole block
+        assert torch.equal(compiled.mean_gradient(theta), problem.mean_gradient(theta))
+    assert "mean_gradient" not in compiled._kernels
+    assert not pickle.loads(pickle.dumps(compiled))._kernels
+
+
+@NEEDS_COMPILER
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [{}, {"out_features": 2, "bias": True}, {"masks": "per_sample"}, {"depth": 2}])
+def test_every_compiled_kernel_is_the_kernel(case):
+    problem = make_problem(**case)
+    with torch.no_grad():
+        assert_same(problem, sme.CompiledProblem(problem), None)
+
+
+@NEEDS_COMPILER
+@pytest.mark.slow
+def test_a_compiled_problem_goes_through_weak_error():
+    problem = make_problem(width=3, samples=4, keep_prob=0.8)
+    theta0 = problem.initial(seed=0)
+    tables = [
+        sme.weak_error(one, theta0, lrs=[0.2, 0.1], horizon=0.4, orders=[1], paths=2048, rel_tol=None, seed=0).table
+        for one in (problem, sme.CompiledProblem(problem))
+    ]
+    assert (tables[0].error - tables[1].error).abs().max() < 1e-12
+
+
+def test_without_a_compiler_everything_works_uncompiled(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    problem = make_problem(width=2)
+    with pytest.warns(sme.NotCompiledWarning, match="found no C\\+\\+ compiler 'no-such-compiler'"):
+        compiled = sme.CompiledProblem(problem)
+    theta, normals, _ = arguments(problem)
+    assert torch.equal(compiled.noise_product(theta, normals), problem.noise_product(theta, normals))
