@@ -1,11 +1,12 @@
 """Cost of one path step: ours beside the peers, in one run, and the floor of unavoidable kernels.
 
-    python benchmarks/step_cost.py [--sizes S M L XL] [--out step_cost.json]
+    python benchmarks/step_cost.py [--sizes S M L XL] [--seconds 40] [--out step_cost.json]
 
 Tanh network, one output, keep_prob 0.8, float64, one thread for every contestant. Times are microseconds a path step,
-minimum (and median) over several runs after a warm-up; only ratios hold on a shared machine. The peers get the best
-form that we know: the same formulas, jitted and matrix-free. Left out are peers whose packages are not installed (jax,
-diffrax) and those whose arrays would not fit (`MAX_NUMBERS`).
+minimum (and median) over rounds in which all contestants take their turn, after a warm-up; only ratios hold on a shared
+machine. The peers get the best form that we know: the same formulas, jitted and matrix-free. Left out are peers whose
+packages are not installed (jax, diffrax), those whose arrays would not fit (`MAX_NUMBERS`), and compiled problems where
+there is no compiler.
 
     naive            covariance sampled from 64 masks and a matrix square root for each path, Euler
     torchsde dense   torchsde euler, factor of our problem as a (B, D, M) array
@@ -13,6 +14,8 @@ diffrax) and those whose arrays would not fit (`MAX_NUMBERS`).
     jax              hand-written Euler loop, jitted and scanned
     diffrax          diffrax.Euler, matrix-free linear operator, jitted
     diffrax dense    diffrax.Euler, dense factor, jitted
+
+"weak noise" is `DropoutProblem.with_weak_noise`, in jax the same formulas; "compiled" is `CompiledProblem`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import argparse
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -33,6 +37,8 @@ import torch
 import torchsde
 
 import smesolve as sme
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.integration import integration
 
 SIZES = {"S": (16, 2, 8, 1024), "M": (64, 8, 32, 256), "L": (256, 32, 50, 64), "XL": (1000, 784, 100, 8)}
@@ -44,15 +50,20 @@ MAX_NUMBERS = 2**27
 """Numbers in the largest array of a contestant (1 GiB)."""
 
 
-def clock(run: Callable[[], object], path_steps: int, seconds: float = 1.5) -> tuple[float, float]:
-    """Minimum and median microseconds a path step."""
-    run()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
-        start = time.perf_counter()
+def clocks(
+    runs: dict[str, tuple[Callable[[], object], int]], seconds: float, rounds: int = 3
+) -> dict[str, tuple[float, float]]:
+    """Minimum and median microseconds a path step of runs (function, its path steps), which take turns."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run, _ in runs.values():
         run()
-        times.append(time.perf_counter() - start)
-    return min(times) / path_steps * 1e6, statistics.median(times) / path_steps * 1e6
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[next(iter(runs))]) < rounds:
+        for name, (run, path_steps) in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - start) / path_steps * 1e6)
+    return {name: (min(values), statistics.median(values)) for name, values in times.items()}
 
 
 def make(size: str) -> tuple[sme.DropoutProblem, torch.Tensor, int]:
@@ -63,27 +74,55 @@ def make(size: str) -> tuple[sme.DropoutProblem, torch.Tensor, int]:
     return problem, problem.initial(), B
 
 
-def ours(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, Callable[[], object]]:
-    """Whole steps, random numbers included; order-1 Euler at dt = lr is timed here, not compared with dropout."""
-    runs: dict[str, Callable[[], object]] = {
-        "dropout step": lambda: sme.iterate(problem, theta0, LR, STEPS, B, save=[STEPS]),
-    }
-    for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):
-        for order in (1, 2):
-            equation = sme.ModifiedEquation(problem, LR, order)
+def steps(sde: sme.ModifiedEquation | None, problem: sme.Problem, theta0: torch.Tensor, B: int, scheme: str) -> object:
+    """STEPS steps of B paths and the number of path steps; without an equation those of the iteration."""
+    # Euler at dt = lr is warned of, as it tests nothing; here it is timed.
+    process = DropoutIteration(problem, LR) if sde is None else integration(sde, theta0, scheme, DT * 0.99)
+    blocks = -(-B // process.block_size)
 
-            def run(equation: sme.ModifiedEquation = equation, scheme: str = scheme) -> object:
-                process = integration(equation, theta0, scheme, DT * 0.99)
-                ends = []
-                for block in range(-(-B // process.block_size)):
-                    theta = theta0.expand(process.block_size, -1)
-                    for step in range(STEPS):
-                        theta = process.advance(theta, block, step)
-                    ends.append(theta)
-                return ends
+    @torch.no_grad()
+    def run() -> object:
+        ends = []
+        for block in range(blocks):
+            theta = theta0.expand(process.block_size, -1)
+            for step in range(STEPS):
+                theta = process.advance(theta, block, step)
+            ends.append(theta)
+        return ends
 
-            runs[f"{scheme}, order {order}"] = torch.no_grad()(run)
+    return run, blocks * process.block_size * STEPS
+
+
+def kernels(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, tuple[Callable[[], object], int]]:
+    """The noise product alone, on as many blocks."""
+    size, runs = problem.block_size, {}
+    count = -(-B // size) * STEPS
+    theta = theta0.expand(size, -1).contiguous()
+    for label, one in (("", problem), (", weak noise", problem.with_weak_noise())):
+        normals = torch.randn(size, one.noise_dim, dtype=torch.float64)
+
+        @torch.no_grad()
+        def run(one: sme.DropoutProblem = one, normals: torch.Tensor = normals) -> object:
+            return [one.noise_product(theta, normals) for _ in range(count)]
+
+        runs["noise product" + label] = run, count * size
     return runs
+
+
+def ours(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, tuple[Callable[[], object], int]]:
+    """Whole steps, random numbers included."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sme.NotCompiledWarning)
+        compiled = {", compiled": sme.CompiledProblem(problem.with_weak_noise())}
+    if not compiled[", compiled"].compiles:
+        compiled = {}
+    runs = {"dropout step": steps(None, problem, theta0, B, "")}
+    for label, one in ({"": problem, ", weak noise": problem.with_weak_noise()} | compiled).items():
+        for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):
+            for order in (1, 2):
+                equation = sme.ModifiedEquation(one, LR, order)
+                runs[f"{scheme}, order {order}{label}"] = steps(equation, one, theta0, B, scheme)
+    return runs | kernels(problem, theta0, B)
 
 
 class Dense(torch.nn.Module):
@@ -124,7 +163,9 @@ def naive(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int, rng: np.ran
     return run
 
 
-def torch_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, Callable[[], object]]:
+def torch_peers(
+    problem: sme.DropoutProblem, theta0: torch.Tensor, B: int, order: int = 1
+) -> dict[str, Callable[[], object]]:
     rng = np.random.default_rng(1)
     ts = torch.linspace(0, STEPS * DT, 2, dtype=torch.float64)
 
@@ -135,7 +176,7 @@ def torch_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> di
 
         return torch.no_grad()(run)
 
-    runs = {"torchsde": through_torchsde(sme.ModifiedEquation(problem, LR, 1))}
+    runs = {"torchsde": through_torchsde(sme.ModifiedEquation(problem, LR, order))}
     if B * problem.dim * problem.noise_dim <= MAX_NUMBERS:
         runs["torchsde dense"] = through_torchsde(Dense(problem))
     if 64 * B * problem.dim <= MAX_NUMBERS and problem.dim <= 4096:
@@ -270,49 +311,103 @@ def jax_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict
     return runs
 
 
-def floor(problem: sme.DropoutProblem, B: int) -> dict[str, Callable[[], object]]:
-    """The kernels that a step cannot do without: two GEMMs, one batched GEMM, the activation, the normals."""
+def floor(problem: sme.DropoutProblem, B: int) -> dict[str, tuple[Callable[[], object], int]]:
+    """The kernels that a step cannot do without: two GEMMs, the activation, noise with its normals."""
     n, d, m = problem.samples, problem.x.shape[1], problem.width
-    B = min(B, problem.block_size)
+    B = problem.block_size
     rng = np.random.Generator(np.random.SFC64(0))
     weights, features = torch.randn(B * m, d, dtype=torch.float64), torch.randn(B, m, n, dtype=torch.float64)
-    S, inputs = torch.randn(B, m, m, dtype=torch.float64), problem.x.mT.contiguous()
-    backward = features.reshape(-1, n)
-    return {
+    S, rows = torch.randn(B, m, m, dtype=torch.float64), torch.randn(B, 3, m, dtype=torch.float64)
+    inputs = problem.x.mT
+    backward = features.reshape(-1, n).mT
+    runs = {
         "forward GEMM": lambda: weights @ inputs,
-        "backward GEMM": lambda: backward @ problem.x,
+        "backward GEMM": lambda: inputs @ backward,
+        "activation": lambda: torch.sigmoid(features),
         "batched GEMM": lambda: S @ features,
-        "activation (sigmoid)": lambda: torch.sigmoid(features),
         "normals": lambda: rng.standard_normal((B, problem.noise_dim)),
+        "three rows": lambda: rows @ features,
+        "weak normals": lambda: rng.standard_normal((B, 2 * m + 1)),
     }
+    return {name: (run, B) for name, run in runs.items()}
+
+
+COMMON = ("forward GEMM", "backward GEMM", "activation")
+FLOORS = {"": (*COMMON, "batched GEMM", "normals"), ", weak noise": (*COMMON, "three rows", "weak normals")}
+"""What an Euler step needs."""
+
+
+def profile(
+    problem: sme.DropoutProblem, theta0: torch.Tensor, label: str
+) -> dict[str, tuple[Callable[[], object], int]]:
+    """Parts of an Euler step of order 1, each with all that comes before it in its own function."""
+    size = problem.block_size
+    theta = theta0.expand(size, -1).contiguous()
+    normals = torch.randn(size, problem.noise_dim, dtype=torch.float64)
+    at = problem.network.linearise(theta, problem.x)
+    features, readout = torch.randn_like(at.features), torch.randn_like(at.readout)
+    runs = {
+        "random numbers": lambda: keyed_normals((size, problem.noise_dim), 0, 0, 0),
+        "forward pass": lambda: problem.network.linearise(theta, problem.x),
+        "pullback": lambda: at.pullback(features, readout, None),
+        "drift and noise": lambda: problem.drift_and_noise(theta, normals, -0.1),
+    }
+    return {f"{name}{label}": (torch.no_grad()(run), size) for name, run in runs.items()}
+
+
+def ratios(times: dict[str, tuple[float, float]], floors: dict[str, float]) -> dict[str, float]:
+    """What is promised, by minima."""
+    found = {}
+
+    def add(name: str, above: str, below: str) -> None:
+        if above in times and below in times:
+            found[name] = times[above][0] / times[below][0]
+
+    for label in ("", ", weak noise", ", compiled"):
+        euler = f"euler, order 1{label}"
+        for peer in ("jax", "jax, weak noise", "diffrax", "torchsde", "naive"):
+            add(f"{peer} / {euler}", peer, euler)
+        if euler in times:
+            found[f"{euler} / floor"] = times[euler][0] / floors[label if label in floors else ", weak noise"]
+        add(f"rk4 of order 2{label} / dropout step", f"small_noise_rk4, order 2{label}", "dropout step")
+        add(f"noise product{label} / dropout step", f"noise product{label}", "dropout step")
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--out")
+    parser.add_argument("--seconds", type=float, default=40.0, help="time for each size")
+    parser.add_argument("--out", help="JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, threads {torch.get_num_threads()}; microseconds a path step: minimum (median)")
-    rows = []
+    results = {}
     for size in arguments.sizes:
         problem, theta0, B = make(size)
         n, d, m, _ = SIZES[size]
         print(f"\n{size}: n {n}, d {d}, m {m}, B {B}; D {problem.dim}, M {problem.noise_dim}")
-        kernels = {name: clock(run, min(B, problem.block_size), 0.3)[0] for name, run in floor(problem, B).items()}
-        least = sum(kernels.values())
-        print(f"  floor {least:.4g}:", ", ".join(f"{name} {value:.3g}" for name, value in kernels.items()))
-        rows.append({"size": size, "contestant": "floor", "minimum": least, **kernels})
-        blocks = -(-B // problem.block_size) * problem.block_size
-        for runs, paths in ((ours(problem, theta0, B), blocks), (torch_peers(problem, theta0, B), B),
-                            (jax_peers(problem, theta0, B), B)):  # fmt: skip
-            for name, run in runs.items():
-                minimum, median = clock(run, paths * STEPS)
-                print(f"  {name:28}{minimum:12.4g} ({median:.4g}){minimum / least:10.2f} x floor")
-                rows.append({"size": size, "contestant": name, "minimum": minimum, "median": median})
+        peers = torch_peers(problem, theta0, B) | jax_peers(problem, theta0, B)
+        runs = ours(problem, theta0, B) | {name: (run, B * STEPS) for name, run in peers.items()}
+        times = clocks(runs, arguments.seconds)
+        parts = clocks(floor(problem, B), arguments.seconds / 10)
+        floors = {label: sum(parts[name][0] for name in names) for label, names in FLOORS.items()}
+        profiles = [
+            profile(one, theta0, label) for label, one in (("", problem), (", weak noise", problem.with_weak_noise()))
+        ]
+        profiles = clocks(profiles[0] | profiles[1], arguments.seconds / 10)
+        for name, (minimum, median) in times.items():
+            print(f"  {name:40}{minimum:12.4g} ({median:.4g})")
+        print("  floor: " + ", ".join(f"{name} {value:.3g}" for name, (value, _) in parts.items()))
+        print("  sums:  " + ", ".join(f"euler{label} {value:.3g}" for label, value in floors.items()))
+        print("  parts of an euler step: " + ", ".join(f"{name} {value:.3g}" for name, (value, _) in profiles.items()))
+        found = ratios(times, floors)
+        for name, value in found.items():
+            print(f"  {name:60}{value:10.2f}")
+        results[size] = {"times": times, "floor": parts, "parts": profiles, "ratios": found}
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+            json.dump({"threads": 1, "torch": torch.__version__, "microseconds": results}, file, indent=1)
 
 
 if __name__ == "__main__":

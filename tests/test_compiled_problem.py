@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
+from problems import make_problem
 
 import smesolve as sme
-from problems import make_problem
 
 # torch.compile imports modules of torch that torch itself has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

@@ -46,7 +46,7 @@ class CompiledProblem(DerivedProblem):
                 NotCompiledWarning,
                 stacklevel=2,
             )
-        self._compile = not missing
+        self.compiles = not missing
         self._kernels: dict[str, Callable] = {}
 
     def gradient(self, theta: Tensor, draw: Any) -> Tensor:
@@ -79,7 +79,7 @@ class CompiledProblem(DerivedProblem):
 
     def _run(self, name: str, theta: Tensor, *arguments: Any) -> Any:
         eager = getattr(self.problem, name)
-        if not self._compile or tuple(theta.shape) != (self.block_size, self.dim):
+        if not self.compiles or tuple(theta.shape) != (self.block_size, self.dim):
             return eager(theta, *arguments)
         if name not in self._kernels:
             self._kernels[name] = torch.compile(eager, dynamic=False)

@@ -1,0 +1,120 @@
+"""How time and memory grow: exponents fitted to time of a step and to peak memory of a weak-error measurement.
+
+One size varies, the others stay. Time is that of Euler steps of order 1, normal and weak noise, and of dropout steps,
+a path step, minimum of several runs; for B it is the time of all paths, for the number of observables that of the
+measurement. Memory is the growth of the process's peak during `weak_error` with first-order control variates; it is
+not fitted where it grows by less than 5 MiB. Every size runs in a process of its own. Intervals: 95%, of the fit.
+
+    python benchmarks/growth.py [--only n m d B observables] [--out growth.json]
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import argparse
+import json
+import multiprocessing
+import resource
+import time
+
+import numpy as np
+import pandas as pd
+from scipy.stats import linregress, t
+
+BASE = {"n": 256, "d": 64, "m": 64, "B": 64, "observables": 1}
+VALUES = {
+    "n": (256, 512, 1024, 2048),
+    "d": (128, 256, 512, 1024),
+    "m": (32, 64, 128, 256),
+    "B": (64, 128, 256, 512),
+    "observables": (1, 4, 16, 64),
+}
+LR, STEPS = 0.05, 4
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(sizes: dict[str, int], queue: multiprocessing.Queue) -> None:
+    import torch
+
+    import smesolve as sme
+    from smesolve.problem.iteration import DropoutIteration
+    from smesolve.solver.integration import integration
+
+    torch.set_num_threads(1)
+    n, d, m, B = (sizes[name] for name in ("n", "d", "m", "B"))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, d)) / d**0.5
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(d, m), x, np.sin(3 * x[:, :1]), keep_prob=0.8)
+    theta0 = problem.initial()
+    processes = {"dropout": DropoutIteration(problem, LR)}
+    for label, one in (("euler", problem), ("euler, weak noise", problem.with_weak_noise())):
+        processes[label] = integration(sme.ModifiedEquation(one, LR, 1), theta0, "euler", LR / 2)
+
+    @torch.no_grad()
+    def run(process: object) -> None:
+        for block in range(-(-B // process.block_size)):
+            theta = theta0.expand(process.block_size, -1)
+            for step in range(STEPS):
+                theta = process.advance(theta, block, step)
+
+    result = {"D": problem.dim}
+    for name, process in processes.items():
+        run(process)
+        times = []
+        while len(times) < 5 or sum(times) < 1.0:
+            start = time.perf_counter()
+            run(process)
+            times.append(time.perf_counter() - start)
+        result[name] = min(times)
+    before = peak()
+    observables = [lambda theta, j=j: theta[..., j] for j in range(sizes["observables"])]
+    start = time.perf_counter()
+    sme.weak_error(problem, theta0, [LR], 4 * LR, orders=[1], observables=observables, paths=B, control="first", dt=LR)
+    result["weak_error"] = time.perf_counter() - start
+    result["MiB"] = peak() - before
+    queue.put(result)
+
+
+def fitted(sizes: pd.Series, values: pd.Series) -> tuple[float, float]:
+    """Exponent and the half-width of its interval."""
+    fit = linregress(np.log(sizes), np.log(values))
+    return fit.slope, t.ppf(0.975, len(sizes) - 2) * fit.stderr
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=list(VALUES), choices=list(VALUES))
+    parser.add_argument("--out", help="JSON file")
+    arguments = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    print(f"base sizes {BASE}; one thread")
+    rows = []
+    for name in arguments.only:
+        for value in VALUES[name]:
+            queue = context.Queue()
+            process = context.Process(target=measure, args=(BASE | {name: value}, queue))
+            process.start()
+            rows.append({"varied": name, "size": value} | queue.get())
+            process.join()
+        part = pd.DataFrame([row for row in rows if row["varied"] == name])
+        print("\n" + part.to_string(index=False, float_format=lambda number: f"{number:.4g}"))
+        timed = ["weak_error"] if name == "observables" else ["dropout", "euler", "euler, weak noise", "weak_error"]
+        fits = {column: fitted(part["size"], part[column]) for column in timed}
+        if part.MiB.max() - part.MiB.min() > 5 and (part.MiB > 0).all():
+            fits["MiB"] = fitted(part["size"], part.MiB)
+        print(
+            "  exponents: " + ", ".join(f"{column} {slope:.2f} +- {half:.2f}" for column, (slope, half) in fits.items())
+        )
+    if arguments.out:
+        with open(arguments.out, "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
