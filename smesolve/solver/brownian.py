@@ -70,11 +70,12 @@ class KeyedBrownian:
         """
         first = grid_steps(float(ta), self.dt, "the interval's begin")
         last = grid_steps(float(tb), self.dt, "the interval's end")
-        # An empty interval occurs in torchsde, whose float sum of steps can end a rounding error before the last time.
-        increment = torch.zeros(self.shape, dtype=torch.float64, device="cpu")
-        for step in range(first, last):
+        if first == last:  # in torchsde, whose float sum of steps can end a rounding error before the last time
+            return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        increment = keyed_normals(self.shape, self.seed, self.block, first)
+        for step in range(first + 1, last):
             increment += keyed_normals(self.shape, self.seed, self.block, step)
-        return self.dt**0.5 * increment.to(dtype=self.dtype, device=self.device)
+        return increment.mul_(self.dt**0.5).to(dtype=self.dtype, device=self.device)
 
 
 class GivenIncrements:
