@@ -6,10 +6,15 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.comparison.exact import LinearMoments, scalar_dropout
+from smesolve.comparison.equation_side import EquationSide
+from smesolve.comparison.exact import LinearMoments, ScheduledMoments, scalar_dropout
+from smesolve.comparison.observables import named_observables
+from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.averaged_problem import AveragedProblem
-from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.schedule import LeftLimit, Piecewise, ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.randomness import keyed_uniforms
+from smesolve.solver.integration import integration
 from smesolve.solver.lanczos import apply_function
 
 
@@ -130,12 +135,89 @@ def test_weak_error_takes_a_schedule():
     study = sme.weak_error(problem, theta0, [0.2], 1.0, times=[1.0], observables=["loss"], paths=512)
     order1 = study.table.set_index("order").loc[1]
     assert order1.resolved
-    assert order1.gain > 5
-    with pytest.raises(ValueError, match="control='second' needs a problem without schedules"):
-        sme.weak_error(problem, theta0, [0.1], 1.0, control="second")
+    first = sme.weak_error(problem, theta0, [0.2], 1.0, times=[1.0], observables=["loss"], paths=512, control="first")
+    assert order1.gain > 5 * first.table.gain[0] > 10
     enumerated = enumerated_two_steps(problem, theta0, 0.5)
     sampled = problem.loss(sme.iterate(problem, theta0, 0.5, 2, 20_000)[-1])
     assert abs(sampled.mean() - enumerated) < 4 * sampled.std() / 20_000**0.5
+
+
+def test_a_piecewise_schedule_has_two_values_at_a_break():
+    schedule = Piecewise([0.5, 2.0], [torch.ones_like, cosine(1.0), lambda t: 0.3 * t])
+    values = [(0.2, 1.0), (LeftLimit(0.5), 1.0), (0.5, 0.5), (0.1 * 5 - 1e-16, 0.5), (LeftLimit(2.0), 1.0), (2.0, 0.6)]
+    for time, value in values:
+        assert float(schedule.piece(time)(torch.tensor(time, dtype=torch.float64))) == pytest.approx(value, abs=1e-12)
+    assert schedule.jumps == [0.5, 2.0]
+    problem = ScheduledProblem(
+        make_problem(), lr_factor=warm_up(0.4, 0.1), keep_prob=Piecewise([0.2], [falling, falling])
+    )
+    assert (problem.breaks, problem.jumps) == ((0.2, 0.4), ())
+    with pytest.raises(ValueError, match="breaks must increase from above 0"):
+        Piecewise([0.5, 0.5], [falling] * 3)
+    with pytest.raises(ValueError, match="pieces must hold 2 schedules for 1 breaks, got 1"):
+        Piecewise([0.5], [falling])
+
+
+def jumping(problem):
+    """The learning rate and keep_prob jump, each at a time of its own, and lr turns in a third one."""
+    lr_factor = Piecewise([0.25, 0.75], [torch.ones_like, cosine(1.0, 0.3), lambda t: 0.2 + t])
+    return ScheduledProblem(problem, lr_factor, Piecewise([0.5], [falling, lambda t: 0.4 + 0.5 * t]))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_scheme_and_the_noise_free_path_cross_a_jump(order):
+    """Linear regression: without noise both follow the mean of the equation, which is exact."""
+    problem = jumping(linear_problem())
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    moments, observables = ScheduledMoments(problem, theta0, substeps=64), named_observables(problem, ["theta[0]"])
+    gaps = []
+    for steps in (16, 32):
+        dt = 1 / steps
+        lr = 0.25 if order == 1 else dt
+        exact = moments.equation(lr, order, round(1 / lr), "theta[0]")
+        equation = sme.ModifiedEquation(problem, lr, order)
+        side = EquationSide(equation, theta0, [1.0], observables, "small_noise_rk4", dt, 0, lambda process, step: None)
+        assert side._without_scheme()[0, 0] == pytest.approx(exact, abs=1e-10)
+        gaps.append(side._noise_free(integration(equation, theta0, "small_noise_rk4", dt))[0, 0] - exact)
+    # dt^4 in the drift; at order 2 lr^2 dt from where lr b1 is taken
+    assert np.log2(gaps[0] / gaps[1]) == pytest.approx(4 if order == 1 else 3, abs=0.3)
+
+
+def test_errors_under_a_jump_are_the_exact_ones():
+    problem = ScheduledProblem(linear_problem(keep_prob=0.9), lr_factor=step(0.5, 0.3))
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    moments = ScheduledMoments(problem, theta0)
+    study = sme.weak_error(problem, theta0, [0.125], 1.0, observables=["loss"], times=[0.5, 1.0], paths=1024)
+    for row in study.table.itertuples():
+        assert row.low < moments.error(row.lr, row.order, row.time) < row.high
+        assert row.high - row.low < 0.5 * abs(row.error)
+    problem = jumping(linear_problem())
+    with pytest.raises(ValueError, match=r"lr=0.2 does not divide the schedule's jump=0.25; take for example lr=0.125"):
+        sme.weak_error(problem, theta0, [0.2], 1.0)
+    with pytest.raises(ValueError, match=r"dt=0.2 does not divide the schedule's jump=0.25"):
+        sme.solve(sme.ModifiedEquation(problem, 0.1), theta0, [0, 1.0], dt=0.2, paths=2)
+    with pytest.raises(ValueError, match=r"lr=0.2 does not divide the schedule.s jump=0.25"):
+        ScheduledMoments(problem, theta0).error(0.2, 1, 1.0)
+
+
+@pytest.mark.parametrize("schedule", [scheduled, jumping])
+def test_value_hessians_under_a_schedule_are_the_derivatives_of_the_value_function(schedule):
+    """Those of the scheduled flow: they approach the second derivatives of its noise-free steps like lr."""
+    problem = schedule(make_problem())
+    theta0, observables = problem.initial(), {"loss": problem.loss}
+
+    def value(theta, lr):
+        iteration = DropoutIteration(problem, lr)
+        for k in range(round(1 / lr)):
+            theta, _ = iteration.noise_free_step(theta, k)
+        return problem.loss(theta)
+
+    gaps = []
+    for lr in (1 / 16, 1 / 32):
+        exact = torch.func.hessian(value)(theta0, lr)
+        gaps.append(relative(value_hessians(problem, theta0, [1.0], observables, lr).hessians[0].matrices[0, 0], exact))
+    assert gaps[0] < 0.1
+    assert gaps[1] < 0.6 * gaps[0]
 
 
 def enumerated_two_steps(problem, theta0, lr):

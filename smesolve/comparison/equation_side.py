@@ -12,7 +12,7 @@ common noise; its leading term falls at least like dt, so |N(dt) - N(0)| <= 2 |N
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.estimate import Estimate, PairSampler, Sampler, Statistics, estimate, merged
 from smesolve.comparison.observables import Observable
+from smesolve.problem.schedule import LeftLimit
 from smesolve.sampling.ensemble import Process
 from smesolve.sampling.parallel import Task
 from smesolve.solver.brownian import grid_steps
@@ -155,27 +156,34 @@ class EquationSide:
         return self._noise_free_bias + 2 * (pairs.mean - self._noise_free_difference)
 
     def _without_scheme(self) -> np.ndarray:
-        """Observables along dy/dt = drift(y), (T, O)."""
-
-        def drift(t: float, y: np.ndarray) -> np.ndarray:
-            return self.equation.f(t, self._theta0.new_tensor(y)[None])[0].cpu().numpy()
-
+        """Observables along dy/dt = drift(t, y), (T, O), from one break of a schedule to the next."""
+        state, rows, last = self._theta0.cpu().numpy(), [], self._times[-1]
+        edges = [0.0, *(time for time in self.equation.problem.breaks if time < last), last]
         tolerance = max(ODE_TOLERANCE, torch.finfo(self._theta0.dtype).eps)
-        path = solve_ivp(
-            drift,
-            (0.0, self._times[-1]),
-            self._theta0.cpu().numpy(),
-            method="DOP853",
-            t_eval=self._times,
-            rtol=tolerance,
-            atol=tolerance * max(1e-3, float(self._theta0.abs().max())),
-        )
-        if not path.success:
-            raise ArithmeticError(
-                f"the noise-free path of order {self.equation.order} did not converge: {path.message}"
+        for begin, end in pairwise(edges):
+
+            def drift(t: float, y: np.ndarray, middle: float = (begin + end) / 2) -> np.ndarray:
+                time = t if t < middle else LeftLimit(t)
+                return self.equation.f(time, self._theta0.new_tensor(y)[None])[0].cpu().numpy()
+
+            observed = [time for time in self._times if begin < time <= end]
+            path = solve_ivp(
+                drift,
+                (begin, end),
+                state,
+                method="DOP853",
+                t_eval=sorted({*observed, end}),
+                rtol=tolerance,
+                atol=tolerance * max(1e-3, float(self._theta0.abs().max())),
             )
-        states = self._theta0.new_tensor(path.y.T)
-        return np.stack([g(states).cpu().numpy() for g in self._observables.values()], axis=-1)
+            if not path.success:
+                raise ArithmeticError(
+                    f"the noise-free path of order {self.equation.order} did not converge: {path.message}"
+                )
+            states = self._theta0.new_tensor(path.y.T[: len(observed)])
+            rows.append(np.stack([g(states).cpu().numpy() for g in self._observables.values()], axis=-1))
+            state = path.y[:, -1]
+        return np.concatenate(rows)
 
     def _noise_free(self, process: Process) -> np.ndarray:
         """Observables on the scheme's path without noise, (T, O)."""

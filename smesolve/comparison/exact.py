@@ -21,6 +21,7 @@ from smesolve.comparison.observables import Observable, named_observables
 from smesolve.problem.iteration import check_lr
 from smesolve.problem.problem import Problem
 from smesolve.solver.brownian import GivenIncrements, grid_steps
+from smesolve.solver.integration import check_jumps
 from smesolve.solver.modified_equation import ModifiedEquation, Order, check_order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
@@ -230,8 +231,13 @@ class ScheduledMoments:
         self.problem, self.theta0, self.substeps = problem, theta0, substeps
 
     def error(self, lr: float, order: int, horizon: float, observable: str | Observable = "loss") -> float:
-        """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr; error of the integrator O(h^4)."""
+        """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr; error of the integrator O(h^4).
+
+        Raises:
+            ValueError: lr does not divide the horizon or a jump of the schedule.
+        """
         steps = grid_steps(horizon, lr, "horizon", "lr")
+        check_jumps(self.problem, lr, horizon, "lr")
         return self.equation(lr, order, steps, observable) - self.iteration(lr, steps, observable)
 
     def iteration(self, lr: float, steps: int, observable: str | Observable = "loss") -> float:

@@ -1,7 +1,8 @@
 """Gradient and curvature of value functions: the Hessians Lam along the noise-free path, dense or of low rank.
 
 Lam_j = J^T Lam_{j+1} J - h DH[lam_{j+1}], J = I - h H + h^2 H^2 / 2, H = Hess L_S(thetabar_j), back from the Hessian of
-the observable; h is the step of the mean iteration, lam its adjoint.
+the observable; h is the step of the mean iteration, lam its adjoint. Under a schedule H is that of the problem at t_j;
+Q_j = C^T Lam_j C has the C of the problem just before t_j, for it meets the noise of the step that ends there.
 
 For D <= 256 the matrices are dense. For larger D the leading eigenpairs are followed: Lam_{j+1} = U^T S U gives
 products with Lam_j at the price of Hessian products, and two rounds of these on U and some random vectors (subspace
@@ -22,6 +23,7 @@ from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, direct
 from smesolve.comparison.observables import Observable
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
+from smesolve.problem.schedule import LeftLimit
 
 __all__ = ["RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
 
@@ -124,14 +126,26 @@ def _dense(
     targets = [round(time / lr) for time in times]
     path = NoiseFreePath.of(DropoutIteration(problem, lr), theta0, targets, observables)
     work, states = problem.numbers_per_path, path.states[:-1]
-    every_hessian = directional(lambda v: problem.hessian_product(states, v.expand_as(states)), states, work)
+
+    def matrices(product: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
+        """product(problem of the step, arrays at the step, vector) as matrices (K, D, D), for the first K steps."""
+
+        def batch(here: Problem, at: Sequence[Tensor]) -> Tensor:
+            return directional(lambda v: product(here, *at, v.expand_as(at[0])), at[0], work)
+
+        if problem.autonomous:
+            return batch(problem, arrays)
+        every_step = range(len(arrays[0]))
+        return torch.cat([batch(problem.at(j * lr), [array[j : j + 1] for array in arrays]) for j in every_step])
+
+    every_hessian = matrices(lambda here, at, v: here.hessian_product(at, v), states)
 
     def bends(target: int, observable: int) -> Tensor:
         """DH[lam_{j+1}] for the steps before the target."""
         states = path.states[: targets[target]]
         behind = target - len(targets)
         lams = torch.stack([path.adjoints[j + 1][behind, observable] for j in range(len(states))])
-        return directional(lambda v: _bend(problem, states, lams, v.expand_as(states)), states, work)
+        return matrices(_bend, states, lams)
 
     every_bend = [[bends(t, g) for g in range(len(observables))] for t in range(len(targets))]
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
@@ -149,7 +163,7 @@ def _dense(
             current = torch.cat([torch.stack(values)[None], current])
         hessians.append(DenseForms(current))
         if _has_quadratics(problem):
-            factor = problem.noise_factor(path.states[step])
+            factor = problem.at(LeftLimit(step * lr)).noise_factor(path.states[step])
             quadratics.append(DenseForms(factor.mT @ current @ factor))
     return ValueHessians(lr, hessians[::-1], quadratics[::-1] or None)
 
@@ -170,13 +184,15 @@ def _low_rank(problem: Problem, theta0: Tensor, time: float, observables: Mappin
             else:
                 factors, values = forms.factors[0, column], forms.values[0, column]
                 random[: len(factors)] = factors
-                product = _product(problem, path.states[step], path.adjoints[step + 1][-1, column], factors, values, h)
+                here = problem.at(step * h)
+                product = _product(here, path.states[step], path.adjoints[step + 1][-1, column], factors, values, h)
             eigenpairs.append(_leading_eigenpairs(product, random))
         factors, values = (torch.stack(parts)[None] for parts in zip(*eigenpairs, strict=True))
         forms = LowRankForms(factors, values)
         hessians.append(forms)
         if _has_quadratics(problem):
-            quadratics.append(LowRankForms(_through_noise(problem, path.states[step], factors), values))
+            before = problem.at(LeftLimit(step * h))
+            quadratics.append(LowRankForms(_through_noise(before, path.states[step], factors), values))
     return ValueHessians(h, hessians[::-1], quadratics[::-1] or None)
 
 

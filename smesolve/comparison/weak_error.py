@@ -24,7 +24,7 @@ from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
 from smesolve.solver.brownian import grid_steps
-from smesolve.solver.integration import check_scheme
+from smesolve.solver.integration import check_jumps, check_scheme
 from smesolve.solver.modified_equation import check_order
 
 __all__ = ["CONTROLS", "weak_error"]
@@ -63,7 +63,7 @@ def weak_error(
     Args:
         problem: what is trained.
         theta0: (D,), the start of iteration and equation.
-        lrs: learning rates; each divides the horizon and all times.
+        lrs: learning rates; each divides the horizon, all times and the jumps of a schedule.
         horizon: last time T; the iteration takes T/lr steps.
         orders: of the modified equation, 1 and/or 2.
         observables: names ("loss", "modified_loss", "squared_norm", "theta[0]", see `OBSERVABLES`) or callables.
@@ -133,11 +133,13 @@ def weak_error(
         raise ValueError(f"max_paths={max_paths} is below paths={paths}; raise it.")
     times = _observation_times(lrs, horizon, times)
     if dt is not None:
+        check_jumps(problem, dt, horizon)
         for time in times:
             grid_steps(time, dt, "the time")
     functions = named_observables(problem, observables)
     limit = problem.stability_limit(theta0)
     for lr in lrs:
+        check_jumps(problem, lr, horizon, "lr")
         if lr >= limit:
             raise ValueError(
                 f"lr={lr:g} is beyond the stability limit {limit:.4g} = 2/lambda_max(Hess L_S(theta0)), where the mean "
@@ -203,10 +205,6 @@ def _control(control: str, problem: Problem, rel_tol: float | None) -> str:
                 "control='second' needs the mean gradient in closed form, which this problem does not have; take "
                 "control='first'."
             )
-        return "first" if control == "auto" else control
-    if not problem.autonomous:
-        if control == "second":
-            raise ValueError("control='second' needs a problem without schedules; take control='first'.")
         return "first" if control == "auto" else control
     if control != "auto":
         return control

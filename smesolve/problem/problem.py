@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,10 @@ class Problem(ABC):
     `reference_gradient`, and the schemes that take gradients in place of drift and noise."""
     autonomous: bool = True
     """Nothing depends on time; otherwise `at(t)` is the problem at time t."""
+    breaks: Sequence[float] = ()
+    """Times between which it depends on time smoothly."""
+    jumps: Sequence[float] = ()
+    """Those of them at which gradient or noise jumps."""
     linear_noise: bool = True
     """noise_product is linear in its normals, and `noise_functions` returns what it replaces by them."""
 
@@ -104,7 +109,7 @@ class Problem(ABC):
     # --- what follows -------------------------------------------------------------------------------------------------
 
     def at(self, time: float) -> Problem:
-        """The problem at time t = k lr."""
+        """The problem at time t = k lr; a number, or a tensor as torchsde has it."""
         return self
 
     @property

@@ -8,13 +8,20 @@ Its equations are those of the time-dependent drift b(t, theta) = -u(t) grad L_S
 
 d_t b = -u' grad L_S - u v' grad P with the penalty P = (L_S - R_S)/v, for L_S is affine in the variance v = 1/keep - 1.
 
+A schedule may have breaks, jumps and kinks, between which it is smooth (`Piecewise`). From one break to the next the
+equation is that of a smooth schedule, begun anew at the state that was reached: d_t b is the one inside the piece, and
+a jump adds no term. The weak order is kept where every jump is a step of the iteration and one of the scheme, and each
+step sees its own piece alone: what holds at its end is the limit from the left (`LeftLimit`).
+
 Source: Li, Tai, E (JMLR 20(40), 2019): their order 2 with the clock t as one more coordinate, whose drift is 1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,10 +31,55 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.problem import Problem
 
-__all__ = ["Schedule", "ScheduledProblem", "cosine", "step", "warm_up"]
+__all__ = ["LeftLimit", "Piecewise", "Schedule", "ScheduledProblem", "cosine", "step", "warm_up"]
 
 Schedule = Callable[[Tensor], Tensor]
-"""A function of time (0-dimensional tensors), differentiable by `torch.func`; its derivative at a jump counts as 0."""
+"""A function of time (0-dimensional tensors), differentiable by `torch.func`; smooth, or a `Piecewise`."""
+
+NEAR = 1e-9
+"""Share of a time within which another one is the same: t = k lr is rounded."""
+
+
+class LeftLimit(float):
+    """A time as the end of what comes before it: where a schedule has a break, the piece before it holds."""
+
+
+class Piecewise:
+    """Schedules one after the other: pieces[j] holds from breaks[j - 1] on up to breaks[j].
+
+    Args:
+        breaks: increasing positive times.
+        pieces: one schedule more than there are breaks, each smooth on its interval with both of its ends.
+
+    Raises:
+        ValueError: breaks that do not increase from above 0, or another number of pieces.
+    """
+
+    def __init__(self, breaks: Sequence[float], pieces: Sequence[Schedule]) -> None:
+        if any(b <= a for a, b in pairwise([0.0, *breaks])):
+            raise ValueError(f"breaks must increase from above 0, got {list(breaks)}.")
+        if len(pieces) != len(breaks) + 1:
+            raise ValueError(
+                f"pieces must hold {len(breaks) + 1} schedules for {len(breaks)} breaks, got {len(pieces)}."
+            )
+        self.breaks, self.pieces = tuple(breaks), tuple(pieces)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """The value at t; at a break that of the piece after it."""
+        return self.piece(float(t))(t)
+
+    def piece(self, time: float) -> Schedule:
+        """The schedule that holds at a time, or just before it for a `LeftLimit`."""
+        if isinstance(time, LeftLimit):
+            return self.pieces[sum(time > (1 + NEAR) * end for end in self.breaks)]
+        return self.pieces[sum(time >= (1 - NEAR) * end for end in self.breaks)]
+
+    @property
+    def jumps(self) -> list[float]:
+        """The breaks at which the value changes; at the others its slope does."""
+        values = (_value_and_slope(self, side(end))[0] for end in self.breaks for side in (LeftLimit, float))
+        sides = zip(self.breaks, values, values, strict=True)
+        return [end for end, before, after in sides if not math.isclose(before, after)]
 
 
 def cosine(horizon: float, last: float = 0.0) -> Schedule:
@@ -37,13 +89,12 @@ def cosine(horizon: float, last: float = 0.0) -> Schedule:
 
 def warm_up(duration: float, first: float = 0.0) -> Schedule:
     """From `first` at t = 0 linearly to 1 at `duration`, then 1."""
-    return lambda t: first + (1 - first) * (t / duration).clamp(max=1.0)
+    return Piecewise([duration], [lambda t: first + (1 - first) * t / duration, torch.ones_like])
 
 
 def step(time: float, factor: float) -> Schedule:
     """1 before `time`, `factor` from then on."""
-    before = time * (1 - 1e-9)  # t = k lr is rounded
-    return lambda t: torch.where(t < before, torch.ones_like(t), torch.full_like(t, factor))
+    return Piecewise([time], [torch.ones_like, partial(torch.full_like, fill_value=factor)])
 
 
 class ScheduledProblem(DerivedProblem):
@@ -72,9 +123,12 @@ class ScheduledProblem(DerivedProblem):
             raise ValueError(f"a schedule of keep_prob needs a DropoutProblem with keep_prob, got {problem!r}.")
         super().__init__(problem)
         self.lr_factor, self.keep_prob = lr_factor, keep_prob
+        pieces = [schedule for schedule in (lr_factor, keep_prob) if isinstance(schedule, Piecewise)]
+        self.breaks = tuple(sorted({time for schedule in pieces for time in schedule.breaks}))
+        self.jumps = tuple(sorted({time for schedule in pieces for time in schedule.jumps}))
 
     def at(self, time: float) -> Problem:
-        """The problem at time t: draws with keep(t), gradient and noise times u(t)."""
+        """The problem at t, just before it for a `LeftLimit`: draws with keep(t), gradient and noise times u(t)."""
         problem = self.problem
         if self.keep_prob is not None:
             problem = problem.with_keep_prob(_value_and_slope(self.keep_prob, time)[0])
@@ -98,7 +152,12 @@ class ScheduledProblem(DerivedProblem):
 
 
 def _value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:
-    value, slope = torch.func.jvp(
-        schedule, (torch.tensor(time, dtype=torch.float64),), (torch.ones((), dtype=torch.float64),)
-    )
+    """Of the piece that holds at a time, or just before it for a `LeftLimit`."""
+    piece = schedule.piece(time) if isinstance(schedule, Piecewise) else schedule
+    return _smooth_value_and_slope(piece, float(time))
+
+
+@lru_cache(maxsize=2**14)  # every block of paths asks for the times of its steps again, and a derivative takes its time
+def _smooth_value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:
+    slope, value = torch.func.grad_and_value(schedule)(torch.tensor(time, dtype=torch.float64))
     return float(value), float(slope)

@@ -18,7 +18,14 @@ from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import NothingTestedWarning, PerturbedSDE
 
-__all__ = ["Integration", "check_scheme", "integration", "solve"]
+__all__ = ["Integration", "check_jumps", "check_scheme", "integration", "solve"]
+
+
+def check_jumps(problem: Problem | None, step: float, last: float, name: str = "dt") -> None:
+    """Refuse a step that does not meet all jumps of a schedule before the last time; `name` names the step."""
+    for jump in () if problem is None else problem.jumps:
+        if jump < last:
+            grid_steps(jump, step, "the schedule's jump", name)
 
 
 def check_scheme(problem: Problem | None, scheme: str) -> None:
@@ -150,8 +157,8 @@ def solve(
         (T, paths, D), the parameters at `ts`. Cost a step: see the scheme.
 
     Raises:
-        ValueError: unknown scheme, dt that does not divide the times, times that do not increase, bad theta0, paths or
-            workers, more paths than max_memory holds.
+        ValueError: unknown scheme, dt that does not divide the times or the jumps of a schedule, times that do not
+            increase, bad theta0, paths or workers, more paths than max_memory holds.
 
     Warns:
         NothingTestedWarning: Euler with dt = lr on an order-1 equation.
@@ -161,4 +168,5 @@ def solve(
     if len(times) < 2 or any(b <= a for a, b in pairwise(times)):
         raise ValueError(f"ts must hold at least two increasing times, got {times}.")
     saved = [grid_steps(t - times[0], dt, "the time since ts[0]") for t in times]
+    check_jumps(getattr(sde, "problem", None), dt, times[-1])
     return collect_paths(integration(sde, theta0, scheme, dt, seed), theta0, paths, saved, workers, max_memory)

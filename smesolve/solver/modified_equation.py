@@ -87,11 +87,11 @@ class ModifiedEquation(nn.Module):
             return leading
         if self.order == "quadratic":
             return leading + self._resummation(t, y, leading)
-        return leading + self._correction(t, y, self.problem.at(float(t)).hessian_product(y, leading))
+        return leading + self._correction(t, y, self.problem.at(t).hessian_product(y, leading))
 
     def g_prod(self, t: Any, y: Tensor, v: Tensor) -> Tensor:
         """sqrt(lr) C(y) v: (B, D) from (B, M). Cost: about one and a half gradients, 60 for "quadratic"."""
-        return self._noise(t, y, self.problem.at(float(t)).noise_product(y, v))
+        return self._noise(t, y, self.problem.at(t).noise_product(y, v))
 
     def f_and_g_prod(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`f` and `g_prod` with one forward pass."""
@@ -102,17 +102,17 @@ class ModifiedEquation(nn.Module):
         """dt f(y) + sqrt(lr) C(y) v, at order 1 by one pullback for both. Cost at order 1: that of the noise alone."""
         if self.order == 1:
             root = self.lr**0.5
-            return root * self.problem.at(float(t)).drift_and_noise(y, v, -dt / root)
+            return root * self.problem.at(t).drift_and_noise(y, v, -dt / root)
         drift, noise = self.f_and_g_prod(t, y, v)
         return dt * drift + noise
 
     def leading_drift(self, t: Any, y: Tensor) -> Tensor:
         """b(y) = -grad L_S(y): (B, D)."""
-        return -self.problem.at(float(t)).mean_gradient(y)
+        return -self.problem.at(t).mean_gradient(y)
 
     def parts(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """b(y), sqrt(lr) C(y) v and what the drift has beyond b(y), None at order 1; with one forward pass."""
-        problem = self.problem.at(float(t))
+        problem = self.problem.at(t)
         if self.order == 2:
             mean, noise, bend = problem.mean_gradient_noise_product_and_bend(y, v)
             return -mean, self._noise(t, y, noise), self._correction(t, y, -bend)
@@ -123,7 +123,7 @@ class ModifiedEquation(nn.Module):
     def _correction(self, t: Any, y: Tensor, bend: Tensor) -> Tensor:
         """lr b1 from Hess L_S b."""
         if not self.problem.autonomous:
-            bend = bend - self.problem.drift_slope(float(t), y)
+            bend = bend - self.problem.drift_slope(t, y)
         return self.lr / 2 * bend
 
     def _resummation(self, t: Any, y: Tensor, leading: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class ModifiedEquation(nn.Module):
 
     def _resummed(self, t: Any, y: Tensor, vector: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """f(lr H(y)) vector for a function with f(0) = 1."""
-        problem = self.problem.at(float(t))
+        problem = self.problem.at(t)
 
         def at_zero_too(values: Tensor) -> Tensor:
             z = self.lr * values

@@ -21,7 +21,7 @@ from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
 __all__ = ["SCHEDULES", "Schedules", "schedules"]
 
 SCHEDULES: dict[str, Callable[[DropoutProblem, float], Problem]] = {
-    "constant": lambda problem, horizon: ScheduledProblem(problem, lr_factor=step(horizon, 1.0)),
+    "constant": lambda problem, horizon: ScheduledProblem(problem),
     "step": lambda problem, horizon: ScheduledProblem(problem, lr_factor=step(horizon / 2, 0.3)),
     "cosine": lambda problem, horizon: ScheduledProblem(problem, lr_factor=cosine(horizon, 0.1)),
     "warm_up": lambda problem, horizon: ScheduledProblem(problem, lr_factor=warm_up(horizon / 2, 0.1)),
@@ -31,11 +31,6 @@ SCHEDULES: dict[str, Callable[[DropoutProblem, float], Problem]] = {
 }
 """Problem and horizon -> the problem under the schedule. The jump of "step" and the kink of "warm_up" are at half the
 horizon; "keep_prob" lowers the probability of dropping to a quarter along half a cosine."""
-
-
-EXACT_ALONE = ("step",)
-"""Schedules with a jump, computed for the readout alone: the error budget of `weak_error` takes its noise-free path
-from an adaptive solver, which crosses a jump in minutes."""
 
 
 @dataclass(frozen=True)
@@ -88,24 +83,23 @@ def schedules(
     readout, start = readout_problem(problem, theta0)
     rows, fits = [], []
     for name in tqdm(names, desc="schedules", disable=not progress):
-        if name not in EXACT_ALONE:
-            study = weak_error(
-                SCHEDULES[name](problem, horizon),
-                theta0,
-                lrs,
-                horizon,
-                orders,
-                [observable],
-                [horizon],
-                paths,
-                rel_tol,
-                max_paths,
-                seed=seed,
-            )
-            columns = ["order", "lr", "error", "low", "high", "resolved"]
-            rows.append(study.table[columns].assign(schedule=name, model="network"))
-            slopes = ["order", "slope", "slope_low", "slope_high", "points", "left_out"]
-            fits.append(study.fit()[slopes].assign(schedule=name, model="network"))
+        study = weak_error(
+            SCHEDULES[name](problem, horizon),
+            theta0,
+            lrs,
+            horizon,
+            orders,
+            [observable],
+            [horizon],
+            paths,
+            rel_tol,
+            max_paths,
+            seed=seed,
+        )
+        columns = ["order", "lr", "error", "low", "high", "resolved"]
+        rows.append(study.table[columns].assign(schedule=name, model="network"))
+        slopes = ["order", "slope", "slope_low", "slope_high", "points", "left_out"]
+        fits.append(study.fit()[slopes].assign(schedule=name, model="network"))
         moments = ScheduledMoments(SCHEDULES[name](readout, horizon), start)
         for order in orders:
             errors = [moments.error(lr, order, horizon, observable) for lr in lrs]

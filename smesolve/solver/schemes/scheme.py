@@ -37,7 +37,7 @@ class Scheme(BaseSDESolver):
 
     A scheme of one's own subclasses this, declares its properties, writes `step`, and joins `SCHEMES`. `step`
     returns (y1, (prediction, increment)): a noise-free step from y0 and the mean-zero noise of the step, which
-    control variates are made of.
+    control variates are made of. It asks for what holds at t1 by `LeftLimit(t1)`: a schedule may jump there.
     """
 
     sde_type = SDE_TYPES.ito

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from smesolve.problem.schedule import LeftLimit
 from smesolve.solver.schemes.scheme import Scheme
 
 __all__ = ["SmallNoiseHeun"]
@@ -28,5 +29,5 @@ class SmallNoiseHeun(Scheme):
         dt = t1 - t0
         k1 = self.sde.leading_drift(t0, y0)
         middle, noise, P = self._perturbation(t0, y0 + dt / 2 * k1, dt, self.bm(t0, t1))
-        k2 = self.sde.leading_drift(t1, y0 + dt * k1 + P)
+        k2 = self.sde.leading_drift(LeftLimit(t1), y0 + dt * k1 + P)
         return y0 + dt / 2 * (k1 + k2) + P, (y0 + dt * middle + (P - noise), noise)

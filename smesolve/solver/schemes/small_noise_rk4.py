@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from smesolve.problem.schedule import LeftLimit
 from smesolve.solver.schemes.scheme import Scheme
 
 __all__ = ["SmallNoiseRK4"]
@@ -32,6 +33,6 @@ class SmallNoiseRK4(Scheme):
         k1 = self.sde.leading_drift(t0, y0)
         k2, noise, P = self._perturbation(middle, y0 + dt / 2 * k1, dt, self.bm(t0, t1))
         k3 = self.sde.leading_drift(middle, y0 + dt / 2 * k2 + P)
-        k4 = self.sde.leading_drift(t1, y0 + dt * k3 + P)
+        k4 = self.sde.leading_drift(LeftLimit(t1), y0 + dt * k3 + P)
         y1 = y0 + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4) + P
         return y1, (y0 + dt * k2 + (P - noise), noise)
