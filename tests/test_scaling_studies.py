@@ -16,6 +16,7 @@ from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, l
 from smesolve.comparison.scaling.long_horizon import stationary_variances
 from smesolve.comparison.scaling.mean_square_growth import growth_rates, observed_limit
 from smesolve.comparison.scaling.readout_problem import readout_problem
+from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
 from smesolve.comparison.scaling.width_sweep import mean_field_problem
 from smesolve.problem.iteration import DropoutIteration
@@ -154,10 +155,10 @@ def test_observed_limits_agree_with_the_predicted_ones_within_two_percent(order)
 
 def test_limits_beyond_the_mean_are_predicted_alone():
     problem = scalar_problem(0.8)
-    rows = stability_limits(problem, LinearMoments(problem, torch.zeros(1, dtype=torch.float64)), (1,), seed=0)
-    assert [row["process"] for row in rows] == ["iteration", "order 1"]
-    assert rows[0]["ratio"] == pytest.approx(1, abs=0.02)
-    assert rows[1]["predicted"] == pytest.approx(2 * 0.64 / 0.2) and "observed" not in rows[1]
+    limits = stability_limits({0.8: problem}, (1,)).set_index("process")
+    assert list(limits.index) == ["iteration", "order 1"]
+    assert limits.ratio["iteration"] == pytest.approx(1, abs=0.02)
+    assert limits.predicted["order 1"] == pytest.approx(2 * 0.64 / 0.2) and np.isnan(limits.observed["order 1"])
 
 
 # --- studies --------------------------------------------------------------------------------------------------------
@@ -190,7 +191,7 @@ def test_collapse_finds_the_power_and_says_so_with_an_interval():
 def test_error_map_of_a_small_network():
     problem = make_problem()
     theta0 = problem.initial()
-    result = error_map(problem, theta0, [0.8], [0.2, 0.4], orders=(1,), paths=256)
+    result = error_map(problem, theta0, [0.8], [0.2, 0.4], orders=(1,), effort=SamplingEffort(paths=256))
     exact = result.table[result.table.model == "readout"]
     here = problem.with_keep_prob(0.8)
     readout, start = readout_problem(here, theta0)
@@ -206,7 +207,9 @@ def test_error_map_of_a_small_network():
 
 def test_the_rule_reaches_as_far_as_the_leading_constant_says():
     problem = make_problem()
-    result = linear_scaling_rule(problem, problem.initial(), 0.02, [1, 2, 5, 10], 1.0, tolerance=0.003, paths=512)
+    result = linear_scaling_rule(
+        problem, problem.initial(), 0.02, [1, 2, 5, 10], 1.0, tolerance=0.003, effort=SamplingEffort(paths=512)
+    )
     for model, group in result.table.groupby("model"):
         ratio = (group.relative / group.predicted).iloc[0]
         assert ratio == pytest.approx(1, abs=0.05), model
@@ -240,11 +243,40 @@ def test_schedules_keep_the_weak_order_exactly(name):
         assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
     with pytest.raises(ValueError, match="schedule must be one of"):
         schedules(problem, problem.initial(), [0.1], 1.0, names=["linear"])
+    with pytest.raises(ValueError, match="lrs must hold at least two learning rates"):
+        schedules(problem, problem.initial(), [0.1], 1.0)
+
+
+def test_workers_change_no_bit_of_a_study():
+    problem = make_problem(width=2)
+    theta0 = problem.initial()
+    alone, shared = (
+        schedules(problem, theta0, [0.25, 0.125], 1.0, ["step"], (1,), effort=SamplingEffort(paths=64, workers=workers))
+        for workers in (None, 2)
+    )
+    pd.testing.assert_frame_equal(alone.table, shared.table, check_exact=True)
+    alone, shared = (
+        stability_limits({0.1: scalar_problem(0.1), 0.2: scalar_problem(0.2)}, (), SamplingEffort(workers=workers))
+        for workers in (None, 2)
+    )
+    assert np.isfinite(alone.observed).all()
+    pd.testing.assert_frame_equal(alone, shared, check_exact=True)
+
+
+@pytest.mark.parametrize("name", ["step", pytest.param("keep_prob", marks=pytest.mark.slow)])
+def test_the_weak_order_of_a_network_is_certified_under_a_schedule(name):
+    """The control variates of second order hold under schedules: the slopes of both orders are resolved."""
+    problem, lrs = make_problem(), [0.25, 0.125, 0.0625, 0.03125]
+    result = schedules(problem, problem.initial(1), lrs, 1.0, [name], effort=SamplingEffort(paths=256))
+    for row in result.fit[result.fit.model == "network"].itertuples():
+        assert row.points == 4
+        assert row.slope_low < row.order < row.slope_high
+        assert row.slope_high - row.slope_low < (0.05 if row.order == 1 else 0.5)
 
 
 def test_acceleration_counts_gradients_and_breaks_even_there():
     problem = make_problem()
-    result = acceleration(problem, problem.initial(), 0.01, 0.4, [4, 8, 20], paths=64)
+    result = acceleration(problem, problem.initial(), 0.01, 0.4, [4, 8, 20], effort=SamplingEffort(paths=64))
     assert gradients_per_step("small_noise_rk4", 1) == 5.5
     even = result.break_even([0.5]).set_index("order")
     assert even.factor_even[1] == pytest.approx(5.5)

@@ -27,9 +27,7 @@ def acceleration_section(problem: Problem, config: ScalingConfig) -> Section:
         config.orders,
         config.observables[0],
         config.scheme or "small_noise_rk4",
-        config.paths,
-        config.seed,
-        progress=True,
+        config.effort,
     )
     tolerances = [config.tolerance, config.tolerance / 10]
     tables = {"table": result.table, "break_even": result.break_even(tolerances)}

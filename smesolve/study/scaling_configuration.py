@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.study.configuration import ConfigError, StudyConfig
 
 __all__ = ["ScalingConfig"]
 
-SHARED = {"study", "data", "network", "training", "observables", "paths", "seed", "threads"}
+SHARED = {"study", "data", "network", "training", "observables", "paths", "seed", "threads", "workers"}
 
 KEYS = {
     "map": {"keep_probs", "multiples", "relaxations", "orders", "rel_tol", "max_paths"},
@@ -53,6 +54,11 @@ class ScalingConfig(StudyConfig):
     times: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
     factors: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
     widths: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
+
+    @property
+    def effort(self) -> SamplingEffort:
+        """What is sampled, and on how many processes, with progress bars."""
+        return SamplingEffort(self.paths, self.rel_tol, self.max_paths, self.seed, True, self.workers)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,9 +24,7 @@ def horizon_section(problem: Problem, config: ScalingConfig) -> Section:
         config.times,
         config.multiples,
         config.observables[0],
-        config.paths,
-        seed=config.seed,
-        progress=True,
+        config.effort,
     )
     tables = {"table": result.table, "stationary": result.stationary}
     return Section(tables, {"horizon": horizon_figure(result)}, _report(result))

@@ -26,11 +26,7 @@ def kappa_section(problem: Problem, config: ScalingConfig) -> Section:
         config.horizon,
         config.tolerance,
         config.observables[0],
-        config.paths,
-        config.rel_tol,
-        config.max_paths,
-        config.seed,
-        progress=True,
+        config.effort,
     )
     return Section(
         {"table": result.table, "reach": result.reach()}, {"kappa": kappa_figure(result)}, _report(result, config)

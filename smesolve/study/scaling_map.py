@@ -43,11 +43,7 @@ def map_section(problem: Problem, config: ScalingConfig) -> Section:
         config.relaxations,
         config.orders,
         config.observables[0],
-        config.paths,
-        config.rel_tol,
-        config.max_paths,
-        config.seed,
-        progress=True,
+        config.effort,
     )
     collapse = result.collapse(config.seed)
     return Section(

@@ -27,11 +27,7 @@ def schedule_section(problem: Problem, config: ScalingConfig) -> Section:
         config.schedules,
         config.orders,
         config.observables[0],
-        config.paths,
-        config.rel_tol,
-        config.max_paths,
-        config.seed,
-        progress=True,
+        config.effort,
     )
     return Section({"table": result.table, "fit": result.fit}, {"schedule": schedule_figure(result)}, _report(result))
 

@@ -26,11 +26,7 @@ def width_section(problem: Problem, config: ScalingConfig) -> Section:
         config.lrs[0],
         config.horizon,
         config.orders,
-        config.paths,
-        config.rel_tol,
-        config.max_paths,
-        config.seed,
-        progress=True,
+        config.effort,
     )
     return Section({"table": result.table, "slopes": result.slopes}, {"width": width_figure(result)}, _report(result))
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
-from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
@@ -81,9 +81,7 @@ def acceleration(
     orders: Sequence[int] = (1, 2),
     observable: str | Observable = "loss",
     scheme: str = "small_noise_rk4",
-    paths: int = 256,
-    seed: int = 0,
-    progress: bool = False,
+    effort: SamplingEffort = EFFORT,
 ) -> Acceleration:
     """Measure error and cost of the equation with steps of c lr.
 
@@ -96,9 +94,7 @@ def acceleration(
         orders: of the equation.
         observable: whose expectation is wanted.
         scheme: of the equation.
-        paths: on each side.
-        seed: root seed.
-        progress: show progress bars.
+        effort: paths, tolerance, seed, progress bars and processes.
 
     Raises:
         ValueError: bad arguments.
@@ -108,26 +104,16 @@ def acceleration(
     (name,) = named_observables(problem, [observable])
     change = flow_change(problem, theta0, horizon, named_observables(problem, [observable])[name])
     steps = round(horizon / lr)
-    base = _seconds_per_step(DropoutIteration(problem, lr, seed), theta0) * steps
+    base = _seconds_per_step(DropoutIteration(problem, lr, effort.seed), theta0) * steps
     rows = []
-    for factor in tqdm(sorted(set(factors)), desc="factors", disable=not progress):
+    for factor in tqdm(sorted(set(factors)), desc="factors", disable=not effort.progress):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DivergenceWarning)  # a row without an error says it
-            study = weak_error(
-                problem,
-                theta0,
-                [lr],
-                horizon,
-                orders,
-                [observable],
-                [horizon],
-                paths,
-                scheme=scheme,
-                dt=factor * lr,
-                seed=seed,
+            study = effort.weak_error(
+                problem, theta0, [lr], [horizon], orders, observable, scheme=scheme, dt=factor * lr
             )
         for row in study.table.itertuples():
-            process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, factor * lr, seed)
+            process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, factor * lr, effort.seed)
             seconds = _seconds_per_step(process, theta0) * steps / factor
             gradients = gradients_per_step(scheme, row.order) * steps / factor
             half = NORMAL_QUANTILE * row.stderr

@@ -11,7 +11,7 @@ of theta0, whose moments and limits are known exactly (`LinearMoments`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,11 +24,12 @@ from tqdm import tqdm
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
-from smesolve.comparison.scaling.mean_square_growth import observed_limit
+from smesolve.comparison.scaling.mean_square_growth import ObservedLimit, observed_limit
 from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.parallel import run_blocks
 
 __all__ = ["ErrorMap", "error_map", "stability_limits"]
 
@@ -124,11 +125,7 @@ def error_map(
     relaxations: float = 1.0,
     orders: Sequence[int] = (1, 2),
     observable: str | Observable = "modified_loss",
-    paths: int = 1024,
-    rel_tol: float | None = None,
-    max_paths: int = 4096,
-    seed: int = 0,
-    progress: bool = False,
+    effort: SamplingEffort = EFFORT,
 ) -> ErrorMap:
     """Measure the map.
 
@@ -141,9 +138,7 @@ def error_map(
         relaxations: horizon in relaxation times 1/lambda_max(Hess L_S(theta0)).
         orders: of the equation.
         observable: whose expectation is compared.
-        paths, rel_tol, max_paths: as `weak_error` takes them.
-        seed: root seed.
-        progress: show progress bars.
+        effort: paths, tolerance, seed, progress bars and processes.
 
     Raises:
         ValueError: bad arguments, or a readout of more than 24 parameters, whose moments are too many.
@@ -155,12 +150,13 @@ def error_map(
             raise ValueError(f"{name} must hold positive numbers, got {list(values)}; give at least one.")
     if not relaxations > 0:
         raise ValueError(f"relaxations must be a positive number, got {relaxations!r}.")
-    rows, limits = [], []
-    for keep_prob in tqdm(keep_probs, desc="keep_prob", disable=not progress):
-        here = problem.with_keep_prob(keep_prob)
-        readout, start = readout_problem(here, theta0)
+    problems = {keep_prob: problem.with_keep_prob(keep_prob) for keep_prob in keep_probs}
+    readouts = {keep_prob: readout_problem(here, theta0) for keep_prob, here in problems.items()}
+    limits = stability_limits({keep_prob: readout for keep_prob, (readout, _) in readouts.items()}, orders, effort)
+    rows = []
+    for keep_prob in tqdm(keep_probs, desc="keep_prob", disable=not effort.progress):
+        here, (readout, start) = problems[keep_prob], readouts[keep_prob]
         moments = LinearMoments(readout, start)
-        limits += [{"keep_prob": keep_prob} | row for row in stability_limits(readout, moments, orders, seed)]
         scale, unit = moments.stability_limit(), relaxation_time(here, theta0)
         horizon = relaxations * unit
         (name,) = named_observables(here, [observable])
@@ -169,32 +165,50 @@ def error_map(
             for model, one, at in (("readout", readout, start), ("network", here, theta0))
         }
         lrs = {horizon / steps for steps in {max(1, round(horizon / (multiple * scale))) for multiple in multiples}}
-        for lr in tqdm(sorted(lrs), desc=f"keep_prob {keep_prob:g}", disable=not progress, leave=False):
+        for lr in tqdm(sorted(lrs), desc=f"keep_prob {keep_prob:g}", disable=not effort.progress, leave=False):
             cell = {"keep_prob": keep_prob, "lr": lr, "multiple": lr / scale, "horizon": horizon}
-            measured = _measured(here, theta0, lr, horizon, orders, observable, paths, rel_tol, max_paths, seed)
+            measured = _measured(here, theta0, lr, horizon, orders, observable, effort)
             for model, found in (("readout", _exact(moments, lr, horizon, orders, observable)), ("network", measured)):
                 rows += [{"model": model} | cell | _relative(row, change[model]) for row in found]
     table = pd.DataFrame(rows).sort_values(["model", "order", "keep_prob", "lr"], ignore_index=True)
-    return ErrorMap(table, pd.DataFrame(limits), name)
+    return ErrorMap(table, limits, name)
 
 
 def stability_limits(
-    readout: DropoutProblem, moments: LinearMoments, orders: Sequence[int], seed: int
-) -> list[dict[str, object]]:
-    """Mean-square limits of iteration and equations, predicted and observed. Cost: some seconds each.
+    readouts: Mapping[float, DropoutProblem], orders: Sequence[int], effort: SamplingEffort = EFFORT
+) -> pd.DataFrame:
+    """Mean-square limits of iteration and equations, predicted and observed: `ErrorMap.limits`.
 
     A limit beyond 2/lambda_max(H), where the mean of the iteration itself diverges, is predicted alone.
+
+    Args:
+        readouts: by keep_prob.
+        orders: of the equations.
+        effort: seed, progress bars and processes.
+
+    Cost: some seconds for each limit that is observed.
     """
-    rows, mean_limit = [], readout.stability_limit(readout.initial())
-    for process in (None, *orders):
-        predicted = moments.stability_limit(process)
-        row = {"process": "iteration" if process is None else f"order {process}", "predicted": predicted}
-        if predicted < mean_limit:
-            # a step of the iteration has far less noise in |u|^2 than one of a diffusion
-            seen = observed_limit(readout, process, populations=4 if process is None else 8, seed=seed)
-            row |= {"observed": seen.lr, "low": seen.low, "high": seen.high, "ratio": seen.lr / predicted}
-        rows.append(row)
-    return rows
+    rows, seen = [], []
+    for keep_prob, readout in readouts.items():
+        moments = LinearMoments(readout, readout.initial())
+        mean_limit = readout.stability_limit(readout.initial())
+        for process in (None, *orders):
+            label = "iteration" if process is None else f"order {process}"
+            rows.append({"keep_prob": keep_prob, "process": label, "predicted": moments.stability_limit(process)})
+            if rows[-1]["predicted"] < mean_limit:
+                seen.append((rows[-1], readout, process))
+
+    def observed(number: int) -> ObservedLimit:
+        _, readout, process = seen[number]
+        # a step of the iteration has far less noise in |u|^2 than one of a diffusion
+        return observed_limit(readout, process, populations=4 if process is None else 8, seed=effort.seed)
+
+    tasks = [("limits", number) for number in range(len(seen))]
+    found = run_blocks({"limits": observed}, tasks, effort.workers)
+    for number, limit in tqdm(found, desc="limits", total=len(tasks), disable=not effort.progress):
+        row = seen[number][0]
+        row |= {"observed": limit.lr, "low": limit.low, "high": limit.high, "ratio": limit.lr / row["predicted"]}
+    return pd.DataFrame(rows, columns=["keep_prob", "process", "predicted", "observed", "low", "high", "ratio"])
 
 
 def _exact(
@@ -216,10 +230,7 @@ def _measured(
     horizon: float,
     orders: Sequence[int],
     observable: str | Observable,
-    paths: int,
-    rel_tol: float | None,
-    max_paths: int,
-    seed: int,
+    effort: SamplingEffort,
 ) -> list[dict[str, object]]:
     """One row for each order; a cell where the mean iteration diverges has no measurement."""
     if lr >= problem.stability_limit(theta0):
@@ -227,9 +238,7 @@ def _measured(
         return [{"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in orders]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DivergenceWarning)  # the reason of the row says it
-        study = weak_error(
-            problem, theta0, [lr], horizon, orders, [observable], [horizon], paths, rel_tol, max_paths, seed=seed
-        )
+        study = effort.weak_error(problem, theta0, [lr], [horizon], orders, observable)
     rows = []
     for row in study.table.itertuples():
         heavy = row.resolved and row.kurtosis > HEAVY_TAILS

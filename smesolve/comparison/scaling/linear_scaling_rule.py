@@ -19,7 +19,7 @@ from smesolve.comparison.leading_error import first_constant
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.dropout import DropoutProblem
 
@@ -81,11 +81,7 @@ def linear_scaling_rule(
     horizon: float,
     tolerance: float = 0.02,
     observable: str | Observable = "modified_loss",
-    paths: int = 1024,
-    rel_tol: float | None = None,
-    max_paths: int = 2**14,
-    seed: int = 0,
-    progress: bool = False,
+    effort: SamplingEffort = EFFORT,
 ) -> LinearScalingRule:
     """Measure the error of the order-1 equation against the iteration with kappa masks at kappa lr.
 
@@ -97,9 +93,7 @@ def linear_scaling_rule(
         horizon: last time.
         tolerance: largest relative error that counts as following; relative to the change along the gradient flow.
         observable: whose expectation is compared.
-        paths, rel_tol, max_paths: as `weak_error` takes them.
-        seed: root seed.
-        progress: show progress bars.
+        effort: paths, tolerance, seed, progress bars and processes.
 
     Raises:
         ValueError: bad arguments, a kappa lr that does not divide the horizon or is unstable.
@@ -118,25 +112,13 @@ def linear_scaling_rule(
         function = named_observables(one, [observable])[name]
         change = flow_change(one, at, horizon, function)
         constant = first_constant(one, at, horizon, function, lr)
-        for kappa in tqdm(kappas, desc=f"kappa, {model}", disable=not progress):
+        for kappa in tqdm(kappas, desc=f"kappa, {model}", disable=not effort.progress):
             averaged = AveragedProblem(one, kappa)
             if model == "readout":
                 error = low = high = LinearMoments(averaged, at).error(kappa * lr, 1, horizon, observable)
                 resolved = True
             else:
-                study = weak_error(
-                    averaged,
-                    at,
-                    [kappa * lr],
-                    horizon,
-                    [1],
-                    [observable],
-                    [horizon],
-                    paths,
-                    rel_tol,
-                    max_paths,
-                    seed=seed,
-                )
+                study = effort.weak_error(averaged, at, [kappa * lr], [horizon], [1], observable)
                 error, low, high, resolved = study.table.iloc[0][["error", "low", "high", "resolved"]]
             row = {"model": model, "kappa": kappa, "lr": kappa * lr, "resolved": bool(resolved)}
             relative = {

@@ -17,7 +17,7 @@ from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
@@ -116,10 +116,8 @@ def long_horizon(
     times: Sequence[float],
     lrs: Sequence[float],
     observable: str | Observable = "modified_loss",
-    paths: int = 1024,
+    effort: SamplingEffort = EFFORT,
     quadratic_paths: int = 256,
-    seed: int = 0,
-    progress: bool = False,
 ) -> LongHorizon:
     """Measure errors at many horizons and compute the stationary variances.
 
@@ -132,10 +130,8 @@ def long_horizon(
         times: increasing horizons.
         lrs: learning rates of the stationary variances of the readout, in units of its mean-square limit.
         observable: whose expectation is compared.
-        paths: on each side; `quadratic_paths` for the network's quadratic equation, whose step costs 60 gradients.
-        quadratic_paths: see there.
-        seed: root seed.
-        progress: show progress bars.
+        effort: paths, tolerance, seed, progress bars and processes.
+        quadratic_paths: paths of the network's quadratic equation, whose step costs 60 gradients.
 
     Raises:
         ValueError: bad arguments.
@@ -153,14 +149,20 @@ def long_horizon(
             error = (moments.equation(lr, equation, time, observable) - discrete) / change
             rows.append(("readout", str(equation), time, error, error, error, True))
     change = flow_change(problem, theta0, times[-1], functions["network"])
-    study = weak_error(
-        problem, theta0, [lr], times[-1], (1, 2), [observable], times, paths, seed=seed, progress=progress
-    )
+    study = effort.weak_error(problem, theta0, [lr], times, (1, 2), observable, progress=effort.progress)
     for row in study.table.itertuples():
         errors = (value / change for value in (row.error, row.low, row.high))
         rows.append(("network", str(row.order), row.time, *errors, row.resolved))
     ends = [
-        solve(ModifiedEquation(problem, lr, order), theta0, [0, *times], dt=lr, paths=quadratic_paths, seed=seed)[1:]
+        solve(
+            ModifiedEquation(problem, lr, order),
+            theta0,
+            [0, *times],
+            dt=lr,
+            paths=quadratic_paths,
+            seed=effort.seed,
+            workers=effort.workers,
+        )[1:]
         for order in (2, "quadratic")
     ]
     gap = functions["network"](ends[1]) - functions["network"](ends[0])

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from smesolve.comparison.exact import ScheduledMoments
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
@@ -31,6 +31,8 @@ SCHEDULES: dict[str, Callable[[DropoutProblem, float], Problem]] = {
 }
 """Problem and horizon -> the problem under the schedule. The jump of "step" and the kink of "warm_up" are at half the
 horizon; "keep_prob" lowers the probability of dropping to a quarter along half a cosine."""
+
+CERTIFYING = SamplingEffort(rel_tol=0.05, max_paths=2**15)
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,7 @@ def schedules(
     names: Sequence[str] = tuple(SCHEDULES),
     orders: Sequence[int] = (1, 2),
     observable: str | Observable = "loss",
-    paths: int = 1024,
-    rel_tol: float | None = 0.1,
-    max_paths: int = 2**15,
-    seed: int = 0,
-    progress: bool = False,
+    effort: SamplingEffort = CERTIFYING,
 ) -> Schedules:
     """Measure weak errors of the network and compute those of its readout, under each schedule.
 
@@ -70,32 +68,22 @@ def schedules(
         names: in `SCHEDULES`.
         orders: of the equation.
         observable: whose expectation is compared.
-        paths, rel_tol, max_paths: as `weak_error` takes them.
-        seed: root seed.
-        progress: show progress bars.
+        effort: paths, tolerance, seed, progress bars and processes.
 
     Raises:
-        ValueError: bad arguments, or a schedule that is not known.
+        ValueError: bad arguments, a schedule that is not known, fewer than two learning rates.
     """
     for name in names:
         if name not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}.")
+    if len(lrs) < 2:
+        raise ValueError(
+            f"lrs must hold at least two learning rates to have a slope, got {list(lrs)}; add a smaller one."
+        )
     readout, start = readout_problem(problem, theta0)
     rows, fits = [], []
-    for name in tqdm(names, desc="schedules", disable=not progress):
-        study = weak_error(
-            SCHEDULES[name](problem, horizon),
-            theta0,
-            lrs,
-            horizon,
-            orders,
-            [observable],
-            [horizon],
-            paths,
-            rel_tol,
-            max_paths,
-            seed=seed,
-        )
+    for name in tqdm(names, desc="schedules", disable=not effort.progress):
+        study = effort.weak_error(SCHEDULES[name](problem, horizon), theta0, lrs, [horizon], orders, observable)
         columns = ["order", "lr", "error", "low", "high", "resolved"]
         rows.append(study.table[columns].assign(schedule=name, model="network"))
         slopes = ["order", "slope", "slope_low", "slope_high", "points", "left_out"]

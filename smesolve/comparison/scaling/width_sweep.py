@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
-from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.sampling.ensemble import DivergenceWarning
@@ -68,11 +67,7 @@ def width_sweep(
     lr: float,
     horizon: float,
     orders: Sequence[int] = (1,),
-    paths: int = 1024,
-    rel_tol: float | None = None,
-    max_paths: int = 4096,
-    seed: int = 0,
-    progress: bool = False,
+    effort: SamplingEffort = EFFORT,
 ) -> WidthSweep:
     """Measure the error of the modified loss against width in the three arms, which meet at the smallest width.
 
@@ -83,9 +78,7 @@ def width_sweep(
         lr: at the smallest width; rounded in each cell so that it divides the horizon.
         horizon: last time.
         orders: of the equation.
-        paths, rel_tol, max_paths: as `weak_error` takes them.
-        seed: root seed, also of the particles.
-        progress: show progress bars.
+        effort: paths, tolerance, seed (of the particles as well), progress bars and processes.
 
     Raises:
         ValueError: bad arguments.
@@ -93,18 +86,16 @@ def width_sweep(
     if not widths or min(widths) < 1:
         raise ValueError(f"widths must hold positive integers, got {list(widths)}; give for example [4, 8, 16].")
     rows, first = [], min(widths)
-    for width in tqdm(sorted(set(widths)), desc="widths", disable=not progress):
+    for width in tqdm(sorted(set(widths)), desc="widths", disable=not effort.progress):
         for arm in ARMS:
             keep = keep_prob if arm == "fixed lr and keep_prob" else keep_prob * first / width
             wanted = lr * first / width if arm == "fixed lr/keep_prob" else lr
             chosen = horizon / max(1, round(horizon / wanted))
-            problem, theta0 = mean_field_problem(x, y, width, keep, seed)
+            problem, theta0 = mean_field_problem(x, y, width, keep, effort.seed)
             whole = float(problem.modified_loss(theta0))
             head = {"arm": arm, "width": width, "keep_prob": keep, "lr": chosen}
             head["penalty"] = (whole - float(problem.loss(theta0))) / whole
-            rows += [
-                head | row for row in _cell(problem, theta0, chosen, horizon, orders, paths, rel_tol, max_paths, seed)
-            ]
+            rows += [head | row for row in _cell(problem, theta0, chosen, horizon, orders, effort)]
     table = pd.DataFrame(rows)
     groups = table.groupby(["arm", "order"], sort=False)
     slopes = pd.DataFrame([{"arm": arm, "order": order} | _slope(group) for (arm, order), group in groups])
@@ -117,19 +108,15 @@ def _cell(
     lr: float,
     horizon: float,
     orders: Sequence[int],
-    paths: int,
-    rel_tol: float | None,
-    max_paths: int,
-    seed: int,
+    effort: SamplingEffort,
 ) -> list[dict[str, object]]:
     if lr >= problem.stability_limit(theta0):
         nothing = dict.fromkeys(("relative", "relative_low", "relative_high"), np.nan)
         return [{"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in orders]
     change = flow_change(problem, theta0, horizon, named_observables(problem, ["modified_loss"])["modified_loss"])
-    measure = partial(weak_error, problem, theta0, [lr], horizon, orders, ["modified_loss"], [horizon])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DivergenceWarning)  # the reason of the row says it
-        study = measure(paths, rel_tol, max_paths, seed=seed)
+        study = effort.weak_error(problem, theta0, [lr], [horizon], orders, "modified_loss")
     return [
         {
             "order": row.order,
