@@ -5,7 +5,8 @@ length lr add up along thetabar (Milstein 1986; Li, Tai, E 2019, section 4):
 
     E g(Theta_T) - E g(theta_{T/lr}) = c lr^order + O(lr^(order+1)),      c = int_0^T (D u_t)(thetabar(t)) dt.
 
-Order 1: the equation lacks the drift lr b1 = -lr/2 (Db) b, so D u = 1/2 grad u . (Db) b: one adjoint path.
+Order 1: the equation lacks the drift lr b1 = -lr/2 (d_t b + (Db) b), d_t b being that of a schedule, so
+D u = -grad u . b1: one adjoint path.
 
 Order 2: D u is the lr^3 term of the one-step expectations. With L0 = b . grad, L1 = b1 . grad + 1/2 C C^T : Hess (the
 generator of the equation is L0 + lr L1) and the step -lr g(theta; eta) of the iteration,
@@ -19,7 +20,9 @@ the third cumulant of the mask noise, which no Brownian motion has.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import torch
 from scipy.integrate import simpson
@@ -28,7 +31,9 @@ from torch import Tensor
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.problem.schedule import LeftLimit
 from smesolve.sampling.ensemble import Process
+from smesolve.solver.modified_equation import ModifiedEquation
 
 __all__ = ["first_constant", "leading_constants", "second_constant"]
 
@@ -42,18 +47,20 @@ SUBSTEPS = 2
 
 
 class _Flow(Process):
-    """The gradient flow of L_S under the classical Runge-Kutta scheme: a process without noise."""
+    """The gradient flow of L_S under the classical Runge-Kutta scheme on a grid of times, even where the problem is
+    autonomous: a process without noise."""
 
-    def __init__(self, problem: Problem, step: float) -> None:
-        self.problem, self.step = problem, step
-        self.autonomous = True
+    def __init__(self, problem: Problem, times: Sequence[float]) -> None:
+        self.problem, self.times = problem, times
+        self.autonomous = problem.autonomous
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        h = self.step
-        k1 = -self.problem.mean_gradient(theta)
-        k2 = -self.problem.mean_gradient(theta + h / 2 * k1)
-        k3 = -self.problem.mean_gradient(theta + h / 2 * k2)
-        k4 = -self.problem.mean_gradient(theta + h * k3)
+        begin, end = self.times[step : step + 2]
+        h, middle = end - begin, self.problem.at((begin + end) / 2)
+        k1 = -self.problem.at(begin).mean_gradient(theta)
+        k2 = -middle.mean_gradient(theta + h / 2 * k1)
+        k3 = -middle.mean_gradient(theta + h / 2 * k2)
+        k4 = -self.problem.at(LeftLimit(end)).mean_gradient(theta + h * k3)
         state = theta + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         return state, state
 
@@ -73,14 +80,14 @@ def leading_constants(
         step: about the grid spacing of order 1.
 
     Returns:
-        Columns order, time, observable, constant; no rows where the problem is not `exact` or has schedules. Cost:
-        a few hundred gradients of one path for order 1; for order 2 (D <= 64, at most 1024 draws) some seconds each.
+        Columns order, time, observable, constant; no rows where the problem is not `exact`. Cost: a few hundred
+        gradients of one path for order 1; for order 2 (D <= 64, at most 1024 draws, no schedules) some seconds each.
     """
     rows = []
-    for name, observable in observables.items() if problem.exact and problem.autonomous else ():
+    for name, observable in observables.items() if problem.exact else ():
         for time in times if 1 in orders else ():
             rows.append((1, time, name, first_constant(problem, theta0, time, observable, step)))
-        if 2 in orders and _affordable(problem):
+        if 2 in orders and problem.autonomous and _affordable(problem):
             rows.append((2, times[-1], name, second_constant(problem, theta0, times[-1], observable)))
     return pd.DataFrame(rows, columns=["order", "time", "observable", "constant"])
 
@@ -90,20 +97,30 @@ def _affordable(problem: Problem) -> bool:
 
 
 def first_constant(problem: Problem, theta0: Tensor, time: float, observable: Observable, step: float) -> float:
-    """c of order 1: 1/2 int lam(t) . (Db b)(thetabar(t)) dt, lam the adjoint along the flow, by Simpson's rule."""
-    steps = 2 * max(8, round(time / step / 2))
-    path = NoiseFreePath.of(_Flow(problem, time / steps), theta0, [steps], {"g": observable})
-    drift = -problem.mean_gradient(path.states)
-    bend = -problem.hessian_product(path.states, drift)
-    adjoints = torch.stack([adjoint[0, 0] for adjoint in path.adjoints])
-    integrand = 0.5 * (adjoints * bend).sum(-1)
-    return float(simpson(integrand.cpu().numpy(), dx=time / steps))
+    """c of order 1: -int lam . b1 dt along the flow, lam its adjoint, by Simpson's rule from break to break."""
+    edges = [0.0, *(end for end in problem.breaks if end < time), time]
+    pieces = [np.linspace(a, b, 1 + 2 * max(8, round((b - a) / step / 2))) for a, b in pairwise(edges)]
+    times = np.concatenate([pieces[0], *(piece[1:] for piece in pieces[1:])]).tolist()
+    path = NoiseFreePath.of(_Flow(problem, times), theta0, [len(times) - 1], {"g": observable})
+    equation = ModifiedEquation(problem, lr=1.0, order=2)  # its correction is b1
+
+    def integrand(t: float, node: int) -> float:
+        state = path.states[node : node + 1]
+        return -float(equation.correction(t, state, equation.leading_drift(t, state))[0] @ path.adjoints[node][0, 0])
+
+    total, first = 0.0, 0
+    for piece in pieces:
+        sides = [*piece[:-1].tolist(), LeftLimit(piece[-1])]
+        values = [integrand(t, first + node) for node, t in enumerate(sides)]
+        total += float(simpson(values, dx=piece[1] - piece[0]))
+        first += len(piece) - 1
+    return total
 
 
 def second_constant(problem: Problem, theta0: Tensor, time: float, observable: Observable) -> float:
     """c of order 2, by Simpson's rule; each integrand is made of third derivatives of the flow to the last time."""
     draws, weights = problem.all_draws()
-    flow = _Flow(problem, time / (NODES * SUBSTEPS))
+    flow = _Flow(problem, np.linspace(0, time, NODES * SUBSTEPS + 1).tolist())
 
     def drift(theta: Tensor) -> Tensor:
         return -problem.mean_gradient(theta)

@@ -44,8 +44,9 @@ class Schedules:
     `resolved`."""
 
     fit: pd.DataFrame
-    """A row for each schedule, model and order: `slope` with `slope_low`, `slope_high`. For the readout the slope
-    between the two smallest learning rates, without an interval as its errors have none."""
+    """A row for each schedule, model and order: `slope` with `slope_low`, `slope_high`; for the network `constant` with
+    its interval, and `predicted_constant` at order 1 (`first_constant`). For the readout the slope between the two
+    smallest learning rates, without an interval as its errors have none."""
 
 
 def schedules(
@@ -86,8 +87,7 @@ def schedules(
         study = effort.weak_error(SCHEDULES[name](problem, horizon), theta0, lrs, [horizon], orders, observable)
         columns = ["order", "lr", "error", "low", "high", "resolved"]
         rows.append(study.table[columns].assign(schedule=name, model="network"))
-        slopes = ["order", "slope", "slope_low", "slope_high", "points", "left_out"]
-        fits.append(study.fit()[slopes].assign(schedule=name, model="network"))
+        fits.append(study.fit().drop(columns=["observable", "p_value"]).assign(schedule=name, model="network"))
         moments = ScheduledMoments(SCHEDULES[name](readout, horizon), start)
         for order in orders:
             errors = [moments.error(lr, order, horizon, observable) for lr in lrs]
