@@ -24,6 +24,7 @@ from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.study.command_line import main
 from smesolve.study.configuration import ConfigError
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.section import markdown
 
 
 def scalar_problem(keep_prob):
@@ -282,6 +283,19 @@ def test_acceleration_counts_gradients_and_breaks_even_there():
     assert even.factor_even[1] == pytest.approx(5.5)
     assert even.factor[1] == 20 and even.gradient_speedup[1] == pytest.approx(20 / 5.5)
     assert (result.table.seconds > 0).all()
+
+
+def test_numbers_stand_with_their_intervals():
+    columns = {"n": [3, 40], "a": [0.5, np.nan], "a_low": [0.25, 0.0], "a_high": [0.75, 1.0], "b": [2 / 3, np.inf]}
+    table = pd.DataFrame(columns).assign(kept=[True, False], name="x|y")
+    shown = markdown(table, {"count": "n", "a": "a", "ratio": "b", "kept": "kept", "name": "name"}, {"b": ".4f"})
+    assert shown.splitlines() == [
+        "| count | a | ratio | kept | name |",
+        "| --- | --- | --- | --- | --- |",
+        "| 3 | 0.5 [0.25, 0.75] | 0.6667 | yes | x\\|y |",
+        "| 40 | - | inf | no | x\\|y |",
+    ]
+    assert markdown(table, ["a_low"]).startswith("| a low |")
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -299,30 +299,23 @@ def _weak_error(config: StudyConfig, directory: Path) -> int:
 
 
 def _landscape(config: LandscapeConfig, directory: Path) -> int:
-    from smesolve.study.figures import save_figure
     from smesolve.study.landscape_sections import SECTIONS, check_sections, landscape_report
 
     check_sections(config.sections)
     problem = _problem(config)
     sections = {name: SECTIONS[name](problem, config) for name in tqdm(config.sections, desc="sections", disable=None)}
-    for name, section in sections.items():
-        for table_name, table in section.tables.items():
-            table.to_csv(directory / f"{table_name}.csv", index=False)
-        save_figure(section.figure, directory, name)
+    for section in sections.values():
+        section.write(directory)
     _write(directory / "report.md", landscape_report(problem, config, sections))
     return config.seed
 
 
 def _scaling(config: ScalingConfig, directory: Path) -> int:
-    from smesolve.study.figures import save_figure
     from smesolve.study.scaling import STUDIES, scaling_report
 
     problem = _problem(config)
     section = STUDIES[config.study](problem, config)
-    for name, table in section.tables.items():
-        table.to_csv(directory / f"{name}.csv", index=False)
-    for name, figure in section.figures.items():
-        save_figure(figure, directory, name)
+    section.write(directory)
     _write(directory / "report.md", scaling_report(problem, config, section))
     return config.seed
 

@@ -12,7 +12,8 @@ from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import Section, band, checkpoints, legend_above, markdown, signed, symlog_steps
+from smesolve.study.landscape_section import band, checkpoints, legend_above, signed, symlog_steps
+from smesolve.study.section import Section, markdown
 
 __all__ = ["alignment_figure", "alignment_section"]
 
@@ -57,7 +58,9 @@ def alignment_section(problem: DropoutProblem, config: LandscapeConfig) -> Secti
             _explanation(study.table),
         ]
     )
-    return Section("Alignment of Hessian and noise", {"alignment": study.table}, alignment_figure(study), text)
+    return Section(
+        "Alignment of Hessian and noise", {"alignment": study.table}, {"alignment": alignment_figure(study)}, text
+    )
 
 
 def _explanation(table: pd.DataFrame) -> str:

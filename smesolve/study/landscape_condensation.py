@@ -12,7 +12,8 @@ from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import Section, band, checkpoints, markdown, symlog_steps
+from smesolve.study.landscape_section import band, checkpoints, symlog_steps
+from smesolve.study.section import Section, markdown
 
 __all__ = ["condensation_figure", "condensation_section"]
 
@@ -44,7 +45,7 @@ def condensation_section(problem: DropoutProblem, config: LandscapeConfig) -> Se
             markdown(_against_descent(table, steps[-1]), ["scale", "training", "effective_ratio", "participation"]),
         ]
     )
-    return Section("Condensation", {"condensation": table}, condensation_figure(studies, means), text)
+    return Section("Condensation", {"condensation": table}, {"condensation": condensation_figure(studies, means)}, text)
 
 
 def _against_descent(table: pd.DataFrame, step: int) -> pd.DataFrame:

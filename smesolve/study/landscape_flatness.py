@@ -14,7 +14,8 @@ from smesolve.landscape.training import HALVES, HalfIteration, initial_points, t
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import COLOURS, MARKERS, Section, band, legend_above, markdown
+from smesolve.study.landscape_section import COLOURS, MARKERS, band, legend_above
+from smesolve.study.section import Section, markdown
 
 __all__ = ["flatness_figure", "flatness_section"]
 
@@ -57,7 +58,7 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         "flatness_curves": study.curves,
         "flatness_interpolation": study.interpolations,
     }
-    return Section("Flatness of solutions", tables, flatness_figure(study, effects), text)
+    return Section("Flatness of solutions", tables, {"flatness": flatness_figure(study, effects)}, text)
 
 
 def _against_descent(table: pd.DataFrame) -> pd.DataFrame:

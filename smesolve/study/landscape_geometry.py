@@ -16,7 +16,8 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.study.figures import STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import Section, band, checkpoints, markdown, signed, symlog_steps
+from smesolve.study.landscape_section import band, checkpoints, signed, symlog_steps
+from smesolve.study.section import Section, markdown
 
 __all__ = ["geometry_figure", "geometry_section"]
 
@@ -61,7 +62,7 @@ def geometry_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         ]
     )
     tables = {"information_geometry": table, "information_geometry_logistic": logistic}
-    return Section("Information geometry", tables, geometry_figure(logistic, means), text)
+    return Section("Information geometry", tables, {"information_geometry": geometry_figure(logistic, means)}, text)
 
 
 def _logistic_penalties(problem: DropoutProblem, config: LandscapeConfig) -> pd.DataFrame:

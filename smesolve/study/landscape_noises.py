@@ -13,7 +13,8 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.configuration import ConfigError
 from smesolve.study.figures import STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import Section, band, checkpoints, markdown, symlog_steps
+from smesolve.study.landscape_section import band, checkpoints, symlog_steps
+from smesolve.study.section import Section, markdown
 
 __all__ = ["noises_figure", "noises_section"]
 
@@ -51,7 +52,7 @@ def noises_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
         rows = common[common.step == step].sort_values("cosine", ascending=False)
         parts += [f"At the common points, step {step}:", markdown(rows, shown)]
     parts += ["Resolved alignments, of all runs and steps:", markdown(resolved, resolved.columns)]
-    return Section("Alignment of other noises", {"noises": table}, noises_figure(table), "\n\n".join(parts))
+    return Section("Alignment of other noises", {"noises": table}, {"noises": noises_figure(table)}, "\n\n".join(parts))
 
 
 def noises_figure(table: pd.DataFrame) -> Figure:

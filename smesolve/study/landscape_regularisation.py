@@ -19,7 +19,8 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
 from smesolve.study.figures import STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import COLOURS, LINES, MARKERS, Section, markdown
+from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
+from smesolve.study.section import Section, markdown
 
 __all__ = ["regularisation_figure", "regularisation_section"]
 
@@ -72,7 +73,9 @@ def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> 
         "implicit_regularisation_orders": study.fits,
         "implicit_regularisation_exact": exact,
     }
-    return Section("Implicit regularisation", tables, regularisation_figure(study, exact), text)
+    return Section(
+        "Implicit regularisation", tables, {"implicit_regularisation": regularisation_figure(study, exact)}, text
+    )
 
 
 def _linear_problem(problem: DropoutProblem) -> DropoutProblem:

@@ -1,28 +1,21 @@
-"""One section of a landscape study: its table, its figure, and what may be said."""
+"""What the sections of a landscape study share: checkpoints, verdicts, curves with bands."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from smesolve.landscape.estimates import Estimate
-from smesolve.study.markdown import table_of
 
 __all__ = [
     "COLOURS",
     "LINES",
     "MARKERS",
-    "Section",
     "band",
     "checkpoints",
     "legend_above",
-    "markdown",
     "signed",
     "symlog_steps",
 ]
@@ -32,39 +25,9 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "x")
 
 
-@dataclass(frozen=True)
-class Section:
-    """What one section writes."""
-
-    title: str
-    tables: dict[str, pd.DataFrame]
-    """By file name without ending."""
-    figure: Figure
-    text: str
-    """Markdown."""
-
-
 def checkpoints(steps: int, count: int) -> list[int]:
     """0 and then step numbers evenly spaced in their logarithm, up to `steps`."""
     return sorted({0, *np.unique(np.round(np.geomspace(1, steps, count - 1))).astype(int).tolist()})
-
-
-def markdown(table: pd.DataFrame, columns: Iterable[str]) -> str:
-    """A table in Markdown; a column with `_low` and `_high` is printed with its interval."""
-    columns = list(columns)
-
-    def cell(row: pd.Series, column: str) -> str:
-        value = row[column]
-        if not isinstance(value, float | np.floating):
-            return str(value)
-        if not np.isfinite(value):
-            return "-"
-        if f"{column}_low" in row and np.isfinite(row[f"{column}_low"]):
-            return f"{value:.3g} [{row[f'{column}_low']:.3g}, {row[f'{column}_high']:.3g}]"
-        return f"{value:.3g}"
-
-    headers = [column.replace("_", " ") for column in columns]
-    return table_of(headers, ([cell(row, column) for column in columns] for _, row in table.iterrows()))
 
 
 def signed(estimate: Estimate, higher: str, lower: str, null: float = 0.0) -> str:

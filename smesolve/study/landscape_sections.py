@@ -13,9 +13,9 @@ from smesolve.study.landscape_flatness import flatness_section
 from smesolve.study.landscape_geometry import geometry_section
 from smesolve.study.landscape_noises import noises_section
 from smesolve.study.landscape_regularisation import regularisation_section
-from smesolve.study.landscape_section import Section
 from smesolve.study.landscape_variance import variance_section
 from smesolve.study.problems import described
+from smesolve.study.section import Section
 
 __all__ = ["SECTIONS", "check_sections", "landscape_report"]
 
@@ -47,7 +47,8 @@ def landscape_report(problem: DropoutProblem, config: LandscapeConfig, sections:
         "Values stand with 95% intervals, over runs unless another source is named; where an interval holds the null "
         "value, nothing is claimed.",
     ]
-    for name, section in sections.items():
+    for section in sections.values():
         files = ", ".join(f"`{table}.csv`" for table in section.tables)
-        parts += [f"## {section.title}", section.text, f"Data: {files}; figure: `{name}.png`, `{name}.pdf`."]
+        figures = ", ".join(f"`{figure}.png`, `{figure}.pdf`" for figure in section.figures)
+        parts += [f"## {section.title}", section.text, f"Data: {files}; figure: {figures}."]
     return "\n\n".join(parts) + "\n"

@@ -14,7 +14,8 @@ from smesolve.landscape.variance_principle import VariancePrinciple, variance_pr
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import COLOURS, MARKERS, Section, logarithmic, markdown
+from smesolve.study.landscape_section import COLOURS, MARKERS, logarithmic
+from smesolve.study.section import Section, markdown
 
 __all__ = ["variance_figure", "variance_section"]
 
@@ -43,7 +44,7 @@ def variance_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         ]
     )
     tables = {"variance_principle": study.points, "variance_principle_slopes": study.slopes}
-    return Section("Variance principle", tables, variance_figure(study), text)
+    return Section("Variance principle", tables, {"variance_principle": variance_figure(study)}, text)
 
 
 def _summary(study: VariancePrinciple) -> pd.DataFrame:

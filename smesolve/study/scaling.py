@@ -13,8 +13,8 @@ from smesolve.study.scaling_horizon import horizon_section
 from smesolve.study.scaling_kappa import kappa_section
 from smesolve.study.scaling_map import map_section
 from smesolve.study.scaling_schedule import schedule_section
-from smesolve.study.scaling_section import Section
 from smesolve.study.scaling_width import width_section
+from smesolve.study.section import Section
 
 __all__ = ["STUDIES", "scaling_report"]
 
@@ -34,6 +34,7 @@ def scaling_report(problem: Problem, config: ScalingConfig, section: Section) ->
     return join(
         f"# Learning-rate scaling: {config.study}",
         f"{described(config, problem)} Seed {config.seed}; intervals are 95% intervals.",
+        f"## {section.title}",
         section.text.strip(),
         "## Files",
         f"{files} (figures also as PDF); `manifest.json`: configuration, seed, versions, command, wall time.",

@@ -11,7 +11,8 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
+from smesolve.study.scaling_section import curve, log_ticks
+from smesolve.study.section import Section, markdown
 
 __all__ = ["acceleration_figure", "acceleration_section"]
 
@@ -31,7 +32,8 @@ def acceleration_section(problem: Problem, config: ScalingConfig) -> Section:
     )
     tolerances = [config.tolerance, config.tolerance / 10]
     tables = {"table": result.table, "break_even": result.break_even(tolerances)}
-    return Section(tables, {"acceleration": acceleration_figure(result)}, _report(result, config, tolerances))
+    title = "The equation as an accelerator"
+    return Section(title, tables, {"acceleration": acceleration_figure(result)}, _report(result, config, tolerances))
 
 
 def acceleration_figure(result: Acceleration) -> Figure:
@@ -78,7 +80,6 @@ def _report(result: Acceleration, config: ScalingConfig, tolerances: list[float]
             f"in gradients, from {row.factor_even_seconds:.3g} lr on in seconds."
         )
     return join(
-        "## The equation as an accelerator",
         f"lr = {config.lrs[0]:g}, T = {config.horizon:g}. Error: mean under the equation with step dt minus mean "
         "under the "
         "iteration, weak error and bias of the scheme together, relative to the change along the gradient flow. "
@@ -86,27 +87,16 @@ def _report(result: Acceleration, config: ScalingConfig, tolerances: list[float]
         "those of one path, and the number of paths for a given Monte Carlo interval is about the same on both sides. "
         "Seconds depend on the machine.",
         markdown(
-            [
-                "order",
-                "dt / lr",
-                "relative error",
-                "gradients",
-                "iteration's / these",
-                "seconds",
-                "iteration's / these",
-            ],
-            [
-                [
-                    row.order,
-                    row.factor,
-                    interval(row, "relative"),
-                    row.gradients,
-                    row.gradient_speedup,
-                    row.seconds,
-                    row.speedup,
-                ]
-                for row in result.table.itertuples()
-            ],
+            result.table,
+            {
+                "order": "order",
+                "dt / lr": "factor",
+                "relative error": "relative",
+                "gradients": "gradients",
+                "iteration's / these": "gradient_speedup",
+                "seconds": "seconds",
+                "iteration's seconds / these": "speedup",
+            },
         ),
         "\n".join(lines),
     )

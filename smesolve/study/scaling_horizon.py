@@ -10,7 +10,8 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import LOOKS, Section, curve, interval, log_ticks, markdown
+from smesolve.study.scaling_section import LOOKS, curve, log_ticks
+from smesolve.study.section import Section, markdown
 
 __all__ = ["horizon_figure", "horizon_section"]
 
@@ -27,7 +28,9 @@ def horizon_section(problem: Problem, config: ScalingConfig) -> Section:
         config.effort,
     )
     tables = {"table": result.table, "stationary": result.stationary}
-    return Section(tables, {"horizon": horizon_figure(result)}, _report(result))
+    return Section(
+        "Growth of the weak error with the horizon", tables, {"horizon": horizon_figure(result)}, _report(result)
+    )
 
 
 def horizon_figure(result: LongHorizon) -> Figure:
@@ -71,16 +74,18 @@ def _report(result: LongHorizon) -> str:
         best = "; ".join(f"T = {row.time:g}: {row.nearest or 'not resolved'}" for row in rows.itertuples())
         over_time.append(f"- {model}: order 2 is surely worse than order 1 at T = {worse}. Nearest equation: {best}.")
     return join(
-        "## Growth of the weak error with the horizon",
         f"lr = {result.lr:g}. Errors relative to the change along the gradient flow over the last horizon; the "
         "readout's "
         "are exact. An interval that holds 0 is not resolved.",
         markdown(
-            ["model", "equation", "T", "relative error", "resolved"],
-            [
-                [row.model, row.equation, row.time, interval(row, "relative"), "yes" if row.resolved else "no"]
-                for row in result.table.itertuples()
-            ],
+            result.table,
+            {
+                "model": "model",
+                "equation": "equation",
+                "T": "time",
+                "relative error": "relative",
+                "resolved": "resolved",
+            },
         ),
         "\n".join(over_time),
         "## Stationary variance",
@@ -88,11 +93,9 @@ def _report(result: LongHorizon) -> str:
         "of that of "
         "each equation to it. Label noise: the same readout without dropout, targets with normal noise.",
         markdown(
-            ["noise", "lr", "equation", "exact", "equation / exact"],
-            [
-                [row.noise, row.lr, row.equation, row.exact, f"{row.ratio:.8f}"]
-                for row in result.stationary.itertuples()
-            ],
+            result.stationary,
+            {"noise": "noise", "lr": "lr", "equation": "equation", "exact": "exact", "equation / exact": "ratio"},
+            {"ratio": ".8f"},
         ),
         "\n".join(lines),
     )

@@ -11,7 +11,8 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import DROPOUT, ORDERS, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
+from smesolve.study.scaling_section import curve, log_ticks
+from smesolve.study.section import Section, interval, markdown
 
 __all__ = ["kappa_figure", "kappa_section"]
 
@@ -29,7 +30,10 @@ def kappa_section(problem: Problem, config: ScalingConfig) -> Section:
         config.effort,
     )
     return Section(
-        {"table": result.table, "reach": result.reach()}, {"kappa": kappa_figure(result)}, _report(result, config)
+        "Linear scaling rule",
+        {"table": result.table, "reach": result.reach()},
+        {"kappa": kappa_figure(result)},
+        _report(result, config),
     )
 
 
@@ -55,31 +59,31 @@ def kappa_figure(result: LinearScalingRule) -> Figure:
 
 def _report(result: LinearScalingRule, config: ScalingConfig) -> str:
     lines = []
-    for row in result.reach().itertuples():
-        holds = f"the iteration follows up to kappa = {row.holds:g}" if np.isfinite(row.holds) else "it never follows"
-        fails = f", no longer at {row.fails:g}" if np.isfinite(row.fails) else ", the largest measured"
-        cross = (
-            f"; the error reaches the tolerance at kappa = {interval(row, 'kappa')}" if np.isfinite(row.kappa) else ""
+    for row in result.reach().to_dict("records"):
+        holds, fails = row["holds"], row["fails"]
+        follows = f"the iteration follows up to kappa = {holds:g}" if np.isfinite(holds) else "it never follows"
+        breaks = f", no longer at {fails:g}" if np.isfinite(fails) else ", the largest measured"
+        if np.isfinite(row["kappa"]):
+            breaks += f"; the error reaches the tolerance at kappa = {interval(row, 'kappa')}"
+        lines.append(
+            f"- {row['model']}: {follows}{breaks}; predicted from the leading constant: {row['predicted']:.3g}."
         )
-        lines.append(f"- {row.model}: {holds}{fails}{cross}; predicted from the leading constant: {row.predicted:.3g}.")
+    verdicts = {True: "yes", False: "no"}
+    table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
     return join(
-        "## Linear scaling rule",
         f"kappa masks a step at kappa lr, lr = {config.lrs[0]:g}, leave the order-1 equation unchanged. Errors of that "
         f"equation against the iteration at T = {config.horizon:g}, relative to the change along the gradient flow; it "
         f"follows where the whole interval is inside the tolerance {result.tolerance:g}.",
         markdown(
-            ["model", "kappa", "kappa lr", "relative error", "leading term", "follows"],
-            [
-                [
-                    row.model,
-                    row.kappa,
-                    row.lr,
-                    interval(row, "relative"),
-                    row.predicted,
-                    {True: "yes", False: "no"}.get(row.follows, "not resolved"),
-                ]
-                for row in result.table.itertuples()
-            ],
+            table,
+            {
+                "model": "model",
+                "kappa": "kappa",
+                "kappa lr": "lr",
+                "relative error": "relative",
+                "leading term": "predicted",
+                "follows": "follows",
+            },
         ),
         "\n".join(lines),
     )

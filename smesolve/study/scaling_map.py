@@ -18,7 +18,8 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, interval, markdown
+from smesolve.study.scaling_section import with_reasons
+from smesolve.study.section import Section, markdown
 
 __all__ = ["collapse_figure", "map_figure", "map_section"]
 
@@ -47,6 +48,7 @@ def map_section(problem: Problem, config: ScalingConfig) -> Section:
     )
     collapse = result.collapse(config.seed)
     return Section(
+        f"Map of the weak error of {result.observable}",
         {"table": result.table, "limits": result.limits, "collapse": collapse},
         {"map": map_figure(result), "collapse": collapse_figure(result)},
         _report(result, collapse),
@@ -184,27 +186,12 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         f"{model}, order {order}: {row['sum']} of {row['size']}" for (model, order), row in counts.iterrows()
     )
     return join(
-        f"## Map of the weak error of {result.observable}",
         "Errors are relative to the change of the observable along the gradient flow of the modified loss. "
         "`multiple`: lr "
         "in units of the mean-square limit of the readout's iteration. Readout: the last layer alone, on the "
         "features of "
         f"the start, exact. Network: measured. Resolved cells: {cells}.",
-        markdown(
-            ["model", "order", "keep_prob", "lr", "multiple", "relative error", "resolved"],
-            [
-                [
-                    row.model,
-                    row.order,
-                    row.keep_prob,
-                    row.lr,
-                    row.multiple,
-                    interval(row, "relative"),
-                    "yes" if row.resolved else f"no: {row.reason}",
-                ]
-                for row in table.itertuples()
-            ],
-        ),
+        markdown(with_reasons(table), ["model", "order", "keep_prob", "lr", "multiple", "relative", "resolved"]),
         "## Which order is nearer to the iteration",
         _nearer(table),
         "## Limits of stability",
@@ -214,20 +201,15 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "prediction. Limits "
         "beyond 2/lambda_max, where the mean of the iteration diverges first, are predicted alone.",
         markdown(
-            ["keep_prob", "process", "predicted", "observed / predicted", "95% interval", "within 2%"],
-            [
-                [
-                    row.keep_prob,
-                    row.process,
-                    row.predicted,
-                    f"{row.ratio:.4f}",
-                    f"[{row.low / row.predicted:.4f}, {row.high / row.predicted:.4f}]",
-                    _within(row),
-                ]
-                if np.isfinite(row.observed)
-                else [row.keep_prob, row.process, row.predicted, "-", "-", "not observed"]
-                for row in result.limits.itertuples()
-            ],
+            _ratios(result.limits),
+            {
+                "keep_prob": "keep_prob",
+                "process": "process",
+                "predicted": "predicted",
+                "observed / predicted": "ratio",
+                "within 2%": "within",
+            },
+            {"ratio": ".4f"},
         ),
         "## The natural parameter",
         f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} around one parabola in ln(lr / "
@@ -237,39 +219,34 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "Data and "
         "curvature are those of one problem, so the power of keep_prob alone is identified.",
         markdown(
-            [
-                "model",
-                "order",
-                "ordinate",
-                *(f"distance, q = {power:g}" for power in POWERS),
-                "best q",
-                "its distance",
-                "cells",
-            ],
-            [
-                [
-                    row.model,
-                    row.order,
-                    row.ordinate,
-                    *(interval(row, f"spread_{power:g}") for power in POWERS),
-                    interval(row, "power"),
-                    interval(row, "spread"),
-                    row.cells,
-                ]
-                for row in collapse.itertuples()
-            ],
+            collapse,
+            {
+                "model": "model",
+                "order": "order",
+                "ordinate": "ordinate",
+                **{f"distance, q = {power:g}": f"spread_{power:g}" for power in POWERS},
+                "best q": "power",
+                "its distance": "spread",
+                "cells": "cells",
+            },
         ),
         "\n".join(_verdict(row) for row in collapse.itertuples()),
         "Models and orders that are not listed have fewer than 8 such cells, or fewer than 3 keep_probs.",
     )
 
 
+def _ratios(limits: pd.DataFrame) -> pd.DataFrame:
+    """Limits with the interval of observed / predicted, and whether it lies within 2% of 1, whole or in its middle."""
+    table = limits.assign(ratio_low=limits.low / limits.predicted, ratio_high=limits.high / limits.predicted)
+    return table.assign(within=[_within(row) for row in table.itertuples()])
+
+
 def _within(row: tuple) -> str:
-    """Whether the whole interval, or the estimate alone, lies within 2% of the prediction."""
-    low, high = row.low / row.predicted, row.high / row.predicted
-    if low >= 0.98 and high <= 1.02:
+    if not np.isfinite(row.observed):
+        return "not observed"
+    if row.ratio_low >= 0.98 and row.ratio_high <= 1.02:
         return "yes"
-    if low > 1.02 or high < 0.98:
+    if row.ratio_low > 1.02 or row.ratio_high < 0.98:
         return "no"
     return "estimate is, interval is not" if abs(row.ratio - 1) <= 0.02 else "not resolved"
 

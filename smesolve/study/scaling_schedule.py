@@ -12,7 +12,8 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, interval, log_ticks, markdown
+from smesolve.study.scaling_section import log_ticks
+from smesolve.study.section import Section, markdown
 
 __all__ = ["schedule_figure", "schedule_section"]
 
@@ -29,7 +30,8 @@ def schedule_section(problem: Problem, config: ScalingConfig) -> Section:
         config.observables[0],
         config.effort,
     )
-    return Section({"table": result.table, "fit": result.fit}, {"schedule": schedule_figure(result)}, _report(result))
+    tables = {"table": result.table, "fit": result.fit}
+    return Section("Weak order under schedules", tables, {"schedule": schedule_figure(result)}, _report(result))
 
 
 def schedule_figure(result: Schedules) -> Figure:
@@ -70,28 +72,27 @@ def schedule_figure(result: Schedules) -> Figure:
 
 
 def _report(result: Schedules) -> str:
+    fit = result.fit.sort_values(["model", "schedule", "order"])
+    fit = fit.assign(kept=[_kept(row) for row in fit.itertuples()], left_out=fit.left_out.replace("", "none"))
     return join(
-        "## Weak order under schedules",
         "Slopes of |error| against lr with 95% intervals; for the readout, whose errors are exact, the local "
         "slope of the "
         "two smallest learning rates. `step` jumps and `warm_up` has its kink at half the horizon, where a step of the "
         "iteration ends for every learning rate. Constant: of error = c lr^order; predicted without Monte Carlo, by an "
         "integral along the gradient flow, at order 1.",
         markdown(
-            ["schedule", "model", "order", "slope", "order kept", "constant", "predicted", "left out"],
-            [
-                [
-                    row.schedule,
-                    row.model,
-                    row.order,
-                    interval(row, "slope", ".3f"),
-                    _kept(row),
-                    interval(row, "constant", ".4g"),
-                    format(row.predicted_constant, ".4g") if np.isfinite(row.predicted_constant) else "-",
-                    row.left_out or "none",
-                ]
-                for row in result.fit.sort_values(["model", "schedule", "order"]).itertuples()
-            ],
+            fit,
+            {
+                "schedule": "schedule",
+                "model": "model",
+                "order": "order",
+                "slope": "slope",
+                "order kept": "kept",
+                "constant": "constant",
+                "predicted": "predicted_constant",
+                "left out": "left_out",
+            },
+            {"slope": ".3f", "constant": ".4g", "predicted_constant": ".4g"},
         ),
     )
 

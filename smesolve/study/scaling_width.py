@@ -11,7 +11,8 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import DROPOUT, ORDERS, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import Section, curve, interval, log_ticks, markdown
+from smesolve.study.scaling_section import curve, log_ticks, with_reasons
+from smesolve.study.section import Section, interval, markdown
 
 __all__ = ["width_figure", "width_section"]
 
@@ -28,7 +29,8 @@ def width_section(problem: Problem, config: ScalingConfig) -> Section:
         config.orders,
         config.effort,
     )
-    return Section({"table": result.table, "slopes": result.slopes}, {"width": width_figure(result)}, _report(result))
+    tables = {"table": result.table, "slopes": result.slopes}
+    return Section("Error against width", tables, {"width": width_figure(result)}, _report(result))
 
 
 def width_figure(result: WidthSweep) -> Figure:
@@ -58,34 +60,21 @@ def width_figure(result: WidthSweep) -> Figure:
 
 def _report(result: WidthSweep) -> str:
     lines = [
-        f"- {row.arm}, order {row.order}: "
+        f"- {row['arm']}, order {row['order']}: "
         + (
-            f"|relative error| goes like width^{interval(row, 'slope', '.2f')} over {row.points} widths."
-            if np.isfinite(row.slope)
-            else f"no slope, {row.points} widths are resolved."
+            f"|relative error| goes like width^{interval(row, 'slope', '.2f')} over {row['points']} widths."
+            if np.isfinite(row["slope"])
+            else f"no slope, {row['points']} widths are resolved."
         )
-        for row in result.slopes.itertuples()
+        for row in result.slopes.to_dict("records")
     ]
     return join(
-        "## Error against width",
         "Mean-field scaling: 1/m sum_r eta_r A_r tanh(W_r . x), each particle moved by lr. Arms: "
         f"{'; '.join(f'{arm}: {meaning}' for arm, meaning in ARMS.items())}. Errors of the modified loss, relative "
         "to its change along the gradient flow. `penalty`: share of the penalty in the modified loss at the start.",
         markdown(
-            ["arm", "width", "order", "keep_prob", "lr", "penalty", "relative error", "resolved"],
-            [
-                [
-                    row.arm,
-                    row.width,
-                    row.order,
-                    row.keep_prob,
-                    row.lr,
-                    row.penalty,
-                    interval(row, "relative"),
-                    "yes" if row.resolved else f"no: {row.reason}",
-                ]
-                for row in result.table.itertuples()
-            ],
+            with_reasons(result.table),
+            ["arm", "width", "order", "keep_prob", "lr", "penalty", "relative", "resolved"],
         ),
         "\n".join(lines),
         "Chizat, Marion, Yesbay (arXiv 2510.07554) state that the penalty survives only at learning rates of "

@@ -1,0 +1,67 @@
+"""One section of a study: its tables, its figures, and what may be said; and how numbers stand in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from smesolve.study.figures import save_figure
+from smesolve.study.markdown import table_of
+
+__all__ = ["Section", "interval", "markdown"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one section writes; tables and figures by file name without ending."""
+
+    title: str
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Figure]
+    text: str
+    """Markdown."""
+
+    def write(self, directory: Path) -> None:
+        """Write tables and figures into a directory."""
+        for name, table in self.tables.items():
+            table.to_csv(directory / f"{name}.csv", index=False)
+        for name, figure in self.figures.items():
+            save_figure(figure, directory, name)
+
+
+def interval(row: Mapping[str, object], name: str, form: str = ".3g") -> str:
+    """value [low, high] of the columns name, name_low, name_high, the value alone without them; "-" for no number."""
+    value, low, high = (float(row.get(name + end, np.nan)) for end in ("", "_low", "_high"))
+    if np.isnan(value):
+        return "-"
+    if not np.isfinite(low) or low == high:
+        return format(value, form)
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def markdown(
+    table: pd.DataFrame, columns: Iterable[str] | Mapping[str, str], forms: Mapping[str, str] | None = None
+) -> str:
+    """A table in Markdown, numbers with their intervals where they have any.
+
+    Args:
+        table: a column `a` may have its interval in `a_low` and `a_high`.
+        columns: to be shown, or headers with their columns.
+        forms: of the numbers of a column, ".3g" unless given.
+    """
+    headed = columns if isinstance(columns, Mapping) else {column.replace("_", " "): column for column in columns}
+    forms = forms or {}
+
+    def cell(row: Mapping[str, object], column: str) -> str:
+        value = row[column]
+        if isinstance(value, bool | np.bool_):
+            return "yes" if value else "no"
+        return interval(row, column, forms.get(column, ".3g")) if isinstance(value, float | np.floating) else str(value)
+
+    rows = table.to_dict("records")
+    return table_of(list(headed), ([cell(row, column) for column in headed.values()] for row in rows))
