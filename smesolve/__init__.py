@@ -18,7 +18,7 @@ from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, M
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import DropoutNetwork, LinearNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem
-from smesolve.problem.schedule import ScheduledProblem
+from smesolve.problem.schedule import Piecewise, ScheduledProblem
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.sampling.journal import Journal
 from smesolve.solver.brownian import KeyedBrownian
