@@ -228,7 +228,7 @@ def test_the_leading_constant_under_a_schedule_is_the_limit_of_the_exact_errors(
 
 
 @pytest.mark.parametrize("schedule", [scheduled, jumping])
-def test_value_hessians_under_a_schedule_are_the_derivatives_of_the_value_function(schedule):
+def test_value_hessians_under_a_schedule_are_the_derivatives_of_the_value_function(schedule, monkeypatch):
     """Those of the scheduled flow: they approach the second derivatives of its noise-free steps like lr."""
     problem = schedule(make_problem())
     theta0, observables = problem.initial(), {"loss": problem.loss}
@@ -245,6 +245,14 @@ def test_value_hessians_under_a_schedule_are_the_derivatives_of_the_value_functi
         gaps.append(relative(value_hessians(problem, theta0, [1.0], observables, lr).hessians[0].matrices[0, 0], exact))
     assert gaps[0] < 0.1
     assert gaps[1] < 0.6 * gaps[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("smesolve.comparison.value_hessians.DENSE_DIM", 4)
+        low_rank = value_hessians(problem, theta0, [1.0], observables, lr)  # D is below the rank: nothing is cut off
+    dense = value_hessians(problem, theta0, [1.0], observables, low_rank.spacing)
+    for kind in ("hessians", "quadratics"):
+        for forms, exact in zip(getattr(low_rank, kind), getattr(dense, kind), strict=True):
+            factors, values = forms.factors[0, 0], forms.values[0, 0]
+            assert relative(factors.mT @ (values[:, None] * factors), exact.matrices[0, 0]) < 1e-10
 
 
 def enumerated_two_steps(problem, theta0, lr):
