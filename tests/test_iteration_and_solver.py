@@ -236,3 +236,20 @@ def test_diverged_paths_are_reported():
     problem = make_problem(activation="identity")
     with pytest.warns(sme.DivergenceWarning, match="of 4 paths diverged"):
         sme.iterate(problem, problem.initial(), lr=50.0, steps=60, paths=4)
+
+
+def test_a_start_later_than_zero_is_a_start_at_that_time():
+    class Clock(torch.nn.Module):
+        """dY = t dt, without noise."""
+
+        noise_type, sde_type, noise_dim = "general", "ito", 1
+
+        def f(self, t, y):
+            return torch.full_like(y, float(t))
+
+        def g(self, t, y):
+            return torch.zeros(*y.shape, 1, dtype=y.dtype)
+
+    start = torch.zeros(1, dtype=torch.float64)
+    paths = sme.solve(Clock(), start, [1.0, 1.5, 2.0], scheme="small_noise_heun", dt=0.25, paths=2)
+    assert (paths[:, 0, 0] - torch.tensor([0.0, 0.625, 1.5], dtype=torch.float64)).abs().max() < 1e-14

@@ -47,6 +47,8 @@ def test_averaged_draws_divide_the_covariance_and_keep_the_mean():
     assert relative(3 * averaged.covariance(theta), problem.covariance(theta)) < 1e-14
     with pytest.raises(ValueError, match="count must be a positive integer"):
         AveragedProblem(problem, 0)
+    with pytest.raises(ValueError, match="AveragedProblem would lose the schedule"):
+        AveragedProblem(sme.ScheduledProblem(problem, lr_factor=lambda t: 1 - t / 2), 2)
 
 
 def test_problems_made_from_others_have_their_hessians():

@@ -12,9 +12,18 @@ __all__ = ["DerivedProblem", "ScaledProblem"]
 
 
 class DerivedProblem(Problem):
-    """Everything as in `problem`; a subclass says what differs."""
+    """Everything as in `problem`; a subclass says what differs.
+
+    Raises:
+        ValueError: a problem under a schedule, which would be lost.
+    """
 
     def __init__(self, problem: Problem) -> None:
+        if not problem.autonomous:
+            raise ValueError(
+                f"{type(self).__name__} would lose the schedule of its problem, a {type(problem).__name__}; "
+                f"schedule it last: ScheduledProblem({type(self).__name__}(...), ...)."
+            )
         self.problem = problem
         self.network, self.x, self.y, self.samples = problem.network, problem.x, problem.y, problem.samples
         self.dim, self.dtype, self.device = problem.dim, problem.dtype, problem.device

@@ -96,13 +96,14 @@ class _WholePaths:
     process: Process
     theta0: Tensor
     saved: Sequence[int]
+    first: int
 
     @torch.no_grad()
     def __call__(self, block: int) -> np.ndarray:
         """(T, B, D)."""
         theta = block_of(self.process, self.theta0)
         states = []
-        for step in range(self.saved[-1] + 1):
+        for step in range(self.first, self.saved[-1] + 1):
             if step == self.saved[len(states)]:
                 states.append(theta)
             if step < self.saved[-1]:
@@ -117,6 +118,7 @@ def collect_paths(
     saved: Sequence[int],
     workers: int | None = None,
     max_memory: float | None = None,
+    first: int = 0,
 ) -> Tensor:
     """Whole paths (T, paths, D) at the saved step numbers, strictly increasing. Memory T paths D numbers.
 
@@ -127,6 +129,7 @@ def collect_paths(
         saved: step numbers.
         workers: processes, as for `run_blocks`.
         max_memory: bytes that the paths may take; more are refused.
+        first: step number at which they start.
 
     Raises:
         ValueError: paths is not a positive integer, the paths do not fit into max_memory, bad theta0.
@@ -143,11 +146,11 @@ def collect_paths(
             f"parameters at {len(saved)} steps take; save fewer steps, take fewer paths, or raise it."
         )
     result = theta0.new_empty(len(saved), paths, theta0.shape[-1])
-    whole = _WholePaths(process, theta0, saved)
+    whole = _WholePaths(process, theta0, saved, first)
     for block, states in run_blocks({"paths": whole}, [("paths", block) for block in range(blocks)], workers):
-        first = block * process.block_size
-        last = min(first + process.block_size, paths)
-        result[:, first:last] = torch.from_numpy(states[:, : last - first])
+        begin = block * process.block_size
+        end = min(begin + process.block_size, paths)
+        result[:, begin:end] = torch.from_numpy(states[:, : end - begin])
     diverged = int((~result[-1].isfinite().all(-1)).sum())
     if diverged:
         warnings.warn(

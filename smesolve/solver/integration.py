@@ -165,8 +165,10 @@ def solve(
         DivergenceWarning: where paths are not finite at the end.
     """
     times = [float(t) for t in ts]
-    if len(times) < 2 or any(b <= a for a, b in pairwise(times)):
-        raise ValueError(f"ts must hold at least two increasing times, got {times}.")
-    saved = [grid_steps(t - times[0], dt, "the time since ts[0]") for t in times]
+    if len(times) < 2 or any(b <= a for a, b in pairwise(times)) or times[0] < 0:
+        raise ValueError(f"ts must hold at least two increasing times from 0 on, got {times}.")
+    saved = [grid_steps(t, dt, f"ts[{number}]") for number, t in enumerate(times)]
     check_jumps(getattr(sde, "problem", None), dt, times[-1])
-    return collect_paths(integration(sde, theta0, scheme, dt, seed), theta0, paths, saved, workers, max_memory)
+    return collect_paths(
+        integration(sde, theta0, scheme, dt, seed), theta0, paths, saved, workers, max_memory, saved[0]
+    )
