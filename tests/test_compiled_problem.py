@@ -48,6 +48,9 @@ def test_a_compiled_step_is_the_step():
     compiled = sme.CompiledProblem(problem)
     with torch.no_grad():
         assert_same(problem, compiled, ["drift_and_noise"])
+        theta, normals, _ = arguments(problem)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            compiled.drift_and_noise(theta, normals, -0.4)
         theta = arguments(problem)[0][:5]  # not a whole block
         assert torch.equal(compiled.mean_gradient(theta), problem.mean_gradient(theta))
     assert "mean_gradient" not in compiled._kernels

@@ -75,7 +75,8 @@ class CompiledProblem(DerivedProblem):
 
     def drift_and_noise(self, theta: Tensor, normals: Tensor, weight: float) -> Tensor:
         """As `problem`."""
-        return self._run("drift_and_noise", theta, normals, weight)
+        # a tensor, as torch.compile would make code of its own for every number
+        return self._run("drift_and_noise", theta, normals, theta.new_tensor(weight))
 
     def _run(self, name: str, theta: Tensor, *arguments: Any) -> Any:
         eager = getattr(self.problem, name)
