@@ -57,7 +57,7 @@ def refused(capsys, arguments, *fragments):
 def test_compare_writes_table_report_figures_and_manifest(config, out):
     assert main(["compare", config, "--out", str(out), "--seed", "5"]) == 0
     assert {path.name for path in out.iterdir()} == {
-        "table.csv", "report.md", "comparison.png", "comparison.pdf", "manifest.json", "blocks.journal",
+        "table.csv", "report.md", "report.html", "comparison.png", "comparison.pdf", "manifest.json", "blocks.journal",
     }  # fmt: skip
     table = pd.read_csv(out / "table.csv")
     assert set(table.order) == {1, 2} and set(table.lr) == {0.2, 0.1}

@@ -48,7 +48,8 @@ def test_a_section_writes_tables_figure_and_report(tmp_path, name):
     assert run(tmp_path, sections=[name]) == 0
     out = tmp_path / "results"
     assert {path.name for path in out.iterdir()} == {
-        "report.md", "manifest.json", f"{name}.png", f"{name}.pdf", *(f"{table}.csv" for table in SECTIONS[name]),
+        "report.md", "report.html", "manifest.json", f"{name}.png", f"{name}.pdf",
+        *(f"{table}.csv" for table in SECTIONS[name]),
     }  # fmt: skip
     assert all(len(pd.read_csv(out / f"{table}.csv")) for table in SECTIONS[name])
     assert (out / f"{name}.png").stat().st_size > 10_000

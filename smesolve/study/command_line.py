@@ -40,6 +40,7 @@ from smesolve.study.configuration import (
     sentence,
 )
 from smesolve.study.datasets import load_data
+from smesolve.study.html_report import html_report
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.output import JOURNAL, MANIFEST, partial_of, read_manifest, whole_directory, write_manifest
 from smesolve.study.problems import build_problem
@@ -123,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed = COMMANDS[request.name].run(request.config, directory)
             elapsed = time.perf_counter() - start
             write_manifest(directory, request.name, argv, dataclasses.asdict(request.config), seed, elapsed)
+            _write(directory / "report.html", html_report(directory))
     except KeyboardInterrupt:
         print(f"smesolve: interrupted; {_what_is_left(request)}", file=sys.stderr)
         return 130

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sympy
+
 from smesolve.study.derivation import Derivation
+from smesolve.study.markdown import join, plain
 from smesolve.symbolic import Verification
+from smesolve.symbolic.latex_code import align, shortened
 
 __all__ = ["derivation_report"]
 
 LONGEST = 1000
 """Characters of an expression that a report still shows."""
+
+LONGEST_LINE = 600
+"""Characters of LaTeX that an entry of the equation may have in a report."""
 
 
 def derivation_report(derivation: Derivation) -> str:
@@ -17,20 +24,24 @@ def derivation_report(derivation: Derivation) -> str:
     small = equation.iteration.small
     parts = [
         "# Stochastic modified equation, derived",
-        f"{derivation.description} State ({len(equation.iteration.state)}): "
+        "## Conclusion",
+        _conclusion(derivation),
+        "## The equation",
+        f"{plain(derivation.description)} State ({len(equation.iteration.state)}): "
         f"{', '.join(map(str, equation.iteration.state))}. Every other symbol of the equation is free.",
         f"Equation of order {equation.order} in {small}: {equation.diffusion.cols} Brownian motions, diffusion factor "
         "exact (from the expansion in orthonormal polynomials, no matrix root). It stands in `equation.tex`"
         + (
             " and, as a torch SDE, in `equation.py`." if derivation.module else "; an undefined activation has no code."
         ),
+        f"```math\n{shortened(equation.latex(), LONGEST_LINE)}\n```",
         "## What is proven",
         _proof(verification),
         "## First mismatch",
         _mismatch(verification),
         "## Order 3",
-        f"At {small}^3 the third cumulant of the step enters, which no SDE driven by Brownian motion has. Here "
-        f"{derivation.obstruction}.",
+        f"At {small}^3 the third cumulant of the step enters, which no SDE driven by Brownian motion has.",
+        _obstruction(derivation),
         *(
             f"Values of {symbol} at which it vanishes whatever the other symbols are: "
             f"{', '.join(map(str, roots)) or 'none'}."
@@ -54,7 +65,27 @@ def derivation_report(derivation: Derivation) -> str:
             "standard normals xi_l for every choice of distinct neurons with degrees l:"
         )
         parts.append("\n".join(f"    {line}" for line in str(derivation.expansion).splitlines()))
-    return "\n\n".join(parts) + "\n"
+    return join(*parts)
+
+
+def _conclusion(derivation: Derivation) -> str:
+    """What is proven, and what is refuted; algebra has no confidence but certainty."""
+    verification, small = derivation.verification, derivation.equation.iteration.small
+    lines = [
+        f"Weak order {verification.order} in {small} is "
+        + ("proven, at the level of one-step moments" if verification.holds else "all that is proven"),
+        "The third cumulant of the step vanishes and does not obstruct order 3"
+        if derivation.obstruction.vanishes
+        else "Order 3 is out of reach of any diffusion, for the third cumulant of the step does not vanish",
+        *(
+            f"Rejected: {name}, which claims order {proof.claimed} and has order {proof.order}"
+            for name, proof in derivation.counterexamples.items()
+        ),
+    ]
+    if derivation.formulas:
+        exact = sum(claim.exact for claim in derivation.formulas.claims)
+        lines.append(f"{exact} of {len(derivation.formulas.claims)} formulas of the papers are exact")
+    return "Everything here is proven by algebra, nothing is estimated:\n\n" + "\n".join(f"- {x}." for x in lines)
 
 
 def _proof(verification: Verification) -> str:
@@ -81,6 +112,18 @@ def _mismatch(verification: Verification) -> str:
     return (
         f"At {verification.small}^{power}, in E[{moment}]; iteration minus SDE is an expression of "
         f"{difference.count_ops()} operations that is not zero." + (f"\n\n    {text}" if len(text) <= LONGEST else "")
+    )
+
+
+def _obstruction(derivation: Derivation) -> str:
+    obstruction = derivation.obstruction
+    if obstruction.vanishes:
+        return f"Here {obstruction}."
+    name, entry = obstruction.simplest
+    shown = shortened(align([f"{name} &= {sympy.latex(entry)}"]), LONGEST_LINE)
+    return (
+        f"Here {len(obstruction.nonzero)} of {len(obstruction.entries)} third cumulants of the step do not vanish; the "
+        f"shortest is\n\n```math\n{shown}\n```"
     )
 
 

@@ -20,6 +20,10 @@ from smesolve.comparison.weak_error_study import NORMAL_QUANTILE, WeakErrorStudy
 __all__ = ["comparison_figure", "save_figure", "weak_error_figure"]
 
 
+PAGE = 6.8
+"""Width (inches) of a page of two columns: figures are as wide, or half as wide, so no journal scales their fonts."""
+
+
 class Look(NamedTuple):
     """How one process is drawn."""
 
@@ -36,7 +40,7 @@ STYLE = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
-    "legend.fontsize": 6.5,
+    "legend.fontsize": 7,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "axes.linewidth": 0.6,
@@ -61,7 +65,7 @@ def comparison_figure(study: WeakErrorStudy) -> Figure:
     show the first observable, (a) the first two.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 5.2), layout="constrained")
+        figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
         axes = figure.subplots(2, 2)
         whole = study.table.groupby("lr").diverged.sum()
         lr = whole[whole == 0].index.max() if (whole == 0).any() else study.table.lr.max()
@@ -86,7 +90,7 @@ def weak_error_figure(study: WeakErrorStudy) -> Figure:
         observables = list(study.table.observable.unique())
         columns = min(len(observables), 2)
         lines = -(-len(observables) // columns)
-        figure = Figure(figsize=(3.5 * columns, 2.9 * lines), layout="constrained")
+        figure = Figure(figsize=(PAGE / 2 * columns, 2.9 * lines), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False).flat
         for axis, observable in zip(axes, observables, strict=False):
             _errors_against_lr(axis, study, observable, predicted=True)
@@ -141,7 +145,7 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
             annotation_clip=False,
         )
     thin = widest < 0.01 * (highest - lowest)
-    axis.legend(title="95% intervals: thinner than the lines" if thin else "bands: 95% intervals", title_fontsize=6.5)
+    axis.legend(title="95% intervals: thinner than the lines" if thin else "bands: 95% intervals", title_fontsize=7)
     axis.set_xlabel("time $t = k\\,\\epsilon$")
     axis.set_ylabel(" and ".join(f"mean {_name(o)} {_symbol(o)}" for o in observables))
     axis.set_title(rf"means, $\epsilon$ = {lr:g}", loc="left")
@@ -171,7 +175,7 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
         _points(axis, time, error, curve.resolved, look)
     axis.set_xlabel("time $t = k\\,\\epsilon$")
     axis.set_ylabel(f"error of the mean {_name(observable)} [$10^{{{power}}}$]")
-    axis.legend(title="hollow: not resolved", title_fontsize=6.5)
+    axis.legend(title="hollow: not resolved", title_fontsize=7)
     axis.set_title(rf"SME minus dropout, $\epsilon$ = {lr:g}", loc="left")
 
 

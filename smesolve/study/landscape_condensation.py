@@ -10,7 +10,7 @@ from smesolve.landscape.condensation import CondensationStudy, condensation
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import STYLE
+from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, symlog_steps
 from smesolve.study.section import Section, markdown
@@ -35,6 +35,7 @@ def condensation_section(problem: DropoutProblem, config: LandscapeConfig) -> Se
     table = pd.concat([study.table.assign(scale=scale) for scale, study in studies.items()], ignore_index=True)
     means = over_runs(table, ["scale", "training", "step"], MEASURES)
     last = means[means.step == steps[-1]]
+    against = _against_descent(table, steps[-1])
     text = "\n\n".join(
         [
             "Input weights with their bias. `effective_ratio`: groups of neurons with mutual cosine above 0.95"
@@ -42,10 +43,30 @@ def condensation_section(problem: DropoutProblem, config: LandscapeConfig) -> Se
             f"from 1 to {problem.width}. Initial parameters are the network's own times `scale`. At step {steps[-1]}:",
             markdown(last, ["scale", "training", *MEASURES]),
             "Against gradient descent, paired by initial point (difference at the last step):",
-            markdown(_against_descent(table, steps[-1]), ["scale", "training", "effective_ratio", "participation"]),
+            markdown(against, ["scale", "training", "effective_ratio", "participation"]),
         ]
     )
-    return Section("Condensation", {"condensation": table}, {"condensation": condensation_figure(studies, means)}, text)
+    return Section(
+        "Condensation",
+        {"condensation": table},
+        {"condensation": condensation_figure(studies, means)},
+        text,
+        _conclusion(against),
+    )
+
+
+def _conclusion(against: pd.DataFrame) -> str:
+    lines = []
+    for row in against.to_dict("records"):
+        low, high = row["effective_ratio_low"], row["effective_ratio_high"]
+        verdict = (
+            "fewer orientations than" if high < 0 else "more orientations than" if low > 0 else "unresolved against"
+        )
+        lines.append(
+            f"- {row['training']}, initial scale {row['scale']:g}: {verdict} gradient descent, effective ratio "
+            f"{row['effective_ratio']:+.3g} [{low:.3g}, {high:.3g}]."
+        )
+    return "\n".join(lines)
 
 
 def _against_descent(table: pd.DataFrame, step: int) -> pd.DataFrame:
@@ -63,7 +84,7 @@ def _against_descent(table: pd.DataFrame, step: int) -> pd.DataFrame:
 def condensation_figure(studies: dict[float, CondensationStudy], means: pd.DataFrame) -> Figure:
     """A row for each initial scale: effective ratio, participation, cosine maps after gradient descent and dropout."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 2.3 * len(studies) + 0.4), layout="constrained")
+        figure = Figure(figsize=(PAGE, 2.3 * len(studies) + 0.4), layout="constrained")
         axes = figure.subplots(len(studies), 4, squeeze=False)
         for row, (scale, study) in zip(axes, studies.items(), strict=True):
             part = means[means.scale == scale]
@@ -77,7 +98,7 @@ def condensation_figure(studies: dict[float, CondensationStudy], means: pd.DataF
             row[0].set_title(f"initial scale {scale:g}", loc="left")
             shown = [name for name in ("gradient descent", "dropout") if name in study.maps]
             for axis, name in zip(row[2:], shown, strict=False):
-                image = axis.imshow(study.maps[name], cmap="RdBu_r", vmin=-1, vmax=1)
+                image = axis.imshow(study.maps[name], cmap="cividis", vmin=-1, vmax=1)
                 axis.set_title(name, loc="left")
                 axis.set_xlabel("cosines of input weights")
                 axis.set_xticks([])

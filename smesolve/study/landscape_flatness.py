@@ -12,7 +12,7 @@ from smesolve.landscape.flatness import FlatnessStudy, flatness, half_effects
 from smesolve.landscape.noises import NoiseScales, noisy_problem
 from smesolve.landscape.training import HALVES, HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import STYLE
+from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, MARKERS, band, legend_above
 from smesolve.study.section import Section, markdown
@@ -49,6 +49,7 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
             markdown(effects, ["measure", "effect", "change", "verdict"]),
             "Against gradient descent, paired by initial point (change of the logarithm):",
             markdown(_against_descent(study.table), ["training", "trace", "top_eigenvalue", "width"]),
+            "Where R_S is lowest on the line from gradient descent (alpha = 0) to (alpha = 1):",
             _valley(study.interpolations),
         ]
     )
@@ -58,7 +59,9 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         "flatness_curves": study.curves,
         "flatness_interpolation": study.interpolations,
     }
-    return Section("Flatness of solutions", tables, {"flatness": flatness_figure(study, effects)}, text)
+    return Section(
+        "Flatness of solutions", tables, {"flatness": flatness_figure(study, effects)}, text, _conclusion(effects)
+    )
 
 
 def _against_descent(table: pd.DataFrame) -> pd.DataFrame:
@@ -72,19 +75,27 @@ def _against_descent(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _conclusion(effects: pd.DataFrame) -> str:
+    return "\n".join(
+        f"- {row.effect} on the {row.measure.replace('_', ' ')}: {row.verdict}, change of the logarithm "
+        f"{row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]."
+        for row in effects.itertuples()
+    )
+
+
 def _valley(segments: pd.DataFrame) -> str:
     """On which side of the segment from gradient descent the loss is lowest, run by run."""
     lines = []
     for name, group in segments.groupby("second", sort=False):
         lowest = group.loc[group.groupby("run").loss.idxmin()].alpha
         lines.append(f"- {name}: {mean_over(lowest)}")
-    return "Where R_S is lowest on the line from gradient descent (alpha = 0) to (alpha = 1):\n\n" + "\n".join(lines)
+    return "\n".join(lines)
 
 
 def flatness_figure(study: FlatnessStudy, effects: pd.DataFrame) -> Figure:
     """(a) R_S along random directions, (b) from gradient descent to others, (c) trace, (d) effects of both halves."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 5.8), layout="constrained")
+        figure = Figure(figsize=(PAGE, 5.8), layout="constrained")
         axes = figure.subplots(2, 2)
         names = list(study.table.training.unique())
         curves = study.curves.merge(

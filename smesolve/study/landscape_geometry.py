@@ -14,7 +14,7 @@ from smesolve.landscape.information_geometry import fisher_penalty, manifold_geo
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import BernoulliMasks
-from smesolve.study.figures import STYLE
+from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, signed, symlog_steps
 from smesolve.study.section import Section, markdown
@@ -57,12 +57,16 @@ def geometry_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
             f"Model manifold of the network at step {steps[-1]}: Fisher trace, largest eigenvalue, effective dimension "
             "(tr F)^2/tr F^2, and normal curvature along random tangent directions.",
             markdown(means[means.step == steps[-1]], ["training", *MEASURES, "loss"]),
-            "Change of the logarithm against gradient descent, paired by initial point:",
-            _changes(table, steps[-1]),
         ]
     )
+    conclusion = (
+        f"Changes of the logarithm at step {steps[-1]} against gradient descent, paired by initial point; Fisher form "
+        f"of the penalty: exact for squared error up to {abs(form - penalty):.1e}.\n\n{_changes(table, steps[-1])}"
+    )
     tables = {"information_geometry": table, "information_geometry_logistic": logistic}
-    return Section("Information geometry", tables, {"information_geometry": geometry_figure(logistic, means)}, text)
+    return Section(
+        "Information geometry", tables, {"information_geometry": geometry_figure(logistic, means)}, text, conclusion
+    )
 
 
 def _logistic_penalties(problem: DropoutProblem, config: LandscapeConfig) -> pd.DataFrame:
@@ -98,7 +102,7 @@ def _changes(table: pd.DataFrame, step: int) -> str:
 def geometry_figure(logistic: pd.DataFrame, means: pd.DataFrame) -> Figure:
     """(a) error of the Fisher form, (b) Fisher trace, (c) largest eigenvalue, (d) normal curvature along training."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 5.4), layout="constrained")
+        figure = Figure(figsize=(PAGE, 5.4), layout="constrained")
         axes = figure.subplots(2, 2)
         band(
             axes[0, 0], logistic.assign(drop=1 - logistic.keep_prob), "drop", "relative_error", 0, "softmax regression"

@@ -11,7 +11,7 @@ from smesolve.landscape.noises import NoiseScales, noise_alignment, noisy_proble
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.configuration import ConfigError
-from smesolve.study.figures import STYLE
+from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, symlog_steps
 from smesolve.study.section import Section, markdown
@@ -52,14 +52,32 @@ def noises_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
         rows = common[common.step == step].sort_values("cosine", ascending=False)
         parts += [f"At the common points, step {step}:", markdown(rows, shown)]
     parts += ["Resolved alignments, of all runs and steps:", markdown(resolved, resolved.columns)]
-    return Section("Alignment of other noises", {"noises": table}, {"noises": noises_figure(table)}, "\n\n".join(parts))
+    return Section(
+        "Alignment of other noises",
+        {"noises": table},
+        {"noises": noises_figure(table)},
+        "\n\n".join(parts),
+        _conclusion(rows, table),
+    )
+
+
+def _conclusion(last: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Cosines at the last of the common points, largest first."""
+    lines = []
+    for row in last.itertuples():
+        runs = table[(table.noise == row.noise) & (table.points == row.points) & (table.step == row.step)]
+        lines.append(
+            f"- {row.noise}: cosine with the Hessian {row.cosine:.3g} [{row.cosine_low:.3g}, {row.cosine_high:.3g}] at "
+            f"step {row.step}; alignment resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
+        )
+    return "\n".join(lines)
 
 
 def noises_figure(table: pd.DataFrame) -> Figure:
     """(a) cosine at common points, (b) ratio to isotropic noise there, (c) cosine along each noise's own runs."""
     means = over_runs(table, KEYS, COLUMNS)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+        figure = Figure(figsize=(PAGE, 3.2), layout="constrained")
         axes = figure.subplots(1, 3)
         panels = (("common", "cosine"), ("common", "ratio"), ("own", "cosine"))
         for axis, letter, (points, column) in zip(axes, "abc", panels, strict=True):

@@ -17,7 +17,7 @@ from smesolve.landscape.implicit_regularisation import (
 )
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
-from smesolve.study.figures import STYLE
+from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
 from smesolve.study.section import Section, markdown
@@ -74,7 +74,11 @@ def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> 
         "implicit_regularisation_exact": exact,
     }
     return Section(
-        "Implicit regularisation", tables, {"implicit_regularisation": regularisation_figure(study, exact)}, text
+        "Implicit regularisation",
+        tables,
+        {"implicit_regularisation": regularisation_figure(study, exact)},
+        text,
+        _conclusion(study.fits),
     )
 
 
@@ -83,6 +87,19 @@ def _linear_problem(problem: DropoutProblem) -> DropoutProblem:
     left, _, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     inputs = left[:, :COMPONENTS] * len(x) ** 0.5
     return DropoutProblem(LinearNetwork(inputs.shape[1]), inputs, problem.y[:, :1], masks=problem.law)
+
+
+def _conclusion(fits: pd.DataFrame) -> str:
+    return "\n".join(
+        f"- {row.model}, mean {row.observable.replace('_', ' ')}: "
+        + (
+            f"order {row.slope:.2f} [{row.slope_low:.2f}, {row.slope_high:.2f}] over {row.points} learning rates"
+            if np.isfinite(row.slope)
+            else "order not resolved"
+        )
+        + f"; theory: {row.nominal}."
+        for row in fits.itertuples()
+    )
 
 
 def regularisation_figure(study: RegularisationStudy, exact: pd.DataFrame) -> Figure:
@@ -95,7 +112,7 @@ def regularisation_figure(study: RegularisationStudy, exact: pd.DataFrame) -> Fi
     ]
     models = list(exact.model.unique())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+        figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
         axes = figure.subplots(1, 3)
         for axis, letter, (title, rows) in zip(axes, "abc", panels, strict=True):
             for k, model in enumerate(models):

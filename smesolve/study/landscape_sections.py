@@ -14,6 +14,7 @@ from smesolve.study.landscape_geometry import geometry_section
 from smesolve.study.landscape_noises import noises_section
 from smesolve.study.landscape_regularisation import regularisation_section
 from smesolve.study.landscape_variance import variance_section
+from smesolve.study.markdown import join, picture
 from smesolve.study.problems import described
 from smesolve.study.section import Section
 
@@ -40,15 +41,26 @@ def check_sections(names: list[str]) -> None:
 
 def landscape_report(problem: DropoutProblem, config: LandscapeConfig, sections: Mapping[str, Section]) -> str:
     """What was measured, section by section."""
-    parts = [
-        "# Noise and landscape",
-        f"{described(config, problem)} lr {config.lr:g}, {config.steps} steps, {config.runs} runs from independent "
-        f"initial points (network seeds from {config.network.seed} on), seed {config.seed}.",
-        "Values stand with 95% intervals, over runs unless another source is named; where an interval holds the null "
-        "value, nothing is claimed.",
-    ]
+    conclusions, details = [], []
     for section in sections.values():
         files = ", ".join(f"`{table}.csv`" for table in section.tables)
         figures = ", ".join(f"`{figure}.png`, `{figure}.pdf`" for figure in section.figures)
-        parts += [f"## {section.title}", section.text, f"Data: {files}; figure: {figures}."]
-    return "\n\n".join(parts) + "\n"
+        conclusions += [f"**{section.title}**" if len(sections) > 1 else "", section.conclusion]
+        details += [
+            f"## {section.title}",
+            *(picture(f"Figure: {section.title}", figure) for figure in section.figures),
+            section.text,
+            f"Data: {files}; figure: {figures}.",
+        ]
+    return join(
+        "# Noise and landscape",
+        "## Conclusion",
+        "Values stand with 95% intervals, over runs unless another source is named; where an interval holds the null "
+        "value, nothing is claimed.",
+        *conclusions,
+        "## What was measured",
+        f"{described(config, problem)} lr {config.lr:g}, {config.steps} steps, {config.runs} runs from independent "
+        f"initial points (network seeds from {config.network.seed} on), seed {config.seed}.",
+        *details,
+        "`report.html` is this report in one file, with configuration, seed and versions.",
+    )

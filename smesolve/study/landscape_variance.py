@@ -12,7 +12,7 @@ from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.landscape.variance_principle import VariancePrinciple, variance_principle
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import STYLE
+from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, MARKERS, logarithmic
 from smesolve.study.section import Section, markdown
@@ -44,7 +44,9 @@ def variance_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         ]
     )
     tables = {"variance_principle": study.points, "variance_principle_slopes": study.slopes}
-    return Section("Variance principle", tables, {"variance_principle": variance_figure(study)}, text)
+    return Section(
+        "Variance principle", tables, {"variance_principle": variance_figure(study)}, text, _conclusion(table)
+    )
 
 
 def _summary(study: VariancePrinciple) -> pd.DataFrame:
@@ -56,6 +58,14 @@ def _summary(study: VariancePrinciple) -> pd.DataFrame:
     table["verdict"] = np.where(nearest > 0, "seen", np.where(opposite < 0, "opposite", "unresolved"))
     table["factor"] = table.factor.map(lambda factor: f"{factor:g}" if factor else "")
     return table
+
+
+def _conclusion(table: pd.DataFrame) -> str:
+    return "\n".join(
+        f"- {row.data}, {row.relation}{f' with threshold {row.factor}' if row.factor else ''}: {row.verdict}, slope "
+        f"{row.slope:.2f} [{row.slope_low:.2f}, {row.slope_high:.2f}]."
+        for row in table.itertuples()
+    )
 
 
 def _ablation(slopes: pd.DataFrame) -> str:
@@ -79,7 +89,7 @@ def _ablation(slopes: pd.DataFrame) -> str:
 def variance_figure(study: VariancePrinciple) -> Figure:
     """Columns: both data sets; rows: flatness against variance, variance against curvature. One colour a run."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 5.4), layout="constrained")
+        figure = Figure(figsize=(PAGE, 5.4), layout="constrained")
         axes = figure.subplots(2, 2)
         factors = sorted(study.points.factor.dropna().unique())
         middle = factors[len(factors) // 2]

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["join", "table_of"]
+__all__ = ["join", "picture", "plain", "table_of"]
 
 
 def join(*parts: str) -> str:
     """Paragraphs, those that are empty left out."""
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def picture(caption: str, name: str) -> str:
+    """The figure `name`.png of the same directory."""
+    return f"![{caption}]({name}.png)"
+
+
+def plain(text: str) -> str:
+    """Text in which asterisks are asterisks."""
+    return text.replace("*", r"\*")
 
 
 def table_of(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

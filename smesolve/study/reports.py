@@ -10,7 +10,7 @@ import pandas as pd
 from smesolve.comparison.weak_error_study import CONFIDENCE, NORMAL_QUANTILE, WeakErrorStudy
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import StudyConfig
-from smesolve.study.markdown import join, table_of
+from smesolve.study.markdown import join, picture, table_of
 from smesolve.study.problems import described
 
 __all__ = ["comparison_report", "weak_error_report"]
@@ -29,13 +29,20 @@ def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
     """Dropout against its modified equation, in words and tables."""
     return join(
         "# Dropout against its stochastic modified equation",
-        _measured(study, config, problem),
-        _warnings(study, warnings),
-        f"## At the horizon T = {study.horizon:g}",
-        "Error: mean under the SME minus mean under dropout.",
-        _horizon_table(study),
-        "## What is resolved",
+        "## Conclusion",
+        f"Errors at the horizon T = {study.horizon:g}, mean under the SME minus mean under dropout, with their "
+        f"{CONFIDENCE:.0%} intervals:",
         _resolved(study),
+        _warnings(study, warnings),
+        picture(
+            "(a) means over time, (b) errors of the means over time, (c) distribution over paths at the horizon, (d) "
+            "|error| at the horizon against the learning rate. Hollow: not resolved.",
+            "comparison",
+        ),
+        "## What was measured",
+        _measured(study, config, problem),
+        f"## At the horizon T = {study.horizon:g}",
+        _horizon_table(study),
         "## Order: error against learning rate",
         _slopes(study),
         "## Largest error over the times",
@@ -43,7 +50,8 @@ def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "## Distribution of the observables at the horizon",
         _distributions(study),
         "## Files",
-        "`table.csv`: every order, learning rate, time and observable. `comparison.png`, `comparison.pdf`: the figure. "
+        "`report.html`: this report in one file, with configuration, seed and versions. `table.csv`: every order, "
+        "learning rate, time and observable. `comparison.png`, `comparison.pdf`: the figure. "
         "`manifest.json`: configuration, seed, versions, command, wall time.",
     )
 
@@ -52,8 +60,17 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
     """The certificate of weak order with its error budget."""
     return join(
         "# Weak error of the stochastic modified equation",
-        _measured(study, config, problem),
+        "## Conclusion",
+        f"Weak orders at the horizon T = {study.horizon:g}, with {CONFIDENCE:.0%} intervals:",
+        _certified(study),
         _warnings(study, warnings),
+        picture(
+            "|error| at the horizon against the learning rate, one panel for each observable. Points with their "
+            "intervals, hollow where not resolved; dashed: fits; thin: predicted leading terms; dotted: noise floor.",
+            "weak_error",
+        ),
+        "## What was measured",
+        _measured(study, config, problem),
         "## Orders",
         _slopes(study),
         "## Error budget at the horizon",
@@ -71,7 +88,8 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "## Largest error over the times",
         _maximum(study),
         "## Files",
-        "`table.csv`: every order, learning rate, time and observable. `fit.csv`: slopes and constants. "
+        "`report.html`: this report in one file, with configuration, seed and versions. `table.csv`: every order, "
+        "learning rate, time and observable. `fit.csv`: slopes and constants. "
         "`weak_error.png`, `weak_error.pdf`: the figure. `manifest.json`: configuration, seed, versions, command, wall "
         "time.",
     )
@@ -154,9 +172,12 @@ def _resolved(study: WeakErrorStudy) -> str:
     final = _final(study)
     lines = []
     for (order, observable), group in final.groupby(["order", "observable"]):
-        yes = ", ".join(f"{lr:g}" for lr in group[group.resolved].lr) or "none"
+        yes = ", ".join(
+            f"lr = {row.lr:g}: {row.error:+.2e} [{row.low:+.2e}, {row.high:+.2e}]"
+            for row in group[group.resolved].itertuples()
+        )
         no = group[~group.resolved]
-        text = f"- Order {order}, {observable}: resolved at lr = {yes}"
+        text = f"- Order {order}, {observable}: " + (f"resolved at {yes}" if yes else "resolved nowhere")
         if len(no):
             text += "; not resolved at " + ", ".join(f"lr = {r.lr:g} ({r.reason})" for r in no.itertuples())
         lines.append(text + ".")
@@ -164,6 +185,28 @@ def _resolved(study: WeakErrorStudy) -> str:
         if set(pair.order) == {1, 2}:
             lines.append(f"- {observable}, lr = {lr:g}: {_nearer(pair.set_index('order'))}")
     return "\n".join(lines)
+
+
+def _certified(study: WeakErrorStudy) -> str:
+    """Slopes and constants in words."""
+    lines = []
+    for row in study.fit().itertuples():
+        slope, interval, holds = _slope(row)
+        verdicts = {
+            "": ", so nothing is said about the order",
+            "yes": f" {interval}, which holds the order {row.order}",
+            "no": f" {interval}, which does not hold the order {row.order}",
+            "local slope": f" {interval} between two learning rates, and no more than this local slope is known",
+        }
+        text = f"- Order {row.order}, {row.observable}: slope {slope}{verdicts[holds]}"
+        if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
+            text += (
+                f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
+                f"without Monte Carlo: {row.predicted_constant:.3g}"
+            )
+        lines.append(f"{text}.")
+    final = _final(study)
+    return "\n".join([*lines, f"- {final.resolved.sum()} of {len(final)} errors are resolved."])
 
 
 def _nearer(pair: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from smesolve.problem.problem import Problem
-from smesolve.study.markdown import join
+from smesolve.study.markdown import join, picture
 from smesolve.study.problems import described
 from smesolve.study.scaling_acceleration import acceleration_section
 from smesolve.study.scaling_configuration import ScalingConfig
@@ -33,9 +33,13 @@ def scaling_report(problem: Problem, config: ScalingConfig, section: Section) ->
     files = ", ".join([f"`{name}.csv`" for name in section.tables] + [f"`{name}.png`" for name in section.figures])
     return join(
         f"# Learning-rate scaling: {config.study}",
+        "## Conclusion",
+        section.conclusion,
+        *(picture(f"Figure: {name}", name) for name in section.figures),
         f"{described(config, problem)} Seed {config.seed}; intervals are 95% intervals.",
         f"## {section.title}",
         section.text.strip(),
         "## Files",
-        f"{files} (figures also as PDF); `manifest.json`: configuration, seed, versions, command, wall time.",
+        f"`report.html`: this report in one file, with configuration, seed and versions. {files} "
+        "(figures also as PDF); `manifest.json`: configuration, seed, versions, command, wall time.",
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.acceleration import Acceleration, acceleration
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import ORDERS, STYLE
+from smesolve.study.figures import ORDERS, PAGE, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import curve, log_ticks
@@ -31,15 +32,20 @@ def acceleration_section(problem: Problem, config: ScalingConfig) -> Section:
         config.effort,
     )
     tolerances = [config.tolerance, config.tolerance / 10]
-    tables = {"table": result.table, "break_even": result.break_even(tolerances)}
-    title = "The equation as an accelerator"
-    return Section(title, tables, {"acceleration": acceleration_figure(result)}, _report(result, config, tolerances))
+    even = result.break_even(tolerances)
+    return Section(
+        "The equation as an accelerator",
+        {"table": result.table, "break_even": even},
+        {"acceleration": acceleration_figure(result)},
+        _report(result, config),
+        _conclusion(even),
+    )
 
 
 def acceleration_figure(result: Acceleration) -> Figure:
     """Error and speed-up against the step of the equation."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         for order, part in result.table.groupby("order"):
             look = ORDERS[order]
@@ -60,8 +66,7 @@ def acceleration_figure(result: Acceleration) -> Figure:
         return figure
 
 
-def _report(result: Acceleration, config: ScalingConfig, tolerances: list[float]) -> str:
-    even = result.break_even(tolerances)
+def _conclusion(even: pd.DataFrame) -> str:
     lines = []
     for row in even.itertuples():
         if np.isfinite(row.factor):
@@ -79,6 +84,10 @@ def _report(result: Acceleration, config: ScalingConfig, tolerances: list[float]
             f"{row.factor_even:.3g} lr on "
             f"in gradients, from {row.factor_even_seconds:.3g} lr on in seconds."
         )
+    return "\n".join(lines)
+
+
+def _report(result: Acceleration, config: ScalingConfig) -> str:
     return join(
         f"lr = {config.lrs[0]:g}, T = {config.horizon:g}. Error: mean under the equation with step dt minus mean "
         "under the "
@@ -98,5 +107,4 @@ def _report(result: Acceleration, config: ScalingConfig, tolerances: list[float]
                 "iteration's seconds / these": "speedup",
             },
         ),
-        "\n".join(lines),
     )

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.long_horizon import LongHorizon, long_horizon
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import STYLE
+from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import LOOKS, curve, log_ticks
@@ -29,14 +29,18 @@ def horizon_section(problem: Problem, config: ScalingConfig) -> Section:
     )
     tables = {"table": result.table, "stationary": result.stationary}
     return Section(
-        "Growth of the weak error with the horizon", tables, {"horizon": horizon_figure(result)}, _report(result)
+        "Growth of the weak error with the horizon",
+        tables,
+        {"horizon": horizon_figure(result)},
+        _report(result),
+        _conclusion(result),
     )
 
 
 def horizon_figure(result: LongHorizon) -> Figure:
     """Errors against the horizon for both models, and stationary variances over the exact one."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 5.2), layout="constrained")
+        figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
         axes = figure.subplots(2, 2)
         for axis, model in zip(axes[0], ("readout", "network"), strict=True):
             for equation, part in result.table[result.table.model == model].groupby("equation", sort=False):
@@ -62,17 +66,23 @@ def horizon_figure(result: LongHorizon) -> Figure:
         return figure
 
 
-def _report(result: LongHorizon) -> str:
+def _conclusion(result: LongHorizon) -> str:
     lines = [
-        f"- {row.noise}: order 2 is farther from the exact stationary variance than order 1 at {row.order_2_worse} of "
-        f"{row.lrs} learning rates; the quadratic equation is nearest at {row.quadratic_nearest}."
+        f"- Stationary variance, {row.noise}: order 2 is farther from the exact one than order 1 at "
+        f"{row.order_2_worse} of {row.lrs} learning rates; the quadratic equation is nearest at "
+        f"{row.quadratic_nearest}."
         for row in result.worse().itertuples()
     ]
-    over_time = []
     for model, rows in result.nearest().groupby("model", sort=False):
         worse = ", ".join(f"{time:g}" for time in rows.time[rows.order_2_worse]) or "none"
         best = "; ".join(f"T = {row.time:g}: {row.nearest or 'not resolved'}" for row in rows.itertuples())
-        over_time.append(f"- {model}: order 2 is surely worse than order 1 at T = {worse}. Nearest equation: {best}.")
+        lines.append(
+            f"- Over time, {model}: order 2 is surely worse than order 1 at T = {worse}. Nearest equation: {best}."
+        )
+    return "\n".join(lines)
+
+
+def _report(result: LongHorizon) -> str:
     return join(
         f"lr = {result.lr:g}. Errors relative to the change along the gradient flow over the last horizon; the "
         "readout's "
@@ -87,7 +97,6 @@ def _report(result: LongHorizon) -> str:
                 "resolved": "resolved",
             },
         ),
-        "\n".join(over_time),
         "## Stationary variance",
         "E|theta - theta*|^2 of the readout in the stationary state, all exact: the iteration's, and the ratio "
         "of that of "
@@ -97,5 +106,4 @@ def _report(result: LongHorizon) -> str:
             {"noise": "noise", "lr": "lr", "equation": "equation", "exact": "exact", "equation / exact": "ratio"},
             {"ratio": ".8f"},
         ),
-        "\n".join(lines),
     )

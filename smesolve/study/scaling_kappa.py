@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import DROPOUT, ORDERS, STYLE
+from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import curve, log_ticks
@@ -34,13 +34,14 @@ def kappa_section(problem: Problem, config: ScalingConfig) -> Section:
         {"table": result.table, "reach": result.reach()},
         {"kappa": kappa_figure(result)},
         _report(result, config),
+        _conclusion(result),
     )
 
 
 def kappa_figure(result: LinearScalingRule) -> Figure:
     """Relative error against kappa with the leading term and the tolerance."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.6, 2.9), layout="constrained")
+        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
         axis = figure.subplots()
         for look, (model, part) in zip((DROPOUT, ORDERS[1]), result.table.groupby("model", sort=False), strict=True):
             curve(axis, part.kappa, part, look, f"{model}: {'exact' if model == 'readout' else 'measured'}", line="")
@@ -57,7 +58,7 @@ def kappa_figure(result: LinearScalingRule) -> Figure:
         return figure
 
 
-def _report(result: LinearScalingRule, config: ScalingConfig) -> str:
+def _conclusion(result: LinearScalingRule) -> str:
     lines = []
     for row in result.reach().to_dict("records"):
         holds, fails = row["holds"], row["fails"]
@@ -68,6 +69,10 @@ def _report(result: LinearScalingRule, config: ScalingConfig) -> str:
         lines.append(
             f"- {row['model']}: {follows}{breaks}; predicted from the leading constant: {row['predicted']:.3g}."
         )
+    return "\n".join(lines)
+
+
+def _report(result: LinearScalingRule, config: ScalingConfig) -> str:
     verdicts = {True: "yes", False: "no"}
     table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
     return join(
@@ -85,5 +90,4 @@ def _report(result: LinearScalingRule, config: ScalingConfig) -> str:
                 "follows": "follows",
             },
         ),
-        "\n".join(lines),
     )

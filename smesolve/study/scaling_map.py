@@ -15,7 +15,7 @@ from matplotlib.tri import Triangulation
 
 from smesolve.comparison.scaling.error_map import COLLAPSE_BELOW, POWERS, ErrorMap, error_map
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import STYLE
+from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import with_reasons
@@ -52,6 +52,7 @@ def map_section(problem: Problem, config: ScalingConfig) -> Section:
         {"table": result.table, "limits": result.limits, "collapse": collapse},
         {"map": map_figure(result), "collapse": collapse_figure(result)},
         _report(result, collapse),
+        _conclusion(result, collapse),
     )
 
 
@@ -59,7 +60,7 @@ def map_figure(result: ErrorMap) -> Figure:
     """Heat maps of the relative error, one for each model and order, with contours and limits of stability."""
     orders = sorted(result.table.order.unique())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.5 * len(orders), 5.6), layout="constrained")
+        figure = Figure(figsize=(PAGE / 2 * len(orders), 5.6), layout="constrained")
         axes = figure.subplots(2, len(orders), squeeze=False, sharex=True, sharey=True)
         size = result.table.relative.abs()
         norm = LogNorm(max(size[size > 0].min(), 1e-6), min(size.max(), 1.0))
@@ -124,7 +125,7 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> object:
             linewidths=0.9,
         )
         lines.set_path_effects([patheffects.withStroke(linewidth=1.8, foreground="black")])
-        axis.clabel(lines, fmt=lambda level: f"{10**level:g}", fontsize=6, inline_spacing=1)
+        axis.clabel(lines, fmt=lambda level: f"{10**level:g}", fontsize=7, inline_spacing=1)
     axis.yaxis.set_major_locator(FixedLocator(keeps))
     axis.set_yticks(keeps, [f"{keep:g}" for keep in keeps])
     axis.yaxis.set_minor_locator(NullLocator())
@@ -152,7 +153,7 @@ def collapse_figure(result: ErrorMap) -> Figure:
     orders = sorted(result.table.order.unique())
     keeps = sorted(result.table.keep_prob.unique())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 2.4 * len(orders)), layout="constrained")
+        figure = Figure(figsize=(PAGE, 2.4 * len(orders)), layout="constrained")
         axes = figure.subplots(len(orders), len(POWERS), squeeze=False, sharey="row")
         for line, order in zip(axes, orders, strict=True):
             for axis, power in zip(line, POWERS, strict=True):
@@ -192,8 +193,6 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "features of "
         f"the start, exact. Network: measured. Resolved cells: {cells}.",
         markdown(with_reasons(table), ["model", "order", "keep_prob", "lr", "multiple", "relative", "resolved"]),
-        "## Which order is nearer to the iteration",
-        _nearer(table),
         "## Limits of stability",
         "Learning rate from which second moments of the readout grow: predicted, from the exact moment map; "
         "observed, from "
@@ -230,8 +229,19 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
                 "cells": "cells",
             },
         ),
-        "\n".join(_verdict(row) for row in collapse.itertuples()),
         "Models and orders that are not listed have fewer than 8 such cells, or fewer than 3 keep_probs.",
+    )
+
+
+def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
+    within = _ratios(result.limits[np.isfinite(result.limits.observed)]).within
+    return "\n".join(
+        [
+            _nearer(result.table),
+            f"- Limits of stability: {(within == 'yes').sum()} of {len(within)} observed ones agree with the "
+            "prediction to within 2%, whole interval included.",
+            *(_verdict(row) for row in collapse.itertuples()),
+        ]
     )
 
 

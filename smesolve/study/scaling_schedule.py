@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from smesolve.comparison.order_fit import CORRECTED_POINTS
 from smesolve.comparison.scaling.schedules import Schedules, schedules
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import ORDERS, STYLE
+from smesolve.study.figures import ORDERS, PAGE, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import log_ticks
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Section, interval, markdown
 
 __all__ = ["schedule_figure", "schedule_section"]
 
@@ -30,15 +30,20 @@ def schedule_section(problem: Problem, config: ScalingConfig) -> Section:
         config.observables[0],
         config.effort,
     )
-    tables = {"table": result.table, "fit": result.fit}
-    return Section("Weak order under schedules", tables, {"schedule": schedule_figure(result)}, _report(result))
+    return Section(
+        "Weak order under schedules",
+        {"table": result.table, "fit": result.fit},
+        {"schedule": schedule_figure(result)},
+        _report(result),
+        _conclusion(result),
+    )
 
 
 def schedule_figure(result: Schedules) -> Figure:
     """|error| against lr, a panel for each schedule: markers the network, thin lines the readout."""
     names = list(result.table.schedule.unique())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
+        figure = Figure(figsize=(PAGE / 3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
         axes = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
         axes = list(axes.flat)
         for axis, name in zip(axes, names, strict=False):
@@ -69,6 +74,17 @@ def schedule_figure(result: Schedules) -> Figure:
             axis.set_ylabel("|error|")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
+
+
+def _conclusion(result: Schedules) -> str:
+    lines = []
+    for (model, order), rows in result.fit.groupby(["model", "order"], sort=False):
+        slopes = "; ".join(
+            f"{row.schedule.replace('_', ' ')} {interval(row._asdict(), 'slope', '.2f')} ({_kept(row)})"
+            for row in rows.itertuples()
+        )
+        lines.append(f"- {model}, order {order}, slopes and whether the order is kept: {slopes}.")
+    return "\n".join(lines)
 
 
 def _report(result: Schedules) -> str:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.width_sweep import ARMS, WidthSweep, width_sweep
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import DROPOUT, ORDERS, STYLE
+from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import curve, log_ticks, with_reasons
@@ -29,15 +29,20 @@ def width_section(problem: Problem, config: ScalingConfig) -> Section:
         config.orders,
         config.effort,
     )
-    tables = {"table": result.table, "slopes": result.slopes}
-    return Section("Error against width", tables, {"width": width_figure(result)}, _report(result))
+    return Section(
+        "Error against width",
+        {"table": result.table, "slopes": result.slopes},
+        {"width": width_figure(result)},
+        _report(result),
+        _conclusion(result),
+    )
 
 
 def width_figure(result: WidthSweep) -> Figure:
     """Relative error and share of the penalty against width in the arms."""
     orders = sorted(result.table.order.unique())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.6 * (len(orders) + 1), 2.8), layout="constrained")
+        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
         *errors, share = figure.subplots(1, len(orders) + 1)
         looks = (DROPOUT, ORDERS[1], ORDERS[2])
         for look, arm in zip(looks, ARMS, strict=True):
@@ -58,7 +63,7 @@ def width_figure(result: WidthSweep) -> Figure:
         return figure
 
 
-def _report(result: WidthSweep) -> str:
+def _conclusion(result: WidthSweep) -> str:
     lines = [
         f"- {row['arm']}, order {row['order']}: "
         + (
@@ -68,6 +73,10 @@ def _report(result: WidthSweep) -> str:
         )
         for row in result.slopes.to_dict("records")
     ]
+    return "\n".join(lines)
+
+
+def _report(result: WidthSweep) -> str:
     return join(
         "Mean-field scaling: 1/m sum_r eta_r A_r tanh(W_r . x), each particle moved by lr. Arms: "
         f"{'; '.join(f'{arm}: {meaning}' for arm, meaning in ARMS.items())}. Errors of the modified loss, relative "
@@ -76,7 +85,6 @@ def _report(result: WidthSweep) -> str:
             with_reasons(result.table),
             ["arm", "width", "order", "keep_prob", "lr", "penalty", "relative", "resolved"],
         ),
-        "\n".join(lines),
         "Chizat, Marion, Yesbay (arXiv 2510.07554) state that the penalty survives only at learning rates of "
         "order 1/width. What is measured here is the weak error of the equation, and the share of the penalty at "
         "the start, for these "

@@ -25,6 +25,8 @@ class Section:
     figures: dict[str, Figure]
     text: str
     """Markdown."""
+    conclusion: str
+    """What was found, a list in Markdown, each line with its interval."""
 
     def write(self, directory: Path) -> None:
         """Write tables and figures into a directory."""

@@ -1,0 +1,101 @@
+"""A report as one HTML file that can be sent: report.md with its figures inside, configuration, seed and versions.
+
+The page asks for nothing from elsewhere: pictures are data URIs, formulas are MathML, and there are no scripts.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from latex2mathml.converter import convert
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+
+from smesolve.study.markdown import join, table_of
+from smesolve.study.output import read_manifest
+
+__all__ = ["html_report"]
+
+PICTURES = {".png": "image/png"}
+"""Types of the pictures of a report."""
+
+NUMBER = re.compile(r"[-+]?\d[\d.]*e[-+]\d+")
+"""Where a browser would break a line after the sign of the exponent."""
+
+SHORT = 32
+"""Characters of a cell that stays on one line."""
+
+
+def html_report(directory: Path) -> str:
+    """The page of the report.md in a directory with finished results.
+
+    Raises:
+        ValueError: the report shows a picture that is not a PNG beside it.
+    """
+    source = (directory / "report.md").read_text(encoding="utf-8")
+    body = _markdown(directory).render(join(source.rstrip(), _provenance(read_manifest(directory))))
+    title = source.splitlines()[0].removeprefix("# ")
+    style = files("smesolve.study").joinpath("html_report.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+    )
+
+
+def _provenance(manifest: dict[str, Any]) -> str:
+    """What repeats the study, in Markdown."""
+    config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True).strip()
+    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    rows = [
+        ["command", f"`{manifest['command']}`"],
+        ["seed", "none" if manifest["seed"] is None else manifest["seed"]],
+        ["versions", versions],
+        ["platform", f"{manifest['platform']}, torch threads: {manifest['threads']}"],
+        ["took", f"{manifest['wall_time']:.1f} s"],
+    ]
+    return join("## How it was made", table_of(["", ""], rows), "## Configuration", f"```yaml\n{config}\n```")
+
+
+def _markdown(directory: Path) -> MarkdownIt:
+    """Commonmark with tables; pictures become data URIs, fences of `math` MathML, wide things scroll."""
+
+    def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+        path, caption = directory / tokens[index].attrs["src"], html.escape(tokens[index].content)
+        if path.parent != directory or path.suffix not in PICTURES or not path.is_file():
+            raise ValueError(f"report.md shows {path.name!r}, which is no picture of its directory; show a PNG of it.")
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        picture = f'<img alt="{caption}" src="data:{PICTURES[path.suffix]};base64,{data}">'
+        return f'<span class="figure">{picture}<span class="caption">{caption}</span></span>'
+
+    def fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+        if tokens[index].info != "math":
+            return RendererHTML.fence(self, tokens, index, options, env)
+        return f'<div class="wide">{convert(tokens[index].content.strip(), display="block")}</div>\n'
+
+    def text(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+        return NUMBER.sub(r'<span class="number">\g<0></span>', html.escape(tokens[index].content, quote=False))
+
+    def cell(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+        return '<td class="number">' if len(tokens[index + 1].content) <= SHORT else "<td>"
+
+    def opened(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+        return '<div class="wide"><table>\n'
+
+    def closed(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+        return "</table></div>\n"
+
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    rules = {"image": image, "fence": fence, "text": text, "td_open": cell, "table_open": opened, "table_close": closed}
+    for name, rule in rules.items():
+        markdown.add_render_rule(name, rule)
+    return markdown
