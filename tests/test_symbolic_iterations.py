@@ -1,14 +1,11 @@
 """Every iteration of the package: drift, factor and covariance against enumeration or quadrature; the order proven."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import sympy
 from symbolic_problems import enumerated_correction, enumerated_moments, numeric
 from sympy import Function, Matrix, Rational, Symbol
 
-import smesolve as sme
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, UniformMasks
 from smesolve.symbolic import (
     ExplicitNetwork,
@@ -126,15 +123,3 @@ def test_momentum_is_heavy_ball():
         new = (1 - m * h) * v + plain.step[k].xreplace({lr: h**2})
         assert vanishes(sympy.expand(h * (iteration.state[size + k] + iteration.step[size + k]) - new))
         assert vanishes(sympy.expand(iteration.step[k] - new))
-
-
-def test_the_readme_runs():
-    """Every line of the README's two sections on derivation."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("## Derivation") : text.index("## Commands")]
-    blocks = [block.split("```")[0] for block in section.split("```python\n")[1:]]
-    assert len(blocks) == 2
-    for block in blocks:
-        names = {"sme": sme}
-        exec(block, names)
-        assert names["equation"].verify().order == 2

@@ -168,6 +168,7 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
             half,
             color=look.colour,
             linestyle=look.line,
+            marker=look.marker,
             capsize=1.5,
             elinewidth=0.8,
             label=look.label,

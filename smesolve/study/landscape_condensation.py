@@ -100,7 +100,7 @@ def condensation_figure(studies: dict[float, CondensationStudy], means: pd.DataF
             for axis, name in zip(row[2:], shown, strict=False):
                 image = axis.imshow(study.maps[name], cmap="cividis", vmin=-1, vmax=1)
                 axis.set_title(name, loc="left")
-                axis.set_xlabel("cosines of input weights")
+                axis.set_xlabel("cosines of weights")
                 axis.set_xticks([])
                 axis.set_yticks([])
             figure.colorbar(image, ax=row[3], shrink=0.8)

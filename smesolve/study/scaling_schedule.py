@@ -72,7 +72,7 @@ def schedule_figure(result: Schedules) -> Figure:
             axis.set_visible(False)
         for axis in axes[::3]:
             axis.set_ylabel("|error|")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         return figure
 
 

@@ -1,0 +1,29 @@
+"""An iteration of one's own: weight decay and Gaussian noise on the only weight of a linear model."""
+
+from pathlib import Path
+
+import derived_paths
+from matplotlib.figure import Figure
+from sympy import symbols
+
+import smesolve as sme
+from smesolve.study.figures import save_figure
+from smesolve.symbolic import Iteration, modified_equation
+
+
+def main(paths: int = 20000) -> Figure:
+    """Derive, prove, and compare paths."""
+    a, x, y, c, eta, lr = symbols("a x y c eta lr")
+    law = sme.GaussianMasks(0.25)
+    step = -lr * (eta * x * (eta * a * x - y) + c * a)
+    iteration = Iteration(state=[a], step=[step], random={eta: law}, small=lr, constants=[x, y, c])
+    equation = modified_equation(iteration, order=2)
+    print(equation.verify())
+    print(equation.latex())
+    constants = {"x": 1.0, "y": 1.0, "c": 0.1}
+    draws = {"eta": lambda count, generator: law.sample((count,), generator).numpy()}
+    return derived_paths.figure(equation, constants, draws, start=[0.0], lr=0.05, steps=60, paths=paths)
+
+
+if __name__ == "__main__":
+    save_figure(main(), Path("."), "derive_own")

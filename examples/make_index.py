@@ -1,0 +1,93 @@
+"""The index of the examples, README.md beside this file, made from the headers of the configurations.
+
+`python examples/make_index.py` writes the page; `python examples/make_index.py results` takes the figures from there
+first, as the commands of the page and the scripts leave them: results/NAME/*.png or results/NAME.png.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+
+COLOURS = 48
+"""Of a figure; drawings need no more, and the repository stays small."""
+
+REDUCTION = 2
+"""Figures are written with 300 dpi."""
+
+GROUPS = {
+    "Dropout beside its equation": ("digits", "digits_deep"),
+    "Weak order": ("weak_order", "digits_certificate"),
+    "Learning-rate scaling": ("scaling_",),
+    "Noise and landscape": ("landscape_",),
+    "Derivations": ("derive_",),
+}
+"""Names of the examples, or what they begin with, by heading."""
+
+
+class Header(NamedTuple):
+    """What the comment at the top of a configuration says."""
+
+    command: str
+    summary: str
+    seen: str
+
+
+def header(path: Path) -> Header:
+    """The command, what is studied, and after "Seen:" what came out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("# "):
+            break
+        lines.append(line[2:])
+    command, *rest = lines
+    summary, seen = " ".join(rest).split(" Seen: ")
+    return Header(command, summary, seen)
+
+
+def index() -> str:
+    """The page in Markdown."""
+    parts = [
+        "# Examples",
+        "Every study as a configuration for the command line and as a script in Python, with its figure at full size. "
+        "The commands run in the root of the repository; a script, `python examples/NAME.py`, writes its figure, "
+        "`NAME.png`, where it is started. Brackets are 95% intervals. This page is made by `make_index.py` from the "
+        "headers of the configurations.",
+    ]
+    for heading, names in GROUPS.items():
+        parts.append(f"## {heading}")
+        for path in sorted(HERE.glob("*.yaml")):
+            if any(path.stem.startswith(name) if name.endswith("_") else path.stem == name for name in names):
+                parts.append(_entry(path))
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(path: Path) -> str:
+    name, (command, summary, seen) = path.stem, header(path)
+    lines = [
+        f"### {name}",
+        f"{summary} Seen: {seen}",
+        f"`{command}` · [{name}.yaml]({name}.yaml) · [{name}.py]({name}.py)",
+    ]
+    if (HERE / "figures" / f"{name}.png").is_file():
+        lines.append(f"![{name}](figures/{name}.png)")
+    return "\n\n".join(lines)
+
+
+def take_figures(results: Path) -> None:
+    """Copy the first figure of each study that is there, small enough for a repository."""
+    for path in sorted(HERE.glob("*.yaml")):
+        found = [*sorted((results / path.stem).glob("*.png"), reverse=True), results / f"{path.stem}.png"]
+        if found[0].is_file():
+            picture = Image.open(found[0]).convert("RGB")
+            small = picture.reduce(REDUCTION).quantize(COLOURS, dither=Image.Dither.NONE)
+            small.save(HERE / "figures" / f"{path.stem}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        take_figures(Path(sys.argv[1]))
+    (HERE / "README.md").write_text(index(), encoding="utf-8")

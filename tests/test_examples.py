@@ -1,0 +1,128 @@
+"""The examples run in a small size, each as a configuration and as a script; the index says what the headers say."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from smesolve.study.command_line import main
+from smesolve.study.figures import save_figure
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
+
+WEAK = "--lrs [0.1,0.05] --horizon 0.2 --paths 64 --workers 1 --threads 1"
+SCALING = "--network.width 2 --paths 32 --data.samples 4"
+LANDSCAPE = "--data.samples 12 --network.width 4 --steps 8 --runs 2"
+
+# Options of the command and arguments of the script that make each example small.
+SMALL = {
+    "digits": (f"{WEAK} --data.samples 12 --network.width 4 --control first", {"samples": 12, "paths": 32}),
+    "digits_certificate": (
+        f"{WEAK} --data.samples 12 --network.width 2 --max_paths 64 --control first",
+        {"samples": 12, "width": 2, "lrs": (0.1, 0.05), "horizon": 0.2, "rel_tol": 0.9},
+    ),
+    "digits_deep": (
+        f"{WEAK} --data.samples 8 --dt 0.0125",
+        {"samples": 8, "lrs": (0.1, 0.05), "horizon": 0.2, "dt": 0.0125, "paths": 16},
+    ),
+    "weak_order": (f"{WEAK} --max_paths 64", {"lrs": (0.2, 0.1), "horizon": 0.4, "rel_tol": 0.5}),
+    "scaling_acceleration": (f"{SCALING} --factors [40,200]", {"factors": (40, 200), "paths": 32}),
+    "scaling_horizon": (
+        f"{SCALING} --times [1.0,2.0] --multiples [0.1,0.4]",
+        {"times": (1.0, 2.0), "multiples": (0.1, 0.4), "paths": 32},
+    ),
+    "scaling_kappa": (
+        f"{SCALING} --kappas [1,2] --horizon 0.4 --max_paths 64",
+        {"kappas": (1, 2), "horizon": 0.4, "rel_tol": 0.5},
+    ),
+    "scaling_map": (
+        f"{SCALING} --keep_probs [0.8,0.5] --multiples [0.2,0.4]",
+        {"keep_probs": (0.8, 0.5), "multiples": (0.2, 0.4), "paths": 32},
+    ),
+    "scaling_schedule": (
+        f"{SCALING} --lrs [0.25,0.125] --horizon 0.5 --schedules [cosine]",
+        {"lrs": (0.25, 0.125), "horizon": 0.5, "names": ("cosine",)},
+    ),
+    "scaling_width": (f"{SCALING} --widths [2,4] --horizon 0.5", {"widths": (2, 4), "paths": 32}),
+    "landscape_alignment": (
+        f"{LANDSCAPE} --alignment.checkpoints 3 --alignment.probes 12 --alignment.eigenpairs 2",
+        {"samples": 12, "steps": 8, "runs": 2, "probes": 12, "eigenpairs": 2},
+    ),
+    "landscape_condensation": (LANDSCAPE, {"samples": 12, "steps": 8, "runs": 2}),
+    "landscape_condensation_1d": (LANDSCAPE, {"steps": 8, "runs": 2}),
+    "landscape_flatness": (
+        f"{LANDSCAPE} --flatness.directions 2 --flatness.probes 12 --noises.batch_size 6",
+        {"samples": 60, "steps": 8, "runs": 2, "directions": 2, "probes": 12},
+    ),
+    "landscape_geometry": (
+        f"{LANDSCAPE} --information_geometry.draws 8 --information_geometry.checkpoints 2 "
+        "--information_geometry.directions 1 --information_geometry.probes 12",
+        {"samples": 60, "steps": 8, "runs": 2, "draws": 8, "probes": 12},
+    ),
+    "landscape_noises": (
+        f"{LANDSCAPE} --noises.batch_size 6 --noises.checkpoints 2 --noises.draws 8 --noises.probes 12",
+        {"samples": 60, "steps": 8, "runs": 2, "draws": 8, "probes": 12},
+    ),
+    "landscape_regularisation": (
+        "--data.samples 12 --network.width 4 --implicit_regularisation.lrs [0.2,0.1] "
+        "--implicit_regularisation.paths 64 --implicit_regularisation.max_paths 64",
+        {"samples": 12, "lrs": (0.2, 0.1), "max_paths": 256},
+    ),
+    "landscape_variance": (
+        f"{LANDSCAPE} --variance_principle.draws 30 --variance_principle.directions 4",
+        {"samples": 12, "steps": 8, "runs": 2, "draws": 30, "directions": 4},
+    ),
+    "derive_dropout": ("--width 1", {"paths": 50}),
+    "derive_momentum": ("", {"paths": 50}),
+    "derive_own": ("", {"paths": 50}),
+}
+
+
+def load(name):
+    """The module of a file in examples/, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_is_a_size_for_every_example():
+    assert set(SMALL) == set(NAMES) and len(NAMES) >= 21
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_configuration_runs_by_the_command_of_its_header(name, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    program, *arguments = load("make_index").header(EXAMPLES / f"{name}.yaml").command.split()
+    assert program == "smesolve" and arguments[1:] == [f"examples/{name}.yaml", "--out", f"results/{name}"]
+    assert main([*arguments, *SMALL[name][0].split()]) == 0
+    assert (tmp_path / "results" / name / "report.html").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_script_runs(name, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+    save_figure(load(name).main(**SMALL[name][1]), tmp_path, name)
+    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_the_index_is_that_of_the_headers():
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert page == load("make_index").index(), "run python examples/make_index.py"
+    for name in NAMES:
+        assert page.count(f"### {name}\n") == 1
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (EXAMPLES / link).is_file(), link
+
+
+def test_every_example_has_a_figure_and_all_are_small():
+    sizes = {path.stem: path.stat().st_size for path in (EXAMPLES / "figures").glob("*.png")}
+    assert set(sizes) == set(NAMES)
+    assert sum(sizes.values()) < 3_000_000

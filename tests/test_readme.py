@@ -1,0 +1,70 @@
+"""The README and docs/: their Python runs, the table of schemes is that of the classes, links lead somewhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import smesolve as sme
+
+ROOT = Path(__file__).parent.parent
+
+PAGES = ["README.md", "docs/derivation.md"]
+
+
+def blocks(page):
+    """The blocks of Python of a page, in order."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+@pytest.fixture
+def registries():
+    """Names that the README adds are taken out again."""
+    schemes, observables = dict(sme.SCHEMES), dict(sme.OBSERVABLES)
+    yield
+    for registry, before in ((sme.SCHEMES, schemes), (sme.OBSERVABLES, observables)):
+        registry.clear()
+        registry.update(before)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
+    """Blocks of a page follow each other, as in a notebook."""
+    monkeypatch.chdir(tmp_path)
+    names = {"sme": sme}
+    assert len(blocks(page)) >= 2
+    for block in blocks(page):
+        exec(compile(block, page, "exec"), names)
+    assert names["equation"].verify().order == 2
+    if page == "README.md":
+        assert set(names["study"].table.observable) == {"largest_weight", "theta[0]"}
+        assert set(yaml.safe_load((tmp_path / "study.yaml").read_text())) >= {"data", "network", "lrs"}
+        assert names["heavy"].law.central_moment(4) == 9 and names["paths"].shape == (2, 100, names["problem"].dim)
+
+
+def test_the_table_of_schemes_is_what_the_classes_declare():
+    spec = importlib.util.spec_from_file_location("scheme_table", ROOT / "docs" / "scheme_table.py")
+    scheme_table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scheme_table)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == scheme_table.with_table(readme), "run python docs/scheme_table.py"
+    for name in sme.SCHEMES:
+        assert f"| `{name}` |" in readme
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_to_files_and_examples_are_named_rightly(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / page).parent.joinpath(link).exists(), link
+    for name in re.findall(r"`((?:landscape|scaling|derive|digits)_\w+)`", text):
+        assert (ROOT / "examples" / f"{name}.yaml").is_file(), name
+
+
+def test_the_readme_is_short_and_names_every_example():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    for path in (ROOT / "examples").glob("*.yaml"):
+        assert f"`{path.stem}`" in text, path.stem
