@@ -11,10 +11,12 @@ from smesolve.study.datasets import load_data
 from smesolve.study.figures import comparison_figure, save_figure
 
 
-def main(samples: int = 500, lrs: tuple[float, ...] = (0.05, 0.025), horizon: float = 0.5, paths: int = 256) -> Figure:
+def main(
+    samples: int = 500, width: int = 32, lrs: tuple[float, ...] = (0.05, 0.025), horizon: float = 0.5, paths: int = 256
+) -> Figure:
     """Compare, and draw means, errors and distributions."""
     x, y = load_data(DataConfig("digits", samples=samples))
-    network = sme.TwoLayerNetwork(in_features=64, width=32, out_features=10, activation="tanh")
+    network = sme.TwoLayerNetwork(in_features=64, width=width, out_features=10, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     study = sme.weak_error(
         problem,

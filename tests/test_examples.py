@@ -14,20 +14,20 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
 
-WEAK = "--lrs [0.1,0.05] --horizon 0.2 --paths 64 --workers 1 --threads 1"
+WEAK = "--lrs [0.05,0.025] --horizon 0.1 --paths 64 --workers 1 --threads 1"
 SCALING = "--network.width 2 --paths 32 --data.samples 4"
 LANDSCAPE = "--data.samples 12 --network.width 4 --steps 8 --runs 2"
 
 # Options of the command and arguments of the script that make each example small.
 SMALL = {
-    "digits": (f"{WEAK} --data.samples 12 --network.width 4 --control first", {"samples": 12, "paths": 32}),
+    "digits": (f"{WEAK} --data.samples 12 --network.width 2 --control none", {"samples": 12, "width": 4, "paths": 32}),
     "digits_certificate": (
-        f"{WEAK} --data.samples 12 --network.width 2 --max_paths 64 --control first",
-        {"samples": 12, "width": 2, "lrs": (0.1, 0.05), "horizon": 0.2, "rel_tol": 0.9},
+        f"{WEAK} --data.samples 12 --network.width 2 --max_paths 64 --control none",
+        {"samples": 12, "width": 2, "lrs": (0.05, 0.025), "horizon": 0.1, "rel_tol": 0.9},
     ),
     "digits_deep": (
-        f"{WEAK} --data.samples 8 --dt 0.0125",
-        {"samples": 8, "lrs": (0.1, 0.05), "horizon": 0.2, "dt": 0.0125, "paths": 16},
+        f"{WEAK} --data.samples 8 --network.width [3,3] --dt 0.0125",
+        {"samples": 8, "lrs": (0.2, 0.1), "horizon": 2.0, "dt": 0.05, "paths": 16},
     ),
     "weak_order": (f"{WEAK} --max_paths 64", {"lrs": (0.2, 0.1), "horizon": 0.4, "rel_tol": 0.5}),
     "scaling_acceleration": (f"{SCALING} --factors [40,200]", {"factors": (40, 200), "paths": 32}),
@@ -68,9 +68,9 @@ SMALL = {
         {"samples": 60, "steps": 8, "runs": 2, "draws": 8, "probes": 12},
     ),
     "landscape_regularisation": (
-        "--data.samples 12 --network.width 4 --implicit_regularisation.lrs [0.2,0.1] "
+        "--data.samples 12 --network.width 4 --implicit_regularisation.lrs [0.04,0.02] "
         "--implicit_regularisation.paths 64 --implicit_regularisation.max_paths 64",
-        {"samples": 12, "lrs": (0.2, 0.1), "max_paths": 256},
+        {"samples": 12, "lrs": (0.04, 0.02), "max_paths": 256},
     ),
     "landscape_variance": (
         f"{LANDSCAPE} --variance_principle.draws 30 --variance_principle.directions 4",
@@ -80,6 +80,18 @@ SMALL = {
     "derive_momentum": ("", {"paths": 50}),
     "derive_own": ("", {"paths": 50}),
 }
+
+
+# Those that take more than two seconds.
+SLOW = {
+    "configuration": {"landscape_regularisation"},
+    "script": {"digits", "digits_certificate", "digits_deep", "landscape_regularisation", "weak_order"},
+}
+
+
+def cases(kind):
+    """Names of the examples, those that take long marked so."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW[kind] else []) for name in NAMES]
 
 
 def load(name):
@@ -94,7 +106,7 @@ def test_there_is_a_size_for_every_example():
     assert set(SMALL) == set(NAMES) and len(NAMES) >= 21
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", cases("configuration"))
 def test_the_configuration_runs_by_the_command_of_its_header(name, tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
@@ -105,7 +117,7 @@ def test_the_configuration_runs_by_the_command_of_its_header(name, tmp_path, mon
     assert (tmp_path / "results" / name / "report.html").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", cases("script"))
 def test_the_script_runs(name, tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
     monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
