@@ -29,7 +29,7 @@ SMALL = {
         f"{WEAK} --data.samples 8 --network.width [3,3] --dt 0.0125",
         {"samples": 8, "lrs": (0.2, 0.1), "horizon": 2.0, "dt": 0.05, "paths": 16},
     ),
-    "weak_order": (f"{WEAK} --max_paths 64", {"lrs": (0.2, 0.1), "horizon": 0.4, "rel_tol": 0.5}),
+    "weak_order": (f"{WEAK} --network.width 22 --max_paths 64", {"lrs": (0.2, 0.1), "horizon": 0.4, "rel_tol": 0.5}),
     "scaling_acceleration": (f"{SCALING} --factors [40,200]", {"factors": (40, 200), "paths": 32}),
     "scaling_horizon": (
         f"{SCALING} --times [1.0,2.0] --multiples [0.1,0.4]",
@@ -82,11 +82,14 @@ SMALL = {
 }
 
 
-# Those that take more than two seconds.
+# Those that take longer than the rest.
 SLOW = {
-    "configuration": {"landscape_regularisation"},
-    "script": {"digits", "digits_certificate", "digits_deep", "landscape_regularisation", "weak_order"},
-}
+    "configuration": {"digits_deep", "landscape_regularisation", "scaling_map", "scaling_schedule"},
+    "script": {
+        "digits", "digits_certificate", "digits_deep", "landscape_geometry", "landscape_noises",
+        "landscape_regularisation", "scaling_map", "scaling_schedule", "scaling_width", "weak_order",
+    },
+}  # fmt: skip
 
 
 def cases(kind):
