@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 import smesolve as sme
 from smesolve.comparison.scaling.acceleration import acceleration
+from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.study.configuration import DataConfig
 from smesolve.study.datasets import load_data
 from smesolve.study.figures import save_figure
@@ -17,7 +18,9 @@ def main(factors: tuple[int, ...] = (4, 8, 16, 40, 80, 200), paths: int = 512) -
     x, y = load_data(DataConfig("random", samples=8, in_features=2, seed=0))
     network = sme.TwoLayerNetwork(in_features=2, width=4, out_features=1, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
-    result = acceleration(problem, problem.initial(seed=1), lr=0.005, horizon=2.0, factors=factors, paths=paths, seed=0)
+    result = acceleration(
+        problem, problem.initial(seed=1), lr=0.005, horizon=2.0, factors=factors, effort=SamplingEffort(paths)
+    )
     print(result.break_even([1e-3, 1e-4]))
     return acceleration_figure(result)
 

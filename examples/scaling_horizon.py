@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 import smesolve as sme
 from smesolve.comparison.scaling.long_horizon import long_horizon
+from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.study.configuration import DataConfig
 from smesolve.study.datasets import load_data
 from smesolve.study.figures import save_figure
@@ -21,7 +22,9 @@ def main(
     x, y = load_data(DataConfig("random", samples=8, in_features=2, seed=0))
     network = sme.TwoLayerNetwork(in_features=2, width=4, out_features=1, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
-    result = long_horizon(problem, problem.initial(seed=1), lr=0.2, times=times, lrs=multiples, paths=paths, seed=0)
+    result = long_horizon(
+        problem, problem.initial(seed=1), lr=0.2, times=times, lrs=multiples, effort=SamplingEffort(paths)
+    )
     print(result.worse())
     print(result.nearest())
     return horizon_figure(result)

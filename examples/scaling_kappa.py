@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 import smesolve as sme
 from smesolve.comparison.scaling.linear_scaling_rule import linear_scaling_rule
+from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.study.configuration import DataConfig
 from smesolve.study.datasets import load_data
 from smesolve.study.figures import save_figure
@@ -24,8 +25,7 @@ def main(kappas: tuple[int, ...] = (1, 2, 4, 8, 16, 40), horizon: float = 2.0, r
         kappas=kappas,
         horizon=horizon,
         tolerance=0.01,
-        rel_tol=rel_tol,
-        seed=0,
+        effort=SamplingEffort(rel_tol=rel_tol),
     )
     print(result.reach())
     return kappa_figure(result)

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 import smesolve as sme
 from smesolve.comparison.scaling.error_map import error_map
+from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.study.configuration import DataConfig
 from smesolve.study.datasets import load_data
 from smesolve.study.figures import save_figure
@@ -21,7 +22,7 @@ def main(
     x, y = load_data(DataConfig("random", samples=8, in_features=2, seed=0))
     network = sme.TwoLayerNetwork(in_features=2, width=4, out_features=1, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
-    result = error_map(problem, problem.initial(seed=1), keep_probs, multiples, paths=paths, seed=0)
+    result = error_map(problem, problem.initial(seed=1), keep_probs, multiples, effort=SamplingEffort(paths))
     print(result.limits)
     print(result.collapse(seed=0))
     return map_figure(result)

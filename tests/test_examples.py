@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
 
 WEAK = "--lrs [0.05,0.025] --horizon 0.1 --paths 64 --workers 1 --threads 1"
-SCALING = "--network.width 2 --paths 32 --data.samples 4"
+SCALING = "--network.width 2 --paths 32 --data.samples 4 --workers 1 --threads 1"
 LANDSCAPE = "--data.samples 12 --network.width 4 --steps 8 --runs 2"
 
 # Options of the command and arguments of the script that make each example small.
@@ -44,8 +44,8 @@ SMALL = {
         {"keep_probs": (0.8, 0.5), "multiples": (0.2, 0.4), "paths": 32},
     ),
     "scaling_schedule": (
-        f"{SCALING} --lrs [0.25,0.125] --horizon 0.5 --schedules [cosine]",
-        {"lrs": (0.25, 0.125), "horizon": 0.5, "names": ("cosine",)},
+        f"{SCALING} --lrs [0.25,0.125] --horizon 0.5 --schedules [cosine] --max_paths 64",
+        {"lrs": (0.25, 0.125), "horizon": 0.5, "names": ("cosine",), "rel_tol": 0.9},
     ),
     "scaling_width": (f"{SCALING} --widths [2,4] --horizon 0.5", {"widths": (2, 4), "paths": 32}),
     "landscape_alignment": (
