@@ -9,7 +9,6 @@ import hashlib
 import signal
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
 import smesolve
+from smesolve.arguments import is_own_sentence
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.problem.problem import Problem
@@ -48,7 +48,7 @@ from smesolve.study.scaling_configuration import ScalingConfig
 
 __all__ = ["main"]
 
-FLAGS = ("-h", "--help", "--overwrite", "--resume", "--print_config")
+FLAGS = ("-h", "--help", "--overwrite", "--resume", "--dry-run", "--print_config")
 """Options without a value."""
 
 PARTIAL_TABLE = "table.partial.csv"
@@ -60,7 +60,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAMPLES = 4096
 """Paths of each ensemble whose values are shown as a distribution."""
 
-OPTIONS = ("out", "directory", "overwrite", "resume", "print_config")
+OPTIONS = ("out", "directory", "overwrite", "resume", "dry-run", "print_config")
 """Options that are not of the configuration."""
 
 CURVE_TIMES = 12
@@ -75,8 +75,14 @@ class Command:
     run: Callable[[Any, Path], int | None] | None
     """(configuration, directory) -> the root seed, if there is one; None where another command is run in the end."""
     description: str
+    writes: str
+    """What is in the directory in the end."""
+    example: str
+    """Arguments after the command."""
     resumable: bool = False
     """Whether it keeps a journal of its blocks."""
+    estimate: Callable[[Any], dict[str, str]] | None = None
+    """configuration -> what --dry-run prints."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +94,8 @@ class Request:
     out: Path
     overwrite: bool = False
     resume: bool = False
+    dry_run: bool = False
+    """Say what the study would take, and write nothing."""
     extends: bool = False
     """The results in `out` are replaced by those of the same study with more paths."""
 
@@ -115,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     request = None
     try:
         request = _read(argv)
+        if request.dry_run:
+            _print_estimate(request)
+            return 0
         if request.resume and _is_finished(request):
             print(f"smesolve: results in {request.out} were finished before")
             return 0
@@ -129,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"smesolve: interrupted; {_what_is_left(request)}", file=sys.stderr)
         return 130
     except ValueError as error:
-        if not _meant_for_user(error):
+        if not is_own_sentence(error):
             raise
         print(f"smesolve: {error}", file=sys.stderr)
         return 2
@@ -153,12 +164,6 @@ def _what_is_left(request: Request | None) -> str:
     return f"{directory} holds the finished blocks{table}; go on by the same command with --resume."
 
 
-def _meant_for_user(error: ValueError) -> bool:
-    """Whether this package raised the error: its messages are sentences, those of its libraries are defects."""
-    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-    return Path(innermost).is_relative_to(Path(smesolve.__file__).parent)
-
-
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +172,8 @@ def _read(argv: list[str]) -> Request:
     parser = _parser()
     if argv and argv[0] in ("-h", "--help", "--version"):
         parser.parse_args(argv[:1])
+    if argv and argv[0].startswith("--print_completion"):
+        _print_completion(parser, argv)
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"a command is missing; give one of {', '.join(COMMANDS)} first, or --help.")
     if argv[0] not in COMMANDS:
@@ -180,7 +187,10 @@ def _read(argv: list[str]) -> Request:
     config = build(COMMANDS[name].config, chosen)
     if name == "extend":
         return _extended(Path(chosen["directory"]), config, chosen["resume"])
-    return Request(name, config, Path(chosen["out"]), chosen["overwrite"], chosen.get("resume", False))
+    if chosen["out"] is None and not chosen["dry_run"]:
+        raise ConfigError("--out is missing; name the directory for the results, such as --out results.")
+    out = Path(chosen["out"] or ".")
+    return Request(name, config, out, chosen["overwrite"], chosen.get("resume", False), chosen["dry_run"])
 
 
 def _extended(directory: Path, config: ExtendConfig, resume: bool) -> Request:
@@ -242,17 +252,74 @@ def _config_first(argv: list[str]) -> list[str]:
     return argv
 
 
+HELP = """Derive, integrate and certify the stochastic modified equation of dropout.
+
+Each command reads a study from CONFIG, a YAML file; an option --KEY VALUE changes one key of it, and without CONFIG all
+keys have their defaults. Results appear in --out whole or not at all.
+
+worked examples:
+  Dropout on handwritten digits beside its equations of order 1 and 2, 512 paths each:
+    smesolve compare examples/digits.yaml --paths 512 --out results/digits
+  Write a configuration with a comment on every key, see what it would take, then certify the weak order:
+    smesolve weak-error --print_config=comments > study.yaml
+    smesolve weak-error study.yaml --lrs "[0.1, 0.05]" --dry-run
+    smesolve weak-error study.yaml --lrs "[0.1, 0.05]" --out results/order
+
+completion of commands and options in your shell, once:
+  bash:  smesolve --print_completion bash > ~/.local/share/bash-completion/completions/smesolve
+  zsh:   smesolve --print_completion zsh > "${fpath[1]}/_smesolve"
+
+`smesolve COMMAND --help` explains the keys of a command and what it writes."""
+
+SHELLS = ("bash", "zsh")
+
+
+class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Descriptions as they are written, and every option on lines of its own."""
+
+
+def _print_completion(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """Print the shell's completion script and end the process, as --help does.
+
+    Raises:
+        ConfigError: no shell, or one that is not known.
+    """
+    shell = argv[0].partition("=")[2] or "".join(argv[1:2])
+    if shell not in SHELLS:
+        raise ConfigError(f"--print_completion must be one of {', '.join(SHELLS)}, got {shell!r}.")
+    import shtab
+
+    print(shtab.complete(parser, shell))
+    raise SystemExit(0)
+
+
+def _print_estimate(request: Request) -> None:
+    """What --dry-run says, a line for each of its fields."""
+    fields = COMMANDS[request.name].estimate(request.config)
+    print(f"smesolve: dry run of {request.name}, nothing is written")
+    for name, value in fields.items():
+        print(f"  {name + ':':9}{value}")
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="smesolve",
-        description="Derive, integrate and certify the stochastic modified equation of dropout.",
+        description=HELP,
         version=smesolve.__version__,
         exit_on_error=False,
         allow_abbrev=False,
+        formatter_class=_Help,
+        usage="smesolve COMMAND [CONFIG] [--KEY VALUE ...] --out DIR",
     )
     commands = parser.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
-        part = ArgumentParser(description=command.description, exit_on_error=False)
+        text = f"{command.description}\n\nexample:\n  smesolve {name} {command.example}\n\nwrites:\n  {command.writes}"
+        part = ArgumentParser(
+            description=text,
+            exit_on_error=False,
+            formatter_class=_Help,
+            usage=f"smesolve {name} {'DIR --paths N' if name == 'extend' else '[CONFIG] [--KEY VALUE ...] --out DIR'}",
+        )
         part.add_class_arguments(command.config)
         if name == "extend":
             part.add_argument(
@@ -265,8 +332,11 @@ def _parser() -> ArgumentParser:
             part.add_argument(
                 "--config", action=ActionConfigFile, help="YAML file; may be given as CONFIG without --config."
             )
-            part.add_argument("--out", type=str, required=True, help="directory for the results.")
+            part.add_argument("--out", type=str | None, help="directory for the results; needed unless --dry-run.")
             part.add_argument("--overwrite", action="store_true", help="replace results that are in --out.")
+            part.add_argument(
+                "--dry-run", action="store_true", help="print sizes, steps, paths, time and memory, and write nothing."
+            )
         if command.resumable:
             part.add_argument("--resume", action="store_true", help="go on with an interrupted study, if there is one.")
         commands.add_subcommand(name, part, help=command.description)
@@ -335,15 +405,91 @@ def _derive(config: DeriveConfig, directory: Path) -> None:
         _write(directory / "equation.py", derivation.module)
 
 
+def _estimate_of_compare(config: StudyConfig) -> dict[str, str]:
+    from smesolve.study.dry_run import weak_error_estimate
+
+    return weak_error_estimate(_problem(config), config, _curve_times(config))
+
+
+def _estimate_of_weak_error(config: StudyConfig) -> dict[str, str]:
+    from smesolve.study.dry_run import weak_error_estimate
+
+    return weak_error_estimate(_problem(config), config, None)
+
+
+def _estimate_of_scaling(config: ScalingConfig) -> dict[str, str]:
+    from smesolve.study.dry_run import scaling_estimate
+
+    return scaling_estimate(_problem(config), config)
+
+
+def _estimate_of_landscape(config: LandscapeConfig) -> dict[str, str]:
+    from smesolve.study.dry_run import landscape_estimate
+    from smesolve.study.landscape_sections import check_sections
+
+    check_sections(config.sections)
+    return landscape_estimate(_problem(config), config)
+
+
+def _estimate_of_derive(config: DeriveConfig) -> dict[str, str]:
+    from smesolve.study.dry_run import derivation_estimate
+
+    return derivation_estimate(config)
+
+
+MEASURED = "table.csv, figures (PNG and PDF), report.md, manifest.json (configuration, seed, versions)"
+
 COMMANDS = {
     "compare": Command(
-        StudyConfig, _compare, "Dropout beside its modified equation: curves, distributions, errors.", resumable=True
+        StudyConfig,
+        _compare,
+        "Dropout beside its modified equation: curves, distributions, errors.",
+        f"{MEASURED},\n  blocks.journal (finished blocks of paths, for extend)",
+        "examples/digits.yaml --lrs '[0.1]' --out results/digits",
+        resumable=True,
+        estimate=_estimate_of_compare,
     ),
-    "weak-error": Command(StudyConfig, _weak_error, "Certify the weak order, with an error budget.", resumable=True),
-    "scaling": Command(ScalingConfig, _scaling, "Where the equation holds, where it breaks, what may be rescaled."),
-    "landscape": Command(LandscapeConfig, _landscape, "Hessian, noise and flatness of trained networks."),
-    "derive": Command(DeriveConfig, _derive, "Derive the modified equation of a random iteration and prove its order."),
-    "extend": Command(ExtendConfig, None, "Add paths to finished results: DIR --paths N.", resumable=True),
+    "weak-error": Command(
+        StudyConfig,
+        _weak_error,
+        "Certify the weak order, with an error budget.",
+        f"{MEASURED},\n  fit.csv (slopes and constants with intervals), blocks.journal",
+        "examples/weak_order.yaml --rel_tol 0.1 --out results/weak_order",
+        resumable=True,
+        estimate=_estimate_of_weak_error,
+    ),
+    "scaling": Command(
+        ScalingConfig,
+        _scaling,
+        "Where the equation holds, where it breaks, what may be rescaled.",
+        MEASURED.replace("table.csv", "tables"),
+        "examples/scaling_kappa.yaml --out results/scaling_kappa",
+        estimate=_estimate_of_scaling,
+    ),
+    "landscape": Command(
+        LandscapeConfig,
+        _landscape,
+        "Hessian, noise and flatness of trained networks.",
+        MEASURED.replace("table.csv", "tables"),
+        "examples/landscape_alignment.yaml --runs 4 --out results/alignment",
+        estimate=_estimate_of_landscape,
+    ),
+    "derive": Command(
+        DeriveConfig,
+        _derive,
+        "Derive the modified equation of a random iteration and prove its order.",
+        "equation.tex (LaTeX article), equation.py (torch module), report.md (what is proven), manifest.json",
+        "--iteration dropout --width 2 --order 2 --out results/derivation",
+        estimate=_estimate_of_derive,
+    ),
+    "extend": Command(
+        ExtendConfig,
+        None,
+        "Add paths to finished results of compare or weak-error: DIR --paths N.",
+        "what the study wrote, with more paths and shorter intervals, in its place",
+        "results/digits --paths 100000",
+        resumable=True,
+    ),
 }
 
 

@@ -32,7 +32,7 @@ from smesolve.symbolic import (
     without_blocks,
 )
 
-__all__ = ["Derivation", "derive"]
+__all__ = ["Derivation", "derive", "derived_iteration"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def derive(config: DeriveConfig) -> Derivation:
         ValueError: an iteration without a finite expansion, as `Iteration` says it.
     """
     law, network = _law(config), _network(config)
-    iteration = _own_iteration(config, law) if config.iteration == "custom" else _named_iteration(config, network, law)
+    iteration = derived_iteration(config)
     equation = modified_equation(iteration, order=config.order)
     claimed = modified_equation(iteration, order=2)
     last_layer = config.iteration == "dropout" and config.layers in (None, [config.depth]) and not config.momentum
@@ -90,6 +90,14 @@ def derive(config: DeriveConfig) -> Derivation:
         formulas=DropoutFormulas(network, law) if papers else None,
         module=None if config.activation == "sigma" and config.iteration != "custom" else equation.python_module(),
     )
+
+
+def derived_iteration(config: DeriveConfig) -> Iteration:
+    """The iteration that a configuration names or writes out."""
+    law = _law(config)
+    if config.iteration == "custom":
+        return _own_iteration(config, law)
+    return _named_iteration(config, _network(config), law)
 
 
 def _roots(obstruction: ThirdCumulant, law: MaskLaw) -> dict[Symbol, list[Expr]]:
