@@ -1,0 +1,44 @@
+"""Build the API reference from the docstrings: python docs/build.py FOLDER (needs the extra smesolve[docs])."""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+import warnings
+from pathlib import Path
+
+import pdoc
+import pdoc.render
+
+from smesolve.comparison import scaling
+
+STUDIES = sorted(part.name for part in pkgutil.iter_modules(scaling.__path__))
+
+MODULES = [
+    "smesolve",
+    "smesolve.symbolic",
+    "smesolve.landscape",
+    "smesolve.comparison.exact",
+    "smesolve.comparison.leading_error",
+    "smesolve.comparison.observables",
+    *(f"smesolve.comparison.scaling.{name}" for name in STUDIES),
+    "smesolve.problem.schedule",
+    "smesolve.solver.schemes.scheme",
+    "smesolve.solver.schemes.gradient_scheme",
+    "smesolve.sampling.randomness",
+]
+"""What users import from; the public names of each are its __all__."""
+
+
+def build(folder: Path) -> None:
+    """Write one HTML page a module, and an index."""
+    # pdoc looks up the types of a named tuple where `typing` is, not where the tuple is
+    warnings.filterwarnings("ignore", message=r".*MomentCheck.__init__")
+    pdoc.render.configure(docformat="google", show_source=False)
+    pdoc.pdoc(*MODULES, output_directory=folder)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python docs/build.py FOLDER")
+    build(Path(sys.argv[1]))
