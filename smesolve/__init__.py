@@ -28,6 +28,37 @@ from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import NothingTestedWarning
 from smesolve.version import __version__
 
+__all__ = [
+    "ACTIVATIONS",
+    "LOSSES",
+    "OBSERVABLES",
+    "SCHEMES",
+    "AveragedProblem",
+    "BernoulliMasks",
+    "DivergenceWarning",
+    "DropoutNetwork",
+    "DropoutProblem",
+    "FeatureNetwork",
+    "FiniteMasks",
+    "GaussianMasks",
+    "Journal",
+    "KeyedBrownian",
+    "LinearNetwork",
+    "MaskLaw",
+    "ModifiedEquation",
+    "ModuleProblem",
+    "NothingTestedWarning",
+    "Problem",
+    "ScheduledProblem",
+    "TwoLayerNetwork",
+    "UniformMasks",
+    "WeakErrorStudy",
+    "__version__",
+    "iterate",
+    "solve",
+    "weak_error",
+]
+
 
 def __getattr__(name: str) -> Any:
     """Import `smesolve.symbolic` and `smesolve.study` on first use: sympy and matplotlib are slow to import."""

@@ -18,5 +18,6 @@ _KEEP_MEMORY = ((-1, 2**31 - 1), (-2, 2**26), (-3, 2**25))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if sys.platform == "linux":
     _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for _parameter, _value in _KEEP_MEMORY if _mallopt else ():
-        _mallopt(_parameter, _value)
+    if _mallopt is not None:
+        for _parameter, _value in _KEEP_MEMORY:
+            _mallopt(_parameter, _value)

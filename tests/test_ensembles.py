@@ -196,7 +196,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed):
     pd.testing.assert_frame_equal(study.table, undisturbed.table, check_exact=True)
 
 
-class KillsAWorker:
+class KillsAWorker(sme.Journal):
     """A journal of nothing, which kills a worker once the third block is done."""
 
     def __init__(self, process):

@@ -215,7 +215,7 @@ def test_bad_input_gets_one_clear_sentence():
     cases = [
         (lambda: sme.solve(equation, theta0, [0, 1.0], "heun", dt=0.1, paths=2), "scheme must be one of euler"),
         (lambda: sme.solve(equation, theta0, [0, 1.0], dt=0.3, paths=2), "dt=0.3 does not divide .*dt=0.25"),
-        (lambda: sme.solve(equation, theta0, [0, 1.0], dt=-0.1, paths=2), "dt must be positive"),
+        (lambda: sme.solve(equation, theta0, [0, 1.0], dt=-0.1, paths=2), "dt must be a positive number"),
         (lambda: sme.solve(equation, theta0, [1.0, 0.5], dt=0.1, paths=2), "ts must hold at least two increasing"),
         (lambda: sme.solve(equation, theta0, [0, 1.0], dt=0.1, paths=0), "paths must be a positive integer"),
         (lambda: sme.solve(equation, theta0[None], [0, 1.0], dt=0.1, paths=2), "theta0 must be one parameter vector"),
@@ -225,7 +225,10 @@ def test_bad_input_gets_one_clear_sentence():
         (lambda: sme.iterate(problem, theta0, lr=float("nan"), steps=2, paths=2), "lr must be a positive number"),
         (lambda: sme.iterate(problem, theta0, lr=0.1, steps=0, paths=2), "steps must be a positive integer"),
         (lambda: sme.iterate(problem, theta0, lr=0.1, steps=2, paths=2, save=[3]), "save must hold increasing"),
-        (lambda: sme.iterate(problem, theta0[:-1], lr=0.1, steps=2, paths=2), "theta must have shape"),
+        (
+            lambda: sme.iterate(problem, theta0[:-1], lr=0.1, steps=2, paths=2),
+            "theta0 must be one parameter vector of shape",
+        ),
     ]
     for call, sentence in cases:
         with pytest.raises(ValueError, match=sentence):

@@ -221,7 +221,7 @@ def test_haar_null_by_zonal_polynomials():
     second = (zonal(a) * zonal(b) / zonal(np.ones(D))).sum()
     null = haar_null(*(tuple((part**j).sum() for j in (1, 2, 3)) for part in (a, b)), D)
     assert abs(null.standard_deviation**2 + null.mean**2 - second) < 1e-12
-    with pytest.raises(ValueError, match="dim must be at least 3"):
+    with pytest.raises(ValueError, match="dim must be an integer of at least 3"):
         haar_null((1, 1, 1), (1, 1, 1), 2)
 
 

@@ -57,7 +57,7 @@ def test_covariances_of_label_noise_and_mini_batches():
     expected, products = 0.01**2 * H @ H, noise[:, :, None] * noise[:, None, :]
     error = (products.mean(0) - expected).abs()
     assert (error < 5 * products.std(0) / 4000**0.5 + 1e-3 * expected.abs().max()).all()
-    with pytest.raises(ValueError, match="noise must be one of dropout, mini-batch"):
+    with pytest.raises(ValueError, match="name must be one of dropout, mini-batch"):
         noisy_problem(problem, "salt")
     linear = sme.DropoutProblem(sme.LinearNetwork(2), problem.x, problem.y[:, :1], keep_prob=0.8)
     with pytest.raises(ValueError, match="problem must have a TwoLayerNetwork"):

@@ -70,7 +70,7 @@ def test_flow_descends_its_loss(name):
 
     moved = (flow(problem, theta, name, lr, time) - flow(problem, theta, name, lr, 2 * time) / 4 - 0.75 * theta) * 2
     assert (moved / time + torch.func.grad(penalised)(theta)).abs().max() < 1e-5
-    with pytest.raises(ValueError, match="flow must be one of flow of R_S"):
+    with pytest.raises(ValueError, match="name must be one of flow of R_S"):
         flow(problem, theta, "R_3", lr, time)
 
 

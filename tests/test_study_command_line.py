@@ -379,7 +379,7 @@ def test_a_deep_network_is_compared(tmp_path, out, changes, words):
     [
         ({"training": {"loss": "hinge"}}, ["training.loss must be one of squared_error, cross_entropy", "'hinge'"]),
         ({"training": {"dropout": "first"}}, ["training.dropout must be one of last, every"]),
-        ({"network": {"width": []}}, ["network.width must be an integer of at least 1"]),
+        ({"network": {"width": []}}, ["network.width must hold at least one value"]),
         ({"network": {"activation": "tan"}}, ["network.activation must be one of tanh, relu"]),
         ({"training": {"batch_size": 5}}, ["batch_size must be an integer from 1 to the 4 samples"]),
         ({"training": {"dropout": "every"}, "scheme": "euler"}, ["take scheme='svag' or 'sampled_euler'"]),

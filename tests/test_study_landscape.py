@@ -63,9 +63,9 @@ def test_a_section_writes_tables_figure_and_report(tmp_path, name):
     ("changes", "fragments"),
     [
         ({"sections": ["alignement"]}, ["sections", "'alignement'", "did you mean 'alignment'"]),
-        ({"sections": []}, ["sections is empty"]),
+        ({"sections": []}, ["sections must hold at least one value"]),
         ({"sections": ["alignment"], "runs": 1}, ["runs must be an integer of at least 2, got 1"]),
-        ({"sections": ["noises"], "noises": {"names": ["dropuot"]}}, ["noise must be one of dropout", "'dropuot'"]),
+        ({"sections": ["noises"], "noises": {"names": ["dropuot"]}}, ["name must be one of dropout", "'dropuot'"]),
         ({"sections": ["alignment"], "alignment": {"probes": 3}}, ["alignment.probes", "at least 12, got 3"]),
         ({"sections": ["alignment"], "lr": 1000.0}, ["lr is too large", "diverged"]),
     ],

@@ -98,9 +98,9 @@ def test_floats_become_exact():
         ),
         (
             {"random": {eta: 0.8}},
-            "random[eta] is 0.8, which is no law: give its law, for example BernoulliMasks(keep_prob).",
+            "random[eta] must be a Law, such as BernoulliMasks(keep_prob), got 0.8.",
         ),
-        ({"random": {eta: None}}, "random[eta] is None, which is no law: give its law"),
+        ({"random": {eta: None}}, "random[eta] must be a Law, such as BernoulliMasks(keep_prob), got None."),
         (
             {"random": {eta: ShiftedMasks()}},
             "random[eta] is ShiftedMasks(), a mask law of mean 21/10, but the mean of a mask must be 1: divide its "
@@ -117,7 +117,7 @@ def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: ExplicitNetwork(hidden=0), "hidden must be at least 1, got 0"),
+        (lambda: ExplicitNetwork(hidden=0), "hidden must be a positive integer or a sequence, such as a list, got 0."),
         (
             lambda: ExplicitNetwork(activation="relu6"),
             "activation 'relu6' is not known: use one of ['identity', 'tanh'] or ",
@@ -142,15 +142,18 @@ def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
         (lambda: FiniteMasks([1.0], [0.5, 0.5]), "values and probabilities must be of the same length, got 1 and 2"),
         (
             lambda: dropout(ExplicitNetwork(), SampleIndex(2)),
-            "masks must be a MaskLaw, whose mean is 1, such as BernoulliMasks(keep_prob), got SampleIndex(2).",
+            "masks must be a MaskLaw, such as BernoulliMasks(keep_prob), got SampleIndex(2).",
         ),
         (
             lambda: dropout(ExplicitNetwork(), LAW, [2]),
             "layers contains 2, but the hidden layers are numbered from 1 to 1.",
         ),
         (lambda: dropconnect(ExplicitNetwork(), LAW), "step of w_1_1 is not a polynomial in eta_w_1_1"),
-        (lambda: label_noise(ExplicitNetwork(), Centred(LAW)), "law must be a MaskLaw such as GaussianMasks(variance)"),
-        (lambda: sgd(ExplicitNetwork(samples=2), batch=0), "batch must be at least 1, got 0."),
+        (
+            lambda: label_noise(ExplicitNetwork(), Centred(LAW)),
+            "noise must be a MaskLaw, such as BernoulliMasks(keep_prob), got Centred",
+        ),
+        (lambda: sgd(ExplicitNetwork(samples=2), batch=0), "batch must be a positive integer, got 0."),
         (
             lambda: momentum(momentum(dropout(ExplicitNetwork(), LAW))),
             "momentum needs an iteration whose step is proportional to the small parameter.",

@@ -79,7 +79,7 @@ def test_what_is_missing_is_said():
     equation = modified_equation(two_layer_dropout(1, 1, 1))
     with pytest.raises(ValueError, match=re.escape("values lacks p, y_1_1: give a number for each constant.")):
         equation.to_torch({"x_1_1": 1.0}, LR)
-    with pytest.raises(ValueError, match=r"lr must be positive, got 0\.0"):
+    with pytest.raises(ValueError, match=r"lr must be a positive number, got 0\.0"):
         equation.to_torch(values_of(equation.iteration), 0.0)
     abstract = modified_equation(two_layer_dropout(1, 1, 1, activation=Function("sigma")), order=1)
     with pytest.raises(ValueError, match=r"undefined functions \(sigma, sigmaprime\), which have no values: "):

@@ -71,7 +71,7 @@ class ControlVariate:
         rows = slice(totals.shape[2] - lam.targets, None)
         deviation = taken.prediction - self.path.predictions[step]
         totals[1, :, rows] += lam.bilinear(deviation, taken.increment)
-        if self.hessians.quadratics is not None:
+        if self.hessians.quadratics is not None and taken.noise is not None:
             Q = self.hessians.quadratics[point]
             totals[2, :, rows] += self.variance / 2 * (Q.bilinear(taken.noise, taken.noise) - Q.trace())
 

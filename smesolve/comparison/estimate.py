@@ -89,7 +89,7 @@ class Statistics:
         middle = independent.shape[1] // 2
         if middle < 1:
             raise ValueError(f"block_size must be at least {4 if antithetic else 2}, got {values.shape[1]}.")
-        halves = tuple(Moments.of(part, order) for part in (independent[:, :middle], independent[:, middle:]))
+        halves = Moments.of(independent[:, :middle], order), Moments.of(independent[:, middle:], order)
         return cls(values.shape[2:], halves, Moments.of(points[:1], 2), diverged, values[0, :keep, -1].copy())
 
     @property
@@ -123,9 +123,9 @@ class Statistics:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str = "") -> Statistics:
         """The statistics that `arrays` gave."""
         times, observables, variables, order, diverged = arrays[f"{prefix}sizes"].tolist()
-        halves = tuple(Moments.unpacked(arrays[prefix + name], variables, order) for name in ("first", "second"))
+        first, second = (Moments.unpacked(arrays[prefix + name], variables, order) for name in ("first", "second"))
         plain = Moments.unpacked(arrays[f"{prefix}plain"], 1, 2)
-        return cls((times, observables), halves, plain, diverged, arrays[f"{prefix}values"])
+        return cls((times, observables), (first, second), plain, diverged, arrays[f"{prefix}values"])
 
 
 @dataclass(frozen=True)

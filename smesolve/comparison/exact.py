@@ -17,11 +17,11 @@ import torch
 from scipy.linalg import expm, logm
 from torch import Tensor
 
+from smesolve.arguments import checked
 from smesolve.comparison.observables import Observable, named_observables
-from smesolve.problem.iteration import check_lr
 from smesolve.problem.problem import Problem
 from smesolve.solver.brownian import GivenIncrements, grid_steps
-from smesolve.solver.integration import check_jumps
+from smesolve.solver.integration import check_jumps, check_scheme
 from smesolve.solver.modified_equation import ModifiedEquation, Order, check_order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
@@ -36,6 +36,7 @@ MAX_LINEAR_DIM = 24
 """Largest D of `LinearMoments`: its matrix exponential has ((D + 1)(D + 2)/2)^2 entries."""
 
 
+@checked
 def enumerated_expectation(
     problem: Problem, theta0: Tensor, lr: float, steps: int, observable: str | Observable
 ) -> float:
@@ -44,7 +45,6 @@ def enumerated_expectation(
     Raises:
         ValueError: more than 2^22 sequences. Cost: one gradient for each, memory D numbers for each.
     """
-    check_lr(lr)
     draws, weights = problem.all_draws()
     if len(weights) ** steps > MAX_LEAVES:
         raise ValueError(f"{len(weights)}^{steps} sequences are more than {MAX_LEAVES}; take fewer steps.")
@@ -71,6 +71,7 @@ class LinearMoments:
         ValueError: the gradient of the problem is not affine, or D > 24.
     """
 
+    @checked
     def __init__(self, problem: Problem, theta0: Tensor) -> None:
         if problem.dim > MAX_LINEAR_DIM:
             raise ValueError(f"LinearMoments needs D of at most {MAX_LINEAR_DIM}, got {problem.dim}.")
@@ -82,21 +83,23 @@ class LinearMoments:
         psi = np.concatenate([[1.0], theta0.cpu().numpy()])
         self._start = np.outer(psi, psi)
 
+    @checked
     def iteration(self, lr: float, steps: int, observable: str | Observable = "loss") -> float:
         """E g(theta_steps) of the discrete iteration."""
-        check_lr(lr)
         step = np.eye(len(self._start)) + lr * self._drift
         P = self._start
         for _ in range(steps):
             P = step @ P @ step.T + lr**2 * self._noise(P)
         return self._expectation(P, observable)
 
+    @checked
     def equation(self, lr: float, order: Order, horizon: float, observable: str | Observable = "loss") -> float:
         """E g(Theta_horizon) of the modified equation."""
         size = len(self._start)
         P = (expm(horizon * self._generator(lr, order)) @ self._start.flatten()).reshape(size, size)
         return self._expectation(P, observable)
 
+    @checked
     def stationary(self, lr: float, order: Order | None, observable: str | Observable = "loss") -> float:
         """E g in the stationary state of the modified equation, or of the iteration for order None.
 
@@ -112,6 +115,7 @@ class LinearMoments:
         P = np.concatenate([[1.0], np.linalg.lstsq(operator[1:, 1:], -operator[1:, 0], rcond=None)[0]])
         return self._expectation(P.reshape(len(self._start), -1), observable)
 
+    @checked
     def stability_limit(self, order: Order | None = None) -> float:
         """The lr from which second moments grow without bound: of the equation, or of the iteration for order None.
 
@@ -145,7 +149,6 @@ class LinearMoments:
 
     def _generator(self, lr: float, order: Order) -> np.ndarray:
         """The linear map of vec P in the moment equation."""
-        check_lr(lr)
         check_order(order)
         identity, columns = np.eye(len(self._start)), self._columns
         if order == "quadratic":
@@ -160,6 +163,7 @@ class LinearMoments:
             A = self._drift - (order - 1) * lr / 2 * self._drift @ self._drift
         return np.kron(A, identity) + np.kron(identity, A) + lr * sum(np.kron(U, U) for U in columns)
 
+    @checked
     def scheme(
         self, lr: float, order: int, horizon: float, scheme: str, dt: float, observable: str | Observable = "loss"
     ) -> float:
@@ -168,6 +172,7 @@ class LinearMoments:
         The step of a scheme that is affine in its normals maps psi to (Phi + sum_j xi_j Gamma_j) psi, so moments obey
         P' = Phi P Phi^T + sum_j Gamma_j P Gamma_j^T.
         """
+        check_scheme(self.problem, scheme)
         if issubclass(SCHEMES[scheme], GradientScheme):
             raise ValueError(
                 f"scheme={scheme!r} is not affine in normals; at order 1 its first two moments are those of 'euler'."
@@ -175,7 +180,8 @@ class LinearMoments:
         problem = self.problem
         M, D = problem.noise_dim, problem.dim
         columns = torch.cat([torch.zeros(1, M, dtype=torch.float64), torch.eye(M, dtype=torch.float64)])
-        solver = SCHEMES[scheme](
+        made: Any = SCHEMES[scheme]
+        solver = made(
             sde=PerturbedSDE(ModifiedEquation(problem, lr, order)),
             bm=GivenIncrements(dt**0.5 * columns),
             dt=dt,
@@ -198,6 +204,7 @@ class LinearMoments:
             P = Phi @ P @ Phi.T + np.einsum("jab,bc,jdc->ad", Gamma, P, Gamma, optimize=True)
         return self._expectation(P, observable)
 
+    @checked
     def error(self, lr: float, order: int, horizon: float, observable: str | Observable = "loss") -> float:
         """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr."""
         steps = grid_steps(horizon, lr, "horizon", "lr")
@@ -211,8 +218,8 @@ class LinearMoments:
         zero = torch.zeros(self.problem.dim, dtype=self.problem.dtype, device=self.problem.device)
         slope = torch.func.grad(function)(zero)
         bend = torch.func.hessian(function)(zero)
-        P = torch.as_tensor(P, dtype=self.problem.dtype, device=self.problem.device)
-        return float(function(zero) + slope @ P[0, 1:] + 0.5 * (bend * P[1:, 1:]).sum())
+        moments = torch.as_tensor(P, dtype=self.problem.dtype, device=self.problem.device)
+        return float(function(zero) + slope @ moments[0, 1:] + 0.5 * (bend * moments[1:, 1:]).sum())
 
 
 class ScheduledMoments:
@@ -227,9 +234,12 @@ class ScheduledMoments:
         substeps: of the Magnus expansion in a horizon, at least: the next multiple of the iteration's steps.
     """
 
+    @checked
     def __init__(self, problem: Problem, theta0: Tensor, substeps: int = 48) -> None:
-        self.problem, self.theta0, self.substeps = problem, theta0, substeps
+        self.problem: Any = problem
+        self.theta0, self.substeps = theta0, substeps
 
+    @checked
     def error(self, lr: float, order: int, horizon: float, observable: str | Observable = "loss") -> float:
         """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr; error of the integrator O(h^4).
 
@@ -240,6 +250,7 @@ class ScheduledMoments:
         check_jumps(self.problem, lr, horizon, "lr")
         return self.equation(lr, order, steps, observable) - self.iteration(lr, steps, observable)
 
+    @checked
     def iteration(self, lr: float, steps: int, observable: str | Observable = "loss") -> float:
         """E g(theta_steps) of the discrete iteration."""
         moments = LinearMoments(self.problem.at(0.0), self.theta0)
@@ -250,6 +261,7 @@ class ScheduledMoments:
             P = step @ P @ step.T + lr**2 * now._noise(P)
         return LinearMoments(self.problem, self.theta0)._expectation(P, observable)
 
+    @checked
     def equation(self, lr: float, order: int, steps: int, observable: str | Observable = "loss") -> float:
         """E g(Theta_(steps lr)) of the modified equation."""
         start = LinearMoments(self.problem.at(0.0), self.theta0)._start
@@ -296,6 +308,7 @@ class ScalarDropout:
     """Learning rate from which the second moment grows without bound."""
 
 
+@checked
 def scalar_dropout(keep_prob: float, lr: float, horizon: float, u0: float = 1.0) -> dict[str, ScalarDropout]:
     """Closed forms for one neuron, one sample, unit feature: "iteration", "order 1", "order 2".
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,6 @@ from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import LeftLimit
-from smesolve.sampling.ensemble import Process
 from smesolve.solver.modified_equation import ModifiedEquation
 
 __all__ = ["first_constant", "leading_constants", "second_constant"]
@@ -46,7 +46,7 @@ NODES = 10
 SUBSTEPS = 2
 
 
-class _Flow(Process):
+class _Flow:
     """The gradient flow of L_S under the classical Runge-Kutta scheme on a grid of times, even where the problem is
     autonomous: a process without noise."""
 
@@ -102,7 +102,7 @@ def first_constant(problem: Problem, theta0: Tensor, time: float, observable: Ob
     pieces = [np.linspace(a, b, 1 + 2 * max(8, round((b - a) / step / 2))) for a, b in pairwise(edges)]
     times = np.concatenate([pieces[0], *(piece[1:] for piece in pieces[1:])]).tolist()
     path = NoiseFreePath.of(_Flow(problem, times), theta0, [len(times) - 1], {"g": observable})
-    equation = ModifiedEquation(problem, lr=1.0, order=2)  # its correction is b1
+    equation: Any = ModifiedEquation(problem, lr=1.0, order=2)  # its correction is b1
 
     def integrand(t: float, node: int) -> float:
         state = path.states[node : node + 1]

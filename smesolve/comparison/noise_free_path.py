@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable
-from smesolve.sampling.ensemble import Process
 
 __all__ = ["DENSE_DIM", "NoiseFreePath", "directional"]
 
@@ -18,6 +18,18 @@ DENSE_DIM = 256
 
 CHUNK_NUMBERS = 2**20
 """Numbers in one array of a batch of derivatives (8 MiB): larger ones spend their time on page faults."""
+
+
+class NoiseFreeProcess(Protocol):
+    """What a noise-free path needs of a `Process`."""
+
+    @property
+    def autonomous(self) -> bool:
+        """Every step is the same map."""
+
+    def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """State and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class NoiseFreePath:
 
     @classmethod
     def of(
-        cls, process: Process, theta0: Tensor, saved: Sequence[int], observables: Mapping[str, Observable]
+        cls, process: NoiseFreeProcess, theta0: Tensor, saved: Sequence[int], observables: Mapping[str, Observable]
     ) -> NoiseFreePath:
         """Integrate without noise, then the adjoints back. Cost: K steps and K pullbacks of one path."""
         states, predictions = [theta0[None]], []
@@ -56,7 +68,7 @@ class NoiseFreePath:
         return cls(path, torch.cat(predictions), adjoints[::-1])
 
 
-def _pullbacks(process: Process, states: Tensor) -> Callable[[int, Tensor], Tensor]:
+def _pullbacks(process: NoiseFreeProcess, states: Tensor) -> Callable[[int, Tensor], Tensor]:
     """(step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
 
     Jacobians of all steps come in one batch where D is small and no step differs from the others: they are independent

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from smesolve.arguments import checked, evaluated, shown
 from smesolve.problem.problem import Problem
 
 __all__ = ["OBSERVABLES", "Observable", "named_observables"]
@@ -23,16 +24,13 @@ OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
 """Observables by name, made for a problem; add to it to name one of your own."""
 
 
+@checked
 def named_observables(problem: Problem, observables: Sequence[str | Observable]) -> dict[str, Observable]:
     """Observables by name, from names in `OBSERVABLES`, coordinates "theta[3]", and callables (their `__name__`).
 
     Raises:
         ValueError: an unknown name, a coordinate outside the parameters, or a callable that does not map (B, D) to (B,)
     """
-    if isinstance(observables, str) or callable(observables):
-        raise ValueError(f"observables must be a sequence, got {observables!r}; put it into a list.")
-    if not observables:
-        raise ValueError("observables is empty; name at least one, for example 'loss'.")
     result: dict[str, Observable] = {}
     for observable in observables:
         name, function = _resolve(problem, observable)
@@ -45,11 +43,12 @@ def named_observables(problem: Problem, observables: Sequence[str | Observable])
 def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Observable]:
     if callable(observable):
         name = getattr(observable, "__name__", repr(observable))
-        trial = observable(torch.zeros(3, problem.dim, dtype=problem.dtype, device=problem.device))
-        if trial.shape != (3,):
+        points = torch.zeros(3, problem.dim, dtype=problem.dtype, device=problem.device)
+        trial = evaluated(f"observable {name!r}", observable, points)
+        if not isinstance(trial, Tensor) or trial.shape != (3,) or trial.dtype != problem.dtype:
             raise ValueError(
                 f"observable {name!r} must map theta (..., D) to (...,), but it maps (3, {problem.dim}) to "
-                f"{tuple(trial.shape)}."
+                f"{tuple(trial.shape) if isinstance(trial, Tensor) and trial.shape != (3,) else shown(trial)}."
             )
         return name, observable
     coordinate = re.fullmatch(r"theta\[(\d+)\]", observable)

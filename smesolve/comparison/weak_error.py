@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from smesolve.arguments import ENSEMBLE, checked, machine_memory
 from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.value_hessians import RANK, value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
-from smesolve.problem.iteration import check_lr
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.sampling.journal import Journal
@@ -27,7 +28,7 @@ from smesolve.solver.brownian import grid_steps
 from smesolve.solver.integration import check_jumps, check_scheme
 from smesolve.solver.modified_equation import check_order
 
-__all__ = ["CONTROLS", "weak_error"]
+__all__ = ["CONTROLS", "chosen_control", "control_memory", "observation_times", "weak_error"]
 
 CONTROLS = ("auto", "none", "first", "second")
 """Control variates: none, the adjoint's, those of the value Hessian as well, or chosen from D."""
@@ -36,6 +37,7 @@ SECOND_ORDER_DIM = 2**14
 """Beyond this D the value Hessians are left out by control="auto": each takes some 500 Hessian products to make."""
 
 
+@checked(paths=ENSEMBLE)
 @torch.no_grad()
 def weak_error(
     problem: Problem,
@@ -102,15 +104,7 @@ def weak_error(
     Cost: paths x horizon/lr steps for the iteration and each order, and half as much again for the bias. Memory does
     not depend on the number of paths.
     """
-    lrs, orders = [float(lr) for lr in lrs], list(orders)
-    if not lrs or not orders:
-        raise ValueError(f"lrs and orders must each hold at least one value, got lrs={lrs} and orders={orders}.")
-    for lr in lrs:
-        check_lr(lr)
-    if not 0 < horizon < float("inf"):
-        raise ValueError(f"horizon must be a positive number, got {horizon!r}.")
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}.")
+    lrs = [float(lr) for lr in lrs]
     for name, values in (("lrs", lrs), ("orders", orders)):
         if len(set(values)) < len(values):
             raise ValueError(f"{name} holds a value twice: {values}.")
@@ -125,13 +119,9 @@ def weak_error(
     if scheme is None:
         scheme = "small_noise_rk4" if problem.exact else "sampled_euler"
     check_scheme(problem, scheme)
-    if rel_tol is not None and not 0 < rel_tol < 1:
-        raise ValueError(f"rel_tol must lie in (0, 1), got {rel_tol!r}; 0.1 asks for errors known to 10%.")
-    if not isinstance(paths, int) or paths < 2:
-        raise ValueError(f"paths must be an integer of at least 2, got {paths!r}.")
     if rel_tol is not None and max_paths < paths:
         raise ValueError(f"max_paths={max_paths} is below paths={paths}; raise it.")
-    times = _observation_times(lrs, horizon, times)
+    times = observation_times(lrs, horizon, times)
     if dt is not None:
         check_jumps(problem, dt, horizon)
         for time in times:
@@ -146,10 +136,11 @@ def weak_error(
                 "iteration diverges; take a smaller lr."
             )
 
-    chosen = _control(control, problem, rel_tol)
+    chosen = chosen_control(control, problem)
     _check_memory(max_memory, problem, theta0, lrs, times, len(orders), len(functions), chosen, workers)
     hessians = None
-    rows, samples = [], {}
+    rows: list[dict[str, object]] = []
+    samples: dict[tuple[float, str], dict[str, np.ndarray]] = {}
     work = sum(first_round_cost(problem, lr, times, orders, scheme, dt, paths) for lr in lrs)
     with Progress(progress, work) as bar:
         runner = Runner(workers, journal, bar)
@@ -181,7 +172,8 @@ def weak_error(
     return WeakErrorStudy(table, samples, times[-1], predict)
 
 
-def _observation_times(lrs: Sequence[float], horizon: float, times: Sequence[float] | None) -> list[float]:
+def observation_times(lrs: Sequence[float], horizon: float, times: Sequence[float] | None) -> list[float]:
+    """The times asked for, checked; unless given, the finest even grid of at most five times that all lrs divide."""
     for lr in lrs:
         grid_steps(horizon, lr, "horizon", "lr")
     if times is None:
@@ -189,7 +181,7 @@ def _observation_times(lrs: Sequence[float], horizon: float, times: Sequence[flo
             grid = [horizon * (k + 1) / parts for k in range(parts)]
             if all(abs(time / lr - round(time / lr)) < 1e-9 * time / lr for lr in lrs for time in grid):
                 return grid
-    times = [float(time) for time in times]
+    times = [float(time) for time in times or [horizon]]
     if any(b <= a for a, b in pairwise([0.0, *times])) or abs(times[-1] - horizon) > 1e-12 * horizon:
         raise ValueError(f"times must increase from above 0 to the horizon {horizon:g}, got {times}.")
     for lr in lrs:
@@ -198,7 +190,8 @@ def _observation_times(lrs: Sequence[float], horizon: float, times: Sequence[flo
     return times
 
 
-def _control(control: str, problem: Problem, rel_tol: float | None) -> str:
+def chosen_control(control: str, problem: Problem) -> str:
+    """What "auto" stands for, and a refusal of control variates that a problem has not."""
     if not problem.exact:
         if control == "second":
             raise ValueError(
@@ -222,13 +215,34 @@ def _check_memory(
     control: str,
     workers: int | None,
 ) -> None:
-    """Refuse control variates that take more than max_memory: adjoints at every step, Hessians at every grid point.
+    """Refuse control variates that take more than max_memory, or than the machine's memory unless it is given."""
+    processes = 1 if workers is None else 1 + workers
+    size = processes * control_memory(problem, theta0, lrs, times, orders, observables, control)
+    if size > (machine_memory() if max_memory is None else max_memory):
+        limit = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
+        remedy = 'control="first", or ' if control == "second" else ""
+        raise ValueError(
+            f"{limit} is less than the {size:.3g} bytes that control={control!r} takes in {processes} processes; take "
+            f"{remedy}fewer observables, times or workers{'' if max_memory is None else ', or raise it'}."
+        )
+
+
+def control_memory(
+    problem: Problem,
+    theta0: Tensor,
+    lrs: Sequence[float],
+    times: Sequence[float],
+    orders: int,
+    observables: int,
+    control: str,
+) -> float:
+    """Bytes of the control variates in one process: adjoints at every step, Hessians at every grid point.
 
     A target (time, observable) is followed back from its time, hence the sum over times. The equation of each order has
     two step sizes, so its adjoints are kept for three times as many steps as the iteration's.
     """
-    if max_memory is None or control == "none":
-        return
+    if control == "none":
+        return 0.0
     dense = problem.dim <= DENSE_DIM
     followed = sum(times) / min(lrs) * observables
     adjoints = followed * (1 + 3 * orders) * problem.dim * theta0.element_size()
@@ -239,11 +253,4 @@ def _check_memory(
         spacing = min(lrs) if dense else problem.stability_limit(theta0) / 4
         followed = (sum(times) if dense else times[-1]) / spacing * observables
         hessians = followed * numbers * theta0.element_size()
-    processes = 1 if workers is None else 1 + workers
-    size = processes * (adjoints + hessians)
-    if size > max_memory:
-        remedy = 'control="first", or ' if control == "second" else ""
-        raise ValueError(
-            f"max_memory={max_memory:g} bytes is less than the {size:.3g} bytes that control={control!r} takes in "
-            f"{processes} processes; take {remedy}fewer observables, times or workers, or raise it."
-        )
+    return adjoints + hessians

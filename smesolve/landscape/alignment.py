@@ -14,15 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
+from smesolve.arguments import INDEX, Instance, checked
 from smesolve.comparison.weak_error_study import CONFIDENCE
 from smesolve.landscape.haar_null import haar_null
 from smesolve.landscape.operators import (
+    DRAWS,
     batch_of_one_operator,
     covariance_operator,
     gradient_term_operator,
@@ -55,6 +58,7 @@ class AlignmentStudy:
     columns of `overlap`."""
 
 
+@checked(covariances=Instance((LinearOperator,), "a LinearOperator"))
 def alignment(
     hessian: LinearOperator, covariances: Mapping[str, LinearOperator], probes: int = 200, seed: int = 0
 ) -> pd.DataFrame:
@@ -83,6 +87,7 @@ def alignment(
     return pd.DataFrame({"covariance": name} | _row(measured, letter, whole) for name, letter in letters.items())
 
 
+@checked(noise=DRAWS)
 def sampled_alignment(hessian: LinearOperator, noise: Tensor, probes: int = 200, seed: int = 0) -> dict[str, object]:
     """Alignment of a Hessian with a covariance that is known by draws (N, D) of the noise, of mean zero, alone.
 
@@ -100,8 +105,8 @@ def _row(of: Traces, S: str, whole: str) -> dict[str, object]:
         squares = (t["HH"] - t["H"] ** 2 / of.dim) * (t[2 * S] - t[S] ** 2 / of.dim)
         return (t["H" + S] - mean) / (2 * squares / ((of.dim - 1) * (of.dim + 2))).sqrt()
 
-    moments = [tuple(float(of[letter * j].value) for j in (1, 2, 3)) for letter in ("H", S)]
-    null = haar_null(*moments, of.dim)
+    moments: Any = [tuple(float(of[letter * j].value) for j in (1, 2, 3)) for letter in ("H", S)]
+    null = haar_null(moments[0], moments[1], of.dim)
     scale = (moments[0][1] * moments[1][1]) ** 0.5
     score = of.derived(standardised)
     low, high = (null.standardised_quantile(tail) for tail in TAILS)
@@ -120,6 +125,7 @@ def _row(of: Traces, S: str, whole: str) -> dict[str, object]:
     }
 
 
+@checked
 def overlap(hessian: LinearOperator, covariance: LinearOperator, count: int = 10) -> dict[str, float]:
     """Overlap |U^T V|_F^2 / k of the `count` = k leading eigenvectors of both: the mean squared cosine of the angles.
 
@@ -141,6 +147,7 @@ def overlap(hessian: LinearOperator, covariance: LinearOperator, count: int = 10
     }
 
 
+@checked(steps=INDEX)
 def alignment_along(
     problem: DropoutProblem,
     states: Tensor,
@@ -161,6 +168,9 @@ def alignment_along(
         eigenpairs: k of the overlap.
         seed: of the vectors.
     """
+    for name in covariances:
+        if name not in COVARIANCES:
+            raise ValueError(f"covariances must hold names of {', '.join(COVARIANCES)}, got {name!r}.")
     frames = []
     for step, row in zip(steps, states, strict=True):
         for run, theta in enumerate(row):

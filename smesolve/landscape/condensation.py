@@ -23,6 +23,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from smesolve.arguments import INDEX, Number, Parameters, checked
 from smesolve.landscape.training import HalfIteration, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
@@ -61,6 +62,7 @@ class CondensationStudy:
     """Training -> cosine map (m, m) of the first run's last state, neurons in the order of their groups."""
 
 
+@checked(theta=Parameters(None))
 def input_weights(problem: DropoutProblem, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """u (..., m, d or d + 1) with the bias as last entry, and amplitudes |A_j||u_j| (..., m), from theta (..., D).
 
@@ -84,6 +86,7 @@ def input_weights(problem: DropoutProblem, theta: Tensor) -> tuple[np.ndarray, n
     return weights, readout * np.linalg.norm(weights, axis=-1)
 
 
+@checked
 def cosine_map(weights: np.ndarray) -> np.ndarray:
     """Cosines (m, m) between rows (m, d); 0 with a row of zeros."""
     norms = np.linalg.norm(weights, axis=1, keepdims=True)
@@ -91,6 +94,7 @@ def cosine_map(weights: np.ndarray) -> np.ndarray:
     return units @ units.T
 
 
+@checked(threshold=Number(0.0, 1.0))
 def effective_orientations(weights: np.ndarray, lines: bool = False, threshold: float = THRESHOLD) -> np.ndarray:
     """Group (m,) of each row of weights (m, d), numbered from 1: within a group all cosines exceed the threshold.
 
@@ -105,11 +109,13 @@ def effective_orientations(weights: np.ndarray, lines: bool = False, threshold: 
     return fcluster(tree, 1 - threshold, "distance")
 
 
+@checked
 def participation(weights: np.ndarray, amplitudes: np.ndarray) -> float:
     """(sum_j p_j)^2 / sum_jk p_j p_k cos_jk^2 from weights (m, d) and amplitudes p (m,): from 1 to m."""
     return float(amplitudes.sum() ** 2 / (amplitudes @ cosine_map(weights) ** 2 @ amplitudes))
 
 
+@checked(steps=INDEX)
 def condensation(
     problem: DropoutProblem,
     starts: Tensor,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from smesolve.arguments import Instance, checked
 from smesolve.comparison.weak_error_study import CONFIDENCE
 
 __all__ = ["Estimate", "mean_over", "over_runs"]
@@ -45,12 +46,13 @@ class Estimate:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
+@checked(values=Instance((int, float, np.number), "a number"))
 def mean_over(values: Sequence[float]) -> Estimate:
     """Mean of independent values, such as one a seed, with Student's interval; no interval (NaN) from one value."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        return Estimate(float(values.mean()), np.nan, 1)
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5), len(values) - 1)
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2:
+        return Estimate(float(sample.mean()), np.nan, 1)
+    return Estimate(float(sample.mean()), float(sample.std(ddof=1) / len(sample) ** 0.5), len(sample) - 1)
 
 
 def over_runs(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:

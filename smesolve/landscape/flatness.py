@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from smesolve.arguments import Parameters, checked
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
@@ -55,6 +57,7 @@ class FlatnessStudy:
     """first, second, run, alpha, loss: R_S at (1 - alpha) first + alpha second."""
 
 
+@checked
 def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, seed: int = 0) -> Tensor:
     """(k, D): random directions in which each filter has the norm of theta's filter; theta (D,).
 
@@ -75,17 +78,20 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
     return torch.cat(pieces, dim=1)
 
 
+@checked(directions=Parameters(("k",)))
 def loss_along(problem: Problem, theta: Tensor, directions: Tensor, distances: Sequence[float]) -> Tensor:
     """R_S(theta + t d) (k, T) for directions d (k, D) and distances t. Cost: k T forward passes."""
     rows = [problem.loss(theta + t * directions) for t in distances]
     return torch.stack(rows, dim=-1)
 
 
+@checked(first=Parameters(None), second=Parameters(None))
 def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Sequence[float]) -> Tensor:
     """R_S((1 - alpha) first + alpha second) (..., A) for solutions (..., D)."""
     return torch.stack([problem.loss((1 - alpha) * first + alpha * second) for alpha in alphas], dim=-1)
 
 
+@checked(solutions=Parameters(("B",)))
 @torch.no_grad()
 def flatness(
     problem: Problem,
@@ -116,7 +122,7 @@ def flatness(
             rays = filter_normalised_directions(problem, theta, directions, seed + run)
             base = problem.loss(theta)
             # The threshold of `interval_flatness` is twice the value at the centre: base + rise.
-            width = interval_flatness(lambda t, base=base: problem.loss(t) - base + rise, theta, rays, 2.0)
+            width = interval_flatness(partial(_shifted_loss, problem, rise - base), theta, rays, 2.0)
             hessian = loss_hessian_operator(problem, theta)
             fixed = {"training": name, "run": run}
             rows.append(
@@ -138,6 +144,11 @@ def flatness(
     return FlatnessStudy(pd.DataFrame(rows), pd.concat(curves), pd.concat(segments) if segments else pd.DataFrame())
 
 
+def _shifted_loss(problem: Problem, shift: Tensor, theta: Tensor) -> Tensor:
+    return problem.loss(theta) + shift
+
+
+@checked
 def half_effects(table: pd.DataFrame, measures: Sequence[str] = ("trace", "top_eigenvalue", "width")) -> pd.DataFrame:
     """Effects of drift and noise on the logarithm of each measure, with intervals over the runs.
 

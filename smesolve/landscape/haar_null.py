@@ -26,6 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from smesolve.arguments import Integer, checked
+
 __all__ = ["HaarNull", "haar_null"]
 
 
@@ -47,14 +49,13 @@ class HaarNull:
         return max(pair) if probability > 0.5 else min(pair)
 
 
+@checked(dim=Integer(3, "there is no null model in fewer dimensions"))
 def haar_null(first: tuple[float, float, float], second: tuple[float, float, float], dim: int) -> HaarNull:
     """The null from tr A, tr A^2 and tr A^3 of both matrices.
 
     Raises:
         ValueError: dim < 3.
     """
-    if dim < 3:
-        raise ValueError(f"dim must be at least 3, got {dim}: there is no null model in fewer dimensions.")
     squares, cubes = zip(*(_centred(moments, dim) for moments in (first, second)), strict=True)
     variance = 2 * np.prod(squares) / ((dim - 1) * (dim + 2))
     third = 8 * dim * np.prod(cubes) / ((dim - 1) * (dim - 2) * (dim + 2) * (dim + 4))

@@ -13,7 +13,7 @@ the flow without tr Sigma is of order 2 while the flow of R_S + R_1 + R_2 is of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from smesolve.arguments import POINTS, checked
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
@@ -70,11 +71,13 @@ class RegularisationStudy:
     """model, nominal order, observable, slope with interval, constant, points, p_value, left_out."""
 
 
+@checked(theta=POINTS)
 def first_penalty(problem: Problem, theta: Tensor) -> Tensor:
     """R_1(theta) = L_S - R_S: (...,)."""
     return problem.modified_loss(theta) - problem.loss(theta)
 
 
+@checked(theta=POINTS)
 def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
     """tr Sigma(theta) = |C|_F^2, exact and differentiable: (...,). Cost: M noise products; memory 64 D at a time.
 
@@ -92,11 +95,13 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
     return total
 
 
+@checked(theta=POINTS)
 def second_penalty(problem: Problem, theta: Tensor, lr: float) -> Tensor:
     """R_2(theta) = lr/4 (|grad L_S|^2 + tr Sigma), exact: (...,). Cost: see `covariance_trace`."""
     return lr / 4 * (problem.mean_gradient(theta).square().sum(-1) + covariance_trace(problem, theta))
 
 
+@checked
 def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float) -> Tensor:
     """End (D,) of the gradient flow of a loss in `FLOWS` from theta0 (D,), by an ODE solver at 1e-11.
 
@@ -104,7 +109,7 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
         ValueError: an unknown name.
     """
     if name not in FLOWS:
-        raise ValueError(f"flow must be one of {', '.join(FLOWS)}, got {name!r}.")
+        raise ValueError(f"name must be one of {', '.join(FLOWS)}, got {name!r}.")
     first, square, trace = FLOWS[name]
     slope = torch.func.grad(lambda theta: covariance_trace(problem, theta))
     plain = torch.func.grad(problem.loss)
@@ -127,6 +132,7 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
     return theta0.new_tensor(path.y[:, -1])
 
 
+@checked
 def regularisation_orders(
     problem: DropoutProblem,
     theta0: Tensor,
@@ -191,6 +197,7 @@ def _fits(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(fits, ignore_index=True)
 
 
+@checked
 def exact_regularisation_orders(
     problem: DropoutProblem, theta0: Tensor, lrs: Sequence[float], horizon: float, observables: Sequence[str]
 ) -> pd.DataFrame:
@@ -204,14 +211,13 @@ def exact_regularisation_orders(
     """
     moments = LinearMoments(problem, theta0)
     functions = named_observables(problem, observables)
-    values: dict[str, Callable[[float, str], float]] = {
-        f"SME order {order}": lambda lr, g, order=order: moments.equation(lr, order, horizon, g) for order in (1, 2)
-    }
     rows = []
     for observable, function in functions.items():
         for lr in sorted(lrs, reverse=True):
             dropout = moments.iteration(lr, grid_steps(horizon, lr, "horizon", "lr"), observable)
-            errors = {model: value(lr, observable) - dropout for model, value in values.items()}
+            errors = {
+                f"SME order {order}": moments.equation(lr, order, horizon, observable) - dropout for order in (1, 2)
+            }
             for name in FLOWS:
                 errors[name] = float(function(flow(problem, theta0, name, lr, horizon))) - dropout
             rows += [

@@ -30,6 +30,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, lsmr
 from torch import Tensor
 
+from smesolve.arguments import Parameters, checked, shown
 from smesolve.landscape.estimates import Estimate, mean_over
 from smesolve.landscape.operators import fisher_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
@@ -55,13 +56,26 @@ LSMR_STEPS = 300
 """Bound on the iterations for the tangential part of an acceleration."""
 
 
+FEATURES, WEIGHTS = Parameters(("n",), last="d"), Parameters(("d",), last="o")
+
+
+def _outputs(features: Tensor, weights: Tensor) -> Tensor:
+    if features.shape[1] != weights.shape[0] or features.dtype != weights.dtype:
+        raise ValueError(
+            f"weights must have one row for each of the {features.shape[1]} features, and be {features.dtype} as they "
+            f"are, got {shown(weights)}."
+        )
+    return features @ weights
+
+
+@checked(features=FEATURES, weights=WEIGHTS)
 def fisher_penalty(features: Tensor, weights: Tensor, variance: float, likelihood: str = "gaussian") -> float:
     """Q = v/(2n) sum_ik x_ik^2 W_k F_i W_k^T from features x (n, d) and weights W (d, o). Cost: O(n d o).
 
     Raises:
         ValueError: an unknown likelihood.
     """
-    outputs = features @ weights
+    outputs = _outputs(features, weights)
     if likelihood == "gaussian":
         information = weights.square().sum(1).expand(len(features), -1)
     else:
@@ -71,6 +85,7 @@ def fisher_penalty(features: Tensor, weights: Tensor, variance: float, likelihoo
     return float(variance / 2 * (features.square() * information).sum(1).mean())
 
 
+@checked(features=FEATURES, weights=WEIGHTS)
 def dropout_penalty_error(
     features: Tensor, weights: Tensor, law: MaskLaw, likelihood: str, draws: int = 200, seed: int = 0
 ) -> Estimate:
@@ -86,7 +101,7 @@ def dropout_penalty_error(
     """
     partition, information = _partition(likelihood)
     generator = np.random.default_rng(np.random.SeedSequence(seed))
-    outputs = features @ weights
+    outputs = _outputs(features, weights)
     with torch.enable_grad():
         slope = torch.func.grad(lambda f: partition(f).sum())(outputs)
     values = []
@@ -99,6 +114,7 @@ def dropout_penalty_error(
     return mean_over(values)
 
 
+@checked(features=FEATURES, weights=WEIGHTS)
 def penalty_comparison(
     features: Tensor,
     weights: Tensor,
@@ -136,6 +152,7 @@ class ManifoldGeometry:
     """Mean over random tangent directions of the normal curvature."""
 
 
+@checked
 def manifold_geometry(
     problem: DropoutProblem, theta: Tensor, probes: int = 60, directions: int = 4, seed: int = 0
 ) -> ManifoldGeometry:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from smesolve.arguments import INDEX, Instance, checked
 from smesolve.landscape.alignment import alignment, sampled_alignment
 from smesolve.landscape.operators import covariance_operator, loss_hessian_operator
 from smesolve.landscape.training import HalfIteration, train
@@ -25,6 +27,7 @@ from smesolve.problem.problem import Problem
 __all__ = ["NOISES", "NoiseScales", "noise_alignment", "noisy_problem", "random_noise"]
 
 
+@checked
 @dataclass(frozen=True)
 class NoiseScales:
     """How strong each noise is."""
@@ -50,11 +53,12 @@ def _module(problem: DropoutProblem, dropout: bool) -> nn.Module:
     network = problem.network
     if not isinstance(network, TwoLayerNetwork):
         raise ValueError(f"problem must have a TwoLayerNetwork for this comparison, got {type(network).__name__}.")
-    drop = [nn.Dropout(1 - problem.law.keep_prob)] if dropout else []
+    law: Any = problem.law
+    drop = [nn.Dropout(1 - law.keep_prob)] if dropout else []
     return nn.Sequential(network.hidden, _Activation(network.activation), *drop, network.readout)
 
 
-def _noisy(problem: DropoutProblem, dropout: bool, **noise: float) -> ModuleProblem:
+def _noisy(problem: DropoutProblem, dropout: bool, **noise: Any) -> ModuleProblem:
     masks = "per_sample" if problem.per_sample or noise.get("batch_size") == 1 else "shared"
     return ModuleProblem(_module(problem, dropout), problem.x, problem.y, "squared_error", masks, **noise)
 
@@ -70,6 +74,7 @@ NOISES: dict[str, Callable[[DropoutProblem, NoiseScales], Problem]] = {
 """Noises by name, made from a dropout problem on a two-layer network: the same loss R_S without noise for all."""
 
 
+@checked
 def noisy_problem(problem: DropoutProblem, name: str, scales: NoiseScales | None = None) -> Problem:
     """The problem with another noise.
 
@@ -77,10 +82,11 @@ def noisy_problem(problem: DropoutProblem, name: str, scales: NoiseScales | None
         ValueError: an unknown name, or a network that is not a `TwoLayerNetwork`.
     """
     if name not in NOISES:
-        raise ValueError(f"noise must be one of {', '.join(NOISES)}, got {name!r}.")
+        raise ValueError(f"name must be one of {', '.join(NOISES)}, got {name!r}.")
     return NOISES[name](problem, scales or NoiseScales())
 
 
+@checked
 def random_noise(problem: Problem, theta: Tensor, draws: int, seed: int = 0) -> Tensor:
     """(N, D): independent draws of mean zero with the covariance of the noise at theta (D,): N noise products."""
     generator = np.random.default_rng(np.random.SeedSequence(seed))
@@ -91,6 +97,7 @@ def random_noise(problem: Problem, theta: Tensor, draws: int, seed: int = 0) -> 
     return torch.cat(blocks)
 
 
+@checked(steps=INDEX, problems=Instance((Problem,), "a Problem"))
 def noise_alignment(
     problems: Mapping[str, Problem],
     starts: Tensor,
@@ -129,8 +136,13 @@ def noise_alignment(
             path = states[name if where == "own" else common]
             for step, row in zip(steps, path, strict=True):
                 for run, theta in enumerate(row):
-                    fixed = {"noise": name, "points": where, "run": run, "step": step}
-                    fixed["loss"] = float(problem.loss(theta))
+                    fixed = {
+                        "noise": name,
+                        "points": where,
+                        "run": run,
+                        "step": step,
+                        "loss": float(problem.loss(theta)),
+                    }
                     rows.append(fixed | _alignment(problem, theta, draws, probes, seed + run))
     table = pd.DataFrame(rows)
     own = table[table.noise == common]

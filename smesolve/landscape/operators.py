@@ -24,6 +24,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
+from smesolve.arguments import Parameters, checked, shown
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import Linearisation
 from smesolve.problem.problem import Problem
@@ -80,6 +81,7 @@ class SymmetricOperator(LinearOperator):
 # --- Hessians ----------------------------------------------------------------------------------------------------
 
 
+@checked
 def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Hess L_S(theta), theta (D,). Cost of a product: about two gradients."""
     return SymmetricOperator(
@@ -87,6 +89,7 @@ def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     )
 
 
+@checked
 def loss_hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Hess R_S(theta) of the loss without dropout, theta (D,). Cost of a product: about four gradients."""
     gradient = torch.func.grad(lambda points: problem.loss(points).sum())
@@ -100,6 +103,7 @@ def loss_hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
 # --- operators of the linearised network -------------------------------------------------------------------------
 
 
+@checked
 def gauss_newton_operator(problem: DropoutProblem, theta: Tensor, modified: bool = True) -> SymmetricOperator:
     """Gauss-Newton part of Hess L_S(theta), or of Hess R_S(theta) where not `modified`. Cost: about two gradients."""
     variance = float(problem.law.variance) if modified else 0.0
@@ -114,6 +118,7 @@ def gauss_newton_operator(problem: DropoutProblem, theta: Tensor, modified: bool
     return _linearised_operator(problem, theta, cotangents)
 
 
+@checked
 def fisher_operator(problem: DropoutProblem, theta: Tensor, likelihood: str = "gaussian") -> SymmetricOperator:
     """Fisher information of one sample, averaged over the data, with the network's outputs as parameters of a law.
 
@@ -131,6 +136,7 @@ def fisher_operator(problem: DropoutProblem, theta: Tensor, likelihood: str = "g
     return _linearised_operator(problem, theta, lambda at, tangent, outputs: (information(values, outputs), 0.0, 0.0))
 
 
+@checked
 def batch_of_one_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
     """The papers' approximate covariance of a step on one random sample under a random mask (module docstring).
 
@@ -205,6 +211,7 @@ def _softmax_information(probabilities: Tensor, tangent: Tensor) -> Tensor:
 # --- covariance --------------------------------------------------------------------------------------------------
 
 
+@checked
 def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Sigma(theta) = Cov(gradient), theta (D,), exact. Cost of a product: about three gradients.
 
@@ -219,6 +226,7 @@ def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals))
 
 
+@checked
 def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
     """The part of Sigma that vanishes where grad L_S does: v sum_k g_k g_k^T, g_k = the block of neuron k in grad L_S.
 
@@ -232,6 +240,7 @@ def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricO
     return _factor_operator(problem, theta, _gradient_factor(problem, theta))
 
 
+@checked
 def pair_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
     """The part of Sigma that stays at critical points: columns cross_k and all pairs.
 
@@ -262,7 +271,7 @@ def _gradient_factor(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor
     return factor
 
 
-def _factor_operator(problem: DropoutProblem, theta: Tensor, factor: Callable[[Tensor], Tensor]) -> SymmetricOperator:
+def _factor_operator(problem: Problem, theta: Tensor, factor: Callable[[Tensor], Tensor]) -> SymmetricOperator:
     """C C^T: the transposed product is one pullback through the factor, which is linear in its normals (B, M)."""
 
     def product(rows: Tensor) -> Tensor:
@@ -274,11 +283,23 @@ def _factor_operator(problem: DropoutProblem, theta: Tensor, factor: Callable[[T
     return SymmetricOperator(theta, product, 3 * (problem.numbers_per_path + problem.noise_dim))
 
 
+DRAWS = Parameters(("N",))
+"""Independent draws (N, D)."""
+
+
+def check_draws(name: str, draws: Tensor, dim: int, dtype: torch.dtype, other: str) -> None:
+    """Refuse draws (N, D), the argument `name`, of another dimension or dtype than those of the argument `other`."""
+    if draws.shape[-1] != dim or draws.dtype != dtype:
+        raise ValueError(f"{name} must be {dtype} of shape (N, {dim}), to go with {other}, got {shown(draws)}.")
+
+
+@checked(gradients=DRAWS, mean=Parameters())
 def sampled_covariance_operator(gradients: Tensor, mean: Tensor) -> SymmetricOperator:
     """1/N sum_j (g_j - mean)(g_j - mean)^T from N gradients (N, D) and their known mean (D,): unbiased for Sigma.
 
     `smesolve.landscape.traces.sampled_covariance_error` says how far it is from Sigma. Memory N D; cost of a product:
     two products of size N D.
     """
+    check_draws("gradients", gradients, len(mean), mean.dtype, "mean")
     centred = gradients - mean
     return SymmetricOperator(mean, lambda rows: (rows @ centred.mT) @ centred / len(centred), len(centred))

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from smesolve.arguments import checked
+
 __all__ = ["Eigenpairs", "leading_eigenpairs", "principal_angles"]
 
 
@@ -23,6 +25,7 @@ class Eigenpairs:
     """(k,), |A u - lambda u|: within this distance of each value there is an eigenvalue (Weinstein)."""
 
 
+@checked
 def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) -> Eigenpairs:
     """The `count` largest eigenvalues and their vectors. Cost: tens of products an eigenpair; memory 2 count D.
 
@@ -53,6 +56,7 @@ def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) 
     return Eigenpairs(values, vectors, residuals)
 
 
+@checked
 def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Angles in [0, pi/2], increasing, between the spans of orthonormal columns (D, k) and (D, l): (min(k, l),)."""
     cosines = np.linalg.svd(first.T @ second, compute_uv=False)

@@ -20,7 +20,9 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
+from smesolve.arguments import Instance, Parameters, checked
 from smesolve.landscape.estimates import Estimate
+from smesolve.landscape.operators import DRAWS, check_draws
 
 __all__ = ["Traces", "frobenius_norm", "sampled_covariance_error", "sampled_traces", "trace", "traces"]
 
@@ -57,6 +59,7 @@ class Traces:
         return Estimate(float(of_vector(values)), float(slope @ self.covariance @ slope) ** 0.5, self.freedom)
 
 
+@checked(words=Instance((str,), "a word"), operators=Instance((LinearOperator,), "a LinearOperator"))
 def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes: int = 100, seed: int = 0) -> Traces:
     """Traces of products of symmetric operators.
 
@@ -74,6 +77,9 @@ def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes
         ValueError: fewer than 12 probes, unless D is smaller still.
     """
     dim = next(iter(operators.values())).shape[0]
+    for word in words:
+        if not 1 <= len(word) <= 3 or not operators.keys() >= set(word):
+            raise ValueError(f"words must be of one to three letters of {', '.join(operators)}, got {word!r}.")
     if probes < min(12, dim):
         raise ValueError(f"probes must be at least 12, got {probes!r}: fewer leave no sample for an interval.")
     if probes >= dim:
@@ -96,11 +102,13 @@ def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes
     return Traces(tuple(words), exact + rest.mean(1), covariance, count - 1, dim)
 
 
+@checked
 def trace(operator: LinearOperator, probes: int = 100, seed: int = 0) -> Estimate:
     """tr(A) of a symmetric operator; see `traces`."""
     return traces({"A": operator}, ["A"], probes, seed)["A"]
 
 
+@checked
 def frobenius_norm(operator: LinearOperator, probes: int = 100, seed: int = 0) -> Estimate:
     """|A|_F = sqrt(tr(A A)) of a symmetric operator; see `traces`."""
     return traces({"A": operator}, ["AA"], probes, seed).derived(lambda of: of["AA"].sqrt())
@@ -119,6 +127,7 @@ def _quadratic(operators: Mapping[str, LinearOperator], words: Sequence[str], X:
     return np.stack([(image(word[: len(word) // 2][::-1]) * image(word[len(word) // 2 :])).sum(0) for word in words])
 
 
+@checked(gradients=DRAWS, mean=Parameters())
 def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Estimate, float]:
     """Frobenius norm of Sigma, and the relative error of its sampled estimate, from N >= 4 independent gradients.
 
@@ -133,6 +142,7 @@ def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Estimate,
         |Sigma|_F with its interval (a U-statistic, by its projection on single gradients), and
         sqrt(E |Sigma_N - Sigma|_F^2) / |Sigma|_F. Memory N^2 numbers.
     """
+    check_draws("gradients", gradients, len(mean), mean.dtype, "mean")
     centred = gradients - mean
     N = len(centred)
     if N < 4:
@@ -147,6 +157,7 @@ def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Estimate,
     return Estimate(norm, stderr / (2 * norm), N - 1), max(float(fourth) - squared, 0.0) ** 0.5 / (N**0.5 * norm)
 
 
+@checked(noise=DRAWS)
 def sampled_traces(operator: LinearOperator, noise: Tensor, probes: int = 100, seed: int = 0) -> Traces:
     """Traces of H and of a covariance S = E c c^T that is known by N independent draws c of mean zero.
 
@@ -163,6 +174,7 @@ def sampled_traces(operator: LinearOperator, noise: Tensor, probes: int = 100, s
     Returns:
         Estimates of "H", "HH", "HHH", "S", "SS", "SSS", "HS". Cost: N + 3 probes products; memory N D + N^2.
     """
+    check_draws("noise", noise, operator.shape[0], noise.dtype, "operator")
     N = len(noise)
     if N < 4:
         raise ValueError(f"noise must hold at least 4 draws, got {N}.")

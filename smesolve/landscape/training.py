@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from smesolve.arguments import INDEX, checked
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.problem import Problem  # noqa: F401 (the type hints of the inherited constructor name it)
 from smesolve.sampling.ensemble import Process
 
 __all__ = ["HALVES", "HalfIteration", "initial_points", "train"]
@@ -54,7 +57,7 @@ class HalfIteration(DropoutIteration):
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """One step of every path of a block. Cost: up to three gradients a path."""
-        problem = self.problem
+        problem: Any = self.problem
         drift, noise = HALVES[self.half]
         if drift and noise:
             return super().advance(theta, block, step)
@@ -67,14 +70,17 @@ class HalfIteration(DropoutIteration):
 
     def _plain(self, theta: Tensor) -> Tensor:
         """grad R_S: no neuron masked."""
-        return self.problem.gradient(theta, theta.new_ones(self.problem.mask_shape))
+        problem: Any = self.problem
+        return problem.gradient(theta, theta.new_ones(problem.mask_shape))
 
 
+@checked
 def initial_points(problem: DropoutProblem, count: int, seed: int = 0, scale: float = 1.0) -> Tensor:
     """(B, D): initial parameters of the seeds seed, ..., seed + count - 1, times `scale`."""
     return scale * torch.stack([problem.initial(seed + k) for k in range(count)])
 
 
+@checked(saved=INDEX)
 @torch.no_grad()
 def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
     """Runs of an iteration, each from a start of its own with noise of its own.

@@ -29,6 +29,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from smesolve.arguments import Number, checked
 from smesolve.landscape.operators import hessian_operator, loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.landscape.training import HalfIteration, train
@@ -63,6 +64,7 @@ class VariancePrinciple:
     """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points: one row a run."""
 
 
+@checked
 def random_gradients(problem: Problem, theta: Tensor, draws: int, seed: int = 0) -> Tensor:
     """(N, D): noisy gradients at theta (D,) for N = `draws` independent draws. Cost: one gradient a draw."""
     size = problem.block_size
@@ -70,11 +72,13 @@ def random_gradients(problem: Problem, theta: Tensor, draws: int, seed: int = 0)
     return torch.cat(blocks)[:draws]
 
 
+@checked
 def random_trajectories(problem: DropoutProblem, starts: Tensor, lr: float, steps: int, seed: int = 0) -> Tensor:
     """(steps, B, D): the parameters after each of `steps` dropout steps from starts (B, D). Memory as the result."""
     return train(HalfIteration(problem, lr, seed, runs=len(starts)), starts, range(1, steps + 1))
 
 
+@checked
 def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
     """Variances T (k,), decreasing, and principal directions (k, D) of data (N, D). Memory N D + N^2, never D^2."""
     centred = data - data.mean(0)
@@ -85,6 +89,7 @@ def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
     return values.cpu().numpy(), directions / directions.norm(dim=1, keepdim=True)
 
 
+@checked(theta=None, directions=None, factor=None)
 def interval_flatness(
     loss: Callable[[Tensor], Tensor], theta: Tensor, directions: Tensor, factor: float = 2.0
 ) -> np.ndarray:
@@ -123,6 +128,7 @@ def interval_flatness(
     return width.cpu().numpy()
 
 
+@checked(factors=Number(1.0))
 @torch.no_grad()
 def variance_principle(
     problem: DropoutProblem,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smesolve.arguments import checked
 from smesolve.problem.derived_problem import DerivedProblem
 from smesolve.problem.problem import Problem
 
@@ -26,9 +27,8 @@ class AveragedProblem(DerivedProblem):
     Source: Wei, Kakade, Ma (arXiv 2002.12915), DROP_k.
     """
 
+    @checked
     def __init__(self, problem: Problem, count: int) -> None:
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"count must be a positive integer, got {count!r}.")
         super().__init__(problem)
         self.count = count
         self.draw_dim = count * problem.draw_dim

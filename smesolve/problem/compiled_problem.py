@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smesolve.arguments import checked
 from smesolve.problem.derived_problem import DerivedProblem
 from smesolve.problem.problem import Problem
 
@@ -37,6 +38,7 @@ class CompiledProblem(DerivedProblem):
         NotCompiledWarning: there is no compiler (C++ on the CPU, triton on a GPU); everything works as without it.
     """
 
+    @checked
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         missing = _missing_compiler(self.device)

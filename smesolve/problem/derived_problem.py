@@ -24,7 +24,7 @@ class DerivedProblem(Problem):
                 f"{type(self).__name__} would lose the schedule of its problem, a {type(problem).__name__}; "
                 f"schedule it last: ScheduledProblem({type(self).__name__}(...), ...)."
             )
-        self.problem = problem
+        self.problem: Any = problem
         self.network, self.x, self.y, self.samples = problem.network, problem.x, problem.y, problem.samples
         self.dim, self.dtype, self.device = problem.dim, problem.dtype, problem.device
         self.exact, self.linear_noise = problem.exact, problem.linear_noise

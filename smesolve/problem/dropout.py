@@ -44,9 +44,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smesolve.arguments import check_numbers_fit, checked
 from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, Linearisation
-from smesolve.problem.problem import Problem, check_trailing, finite_data
+from smesolve.problem.problem import Problem, check_table, check_trailing, finite_data
 
 __all__ = ["DropoutProblem"]
 
@@ -70,6 +71,7 @@ class DropoutProblem(Problem):
         ValueError: for shapes that do not fit, data that are not finite, or a missing or second mask law.
     """
 
+    @checked
     def __init__(
         self,
         network: DropoutNetwork,
@@ -85,12 +87,9 @@ class DropoutProblem(Problem):
         self.y = finite_data("y", y, self.dtype, self.device)
         self.law, self.per_sample = _mask_law(keep_prob, masks)
         self.linear_noise = not self.per_sample  # else pairs with signs
-        for name, data in (("x", self.x), ("y", self.y)):
-            if data.ndim < 2 or (name == "y" and data.ndim > 2):
-                raise ValueError(
-                    f"{name} must have two dimensions, samples by {'inputs' if name == 'x' else 'outputs'}, got shape "
-                    f"{tuple(data.shape)}; a vector becomes one column by {name}.reshape(-1, 1)."
-                )
+        check_table("y", self.y)
+        if self.x.ndim < 2:
+            check_table("x", self.x)
         if self.x.shape[0] != self.y.shape[0]:
             raise ValueError(
                 f"x and y must hold the same number of samples, got shapes {tuple(self.x.shape)} and "
@@ -98,6 +97,7 @@ class DropoutProblem(Problem):
             )
         network.check(self.x)
         self.width, self.out_features = network.width, network.out_features
+        check_numbers_fit(f"the pairs of {self.width} neurons", 4 * self.width**2, "take a narrower network")
         if self.y.shape[1] != self.out_features:
             raise ValueError(
                 f"y must have {self.out_features} columns, the network's out_features, got {tuple(self.y.shape)}."
@@ -112,6 +112,7 @@ class DropoutProblem(Problem):
         self._position = (position + position.triu(1).mT).flatten()
         self._n_pairs = pairs.shape[1]
 
+    @checked
     def with_keep_prob(self, keep_prob: float) -> DropoutProblem:
         """The same network and data under dropout with another keep_prob."""
         other = copy.copy(self)
@@ -216,7 +217,7 @@ class DropoutProblem(Problem):
         sample in turn: linear in the scale of the normals and odd, but for the signs not additive. Cost: little more
         than one gradient, for masks per sample about two.
         """
-        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
         return self._noise(self._linearise(theta), normals)
 
     def gradient_and_mean_gradient(self, theta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,13 +228,13 @@ class DropoutProblem(Problem):
 
     def mean_gradient_and_noise_product(self, theta: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """`mean_gradient` and `noise_product` at one theta, which share the forward pass."""
-        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
         at = self._linearise(theta)
         return self._mean(at), self._noise(at, normals)
 
     def mean_gradient_noise_product_and_bend(self, theta: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`mean_gradient`, `noise_product` and Hess L_S grad L_S at one theta, which share the forward pass."""
-        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
         at = self._linearise(theta)
         mean = self._mean(at)
         bend = super().hessian_product(theta, mean) if at.tangent is None else self._hessian(at, mean)
@@ -243,7 +244,7 @@ class DropoutProblem(Problem):
         """weight `mean_gradient` + `noise_product`: the sum of their pairs (S, u), so one pullback for both."""
         if self.per_sample:
             return super().drift_and_noise(theta, normals, weight)
-        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
         at = self._linearise(theta)
         return (self._from_pair if self.linear_noise else self._from_signs)(at, normals, weight)
 
@@ -255,7 +256,8 @@ class DropoutProblem(Problem):
         return self._hessian(at, vector)
 
     def _hessian(self, at: Linearisation, vector: Tensor) -> Tensor:
-        along, variance = at.tangent(vector), self.law.variance
+        tangent: Any = at.tangent
+        along, variance = tangent(vector), self.law.variance
         A, h, dA, dh = at.readout, at.features, along.readout, along.features
         residual = self._residual(at)
         change = dA @ h + A @ dh
@@ -305,7 +307,7 @@ class DropoutProblem(Problem):
     # --- kernels: one choice of the pair (S, u) each ---------------------------------------------------------------
 
     def _linearise(self, theta: Tensor) -> Linearisation:
-        check_trailing("theta", theta, (self.dim,), "the problem's dim D")
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         return self.network.linearise(theta, self.x)
 
     def _offset(self, at: Linearisation) -> Tensor:
@@ -430,7 +432,9 @@ class DropoutProblem(Problem):
         return S + (u + weight)[..., :, None] + u[..., None, :], u + weight
 
     def _check_mask(self, mask: Tensor) -> None:
-        check_trailing("mask", mask, self.mask_shape, "one entry for each neuron" + " and sample" * self.per_sample)
+        check_trailing(
+            "mask", mask, self.mask_shape, "one entry for each neuron" + " and sample" * self.per_sample, self.dtype
+        )
 
 
 def _through(readout: Tensor, outputs: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 
+from smesolve.arguments import checked, evaluated
 from smesolve.problem.module_function import ModuleFunction
 from smesolve.problem.networks import DropoutNetwork, Linearisation
 
@@ -31,10 +32,9 @@ class FeatureNetwork(DropoutNetwork):
             return another shape.
     """
 
+    @checked
     def __init__(self, features: nn.Module, readout: nn.Linear) -> None:
         super().__init__()
-        if not isinstance(readout, nn.Linear):
-            raise ValueError(f"readout must be a torch.nn.Linear, got {type(readout).__name__}.")
         self.features, self.readout = features, readout
         self.width, self.out_features = readout.in_features, readout.out_features
         self._features = ModuleFunction(features)
@@ -46,13 +46,13 @@ class FeatureNetwork(DropoutNetwork):
     def check(self, x: Tensor) -> None:
         """Refuse features that drop or do not map x to (n, m)."""
         theta = nn.utils.parameters_to_vector(self.features.parameters()).detach()
-        if self._features.dropout_layers(theta, x):
+        if evaluated("features", self._features.dropout_layers, theta, x):
             raise ValueError(
                 "features must not drop: FeatureNetwork has dropout on its last hidden layer alone; put that dropout "
                 "into eval mode, or use ModuleProblem for dropout in several layers."
             )
-        shape = tuple(self._features(theta, x).shape)
-        if shape != (x.shape[0], self.width):
+        shape = getattr(self._features(theta, x), "shape", ())
+        if tuple(shape) != (x.shape[0], self.width):
             raise ValueError(
                 f"features must map x to shape ({x.shape[0]}, {self.width}), samples by the readout's in_features, "
                 f"got {shape}."

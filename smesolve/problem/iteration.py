@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smesolve.arguments import checked
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths
 from smesolve.sampling.randomness import keyed_uniforms
 
-__all__ = ["DropoutIteration", "SampledStep", "check_lr", "iterate"]
+__all__ = ["DropoutIteration", "SampledStep", "iterate"]
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,7 @@ class SampledStep:
     """Weights (B, 1) and independent draws."""
 
 
-def check_lr(lr: float) -> None:
-    """Refuse a learning rate that is not a positive number."""
-    if not lr > 0 or lr == float("inf"):
-        raise ValueError(f"lr must be a positive number, got {lr!r}.")
-
-
+@checked
 @torch.no_grad()
 def iterate(
     problem: Problem,
@@ -113,10 +109,7 @@ def iterate(
     Warns:
         DivergenceWarning: where paths are not finite at the end.
     """
-    check_lr(lr)
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}.")
-    saved = list(range(steps + 1)) if save is None else list(save)
-    if not saved or any(b <= a for a, b in pairwise(saved)) or saved[0] < 0 or saved[-1] > steps:
-        raise ValueError(f"save must hold increasing step numbers from 0 to steps={steps}, got {saved}.")
+    saved = range(steps + 1) if save is None else save
+    if save is not None and (any(b <= a for a, b in pairwise(save)) or save[-1] > steps):
+        raise ValueError(f"save must hold increasing step numbers from 0 to steps={steps}, got {save}.")
     return collect_paths(DropoutIteration(problem, lr, seed), theta0, paths, saved, workers, max_memory)

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smesolve.arguments import KEEP_PROB, POSITIVE, Number, SymbolOr, checked
+
 __all__ = ["BernoulliMasks", "FiniteMasks", "GaussianMasks", "Law", "MaskLaw", "UniformMasks", "all_masks"]
 
 MAX_MASKS = 2**22
@@ -91,12 +93,7 @@ class BernoulliMasks(MaskLaw):
     """
 
     def __init__(self, keep_prob: Any) -> None:
-        if isinstance(keep_prob, Real) and not 0 < keep_prob <= 1:
-            raise ValueError(
-                f"keep_prob must lie in (0, 1], got {keep_prob}: it is the probability that a neuron is kept "
-                "(torch.nn.Dropout's p is 1 - keep_prob)."
-            )
-        self.keep_prob = keep_prob
+        self.keep_prob = SymbolOr(KEEP_PROB)("keep_prob", keep_prob, {})
 
     def central_moment(self, j: int) -> Any:
         """E zeta^j = (1 - keep) (-1)^j + keep (1/keep - 1)^j."""
@@ -123,8 +120,7 @@ class GaussianMasks(MaskLaw):
     """
 
     def __init__(self, variance: Any) -> None:
-        _check_positive("variance", variance)
-        self._variance = variance
+        self._variance = SymbolOr(POSITIVE)("variance", variance, {})
 
     def central_moment(self, j: int) -> Any:
         """E zeta^j = (j - 1)!! variance^(j/2) for even j, else 0."""
@@ -142,8 +138,7 @@ class UniformMasks(MaskLaw):
     """eta uniform on [1 - half_width, 1 + half_width]: variance half_width^2/3, s = 0."""
 
     def __init__(self, half_width: Any) -> None:
-        _check_positive("half_width", half_width)
-        self._half_width = half_width
+        self._half_width = SymbolOr(POSITIVE)("half_width", half_width, {})
 
     def central_moment(self, j: int) -> Any:
         """E zeta^j = half_width^j / (j + 1) for even j, else 0."""
@@ -165,16 +160,17 @@ class FiniteMasks(MaskLaw):
             mean than 1.
     """
 
+    @checked(values=SymbolOr(Number()), probabilities=SymbolOr(Number()))
     def __init__(self, values: Sequence[Any], probabilities: Sequence[Any]) -> None:
         self._values, self._probabilities = list(values), list(probabilities)
-        if len(self._values) != len(self._probabilities) or not self._values:
+        if len(self._values) != len(self._probabilities):
             raise ValueError(
                 f"values and probabilities must be of the same length, got {len(self._values)} and "
                 f"{len(self._probabilities)}: give one probability for each value."
             )
         if len(set(self._values)) < len(self._values):
             raise ValueError(f"values must be distinct, got {self._values}: add up the probabilities of equal values.")
-        if any(isinstance(q, Real) and not q > 0 for q in self._probabilities):
+        if any(isinstance(q, Real) and not float(q) > 0 for q in self._probabilities):
             raise ValueError(
                 f"probabilities must be positive, got {self._probabilities}: leave out values that are never taken."
             )
@@ -208,14 +204,9 @@ class FiniteMasks(MaskLaw):
         return f"FiniteMasks(values={self._values}, probabilities={self._probabilities})"
 
 
-def _check_positive(name: str, number: Any) -> None:
-    if isinstance(number, Real) and not 0 < number < math.inf:
-        raise ValueError(f"{name} must be a positive number, got {number}.")
-
-
 def _equals_one(number: Any) -> bool:
     """Up to the rounding of floats; a sympy expression may be left to the derivation, which finds out."""
-    return not isinstance(number, Real) or abs(number - 1) < 1e-12
+    return not isinstance(number, Real) or abs(float(number) - 1) < 1e-12
 
 
 def all_masks(law: MaskLaw, count: int) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
+from smesolve.arguments import Integer, checked, evaluated, shown
 from smesolve.problem.losses import LOSSES, SampleLoss
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_function import ModuleFunction
@@ -72,6 +73,7 @@ class ModuleProblem(Problem):
             in train mode, dropout that is not elementwise, negative scales, batch_size outside 1..n.
     """
 
+    @checked
     def __init__(
         self,
         module: nn.Module,
@@ -100,12 +102,8 @@ class ModuleProblem(Problem):
             raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a callable, got {loss!r}.")
         if masks not in ("shared", "per_sample"):
             raise ValueError(f'masks must be "shared" or "per_sample", got {masks!r}.')
-        if batch_size is not None and (not isinstance(batch_size, int) or not 1 <= batch_size <= self.samples):
+        if batch_size is not None and batch_size > self.samples:
             raise ValueError(f"batch_size must be an integer from 1 to the {self.samples} samples, got {batch_size!r}.")
-        scales = {"weight_decay": weight_decay, "label_noise": label_noise, "parameter_noise": parameter_noise}
-        for name, scale in scales.items():
-            if not 0 <= scale < math.inf:
-                raise ValueError(f"{name} must be a number of at least 0, got {scale!r}.")
         if label_noise and loss != "squared_error":
             raise ValueError(f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}.")
 
@@ -116,12 +114,16 @@ class ModuleProblem(Problem):
         self.weight_decay, self.label_noise, self.parameter_noise = weight_decay, label_noise, parameter_noise
 
         theta = nn.utils.parameters_to_vector(module.parameters()).detach()
-        outputs = self._function(theta, self.x)
-        losses = self._sample_loss(outputs, self.y)
-        if tuple(losses.shape) != (self.samples,):
+        outputs = evaluated("module", self._function, theta, self.x)
+        if not isinstance(outputs, Tensor) or outputs.shape[:1] != self.x.shape[:1]:
+            raise ValueError(
+                f"module must map x to one row of outputs for each of the {self.samples} samples, got {shown(outputs)}."
+            )
+        losses = evaluated("loss", self._sample_loss, outputs, self.y)
+        if not isinstance(losses, Tensor) or tuple(losses.shape) != (self.samples,):
             raise ValueError(
                 f"loss must give one number for each of the {self.samples} samples, as torch's losses with "
-                f"reduction='none' do, got shape {tuple(losses.shape)}."
+                f"reduction='none' do, got {shown(losses)}."
             )
         self._output_shape = tuple(outputs.shape[1:])
         layers = self._function.dropout_layers(theta, self.x)
@@ -142,7 +144,7 @@ class ModuleProblem(Problem):
         self._reference_shapes = self._noise_shapes(self.samples)
         self._reference_shapes.pop("labels", None)
         # Now, not in the midst of a derivative, whose tensors could be neither kept nor pickled.
-        self._reference_draws = None if self.exact else self._full_batch_draws(REFERENCE_DRAWS, seed=0)
+        self._reference_draws: Draw = {} if self.exact else self._full_batch_draws(REFERENCE_DRAWS, seed=0)
 
     def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the noise on a batch of `rows` samples."""
@@ -211,7 +213,7 @@ class ModuleProblem(Problem):
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """g(theta; draw): (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""
-        check_trailing("theta", theta, (self.dim,), "the problem's dim D")
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         if not draw:
             return self._over_paths(grad(self._mean_loss), theta)
         leads = [part.shape[: part.ndim - len(self._shapes[name])] for name, part in draw.items()]
@@ -237,6 +239,7 @@ class ModuleProblem(Problem):
             )
         return self._over_paths(grad(self._mean_loss), theta)
 
+    @checked(draws=Integer(2))
     def mean_gradient_estimate(self, theta: Tensor, draws: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Mean gradient at theta (D,) and its standard error, each (D,); the error is 0 where the mean is exact.
 
@@ -273,7 +276,7 @@ class ModuleProblem(Problem):
         return losses.mean() + self.weight_decay / 2 * vector.square().sum()
 
     def _over_paths(self, function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
-        check_trailing("theta", theta, (self.dim,), "the problem's dim D")
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         values = vmap(function)(theta.reshape(-1, self.dim))
         return values.reshape((*theta.shape[:-1], *values.shape[1:]))
 
@@ -289,7 +292,7 @@ class ModuleProblem(Problem):
         Where `exact`, linear: normals holds xi (n) for batches, then eps (n o); one gradient. Otherwise the normals
         give the uniforms of two draws, and this is their `noise_increment`; not linear in the normals.
         """
-        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
         if not self.exact:
             first, second = torch.special.ndtr(normals).chunk(2, dim=-1)
             return self.noise_increment(theta, self.draw(first), self.draw(second))
@@ -314,7 +317,7 @@ class ModuleProblem(Problem):
     @property
     def _batch_scale(self) -> float:
         """sqrt(q / (b n))."""
-        n, b = self.samples, self.batch_size
+        n, b = self.samples, self.batch_size or self.samples
         q = 1.0 if self.replacement or n == 1 else (n - b) / (n - 1)
         return (q / (b * n)) ** 0.5
 
@@ -368,14 +371,14 @@ class ModuleProblem(Problem):
 
     def noise_along(self, coefficients: Draw, draw: Draw) -> Tensor:
         """The part of <direction, g(theta; draw)> that is of first order in the draw: (...,), of mean exactly zero."""
-        total, indices = 0.0, draw.get("indices")
+        indices, total = draw.get("indices"), torch.zeros((), dtype=self.dtype, device=self.device)
         for name, part in draw.items():
             weights = coefficients[name]
             if name == "indices":
                 total = total + weights[part].mean(-1)
                 continue
             if indices is not None and weights.shape[:1] == (self.samples,) and name != "parameters":
-                weights = weights[indices] * (self.samples / self.batch_size)
+                weights = weights[indices] * (self.samples / indices.shape[-1])
             noise = part - 1 if name in self._laws else part
             total = total + (weights * noise).flatten(-len(self._shapes[name])).sum(-1)
         return total

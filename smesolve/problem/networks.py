@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from smesolve.arguments import check_numbers_fit, checked, evaluated, shown
 from smesolve.problem.activations import ACTIVATIONS, Activation, curvatures, slopes
 
 __all__ = ["DropoutNetwork", "LinearNetwork", "Linearisation", "Tangent", "TwoLayerNetwork"]
@@ -91,6 +93,7 @@ class TwoLayerNetwork(DropoutNetwork):
         device: where the parameters live.
     """
 
+    @checked
     def __init__(
         self,
         in_features: int,
@@ -102,7 +105,7 @@ class TwoLayerNetwork(DropoutNetwork):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, width=width, out_features=out_features)
+        _check_weights_fit(in_features=in_features, width=width, out_features=out_features)
         self.in_features, self.width, self.out_features = in_features, width, out_features
         if isinstance(activation, str):
             if activation not in ACTIVATIONS:
@@ -110,6 +113,8 @@ class TwoLayerNetwork(DropoutNetwork):
                     f"activation must be one of {', '.join(ACTIVATIONS)} or a callable, got {activation!r}."
                 )
             activation = ACTIVATIONS[activation]
+        else:
+            _check_elementwise(activation, dtype, device)
         self.activation = activation
         self.hidden = nn.Linear(in_features, width, bias=bias, dtype=dtype, device=device)
         self.readout = nn.Linear(width, out_features, bias=bias, dtype=dtype, device=device)
@@ -134,7 +139,7 @@ class TwoLayerNetwork(DropoutNetwork):
             if hidden_bias is not None:
                 pieces.append(backward.sum(-1))
             pieces.append(readout_cotangent.flatten(-2))
-            if bias is not None:
+            if bias_cotangent is not None:
                 pieces.append(bias_cotangent[..., 0])
             return torch.cat(pieces, dim=-1)
 
@@ -180,6 +185,7 @@ class LinearNetwork(DropoutNetwork):
         device: where the parameters live.
     """
 
+    @checked
     def __init__(
         self,
         in_features: int,
@@ -188,7 +194,7 @@ class LinearNetwork(DropoutNetwork):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, out_features=out_features)
+        _check_weights_fit(in_features=in_features, out_features=out_features)
         self.in_features = self.width = in_features
         self.out_features = out_features
         self.readout = nn.Linear(in_features, out_features, bias=False, dtype=dtype, device=device)
@@ -206,7 +212,19 @@ class LinearNetwork(DropoutNetwork):
         )
 
 
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be a positive integer, got {size!r}.")
+def _check_weights_fit(**sizes: int) -> None:
+    """Refuse layers of these sizes whose weights the machine cannot hold."""
+    weights = sum(inputs * outputs for inputs, outputs in pairwise(sizes.values()))
+    named = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    check_numbers_fit(f"the weights for {named}", weights, "take a smaller network")
+
+
+def _check_elementwise(activation: Activation, dtype: torch.dtype, device: torch.device | str | None) -> None:
+    """Refuse an activation of the user's that does not map a tensor to one of the same shape and dtype."""
+    trial = torch.linspace(-1, 1, 6, dtype=dtype, device=device).reshape(2, 3)
+    values = evaluated("activation", activation, trial)
+    if not isinstance(values, Tensor) or values.shape != trial.shape or values.dtype != dtype:
+        raise ValueError(
+            f"activation must map a tensor to one of the same shape and dtype, elementwise, got {shown(values)} from "
+            f"{shown(trial)}."
+        )

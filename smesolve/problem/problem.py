@@ -17,10 +17,11 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
+from smesolve.arguments import INDEX, checked, shown
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 
-__all__ = ["Problem", "check_trailing", "finite_data"]
+__all__ = ["Problem", "check_table", "check_trailing", "finite_data"]
 
 
 class Problem(ABC):
@@ -30,7 +31,8 @@ class Problem(ABC):
     n samples, D parameters, U uniforms a draw, M Brownian motions.
     """
 
-    network: nn.Module
+    network: Any
+    """A torch.nn.Module."""
     x: Tensor
     y: Tensor
     samples: int
@@ -139,6 +141,7 @@ class Problem(ABC):
         mean, noise = self.mean_gradient_and_noise_product(theta, normals)
         return weight * mean + noise
 
+    @checked(step=INDEX)
     def sample(self, count: int, seed: int, step: int = 0) -> Any:
         """`count` independent draws, keyed by (seed, step)."""
         return self.draw(keyed_uniforms((count, self.draw_dim), seed, 0, step))
@@ -153,16 +156,17 @@ class Problem(ABC):
         # contiguous: forward differentiation refuses tensors that `expand` made
         return torch.func.jvp(self.reference_gradient, (theta.contiguous(),), (vector.contiguous(),))[1]
 
+    @checked
     def initial(self, seed: int = 0) -> Tensor:
         """Initial parameters (D,): the modules' own initialisation, drawn from the given seed."""
         network = copy.deepcopy(self.network)
         with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(seed)
             for module in network.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                getattr(module, "reset_parameters", lambda: None)()
         return nn.utils.parameters_to_vector(network.parameters()).detach()
 
+    @checked
     def stability_limit(self, theta: Tensor) -> float:
         """2 / lambda_max(Hess L_S(theta)), theta (D,): beyond this lr the mean iteration leaves theta's neighbourhood.
 
@@ -195,20 +199,47 @@ def finite_data(
     keep_integers: bool = False,
 ) -> Tensor:
     """Data as a tensor of the given dtype, integers kept if asked; refused if empty, NaN or infinite."""
-    values = values if isinstance(values, Tensor) else np.array(values)  # torch warns of read-only arrays
-    data = torch.as_tensor(values).to(device)
+    data = _as_tensor(name, values).to(device)
     if not (keep_integers and not data.is_floating_point()):
         data = data.to(dtype)
+    if data.ndim == 0 or data.numel() == 0:
+        raise ValueError(f"{name} holds no sample, got {shown(values)}; give at least one.")
     if not data.isfinite().all():
         bad = int((~data.isfinite()).sum())
         raise ValueError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
-    if data.ndim == 0 or data.shape[0] == 0:
-        raise ValueError(f"{name} holds no sample; give at least one.")
     return data
 
 
-def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: str) -> None:
-    """Refuse values whose last dimensions are not `shape`."""
-    if tuple(values.shape[-len(shape) :]) != shape:
+def check_table(name: str, data: Tensor) -> None:
+    """Refuse data that are not samples by inputs, or samples by outputs."""
+    if data.ndim != 2:
+        raise ValueError(
+            f"{name} must have two dimensions, samples by {'inputs' if name == 'x' else 'outputs'}, got shape "
+            f"{tuple(data.shape)}; a vector becomes one column by {name}.reshape(-1, 1)."
+        )
+
+
+def _as_tensor(name: str, values: Any) -> Tensor:
+    """Numbers as a strided tensor without a graph; an array is copied, as torch warns of read-only ones."""
+    if isinstance(values, Tensor):
+        data = values.detach()
+    else:
+        try:
+            array = np.array(values)
+            data = torch.as_tensor(array if array.dtype.kind in "fiub" else None)
+        except (ValueError, TypeError, RuntimeError, RecursionError, MemoryError):
+            data = None
+    if data is None or data.is_complex() or data.layout != torch.strided:
+        raise ValueError(f"{name} must hold real numbers, as a tensor or an array, got {shown(values)}.")
+    return data
+
+
+def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: str, dtype: torch.dtype) -> None:
+    """Refuse what is no tensor of `dtype` whose last dimensions are `shape`."""
+    strided = isinstance(values, Tensor) and values.layout == torch.strided
+    if not strided or tuple(values.shape[-len(shape) :]) != shape:
         expected = ", ".join(map(str, shape))
-        raise ValueError(f"{name} must have shape (..., {expected}), {meaning}, got {tuple(values.shape)}.")
+        got = tuple(values.shape) if strided else shown(values)
+        raise ValueError(f"{name} must have shape (..., {expected}), {meaning}, got {got}.")
+    if values.dtype != dtype:
+        raise ValueError(f"{name} must be {dtype} as the problem is, got {values.dtype}; convert it by .to({dtype}).")

@@ -26,6 +26,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from smesolve.arguments import KEEP_PROB, NOT_NEGATIVE, POSITIVE, checked, evaluated, shown
 from smesolve.problem.derived_problem import DerivedProblem, ScaledProblem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import BernoulliMasks
@@ -55,6 +56,7 @@ class Piecewise:
         ValueError: breaks that do not increase from above 0, or another number of pieces.
     """
 
+    @checked(breaks=POSITIVE)
     def __init__(self, breaks: Sequence[float], pieces: Sequence[Schedule]) -> None:
         if any(b <= a for a, b in pairwise([0.0, *breaks])):
             raise ValueError(f"breaks must increase from above 0, got {list(breaks)}.")
@@ -82,16 +84,19 @@ class Piecewise:
         return [end for end, before, after in sides if not math.isclose(before, after)]
 
 
+@checked(last=NOT_NEGATIVE)
 def cosine(horizon: float, last: float = 0.0) -> Schedule:
     """From 1 at t = 0 to `last` at the horizon along half a cosine."""
     return lambda t: last + (1 - last) * (1 + torch.cos(math.pi * t / horizon)) / 2
 
 
+@checked(duration=POSITIVE, first=NOT_NEGATIVE)
 def warm_up(duration: float, first: float = 0.0) -> Schedule:
     """From `first` at t = 0 linearly to 1 at `duration`, then 1."""
     return Piecewise([duration], [lambda t: first + (1 - first) * t / duration, torch.ones_like])
 
 
+@checked(time=POSITIVE, factor=NOT_NEGATIVE)
 def step(time: float, factor: float) -> Schedule:
     """1 before `time`, `factor` from then on."""
     return Piecewise([time], [torch.ones_like, partial(torch.full_like, fill_value=factor)])
@@ -113,6 +118,7 @@ class ScheduledProblem(DerivedProblem):
 
     autonomous = False
 
+    @checked(keep_prob=None)
     def __init__(self, problem: Problem, lr_factor: Schedule | None = None, keep_prob: Schedule | None = None) -> None:
         if not problem.exact:
             raise ValueError(
@@ -123,6 +129,10 @@ class ScheduledProblem(DerivedProblem):
             raise ValueError(f"a schedule of keep_prob needs a DropoutProblem with keep_prob, got {problem!r}.")
         super().__init__(problem)
         self.lr_factor, self.keep_prob = lr_factor, keep_prob
+        if lr_factor is not None:
+            NOT_NEGATIVE("lr_factor", _at_start("lr_factor", lr_factor), {})
+        if keep_prob is not None:
+            KEEP_PROB("keep_prob", _at_start("keep_prob", keep_prob), {})
         pieces = [schedule for schedule in (lr_factor, keep_prob) if isinstance(schedule, Piecewise)]
         self.breaks = tuple(sorted({time for schedule in pieces for time in schedule.breaks}))
         self.jumps = tuple(sorted({time for schedule in pieces for time in schedule.jumps}))
@@ -149,6 +159,14 @@ class ScheduledProblem(DerivedProblem):
             slope = -factor * variance_slope * (half.mean_gradient(theta) - whole.mean_gradient(theta))
             problem = problem.with_keep_prob(keep)
         return slope - factor_slope * problem.mean_gradient(theta)
+
+
+def _at_start(name: str, schedule: Schedule) -> float:
+    """The value at time 0 of a schedule of the user's."""
+    value = evaluated(name, schedule, torch.zeros((), dtype=torch.float64))
+    if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
+        raise ValueError(f"{name} must map a time to a number, both as 0-dimensional tensors, got {shown(value)}.")
+    return float(value)
 
 
 def _value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smesolve.arguments import machine_memory
 from smesolve.sampling.parallel import run_blocks
 
 __all__ = ["DivergenceWarning", "Process", "Step", "block_of", "collect_paths", "count_blocks", "fitting_block_size"]
@@ -35,28 +36,37 @@ class Step:
     """A noise-free step from theta_j: known before the noise of this step."""
     increment: Tensor
     """The noise of this step: mean zero given theta_j."""
-    noise: Tensor
+    noise: Tensor | None
     """What the increment is made of (B, M): mean zero, covariance I, independent of theta_j. The increment is
-    -lr C noise (iteration) or sqrt(lr dt) C noise (equation), at theta_j or nearby."""
+    -lr C noise (iteration) or sqrt(lr dt) C noise (equation), at theta_j or nearby; None where it is not
+    linear in such."""
 
 
 class Process(Protocol):
     """A Markov chain on (B, D) tensors: the discrete iteration, or an SDE under a scheme."""
 
-    block_size: int
-    noise_time: float
-    """Where in a step the noise enters: 0 at its begin, 1 at its end."""
-    autonomous: bool
-    """Every step has the same law, given its start."""
-    antithetic: bool
-    """Path b + B/2 of a block has the noise of path b with the other sign; otherwise all paths are independent."""
+    @property
+    def block_size(self) -> int:
+        """Paths in a block."""
+
+    @property
+    def noise_time(self) -> float:
+        """Where in a step the noise enters: 0 at its begin, 1 at its end."""
+
+    @property
+    def autonomous(self) -> bool:
+        """Every step has the same law, given its start."""
+
+    @property
+    def antithetic(self) -> bool:
+        """Path b + B/2 of a block has the noise of path b with the other sign; otherwise all paths are independent."""
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """theta_{step+1} of one block (B, D) from theta_step; the noise is keyed by (block, step)."""
         ...
 
-    def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
-        """The same step, up to rounding, with its prediction and its noise increment."""
+    def advance_split(self, theta: Tensor, block: int, step: int) -> Any:
+        """The same step, up to rounding, with what its control variate takes: a `Step`, or a `SampledStep`."""
         ...
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -102,7 +112,7 @@ class _WholePaths:
     def __call__(self, block: int) -> np.ndarray:
         """(T, B, D)."""
         theta = block_of(self.process, self.theta0)
-        states = []
+        states: list[Tensor] = []
         for step in range(self.first, self.saved[-1] + 1):
             if step == self.saved[len(states)]:
                 states.append(theta)
@@ -140,10 +150,11 @@ def collect_paths(
     blocks = count_blocks(process, paths)
     block_of(process, theta0)
     size = len(saved) * paths * theta0.numel() * theta0.element_size()
-    if max_memory is not None and size > max_memory:
+    if size > (machine_memory() if max_memory is None else max_memory):
+        limit = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
         raise ValueError(
-            f"max_memory={max_memory:g} bytes is less than the {size} bytes that {paths} paths of {theta0.numel()} "
-            f"parameters at {len(saved)} steps take; save fewer steps, take fewer paths, or raise it."
+            f"{limit} is less than the {size} bytes that {paths} paths of {theta0.numel()} parameters at {len(saved)} "
+            f"steps take; save fewer steps, or take fewer paths{'' if max_memory is None else ', or raise it'}."
         )
     result = theta0.new_empty(len(saved), paths, theta0.shape[-1])
     whole = _WholePaths(process, theta0, saved, first)

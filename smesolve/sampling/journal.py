@@ -23,6 +23,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from smesolve.arguments import checked
+
 __all__ = ["Journal", "JournalError"]
 
 MARK = b"sme1"
@@ -54,6 +56,7 @@ class Journal:
         JournalError: the file belongs to another study, or is damaged.
     """
 
+    @checked
     def __init__(self, path: Path, study: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self._offsets: dict[str, tuple[int, int]] = {}
@@ -130,7 +133,8 @@ class Journal:
             OSError: it could not be written, for example as the disk is full; the journal stays usable.
         """
         content = io.BytesIO()
-        np.savez(content, **arrays)
+        save: Any = np.savez  # whose flag has another type than the arrays
+        save(content, **arrays)
         self._append(key, content.getvalue())
 
     # --- the file --------------------------------------------------------------------------------------------------

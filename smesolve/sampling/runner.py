@@ -6,7 +6,7 @@ Sums over blocks are formed in that order, so they are the same bit for bit for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,8 +22,9 @@ Arrays = dict[str, np.ndarray]
 class Work(Protocol):
     """What is done to each block of one kind."""
 
-    cost: float
-    """Work of a block, in any unit that is the same for all kinds."""
+    @property
+    def cost(self) -> float:
+        """Work of a block, in any unit that is the same for all kinds."""
 
     def run(self, block: int) -> Arrays:
         """The result of a block, which depends on its number alone."""
@@ -52,14 +53,15 @@ class Runner:
         Each result is in the journal before it is handed on, often long before.
         """
         keys = [f"{name}, block {block}" for name, block in tasks]
-        missing = [k for k, key in enumerate(keys) if self.journal is None or key not in self.journal]
+        journal: Any = self.journal or {}
+        missing = [k for k, key in enumerate(keys) if key not in journal]
         done = run_blocks({name: part.run for name, part in work.items()}, [tasks[k] for k in missing], self.workers)
         absent = set(missing)
         ahead: dict[int, Arrays] = {}
         for k, (name, _) in enumerate(tasks):
             if k not in absent:
                 self.progress.done(work[name].cost, before=True)
-                yield self.journal.get(keys[k])
+                yield journal.get(keys[k])
                 continue
             while k not in ahead:
                 position, arrays = next(done)

@@ -8,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smesolve.arguments import POSITIVE, checked
 from smesolve.sampling.randomness import keyed_normals
 
 __all__ = ["GivenIncrements", "KeyedBrownian", "grid_steps"]
+
+
+MOST_STEPS = 2**31
+"""Steps of one path, at most: years of computing."""
 
 
 def grid_steps(duration: float, step: float, what: str, name: str = "dt") -> int:
@@ -19,8 +24,9 @@ def grid_steps(duration: float, step: float, what: str, name: str = "dt") -> int
     Raises:
         ValueError: the step is not positive or does not divide the duration.
     """
-    if not step > 0:
-        raise ValueError(f"{name} must be positive, got {step!r}.")
+    POSITIVE(name, step, {})
+    if abs(duration) / step > MOST_STEPS:
+        raise ValueError(f"{name}={step:g} would take {duration / step:.2g} steps for {what}={duration:g}; raise it.")
     steps = round(duration / step)
     if abs(steps * step - duration) > 1e-9 * max(abs(duration), step):
         nearest = duration / max(1, math.ceil(duration / step))
@@ -49,6 +55,7 @@ class KeyedBrownian:
 
     levy_area_approximation = "none"
 
+    @checked
     def __init__(
         self,
         paths: int,

@@ -49,8 +49,6 @@ class GradientIntegration:
             raise ValueError(
                 f"scheme {scheme.__name__} knows orders 1 and 2 without schedules; take scheme='small_noise_rk4'."
             )
-        if not dt > 0:
-            raise ValueError(f"dt must be positive, got {dt!r}.")
         means, deviations = scheme.weights(equation.lr / dt)
         a = sorted(m + d for m, d in zip(means, deviations, strict=True))
         if equation.order == 1 and a == [*[0.0] * (len(means) - 1), 1.0]:
@@ -107,7 +105,7 @@ class GradientIntegration:
     def _move(self, theta: Tensor, draws: list[Any], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
         """y1 and the weighted sum of gradients."""
         gradients = [self.problem.gradient(theta, draw) for draw in draws]
-        total = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))
+        total: Any = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))
         state = theta - self.dt * total
         if self.equation.order == 2:
             bend = torch.func.jvp(

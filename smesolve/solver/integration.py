@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smesolve.arguments import checked, shown
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
 from smesolve.solver.brownian import GivenIncrements, KeyedBrownian, grid_steps
@@ -80,7 +81,8 @@ class Integration:
             device=theta0.device,
         )
         self._increments = GivenIncrements(theta0.new_zeros(self.block_size, noise_dim))
-        self._solver = SCHEMES[scheme](
+        made: Any = SCHEMES[scheme]
+        self._solver = made(
             sde=PerturbedSDE(sde), bm=self._increments, dt=dt, adaptive=False, rtol=0, atol=0, dt_min=0, options={}
         )
 
@@ -126,6 +128,16 @@ def integration(
     return Integration(sde, theta0, scheme, dt, seed, nested, antithetic)
 
 
+def _check_sde(sde: Any) -> None:
+    """Refuse what is no Ito SDE in torchsde's sense."""
+    drift, noise = callable(getattr(sde, "f", None)), any(callable(getattr(sde, g, None)) for g in ("g", "g_prod"))
+    if not (drift and noise and getattr(sde, "sde_type", None) == "ito"):
+        raise ValueError(
+            f"sde must be a ModifiedEquation, or an object with f, g or g_prod, and sde_type 'ito', got {shown(sde)}."
+        )
+
+
+@checked
 @torch.no_grad()
 def solve(
     sde: Any,
@@ -165,6 +177,7 @@ def solve(
         DivergenceWarning: where paths are not finite at the end.
     """
     times = [float(t) for t in ts]
+    _check_sde(sde)
     if len(times) < 2 or any(b <= a for a, b in pairwise(times)) or times[0] < 0:
         raise ValueError(f"ts must hold at least two increasing times from 0 on, got {times}.")
     saved = [grid_steps(t, dt, f"ts[{number}]") for number, t in enumerate(times)]

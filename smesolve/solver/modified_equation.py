@@ -29,7 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from smesolve.problem.iteration import check_lr
+from smesolve.arguments import checked
 from smesolve.problem.problem import Problem
 from smesolve.solver.lanczos import apply_function
 
@@ -64,11 +64,12 @@ class ModifiedEquation(nn.Module):
     noise_type = "general"
     sde_type = "ito"
 
+    @checked
     def __init__(self, problem: Problem, lr: float, order: Order = 2) -> None:
         super().__init__()
-        check_lr(lr)
         check_order(order)
-        self.problem, self.lr, self.order = problem, lr, order
+        self.problem: Any = problem
+        self.lr, self.order = lr, order
 
     @property
     def noise_dim(self) -> int:
@@ -83,7 +84,8 @@ class ModifiedEquation(nn.Module):
     def f(self, t: Any, y: Tensor) -> Tensor:
         """Drift (B, D). Cost: one gradient at order 1, about 3 at order 2, 60 for "quadratic"."""
         leading = self.leading_drift(t, y)
-        return leading if self.order == 1 else leading + self.correction(t, y, leading)
+        more = self.correction(t, y, leading)
+        return leading if more is None else leading + more
 
     def g_prod(self, t: Any, y: Tensor, v: Tensor) -> Tensor:
         """sqrt(lr) C(y) v: (B, D) from (B, M). Cost: about one and a half gradients, 60 for "quadratic"."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import math
 import re
 import types
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 from torch import nn
 
+from smesolve.arguments import ENSEMBLE, POSITIVE, check_fields, shown
 from smesolve.problem.losses import LOSSES
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "NetworkConfig",
     "StudyConfig",
     "TrainingConfig",
-    "at_least",
     "build",
     "check_file",
     "known_keys",
@@ -74,9 +73,7 @@ class DataConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        at_least("data.samples", self.samples, 1)
-        at_least("data.in_features", self.in_features, 1)
-        at_least("data.seed", self.seed, 0)
+        check_fields(self, "data.")
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,7 @@ class NetworkConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for width in self.widths or [0]:
-            at_least("network.width", width, 1)
-        at_least("network.seed", self.seed, 0)
+        check_fields(self, "network.")
         _one_of("network.activation", self.activation, ACTIVATION_LAYERS)
 
     @property
@@ -132,10 +127,10 @@ class TrainingConfig:
     parameter_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self, "training.")
         _one_of("training.loss", self.loss, LOSSES)
         _one_of("training.dropout", self.dropout, ("last", "every"))
         _one_of("training.masks", self.masks, ("shared", "per_sample"))
-        at_least("training.batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
@@ -188,15 +183,9 @@ class StudyConfig:
     max_memory: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.horizon < math.inf:
-            raise ConfigError(
-                f"horizon must be a positive number, got {self.horizon!r}; give the last time, such as 1.0."
-            )
+        check_fields(self, dtype=None, paths=ENSEMBLE)
         if self.dtype not in ("float64", "float32"):
             raise ConfigError(f"dtype must be float64 or float32, got {self.dtype!r}.")
-        at_least("seed", self.seed, 0)
-        at_least("threads", self.threads, 1)
-        at_least("workers", self.workers, 1)
 
 
 EXECUTION = ("threads", "workers", "max_memory")
@@ -220,8 +209,7 @@ class ExtendConfig:
     def __post_init__(self) -> None:
         if self.paths < 1:
             raise ConfigError("--paths is missing; give the number of paths that the study shall have, such as 100000.")
-        at_least("threads", self.threads, 1)
-        at_least("workers", self.workers, 1)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -280,8 +268,7 @@ class DeriveConfig:
     order: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "in_features", "samples", "out_features", "batch"):
-            at_least(name, getattr(self, name), 1)
+        check_fields(self, keep_prob=None, variance=POSITIVE, half_width=POSITIVE)
         if self.activation not in ("tanh", "identity", "sigma"):
             raise ConfigError(
                 f"activation must be tanh, identity, or sigma for every smooth activation, got {self.activation!r}."
@@ -301,12 +288,6 @@ class DeriveConfig:
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r} is unknown; {nearest(getattr(self, name), list(known))}."
                 )
-
-
-def at_least(name: str, value: int | None, least: int) -> None:
-    """Refuse an integer below `least`; None stands for a key that is not given."""
-    if value is not None and value < least:
-        raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
 def _one_of(name: str, value: str, known: Iterable[str]) -> None:
@@ -338,10 +319,13 @@ def check_file(path: str, kind: type) -> None:
     """Refuse a file that is missing or lacks the mappings of `kind`; jsonargparse, which reads it next, says less."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        _check_keys(path, content)
     except FileNotFoundError:
         raise ConfigError(f"CONFIG {path!r} does not exist; give the path of a YAML file.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: bytes that are no text, or that no path has
         raise ConfigError(f"CONFIG {path!r} cannot be read ({error}); give the path of a YAML file.") from None
+    except RecursionError:
+        raise ConfigError(f"CONFIG {path!r} is nested too deeply; give lines 'key: value'.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -351,6 +335,18 @@ def check_file(path: str, kind: type) -> None:
     for key, hint in known_keys(kind).items():
         if dataclasses.is_dataclass(hint) and not isinstance(content.get(key, {}), dict):
             raise ConfigError(f"{key} must be {_expected(hint)}, got {content[key]!r}.")
+
+
+def _check_keys(path: str, content: Any) -> None:
+    """Refuse keys that are no text, at any depth."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"CONFIG {path!r} has the key {shown(key)}; keys must be names such as keep_prob.")
+            _check_keys(path, value)
+    elif isinstance(content, list):
+        for value in content:
+            _check_keys(path, value)
 
 
 def sentence(error: argparse.ArgumentError, kind: type, extra: tuple[str, ...] = ()) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from smesolve.arguments import check_numbers_fit
 from smesolve.study.configuration import ConfigError, DataConfig, nearest
 
 __all__ = ["DATASETS", "load_data"]
@@ -77,6 +78,8 @@ def _random(config: DataConfig) -> Data:
     for key in ("samples", "in_features"):
         if getattr(config, key) is None:
             raise ConfigError(f"data.{key} is missing; data.name=random needs it, for example data.{key}=8.")
+    numbers = config.samples * config.in_features
+    check_numbers_fit(f"data.samples={config.samples} with data.in_features={config.in_features}", numbers, "lower it")
     generator = np.random.default_rng(np.random.SeedSequence(config.seed or 0))
     x = generator.standard_normal((config.samples, config.in_features))
     return x, np.sin(2 * x[:, :1])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from smesolve.study.configuration import ConfigError, DataConfig, NetworkConfig, TrainingConfig, at_least
+from smesolve.arguments import ENSEMBLE, POSITIVE, Integer, Number, check_fields
+from smesolve.study.configuration import DataConfig, NetworkConfig, TrainingConfig
 
 __all__ = [
     "AlignmentConfig",
@@ -14,6 +15,8 @@ __all__ = [
     "RegularisationConfig",
     "VarianceConfig",
 ]
+
+PROBES = Integer(12, "fewer leave no sample for an interval")
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,7 @@ class AlignmentConfig:
     eigenpairs: int = 10
 
     def __post_init__(self) -> None:
-        at_least("alignment.checkpoints", self.checkpoints, 2)
-        at_least("alignment.probes", self.probes, 12)
-        at_least("alignment.eigenpairs", self.eigenpairs, 1)
+        check_fields(self, "alignment.", probes=PROBES)
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,7 @@ class NoisesConfig:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        at_least("noises.batch_size", self.batch_size, 1)
-        at_least("noises.checkpoints", self.checkpoints, 2)
-        at_least("noises.draws", self.draws, 4)
-        at_least("noises.probes", self.probes, 12)
+        check_fields(self, "noises.", draws=Integer(4), probes=PROBES)
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ class VarianceConfig:
     loss: str = "loss"
 
     def __post_init__(self) -> None:
-        at_least("variance_principle.draws", self.draws, 8)
-        at_least("variance_principle.directions", self.directions, 3)
+        check_fields(self, "variance_principle.", draws=Integer(8), directions=Integer(3), factors=Number(1.0))
 
 
 @dataclass(frozen=True)
@@ -105,10 +102,7 @@ class FlatnessConfig:
     probes: int = 100
 
     def __post_init__(self) -> None:
-        at_least("flatness.directions", self.directions, 1)
-        at_least("flatness.probes", self.probes, 12)
-        if not self.rise > 0:
-            raise ConfigError(f"flatness.rise must be a positive number, got {self.rise!r}.")
+        check_fields(self, "flatness.", noises=None, probes=PROBES)
 
 
 @dataclass(frozen=True)
@@ -127,9 +121,7 @@ class CondensationConfig:
     checkpoints: int = 8
 
     def __post_init__(self) -> None:
-        at_least("condensation.checkpoints", self.checkpoints, 2)
-        if not self.scales or not all(scale > 0 for scale in self.scales):
-            raise ConfigError(f"condensation.scales must be positive numbers such as [1.0, 0.1], got {self.scales!r}.")
+        check_fields(self, "condensation.", scales=POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -151,10 +143,7 @@ class GeometryConfig:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        at_least("information_geometry.draws", self.draws, 2)
-        at_least("information_geometry.checkpoints", self.checkpoints, 2)
-        at_least("information_geometry.directions", self.directions, 1)
-        at_least("information_geometry.probes", self.probes, 12)
+        check_fields(self, "information_geometry.", draws=Integer(2), probes=PROBES)
 
 
 @dataclass(frozen=True)
@@ -176,6 +165,9 @@ class RegularisationConfig:
     paths: int = 256
     rel_tol: float = 0.1
     max_paths: int = 2**14
+
+    def __post_init__(self) -> None:
+        check_fields(self, "implicit_regularisation.", paths=ENSEMBLE)
 
 
 @dataclass(frozen=True)
@@ -202,7 +194,7 @@ class LandscapeConfig:
         information_geometry: options of that section.
     """
 
-    sections: list[str]
+    sections: list[str] = field(default_factory=lambda: ["alignment"])
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     keep_prob: float = 0.8
@@ -228,9 +220,4 @@ class LandscapeConfig:
         return TrainingConfig()
 
     def __post_init__(self) -> None:
-        if not self.sections:
-            raise ConfigError("sections is empty; name at least one, for example [alignment].")
-        at_least("steps", self.steps, 1)
-        at_least("runs", self.runs, 2)
-        at_least("seed", self.seed, 0)
-        at_least("threads", self.threads, 1)
+        check_fields(self)

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from smesolve.arguments import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.feature_network import FeatureNetwork
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
-from smesolve.study.configuration import ACTIVATION_LAYERS, ConfigError, StudyConfig, TrainingConfig
+from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig, TrainingConfig
 
 __all__ = ["build_problem", "described"]
 
@@ -21,8 +22,10 @@ __all__ = ["build_problem", "described"]
 def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
     """A `DropoutProblem` wherever its closed forms hold, otherwise a `ModuleProblem`."""
     training, sizes = config.training, [x.shape[1], *config.network.widths]
+    weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise([*sizes, y.shape[1]]))
+    check_numbers_fit(f"the weights for network.width={config.network.width}", weights, "take a narrower network")
     bias, activation = config.network.bias, config.network.activation
-    place = {"dtype": getattr(torch, config.dtype), "device": _device(config.device)}
+    place = {"dtype": getattr(torch, config.dtype), "device": torch.device(config.device)}
     if _closed_form(training):
         if len(sizes) == 2:
             network = TwoLayerNetwork(*sizes, y.shape[1], activation, bias, **place)
@@ -34,14 +37,6 @@ def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
     module = layers.append(nn.Linear(sizes[-1], y.shape[1], bias=bias)).to(**place)
     noises = ("loss", "masks", "batch_size", "replacement", "weight_decay", "label_noise", "parameter_noise")
     return ModuleProblem(module, x, y, **{name: getattr(training, name) for name in noises})
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={name!r} is not there ({reason}); take cpu.") from None
 
 
 def _closed_form(training: TrainingConfig) -> bool:

@@ -18,6 +18,7 @@ from math import prod
 import sympy
 from sympy import Expr, ImmutableMatrix, Integer
 
+from smesolve.arguments import EXPRESSION, checked
 from smesolve.symbolic.iteration import Iteration, Monomials
 from smesolve.symbolic.variable_functions import VariableFunctions
 
@@ -71,6 +72,7 @@ def _order(degrees: tuple[int, ...]) -> tuple:
     return max(degrees, default=0), len(variables), variables, tuple(-degree for degree in degrees)
 
 
+@checked(expression=EXPRESSION)
 def expectation(iteration: Iteration, expression: Expr) -> Expr:
     """E of any expression that the iteration's random variables expand, such as its loss."""
     return _expectation(iteration.functions, iteration.monomials(expression))

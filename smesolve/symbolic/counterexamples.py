@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import sympy
 from sympy import Matrix, Rational
 
+from smesolve.arguments import INDEX, checked
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
@@ -15,6 +16,7 @@ from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modifi
 __all__ = ["averaged_modified_flow", "without_blocks"]
 
 
+@checked
 def averaged_modified_flow(iteration: Iteration) -> SymbolicModifiedEquation:
     """The flow of R_S + R_1 + R_2 with R_2 = lr/4 E|s_1|^2, claimed to be of order 2 (Zhang & Xu, TPAMI 2024).
 
@@ -32,12 +34,17 @@ def averaged_modified_flow(iteration: Iteration) -> SymbolicModifiedEquation:
     )
 
 
+@checked(groups=INDEX)
 def without_blocks(equation: SymbolicModifiedEquation, groups: Sequence[Sequence[int]]) -> SymbolicModifiedEquation:
     """The same drift, and a diffusion in which groups of state variables have independent noise.
 
     Its covariance is Sigma without the blocks between different groups: with a neuron's parameters as a group, the
     Sigma_kk are right and all Sigma_kr are missing.
     """
+    rows = equation.diffusion.rows
+    outside = [i for group in groups for i in group if i >= rows]
+    if outside:
+        raise ValueError(f"groups must hold indices of the {rows} state variables, got {outside[0]}; count from 0.")
     columns = []
     for group in groups:
         for c in range(equation.diffusion.cols):

@@ -19,6 +19,7 @@ import sympy
 from sympy import Expr, ImmutableMatrix, Integer, Matrix, Rational, Symbol
 from sympy.core.function import AppliedUndef
 
+from smesolve.arguments import checked
 from smesolve.problem.masks import MaskLaw
 from smesolve.symbolic.chaos_expansion import expectation
 from smesolve.symbolic.explicit_network import ExplicitNetwork
@@ -64,6 +65,7 @@ class DropoutFormulas:
         masks: law of the masks; the papers have BernoulliMasks.
     """
 
+    @checked
     def __init__(self, network: ExplicitNetwork, masks: MaskLaw) -> None:
         f, y = sympy.symbols("f y")
         squared = sympy.expand(network.loss(f, y) - (f - y) ** 2 / 2) == 0

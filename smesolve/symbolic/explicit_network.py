@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import sympy
 from sympy import Expr, Integer, Rational, Symbol
 from sympy.core.function import UndefinedFunction
 
+from smesolve.arguments import EXPRESSION, checked, evaluated
 from smesolve.symbolic.orthogonal_polynomials import exact
 from smesolve.symbolic.smooth_function import smooth_function
 
@@ -30,6 +32,7 @@ def squared_error(f: Expr, y: Expr) -> Expr:
     return (f - y) ** 2 / 2
 
 
+@checked
 @dataclass(frozen=True)
 class ExplicitNetwork:
     """Sizes, activation, loss and data; the weights are symbols.
@@ -68,10 +71,6 @@ class ExplicitNetwork:
 
     def __post_init__(self) -> None:
         hidden = (self.hidden,) if isinstance(self.hidden, int) else tuple(self.hidden)
-        sizes = dict(samples=self.samples, in_features=self.in_features, out_features=self.out_features)
-        for name, size in [*sizes.items(), *(("hidden", width) for width in hidden)]:
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}: give a positive integer.")
         layers = [self.in_features, *hidden, self.out_features]
         stems = ["w"] if len(hidden) == 1 else [f"w{layer + 1}" for layer in range(len(hidden))]
         weights = [
@@ -89,6 +88,10 @@ class ExplicitNetwork:
         values = dict(hidden=hidden, weights=weights, x=x, y=y, constants=constants)
         for name, value in (values | {"activation": _activation(self.activation)}).items():
             object.__setattr__(self, name, value)
+
+        f, target, pre = sympy.symbols("f y z")
+        EXPRESSION("the value of loss", evaluated("loss", self.loss, f, target), {})
+        EXPRESSION("the value of activation", evaluated("activation", self.activation, pre), {})
 
     @property
     def parameters(self) -> list[Symbol]:
@@ -148,7 +151,9 @@ def _symbols(stem: str, count: int) -> list[Symbol]:
 
 
 def _numbers(name: str, rows: Any, samples: int, features: int) -> Matrix:
-    matrix = sympy.Matrix(rows)
+    for entry in np.array(rows, dtype=object).flat:
+        EXPRESSION(f"data of {name}", entry, {})
+    matrix = evaluated(f"data of {name}", sympy.Matrix, rows)
     if matrix.shape != (samples, features):
         raise ValueError(
             f"data: {name} has shape {tuple(matrix.shape)}, expected {(samples, features)}: give one row "

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import sympy
 from sympy import Expr, Integer, Symbol
 
+from smesolve.arguments import EXPRESSION, checked
 from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.indeterminates import Indeterminates
 from smesolve.symbolic.orthogonal_polynomials import exact
@@ -29,6 +30,7 @@ Monomials = Mapping[tuple[int, ...], Expr]
 """A function of the random variables: {keys, one a variable (`variable_functions`): coefficient}."""
 
 
+@checked(step=EXPRESSION, loss=EXPRESSION)
 @dataclass(frozen=True)
 class Iteration:
     """state' = state + step(state, random, small).
@@ -141,6 +143,7 @@ class Iteration:
         return monomials
 
 
+@checked(loss=EXPRESSION)
 def gradient_descent(
     loss: Expr, parameters: Sequence[Symbol], random: Mapping[Symbol, Law], constants: Sequence[Symbol] = ()
 ) -> Iteration:
@@ -151,10 +154,6 @@ def gradient_descent(
 
 
 def _check_law(symbol: Symbol, law: Law) -> None:
-    if not isinstance(law, Law):
-        raise ValueError(
-            f"random[{symbol}] is {law!r}, which is no law: give its law, for example BernoulliMasks(keep_prob)."
-        )
     if isinstance(law, MaskLaw):
         excess = sympy.simplify(exact(law.central_moment(1)))
         # Rounding of floats, which the 15 digits do not always remove.

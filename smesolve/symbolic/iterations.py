@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import sympy
 from sympy import Expr, KroneckerDelta, Rational, Symbol
 
+from smesolve.arguments import COUNT, checked
 from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.explicit_network import ExplicitNetwork
 from smesolve.symbolic.iteration import Iteration, gradient_descent
@@ -19,6 +20,7 @@ from smesolve.symbolic.laws import Centred, SampleIndex
 __all__ = ["dropconnect", "dropout", "dropout_sgd", "label_noise", "momentum", "parameter_noise", "sgd"]
 
 
+@checked(layers=COUNT)
 def dropout(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] | None = None) -> Iteration:
     """Masks on the neurons of hidden layers (1, 2, ...; the last one unless given), one mask for all samples.
 
@@ -30,6 +32,7 @@ def dropout(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] | No
     return gradient_descent(network.risk(losses), network.parameters, random, network.constants)
 
 
+@checked
 def sgd(network: ExplicitNetwork, batch: int = 1) -> Iteration:
     """Each step takes `batch` samples, drawn uniformly and with replacement: Li, Tai, E (JMLR 2019), sec. 2."""
     losses = [network.sample_loss(network.output(i), network.y[i]) for i in range(network.samples)]
@@ -37,6 +40,7 @@ def sgd(network: ExplicitNetwork, batch: int = 1) -> Iteration:
     return gradient_descent(loss, network.parameters, random, network.constants)
 
 
+@checked(layers=COUNT)
 def dropout_sgd(
     network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] | None = None, batch: int = 1
 ) -> Iteration:
@@ -47,9 +51,9 @@ def dropout_sgd(
     return gradient_descent(loss, network.parameters, masks_of | samples, network.constants)
 
 
+@checked(layers=COUNT)
 def dropconnect(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] = (1,)) -> Iteration:
     """Masks on the weights of the matrices W_1, W_2, ..., A, numbered from 1 (Wan et al., ICML 2013)."""
-    _check_mask_law(masks)
     _check_layers(layers, len(network.weights), "weight matrices")
     random: dict[Symbol, Law] = {}
     weights = []
@@ -63,6 +67,7 @@ def dropconnect(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] 
     return gradient_descent(network.risk(losses), network.parameters, random, network.constants)
 
 
+@checked
 def label_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
     """Gradient descent on labels y_io + xi_io; the law of xi_io + 1 is `noise`."""
     xi = [
@@ -76,6 +81,7 @@ def label_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
     return gradient_descent(network.risk(losses), network.parameters, random, network.constants)
 
 
+@checked
 def parameter_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
     """Gradients at theta + xi instead of theta; the law of xi_j + 1 is `noise` (Orvieto et al., ICML 2022)."""
     xi = {theta: Symbol(f"xi_{theta.name}", real=True) for theta in network.parameters}
@@ -83,6 +89,7 @@ def parameter_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
     return gradient_descent(loss, network.parameters, {e: Centred(noise) for e in xi.values()}, network.constants)
 
 
+@checked
 def momentum(iteration: Iteration, friction: Expr | float | None = None) -> Iteration:
     """Heavy ball v' = mu v + step, theta' = theta + v', in its own time scale h = sqrt(lr).
 
@@ -112,7 +119,6 @@ def momentum(iteration: Iteration, friction: Expr | float | None = None) -> Iter
 def _masks(
     network: ExplicitNetwork, law: MaskLaw, layers: Sequence[int] | None
 ) -> tuple[dict[int, list[Symbol]], dict[Symbol, Law]]:
-    _check_mask_law(law)
     depth = len(network.hidden)
     layers = [depth] if layers is None else layers
     _check_layers(layers, depth, "hidden layers")
@@ -126,16 +132,9 @@ def _masks(
 
 def _sampled(losses: Sequence[Expr], batch: int) -> tuple[Expr, dict[Symbol, Law]]:
     """The mean loss of `batch` samples with random indices, and the law of the indices."""
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}.")
     indices = [Symbol("I" if batch == 1 else f"I_{b + 1}", integer=True) for b in range(batch)]
     chosen = [KroneckerDelta(index, i) * loss for index in indices for i, loss in enumerate(losses, start=1)]
     return Rational(1, batch) * sympy.Add(*chosen), dict.fromkeys(indices, SampleIndex(len(losses)))
-
-
-def _check_mask_law(law: MaskLaw) -> None:
-    if not isinstance(law, MaskLaw):
-        raise ValueError(f"masks must be a MaskLaw, whose mean is 1, such as BernoulliMasks(keep_prob), got {law!r}.")
 
 
 def _check_layers(layers: Sequence[int], count: int, what: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sympy import Rational
 
+from smesolve.arguments import checked
 from smesolve.problem.masks import Law, MaskLaw
 
 __all__ = ["Centred", "SampleIndex"]
@@ -17,9 +18,8 @@ __all__ = ["Centred", "SampleIndex"]
 class SampleIndex(Law):
     """An index uniform on 1, ..., samples: which sample a step of SGD takes."""
 
+    @checked
     def __init__(self, samples: int) -> None:
-        if not isinstance(samples, int) or samples < 1:
-            raise ValueError(f"samples must be a positive integer, got {samples!r}.")
         self.samples = samples
 
     @property
@@ -45,9 +45,8 @@ class Centred(Law):
 
     mean = 0
 
+    @checked
     def __init__(self, law: MaskLaw) -> None:
-        if not isinstance(law, MaskLaw):
-            raise ValueError(f"law must be a MaskLaw such as GaussianMasks(variance), got {law!r}.")
         self.law = law
 
     def central_moment(self, j: int) -> Any:

@@ -33,6 +33,7 @@ from typing import NamedTuple
 import sympy
 from sympy import Expr, Integer, Rational, Symbol
 
+from smesolve.arguments import EXPRESSION, checked, evaluated
 from smesolve.problem.masks import MaskLaw
 from smesolve.symbolic.latex_code import align
 from smesolve.symbolic.orthogonal_polynomials import OrthogonalPolynomials, exact, orthogonal_polynomials, tidy
@@ -52,6 +53,7 @@ class Term(NamedTuple):
     coefficient: Expr
 
 
+@checked
 @dataclass(frozen=True)
 class LossExpansion:
     """The expansion for one loss and one law.
@@ -68,7 +70,7 @@ class LossExpansion:
     law: MaskLaw
 
     def __post_init__(self) -> None:
-        expression = self.loss(OUTPUT, TARGET)
+        expression = EXPRESSION("the value of loss", evaluated("loss", self.loss, OUTPUT, TARGET), {})
         unknown = sympy.sympify(expression).free_symbols - {OUTPUT, TARGET}
         if unknown or not sympy.sympify(expression).is_polynomial(OUTPUT) or self.degree < 1:
             raise ValueError(

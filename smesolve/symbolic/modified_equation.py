@@ -22,6 +22,7 @@ import sympy
 from sympy import ImmutableMatrix, Rational, Symbol
 from torch import nn
 
+from smesolve.arguments import Instance, checked
 from smesolve.symbolic.chaos_expansion import expand, step_covariance, step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.latex_code import equation_latex
@@ -31,6 +32,10 @@ from smesolve.symbolic.verification import Verification, verify
 __all__ = ["SymbolicModifiedEquation", "modified_equation"]
 
 
+MATRIX = Instance((sympy.MatrixBase,), "a sympy matrix")
+
+
+@checked(drift_terms=MATRIX, diffusion=MATRIX)
 @dataclass(frozen=True)
 class SymbolicModifiedEquation:
     """dTheta = sum_a lr^a drift_terms[a] dt + sqrt(lr) diffusion dW, claimed to be of weak order `order`.
@@ -83,6 +88,7 @@ class SymbolicModifiedEquation:
         """A Python module, to be saved and imported without this package, with the SDE as a class."""
         return python_module(self.iteration, self.drift, self.diffusion)
 
+    @checked
     def to_torch(self, values: Mapping[Symbol | str, float], lr: float) -> nn.Module:
         """The class of `python_module` with a number for every constant: an SDE for `torchsde.sdeint`.
 
@@ -91,6 +97,7 @@ class SymbolicModifiedEquation:
         return torch_equation(self.iteration, self.drift, self.diffusion, values, lr)
 
 
+@checked
 def modified_equation(iteration: Iteration, order: int = 2) -> SymbolicModifiedEquation:
     """Derive the modified equation of weak order 1 or 2.
 

@@ -12,6 +12,7 @@ import torch
 from sympy import Expr
 from torch import Tensor
 
+from smesolve.arguments import checked
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import MaskLaw
 from smesolve.problem.networks import DropoutNetwork, Linearisation
@@ -48,6 +49,7 @@ class PolynomialLossProblem(Problem):
             tensor of normals.
     """
 
+    @checked
     def __init__(
         self,
         network: DropoutNetwork,
@@ -145,7 +147,7 @@ class PolynomialLossProblem(Problem):
 
     def gradient(self, theta: Tensor, mask: Tensor) -> Tensor:
         """grad R_S(theta; eta) for masks eta (..., m): c_k = eta_k loss'(f(eta), y). Cost: one gradient."""
-        check_trailing("mask", mask, (self.width,), "one entry for each neuron")
+        check_trailing("mask", mask, (self.width,), "one entry for each neuron", self.dtype)
         at = self._linearise(theta)
         masked = at.readout * mask[..., None, :]
         slope = self._kernel["slope"](masked @ at.features + _bias(at), self._targets)
@@ -183,7 +185,7 @@ class PolynomialLossProblem(Problem):
         return along.pullback(*cotangents, bias_along) / self.samples
 
     def _linearise(self, theta: Tensor) -> Linearisation:
-        check_trailing("theta", theta, (self.dim,), "the problem's dim D")
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         return self.network.linearise(theta, self.x)
 
     def _arguments(self, at: Linearisation) -> tuple[Tensor, Tensor, Tensor | float, Tensor]:
@@ -191,7 +193,7 @@ class PolynomialLossProblem(Problem):
 
     def _tensors(self, normals: Tensor) -> dict[tuple[int, ...], Tensor]:
         """{degrees: symmetric tensor (..., m, ..., m) of normals, 0 where two neurons are equal}."""
-        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M")
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
         padded = torch.cat([normals, torch.zeros_like(normals[..., :1])], dim=-1)
         return {
             degrees: padded.index_select(-1, position).unflatten(-1, (self.width,) * len(degrees))

@@ -12,6 +12,8 @@ from functools import cache
 from sympy import Expr
 from sympy.core.function import AppliedUndef, UndefinedFunction
 
+from smesolve.arguments import checked
+
 __all__ = ["smooth_function"]
 
 
@@ -25,6 +27,7 @@ class _NamesItsDerivative(AppliedUndef):
         return smooth_function(f"{self.func.__name__}prime")(*self.args)
 
 
+@checked
 @cache
 def smooth_function(name: str) -> UndefinedFunction:
     """The function `name`, whose derivatives are nameprime, nameprimeprime, ..."""

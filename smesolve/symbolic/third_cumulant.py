@@ -20,6 +20,7 @@ from math import prod
 import sympy
 from sympy import Expr, Integer, Symbol
 
+from smesolve.arguments import checked
 from smesolve.symbolic.chaos_expansion import expand
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.orthogonal_polynomials import tidy
@@ -47,6 +48,7 @@ class ThirdCumulant:
         """Whether there is no obstruction: all entries are 0, identically."""
         return not self.nonzero
 
+    @checked
     def roots(self, symbol: Symbol) -> list[Expr]:
         """Real values of a symbol, such as keep_prob, at which every entry is 0 whatever the other symbols are.
 
@@ -90,6 +92,7 @@ class ThirdCumulant:
         )
 
 
+@checked
 def third_cumulant(iteration: Iteration) -> ThirdCumulant:
     """Derive kappa. Cost: columns^3 products for each of about D^3/6 entries."""
     functions = iteration.functions

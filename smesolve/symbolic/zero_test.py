@@ -17,6 +17,7 @@ from sympy import QQ, Expr
 from sympy.core.function import AppliedUndef
 from sympy.polys.rings import PolyElement, PolyRing
 
+from smesolve.arguments import EXPRESSION, checked
 from smesolve.symbolic.indeterminates import Indeterminates
 
 __all__ = ["is_zero_in_ring", "vanishes"]
@@ -24,6 +25,7 @@ __all__ = ["is_zero_in_ring", "vanishes"]
 DIGITS = 60
 
 
+@checked(expression=EXPRESSION)
 def vanishes(expression: Expr) -> bool:
     """True if the expression is proven to be 0, False if it is shown not to be."""
     if expression.is_Number:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from smesolve.arguments import checked
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
@@ -26,7 +27,7 @@ from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning, Process
-from smesolve.solver.integration import integration
+from smesolve.solver.integration import check_scheme, integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
 
@@ -65,13 +66,16 @@ class Acceleration:
         return pd.DataFrame(rows)
 
 
+@checked
 def gradients_per_step(scheme: str, order: int) -> float:
     """Gradients, about, that one step of a scheme costs."""
+    check_scheme(None, scheme)
     chosen = SCHEMES[scheme]
     noise, corrections = NOISE_COST * chosen.noise_products, HESSIAN_COST * chosen.corrections * (order - 1)
     return chosen.drift_evaluations + noise + corrections
 
 
+@checked
 def acceleration(
     problem: Problem,
     theta0: Tensor,
@@ -99,8 +103,6 @@ def acceleration(
     Raises:
         ValueError: bad arguments.
     """
-    if not factors:
-        raise ValueError("factors is empty; name at least one, for example [4, 8, 16].")
     (name,) = named_observables(problem, [observable])
     change = flow_change(problem, theta0, horizon, named_observables(problem, [observable])[name])
     steps = round(horizon / lr)

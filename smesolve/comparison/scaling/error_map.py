@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from scipy import optimize
 from torch import Tensor
 from tqdm import tqdm
 
+from smesolve.arguments import checked
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
@@ -103,7 +105,7 @@ def _spreads(cells: pd.DataFrame, ordinate: str, rng: np.random.Generator) -> di
         return [*(spread(power, chosen, heights) for power in POWERS), float(best.x), float(best.fun)]
 
     found = all_spreads(np.arange(len(cells)), np.log(error / unit))
-    drawn = []
+    drawn: list[list[float]] = []
     while len(drawn) < RESAMPLES:
         chosen = rng.integers(len(cells), size=len(cells))
         noisy = np.abs(error + sigma * rng.standard_normal(len(cells))) / unit
@@ -111,12 +113,13 @@ def _spreads(cells: pd.DataFrame, ordinate: str, rng: np.random.Generator) -> di
             drawn.append(all_spreads(chosen, np.log(noisy)[chosen]))
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     names = [*(f"spread_{power:g}" for power in POWERS), "power", "spread"]
-    result = {"cells": len(cells)}
+    result: dict[str, float] = {"cells": len(cells)}
     for name, value, below, above in zip(names, found, low, high, strict=True):
         result |= {name: value, f"{name}_low": below, f"{name}_high": above}
     return result
 
 
+@checked
 def error_map(
     problem: DropoutProblem,
     theta0: Tensor,
@@ -145,11 +148,6 @@ def error_map(
 
     Cost: horizon/lr steps a cell; with relaxations R about R/(2 keep_prob multiple) of them.
     """
-    for name, values in (("keep_probs", keep_probs), ("multiples", multiples)):
-        if not values or not all(0 < value < float("inf") for value in values):
-            raise ValueError(f"{name} must hold positive numbers, got {list(values)}; give at least one.")
-    if not relaxations > 0:
-        raise ValueError(f"relaxations must be a positive number, got {relaxations!r}.")
     problems = {keep_prob: problem.with_keep_prob(keep_prob) for keep_prob in keep_probs}
     readouts = {keep_prob: readout_problem(here, theta0) for keep_prob, here in problems.items()}
     limits = stability_limits({keep_prob: readout for keep_prob, (readout, _) in readouts.items()}, orders, effort)
@@ -188,7 +186,8 @@ def stability_limits(
 
     Cost: some seconds for each limit that is observed.
     """
-    rows, seen = [], []
+    rows: list[dict[str, Any]] = []
+    seen = []
     for keep_prob, readout in readouts.items():
         moments = LinearMoments(readout, readout.initial())
         mean_limit = readout.stability_limit(readout.initial())
@@ -248,6 +247,6 @@ def _measured(
     return rows
 
 
-def _relative(row: dict[str, object], change: float) -> dict[str, object]:
+def _relative(row: dict[str, Any], change: float) -> dict[str, object]:
     values = {"relative": row["error"], "relative_low": row["low"], "relative_high": row["high"]}
     return row | {name: value / change for name, value in values.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from smesolve.arguments import checked
 from smesolve.comparison.observables import Observable
 from smesolve.problem.problem import Problem
 
@@ -14,6 +15,7 @@ FLOW_STEP = 0.02
 """Step of the flow in relaxation times; the classical Runge-Kutta scheme then errs by 1e-9."""
 
 
+@checked
 def relaxation_time(problem: Problem, theta0: Tensor) -> float:
     """1/lambda_max(Hess L_S(theta0)), the shortest time of the flow.
 
@@ -26,6 +28,7 @@ def relaxation_time(problem: Problem, theta0: Tensor) -> float:
     return time
 
 
+@checked
 @torch.no_grad()
 def flow_change(problem: Problem, theta0: Tensor, horizon: float, observable: Observable) -> float:
     """|g(flow over `horizon`) - g(theta0)| along dtheta/dt = -grad L_S: no noise, so a yardstick without an interval.

@@ -14,6 +14,7 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
+from smesolve.arguments import checked
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.leading_error import first_constant
 from smesolve.comparison.observables import Observable, named_observables
@@ -73,6 +74,7 @@ def _crossing(kappas: pd.Series, sizes: pd.Series, tolerance: float) -> float:
     return np.nan
 
 
+@checked
 def linear_scaling_rule(
     problem: DropoutProblem,
     theta0: Tensor,
@@ -100,11 +102,7 @@ def linear_scaling_rule(
 
     Cost: horizon/lr gradients a path of the iteration for every kappa.
     """
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance must lie in (0, 1), got {tolerance!r}; 0.02 asks for errors under 2%.")
     kappas = sorted(set(kappas))
-    if not kappas:
-        raise ValueError("kappas is empty; name at least one, for example [1, 2, 4].")
     readout, start = readout_problem(problem, theta0)
     (name,) = named_observables(problem, [observable])
     rows = []

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from smesolve.arguments import checked
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
@@ -79,6 +80,7 @@ class LongHorizon:
         return pd.DataFrame(rows)
 
 
+@checked
 def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float]) -> pd.DataFrame:
     """E|theta - theta*|^2 in the stationary states of iteration and equations; problem with an affine gradient.
 
@@ -109,6 +111,7 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
     return pd.DataFrame(rows)
 
 
+@checked
 def long_horizon(
     problem: DropoutProblem,
     theta0: Tensor,

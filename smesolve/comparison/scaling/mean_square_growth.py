@@ -22,6 +22,7 @@ import torch
 from scipy import optimize, stats
 from torch import Tensor
 
+from smesolve.arguments import COUNT, INDEX, checked
 from smesolve.comparison.weak_error_study import CONFIDENCE
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
@@ -55,6 +56,7 @@ class ObservedLimit:
     """95% interval, from the roots of independent populations."""
 
 
+@checked(dim=COUNT, settling=INDEX, populations=COUNT)
 @torch.no_grad()
 def growth_rates(process: Process, dim: int, settling: int, steps: int, populations: int, seed: int) -> np.ndarray:
     """log growth of E|u|^2 in a step, one estimate for each of the independent populations (one block of paths each).
@@ -96,6 +98,7 @@ class _Homogeneous(DropoutProblem):
         return self.mean_gradient(vector)
 
 
+@checked
 def observed_limit(
     problem: DropoutProblem, order: int | None = None, populations: int = 8, seed: int = 0
 ) -> ObservedLimit:

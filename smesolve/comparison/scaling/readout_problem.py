@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from smesolve.arguments import checked
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
 
 __all__ = ["readout_problem"]
 
 
+@checked
 def readout_problem(problem: DropoutProblem, theta0: Tensor) -> tuple[DropoutProblem, Tensor]:
     """The problem of the readout on the features at theta0 (D,), and its start (o m,).
 

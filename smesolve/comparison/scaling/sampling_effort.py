@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from smesolve.arguments import ENSEMBLE, checked
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
@@ -16,6 +17,7 @@ from smesolve.problem.problem import Problem
 __all__ = ["EFFORT", "SamplingEffort"]
 
 
+@checked(paths=ENSEMBLE)
 @dataclass(frozen=True)
 class SamplingEffort:
     """What every study hands on to `weak_error`; see there."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
+from smesolve.arguments import checked
 from smesolve.comparison.exact import ScheduledMoments
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.scaling.readout_problem import readout_problem
@@ -20,7 +22,7 @@ from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
 
 __all__ = ["SCHEDULES", "Schedules", "schedules"]
 
-SCHEDULES: dict[str, Callable[[DropoutProblem, float], Problem]] = {
+SCHEDULES: dict[str, Callable[[Any, float], Problem]] = {
     "constant": lambda problem, horizon: ScheduledProblem(problem),
     "step": lambda problem, horizon: ScheduledProblem(problem, lr_factor=step(horizon / 2, 0.3)),
     "cosine": lambda problem, horizon: ScheduledProblem(problem, lr_factor=cosine(horizon, 0.1)),
@@ -49,6 +51,7 @@ class Schedules:
     smallest learning rates, without an interval as its errors have none."""
 
 
+@checked
 def schedules(
     problem: DropoutProblem,
     theta0: Tensor,
@@ -76,7 +79,7 @@ def schedules(
     """
     for name in names:
         if name not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}.")
+            raise ValueError(f"names must hold schedules of {', '.join(SCHEDULES)}, got {name!r}.")
     if len(lrs) < 2:
         raise ValueError(
             f"lrs must hold at least two learning rates to have a slope, got {list(lrs)}; add a smaller one."

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from smesolve.arguments import check_numbers_fit, checked
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
+from smesolve.problem.problem import check_table, finite_data
 from smesolve.sampling.ensemble import DivergenceWarning
 
 __all__ = ["ARMS", "WidthSweep", "mean_field_problem", "width_sweep"]
@@ -46,10 +48,20 @@ class WidthSweep:
     by their intervals, with `slope_low`, `slope_high`."""
 
 
+def _tables(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    tables = [finite_data(name, values, torch.float64, torch.device("cpu")) for name, values in (("x", x), ("y", y))]
+    for name, values in zip("xy", tables, strict=True):
+        check_table(name, values)
+    return tables[0], tables[1]
+
+
+@checked
 def mean_field_problem(
     x: Tensor, y: Tensor, width: int, keep_prob: float, seed: int = 0
 ) -> tuple[DropoutProblem, Tensor]:
     """The problem with its start: particles are standard normals, the first ones the same at every width."""
+    x, y = _tables(x, y)
+    check_numbers_fit(f"width={width}", width**2, "take a smaller one")
     root = width**0.5
     network = TwoLayerNetwork(x.shape[1], width, y.shape[1], lambda z: torch.tanh(root * z) / root)
     particles = torch.from_numpy(np.random.default_rng(seed).standard_normal((width, x.shape[1] + y.shape[1])))
@@ -59,6 +71,7 @@ def mean_field_problem(
     ) / root
 
 
+@checked
 def width_sweep(
     x: Tensor,
     y: Tensor,
@@ -83,8 +96,7 @@ def width_sweep(
     Raises:
         ValueError: bad arguments.
     """
-    if not widths or min(widths) < 1:
-        raise ValueError(f"widths must hold positive integers, got {list(widths)}; give for example [4, 8, 16].")
+    x, y = _tables(x, y)
     rows, first = [], min(widths)
     for width in tqdm(sorted(set(widths)), desc="widths", disable=not effort.progress):
         for arm in ARMS:

@@ -1,0 +1,278 @@
+"""Malformed configurations of every command: exit code 2, one sentence on stderr, nothing written.
+
+Values of the wrong type or range at any key, unknown keys at any depth, files that are no configuration at all.
+"""
+
+import contextlib
+import copy
+import io
+import math
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from malformed import (
+    COUNT,
+    FLAG,
+    KEEP_PROB,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    Kind,
+    either,
+    instance,
+    integer,
+    number,
+    one_of,
+    optional,
+    sequence,
+)
+
+from smesolve.study.command_line import main
+
+SCALARS = st.none() | st.text("abc-{}[]:,#&*!|>'\"%@` \n\t", max_size=8) | st.floats() | st.integers() | st.booleans()
+NESTED = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner))
+ODD_VALUES = [None, "", "rubbish", "0x", "1e", "nan%", [], {}, [[]], {"a": 1}, [None], ["a"], [{"a": []}], True, False]
+ODD_VALUES += [math.nan, math.inf, -math.inf, -1, 0, 1.5, -0.5, 1e300, 10**30, -(10**30)]
+VALUES = st.sampled_from(ODD_VALUES) | NESTED
+
+
+def of(kind):
+    """The kind with rubbish that YAML has."""
+    return Kind(kind._is_right, general=VALUES)
+
+
+TEXT, TEXTS = (
+    instance(str),
+    Kind(lambda value: isinstance(value, list) and all(isinstance(entry, str) for entry in value)),
+)
+FILLED = Kind(lambda value: TEXTS._is_right(value) and value)
+NUMBERS = sequence(POSITIVE)
+PROBES, DRAWS = integer(12), integer(8)
+DATA = {
+    "data.name": one_of("random"),
+    "data.samples": COUNT,
+    "data.in_features": COUNT,
+    "data.seed": optional(SEED),
+    "network.width": either(COUNT, sequence(COUNT)),
+    "network.activation": one_of("tanh", "relu"),
+    "network.bias": FLAG,
+    "network.seed": SEED,
+    "keep_prob": KEEP_PROB,
+    "seed": SEED,
+    "threads": optional(COUNT),
+    "data": Kind(),
+    "network": Kind(),
+}
+STUDY = DATA | {
+    "training.loss": one_of("squared_error"),
+    "training.dropout": one_of("last"),
+    "training.masks": one_of("shared"),
+    "training.batch_size": optional(COUNT),
+    "training.replacement": FLAG,
+    "training.weight_decay": NOT_NEGATIVE,
+    "training.label_noise": NOT_NEGATIVE,
+    "training.parameter_noise": NOT_NEGATIVE,
+    "training": Kind(),
+    "lrs": NUMBERS,
+    "horizon": POSITIVE,
+    "orders": sequence(Kind(lambda value: value in (1, 2))),
+    "observables": sequence(one_of("loss", "modified_loss", "squared_norm", "theta[0]")),
+    "paths": integer(2),
+    "rel_tol": optional(SHARE),
+    "max_paths": COUNT,
+    "scheme": optional(one_of("euler", "small_noise_rk4")),
+    "dt": optional(POSITIVE),
+    "control": one_of("auto", "none", "first", "second"),
+    "workers": optional(COUNT),
+    "device": one_of("cpu"),
+    "dtype": one_of("float64", "float32"),
+    "max_memory": optional(POSITIVE),
+}
+SCALING = {
+    key: kind for key, kind in STUDY.items() if key not in ("workers", "device", "dtype", "max_memory", "dt", "control")
+} | {
+    "study": one_of("kappa"),
+    "keep_probs": sequence(KEEP_PROB),
+    "multiples": NUMBERS,
+    "relaxations": POSITIVE,
+    "kappas": sequence(COUNT),
+    "tolerance": SHARE,
+    "schedules": FILLED,
+    "times": NUMBERS,
+    "factors": sequence(COUNT),
+    "widths": sequence(COUNT),
+}
+LANDSCAPE = DATA | {
+    "sections": sequence(one_of("alignment")),
+    "lr": POSITIVE,
+    "steps": COUNT,
+    "runs": integer(2),
+    "alignment.checkpoints": integer(2),
+    "alignment.probes": PROBES,
+    "alignment.eigenpairs": COUNT,
+    "noises.names": FILLED,
+    "noises.batch_size": COUNT,
+    "noises.label_noise": NOT_NEGATIVE,
+    "noises.draws": integer(4),
+    "noises.parameter_noise": NOT_NEGATIVE,
+    "variance_principle.draws": DRAWS,
+    "variance_principle.directions": integer(3),
+    "variance_principle.factors": sequence(number(1)),
+    "variance_principle.loss": TEXT,
+    "flatness.noises": TEXTS,
+    "flatness.rise": POSITIVE,
+    "flatness.probes": PROBES,
+    "condensation.scales": NUMBERS,
+    "condensation.trainings": FILLED,
+    "information_geometry.keep_probs": sequence(KEEP_PROB),
+    "information_geometry.draws": integer(2),
+    "implicit_regularisation.lrs": NUMBERS,
+    "implicit_regularisation.rel_tol": SHARE,
+    "flatness": Kind(),
+}
+DERIVE = {
+    "iteration": one_of("dropout"),
+    "momentum": FLAG,
+    "width": COUNT,
+    "depth": COUNT,
+    "in_features": COUNT,
+    "samples": COUNT,
+    "out_features": COUNT,
+    "activation": one_of("tanh", "identity", "sigma"),
+    "loss": Kind(),
+    "batch": COUNT,
+    "layers": optional(sequence(COUNT)),
+    "law": one_of("bernoulli"),
+    "keep_prob": optional(KEEP_PROB),
+    "variance": optional(POSITIVE),
+    "half_width": optional(POSITIVE),
+    "values": sequence(number(), empty=True),
+    "probabilities": sequence(number(), empty=True),
+    "state": TEXTS,
+    "step": TEXTS,
+    "random": TEXTS,
+    "constants": TEXTS,
+    "small": TEXT,
+    "order": Kind(lambda value: value in (1, 2)),
+}
+TINY = {"data": {"name": "random", "samples": 4, "in_features": 2}, "network": {"width": 2}}
+BASES = {
+    "compare": (TINY | {"lrs": [0.2], "horizon": 0.2, "paths": 8}, STUDY),
+    "weak-error": (TINY | {"lrs": [0.2], "horizon": 0.2, "paths": 8}, STUDY),
+    "scaling": (TINY | {"study": "kappa", "lrs": [0.2], "horizon": 0.2, "paths": 8}, SCALING),
+    "landscape": (TINY | {"sections": ["alignment"], "lr": 0.1, "steps": 2, "runs": 2}, LANDSCAPE),
+    "derive": ({"width": 1}, DERIVE),
+}
+NO_CONFIGURATION = [
+    b"",
+    b"\xff\xfe\x00",
+    b"\x00" * 9,
+    b"\t- a",
+    b"[",
+    b"5",
+    b"null",
+    b"- 1\n- 2",
+    b"a: b: c",
+    b"{" * 5000,
+]
+NO_CONFIGURATION += [
+    b"%YAML 9\n---\na: 1",
+    b"---\na: 1\n---\nb: 2",
+    b"x: !!python/object:os.system 1",
+    b"? [1]\n: 2",
+    b"1: 2",
+]
+NO_CONFIGURATION += [b"&a {b: *a}", b"a: &a [*a]\n"]
+FILES = st.sampled_from(NO_CONFIGURATION) | st.binary(max_size=40).filter(
+    lambda content: content.strip() not in (b"", b"{}")
+)
+
+
+@st.composite
+def malformed_files(draw):
+    """A command and the content of a file that is no configuration of it."""
+    command = draw(st.sampled_from(sorted(BASES)))
+    base, kinds = BASES[command]
+    way = draw(st.sampled_from(["value", "value", "value", "value", "key", "file"]))
+    if way == "file":
+        return command, draw(FILES)
+    content = copy.deepcopy(base)
+    for _ in range(draw(st.integers(1, 3)) if way == "value" else 1):
+        key = draw(st.sampled_from(sorted(kinds)))
+        value = draw(of(kinds[key]).values) if way == "value" else 1
+        *sections, last = key.split(".")
+        place = content
+        for section in sections:
+            place[section] = place.get(section) if isinstance(place.get(section), dict) else {}
+            place = place[section]
+        last = last if way == "value" else draw(st.text("abcxyz_", min_size=1, max_size=9)) + "q"
+        place[last] = value
+        if any(not isinstance(content.get(section, {}), dict) for section in ("data", "network", "training")):
+            break
+    return command, yaml.safe_dump(content, allow_unicode=True).encode("utf-8", "surrogatepass")
+
+
+def objection(command, content):
+    """Why a malformed file is not answered, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        config, out = Path(folder) / "study.yaml", Path(folder) / "results"
+        config.write_bytes(content)
+        told = io.StringIO()
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+            code = main([command, str(config), "--out", str(out)])
+        text, left = told.getvalue(), sorted(path.name for path in Path(folder).iterdir())
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.startswith("smesolve: ")]
+    if code != 2:
+        return f"exit code {code}: {text[-300:]}"
+    if len(lines) != 1 or not text.endswith(lines[0] + "\n") or not lines[0].endswith(".") or "Traceback" in text:
+        return f"not one sentence: {text[-500:]!r}"
+    return None if left == ["study.yaml"] else f"left {left}"
+
+
+def count_answers(examples, derandomize):
+    """Try malformed files until one is not answered; returns how many different ones there were."""
+    tried = set()
+
+    @settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(malformed_files())
+    def every_malformed_file_is_answered(file):
+        tried.add(file)
+        assert (found := objection(*file)) is None, found
+
+    every_malformed_file_is_answered()
+    return len(tried)
+
+
+def test_malformed_configurations_are_answered_by_one_sentence():
+    assert count_answers(150, derandomize=True) >= 100
+
+
+@pytest.mark.slow
+def test_two_thousand_malformed_configurations_are_answered_by_one_sentence():
+    tried = count_answers(2_500, derandomize=False)
+    print(f"{tried} different malformed configurations, each answered by one sentence")
+    assert tried >= 2_000
+
+
+@pytest.mark.parametrize("command", BASES)
+def test_missing_files_and_directories(command, tmp_path, capsys):
+    for place in (tmp_path, tmp_path / "nowhere.yaml", tmp_path / "no" / "such.yaml", "\x00"):
+        assert main([command, str(place), "--out", str(tmp_path / "results")]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["", "nowhere", "\x00"])
+def test_extend_of_what_is_no_study(place, tmp_path, capsys):
+    assert main(["extend", str(tmp_path / place), "--paths", "100"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
