@@ -53,7 +53,7 @@ class Runner:
         Each result is in the journal before it is handed on, often long before.
         """
         keys = [f"{name}, block {block}" for name, block in tasks]
-        journal: Any = self.journal or {}
+        journal: Any = {} if self.journal is None else self.journal
         missing = [k for k, key in enumerate(keys) if key not in journal]
         done = run_blocks({name: part.run for name, part in work.items()}, [tasks[k] for k in missing], self.workers)
         absent = set(missing)
