@@ -168,7 +168,9 @@ class SymbolOr:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of the argument `problem`, or of the problem of `self` or `sde`: a tensor whose last dimension is D.
+    """Parameters of a problem, a tensor whose last dimension is D.
+
+    The problem is the argument of that name, the first one of `problems`, or that of `self` or `sde`.
 
     Args:
         lead: names of the dimensions before D; None for any.
@@ -206,6 +208,8 @@ class Parameters:
 def _problem_of(given: Mapping[str, Any]) -> Any:
     if "problem" in given:
         return given["problem"]
+    if "problems" in given:
+        return next(iter(given["problems"].values()))
     for owner in ("self", "sde"):
         found = getattr(given.get(owner), "problem", None)
         if found is None and hasattr(given.get(owner), "draw_dim"):
@@ -425,7 +429,7 @@ def _anything(name: str, value: Any, given: Mapping[str, Any]) -> Any:
 MEANINGS: dict[str, Argument] = {
     # numbers
     "ts": _Items(Number(), filled=True),
-    "times": _Items(Number(), filled=True),
+    "times": _Items(POSITIVE, filled=True),
     "lr": POSITIVE,
     "lrs": POSITIVE,
     "dt": POSITIVE,
@@ -497,7 +501,7 @@ MEANINGS: dict[str, Argument] = {
 """What an argument of a name must be, in every function that `checked` guards and that does not say otherwise."""
 
 
-MAY_BE_EMPTY = ("constants", "random", "values", "probabilities", "state", "step")
+MAY_BE_EMPTY = ("constants",)
 """Sequences that need not hold anything."""
 
 # --- guarding ----------------------------------------------------------------------------------------------------
@@ -562,13 +566,21 @@ def _checks(hints: Mapping[str, Any], meanings: Mapping[str, Argument | None]) -
 def check_fields(instance: Any, prefix: str = "", **meanings: Argument | None) -> None:
     """Check the fields of a dataclass as `checked` does arguments, under the names prefix + field.
 
+    A list that is empty unless given may be empty.
+
     Raises:
         ValueError: for the first field that is not what it must be.
     """
     values = vars(instance)
+    empty = {field.name for field in dataclasses.fields(instance) if values[field.name] == [] and not _filled(field)}
     for name, (check, optional) in _checks(get_type_hints(type(instance)), meanings).items():
-        if not (optional and values[name] is None):
+        if not (optional and values[name] is None) and name not in empty:
             check(prefix + name, values[name], values)
+
+
+def _filled(field: dataclasses.Field[Any]) -> bool:
+    """Whether the default of a list is not empty."""
+    return field.default_factory is dataclasses.MISSING or bool(field.default_factory())
 
 
 def evaluated(what: str, function: Callable[..., Any], *values: Any) -> Any:

@@ -233,12 +233,9 @@ def sequence(kind, empty=False):
 
     def right(value):
         flat = isinstance(value, (list, tuple, range)) or (hasattr(value, "tolist") and value.ndim == 1)
-        return (
-            flat
-            and (empty or len(value) > 0)
-            and len(value) < 10**6
-            and all(kind._is_right(entry) for entry in list(value))
-        )
+        if not flat or len(value) > 10**6 or (len(value) == 0 and not empty):
+            return False
+        return all(map(kind._is_right, value.tolist() if hasattr(value, "tolist") else value))
 
     general = st.lists(RUBBISH, min_size=1, max_size=3) | RUBBISH
     return Kind(right, general=general)
@@ -319,13 +316,12 @@ def tensor(*shape, dtype=torch.float64, finite=True):
     return Kind(right, wrong)
 
 
-def data(samples, columns, uneven=False, any_columns=False):
+def data(samples, columns, uneven=False, any_columns=False, any_dimensions=False):
     """No data of this shape, but for what fits another argument's data of another shape."""
     good = np.linspace(-1, 1, samples * columns).reshape(samples, columns)
     wrong = [
         good * np.nan,
         np.where(good == good[0, 0], np.inf, good),
-        good[:, :, None],
         good.astype(complex),
         good.astype(object),
         good.astype(str),
@@ -333,7 +329,6 @@ def data(samples, columns, uneven=False, any_columns=False):
         good.ravel(),
         [*good.tolist(), [1, 2, 3, 4, 5]],
         torch.tensor(good) * math.nan,
-        torch.tensor(good)[None],
         torch.tensor(good).to(torch.complex128),
         torch.tensor(good).to_sparse(),
         torch.tensor(good)[:, :0],
@@ -341,6 +336,7 @@ def data(samples, columns, uneven=False, any_columns=False):
         pd.DataFrame(good.astype(str)),
         *([good[:-1], good[1:].tolist()] if uneven else []),
         *([] if any_columns else [np.hstack([good, good])]),
+        *([] if any_dimensions else [good[:, :, None], torch.tensor(good)[None]]),
     ]
     return Kind(
         lambda value: getattr(value, "shape", None) == (samples, columns), wrong, general=st.sampled_from(OBJECTS)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from malformed import (
     COUNT,
@@ -243,6 +243,7 @@ def count_answers(examples, derandomize):
         derandomize=derandomize,
         deadline=None,
         database=None,
+        phases=[Phase.generate],  # to shrink a failure takes minutes, and says little more
         suppress_health_check=list(HealthCheck),
     )
     @given(malformed_files())

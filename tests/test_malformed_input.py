@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import sympy
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from malformed import (
     COUNT,
@@ -121,6 +121,7 @@ OBSERVABLE = either(one_of(*OBSERVABLES, "theta[0]"), function(raising, narrow, 
 ORDERS = sequence(Kind(lambda value: value in (1, 2) and type(value) is int))
 ORDER = Kind(lambda value: type(value) in (int, str) and value in (1, 2, "quadratic"), [0, 3, 1.0, 2.5, "linear", True])
 SCHEME = one_of(*sme.SCHEMES)
+TRIPLE = Kind(lambda value: len(value) == 3 and sequence(number())._is_right(value))
 LRS, STEPS = sequence(POSITIVE), sequence(INDEX)
 ACTIVATION = either(one_of(*sme.ACTIVATIONS), function(raising, len, torch.sum, lambda z: z.float(), lambda z: z[0]))
 DTYPE = Kind(
@@ -199,8 +200,8 @@ CALLS = {
         sme.ModuleProblem,
         {
             "module": (torch.nn.Linear(2, 1).double(), instance(torch.nn.Module)),
-            "x": (X, data(3, 2)),
-            "y": (Y, data(3, 1, uneven=True)),
+            "x": (X, data(3, 2, any_dimensions=True)),
+            "y": (Y, data(3, 1, uneven=True, any_dimensions=True)),
             "loss": ("squared_error", LOSS),
             "masks": ("per_sample", one_of("shared", "per_sample")),
             "batch_size": (
@@ -772,8 +773,8 @@ CALLS = {
     "haar_null": (
         landscape.haar_null,
         {
-            "first": ((1.0, 1.0, 1.0), Kind()),
-            "second": ((1.0, 1.0, 1.0), Kind()),
+            "first": ((1.0, 1.0, 1.0), TRIPLE),
+            "second": ((1.0, 1.0, 1.0), TRIPLE),
             "dim": (3, integer(3)),
         },
     ),
@@ -956,6 +957,7 @@ def count_answers(examples, derandomize):
         derandomize=derandomize,
         deadline=None,
         database=None,
+        phases=[Phase.generate],  # to shrink a failure takes minutes, and says little more
         suppress_health_check=list(HealthCheck),
     )
     @given(malformed_calls())

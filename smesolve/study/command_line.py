@@ -244,10 +244,10 @@ def _config_first(argv: list[str]) -> list[str]:
         token = rest[position]
         if not token.startswith("-"):
             if option == "--config":
-                check_file(token, COMMANDS[command].config)
+                check_file(token, COMMANDS[command].config, OPTIONS)
             return [command, option, token, *rest[:position], *rest[position + 1 :]]
         if token == "--config" and position + 1 < len(rest):
-            check_file(rest[position + 1], COMMANDS[command].config)
+            check_file(rest[position + 1], COMMANDS[command].config, OPTIONS)
         position += 1 if "=" in token or token in FLAGS else 2
     return argv
 

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -315,8 +315,11 @@ def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
     return keys
 
 
-def check_file(path: str, kind: type) -> None:
-    """Refuse a file that is missing or lacks the mappings of `kind`; jsonargparse, which reads it next, says less."""
+def check_file(path: str, kind: type, extra: tuple[str, ...] = ()) -> None:
+    """Refuse a file that is missing, or has other keys and mappings than `kind` and the options `extra`.
+
+    jsonargparse, which reads it next, says less, and takes an unknown key whose value is an empty mapping.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         _check_keys(path, content)
@@ -332,9 +335,23 @@ def check_file(path: str, kind: type) -> None:
         raise ConfigError(f"CONFIG {path!r} is not valid YAML{where}; correct it there.") from None
     if not isinstance(content, dict):
         raise ConfigError(f"CONFIG {path!r} must hold lines 'key: value', got {type(content).__name__}.")
-    for key, hint in known_keys(kind).items():
+    keys = known_keys(kind)
+    for key in _nested_keys(content):
+        if key not in keys and key.replace("-", "_") not in {option.replace("-", "_") for option in extra}:
+            parent = key.rpartition(".")[0]
+            if not parent or dataclasses.is_dataclass(keys.get(parent)):
+                raise ConfigError(f"key {key!r} is unknown; {nearest(key, [*keys, *extra])}.")
+    for key, hint in keys.items():
         if dataclasses.is_dataclass(hint) and not isinstance(content.get(key, {}), dict):
             raise ConfigError(f"{key} must be {_expected(hint)}, got {content[key]!r}.")
+
+
+def _nested_keys(content: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """All keys, nested ones as "data.name"."""
+    for key, value in content.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _nested_keys(value, f"{prefix}{key}.")
 
 
 def _check_keys(path: str, content: Any) -> None:
