@@ -1,7 +1,5 @@
 """What may be rescaled: averaged draws, schedules, and the equation that resums quadratic losses."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -186,19 +184,6 @@ def test_the_scheme_and_the_noise_free_path_cross_a_jump(order):
         gaps.append(side._noise_free(integration(equation, theta0, "small_noise_rk4", dt))[0, 0] - exact)
     # dt^4 in the drift; at order 2 lr^2 dt from where lr b1 is taken
     assert np.log2(gaps[0] / gaps[1]) == pytest.approx(4 if order == 1 else 3, abs=0.3)
-
-
-def test_the_schedule_of_the_readme():
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    code = text.split("## Learning-rate scaling")[1].split("```python\n")[1].split("```")[0]
-    problem = make_problem(width=2)
-    names = {"sme": sme, "problem": problem, "theta0": problem.initial()}
-    small = code.replace("lrs=[0.2, 0.1, 0.05]", "lrs=[0.2], times=[2.0], paths=64, orders=[1]")
-    assert small != code
-    exec(small, names)
-    assert names["scheduled"].jumps == (1.0,)
-    assert names["study"].table.resolved.all()
-    assert names["study"].constants.constant.notna().all()
 
 
 def test_errors_under_a_jump_are_the_exact_ones():
