@@ -336,6 +336,23 @@ def floor(problem: sme.DropoutProblem, B: int) -> dict[str, tuple[Callable[[], o
     return {name: (run, B) for name, run in runs.items()}
 
 
+def gemm_rates(problem: sme.DropoutProblem) -> dict[str, float]:
+    """GFLOP/s of the forward GEMM by torch and by jax: each library brings BLAS kernels of its own."""
+    weights = torch.randn(problem.block_size * problem.width, problem.x.shape[1], dtype=torch.float64)
+    runs: dict[str, tuple[Callable[[], object], int]] = {"torch": (lambda: weights @ problem.x.mT, 1)}
+    try:
+        import jax
+        import jax.numpy as jnp
+    except ImportError:
+        pass
+    else:
+        left, right = jnp.asarray(weights.numpy()), jnp.asarray(problem.x.numpy())
+        product = jax.jit(lambda left, right: left @ right.T)
+        runs["jax"] = (lambda: product(left, right).block_until_ready()), 1
+    flops = 2 * weights.numel() * problem.samples
+    return {name: flops / value / 1e3 for name, (value, _) in clocks(runs, 1.0).items()}
+
+
 COMMON = ("forward GEMM", "backward GEMM", "activation")
 FLOORS = {"": (*COMMON, "batched GEMM", "normals"), WEAK: (*COMMON, "three rows", "weak normals")}
 """What an Euler step needs."""
@@ -406,10 +423,12 @@ def main() -> None:
         print("  floor: " + ", ".join(f"{name} {value:.3g}" for name, (value, _) in parts.items()))
         print("  sums:  " + ", ".join(f"euler{label} {value:.3g}" for label, value in floors.items()))
         print("  parts of an euler step: " + ", ".join(f"{name} {value:.3g}" for name, (value, _) in profiles.items()))
+        rates = gemm_rates(problem)
+        print("  forward GEMM, GFLOP/s: " + ", ".join(f"{name} {value:.3g}" for name, value in rates.items()))
         found = ratios(times, floors)
         for name, value in found.items():
             print(f"  {name:60}{value:10.2f}")
-        results[size] = {"times": times, "floor": parts, "parts": profiles, "ratios": found}
+        results[size] = {"times": times, "floor": parts, "parts": profiles, "rates": rates, "ratios": found}
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as file:
             json.dump({"threads": 1, "torch": torch.__version__, "microseconds": results}, file, indent=1)
