@@ -93,10 +93,6 @@ SYMBOLIC_EQUATION = symbolic.modified_equation(ITERATION)
 CUMULANT = symbolic.third_cumulant(symbolic.dropout(SYMBOLIC, sme.BernoulliMasks(sympy.Symbol("p", positive=True))))
 
 
-def is_increasing(values):
-    return isinstance(values, (list, tuple)) and all(value > 0 for value in values)
-
-
 def is_single(values):
     """Right together with another single value, perhaps."""
     return len(values) == 1
@@ -243,7 +239,7 @@ CALLS = {
     "Piecewise": (
         sme.Piecewise,
         {
-            "breaks": ([1.0], Kind(lambda value: is_increasing(value) and len(value) == 1)),
+            "breaks": ([1.0], Kind(lambda value: len(value) == 1 and LRS._is_right(value))),
             "pieces": ([torch.cos, torch.ones_like], sequence(function())),
         },
     ),
@@ -308,7 +304,7 @@ CALLS = {
         {
             "sde": (EQUATION, instance(sme.ModifiedEquation)),
             "theta0": (THETA, POINT),
-            "ts": ([0.0, 0.2], Kind()),
+            "ts": ([0.0, 0.2], sequence(number())),
             "scheme": ("small_noise_rk4", SCHEME),
             "dt": (0.1, POSITIVE),
             "paths": (2, COUNT),
@@ -334,8 +330,8 @@ CALLS = {
         {
             "problem": (PROBLEM, PROBLEMS),
             "theta0": (THETA, POINT),
-            "lrs": ([0.1], Kind()),
-            "horizon": (0.2, Kind()),
+            "lrs": ([0.1], LRS),
+            "horizon": (0.2, POSITIVE),
             "orders": ([1, 2], ORDERS),
             "observables": (["loss"], sequence(OBSERVABLE)),
             "times": ([0.2], Kind(lambda value: value is None)),
@@ -593,7 +589,7 @@ CALLS = {
         {
             "network": (SYMBOLIC, instance(symbolic.ExplicitNetwork)),
             "masks": (LAW, instance(sme.MaskLaw)),
-            "layers": ([1], Kind()),
+            "layers": ([1], sequence(COUNT)),
         },
     ),
     "label_noise": (
@@ -732,7 +728,7 @@ CALLS = {
             "problem": (PROBLEM, DROPOUT),
             "starts": (STARTS, RUNS),
             "lr": (0.1, POSITIVE),
-            "steps": ([0, 1], Kind()),
+            "steps": ([0, 1], STEPS),
             "trainings": (["dropout"], sequence(one_of("dropout", "R_1 alone", "gradient descent", "SME order 2"))),
             "lines": (False, FLAG),
             "seed": (0, SEED),
@@ -792,8 +788,8 @@ CALLS = {
         landscape.regularisation_orders,
         {
             **SCALED,
-            "lrs": ([0.1], Kind()),
-            "horizon": (0.2, Kind()),
+            "lrs": ([0.1], LRS),
+            "horizon": (0.2, POSITIVE),
             "observables": (["loss"], sequence(one_of(*OBSERVABLES))),
             **{k: v for k, v in BUDGET.items() if k != "progress"},
         },
@@ -803,8 +799,8 @@ CALLS = {
         {
             "problem": (LINEAR, DROPOUT),
             "theta0": (LINEAR_THETA, LINEAR_POINT),
-            "lrs": ([0.1], Kind()),
-            "horizon": (0.2, Kind()),
+            "lrs": ([0.1], LRS),
+            "horizon": (0.2, POSITIVE),
             "observables": (["loss"], sequence(one_of(*OBSERVABLES))),
         },
     ),
@@ -846,7 +842,7 @@ CALLS = {
             "problems": ({"dropout": PROBLEM}, mapping(PROBLEMS, empty=False)),
             "starts": (STARTS, RUNS),
             "lr": (0.1, POSITIVE),
-            "steps": ([0, 1], Kind()),
+            "steps": ([0, 1], STEPS),
             "draws": (8, COUNT),
             "probes": (20, integer(9)),
             "seed": (0, SEED),
