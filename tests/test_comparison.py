@@ -9,6 +9,7 @@ from problems import ThreeValuedMasks, make_problem
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
+from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.estimate import PairSampler, Sampler, draw, estimate
 from smesolve.comparison.exact import LinearMoments, enumerated_expectation, scalar_dropout
 from smesolve.comparison.leading_error import leading_constants
@@ -278,6 +279,17 @@ def test_solver_bias_is_seen_and_dt_follows():
     assert chosen["dt"] == pytest.approx(0.1 / 64)  # halved as often as it may
     assert abs(chosen.solver_bias) < 0.5 * abs(row.solver_bias)
     assert chosen.low < moments.error(0.1, 2, 1.0) < chosen.high
+
+
+def test_the_noise_free_path_is_followed_once_for_all_dt(monkeypatch):
+    """It belongs to the equation, and is long where a network has kinks."""
+    calls = []
+    original = EquationSide._without_scheme
+    monkeypatch.setattr(EquationSide, "_without_scheme", lambda side: calls.append(side.dt) or original(side))
+    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    arguments = {"lrs": [0.1], "horizon": 1.0, "orders": [2], "scheme": "euler", "paths": 256}
+    row = sme.weak_error(linear_problem(), theta0, **arguments).table.iloc[-1]
+    assert len(calls) == 1 and row["dt"] < calls[0]  # halved, and not followed anew
 
 
 def test_euler_at_the_learning_rate_warns():

@@ -70,6 +70,8 @@ class EquationSide:
         seed: root seed of the Brownian motion.
         control_of: makes the control variates of a process with a given step, or None.
         keep: number of paths whose values at the last time are kept.
+        exact: V_0(0) of a side of the same equation with another dt (`EquationSide.exact`), which is then not computed
+            anew: a network with kinks takes thousands of drifts for it.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class EquationSide:
         seed: int,
         control_of: Callable[[Process, float], ControlVariate | DrawControl | None],
         keep: int = 0,
+        exact: np.ndarray | None = None,
     ) -> None:
         self.equation, self.scheme, self.dt = equation, scheme, dt
         self._theta0, self._times, self._observables = theta0, times, observables
@@ -102,10 +105,11 @@ class EquationSide:
         """Of the pairs, or None while there are none."""
 
         if not equation.problem.exact:  # no noise-free part is known: the difference of the samples is all there is
-            self._noise_free_bias = self._noise_free_difference = np.zeros(())
+            self._noise_free_bias = self._noise_free_difference = self.exact = np.zeros(())
             return
         coarse, fine = (self._noise_free(sampler.process) for sampler in samplers)
-        self._noise_free_bias = coarse - self._without_scheme()
+        self.exact = self._without_scheme() if exact is None else exact
+        self._noise_free_bias = coarse - self.exact
         self._noise_free_difference = coarse - fine
 
     @property

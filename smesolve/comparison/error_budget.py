@@ -110,10 +110,19 @@ class ErrorBudget:
             return DrawControl.of(self.problem, path)
         return ControlVariate(path, step_time, process.noise_time, self.lr * step_time, self._hessians)
 
-    def _side(self, order: int, dt: float) -> EquationSide:
+    def _side(self, order: int, dt: float, exact: np.ndarray | None = None) -> EquationSide:
         equation = ModifiedEquation(self.problem, self.lr, order)
         return EquationSide(
-            equation, self.theta0, self.times, self.observables, self.scheme, dt, self.seed, self._control_of, self.keep
+            equation,
+            self.theta0,
+            self.times,
+            self.observables,
+            self.scheme,
+            dt,
+            self.seed,
+            self._control_of,
+            self.keep,
+            exact,
         )
 
     # --- sampling --------------------------------------------------------------------------------------------------
@@ -181,7 +190,7 @@ class ErrorBudget:
             large = (np.abs(bias) > BIAS_SHARE * np.abs(error)) & (np.abs(bias) > NORMAL_QUANTILE * stderr)
             if self._halvings_left[index] and large[-1].any():
                 self._halvings_left[index] -= 1
-                self.sides[index] = self._side(side.equation.order, side.dt / 2)
+                self.sides[index] = self._side(side.equation.order, side.dt / 2, side.exact)
                 halved = True
         return halved
 
