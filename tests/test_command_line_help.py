@@ -134,5 +134,13 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
 def test_a_dry_run_refuses_what_the_study_would_refuse(tmp_path, capsys):
     assert main(["compare", *RANDOM, "--lrs", "[0.3]", "--horizon", "1.0", "--dry-run"]) == 2
     assert "lr=0.3 does not divide horizon=1" in capsys.readouterr().err
+    for option, value, words in (
+        ("--observables", "[accuracy]", "observable must be one of loss"),
+        ("--dt", "0.15", "dt=0.15 does not divide the time"),
+        ("--lrs", "[1000.0]", "beyond the stability limit"),
+    ):
+        horizon = "1000.0" if option == "--lrs" else "0.4"
+        assert main(["weak-error", *RANDOM, *SMALL, "--horizon", horizon, option, value, "--dry-run"]) == 2
+        assert words in capsys.readouterr().err
     assert main(["landscape", *RANDOM, "--sections", "[alignement]", "--dry-run"]) == 2
     assert "did you mean 'alignment'" in capsys.readouterr().err

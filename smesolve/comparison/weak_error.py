@@ -28,7 +28,7 @@ from smesolve.solver.brownian import grid_steps
 from smesolve.solver.integration import check_jumps, check_scheme
 from smesolve.solver.modified_equation import check_order
 
-__all__ = ["CONTROLS", "chosen_control", "control_memory", "observation_times", "weak_error"]
+__all__ = ["CONTROLS", "checked_observables", "chosen_control", "control_memory", "observation_times", "weak_error"]
 
 CONTROLS = ("auto", "none", "first", "second")
 """Control variates: none, the adjoint's, those of the value Hessian as well, or chosen from D."""
@@ -122,20 +122,7 @@ def weak_error(
     if rel_tol is not None and max_paths < paths:
         raise ValueError(f"max_paths={max_paths} is below paths={paths}; raise it.")
     times = observation_times(lrs, horizon, times)
-    if dt is not None:
-        check_jumps(problem, dt, horizon)
-        for time in times:
-            grid_steps(time, dt, "the time")
-    functions = named_observables(problem, observables)
-    limit = problem.stability_limit(theta0)
-    for lr in lrs:
-        check_jumps(problem, lr, horizon, "lr")
-        if lr >= limit:
-            raise ValueError(
-                f"lr={lr:g} is beyond the stability limit {limit:.4g} = 2/lambda_max(Hess L_S(theta0)), where the mean "
-                "iteration diverges; take a smaller lr."
-            )
-
+    functions = checked_observables(problem, theta0, lrs, times, dt, observables)
     chosen = chosen_control(control, problem)
     _check_memory(max_memory, problem, theta0, lrs, times, len(orders), len(functions), chosen, workers)
     hessians = None
@@ -170,6 +157,31 @@ def weak_error(
         )
     predict = partial(leading_constants, problem, theta0, times, functions, min(lrs), orders)
     return WeakErrorStudy(table, samples, times[-1], predict)
+
+
+def checked_observables(
+    problem: Problem,
+    theta0: Tensor,
+    lrs: Sequence[float],
+    times: Sequence[float],
+    dt: float | None,
+    observables: Sequence[str | Observable],
+) -> dict[str, Observable]:
+    """The observables by name, after dt and lrs were found to fit the times, the schedule and the stability limit."""
+    if dt is not None:
+        check_jumps(problem, dt, times[-1])
+        for time in times:
+            grid_steps(time, dt, "the time")
+    functions = named_observables(problem, observables)
+    limit = problem.stability_limit(theta0)
+    for lr in lrs:
+        check_jumps(problem, lr, times[-1], "lr")
+        if lr >= limit:
+            raise ValueError(
+                f"lr={lr:g} is beyond the stability limit {limit:.4g} = 2/lambda_max(Hess L_S(theta0)), where the mean "
+                "iteration diverges; take a smaller lr."
+            )
+    return functions
 
 
 def observation_times(lrs: Sequence[float], horizon: float, times: Sequence[float] | None) -> list[float]:
