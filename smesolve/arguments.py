@@ -323,7 +323,7 @@ EXAMPLES = {
     "Law": "BernoulliMasks(keep_prob)",
     "MaskLaw": "BernoulliMasks(keep_prob)",
     "Problem": "a DropoutProblem",
-    "DropoutNetwork": "a TwoLayerNetwork",
+    "DropoutNetwork": "a TwoLayerNetwork, or a FeatureNetwork of your own layers",
 }
 """Of classes that have no objects of their own."""
 

@@ -89,6 +89,13 @@ def test_weak_error_writes_the_certificate(config, out):
         assert heading in report
 
 
+@pytest.mark.parametrize(("activation", "said"), [("relu", True), ("tanh", False)])
+def test_the_report_says_that_relu_is_outside_the_theorem(activation, said, config, out):
+    assert main(["weak-error", config, "--out", str(out), "--network.activation", activation]) == 0
+    assert ("relu has kinks" in (out / "report.md").read_text(encoding="utf-8")) == said
+    assert ("relu has kinks" in (out / "report.html").read_text(encoding="utf-8")) == said
+
+
 def test_same_seed_same_bytes_other_seed_other_table(config, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert main(["compare", config, "--out", str(tmp_path / name), "--seed", str(seed)]) == 0

@@ -24,6 +24,13 @@ INTERVALS = (
     "whose interval holds 0 is not resolved: it may have either sign and nothing is claimed about it."
 )
 
+KINKS = (
+    "relu has kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are "
+    "measurements at these learning rates and instances of no theorem. The drift of order 2 and its predicted constant "
+    "leave out what happens where a neuron switches. Monte Carlo intervals hold nonetheless, as control variates have "
+    "mean zero for any network; that the solver's bias falls at least like dt is not guaranteed."
+)
+
 
 def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Problem, warnings: Sequence[str]) -> str:
     """Dropout against its modified equation, in words and tables."""
@@ -33,6 +40,7 @@ def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         f"Errors at the horizon T = {study.horizon:g}, mean under the SME minus mean under dropout, with their "
         f"{CONFIDENCE:.0%} intervals:",
         _resolved(study),
+        _kinks(config),
         _warnings(study, warnings),
         picture(
             "(a) means over time, (b) errors of the means over time, (c) distribution over paths at the horizon, (d) "
@@ -63,6 +71,7 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "## Conclusion",
         f"Weak orders at the horizon T = {study.horizon:g}, with {CONFIDENCE:.0%} intervals:",
         _certified(study),
+        _kinks(config),
         _warnings(study, warnings),
         picture(
             "|error| at the horizon against the learning rate, one panel for each observable. Points with their "
@@ -117,6 +126,11 @@ def _measured(study: WeakErrorStudy, config: StudyConfig, problem: Problem) -> s
         f"{paths}{aim}; control variates: {config.control}; seed {config.seed}. Scheme {table.scheme.iloc[0]} with "
         f"dt = {steps}.\n\n{INTERVALS}"
     )
+
+
+def _kinks(config: StudyConfig) -> str:
+    """What the theorem does not cover, or nothing."""
+    return KINKS if config.network.activation == "relu" else ""
 
 
 def _warnings(study: WeakErrorStudy, warnings: Sequence[str]) -> str:
@@ -199,6 +213,10 @@ def _certified(study: WeakErrorStudy) -> str:
             "local slope": f" {interval} between two learning rates, and no more than this local slope is known",
         }
         text = f"- Order {row.order}, {row.observable}: slope {slope}{verdicts[holds]}"
+        if holds == "yes" and row.slope_high - row.slope_low >= 1:
+            text += (
+                ", but is too wide to tell it from its neighbours: more learning rates or a smaller rel_tol shorten it"
+            )
         if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
             text += (
                 f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
