@@ -54,16 +54,27 @@ MAX_NUMBERS = 2**27
 def clocks(
     runs: dict[str, tuple[Callable[[], object], int]], seconds: float, rounds: int = 3
 ) -> dict[str, tuple[float, float]]:
-    """Minimum and median microseconds a path step of runs (function, its path steps), which take turns."""
+    """Minimum and median microseconds a path step of runs (function, its path steps), which take turns.
+
+    One that takes more than a tenth of the time for a run has one run timed after the warm-up: it is far from the others.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for run, _ in runs.values():
+
+    def timed(name: str) -> float:
+        run, path_steps = runs[name]
+        start = time.perf_counter()
         run()
+        times[name].append((time.perf_counter() - start) / path_steps * 1e6)
+        return time.perf_counter() - start
+
+    for name in runs:
+        timed(name)  # warm-up: compiles, allocates
+        times[name].clear()
+    quick = [name for name in runs if timed(name) < seconds / 10]
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[next(iter(runs))]) < rounds:
-        for name, (run, path_steps) in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - start) / path_steps * 1e6)
+    while time.perf_counter() < end or len(times[quick[0]]) < rounds:
+        for name in quick:
+            timed(name)
     return {name: (min(values), statistics.median(values)) for name, values in times.items()}
 
 
