@@ -56,7 +56,7 @@ def clocks(
 ) -> dict[str, tuple[float, float]]:
     """Minimum and median microseconds a path step of runs (function, its path steps), which take turns.
 
-    One that takes more than a tenth of the time for a run has one run timed after the warm-up: it is far from the others.
+    One that takes more than a tenth of the time for a run is timed once after the warm-up: it is far from the others.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
 
