@@ -266,7 +266,7 @@ def test_rel_tol_is_met_or_said_to_be_missed():
     assert second.paths <= 2048
 
 
-def test_solver_bias_is_seen_and_dt_follows():
+def test_solver_bias_is_seen_and_dt_follows(monkeypatch):
     problem = linear_problem()
     theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
     moments = LinearMoments(problem, theta0)
@@ -275,21 +275,13 @@ def test_solver_bias_is_seen_and_dt_follows():
     true_bias = moments.scheme(0.1, 2, 1.0, "euler", 0.05) - moments.equation(0.1, 2, 1.0)
     assert row.solver_bias == pytest.approx(true_bias, rel=0.2)
     assert row.low < moments.error(0.1, 2, 1.0) < row.high
+    followed, follow = [], EquationSide._without_scheme
+    monkeypatch.setattr(EquationSide, "_without_scheme", lambda side: followed.append(side.dt) or follow(side))
     chosen = sme.weak_error(problem, theta0, **arguments).table.iloc[-1]
     assert chosen["dt"] == pytest.approx(0.1 / 64)  # halved as often as it may
+    assert followed == [pytest.approx(0.1 / 8)]  # the noise-free path is long where there are kinks: once for all dt
     assert abs(chosen.solver_bias) < 0.5 * abs(row.solver_bias)
     assert chosen.low < moments.error(0.1, 2, 1.0) < chosen.high
-
-
-def test_the_noise_free_path_is_followed_once_for_all_dt(monkeypatch):
-    """It belongs to the equation, and is long where a network has kinks."""
-    calls = []
-    original = EquationSide._without_scheme
-    monkeypatch.setattr(EquationSide, "_without_scheme", lambda side: calls.append(side.dt) or original(side))
-    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
-    arguments = {"lrs": [0.1], "horizon": 1.0, "orders": [2], "scheme": "euler", "paths": 256}
-    row = sme.weak_error(linear_problem(), theta0, **arguments).table.iloc[-1]
-    assert len(calls) == 1 and row["dt"] < calls[0]  # halved, and not followed anew
 
 
 def test_euler_at_the_learning_rate_warns():
