@@ -29,6 +29,7 @@ def registries():
         registry.update(before)
 
 
+@pytest.mark.filterwarnings("ignore::smesolve.NotCompiledWarning")  # nothing is compiled here
 @pytest.mark.parametrize("page", PAGES)
 def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
     """Blocks of a page follow each other, as in a notebook."""
