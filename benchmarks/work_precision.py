@@ -176,7 +176,8 @@ def draw(results: dict[int, dict], path: str) -> None:
         for axis, (order, result) in zip(axes, results.items(), strict=True):
             for name, line in result["seconds"].items():
                 style = ":" if name == "sampling alone" else "-"
-                axis.plot(result["errors"], line, style, marker=looks[name], markersize=4, label=name)
+                colour = f"C{list(looks).index(name)}"  # the same in both panels
+                axis.plot(result["errors"], line, style, color=colour, marker=looks[name], markersize=4, label=name)
             axis.set(xscale="log", yscale="log", title=f"order {order}", xlabel="total error of E loss")
         axes[0].set_ylabel("seconds")
         axes[0].legend()
