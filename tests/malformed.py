@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import sympy
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import smesolve
@@ -45,6 +46,27 @@ def answer_of(error, names):
     if not any(word in message for word in (" must ", "; ", ": ")):
         return "names no remedy"
     return None
+
+
+def count_answered(malformed, key, objection, examples, derandomize):
+    """Draw what is malformed until there is an objection to its answer; returns how many different keys were drawn."""
+    tried = set()
+
+    @settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],  # to shrink a failure takes minutes, and says little more
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(malformed)
+    def every_one_is_answered(one):
+        tried.add(key(one))
+        assert (found := objection(one)) is None, found
+
+    every_one_is_answered()
+    return len(tried)
 
 
 # --- rubbish -----------------------------------------------------------------------------------------------------

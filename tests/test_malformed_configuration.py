@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from malformed import (
     COUNT,
@@ -23,6 +22,7 @@ from malformed import (
     SEED,
     SHARE,
     Kind,
+    count_answered,
     either,
     instance,
     integer,
@@ -236,23 +236,7 @@ def objection(command, content):
 
 def count_answers(examples, derandomize):
     """Try malformed files until one is not answered; returns how many different ones there were."""
-    tried = set()
-
-    @settings(
-        max_examples=examples,
-        derandomize=derandomize,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],  # to shrink a failure takes minutes, and says little more
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(malformed_files())
-    def every_malformed_file_is_answered(file):
-        tried.add(file)
-        assert (found := objection(*file)) is None, found
-
-    every_malformed_file_is_answered()
-    return len(tried)
+    return count_answered(malformed_files(), lambda file: file, lambda file: objection(*file), examples, derandomize)
 
 
 def test_malformed_configurations_are_answered_by_one_sentence():
