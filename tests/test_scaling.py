@@ -8,7 +8,7 @@ from problems import make_problem
 import smesolve as sme
 from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments, scalar_dropout
-from smesolve.comparison.leading_error import first_constant
+from smesolve.comparison.leading_error import first_constants
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.averaged_problem import AveragedProblem
@@ -208,7 +208,8 @@ def test_the_leading_constant_under_a_schedule_is_the_limit_of_the_exact_errors(
     problem = schedule(linear_problem())
     theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
     moments = ScheduledMoments(problem, theta0)
-    predicted = first_constant(problem, theta0, 1.0, problem.loss, 0.02)
+    predicted, stderr = first_constants(problem, theta0, 1.0, {"loss": problem.loss}, 0.02)["loss"]
+    assert stderr == 0
     ratios = np.array([moments.error(lr, 1, 1.0) / lr for lr in (1 / 16, 1 / 32, 1 / 64)])
     once = 2 * ratios[1:] - ratios[:-1]
     assert predicted == pytest.approx((4 * once[1] - once[0]) / 3, rel=2e-4)

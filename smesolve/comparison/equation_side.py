@@ -4,9 +4,13 @@ With V(dt) = E g of the scheme's solution and V_0(dt) its value without noise, t
 
     V(dt) - V(0) = [V_0(dt) - V_0(0)] + [N(dt) - N(0)],      N = V - V_0.
 
-The first bracket is known without sampling: V_0(0) is an ordinary differential equation. (V_0 counts as zero where the
-mean gradient itself is known by sampling alone.) For the second, N(dt) - N(dt/2) is averaged over pairs of paths with
-common noise; its leading term falls at least like dt, so |N(dt) - N(0)| <= 2 |N(dt) - N(dt/2)|.
+The first bracket is known without sampling: V_0(0) is an ordinary differential equation. For the second, N(dt) -
+N(dt/2) is averaged over pairs of paths with common noise; its leading term falls at least like dt, so |N(dt) - N(0)| <=
+2 |N(dt) - N(dt/2)|.
+
+V_0 counts as zero where the mean gradient itself is known by sampling alone, and where the network has kinks: the error
+of one path jumps with dt, as a step meets a kink here or there, which the mean over paths does not; and the ordinary
+differential equation may slide along a kink, where no solver of high order goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.estimate import Estimate, PairSampler, Sampler, Statistics, estimate, merged
 from smesolve.comparison.observables import Observable
+from smesolve.problem.kinks import kinks
 from smesolve.problem.schedule import LeftLimit
 from smesolve.sampling.ensemble import Process
 from smesolve.sampling.parallel import Task
@@ -70,8 +75,7 @@ class EquationSide:
         seed: root seed of the Brownian motion.
         control_of: makes the control variates of a process with a given step, or None.
         keep: number of paths whose values at the last time are kept.
-        exact: V_0(0) of a side of the same equation with another dt (`EquationSide.exact`), which is then not computed
-            anew: a network with kinks takes thousands of drifts for it.
+        exact: V_0(0) of a side of the same equation with another dt (`EquationSide.exact`), not computed anew.
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class EquationSide:
         self.difference: Statistics | None = None
         """Of the pairs, or None while there are none."""
 
-        if not equation.problem.exact:  # no noise-free part is known: the difference of the samples is all there is
+        if not equation.problem.exact or kinks(equation.problem, theta0):  # the pairs are all there is
             self._noise_free_bias = self._noise_free_difference = self.exact = np.zeros(())
             return
         coarse, fine = (self._noise_free(sampler.process) for sampler in samplers)

@@ -25,7 +25,7 @@ REJECT = 0.01
 
 COLUMNS = [
     "order", "observable", "slope", "slope_low", "slope_high", "constant", "constant_low", "constant_high",
-    "predicted_constant", "points", "p_value", "left_out",
+    "predicted_constant", "predicted_stderr", "points", "p_value", "left_out",
 ]  # fmt: skip
 
 
@@ -34,16 +34,18 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
 
     Returns:
         A row for each: `slope` with its 95% interval; `constant` c at the nominal order (p fixed to it) with its
-        interval, and `predicted_constant` where theory gives it; number of `points`, `p_value` of the fit, and
-        `left_out`, which names each point that was not used and why. NaN where fewer than two points are usable.
+        interval, and `predicted_constant` with its `predicted_stderr` where theory gives it; number of `points`,
+        `p_value` of the fit, and `left_out`, which names each point that was not used and why. NaN where fewer than
+        two points are usable.
     """
+    if predicted is None:
+        predicted = pd.DataFrame(columns=["order", "observable", "constant", "stderr"])
     rows = []
     for (order, observable), group in table.groupby(["order", "observable"], sort=False):
-        match = None if predicted is None else predicted.query("order == @order and observable == @observable")
-        constant = np.nan if match is None or match.empty else float(match.constant.iloc[0])
-        rows.append(
-            {"order": order, "observable": observable, "predicted_constant": constant, **_fit(group, int(order))}
-        )
+        match = predicted.query("order == @order and observable == @observable")
+        constant, stderr = (np.nan, np.nan) if match.empty else match[["constant", "stderr"]].iloc[0]
+        prediction = {"predicted_constant": float(constant), "predicted_stderr": float(stderr)}
+        rows.append({"order": order, "observable": observable, **prediction, **_fit(group, int(order))})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

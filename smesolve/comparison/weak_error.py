@@ -54,7 +54,7 @@ def weak_error(
     dt: float | None = None,
     control: str = "auto",
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     workers: int | None = None,
     journal: Journal | None = None,
     keep: int = 0,
@@ -82,7 +82,7 @@ def weak_error(
             for D <= 2^14, else first. Problems whose mean gradient is not known have a first order of their own, in the
             draws.
         seed: root seed. Learning rates use independent streams; orders share Brownian motions.
-        progress: show the progress of the whole study.
+        progress: show the progress of the whole study; on a terminal unless told.
         workers: processes that share the blocks of paths; the result is the same for any number of them. On a cluster,
             call this inside `joblib.parallel_config(backend="dask")`.
         journal: keeps every finished block on disk and finds it again; one journal serves one study alone.

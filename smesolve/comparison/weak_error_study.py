@@ -53,7 +53,8 @@ class WeakErrorStudy:
 
     @cached_property
     def constants(self) -> pd.DataFrame:
-        """Leading constants that theory predicts: order, time, observable, constant (`leading_error`).
+        """Leading constants that theory predicts: order, time, observable, constant, stderr
+        (`leading_error`).
 
         Computed on first use: some seconds an observable where the constant of order 2 can be had.
         """

@@ -193,7 +193,11 @@ def _fits(table: pd.DataFrame) -> pd.DataFrame:
     fits = []
     for model, rows in table.groupby("model", sort=False):
         fit = fit_orders(rows.assign(order=NOMINAL.get(model, 1)))
-        fits.append(fit.drop(columns="predicted_constant").rename(columns={"order": "nominal"}).assign(model=model))
+        fits.append(
+            fit.drop(columns=["predicted_constant", "predicted_stderr"])
+            .rename(columns={"order": "nominal"})
+            .assign(model=model)
+        )
     return pd.concat(fits, ignore_index=True)
 
 

@@ -6,7 +6,12 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "hidden"]
+
+
+def hidden(shown: bool | None) -> bool | None:
+    """What tqdm calls `disable`; unless told, bars are shown on a terminal alone."""
+    return None if shown is None else not shown
 
 
 class Progress:
@@ -15,10 +20,10 @@ class Progress:
     The time left is the work left at the speed so far; results that were there already count for neither.
     """
 
-    def __init__(self, shown: bool, work: float) -> None:
+    def __init__(self, shown: bool | None, work: float) -> None:
         self._bar = tqdm(
             total=work,
-            disable=not shown,
+            disable=hidden(shown),
             smoothing=0,
             bar_format="{desc}: {percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left",
         )

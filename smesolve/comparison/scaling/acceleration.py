@@ -27,6 +27,7 @@ from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning, Process
+from smesolve.sampling.progress import hidden
 from smesolve.solver.integration import check_scheme, integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
@@ -108,7 +109,7 @@ def acceleration(
     steps = round(horizon / lr)
     base = _seconds_per_step(DropoutIteration(problem, lr, effort.seed), theta0) * steps
     rows = []
-    for factor in tqdm(sorted(set(factors)), desc="factors", disable=not effort.progress):
+    for factor in tqdm(sorted(set(factors)), desc="factors", disable=hidden(effort.progress)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DivergenceWarning)  # a row without an error says it
             study = effort.weak_error(

@@ -32,6 +32,7 @@ from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.sampling.parallel import run_blocks
+from smesolve.sampling.progress import hidden
 
 __all__ = ["ErrorMap", "error_map", "stability_limits"]
 
@@ -152,7 +153,7 @@ def error_map(
     readouts = {keep_prob: readout_problem(here, theta0) for keep_prob, here in problems.items()}
     limits = stability_limits({keep_prob: readout for keep_prob, (readout, _) in readouts.items()}, orders, effort)
     rows = []
-    for keep_prob in tqdm(keep_probs, desc="keep_prob", disable=not effort.progress):
+    for keep_prob in tqdm(keep_probs, desc="keep_prob", disable=hidden(effort.progress)):
         here, (readout, start) = problems[keep_prob], readouts[keep_prob]
         moments = LinearMoments(readout, start)
         scale, unit = moments.stability_limit(), relaxation_time(here, theta0)
@@ -163,7 +164,7 @@ def error_map(
             for model, one, at in (("readout", readout, start), ("network", here, theta0))
         }
         lrs = {horizon / steps for steps in {max(1, round(horizon / (multiple * scale))) for multiple in multiples}}
-        for lr in tqdm(sorted(lrs), desc=f"keep_prob {keep_prob:g}", disable=not effort.progress, leave=False):
+        for lr in tqdm(sorted(lrs), desc=f"keep_prob {keep_prob:g}", disable=hidden(effort.progress), leave=False):
             cell = {"keep_prob": keep_prob, "lr": lr, "multiple": lr / scale, "horizon": horizon}
             measured = _measured(here, theta0, lr, horizon, orders, observable, effort)
             for model, found in (("readout", _exact(moments, lr, horizon, orders, observable)), ("network", measured)):
@@ -204,7 +205,7 @@ def stability_limits(
 
     tasks = [("limits", number) for number in range(len(seen))]
     found = run_blocks({"limits": observed}, tasks, effort.workers)
-    for number, limit in tqdm(found, desc="limits", total=len(tasks), disable=not effort.progress):
+    for number, limit in tqdm(found, desc="limits", total=len(tasks), disable=hidden(effort.progress)):
         row = seen[number][0]
         row |= {"observed": limit.lr, "low": limit.low, "high": limit.high, "ratio": limit.lr / row["predicted"]}
     return pd.DataFrame(rows, columns=["keep_prob", "process", "predicted", "observed", "low", "high", "ratio"])

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from smesolve.arguments import checked
 from smesolve.comparison.exact import LinearMoments
-from smesolve.comparison.leading_error import first_constant
+from smesolve.comparison.leading_error import first_constants
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.sampling.progress import hidden
 
 __all__ = ["LinearScalingRule", "linear_scaling_rule"]
 
@@ -109,8 +110,8 @@ def linear_scaling_rule(
     for model, one, at in (("readout", readout, start), ("network", problem, theta0)):
         function = named_observables(one, [observable])[name]
         change = flow_change(one, at, horizon, function)
-        constant = first_constant(one, at, horizon, function, lr)
-        for kappa in tqdm(kappas, desc=f"kappa, {model}", disable=not effort.progress):
+        constant, _ = first_constants(one, at, horizon, {name: function}, lr)[name]
+        for kappa in tqdm(kappas, desc=f"kappa, {model}", disable=hidden(effort.progress)):
             averaged = AveragedProblem(one, kappa)
             if model == "readout":
                 error = low = high = LinearMoments(averaged, at).error(kappa * lr, 1, horizon, observable)

@@ -30,8 +30,8 @@ class SamplingEffort:
     """On each side, where rel_tol is given."""
     seed: int = 0
     """Root seed."""
-    progress: bool = False
-    """Show progress bars."""
+    progress: bool | None = None
+    """Show progress bars; on a terminal unless told."""
     workers: int | None = None
     """Processes that share the work; results do not depend on their number."""
 

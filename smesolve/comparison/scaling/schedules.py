@@ -19,6 +19,7 @@ from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
+from smesolve.sampling.progress import hidden
 
 __all__ = ["SCHEDULES", "Schedules", "schedules"]
 
@@ -86,7 +87,7 @@ def schedules(
         )
     readout, start = readout_problem(problem, theta0)
     rows, fits = [], []
-    for name in tqdm(names, desc="schedules", disable=not effort.progress):
+    for name in tqdm(names, desc="schedules", disable=hidden(effort.progress)):
         study = effort.weak_error(SCHEDULES[name](problem, horizon), theta0, lrs, [horizon], orders, observable)
         columns = ["order", "lr", "error", "low", "high", "resolved"]
         rows.append(study.table[columns].assign(schedule=name, model="network"))

@@ -25,6 +25,7 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import check_table, finite_data
 from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.progress import hidden
 
 __all__ = ["ARMS", "WidthSweep", "mean_field_problem", "width_sweep"]
 
@@ -98,7 +99,7 @@ def width_sweep(
     """
     x, y = _tables(x, y)
     rows, first = [], min(widths)
-    for width in tqdm(sorted(set(widths)), desc="widths", disable=not effort.progress):
+    for width in tqdm(sorted(set(widths)), desc="widths", disable=hidden(effort.progress)):
         for arm in ARMS:
             keep = keep_prob if arm == "fixed lr and keep_prob" else keep_prob * first / width
             wanted = lr * first / width if arm == "fixed lr/keep_prob" else lr
