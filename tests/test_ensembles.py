@@ -164,8 +164,6 @@ def test_what_a_killed_worker_had_not_finished_runs_again(tmp_path):
     assert (tmp_path / "flag").exists()
     with pytest.raises(ArithmeticError, match="of block 99"):
         list(run_blocks(work, [("squares", 1), ("squares", 99)], workers=2))
-    with pytest.raises(ValueError, match="workers must be a positive integer, got 0"):
-        list(run_blocks(work, tasks, workers=0))
 
 
 def test_more_paths_than_memory_are_refused():

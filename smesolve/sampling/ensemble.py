@@ -19,7 +19,7 @@ from torch import Tensor
 from smesolve.arguments import machine_memory
 from smesolve.sampling.parallel import run_blocks
 
-__all__ = ["DivergenceWarning", "Process", "Step", "block_of", "collect_paths", "count_blocks", "fitting_block_size"]
+__all__ = ["DivergenceWarning", "Process", "Step", "block_of", "collect_paths", "fitting_block_size"]
 
 
 class DivergenceWarning(RuntimeWarning):
@@ -83,19 +83,8 @@ def fitting_block_size(numbers_per_path: int) -> int:
     return min(max(8, 1 << (size.bit_length() - 1)), 1024)
 
 
-def count_blocks(process: Process, paths: int) -> int:
-    """Blocks that hold `paths` paths."""
-    if not isinstance(paths, int) or paths < 1:
-        raise ValueError(f"paths must be a positive integer, got {paths!r}.")
-    return -(-paths // process.block_size)
-
-
 def block_of(process: Process, theta0: Tensor) -> Tensor:
     """theta0 (D,) as the start of every path of a block (B, D)."""
-    if theta0.ndim != 1:
-        raise ValueError(f"theta0 must be one parameter vector of shape (D,), got {tuple(theta0.shape)}.")
-    if not theta0.isfinite().all():
-        raise ValueError("theta0 has values that are NaN or infinite; start from finite parameters.")
     return theta0.expand(process.block_size, -1)
 
 
@@ -142,13 +131,11 @@ def collect_paths(
         first: step number at which they start.
 
     Raises:
-        ValueError: paths is not a positive integer, the paths do not fit into max_memory, bad theta0.
+        ValueError: the paths do not fit into max_memory.
 
     Warns:
         DivergenceWarning: with the number of paths that are not finite at the last saved step.
     """
-    blocks = count_blocks(process, paths)
-    block_of(process, theta0)
     size = len(saved) * paths * theta0.numel() * theta0.element_size()
     if size > (machine_memory() if max_memory is None else max_memory):
         limit = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
@@ -158,7 +145,8 @@ def collect_paths(
         )
     result = theta0.new_empty(len(saved), paths, theta0.shape[-1])
     whole = _WholePaths(process, theta0, saved, first)
-    for block, states in run_blocks({"paths": whole}, [("paths", block) for block in range(blocks)], workers):
+    tasks = [("paths", block) for block in range(-(-paths // process.block_size))]
+    for block, states in run_blocks({"paths": whole}, tasks, workers):
         begin = block * process.block_size
         end = min(begin + process.block_size, paths)
         result[:, begin:end] = torch.from_numpy(states[:, : end - begin])

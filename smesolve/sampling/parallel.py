@@ -24,7 +24,7 @@ import joblib
 import numpy as np
 import torch
 
-__all__ = ["Task", "check_workers", "run_blocks"]
+__all__ = ["Task", "run_blocks"]
 
 Result = TypeVar("Result")
 
@@ -41,12 +41,6 @@ _one_at_a_time = threading.Lock()
 """In a worker with several threads (dask's may have them) one block runs at a time."""
 
 
-def check_workers(workers: int | None) -> None:
-    """Refuse a number of processes that is not one."""
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers must be a positive integer, got {workers!r}; leave it out to run in this process.")
-
-
 def run_blocks(
     work: Mapping[str, Callable[[int], Result]], tasks: Sequence[Task], workers: int | None = None
 ) -> Iterator[tuple[int, Result]]:
@@ -59,10 +53,8 @@ def run_blocks(
             The threads of torch are divided among them.
 
     Raises:
-        ValueError: workers is not a positive integer.
         RuntimeError: workers were lost several times in a row; what they had not finished is run again before.
     """
-    check_workers(workers)
     jobs = joblib.effective_n_jobs(workers) if tasks else 1
     if jobs == 1:
         for position, (name, block) in enumerate(tasks):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from smesolve.sampling.journal import Journal
-from smesolve.sampling.parallel import Task, check_workers, run_blocks
+from smesolve.sampling.parallel import Task, run_blocks
 from smesolve.sampling.progress import Progress
 
 __all__ = ["Runner", "Work"]
@@ -43,7 +43,6 @@ class Runner:
     def __init__(
         self, workers: int | None = None, journal: Journal | None = None, progress: Progress | None = None
     ) -> None:
-        check_workers(workers)
         self.workers, self.journal = workers, journal
         self.progress = progress or Progress(shown=False, work=0)
 

@@ -99,8 +99,7 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
         if lr >= moments.stability_limit():
             raise ValueError(
                 f"lr={lr:g} is beyond the limit {moments.stability_limit():.4g} of the iteration's second "
-                "moments; take "
-                "a smaller lr."
+                "moments; take a smaller lr."
             )
         exact = moments.stationary(lr, None, variance)
         for equation in EQUATIONS:
