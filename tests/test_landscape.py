@@ -115,6 +115,10 @@ def test_terms_of_the_covariance():
     other = make_problem(width=4, law=ThreeValuedMasks())
     with pytest.raises(ValueError, match="masks must be those of dropout"):
         gradient_term_operator(other, other.initial())
+    for nonlinear in (problem.with_weak_noise(), make_problem(width=4, masks="per_sample")):
+        for make in (gradient_term_operator, pair_term_operator, covariance_operator):
+            with pytest.raises(ValueError, match="problem has no linear noise product"):
+                make(nonlinear, nonlinear.initial())
 
 
 def test_sampled_covariance_and_its_error():
@@ -245,6 +249,15 @@ def test_alignment_of_known_pairs():
     found = overlap(aslinearoperator(same), aslinearoperator(turned), 5)
     assert abs(found["overlap_null_mean"] - 5 / D) < 1e-15 and found["overlap"] < found["overlap_null_high"]
     assert abs(overlap(aslinearoperator(same), aslinearoperator(same), 5)["overlap"] - 1) < 1e-9
+
+
+def test_alignment_with_any_number_of_covariances():
+    operator = aslinearoperator(np.diag(1 / np.arange(1.0, 61)))
+    many = {f"covariance {k}": operator for k in range(13)}
+    table = alignment(operator, many, probes=60)
+    assert list(table.covariance) == list(many) and np.allclose(table.cosine, 1)
+    with pytest.raises(ValueError, match="probes must be at least 42, got 13"):
+        alignment(operator, many, probes=13)
 
 
 def test_verdict_of_random_eigenvectors_is_rarely_an_alignment():

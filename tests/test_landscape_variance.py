@@ -85,6 +85,30 @@ def test_principal_directions_diagonalise_the_sample_covariance():
     assert np.allclose(np.abs(directions.numpy() @ vectors[:, ::-1][:, :4]), np.eye(4), atol=1e-9)
 
 
+def test_principal_directions_of_data_of_low_rank():
+    """Three directions are all that there is, far from the origin as well."""
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    data = 100 + flat @ torch.randn(3, 10, generator=generator, dtype=torch.float64)
+    variances, directions = principal_directions(data, 6)
+    assert np.allclose(variances, np.linalg.eigvalsh(np.cov(data.numpy().T))[::-1][:3])
+    assert torch.allclose(directions @ directions.mT, torch.eye(3, dtype=torch.float64), atol=1e-12)
+    with pytest.raises(ValueError, match="data must vary, got 4 points that are equal up to rounding"):
+        principal_directions(data[:1].expand(4, -1), 2)
+
+
+def test_zero_eigenvalues_are_not_points_of_a_power_law():
+    """Linear regression on four samples: Hess R_S has rank 4, its other eigenvalues are rounding of either sign."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(4, columns, generator=generator, dtype=torch.float64) for columns in (9, 1))
+    problem = sme.DropoutProblem(sme.LinearNetwork(9), x, y, keep_prob=0.8)
+    study = variance_principle(problem, problem.initial()[None], lr=0.01, draws=40, directions=8, factors=[2.0])
+    projections = study.points.query("relation == 'projection' and data == 'random gradients'")
+    assert np.allclose(projections.x[:4], np.linalg.eigvalsh(x.mT @ x / 4)[::-1][:4])
+    assert projections.x[4:].isna().all()
+    assert (study.slopes.query("relation == 'projection'").points == 4).all()
+
+
 def test_random_gradients_have_the_problem_s_mean_and_covariance():
     problem = make_problem(width=3)
     theta = problem.initial()

@@ -78,7 +78,7 @@ def alignment(
 
     Cost: about two products a probe with each operator, half as many for the basis.
     """
-    letters = dict(zip(covariances, "STUVWXYZ", strict=False))
+    letters = {name: chr(ord("S") + number) for number, name in enumerate(covariances)}  # S, T, ...: never H
     operators = {"H": hessian} | {letters[name]: operator for name, operator in covariances.items()}
     words = [word for letter in operators for word in (letter, 2 * letter, 3 * letter)]
     words += ["H" + letter for letter in letters.values()]

@@ -28,6 +28,7 @@ from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
+from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
 from smesolve.solver.brownian import grid_steps
@@ -84,8 +85,7 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
     Raises:
         ValueError: the noise is not linear in its normals; `traces` and `sampled_traces` estimate.
     """
-    if not problem.linear_noise:
-        raise ValueError(f"problem has no linear noise product ({type(problem).__name__}): tr Sigma is to be sampled.")
+    check_linear_noise(problem)
     total = theta.new_zeros(theta.shape[:-1])
     for first in range(0, problem.noise_dim, COLUMNS):
         count = min(COLUMNS, problem.noise_dim - first)

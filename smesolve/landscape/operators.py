@@ -218,12 +218,17 @@ def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     Raises:
         ValueError: the noise is known by sampling alone; take `sampled_covariance_operator`.
     """
+    check_linear_noise(problem)
+    return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals))
+
+
+def check_linear_noise(problem: Problem) -> None:
+    """Refuse a problem whose noise product is no matrix times its normals."""
     if not problem.linear_noise:
         raise ValueError(
-            f"problem has no linear noise product ({type(problem).__name__}); use sampled_covariance_operator on draws "
-            "of its noise."
+            f"problem has no linear noise product ({type(problem).__name__} with sampled, per-sample or weak noise): "
+            "take masks='shared', or sampled_covariance_operator and sampled_traces on draws of its noise."
         )
-    return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals))
 
 
 @checked
@@ -235,7 +240,8 @@ def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricO
     neuron; where neurons share parameters, as below the last hidden layer, g_k is what neuron k adds to grad L_S.
 
     Raises:
-        ValueError: the masks are not those of dropout, 0 or 1/keep_prob: then no part of Sigma has this form.
+        ValueError: the masks are not those of dropout, 0 or 1/keep_prob, or not shared by the samples: then no part of
+            Sigma has this form.
     """
     return _factor_operator(problem, theta, _gradient_factor(problem, theta))
 
@@ -246,6 +252,9 @@ def pair_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOpera
 
     Sigma = gradient term + pair term + v sum_k (g_k cross_k^T + cross_k g_k^T); the last has no trace, as the two have
     no block in common, and it vanishes with grad L_S as well.
+
+    Raises:
+        ValueError: as `gradient_term_operator`.
     """
     own = _gradient_factor(problem, theta)
     return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals) - own(normals))
@@ -253,6 +262,7 @@ def pair_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOpera
 
 def _gradient_factor(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor], Tensor]:
     """normals (..., M) -> sqrt(v) sum_k xi_k g_k: the cotangents of the mean gradient, times xi_k on neuron k."""
+    check_linear_noise(problem)
     variance = float(problem.law.variance)
     # Own cotangents are e + (1 + s) z_k, those of the mean gradient e + v z_k; for masks 0 or 1/keep_prob 1 + s = v.
     if variance and abs(1 + problem.law.skew - variance) > 1e-12 * (1 + variance):

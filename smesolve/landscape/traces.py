@@ -74,14 +74,15 @@ def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes
         letters) a vector and operator, and as many more for the basis. Memory: probes/3 + 64 vectors.
 
     Raises:
-        ValueError: fewer than 12 probes, unless D is smaller still.
+        ValueError: fewer than 12 probes, or than 3 for each operator, unless D is smaller still.
     """
     dim = next(iter(operators.values())).shape[0]
     for word in words:
         if not 1 <= len(word) <= 3 or not operators.keys() >= set(word):
             raise ValueError(f"words must be of one to three letters of {', '.join(operators)}, got {word!r}.")
-    if probes < min(12, dim):
-        raise ValueError(f"probes must be at least 12, got {probes!r}: fewer leave no sample for an interval.")
+    least = max(12, 3 * len(operators))
+    if probes < min(least, dim):
+        raise ValueError(f"probes must be at least {least}, got {probes!r}: fewer leave no sample for an interval.")
     if probes >= dim:
         values = _quadratic(operators, words, np.eye(dim)).sum(1)
         return Traces(tuple(words), values, np.zeros((len(words),) * 2), np.inf, dim)

@@ -59,7 +59,8 @@ class VariancePrinciple:
     """Both relations on both data sets, for several runs."""
 
     points: pd.DataFrame
-    """run, data, relation, factor (NaN for projections), index, x, y: T_i and F_{v_i}, or H_i and variance."""
+    """run, data, relation, factor (NaN for projections), index, x, y: T_i and F_{v_i}, or H_i and variance. H_i is NaN
+    where it cannot be told from 0; directions without variance are left out."""
     slopes: pd.DataFrame
     """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points: one row a run."""
 
@@ -80,13 +81,20 @@ def random_trajectories(problem: DropoutProblem, starts: Tensor, lr: float, step
 
 @checked
 def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
-    """Variances T (k,), decreasing, and principal directions (k, D) of data (N, D). Memory N D + N^2, never D^2."""
+    """Variances T (k,), decreasing, and principal directions (k, D) of data (N, D); k is `count`, or less.
+
+    Directions in which the data vary by rounding alone are left out. Cost N D min(N, D), memory N D.
+
+    Raises:
+        ValueError: the data do not vary.
+    """
     centred = data - data.mean(0)
-    gram = centred @ centred.mT / (len(data) - 1)
-    values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
-    directions = (centred.mT @ vectors).mT
-    return values.cpu().numpy(), directions / directions.norm(dim=1, keepdim=True)
+    _, spreads, directions = torch.linalg.svd(centred, full_matrices=False)
+    rounding = max(data.shape) * torch.finfo(data.dtype).eps * float(data.abs().max())
+    kept = int((spreads[:count] > rounding).sum())
+    if not kept:
+        raise ValueError(f"data must vary, got {len(data)} points that are equal up to rounding: there is no noise.")
+    return (spreads[:kept].square() / (len(data) - 1)).cpu().numpy(), directions[:kept]
 
 
 @checked(theta=None, directions=None, factor=None)
@@ -176,7 +184,9 @@ def variance_principle(
             pairs = leading_eigenpairs(operator(problem, centre), directions)
             projections = (data - data.mean(0)) @ torch.from_numpy(pairs.vectors).to(data)
             variance = projections.square().sum(0) / (len(data) - 1)
-            points.append(_points(run, name, "projection", np.nan, pairs.values, variance.cpu().numpy()))
+            # Zero eigenvalues have a sign, and a logarithm, by rounding alone.
+            resolved = np.where(np.abs(pairs.values) > pairs.residuals, pairs.values, np.nan)
+            points.append(_points(run, name, "projection", np.nan, resolved, variance.cpu().numpy()))
     table = pd.concat(points, ignore_index=True)
     keys = ["run", "data", "relation", "factor"]
     rows = [
