@@ -20,6 +20,7 @@ from smesolve.landscape.alignment import alignment, sampled_alignment
 from smesolve.landscape.operators import covariance_operator, loss_hessian_operator
 from smesolve.landscape.training import HalfIteration, train
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
@@ -53,9 +54,15 @@ def _module(problem: DropoutProblem, dropout: bool) -> nn.Module:
     network = problem.network
     if not isinstance(network, TwoLayerNetwork):
         raise ValueError(f"problem must have a TwoLayerNetwork for this comparison, got {type(network).__name__}.")
-    law: Any = problem.law
-    drop = [nn.Dropout(1 - law.keep_prob)] if dropout else []
-    return nn.Sequential(network.hidden, _Activation(network.activation), *drop, network.readout)
+    layers: list[nn.Module] = [network.hidden, _Activation(network.activation)]
+    if dropout:
+        if not isinstance(problem.law, BernoulliMasks):
+            raise ValueError(
+                f"problem must have masks 0 or 1/keep_prob, as torch.nn.Dropout has them, got {problem.law!r}: give "
+                "keep_prob in place of masks."
+            )
+        layers.append(nn.Dropout(1 - problem.law.keep_prob))
+    return nn.Sequential(*layers, network.readout)
 
 
 def _noisy(problem: DropoutProblem, dropout: bool, **noise: Any) -> ModuleProblem:
@@ -79,7 +86,7 @@ def noisy_problem(problem: DropoutProblem, name: str, scales: NoiseScales | None
     """The problem with another noise.
 
     Raises:
-        ValueError: an unknown name, or a network that is not a `TwoLayerNetwork`.
+        ValueError: an unknown name, a network that is not a `TwoLayerNetwork`, or dropout with another mask law.
     """
     if name not in NOISES:
         raise ValueError(f"name must be one of {', '.join(NOISES)}, got {name!r}.")
