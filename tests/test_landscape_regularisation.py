@@ -217,26 +217,55 @@ def test_fisher_form_is_exact_for_squared_error_and_its_error_is_measured_otherw
         fisher_penalty(features, weights, 0.1, "poisson")
 
 
+def flat_outputs(problem):
+    def outputs(vector):
+        at = problem.network.linearise(vector, problem.x)
+        values = at.readout @ at.features
+        return (values if at.bias is None else values + at.bias).flatten()
+
+    return outputs
+
+
+def jacobian(problem, theta):
+    return torch.func.jacrev(flat_outputs(problem))(theta)
+
+
 def test_manifold_geometry_against_dense_projection():
     """n o = 12 outputs, D = 9 parameters: the normal space has dimension three or more."""
     problem = make_problem(width=3, samples=12)
     theta = problem.initial()
-
-    def outputs(vector):
-        at = problem.network.linearise(vector, problem.x)
-        return (at.readout @ at.features).flatten()
-
-    J = torch.func.jacrev(outputs)(theta)
+    J = jacobian(problem, theta)
     metric = J.mT @ J / 12
     found = manifold_geometry(problem, theta, probes=problem.dim, directions=3, seed=4)
     assert np.isclose(found.trace.value, float(metric.trace()))
     assert np.isclose(found.dimension.value, float(metric.trace() ** 2 / metric.square().sum()))
     assert np.isclose(found.top_eigenvalue, float(torch.linalg.eigvalsh(metric)[-1]))
     u = J.mT @ torch.from_numpy(np.random.default_rng(np.random.SeedSequence(4)).standard_normal(12))
-    acceleration = torch.einsum("kij,i,j->k", torch.func.hessian(outputs)(theta), u, u)
+    acceleration = torch.einsum("kij,i,j->k", torch.func.hessian(flat_outputs(problem))(theta), u, u)
     residual = acceleration - J @ torch.linalg.lstsq(J, acceleration[:, None], driver="gelsd").solution[:, 0]
     expected = 12**0.5 * residual.norm() / (J @ u).square().sum()
-    assert np.isclose(normal_curvatures(problem, theta, 1, seed=4)[0], float(expected), rtol=1e-5)
+    assert np.isclose(normal_curvatures(problem, theta, 1, seed=4)[0], float(expected), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("samples", "bias"), [(150, False), (60, True)])
+def test_curvature_where_singular_values_are_on_all_scales(samples, bias):
+    """More outputs than parameters and fewer. Iterative least squares is far from the projection here."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((samples, 8)) * np.logspace(0, -3, 8)
+    network = sme.TwoLayerNetwork(8, 20, 3, bias=bias)
+    problem = sme.DropoutProblem(network, x, rng.standard_normal((samples, 3)), keep_prob=0.8)
+    theta = problem.initial()
+    readout = theta[160 + 20 * bias : 220 + 20 * bias].view(3, 20)
+    readout[1:] = readout[0]  # three outputs with the same hidden directions: J has no full rank
+    found = normal_curvatures(problem, theta, 1, seed=4)[0]
+    J = jacobian(problem, theta)
+    left, values, _ = torch.linalg.svd(J, full_matrices=False)
+    tangent = left[:, values > 2e-7 * values[0]]
+    u = J.mT @ torch.from_numpy(np.random.default_rng(np.random.SeedSequence(4)).standard_normal(len(J)))
+    acceleration = torch.func.jvp(lambda v: torch.func.jvp(flat_outputs(problem), (v,), (u,))[1], (theta,), (u,))[1]
+    normal = acceleration - tangent @ (tangent.mT @ acceleration)
+    assert normal.norm() > 1e-5 * acceleration.norm()
+    assert np.isclose(found, float(samples**0.5 * normal.norm() / (J @ u).square().sum()), rtol=1e-6)
 
 
 def test_a_linear_model_is_flat():

@@ -25,6 +25,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from smesolve.arguments import Parameters, checked, shown
+from smesolve.landscape.linearised_network import LinearisedNetwork
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import Linearisation
 from smesolve.problem.problem import Problem
@@ -115,7 +116,7 @@ def gauss_newton_operator(problem: DropoutProblem, theta: Tensor, modified: bool
         readout = variance * (tangent.readout * at.features.square().sum(-1) + at.readout * overlaps)
         return outputs, features, readout
 
-    return _linearised_operator(problem, theta, cotangents)
+    return _linearised_operator(problem, LinearisedNetwork(problem, theta), theta, cotangents)
 
 
 @checked
@@ -132,8 +133,10 @@ def fisher_operator(problem: DropoutProblem, theta: Tensor, likelihood: str = "g
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}.")
     information = LIKELIHOODS[likelihood]
-    values = _outputs(_at(problem, theta))
-    return _linearised_operator(problem, theta, lambda at, tangent, outputs: (information(values, outputs), 0.0, 0.0))
+    network = LinearisedNetwork(problem, theta)
+    return _linearised_operator(
+        problem, network, theta, lambda at, tangent, outputs: (information(network.outputs, outputs), 0.0, 0.0)
+    )
 
 
 @checked
@@ -144,9 +147,9 @@ def batch_of_one_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOp
     Cost: about two gradients.
     """
     variance = float(problem.law.variance)
-    here = _at(problem, theta)
-    error = _outputs(here) - problem.y.mT
-    pulled = here.readout.mT @ error
+    network = LinearisedNetwork(problem, theta)
+    error = network.outputs - problem.y.mT
+    pulled = network.at.readout.mT @ error
 
     def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
         spread = at.readout @ (at.features.square() * (at.readout.mT @ outputs))
@@ -155,7 +158,7 @@ def batch_of_one_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOp
         along = (tangent.readout.mT @ error) * at.features + pulled * tangent.features
         return main, variance * pulled * along, variance * (error @ (along * at.features).mT)
 
-    return _linearised_operator(problem, theta, cotangents)
+    return _linearised_operator(problem, network, theta, cotangents)
 
 
 _Cotangents = tuple[Tensor, Tensor | float, Tensor | float]
@@ -163,6 +166,7 @@ _Cotangents = tuple[Tensor, Tensor | float, Tensor | float]
 
 def _linearised_operator(
     problem: DropoutProblem,
+    network: LinearisedNetwork,
     theta: Tensor,
     cotangents: Callable[[Linearisation, Linearisation, Tensor], _Cotangents],
 ) -> SymmetricOperator:
@@ -172,34 +176,10 @@ def _linearised_operator(
     is added to those of features (..., m, n) and readout (..., o, m).
     """
 
-    def parts(points: Tensor) -> tuple[Tensor, ...]:
-        at = problem.network.linearise(points, problem.x)
-        return (at.features, at.readout) if at.bias is None else (at.features, at.readout, at.bias)
-
-    at = _at(problem, theta)
-
     def product(rows: Tensor) -> Tensor:
-        moved = torch.func.jvp(parts, (theta.expand_as(rows).contiguous(),), (rows,))[1]
-        tangent = Linearisation(moved[0], moved[1], moved[2] if len(moved) > 2 else None, at.pullback)
-        change = tangent.readout @ at.features + at.readout @ tangent.features
-        if tangent.bias is not None:
-            change = change + tangent.bias
-        outputs, features, readout = cotangents(at, tangent, change)
-        bias = None if at.bias is None else outputs.sum(-1, keepdim=True)
-        pulled = at.pullback(at.readout.mT @ outputs + features, outputs @ at.features.mT + readout, bias)
-        return pulled / problem.samples
+        return network.pulled(*cotangents(network.at, *network.along(rows))) / problem.samples
 
     return SymmetricOperator(theta, product, 3 * problem.numbers_per_path)
-
-
-def _at(problem: DropoutProblem, theta: Tensor) -> Linearisation:
-    return problem.network.linearise(theta, problem.x)
-
-
-def _outputs(at: Linearisation) -> Tensor:
-    """f (o, n)."""
-    outputs = at.readout @ at.features
-    return outputs if at.bias is None else outputs + at.bias
 
 
 def _softmax_information(probabilities: Tensor, tangent: Tensor) -> Tensor:
@@ -267,8 +247,8 @@ def _gradient_factor(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor
     # Own cotangents are e + (1 + s) z_k, those of the mean gradient e + v z_k; for masks 0 or 1/keep_prob 1 + s = v.
     if variance and abs(1 + problem.law.skew - variance) > 1e-12 * (1 + variance):
         raise ValueError(f"masks must be those of dropout, 0 or 1/keep_prob, for this term, got {problem.law!r}.")
-    at = _at(problem, theta)
-    error = _outputs(at) - problem.y.mT
+    network = LinearisedNetwork(problem, theta)
+    at, error = network.at, network.outputs - problem.y.mT
     features = at.readout.mT @ error + variance * at.readout.square().sum(-2)[..., None] * at.features
     readout = error @ at.features.mT + variance * at.readout * at.features.square().sum(-1)
 

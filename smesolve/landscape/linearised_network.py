@@ -1,0 +1,52 @@
+"""The network at one point theta: its outputs f (o, n), and products with their Jacobian J (o n, D), never formed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.networks import Linearisation
+
+__all__ = ["LinearisedNetwork", "network_outputs"]
+
+
+def network_outputs(problem: DropoutProblem, theta: Tensor) -> Tensor:
+    """f (..., o, n) without dropout at theta (..., D). Cost: one forward pass."""
+    return _outputs(problem.network.linearise(theta, problem.x))
+
+
+def _outputs(at: Linearisation) -> Tensor:
+    outputs = at.readout @ at.features
+    return outputs if at.bias is None else outputs + at.bias
+
+
+class LinearisedNetwork:
+    """The network of a problem and its derivative at theta (D,)."""
+
+    def __init__(self, problem: DropoutProblem, theta: Tensor) -> None:
+        self._problem, self._theta = problem, theta
+        self.at = problem.network.linearise(theta, problem.x)
+        self.outputs = _outputs(self.at)
+        """f (o, n)."""
+
+    def along(self, directions: Tensor) -> tuple[Linearisation, Tensor]:
+        """Derivatives of features, readout and bias along (B, D), and of the outputs, J u (B, o, n): two gradients."""
+
+        def parts(points: Tensor) -> tuple[Tensor, ...]:
+            at = self._problem.network.linearise(points, self._problem.x)
+            return (at.features, at.readout) if at.bias is None else (at.features, at.readout, at.bias)
+
+        at, points = self.at, self._theta.expand_as(directions).contiguous()
+        features, readout, *bias = torch.func.jvp(parts, (points,), (directions,))[1]
+        tangent = Linearisation(features, readout, bias[0] if bias else None, at.pullback)
+        change = readout @ at.features + at.readout @ features
+        return tangent, change + bias[0] if bias else change
+
+    def pulled(self, outputs: Tensor, features: Tensor | float = 0.0, readout: Tensor | float = 0.0) -> Tensor:
+        """J^T of cotangents (B, o, n), with what is added to those of features (B, m, n) and readout (B, o, m): (B, D).
+
+        Cost: one gradient.
+        """
+        bias = None if self.at.bias is None else outputs.sum(-1, keepdim=True)
+        return self.at.pullback(self.at.readout.mT @ outputs + features, outputs @ self.at.features.mT + readout, bias)
