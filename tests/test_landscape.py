@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from landscape_checks import covers_as_stated, dense, jacobians, near, plain_outputs
 from problems import ThreeValuedMasks, make_problem
 from scipy.linalg import subspace_angles
 from scipy.sparse.linalg import aslinearoperator
@@ -33,19 +34,6 @@ from smesolve.landscape import (
 )
 
 
-def dense(operator):
-    return operator @ np.eye(operator.shape[0])
-
-
-def near(operator, matrix, tolerance=1e-12):
-    return np.abs(dense(operator) - np.asarray(matrix)).max() < tolerance
-
-
-def covers_as_stated(hits, runs, level=0.95):
-    """Whether `hits` of `runs` intervals is a likely outcome of coverage `level` (two-sided, 1 in 1000)."""
-    return binom.cdf(hits, runs, level) > 0.0005 and binom.sf(hits - 1, runs, level) > 0.0005
-
-
 @pytest.fixture(params=[False, True], ids=["plain", "bias"])
 def problem(request):
     return make_problem(width=3, out_features=2, bias=request.param)
@@ -58,20 +46,9 @@ def test_hessian_and_covariance_equal_their_dense_matrices(problem):
     assert near(covariance_operator(problem, theta), problem.covariance(theta))
 
 
-def jacobians(problem, theta):
-    """J (n, o, D) of the outputs and Z (n, m, o, D) of the contributions."""
-
-    def outputs(vector):
-        at = problem.network.linearise(vector, problem.x)
-        values = at.readout @ at.features
-        return (values if at.bias is None else values + at.bias).mT
-
-    return torch.func.jacrev(outputs)(theta), torch.func.jacrev(problem.contributions)(theta), outputs(theta)
-
-
 def test_operators_of_the_linearised_network_equal_their_definitions(problem):
     theta = problem.initial()
-    J, Z, outputs = jacobians(problem, theta)
+    (J, Z), outputs = jacobians(problem, theta), plain_outputs(problem)(theta)
     n, v = problem.samples, problem.law.variance
     plain = torch.einsum("iop,ioq->pq", J, J) / n
     assert near(gauss_newton_operator(problem, theta, modified=False), plain)
@@ -303,7 +280,7 @@ def test_operators_of_a_deep_network_equal_their_dense_matrices():
     given = make_problem(out_features=2)
     deep = sme.DropoutProblem(network, given.x, given.y, keep_prob=0.8)
     theta = deep.initial()
-    J, Z, _ = jacobians(deep, theta)
+    J, Z = jacobians(deep, theta)
     n, v = deep.samples, deep.law.variance
     assert near(hessian_operator(deep, theta), torch.func.hessian(deep.modified_loss)(theta), 1e-10)
     assert near(covariance_operator(deep, theta), deep.covariance(theta))

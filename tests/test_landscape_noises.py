@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from landscape_checks import dense
 from problems import make_problem
 from scipy.stats import binom
 
@@ -22,10 +23,6 @@ from smesolve.landscape import (
 )
 
 SCALES = NoiseScales(batch_size=2, label_noise=0.3, parameter_noise=0.01)
-
-
-def dense(operator):
-    return operator @ np.eye(operator.shape[0])
 
 
 @pytest.mark.parametrize("name", NOISES)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from landscape_checks import covers_as_stated, jacobians, plain_outputs
 from problems import make_problem
+from scipy.optimize import brentq
 
 import smesolve as sme
 from smesolve.landscape import (
@@ -133,11 +135,20 @@ def test_flatness_and_the_effects_of_both_halves():
     names = ("gradient descent", "drift only", "noise only", "dropout")
     solutions = {name: initial_points(problem, 3, seed=10 * k) for k, name in enumerate(names)}
     study = flatness(problem, solutions, directions=3, rise=0.1, probes=problem.dim)
-    H = torch.func.hessian(problem.loss)(solutions["noise only"][2])
+    theta = solutions["noise only"][2]
+    H = torch.func.hessian(problem.loss)(theta)
     row = study.table.query("training == 'noise only' and run == 2").iloc[0]
     assert np.isclose(row.trace, float(H.trace())) and np.isclose(
         row.top_eigenvalue, float(torch.linalg.eigvalsh(H)[-1])
     )
+    rays, base = filter_normalised_directions(problem, theta, 3, seed=2), problem.loss(theta)
+    low, high = (
+        np.array(
+            [brentq(lambda t, ray=ray: float(problem.loss(theta + t * ray) - base - 0.1), 0, side) for ray in rays]
+        )
+        for side in (-3.0, 3.0)
+    )
+    assert np.isclose(row.width, (high - low).mean(), rtol=1e-9)
     assert len(study.interpolations) == 3 * 3 * 21 and len(study.curves) == 4 * 3 * 21
     logs = {"gradient descent": 0, "drift only": 1, "noise only": 5, "dropout": 7}
     table = study.table.assign(trace=np.exp(study.table.training.map(logs)))
@@ -145,6 +156,8 @@ def test_flatness_and_the_effects_of_both_halves():
     assert np.allclose([effects["drift"], effects["noise"], effects["interaction"]], [1.5, 5.5, 1.0])
     with pytest.raises(ValueError, match="table lacks the training 'dropout'"):
         half_effects(study.table[study.table.training != "dropout"])
+    with pytest.raises(ValueError, match="table has trace -1, but logarithms need positive values"):
+        half_effects(table.assign(trace=-1.0))
 
 
 # --- condensation ------------------------------------------------------------------------------------------------
@@ -205,11 +218,11 @@ def test_fisher_form_is_exact_for_squared_error_and_its_error_is_measured_otherw
     information = torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
     expected = law.variance / 2 * torch.einsum("ik,ko,iou,ku->i", features**2, weights, information, weights).mean()
     assert abs(form - float(expected)) < 1e-14
-    hits = 0
-    for seed in range(100):
+    hits, runs = 0, 200
+    for seed in range(runs):
         error = dropout_penalty_error(features, weights, law, "categorical", seed=seed)
         hits += error.low <= penalty - form <= error.high
-    assert 87 <= hits <= 100  # 95% coverage: outside with probability 0.001
+    assert covers_as_stated(hits, runs), hits
     row = penalty_comparison(features, weights, {0.7: law}, draws=400).iloc[0]
     assert row.penalty_low < penalty < row.penalty_high
     assert row.relative_error_low < (form - penalty) / penalty < row.relative_error_high
@@ -217,31 +230,18 @@ def test_fisher_form_is_exact_for_squared_error_and_its_error_is_measured_otherw
         fisher_penalty(features, weights, 0.1, "poisson")
 
 
-def flat_outputs(problem):
-    def outputs(vector):
-        at = problem.network.linearise(vector, problem.x)
-        values = at.readout @ at.features
-        return (values if at.bias is None else values + at.bias).flatten()
-
-    return outputs
-
-
-def jacobian(problem, theta):
-    return torch.func.jacrev(flat_outputs(problem))(theta)
-
-
 def test_manifold_geometry_against_dense_projection():
     """n o = 12 outputs, D = 9 parameters: the normal space has dimension three or more."""
     problem = make_problem(width=3, samples=12)
     theta = problem.initial()
-    J = jacobian(problem, theta)
+    J = jacobians(problem, theta)[0].flatten(0, 1)
     metric = J.mT @ J / 12
     found = manifold_geometry(problem, theta, probes=problem.dim, directions=3, seed=4)
     assert np.isclose(found.trace.value, float(metric.trace()))
     assert np.isclose(found.dimension.value, float(metric.trace() ** 2 / metric.square().sum()))
     assert np.isclose(found.top_eigenvalue, float(torch.linalg.eigvalsh(metric)[-1]))
     u = J.mT @ torch.from_numpy(np.random.default_rng(np.random.SeedSequence(4)).standard_normal(12))
-    acceleration = torch.einsum("kij,i,j->k", torch.func.hessian(flat_outputs(problem))(theta), u, u)
+    acceleration = torch.einsum("kij,i,j->k", torch.func.hessian(plain_outputs(problem))(theta).flatten(0, 1), u, u)
     residual = acceleration - J @ torch.linalg.lstsq(J, acceleration[:, None], driver="gelsd").solution[:, 0]
     expected = 12**0.5 * residual.norm() / (J @ u).square().sum()
     assert np.isclose(normal_curvatures(problem, theta, 1, seed=4)[0], float(expected), rtol=1e-9)
@@ -258,11 +258,13 @@ def test_curvature_where_singular_values_are_on_all_scales(samples, bias):
     readout = theta[160 + 20 * bias : 220 + 20 * bias].view(3, 20)
     readout[1:] = readout[0]  # three outputs with the same hidden directions: J has no full rank
     found = normal_curvatures(problem, theta, 1, seed=4)[0]
-    J = jacobian(problem, theta)
+    J = jacobians(problem, theta)[0].flatten(0, 1)
     left, values, _ = torch.linalg.svd(J, full_matrices=False)
     tangent = left[:, values > 2e-7 * values[0]]
-    u = J.mT @ torch.from_numpy(np.random.default_rng(np.random.SeedSequence(4)).standard_normal(len(J)))
-    acceleration = torch.func.jvp(lambda v: torch.func.jvp(flat_outputs(problem), (v,), (u,))[1], (theta,), (u,))[1]
+    normals = np.random.default_rng(np.random.SeedSequence(4)).standard_normal((3, samples))  # output by output
+    u = J.mT @ torch.from_numpy(normals.T.flatten())
+    outputs = plain_outputs(problem)
+    acceleration = torch.func.jvp(lambda v: torch.func.jvp(outputs, (v,), (u,))[1], (theta,), (u,))[1].flatten()
     normal = acceleration - tangent @ (tangent.mT @ acceleration)
     assert normal.norm() > 1e-5 * acceleration.norm()
     assert np.isclose(found, float(samples**0.5 * normal.norm() / (J @ u).square().sum()), rtol=1e-6)

@@ -43,6 +43,8 @@ from smesolve.landscape.information_geometry import (
     manifold_geometry,
     penalty_comparison,
 )
+from smesolve.landscape.interval_flatness import interval_flatness
+from smesolve.landscape.likelihoods import LIKELIHOODS
 from smesolve.landscape.noises import NOISES, NoiseScales, noise_alignment, noisy_problem, random_noise
 from smesolve.landscape.operators import (
     batch_of_one_operator,
@@ -60,7 +62,6 @@ from smesolve.landscape.traces import Traces, frobenius_norm, sampled_covariance
 from smesolve.landscape.training import HALVES, HalfIteration, initial_points, train
 from smesolve.landscape.variance_principle import (
     VariancePrinciple,
-    interval_flatness,
     principal_directions,
     random_gradients,
     random_trajectories,
@@ -71,6 +72,7 @@ __all__ = [
     "COVARIANCES",
     "FLOWS",
     "HALVES",
+    "LIKELIHOODS",
     "NOISES",
     "AlignmentStudy",
     "CondensationStudy",

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -28,11 +27,11 @@ from torch import Tensor
 
 from smesolve.arguments import Parameters, checked
 from smesolve.landscape.estimates import over_runs
+from smesolve.landscape.interval_flatness import interval_width
 from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.landscape.traces import trace
 from smesolve.landscape.training import HALVES
-from smesolve.landscape.variance_principle import interval_flatness
 from smesolve.problem.problem import Problem
 
 __all__ = [
@@ -50,7 +49,8 @@ class FlatnessStudy:
     """Flatness of the solutions of several trainings."""
 
     table: pd.DataFrame
-    """training, run, loss, trace, top_eigenvalue, width (mean over directions)."""
+    """training, run, loss, trace, top_eigenvalue, width: mean over directions, NaN where R_S never rises that far along
+    one of them."""
     curves: pd.DataFrame
     """training, run, distance, loss: mean of R_S over the directions at that distance."""
     interpolations: pd.DataFrame
@@ -121,8 +121,7 @@ def flatness(
         for run, theta in enumerate(states):
             rays = filter_normalised_directions(problem, theta, directions, seed + run)
             base = problem.loss(theta)
-            # The threshold of `interval_flatness` is twice the value at the centre: base + rise.
-            width = interval_flatness(partial(_shifted_loss, problem, rise - base), theta, rays, 2.0)
+            width = interval_width(problem.loss, theta, rays, base + rise)
             hessian = loss_hessian_operator(problem, theta)
             fixed = {"training": name, "run": run}
             rows.append(
@@ -131,7 +130,7 @@ def flatness(
                     "loss": float(base),
                     "trace": trace(hessian, probes, seed + run).value,
                     "top_eigenvalue": float(leading_eigenpairs(hessian, 1, tol=1e-4).values[0]),
-                    "width": float(np.nanmean(width)),
+                    "width": float(width.mean()),
                 }
             )
             values = loss_along(problem, theta, rays, distances).mean(0).cpu().numpy()
@@ -142,10 +141,6 @@ def flatness(
                 fixed = {"first": reference, "second": name, "run": run}
                 segments.append(pd.DataFrame(fixed | {"alpha": alphas, "loss": line}))
     return FlatnessStudy(pd.DataFrame(rows), pd.concat(curves), pd.concat(segments) if segments else pd.DataFrame())
-
-
-def _shifted_loss(problem: Problem, shift: Tensor, theta: Tensor) -> Tensor:
-    return problem.loss(theta) + shift
 
 
 @checked
@@ -161,13 +156,18 @@ def half_effects(table: pd.DataFrame, measures: Sequence[str] = ("trace", "top_e
         change of the natural logarithm.
 
     Raises:
-        ValueError: a training is missing.
+        ValueError: a training is missing, or a measure is not positive.
     """
     missing = [name for name in HALVES if name not in set(table.training)]
     if missing:
         raise ValueError(f"table lacks the training {missing[0]!r}; all of {', '.join(HALVES)} are needed.")
     frames = []
     for measure in measures:
+        if not (table[measure] > 0).all():
+            raise ValueError(
+                f"table has {measure} {table[measure].min():g}, but logarithms need positive values: train for longer, "
+                "or leave it out of measures."
+            )
         y = np.log(table.pivot(index="run", columns="training", values=measure))
         drift = (y["drift only"] - y["gradient descent"] + y["dropout"] - y["noise only"]) / 2
         noise = (y["noise only"] - y["gradient descent"] + y["dropout"] - y["drift only"]) / 2

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from smesolve.arguments import Parameters, check_numbers_fit, checked, shown
 from smesolve.landscape.estimates import Estimate, mean_over
+from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork, network_outputs
 from smesolve.landscape.operators import SymmetricOperator, fisher_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
@@ -46,12 +47,6 @@ __all__ = [
     "manifold_geometry",
     "penalty_comparison",
 ]
-
-PARTITIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    "gaussian": (lambda f: f.square().sum(-1) / 2, lambda f, d: d.square().sum(-1)),
-    "categorical": (lambda f: f.logsumexp(-1), lambda f, d: _softmax_variance(f.softmax(-1), d)),
-}
-"""Likelihood -> (a(f), d^T Hess a(f) d); f, d (..., o)."""
 
 FEATURES, WEIGHTS = Parameters(("n",), last="d"), Parameters(("d",), last="o")
 
@@ -72,14 +67,11 @@ def fisher_penalty(features: Tensor, weights: Tensor, variance: float, likelihoo
     Raises:
         ValueError: an unknown likelihood.
     """
-    outputs = _outputs(features, weights)
-    if likelihood == "gaussian":
-        information = weights.square().sum(1).expand(len(features), -1)
-    else:
-        _partition(likelihood)
-        p = outputs.softmax(-1)
-        information = p @ weights.square().mT - (p @ weights.mT).square()
-    return float(variance / 2 * (features.square() * information).sum(1).mean())
+    law, outputs = likelihood_named(likelihood), _outputs(features, weights)
+    terms = (
+        x.square() @ law.quadratic(outputs, row.expand_as(outputs)) for x, row in zip(features.mT, weights, strict=True)
+    )
+    return float(variance / (2 * len(features)) * sum(terms))
 
 
 @checked(features=FEATURES, weights=WEIGHTS)
@@ -92,21 +84,22 @@ def dropout_penalty_error(
         features: (n, d).
         weights: (d, o).
         law: of the masks on the features.
-        likelihood: "gaussian", for which the error is 0, or "categorical".
+        likelihood: a name in `LIKELIHOODS`: "gaussian", for which the error is 0, or "categorical".
         draws: N; cost N n d o.
         seed: of the masks.
     """
-    partition, information = _partition(likelihood)
+    model = likelihood_named(likelihood)
     generator = np.random.default_rng(np.random.SeedSequence(seed))
     outputs = _outputs(features, weights)
     with torch.enable_grad():
-        slope = torch.func.grad(lambda f: partition(f).sum())(outputs)
+        slope = torch.func.grad(lambda f: model.partition(f).sum())(outputs)
     values = []
     for _ in range(draws):
         zeta = law.sample(tuple(features.shape), generator).to(features) - 1
         delta = (zeta * features) @ weights
         linear = (slope * delta).sum(-1)
-        remainder = partition(outputs + delta) - partition(outputs) - linear - information(outputs, delta) / 2
+        growth = model.partition(outputs + delta) - model.partition(outputs)
+        remainder = growth - linear - model.quadratic(outputs, delta) / 2
         values.append(float(remainder.mean()))
     return mean_over(values)
 
@@ -220,13 +213,3 @@ def _normal_projection(problem: DropoutProblem, theta: Tensor) -> Callable[[Tens
         return vector - push((basis @ coordinates)[None])[0]
 
     return normal_part
-
-
-def _partition(likelihood: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    if likelihood not in PARTITIONS:
-        raise ValueError(f"likelihood must be one of {', '.join(PARTITIONS)}, got {likelihood!r}.")
-    return PARTITIONS[likelihood]
-
-
-def _softmax_variance(p: Tensor, d: Tensor) -> Tensor:
-    return (p * d.square()).sum(-1) - (p * d).sum(-1).square()

@@ -25,6 +25,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from smesolve.arguments import Parameters, checked, shown
+from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import Linearisation
@@ -43,13 +44,6 @@ __all__ = [
     "pair_term_operator",
     "sampled_covariance_operator",
 ]
-
-LIKELIHOODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "gaussian": lambda outputs, tangent: tangent,
-    "categorical": lambda outputs, tangent: _softmax_information(outputs.softmax(-2), tangent),
-}
-"""Fisher information of one sample's outputs (o, n), applied to (..., o, n): unit-variance normal law around them, or
-categorical law with the outputs as logits."""
 
 
 class SymmetricOperator(LinearOperator):
@@ -126,17 +120,20 @@ def fisher_operator(problem: DropoutProblem, theta: Tensor, likelihood: str = "g
     Args:
         problem: for its network and inputs; targets do not enter.
         theta: (D,).
-        likelihood: "gaussian" (unit variance: the Gauss-Newton operator of R_S) or "categorical" (outputs are logits).
+        likelihood: a name in `LIKELIHOODS`: "gaussian" (unit variance: the Gauss-Newton operator of R_S) or
+            "categorical" (outputs are logits).
 
     Cost of a product: about two gradients.
+
+    Raises:
+        ValueError: an unknown likelihood.
     """
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}.")
-    information = LIKELIHOODS[likelihood]
-    network = LinearisedNetwork(problem, theta)
-    return _linearised_operator(
-        problem, network, theta, lambda at, tangent, outputs: (information(network.outputs, outputs), 0.0, 0.0)
-    )
+    law, network = likelihood_named(likelihood), LinearisedNetwork(problem, theta)
+
+    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+        return law.information(network.outputs.mT, outputs.mT).mT, 0.0, 0.0
+
+    return _linearised_operator(problem, network, theta, cotangents)
 
 
 @checked
@@ -180,12 +177,6 @@ def _linearised_operator(
         return network.pulled(*cotangents(network.at, *network.along(rows))) / problem.samples
 
     return SymmetricOperator(theta, product, 3 * problem.numbers_per_path)
-
-
-def _softmax_information(probabilities: Tensor, tangent: Tensor) -> Tensor:
-    """(diag p - p p^T) applied to each sample's column."""
-    weighted = probabilities * tangent
-    return weighted - probabilities * weighted.sum(-2, keepdim=True)
 
 
 # --- covariance --------------------------------------------------------------------------------------------------

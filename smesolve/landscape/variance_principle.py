@@ -10,8 +10,7 @@ and two relations on each:
     flatness    along the principal directions v_i of the data, variances T_i:   F_{v_i} falls as T_i grows
     projection  along the leading eigenvectors u_i of the Hessian:  Var(u_i . data) grows with the eigenvalue H_i
 
-with the interval flatness F_v = |right - left|, the nearest points on each side of theta along v where the loss is
-`factor` times the loss at theta (the papers take 2).
+with the interval flatness F_v of `smesolve.landscape.interval_flatness`.
 
 Both relations are summed up by the slope of a straight line through (log x, log y) and by Spearman's rank correlation.
 The points of one data set depend on each other, so neither has an interval of its own: independent data sets give one.
@@ -20,7 +19,7 @@ Under the null, eigenvectors that know nothing of the other quantity, all pairin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +29,7 @@ from scipy import stats
 from torch import Tensor
 
 from smesolve.arguments import Number, checked
+from smesolve.landscape.interval_flatness import interval_flatness
 from smesolve.landscape.operators import hessian_operator, loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.landscape.training import HalfIteration, train
@@ -38,20 +38,11 @@ from smesolve.problem.problem import Problem
 
 __all__ = [
     "VariancePrinciple",
-    "interval_flatness",
     "principal_directions",
     "random_gradients",
     "random_trajectories",
     "variance_principle",
 ]
-
-BISECTIONS = 40
-GROWTH = 1.3
-"""Factor between the trial distances on the way to the first crossing."""
-REACH = 1e3
-"""Distance, in norms of theta, beyond which the loss is taken never to cross the threshold."""
-CHUNK = 16
-"""Points whose loss is taken together."""
 
 
 @dataclass(frozen=True)
@@ -95,45 +86,6 @@ def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
     if not kept:
         raise ValueError(f"data must vary, got {len(data)} points that are equal up to rounding: there is no noise.")
     return (spreads[:kept].square() / (len(data) - 1)).cpu().numpy(), directions[:kept]
-
-
-@checked(theta=None, directions=None, factor=None)
-def interval_flatness(
-    loss: Callable[[Tensor], Tensor], theta: Tensor, directions: Tensor, factor: float = 2.0
-) -> np.ndarray:
-    """F_v (k,) along unit vectors v (k, D): the width of the interval around theta where loss < factor loss(theta).
-
-    Each side is walked in steps that grow by 30% from 1e-4 |theta| to the first crossing, which bisection then finds.
-    A rise and fall of the loss within one such step is missed. NaN where the loss does not cross.
-
-    Raises:
-        ValueError: factor is not above 1.
-    """
-    if not factor > 1:
-        raise ValueError(f"factor must be above 1, got {factor!r}: the threshold is factor times the loss at theta.")
-    sides = torch.cat([directions, -directions])
-    threshold = factor * loss(theta)
-    norm = float(theta.norm()) or 1.0
-
-    def crosses(distance: Tensor) -> Tensor:
-        points = [
-            loss(theta + part[:, None] * side)
-            for part, side in zip(distance.split(CHUNK), sides.split(CHUNK), strict=True)
-        ]
-        values = torch.cat(points)
-        return ~(values < threshold)  # a loss that is not finite has crossed
-
-    low, high = sides.new_zeros(len(sides)), sides.new_full((len(sides),), 1e-4 * norm)
-    found = crosses(high)
-    while not found.all() and float(high.max()) < REACH * norm:
-        low, high = torch.where(found, low, high), torch.where(found, high, GROWTH * high)
-        found = found | crosses(high)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        beyond = crosses(middle)
-        low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
-    width = torch.where(found, high, torch.nan).reshape(2, -1).sum(0)
-    return width.cpu().numpy()
 
 
 @checked(factors=Number(1.0))
