@@ -30,8 +30,8 @@ def test_claims_under_dropout(network):
     claims = DropoutFormulas(network, BernoulliMasks(p)).claims
     assert {claim.name for claim in claims if not claim.exact} == WRONG
     blocks = [claim.name for claim in claims if claim.name.startswith("Sigma_")]
-    assert len(blocks) == network.hidden[0] * (network.hidden[0] + 1) // 2
-    assert any("sigma'' = 0" in claim.name for claim in claims) == (network.activation is not sympy.tanh)
+    assert len(blocks) == network.widths[0] * (network.widths[0] + 1) // 2
+    assert any("sigma'' = 0" in claim.name for claim in claims) == (network.sigma is not sympy.tanh)
 
 
 def test_the_blocks_are_those_of_two_valued_masks_only():

@@ -15,10 +15,12 @@ from smesolve.symbolic import (
     SampleIndex,
     dropconnect,
     dropout,
+    expectation,
     label_noise,
     momentum,
     sgd,
     smooth_function,
+    vanishes,
 )
 
 theta, y, eta, lr = symbols("theta y eta lr")
@@ -51,6 +53,19 @@ def test_powers_of_the_small_parameter():
 def test_any_function_of_a_variable_on_finitely_many_values():
     iteration = Iteration([theta], [lr * exp(eta * theta)], {eta: BernoulliMasks(Rational(1, 2))}, lr)
     assert iteration.step_monomials == (({(1,): 1, (2,): exp(2 * theta)},),)
+
+
+def test_expectation_of_what_the_step_is_not():
+    """A polynomial step, and expressions of higher degree or of no degree at all in its random variable."""
+    finite = Iteration([theta], [lr * eta * theta], {eta: BernoulliMasks(Rational(1, 2))}, lr)
+    assert vanishes(expectation(finite, exp(eta) * theta) - theta * (1 + exp(2)) / 2)
+    assert expectation(finite, eta**3) == 4
+    gaussian = Iteration([theta], [lr * eta * theta], {eta: LAW}, lr)
+    assert expectation(gaussian, eta**4) == 1 + 6 * Rational(1, 4) + 3 * Rational(1, 16)
+    with pytest.raises(ValueError, match="expression is not a polynomial in eta, which takes infinitely many values"):
+        expectation(gaussian, exp(eta))
+    with pytest.raises(ValueError, match=re.escape("expression must be a polynomial in eta, got exp(eta)")):
+        gaussian.monomials(exp(eta), gaussian.functions)
 
 
 def test_floats_become_exact():

@@ -74,8 +74,13 @@ def _order(degrees: tuple[int, ...]) -> tuple:
 
 @checked(expression=EXPRESSION)
 def expectation(iteration: Iteration, expression: Expr) -> Expr:
-    """E of any expression that the iteration's random variables expand, such as its loss."""
-    return _expectation(iteration.functions, iteration.monomials(expression))
+    """E of any expression in the iteration's random variables, such as its loss.
+
+    Raises:
+        ValueError: it is not a polynomial in a variable that takes infinitely many values.
+    """
+    functions = iteration.functions_for([("expression", expression)])
+    return _expectation(functions, iteration.monomials(expression, functions))
 
 
 def step_moment(iteration: Iteration, factors: Sequence[tuple[int, int]]) -> Expr:
@@ -125,8 +130,13 @@ def _product(functions: Sequence[VariableFunctions], first: Monomials, second: M
 
 
 def _joint(functions: Sequence[VariableFunctions], a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
-    keys = tuple(f.product(x, y) for f, x, y in zip(functions, a, b, strict=True))
-    return None if None in keys else keys
+    keys = []
+    for f, x, y in zip(functions, a, b, strict=True):
+        key = f.product(x, y)
+        if key is None:
+            return None
+        keys.append(key)
+    return tuple(keys)
 
 
 def _expectation(functions: Sequence[VariableFunctions], monomials: Monomials) -> Expr:

@@ -69,10 +69,10 @@ class DropoutFormulas:
     def __init__(self, network: ExplicitNetwork, masks: MaskLaw) -> None:
         f, y = sympy.symbols("f y")
         squared = sympy.expand(network.loss(f, y) - (f - y) ** 2 / 2) == 0
-        if len(network.hidden) != 1 or network.out_features != 1 or not squared:
+        if len(network.widths) != 1 or network.out_features != 1 or not squared:
             raise ValueError(
                 "the papers' formulas are for one hidden layer, one output and squared loss, got "
-                f"{len(network.hidden)} hidden layers, {network.out_features} outputs"
+                f"{len(network.widths)} hidden layers, {network.out_features} outputs"
                 f"{'' if squared else ' and another loss'}."
             )
         self.network, self.masks = network, masks
@@ -204,7 +204,7 @@ class DropoutFormulas:
                 -_gradient(self.risk + self.r1 + self.r2, state),
             ),
         ]
-        width = range(self.network.hidden[0])
+        width = range(self.network.widths[0])
         for k in width:
             block = covariance.extract(self.neuron(k), self.neuron(k))
             claims.append(_claim(f"Sigma_{k + 1}{k + 1}", SIGMA_KK, block, self.diagonal_block(k)))
@@ -219,7 +219,7 @@ class DropoutFormulas:
         b0 = one_sample.drift_terms[0]
         second_moment = one_sample.covariance + b0 * b0.T
         ours, H, S = self.approximate_covariance, r"\widetilde{H}", r"\widetilde{\Sigma}"
-        hidden = range(len(self.iteration.state) - self.network.hidden[0])
+        hidden = range(len(self.iteration.state) - self.network.widths[0])
         claims = [
             _claim("approximate Hessian as Hess L_S", rf"\nabla^2 L_S = {H}", self.hessian, self.approximate_hessian),
             _claim("approximate covariance as Cov, one mask", rf"\Sigma = {S}", self.equation.covariance, ours),
@@ -258,7 +258,7 @@ class DropoutFormulas:
         return [z[r] for z in self.contributions]
 
     def _others(self, *excluded: int) -> list[int]:
-        return [r for r in range(self.network.hidden[0]) if r not in excluded]
+        return [r for r in range(self.network.widths[0]) if r not in excluded]
 
     def _sum_of_squares(self, columns: Sequence[Matrix]) -> Matrix:
         size = len(self.neuron(0))

@@ -62,6 +62,10 @@ class ExplicitNetwork:
     activation: str | Callable[[Expr], Expr] = "tanh"
     loss: Callable[[Expr, Expr], Expr] = squared_error
     data: tuple[Any, Any] | None = None
+    widths: tuple[int, ...] = field(init=False)
+    """Of the hidden layers."""
+    sigma: Callable[[Expr], Expr] = field(init=False)
+    """The activation as a function."""
     weights: list[Matrix] = field(init=False)
     """W_1, ..., W_L, A as nested lists of symbols."""
     x: Matrix = field(init=False)
@@ -70,9 +74,9 @@ class ExplicitNetwork:
     """The data, where they are symbols."""
 
     def __post_init__(self) -> None:
-        hidden = (self.hidden,) if isinstance(self.hidden, int) else tuple(self.hidden)
-        layers = [self.in_features, *hidden, self.out_features]
-        stems = ["w"] if len(hidden) == 1 else [f"w{layer + 1}" for layer in range(len(hidden))]
+        widths = (self.hidden,) if isinstance(self.hidden, int) else tuple(self.hidden)
+        layers = [self.in_features, *widths, self.out_features]
+        stems = ["w"] if len(widths) == 1 else [f"w{layer + 1}" for layer in range(len(widths))]
         weights = [
             [_symbols(f"{stem}_{r + 1}", columns) for r in range(rows)]
             for stem, columns, rows in zip([*stems, "a"], layers, layers[1:], strict=False)
@@ -85,13 +89,13 @@ class ExplicitNetwork:
             x = _numbers("x", self.data[0], self.samples, self.in_features)
             y = _numbers("y", self.data[1], self.samples, self.out_features)
             constants = []
-        values = dict(hidden=hidden, weights=weights, x=x, y=y, constants=constants)
-        for name, value in (values | {"activation": _activation(self.activation)}).items():
+        sigma = _activation(self.activation)
+        for name, value in dict(widths=widths, sigma=sigma, weights=weights, x=x, y=y, constants=constants).items():
             object.__setattr__(self, name, value)
 
         f, target, pre = sympy.symbols("f y z")
         EXPRESSION("the value of loss", evaluated("loss", self.loss, f, target), {})
-        EXPRESSION("the value of activation", evaluated("activation", self.activation, pre), {})
+        EXPRESSION("the value of activation", evaluated("activation", sigma, pre), {})
 
     @property
     def parameters(self) -> list[Symbol]:
@@ -106,16 +110,14 @@ class ExplicitNetwork:
         *inner, readout = self.weights if weights is None else weights
         for layer, matrix in enumerate(inner, start=1):
             factors = (masks or {}).get(layer, [Integer(1)] * len(matrix))
-            values = [
-                factor * self.activation(pre) for factor, pre in zip(factors, _product(matrix, values), strict=True)
-            ]
+            values = [factor * self.sigma(pre) for factor, pre in zip(factors, _product(matrix, values), strict=True)]
         return _product(readout, values)
 
     def contributions(self, i: int) -> list[list[Expr]]:
         """z_r for each output o: [o][r], what neuron r of the last hidden layer adds to output o on sample i."""
-        width = self.hidden[-1]
+        width = self.widths[-1]
         choose = [[Integer(r == k) for k in range(width)] for r in range(width)]
-        outputs = [self.output(i, {len(self.hidden): row}) for row in choose]
+        outputs = [self.output(i, {len(self.widths): row}) for row in choose]
         return [list(column) for column in zip(*outputs, strict=True)]
 
     def sample_loss(self, outputs: Sequence[Expr], targets: Sequence[Expr]) -> Expr:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import sympy
 from sympy import Expr, Integer, Symbol
 
-from smesolve.arguments import EXPRESSION, checked
+from smesolve.arguments import EXPRESSION, checked, shown
 from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.indeterminates import Indeterminates
 from smesolve.symbolic.orthogonal_polynomials import exact
@@ -97,45 +97,44 @@ class Iteration:
 
     @cached_property
     def functions(self) -> tuple[VariableFunctions, ...]:
-        """For each random variable its powers or, where the step is no polynomial in it, its indicators."""
-        entries = [entry for term in self.step_terms for entry in term]
-        together = [_polynomial_in(tuple(self.random), entry) for entry in entries]
-        if all(part.expression is not None for part in together):
-            exponents = [(0,) * len(self.random), *(exponents for part in together for exponents in part.exponents)]
-            degrees = map(max, zip(*exponents, strict=True))
-            return tuple(Powers(law, degree) for law, degree in zip(self.random.values(), degrees, strict=True))
-        return tuple(self._functions_of(symbol, law) for symbol, law in self.random.items())
+        """Those in which the step is expanded, one kind for each random variable."""
+        return self.functions_for(
+            [
+                (f"step of {variable}", entry)
+                for term in self.step_terms
+                for variable, entry in zip(self.state, term, strict=True)
+            ]
+        )
 
-    def _functions_of(self, symbol: Symbol, law: Law) -> VariableFunctions:
-        degree = 0
-        for term in self.step_terms:
-            for variable, entry in zip(self.state, term, strict=True):
-                part = _polynomial_in((symbol,), entry)
-                if part.expression is None and law.support is None:
-                    raise ValueError(
-                        f"step of {variable} is not a polynomial in {symbol}, which takes infinitely many values "
-                        f"({law!r}): a finite expansion exists only for polynomials or for laws on finitely many "
-                        f"values; take FiniteMasks for {symbol}, or a polynomial activation and loss."
-                    )
-                if part.expression is None:
-                    return Atoms(law)
-                degree = max(degree, *(power for (power,) in part.exponents))
-        return Powers(law, degree)
+    def functions_for(self, named: Sequence[tuple[str, Expr]]) -> tuple[VariableFunctions, ...]:
+        """For each random variable its powers or, where a named expression is no polynomial in it, its indicators.
+
+        Raises:
+            ValueError: an expression without a finite expansion.
+        """
+        together = [_polynomial_in(tuple(self.random), entry) for _, entry in named]
+        exponents = [(0,) * len(self.random)]
+        for part in together:
+            if part is None:
+                return tuple(_functions_of(symbol, law, named) for symbol, law in self.random.items())
+            exponents += part.exponents
+        degrees = map(max, zip(*exponents, strict=True))
+        return tuple(Powers(law, degree) for law, degree in zip(self.random.values(), degrees, strict=True))
 
     @cached_property
     def step_monomials(self) -> tuple[tuple[Monomials, ...], ...]:
         """step_terms as functions of the random variables: [a][i] is the i-th component of s_(a+1)."""
-        return tuple(tuple(map(self.monomials, term)) for term in self.step_terms)
+        return tuple(tuple(self.monomials(entry, self.functions) for entry in term) for term in self.step_terms)
 
-    def monomials(self, expression: Expr) -> Monomials:
-        """An expression such as a component of the step as a function of the random variables."""
-        kinds = dict(zip(self.random, self.functions, strict=True))
-        atoms = [x for x, kind in kinds.items() if isinstance(kind, Atoms) and expression.has(x)]
+    def monomials(self, expression: Expr, functions: Sequence[VariableFunctions]) -> Monomials:
+        """An expression, such as a component of the step, in functions that were chosen for it."""
+        kinds = dict(zip(self.random, functions, strict=True))
+        atoms = {x: kind for x, kind in kinds.items() if isinstance(kind, Atoms) and expression.has(x)}
         powers = [x for x, kind in kinds.items() if isinstance(kind, Powers)]
         monomials: dict[tuple[int, ...], Expr] = {}
-        for choice in product(*(range(1, len(kinds[x].values) + 1) for x in atoms)):
+        for choice in product(*(range(1, len(kind.values) + 1) for kind in atoms.values())):
             chosen = dict(zip(atoms, choice, strict=True))
-            at_values = expression.xreplace({x: kinds[x].values[key - 1] for x, key in chosen.items()})
+            at_values = expression.xreplace({x: atoms[x].values[key - 1] for x, key in chosen.items()})
             for exponents, coefficient in _monomials(powers, at_values).items():
                 keys = chosen | dict(zip(powers, exponents, strict=True))
                 if coefficient != 0:
@@ -164,9 +163,27 @@ def _check_law(symbol: Symbol, law: Law) -> None:
             )
 
 
+def _functions_of(symbol: Symbol, law: Law, named: Sequence[tuple[str, Expr]]) -> VariableFunctions:
+    """Powers of one variable up to the degree that all expressions have, or the indicators of its values."""
+    degree = 0
+    for name, entry in named:
+        part = _polynomial_in((symbol,), entry)
+        if part is not None:
+            degree = max(degree, *(power for (power,) in part.exponents))
+        elif law.support is not None:
+            return Atoms(law.support)
+        else:
+            raise ValueError(
+                f"{name} is not a polynomial in {symbol}, which takes infinitely many values ({law!r}): a finite "
+                "expansion exists only for polynomials or for laws on finitely many values; take FiniteMasks for "
+                f"{symbol}, or a polynomial activation and loss."
+            )
+    return Powers(law, degree)
+
+
 def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
     """[s_1, s_2, ...] of one component of the step."""
-    if _polynomial_in((small,), step).expression is None:
+    if _polynomial_in((small,), step) is None:
         raise ValueError(
             f"step of {variable} is not a polynomial in the small parameter {small}: expand it in powers of {small}."
         )
@@ -182,22 +199,23 @@ def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
 
 
 class _Polynomial(NamedTuple):
-    """An expression as a polynomial over indeterminates; None where it is no polynomial."""
+    """An expression as a polynomial over indeterminates."""
 
-    expression: Expr | None
+    expression: Expr
     meaning: dict[Symbol, Expr]
     """What the indeterminates stand for."""
     exponents: list[tuple[int, ...]]
 
 
 @lru_cache(maxsize=1024)
-def _polynomial_in(symbols: tuple[Symbol, ...], expression: Expr) -> _Polynomial:
+def _polynomial_in(symbols: tuple[Symbol, ...], expression: Expr) -> _Polynomial | None:
+    """None where it is no polynomial in the symbols."""
     indeterminates = Indeterminates(symbols)
     polynomial = indeterminates.replace(expression)
     meaning = indeterminates.meaning
     hidden = set().union(*(e.free_symbols for e in meaning.values())) & set(symbols)
     if hidden or not polynomial.is_polynomial(*symbols):
-        return _Polynomial(None, meaning, [])
+        return None
     return _Polynomial(polynomial, meaning, sympy.Poly(polynomial, *symbols).monoms() if symbols else [()])
 
 
@@ -209,11 +227,13 @@ def _monomials(symbols: Sequence[Symbol], expression: Expr) -> dict[tuple[int, .
     """
     if not symbols:
         return {(): expression}
-    polynomial, meaning, monomials = _polynomial_in(tuple(symbols), expression)
+    part = _polynomial_in(tuple(symbols), expression)
+    if part is None:
+        raise ValueError(f"expression must be a polynomial in {', '.join(map(str, symbols))}, got {shown(expression)}.")
     coefficients = {}
-    for exponents in monomials:
+    for exponents in part.exponents:
         powers = [(symbol, power) for symbol, power in zip(symbols, exponents, strict=True) if power]
-        derivative = sympy.diff(polynomial, *powers) if powers else polynomial
-        at_zero = derivative.xreplace(dict.fromkeys(symbols, Integer(0))).xreplace(meaning)
+        derivative = sympy.diff(part.expression, *powers) if powers else part.expression
+        at_zero = derivative.xreplace(dict.fromkeys(symbols, Integer(0))).xreplace(part.meaning)
         coefficients[exponents] = at_zero / prod(map(factorial, exponents))
     return coefficients

@@ -119,12 +119,12 @@ def momentum(iteration: Iteration, friction: Expr | float | None = None) -> Iter
 def _masks(
     network: ExplicitNetwork, law: MaskLaw, layers: Sequence[int] | None
 ) -> tuple[dict[int, list[Symbol]], dict[Symbol, Law]]:
-    depth = len(network.hidden)
+    depth = len(network.widths)
     layers = [depth] if layers is None else layers
     _check_layers(layers, depth, "hidden layers")
     stems = {layer: "eta" if depth == 1 else f"eta{layer}" for layer in layers}
     factors = {
-        layer: [Symbol(f"{stem}_{r + 1}", real=True) for r in range(network.hidden[layer - 1])]
+        layer: [Symbol(f"{stem}_{r + 1}", real=True) for r in range(network.widths[layer - 1])]
         for layer, stem in stems.items()
     }
     return factors, {symbol: law for symbols in factors.values() for symbol in symbols}

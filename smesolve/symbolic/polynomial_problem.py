@@ -180,9 +180,9 @@ class PolynomialLossProblem(Problem):
             return super().hessian_product(theta, vector)
         along = at.tangent(vector)
         change = along.features, along.readout, 0.0 if at.bias is None else along.bias
-        *cotangents, outputs = self._kernel["mean_along"](*self._arguments(at), *change)
+        features, features_along, readout_along, outputs = self._kernel["mean_along"](*self._arguments(at), *change)
         bias_along = None if at.bias is None else outputs.sum(-1, keepdim=True)
-        return along.pullback(*cotangents, bias_along) / self.samples
+        return along.pullback(features, features_along, readout_along, bias_along) / self.samples
 
     def _linearise(self, theta: Tensor) -> Linearisation:
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)

@@ -112,7 +112,7 @@ def third_cumulant(iteration: Iteration) -> ThirdCumulant:
         )
         for index in combinations_with_replacement(range(len(iteration.state)), 3)
     }
-    return ThirdCumulant(iteration.state, iteration.small, entries)
+    return ThirdCumulant(tuple(iteration.state), iteration.small, entries)
 
 
 def _triple_mean(functions: Sequence[VariableFunctions], degrees: Sequence[tuple[int, ...]]) -> Expr:

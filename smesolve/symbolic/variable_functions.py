@@ -23,10 +23,13 @@ __all__ = ["Atoms", "Powers", "VariableFunctions"]
 class VariableFunctions(Protocol):
     """Functions f_0 = 1, f_1, f_2, ... of one variable, closed under products."""
 
-    polynomials: OrthogonalPolynomials
-    """q_j, in which functions are expanded."""
-    norms: tuple[Expr, ...]
-    """h_j = E q_j^2."""
+    @property
+    def polynomials(self) -> OrthogonalPolynomials:
+        """q_j, in which functions are expanded."""
+
+    @property
+    def norms(self) -> tuple[Expr, ...]:
+        """h_j = E q_j^2."""
 
     def product(self, a: int, b: int) -> int | None:
         """The key of f_a f_b; None where that is 0."""
@@ -65,17 +68,18 @@ class Powers:
 class Atoms:
     """f_i = 1 where X is its i-th value (i = 1, ..., K), else 0."""
 
-    law: Law
+    support: tuple[list[Any], list[Any]]
+    """Of the law: values and probabilities."""
 
     @cached_property
     def values(self) -> list[Expr]:
         """The values of X, exactly."""
-        return [exact(value) for value in self.law.support[0]]
+        return [exact(value) for value in self.support[0]]
 
     @cached_property
     def weights(self) -> list[Expr]:
         """Their probabilities, exactly: the last one is what the others leave."""
-        weights = [exact(weight) for weight in self.law.support[1][:-1]]
+        weights = [exact(weight) for weight in self.support[1][:-1]]
         return [*weights, sympy.expand(1 - sum(weights))]
 
     @cached_property

@@ -43,7 +43,8 @@ DeltaPolynomial = dict[tuple[int, ...], Expr]
 class MomentCheck(NamedTuple):
     """The coefficient of lr^power in E[Delta_i1 ... Delta_ij], iteration minus SDE."""
 
-    index: tuple[int, ...]
+    indices: tuple[int, ...]
+    """i_1 <= ... <= i_j."""
     power: int
     difference: Expr
 
@@ -78,8 +79,8 @@ class Verification:
         if self.first_mismatch is None:
             lines.append(f"no mismatch up to {self.small}^{self.claimed + 1}")
         else:
-            index, power, difference = self.first_mismatch
-            moment = " ".join(f"Delta[{self.state[i]}]" for i in index)
+            indices, power, difference = self.first_mismatch
+            moment = " ".join(f"Delta[{self.state[i]}]" for i in indices)
             text = str(difference)
             if len(text) > 400:
                 text = f"{text[:400]} ... ({sympy.count_ops(difference)} operations in all)"
@@ -92,7 +93,7 @@ def verify(
 ) -> Verification:
     """Compare coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is done."""
     generator = Generator(iteration.state, drift_terms, diffusion)
-    named = (iteration.state, iteration.small)
+    state, small = tuple(iteration.state), iteration.small
     checked: list[MomentCheck] = []
     for power in range(1, order + 2):
         for degree in range(1, power + 1):
@@ -101,9 +102,9 @@ def verify(
                 difference = discrete - generator.taylor_coefficient({index: Integer(1)}, power)
                 if not vanishes(difference):
                     mismatch = MomentCheck(index, power, difference)
-                    return Verification(order, power - 1, (*checked, mismatch), mismatch, *named)
+                    return Verification(order, power - 1, (*checked, mismatch), mismatch, state, small)
                 checked.append(MomentCheck(index, power, Integer(0)))
-    return Verification(order, order + 1, tuple(checked), None, *named)
+    return Verification(order, order + 1, tuple(checked), None, state, small)
 
 
 def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) -> Expr:
