@@ -187,7 +187,7 @@ def test_input_weights_and_condensation_study():
     assert np.allclose(amplitudes[1], (u.norm(dim=1) * network.readout.weight.norm(dim=0)).detach())
     study = condensation(problem, starts, lr=0.05, steps=[0, 5])
     assert len(study.table) == 4 * 2 * 2 and set(study.maps) == {
-        "gradient descent", "R_1 alone", "dropout", "SME order 2",
+        "gradient descent", "drift only", "dropout", "SME order 2",
     }  # fmt: skip
     first = study.table[study.table.step == 0].groupby("run").participation.nunique()
     assert (first == 1).all()

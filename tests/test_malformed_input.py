@@ -729,7 +729,7 @@ CALLS = {
             "starts": (STARTS, RUNS),
             "lr": (0.1, POSITIVE),
             "steps": ([0, 1], STEPS),
-            "trainings": (["dropout"], sequence(one_of("dropout", "R_1 alone", "gradient descent", "SME order 2"))),
+            "trainings": (["dropout"], sequence(one_of("dropout", "drift only", "noise only", "gradient descent", "SME order 2"))),
             "lines": (False, FLAG),
             "seed": (0, SEED),
         },

@@ -24,7 +24,7 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from smesolve.arguments import INDEX, Number, Parameters, checked
-from smesolve.landscape.training import HalfIteration, train
+from smesolve.landscape.training import HALVES, HalfIteration, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.sampling.ensemble import Process
@@ -43,13 +43,10 @@ __all__ = [
 THRESHOLD = 0.95
 """Cosine from which two orientations are one."""
 
-TRAININGS = {
-    "gradient descent": "gradient descent",
-    "R_1 alone": "drift only",
-    "dropout": "dropout",
-    "SME order 2": None,
-}
-"""Name -> half of dropout (`HALVES`), or None for the equation."""
+EQUATION = "SME order 2"
+
+TRAININGS = (*HALVES, EQUATION)
+"""Dropout, its halves (drift only is descent on R_S + R_1 = L_S), and its modified equation."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +118,11 @@ def condensation(
     starts: Tensor,
     lr: float,
     steps: Sequence[int],
-    trainings: Sequence[str] = tuple(TRAININGS),
+    trainings: Sequence[str] = ("gradient descent", "drift only", "dropout", EQUATION),
     lines: bool = False,
     seed: int = 0,
 ) -> CondensationStudy:
-    """Orientations along training by gradient descent, by R_1 alone (descent on L_S), by dropout and by its SME.
+    """Orientations along training by gradient descent, by descent on R_S + R_1, by dropout and by its SME.
 
     Args:
         problem: dropout on a `TwoLayerNetwork`.
@@ -163,7 +160,6 @@ def condensation(
 def _process(problem: DropoutProblem, name: str, starts: Tensor, lr: float, seed: int) -> Process:
     if name not in TRAININGS:
         raise ValueError(f"training must be one of {', '.join(TRAININGS)}, got {name!r}.")
-    half = TRAININGS[name]
-    if half is None:
+    if name == EQUATION:
         return Integration(ModifiedEquation(problem, lr, order=2), starts[0], "small_noise_heun", lr, seed)
-    return HalfIteration(problem, lr, seed, half, len(starts))
+    return HalfIteration(problem, lr, seed, name, len(starts))

@@ -110,13 +110,13 @@ class CondensationConfig:
     """Condensation of the input weights.
 
     Args:
-        trainings: gradient descent, R_1 alone, dropout, SME order 2.
+        trainings: gradient descent, drift only (R_1 alone), noise only, dropout, SME order 2.
         scales: factors of the initial parameters; 1 is the network's own initialisation, small ones condense by
             themselves.
         checkpoints: points along training, the start and then evenly in the logarithm of the step.
     """
 
-    trainings: list[str] = field(default_factory=lambda: ["gradient descent", "R_1 alone", "dropout", "SME order 2"])
+    trainings: list[str] = field(default_factory=lambda: ["gradient descent", "drift only", "dropout", "SME order 2"])
     scales: list[float] = field(default_factory=lambda: [1.0, 0.1])
     checkpoints: int = 8
 
