@@ -60,6 +60,7 @@ from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
 from smesolve.comparison.scaling.width_sweep import mean_field_problem, width_sweep
+from smesolve.landscape.condensation import TRAININGS
 from smesolve.problem import schedule
 from smesolve.symbolic import counterexamples
 
@@ -729,7 +730,7 @@ CALLS = {
             "starts": (STARTS, RUNS),
             "lr": (0.1, POSITIVE),
             "steps": ([0, 1], STEPS),
-            "trainings": (["dropout"], sequence(one_of("dropout", "drift only", "noise only", "gradient descent", "SME order 2"))),
+            "trainings": (["dropout"], sequence(one_of(*TRAININGS))),
             "lines": (False, FLAG),
             "seed": (0, SEED),
         },

@@ -75,6 +75,13 @@ def test_drift_has_gradients():
     assert torch.autograd.gradcheck(lambda y: sde.f(0.0, y), y)
 
 
+def test_symbols_that_python_could_not_tell_apart_are_refused():
+    x, primed, plain, lr = sympy.symbols("x c' c_ lr")
+    equation = modified_equation(Iteration([x], [-lr * (primed * x + plain)], {}, lr, constants=[primed, plain]))
+    with pytest.raises(ValueError, match="c', c_ would all be called c_ in Python"):
+        equation.to_torch({"c'": 1.0, "c_": 2.0}, LR)
+
+
 def test_what_is_missing_is_said():
     equation = modified_equation(two_layer_dropout(1, 1, 1))
     with pytest.raises(ValueError, match=re.escape("values lacks p, y_1_1: give a number for each constant.")):

@@ -18,7 +18,7 @@ __all__ = ["averaged_modified_flow", "without_blocks"]
 
 @checked
 def averaged_modified_flow(iteration: Iteration) -> SymbolicModifiedEquation:
-    """The flow of R_S + R_1 + R_2 with R_2 = lr/4 E|s_1|^2, claimed to be of order 2 (Zhang & Xu, TPAMI 2024).
+    """The flow of R_S + R_1 + R_2 with R_2 = lr/4 E|s_1|^2 (Zhang & Xu, TPAMI 2024), put to the test of order 2.
 
     For gradient steps s_1 = -grad R_S(theta; eta): dTheta = -grad(L_S + R_2) dt, without noise. As R_2 = lr/4
     (|grad L_S|^2 + Tr Sigma), its drift has -lr/4 grad Tr Sigma too much, and it is of order 1 with or without noise.

@@ -51,7 +51,7 @@ class Claim:
     @cached_property
     def exact(self) -> bool:
         """Whether every entry of left - right is proven to be 0; if not, one is shown not to be."""
-        return all(vanishes(entry) for entry in self.left - self.right)
+        return all(entry == 0 for entry in self.difference)
 
     def __str__(self) -> str:
         return f"{'exact' if self.exact else 'NOT exact'}: {self.name}"
@@ -104,7 +104,7 @@ class DropoutFormulas:
 
     @cached_property
     def r2(self) -> Expr:
-        """R_2 = lr/4 E|grad R_S(theta; eta)|^2, from the moments of the masks."""
+        """R_2 = lr/4 (|grad L_S|^2 + Tr Sigma); a claim says that it is lr/4 E|grad R_S(theta; eta)|^2."""
         b0, covariance = self.equation.drift_terms[0], self.equation.covariance
         return self.iteration.small / 4 * ((b0.T * b0)[0] + covariance.trace())
 

@@ -124,11 +124,15 @@ class ExplicitNetwork:
         """sum_o loss(f_o, y_o)."""
         return sympy.Add(*(self.loss(f, y) for f, y in zip(outputs, targets, strict=True)))
 
+    def losses(
+        self, masks: Mapping[int, Sequence[Expr]] | None = None, weights: Sequence[Matrix] | None = None
+    ) -> list[Expr]:
+        """The loss of each sample; arguments as `output`."""
+        return [self.sample_loss(self.output(i, masks, weights), self.y[i]) for i in range(self.samples)]
+
     def risk(self, losses: Sequence[Expr] | None = None) -> Expr:
         """R_S = 1/n sum_i loss_i; the losses are those without noise unless given."""
-        if losses is None:
-            losses = [self.sample_loss(self.output(i), self.y[i]) for i in range(self.samples)]
-        return Rational(1, self.samples) * sympy.Add(*losses)
+        return Rational(1, self.samples) * sympy.Add(*(self.losses() if losses is None else losses))
 
 
 def _product(matrix: Matrix, vector: Sequence[Expr]) -> list[Expr]:

@@ -28,15 +28,13 @@ def dropout(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] | No
     finitely many values.
     """
     factors, random = _masks(network, masks, layers)
-    losses = [network.sample_loss(network.output(i, factors), network.y[i]) for i in range(network.samples)]
-    return gradient_descent(network.risk(losses), network.parameters, random, network.constants)
+    return gradient_descent(network.risk(network.losses(factors)), network.parameters, random, network.constants)
 
 
 @checked
 def sgd(network: ExplicitNetwork, batch: int = 1) -> Iteration:
     """Each step takes `batch` samples, drawn uniformly and with replacement: Li, Tai, E (JMLR 2019), sec. 2."""
-    losses = [network.sample_loss(network.output(i), network.y[i]) for i in range(network.samples)]
-    loss, random = _sampled(losses, batch)
+    loss, random = _sampled(network.losses(), batch)
     return gradient_descent(loss, network.parameters, random, network.constants)
 
 
@@ -46,8 +44,7 @@ def dropout_sgd(
 ) -> Iteration:
     """`dropout` and `sgd` together: one mask and `batch` samples a step."""
     factors, masks_of = _masks(network, masks, layers)
-    losses = [network.sample_loss(network.output(i, factors), network.y[i]) for i in range(network.samples)]
-    loss, samples = _sampled(losses, batch)
+    loss, samples = _sampled(network.losses(factors), batch)
     return gradient_descent(loss, network.parameters, masks_of | samples, network.constants)
 
 
@@ -63,8 +60,8 @@ def dropconnect(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] 
             random |= {symbol: masks for row in eta for symbol in row}
             matrix = [[e * w for e, w in zip(*rows, strict=True)] for rows in zip(eta, matrix, strict=True)]
         weights.append(matrix)
-    losses = [network.sample_loss(network.output(i, weights=weights), network.y[i]) for i in range(network.samples)]
-    return gradient_descent(network.risk(losses), network.parameters, random, network.constants)
+    loss = network.risk(network.losses(weights=weights))
+    return gradient_descent(loss, network.parameters, random, network.constants)
 
 
 @checked
@@ -83,7 +80,10 @@ def label_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
 
 @checked
 def parameter_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
-    """Gradients at theta + xi instead of theta; the law of xi_j + 1 is `noise` (Orvieto et al., ICML 2022)."""
+    """Gradients at theta + xi instead of theta; the law of xi_j + 1 is `noise`.
+
+    Orvieto, Raj, Kersting, Bach (AISTATS 2023, arXiv 2206.04613).
+    """
     xi = {theta: Symbol(f"xi_{theta.name}", real=True) for theta in network.parameters}
     loss = network.risk().xreplace({theta: theta + e for theta, e in xi.items()})
     return gradient_descent(loss, network.parameters, {e: Centred(noise) for e in xi.values()}, network.constants)

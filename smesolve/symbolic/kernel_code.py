@@ -14,7 +14,7 @@ from math import factorial
 
 import sympy
 
-from smesolve.symbolic.loss_expansion import LossExpansion
+from smesolve.symbolic.loss_expansion import OUTPUT, LossExpansion
 from smesolve.symbolic.torch_code import printed
 
 __all__ = ["kernel_source"]
@@ -37,7 +37,7 @@ def kernel_source(expansion: LossExpansion) -> str:
     loss = expansion.expression
     functions = [
         ("loss(F, y)", [f"return {printed(loss)}"]),
-        ("slope(F, y)", [f"return {_spread(sympy.diff(loss, 'F'))}"]),
+        ("slope(F, y)", [f"return {_spread(sympy.diff(loss, OUTPUT))}"]),
         ("mean_loss(h, A, b, y)", [*_sums(expansion, [0]), f"return {printed(expansion.averaged[0])}"]),
         ("mean(h, A, b, y)", _mean(expansion)),
         ("mean_along(h, A, b, y, dh, dA, db)", _mean_along(expansion)),
@@ -125,7 +125,7 @@ def _quadratic_noise(expansion: LossExpansion) -> list[str]:
     """
     second, variance = float(expansion.averaged[2]), float(expansion.cumulants[2])
     pair = {term.degrees: term.coefficient for term in expansion.terms}.get((1, 1), 0)
-    bias = sympy.diff(expansion.expression, "F").xreplace({sympy.Symbol("F"): sympy.Symbol("b")})
+    bias = sympy.diff(expansion.expression, OUTPUT).xreplace({OUTPUT: sympy.Symbol("b")})
     scale = "" if second == 1 else f"{second!r} * "
     return [
         *_neuron_weights(expansion),
@@ -241,7 +241,7 @@ def _sums(expansion: LossExpansion, used: Iterable[int]) -> list[str]:
 
 def _spread(expression: sympy.Expr) -> str:
     """Code of an expression that has the shape of F even where it does not depend on F."""
-    return printed(expression) + ("" if expression.has(sympy.Symbol("F")) else " + torch.zeros_like(F)")
+    return printed(expression) + ("" if expression.has(OUTPUT) else " + torch.zeros_like(F)")
 
 
 def _pulled(power: int, weight: str, neurons: str | None = None) -> tuple[str, str]:

@@ -21,6 +21,7 @@ import sympy
 from sympy import Expr, Integer, Symbol
 
 from smesolve.arguments import checked
+from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import expand
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.orthogonal_polynomials import tidy
@@ -83,12 +84,9 @@ class ThirdCumulant:
         if self.vanishes:
             return f"the third cumulant of the step vanishes ({len(self.entries)} entries proven zero): no obstruction"
         _, entry = self.simplest
-        text = str(entry)
-        if len(text) > 400:
-            text = f"{text[:400]} ... ({sympy.count_ops(entry)} operations in all)"
         return (
             f"{len(self.nonzero)} of {len(self.entries)} third cumulants of the step do not vanish, which obstructs "
-            f"order 3; the shortest is {text}"
+            f"order 3; the shortest is {abbreviated(entry)}"
         )
 
 

@@ -7,6 +7,7 @@ becomes an argument of its class.
 from __future__ import annotations
 
 import keyword
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,8 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
     """The module's text.
 
     Raises:
-        ValueError: undefined functions, which have no values, and functions that torch does not have.
+        ValueError: undefined functions, which have no values, functions that torch does not have, and symbols whose
+            names are the same as Python has them.
     """
     diffusion = sympy.sqrt(iteration.small) * diffusion
     entries = [*drift, *diffusion]
@@ -68,6 +70,10 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
         )
     constants = _constants(iteration, entries)
     names = {symbol: Symbol(_identifier(symbol)) for symbol in (*iteration.state, *constants)}
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            same = ", ".join(symbol.name for symbol in names if names[symbol] == name)
+            raise ValueError(f"{same} would all be called {name} in Python: give them names that differ in letters.")
     arguments = ", ".join(names[symbol].name for symbol in constants)
 
     def body(part: Sequence[Expr]) -> str:

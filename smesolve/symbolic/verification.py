@@ -30,6 +30,7 @@ from typing import NamedTuple
 import sympy
 from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 
+from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.zero_test import vanishes
@@ -81,10 +82,9 @@ class Verification:
         else:
             indices, power, difference = self.first_mismatch
             moment = " ".join(f"Delta[{self.state[i]}]" for i in indices)
-            text = str(difference)
-            if len(text) > 400:
-                text = f"{text[:400]} ... ({sympy.count_ops(difference)} operations in all)"
-            lines.append(f"first mismatch at {self.small}^{power} in E[{moment}], iteration minus SDE: {text}")
+            lines.append(
+                f"first mismatch at {self.small}^{power} in E[{moment}], iteration minus SDE: {abbreviated(difference)}"
+            )
         return "\n".join(lines)
 
 

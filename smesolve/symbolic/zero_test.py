@@ -18,6 +18,7 @@ from sympy.core.function import AppliedUndef
 from sympy.polys.rings import PolyElement, PolyRing
 
 from smesolve.arguments import EXPRESSION, checked
+from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.indeterminates import Indeterminates
 
 __all__ = ["is_zero_in_ring", "vanishes"]
@@ -35,7 +36,7 @@ def vanishes(expression: Expr) -> bool:
     if is_zero_in_ring(expression) or sympy.simplify(expression.rewrite(sympy.exp)) == 0:
         return True
     raise ArithmeticError(
-        f"it could not be decided whether {str(expression)[:400]} vanishes: its value at a random point is 0 "
+        f"it could not be decided whether {abbreviated(expression)} vanishes: its value at a random point is 0 "
         f"to {DIGITS // 2} digits, but sympy does not simplify it to 0."
     )
 
