@@ -264,7 +264,8 @@ def test_alignment_along_training():
     assert abs(whole.cosine - (H * S).sum() / np.linalg.norm(H) / np.linalg.norm(S)) < 1e-10
     terms = table[(table.step == 20) & (table.run == 1)].set_index("covariance")
     assert abs(terms.share["gradient term"] + terms.share["pair term"] - 1) < 1e-10
-    assert whole.overlap > 0
+    leading = [np.linalg.eigh(matrix)[1][:, -2:] for matrix in (H, S)]
+    assert abs(whole.overlap - ((leading[0].T @ leading[1]) ** 2).sum() / 2) < 1e-10
 
 
 def test_mean_over_seeds():

@@ -31,6 +31,7 @@ from smesolve.landscape import (
     regularisation_orders,
     second_penalty,
 )
+from smesolve.landscape.implicit_regularisation import covariance_trace_gradient
 from smesolve.landscape.information_geometry import normal_curvatures
 from smesolve.problem.masks import BernoulliMasks, all_masks
 
@@ -56,6 +57,10 @@ def test_penalties_equal_enumeration():
     assert torch.allclose(second_penalty(problem, theta, 0.3), 0.3 / 4 * squares, rtol=1e-12)
     trace = torch.stack([problem.covariance(t).trace() for t in theta])
     assert torch.allclose(covariance_trace(problem, theta), trace, rtol=1e-12)
+    wide = make_problem(width=12)  # M = 78 columns, more than are held together
+    slope = torch.func.grad(lambda vector: wide.covariance(vector).trace())(wide.initial())
+    assert torch.allclose(covariance_trace_gradient(wide, wide.initial()), slope, rtol=1e-10, atol=1e-14)
+    assert torch.allclose(covariance_trace(wide, wide.initial()), wide.covariance(wide.initial()).trace(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["flow of R_S", "flow of R_S + R_1", "flow of R_S + R_1 + R_2"])

@@ -7,14 +7,16 @@ Zhang, Xu (TPAMI 2024, arXiv 2207.05952) describe dropout by the flow of R_S + R
 
 v the variance of the masks and Sigma the covariance of the gradient. The SME of order 2 has lr/4 |grad L_S|^2 in its
 drift and no tr Sigma, but it has the noise. No flow is of order 2 for every observable: E g feels the spread of the
-paths, lr/2 times an integral of tr(Hess g Sigma). For the mean E theta of a linear model that term is absent, and there
-the flow without tr Sigma is of order 2 while the flow of R_S + R_1 + R_2 is of order 1.
+paths, lr/2 times an integral over time of tr(Hess u Sigma), u the value function: g at the end of the flow that starts
+here. For the mean E theta of a linear model that term is absent, and there the flow without tr Sigma is of order 2
+while the flow of R_S + R_1 + R_2 is of order 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -80,19 +82,37 @@ def first_penalty(problem: Problem, theta: Tensor) -> Tensor:
 
 @checked(theta=POINTS)
 def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
-    """tr Sigma(theta) = |C|_F^2, exact and differentiable: (...,). Cost: M noise products; memory 64 D at a time.
+    """tr Sigma(theta) = |C|_F^2, exact: (...,). Cost: M noise products, 64 at a time.
 
     Raises:
         ValueError: the noise is not linear in its normals; `traces` and `sampled_traces` estimate.
     """
     check_linear_noise(problem)
     total = theta.new_zeros(theta.shape[:-1])
-    for first in range(0, problem.noise_dim, COLUMNS):
-        count = min(COLUMNS, problem.noise_dim - first)
-        columns = theta.new_zeros(count, problem.noise_dim)
-        columns[:, first : first + count].fill_diagonal_(1.0)
-        total = total + problem.noise_product(theta[..., None, :], columns).square().sum((-2, -1))
+    for part in _trace_parts(problem):
+        total += part(theta)
     return total
+
+
+def covariance_trace_gradient(problem: Problem, theta: Tensor) -> Tensor:
+    """grad tr Sigma (D,) at theta (D,), part by part: the graphs of all M noise products are never held together."""
+    total = torch.zeros_like(theta)
+    for part in _trace_parts(problem):
+        total += torch.func.grad(part)(theta)
+    return total
+
+
+def _trace_parts(problem: Problem) -> Iterator[Callable[[Tensor], Tensor]]:
+    """theta -> sum of squares of some columns of C; together they are tr Sigma."""
+    M = problem.noise_dim
+    for first in range(0, M, COLUMNS):
+        columns = torch.zeros(min(COLUMNS, M - first), M, dtype=problem.dtype, device=problem.device)
+        columns[:, first:].fill_diagonal_(1.0)
+        yield partial(_squared_columns, problem, columns)
+
+
+def _squared_columns(problem: Problem, columns: Tensor, theta: Tensor) -> Tensor:
+    return problem.noise_product(theta[..., None, :], columns).square().sum((-2, -1))
 
 
 @checked(theta=POINTS)
@@ -105,13 +125,15 @@ def second_penalty(problem: Problem, theta: Tensor, lr: float) -> Tensor:
 def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float) -> Tensor:
     """End (D,) of the gradient flow of a loss in `FLOWS` from theta0 (D,), by an ODE solver at 1e-11.
 
+    Cost of a velocity: one gradient; two more for lr/4 |grad L_S|^2; three noise products for each of M with tr Sigma.
+
     Raises:
         ValueError: an unknown name.
+        ArithmeticError: the solver did not reach the horizon.
     """
     if name not in FLOWS:
         raise ValueError(f"name must be one of {', '.join(FLOWS)}, got {name!r}.")
     first, square, trace = FLOWS[name]
-    slope = torch.func.grad(lambda theta: covariance_trace(problem, theta))
     plain = torch.func.grad(problem.loss)
 
     def velocity(t: float, y: np.ndarray) -> np.ndarray:
@@ -120,7 +142,7 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
         if square:
             drift = drift + lr / 2 * problem.hessian_product(theta, drift)
         if trace:
-            drift = drift + lr / 4 * slope(theta)
+            drift = drift + lr / 4 * covariance_trace_gradient(problem, theta)
         return -drift.detach().cpu().numpy()
 
     scale = max(1e-3, float(theta0.abs().max()))

@@ -144,18 +144,24 @@ def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Estimate,
         sqrt(E |Sigma_N - Sigma|_F^2) / |Sigma|_F. Memory N^2 numbers.
     """
     check_draws("gradients", gradients, len(mean), mean.dtype, "mean")
-    centred = gradients - mean
-    N = len(centred)
-    if N < 4:
-        raise ValueError(f"gradients must hold at least 4 draws, got {N}.")
-    gram = (centred @ centred.mT).square()
-    fourth = gram.diagonal().mean()
-    others = (gram.sum(1) - gram.diagonal()) / (N - 1)
+    squares, gram = _products("gradients", gradients - mean)
+    N = len(squares)
+    others = (gram**2).sum(1) / (N - 1)
     squared = float(others.mean())
-    # A U-statistic of degree two has twice the fluctuation of its projection.
-    stderr = float(2 * others.std() / N**0.5)
+    stderr = 2 * float(others.std(ddof=1)) / N**0.5  # of a U-statistic of degree 2, see `sampled_traces`
     norm = squared**0.5
-    return Estimate(norm, stderr / (2 * norm), N - 1), max(float(fourth) - squared, 0.0) ** 0.5 / (N**0.5 * norm)
+    variance = max(float((squares**2).mean()) - squared, 0.0) / N
+    return Estimate(norm, stderr / (2 * norm), N - 1), variance**0.5 / norm
+
+
+def _products(name: str, centred: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """|c_j|^2 (N,), and c_i . c_j (N, N) with zeros on the diagonal."""
+    if len(centred) < 4:
+        raise ValueError(f"{name} must hold at least 4 draws, got {len(centred)}.")
+    gram = (centred.double() @ centred.double().mT).cpu().numpy()
+    squares = gram.diagonal().copy()
+    np.fill_diagonal(gram, 0.0)
+    return squares, gram
 
 
 @checked(noise=DRAWS)
@@ -176,15 +182,11 @@ def sampled_traces(operator: LinearOperator, noise: Tensor, probes: int = 100, s
         Estimates of "H", "HH", "HHH", "S", "SS", "SSS", "HS". Cost: N + 3 probes products; memory N D + N^2.
     """
     check_draws("noise", noise, operator.shape[0], noise.dtype, "operator")
+    squares, gram = _products("noise", noise)
     N = len(noise)
-    if N < 4:
-        raise ValueError(f"noise must hold at least 4 draws, got {N}.")
     alone = traces({"H": operator}, ["H", "HH", "HHH"], probes, seed)
     rows = noise.double().cpu().numpy()
     images = np.concatenate([operator @ part.T for part in np.array_split(rows, -(-N // CHUNK))], axis=1).T
-    gram = rows @ rows.T
-    squares = gram.diagonal().copy()
-    np.fill_diagonal(gram, 0.0)
     single = [
         squares,
         (gram**2).sum(1) / (N - 1),
