@@ -1,6 +1,6 @@
 """Any network: convergence of the sampled schemes in l and in draws, and a step with D = 100,000.
 
-    python benchmarks/any_network.py [--paths N]
+    python benchmarks/any_network.py [--paths N] [--out any_network.json]
 
 1. D = 100,000: time of a step and peak memory, that of one D x D array beside it.
 2. Bias of the sampled schemes against dt = lr/l on a deep network with dropout after each hidden layer: means at the
@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import time
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
+# isort: split
+
+import harness
 import torch
+from harness import NORMAL_QUANTILE
 from torch import nn
 
 import smesolve as sme
@@ -67,7 +68,7 @@ def convergence(paths: int) -> list[dict[str, object]]:
             else:
                 ends = sme.solve(equation, theta0, [0, HORIZON], scheme, dt=LR / number, paths=paths)[-1]
             for name, values in (("loss", problem.loss(ends)), ("squared_norm", ends.square().sum(-1))):
-                half = 1.96 * float(values.std()) / paths**0.5
+                half = NORMAL_QUANTILE * float(values.std()) / paths**0.5
                 rows.append(
                     {"scheme": scheme, "l": number, "observable": name, "mean": float(values.mean()), "half": half}
                 )
@@ -91,29 +92,27 @@ def large() -> dict[str, object]:
         theta0 = problem.initial()
         equation = sme.ModifiedEquation(problem, 0.01, 1)
         sme.iterate(problem, theta0, 0.01, 1, 8)  # warm-up
-        start = time.perf_counter()
-        sme.iterate(problem, theta0, 0.01, 5, 8, save=[5])
-        middle = time.perf_counter()
         scheme = "small_noise_rk4" if problem.exact else "svag"
-        sme.solve(equation, theta0, [0, 0.05], scheme, dt=0.005, paths=8)
-        end = time.perf_counter()
+        iterated, _ = harness.timed(sme.iterate, problem, theta0, 0.01, 5, 8, save=[5])
+        solved, _ = harness.timed(sme.solve, equation, theta0, [0, 0.05], scheme, dt=0.005, paths=8)
         result[name] = {
             "D": problem.dim,
             "M": problem.noise_dim,
-            "iteration, ms a path step": 1e3 * (middle - start) / 40,
-            f"{scheme}, ms a path step": 1e3 * (end - middle) / 80,
-            "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "iteration, ms a path step": 1e3 * iterated / 40,
+            f"{scheme}, ms a path step": 1e3 * solved / 80,
+            "peak MiB": harness.peak(),
             "D x D would be MiB": problem.dim**2 * 8 / 2**20,
         }
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--paths", type=int, default=16384)
-    paths = parser.parse_args().paths
+    arguments = parser.parse_args()
+    paths = arguments.paths
     sme.SCHEMES.update(eight_draws=EightDraws, uncorrected=Uncorrected)
-    print(f"torch threads: {torch.get_num_threads()}; lr {LR}, horizon {HORIZON}, {paths} paths")
+    print(f"{harness.threads()}; lr {LR}, horizon {HORIZON}, {paths} paths")
     at_scale = large()
     for name, numbers in at_scale.items():
         print(name, *(f"{key} {value:.4g}" for key, value in numbers.items()), sep="; ")
@@ -125,7 +124,7 @@ def main() -> None:
         half = (row["half"] ** 2 + finest[row["observable"]]["half"] ** 2) ** 0.5
         verdict = "" if abs(gap) > half else "  unresolved"
         print(f"{row['scheme']:15}{row['l']:3}  {row['observable']:14}{gap:15.2e} +- {half:.1e}{verdict}")
-    print(json.dumps({"large": at_scale, "convergence": rows}))
+    harness.write(arguments.out, {"large": at_scale, "convergence": rows})
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ is the work of plain Monte Carlo for the same error bar, in paths a side.
     python benchmarks/certificate.py [--rel_tol 0.05] [--out certificate.json]
 """
 
-import argparse
-import json
-import time
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
-import numpy as np
-import torch
+# isort: split
+
+import harness
 
 import smesolve as sme
 
@@ -19,27 +18,20 @@ LRS, HORIZON = [0.2, 0.1, 0.05, 0.025, 0.0125], 2.0
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--rel_tol", type=float, default=0.05)
-    parser.add_argument("--out")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((8, 2))
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 4), x, np.sin(2 * x[:, :1]), keep_prob=0.8)
-    start = time.perf_counter()
-    study = sme.weak_error(problem, problem.initial(seed=1), LRS, HORIZON, rel_tol=arguments.rel_tol)
-    measured = time.perf_counter() - start
-    fit = study.fit()
-    total = time.perf_counter() - start
-    print(
-        f"tanh 2-4-1, 8 samples, keep_prob 0.8, T = {HORIZON:g}, loss, rel_tol {arguments.rel_tol:g}, torch threads 1"
-    )
+    problem = harness.small_problem()
+    theta0 = problem.initial(seed=1)
+    measured, study = harness.timed(sme.weak_error, problem, theta0, LRS, HORIZON, rel_tol=arguments.rel_tol)
+    fitted, fit = harness.timed(study.fit)
+    total = measured + fitted
+    print(f"{harness.SMALL}, T = {HORIZON:g}, loss, rel_tol {arguments.rel_tol:g}; {harness.threads()}")
     print(f"measured in {measured:.1f} s; with the fit and the predicted constants {total:.1f} s\n")
     table = study.table[study.table.time == HORIZON]
     table = table.assign(plain_paths=(table.gain**2 * table[["discrete_paths", "sde_paths"]].mean(axis=1)))
     columns = ["order", "lr", "error", "stderr", "solver_bias", "discrete_paths", "sde_paths", "kurtosis", "gain"]
-    print(table[[*columns, "resolved", "plain_paths"]].to_string(index=False, float_format=lambda v: f"{v:.3g}"))
+    print(harness.shown(table[[*columns, "resolved", "plain_paths"]]))
     fit["half_width"] = (fit.slope_high - fit.slope_low) / 2
     columns = [
         "order",
@@ -51,11 +43,9 @@ def main():
         "predicted_constant",
         "p_value",
     ]
-    print("\n" + fit[columns].to_string(index=False, float_format=lambda v: f"{v:.6g}"))
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            result = {"seconds": total, "fit": fit.to_dict("records"), "table": table.to_dict("records")}
-            json.dump(result, file, indent=1, default=str)
+    print("\n" + harness.shown(fit[columns], 6))
+    result = {"seconds": total, "fit": fit.to_dict("records"), "table": table.to_dict("records")}
+    harness.write(arguments.out, result)
 
 
 if __name__ == "__main__":

@@ -11,60 +11,50 @@ and the dt at which the bias is a tenth of the error.
 
 from __future__ import annotations
 
-import os
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
-os.environ["OMP_NUM_THREADS"] = "1"
+# isort: split
 
-import argparse
-import json
-import time
-
-import numpy as np
+import harness
 import pandas as pd
 import torch
 import torchsde
+from harness import NORMAL_QUANTILE
 
 import smesolve as sme
 
 HORIZON, REL_TOL, CHECK_PATHS = 2.0, 0.1, 2**14
 
 
-def make() -> tuple[sme.DropoutProblem, torch.Tensor]:
-    x = np.random.default_rng(0).standard_normal((8, 2))
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 4), x, np.sin(2 * x[:, :1]), keep_prob=0.8)
-    return problem, problem.initial(seed=1)
-
-
 @torch.no_grad()
 def plain(problem: sme.DropoutProblem, theta0: torch.Tensor, lr: float, dt: float, paths: int) -> dict[str, float]:
     """Standard deviations and seconds a path of both sides."""
     steps = round(HORIZON / lr)
-    start = time.perf_counter()
-    discrete = problem.loss(sme.iterate(problem, theta0, lr, steps, paths, save=[steps])[-1])
-    middle = time.perf_counter()
+    iterated, states = harness.timed(sme.iterate, problem, theta0, lr, steps, paths, save=[steps])
+    discrete = problem.loss(states[-1])
     equation = sme.ModifiedEquation(problem, lr, 2)
     brownian = sme.KeyedBrownian(paths, problem.noise_dim, dt)
-    ts = torch.tensor([0.0, HORIZON], dtype=torch.float64)
-    ends = torchsde.sdeint(equation, theta0.expand(paths, -1), ts, bm=brownian, method="euler", dt=dt)[-1]
-    end = time.perf_counter()
+    ts, starts = torch.tensor([0.0, HORIZON], dtype=torch.float64), theta0.expand(paths, -1)
+    solved, states = harness.timed(torchsde.sdeint, equation, starts, ts, bm=brownian, method="euler", dt=dt)
+    ends = states[-1]
     return {
         "error": float(discrete.mean() - problem.loss(ends).mean()),
         "deviation": float((discrete.var() + problem.loss(ends).var()) ** 0.5),
-        "seconds_discrete": (middle - start) / paths,
-        "seconds_step": (end - middle) / paths / round(HORIZON / dt),
+        "seconds_discrete": iterated / paths,
+        "seconds_step": solved / paths / round(HORIZON / dt),
     }
 
 
 def row(problem: sme.DropoutProblem, theta0: torch.Tensor, lr: float) -> dict[str, float]:
-    start = time.perf_counter()
-    ours = sme.weak_error(problem, theta0, [lr], HORIZON, orders=[2], times=[HORIZON], rel_tol=REL_TOL).table.iloc[0]
-    seconds = time.perf_counter() - start
+    options = {"orders": [2], "times": [HORIZON]}
+    seconds, study = harness.timed(sme.weak_error, problem, theta0, [lr], HORIZON, rel_tol=REL_TOL, **options)
+    ours = study.table.iloc[0]
     biased = sme.weak_error(
-        problem, theta0, [lr], HORIZON, orders=[2], times=[HORIZON], scheme="euler", dt=lr / 4, paths=4096
+        problem, theta0, [lr], HORIZON, scheme="euler", dt=lr / 4, paths=4096, **options
     ).table.iloc[0]
     true = ours.error - ours.solver_bias
     peer = plain(problem, theta0, lr, lr / 4, CHECK_PATHS)
-    paths = (1.96 * peer["deviation"] / (REL_TOL * true)) ** 2
+    paths = (NORMAL_QUANTILE * peer["deviation"] / (REL_TOL * true)) ** 2
     small = lr / 4 * min(1.0, REL_TOL * abs(true) / abs(biased.solver_bias))  # the bias of Euler is proportional to dt
 
     def work(dt: float) -> float:
@@ -73,7 +63,7 @@ def row(problem: sme.DropoutProblem, theta0: torch.Tensor, lr: float) -> dict[st
     return {
         "lr": lr,
         "error": true,
-        "half-width": 1.96 * ours.stderr,
+        "half-width": NORMAL_QUANTILE * ours.stderr,
         "resolved": bool(ours.resolved),
         "seconds": seconds,
         "euler bias at lr/4": biased.solver_bias,
@@ -84,26 +74,20 @@ def row(problem: sme.DropoutProblem, theta0: torch.Tensor, lr: float) -> dict[st
         "plain seconds, that dt": work(small),
         "times ours ": work(small) / seconds,
         f"plain error at {CHECK_PATHS} paths": peer["error"],
-        "+-": 1.96 * peer["deviation"] / CHECK_PATHS**0.5,
+        "+-": NORMAL_QUANTILE * peer["deviation"] / CHECK_PATHS**0.5,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--lrs", nargs="+", type=float, default=[0.1, 0.05, 0.025, 0.0125])
-    parser.add_argument("--out", help="JSON file")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    problem, theta0 = make()
-    print(
-        f"tanh 2-4-1, 8 samples, keep_prob 0.8, T = {HORIZON:g}, loss, order 2, error to {REL_TOL:.0%}; "
-        f"torch {torch.__version__}, threads {torch.get_num_threads()}"
-    )
+    problem = harness.small_problem()
+    theta0 = problem.initial(seed=1)
+    print(f"{harness.SMALL}, T = {HORIZON:g}, loss, order 2, error to {REL_TOL:.0%}; {harness.threads()}")
     table = pd.DataFrame([row(problem, theta0, lr) for lr in arguments.lrs])
-    print(table.T.to_string(header=False, float_format=lambda value: f"{value:.3g}"))
-    if arguments.out:
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump(table.to_dict("records"), file, indent=1)
+    print(harness.shown(table.T, header=False, index=True))
+    harness.write(arguments.out, table.to_dict("records"))
 
 
 if __name__ == "__main__":

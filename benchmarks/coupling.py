@@ -7,9 +7,10 @@ antithetic masks nor common uniforms, which do not: they would also tie the numb
     python benchmarks/coupling.py [--lrs 0.1 0.025] [--out coupling.json]
 """
 
-import argparse
-import json
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
+# isort: split
+import harness
 import numpy as np
 import torch
 from scipy import special
@@ -53,10 +54,7 @@ class GivenIntegration(Integration):
 
 @torch.no_grad()
 def measure(lr):
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((8, 2))
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 4), x, np.sin(2 * x[:, :1]), keep_prob=0.8)
+    rng, problem = np.random.default_rng(0), harness.small_problem()
     theta0, observables = problem.initial(), named_observables(problem, ["loss"])
     steps = round(HORIZON / lr)
     hessians = value_hessians(problem, theta0, [HORIZON], observables, lr)
@@ -90,17 +88,14 @@ def measure(lr):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--lrs", type=float, nargs="+", default=[0.1, 0.025])
-    parser.add_argument("--out")
     arguments = parser.parse_args()
     rows = [measure(lr) for lr in arguments.lrs]
-    print(f"tanh 2-4-1, horizon {HORIZON:g}, order 2, loss, keep_prob 0.8, {BLOCKS} blocks of paths")
+    print(f"{harness.SMALL}, T = {HORIZON:g}, loss, order 2, {BLOCKS} blocks of paths; {harness.threads()}")
     for name in rows[0]:
         print(f"{name:48}" + "".join(f"{row[name]:10.3g}" for row in rows))
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump(rows, file, indent=1)
+    harness.write(arguments.out, rows)
 
 
 if __name__ == "__main__":

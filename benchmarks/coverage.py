@@ -8,14 +8,15 @@ Carlo and solver bias, covers the error of the equation, which may be more.
     python benchmarks/coverage.py [--replicates 1000] [--out coverage.json]
 """
 
-import argparse
-import json
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
+# isort: split
+import harness
 import joblib
 import numpy as np
 import torch
+from harness import NORMAL_QUANTILE
 
-import smesolve as sme
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.estimate import PairSampler, estimate
 from smesolve.comparison.exact import LinearMoments
@@ -27,12 +28,7 @@ LR, HORIZON, SCHEME = 0.1, 0.5, "small_noise_rk4"
 
 
 def replicates(keep_prob, count):
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(2)
-    problem = sme.DropoutProblem(
-        sme.LinearNetwork(2), rng.standard_normal((6, 2)), rng.standard_normal((6, 1)), keep_prob=keep_prob
-    )
-    theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    problem, theta0 = harness.linear_problem(keep_prob)
     moments = LinearMoments(problem, theta0)
     observables = named_observables(problem, ["loss"])
     with torch.no_grad():
@@ -51,17 +47,16 @@ def replicates(keep_prob, count):
         for block, other in enumerate(dropout):
             equation, pairs = (estimate(part) for part in paired.statistics(block))
             measured = (equation.mean - other.mean).item()
-            half = 1.96 * np.hypot(equation.stderr, other.stderr).item()
+            half = NORMAL_QUANTILE * np.hypot(equation.stderr, other.stderr).item()
             bias = side.bias_of(pairs).item()
-            whole = half + abs(bias) + 1.96 * 2 * pairs.stderr.item()
+            whole = half + abs(bias) + NORMAL_QUANTILE * 2 * pairs.stderr.item()
             rows.append((order, abs(measured - scheme) <= half, abs(measured - error) <= whole))
     return rows
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--replicates", type=int, default=1000)
-    parser.add_argument("--out")
     arguments = parser.parse_args()
     keep_probs = (0.8, 0.5)
     found = joblib.Parallel(n_jobs=2)(joblib.delayed(replicates)(keep, arguments.replicates) for keep in keep_probs)
@@ -72,9 +67,7 @@ def main():
             sampling, budget = (np.mean([row[k] for row in rows if row[0] == order]) for k in (1, 2))
             results.append({"keep_prob": keep_prob, "order": order, "monte_carlo": sampling, "budget": budget})
             print(f"{keep_prob:9}  {order:5}  {arguments.replicates:10}  {sampling:20.3f}  {budget:12.3f}")
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump({"replicates": arguments.replicates, "results": results}, file, indent=1)
+    harness.write(arguments.out, {"replicates": arguments.replicates, "results": results})
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ Rounding: means in float32 less those in float64, as a share of the mean; the er
     python benchmarks/device.py [--out device.json]
 """
 
-import argparse
-import json
-import time
-
+import harness
 import numpy as np
 import torch
 
@@ -44,9 +41,7 @@ def seconds(problem, lr=0.05):
         sme.solve(equation, theta0, [0.0, STEPS * lr], dt=lr, paths=PATHS)[-1].cpu()
 
     run()
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
+    return harness.timed(run)[0]
 
 
 def rounding():
@@ -69,17 +64,14 @@ def largest(*columns):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out")
+    parser = harness.parser(__doc__)
     arguments = parser.parse_args()
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if len(devices) == 1:
         print("no GPU here: torch.cuda.is_available() is False, so there is nothing to compare the CPU with")
     else:
         print(f"GPU: {torch.cuda.get_device_name()}")
-    print(
-        f"{PATHS} paths, {STEPS} steps of the iteration and of the order-2 equation, {torch.get_num_threads()} threads"
-    )
+    print(f"{PATHS} paths, {STEPS} steps of the iteration and of the order-2 equation; {harness.threads()}")
     rows = []
     for width, samples in SIZES:
         for dtype in (torch.float64, torch.float32):
@@ -95,9 +87,7 @@ def main():
         f"float32 less float64 on the same draws, as a share of the mean: {share['means']:.1e} for means, "
         f"{share['errors']:.1e} for errors (machine epsilon {torch.finfo(torch.float32).eps:.1e})"
     )
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump({"seconds": rows, "rounding": share}, file, indent=1)
+    harness.write(arguments.out, {"seconds": rows, "rounding": share})
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ least, their ratio generated / hand-written, and the range of that ratio over te
     python benchmarks/generated_kernel.py [--repeats 300] [--out generated_kernel.json]
 """
 
-import argparse
-import json
-import time
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
+# isort: split
+
+import harness
 import numpy as np
 import torch
 
@@ -21,18 +22,10 @@ SHAPES = {"digits 64-32-10": (500, 64, 32, 10), "one output 64-32-1": (500, 64, 
 """(samples, inputs, width, outputs)."""
 
 
-def timed(function, problem):
-    start = time.perf_counter()
-    function(problem)
-    return time.perf_counter() - start
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=300)
-    parser.add_argument("--out")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     rows = []
     print("shape                call                                hand ms  generated ms  ratio [range]")
     for name, (samples, inputs, width, outputs) in SHAPES.items():
@@ -53,11 +46,12 @@ def main():
             "hessian_product": lambda problem, theta=theta: problem.hessian_product(theta, theta),
         }
         for call, function in calls.items():
-            for problem in (hand, generated):
+            both = (hand, generated)
+            for problem in both:
                 for _ in range(3):
                     function(problem)
             pairs = np.array(
-                [[timed(function, problem) for problem in (hand, generated)] for _ in range(arguments.repeats)]
+                [[harness.timed(function, problem)[0] for problem in both] for _ in range(arguments.repeats)]
             )
             fast = np.quantile(pairs, 0.1, axis=0) * 1e3
             parts = [np.quantile(part, 0.1, axis=0) for part in np.array_split(pairs, 10)]
@@ -67,9 +61,7 @@ def main():
             rows.append(
                 {"shape": name, "call": call, "hand": fast[0], "generated": fast[1], "ratio": [low, ratio, high]}
             )
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump(rows, file, indent=1)
+    harness.write(arguments.out, rows)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,19 @@ not fitted where it grows by less than 5 MiB. Every size runs in a process of it
 
 from __future__ import annotations
 
-import os
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
-os.environ["OMP_NUM_THREADS"] = "1"
+# isort: split
 
-import argparse
-import json
-import multiprocessing
-import resource
-import time
-
+import harness
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import linregress, t
+
+import smesolve as sme
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.solver.integration import integration
 
 BASE = {"n": 256, "d": 64, "m": 64, "B": 64, "observables": 1}
 VALUES = {
@@ -35,22 +35,9 @@ VALUES = {
 LR, STEPS = 0.05, 4
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def measure(sizes: dict[str, int], queue: multiprocessing.Queue) -> None:
-    import torch
-
-    import smesolve as sme
-    from smesolve.problem.iteration import DropoutIteration
-    from smesolve.solver.integration import integration
-
-    torch.set_num_threads(1)
+def measure(sizes: dict[str, int]) -> dict[str, float]:
     n, d, m, B = (sizes[name] for name in ("n", "d", "m", "B"))
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((n, d)) / d**0.5
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(d, m), x, np.sin(3 * x[:, :1]), keep_prob=0.8)
+    problem = harness.sine_problem(n, d, m, frequency=3.0)
     theta0 = problem.initial()
     processes = {"dropout": DropoutIteration(problem, LR)}
     for label, one in (("euler", problem), ("euler, weak noise", problem.with_weak_noise())):
@@ -68,17 +55,14 @@ def measure(sizes: dict[str, int], queue: multiprocessing.Queue) -> None:
         run(process)
         times = []
         while len(times) < 5 or sum(times) < 1.0:
-            start = time.perf_counter()
-            run(process)
-            times.append(time.perf_counter() - start)
+            times.append(harness.timed(run, process)[0])
         result[name] = min(times)
-    before = peak()
+    before = harness.peak()
     observables = [f"theta[{j}]" for j in range(sizes["observables"])]
-    start = time.perf_counter()
-    sme.weak_error(problem, theta0, [LR], 4 * LR, orders=[1], observables=observables, paths=B, control="first", dt=LR)
-    result["weak_error"] = time.perf_counter() - start
-    result["MiB"] = peak() - before
-    queue.put(result)
+    options = {"orders": [1], "observables": observables, "paths": B, "control": "first", "dt": LR}
+    result["weak_error"], _ = harness.timed(sme.weak_error, problem, theta0, [LR], 4 * LR, **options)
+    result["MiB"] = harness.peak() - before
+    return result
 
 
 def fitted(sizes: pd.Series, values: pd.Series) -> tuple[float, float]:
@@ -88,22 +72,17 @@ def fitted(sizes: pd.Series, values: pd.Series) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--only", nargs="+", default=list(VALUES), choices=list(VALUES))
-    parser.add_argument("--out", help="JSON file")
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    print(f"base sizes {BASE}; one thread")
+    print(f"base sizes {BASE}; {harness.threads()}")
     rows = []
     for name in arguments.only:
         for value in VALUES[name]:
-            queue = context.Queue()
-            process = context.Process(target=measure, args=(BASE | {name: value}, queue))
-            process.start()
-            rows.append({"varied": name, "size": value} | queue.get())
-            process.join()
+            found = harness.in_a_process_of_its_own(measure, BASE | {name: value})
+            rows.append({"varied": name, "size": value} | found)
         part = pd.DataFrame([row for row in rows if row["varied"] == name])
-        print("\n" + part.to_string(index=False, float_format=lambda number: f"{number:.4g}"))
+        print("\n" + harness.shown(part, 4))
         timed = ["weak_error"] if name == "observables" else ["dropout", "euler", "euler, weak noise", "weak_error"]
         fits = {column: fitted(part["size"], part[column]) for column in timed}
         if part.MiB.max() - part.MiB.min() > 5 and (part.MiB > 0).all():
@@ -111,9 +90,7 @@ def main() -> None:
         print(
             "  exponents: " + ", ".join(f"{column} {slope:.2f} +- {half:.2f}" for column, (slope, half) in fits.items())
         )
-    if arguments.out:
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+    harness.write(arguments.out, rows)
 
 
 if __name__ == "__main__":

@@ -3,25 +3,22 @@
 python benchmarks/import_time.py [--runs 5] [--out import_time.json]
 """
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
+
+import harness
 
 CODE = "import time; import torch; start = time.perf_counter(); import smesolve; print(time.perf_counter() - start)"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", help="JSON file")
     arguments = parser.parse_args()
     seconds = [float(subprocess.check_output([sys.executable, "-c", CODE])) for _ in range(arguments.runs)]
     print(f"seconds beyond torch's: minimum {min(seconds):.2f}, median {statistics.median(seconds):.2f}")
-    if arguments.out:
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump(seconds, file)
+    harness.write(arguments.out, seconds)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,17 @@ Each measurement runs in a process of its own, on one thread; a D x D array woul
     python benchmarks/landscape_scale.py [--samples 200] [--only alignment] [--out landscape_scale.json]
 """
 
-import argparse
-import json
-import multiprocessing
-import resource
-import time
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
+
+# isort: split
+import harness
+import numpy as np
+
+import smesolve as sme
+from smesolve import landscape
 
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def eigenpairs(landscape, problem, theta):
+def eigenpairs(problem, theta):
     first, second = (
         landscape.leading_eigenpairs(operator(problem, theta), 5)
         for operator in (landscape.hessian_operator, landscape.covariance_operator)
@@ -25,41 +24,41 @@ def eigenpairs(landscape, problem, theta):
     return f"smallest angle of the 5 leading eigenvectors {angles[0]:.3f}"
 
 
-def alignment(landscape, problem, theta):
+def alignment(problem, theta):
     covariances = {name: make(problem, theta) for name, make in landscape.COVARIANCES.items()}
     table = landscape.alignment(landscape.hessian_operator(problem, theta), covariances, probes=60)
     row = table.iloc[0]
     return f"cosine {row.cosine:.3f} [{row.cosine_low:.3f}, {row.cosine_high:.3f}], {row.verdict}"
 
 
-def sampled_alignment(landscape, problem, theta):
+def sampled_alignment(problem, theta):
     noisy = landscape.noisy_problem(problem, "dropout and mini-batch")
     noise = landscape.random_noise(noisy, theta, 100)
     row = landscape.sampled_alignment(landscape.loss_hessian_operator(noisy, theta), noise, probes=60)
     return f"cosine {row['cosine']:.3f} [{row['cosine_low']:.3f}, {row['cosine_high']:.3f}], {row['verdict']}"
 
 
-def variance_principle(landscape, problem, theta):
+def variance_principle(problem, theta):
     study = landscape.variance_principle(problem, theta[None], lr=0.02, draws=60, directions=10, factors=[2.0])
     return f"{len(study.points)} points"
 
 
-def flatness(landscape, problem, theta):
+def flatness(problem, theta):
     solutions = {"first": theta[None], "second": problem.initial(1)[None]}
     row = landscape.flatness(problem, solutions, directions=5, probes=60).table.iloc[0]
     return f"trace {row.trace:.3g}, largest eigenvalue {row.top_eigenvalue:.3g}, width {row.width:.3g}"
 
 
-def implicit_regularisation(landscape, problem, theta):
+def implicit_regularisation(problem, theta):
     return f"R_2 {float(landscape.second_penalty(problem, theta, 0.1)):.4g} (M = {problem.noise_dim} noise products)"
 
 
-def condensation(landscape, problem, theta):
+def condensation(problem, theta):
     study = landscape.condensation(problem, theta[None], lr=0.02, steps=[0, 10])
     return f"participation {study.table.participation.iloc[-1]:.4g}"
 
 
-def information_geometry(landscape, problem, theta):
+def information_geometry(problem, theta):
     found = landscape.manifold_geometry(problem, theta, probes=60, directions=1)
     return f"Fisher trace {found.trace}, curvature {found.curvature.value:.3g}"
 
@@ -70,45 +69,31 @@ MEASUREMENTS = (
 )  # fmt: skip
 
 
-def measure(name, samples, queue):
-    import numpy as np
-    import torch
-
-    import smesolve as sme
-    from smesolve import landscape
-
-    torch.set_num_threads(1)
+def measure(measurement, samples):
     rng = np.random.default_rng(0)
     x, classes = rng.random((samples, 784)), rng.integers(10, size=samples)
     problem = sme.DropoutProblem(sme.TwoLayerNetwork(784, 128, 10), x, np.eye(10)[classes], keep_prob=0.8)
     theta = problem.initial()
-    before, start = peak(), time.perf_counter()
-    found = globals()[name](landscape, problem, theta)
-    queue.put((problem.dim, time.perf_counter() - start, before, peak(), found))
+    before = harness.peak()
+    elapsed, found = harness.timed(measurement, problem, theta)
+    return problem.dim, elapsed, before, harness.peak(), found
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--only")
-    parser.add_argument("--out")
+    parser.add_argument("--only", choices=[measurement.__name__ for measurement in MEASUREMENTS])
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
     rows = []
     print("measurement                    D   seconds  imported MiB  peak MiB  found")
-    for name in [measurement.__name__ for measurement in MEASUREMENTS]:
+    for measurement in MEASUREMENTS:
+        name = measurement.__name__
         if arguments.only not in (None, name):
             continue
-        queue = context.Queue()
-        process = context.Process(target=measure, args=(name, arguments.samples, queue))
-        process.start()
-        D, seconds, before, after, found = queue.get()
-        process.join()
+        D, seconds, before, after, found = harness.in_a_process_of_its_own(measure, measurement, arguments.samples)
         rows.append({"measurement": name, "D": D, "seconds": seconds, "imported": before, "peak": after})
         print(f"{name:24} {D:7}  {seconds:8.1f}  {before:12.0f}  {after:8.0f}  {found}", flush=True)
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump(rows, file, indent=1)
+    harness.write(arguments.out, rows)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ Linear regression: exact, by `LinearMoments`. Tanh 2-4-1 network: measured, with
     python benchmarks/scheme_bias.py [--lr 0.05] [--out scheme_bias.json]
 """
 
-import argparse
-import json
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
-import numpy as np
+# isort: split
+import harness
 import pandas as pd
-import torch
+from harness import NORMAL_QUANTILE
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
@@ -21,11 +21,7 @@ HORIZON = 2.0
 
 
 def linear(lr):
-    rng = np.random.default_rng(2)
-    problem = sme.DropoutProblem(
-        sme.LinearNetwork(2), rng.standard_normal((6, 2)), rng.standard_normal((6, 1)), keep_prob=0.7
-    )
-    moments = LinearMoments(problem, torch.tensor([1.0, -0.5], dtype=torch.float64))
+    moments = LinearMoments(*harness.linear_problem(0.7))
     error = moments.error(lr, 2, 1.0)
     for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):  # the others have no exact moments
         for ratio in RATIOS:
@@ -34,9 +30,7 @@ def linear(lr):
 
 
 def tanh(lr):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((8, 2))
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 4), x, np.sin(2 * x[:, :1]), keep_prob=0.8)
+    problem = harness.small_problem()
     for scheme in sme.SCHEMES:
         for ratio in RATIOS:
             study = sme.weak_error(
@@ -46,22 +40,19 @@ def tanh(lr):
             row = study.table.iloc[0]
             yield {
                 "problem": "tanh 2-4-1", "scheme": scheme, "dt/lr": ratio, "bias": row.solver_bias,
-                "+-": 1.96 * row.solver_bias_stderr, "error": row.error - row.solver_bias,
+                "+-": NORMAL_QUANTILE * row.solver_bias_stderr, "error": row.error - row.solver_bias,
             }  # fmt: skip
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--out")
     arguments = parser.parse_args()
     table = pd.DataFrame([*linear(arguments.lr), *tanh(arguments.lr)])
     table["bias/error"] = table["bias"].abs() / table["error"].abs()
     print(f"lr {arguments.lr:g}, order 2, observable loss; error: of the equation, bias taken off")
-    print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump(table.to_dict("records"), file, indent=1)
+    print(harness.shown(table))
+    harness.write(arguments.out, table.to_dict("records"))
 
 
 if __name__ == "__main__":

@@ -20,18 +20,15 @@ there is no compiler.
 
 from __future__ import annotations
 
-import os
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-
-import argparse
-import json
+# isort: split
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 
+import harness
 import numpy as np
 import torch
 import torchsde
@@ -44,7 +41,7 @@ from smesolve.solver.integration import integration
 SIZES = {"S": (16, 2, 8, 1024), "M": (64, 8, 32, 256), "L": (256, 32, 50, 64), "XL": (1000, 784, 100, 8)}
 """n, d, m, B."""
 
-KEEP, LR, DT = 0.8, 0.01, 0.01
+LR, DT = 0.01, 0.01
 STEPS = 4
 WEAK = ", weak noise"
 MAX_NUMBERS = 2**27
@@ -62,10 +59,9 @@ def clocks(
 
     def timed(name: str) -> float:
         run, path_steps = runs[name]
-        start = time.perf_counter()
-        run()
-        times[name].append((time.perf_counter() - start) / path_steps * 1e6)
-        return time.perf_counter() - start
+        elapsed, _ = harness.timed(run)
+        times[name].append(elapsed / path_steps * 1e6)
+        return elapsed
 
     for name in runs:
         timed(name)  # warm-up: compiles, allocates
@@ -80,9 +76,7 @@ def clocks(
 
 def make(size: str) -> tuple[sme.DropoutProblem, torch.Tensor, int]:
     n, d, m, B = SIZES[size]
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((n, d)) / d**0.5
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(d, m), x, np.sin(2 * x[:, :1]), keep_prob=KEEP)
+    problem = harness.sine_problem(n, d, m)
     return problem, problem.initial(), B
 
 
@@ -293,7 +287,6 @@ def jax_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict
         @jax.jit
         def run(keys: jax.Array) -> jax.Array:
             def one(key: jax.Array) -> jax.Array:
-                path = diffrax.VirtualBrownianTree(0.0, STEPS * DT, DT / 2, (M,), key)
                 path = diffrax.UnsafeBrownianPath((M,), key)
                 terms = diffrax.MultiTerm(
                     diffrax.ODETerm(lambda t, theta, args: drift(theta)), diffrax.ControlTerm(diffusion, path)
@@ -408,13 +401,11 @@ def ratios(times: dict[str, tuple[float, float]], floors: dict[str, float]) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--seconds", type=float, default=40.0, help="time for each size")
-    parser.add_argument("--out", help="JSON file")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, threads {torch.get_num_threads()}; microseconds a path step: minimum (median)")
+    print(f"{harness.threads()}; microseconds a path step: minimum (median)")
     results = {}
     for size in arguments.sizes:
         problem, theta0, B = make(size)
@@ -440,9 +431,7 @@ def main() -> None:
         for name, value in found.items():
             print(f"  {name:60}{value:10.2f}")
         results[size] = {"times": times, "floor": parts, "parts": profiles, "rates": rates, "ratios": found}
-    if arguments.out:
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump({"threads": 1, "torch": torch.__version__, "microseconds": results}, file, indent=1)
+    harness.write(arguments.out, {"threads": 1, "torch": torch.__version__, "microseconds": results})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ over that of <Lam d, nu>, from 1024 pairs, with the interval of the ratio by boo
 
 from __future__ import annotations
 
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
+
+# isort: split
 import numpy as np
 import torch
 
@@ -20,7 +23,6 @@ RANKS, PAIRS = (8, 16, 32, 64, 128), 1024
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     problem = sme.DropoutProblem(sme.TwoLayerNetwork(64, 32, 10), *load_data(DataConfig(samples=500)), keep_prob=0.8)
     theta = problem.initial()
     for _ in range(20):

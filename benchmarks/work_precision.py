@@ -12,18 +12,16 @@ The prediction is checked: RMS error over 16 seeds at one error, with its 95% in
 
 from __future__ import annotations
 
-import os
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
-os.environ["OMP_NUM_THREADS"] = "1"
-
-import argparse
-import json
-import time
+# isort: split
 import warnings
 
+import harness
 import numpy as np
 import step_cost
 import torch
+from harness import NORMAL_QUANTILE
 from scipy.stats import chi2
 
 import smesolve as sme
@@ -73,9 +71,8 @@ def controlled_seconds(problem: sme.DropoutProblem, theta0: torch.Tensor, order:
     """Seconds for one more path with control variates, with one of the iteration and its share of pairs."""
     times = []
     for paths in (PAIRS, 4 * PAIRS):
-        start = time.perf_counter()
-        sme.weak_error(problem, theta0, [LR], HORIZON, [order], times=[HORIZON], dt=LR, paths=paths)
-        times.append(time.perf_counter() - start)
+        options = {"times": [HORIZON], "dt": LR, "paths": paths}
+        times.append(harness.timed(sme.weak_error, problem, theta0, [LR], HORIZON, [order], **options)[0])
     return (times[1] - times[0]) / (3 * PAIRS)
 
 
@@ -101,14 +98,12 @@ def check(problem: sme.DropoutProblem, theta0: torch.Tensor, order: int, dt: flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="time for the costs of one order")
-    parser.add_argument("--out", help="JSON file")
     parser.add_argument("--figure", help="PNG file")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     problem, theta0, _ = step_cost.make("S")
-    print(f"size S, lr {LR:g}, T = {HORIZON:g}, loss; torch {torch.__version__}, threads {torch.get_num_threads()}")
+    print(f"size S, lr {LR:g}, T = {HORIZON:g}, loss; {harness.threads()}")
     results = {}
     for order in (1, 2):
         bias, cost = biases(problem, theta0, order), costs(problem, theta0, order, arguments.seconds)
@@ -125,7 +120,7 @@ def main() -> None:
             found = []
             for ratio in RATIOS:
                 one = bias[scheme, ratio]
-                found.append((max(abs(one["bias"]), 1.96 * one["stderr"]), seconds * HORIZON / (ratio * LR)))
+                found.append((max(abs(one["bias"]), NORMAL_QUANTILE * one["stderr"]), seconds * HORIZON / (ratio * LR)))
             return found
 
         lines = {
@@ -137,12 +132,14 @@ def main() -> None:
         fastest = min(cost[scheme] for scheme in SCHEMES) * HORIZON / (RATIOS[0] * LR)
         lines["sampling alone"] = [curve(error, deviation, [(0.0, fastest)]) for error in ERRORS]
         one = bias["small_noise_rk4", 1.0]
-        point = [(max(abs(one["bias"]), 1.96 * one["stderr"]), controlled_seconds(problem, theta0, order))]
+        point = [(max(abs(one["bias"]), NORMAL_QUANTILE * one["stderr"]), controlled_seconds(problem, theta0, order))]
         lines["rk4, control variates"] = [curve(error, one["controlled"], point) for error in ERRORS]
         print(f"\norder {order}: deviation of the loss {deviation:.3g}, with control variates {one['controlled']:.3g}")
         print("  bias (95%):")
         for (scheme, ratio), value in bias.items():
-            print(f"    {scheme:18} dt = {ratio:5g} lr  {value['bias']:10.2e} +- {1.96 * value['stderr']:.1e}")
+            print(
+                f"    {scheme:18} dt = {ratio:5g} lr  {value['bias']:10.2e} +- {NORMAL_QUANTILE * value['stderr']:.1e}"
+            )
         print("  microseconds a path step: " + ", ".join(f"{name} {1e6 * value:.3g}" for name, value in cost.items()))
         print("  seconds to a total error of")
         print("    " + " " * 24 + "".join(f"{error:>10.1e}" for error in ERRORS[::2]))
@@ -154,9 +151,7 @@ def main() -> None:
             f"  check: {paths} paths of small_noise_rk4 at dt = lr promise {CHECKED:.3g}; RMS over {SEEDS} seeds {seen}"
         )
         results[order] = {"errors": ERRORS.tolist(), "seconds": lines, "cost": cost, "deviation": deviation}
-    if arguments.out:
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
+    harness.write(arguments.out, results)
     if arguments.figure:
         draw(results, arguments.figure)
 

@@ -6,13 +6,12 @@ The tables must be the same, bit for bit. There are no control variates: making 
     python benchmarks/workers.py [--workers 2] [--paths 8192] [--repeats 3] [--out workers.json]
 """
 
-import argparse
-import json
-import time
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
+# isort: split
+
+import harness
 import joblib
-import numpy as np
-import torch
 
 import smesolve as sme
 
@@ -23,23 +22,20 @@ def start(workers):
 
 
 def study(workers, paths):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((64, 8))
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(8, 16), x, np.sin(2 * x[:, :1]), keep_prob=0.8)
+    problem = harness.sine_problem(64, 8, 16, normalised=False)
     theta0 = problem.initial()
-    begin = time.perf_counter()
-    table = sme.weak_error(problem, theta0, [0.1], 1.0, paths=paths, control="none", workers=workers).table
-    return time.perf_counter() - begin, table
+    elapsed, study = harness.timed(
+        sme.weak_error, problem, theta0, [0.1], 1.0, paths=paths, control="none", workers=workers
+    )
+    return elapsed, study.table
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--paths", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     print(f"{joblib.cpu_count()} processors; tanh 8-16-1, 64 samples, {arguments.paths} paths a side, one thread each")
     seconds, tables = {}, []
     for workers in (1, arguments.workers):
@@ -51,9 +47,7 @@ def main():
     assert all(table.equals(tables[0]) for table in tables), "the tables differ"
     gain = seconds[1] / seconds[arguments.workers]
     print(f"{gain:.2f} times as fast with {arguments.workers} workers; the tables are the same, bit for bit")
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump({"seconds": seconds, "gain": gain}, file, indent=1)
+    harness.write(arguments.out, {"seconds": seconds, "gain": gain})
 
 
 if __name__ == "__main__":

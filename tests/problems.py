@@ -56,11 +56,15 @@ def feature_network(depth, width, out_features=1, bias=False):
     return sme.FeatureNetwork(torch.nn.Sequential(*layers).double(), readout.double())
 
 
-def plain_gradient(problem, theta, mask):
+def half_square(f, y):
+    return (f - y) ** 2 / 2
+
+
+def plain_gradient(problem, theta, mask, loss=half_square):
     """grad R_S(theta; eta) by reverse differentiation of the loss as it is written down; theta (D,), one mask."""
     network = problem.network
 
-    def loss(vector):
+    def risk(vector):
         parts, start = {}, 0
         for name, parameter in network.named_parameters():
             parts[name] = vector[start : start + parameter.numel()].view_as(parameter)
@@ -73,9 +77,9 @@ def plain_gradient(problem, theta, mask):
                 torch.nn.functional.linear(problem.x, parts["hidden.weight"], parts.get("hidden.bias"))
             )
         output = torch.nn.functional.linear(hidden * mask, parts["readout.weight"], parts.get("readout.bias"))
-        return ((output - problem.y) ** 2).sum() / (2 * problem.samples)
+        return loss(output, problem.y).sum() / problem.samples
 
-    return torch.func.grad(loss)(theta)
+    return torch.func.grad(risk)(theta)
 
 
 def enumerated_moments(problem, theta):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sympy
 import torch
+from problems import plain_gradient
 from symbolic_problems import p, rule
 from sympy import Rational, Symbol
 
@@ -44,23 +45,6 @@ def make(loss, law, width=3, outputs=2, bias=True, samples=4):
     return problem, torch.randn(5, problem.dim, generator=generator, dtype=torch.float64)
 
 
-def plain_gradient(problem, loss, theta, mask):
-    """By reverse differentiation of the loss as it is written down; theta (D,), mask (m,)."""
-    network = problem.network
-
-    def risk(vector):
-        parts, start = {}, 0
-        for name, parameter in network.named_parameters():
-            parts[name] = vector[start : start + parameter.numel()].view_as(parameter)
-            start += parameter.numel()
-        linear = torch.nn.functional.linear
-        hidden = torch.tanh(linear(problem.x, parts["hidden.weight"], parts.get("hidden.bias")))
-        output = linear(hidden * mask, parts["readout.weight"], parts.get("readout.bias"))
-        return loss(output, problem.y).sum() / problem.samples
-
-    return torch.func.grad(risk)(theta)
-
-
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_mean_and_covariance_equal_enumeration_or_quadrature(loss, law):
@@ -70,7 +54,7 @@ def test_mean_and_covariance_equal_enumeration_or_quadrature(loss, law):
     nodes, weights = rule(LAWS[law], 8)
     masks = torch.tensor(np.array(list(product(nodes, repeat=3))))
     probabilities = torch.tensor(np.array(list(product(weights, repeat=3)))).prod(-1)
-    gradients = torch.stack([plain_gradient(problem, LOSSES[loss], theta, mask) for mask in masks])
+    gradients = torch.stack([plain_gradient(problem, theta, mask, LOSSES[loss]) for mask in masks])
     assert torch.allclose(problem.gradient(theta, masks), gradients, rtol=1e-12, atol=1e-12)
     mean = probabilities @ gradients
     covariance = (gradients - mean).mT @ (probabilities[:, None] * (gradients - mean))

@@ -90,7 +90,7 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
     check_linear_noise(problem)
     total = theta.new_zeros(theta.shape[:-1])
     for part in _trace_parts(problem):
-        total += part(theta)
+        total = total + part(theta)  # not in place: R_2 is differentiated
     return total
 
 
