@@ -148,7 +148,8 @@ def manifold_geometry(
 ) -> ManifoldGeometry:
     """Fisher information (unit-variance normal outputs) and curvature at theta (D,).
 
-    Curvature is along u = J^T w, w random normals on the outputs: directions of parameters that the data see. Cost of
+    Curvature is along u = J^T w, w random normals on the outputs: directions of parameters that the data see. It is 0
+    where J has rank n o, for then the manifold fills the space of outputs: take more samples than D / o. Cost of
     the curvature, with K = min(n o, D): K products with J and J^T, and an eigendecomposition of a K x K array.
 
     Raises:
