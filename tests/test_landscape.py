@@ -233,7 +233,7 @@ def test_alignment_with_any_number_of_covariances():
     many = {f"covariance {k}": operator for k in range(13)}
     table = alignment(operator, many, probes=60)
     assert list(table.covariance) == list(many) and np.allclose(table.cosine, 1)
-    with pytest.raises(ValueError, match="probes must be at least 42, got 13"):
+    with pytest.raises(ValueError, match="probes must be at least 18, got 13"):
         alignment(operator, many, probes=13)
 
 

@@ -74,13 +74,13 @@ def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes
         letters) a vector and operator, and as many more for the basis. Memory: probes/3 + 64 vectors.
 
     Raises:
-        ValueError: fewer than 12 probes, or than 3 for each operator, unless D is smaller still.
+        ValueError: fewer than 12 probes, or than 4 more than operators, unless D is smaller still.
     """
     dim = next(iter(operators.values())).shape[0]
     for word in words:
         if not 1 <= len(word) <= 3 or not operators.keys() >= set(word):
             raise ValueError(f"words must be of one to three letters of {', '.join(operators)}, got {word!r}.")
-    least = max(12, 3 * len(operators))
+    least = max(12, len(operators) + 4)
     if probes < min(least, dim):
         raise ValueError(f"probes must be at least {least}, got {probes!r}: fewer leave no sample for an interval.")
     if probes >= dim:
