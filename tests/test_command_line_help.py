@@ -12,7 +12,8 @@ import yaml
 from smesolve.study.command_line import COMMANDS, main
 from smesolve.study.configuration import known_keys
 
-RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "3"]
+DATA = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2"]
+RANDOM = [*DATA, "--network.width", "3"]
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--threads", "1"]
 
 
@@ -108,7 +109,7 @@ STUDIES = {
     "scaling kappa": [*RANDOM, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--kappas", "[1, 2]"],
     "scaling schedule": [*RANDOM, "--lrs", "[0.2, 0.1]", "--horizon", "0.4", "--paths", "8"],
     "scaling horizon": [*RANDOM, "--lrs", "[0.2]", "--times", "[0.4]", "--paths", "8"],
-    "scaling width": [*RANDOM, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
+    "scaling width": [*DATA, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
     "scaling acceleration": [*RANDOM, "--lrs", "[0.1]", "--horizon", "0.4", "--paths", "8", "--factors", "[2]"],
 }
 
@@ -124,7 +125,8 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
     assert first == f"smesolve: dry run of {name}, nothing is written"
     fields = dict(line.strip().split(":", 1) for line in lines)
     assert list(fields) == ["problem", "D", "M", "steps", "paths", "time", "memory"]
-    assert int(fields["D"]) == (2 if name == "derive" else 9) and int(fields["M"]) >= 1
+    dim = {"derive": 2, "scaling width": 12}.get(study, 9)  # of the widest network
+    assert int(fields["D"]) == dim and int(fields["M"]) >= 1
     assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about \d+ MiB", fields["memory"])
     if name == "compare":
         assert fields["steps"].strip() == "2 at lr 0.2" and fields["paths"].strip().startswith("8 of each ensemble")

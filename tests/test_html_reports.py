@@ -102,9 +102,10 @@ def test_the_markdown_alone_says_the_conclusion_first_and_shows_the_figures(stud
     source = (out / "report.md").read_text(encoding="utf-8")
     assert source.splitlines()[2] == "## Conclusion"
     assert words[0] in source.split("\n## ")[1]
-    assert {f"{name}.png" for name in re.findall(r"!\[[^\]]+\]\((\w+)\.png\)", source)} == {
-        path.name for path in out.glob("*.png")
-    }
+    captions = {name: caption for caption, name in re.findall(r"!\[([^\]]+)\]\((\w+)\.png\)", source)}
+    assert set(captions) == {path.stem for path in out.glob("*.png")}
+    for caption in captions.values():
+        assert caption.endswith(".") and "against " in caption.lower(), "it says what is drawn against what"
 
 
 def test_formulas_are_mathml_and_text_is_escaped(tmp_path):

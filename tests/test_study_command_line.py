@@ -87,6 +87,7 @@ def test_weak_error_writes_the_certificate(config, out):
     report = (out / "report.md").read_text(encoding="utf-8")
     for heading in ("Orders", "Error budget", "not resolved", "Predicted and measured constants"):
         assert heading in report
+    assert "No constant of order 2 is predicted: " in report and "here are 66 and 4.194e+06." in report
 
 
 @pytest.mark.parametrize(("activation", "said"), [("relu", True), ("tanh", False)])
@@ -379,6 +380,13 @@ def test_a_deep_network_is_compared(tmp_path, out, changes, words):
     report = (out / "report.md").read_text(encoding="utf-8")
     for word in words:
         assert word in report
+
+
+def test_the_report_says_why_nothing_is_predicted_by_sampling_alone(tmp_path, out):
+    config = write_config(tmp_path, training={"dropout": "every"}, network={"width": [4, 3]}, orders=[1])
+    assert main(["weak-error", config, "--out", str(out)]) == 0
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "No constant of order 1 is predicted: mean gradient and covariance are known by sampling alone." in report
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """smesolve landscape, end to end on a tiny network."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -54,6 +55,7 @@ def test_a_section_writes_tables_figure_and_report(tmp_path, name):
     assert all(len(pd.read_csv(out / f"{table}.csv")) for table in SECTIONS[name])
     assert (out / f"{name}.png").stat().st_size > 10_000
     report = (out / "report.md").read_text(encoding="utf-8")
+    assert re.search(rf"^!\[[^\]]*[Aa]gainst [^\]]*\.\]\({name}\.png\)$", report, flags=re.M), "a caption"
     assert report.startswith("# Noise and landscape") and "2-4-1" in report and "nan" not in report.split()
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["config"]["sections"] == [name] and manifest["config"]["runs"] == 2

@@ -178,15 +178,15 @@ def _fields(
             total[name] = total.get(name, 0.0) + seconds / workers
     parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in total.items())
     steps = ", ".join(dict.fromkeys(f"{cell.steps} at lr {cell.lr:.4g}" for cell in cells))
-    largest = max((cell.problem.numbers_per_path * cell.problem.block_size for cell in cells), default=0)
+    largest = max((cell.problem for cell in cells), key=lambda one: one.numbers_per_path * one.block_size)
     return {
         "problem": described(config, problem),
-        "D": str(problem.dim),
-        "M": str(problem.noise_dim),
+        "D": str(largest.dim),
+        "M": str(largest.noise_dim),
         "steps": steps,
         "paths": f"{cells[0].paths} of each ensemble in the first round",
         "time": f"about {sum(total.values()):.2g} s for the first round on this machine as it is now ({parts})",
-        "memory": _memory(memory + 8 * 4 * largest),
+        "memory": _memory(memory + 8 * 4 * largest.numbers_per_path * largest.block_size),
     }
 
 

@@ -13,9 +13,15 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, symlog_steps
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["condensation_figure", "condensation_section"]
+
+CAPTION = (
+    "One row for each initial scale. Left: effective ratio and participation against the step, one line for each "
+    "training, means over runs with their 95% bands. Right: cosines of the input weights of all pairs of neurons at "
+    "the end of the first run, after gradient descent and after dropout."
+)
 
 ODD = ("tanh", "identity")
 """Activations whose orientations count up to their sign."""
@@ -49,7 +55,7 @@ def condensation_section(problem: DropoutProblem, config: LandscapeConfig) -> Se
     return Section(
         "Condensation",
         {"condensation": table},
-        {"condensation": condensation_figure(studies, means)},
+        {"condensation": Captioned(condensation_figure(studies, means), CAPTION)},
         text,
         _conclusion(against),
     )

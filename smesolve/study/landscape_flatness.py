@@ -15,9 +15,16 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, MARKERS, band, legend_above
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["flatness_figure", "flatness_section"]
+
+CAPTION = (
+    "Means over runs with 95% intervals: (a) rise of the loss against the filter-normalised distance from the "
+    "solutions; (b) loss on the line from the solution of gradient descent, alpha = 0, to that of each other "
+    "training, alpha = 1; (c) trace of the Hessian at the solutions, grey: single runs; (d) change of the logarithm "
+    "of each measure by the drift of dropout, by its noise, and by both beyond their sum."
+)
 
 MEASURES = ("loss", "trace", "top_eigenvalue", "width")
 
@@ -60,7 +67,11 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         "flatness_interpolation": study.interpolations,
     }
     return Section(
-        "Flatness of solutions", tables, {"flatness": flatness_figure(study, effects)}, text, _conclusion(effects)
+        "Flatness of solutions",
+        tables,
+        {"flatness": Captioned(flatness_figure(study, effects), CAPTION)},
+        text,
+        _conclusion(effects),
     )
 
 

@@ -20,9 +20,14 @@ from smesolve.problem.networks import LinearNetwork
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["regularisation_figure", "regularisation_section"]
+
+CAPTION = (
+    "|error| at the horizon against the learning rate, one line for each flow and SME: (a) the network, measured, "
+    "with 95% intervals; (b) the mean of a parameter and (c) the mean loss of a linear model, exact."
+)
 
 COMPONENTS = 5
 """Inputs of the linear model: principal components of the data, of unit variance."""
@@ -76,7 +81,7 @@ def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> 
     return Section(
         "Implicit regularisation",
         tables,
-        {"implicit_regularisation": regularisation_figure(study, exact)},
+        {"implicit_regularisation": Captioned(regularisation_figure(study, exact), CAPTION)},
         text,
         _conclusion(study.fits),
     )

@@ -15,8 +15,16 @@ from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig, TrainingConfig
+from smesolve.study.scaling_configuration import ScalingConfig
 
-__all__ = ["build_problem", "described"]
+__all__ = ["build_problem", "described", "kinks"]
+
+KINKS = (
+    "relu has kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are "
+    "measurements at these learning rates and instances of no theorem. The drift of order 2 and its predicted constant "
+    "leave out what happens where a neuron switches. Monte Carlo intervals hold nonetheless, as control variates have "
+    "mean zero for any network; that the solver's bias falls at least like dt is not guaranteed."
+)
 
 
 def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
@@ -57,9 +65,12 @@ def _hidden_layers(
 
 
 def described(config: StudyConfig, problem: Problem) -> str:
-    """Data, network and noise in words."""
+    """Data, network and noise in words; data alone where the study has networks of its own."""
     training = config.training
     inputs, outputs = problem.x.shape[1], problem.y.shape[1]
+    data = f"Data {config.data.name}: {problem.samples} samples, {inputs} inputs."
+    if isinstance(config, ScalingConfig) and config.study == "width":
+        return data
     sizes = "-".join(map(str, [inputs, *config.network.widths, outputs]))
     bias = " with biases" if config.network.bias else ""
     where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
@@ -76,7 +87,12 @@ def described(config: StudyConfig, problem: Problem) -> str:
         else "mean gradient and covariance are known by sampling alone"
     )
     return (
-        f"Data {config.data.name}: {problem.samples} samples, {inputs} inputs. Network {sizes}, "
-        f"{config.network.activation}{bias}: {problem.dim} parameters; loss {training.loss.replace('_', ' ')}. "
+        f"{data} Network {sizes}, {config.network.activation}{bias}: {problem.dim} parameters; "
+        f"loss {training.loss.replace('_', ' ')}. "
         f"{', '.join(noises)}: {known}."
     )
+
+
+def kinks(config: StudyConfig) -> str:
+    """What the theorems do not cover, or nothing where they hold."""
+    return KINKS if config.network.activation == "relu" else ""

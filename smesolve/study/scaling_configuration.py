@@ -10,17 +10,20 @@ from smesolve.study.configuration import ConfigError, StudyConfig
 
 __all__ = ["ScalingConfig"]
 
-SHARED = {"study", "data", "network", "training", "observables", "paths", "seed", "threads", "workers"}
+SHARED = {"study", "data", "paths", "seed", "threads", "workers"}
+
+PROBLEM = {"network", "training", "observables"}
+"""The keys of what is trained and observed."""
 
 KEYS = {
-    "map": {"keep_probs", "multiples", "relaxations", "orders", "rel_tol", "max_paths"},
-    "kappa": {"keep_prob", "lrs", "horizon", "kappas", "tolerance", "rel_tol", "max_paths"},
-    "schedule": {"keep_prob", "lrs", "horizon", "schedules", "orders", "rel_tol", "max_paths"},
-    "horizon": {"keep_prob", "lrs", "times", "multiples"},
+    "map": PROBLEM | {"keep_probs", "multiples", "relaxations", "orders", "rel_tol", "max_paths"},
+    "kappa": PROBLEM | {"keep_prob", "lrs", "horizon", "kappas", "tolerance", "rel_tol", "max_paths"},
+    "schedule": PROBLEM | {"keep_prob", "lrs", "horizon", "schedules", "orders", "rel_tol", "max_paths"},
+    "horizon": PROBLEM | {"keep_prob", "lrs", "times", "multiples"},
     "width": {"keep_prob", "lrs", "horizon", "widths", "orders", "rel_tol", "max_paths"},
-    "acceleration": {"keep_prob", "lrs", "horizon", "factors", "tolerance", "orders", "scheme"},
+    "acceleration": PROBLEM | {"keep_prob", "lrs", "horizon", "factors", "tolerance", "orders", "scheme"},
 }
-"""The keys that each study reads, beside `SHARED`."""
+"""The keys that each study reads, beside `SHARED`; the networks of width are its own, and it observes modified_loss."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,10 @@ class ScalingConfig(StudyConfig):
         super().__post_init__()
         if self.study not in KEYS:
             raise ConfigError(f"study must be one of {', '.join(KEYS)}, got {self.study!r}.")
-        default = {entry.name: entry for entry in dataclasses.fields(self)}
-        for name in default.keys() - SHARED - KEYS[self.study]:
-            value = default[name].default
-            if value is dataclasses.MISSING:
-                value = default[name].default_factory()
-            if getattr(self, name) != value:
-                raise ConfigError(f"{name} is not read by study {self.study!r}; leave it out.")
+        for entry in dataclasses.fields(self):
+            default = entry.default_factory() if entry.default is dataclasses.MISSING else entry.default
+            if entry.name not in SHARED | KEYS[self.study] and getattr(self, entry.name) != default:
+                raise ConfigError(f"{entry.name} is not read by study {self.study!r}; leave it out.")
         for name in ("lrs", "observables") if self.study != "schedule" else ("observables",):
             if len(getattr(self, name)) != 1:
                 raise ConfigError(
