@@ -23,6 +23,9 @@ __all__ = ["comparison_figure", "save_figure", "weak_error_figure"]
 PAGE = 6.8
 """Width (inches) of a page of two columns: figures are as wide, or half as wide, so no journal scales their fonts."""
 
+DPI = 300
+"""Of the PNG."""
+
 
 class Look(NamedTuple):
     """How one process is drawn."""
@@ -100,9 +103,9 @@ def weak_error_figure(study: WeakErrorStudy) -> Figure:
 
 
 def save_figure(figure: Figure, directory: Path, name: str) -> None:
-    """Write name.png (300 dpi) and name.pdf; the same figure gives the same bytes."""
+    """Write name.png and name.pdf; the same figure gives the same bytes."""
     with matplotlib.rc_context(STYLE):
-        figure.savefig(directory / f"{name}.png", dpi=300, metadata={"Software": None})
+        figure.savefig(directory / f"{name}.png", dpi=DPI, metadata={"Software": None})
         figure.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
 
 

@@ -15,6 +15,7 @@ from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig, TrainingConfig
+from smesolve.study.markdown import counted
 from smesolve.study.scaling_configuration import ScalingConfig
 
 __all__ = ["build_problem", "described", "kinks"]
@@ -68,7 +69,7 @@ def described(config: StudyConfig, problem: Problem) -> str:
     """Data, network and noise in words; data alone where the study has networks of its own."""
     training = config.training
     inputs, outputs = problem.x.shape[1], problem.y.shape[1]
-    data = f"Data {config.data.name}: {problem.samples} samples, {inputs} inputs."
+    data = f"Data {config.data.name}: {counted(problem.samples, 'sample')}, {counted(inputs, 'input')}."
     if isinstance(config, ScalingConfig) and config.study == "width":
         return data
     sizes = "-".join(map(str, [inputs, *config.network.widths, outputs]))
