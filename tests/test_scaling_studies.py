@@ -22,7 +22,7 @@ from smesolve.comparison.scaling.width_sweep import mean_field_problem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.study.command_line import main
-from smesolve.study.configuration import ConfigError, NetworkConfig
+from smesolve.study.configuration import ConfigError, NetworkConfig, TrainingConfig
 from smesolve.study.scaling import scaling_report
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.section import Section, markdown
@@ -343,5 +343,14 @@ def test_a_key_that_a_study_does_not_read_is_refused():
             ScalingConfig(study="width", **unread)
     with pytest.raises(ConfigError, match="study must be one of"):
         ScalingConfig(study="maps")
+    with pytest.raises(ConfigError, match=r"training must be squared_error .* 'map', which compares .* leave it out"):
+        ScalingConfig(study="map", training=TrainingConfig(batch_size=2))
     with pytest.raises(ConfigError, match="lrs must hold one value"):
         ScalingConfig(study="kappa", lrs=[0.1, 0.2])
+
+
+def test_multiples_of_the_learning_rate_divide_the_horizon_by_default_and_others_are_refused():
+    for study, name in (("kappa", "kappas"), ("acceleration", "factors")):
+        assert ScalingConfig(study=study)
+        with pytest.raises(ValueError, match=rf"8 lr \({name}\)=0.4 does not divide horizon=1; take for example"):
+            ScalingConfig(study=study, **{name: [2, 8]})

@@ -233,7 +233,13 @@ def test_data_files_without_what_is_needed(tmp_path, out, capsys):
     np.savez(tmp_path / "data.npz", x=np.ones((2, 2)))
     (tmp_path / "data.csv").write_text("x1,target\n1,2\n", encoding="utf-8")
     (tmp_path / "words.csv").write_text("x1,y1\n1,two\n", encoding="utf-8")
-    for name, fragment in (("data.npz", "no array 'y'"), ("data.csv", "begins with 'y'"), ("words.csv", "two")):
+    (tmp_path / "more.csv").write_text("x1,X2,y1\n1,2,3\n", encoding="utf-8")
+    for name, fragment in (
+        ("data.npz", "no array 'y'"),
+        ("data.csv", "begins with 'y'"),
+        ("words.csv", "two"),
+        ("more.csv", "the column 'X2', which begins with neither x nor y; rename it"),
+    ):
         config = write_config(tmp_path, data={"name": str(tmp_path / name)})
         refused(capsys, ["compare", config, "--out", out], name, fragment)
 

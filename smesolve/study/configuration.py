@@ -132,6 +132,12 @@ class TrainingConfig:
         _one_of("training.dropout", self.dropout, ("last", "every"))
         _one_of("training.masks", self.masks, ("shared", "per_sample"))
 
+    @property
+    def closed_form(self) -> bool:
+        """Squared error with dropout on the last hidden layer, and no other noise."""
+        others = self.batch_size or self.weight_decay or self.label_noise or self.parameter_noise
+        return self.loss == "squared_error" and self.dropout == "last" and not others
+
 
 @dataclass(frozen=True)
 class StudyConfig:

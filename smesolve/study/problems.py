@@ -14,7 +14,7 @@ from smesolve.problem.feature_network import FeatureNetwork
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
-from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig, TrainingConfig
+from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig
 from smesolve.study.markdown import counted
 from smesolve.study.scaling_configuration import ScalingConfig
 
@@ -35,7 +35,7 @@ def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
     check_numbers_fit(f"the weights for network.width={config.network.width}", weights, "take a narrower network")
     bias, activation = config.network.bias, config.network.activation
     place = {"dtype": getattr(torch, config.dtype), "device": torch.device(config.device)}
-    if _closed_form(training):
+    if training.closed_form:
         if len(sizes) == 2:
             network = TwoLayerNetwork(*sizes, y.shape[1], activation, bias, **place)
         else:
@@ -46,12 +46,6 @@ def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
     module = layers.append(nn.Linear(sizes[-1], y.shape[1], bias=bias)).to(**place)
     noises = ("loss", "masks", "batch_size", "replacement", "weight_decay", "label_noise", "parameter_noise")
     return ModuleProblem(module, x, y, **{name: getattr(training, name) for name in noises})
-
-
-def _closed_form(training: TrainingConfig) -> bool:
-    """Squared error with dropout on the last hidden layer, and no other noise."""
-    others = training.batch_size or training.weight_decay or training.label_noise or training.parameter_noise
-    return training.loss == "squared_error" and training.dropout == "last" and not others
 
 
 def _hidden_layers(
@@ -70,13 +64,16 @@ def described(config: StudyConfig, problem: Problem) -> str:
     training = config.training
     inputs, outputs = problem.x.shape[1], problem.y.shape[1]
     data = f"Data {config.data.name}: {counted(problem.samples, 'sample')}, {counted(inputs, 'input')}."
-    if isinstance(config, ScalingConfig) and config.study == "width":
+    scaling = config.study if isinstance(config, ScalingConfig) else None
+    if scaling == "width":
         return data
+    keep_probs = config.keep_probs if scaling == "map" else [config.keep_prob]
     sizes = "-".join(map(str, [inputs, *config.network.widths, outputs]))
     bias = " with biases" if config.network.bias else ""
     where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
     whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
-    noises = [f"Dropout {where}, keep_prob {config.keep_prob:g}, {whose}"] if config.keep_prob < 1 else ["No dropout"]
+    kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
+    noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
     if training.batch_size:
         noises.append(f"mini-batches of {training.batch_size} with{'' if training.replacement else 'out'} replacement")
     for name in ("label_noise", "parameter_noise", "weight_decay"):

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from smesolve.comparison.scaling.sampling_effort import SamplingEffort
+from smesolve.solver.brownian import grid_steps
 from smesolve.study.configuration import ConfigError, StudyConfig
 
 __all__ = ["ScalingConfig"]
@@ -25,6 +26,9 @@ KEYS = {
 }
 """The keys that each study reads, beside `SHARED`; the networks of width are its own, and it observes modified_loss."""
 
+READOUT = ("map", "kappa", "schedule", "horizon")
+"""Studies of the network beside its readout alone, whose moments are exact."""
+
 
 @dataclass(frozen=True)
 class ScalingConfig(StudyConfig):
@@ -36,11 +40,11 @@ class ScalingConfig(StudyConfig):
         multiples: learning rates in units of the mean-square limit of the readout's iteration: of the map, and of the
             stationary variances of study horizon.
         relaxations: horizon of the map in relaxation times 1/lambda_max.
-        kappas: masks a step, at kappa times the learning rate.
+        kappas: masks a step, at kappa times the learning rate, which divides the horizon.
         tolerance: largest relative error that counts as following (kappa) or as acceptable (acceleration).
         schedules: constant, step, cosine, warm_up, keep_prob.
         times: horizons of study horizon.
-        factors: steps of the SDE in learning rates.
+        factors: steps of the SDE in learning rates; each step divides the horizon.
         widths: of study width, in place of network.width.
     """
 
@@ -51,11 +55,11 @@ class ScalingConfig(StudyConfig):
     keep_probs: list[float] = field(default_factory=lambda: [0.8, 0.3, 0.1, 0.03, 0.01])
     multiples: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.4, 0.8])
     relaxations: float = 1.0
-    kappas: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    kappas: list[int] = field(default_factory=lambda: [1, 2, 4, 10, 20])
     tolerance: float = 0.01
     schedules: list[str] = field(default_factory=lambda: ["constant", "step", "cosine", "warm_up", "keep_prob"])
     times: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
-    factors: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
+    factors: list[int] = field(default_factory=lambda: [2, 4, 10, 20])
     widths: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
 
     @property
@@ -76,3 +80,11 @@ class ScalingConfig(StudyConfig):
                 raise ConfigError(
                     f"{name} must hold one value for study {self.study!r}, got {getattr(self, name)!r}; keep one."
                 )
+        for name in {"kappas", "factors"} & KEYS[self.study]:
+            for multiple in getattr(self, name):
+                grid_steps(self.horizon, multiple * self.lrs[0], "horizon", f"{multiple} lr ({name})")
+        if self.study in READOUT and not self.training.closed_form:
+            raise ConfigError(
+                f"training must be squared_error with dropout on the last hidden layer and no other noise for study "
+                f"{self.study!r}, which compares the network with its readout, got {self.training}; leave it out."
+            )
