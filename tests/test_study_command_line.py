@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -351,18 +350,6 @@ def test_diverged_paths_are_in_report_and_figure(tmp_path, out, capsys):
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "paths diverged: order 1" in report and "not resolved at lr = 0.05 (diverged)" in report
     assert (out / "comparison.png").stat().st_size > 0
-
-
-def test_the_examples_are_valid(capsys):
-    examples = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
-    assert {path.stem for path in examples} >= {"digits", "weak_order", "derive_own"}
-    for path in examples:
-        command = path.stem.split("_")[0]
-        command = command if command in ("derive", "landscape", "scaling") else "compare"
-        with pytest.raises(SystemExit) as stop:
-            main([command, str(path), "--print_config"])
-        assert stop.value.code == 0
-        capsys.readouterr()
 
 
 # --- any network ---------------------------------------------------------------------------------------------------
