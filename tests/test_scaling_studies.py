@@ -22,7 +22,8 @@ from smesolve.comparison.scaling.width_sweep import mean_field_problem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.study.command_line import main
-from smesolve.study.configuration import ConfigError, NetworkConfig, TrainingConfig
+from smesolve.study.configuration import NetworkConfig, TrainingConfig
+from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.scaling import scaling_report
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.section import Section, markdown

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from smesolve.study import command_line
+from smesolve.study import command_line, commands
 from smesolve.study.command_line import main
 
 # 66 parameters: just too many for the predicted constant of order 2, which takes longer than all the rest.
@@ -283,7 +283,7 @@ def test_interruption_leaves_nothing(config, tmp_path, capsys, monkeypatch):
     def interrupted(*args, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "weak_error", interrupted)
+    monkeypatch.setattr(commands, "weak_error", interrupted)
     assert main(["compare", config, "--out", str(tmp_path / "new" / "results")]) == 130
     assert capsys.readouterr().err == "smesolve: interrupted; nothing was written.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
@@ -317,7 +317,7 @@ def test_interruption_while_overwriting_keeps_the_old_results(config, out, monke
 
 
 def test_a_defect_is_not_dressed_up_as_a_bad_configuration(config, out, monkeypatch):
-    monkeypatch.setattr(command_line, "weak_error", lambda *args, **settings: np.zeros(2).reshape(3))
+    monkeypatch.setattr(commands, "weak_error", lambda *args, **settings: np.zeros(2).reshape(3))
     with pytest.raises(ValueError, match="reshape"):
         main(["compare", config, "--out", str(out)])
     assert not out.exists()

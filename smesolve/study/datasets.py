@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from smesolve.arguments import check_numbers_fit
-from smesolve.study.configuration import ConfigError, DataConfig, nearest
+from smesolve.study.configuration import DataConfig
+from smesolve.study.configuration_errors import ConfigError, nearest
 
 __all__ = ["DATASETS", "load_data"]
 

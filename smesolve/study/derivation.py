@@ -10,7 +10,8 @@ import sympy
 from sympy import Expr, Symbol
 
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
-from smesolve.study.configuration import ConfigError, DeriveConfig
+from smesolve.study.configuration import DeriveConfig
+from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.markdown import counted
 from smesolve.symbolic import (
     DropoutFormulas,

@@ -10,7 +10,7 @@ from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.noises import NoiseScales, noise_alignment, noisy_problem
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.configuration import ConfigError
+from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, symlog_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.configuration import ConfigError, nearest
+from smesolve.study.configuration_errors import ConfigError, nearest
 from smesolve.study.landscape_alignment import alignment_section
 from smesolve.study.landscape_condensation import condensation_section
 from smesolve.study.landscape_configuration import LandscapeConfig

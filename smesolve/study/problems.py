@@ -15,10 +15,12 @@ from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig
+from smesolve.study.datasets import load_data
+from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.markdown import counted
 from smesolve.study.scaling_configuration import ScalingConfig
 
-__all__ = ["build_problem", "described", "kinks"]
+__all__ = ["build_problem", "configured_problem", "described", "kinks"]
 
 KINKS = (
     "relu has kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are "
@@ -26,6 +28,13 @@ KINKS = (
     "leave out what happens where a neuron switches. Monte Carlo intervals hold nonetheless, as control variates have "
     "mean zero for any network; that the solver's bias falls at least like dt is not guaranteed."
 )
+
+
+def configured_problem(config: StudyConfig | LandscapeConfig) -> Problem:
+    """The problem of a configuration on its data, with torch's threads set."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return build_problem(config, *load_data(config.data))
 
 
 def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.solver.brownian import grid_steps
-from smesolve.study.configuration import ConfigError, StudyConfig
+from smesolve.study.configuration import StudyConfig
+from smesolve.study.configuration_errors import ConfigError
 
 __all__ = ["ScalingConfig"]
 
