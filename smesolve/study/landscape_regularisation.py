@@ -17,7 +17,7 @@ from smesolve.landscape.implicit_regularisation import (
 )
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, STYLE, log_ticks
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
 from smesolve.study.section import Captioned, Section, markdown
@@ -122,11 +122,8 @@ def regularisation_figure(study: RegularisationStudy, exact: pd.DataFrame) -> Fi
         for axis, letter, (title, rows) in zip(axes, "abc", panels, strict=True):
             for k, model in enumerate(models):
                 _errors(axis, rows[rows.model == model].sort_values("lr"), k, model)
-            axis.set_xscale("log")
             axis.set_yscale("log")
-            lrs = sorted(rows.lr.unique())
-            axis.set_xticks(lrs, [f"{lr:g}" for lr in lrs])
-            axis.minorticks_off()
+            log_ticks(axis, rows.lr)
             axis.set_xlabel("learning rate $\\epsilon$")
             axis.set_title(f"({letter}) {title}", loc="left")
         axes[0].set_ylabel("|error|")

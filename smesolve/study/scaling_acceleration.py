@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.acceleration import Acceleration, acceleration
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import ORDERS, PAGE, STYLE
+from smesolve.study.figures import ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import curve, log_ticks
+from smesolve.study.scaling_section import curve
 from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["acceleration_figure", "acceleration_section"]

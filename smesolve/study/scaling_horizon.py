@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.long_horizon import LongHorizon, long_horizon
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import LOOKS, curve, log_ticks
+from smesolve.study.scaling_section import LOOKS, curve
 from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["horizon_figure", "horizon_section"]

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE
+from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import curve, log_ticks
+from smesolve.study.scaling_section import curve
 from smesolve.study.section import Captioned, Section, interval, markdown
 
 __all__ = ["kappa_figure", "kappa_section"]

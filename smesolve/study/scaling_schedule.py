@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 from smesolve.comparison.order_fit import CORRECTED_POINTS
 from smesolve.comparison.scaling.schedules import Schedules, schedules
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import ORDERS, PAGE, STYLE
+from smesolve.study.figures import ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import log_ticks
 from smesolve.study.section import Captioned, Section, interval, markdown
 
 __all__ = ["schedule_figure", "schedule_section"]

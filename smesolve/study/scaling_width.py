@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.width_sweep import ARMS, WidthSweep, width_sweep
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE
+from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import curve, log_ticks, with_reasons
+from smesolve.study.scaling_section import curve, with_reasons
 from smesolve.study.section import Captioned, Section, interval, markdown
 
 __all__ = ["width_figure", "width_section"]
