@@ -61,6 +61,17 @@ def test_a_section_writes_tables_figure_and_report(tmp_path, name):
     assert manifest["config"]["sections"] == [name] and manifest["config"]["runs"] == 2
 
 
+def test_condensation_is_compared_with_the_first_training_named(tmp_path):
+    for trainings, words in (
+        (["R_1 alone"], "- R_1 alone is the only training"),
+        (["dropout", "SME order 2"], "- SME order 2, initial scale 1: unresolved against dropout"),
+    ):
+        (tmp_path / trainings[0]).mkdir()
+        options = {"checkpoints": 3, "scales": [1.0], "trainings": trainings}
+        assert run(tmp_path / trainings[0], sections=["condensation"], condensation=options) == 0
+        assert words in (tmp_path / trainings[0] / "results" / "report.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("changes", "fragments"),
     [

@@ -81,7 +81,7 @@ def _conclusion(table: pd.DataFrame, means: pd.DataFrame) -> str:
     for name in last.index.intersection(["full batch", "batch of one"]):
         row, runs = last.loc[name], table[(table.covariance == name) & (table.step == table.step.max())]
         lines.append(
-            f"- Σ of the {name}, step {row.step}: cosine with the Hessian {row.cosine:.3g} [{row.cosine_low:.3g}, "
+            f"- Σ of the {name}, step {row.step:g}: cosine with the Hessian {row.cosine:.3g} [{row.cosine_low:.3g}, "
             f"{row.cosine_high:.3g}], where random eigenvectors reach {row.null_high:.2g} in 2.5% of the cases; "
             f"resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
         )

@@ -14,7 +14,7 @@ from smesolve.landscape.training import HALVES, HalfIteration, initial_points, t
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import COLOURS, MARKERS, band, legend_above
+from smesolve.study.landscape_section import COLOURS, MARKERS, against_first, band, legend_above
 from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["flatness_figure", "flatness_section"]
@@ -45,6 +45,7 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         effects.change_low > 0, "larger", np.where(effects.change_high < 0, "smaller", "unresolved")
     )
     means = over_runs(study.table, ["training"], MEASURES)
+    logarithms = study.table.assign(**{measure: np.log(study.table[measure]) for measure in MEASURES[1:]})
     text = "\n\n".join(
         [
             f"Solutions after {config.steps} steps from the same {config.runs} initial points. `trace` and "
@@ -55,7 +56,7 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
             "point; interaction: what dropout has beyond the sum):",
             markdown(effects, ["measure", "effect", "change", "verdict"]),
             "Against gradient descent, paired by initial point (change of the logarithm):",
-            markdown(_against_descent(study.table), ["training", "trace", "top_eigenvalue", "width"]),
+            markdown(against_first(logarithms, MEASURES[1:]), ["training", *MEASURES[1:]]),
             "Where R_S is lowest on the line from gradient descent (alpha = 0) to (alpha = 1):",
             _valley(study.interpolations),
         ]
@@ -73,17 +74,6 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         text,
         _conclusion(effects),
     )
-
-
-def _against_descent(table: pd.DataFrame) -> pd.DataFrame:
-    logs = {measure: np.log(table.pivot(index="run", columns="training", values=measure)) for measure in MEASURES[1:]}
-    rows = []
-    for name in table.training.unique()[1:]:
-        row: dict[str, object] = {"training": name}
-        for measure, y in logs.items():
-            row |= mean_over(y[name] - y["gradient descent"]).columns(measure)
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def _conclusion(effects: pd.DataFrame) -> str:

@@ -105,7 +105,7 @@ def _changes(table: pd.DataFrame, step: int) -> str:
         y = np.log(last.pivot(index="run", columns="training", values=measure))
         for name in TRAININGS[1:]:
             change = mean_over(y[name] - y[TRAININGS[0]])
-            lines.append(f"- {measure.replace('_', ' ')}, {name}: {signed(change, 'larger', 'smaller')}")
+            lines.append(f"- {measure.replace('_', ' ')}, {name}: {signed(change, 'larger', 'smaller')}.")
     return "\n".join(lines)
 
 
