@@ -60,6 +60,12 @@ def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path,
         assert f"did you mean {key!r}" in capsys.readouterr().err
 
 
+def test_a_key_that_is_near_none_is_answered_by_the_keys_without_those_inside_them(capsys):
+    assert main(["landscape", "--qqqq", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "key 'qqqq' is unknown; known are sections, data, network, keep_prob, lr, " in error and "data." not in error
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 @pytest.mark.parametrize("option", [["--print_completion={}"], ["--print_completion", "{}"]])
 def test_completion_scripts_know_commands_and_keys(shell, option, tmp_path, capsys):

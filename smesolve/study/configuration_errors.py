@@ -113,12 +113,14 @@ def sentence(error: argparse.ArgumentError, kind: type, extra: tuple[str, ...] =
 
 
 def nearest(key: str, known: list[str]) -> str:
-    """The known name that a user may have meant, or all of them."""
+    """The known name that a user may have meant, or all of them; of nested ones where they begin."""
     tails = {name.split(".")[-1]: name for name in reversed(known)}
     close = difflib.get_close_matches(key, known, n=1) or [
         tails[tail] for tail in difflib.get_close_matches(key.split(".")[-1], list(tails), n=1)
     ]
-    return f"did you mean {close[0]!r}" if close else f"known are {', '.join(known)}"
+    return (
+        f"did you mean {close[0]!r}" if close else f"known are {', '.join(name for name in known if '.' not in name)}"
+    )
 
 
 def _expected(hint: Any) -> str:

@@ -46,7 +46,7 @@ class ScalingConfig(StudyConfig):
         schedules: constant, step, cosine, warm_up, keep_prob.
         times: horizons of study horizon.
         factors: steps of the SDE in learning rates; each step divides the horizon.
-        widths: of study width, in place of network.width.
+        widths: of study width, whose networks are its own.
     """
 
     study: str = "map"
