@@ -24,6 +24,7 @@ from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.study.command_line import main
 from smesolve.study.configuration import NetworkConfig, TrainingConfig
 from smesolve.study.configuration_errors import ConfigError
+from smesolve.study.problems import build_problem
 from smesolve.study.scaling import scaling_report
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.section import Section, markdown
@@ -332,7 +333,7 @@ def test_the_report_says_that_relu_is_outside_the_theorem():
     section = Section("Error", {}, {}, "text", "- conclusion")
     for activation in ("relu", "tanh"):
         config = ScalingConfig(study="kappa", network=NetworkConfig(width=4, activation=activation))
-        report = scaling_report(make_problem(), config, section)
+        report = scaling_report(build_problem(config, np.ones((3, 2)), np.ones((3, 1))), config, section)
         assert ("relu has kinks" in report.split("## ")[1]) == (activation == "relu")
 
 

@@ -41,7 +41,7 @@ __all__ = ["ESTIMATES", "Cell"]
 TIMED_STEPS = 3
 MIB = 2**20
 
-NOT_TIMED = "control variates, the noise-free path (tens of seconds for relu, whose kinks it resolves), further rounds"
+NOT_TIMED = "control variates, the noise-free path, further rounds"
 
 
 @dataclass(frozen=True)

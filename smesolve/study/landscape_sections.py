@@ -15,7 +15,7 @@ from smesolve.study.landscape_noises import noises_section
 from smesolve.study.landscape_regularisation import regularisation_section
 from smesolve.study.landscape_variance import variance_section
 from smesolve.study.markdown import join
-from smesolve.study.problems import described, kinks
+from smesolve.study.problems import described, outside_theorems
 from smesolve.study.section import Section
 
 __all__ = ["SECTIONS", "check_sections", "landscape_report"]
@@ -58,7 +58,7 @@ def landscape_report(problem: DropoutProblem, config: LandscapeConfig, sections:
         "Values stand with 95% intervals, over runs unless another source is named; where an interval holds the null "
         "value, nothing is claimed.",
         *conclusions,
-        kinks(config) if "implicit_regularisation" in sections else "",
+        outside_theorems(config, problem) if "implicit_regularisation" in sections else "",
         "## What was measured",
         f"{described(config, problem)} lr {config.lr:g}, {config.steps} steps, {config.runs} runs from independent "
         f"initial points (network seeds from {config.network.seed} on), seed {config.seed}.",

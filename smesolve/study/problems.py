@@ -11,6 +11,7 @@ from torch import nn
 from smesolve.arguments import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.feature_network import FeatureNetwork
+from smesolve.problem.kinks import kinks
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
@@ -20,13 +21,13 @@ from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.markdown import counted
 from smesolve.study.scaling_configuration import ScalingConfig
 
-__all__ = ["build_problem", "configured_problem", "described", "kinks"]
+__all__ = ["build_problem", "configured_problem", "described", "outside_theorems"]
 
-KINKS = (
-    "relu has kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are "
-    "measurements at these learning rates and instances of no theorem. The drift of order 2 and its predicted constant "
-    "leave out what happens where a neuron switches. Monte Carlo intervals hold nonetheless, as control variates have "
-    "mean zero for any network; that the solver's bias falls at least like dt is not guaranteed."
+OUTSIDE = (
+    "kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are measurements at "
+    "these learning rates and instances of no theorem. The drift of order 2 leaves out what happens where a neuron "
+    "switches. Monte Carlo intervals hold nonetheless, as control variates have mean zero for any network; that the "
+    "solver's bias falls at least like dt is not guaranteed."
 )
 
 
@@ -100,6 +101,7 @@ def described(config: StudyConfig, problem: Problem) -> str:
     )
 
 
-def kinks(config: StudyConfig) -> str:
+def outside_theorems(config: StudyConfig, problem: Problem) -> str:
     """What the theorems do not cover, or nothing where they hold."""
-    return KINKS if config.network.activation == "relu" else ""
+    names = kinks(problem, problem.initial(config.network.seed))
+    return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} {OUTSIDE}" if names else ""

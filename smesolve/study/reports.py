@@ -9,10 +9,11 @@ import pandas as pd
 
 from smesolve.comparison.leading_error import SECOND_ORDER_DIM, SECOND_ORDER_DRAWS
 from smesolve.comparison.weak_error_study import CONFIDENCE, NORMAL_QUANTILE, WeakErrorStudy
+from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import StudyConfig
 from smesolve.study.markdown import join, picture, table_of
-from smesolve.study.problems import described, kinks
+from smesolve.study.problems import described, outside_theorems
 
 __all__ = ["comparison_report", "weak_error_report"]
 
@@ -34,7 +35,7 @@ def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         f"Errors at the horizon T = {study.horizon:g}, mean under the SME minus mean under dropout, with their "
         f"{CONFIDENCE:.0%} intervals:",
         _resolved(study),
-        kinks(config),
+        outside_theorems(config, problem),
         _warnings(study, warnings),
         picture(
             "(a) means over time, (b) errors of the means over time, (c) distribution over paths at the horizon, (d) "
@@ -65,7 +66,7 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "## Conclusion",
         f"Weak orders at the horizon T = {study.horizon:g}, with {CONFIDENCE:.0%} intervals:",
         _certified(study),
-        kinks(config),
+        outside_theorems(config, problem),
         _warnings(study, warnings),
         picture(
             "|error| at the horizon against the learning rate, one panel for each observable. Points with their "
@@ -86,9 +87,10 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         _unresolved(study),
         "## Predicted and measured constants",
         "Leading constant c of error = c lr^order + O(lr^(order + 1)), measured where the slope is. The prediction is "
-        "an integral along the gradient flow and uses no Monte Carlo.",
+        "an integral along the gradient flow (for a network with kinks the slope of Euler's method in its step, with "
+        "its half-width) and uses no Monte Carlo.",
         _constants(study),
-        _not_predicted(study.fit(), problem),
+        _not_predicted(study.fit(), config, problem),
         "## Largest error over the times",
         _maximum(study),
         "## Files",
@@ -210,7 +212,7 @@ def _certified(study: WeakErrorStudy) -> str:
         if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
             text += (
                 f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
-                f"without Monte Carlo: {row.predicted_constant:.3g}"
+                f"without Monte Carlo: {_predicted(row, '.3g')}"
             )
         lines.append(f"{text}.")
     final = _final(study)
@@ -357,7 +359,7 @@ def _constants(study: WeakErrorStudy) -> str:
                 row.observable,
                 _number(row.constant, ".4g"),
                 f"[{row.constant_low:.4g}, {row.constant_high:.4g}]" if np.isfinite(row.constant) else "",
-                _number(row.predicted_constant, ".4g"),
+                _predicted(row, ".4g"),
                 _number(row.constant / row.predicted_constant, ".3f"),
             ]
             for row in study.fit().itertuples()
@@ -365,7 +367,7 @@ def _constants(study: WeakErrorStudy) -> str:
     )
 
 
-def _not_predicted(fit: pd.DataFrame, problem: Problem) -> str:
+def _not_predicted(fit: pd.DataFrame, config: StudyConfig, problem: Problem) -> str:
     """Why theory gives no constant, where it gives none."""
     orders = sorted(fit[fit.predicted_constant.isna()].order.unique())
     if not orders:
@@ -374,6 +376,8 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem) -> str:
         reason = "mean gradient and covariance are known by sampling alone"
     elif not problem.autonomous:
         reason = "the integral is known for problems that do not depend on time"
+    elif kinks(problem, problem.initial(config.network.seed)):
+        reason = "the integral takes third derivatives, which a network with kinks does not have"
     else:
         reason = (
             f"the integral takes third derivatives along every draw of the masks, and is formed for at most "
@@ -381,6 +385,12 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem) -> str:
             f"{problem.draw_count:.4g}"
         )
     return f"No constant of order {' and '.join(map(str, orders))} is predicted: {reason}."
+
+
+def _predicted(row: tuple, form: str) -> str:
+    """The predicted constant, with its half-width where it has one."""
+    half = f" ± {NORMAL_QUANTILE * row.predicted_stderr:.1g}" if row.predicted_stderr > 0 else ""
+    return _number(row.predicted_constant, form) + half
 
 
 def _number(value: float, form: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from smesolve.problem.problem import Problem
 from smesolve.study.markdown import join
-from smesolve.study.problems import described, kinks
+from smesolve.study.problems import described, outside_theorems
 from smesolve.study.scaling_acceleration import acceleration_section
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_horizon import horizon_section
@@ -35,7 +35,7 @@ def scaling_report(problem: Problem, config: ScalingConfig, section: Section) ->
         f"# Learning-rate scaling: {config.study}",
         "## Conclusion",
         section.conclusion,
-        kinks(config),
+        outside_theorems(config, problem),
         section.pictures,
         f"{described(config, problem)} Seed {config.seed}; intervals are 95% intervals.",
         f"## {section.title}",

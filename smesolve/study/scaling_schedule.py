@@ -97,8 +97,8 @@ def _report(result: Schedules) -> str:
         "Slopes of |error| against lr with 95% intervals; for the readout, whose errors are exact, the local slope of "
         "the two smallest learning rates. `step` jumps and `warm_up` has its kink at half the horizon, where a step of "
         "the iteration ends for every learning rate. Constant: c of error = c lr^order, for the network; predicted "
-        "without Monte Carlo, by an integral along the gradient flow, at order 1 alone, as that of order 2 is known "
-        "for problems that do not depend on time.",
+        "without Monte Carlo, by an integral along the gradient flow, at order 1 of networks without kinks alone: that "
+        "of order 2 is known for problems that do not depend on time.",
         markdown(
             fit,
             {
