@@ -23,8 +23,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
 
 WEAK = "--lrs [0.05,0.025] --horizon 0.1 --paths 64 --workers 1 --threads 1"
-SCALING = "--network.width 2 --paths 32 --data.samples 4 --workers 1 --threads 1"
-LANDSCAPE = "--data.samples 12 --network.width 4 --steps 8 --runs 2"
+EFFORT = "--paths 32 --data.samples 4 --workers 1 --threads 1"
+SCALING = f"{EFFORT} --network.width 2"
+LANDSCAPE = "--data.samples 12 --network.width 4 --steps 8 --runs 2 --threads 1"
 
 # Options of the command and arguments of the script that make each example small.
 SMALL = {
@@ -55,7 +56,7 @@ SMALL = {
         f"{SCALING} --lrs [0.25,0.125] --horizon 0.5 --schedules [cosine] --max_paths 64",
         {"lrs": (0.25, 0.125), "horizon": 0.5, "names": ("cosine",), "rel_tol": 0.9},
     ),
-    "scaling_width": (f"{SCALING} --widths [2,4] --horizon 0.5", {"widths": (2, 4), "paths": 32}),
+    "scaling_width": (f"{EFFORT} --widths [2,4] --horizon 0.5", {"widths": (2, 4), "paths": 32}),
     "landscape_alignment": (
         f"{LANDSCAPE} --alignment.checkpoints 3 --alignment.probes 12 --alignment.eigenpairs 2",
         {"samples": 12, "steps": 8, "runs": 2, "probes": 12, "eigenpairs": 2},
@@ -76,7 +77,7 @@ SMALL = {
         {"samples": 60, "steps": 8, "runs": 2, "draws": 8, "probes": 12},
     ),
     "landscape_regularisation": (
-        "--data.samples 12 --network.width 4 --implicit_regularisation.lrs [0.04,0.02] "
+        "--data.samples 12 --network.width 4 --threads 1 --implicit_regularisation.lrs [0.04,0.02] "
         "--implicit_regularisation.paths 64 --implicit_regularisation.max_paths 64",
         {"samples": 12, "lrs": (0.04, 0.02), "max_paths": 256},
     ),
