@@ -11,17 +11,19 @@ from smesolve.study.figures import save_figure
 from smesolve.symbolic import Iteration, modified_equation
 
 
-def main(paths: int = 20000) -> Figure:
+def main(paths: int = 20000, variance: float = 0.25) -> Figure:
     """Derive, prove, and compare paths."""
-    a, x, y, c, eta, lr = symbols("a x y c eta lr")
-    law = sme.GaussianMasks(0.25)
+    a, x, y, c, eta = symbols("a x y c eta")
+    lr, v = symbols("lr v", positive=True)
     step = -lr * (eta * x * (eta * a * x - y) + c * a)
-    iteration = Iteration(state=[a], step=[step], random={eta: law}, small=lr, constants=[x, y, c])
+    random = {eta: sme.GaussianMasks(v)}
+    iteration = Iteration(state=[a], step=[step], random=random, small=lr, constants=[x, y, c])
     equation = modified_equation(iteration, order=2)
     print(equation.verify())
     print(equation.latex())
-    constants = {"x": 1.0, "y": 1.0, "c": 0.1}
-    draws = {"eta": lambda count, generator: law.sample((count,), generator).numpy()}
+    constants = {"x": 1.0, "y": 1.0, "c": 0.1, "v": variance}
+    masks = sme.GaussianMasks(variance)
+    draws = {"eta": lambda count, generator: masks.sample((count,), generator).numpy()}
     return derived_paths.figure(equation, constants, draws, start=[0.0], lr=0.05, steps=60, paths=paths)
 
 

@@ -17,7 +17,7 @@ def main(
 ) -> Figure:
     """Compare, and draw means, errors and distributions."""
     x, y = load_data(DataConfig("digits", samples=samples))
-    drop = 0.2  # 1 - keep_prob
+    drop = 1 - 0.8  # 1 - keep_prob
     module = nn.Sequential(
         nn.Linear(64, 50),
         nn.ReLU(),

@@ -23,7 +23,7 @@ def main(samples: int = 500, steps: int = 2000, runs: int = 4, draws: int = 200,
     network = sme.TwoLayerNetwork(in_features=64, width=32, out_features=10, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     starts = initial_points(problem, runs)
-    fit = LogisticRegression(C=500 / samples, fit_intercept=False).fit(x, y.argmax(1))
+    fit = LogisticRegression(C=500 / samples, fit_intercept=False, tol=1e-8, max_iter=1000).fit(x, y.argmax(1))
     laws = {keep_prob: sme.BernoulliMasks(keep_prob) for keep_prob in (0.99, 0.95, 0.9, 0.8, 0.65, 0.5)}
     logistic = penalty_comparison(problem.x, torch.from_numpy(fit.coef_.T), laws, draws=draws)
     print(logistic)

@@ -78,7 +78,7 @@ def _entry(path: Path) -> str:
 
 
 def take_figures(results: Path) -> None:
-    """Copy the first figure of each study that is there, small enough for a repository."""
+    """Copy a figure of each study that is there, of two the last by name, small enough for a repository."""
     for path in sorted(HERE.glob("*.yaml")):
         found = [*sorted((results / path.stem).glob("*.png"), reverse=True), results / f"{path.stem}.png"]
         if found[0].is_file():

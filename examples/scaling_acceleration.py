@@ -19,7 +19,13 @@ def main(factors: tuple[int, ...] = (4, 8, 16, 40, 80, 200), paths: int = 512) -
     network = sme.TwoLayerNetwork(in_features=2, width=4, out_features=1, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     result = acceleration(
-        problem, problem.initial(seed=1), lr=0.005, horizon=2.0, factors=factors, effort=SamplingEffort(paths)
+        problem,
+        problem.initial(seed=1),
+        lr=0.005,
+        horizon=2.0,
+        factors=factors,
+        observable="modified_loss",
+        effort=SamplingEffort(paths),
     )
     print(result.break_even([1e-3, 1e-4]))
     return acceleration_figure(result)

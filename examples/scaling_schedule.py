@@ -23,9 +23,8 @@ def main(
     x, y = load_data(DataConfig("random", samples=8, in_features=2, seed=0))
     network = sme.TwoLayerNetwork(in_features=2, width=4, out_features=1, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
-    result = schedules(
-        problem, problem.initial(seed=1), lrs, horizon, names, effort=SamplingEffort(rel_tol=rel_tol, max_paths=2**15)
-    )
+    effort = SamplingEffort(rel_tol=rel_tol, max_paths=2**15)
+    result = schedules(problem, problem.initial(seed=1), lrs, horizon, names, observable="modified_loss", effort=effort)
     print(result.fit)
     return schedule_figure(result)
 

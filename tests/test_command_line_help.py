@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from smesolve.study.command_line import COMMANDS, main
-from smesolve.study.configuration import known_keys
+from smesolve.study.command_line import main
+from smesolve.study.commands import COMMANDS
+from smesolve.study.configuration_errors import known_keys
 
-RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "3"]
+DATA = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2"]
+RANDOM = [*DATA, "--network.width", "3"]
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--threads", "1"]
 
 
@@ -58,6 +60,12 @@ def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path,
         assert f"did you mean {key!r}" in capsys.readouterr().err
 
 
+def test_a_key_that_is_near_none_is_answered_by_the_keys_without_those_inside_them(capsys):
+    assert main(["landscape", "--qqqq", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "key 'qqqq' is unknown; known are sections, data, network, keep_prob, lr, " in error and "data." not in error
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 @pytest.mark.parametrize("option", [["--print_completion={}"], ["--print_completion", "{}"]])
 def test_completion_scripts_know_commands_and_keys(shell, option, tmp_path, capsys):
@@ -68,6 +76,36 @@ def test_completion_scripts_know_commands_and_keys(shell, option, tmp_path, caps
         path = tmp_path / "completion"
         path.write_text(script, encoding="utf-8")
         subprocess.run([shell, "-n", path], check=True)
+
+
+COMPLETED = """
+source {script}
+COMP_WORDS=({words}) COMP_CWORD={position} COMP_LINE="{words}" COMP_POINT=${{#COMP_LINE}}
+_shtab_smesolve
+echo "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("smesolve com", "compare"),
+        ("smesolve scaling --toler", "--tolerance"),
+        ("smesolve weak-error stu", "study.yaml"),
+        ("smesolve weak-error --paths 5 stu", "study.yaml"),
+        ("smesolve weak-error --config stu", "study.yaml"),
+        ("smesolve weak-error --out res", "results"),
+        ("smesolve extend res", "results"),
+    ],
+)
+def test_the_shell_completes_commands_keys_and_paths(words, found, tmp_path, capsys):
+    (tmp_path / "study.yaml").touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "script").write_text(said(capsys, "--print_completion", "bash"), encoding="utf-8")
+    lines = COMPLETED.format(script=tmp_path / "script", words=words, position=len(words.split()) - 1)
+    done = subprocess.run(["bash", "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == found
 
 
 @pytest.mark.parametrize("shell", ["fish", ""])
@@ -90,7 +128,7 @@ def test_a_printed_configuration_runs_as_it_is(flags, tmp_path, capsys):
     pd.testing.assert_frame_equal(*tables)
 
 
-@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.estimate])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "extend"])
 def test_every_printed_configuration_is_read_again(name, tmp_path, capsys):
     options = [] if name == "derive" else RANDOM
     config = tmp_path / "study.yaml"
@@ -108,7 +146,7 @@ STUDIES = {
     "scaling kappa": [*RANDOM, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--kappas", "[1, 2]"],
     "scaling schedule": [*RANDOM, "--lrs", "[0.2, 0.1]", "--horizon", "0.4", "--paths", "8"],
     "scaling horizon": [*RANDOM, "--lrs", "[0.2]", "--times", "[0.4]", "--paths", "8"],
-    "scaling width": [*RANDOM, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
+    "scaling width": [*DATA, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
     "scaling acceleration": [*RANDOM, "--lrs", "[0.1]", "--horizon", "0.4", "--paths", "8", "--factors", "[2]"],
 }
 
@@ -124,7 +162,8 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
     assert first == f"smesolve: dry run of {name}, nothing is written"
     fields = dict(line.strip().split(":", 1) for line in lines)
     assert list(fields) == ["problem", "D", "M", "steps", "paths", "time", "memory"]
-    assert int(fields["D"]) == (2 if name == "derive" else 9) and int(fields["M"]) >= 1
+    dim = {"derive": 2, "scaling width": 12}.get(study, 9)  # of the widest network
+    assert int(fields["D"]) == dim and int(fields["M"]) >= 1
     assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about \d+ MiB", fields["memory"])
     if name == "compare":
         assert fields["steps"].strip() == "2 at lr 0.2" and fields["paths"].strip().startswith("8 of each ensemble")

@@ -6,10 +6,14 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from smesolve.study import command_line
 from smesolve.study.command_line import main
+from smesolve.study.figures import PAGE, save_figure
 from smesolve.study.html_report import html_report
+from smesolve.study.latex_lines import PAGE_WIDTH, broken, shortened, widest
+from smesolve.symbolic.latex_code import align
 
 DATA = {"data": {"name": "random", "samples": 4, "in_features": 2}, "threads": 1}
 # 66 parameters: just too many for the predicted constant of order 2, which takes longer than all the rest.
@@ -102,9 +106,10 @@ def test_the_markdown_alone_says_the_conclusion_first_and_shows_the_figures(stud
     source = (out / "report.md").read_text(encoding="utf-8")
     assert source.splitlines()[2] == "## Conclusion"
     assert words[0] in source.split("\n## ")[1]
-    assert {f"{name}.png" for name in re.findall(r"!\[[^\]]+\]\((\w+)\.png\)", source)} == {
-        path.name for path in out.glob("*.png")
-    }
+    captions = {name: caption for caption, name in re.findall(r"!\[([^\]]+)\]\((\w+)\.png\)", source)}
+    assert set(captions) == {path.stem for path in out.glob("*.png")}
+    for caption in captions.values():
+        assert caption.endswith(".") and "against " in caption.lower(), "it says what is drawn against what"
 
 
 def test_formulas_are_mathml_and_text_is_escaped(tmp_path):
@@ -133,3 +138,26 @@ def test_a_page_that_fails_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(command_line, "html_report", interrupted)
     assert main(["derive", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "results")]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_figures_are_as_wide_as_they_were_drawn_and_formulas_fit_a_page(tmp_path):
+    manifest = {"config": {}, "command": "smesolve", "seed": None, "versions": {}, "platform": "", "threads": 1}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"wall_time": 1.0}), encoding="utf-8")
+    save_figure(Figure(figsize=(PAGE / 2, 1)), tmp_path, "half")
+    line = f"a &= {' + '.join(['y'] * 200)}"
+    formula = broken(align([line]))
+    assert widest(formula) <= PAGE_WIDTH < widest(line) and formula.count("y") == 200
+    source = f"# A\n\n![A figure.](half.png)\n\n```math\n{formula}\n```\n\n```math\n{line}\n```\n"
+    (tmp_path / "report.md").write_text(source, encoding="utf-8")
+    text = html_report(tmp_path)
+    assert f'style="--inches: {PAGE / 2:.2f}"' in text
+    # wider lines are printed smaller, in the measure of their width
+    assert re.findall("--points: ([0-9]+)", text) == [f"{widest(one):.0f}" for one in (formula, line)]
+    assert re.search(r"@media print {.*500 / var\(--points\)", text, flags=re.S) and PAGE_WIDTH < 500
+
+
+def test_formulas_that_are_too_long_are_words():
+    lines = align(["a &= b", f"c &= {'d' * 50}"])
+    assert shortened(lines, 50) == lines
+    words = shortened(lines, 49)
+    assert words == align(["a &= b", r"c &= \text{50~characters,~see~equation.tex}"])

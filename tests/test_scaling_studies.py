@@ -22,9 +22,12 @@ from smesolve.comparison.scaling.width_sweep import mean_field_problem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.study.command_line import main
-from smesolve.study.configuration import ConfigError
+from smesolve.study.configuration import NetworkConfig, TrainingConfig
+from smesolve.study.configuration_errors import ConfigError
+from smesolve.study.problems import build_problem
+from smesolve.study.scaling import scaling_report
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.section import markdown
+from smesolve.study.section import Section, markdown
 
 
 def scalar_problem(keep_prob):
@@ -295,7 +298,7 @@ def test_numbers_stand_with_their_intervals():
         "| 3 | 0.5 [0.25, 0.75] | 0.6667 | yes | x\\|y |",
         "| 40 | - | inf | no | x\\|y |",
     ]
-    assert markdown(table, ["a_low"]).startswith("| a low |")
+    assert markdown(table, ["a_low"]).startswith("| a_low |")
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -310,7 +313,7 @@ TINY = {"data": {"name": "random", "samples": 4, "in_features": 2}, "network": {
         ("kappa", {"lrs": [0.1], "kappas": [1, 2]}),
         ("schedule", {"lrs": [0.2, 0.1], "horizon": 0.4, "schedules": ["step"], "orders": [1]}),
         ("horizon", {"lrs": [0.5], "times": [0.5, 1.0], "multiples": [0.1]}),
-        ("width", {"lrs": [0.1], "horizon": 0.2, "widths": [2, 4], "orders": [1]}),
+        ("width", {"lrs": [0.1], "horizon": 0.2, "widths": [2, 4], "orders": [1], "network": {}}),
         ("acceleration", {"lrs": [0.05], "horizon": 0.4, "factors": [2, 4]}),
     ],
 )
@@ -323,12 +326,33 @@ def test_scaling_writes_tables_figures_and_report(tmp_path, study, changes):
     assert {"table.csv", "report.md", "manifest.json", f"{study}.png", f"{study}.pdf"} <= written
     report = (out / "report.md").read_text(encoding="utf-8")
     assert report.startswith(f"# Learning-rate scaling: {study}") and "nan" not in report
+    assert ("Network 2-3-1" in report) == (study != "width"), "the networks of width are its own"
+
+
+def test_the_report_says_that_relu_is_outside_the_theorem():
+    section = Section("Error", {}, {}, "text", "- conclusion")
+    for activation in ("relu", "tanh"):
+        config = ScalingConfig(study="kappa", network=NetworkConfig(width=4, activation=activation))
+        report = scaling_report(build_problem(config, np.ones((3, 2)), np.ones((3, 1))), config, section)
+        assert ("relu has kinks" in report.split("## ")[1]) == (activation == "relu")
 
 
 def test_a_key_that_a_study_does_not_read_is_refused():
     with pytest.raises(ConfigError, match="kappas is not read by study 'map'"):
         ScalingConfig(study="map", kappas=[3])
+    for unread in ({"network": NetworkConfig(width=4)}, {"observables": ["loss"]}):
+        with pytest.raises(ConfigError, match=f"{next(iter(unread))} is not read by study 'width'"):
+            ScalingConfig(study="width", **unread)
     with pytest.raises(ConfigError, match="study must be one of"):
         ScalingConfig(study="maps")
+    with pytest.raises(ConfigError, match=r"training must be squared_error .* 'map', which compares .* leave it out"):
+        ScalingConfig(study="map", training=TrainingConfig(batch_size=2))
     with pytest.raises(ConfigError, match="lrs must hold one value"):
         ScalingConfig(study="kappa", lrs=[0.1, 0.2])
+
+
+def test_multiples_of_the_learning_rate_divide_the_horizon_by_default_and_others_are_refused():
+    for study, name in (("kappa", "kappas"), ("acceleration", "factors")):
+        assert ScalingConfig(study=study)
+        with pytest.raises(ValueError, match=rf"8 lr \({name}\)=0.4 does not divide horizon=1; take for example"):
+            ScalingConfig(study=study, **{name: [2, 8]})

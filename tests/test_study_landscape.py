@@ -1,6 +1,7 @@
 """smesolve landscape, end to end on a tiny network."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -54,9 +55,21 @@ def test_a_section_writes_tables_figure_and_report(tmp_path, name):
     assert all(len(pd.read_csv(out / f"{table}.csv")) for table in SECTIONS[name])
     assert (out / f"{name}.png").stat().st_size > 10_000
     report = (out / "report.md").read_text(encoding="utf-8")
+    assert re.search(rf"^!\[[^\]]*[Aa]gainst [^\]]*\.\]\({name}\.png\)$", report, flags=re.M), "a caption"
     assert report.startswith("# Noise and landscape") and "2-4-1" in report and "nan" not in report.split()
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["config"]["sections"] == [name] and manifest["config"]["runs"] == 2
+
+
+def test_condensation_is_compared_with_the_first_training_named(tmp_path):
+    for trainings, words in (
+        (["R_1 alone"], "- R_1 alone is the only training"),
+        (["dropout", "SME order 2"], "- SME order 2, initial scale 1: unresolved against dropout"),
+    ):
+        (tmp_path / trainings[0]).mkdir()
+        options = {"checkpoints": 3, "scales": [1.0], "trainings": trainings}
+        assert run(tmp_path / trainings[0], sections=["condensation"], condensation=options) == 0
+        assert words in (tmp_path / trainings[0] / "results" / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

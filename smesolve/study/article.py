@@ -7,21 +7,19 @@ import re
 import sympy
 
 from smesolve.study.derivation import Derivation
+from smesolve.study.latex_lines import PAGE_WIDTH, broken, widest
 from smesolve.symbolic.latex_code import align
 
 __all__ = ["article"]
 
-GLYPH = 5.5
-"""Points of width that a symbol takes on average, in 10pt mathematics."""
-
-NARROWEST, WIDEST = 430.0, 14000.0
-"""Text width (points): of a usual page, and the most that PDF viewers show."""
+WIDEST = 14000.0
+"""Text width (points) of the widest page that PDF viewers show."""
 
 
 def article(derivation: Derivation) -> str:
     """A complete article; long sums are broken between their terms, and the page is as wide as the longest term."""
     equation, verification = derivation.equation, derivation.verification
-    body = _broken(equation.latex())
+    body = broken(equation.latex())
     sections = [
         rf"{_escaped(derivation.description)} Equation of order {equation.order}; its one-step moments and those of "
         f"the iteration are proven to agree up to $\\mathrm{{{equation.iteration.small}}}^{{{verification.order}}}$.",
@@ -52,8 +50,8 @@ def article(derivation: Derivation) -> str:
             "normals $\\xi^{(l)}$ for every choice of distinct neurons with degrees $l$:",
             derivation.expansion.latex(),
         ]
-    mathematics = [line for section in sections if section.startswith(r"\begin{align") for line in section.split(r"\\")]
-    width = min(max(NARROWEST, *map(_width, mathematics)), WIDEST)
+    mathematics = [section for section in sections if section.startswith(r"\begin{align")]
+    width = min(max(PAGE_WIDTH, *map(widest, mathematics)), WIDEST)
     return "\n".join(
         [
             r"\documentclass{article}",
@@ -76,7 +74,7 @@ def _obstruction(derivation: Derivation) -> list[str]:
     count = f"{len(derivation.obstruction.nonzero)} of {len(derivation.obstruction.entries)}"
     return [
         f"{count} third cumulants of the step do not vanish, which no diffusion has; the shortest is",
-        _broken(align([f"{name} &= {sympy.latex(entry)}"])),
+        broken(align([f"{name} &= {sympy.latex(entry)}"])),
         *(
             f"Values of ${sympy.latex(symbol)}$ at which it vanishes whatever the other symbols are: "
             f"${sympy.latex(sympy.FiniteSet(*roots))}$."
@@ -88,33 +86,3 @@ def _obstruction(derivation: Derivation) -> list[str]:
 def _escaped(text: str) -> str:
     """Plain text for LaTeX."""
     return re.sub(r"[_#$%&{}]", lambda match: "\\" + match[0], text).replace("^", r"\^{}")
-
-
-def _broken(align: str) -> str:
-    """An align environment whose lines wider than a page are broken before terms of their outermost sum."""
-    lines = []
-    for line in align.split(" \\\\\n"):
-        rows = [""]
-        for term in _terms(line):
-            if rows[-1] and _width(rows[-1] + term) > NARROWEST:
-                rows.append(r"&\quad ")
-            rows[-1] += term
-        lines += rows
-    return " \\\\\n".join(lines)
-
-
-def _terms(line: str) -> list[str]:
-    """The line cut before each + and - that stands outside all brackets."""
-    terms, depth = [""], 0
-    for token in re.findall(r"\\[a-zA-Z]+|.", line, flags=re.DOTALL):
-        depth += (token in (r"\left", "{")) - (token in (r"\right", "}"))
-        if token in "+-" and depth == 0 and "&=" in "".join(terms):
-            terms.append("")
-        terms[-1] += token
-    return terms
-
-
-def _width(line: str) -> float:
-    """Width of a line of LaTeX in points, estimated high: fractions and indices are narrower than they count here."""
-    invisible = r"\\(?:left|right|frac|mathrm|operatorname)\b|[{}_^\\\s]"
-    return GLYPH * len(re.sub(r"\\[a-zA-Z]+", "x", re.sub(invisible, "", line)))

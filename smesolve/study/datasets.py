@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from smesolve.arguments import check_numbers_fit
-from smesolve.study.configuration import ConfigError, DataConfig, nearest
+from smesolve.study.configuration import DataConfig
+from smesolve.study.configuration_errors import ConfigError, nearest
 
 __all__ = ["DATASETS", "load_data"]
 
@@ -106,8 +107,15 @@ def _csv(path: Path) -> Data:
                 f"data.name={str(path)!r} has no column that begins with {name!r}; name inputs x1, x2, ... and outputs "
                 "y1, y2, ..."
             )
-        parts.append(table[columns].to_numpy(dtype=np.float64, copy=True))
-    return parts[0], parts[1]
+        parts.append(columns)
+    others = [str(column) for column in table.columns if column not in [*parts[0], *parts[1]]]
+    if others:
+        raise ConfigError(
+            f"data.name={str(path)!r} has the column {others[0]!r}, which begins with neither x nor y; rename it, or "
+            "leave it out of the file."
+        )
+    x, y = (table[columns].to_numpy(dtype=np.float64, copy=True) for columns in parts)
+    return x, y
 
 
 DATASETS: dict[str, Callable[[DataConfig], Data]] = {"digits": _digits, "random": _random}

@@ -10,7 +10,9 @@ import sympy
 from sympy import Expr, Symbol
 
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
-from smesolve.study.configuration import ConfigError, DeriveConfig
+from smesolve.study.configuration import DeriveConfig
+from smesolve.study.configuration_errors import ConfigError
+from smesolve.study.markdown import counted
 from smesolve.symbolic import (
     DropoutFormulas,
     ExplicitNetwork,
@@ -207,14 +209,14 @@ def _description(config: DeriveConfig, law: MaskLaw) -> str:
         return f"Iteration of {', '.join(config.state)}, {random}{heavy_ball}."
     noise = {
         "dropout": f"dropout, one mask for all samples, {law!r}",
-        "sgd": f"SGD with {config.batch} samples a step",
-        "dropout_sgd": f"dropout ({law!r}) and SGD with {config.batch} samples a step",
+        "sgd": f"SGD with {counted(config.batch, 'sample')} a step",
+        "dropout_sgd": f"dropout ({law!r}) and SGD with {counted(config.batch, 'sample')} a step",
         "dropconnect": f"DropConnect, {law!r}",
         "label_noise": f"noise on the labels, {law!r} less 1",
         "parameter_noise": f"noise on the parameters, {law!r} less 1",
     }[config.iteration]
-    layers = "1 hidden layer" if config.depth == 1 else f"{config.depth} hidden layers"
     return (
-        f"Network with {config.in_features} inputs, {layers} of {config.width} neurons ({config.activation}) and "
-        f"{config.out_features} outputs on {config.samples} samples; loss {config.loss}; {noise}{heavy_ball}."
+        f"Network with {counted(config.in_features, 'input')}, {counted(config.depth, 'hidden layer')} of "
+        f"{counted(config.width, 'neuron')} ({config.activation}) and {counted(config.out_features, 'output')} on "
+        f"{counted(config.samples, 'sample')}; loss {config.loss}; {noise}{heavy_ball}."
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sympy
 
 from smesolve.study.derivation import Derivation
+from smesolve.study.latex_lines import broken, shortened
 from smesolve.study.markdown import join, plain
 from smesolve.symbolic import Verification
-from smesolve.symbolic.latex_code import align, shortened
+from smesolve.symbolic.latex_code import align
 
 __all__ = ["derivation_report"]
 
@@ -34,7 +35,7 @@ def derivation_report(derivation: Derivation) -> str:
         + (
             " and, as a torch SDE, in `equation.py`." if derivation.module else "; an undefined activation has no code."
         ),
-        f"```math\n{shortened(equation.latex(), LONGEST_LINE)}\n```",
+        _formula(equation.latex()),
         "## What is proven",
         _proof(verification),
         "## First mismatch",
@@ -120,11 +121,15 @@ def _obstruction(derivation: Derivation) -> str:
     if obstruction.vanishes:
         return f"Here {obstruction}."
     name, entry = obstruction.simplest
-    shown = shortened(align([f"{name} &= {sympy.latex(entry)}"]), LONGEST_LINE)
     return (
         f"Here {len(obstruction.nonzero)} of {len(obstruction.entries)} third cumulants of the step do not vanish; the "
-        f"shortest is\n\n```math\n{shown}\n```"
+        f"shortest is\n\n{_formula(align([f'{name} &= {sympy.latex(entry)}']))}"
     )
+
+
+def _formula(lines: str) -> str:
+    """An align* environment of which each line fits a page, in Markdown."""
+    return f"```math\n{broken(shortened(lines, LONGEST_LINE))}\n```"
 
 
 def _verdict(verification: Verification) -> str:

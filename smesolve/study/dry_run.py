@@ -11,8 +11,9 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,23 +23,25 @@ from smesolve.comparison.error_budget import first_dt
 from smesolve.comparison.scaling.width_sweep import ARMS, mean_field_problem
 from smesolve.comparison.weak_error import checked_observables, chosen_control, control_memory, observation_times
 from smesolve.problem.averaged_problem import AveragedProblem
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.study.configuration import DeriveConfig, StudyConfig
+from smesolve.study.derivation import derived_iteration
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.problems import described
+from smesolve.study.landscape_sections import check_sections
+from smesolve.study.problems import configured_problem, described
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.symbolic import modified_equation
 
-__all__ = ["Cell", "derivation_estimate", "landscape_estimate", "scaling_estimate", "weak_error_estimate"]
+__all__ = ["ESTIMATES", "Cell"]
 
 TIMED_STEPS = 3
 MIB = 2**20
 
-NOT_TIMED = "control variates, the noise-free path (tens of seconds for relu, whose kinks it resolves), further rounds"
+NOT_TIMED = "control variates, the noise-free path, further rounds"
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ def _seconds_per_step(process: Process, theta0: Tensor) -> float:
     return min(times[1:])
 
 
-def weak_error_estimate(problem: Problem, config: StudyConfig, times: list[float] | None) -> dict[str, str]:
-    """Of compare (its own times of observation) and weak-error (None)."""
+def _weak_error(config: StudyConfig, times: list[float] | None = None) -> dict[str, str]:
+    """Of weak-error, and of compare with its own times of observation."""
+    problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     at = observation_times(config.lrs, config.horizon, times)
     checked_observables(problem, theta0, config.lrs, at, config.dt, config.observables)
@@ -104,8 +108,9 @@ def weak_error_estimate(problem: Problem, config: StudyConfig, times: list[float
     return fields
 
 
-def scaling_estimate(problem: Problem, config: ScalingConfig) -> dict[str, str]:
-    """Of scaling: its measured cells; exact moments are not counted."""
+def _scaling(config: ScalingConfig) -> dict[str, str]:
+    """The measured cells; exact moments are not counted."""
+    problem = configured_problem(config)
     return _fields(problem, config, list(_scaling_cells(problem, config)), 0.0)
 
 
@@ -141,18 +146,17 @@ def _scaling_cells(problem: Problem, config: ScalingConfig) -> Iterator[Cell]:
             yield Cell(problem, theta0, lr, config.horizon, orders, config.paths, config.scheme, factor * lr)
 
 
-def landscape_estimate(problem: DropoutProblem, config: LandscapeConfig) -> dict[str, str]:
-    """Of landscape: the training runs of each section; its measurements are not counted."""
+def _landscape(config: LandscapeConfig) -> dict[str, str]:
+    """The training runs of each section; its measurements are not counted."""
+    check_sections(config.sections)
+    problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     training = Cell(problem, theta0, config.lr, config.steps * config.lr, (), config.runs)
     return _fields(problem, config, [training] * len(config.sections), 0.0)
 
 
-def derivation_estimate(config: DeriveConfig) -> dict[str, str]:
-    """Of derive: the time of the derivation itself; the proof compares more moments than can be timed beforehand."""
-    from smesolve.study.derivation import derived_iteration
-    from smesolve.symbolic import modified_equation
-
+def _derive(config: DeriveConfig) -> dict[str, str]:
+    """The time of the derivation itself; the proof compares more moments than can be timed beforehand."""
     begin = time.perf_counter()
     iteration = derived_iteration(config)
     columns = modified_equation(iteration, order=config.order).diffusion.cols
@@ -178,15 +182,15 @@ def _fields(
             total[name] = total.get(name, 0.0) + seconds / workers
     parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in total.items())
     steps = ", ".join(dict.fromkeys(f"{cell.steps} at lr {cell.lr:.4g}" for cell in cells))
-    largest = max((cell.problem.numbers_per_path * cell.problem.block_size for cell in cells), default=0)
+    largest = max((cell.problem for cell in cells), key=lambda one: one.numbers_per_path * one.block_size)
     return {
         "problem": described(config, problem),
-        "D": str(problem.dim),
-        "M": str(problem.noise_dim),
+        "D": str(largest.dim),
+        "M": str(largest.noise_dim),
         "steps": steps,
         "paths": f"{cells[0].paths} of each ensemble in the first round",
         "time": f"about {sum(total.values()):.2g} s for the first round on this machine as it is now ({parts})",
-        "memory": _memory(memory + 8 * 4 * largest),
+        "memory": _memory(memory + 8 * 4 * largest.numbers_per_path * largest.block_size),
     }
 
 
@@ -194,3 +198,13 @@ def _memory(more: float) -> str:
     """What this process has had at most, and `more` bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, else KiB
     return f"about {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + more) / MIB:.0f} MiB"
+
+
+ESTIMATES: dict[str, Callable[[Any], dict[str, str]]] = {
+    "compare": lambda config: _weak_error(config, config.curve_times),
+    "weak-error": _weak_error,
+    "scaling": _scaling,
+    "landscape": _landscape,
+    "derive": _derive,
+}
+"""Command -> what --dry-run prints, from the configuration."""

@@ -1,10 +1,11 @@
-"""Figures of a weak-error study.
+"""Figures of a weak-error study, and what all figures share: size, style, looks, ticks.
 
 Each curve has a colour, a line style and a marker of its own, so that it can also be told apart in grey.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +14,30 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from smesolve.comparison.weak_error_study import NORMAL_QUANTILE, WeakErrorStudy
 
-__all__ = ["comparison_figure", "save_figure", "weak_error_figure"]
+__all__ = [
+    "DPI",
+    "DROPOUT",
+    "ORDERS",
+    "PAGE",
+    "STYLE",
+    "Look",
+    "comparison_figure",
+    "log_ticks",
+    "points",
+    "save_figure",
+    "weak_error_figure",
+]
 
 
 PAGE = 6.8
 """Width (inches) of a page of two columns: figures are as wide, or half as wide, so no journal scales their fonts."""
+
+DPI = 300
+"""Of the PNG."""
 
 
 class Look(NamedTuple):
@@ -100,10 +116,35 @@ def weak_error_figure(study: WeakErrorStudy) -> Figure:
 
 
 def save_figure(figure: Figure, directory: Path, name: str) -> None:
-    """Write name.png (300 dpi) and name.pdf; the same figure gives the same bytes."""
+    """Write name.png and name.pdf; the same figure gives the same bytes."""
     with matplotlib.rc_context(STYLE):
-        figure.savefig(directory / f"{name}.png", dpi=300, metadata={"Software": None})
+        figure.savefig(directory / f"{name}.png", dpi=DPI, metadata={"Software": None})
         figure.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
+
+
+def points(axis: Axes, x: pd.Series, y: pd.Series, resolved: pd.Series, look: Look) -> None:
+    """Markers, hollow where not resolved."""
+    for chosen, face in ((resolved.astype(bool), look.colour), (~resolved.astype(bool), "white")):
+        axis.plot(
+            x[chosen],
+            y[chosen],
+            linestyle="",
+            marker=look.marker,
+            color=look.colour,
+            markerfacecolor=face,
+            markersize=4,
+            zorder=3,
+        )
+
+
+def log_ticks(axis: Axes, values: Iterable[float]) -> None:
+    """A logarithmic x axis with ticks at these values alone."""
+    values = sorted(set(values))
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticks(values, [f"{value:.3g}" for value in values])
+    if len(values) == 1:
+        axis.set_xlim(values[0] / 2, values[0] * 2)
 
 
 def _name(observable: str) -> str:
@@ -173,7 +214,7 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
             elinewidth=0.8,
             label=look.label,
         )
-        _points(axis, time, error, curve.resolved, look)
+        points(axis, time, error, curve.resolved, look)
     axis.set_xlabel("time $t = k\\,\\epsilon$")
     axis.set_ylabel(f"error of the mean {_name(observable)} [$10^{{{power}}}$]")
     axis.legend(title="hollow: not resolved", title_fontsize=7)
@@ -221,18 +262,17 @@ def _errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predi
     rows = study.table[final & study.table.error.notna()].sort_values("lr")
     fits = study.fit()
     fits = fits[fits.observable == observable].set_index("order")
-    axis.set_xscale("log")
     axis.set_yscale("log")
     heights = pd.concat([rows.error.abs(), _floor(rows)])
     heights = heights[heights > 0]
     bottom = 0.4 * heights.min() if len(heights) else 1e-3
     for order in sorted(rows.order.unique()):
-        points, look, fit = rows[rows.order == order], ORDERS[order], fits.loc[order]
-        size, floor = points.error.abs(), _floor(points)
-        axis.plot(points.lr, floor.clip(lower=bottom), color=look.colour, linestyle=":", linewidth=0.8, zorder=1)
-        half = (points.high - points.low) / 2
+        part, look, fit = rows[rows.order == order], ORDERS[order], fits.loc[order]
+        size, floor = part.error.abs(), _floor(part)
+        axis.plot(part.lr, floor.clip(lower=bottom), color=look.colour, linestyle=":", linewidth=0.8, zorder=1)
+        half = (part.high - part.low) / 2
         axis.errorbar(
-            points.lr,
+            part.lr,
             size.clip(lower=bottom),
             [np.minimum(half, (size - bottom).clip(lower=0)), half],
             color=look.colour,
@@ -240,12 +280,12 @@ def _errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predi
             capsize=1.5,
             elinewidth=0.8,
         )
-        _points(axis, points.lr, size.clip(lower=bottom), points.resolved, look)
+        points(axis, part.lr, size.clip(lower=bottom), part.resolved, look)
         label = look.label
-        used = points[points.resolved]
+        used = part[part.resolved]
         if np.isfinite(fit.slope):
             anchor = used.iloc[0]
-            lr = np.array([used.lr.min(), points.lr.max()])
+            lr = np.array([used.lr.min(), part.lr.max()])
             line = abs(anchor.error) * (lr / anchor.lr) ** fit.slope
             axis.plot(lr, line, color=look.colour, linestyle="--", zorder=1.5, linewidth=0.9)
             half = (fit.slope_high - fit.slope_low) / 2
@@ -253,7 +293,7 @@ def _errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predi
             label = f"{look.label}: slope {fit.slope:.{decimals}f} $\\pm$ {half:.{decimals}f}"
         axis.plot([], [], color=look.colour, linestyle="--", marker=look.marker, linewidth=0.9, label=label)
         if predicted and np.isfinite(fit.predicted_constant):
-            ends = np.array([points.lr.min(), points.lr.max()])
+            ends = np.array([part.lr.min(), part.lr.max()])
             power = "" if order == 1 else f"^{order}"
             axis.plot(
                 ends,
@@ -270,36 +310,13 @@ def _errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predi
     low, high = axis.get_ylim()
     # Room for the legend above the points.
     axis.set_ylim(low, high * (high / low) ** 0.45)
-    _lr_ticks(axis, sorted(study.table.lr.unique()))
+    log_ticks(axis, study.table.lr)
     axis.set_xlabel("learning rate $\\epsilon$")
     axis.set_ylabel(f"|error| of the mean {_name(observable)}")
     axis.legend(loc="upper left")
     axis.set_title(f"weak error at $T$ = {study.horizon:g}", loc="left")
 
 
-def _points(axis: Axes, x: pd.Series, y: pd.Series, resolved: pd.Series, look: Look) -> None:
-    for chosen, face in ((resolved.astype(bool), look.colour), (~resolved.astype(bool), "white")):
-        axis.plot(
-            x[chosen],
-            y[chosen],
-            linestyle="",
-            marker=look.marker,
-            color=look.colour,
-            markerfacecolor=face,
-            markersize=4,
-            zorder=3,
-        )
-
-
 def _floor(rows: pd.DataFrame) -> pd.Series:
     """Half-width of the interval, solver bias included: a smaller error is not resolved."""
     return (rows.high - rows.low) / 2
-
-
-def _lr_ticks(axis: Axes, lrs: list[float]) -> None:
-    axis.xaxis.set_major_locator(FixedLocator(lrs))
-    axis.set_xticks(lrs, [f"{lr:g}" for lr in lrs])
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    if len(lrs) == 1:
-        axis.set_xlim(lrs[0] / 2, lrs[0] * 2)

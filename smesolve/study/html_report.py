@@ -19,6 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
+from smesolve.study.latex_lines import widest
 from smesolve.study.markdown import join, table_of
 from smesolve.study.output import read_manifest
 
@@ -52,9 +53,16 @@ def html_report(directory: Path) -> str:
     )
 
 
+def _inches(png: bytes) -> float:
+    """Width for which a figure was drawn, so that all have letters of one size."""
+    from smesolve.study.figures import DPI  # late, as matplotlib takes its time
+
+    return int.from_bytes(png[16:20], "big") / DPI
+
+
 def _provenance(manifest: dict[str, Any]) -> str:
     """What repeats the study, in Markdown."""
-    config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True).strip()
+    config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True, default_flow_style=None).strip()
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     rows = [
         ["command", f"`{manifest['command']}`"],
@@ -73,14 +81,19 @@ def _markdown(directory: Path) -> MarkdownIt:
         path, caption = directory / tokens[index].attrs["src"], html.escape(tokens[index].content)
         if path.parent != directory or path.suffix not in PICTURES or not path.is_file():
             raise ValueError(f"report.md shows {path.name!r}, which is no picture of its directory; show a PNG of it.")
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        picture = f'<img alt="{caption}" src="data:{PICTURES[path.suffix]};base64,{data}">'
+        data = path.read_bytes()
+        picture = (
+            f'<img alt="{caption}" style="--inches: {_inches(data):.2f}" '
+            f'src="data:{PICTURES[path.suffix]};base64,{base64.b64encode(data).decode("ascii")}">'
+        )
         return f'<span class="figure">{picture}<span class="caption">{caption}</span></span>'
 
     def fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
         if tokens[index].info != "math":
             return RendererHTML.fence(self, tokens, index, options, env)
-        return f'<div class="wide">{convert(tokens[index].content.strip(), display="block")}</div>\n'
+        source = tokens[index].content.strip()
+        formula = convert(source, display="block").replace("~", "&#xa0;")  # ties in text, which it leaves as they are
+        return f'<div class="wide" style="--points: {widest(source):.0f}">{formula}</div>\n'
 
     def text(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
         return NUMBER.sub(r'<span class="number">\g<0></span>', html.escape(tokens[index].content, quote=False))

@@ -13,9 +13,16 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, legend_above, signed, symlog_steps
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["alignment_figure", "alignment_section"]
+
+CAPTION = (
+    "Against the step of training, means over runs with their 95% bands: (a) cosine of the Hessian and each "
+    "covariance, grey: 97.5% quantile for random eigenvectors; (b) ratio to isotropic noise, grey: 1; (c) parts of "
+    "the cosine of the full-batch covariance; (d) overlap of leading eigenvectors, grey: 97.5% quantile for random "
+    "ones."
+)
 
 COLUMNS = (
     "cosine", "null_mean", "null_low", "null_high", "ratio", "score", "share", "part", "trace", "loss", "modified_loss",
@@ -61,7 +68,7 @@ def alignment_section(problem: DropoutProblem, config: LandscapeConfig) -> Secti
     return Section(
         "Alignment of Hessian and noise",
         {"alignment": study.table},
-        {"alignment": alignment_figure(study)},
+        {"alignment": Captioned(alignment_figure(study), CAPTION)},
         text,
         _conclusion(study.table, means),
     )
@@ -74,7 +81,7 @@ def _conclusion(table: pd.DataFrame, means: pd.DataFrame) -> str:
     for name in last.index.intersection(["full batch", "batch of one"]):
         row, runs = last.loc[name], table[(table.covariance == name) & (table.step == table.step.max())]
         lines.append(
-            f"- Σ of the {name}, step {row.step}: cosine with the Hessian {row.cosine:.3g} [{row.cosine_low:.3g}, "
+            f"- Σ of the {name}, step {row.step:g}: cosine with the Hessian {row.cosine:.3g} [{row.cosine_low:.3g}, "
             f"{row.cosine_high:.3g}], where random eigenvectors reach {row.null_high:.2g} in 2.5% of the cases; "
             f"resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
         )

@@ -7,15 +7,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from smesolve.landscape.condensation import CondensationStudy, condensation
-from smesolve.landscape.estimates import mean_over, over_runs
+from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import band, checkpoints, symlog_steps
-from smesolve.study.section import Section, markdown
+from smesolve.study.landscape_section import against_first, band, checkpoints, symlog_steps
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["condensation_figure", "condensation_section"]
+
+CAPTION = (
+    "One row for each initial scale. Left: effective ratio and participation against the step, one line for each "
+    "training, means over runs with their 95% bands. Right: cosines of the input weights of all pairs of neurons at "
+    "the end of the first run, after the training named."
+)
 
 ODD = ("tanh", "identity")
 """Activations whose orientations count up to their sign."""
@@ -35,27 +41,28 @@ def condensation_section(problem: DropoutProblem, config: LandscapeConfig) -> Se
     table = pd.concat([study.table.assign(scale=scale) for scale, study in studies.items()], ignore_index=True)
     means = over_runs(table, ["scale", "training", "step"], MEASURES)
     last = means[means.step == steps[-1]]
-    against = _against_descent(table, steps[-1])
+    ends = table[table.step == steps[-1]].groupby("scale", sort=False)
+    against = pd.concat([against_first(group, MEASURES[:2]).assign(scale=scale) for scale, group in ends])
     text = "\n\n".join(
         [
             "Input weights with their bias. `effective_ratio`: groups of neurons with mutual cosine above 0.95"
             f"{', up to sign,' if lines else ''} over the width; `participation`: orientations weighted by amplitude, "
             f"from 1 to {problem.width}. Initial parameters are the network's own times `scale`. At step {steps[-1]}:",
             markdown(last, ["scale", "training", *MEASURES]),
-            "Against gradient descent, paired by initial point (difference at the last step):",
+            f"Against {options.trainings[0]}, paired by initial point (difference at the last step):",
             markdown(against, ["scale", "training", "effective_ratio", "participation"]),
         ]
     )
     return Section(
         "Condensation",
         {"condensation": table},
-        {"condensation": condensation_figure(studies, means)},
+        {"condensation": Captioned(condensation_figure(studies, means), CAPTION)},
         text,
-        _conclusion(against),
+        _conclusion(against, options.trainings[0]),
     )
 
 
-def _conclusion(against: pd.DataFrame) -> str:
+def _conclusion(against: pd.DataFrame, first: str) -> str:
     lines = []
     for row in against.to_dict("records"):
         low, high = row["effective_ratio_low"], row["effective_ratio_high"]
@@ -63,22 +70,10 @@ def _conclusion(against: pd.DataFrame) -> str:
             "fewer orientations than" if high < 0 else "more orientations than" if low > 0 else "unresolved against"
         )
         lines.append(
-            f"- {row['training']}, initial scale {row['scale']:g}: {verdict} gradient descent, effective ratio "
+            f"- {row['training']}, initial scale {row['scale']:g}: {verdict} {first}, effective ratio "
             f"{row['effective_ratio']:+.3g} [{low:.3g}, {high:.3g}]."
         )
-    return "\n".join(lines)
-
-
-def _against_descent(table: pd.DataFrame, step: int) -> pd.DataFrame:
-    rows = []
-    for scale, group in table[table.step == step].groupby("scale", sort=False):
-        wide = group.pivot(index="run", columns="training", values=MEASURES[:2])
-        for name in group.training.unique()[1:]:
-            row: dict[str, object] = {"scale": scale, "training": name}
-            for measure in MEASURES[:2]:
-                row |= mean_over(wide[measure, name] - wide[measure, group.training.iloc[0]]).columns(measure)
-            rows.append(row)
-    return pd.DataFrame(rows)
+    return "\n".join(lines) or f"- {first} is the only training, and is compared with nothing."
 
 
 def condensation_figure(studies: dict[float, CondensationStudy], means: pd.DataFrame) -> Figure:
@@ -96,7 +91,7 @@ def condensation_figure(studies: dict[float, CondensationStudy], means: pd.DataF
                 axis.set_ylim(bottom=0)
                 axis.set_ylabel(measure.replace("_", " "))
             row[0].set_title(f"initial scale {scale:g}", loc="left")
-            shown = [name for name in ("gradient descent", "dropout") if name in study.maps]
+            shown = [name for name in ("gradient descent", "dropout") if name in study.maps] or list(study.maps)[:2]
             for axis, name in zip(row[2:], shown, strict=False):
                 image = axis.imshow(study.maps[name], cmap="cividis", vmin=-1, vmax=1)
                 axis.set_title(name, loc="left")

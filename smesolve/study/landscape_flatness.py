@@ -14,10 +14,17 @@ from smesolve.landscape.training import HALVES, HalfIteration, initial_points, t
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import COLOURS, MARKERS, band, legend_above
-from smesolve.study.section import Section, markdown
+from smesolve.study.landscape_section import COLOURS, MARKERS, against_first, band, legend_above
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["flatness_figure", "flatness_section"]
+
+CAPTION = (
+    "Means over runs with 95% intervals: (a) rise of the loss against the filter-normalised distance from the "
+    "solutions; (b) loss on the line from the solution of gradient descent, alpha = 0, to that of each other "
+    "training, alpha = 1; (c) trace of the Hessian at the solutions, grey: single runs; (d) change of the logarithm "
+    "of each measure by the drift of dropout, by its noise, and by both beyond their sum."
+)
 
 MEASURES = ("loss", "trace", "top_eigenvalue", "width")
 
@@ -38,6 +45,7 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         effects.change_low > 0, "larger", np.where(effects.change_high < 0, "smaller", "unresolved")
     )
     means = over_runs(study.table, ["training"], MEASURES)
+    logarithms = study.table.assign(**{measure: np.log(study.table[measure]) for measure in MEASURES[1:]})
     text = "\n\n".join(
         [
             f"Solutions after {config.steps} steps from the same {config.runs} initial points. `trace` and "
@@ -48,7 +56,7 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
             "point; interaction: what dropout has beyond the sum):",
             markdown(effects, ["measure", "effect", "change", "verdict"]),
             "Against gradient descent, paired by initial point (change of the logarithm):",
-            markdown(_against_descent(study.table), ["training", "trace", "top_eigenvalue", "width"]),
+            markdown(against_first(logarithms, MEASURES[1:]), ["training", *MEASURES[1:]]),
             "Where R_S is lowest on the line from gradient descent (alpha = 0) to (alpha = 1):",
             _valley(study.interpolations),
         ]
@@ -60,19 +68,12 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
         "flatness_interpolation": study.interpolations,
     }
     return Section(
-        "Flatness of solutions", tables, {"flatness": flatness_figure(study, effects)}, text, _conclusion(effects)
+        "Flatness of solutions",
+        tables,
+        {"flatness": Captioned(flatness_figure(study, effects), CAPTION)},
+        text,
+        _conclusion(effects),
     )
-
-
-def _against_descent(table: pd.DataFrame) -> pd.DataFrame:
-    logs = {measure: np.log(table.pivot(index="run", columns="training", values=measure)) for measure in MEASURES[1:]}
-    rows = []
-    for name in table.training.unique()[1:]:
-        row: dict[str, object] = {"training": name}
-        for measure, y in logs.items():
-            row |= mean_over(y[name] - y["gradient descent"]).columns(measure)
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def _conclusion(effects: pd.DataFrame) -> str:

@@ -17,9 +17,15 @@ from smesolve.problem.masks import BernoulliMasks
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, signed, symlog_steps
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["geometry_figure", "geometry_section"]
+
+CAPTION = (
+    "(a) Relative error of the Fisher form of the penalty against 1 - keep_prob, with 95% intervals; (b) Fisher "
+    "trace, (c) largest Fisher eigenvalue and (d) normal curvature against the step of training, one line for each "
+    "training, means over runs with their 95% bands."
+)
 
 TRAININGS = ("gradient descent", "drift only", "dropout")
 
@@ -65,7 +71,11 @@ def geometry_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
     )
     tables = {"information_geometry": table, "information_geometry_logistic": logistic}
     return Section(
-        "Information geometry", tables, {"information_geometry": geometry_figure(logistic, means)}, text, conclusion
+        "Information geometry",
+        tables,
+        {"information_geometry": Captioned(geometry_figure(logistic, means), CAPTION)},
+        text,
+        conclusion,
     )
 
 
@@ -95,7 +105,7 @@ def _changes(table: pd.DataFrame, step: int) -> str:
         y = np.log(last.pivot(index="run", columns="training", values=measure))
         for name in TRAININGS[1:]:
             change = mean_over(y[name] - y[TRAININGS[0]])
-            lines.append(f"- {measure.replace('_', ' ')}, {name}: {signed(change, 'larger', 'smaller')}")
+            lines.append(f"- {measure.replace('_', ' ')}, {name}: {signed(change, 'larger', 'smaller')}.")
     return "\n".join(lines)
 
 

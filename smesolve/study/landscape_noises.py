@@ -10,13 +10,19 @@ from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.noises import NoiseScales, noise_alignment, noisy_problem
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.configuration import ConfigError
+from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, symlog_steps
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["noises_figure", "noises_section"]
+
+CAPTION = (
+    "Against the step of training, one line for each noise, means over runs with their 95% bands: (a) cosine of the "
+    "Hessian and the covariance at common points, (b) ratio to isotropic noise there, (c) cosine along the noise's "
+    "own runs. Grey: largest 97.5% quantile for random eigenvectors in (a) and (c), 1 in (b)."
+)
 
 KEYS = ["noise", "points", "step"]
 COLUMNS = ("cosine", "null_mean", "null_high", "ratio", "score", "loss")
@@ -55,7 +61,7 @@ def noises_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
     return Section(
         "Alignment of other noises",
         {"noises": table},
-        {"noises": noises_figure(table)},
+        {"noises": Captioned(noises_figure(table), CAPTION)},
         "\n\n".join(parts),
         _conclusion(rows, table),
     )

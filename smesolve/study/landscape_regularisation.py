@@ -17,12 +17,17 @@ from smesolve.landscape.implicit_regularisation import (
 )
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, STYLE, log_ticks
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["regularisation_figure", "regularisation_section"]
+
+CAPTION = (
+    "|error| at the horizon against the learning rate, one line for each flow and SME: (a) the network, measured, "
+    "with 95% intervals; (b) the mean of a parameter and (c) the mean loss of a linear model, exact."
+)
 
 COMPONENTS = 5
 """Inputs of the linear model: principal components of the data, of unit variance."""
@@ -76,7 +81,7 @@ def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> 
     return Section(
         "Implicit regularisation",
         tables,
-        {"implicit_regularisation": regularisation_figure(study, exact)},
+        {"implicit_regularisation": Captioned(regularisation_figure(study, exact), CAPTION)},
         text,
         _conclusion(study.fits),
     )
@@ -117,11 +122,8 @@ def regularisation_figure(study: RegularisationStudy, exact: pd.DataFrame) -> Fi
         for axis, letter, (title, rows) in zip(axes, "abc", panels, strict=True):
             for k, model in enumerate(models):
                 _errors(axis, rows[rows.model == model].sort_values("lr"), k, model)
-            axis.set_xscale("log")
             axis.set_yscale("log")
-            lrs = sorted(rows.lr.unique())
-            axis.set_xticks(lrs, [f"{lr:g}" for lr in lrs])
-            axis.minorticks_off()
+            log_ticks(axis, rows.lr)
             axis.set_xlabel("learning rate $\\epsilon$")
             axis.set_title(f"({letter}) {title}", loc="left")
         axes[0].set_ylabel("|error|")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from smesolve.landscape.estimates import Estimate
+from smesolve.landscape.estimates import Estimate, mean_over
 
 __all__ = [
     "COLOURS",
     "LINES",
     "MARKERS",
+    "against_first",
     "band",
     "checkpoints",
     "legend_above",
+    "logarithmic",
     "signed",
     "symlog_steps",
 ]
@@ -28,6 +32,19 @@ MARKERS = ("o", "s", "^", "D", "v", "x")
 def checkpoints(steps: int, count: int) -> list[int]:
     """0 and then step numbers evenly spaced in their logarithm, up to `steps`."""
     return sorted({0, *np.unique(np.round(np.geomspace(1, steps, count - 1))).astype(int).tolist()})
+
+
+def against_first(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Differences of the measures of each training to those of the first one, paired by run, with their intervals."""
+    wide = table.pivot(index="run", columns="training", values=list(measures))
+    first, *others = table.training.unique()
+    rows = []
+    for name in others:
+        row: dict[str, object] = {"training": name}
+        for measure in measures:
+            row |= mean_over(wide[measure, name] - wide[measure, first]).columns(measure)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=None if rows else ["training", *measures])
 
 
 def signed(estimate: Estimate, higher: str, lower: str, null: float = 0.0) -> str:

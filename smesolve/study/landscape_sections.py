@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.configuration import ConfigError, nearest
+from smesolve.study.configuration_errors import ConfigError, nearest
 from smesolve.study.landscape_alignment import alignment_section
 from smesolve.study.landscape_condensation import condensation_section
 from smesolve.study.landscape_configuration import LandscapeConfig
@@ -14,8 +14,8 @@ from smesolve.study.landscape_geometry import geometry_section
 from smesolve.study.landscape_noises import noises_section
 from smesolve.study.landscape_regularisation import regularisation_section
 from smesolve.study.landscape_variance import variance_section
-from smesolve.study.markdown import join, picture
-from smesolve.study.problems import described
+from smesolve.study.markdown import join
+from smesolve.study.problems import described, outside_theorems
 from smesolve.study.section import Section
 
 __all__ = ["SECTIONS", "check_sections", "landscape_report"]
@@ -48,7 +48,7 @@ def landscape_report(problem: DropoutProblem, config: LandscapeConfig, sections:
         conclusions += [f"**{section.title}**" if len(sections) > 1 else "", section.conclusion]
         details += [
             f"## {section.title}",
-            *(picture(f"Figure: {section.title}", figure) for figure in section.figures),
+            section.pictures,
             section.text,
             f"Data: {files}; figure: {figures}.",
         ]
@@ -58,6 +58,7 @@ def landscape_report(problem: DropoutProblem, config: LandscapeConfig, sections:
         "Values stand with 95% intervals, over runs unless another source is named; where an interval holds the null "
         "value, nothing is claimed.",
         *conclusions,
+        outside_theorems(config, problem) if "implicit_regularisation" in sections else "",
         "## What was measured",
         f"{described(config, problem)} lr {config.lr:g}, {config.steps} steps, {config.runs} runs from independent "
         f"initial points (network seeds from {config.network.seed} on), seed {config.seed}.",

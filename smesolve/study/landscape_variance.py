@@ -15,9 +15,15 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, MARKERS, logarithmic
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["variance_figure", "variance_section"]
+
+CAPTION = (
+    "One marker and colour for each run, one column for each data set. Above: interval flatness along principal "
+    "directions of the data against their variance; below: variance along Hessian eigenvectors against their "
+    "eigenvalue. Titles: slope of the log-log line and rank correlation with 95% intervals."
+)
 
 KEYS = ["data", "relation", "factor"]
 
@@ -45,7 +51,11 @@ def variance_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
     )
     tables = {"variance_principle": study.points, "variance_principle_slopes": study.slopes}
     return Section(
-        "Variance principle", tables, {"variance_principle": variance_figure(study)}, text, _conclusion(table)
+        "Variance principle",
+        tables,
+        {"variance_principle": Captioned(variance_figure(study), CAPTION)},
+        text,
+        _conclusion(table),
     )
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["join", "picture", "plain", "table_of"]
+__all__ = ["counted", "join", "picture", "plain", "table_of"]
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with the noun, in the plural unless it is 1."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def join(*parts: str) -> str:

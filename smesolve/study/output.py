@@ -15,15 +15,18 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from smesolve.study.configuration import ConfigError
+from smesolve.study.configuration_errors import ConfigError
 from smesolve.version import __version__
 
-__all__ = ["JOURNAL", "MANIFEST", "partial_of", "read_manifest", "whole_directory", "write_manifest"]
+__all__ = ["JOURNAL", "MANIFEST", "PARTIAL_TABLE", "partial_of", "read_manifest", "whole_directory", "write_manifest"]
 
 MANIFEST = "manifest.json"
 
 JOURNAL = "blocks.journal"
 """Every finished block of a study: what --resume and extend go on from."""
+
+PARTIAL_TABLE = "table.partial.csv"
+"""What was known when a study was interrupted."""
 
 LOCK = ".lock"
 

@@ -11,12 +11,31 @@ from torch import nn
 from smesolve.arguments import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.feature_network import FeatureNetwork
+from smesolve.problem.kinks import kinks
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
-from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig, TrainingConfig
+from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig
+from smesolve.study.datasets import load_data
+from smesolve.study.landscape_configuration import LandscapeConfig
+from smesolve.study.markdown import counted
+from smesolve.study.scaling_configuration import ScalingConfig
 
-__all__ = ["build_problem", "described"]
+__all__ = ["build_problem", "configured_problem", "described", "outside_theorems"]
+
+OUTSIDE = (
+    "kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are measurements at "
+    "these learning rates and instances of no theorem. The drift of order 2 leaves out what happens where a neuron "
+    "switches. Monte Carlo intervals hold nonetheless, as control variates have mean zero for any network; that the "
+    "solver's bias falls at least like dt is not guaranteed."
+)
+
+
+def configured_problem(config: StudyConfig | LandscapeConfig) -> Problem:
+    """The problem of a configuration on its data, with torch's threads set."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return build_problem(config, *load_data(config.data))
 
 
 def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
@@ -26,7 +45,7 @@ def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
     check_numbers_fit(f"the weights for network.width={config.network.width}", weights, "take a narrower network")
     bias, activation = config.network.bias, config.network.activation
     place = {"dtype": getattr(torch, config.dtype), "device": torch.device(config.device)}
-    if _closed_form(training):
+    if training.closed_form:
         if len(sizes) == 2:
             network = TwoLayerNetwork(*sizes, y.shape[1], activation, bias, **place)
         else:
@@ -37,12 +56,6 @@ def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
     module = layers.append(nn.Linear(sizes[-1], y.shape[1], bias=bias)).to(**place)
     noises = ("loss", "masks", "batch_size", "replacement", "weight_decay", "label_noise", "parameter_noise")
     return ModuleProblem(module, x, y, **{name: getattr(training, name) for name in noises})
-
-
-def _closed_form(training: TrainingConfig) -> bool:
-    """Squared error with dropout on the last hidden layer, and no other noise."""
-    others = training.batch_size or training.weight_decay or training.label_noise or training.parameter_noise
-    return training.loss == "squared_error" and training.dropout == "last" and not others
 
 
 def _hidden_layers(
@@ -57,14 +70,20 @@ def _hidden_layers(
 
 
 def described(config: StudyConfig, problem: Problem) -> str:
-    """Data, network and noise in words."""
+    """Data, network and noise in words; data alone where the study has networks of its own."""
     training = config.training
     inputs, outputs = problem.x.shape[1], problem.y.shape[1]
+    data = f"Data {config.data.name}: {counted(problem.samples, 'sample')}, {counted(inputs, 'input')}."
+    scaling = config.study if isinstance(config, ScalingConfig) else None
+    if scaling == "width":
+        return data
+    keep_probs = config.keep_probs if scaling == "map" else [config.keep_prob]
     sizes = "-".join(map(str, [inputs, *config.network.widths, outputs]))
     bias = " with biases" if config.network.bias else ""
     where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
     whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
-    noises = [f"Dropout {where}, keep_prob {config.keep_prob:g}, {whose}"] if config.keep_prob < 1 else ["No dropout"]
+    kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
+    noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
     if training.batch_size:
         noises.append(f"mini-batches of {training.batch_size} with{'' if training.replacement else 'out'} replacement")
     for name in ("label_noise", "parameter_noise", "weight_decay"):
@@ -76,7 +95,13 @@ def described(config: StudyConfig, problem: Problem) -> str:
         else "mean gradient and covariance are known by sampling alone"
     )
     return (
-        f"Data {config.data.name}: {problem.samples} samples, {inputs} inputs. Network {sizes}, "
-        f"{config.network.activation}{bias}: {problem.dim} parameters; loss {training.loss.replace('_', ' ')}. "
+        f"{data} Network {sizes}, {config.network.activation}{bias}: {problem.dim} parameters; "
+        f"loss {training.loss.replace('_', ' ')}. "
         f"{', '.join(noises)}: {known}."
     )
+
+
+def outside_theorems(config: StudyConfig, problem: Problem) -> str:
+    """What the theorems do not cover, or nothing where they hold."""
+    names = kinks(problem, problem.initial(config.network.seed))
+    return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} {OUTSIDE}" if names else ""

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from smesolve.comparison.leading_error import SECOND_ORDER_DIM, SECOND_ORDER_DRAWS
 from smesolve.comparison.weak_error_study import CONFIDENCE, NORMAL_QUANTILE, WeakErrorStudy
+from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import StudyConfig
 from smesolve.study.markdown import join, picture, table_of
-from smesolve.study.problems import described
+from smesolve.study.problems import described, outside_theorems
 
 __all__ = ["comparison_report", "weak_error_report"]
 
@@ -24,13 +26,6 @@ INTERVALS = (
     "whose interval holds 0 is not resolved: it may have either sign and nothing is claimed about it."
 )
 
-KINKS = (
-    "relu has kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are "
-    "measurements at these learning rates and instances of no theorem. The drift of order 2 and its predicted constant "
-    "leave out what happens where a neuron switches. Monte Carlo intervals hold nonetheless, as control variates have "
-    "mean zero for any network; that the solver's bias falls at least like dt is not guaranteed."
-)
-
 
 def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Problem, warnings: Sequence[str]) -> str:
     """Dropout against its modified equation, in words and tables."""
@@ -40,7 +35,7 @@ def comparison_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         f"Errors at the horizon T = {study.horizon:g}, mean under the SME minus mean under dropout, with their "
         f"{CONFIDENCE:.0%} intervals:",
         _resolved(study),
-        _kinks(config),
+        outside_theorems(config, problem),
         _warnings(study, warnings),
         picture(
             "(a) means over time, (b) errors of the means over time, (c) distribution over paths at the horizon, (d) "
@@ -71,7 +66,7 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "## Conclusion",
         f"Weak orders at the horizon T = {study.horizon:g}, with {CONFIDENCE:.0%} intervals:",
         _certified(study),
-        _kinks(config),
+        outside_theorems(config, problem),
         _warnings(study, warnings),
         picture(
             "|error| at the horizon against the learning rate, one panel for each observable. Points with their "
@@ -91,9 +86,11 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "## Points that are not resolved",
         _unresolved(study),
         "## Predicted and measured constants",
-        "Leading constant c of error = c lr^order + O(lr^(order + 1)). The prediction is an integral along the "
-        "gradient flow and uses no Monte Carlo.",
+        "Leading constant c of error = c lr^order + O(lr^(order + 1)), measured where the slope is. The prediction is "
+        "an integral along the gradient flow (for a network with kinks the slope of Euler's method in its step, with "
+        "its half-width) and uses no Monte Carlo.",
         _constants(study),
+        _not_predicted(study.fit(), config, problem),
         "## Largest error over the times",
         _maximum(study),
         "## Files",
@@ -126,11 +123,6 @@ def _measured(study: WeakErrorStudy, config: StudyConfig, problem: Problem) -> s
         f"{paths}{aim}; control variates: {config.control}; seed {config.seed}. Scheme {table.scheme.iloc[0]} with "
         f"dt = {steps}.\n\n{INTERVALS}"
     )
-
-
-def _kinks(config: StudyConfig) -> str:
-    """What the theorem does not cover, or nothing."""
-    return KINKS if config.network.activation == "relu" else ""
 
 
 def _warnings(study: WeakErrorStudy, warnings: Sequence[str]) -> str:
@@ -220,7 +212,7 @@ def _certified(study: WeakErrorStudy) -> str:
         if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
             text += (
                 f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
-                f"without Monte Carlo: {row.predicted_constant:.3g}"
+                f"without Monte Carlo: {_predicted(row, '.3g')}"
             )
         lines.append(f"{text}.")
     final = _final(study)
@@ -367,12 +359,38 @@ def _constants(study: WeakErrorStudy) -> str:
                 row.observable,
                 _number(row.constant, ".4g"),
                 f"[{row.constant_low:.4g}, {row.constant_high:.4g}]" if np.isfinite(row.constant) else "",
-                _number(row.predicted_constant, ".4g"),
+                _predicted(row, ".4g"),
                 _number(row.constant / row.predicted_constant, ".3f"),
             ]
             for row in study.fit().itertuples()
         ),
     )
+
+
+def _not_predicted(fit: pd.DataFrame, config: StudyConfig, problem: Problem) -> str:
+    """Why theory gives no constant, where it gives none."""
+    orders = sorted(fit[fit.predicted_constant.isna()].order.unique())
+    if not orders:
+        return ""
+    if not problem.exact:
+        reason = "mean gradient and covariance are known by sampling alone"
+    elif not problem.autonomous:
+        reason = "the integral is known for problems that do not depend on time"
+    elif kinks(problem, problem.initial(config.network.seed)):
+        reason = "the integral takes third derivatives, which a network with kinks does not have"
+    else:
+        reason = (
+            f"the integral takes third derivatives along every draw of the masks, and is formed for at most "
+            f"{SECOND_ORDER_DIM} parameters and {SECOND_ORDER_DRAWS} draws; here are {problem.dim} and "
+            f"{problem.draw_count:.4g}"
+        )
+    return f"No constant of order {' and '.join(map(str, orders))} is predicted: {reason}."
+
+
+def _predicted(row: tuple, form: str) -> str:
+    """The predicted constant, with its half-width where it has one."""
+    half = f" ± {NORMAL_QUANTILE * row.predicted_stderr:.1g}" if row.predicted_stderr > 0 else ""
+    return _number(row.predicted_constant, form) + half
 
 
 def _number(value: float, form: str) -> str:

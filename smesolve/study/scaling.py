@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from smesolve.problem.problem import Problem
-from smesolve.study.markdown import join, picture
-from smesolve.study.problems import described
+from smesolve.study.markdown import join
+from smesolve.study.problems import described, outside_theorems
 from smesolve.study.scaling_acceleration import acceleration_section
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_horizon import horizon_section
@@ -35,7 +35,8 @@ def scaling_report(problem: Problem, config: ScalingConfig, section: Section) ->
         f"# Learning-rate scaling: {config.study}",
         "## Conclusion",
         section.conclusion,
-        *(picture(f"Figure: {name}", name) for name in section.figures),
+        outside_theorems(config, problem),
+        section.pictures,
         f"{described(config, problem)} Seed {config.seed}; intervals are 95% intervals.",
         f"## {section.title}",
         section.text.strip(),

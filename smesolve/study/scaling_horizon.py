@@ -7,13 +7,19 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.long_horizon import LongHorizon, long_horizon
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import LOOKS, curve, log_ticks
-from smesolve.study.section import Section, markdown
+from smesolve.study.scaling_section import LOOKS, curve
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["horizon_figure", "horizon_section"]
+
+CAPTION = (
+    "Above: |relative error| of each equation against the horizon, for the readout (exact) and the network (measured, "
+    "with 95% intervals, hollow where not resolved). Below: stationary variance of each equation over the exact one "
+    "of the iteration, against the learning rate; grey: 1, where the equation is exact."
+)
 
 
 def horizon_section(problem: Problem, config: ScalingConfig) -> Section:
@@ -31,7 +37,7 @@ def horizon_section(problem: Problem, config: ScalingConfig) -> Section:
     return Section(
         "Growth of the weak error with the horizon",
         tables,
-        {"horizon": horizon_figure(result)},
+        {"horizon": Captioned(horizon_figure(result), CAPTION)},
         _report(result),
         _conclusion(result),
     )
@@ -74,10 +80,11 @@ def _conclusion(result: LongHorizon) -> str:
         for row in result.worse().itertuples()
     ]
     for model, rows in result.nearest().groupby("model", sort=False):
-        worse = ", ".join(f"{time:g}" for time in rows.time[rows.order_2_worse]) or "none"
+        worse = ", ".join(f"{time:g}" for time in rows.time[rows.order_2_worse])
         best = "; ".join(f"T = {row.time:g}: {row.nearest or 'not resolved'}" for row in rows.itertuples())
         lines.append(
-            f"- Over time, {model}: order 2 is surely worse than order 1 at T = {worse}. Nearest equation: {best}."
+            f"- Over time, {model}: order 2 is worse than order 1, beyond the intervals, at "
+            f"{f'T = {worse}' if worse else 'no T'}. Nearest equation: {best}."
         )
     return "\n".join(lines)
 
@@ -85,8 +92,7 @@ def _conclusion(result: LongHorizon) -> str:
 def _report(result: LongHorizon) -> str:
     return join(
         f"lr = {result.lr:g}. Errors relative to the change along the gradient flow over the last horizon; the "
-        "readout's "
-        "are exact. An interval that holds 0 is not resolved.",
+        "readout's are exact. An interval that holds 0 is not resolved.",
         markdown(
             result.table,
             {
@@ -98,9 +104,8 @@ def _report(result: LongHorizon) -> str:
             },
         ),
         "## Stationary variance",
-        "E|theta - theta*|^2 of the readout in the stationary state, all exact: the iteration's, and the ratio "
-        "of that of "
-        "each equation to it. Label noise: the same readout without dropout, targets with normal noise.",
+        "E|theta - theta*|^2 of the readout in the stationary state, all exact: the iteration's, and the ratio of that "
+        "of each equation to it. Label noise: the same readout without dropout, targets with normal noise.",
         markdown(
             result.stationary,
             {"noise": "noise", "lr": "lr", "equation": "equation", "exact": "exact", "equation / exact": "ratio"},

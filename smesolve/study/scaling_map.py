@@ -19,9 +19,20 @@ from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_section import with_reasons
-from smesolve.study.section import Section, markdown
+from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["collapse_figure", "map_figure", "map_section"]
+
+MAP_CAPTION = (
+    "Colour: |relative error| over learning rate and keep_prob, one panel for each model and order; white: its "
+    "contours; hatched: not resolved. Lines: predicted limits of stability; open markers: observed ones."
+)
+
+COLLAPSE_CAPTION = (
+    "|relative error| a unit of time against lr / keep_prob^q, one column for each of q = 0, 1, 2, one row for each "
+    "order. Lines: the readout, exact; markers: the network, measured, resolved cells alone; grey: keep_prob. Errors "
+    "collapse where all lie on one curve."
+)
 
 LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Relative errors of the contours."""
@@ -50,7 +61,10 @@ def map_section(problem: Problem, config: ScalingConfig) -> Section:
     return Section(
         f"Map of the weak error of {result.observable}",
         {"table": result.table, "limits": result.limits, "collapse": collapse},
-        {"map": map_figure(result), "collapse": collapse_figure(result)},
+        {
+            "map": Captioned(map_figure(result), MAP_CAPTION),
+            "collapse": Captioned(collapse_figure(result), COLLAPSE_CAPTION),
+        },
         _report(result, collapse),
         _conclusion(result, collapse),
     )
@@ -187,18 +201,14 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         f"{model}, order {order}: {row['sum']} of {row['size']}" for (model, order), row in counts.iterrows()
     )
     return join(
-        "Errors are relative to the change of the observable along the gradient flow of the modified loss. "
-        "`multiple`: lr "
-        "in units of the mean-square limit of the readout's iteration. Readout: the last layer alone, on the "
-        "features of "
-        f"the start, exact. Network: measured. Resolved cells: {cells}.",
+        "`relative`: error over the change of the observable along the gradient flow of the modified loss. "
+        "`multiple`: lr in units of the mean-square limit of the readout's iteration. Readout: the last layer alone, "
+        f"on the features of the start, exact. Network: measured. Resolved cells: {cells}.",
         markdown(with_reasons(table), ["model", "order", "keep_prob", "lr", "multiple", "relative", "resolved"]),
         "## Limits of stability",
-        "Learning rate from which second moments of the readout grow: predicted, from the exact moment map; "
-        "observed, from "
-        "a resampled population of paths of the iteration and of the solver, which knows nothing of the "
-        "prediction. Limits "
-        "beyond 2/lambda_max, where the mean of the iteration diverges first, are predicted alone.",
+        "Learning rate from which second moments of the readout grow: predicted, from the exact moment map; observed, "
+        "from a resampled population of paths of the iteration and of the solver, which knows nothing of the "
+        "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, are predicted alone.",
         markdown(
             _ratios(result.limits),
             {
@@ -212,12 +222,12 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         ),
         "## The natural parameter",
         f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} around one parabola in ln(lr / "
-        "keep_prob^q): root mean square distance for q = 0, 1, 2, and the q of least distance. `relative`: the "
-        "error at the "
-        "horizon, a fixed number of relaxation times; `rate`: this over the horizon, the error a unit of time. "
-        "Data and "
-        "curvature are those of one problem, so the power of keep_prob alone is identified.",
-        markdown(
+        "keep_prob^q): root mean square distance for q = 0, 1, 2, and the q of least distance. Ordinate `relative`: "
+        "the error at the horizon, a fixed number of relaxation times; `rate`: this over the horizon, the error a unit "
+        "of time. Data and curvature are those of one problem, so the power of keep_prob alone is identified.",
+        ""
+        if collapse.empty
+        else markdown(
             collapse,
             {
                 "model": "model",

@@ -9,13 +9,17 @@ from matplotlib.figure import Figure
 from smesolve.comparison.order_fit import CORRECTED_POINTS
 from smesolve.comparison.scaling.schedules import Schedules, schedules
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import ORDERS, PAGE, STYLE
+from smesolve.study.figures import ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import log_ticks
-from smesolve.study.section import Section, interval, markdown
+from smesolve.study.section import Captioned, Section, interval, markdown
 
 __all__ = ["schedule_figure", "schedule_section"]
+
+CAPTION = (
+    "|error| at the horizon against the learning rate, one panel for each schedule. Markers with 95% intervals: the "
+    "network, measured; thin lines without markers: its readout, exact."
+)
 
 
 def schedule_section(problem: Problem, config: ScalingConfig) -> Section:
@@ -33,7 +37,7 @@ def schedule_section(problem: Problem, config: ScalingConfig) -> Section:
     return Section(
         "Weak order under schedules",
         {"table": result.table, "fit": result.fit},
-        {"schedule": schedule_figure(result)},
+        {"schedule": Captioned(schedule_figure(result), CAPTION)},
         _report(result),
         _conclusion(result),
     )
@@ -65,7 +69,7 @@ def schedule_figure(result: Schedules) -> Figure:
                 )
             log_ticks(axis, result.table.lr)
             axis.set_yscale("log")
-            axis.set_title(name.replace("_", " "), loc="left")
+            axis.set_title(name, loc="left")
             axis.set_xlabel(r"learning rate $\epsilon$")
             axis.tick_params(labelbottom=True)
         for axis in axes[len(names) :]:
@@ -80,8 +84,7 @@ def _conclusion(result: Schedules) -> str:
     lines = []
     for (model, order), rows in result.fit.groupby(["model", "order"], sort=False):
         slopes = "; ".join(
-            f"{row.schedule.replace('_', ' ')} {interval(row._asdict(), 'slope', '.2f')} ({_kept(row)})"
-            for row in rows.itertuples()
+            f"{row.schedule} {interval(row._asdict(), 'slope', '.2f')} ({_kept(row)})" for row in rows.itertuples()
         )
         lines.append(f"- {model}, order {order}, slopes and whether the order is kept: {slopes}.")
     return "\n".join(lines)
@@ -91,11 +94,11 @@ def _report(result: Schedules) -> str:
     fit = result.fit.sort_values(["model", "schedule", "order"])
     fit = fit.assign(kept=[_kept(row) for row in fit.itertuples()], left_out=fit.left_out.replace("", "none"))
     return join(
-        "Slopes of |error| against lr with 95% intervals; for the readout, whose errors are exact, the local "
-        "slope of the "
-        "two smallest learning rates. `step` jumps and `warm_up` has its kink at half the horizon, where a step of the "
-        "iteration ends for every learning rate. Constant: of error = c lr^order; predicted without Monte Carlo, by an "
-        "integral along the gradient flow, at order 1.",
+        "Slopes of |error| against lr with 95% intervals; for the readout, whose errors are exact, the local slope of "
+        "the two smallest learning rates. `step` jumps and `warm_up` has its kink at half the horizon, where a step of "
+        "the iteration ends for every learning rate. Constant: c of error = c lr^order, for the network; predicted "
+        "without Monte Carlo, by an integral along the gradient flow, at order 1 of networks without kinks alone: that "
+        "of order 2 is known for problems that do not depend on time.",
         markdown(
             fit,
             {
@@ -105,7 +108,7 @@ def _report(result: Schedules) -> str:
                 "slope": "slope",
                 "order kept": "kept",
                 "constant": "constant",
-                "predicted": "predicted_constant",
+                "predicted constant": "predicted_constant",
                 "left out": "left_out",
             },
             {"slope": ".3f", "constant": ".4g", "predicted_constant": ".4g"},

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
 
-from smesolve.study.figures import DROPOUT, ORDERS, Look
+from smesolve.study.figures import DROPOUT, ORDERS, Look, points
 
-__all__ = ["LOOKS", "QUADRATIC", "curve", "log_ticks", "with_reasons"]
+__all__ = ["LOOKS", "QUADRATIC", "curve", "with_reasons"]
 
 QUADRATIC = Look("quadratic equation", "#009e73", ":", "D")
 
@@ -34,19 +31,7 @@ def curve(axis: Axes, x: pd.Series, part: pd.DataFrame, look: Look, label: str |
         elinewidth=0.8,
         label=label,
     )
-    for resolved, face in ((True, look.colour), (False, "white")):
-        chosen = part.resolved.astype(bool) == resolved
-        axis.plot(
-            x[chosen], size[chosen], linestyle="", marker=look.marker, color=look.colour, markerfacecolor=face, zorder=3
-        )
-
-
-def log_ticks(axis: Axes, values: Iterable[float]) -> None:
-    """A logarithmic x axis with ticks at these values alone."""
-    values = sorted(set(values))
-    axis.set_xscale("log")
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xticks(values, [f"{value:.3g}" for value in values])
+    points(axis, x, size, part.resolved, look)
 
 
 def with_reasons(table: pd.DataFrame) -> pd.DataFrame:

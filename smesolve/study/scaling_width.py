@@ -8,13 +8,18 @@ from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.width_sweep import ARMS, WidthSweep, width_sweep
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE
+from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.scaling_section import curve, log_ticks, with_reasons
-from smesolve.study.section import Section, interval, markdown
+from smesolve.study.scaling_section import curve, with_reasons
+from smesolve.study.section import Captioned, Section, interval, markdown
 
 __all__ = ["width_figure", "width_section"]
+
+CAPTION = (
+    "Left: |relative error| against the width, one panel for each order, with 95% intervals, hollow where not "
+    "resolved; right: share of the penalty in the modified loss at the start against the width. One line for each arm."
+)
 
 
 def width_section(problem: Problem, config: ScalingConfig) -> Section:
@@ -32,7 +37,7 @@ def width_section(problem: Problem, config: ScalingConfig) -> Section:
     return Section(
         "Error against width",
         {"table": result.table, "slopes": result.slopes},
-        {"width": width_figure(result)},
+        {"width": Captioned(width_figure(result), CAPTION)},
         _report(result),
         _conclusion(result),
     )
@@ -79,14 +84,14 @@ def _conclusion(result: WidthSweep) -> str:
 def _report(result: WidthSweep) -> str:
     return join(
         "Mean-field scaling: 1/m sum_r eta_r A_r tanh(W_r . x), each particle moved by lr. Arms: "
-        f"{'; '.join(f'{arm}: {meaning}' for arm, meaning in ARMS.items())}. Errors of the modified loss, relative "
-        "to its change along the gradient flow. `penalty`: share of the penalty in the modified loss at the start.",
+        f"{'; '.join(f'{arm}: {meaning}' for arm, meaning in ARMS.items())}. `relative`: error of the modified loss "
+        "over its change along the gradient flow. `penalty`: share of the penalty in the modified loss at the start.",
         markdown(
             with_reasons(result.table),
             ["arm", "width", "order", "keep_prob", "lr", "penalty", "relative", "resolved"],
         ),
-        "Chizat, Marion, Yesbay (arXiv 2510.07554) state that the penalty survives only at learning rates of "
-        "order 1/width. What is measured here is the weak error of the equation, and the share of the penalty at "
-        "the start, for these "
-        "widths, this data set and this horizon alone; the statement itself, a limit of infinite width, is not tested.",
+        "Chizat, Marion, Yesbay (arXiv 2510.07554) state that the penalty survives only at learning rates of order "
+        "1/width. What is measured here is the weak error of the equation, and the share of the penalty at the start, "
+        "for these widths, this data set and this horizon alone; the statement itself, a limit of infinite width, is "
+        "not tested.",
     )

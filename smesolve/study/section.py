@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from smesolve.study.figures import save_figure
-from smesolve.study.markdown import table_of
+from smesolve.study.markdown import picture, table_of
 
-__all__ = ["Section", "interval", "markdown"]
+__all__ = ["Captioned", "Section", "interval", "markdown"]
+
+
+class Captioned(NamedTuple):
+    """A figure and what is seen in it."""
+
+    figure: Figure
+    caption: str
+    """Axes, lines and markers, without brackets, which end a caption in Markdown."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class Section:
 
     title: str
     tables: dict[str, pd.DataFrame]
-    figures: dict[str, Figure]
+    figures: dict[str, Captioned]
     text: str
     """Markdown."""
     conclusion: str
@@ -32,8 +41,13 @@ class Section:
         """Write tables and figures into a directory."""
         for name, table in self.tables.items():
             table.to_csv(directory / f"{name}.csv", index=False)
-        for name, figure in self.figures.items():
-            save_figure(figure, directory, name)
+        for name, captioned in self.figures.items():
+            save_figure(captioned.figure, directory, name)
+
+    @property
+    def pictures(self) -> str:
+        """The figures in Markdown."""
+        return "\n\n".join(picture(captioned.caption, name) for name, captioned in self.figures.items())
 
 
 def interval(row: Mapping[str, object], name: str, form: str = ".3g") -> str:
@@ -53,10 +67,10 @@ def markdown(
 
     Args:
         table: a column `a` may have its interval in `a_low` and `a_high`.
-        columns: to be shown, or headers with their columns.
+        columns: to be shown under their names in the table of the files, or headers with their columns.
         forms: of the numbers of a column, ".3g" unless given.
     """
-    headed = columns if isinstance(columns, Mapping) else {column.replace("_", " "): column for column in columns}
+    headed = columns if isinstance(columns, Mapping) else {column: column for column in columns}
     forms = forms or {}
 
     def cell(row: Mapping[str, object], column: str) -> str:

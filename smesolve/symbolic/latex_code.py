@@ -9,7 +9,7 @@ from sympy import ImmutableMatrix
 
 from smesolve.symbolic.iteration import Iteration
 
-__all__ = ["align", "equation_latex", "shortened"]
+__all__ = ["align", "equation_latex"]
 
 
 def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix) -> str:
@@ -34,15 +34,3 @@ def align(lines: Sequence[str]) -> str:
     """The lines as one align* environment."""
     body = " \\\\\n".join(lines)
     return f"\\begin{{align*}}\n{body}\n\\end{{align*}}"
-
-
-def shortened(environment: str, longest: int) -> str:
-    """An align* environment in which right sides of more than `longest` characters are words in place of formulas."""
-    begin, *lines, end = environment.splitlines()
-    kept = []
-    for line in lines:
-        left, right = line.removesuffix(r" \\").split("&= ", 1)
-        kept.append(
-            line if len(right) <= longest else rf"{left}&= \text{{{len(right)}~characters,~see~equation.tex}} \\"
-        )
-    return "\n".join([begin, "\n".join(kept).removesuffix(r" \\"), end])
