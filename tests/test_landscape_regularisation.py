@@ -278,3 +278,33 @@ def test_curvature_where_singular_values_are_on_all_scales(samples, bias):
 def test_a_linear_model_is_flat():
     problem = linear_problem()
     assert manifold_geometry(problem, problem.initial(), probes=12, directions=2).curvature.value < 1e-12
+
+
+class Valley(sme.Problem):
+    """R_S = |theta_0| + |theta_1|^2 / 2: flows slide along the kink."""
+
+    network, samples, dim, draw_dim, noise_dim, numbers_per_path = None, 1, 2, 1, 0, 4
+    dtype, device = torch.float64, torch.device("cpu")
+
+    def draw(self, uniforms):
+        return uniforms
+
+    def loss(self, theta):
+        return theta[..., 0].abs() + theta[..., 1].square() / 2
+
+    modified_loss = loss
+
+    def mean_gradient(self, theta):
+        return torch.stack([torch.sign(theta[..., 0]), theta[..., 1]], -1)
+
+    def gradient(self, theta, draw):
+        return self.mean_gradient(theta)
+
+    def noise_product(self, theta, normals):
+        return torch.zeros_like(theta)
+
+
+def test_a_flow_slides_along_a_kink():
+    start = torch.tensor([0.3, 1.0], dtype=torch.float64)
+    end = flow(Valley(), start, "flow of R_S + R_1", lr=0.1, horizon=1.0)
+    assert end.tolist() == pytest.approx([0.0, np.exp(-1)], abs=1e-5)

@@ -32,6 +32,7 @@ from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.solver.brownian import grid_steps
 
@@ -46,8 +47,9 @@ __all__ = [
     "second_penalty",
 ]
 
-TOLERANCE = 1e-11
-"""Of the flows, relative."""
+TOLERANCE, KINKED_TOLERANCE = 1e-11, 1e-6
+"""Of the flows, relative; the second one where the network has kinks, along which a flow may slide: that stops a solver
+of higher order or smaller tolerance."""
 
 COLUMNS = 64
 """Columns of the noise factor that are held together."""
@@ -123,7 +125,8 @@ def second_penalty(problem: Problem, theta: Tensor, lr: float) -> Tensor:
 
 @checked
 def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float) -> Tensor:
-    """End (D,) of the gradient flow of a loss in `FLOWS` from theta0 (D,), by an ODE solver at 1e-11.
+    """End (D,) of the gradient flow of a loss in `FLOWS` from theta0 (D,), by an ODE solver at 1e-11, or at
+    1e-6 where the network has kinks.
 
     Cost of a velocity: one gradient; two more for lr/4 |grad L_S|^2; three noise products for each of M with tr Sigma.
 
@@ -146,8 +149,9 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
         return -drift.detach().cpu().numpy()
 
     scale = max(1e-3, float(theta0.abs().max()))
+    method, tolerance = ("RK45", KINKED_TOLERANCE) if kinks(problem, theta0) else ("DOP853", TOLERANCE)
     path = solve_ivp(
-        velocity, (0.0, horizon), theta0.cpu().numpy(), method="DOP853", rtol=TOLERANCE, atol=TOLERANCE * scale
+        velocity, (0.0, horizon), theta0.cpu().numpy(), method=method, rtol=tolerance, atol=tolerance * scale
     )
     if not path.success:
         raise ArithmeticError(f"the {name} did not converge: {path.message}")
