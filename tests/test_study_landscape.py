@@ -63,7 +63,7 @@ def test_a_section_writes_tables_figure_and_report(tmp_path, name):
 
 def test_condensation_is_compared_with_the_first_training_named(tmp_path):
     for trainings, words in (
-        (["R_1 alone"], "- R_1 alone is the only training"),
+        (["drift only"], "- drift only is the only training"),
         (["dropout", "SME order 2"], "- SME order 2, initial scale 1: unresolved against dropout"),
     ):
         (tmp_path / trainings[0]).mkdir()

@@ -26,10 +26,10 @@ __all__ = ["build_problem", "configured_problem", "described", "outside_theorems
 OUTSIDE = (
     "kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are measurements at "
     "these learning rates and instances of no theorem. The drift of order 2 leaves out what happens where a neuron "
-    "switches, an error of order lr: as lr falls, order 2 falls back to order 1. Errors scatter about their power law as "
-    "a step meets a switch here or there, which the interval of a slope does not contain. Monte Carlo intervals hold "
-    "nonetheless, as control variates have mean zero for any network; that the solver's bias falls at least like dt is "
-    "not guaranteed."
+    "switches, an error of order lr: as lr falls, order 2 falls back to order 1. Errors scatter about their power law"
+    " as a step meets a switch here or there, which the interval of a slope does not contain. Monte Carlo intervals "
+    "hold nonetheless, as control variates have mean zero for any network; that the solver's bias falls at least like"
+    " dt is not guaranteed."
 )
 
 
