@@ -9,8 +9,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from smesolve.comparison.estimate import PairSampler, Sampler
 from smesolve.study import command_line, commands
 from smesolve.study.command_line import main
+from smesolve.study.configuration import DataConfig, StudyConfig, TrainingConfig
+from smesolve.study.configuration_errors import ConfigError
+from smesolve.study.datasets import load_data
+from smesolve.study.problems import build_problem, described
 
 # 66 parameters: just too many for the predicted constant of order 2, which takes longer than all the rest.
 TINY = {
@@ -67,7 +72,8 @@ def test_compare_writes_table_report_figures_and_manifest(config, out):
 
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["seed"] == 5 and manifest["config"]["seed"] == 5
-    assert manifest["config"]["data"] == {"name": "random", "samples": 4, "in_features": 2, "seed": None}
+    data = {"name": "random", "target": None, "samples": 4, "in_features": 2, "seed": None}
+    assert manifest["config"]["data"] == data
     assert manifest["command"].startswith("smesolve compare")
     assert set(manifest["versions"]) >= {"python", "smesolve", "torch", "torchsde", "numpy", "scipy"}
     assert manifest["wall_time"] > 0 and manifest["threads"] >= 1
@@ -161,6 +167,43 @@ def test_files_give_the_same_table_as_each_other(tmp_path):
         assert main(["compare", config, "--out", str(tmp_path / ending)]) == 0
         tables.append(pd.read_csv(tmp_path / ending / "table.csv"))
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_file_as_it_comes_with_its_target_named(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 2)), rng.standard_normal(4)
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    pd.DataFrame({"age": x[:, 0], "yield": y, "sex": x[:, 1]}).to_csv(tmp_path / "data.csv", index=False, sep=";")
+    from_csv = load_data(DataConfig(str(tmp_path / "data.csv"), target="yield"))
+    from_npz = load_data(DataConfig(str(tmp_path / "data.npz")))
+    for a, b in zip(from_csv, from_npz, strict=True):
+        np.testing.assert_allclose(a, b)
+
+
+def test_class_labels_are_numbered_as_they_increase():
+    config = StudyConfig(training=TrainingConfig(loss="cross_entropy", dropout="every"))
+    x, labels = np.ones((4, 2)), np.array([[3.0], [1.0], [7.0], [3.0]])
+    problem = build_problem(config, x, labels)
+    assert problem.y.tolist() == [1, 0, 2, 1] and "2-32-3" in described(config, problem)
+    for bad in (labels + 0.5, np.ones((4, 1))):
+        with pytest.raises(
+            ConfigError, match=r"whole numbers for training\.loss=cross_entropy, the labels of at least"
+        ):
+            build_problem(config, x, bad)
+
+
+def test_a_resumed_study_may_have_another_goal(config, out, capsys, monkeypatch):
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    goal = ["--rel_tol", "0.01", "--max_paths", "2048"]
+    with monkeypatch.context() as late:
+        late.setattr(command_line, "write_manifest", interrupted)
+        assert main(["weak-error", config, "--out", str(out), *goal]) == 130
+    assert "to end sooner with a larger rel_tol than 0.01" in capsys.readouterr().err
+    for sampler in (Sampler, PairSampler):
+        monkeypatch.setattr(sampler, "run", interrupted)  # every block is there
+    assert main(["weak-error", config, "--out", str(out), "--resume", "--rel_tol", "0.9"]) == 0
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ class's constructor. A bad value is answered by one sentence that names the argu
 what was given. Some microseconds a call: for what users call, not for what runs in every step.
 """
 
-from smesolve.arguments.guard import check_fields, checked
+from smesolve.arguments.guard import ELSEWHERE, check_fields, checked
 from smesolve.arguments.kinds import Argument, Instance, Integer, Number, Parameters, SymbolOr
 from smesolve.arguments.machine_memory import check_numbers_fit, machine_memory
 from smesolve.arguments.meanings import COUNT, ENSEMBLE, EXPRESSION, INDEX, KEEP_PROB, NOT_NEGATIVE, POINTS, POSITIVE
@@ -14,6 +14,7 @@ from smesolve.arguments.sentences import evaluated, is_own_sentence, shown
 
 __all__ = [
     "COUNT",
+    "ELSEWHERE",
     "ENSEMBLE",
     "EXPRESSION",
     "INDEX",

@@ -13,7 +13,7 @@ from smesolve.arguments.hints import allows_none, from_hint
 from smesolve.arguments.kinds import Argument, Items
 from smesolve.arguments.meanings import MAY_BE_EMPTY, MEANINGS
 
-__all__ = ["check_fields", "checked"]
+__all__ = ["ELSEWHERE", "check_fields", "checked"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -108,7 +108,9 @@ def _what_is_left(request: Request | None) -> str:
     if not (directory / JOURNAL).exists():
         return "nothing was written."
     table = f" and {PARTIAL_TABLE}, which is not final" if (directory / PARTIAL_TABLE).exists() else ""
-    return f"{directory} holds the finished blocks{table}; go on by the same command with --resume."
+    goal = getattr(request.config, "rel_tol", None)
+    sooner = f", and to end sooner with a larger rel_tol than {goal:g}" if goal else ""
+    return f"{directory} holds the finished blocks{table}; go on by the same command with --resume{sooner}."
 
 
 # --- reading -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.sampling.journal import Journal
 from smesolve.solver.schemes.scheme import NothingTestedWarning
-from smesolve.study.configuration import EXECUTION, DeriveConfig, ExtendConfig, StudyConfig
+from smesolve.study.configuration import EXECUTION, GOALS, DeriveConfig, ExtendConfig, StudyConfig
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.output import JOURNAL, PARTIAL_TABLE
 from smesolve.study.problems import configured_problem
@@ -49,9 +49,9 @@ class Command:
     """Whether it keeps a journal of its blocks."""
 
 
-def identity(name: str, config: dict[str, Any]) -> dict[str, Any]:
+def identity(name: str, config: dict[str, Any], left_out: Sequence[str] = EXECUTION) -> dict[str, Any]:
     """All that the numbers of a study depend on: its command, what of its configuration is not execution, version."""
-    read = {key: value for key, value in config.items() if key not in EXECUTION}
+    read = {key: value for key, value in config.items() if key not in left_out}
     return {"command": name, "config": read, "version": smesolve.__version__}
 
 
@@ -120,7 +120,8 @@ def _measure(
     """The problem, its weak errors, and the warnings that came up; blocks are kept in the directory's journal."""
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
-    study = identity(name, dataclasses.asdict(config)) | {"data": _fingerprint(problem.x, problem.y, theta0)}
+    study = identity(name, dataclasses.asdict(config), (*EXECUTION, *GOALS))
+    study["data"] = _fingerprint(problem.x, problem.y, theta0)
     with _collected_warnings() as messages, Journal(directory / JOURNAL, study) as journal:
         try:
             result = weak_error(

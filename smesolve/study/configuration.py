@@ -19,6 +19,7 @@ from smesolve.study.configuration_errors import ConfigError, nearest
 __all__ = [
     "ACTIVATION_LAYERS",
     "EXECUTION",
+    "GOALS",
     "DataConfig",
     "DeriveConfig",
     "ExtendConfig",
@@ -50,12 +51,14 @@ class DataConfig:
     Args:
         name: "digits" (scikit-learn's handwritten digits), "random" (standard normal inputs, y = sin(2 x_1)), or the
             path of a .npz file (arrays x and y) or a .csv file (inputs in columns x..., outputs in columns y...).
+        target: column of a .csv file with the only output, or the class labels; all others are inputs.
         samples: number of samples, the first ones of digits and files; all of them unless given.
         in_features: number of inputs, for "random" alone.
         seed: of the inputs, for "random" alone; 0 unless given.
     """
 
     name: str = "digits"
+    target: str | None = None
     samples: int | None = None
     in_features: int | None = None
     seed: int | None = None
@@ -197,6 +200,9 @@ class StudyConfig:
 
 EXECUTION = ("threads", "workers", "max_memory")
 """Keys of a study on which its numbers do not depend."""
+
+GOALS = ("rel_tol", "max_paths")
+"""Keys of a study that say how many blocks of paths it has, not what is in them: what is in a journal serves any."""
 
 
 @dataclass(frozen=True)

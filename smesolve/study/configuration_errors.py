@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from smesolve.arguments import shown
+from smesolve.arguments import ELSEWHERE, shown
 
 __all__ = ["ConfigError", "check_file", "known_keys", "nearest", "sentence"]
 
@@ -114,6 +114,8 @@ def sentence(error: argparse.ArgumentError, kind: type, extra: tuple[str, ...] =
 
 def nearest(key: str, known: list[str]) -> str:
     """The known name that a user may have meant, or all of them; of nested ones where they begin."""
+    if ELSEWHERE.get(key) in known:
+        return f"did you mean {ELSEWHERE[key]!r}{f', which is 1 - {key}' if ELSEWHERE[key] == 'keep_prob' else ''}"
     tails = {name.split(".")[-1]: name for name in reversed(known)}
     close = difflib.get_close_matches(key, known, n=1) or [
         tails[tail] for tail in difflib.get_close_matches(key.split(".")[-1], list(tails), n=1)

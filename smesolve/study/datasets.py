@@ -26,6 +26,8 @@ def load_data(config: DataConfig) -> Data:
             missing.
     """
     suffix = Path(config.name).suffix.lower()
+    if suffix != ".csv" and config.target is not None:
+        raise ConfigError(f"data.target applies to .csv files alone, not to {config.name}; leave it out.")
     if config.name != "random":
         for key in ("in_features", "seed"):
             if getattr(config, key) is not None:
@@ -38,7 +40,7 @@ def load_data(config: DataConfig) -> Data:
             f"{nearest(config.name, list(DATASETS))}."
         )
     try:
-        x, y = READERS[suffix](Path(config.name))
+        x, y = READERS[suffix](config)
     except FileNotFoundError:
         raise ConfigError(
             f"data.name={config.name!r}: no such file; give its path from the working directory."
@@ -86,40 +88,52 @@ def _random(config: DataConfig) -> Data:
     return x, np.sin(2 * x[:, :1])
 
 
-def _npz(path: Path) -> Data:
-    with np.load(path, allow_pickle=False) as arrays:
+def _npz(config: DataConfig) -> Data:
+    with np.load(config.name, allow_pickle=False) as arrays:
         for name in ("x", "y"):
             if name not in arrays:
                 raise ConfigError(
-                    f"data.name={str(path)!r} has no array {name!r}; save it by numpy.savez(path, x=x, y=y)."
+                    f"data.name={config.name!r} has no array {name!r}; save it by numpy.savez(path, x=x, y=y)."
                 )
         x, y = (np.asarray(arrays[name], dtype=np.float64) for name in ("x", "y"))
-    return x, y
+    return x, y[:, None] if y.ndim == 1 else y
 
 
-def _csv(path: Path) -> Data:
-    table = pd.read_csv(path)
+def _csv(config: DataConfig) -> Data:
+    with open(config.name, encoding="utf-8") as file:
+        header = file.readline()
+    table = pd.read_csv(config.name, sep=max(SEPARATORS, key=header.count))
+    if config.target is not None:
+        if config.target not in table.columns:
+            names = [str(column) for column in table.columns]
+            remedy = nearest(config.target, names)
+            raise ConfigError(f"data.target={config.target!r} is no column of {config.name!r}; {remedy}.")
+        x, y = table.drop(columns=config.target), table[[config.target]]
+        return x.to_numpy(dtype=np.float64, copy=True), y.to_numpy(dtype=np.float64, copy=True)
     parts = []
     for name in ("x", "y"):
         columns = [column for column in table.columns if str(column).strip().startswith(name)]
         if not columns:
             raise ConfigError(
-                f"data.name={str(path)!r} has no column that begins with {name!r}; name inputs x1, x2, ... and outputs "
-                "y1, y2, ..."
+                f"data.name={config.name!r} has no column that begins with {name!r}; name inputs x1, x2, ... and "
+                "outputs y1, y2, ..., or name the only output in data.target."
             )
         parts.append(columns)
     others = [str(column) for column in table.columns if column not in [*parts[0], *parts[1]]]
     if others:
         raise ConfigError(
-            f"data.name={str(path)!r} has the column {others[0]!r}, which begins with neither x nor y; rename it, or "
-            "leave it out of the file."
+            f"data.name={config.name!r} has the column {others[0]!r}, which begins with neither x nor y; rename it, "
+            "leave it out of the file, or name the only output in data.target."
         )
     x, y = (table[columns].to_numpy(dtype=np.float64, copy=True) for columns in parts)
     return x, y
 
 
+SEPARATORS = ",;\t"
+"""Of a .csv file: the one that its header has most of."""
+
 DATASETS: dict[str, Callable[[DataConfig], Data]] = {"digits": _digits, "random": _random}
 """Data by name; add to it to name some of your own."""
 
-READERS: dict[str, Callable[[Path], Data]] = {".npz": _npz, ".csv": _csv}
+READERS: dict[str, Callable[[DataConfig], Data]] = {".npz": _npz, ".csv": _csv}
 """Files by their ending."""

@@ -16,6 +16,7 @@ from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig
+from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.datasets import load_data
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.markdown import counted
@@ -42,22 +43,35 @@ def configured_problem(config: StudyConfig | LandscapeConfig) -> Problem:
 
 def build_problem(config: StudyConfig, x: np.ndarray, y: np.ndarray) -> Problem:
     """A `DropoutProblem` wherever its closed forms hold, otherwise a `ModuleProblem`."""
-    training, sizes = config.training, [x.shape[1], *config.network.widths]
-    weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise([*sizes, y.shape[1]]))
+    training, sizes, outputs = config.training, [x.shape[1], *config.network.widths], y.shape[1]
+    if training.loss == "cross_entropy" and outputs == 1:
+        y, outputs = _class_labels(y[:, 0])
+    weights = sum(a * b for a, b in itertools.pairwise([*sizes, outputs]))
     check_numbers_fit(f"the weights for network.width={config.network.width}", weights, "take a narrower network")
     bias, activation = config.network.bias, config.network.activation
     place = {"dtype": getattr(torch, config.dtype), "device": torch.device(config.device)}
     if training.closed_form:
         if len(sizes) == 2:
-            network = TwoLayerNetwork(*sizes, y.shape[1], activation, bias, **place)
+            network = TwoLayerNetwork(*sizes, outputs, activation, bias, **place)
         else:
-            readout = nn.Linear(sizes[-1], y.shape[1], bias=bias)
+            readout = nn.Linear(sizes[-1], outputs, bias=bias)
             network = FeatureNetwork(_hidden_layers(sizes, activation, bias), readout).to(**place)
         return DropoutProblem(network, x, y, keep_prob=config.keep_prob, masks=training.masks)
     layers = _hidden_layers(sizes, activation, bias, 1 - config.keep_prob, training.dropout)
-    module = layers.append(nn.Linear(sizes[-1], y.shape[1], bias=bias)).to(**place)
+    module = layers.append(nn.Linear(sizes[-1], outputs, bias=bias)).to(**place)
     noises = ("loss", "masks", "batch_size", "replacement", "weight_decay", "label_noise", "parameter_noise")
     return ModuleProblem(module, x, y, **{name: getattr(training, name) for name in noises})
+
+
+def _class_labels(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Indices of the classes (n,), numbered as their labels increase, and how many classes there are."""
+    names, indices = np.unique(labels, return_inverse=True)
+    if (names != names.round()).any() or len(names) < 2:
+        raise ConfigError(
+            f"y must hold whole numbers for training.loss=cross_entropy, the labels of at least two classes, got "
+            f"{len(names)} different values such as {names[-1]:g}; take training.loss=squared_error for regression."
+        )
+    return indices, len(names)
 
 
 def _hidden_layers(
@@ -74,7 +88,8 @@ def _hidden_layers(
 def described(config: StudyConfig, problem: Problem) -> str:
     """Data, network and noise in words; data alone where the study has networks of its own."""
     training = config.training
-    inputs, outputs = problem.x.shape[1], problem.y.shape[1]
+    inputs = problem.x.shape[1]
+    outputs = problem.y.shape[1] if problem.y.ndim > 1 else int(problem.y.max()) + 1  # columns, or classes
     data = f"Data {config.data.name}: {counted(problem.samples, 'sample')}, {counted(inputs, 'input')}."
     scaling = config.study if isinstance(config, ScalingConfig) else None
     if scaling == "width":
