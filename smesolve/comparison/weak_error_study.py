@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -32,23 +32,35 @@ class StudyInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class WeakErrorStudy:
-    """Weak errors of the modified equation for several learning rates and orders."""
+    """Weak errors of the modified equation for several learning rates and orders.
+
+    Columns of `table`:
+
+    order, lr, time, observable   what was compared
+    discrete, sde                 means under the iteration and under the equation
+    error, stderr                 sde - discrete, and its Monte Carlo standard error
+    low, high                     95% interval of the error: Monte Carlo and the solver's bias together
+    solver_bias, .._stderr        of the scheme with step dt, estimated from dt and dt/2
+    paths                         the fewer of discrete_paths and sde_paths, which come in whole blocks
+    discrete_stderr, sde_stderr   of the two means
+    kurtosis                      of what is averaged, the larger side; far above 100 no standard error can be trusted
+    gain                          by which control variates and antithetic pairs shorten the error bar of these paths
+    diverged                      paths on both sides (discrete_diverged, sde_diverged); with one there is no mean
+    resolved, reason              whether 0 lies outside the interval, and what keeps it inside or above rel_tol
+    dt, scheme                    of the equation
+    """
 
     table: pd.DataFrame
-    """A row for each order, lr, time and observable: `discrete` and `sde` (means), signed `error` = sde - discrete,
-    its Monte Carlo `stderr`, 95% interval `low`, `high` (Monte Carlo and bias together), `solver_bias` and
-    `solver_bias_stderr` at step `dt`, paths on each side, kurtosis (the larger side), the factor `gain` by which
-    control variates shorten the error bar, `diverged` paths on both sides (`discrete_diverged`, `sde_diverged`;
-    with one of them there is no mean), `resolved`, and `reason` where it is not resolved."""
+    """A row for each order, lr, time and observable; its columns are listed above."""
 
-    samples: dict[tuple[float, str], dict[str, np.ndarray]]
+    samples: dict[tuple[float, str], dict[str, np.ndarray]] = field(repr=False)
     """(lr, "dropout" | "order 1" | "order 2") -> observable -> values at the last time of the first paths, as many as
     were asked for."""
 
     horizon: float
     """Last time."""
 
-    predict: Callable[[], pd.DataFrame]
+    predict: Callable[[], pd.DataFrame] = field(repr=False)
     """Computes `constants`."""
 
     @cached_property
@@ -61,10 +73,19 @@ class WeakErrorStudy:
         return self.predict()
 
     def fit(self, at: str = "final") -> pd.DataFrame:
-        """Orders with intervals: order, observable, slope, slope_low, slope_high, constant, predicted_constant, ...
+        """Orders with intervals, a row for each order and observable.
+
+        error = c lr^p (1 + d lr) is fitted by weighted least squares to the resolved errors. Two learning rates give the
+        local slope between them and say nothing of the order; three leave nothing to test the fit by; four and more are
+        what certifies: an order is certified where the interval of its slope holds it and neither of its neighbours.
 
         Args:
             at: "final" for the error at the horizon, "max" for the largest over the times (`maximum`).
+
+        Returns:
+            Columns order, observable; slope p, slope_low, slope_high; constant c for p = order, constant_low,
+            constant_high; predicted_constant and predicted_stderr, NaN where theory gives none (`constants`); points,
+            p_value of the fit, left_out (points that were not used, and why); verdict in words (`order_fit`).
         """
         if at not in ("final", "max"):
             raise ValueError(f"at must be 'final' or 'max', got {at!r}.")
