@@ -136,3 +136,11 @@ def test_masks_per_sample_take_the_whole_machinery():
     order1 = study.table.set_index("order").loc[1]
     assert order1.resolved
     assert order1.gain > 5
+
+
+def test_descent_without_noise_takes_gradient_schemes():
+    problem = make_problem()
+    plain = sme.ModuleProblem(problem.network, problem.x, problem.y)
+    study = sme.weak_error(plain, plain.initial(), [0.1], 0.2, orders=(1,), scheme="svag", paths=8)
+    assert (study.table.stderr == 0).all()
+    assert (study.table.error.abs() > 0).all()

@@ -26,7 +26,7 @@ CORRECTED_POINTS = 3
 REJECT = 0.01
 """p-value under which a fit is rejected."""
 
-SEARCHED, SPACING = 8.0, 0.025
+SEARCHED, SPACING = 8.0, 0.05
 """Orders are searched this far from the slope between the outer points, first on a grid of this spacing; an interval
 that goes farther is infinite."""
 

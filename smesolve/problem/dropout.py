@@ -278,14 +278,14 @@ class DropoutProblem(Problem):
 
         zeta_k / sqrt(v), zeta_k zeta_r / v and chi_k / w: mean zero and covariance I under the law, and
         gradient(theta, mask) = mean_gradient(theta) + noise_product(theta, noise_functions(mask)) for every mask.
-        None for weak noise and masks per sample, whose noise product has signs in their place.
+        None for weak noise and masks per sample, whose noise product has signs in their place, and for masks that are
+        always 1: no function of these has variance 1.
         """
-        if not self.linear_noise:
-            return None
         mask, law = draw, self.law
+        if not self.linear_noise or not law.variance:
+            return None
         zeta = mask - 1
-        spread = float(law.variance) ** 0.5
-        unit = zeta / spread if spread else torch.zeros_like(zeta)
+        unit = zeta / float(law.variance) ** 0.5
         first, second = torch.triu_indices(self.width, self.width, 1, device=self.device)
         parts = [unit, unit[..., first] * unit[..., second]]
         if law.chi_variance:

@@ -57,7 +57,7 @@ class Problem(ABC):
     jumps: Sequence[float] = ()
     """Those of them at which gradient or noise jumps."""
     linear_noise: bool = True
-    """noise_product is linear in its normals, and `noise_functions` returns what it replaces by them."""
+    """noise_product is linear in its normals; `noise_functions` returns what it replaces by them, if anything."""
 
     # --- what a problem defines -------------------------------------------------------------------------------------
 
@@ -96,7 +96,10 @@ class Problem(ABC):
         return self.noise_product(theta[..., None, :], columns).mT
 
     def noise_functions(self, draw: Any) -> Tensor | None:
-        """chi (..., M) with gradient = mean_gradient + noise_product(theta, chi) and E chi = 0, or None."""
+        """chi (..., M) with gradient = mean_gradient + noise_product(theta, chi), mean zero and covariance I, or None.
+
+        The covariance may be another one where the noise product does not see it, at this and every other time.
+        """
         return None
 
     @property
