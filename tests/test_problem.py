@@ -258,3 +258,12 @@ def test_bad_data_get_one_clear_sentence():
         sme.TwoLayerNetwork(2, 3, activation="tanhh")
     with pytest.raises(ValueError, match="width must be a positive integer"):
         sme.TwoLayerNetwork(2, 0)
+
+
+def test_a_loss_without_curvature_has_no_stability_limit():
+    x = torch.randn(5, 2, dtype=torch.float64)
+    network = sme.TwoLayerNetwork(2, 100, activation="relu")
+    problem = sme.DropoutProblem(network, x, x[:, :1], keep_prob=0.8)
+    still = torch.zeros(problem.dim, dtype=torch.float64)
+    assert problem.stability_limit(still) == float("inf")
+    assert (sme.weak_error(problem, still, [0.1], 0.1, paths=8).table.error == 0).all()

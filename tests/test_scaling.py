@@ -257,6 +257,12 @@ def enumerated_two_steps(problem, theta0, lr):
     return total
 
 
+def test_a_piecewise_schedule_inside_another_one_is_refused():
+    """Its breaks would not be known: a jump within a step costs an order."""
+    with pytest.raises(ValueError, match="make that schedule a Piecewise itself"):
+        ScheduledProblem(linear_problem(), lr_factor=lambda t: step(0.5, 0.3)(t) / 2)
+
+
 class SecondStepEnumerated(DropoutIteration):
     """keep_prob is 1 in the first step; in the second one each path has one of all masks."""
 
@@ -313,13 +319,11 @@ def scheme_moment(problem, scheme, lr, dt, steps):
     process = integration(sme.ModifiedEquation(problem, lr, 2), torch.zeros(1, dtype=torch.float64), scheme, dt)
     moments = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
     points = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    for step in range(steps):
-        plain, noisy = (process._step(points, step, points.new_full((2, 1), size))[0] for size in (0.0, dt**0.5))
+    for k in range(steps):
+        plain, noisy = (process._step(points, k, points.new_full((2, 1), size))[0] for size in (0.0, dt**0.5))
         still, pushed = (torch.stack([ends[0, 0], ends[1, 0] - ends[0, 0]]) for ends in (plain, noisy - plain))
-        new = still @ moments @ still + pushed @ moments @ pushed
-        moments = torch.stack(
-            [torch.stack([moments[0, 0], still @ moments[0]]), torch.stack([still @ moments[0], new])]
-        )
+        mean, square = still @ moments[0], still @ moments @ still + pushed @ moments @ pushed
+        moments = torch.stack([moments[0, 0], mean, mean, square]).reshape(2, 2)
     return moments[1, 1].item()
 
 

@@ -37,8 +37,8 @@ MAX_LINEAR_DIM = 24
 """Largest D of `LinearMoments`: its matrix exponential has (D + 1)^4 entries."""
 
 NEUTRAL = 1e-12
-"""Growth, in units of the largest curvature or of one step, that is rounding: moments that do not move, such as those of
-features that are never on, are no instability."""
+"""Growth, in units of the largest curvature or of one step, that is rounding: moments that do not move, say of features
+that are never on, are no instability."""
 
 
 @checked

@@ -343,8 +343,9 @@ class ModuleProblem(Problem):
             normals = draw["labels"]
             if self.batch_size:
                 spread = (self.samples / self.batch_size) ** 0.5
-                normals = spread * torch.einsum("...bn,...bo->...no", chosen, normals.flatten(-len(self._output_shape)))
-            parts.append(normals.flatten(-1 - len(self._output_shape)))
+                rows = normals.reshape(*normals.shape[: chosen.ndim - 1], -1)
+                normals = spread * torch.einsum("...bn,...bo->...no", chosen, rows)
+            parts.append(normals.reshape(*draw["labels"].shape[: -1 - len(self._output_shape)], -1))
         return torch.cat(parts, dim=-1)
 
     # --- first order in the noise --------------------------------------------------------------------------------

@@ -184,7 +184,9 @@ class Problem(ABC):
             largest = float(product(np.ones(1))[0])
         else:
             operator = LinearOperator((self.dim, self.dim), matvec=product, dtype=np.float64)
-            start = np.ones(self.dim) / np.sqrt(self.dim)
+            start = np.random.default_rng(0).standard_normal(self.dim)  # in no invariant subspace
+            if not product(start).any():
+                return float("inf")
             try:
                 largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
             except ArpackNoConvergence as failure:
