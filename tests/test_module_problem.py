@@ -269,3 +269,13 @@ def test_outputs_may_be_one_number_a_sample():
     assert torch.allclose(functions, wide.noise_functions(first))
     gradient = narrow.mean_gradient(theta) + narrow.noise_product(theta, functions)
     assert torch.allclose(gradient, narrow.gradient(theta, second), rtol=1e-12)
+
+
+def test_random_numbers_of_a_modules_own_are_refused():
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True)
+    module = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 1)).double()
+    with pytest.raises(ValueError, match="random numbers of its own"):
+        sme.ModuleProblem(module, x, x[:, 0, :1])
+    layer.self_attn.dropout = 0.0  # its other dropout calls have masks
+    assert sme.ModuleProblem(module, x, x[:, 0, :1]).draw_dim == 5 * 3 * (8 + 4 + 4)

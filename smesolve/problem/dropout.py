@@ -47,7 +47,7 @@ from torch import Tensor
 from smesolve.arguments import check_numbers_fit, checked
 from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, Linearisation
-from smesolve.problem.problem import Problem, check_table, check_trailing, finite_data
+from smesolve.problem.problem import Problem, check_table, check_trailing, check_trained, finite_data
 
 __all__ = ["DropoutProblem"]
 
@@ -68,7 +68,8 @@ class DropoutProblem(Problem):
             takes the place of keep_prob.
 
     Raises:
-        ValueError: for shapes that do not fit, data that are not finite, or a missing or second mask law.
+        ValueError: for shapes that do not fit, data that are not finite, a missing or second mask law, or a network
+            with some parameters frozen.
     """
 
     @checked
@@ -80,6 +81,7 @@ class DropoutProblem(Problem):
         keep_prob: float | None = None,
         masks: str | MaskLaw = "shared",
     ) -> None:
+        check_trained("network", network)
         parameter = next(network.parameters())
         self.network = network
         self.dtype, self.device = parameter.dtype, parameter.device

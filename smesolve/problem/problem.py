@@ -21,7 +21,7 @@ from smesolve.arguments import INDEX, checked, shown
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 
-__all__ = ["Problem", "check_table", "check_trailing", "finite_data"]
+__all__ = ["Problem", "check_table", "check_trailing", "check_trained", "finite_data"]
 
 
 class Problem(ABC):
@@ -213,6 +213,16 @@ def finite_data(
         bad = int((~data.isfinite()).sum())
         raise ValueError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
     return data
+
+
+def check_trained(name: str, module: nn.Module) -> None:
+    """Refuse a module with some parameters frozen: all of them are trained."""
+    frozen = [key for key, parameter in module.named_parameters() if not parameter.requires_grad]
+    if 0 < len(frozen) < len(list(module.parameters())):
+        raise ValueError(
+            f"{name} has frozen parameters (requires_grad=False), {', '.join(frozen[:3])}, but all parameters are "
+            "trained; make constants buffers (register_buffer), or unfreeze them by requires_grad_()."
+        )
 
 
 def check_table(name: str, data: Tensor) -> None:
