@@ -15,6 +15,7 @@ from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.averaged_problem import AveragedProblem
+from smesolve.problem.derived_problem import ScaledProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.schedule import LeftLimit, Piecewise, ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.randomness import keyed_uniforms
@@ -290,6 +291,20 @@ def test_control_variates_have_mean_zero_where_dropout_sets_in():
     assert values[4].abs().max() > 1e-4
     assert means[2:].abs().max() < 1e-14
     assert means[0].item() == pytest.approx(enumerated_expectation(problem, theta0, lr, steps, "loss"), rel=1e-13)
+
+
+@pytest.mark.parametrize("derive", [lambda problem: ScaledProblem(problem, 0.5), lambda one: AveragedProblem(one, 2)])
+def test_draws_of_derived_problems_are_enumerated(derive):
+    """`CompiledProblem` and its like then have the predicted constant of order 2."""
+    problem = derive(make_problem())
+    theta, (draws, weights) = problem.initial(), problem.all_draws()
+    assert len(weights) == problem.draw_count
+    gradients = problem.gradient(theta, draws)
+    assert relative(weights @ gradients, problem.mean_gradient(theta)) < 1e-12
+    centred = gradients - problem.mean_gradient(theta)
+    assert relative(centred.mT @ (weights[:, None] * centred), problem.covariance(theta)) < 1e-12
+    with pytest.raises(ValueError, match="count=30 makes more"):
+        AveragedProblem(problem, 30).all_draws()
 
 
 def test_enumeration_follows_schedules_and_averages():
