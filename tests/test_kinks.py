@@ -41,6 +41,13 @@ class Applied(nn.Module):
         (lambda h: h.clamp_min(0), "clamp"),
         (lambda h: torch.maximum(h, torch.zeros_like(h)), "maximum"),
         (lambda h: functional.max_pool1d(h, 2).repeat(1, 2), "max_pool"),
+        (lambda h: functional.adaptive_max_pool1d(h[:, None], 4)[:, 0], "max_pool"),
+        (nn.SELU(), "elu"),
+        (nn.ELU(alpha=2.0), "elu"),
+        (lambda h: h - h.amax(1, keepdim=True), "max"),
+        (lambda h: h - h.max(1, keepdim=True).values, "max"),
+        (lambda h: h.sort(1).values, "sort"),
+        (lambda h: torch.fmin(h, torch.zeros_like(h)), "minimum"),
     ],
 )
 def test_operations_with_kinks_are_named(activation, name):
@@ -48,7 +55,9 @@ def test_operations_with_kinks_are_named(activation, name):
     assert kinks(problem, problem.initial()) == [name]
 
 
-@pytest.mark.parametrize("activation", [torch.tanh, nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Mish(), nn.Softmax(-1)])
+@pytest.mark.parametrize(
+    "activation", [torch.tanh, nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Mish(), nn.Softmax(-1), nn.ELU(), nn.CELU(2.0)]
+)
 def test_smooth_operations_are_not(activation):
     problem = sme.ModuleProblem(Applied(activation).double(), X, Y)
     assert kinks(problem, problem.initial()) == []

@@ -365,7 +365,7 @@ CALLS = {
     "ScheduledMoments": (
         exact.ScheduledMoments,
         {
-            "problem": (LINEAR, PROBLEMS),
+            "problem": (sme.ScheduledProblem(LINEAR), instance(sme.ScheduledProblem)),
             "theta0": (LINEAR_THETA, LINEAR_POINT),
             "substeps": (4, COUNT),
         },

@@ -48,3 +48,18 @@ def test_mean_and_covariance_equal_enumeration_or_quadrature(law, outputs):
     assert (problem.covariance(theta) - covariance).abs().max() < 1e-12 * max(1, scale)
     two_valued = law.support is not None and len(law.support[0]) == 2
     assert problem.noise_dim == (6 if two_valued else 9)
+
+
+@pytest.mark.parametrize("keep_prob", [0.3, 0.7, 0.9])
+def test_a_law_on_two_values_that_does_not_say_so_has_no_third_term(keep_prob):
+    """Rounding may leave E chi^2 below zero."""
+    dropout = sme.BernoulliMasks(keep_prob)
+
+    class Silent(sme.MaskLaw):
+        def central_moment(self, j):
+            return dropout.central_moment(j)
+
+        def quantile(self, uniforms):
+            return dropout.quantile(uniforms)
+
+    assert Silent().chi_variance == 0

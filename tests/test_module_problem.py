@@ -252,3 +252,30 @@ def test_frozen_batch_norm_and_repeated_dropout_are_taken():
     assert [draw[name].shape for name in ("mask 0", "mask 1")] == [(3, 5, 3)] * 2
     assert set(draw["mask 0"].flatten().tolist()) == {0.0, 1 / 0.75}
     assert problem.gradient(problem.initial(), draw).shape == (3, problem.dim)
+
+
+def test_outputs_may_be_one_number_a_sample():
+    """With label noise and batches: the same gradients and noise as with a column of outputs."""
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    column = nn.Linear(2, 1).double()
+    flat = nn.Sequential(column, nn.Flatten(0))
+    options = {"batch_size": 3, "label_noise": 0.5}
+    wide = sme.ModuleProblem(column, x, x[:, :1], **options)
+    narrow = sme.ModuleProblem(flat, x, x[:, 0], **options)
+    theta = wide.initial()
+    first, second = wide.sample(4, 0), narrow.sample(4, 0)
+    assert torch.equal(wide.gradient(theta, first), narrow.gradient(theta, second))
+    functions = narrow.noise_functions(second)
+    assert torch.allclose(functions, wide.noise_functions(first))
+    gradient = narrow.mean_gradient(theta) + narrow.noise_product(theta, functions)
+    assert torch.allclose(gradient, narrow.gradient(theta, second), rtol=1e-12)
+
+
+def test_random_numbers_of_a_modules_own_are_refused():
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True)
+    module = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 1)).double()
+    with pytest.raises(ValueError, match="random numbers of its own"):
+        sme.ModuleProblem(module, x, x[:, 0, :1])
+    layer.self_attn.dropout = 0.0  # its other dropout calls have masks
+    assert sme.ModuleProblem(module, x, x[:, 0, :1]).draw_dim == 5 * 3 * (8 + 4 + 4)

@@ -258,3 +258,38 @@ def test_bad_data_get_one_clear_sentence():
         sme.TwoLayerNetwork(2, 3, activation="tanhh")
     with pytest.raises(ValueError, match="width must be a positive integer"):
         sme.TwoLayerNetwork(2, 0)
+
+
+def test_a_loss_without_curvature_has_no_stability_limit():
+    x = torch.randn(5, 2, dtype=torch.float64)
+    network = sme.TwoLayerNetwork(2, 100, activation="relu")
+    problem = sme.DropoutProblem(network, x, x[:, :1], keep_prob=0.8)
+    still = torch.zeros(problem.dim, dtype=torch.float64)
+    assert problem.stability_limit(still) == float("inf")
+    assert (sme.weak_error(problem, still, [0.1], 0.1, paths=8).table.error == 0).all()
+
+
+def test_features_without_parameters():
+    """Linear regression with a bias, which has no mask."""
+    base = make_problem(bias=True)
+    problem = sme.DropoutProblem(
+        sme.FeatureNetwork(torch.nn.Identity(), torch.nn.Linear(2, 1).double()), base.x, base.y, keep_prob=0.7
+    )
+    theta = problem.initial()
+    mean, covariance = enumerated_moments(problem, theta)
+    assert torch.allclose(problem.mean_gradient(theta), mean, rtol=1e-12)
+    assert torch.allclose(problem.covariance(theta), covariance, rtol=1e-12)
+    assert torch.equal(problem.mean_gradient(theta.expand(2, 3, -1))[1, 2], problem.mean_gradient(theta))
+
+
+def test_parameters_that_are_frozen_or_shared_are_refused():
+    base = make_problem()
+    hidden, readout = torch.nn.Linear(2, 2, bias=False).double(), torch.nn.Linear(2, 2, bias=False).double()
+    network = sme.FeatureNetwork(hidden.requires_grad_(False), readout)
+    with pytest.raises(ValueError, match=r"frozen parameters .*features\.weight.*register_buffer"):
+        sme.DropoutProblem(network, base.x, base.x, keep_prob=0.8)
+    with pytest.raises(ValueError, match="module has frozen parameters"):
+        sme.ModuleProblem(torch.nn.Sequential(hidden, readout), base.x, base.x)
+    readout.weight = hidden.weight
+    with pytest.raises(ValueError, match="must not share parameters with features"):
+        sme.FeatureNetwork(hidden, readout)

@@ -6,12 +6,16 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
+from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.equation_side import EquationSide
-from smesolve.comparison.exact import LinearMoments, ScheduledMoments, scalar_dropout
+from smesolve.comparison.estimate import Sampler
+from smesolve.comparison.exact import LinearMoments, ScheduledMoments, enumerated_expectation, scalar_dropout
 from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.averaged_problem import AveragedProblem
+from smesolve.problem.derived_problem import ScaledProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.schedule import LeftLimit, Piecewise, ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.randomness import keyed_uniforms
@@ -252,6 +256,104 @@ def enumerated_two_steps(problem, theta0, lr):
         ends = middle - lr * problem.at(lr).gradient(middle, second)
         total += float(weight) * float(conditional @ problem.loss(ends))
     return total
+
+
+def test_a_piecewise_schedule_inside_another_one_is_refused():
+    """Its breaks would not be known: a jump within a step costs an order."""
+    with pytest.raises(ValueError, match="make that schedule a Piecewise itself"):
+        ScheduledProblem(linear_problem(), lr_factor=lambda t: step(0.5, 0.3)(t) / 2)
+
+
+class SecondStepEnumerated(DropoutIteration):
+    """keep_prob is 1 in the first step; in the second one each path has one of all masks."""
+
+    @property
+    def block_size(self):
+        return int(self.problem.draw_count)
+
+    def _draw(self, problem, block, step):
+        masks = problem.all_draws()[0]
+        return masks if step else torch.ones_like(masks)
+
+
+def test_control_variates_have_mean_zero_where_dropout_sets_in():
+    """Masks that are always 1 have no function of variance 1, which the third part would take them for."""
+    lr, steps = 0.2, 2
+    problem = ScheduledProblem(make_problem(), keep_prob=lambda t: 1 - t)
+    theta0, process = problem.initial(), SecondStepEnumerated(problem, lr)
+    observables = named_observables(problem, ["loss"])
+    path = NoiseFreePath.of(process, theta0, [steps], observables)
+    hessians = value_hessians(problem, theta0, [lr * steps], observables, lr)
+    control = ControlVariate(path, lr, process.noise_time, lr**2, hessians)
+    values = torch.as_tensor(Sampler(process, theta0, [steps], observables, control).values(0))
+    weights = problem.at(lr).all_draws()[1]
+    means = torch.einsum("b,cbto->cto", weights, values)
+    assert values[4].abs().max() > 1e-4
+    assert means[2:].abs().max() < 1e-14
+    assert means[0].item() == pytest.approx(enumerated_expectation(problem, theta0, lr, steps, "loss"), rel=1e-13)
+
+
+@pytest.mark.parametrize("derive", [lambda problem: ScaledProblem(problem, 0.5), lambda one: AveragedProblem(one, 2)])
+def test_draws_of_derived_problems_are_enumerated(derive):
+    """`CompiledProblem` and its like then have the predicted constant of order 2."""
+    problem = derive(make_problem())
+    theta, (draws, weights) = problem.initial(), problem.all_draws()
+    assert len(weights) == problem.draw_count
+    gradients = problem.gradient(theta, draws)
+    assert relative(weights @ gradients, problem.mean_gradient(theta)) < 1e-12
+    centred = gradients - problem.mean_gradient(theta)
+    assert relative(centred.mT @ (weights[:, None] * centred), problem.covariance(theta)) < 1e-12
+    with pytest.raises(ValueError, match="count=30 makes more"):
+        AveragedProblem(problem, 30).all_draws()
+
+
+def test_enumeration_follows_schedules_and_averages():
+    problem = ScheduledProblem(make_problem(), lr_factor=lambda t: 1 - t / 2, keep_prob=lambda t: 0.8 - t)
+    theta0 = problem.initial()
+    assert enumerated_expectation(problem, theta0, 0.2, 2, "loss") == pytest.approx(
+        enumerated_two_steps(problem, theta0, 0.2), rel=1e-13
+    )
+    linear = linear_problem()
+    start = torch.tensor([1.5, -1.0], dtype=torch.float64)
+    averaged = AveragedProblem(linear, 2)
+    assert enumerated_expectation(averaged, start, 0.3, 2, "loss") == pytest.approx(
+        LinearMoments(averaged, start).iteration(0.3, 2), rel=1e-12
+    )
+    scheduled = ScheduledProblem(linear, lr_factor=lambda t: 1 - t / 2)
+    assert enumerated_expectation(scheduled, start, 0.3, 3, "loss") == pytest.approx(
+        ScheduledMoments(scheduled, start).iteration(0.3, 3), rel=1e-12
+    )
+    with pytest.raises(ValueError, match="use ScheduledMoments"):
+        LinearMoments(scheduled, start)
+    with pytest.raises(ValueError, match="take order=2"):
+        sme.ModifiedEquation(scheduled, 0.1, "quadratic")
+
+
+def scheme_moment(problem, scheme, lr, dt, steps):
+    """E theta^2 of a scheme whose state and noise are one number each, from theta = 2: exact, as a step is affine."""
+    process = integration(sme.ModifiedEquation(problem, lr, 2), torch.zeros(1, dtype=torch.float64), scheme, dt)
+    moments = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
+    points = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    for k in range(steps):
+        plain, noisy = (process._step(points, k, points.new_full((2, 1), size))[0] for size in (0.0, dt**0.5))
+        still, pushed = (torch.stack([ends[0, 0], ends[1, 0] - ends[0, 0]]) for ends in (plain, noisy - plain))
+        mean, square = still @ moments[0], still @ moments @ still + pushed @ moments @ pushed
+        moments = torch.stack([moments[0, 0], mean, mean, square]).reshape(2, 2)
+    return moments[1, 1].item()
+
+
+@pytest.mark.parametrize("scheme, rate", [("small_noise_heun", 3.5), ("small_noise_rk4", 1.8)])
+def test_small_noise_schemes_keep_their_bias_under_a_schedule(scheme, rate):
+    """Heun: O(dt^2) as the noise, too, is taken at the middle of a step; at its begin O(lr dt) would be left."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    problem = ScheduledProblem(
+        sme.DropoutProblem(sme.LinearNetwork(1), one, one, keep_prob=0.5), lr_factor=lambda t: 1 + 2 * t
+    )
+    lr, steps = 0.04, 10
+    exact = ScheduledMoments(problem, one[0] * 2, substeps=200).equation(lr, 2, steps, "squared_norm")
+    coarse, fine = (scheme_moment(problem, scheme, lr, lr / parts, steps * parts) - exact for parts in (2, 4))
+    assert coarse / fine > rate
+    assert abs(fine) < 2e-4
 
 
 # --- the equation that resums quadratic losses ----------------------------------------------------------------------

@@ -41,6 +41,9 @@ __all__ = ["EquationSide", "block_cost", "in_pairs", "step_cost"]
 ODE_TOLERANCE = 1e-10
 """Relative tolerance of the noise-free path, in float64."""
 
+NOISE_COST, HESSIAN_COST = 1.5, 4.0
+"""Gradients that a noise product and a Hessian product cost, about."""
+
 PAIRED_SHARE, PAIRED_PATHS = 4, 64
 """One in so many blocks is of pairs, and all blocks of the first so many paths: the coefficients of the control
 variates are fitted on them."""
@@ -54,7 +57,8 @@ def in_pairs(block: int, size: int) -> bool:
 def step_cost(order: int, scheme: str) -> float:
     """Gradients that a step of the scheme takes, about."""
     declared = SCHEMES[scheme]
-    return declared.drift_evaluations + 1.5 * declared.noise_products + 4 * declared.corrections * (order - 1)
+    noise, corrections = NOISE_COST * declared.noise_products, HESSIAN_COST * declared.corrections * (order - 1)
+    return declared.drift_evaluations + noise + corrections
 
 
 def block_cost(order: int, scheme: str, dt: float, horizon: float, size: int) -> float:

@@ -33,6 +33,10 @@ __all__ = ["Estimate", "PairSampler", "Sampler", "Statistics", "draw", "estimate
 LARGEST = 1e70
 """A path with a larger value counts as diverged: the fourth powers of values are summed."""
 
+NEGLIGIBLE = 1e-14
+"""Control variates whose spread is a smaller share of the values are rounding alone, without mean zero: they get no
+coefficient, which would be huge."""
+
 COLLINEAR = 1e-12
 """Directions of the control variates with a smaller share of their correlation matrix get no coefficient."""
 
@@ -253,6 +257,9 @@ def estimate(statistics: Statistics) -> Estimate:
 def _weights(moments: Moments) -> np.ndarray:
     """(1, -beta): beta of the control variates by regression of the residual on them, for every point (1 + c, P)."""
     covariance = moments.covariance()
+    size = np.diagonal(covariance, axis1=1, axis2=2) / moments.count
+    rounding = size <= NEGLIGIBLE**2 * (moments.mean[0] ** 2 + size[:, 0])[:, None]
+    covariance = np.where(rounding[:, :, None] | rounding[:, None, :], 0.0, covariance)
     spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     spread = np.where(spread > 0, spread, 1.0)
     correlation = covariance / spread[:, :, None] / spread[:, None, :]

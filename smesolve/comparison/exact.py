@@ -20,6 +20,7 @@ from torch import Tensor
 from smesolve.arguments import checked
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
+from smesolve.problem.schedule import ScheduledProblem
 from smesolve.solver.brownian import GivenIncrements, grid_steps
 from smesolve.solver.integration import check_jumps, check_scheme
 from smesolve.solver.modified_equation import ModifiedEquation, Order, check_order
@@ -33,7 +34,11 @@ MAX_LEAVES = 2**22
 """Sequences of draws that an enumeration may visit."""
 
 MAX_LINEAR_DIM = 24
-"""Largest D of `LinearMoments`: its matrix exponential has ((D + 1)(D + 2)/2)^2 entries."""
+"""Largest D of `LinearMoments`: its matrix exponential has (D + 1)^4 entries."""
+
+NEUTRAL = 1e-12
+"""Growth, in units of the largest curvature or of one step, that is rounding: moments that do not move, say of features
+that are never on, are no instability."""
 
 
 @checked
@@ -45,15 +50,17 @@ def enumerated_expectation(
     Raises:
         ValueError: more than 2^22 sequences. Cost: one gradient for each, memory D numbers for each.
     """
-    draws, weights = problem.all_draws()
-    if len(weights) ** steps > MAX_LEAVES:
-        raise ValueError(f"{len(weights)}^{steps} sequences are more than {MAX_LEAVES}; take fewer steps.")
+    count = len(problem.all_draws()[1])
+    if count**steps > MAX_LEAVES:
+        raise ValueError(f"{count}^{steps} sequences are more than {MAX_LEAVES}; take fewer steps.")
     (function,) = named_observables(problem, [observable]).values()
     theta, weight = theta0[None], torch.ones(1, dtype=torch.float64)
-    for _ in range(steps):
-        theta = (theta[:, None] - lr * problem.gradient(theta[:, None], draws[None])).flatten(0, 1)
-        weight = (weight[:, None] * weights).flatten()
-    return float(weight @ function(theta))
+    for step in range(steps):
+        now = problem.at(step * lr)
+        draws, weights = now.all_draws()
+        theta = (theta[:, None] - lr * now.gradient(theta[:, None], draws[None])).flatten(0, 1)
+        weight = (weight[:, None] * weights.to(weight)).flatten()
+    return float(weight @ function(theta).to(weight))
 
 
 class LinearMoments:
@@ -68,18 +75,24 @@ class LinearMoments:
     Observables are quadratic in theta: "loss", "modified_loss", "squared_norm", coordinates, or a quadratic callable.
 
     Raises:
-        ValueError: the gradient of the problem is not affine, or D > 24.
+        ValueError: the gradient of the problem is not affine or follows a schedule, float32, or D > 24.
     """
 
     @checked
     def __init__(self, problem: Problem, theta0: Tensor) -> None:
         if problem.dim > MAX_LINEAR_DIM:
             raise ValueError(f"LinearMoments needs D of at most {MAX_LINEAR_DIM}, got {problem.dim}.")
+        if not problem.autonomous:
+            raise ValueError(
+                f"LinearMoments knows no schedules, which this {type(problem).__name__} has; use ScheduledMoments."
+            )
+        if problem.dtype != torch.float64:
+            raise ValueError(f"LinearMoments needs a problem in torch.float64, got {problem.dtype}; make it anew.")
         self.problem = problem
         self._drift = _affine(lambda theta: -problem.mean_gradient(theta), problem.dim)
         factors = _affine(lambda theta: problem.noise_factor(theta).mT.flatten(-2), problem.dim)
-        self._columns = factors[1:].reshape(problem.noise_dim, problem.dim, problem.dim + 1)
-        self._columns = np.concatenate([np.zeros((problem.noise_dim, 1, problem.dim + 1)), self._columns], axis=1)
+        columns = factors[1:].reshape(-1, problem.dim, problem.dim + 1)
+        self._columns = np.concatenate([np.zeros((len(columns), 1, problem.dim + 1)), columns], axis=1)
         psi = np.concatenate([[1.0], theta0.cpu().numpy()])
         self._start = np.outer(psi, psi)
 
@@ -126,8 +139,9 @@ class LinearMoments:
         def unstable(lr: float) -> bool:
             keep = np.flatnonzero(np.outer(*[np.arange(len(self._start))] * 2).flatten())
             if order is None:
-                return np.abs(np.linalg.eigvals(self._moment_map(lr)[np.ix_(keep, keep)])).max() > 1
-            return np.linalg.eigvals(self._generator(lr, order)[np.ix_(keep, keep)]).real.max() > 0
+                return np.abs(np.linalg.eigvals(self._moment_map(lr)[np.ix_(keep, keep)])).max() > 1 + NEUTRAL
+            growth = np.linalg.eigvals(self._generator(lr, order)[np.ix_(keep, keep)]).real.max()
+            return growth > NEUTRAL * curvature
 
         curvature = np.abs(np.linalg.eigvals(self._drift)).max()
         low, high = 0.0, 1e-3 / curvature
@@ -173,6 +187,11 @@ class LinearMoments:
         P' = Phi P Phi^T + sum_j Gamma_j P Gamma_j^T.
         """
         check_scheme(self.problem, scheme)
+        if not self.problem.linear_noise:
+            raise ValueError(
+                "problem must have noise that is linear in normals for moments of a scheme; take masks shared by all "
+                "samples, without with_weak_noise."
+            )
         if issubclass(SCHEMES[scheme], GradientScheme):
             raise ValueError(
                 f"scheme={scheme!r} is not affine in normals; at order 1 its first two moments are those of 'euler'."
@@ -218,6 +237,10 @@ class LinearMoments:
         zero = torch.zeros(self.problem.dim, dtype=self.problem.dtype, device=self.problem.device)
         slope = torch.func.grad(function)(zero)
         bend = torch.func.hessian(function)(zero)
+        trial = torch.linspace(-1.3, 2.1, self.problem.dim).to(zero)
+        quadratic = function(zero) + slope @ trial + 0.5 * trial @ bend @ trial
+        if not torch.allclose(function(trial), quadratic, rtol=1e-9, atol=1e-9):
+            raise ValueError("observable must be quadratic in theta for exact moments; measure others by weak_error.")
         moments = torch.as_tensor(P, dtype=self.problem.dtype, device=self.problem.device)
         return float(function(zero) + slope @ moments[0, 1:] + 0.5 * (bend * moments[1:, 1:]).sum())
 
@@ -235,8 +258,8 @@ class ScheduledMoments:
     """
 
     @checked
-    def __init__(self, problem: Problem, theta0: Tensor, substeps: int = 48) -> None:
-        self.problem: Any = problem
+    def __init__(self, problem: ScheduledProblem, theta0: Tensor, substeps: int = 48) -> None:
+        self.problem = problem
         self.theta0, self.substeps = theta0, substeps
 
     @checked
@@ -259,7 +282,7 @@ class ScheduledMoments:
             now = LinearMoments(self.problem.at(k * lr), self.theta0)
             step = np.eye(len(P)) + lr * now._drift
             P = step @ P @ step.T + lr**2 * now._noise(P)
-        return LinearMoments(self.problem, self.theta0)._expectation(P, observable)
+        return LinearMoments(self.problem.problem, self.theta0)._expectation(P, observable)
 
     @checked
     def equation(self, lr: float, order: int, steps: int, observable: str | Observable = "loss") -> float:
@@ -270,7 +293,7 @@ class ScheduledMoments:
         for k in range(steps * parts):
             early, late = (self._generator_at((k + 0.5 + sign * 3**0.5 / 6) * h, lr, order) for sign in (-1, 1))
             P = expm(h / 2 * (early + late) - 3**0.5 / 12 * h**2 * (early @ late - late @ early)) @ P
-        return LinearMoments(self.problem, self.theta0)._expectation(P.reshape(start.shape), observable)
+        return LinearMoments(self.problem.problem, self.theta0)._expectation(P.reshape(start.shape), observable)
 
     def _generator_at(self, time: float, lr: float, order: int) -> np.ndarray:
         """The linear map of vec P in the moment equation at one time."""

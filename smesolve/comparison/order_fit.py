@@ -2,11 +2,14 @@
 
 Errors are signed and have independent standard errors s_i (learning rates use independent streams). The model is
 
-    error(lr) = c lr^p (1 + d lr),
+    error(lr) = c lr^p (1 + d lr),      |d| lr <= 1 at all points: the second term is a correction of the first,
 
-fitted by weighted least squares; two points cannot carry d, their slope is the local one between them. While a
-chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the asymptotic range and
-leaves.
+fitted by weighted least squares. Without the bound a second fit of three points is never far, c = 0 at order p - 1. The
+interval of p is that of the profile, all p with min over c, d of the misfit at most 1.96^2 above its least value: the
+derivative at the best p alone would make it too short for errors known to 5% at three learning rates (72% in place of
+95%). Two points cannot carry d, their slope is the local one between them. The constant is linear in c and c d once p
+is given. While a chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the
+asymptotic range and leaves.
 """
 
 from __future__ import annotations
@@ -22,6 +25,12 @@ CORRECTED_POINTS = 3
 
 REJECT = 0.01
 """p-value under which a fit is rejected."""
+
+SEARCHED, SPACING = 8.0, 0.05
+"""Orders are searched this far from the slope between the outer points, first on a grid of this spacing; an interval
+that goes farther is infinite."""
+
+NORMAL_QUANTILE = float(stats.norm.ppf(0.975))
 
 COLUMNS = [
     "order", "observable", "slope", "slope_low", "slope_high", "constant", "constant_low", "constant_high",
@@ -63,52 +72,69 @@ def _fit(group: pd.DataFrame, order: int) -> dict[str, object]:
     while len(used) >= 2:
         lr, error = used.lr.to_numpy(), used.error.to_numpy()
         sigma = np.hypot(used.stderr, np.hypot(used.solver_bias, used.solver_bias_stderr)).to_numpy()
-        corrected = len(used) >= CORRECTED_POINTS
-        slope = _least_squares(lr, error, sigma, None, corrected)
+        slope = _slope(lr, error, sigma)
         if slope["p_value"] >= REJECT or len(used) == 2:
-            fixed = _least_squares(lr, error, sigma, float(order), len(used) > 2)
-            return {
-                "slope": slope["slope"],
-                "slope_low": slope["slope"] - slope["slope_half"],
-                "slope_high": slope["slope"] + slope["slope_half"],
-                "constant": fixed["constant"],
-                "constant_low": fixed["constant"] - fixed["constant_half"],
-                "constant_high": fixed["constant"] + fixed["constant_half"],
-                "points": len(used),
-                "p_value": slope["p_value"],
-                "left_out": "; ".join(left_out),
-            }
+            return slope | _constant(lr, error, sigma, order) | {"points": len(used), "left_out": "; ".join(left_out)}
         left_out.append(f"lr={lr[-1]:g}: outside the asymptotic range")
         used = used.iloc[:-1]
     return {"points": len(used), "left_out": "; ".join(left_out)}
 
 
-def _least_squares(
-    lr: np.ndarray, error: np.ndarray, sigma: np.ndarray, order: float | None, corrected: bool
-) -> dict[str, float]:
-    """Fit c lr^p (1 + d lr); p fixed where `order` is given, d = 0 unless `corrected`."""
-    # In units of the smallest lr and its error, so that all parameters are of order one.
-    scale, unit_error = lr[0], error[0]
-    power = (lambda p: order) if order is not None else (lambda p: p[1])
+def _slope(lr: np.ndarray, error: np.ndarray, sigma: np.ndarray) -> dict[str, float]:
+    """The order p of least misfit, its interval, and the p-value of the fit."""
+    corrected = len(lr) >= CORRECTED_POINTS
 
-    def misfit(p: np.ndarray) -> np.ndarray:
-        model = p[0] * (lr / scale) ** power(p) * (1 + (p[-1] * lr / lr[-1] if corrected else 0.0))
-        return (model * unit_error - error) / sigma
+    def misfit(p: float) -> float:
+        return _misfit(p, lr, error / sigma, sigma, corrected)
 
-    start = [1.0]
-    if order is None:
-        start.append(np.log(error[-1] / error[0]) / np.log(lr[-1] / lr[0]))
-    if corrected:
-        start.append(0.0)
-    result = optimize.least_squares(misfit, start, x_scale="jac", xtol=1e-12, ftol=1e-12, gtol=1e-12)
-    covariance = np.linalg.pinv(result.jac.T @ result.jac)
-    freedom = len(lr) - len(start)
-    z = stats.norm.ppf(0.975)
-    unit = abs(unit_error) * scale ** -power(result.x)
+    between = float(np.log(error[-1] / error[0]) / np.log(lr[-1] / lr[0]))
+    grid = between + np.arange(-SEARCHED, SEARCHED, SPACING)
+    near = float(grid[np.argmin([misfit(p) for p in grid])])
+    bounds = near - SPACING, near + SPACING
+    best = float(optimize.minimize_scalar(misfit, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x)
+    least, freedom = misfit(best), len(lr) - 2 - corrected
+
+    def end(side: float) -> float:
+        """Where the misfit first exceeds that of the interval, going away from the best p."""
+        excess = lambda step: misfit(best + side * step) - least - NORMAL_QUANTILE**2  # noqa: E731
+        step = 1e-9
+        while excess(step) < 0:
+            step *= 2
+            if step > SEARCHED:
+                return side * np.inf
+        return best + side * optimize.brentq(excess, step / 2, step) if step > 1e-9 else best + side * step
+
     return {
-        "slope": float(power(result.x)),
-        "slope_half": 0.0 if order is not None else float(z * covariance[1, 1] ** 0.5),
-        "constant": float(result.x[0] * unit * np.sign(unit_error)),
-        "constant_half": float(z * covariance[0, 0] ** 0.5 * unit),
-        "p_value": float(stats.chi2.sf(2 * result.cost, freedom)) if freedom else 1.0,
+        "slope": best,
+        "slope_low": end(-1.0),
+        "slope_high": end(1.0),
+        "p_value": float(stats.chi2.sf(least, freedom)) if freedom else 1.0,
     }
+
+
+def _misfit(p: float, lr: np.ndarray, height: np.ndarray, sigma: np.ndarray, corrected: bool) -> float:
+    """Least sum of squares of height - c lr^p (1 + d lr) / sigma over c and, where `corrected`, |d| <= 1 / max lr."""
+    first = (lr / lr[0]) ** p / sigma
+    second = first * lr / lr[-1]
+
+    def left(direction: np.ndarray, of: np.ndarray = height) -> np.ndarray:
+        return of - direction * (direction @ of) / (direction @ direction)
+
+    if not corrected:
+        return float(np.square(left(first)).sum())
+    beside = left(first, second)
+    bend = beside @ height / (beside @ beside)
+    lead = first @ (height - bend * second) / (first @ first)
+    if abs(bend) <= abs(lead):
+        return float(np.square(height - lead * first - bend * second).sum())
+    return min(float(np.square(left(edge)).sum()) for edge in (first + second, first - second))
+
+
+def _constant(lr: np.ndarray, error: np.ndarray, sigma: np.ndarray, order: int) -> dict[str, float]:
+    """c with its interval for p = order: linear regression of the error on lr^p and lr^(p + 1)."""
+    scale = lr[0]
+    design = (lr / scale)[:, None] ** np.array([order, order + 1]) / sigma[:, None]
+    inverse = np.linalg.pinv(design)
+    constant, half = inverse[0] @ (error / sigma), NORMAL_QUANTILE * np.linalg.norm(inverse[0])
+    names = ("constant", "constant_low", "constant_high")
+    return dict(zip(names, (np.array([0.0, -half, half]) + constant) / scale**order, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from smesolve.arguments import checked
 from smesolve.problem.derived_problem import DerivedProblem
+from smesolve.problem.masks import MAX_MASKS
 from smesolve.problem.problem import Problem
 
 __all__ = ["AveragedProblem"]
@@ -37,6 +39,22 @@ class AveragedProblem(DerivedProblem):
     def draw(self, uniforms: Tensor) -> Any:
         """`count` draws, in the last leading dimension."""
         return self.problem.draw(uniforms.unflatten(-1, (self.count, -1)))
+
+    @property
+    def draw_count(self) -> float:
+        """Sequences of `count` draws; infinity beyond the range of floats."""
+        try:
+            return self.problem.draw_count**self.count
+        except OverflowError:
+            return math.inf
+
+    def all_draws(self) -> tuple[Tensor, Tensor]:
+        """Every sequence of `count` draws (K, count, ...) and its probability (K,); refused beyond 2^22 of them."""
+        if self.draw_count > MAX_MASKS:
+            raise ValueError(f"count={self.count} makes more than {MAX_MASKS} sequences of draws; take a smaller one.")
+        draws, weights = self.problem.all_draws()
+        places = torch.cartesian_prod(*[torch.arange(len(weights))] * self.count).reshape(-1, self.count)
+        return draws[places], weights[places].prod(-1)
 
     def gradient(self, theta: Tensor, draw: Any) -> Tensor:
         """The mean gradient of `count` draws: (..., D). Cost: that many gradients."""

@@ -35,6 +35,15 @@ class DerivedProblem(Problem):
         """As `problem`."""
         return self.problem.draw(uniforms)
 
+    @property
+    def draw_count(self) -> float:
+        """As `problem`."""
+        return self.problem.draw_count
+
+    def all_draws(self) -> tuple[Any, Tensor]:
+        """As `problem`."""
+        return self.problem.all_draws()
+
     def loss(self, theta: Tensor) -> Tensor:
         """As `problem`."""
         return self.problem.loss(theta)

@@ -47,7 +47,7 @@ from torch import Tensor
 from smesolve.arguments import check_numbers_fit, checked
 from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, Linearisation
-from smesolve.problem.problem import Problem, check_table, check_trailing, finite_data
+from smesolve.problem.problem import Problem, check_table, check_trailing, check_trained, finite_data
 
 __all__ = ["DropoutProblem"]
 
@@ -68,7 +68,8 @@ class DropoutProblem(Problem):
             takes the place of keep_prob.
 
     Raises:
-        ValueError: for shapes that do not fit, data that are not finite, or a missing or second mask law.
+        ValueError: for shapes that do not fit, data that are not finite, a missing or second mask law, or a network
+            with some parameters frozen.
     """
 
     @checked
@@ -80,6 +81,7 @@ class DropoutProblem(Problem):
         keep_prob: float | None = None,
         masks: str | MaskLaw = "shared",
     ) -> None:
+        check_trained("network", network)
         parameter = next(network.parameters())
         self.network = network
         self.dtype, self.device = parameter.dtype, parameter.device
@@ -278,14 +280,14 @@ class DropoutProblem(Problem):
 
         zeta_k / sqrt(v), zeta_k zeta_r / v and chi_k / w: mean zero and covariance I under the law, and
         gradient(theta, mask) = mean_gradient(theta) + noise_product(theta, noise_functions(mask)) for every mask.
-        None for weak noise and masks per sample, whose noise product has signs in their place.
+        None for weak noise and masks per sample, whose noise product has signs in their place, and for masks that are
+        always 1: no function of these has variance 1.
         """
-        if not self.linear_noise:
-            return None
         mask, law = draw, self.law
+        if not self.linear_noise or not law.variance:
+            return None
         zeta = mask - 1
-        spread = float(law.variance) ** 0.5
-        unit = zeta / spread if spread else torch.zeros_like(zeta)
+        unit = zeta / float(law.variance) ** 0.5
         first, second = torch.triu_indices(self.width, self.width, 1, device=self.device)
         parts = [unit, unit[..., first] * unit[..., second]]
         if law.chi_variance:

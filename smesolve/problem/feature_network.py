@@ -28,13 +28,15 @@ class FeatureNetwork(DropoutNetwork):
         readout: linear map of the features; its bias, if it has one, is not under dropout.
 
     Raises:
-        ValueError: readout is not a torch.nn.Linear; on first use, features that drop, normalise over the batch or
-            return another shape.
+        ValueError: readout is not a torch.nn.Linear, or shares a parameter with features; on first use, features that
+            drop, normalise over the batch or return another shape.
     """
 
     @checked
     def __init__(self, features: nn.Module, readout: nn.Linear) -> None:
         super().__init__()
+        if {*map(id, features.parameters())} & {*map(id, readout.parameters())}:
+            raise ValueError("readout must not share parameters with features; give it weights of its own.")
         self.features, self.readout = features, readout
         self.width, self.out_features = readout.in_features, readout.out_features
         self._features = ModuleFunction(features)
@@ -45,7 +47,7 @@ class FeatureNetwork(DropoutNetwork):
 
     def check(self, x: Tensor) -> None:
         """Refuse features that drop or do not map x to (n, m)."""
-        theta = nn.utils.parameters_to_vector(self.features.parameters()).detach()
+        theta = nn.utils.parameters_to_vector(self.parameters()).detach()[: self._features.dim]
         if evaluated("features", self._features.dropout_layers, theta, x):
             raise ValueError(
                 "features must not drop: FeatureNetwork has dropout on its last hidden layer alone; put that dropout "
@@ -62,7 +64,9 @@ class FeatureNetwork(DropoutNetwork):
         """Features and their pullback by `torch.func`, batched over paths."""
         lead = theta.shape[:-1]
         inner, readout, *bias = theta.split([self._features.dim, *(p.numel() for p in self.readout.parameters())], -1)
-        features, pull = vjp(vmap(lambda vector: self._features(vector, x).mT), inner.reshape(-1, self._features.dim))
+        features, pull = vjp(
+            vmap(lambda vector: self._features(vector, x).mT), inner.reshape(math.prod(lead), self._features.dim)
+        )
 
         def pullback(features_cotangent: Tensor, readout_cotangent: Tensor, bias_cotangent: Tensor | None) -> Tensor:
             pieces = [_pull_back(pull, features_cotangent, lead), readout_cotangent.flatten(-2)]

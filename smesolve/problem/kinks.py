@@ -18,22 +18,37 @@ __all__ = ["kinks"]
 
 KINKED = {
     "abs": "abs",
+    "adaptive_max_pool2d": "max_pool",
+    "adaptive_max_pool3d": "max_pool",
+    "amax": "max",
+    "amin": "min",
+    "aminmax": "max",
     "clamp": "clamp",
     "clamp_max": "clamp",
     "clamp_min": "clamp",
+    "cummax": "cummax",
+    "cummin": "cummin",
+    "fmax": "maximum",
+    "fmin": "minimum",
     "hardshrink": "hardshrink",
     "hardsigmoid": "hardsigmoid",
     "hardswish": "hardswish",
     "hardtanh": "hardtanh",
+    "kthvalue": "kthvalue",
     "leaky_relu": "leaky_relu",
+    "max": "max",
     "max_pool2d_with_indices": "max_pool",
     "max_pool3d_with_indices": "max_pool",
     "maximum": "maximum",
+    "median": "median",
+    "min": "min",
     "minimum": "minimum",
     "_prelu_kernel": "prelu",
     "relu": "relu",
     "softshrink": "softshrink",
+    "sort": "sort",
     "threshold": "threshold",
+    "topk": "topk",
 }
 """Operations whose first derivative jumps, as torch dispatches them, and what their users call them."""
 
@@ -45,11 +60,11 @@ def kinks(problem: Problem, theta: Tensor) -> list[str]:
     """
     with _Operations() as operations:
         problem.loss(theta)
-    return sorted({KINKED[name] for name in operations.seen & KINKED.keys()})
+    return sorted(operations.seen)
 
 
 class _Operations(TorchDispatchMode):
-    """Names of all operations that torch dispatches, whatever they were called by and under any `torch.func`."""
+    """Those with kinks that torch dispatches, whatever they were called by and under any `torch.func`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,5 +73,14 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        self.seen.add(func.overloadpacket.__name__.removesuffix("_"))
+        name = func.overloadpacket.__name__.removesuffix("_")
+        if name in KINKED:
+            self.seen.add(KINKED[name])
+        elif name == "elu" and _elu_jumps(*args[1:]):
+            self.seen.add("elu")
         return func(*args, **(kwargs or {}))
+
+
+def _elu_jumps(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> bool:
+    """Whether the slope of scale alpha (exp(input_scale x) - 1), x < 0, differs at 0 from scale: selu's does."""
+    return alpha * input_scale != 1

@@ -19,7 +19,7 @@ def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
             f"y must have the shape of the module's outputs, {tuple(outputs.shape)}, for loss='squared_error', got "
             f"{tuple(targets.shape)}; a vector becomes one column by y.reshape(-1, 1)."
         )
-    return (outputs - targets).square().flatten(1).sum(1) / 2
+    return (outputs - targets).square().reshape(len(outputs), -1).sum(1) / 2
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

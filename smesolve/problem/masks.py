@@ -27,6 +27,9 @@ from smesolve.arguments import KEEP_PROB, POSITIVE, Number, SymbolOr, checked
 
 __all__ = ["BernoulliMasks", "FiniteMasks", "GaussianMasks", "Law", "MaskLaw", "UniformMasks", "all_masks"]
 
+ROUNDING = 1e-12
+"""Share of E zeta^4 under which E chi^2 counts as zero."""
+
 MAX_MASKS = 2**22
 """Masks that an enumeration may visit."""
 
@@ -78,7 +81,10 @@ class MaskLaw(Law):
         """E chi^2: 0 for a law on two values, which then needs m fewer Brownian motions."""
         if self.support is not None and len(self.support[0]) <= 2:
             return 0.0
-        return self.central_moment(4) - self.variance**2 - self.skew**2 * self.variance
+        fourth = self.central_moment(4)
+        rest = fourth - self.variance**2 - self.skew**2 * self.variance
+        # what rounding leaves of a law on two values that does not say so, which may be negative
+        return 0.0 if isinstance(rest, Real) and rest <= ROUNDING * fourth else rest
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
         """Independent masks of the given shape (float64)."""

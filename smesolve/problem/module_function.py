@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -61,14 +62,23 @@ class ModuleFunction:
         return self._run(theta, x, _without_dropout if masks is None else _Given(masks))
 
     def dropout_layers(self, theta: Tensor, x: Tensor) -> list[DropoutLayer]:
-        """The dropout calls of a forward pass on x. Cost: that pass."""
+        """The dropout calls of a forward pass on x. Cost: two passes.
+
+        Raises:
+            ValueError: two passes without dropout differ: the module draws random numbers of its own.
+        """
         layers: list[DropoutLayer] = []
 
         def record(values: Tensor, drop_prob: float) -> Tensor:
             layers.append(DropoutLayer(tuple(values.shape), 1 - drop_prob))
             return values
 
-        self._run(theta, x, record)
+        first, second = self._run(theta, x, record), self._run(theta, x, _without_dropout)
+        if isinstance(first, Tensor) and not torch.allclose(first, second, rtol=1e-5, atol=1e-8, equal_nan=True):
+            raise ValueError(
+                "module draws random numbers of its own, such as dropout inside torch's attention or recurrent layers, "
+                "which no key names; set them to zero, or draw by torch.nn.functional.dropout."
+            )
         return layers
 
     def _run(self, theta: Tensor, x: Tensor, dropout: Callable[[Tensor, float], Tensor]) -> Tensor:

@@ -30,7 +30,7 @@ from smesolve.arguments import Integer, checked, evaluated, shown
 from smesolve.problem.losses import LOSSES, SampleLoss
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_function import ModuleFunction
-from smesolve.problem.problem import Problem, check_trailing, finite_data
+from smesolve.problem.problem import Problem, check_trailing, check_trained, finite_data
 from smesolve.sampling.randomness import keyed_uniforms
 
 __all__ = ["Draw", "ModuleProblem"]
@@ -70,7 +70,8 @@ class ModuleProblem(Problem):
 
     Raises:
         ValueError: data that do not fit or are not finite, a loss that is not one number a sample, batch normalisation
-            in train mode, dropout that is not elementwise, negative scales, batch_size outside 1..n.
+            in train mode, dropout that is not elementwise, other randomness of the module's own, some parameters
+            frozen, negative scales, batch_size outside 1..n.
     """
 
     @checked
@@ -87,6 +88,7 @@ class ModuleProblem(Problem):
         label_noise: float = 0.0,
         parameter_noise: float = 0.0,
     ) -> None:
+        check_trained("module", module)
         parameter = next(module.parameters())
         self.network = module
         self.dtype, self.device = parameter.dtype, parameter.device
@@ -343,8 +345,9 @@ class ModuleProblem(Problem):
             normals = draw["labels"]
             if self.batch_size:
                 spread = (self.samples / self.batch_size) ** 0.5
-                normals = spread * torch.einsum("...bn,...bo->...no", chosen, normals.flatten(-len(self._output_shape)))
-            parts.append(normals.flatten(-1 - len(self._output_shape)))
+                rows = normals.reshape(*normals.shape[: chosen.ndim - 1], -1)
+                normals = spread * torch.einsum("...bn,...bo->...no", chosen, rows)
+            parts.append(normals.reshape(*draw["labels"].shape[: -1 - len(self._output_shape)], -1))
         return torch.cat(parts, dim=-1)
 
     # --- first order in the noise --------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from smesolve.arguments import INDEX, checked, shown
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 
-__all__ = ["Problem", "check_table", "check_trailing", "finite_data"]
+__all__ = ["Problem", "check_table", "check_trailing", "check_trained", "finite_data"]
 
 
 class Problem(ABC):
@@ -57,7 +57,7 @@ class Problem(ABC):
     jumps: Sequence[float] = ()
     """Those of them at which gradient or noise jumps."""
     linear_noise: bool = True
-    """noise_product is linear in its normals, and `noise_functions` returns what it replaces by them."""
+    """noise_product is linear in its normals; `noise_functions` returns what it replaces by them, if anything."""
 
     # --- what a problem defines -------------------------------------------------------------------------------------
 
@@ -96,7 +96,10 @@ class Problem(ABC):
         return self.noise_product(theta[..., None, :], columns).mT
 
     def noise_functions(self, draw: Any) -> Tensor | None:
-        """chi (..., M) with gradient = mean_gradient + noise_product(theta, chi) and E chi = 0, or None."""
+        """chi (..., M) with gradient = mean_gradient + noise_product(theta, chi), mean zero and covariance I, or None.
+
+        The covariance may be another one where the noise product does not see it, at this and every other time.
+        """
         return None
 
     @property
@@ -181,7 +184,9 @@ class Problem(ABC):
             largest = float(product(np.ones(1))[0])
         else:
             operator = LinearOperator((self.dim, self.dim), matvec=product, dtype=np.float64)
-            start = np.ones(self.dim) / np.sqrt(self.dim)
+            start = np.random.default_rng(0).standard_normal(self.dim)  # in no invariant subspace
+            if not product(start).any():
+                return float("inf")
             try:
                 largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
             except ArpackNoConvergence as failure:
@@ -208,6 +213,16 @@ def finite_data(
         bad = int((~data.isfinite()).sum())
         raise ValueError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
     return data
+
+
+def check_trained(name: str, module: nn.Module) -> None:
+    """Refuse a module with some parameters frozen: all of them are trained."""
+    frozen = [key for key, parameter in module.named_parameters() if not parameter.requires_grad]
+    if 0 < len(frozen) < len(list(module.parameters())):
+        raise ValueError(
+            f"{name} has frozen parameters (requires_grad=False), {', '.join(frozen[:3])}, but all parameters are "
+            "trained; make constants buffers (register_buffer), or unfreeze them by requires_grad_()."
+        )
 
 
 def check_table(name: str, data: Tensor) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -36,6 +37,9 @@ __all__ = ["LeftLimit", "Piecewise", "Schedule", "ScheduledProblem", "cosine", "
 
 Schedule = Callable[[Tensor], Tensor]
 """A function of time (0-dimensional tensors), differentiable by `torch.func`; smooth, or a `Piecewise`."""
+
+_within_smooth: ContextVar[bool] = ContextVar("_within_smooth", default=False)
+"""Whether a schedule, or a piece of one, is being evaluated that is taken to be smooth."""
 
 NEAR = 1e-9
 """Share of a time within which another one is the same: t = k lr is rounded."""
@@ -67,7 +71,16 @@ class Piecewise:
         self.breaks, self.pieces = tuple(breaks), tuple(pieces)
 
     def __call__(self, t: Tensor) -> Tensor:
-        """The value at t; at a break that of the piece after it."""
+        """The value at t; at a break that of the piece after it.
+
+        Raises:
+            ValueError: within another schedule of a `ScheduledProblem`, to which its breaks would not be known.
+        """
+        if _within_smooth.get():
+            raise ValueError(
+                f"a Piecewise with breaks {list(self.breaks)} inside another schedule hides its breaks; make that "
+                "schedule a Piecewise itself."
+            )
         return self.piece(float(t))(t)
 
     def piece(self, time: float) -> Schedule:
@@ -166,7 +179,7 @@ def _at_start(name: str, schedule: Schedule) -> float:
     value = evaluated(name, schedule, torch.zeros((), dtype=torch.float64))
     if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
         raise ValueError(f"{name} must map a time to a number, both as 0-dimensional tensors, got {shown(value)}.")
-    return float(value)
+    return evaluated(name, _value_and_slope, schedule, 0.0)[0]
 
 
 def _value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:
@@ -177,5 +190,9 @@ def _value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:
 
 @lru_cache(maxsize=2**14)  # every block of paths asks for the times of its steps again, and a derivative takes its time
 def _smooth_value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:
-    slope, value = torch.func.grad_and_value(schedule)(torch.tensor(time, dtype=torch.float64))
+    outside = _within_smooth.set(True)
+    try:
+        slope, value = torch.func.grad_and_value(schedule)(torch.tensor(time, dtype=torch.float64))
+    finally:
+        _within_smooth.reset(outside)
     return float(value), float(slope)

@@ -75,9 +75,10 @@ class GradientIntegration:
         if not self.problem.exact:
             return SampledStep(state, [(self.dt * weight, draw) for weight, draw in zip(weights, draws, strict=True)])
         mean = self.problem.mean_gradient(theta)
+        functions = [self.problem.noise_functions(draw) for draw in draws]
         noise = None
-        if self.problem.linear_noise:
-            chi = sum(w * self.problem.noise_functions(draw) for w, draw in zip(weights, draws, strict=True))
+        if functions[0] is not None:
+            chi = sum(weight * function for weight, function in zip(weights, functions, strict=True))
             noise = -((self.dt / self.equation.lr) ** 0.5) * chi
         return Step(state, theta - self.dt * mean, self.dt * (mean - total), noise)
 

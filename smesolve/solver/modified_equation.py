@@ -59,6 +59,9 @@ class ModifiedEquation(nn.Module):
         problem: what is trained; where it is not `exact`, only schemes that take gradients integrate the equation.
         lr: learning rate.
         order: weak order, 1 or 2, or "quadratic".
+
+    Raises:
+        ValueError: another order, or "quadratic" under a schedule.
     """
 
     noise_type = "general"
@@ -68,6 +71,11 @@ class ModifiedEquation(nn.Module):
     def __init__(self, problem: Problem, lr: float, order: Order = 2) -> None:
         super().__init__()
         check_order(order)
+        if order == "quadratic" and not problem.autonomous:
+            raise ValueError(
+                f"order='quadratic' resums the steps of one loss, but this {type(problem).__name__} changes with time; "
+                "take order=2."
+            )
         self.problem: Any = problem
         self.lr, self.order = lr, order
 

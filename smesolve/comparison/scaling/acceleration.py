@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.arguments import checked
+from smesolve.comparison.equation_side import step_cost
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
@@ -30,12 +31,8 @@ from smesolve.sampling.ensemble import DivergenceWarning, Process
 from smesolve.sampling.progress import hidden
 from smesolve.solver.integration import check_scheme, integration
 from smesolve.solver.modified_equation import ModifiedEquation
-from smesolve.solver.schemes import SCHEMES
 
 __all__ = ["Acceleration", "acceleration", "gradients_per_step"]
-
-NOISE_COST, HESSIAN_COST = 1.5, 4.0
-"""Gradients that a noise product and a Hessian product cost, about (`EquationSide.cost`)."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,7 @@ class Acceleration:
 def gradients_per_step(scheme: str, order: int) -> float:
     """Gradients, about, that one step of a scheme costs."""
     check_scheme(None, scheme)
-    chosen = SCHEMES[scheme]
-    noise, corrections = NOISE_COST * chosen.noise_products, HESSIAN_COST * chosen.corrections * (order - 1)
-    return chosen.drift_evaluations + noise + corrections
+    return step_cost(order, scheme)
 
 
 @checked

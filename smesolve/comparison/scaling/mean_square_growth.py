@@ -26,6 +26,7 @@ from smesolve.arguments import COUNT, INDEX, checked
 from smesolve.comparison.weak_error_study import CONFIDENCE
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.networks import LinearNetwork
 from smesolve.sampling.ensemble import Process
 from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.integration import integration
@@ -113,10 +114,16 @@ def observed_limit(
         seed: root seed.
 
     Raises:
+        ValueError: a network that is not linear, or masks per sample.
         ArithmeticError: no lr up to 2^12 times the shortest relaxation time is unstable.
 
     Cost: three learning rates, 28 relaxation times each of `populations` blocks of paths.
     """
+    if not isinstance(problem.network, LinearNetwork) or problem.per_sample:
+        raise ValueError(
+            "problem must have a LinearNetwork and masks shared by all samples for its limit to be observed; take that "
+            "of readout_problem."
+        )
     plain = _Homogeneous(problem.network, problem.x, torch.zeros_like(problem.y), masks=problem.law)
     relaxation = plain.stability_limit(plain.initial()) / 2
 

@@ -17,13 +17,12 @@ from smesolve.comparison.observables import Observable
 from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.progress import hidden
 
 __all__ = ["SCHEDULES", "Schedules", "schedules"]
 
-SCHEDULES: dict[str, Callable[[Any, float], Problem]] = {
+SCHEDULES: dict[str, Callable[[Any, float], ScheduledProblem]] = {
     "constant": lambda problem, horizon: ScheduledProblem(problem),
     "step": lambda problem, horizon: ScheduledProblem(problem, lr_factor=step(horizon / 2, 0.3)),
     "cosine": lambda problem, horizon: ScheduledProblem(problem, lr_factor=cosine(horizon, 0.1)),
