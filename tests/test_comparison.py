@@ -15,7 +15,7 @@ from smesolve.comparison.exact import LinearMoments, enumerated_expectation, sca
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables
-from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.order_fit import _verdict, fit_orders
 from smesolve.comparison.value_hessians import DenseForms, value_hessians
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.solver.integration import Integration
@@ -496,3 +496,32 @@ def test_control_variates_of_large_problems_follow_the_last_time_on_a_coarse_gri
     assert (estimate(draw(sampler, 2048)).stderr[-1] < 0.5 * estimate(draw(first, 2048)).stderr[-1]).all()
     controls = np.concatenate([sampler.values(block)[2:] for block in range(2)], axis=1)
     assert (np.abs(controls.mean(1)) < 4 * controls.std(1) / 2048**0.5 + 1e-15).all()
+
+
+@pytest.mark.parametrize(
+    ("slope", "constant", "predicted", "points", "verdict"),
+    [
+        ((0.9, 1.1), (1.0, 2.0), 1.5, 4, "certified"),
+        ((0.9, 1.1), (1.0, 2.0), np.nan, 4, "certified"),
+        ((-0.1, 1.1), (1.0, 2.0), 1.5, 4, "too wide"),
+        ((0.9, np.inf), (1.0, 2.0), 1.5, 4, "too wide"),
+        ((1.1, 1.2), (1.0, 2.0), 1.5, 4, "another order"),
+        ((0.9, 1.1), (1.0, 2.0), -1.5, 4, "not asymptotic"),
+        ((0.9, 1.1), (-1.0, 2.0), -1.5, 4, "certified"),
+        ((0.9, 1.1), (1.0, 2.0), 1.5, 2, "local slope"),
+        ((np.nan, np.nan), (np.nan, np.nan), 1.5, 1, "not resolved"),
+    ],
+)
+def test_verdicts_on_a_fit(slope, constant, predicted, points, verdict):
+    row = dict(zip(("slope_low", "slope_high", "constant_low", "constant_high"), (*slope, *constant), strict=True))
+    assert _verdict(row | {"order": 1, "predicted_constant": predicted, "points": points}) == verdict
+
+
+def test_what_torch_cannot_differentiate_is_no_observable():
+    problem = make_problem()
+
+    def by_numpy(theta):
+        return torch.as_tensor(theta.numpy().sum(-1))
+
+    with pytest.raises(ValueError, match="observable 'by_numpy', whose derivative torch takes, must work on what it"):
+        named_observables(problem, [by_numpy])

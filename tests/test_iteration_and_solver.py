@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -256,3 +258,14 @@ def test_a_start_later_than_zero_is_a_start_at_that_time():
     start = torch.zeros(1, dtype=torch.float64)
     paths = sme.solve(Clock(), start, [1.0, 1.5, 2.0], scheme="small_noise_heun", dt=0.25, paths=2)
     assert (paths[:, 0, 0] - torch.tensor([0.0, 0.625, 1.5], dtype=torch.float64)).abs().max() < 1e-14
+
+
+def test_a_scheme_that_is_measured_declares_its_properties(monkeypatch):
+    class Silent(Scheme):
+        noise_time = 0.5
+
+    monkeypatch.setitem(sme.SCHEMES, "silent", Silent)
+    problem = make_problem()
+    words = "scheme='silent' must declare weak_error, drift_evaluations, corrections, noise_products; see "
+    with pytest.raises(ValueError, match=re.escape(words)):
+        sme.weak_error(problem, problem.initial(), [0.1], 0.1, scheme="silent")

@@ -1,5 +1,7 @@
 """Mask laws: they sample what their moments say, and the numeric problem is exact under each of them."""
 
+import math
+import re
 from itertools import product
 
 import numpy as np
@@ -63,3 +65,50 @@ def test_a_law_on_two_values_that_does_not_say_so_has_no_third_term(keep_prob):
             return dropout.quantile(uniforms)
 
     assert Silent().chi_variance == 0
+
+
+class Stated(sme.MaskLaw):
+    """Normal masks of mean and spread `mean`, `spread`, whose moments are said to be 0, `variance`, `third`."""
+
+    def __init__(self, mean, spread, variance, third=0.0):
+        self.mean_of_quantile, self.spread, self.moments = mean, spread, [1, 0, variance, third, 3 * variance**2]
+
+    def central_moment(self, j):
+        return self.moments[j]
+
+    def quantile(self, uniforms):
+        return self.mean_of_quantile + self.spread * torch.special.ndtri(uniforms.clamp(min=2.0**-54))
+
+
+class LogNormalMasks(sme.MaskLaw):
+    """exp(sigma N - sigma^2 / 2): heavy tails."""
+
+    def __init__(self, sigma):
+        self.sigma = sigma
+
+    def central_moment(self, j):
+        raw = [math.exp(k * (k - 1) / 2 * self.sigma**2) for k in range(j + 1)]
+        return sum(math.comb(j, k) * (-1) ** (j - k) * raw[k] for k in range(j + 1))
+
+    def quantile(self, uniforms):
+        return torch.exp(self.sigma * torch.special.ndtri(uniforms.clamp(min=2.0**-54)) - self.sigma**2 / 2)
+
+
+@pytest.mark.parametrize(
+    ("law", "words"),
+    [
+        (Stated(2.0, 1.0, 1.0), "masks must have mean 1, but Stated.quantile gives 2; divide it by that."),
+        (Stated(1.0, 0.3, 1.0), "of order 2 and Stated.central_moment(2) gives 1; mend one of them."),
+        (Stated(1.0, 0.5, 0.25, third=0.25), "of order 3 and Stated.central_moment(3) gives 0.25; mend one of them."),
+        (Stated(float("nan"), 1.0, 1.0), "masks must have mean 1, but Stated.quantile gives nan"),
+    ],
+)
+def test_a_law_that_is_not_one_is_refused(law, words):
+    x = torch.ones(2, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        sme.DropoutProblem(sme.TwoLayerNetwork(2, 3, 1), x, x[:, :1], masks=law)
+
+
+@pytest.mark.parametrize("law", [Stated(1.0, 0.5, 0.25), LogNormalMasks(0.3), LogNormalMasks(1.0)])
+def test_laws_that_are_one_are_taken(law):
+    law.check_moments()

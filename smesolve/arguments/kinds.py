@@ -155,7 +155,8 @@ class Parameters:
         fits = fits and (problem is None or value.shape[-1] == dim)
         if not fits:
             what = "one parameter vector" if self.lead == () else "a tensor"
-            raise refuse(name, f"be {what} of shape {shape}", value)
+            remedy = "convert it by torch.from_numpy" if isinstance(value, np.ndarray) else ""
+            raise refuse(name, f"be {what} of shape {shape}", value, remedy)
         if value.dtype != dtype and (problem is not None or value.dtype != torch.float32):
             raise refuse(name, f"be {dtype}", value, f"convert it by {name}.to({dtype})")
         if device is not None and value.device.type != device.type:

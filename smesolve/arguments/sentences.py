@@ -48,7 +48,7 @@ def evaluated(what: str, function: Callable[..., Any], *values: Any) -> Any:
             raise
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{what} must be callable here, but a trial call of it failed ({type(error).__name__}: {reason})."
+            f"{what} must work on what it is given here, but a trial call failed ({type(error).__name__}: {reason})."
         ) from error
 
 

@@ -29,7 +29,8 @@ def named_observables(problem: Problem, observables: Sequence[str | Observable])
     """Observables by name, from names in `OBSERVABLES`, coordinates "theta[3]", and callables (their `__name__`).
 
     Raises:
-        ValueError: an unknown name, a coordinate outside the parameters, or a callable that does not map (B, D) to (B,)
+        ValueError: an unknown name, a coordinate outside the parameters, a callable that does not map (B, D) to (B,)
+            or that torch cannot differentiate.
     """
     result: dict[str, Observable] = {}
     for observable in observables:
@@ -50,6 +51,7 @@ def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Obser
                 f"observable {name!r} must map theta (..., D) to (...,), but it maps (3, {problem.dim}) to "
                 f"{tuple(trial.shape) if isinstance(trial, Tensor) and trial.shape != (3,) else shown(trial)}."
             )
+        evaluated(f"observable {name!r}, whose derivative torch takes,", torch.func.grad(observable), points[0])
         return name, observable
     coordinate = re.fullmatch(r"theta\[(\d+)\]", observable)
     if coordinate:

@@ -14,6 +14,9 @@ asymptotic range and leaves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
@@ -34,7 +37,7 @@ NORMAL_QUANTILE = float(stats.norm.ppf(0.975))
 
 COLUMNS = [
     "order", "observable", "slope", "slope_low", "slope_high", "constant", "constant_low", "constant_high",
-    "predicted_constant", "predicted_stderr", "points", "p_value", "left_out",
+    "predicted_constant", "predicted_stderr", "points", "p_value", "left_out", "verdict",
 ]  # fmt: skip
 
 
@@ -45,7 +48,9 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
         A row for each: `slope` with its 95% interval; `constant` c at the nominal order (p fixed to it) with its
         interval, and `predicted_constant` with its `predicted_stderr` where theory gives it; number of `points`,
         `p_value` of the fit, and `left_out`, which names each point that was not used and why. NaN where fewer than
-        two points are usable.
+        two points are usable. `verdict`: "not resolved" (fewer than two points), "local slope" (two), "certified" (the
+        interval of the slope holds the order and neither of its neighbours), "too wide" (a neighbour as well), "another
+        order", or "not asymptotic" (the constant has surely not the sign of the predicted one).
     """
     if predicted is None:
         predicted = pd.DataFrame(columns=["order", "observable", "constant", "stderr"])
@@ -54,8 +59,20 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
         match = predicted.query("order == @order and observable == @observable")
         constant, stderr = (np.nan, np.nan) if match.empty else match[["constant", "stderr"]].iloc[0]
         prediction = {"predicted_constant": float(constant), "predicted_stderr": float(stderr)}
-        rows.append({"order": order, "observable": observable, **prediction, **_fit(group, int(order))})
+        row = {"order": order, "observable": observable, **prediction, **_fit(group, int(order))}
+        rows.append(row | {"verdict": _verdict(row)})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    if row["points"] <= 2:
+        return "local slope" if row["points"] == 2 else "not resolved"
+    if row["constant_high"] < 0 < row["predicted_constant"] or row["predicted_constant"] < 0 < row["constant_low"]:
+        return "not asymptotic"
+    low, high, order = row["slope_low"], row["slope_high"], row["order"]
+    if not low <= order <= high:
+        return "another order"
+    return "certified" if order - 1 < low and high < order + 1 else "too wide"
 
 
 def _fit(group: pd.DataFrame, order: int) -> dict[str, object]:

@@ -25,7 +25,7 @@ from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
 from smesolve.solver.brownian import grid_steps
-from smesolve.solver.integration import check_jumps, check_scheme
+from smesolve.solver.integration import check_declared, check_jumps, check_scheme
 from smesolve.solver.modified_equation import check_order
 
 __all__ = ["CONTROLS", "checked_observables", "chosen_control", "control_memory", "observation_times", "weak_error"]
@@ -119,6 +119,7 @@ def weak_error(
     if scheme is None:
         scheme = "small_noise_rk4" if problem.exact else "sampled_euler"
     check_scheme(problem, scheme)
+    check_declared(scheme)
     if rel_tol is not None and max_paths < paths:
         raise ValueError(f"max_paths={max_paths} is below paths={paths}; raise it.")
     times = observation_times(lrs, horizon, times)

@@ -68,8 +68,8 @@ class DropoutProblem(Problem):
             takes the place of keep_prob.
 
     Raises:
-        ValueError: for shapes that do not fit, data that are not finite, a missing or second mask law, or a network
-            with some parameters frozen.
+        ValueError: for shapes that do not fit, data that are not finite, a missing or second mask law, one whose
+            quantile and moments do not agree, or a network with some parameters frozen.
     """
 
     @checked
@@ -468,6 +468,7 @@ def _mask_law(keep_prob: float | None, masks: Any) -> tuple[MaskLaw, bool]:
     if isinstance(masks, MaskLaw):
         if keep_prob is not None:
             raise ValueError(f"keep_prob={keep_prob} and masks={masks!r} both name a mask law; give one of them.")
+        masks.check_moments()
         return masks, False
     if masks not in ("shared", "per_sample"):
         raise ValueError(f'masks must be "shared", "per_sample" or a MaskLaw, got {masks!r}.')

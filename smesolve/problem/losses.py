@@ -17,7 +17,8 @@ def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.shape != targets.shape:
         raise ValueError(
             f"y must have the shape of the module's outputs, {tuple(outputs.shape)}, for loss='squared_error', got "
-            f"{tuple(targets.shape)}; a vector becomes one column by y.reshape(-1, 1)."
+            f"{tuple(targets.shape)}; a vector becomes one column by y.reshape(-1, 1), and class labels are for "
+            "loss='cross_entropy'."
         )
     return (outputs - targets).square().reshape(len(outputs), -1).sum(1) / 2
 

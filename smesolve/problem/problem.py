@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from smesolve.arguments import INDEX, checked, shown
 from smesolve.sampling.ensemble import fitting_block_size
@@ -58,6 +59,9 @@ class Problem(ABC):
     """Those of them at which gradient or noise jumps."""
     linear_noise: bool = True
     """noise_product is linear in its normals; `noise_functions` returns what it replaces by them, if anything."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.samples} samples, D={self.dim}, M={self.noise_dim})"
 
     # --- what a problem defines -------------------------------------------------------------------------------------
 
@@ -245,7 +249,8 @@ def _as_tensor(name: str, values: Any) -> Tensor:
         except (ValueError, TypeError, RuntimeError, RecursionError, MemoryError):
             data = None
     if data is None or data.is_complex() or data.layout != torch.strided:
-        raise ValueError(f"{name} must hold real numbers, as a tensor or an array, got {shown(values)}.")
+        remedy = "; a TensorDataset has them in .tensors" if isinstance(values, Dataset) else ""
+        raise ValueError(f"{name} must hold real numbers, as a tensor or an array, got {shown(values)}{remedy}.")
     return data
 
 

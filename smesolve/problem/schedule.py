@@ -177,6 +177,8 @@ class ScheduledProblem(DerivedProblem):
 def _at_start(name: str, schedule: Schedule) -> float:
     """The value at time 0 of a schedule of the user's."""
     value = evaluated(name, schedule, torch.zeros((), dtype=torch.float64))
+    if isinstance(value, float):
+        raise ValueError(f"{name} must map a time to a tensor that depends on it, got {value}; write {value} + 0 * t.")
     if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
         raise ValueError(f"{name} must map a time to a number, both as 0-dimensional tensors, got {shown(value)}.")
     return evaluated(name, _value_and_slope, schedule, 0.0)[0]

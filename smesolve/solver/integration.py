@@ -19,7 +19,20 @@ from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import NothingTestedWarning, PerturbedSDE
 
-__all__ = ["Integration", "check_jumps", "check_scheme", "integration", "solve"]
+__all__ = ["Integration", "check_declared", "check_jumps", "check_scheme", "integration", "solve"]
+
+
+DECLARED = ("noise_time", "weak_error", "drift_evaluations", "corrections", "noise_products")
+"""What a scheme says of itself, for measurements with it."""
+
+
+def check_declared(scheme: str) -> None:
+    """Refuse a scheme that does not declare its properties."""
+    missing = [name for name in DECLARED if not hasattr(SCHEMES[scheme], name)]
+    if missing:
+        raise ValueError(
+            f"scheme={scheme!r} must declare {', '.join(missing)}; see smesolve.solver.schemes.scheme.Scheme."
+        )
 
 
 def check_jumps(problem: Problem | None, step: float, last: float, name: str = "dt") -> None:

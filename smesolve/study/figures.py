@@ -290,7 +290,8 @@ def _errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predi
             axis.plot(lr, line, color=look.colour, linestyle="--", zorder=1.5, linewidth=0.9)
             half = (fit.slope_high - fit.slope_low) / 2
             decimals = 2 if half >= 0.02 else 3
-            label = f"{look.label}: slope {fit.slope:.{decimals}f} $\\pm$ {half:.{decimals}f}"
+            interval = f"[{fit.slope_low:.{decimals}f}, {fit.slope_high:.{decimals}f}]"
+            label = f"{look.label}: slope {fit.slope:.{decimals}f} {interval}"
         axis.plot([], [], color=look.colour, linestyle="--", marker=look.marker, linewidth=0.9, label=label)
         if predicted and np.isfinite(fit.predicted_constant):
             ends = np.array([part.lr.min(), part.lr.max()])

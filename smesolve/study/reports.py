@@ -193,22 +193,29 @@ def _resolved(study: WeakErrorStudy) -> str:
     return "\n".join(lines)
 
 
+VERDICTS = {
+    "not resolved": "and nothing is said about the order",
+    "local slope": " between two learning rates: no more than this local slope is known",
+    "certified": ", certified: the interval holds this order and neither of its neighbours",
+    "too wide": (
+        ", not certified: the interval does not tell this order from its neighbours; more learning rates or a smaller "
+        "rel_tol shorten it"
+    ),
+    "another order": ", which does not hold this order",
+    "not asymptotic": (
+        ", but the leading constant has not the sign that is predicted: these learning rates are too large for the "
+        "slope to say something of the order"
+    ),
+}
+"""What follows a slope, by the verdict on its fit."""
+
+
 def _certified(study: WeakErrorStudy) -> str:
     """Slopes and constants in words."""
     lines = []
     for row in study.fit().itertuples():
-        slope, interval, holds = _slope(row)
-        verdicts = {
-            "": ", so nothing is said about the order",
-            "yes": f" {interval}, which holds the order {row.order}",
-            "no": f" {interval}, which does not hold the order {row.order}",
-            "local slope": f" {interval} between two learning rates, and no more than this local slope is known",
-        }
-        text = f"- Order {row.order}, {row.observable}: slope {slope}{verdicts[holds]}"
-        if holds == "yes" and row.slope_high - row.slope_low >= 1:
-            text += (
-                ", but is too wide to tell it from its neighbours: more learning rates or a smaller rel_tol shorten it"
-            )
+        slope, interval = _slope(row)
+        text = f"- Order {row.order}, {row.observable}: slope {slope} {interval}{VERDICTS[row.verdict]}"
         if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
             text += (
                 f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
@@ -233,27 +240,33 @@ def _nearer(pair: pd.DataFrame) -> str:
 def _slopes(study: WeakErrorStudy) -> str:
     fit = study.fit()
     table = table_of(
-        ["order", "observable", "slope", "95% interval", "holds order", "points", "p-value of the fit", "left out"],
+        ["order", "observable", "slope", "95% interval", "verdict", "points", "p-value of the fit", "left out"],
         (
-            [row.order, row.observable, *_slope(row), row.points, _number(row.p_value, ".2f"), row.left_out or "none"]
+            [
+                row.order,
+                row.observable,
+                *_slope(row),
+                row.verdict,
+                row.points,
+                _number(row.p_value, ".2f"),
+                row.left_out or "none",
+            ]
             for row in fit.itertuples()
         ),
     )
     note = (
-        "Slopes of |error| against lr by weighted regression; a slope needs two resolved points of one sign. "
-        "`holds order`: whether the interval holds the nominal order. Two points give the local slope between them; "
-        "p-value 1.00: as many parameters as points, so the fit is not tested."
+        "Slopes p of error = c lr^p (1 + d lr) by weighted least squares (two points: of c lr^p, the local slope "
+        "between them); a slope needs two resolved points of one sign. `verdict`: certified where the interval holds "
+        "the nominal order and neither of its neighbours. p-value 1.00: as many parameters as points, so the fit is "
+        "not tested."
     )
     return f"{table}\n\n{note}"
 
 
-def _slope(row: tuple) -> tuple[str, str, str]:
+def _slope(row: tuple) -> tuple[str, str]:
     if not np.isfinite(row.slope):
-        return "not resolved", "", ""
-    inside = "yes" if row.slope_low <= row.order <= row.slope_high else "no"
-    if row.points == 2:
-        inside = "local slope"
-    return f"{row.slope:.3f}", f"[{row.slope_low:.3f}, {row.slope_high:.3f}]", inside
+        return "not resolved", ""
+    return f"{row.slope:.3f}", f"[{row.slope_low:.3f}, {row.slope_high:.3f}]"
 
 
 def _maximum(study: WeakErrorStudy) -> str:
