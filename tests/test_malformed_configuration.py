@@ -52,9 +52,11 @@ TEXT, TEXTS = (
 )
 FILLED = Kind(lambda value: TEXTS._is_right(value) and value)
 NUMBERS = sequence(POSITIVE)
+DEFAULTS = Kind(lambda value: value == {})
 PROBES, DRAWS = integer(12), integer(8)
 DATA = {
     "data.name": one_of("random"),
+    "data.target": Kind(lambda value: value is None),
     "data.samples": COUNT,
     "data.in_features": COUNT,
     "data.seed": optional(SEED),
@@ -65,8 +67,8 @@ DATA = {
     "keep_prob": KEEP_PROB,
     "seed": SEED,
     "threads": optional(COUNT),
-    "data": Kind(),
-    "network": Kind(),
+    "data": DEFAULTS,
+    "network": DEFAULTS,
 }
 STUDY = DATA | {
     "training.loss": one_of("squared_error"),
@@ -77,7 +79,7 @@ STUDY = DATA | {
     "training.weight_decay": NOT_NEGATIVE,
     "training.label_noise": NOT_NEGATIVE,
     "training.parameter_noise": NOT_NEGATIVE,
-    "training": Kind(),
+    "training": DEFAULTS,
     "lrs": NUMBERS,
     "horizon": POSITIVE,
     "orders": sequence(Kind(lambda value: value in (1, 2))),

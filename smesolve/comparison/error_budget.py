@@ -149,6 +149,19 @@ class ErrorBudget:
             ]
             if not self._tasks(wanted, aims):
                 return
+            self.runner.progress.detail(f"more paths for rel_tol of {self._hardest()}")
+
+    def _hardest(self) -> str:
+        """The order and observable whose error at the horizon is known worst."""
+        dropout, names, known = estimate(self.dropout), list(self.observables), {}
+        for side in self.sides:
+            equation = estimate(side.statistics)
+            stderr = np.hypot(equation.stderr, dropout.stderr)[-1]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                relative = stderr / np.abs(equation.mean - dropout.mean)[-1]
+            for name, value in zip(names, relative, strict=True):
+                known[f"order {side.equation.order}, {name}"] = np.nan_to_num(value)
+        return max(known, key=lambda name: known[name])
 
     def _tasks(self, paths: int, aims: Sequence[tuple[int, int | None]]) -> list[Task]:
         blocks = range(self._blocks, -(-paths // self.problem.block_size))

@@ -27,6 +27,7 @@ class Progress:
             smoothing=0,
             bar_format="{desc}: {percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left",
         )
+        self._described = ""
 
     def __enter__(self) -> Progress:
         return self
@@ -38,7 +39,12 @@ class Progress:
 
     def describe(self, text: str) -> None:
         """What is worked on."""
+        self._described = text
         self._bar.set_description_str(text)
+
+    def detail(self, text: str) -> None:
+        """What of it is worked on, or what for."""
+        self._bar.set_description_str(f"{self._described}, {text}")
 
     def add(self, work: float) -> None:
         """More work than was expected."""
