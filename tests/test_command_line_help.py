@@ -183,3 +183,14 @@ def test_a_dry_run_refuses_what_the_study_would_refuse(tmp_path, capsys):
         assert words in capsys.readouterr().err
     assert main(["landscape", *RANDOM, "--sections", "[alignement]", "--dry-run"]) == 2
     assert "did you mean 'alignment'" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_extend_says_what_the_study_takes_and_changes_nothing(tmp_path, capsys):
+    out = tmp_path / "results"
+    assert main(["weak-error", *RANDOM, *SMALL, "--paths", "64", "--out", str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    assert main(["extend", str(out), "--paths", "1234", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "nothing is written" in told and "1234 of each ensemble" in told
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

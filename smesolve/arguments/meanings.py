@@ -53,7 +53,8 @@ def _device(name: str, value: Any, given: Mapping[str, Any]) -> torch.device:
             return torch.empty(0, device=value).device
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise refuse(name, "be a device that is there", value, f"take cpu ({reason})") from None
+            remedy = "take cpu, or cuda for a GPU" if "Expected one of" in reason else f"take cpu ({reason})"
+            raise refuse(name, "be a device that is there", value, remedy) from None
     raise refuse(name, "be a torch device such as 'cpu'", value)
 
 

@@ -84,7 +84,8 @@ class WeakErrorStudy:
 
         Returns:
             Columns order, observable; slope p, slope_low, slope_high; constant c for p = order, constant_low,
-            constant_high; predicted_constant and predicted_stderr, NaN where theory gives none (`constants`); points,
+            constant_high; predicted_constant and predicted_stderr, NaN where theory gives none (order 1: mean gradients
+            known by sampling alone; order 2: kinks, schedules, D > 64 or more than 1,024 draws as well); points,
             p_value of the fit, left_out (points that were not used, and why); verdict: "certified", "too
             wide", "another order", "not asymptotic" (the constant has not the predicted sign), "local slope" or "not
             resolved".

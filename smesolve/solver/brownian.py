@@ -29,11 +29,18 @@ def grid_steps(duration: float, step: float, what: str, name: str = "dt") -> int
         raise ValueError(f"{name}={step:g} would take {duration / step:.2g} steps for {what}={duration:g}; raise it.")
     steps = round(duration / step)
     if abs(steps * step - duration) > 1e-9 * max(abs(duration), step):
-        nearest = duration / max(1, math.ceil(duration / step))
         raise ValueError(
-            f"{name}={step:g} does not divide {what}={duration:g}; take for example {name}={nearest:.12g}."
+            f"{name}={step:g} does not divide {what}={duration:g}; take for example "
+            f"{name}={_dividing(duration, step):.12g}."
         )
     return steps
+
+
+def _dividing(duration: float, step: float) -> float:
+    """The largest step up to `step` that divides the duration, of at most three digits if one is near."""
+    fewest = max(1, math.ceil(duration / step))
+    candidates = [duration / count for count in range(fewest, fewest + min(fewest, 100) + 1)]
+    return next((one for one in candidates if abs(float(f"{one:.3g}") - one) < 1e-12 * one), candidates[0])
 
 
 class KeyedBrownian:

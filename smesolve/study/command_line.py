@@ -135,14 +135,14 @@ def _read(argv: list[str]) -> Request:
     chosen = values[name]
     config = build(COMMANDS[name].config, chosen)
     if name == "extend":
-        return _extended(Path(chosen["directory"]), config, chosen["resume"])
+        return _extended(Path(chosen["directory"]), config, chosen["resume"], chosen["dry_run"])
     if chosen["out"] is None and not chosen["dry_run"]:
         raise ConfigError("--out is missing; name the directory for the results, such as --out results.")
     out = Path(chosen["out"] or ".")
     return Request(name, config, out, chosen["overwrite"], chosen.get("resume", False), chosen["dry_run"])
 
 
-def _extended(directory: Path, config: ExtendConfig, resume: bool) -> Request:
+def _extended(directory: Path, config: ExtendConfig, resume: bool, dry_run: bool) -> Request:
     """The study whose results are in a directory, with more paths."""
     manifest = read_manifest(directory)
     name = manifest.get("study")
@@ -157,7 +157,7 @@ def _extended(directory: Path, config: ExtendConfig, resume: bool) -> Request:
     if config.paths < old.paths or (config.paths == old.paths and not resume):
         raise ConfigError(f"--paths {config.paths} is not more than the {old.paths} of {str(directory)!r}; raise it.")
     more = {key: getattr(config, key) for key in ("paths", "threads", "workers")}
-    return Request(name, dataclasses.replace(old, **more), directory, resume=resume, extends=True)
+    return Request(name, dataclasses.replace(old, **more), directory, resume=resume, dry_run=dry_run, extends=True)
 
 
 def _begin_extended(request: Request, directory: Path) -> None:

@@ -90,9 +90,9 @@ def _part(name: str) -> ArgumentParser:
             "--out", type=str | None, help="directory for the results; needed unless --dry-run."
         ).complete = DIRECTORY
         part.add_argument("--overwrite", action="store_true", help="replace results that are in --out.")
-        part.add_argument(
-            "--dry-run", action="store_true", help="print sizes, steps, paths, time and memory, and write nothing."
-        )
+    part.add_argument(
+        "--dry-run", action="store_true", help="print sizes, steps, paths, time and memory, and write nothing."
+    )
     if command.resumable:
         part.add_argument("--resume", action="store_true", help="go on with an interrupted study, if there is one.")
     return part

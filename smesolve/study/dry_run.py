@@ -152,7 +152,8 @@ def _landscape(config: LandscapeConfig) -> dict[str, str]:
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     training = Cell(problem, theta0, config.lr, config.steps * config.lr, (), config.runs)
-    return _fields(problem, config, [training] * len(config.sections), 0.0)
+    fields = _fields(problem, config, [training] * len(config.sections), 0.0)
+    return fields | {"paths": f"{config.runs} trained networks in each section"}
 
 
 def _derive(config: DeriveConfig) -> dict[str, str]:

@@ -86,9 +86,10 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         "## Points that are not resolved",
         _unresolved(study),
         "## Predicted and measured constants",
-        "Leading constant c of error = c lr^order + O(lr^(order + 1)), measured where the slope is. The prediction is "
-        "an integral along the gradient flow (for a network with kinks the slope of Euler's method in its step, with "
-        "its half-width) and uses no Monte Carlo.",
+        "Leading constant c of error = c lr^order + O(lr^(order + 1)), fitted at the learning rates of the slope "
+        "with p = order: a limit where the verdict is certified, elsewhere no more than a fit. The prediction is an "
+        "integral along the gradient flow (for a network with kinks the slope of Euler's method in its step, with its "
+        "half-width) and uses no Monte Carlo.",
         _constants(study),
         _not_predicted(study.fit(), config, problem),
         "## Largest error over the times",
