@@ -97,6 +97,8 @@ class MaskLaw(Law):
 
         By the midpoint rule for 2^16 uniforms: it finds what is wrong by more than a few per cent of the law's spread.
         """
+        if not isinstance(self.variance, Real):
+            raise ValueError(f"{self!r} has symbols for parameters: kernels need a law of numbers.")
         uniforms = (torch.arange(CHECKED_UNIFORMS, dtype=torch.float64) + 0.5) / CHECKED_UNIFORMS
         masks = self.quantile(uniforms)
         mean, variance = float(masks.mean()), float(self.variance)
