@@ -189,7 +189,7 @@ NO_CONFIGURATION += [
     b"? [1]\n: 2",
     b"1: 2",
 ]
-NO_CONFIGURATION += [b"&a {b: *a}", b"a: &a [*a]\n"]
+NO_CONFIGURATION += [b"._: 1", b"lrs: ._", b"&a {b: *a}", b"a: &a [*a]\n"]
 FILES = st.sampled_from(NO_CONFIGURATION) | st.binary(max_size=40).filter(
     lambda content: content.strip() not in (b"", b"{}")
 )

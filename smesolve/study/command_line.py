@@ -131,6 +131,10 @@ def _read(argv: list[str]) -> Request:
         values = parser.parse_args(config_first(argv)).as_dict()
     except argparse.ArgumentError as error:
         raise ConfigError(sentence(error, COMMANDS[argv[0]].config, OPTIONS)) from None
+    except ValueError as error:  # of jsonargparse's YAML reader, which takes "._" for a number
+        if is_own_sentence(error):
+            raise
+        raise ConfigError(f"CONFIG cannot be read ({error}); put texts that look like numbers into quotes.") from None
     name = values["command"]
     chosen = values[name]
     config = build(COMMANDS[name].config, chosen)
