@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.equation_side import EquationSide, block_cost, in_pairs
@@ -18,7 +19,6 @@ from smesolve.comparison.estimate import Estimate, Sampler, Statistics, estimate
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.value_hessians import ValueHessians
-from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process

@@ -9,7 +9,7 @@ Order 1: the equation lacks the drift lr b1 = -lr/2 (d_t b + (Db) b), d_t b bein
 D u = -grad u . b1: one adjoint path.
 
 Order 1 where b jumps at kinks of the network: Db is not all of its derivative, but c is still that of the path
-without noise. For a walk of steps lr X, with E X = mu and Var X = s^2, spends below a level at distance L the mean
+without noise. A walk of steps lr X, with E X = mu and Var X = s^2, spends below a level at distance L the mean
 time L/mu + lr (mu^2 + s^2)/(2 mu^2), and the diffusion of the same drift and variance L/mu + lr s^2/(2 mu^2) (Wald's
 identity; L >> lr): the walk half a step more, as without noise. (This is to first order in the jump, which is 1/n of
 a gradient where one neuron switches on one sample.) So c is minus the slope at h = 0 of V_0(h) = g(Theta_T) for

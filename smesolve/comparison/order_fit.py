@@ -6,10 +6,9 @@ Errors are signed and have independent standard errors s_i (learning rates use i
 
 fitted by weighted least squares. Without the bound a second fit of three points is never far, c = 0 at order p - 1. The
 interval of p is that of the profile, all p with min over c, d of the misfit at most 1.96^2 above its least value: the
-derivative at the best p alone would make it too short for errors known to 5% at three learning rates (72% in place of
-95%). Two points cannot carry d, their slope is the local one between them. The constant is linear in c and c d once p
-is given. While a chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the
-asymptotic range and leaves.
+derivative at the best p alone makes it too short where three errors are known to some per cent. Two points cannot carry
+d, their slope is the local one between them. The constant is linear in c and c d once p is given. While a chi-squared
+test rejects the fit at 1%, the largest learning rate is taken to lie outside the asymptotic range and leaves.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
+
+from smesolve.comparison.confidence import NORMAL_QUANTILE
 
 __all__ = ["fit_orders"]
 
@@ -32,8 +33,6 @@ REJECT = 0.01
 SEARCHED, SPACING = 8.0, 0.05
 """Orders are searched this far from the slope between the outer points, first on a grid of this spacing; an interval
 that goes farther is infinite."""
-
-NORMAL_QUANTILE = float(stats.norm.ppf(0.975))
 
 COLUMNS = [
     "order", "observable", "slope", "slope_low", "slope_high", "constant", "constant_low", "constant_high",

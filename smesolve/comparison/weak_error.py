@@ -28,7 +28,15 @@ from smesolve.solver.brownian import grid_steps
 from smesolve.solver.integration import check_declared, check_jumps, check_scheme
 from smesolve.solver.modified_equation import check_order
 
-__all__ = ["CONTROLS", "checked_observables", "chosen_control", "control_memory", "observation_times", "weak_error"]
+__all__ = [
+    "CONTROLS",
+    "checked_observables",
+    "chosen_control",
+    "chosen_scheme",
+    "control_memory",
+    "observation_times",
+    "weak_error",
+]
 
 CONTROLS = ("auto", "none", "first", "second")
 """Control variates: none, the adjoint's, those of the value Hessian as well, or chosen from D."""
@@ -71,8 +79,8 @@ def weak_error(
         observables: names ("loss", "modified_loss", "squared_norm", "theta[0]", see `OBSERVABLES`) or callables.
         times: times of observation, the last one the horizon; unless given, a grid of at most five that all lrs divide.
         paths: independent paths on each side; the first round where rel_tol is given.
-        rel_tol: paths are added until the 95% interval of every error at the horizon is at most this share of the
-            error, or max_paths is reached.
+        rel_tol: paths are added until the 95% Monte Carlo half-width of every error at the horizon is at most this
+            share of the error, or max_paths is reached; the solver's bias comes on top of it in `low` and `high`.
         max_paths: bound on the paths of each side.
         scheme: of the equation, a name in `SCHEMES`. Unless given: "small_noise_rk4", or "sampled_euler" where the
             problem's mean gradient is known by sampling alone.
@@ -116,8 +124,7 @@ def weak_error(
             )
     if control not in CONTROLS:
         raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {control!r}.")
-    if scheme is None:
-        scheme = "small_noise_rk4" if problem.exact else "sampled_euler"
+    scheme = chosen_scheme(scheme, problem)
     check_scheme(problem, scheme)
     check_declared(scheme)
     if rel_tol is not None and max_paths < paths:
@@ -201,6 +208,11 @@ def observation_times(lrs: Sequence[float], horizon: float, times: Sequence[floa
         for time in times:
             grid_steps(time, lr, "the time", "lr")
     return times
+
+
+def chosen_scheme(scheme: str | None, problem: Problem) -> str:
+    """The scheme asked for, or the one that serves the problem unless one is given."""
+    return scheme or ("small_noise_rk4" if problem.exact else "sampled_euler")
 
 
 def chosen_control(control: str, problem: Problem) -> str:

@@ -10,15 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
 from smesolve.comparison.order_fit import fit_orders
 
-__all__ = ["CONFIDENCE", "NORMAL_QUANTILE", "StudyInterrupted", "WeakErrorStudy"]
-
-CONFIDENCE = 0.95
-"""Of every interval."""
-
-NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-"""Half-width of an interval in standard errors."""
+__all__ = ["StudyInterrupted", "WeakErrorStudy"]
 
 
 class StudyInterrupted(KeyboardInterrupt):

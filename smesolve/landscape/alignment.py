@@ -22,7 +22,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from smesolve.arguments import INDEX, Instance, checked
-from smesolve.comparison.weak_error_study import CONFIDENCE
+from smesolve.comparison.confidence import CONFIDENCE
 from smesolve.landscape.haar_null import haar_null
 from smesolve.landscape.operators import (
     DRAWS,

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from smesolve.arguments import Instance, checked
-from smesolve.comparison.weak_error_study import CONFIDENCE
+from smesolve.comparison.confidence import CONFIDENCE
 
 __all__ = ["Estimate", "mean_over", "over_runs"]
 

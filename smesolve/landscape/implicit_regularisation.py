@@ -25,11 +25,11 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from smesolve.arguments import POINTS, checked
+from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.weak_error import weak_error
-from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.kinks import kinks

@@ -21,7 +21,13 @@ from torch import Tensor
 from smesolve.comparison.equation_side import in_pairs
 from smesolve.comparison.error_budget import first_dt
 from smesolve.comparison.scaling.width_sweep import ARMS, mean_field_problem
-from smesolve.comparison.weak_error import checked_observables, chosen_control, control_memory, observation_times
+from smesolve.comparison.weak_error import (
+    checked_observables,
+    chosen_control,
+    chosen_scheme,
+    control_memory,
+    observation_times,
+)
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
@@ -68,7 +74,7 @@ class Cell:
         blocks = -(-self.paths // size)
         per_step = _seconds_per_step(DropoutIteration(self.problem, self.lr), self.theta0)
         found = {"iteration": per_step * self.steps * blocks}
-        scheme = self.scheme or ("small_noise_rk4" if self.problem.exact else "sampled_euler")
+        scheme = chosen_scheme(self.scheme, self.problem)
         dt = first_dt(scheme, self.lr, self.dt)
         # a pair is the same path with step dt/2 beside that with dt
         weight = blocks + 2 * sum(in_pairs(block, size) for block in range(blocks))

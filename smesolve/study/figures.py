@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from smesolve.comparison.weak_error_study import NORMAL_QUANTILE, WeakErrorStudy
+from smesolve.comparison.confidence import NORMAL_QUANTILE
+from smesolve.comparison.weak_error_study import WeakErrorStudy
 
 __all__ = [
     "DPI",

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
 from smesolve.comparison.leading_error import SECOND_ORDER_DIM, SECOND_ORDER_DRAWS
-from smesolve.comparison.weak_error_study import CONFIDENCE, NORMAL_QUANTILE, WeakErrorStudy
+from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import StudyConfig

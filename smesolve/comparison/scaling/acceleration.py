@@ -20,11 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.arguments import checked
+from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.equation_side import step_cost
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
-from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import DivergenceWarning, Process

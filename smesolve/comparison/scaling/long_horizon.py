@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import checked
+from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
-from smesolve.comparison.weak_error_study import NORMAL_QUANTILE
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.problem import Problem

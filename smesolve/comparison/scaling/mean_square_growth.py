@@ -23,7 +23,7 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from smesolve.arguments import COUNT, INDEX, checked
-from smesolve.comparison.weak_error_study import CONFIDENCE
+from smesolve.comparison.confidence import CONFIDENCE
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.networks import LinearNetwork
