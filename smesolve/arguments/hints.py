@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
-from torch import Tensor
 
 from smesolve.arguments.kinds import MOST, AnyOf, Argument, Called, Instance, Integer, Items, Mapped, Number
 
@@ -25,6 +24,8 @@ EXAMPLES = {
 
 
 def _article(kind: type) -> str:
+    if (kind.__module__, kind.__name__) == ("torch", "Tensor"):
+        return "a tensor"
     name = f"torch.nn.{kind.__name__}" if kind.__module__.startswith("torch.nn.") else kind.__name__
     example = f", such as {EXAMPLES[name]}," if name in EXAMPLES else ""
     return f"a{'n' if name[0] in 'AEIOU' else ''} {name}{example}"
@@ -36,7 +37,6 @@ _BASIC: dict[Any, Any] = {
     float: Number(),
     str: Instance((str,), "a text"),
     np.ndarray: Instance((np.ndarray,), "an array"),
-    Tensor: Instance((Tensor,), "a tensor"),
 }
 
 

@@ -6,13 +6,15 @@ import collections.abc
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from smesolve.arguments.sentences import refuse, shown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = [
     "MOST",
@@ -146,11 +148,15 @@ class Parameters:
 
     def __call__(self, name: str, value: Any, given: Mapping[str, Any]) -> Tensor:
         """As it is, or detached."""
+        import torch  # here, as configurations and --help do without it
+
         problem = _problem_of(given)
         dim, dtype, device = (self.last, torch.float64, None) if problem is None else _place(problem)
         lead = ("...",) if self.lead is None else self.lead
         shape = f"({', '.join(map(str, (*lead, dim)))}{',' if not lead else ''})"
-        fits = isinstance(value, Tensor) and value.layout == torch.strided and value.ndim > 0 and value.numel() > 0
+        fits = (
+            isinstance(value, torch.Tensor) and value.layout == torch.strided and value.ndim > 0 and value.numel() > 0
+        )
         fits = fits and (self.lead is None or value.ndim == 1 + len(self.lead))
         fits = fits and (problem is None or value.shape[-1] == dim)
         if not fits:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from smesolve.arguments.kinds import AnyOf, Argument, Called, Instance, Integer, Items, Number, Parameters, SymbolOr
 from smesolve.arguments.sentences import refuse
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "COUNT",
@@ -42,12 +43,16 @@ KEEP_PROB = Number(
 
 
 def _dtype(name: str, value: Any, given: Mapping[str, Any]) -> torch.dtype:
+    import torch  # here, as configurations and --help do without it
+
     if not isinstance(value, torch.dtype) or value not in (torch.float32, torch.float64):
         raise refuse(name, "be torch.float64 or torch.float32", value)
     return value
 
 
 def _device(name: str, value: Any, given: Mapping[str, Any]) -> torch.device:
+    import torch
+
     if isinstance(value, (str, torch.device)):
         try:
             return torch.empty(0, device=value).device

@@ -5,18 +5,18 @@ from __future__ import annotations
 import opcode
 import os
 import reprlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-__all__ = ["evaluated", "is_own_sentence", "refuse", "shown"]
+__all__ = ["evaluated", "is_own_sentence", "is_tensor", "refuse", "shown"]
 
 
 def shown(value: Any) -> str:
     """A value in one short line, however large, deep or odd it is."""
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} and shape {value.shape}"
@@ -24,6 +24,12 @@ def shown(value: Any) -> str:
         return f"an integer of {value.bit_length()} bits"
     text = " ".join(_SHORT.repr(value).split())
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a torch tensor, found out without importing torch, which takes a second."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 _SHORT = reprlib.Repr()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scipy import stats
+from scipy.special import ndtri
 
 __all__ = ["CONFIDENCE", "NORMAL_QUANTILE"]
 
 CONFIDENCE = 0.95
 """Of every interval."""
 
-NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+NORMAL_QUANTILE = float(ndtri((1 + CONFIDENCE) / 2))
 """Half-width of an interval in standard errors."""

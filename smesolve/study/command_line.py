@@ -13,9 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import smesolve
 from smesolve.arguments import is_own_sentence
-from smesolve.sampling.journal import Journal
 from smesolve.study.command_parser import OPTIONS, command_parser, config_first, print_completion
 from smesolve.study.commands import COMMANDS, identity
 from smesolve.study.configuration import ExtendConfig, build
@@ -30,6 +28,7 @@ from smesolve.study.output import (
     whole_directory,
     write_manifest,
 )
+from smesolve.version import __version__
 
 __all__ = ["main"]
 
@@ -152,10 +151,10 @@ def _extended(directory: Path, config: ExtendConfig, resume: bool, dry_run: bool
     name = manifest.get("study")
     if name not in COMMANDS or not COMMANDS[name].resumable:
         raise ConfigError(f"{str(directory)!r} holds results of {name}, which has no paths to add.")
-    if manifest["versions"]["smesolve"] != smesolve.__version__:
+    if manifest["versions"]["smesolve"] != __version__:
         raise ConfigError(
             f"{str(directory)!r} was written by smesolve {manifest['versions']['smesolve']}, and this is "
-            f"{smesolve.__version__}; extend it with the version that wrote it."
+            f"{__version__}; extend it with the version that wrote it."
         )
     old = build(COMMANDS[name].config, manifest["config"])
     if config.paths < old.paths or (config.paths == old.paths and not resume):
@@ -166,6 +165,8 @@ def _extended(directory: Path, config: ExtendConfig, resume: bool, dry_run: bool
 
 def _begin_extended(request: Request, directory: Path) -> None:
     """Begin the journal of an extended study with that of the finished one."""
+    from smesolve.sampling.journal import Journal
+
     changes = {"config": {"paths": request.config.paths}}
     Journal.continued(request.out / JOURNAL, directory / JOURNAL, changes)
 
@@ -181,7 +182,7 @@ def _is_finished(request: Request) -> bool:
 
 def _print_estimate(request: Request) -> None:
     """What --dry-run says, a line for each of its fields."""
-    from smesolve.study.dry_run import ESTIMATES  # late, as matplotlib takes its time
+    from smesolve.study.dry_run import ESTIMATES  # here, as --help does without torch
 
     fields = ESTIMATES[request.name](request.config)
     print(f"smesolve: dry run of {request.name}, nothing is written")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import platform
 from collections.abc import Mapping, Sequence
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from shtab import DIRECTORY, FILE, complete
 
-import smesolve
 from smesolve.study.commands import COMMANDS
 from smesolve.study.configuration_errors import ConfigError, check_file
+from smesolve.study.versions import versions
 
 __all__ = ["OPTIONS", "command_parser", "config_first", "print_completion"]
 
@@ -51,11 +52,18 @@ def command_parser() -> ArgumentParser:
     return _joined({name: _part(name) for name in COMMANDS})
 
 
+def _version() -> str:
+    """The version, and a line of those that an error report should name."""
+    found = versions()
+    own = found.pop("smesolve")
+    return f"{own}\n{', '.join(f'{name} {number}' for name, number in found.items())}, {platform.platform()}"
+
+
 def _joined(parts: Mapping[str, ArgumentParser]) -> ArgumentParser:
     parser = ArgumentParser(
         prog="smesolve",
         description=HELP,
-        version=smesolve.__version__,
+        version=_version(),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_Help,

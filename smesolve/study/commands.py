@@ -1,4 +1,8 @@
-"""The commands: what each reads, runs and writes."""
+"""The commands: what each reads, runs and writes.
+
+Functions import what they need when they are called: torch, sympy and matplotlib take seconds, and --help needs none of
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,21 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
-import smesolve
-from smesolve.comparison.weak_error import weak_error
-from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
-from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import DivergenceWarning
-from smesolve.sampling.journal import Journal
-from smesolve.solver.schemes.scheme import NothingTestedWarning
 from smesolve.study.configuration import EXECUTION, GOALS, DeriveConfig, ExtendConfig, StudyConfig
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.output import JOURNAL, PARTIAL_TABLE
-from smesolve.study.problems import configured_problem
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from smesolve.comparison.weak_error_study import WeakErrorStudy
+    from smesolve.problem.problem import Problem
 
 __all__ = ["COMMANDS", "Command", "identity"]
 
@@ -52,11 +54,10 @@ class Command:
 def identity(name: str, config: dict[str, Any], left_out: Sequence[str] = EXECUTION) -> dict[str, Any]:
     """All that the numbers of a study depend on: its command, what of its configuration is not execution, version."""
     read = {key: value for key, value in config.items() if key not in left_out}
-    return {"command": name, "config": read, "version": smesolve.__version__}
+    return {"command": name, "config": read, "version": __version__}
 
 
 def _compare(config: StudyConfig, directory: Path) -> int:
-    # Late, as matplotlib takes its time; but before the work, which a failing import must not cost.
     from smesolve.study.figures import comparison_figure, save_figure
     from smesolve.study.reports import comparison_report
 
@@ -81,6 +82,7 @@ def _weak_error(config: StudyConfig, directory: Path) -> int:
 
 def _landscape(config: LandscapeConfig, directory: Path) -> int:
     from smesolve.study.landscape_sections import SECTIONS, check_sections, landscape_report
+    from smesolve.study.problems import configured_problem
 
     check_sections(config.sections)
     problem = configured_problem(config)
@@ -92,6 +94,7 @@ def _landscape(config: LandscapeConfig, directory: Path) -> int:
 
 
 def _scaling(config: ScalingConfig, directory: Path) -> int:
+    from smesolve.study.problems import configured_problem
     from smesolve.study.scaling import STUDIES, scaling_report
 
     problem = configured_problem(config)
@@ -102,7 +105,6 @@ def _scaling(config: ScalingConfig, directory: Path) -> int:
 
 
 def _derive(config: DeriveConfig, directory: Path) -> None:
-    # Late, as sympy takes its time.
     from smesolve.study.article import article
     from smesolve.study.derivation import derive
     from smesolve.study.derivation_report import derivation_report
@@ -118,6 +120,11 @@ def _measure(
     name: str, config: StudyConfig, directory: Path, times: list[float] | None = None, keep: int = 0
 ) -> tuple[Problem, WeakErrorStudy, list[str]]:
     """The problem, its weak errors, and the warnings that came up; blocks are kept in the directory's journal."""
+    from smesolve.comparison.weak_error import weak_error
+    from smesolve.comparison.weak_error_study import StudyInterrupted
+    from smesolve.sampling.journal import Journal
+    from smesolve.study.problems import configured_problem
+
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     study = identity(name, dataclasses.asdict(config), (*EXECUTION, *GOALS))
@@ -166,6 +173,9 @@ def _fingerprint(*tensors: torch.Tensor) -> str:
 @contextmanager
 def _collected_warnings() -> Iterator[list[str]]:
     """Warnings of this package, each once: on stderr as they come, and in a list for the report."""
+    from smesolve.sampling.ensemble import DivergenceWarning
+    from smesolve.solver.schemes.scheme import NothingTestedWarning
+
     messages: list[str] = []
     with warnings.catch_warnings():
         show = warnings.showwarning

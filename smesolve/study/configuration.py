@@ -10,14 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
-from torch import nn
-
 from smesolve.arguments import ENSEMBLE, POSITIVE, check_fields
-from smesolve.problem.losses import LOSSES
 from smesolve.study.configuration_errors import ConfigError, nearest
 
 __all__ = [
-    "ACTIVATION_LAYERS",
+    "ACTIVATION_NAMES",
     "EXECUTION",
     "GOALS",
     "DataConfig",
@@ -31,14 +28,10 @@ __all__ = [
 
 Config = TypeVar("Config")
 
-ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "sigmoid": nn.Sigmoid,
-    "softplus": nn.Softplus,
-    "identity": nn.Identity,
-}
+ACTIVATION_NAMES = ("tanh", "relu", "gelu", "sigmoid", "softplus", "identity")
+"""`problems` has their layers: this module is read by --help, which does without torch."""
+
+LOSS_NAMES = ("squared_error", "cross_entropy")
 
 CURVE_TIMES = 12
 """At most this many times of observation, for curves over time."""
@@ -85,7 +78,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "network.")
-        _one_of("network.activation", self.activation, ACTIVATION_LAYERS)
+        _one_of("network.activation", self.activation, ACTIVATION_NAMES)
 
     @property
     def widths(self) -> list[int]:
@@ -119,7 +112,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "training.")
-        _one_of("training.loss", self.loss, LOSSES)
+        _one_of("training.loss", self.loss, LOSS_NAMES)
         _one_of("training.dropout", self.dropout, ("last", "every"))
         _one_of("training.masks", self.masks, ("shared", "per_sample"))
 

@@ -8,15 +8,13 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from smesolve.study.configuration_errors import ConfigError
-from smesolve.version import __version__
+from smesolve.study.versions import versions
 
 __all__ = ["JOURNAL", "MANIFEST", "PARTIAL_TABLE", "partial_of", "read_manifest", "whole_directory", "write_manifest"]
 
@@ -29,8 +27,6 @@ PARTIAL_TABLE = "table.partial.csv"
 """What was known when a study was interrupted."""
 
 LOCK = ".lock"
-
-PACKAGES = ("torch", "torchsde", "numpy", "scipy", "pandas", "sympy", "matplotlib")
 
 
 @contextmanager
@@ -139,16 +135,14 @@ def write_manifest(
         seed: its root seed, if it has one.
         wall_time: seconds that this command took.
     """
+    import torch  # here, as the command line reads its arguments without it
+
     manifest = {
         "study": name,
         "command": shlex.join(["smesolve", *command]),
         "config": config,
         "seed": seed,
-        "versions": {
-            "python": platform.python_version(),
-            "smesolve": __version__,
-            **{package: version(package) for package in PACKAGES},
-        },
+        "versions": versions(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "wall_time": round(wall_time, 3),

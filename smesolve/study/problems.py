@@ -15,7 +15,7 @@ from smesolve.problem.kinks import kinks
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import Problem
-from smesolve.study.configuration import ACTIVATION_LAYERS, StudyConfig
+from smesolve.study.configuration import StudyConfig
 from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.datasets import load_data
 from smesolve.study.landscape_configuration import LandscapeConfig
@@ -23,6 +23,15 @@ from smesolve.study.markdown import counted
 from smesolve.study.scaling_configuration import ScalingConfig
 
 __all__ = ["build_problem", "configured_problem", "described", "outside_theorems"]
+
+ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "identity": nn.Identity,
+}
 
 OUTSIDE = (
     "kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are measurements at "

@@ -12,6 +12,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_effort import configured_effort
 from smesolve.study.scaling_section import curve
 from smesolve.study.section import Captioned, Section, markdown
 
@@ -35,7 +36,7 @@ def acceleration_section(problem: Problem, config: ScalingConfig) -> Section:
         config.orders,
         config.observables[0],
         config.scheme or "small_noise_rk4",
-        config.effort,
+        configured_effort(config),
     )
     tolerances = [config.tolerance, config.tolerance / 10]
     even = result.break_even(tolerances)

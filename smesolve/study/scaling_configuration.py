@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
-from smesolve.solver.brownian import grid_steps
 from smesolve.study.configuration import StudyConfig
 from smesolve.study.configuration_errors import ConfigError
 
@@ -63,12 +61,9 @@ class ScalingConfig(StudyConfig):
     factors: list[int] = field(default_factory=lambda: [2, 4, 10, 20])
     widths: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
 
-    @property
-    def effort(self) -> SamplingEffort:
-        """What is sampled, and on how many processes, with progress bars."""
-        return SamplingEffort(self.paths, self.rel_tol, self.max_paths, self.seed, True, self.workers)
-
     def __post_init__(self) -> None:
+        from smesolve.solver.brownian import grid_steps  # here, as --help does without torch
+
         super().__post_init__()
         if self.study not in KEYS:
             raise ConfigError(f"study must be one of {', '.join(KEYS)}, got {self.study!r}.")

@@ -10,6 +10,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_effort import configured_effort
 from smesolve.study.scaling_section import LOOKS, curve
 from smesolve.study.section import Captioned, Section, markdown
 
@@ -31,7 +32,7 @@ def horizon_section(problem: Problem, config: ScalingConfig) -> Section:
         config.times,
         config.multiples,
         config.observables[0],
-        config.effort,
+        configured_effort(config),
     )
     tables = {"table": result.table, "stationary": result.stationary}
     return Section(

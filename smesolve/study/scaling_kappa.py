@@ -11,6 +11,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_effort import configured_effort
 from smesolve.study.scaling_section import curve
 from smesolve.study.section import Captioned, Section, interval, markdown
 
@@ -32,7 +33,7 @@ def kappa_section(problem: Problem, config: ScalingConfig) -> Section:
         config.horizon,
         config.tolerance,
         config.observables[0],
-        config.effort,
+        configured_effort(config),
     )
     return Section(
         "Linear scaling rule",

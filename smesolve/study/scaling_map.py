@@ -18,6 +18,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import PAGE, STYLE
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_effort import configured_effort
 from smesolve.study.scaling_section import with_reasons
 from smesolve.study.section import Captioned, Section, markdown
 
@@ -55,7 +56,7 @@ def map_section(problem: Problem, config: ScalingConfig) -> Section:
         config.relaxations,
         config.orders,
         config.observables[0],
-        config.effort,
+        configured_effort(config),
     )
     collapse = result.collapse(config.seed)
     return Section(

@@ -12,6 +12,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_effort import configured_effort
 from smesolve.study.section import Captioned, Section, interval, markdown
 
 __all__ = ["schedule_figure", "schedule_section"]
@@ -32,7 +33,7 @@ def schedule_section(problem: Problem, config: ScalingConfig) -> Section:
         config.schedules,
         config.orders,
         config.observables[0],
-        config.effort,
+        configured_effort(config),
     )
     return Section(
         "Weak order under schedules",

@@ -11,6 +11,7 @@ from smesolve.problem.problem import Problem
 from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.scaling_effort import configured_effort
 from smesolve.study.scaling_section import curve, with_reasons
 from smesolve.study.section import Captioned, Section, interval, markdown
 
@@ -32,7 +33,7 @@ def width_section(problem: Problem, config: ScalingConfig) -> Section:
         config.lrs[0],
         config.horizon,
         config.orders,
-        config.effort,
+        configured_effort(config),
     )
     return Section(
         "Error against width",

@@ -1,0 +1,1 @@
+"""Weak error of an equation against its iteration: estimates, control variates, error budget, exact references."""
