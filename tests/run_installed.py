@@ -32,7 +32,7 @@ def main(pytest_arguments: list[str]) -> int:
     run(*pip, "build")
     with tempfile.TemporaryDirectory(prefix="smesolve-") as name:
         place = Path(name)
-        run(python, "-m", "build", "--outdir", place / "dist", ROOT)
+        run(python, "-m", "build", "--outdir", place / "dist", ROOT, quiet=True)
         (wheel,) = (place / "dist").glob("*.whl")
         run(*pip, f"{wheel}[test]")  # what it needs, and then the wheel itself if this version was there before
         run(*pip, "--no-deps", "--force-reinstall", wheel)
@@ -53,10 +53,11 @@ def main(pytest_arguments: list[str]) -> int:
         return subprocess.run([python, "-P", "-m", "pytest", *pytest_arguments], cwd=work, check=False).returncode
 
 
-def run(*command: str | Path, cwd: Path | None = None) -> None:
-    """Run a command; where it fails, end with its exit code."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, check=False)
+def run(*command: str | Path, cwd: Path | None = None, quiet: bool = False) -> None:
+    """Run a command; where it fails, end with its exit code. With `quiet`, show its output only then."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, check=False, capture_output=quiet, text=True)
     if done.returncode:
+        print(done.stdout or "", done.stderr or "", sep="", file=sys.stderr)
         raise SystemExit(done.returncode)
 
 
