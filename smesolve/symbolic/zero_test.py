@@ -20,6 +20,7 @@ from sympy.polys.rings import PolyElement, PolyRing
 from smesolve.arguments import EXPRESSION, checked
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.indeterminates import Indeterminates
+from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 
 __all__ = ["is_zero_in_ring", "vanishes"]
 
@@ -29,6 +30,8 @@ DIGITS = 60
 @checked(expression=EXPRESSION)
 def vanishes(expression: Expr) -> bool:
     """True if the expression is proven to be 0, False if it is shown not to be."""
+    expression = sympy.sympify(expression)
+    check_one_symbol_per_name({"expression": expression.free_symbols})
     if expression.is_Number:
         return expression == 0
     if _value_is_not_zero(expression):
