@@ -15,9 +15,11 @@ from math import factorial
 import sympy
 
 from smesolve.symbolic.loss_expansion import OUTPUT, LossExpansion
-from smesolve.symbolic.torch_code import printed
+from smesolve.symbolic.torch_printer import printed
 
 __all__ = ["kernel_source"]
+
+ZERO = "torch.zeros_like(y)"
 
 SUM_OF_MEAN_AND_NOISE = [
     "parts = zip(mean(h, A, b, y), noise(h, A, b, y, normals), strict=True)",
@@ -36,9 +38,9 @@ def kernel_source(expansion: LossExpansion) -> str:
         raise ValueError(f"{expansion.law!r} has symbols for parameters: kernels need a law of numbers.")
     loss = expansion.expression
     functions = [
-        ("loss(F, y)", [f"return {printed(loss)}"]),
+        ("loss(F, y)", [f"return {printed(loss, ZERO)}"]),
         ("slope(F, y)", [f"return {_spread(sympy.diff(loss, OUTPUT))}"]),
-        ("mean_loss(h, A, b, y)", [*_sums(expansion, [0]), f"return {printed(expansion.averaged[0])}"]),
+        ("mean_loss(h, A, b, y)", [*_sums(expansion, [0]), f"return {printed(expansion.averaged[0], ZERO)}"]),
         ("mean(h, A, b, y)", _mean(expansion)),
         ("mean_along(h, A, b, y, dh, dA, db)", _mean_along(expansion)),
     ]
@@ -133,7 +135,7 @@ def _quadratic_noise(expansion: LossExpansion) -> list[str]:
         f"S = torch.add(half[..., :, None] + half[..., None, :], normals[1, 1], alpha={float(2 * pair)!r})",
         f"S.diagonal(dim1=-2, dim2=-1).add_(2 * w2 + {variance!r} * weight)",
         *([f"S = {scale}S"] if scale else []),
-        f"g = {printed(bias)}",
+        f"g = {printed(bias, ZERO)}",
         "if A.shape[-2] == 1:  # one output: both cotangents are in the one product S z",
         "    c = (S * A) @ h + u[..., :, None] * g",
         "    features, readout = A.mT * c, (h * c).sum(-1)[..., None, :]",
@@ -241,7 +243,7 @@ def _sums(expansion: LossExpansion, used: Iterable[int]) -> list[str]:
 
 def _spread(expression: sympy.Expr) -> str:
     """Code of an expression that has the shape of F even where it does not depend on F."""
-    return printed(expression) + ("" if expression.has(OUTPUT) else " + torch.zeros_like(F)")
+    return printed(expression, ZERO) + ("" if expression.has(OUTPUT) else " + torch.zeros_like(F)")
 
 
 def _pulled(power: int, weight: str, neurons: str | None = None) -> tuple[str, str]:

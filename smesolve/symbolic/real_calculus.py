@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import sympy
-from sympy import Derivative, DiracDelta, Expr, Function, Integer, Pow, Symbol, floor
-from sympy.core.function import AppliedUndef
+from sympy import Derivative, DiracDelta, Expr, Integer, Pow, Subs, Symbol, floor
+from sympy.core.function import Application, AppliedUndef
+from sympy.logic.boolalg import Boolean
 
-__all__ = ["KINKED", "Smoothness", "as_real", "derivative", "smoothness"]
+__all__ = ["KINKED", "Smoothness", "as_real", "derivative", "in_terms_of_floor", "smoothness"]
 
 SMOOTH = (
     sympy.exp, sympy.sin, sympy.cos, sympy.sinh, sympy.cosh, sympy.tanh, sympy.sech,
@@ -31,9 +32,12 @@ SMOOTH_INSIDE = (
 
 KINKED = (
     sympy.Abs, sympy.sign, sympy.Max, sympy.Min, sympy.Piecewise, sympy.Heaviside, floor, sympy.ceiling, sympy.frac,
-    sympy.Mod,
+    sympy.Mod, sympy.KroneckerDelta,
 )  # fmt: skip
 """Functions whose value or derivative jumps."""
+
+JUMPING = (sympy.sign, sympy.Heaviside, floor, sympy.ceiling, sympy.KroneckerDelta)
+"""Those that are constant between their jumps."""
 
 OF_COMPLEX_NUMBERS = (sympy.re, sympy.im, sympy.conjugate, sympy.arg)
 
@@ -53,12 +57,26 @@ def derivative(expression: Expr, symbol: Symbol) -> Expr:
     if not expression.has(*KINKED, *OF_COMPLEX_NUMBERS):
         return sympy.diff(expression, symbol)
     real, meaning = as_real(expression)
-    # sympy differentiates floor only formally, and neither frac nor Mod.
-    real = real.replace(sympy.frac, lambda x: x - floor(x)).replace(sympy.Mod, lambda x, y: x - y * floor(x / y))
+    real = in_terms_of_floor(real)
     variable = next((new for new, old in meaning.items() if old == symbol), symbol)
     result = sympy.diff(real, variable)
-    jumps = [part for part in result.atoms(DiracDelta, Derivative) if not part.has(AppliedUndef)]
+    jumps = [part for part in result.atoms(DiracDelta, Derivative, Subs) if _is_of_a_jump(part)]
     return result.xreplace(dict.fromkeys(jumps, Integer(0))).xreplace(meaning)
+
+
+def _is_of_a_jump(part: Expr) -> bool:
+    """Whether this is the derivative of a function that is constant between its jumps."""
+    if isinstance(part, Subs):
+        part = part.expr
+    return isinstance(part, DiracDelta) or (isinstance(part, Derivative) and isinstance(part.expr, JUMPING))
+
+
+def in_terms_of_floor(expression: Expr) -> Expr:
+    """The expression without frac and Mod, of which sympy knows no derivative."""
+    if not expression.has(sympy.frac, sympy.Mod):
+        return expression
+    expression = expression.replace(sympy.frac, lambda x: x - floor(x))
+    return expression.replace(sympy.Mod, lambda x, y: x - y * floor(x / y))
 
 
 class Smoothness(NamedTuple):
@@ -77,8 +95,8 @@ def smoothness(expressions: Iterable[Expr], state: Collection[Symbol]) -> Smooth
     for expression in expressions:
         real, meaning = as_real(expression)
         variables = {new for new, old in meaning.items() if old in state} | set(state)
-        for part in sorted(real.atoms(Function, Pow, sympy.Integral, Derivative), key=sympy.default_sort_key):
-            if part.free_symbols.isdisjoint(variables):
+        for part in sorted(real.atoms(Application, Pow, sympy.Integral, Derivative), key=sympy.default_sort_key):
+            if isinstance(part, Boolean) or part.free_symbols.isdisjoint(variables):
                 continue
             found = _trouble(part)
             if found is not None:
