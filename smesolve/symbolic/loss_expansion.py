@@ -75,8 +75,8 @@ class LossExpansion:
         unknown = sympy.sympify(expression).free_symbols - {OUTPUT, TARGET}
         if unknown or not sympy.sympify(expression).is_polynomial(OUTPUT) or self.degree < 1:
             raise ValueError(
-                f"loss must be a polynomial of degree 1 or more in the output, got {expression} for output F and target "
-                "y: take ModuleProblem for other losses."
+                f"loss must be a polynomial of degree 1 or more in the output, got {expression} for output F and "
+                "target y: take ModuleProblem for other losses."
             )
         taken = {OUTPUT.name, TARGET.name, *(P.name for P in self.power_sums.values())}
         for parameter in sorted(law_parameters(self.law), key=str):
