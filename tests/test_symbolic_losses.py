@@ -63,6 +63,55 @@ def test_mean_and_covariance_equal_enumeration_or_quadrature(loss, law):
     assert (problem.covariance(theta) - covariance).abs().max() < 1e-12 * scale
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda f, y: 2 * f,
+        lambda f, y: f * y,
+        lambda f, y: (f - y) ** 2 - f**2,
+        lambda f, y: f**2,
+        lambda f, y: y * f**2,
+        lambda f, y: f**3,
+        lambda f, y: y * f**3 / 3 + f,
+        lambda f, y: (y * f) ** 4 - 2 * f,
+        lambda f, y: sympy.tanh(y) * (f - y) ** 2 + sympy.Max(0, y) * f * sympy.log(2),
+    ],
+)
+def test_losses_without_target_and_with_its_functions_as_coefficients(loss, width, outputs, bias):
+    """Exact against the enumeration of all masks, from the loss alone: shapes of what is constant over samples, too."""
+    law = LAWS["three values"]
+    problem, thetas = make(loss, law, width, outputs, bias, samples=3)
+    theta, vector = thetas[0], thetas[1]
+    masks, probabilities = problem.all_draws()
+    F, y = sympy.symbols("F y", real=True)
+    maximum = {"Max": lambda zero, values: values.clamp(min=zero), "tanh": torch.tanh}
+    risk_of = sympy.lambdify([F, y], loss(F, y), [maximum, "math"])
+
+    def risk(theta, mask):
+        at = problem.network.linearise(theta, problem.x)
+        outputs = (at.readout * mask[..., None, :]) @ at.features + (0.0 if at.bias is None else at.bias)
+        return risk_of(outputs, problem.y.mT).sum((-2, -1)) / problem.samples
+
+    gradients = torch.stack([torch.func.grad(risk)(theta, mask) for mask in masks])
+    mean = probabilities @ gradients
+    covariance = (gradients - mean).mT @ (probabilities[:, None] * (gradients - mean))
+    assert torch.allclose(problem.gradient(theta, masks), gradients, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(problem.mean_gradient(theta), mean, rtol=1e-11, atol=1e-11)
+    assert (problem.covariance(theta) - covariance).abs().max() < 1e-12 * covariance.abs().max().clamp(min=1)
+    average = probabilities @ torch.stack([risk(theta, mask) for mask in masks])
+    assert torch.allclose(problem.modified_loss(theta), average, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(problem.loss(theta), risk(theta, torch.ones_like(masks[0])), rtol=1e-12, atol=1e-12)
+    slope = torch.func.jvp(problem.mean_gradient, (theta,), (vector,))[1]
+    assert torch.allclose(problem.hessian_product(theta, vector), slope, rtol=1e-11, atol=1e-11)
+    normals = torch.ones(5, problem.noise_dim, dtype=torch.float64)
+    together = problem.drift_and_noise(thetas, normals, 0.7)
+    apart = 0.7 * problem.mean_gradient(thetas) + problem.noise_product(thetas, normals)
+    assert together.shape == thetas.shape and torch.allclose(together, apart, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("width", [1, 2, 5])
@@ -196,10 +245,18 @@ def test_what_is_refused_is_said_in_one_sentence():
     )
     with pytest.raises(ValueError, match=re.escape(sentence)):
         PolynomialLossProblem(network, x, y, LOSSES["quartic"], keep_prob=0.8)
-    with pytest.raises(ValueError, match=re.escape("loss must be a polynomial in the output, got exp(F*y)")):
+    with pytest.raises(
+        ValueError, match=re.escape("loss must be a polynomial of degree 1 or more in the output, got exp(F*y)")
+    ):
         PolynomialLossProblem(network, x, y, lambda f, y: sympy.exp(f * y), keep_prob=0.8)
-    with pytest.raises(ValueError, match="loss must be a polynomial in the output, got F\\*c"):
+    with pytest.raises(ValueError, match="loss must be a polynomial of degree 1 or more in the output, got F\\*c"):
         PolynomialLossProblem(network, x, y, lambda f, y: Symbol("c") * f, keep_prob=0.8)
+    with pytest.raises(
+        ValueError, match=re.escape("degree 1 or more in the output, got y**2 for output F and target y")
+    ):
+        PolynomialLossProblem(network, x, y, lambda f, y: y**2, keep_prob=0.8)
+    with pytest.raises(ValueError, match="but P2 stands for the output, the target or a power sum here"):
+        LossExpansion(squared_error, sme.GaussianMasks(Symbol("P2", positive=True)))
     with pytest.raises(ValueError, match='masks must be "shared" or a MaskLaw for polynomial losses'):
         PolynomialLossProblem(network, x, y, squared_error, keep_prob=0.8, masks="per_sample")
     with pytest.raises(ValueError, match="has symbols for parameters: kernels need a law of numbers"):

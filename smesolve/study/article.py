@@ -22,7 +22,8 @@ def article(derivation: Derivation) -> str:
     body = broken(equation.latex())
     sections = [
         rf"{_escaped(derivation.description)} Equation of order {equation.order}; its one-step moments and those of "
-        f"the iteration are proven to agree up to $\\mathrm{{{equation.iteration.small}}}^{{{verification.order}}}$.",
+        "the iteration are proven to agree up to "
+        f"$\\mathrm{{{equation.iteration.small}}}^{{{verification.agreement}}}$.",
         body,
         r"\section*{Order 3}",
         *_obstruction(derivation),

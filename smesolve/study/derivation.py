@@ -87,7 +87,8 @@ def derive(config: DeriveConfig) -> Derivation:
         verification=equation.verify(),
         obstruction=obstruction,
         unobstructed=_roots(obstruction, law),
-        counterexamples=counterexamples,
+        # Without noise they are the modified equation.
+        counterexamples={name: proof for name, proof in counterexamples.items() if not proof.holds},
         expansion=LossExpansion(network.loss, law) if last_layer else None,
         formulas=DropoutFormulas(network, law) if papers else None,
         module=None if config.activation == "sigma" and config.iteration != "custom" else equation.python_module(),

@@ -91,17 +91,24 @@ def _conclusion(derivation: Derivation) -> str:
 
 def _proof(verification: Verification) -> str:
     agreeing = sum(check.difference == 0 for check in verification.checked)
+    kinks = bool(verification.smoothness.kinks)
     verdict = (
         f"Weak order {verification.order} is proven at the level of moments"
         if verification.holds
-        else f"The claimed weak order {verification.claimed} FAILS; order {verification.order} is proven"
+        else f"The claimed weak order {verification.claimed} {'is NOT PROVEN' if kinks else 'FAILS'}; order "
+        f"{verification.order} is proven"
     )
     small = verification.small
-    return (
-        f"{verdict}: the one-step moments of iteration and SDE agree up to {small}^{verification.order}; {agreeing} "
-        "coefficients were proven equal by sympy. With the growth conditions of the theorem, which are analysis and "
-        f"not algebra, the weak error on a fixed horizon is O({small}^{verification.order})."
+    moments = (
+        f"{verdict}: the one-step moments of iteration and SDE agree up to {small}^{verification.agreement}; "
+        f"{agreeing} coefficients were proven equal by sympy."
     )
+    if kinks:
+        return f"{moments} {verification.assumption}"
+    return (
+        f"{moments} {verification.assumption} With the growth conditions of the theorem, which are analysis and not "
+        f"algebra, the weak error on a fixed horizon is O({small}^{verification.order})."
+    ).replace("  ", " ")
 
 
 def _mismatch(verification: Verification) -> str:

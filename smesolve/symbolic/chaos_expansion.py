@@ -20,6 +20,8 @@ from sympy import Expr, ImmutableMatrix, Integer
 
 from smesolve.arguments import EXPRESSION, checked
 from smesolve.symbolic.iteration import Iteration, Monomials
+from smesolve.symbolic.orthogonal_polynomials import exact
+from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.symbolic.variable_functions import VariableFunctions
 
 __all__ = ["expand", "expectation", "step_covariance", "step_moment"]
@@ -79,6 +81,8 @@ def expectation(iteration: Iteration, expression: Expr) -> Expr:
     Raises:
         ValueError: it is not a polynomial in a variable that takes infinitely many values.
     """
+    expression = exact(expression)
+    check_one_symbol_per_name({**iteration.roles, "expression": expression.free_symbols})
     functions = iteration.functions_for([("expression", expression)])
     return _expectation(functions, iteration.monomials(expression, functions))
 

@@ -12,6 +12,7 @@ from smesolve.arguments import INDEX, checked
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
+from smesolve.symbolic.real_calculus import derivative
 
 __all__ = ["averaged_modified_flow", "without_blocks"]
 
@@ -29,7 +30,7 @@ def averaged_modified_flow(iteration: Iteration) -> SymbolicModifiedEquation:
     return SymbolicModifiedEquation(
         iteration=iteration,
         order=2,
-        drift_terms=(b0, -Rational(1, 4) * Matrix([sympy.diff(energy, theta) for theta in iteration.state])),
+        drift_terms=(b0, -Rational(1, 4) * Matrix([derivative(energy, theta) for theta in iteration.state])),
         diffusion=sympy.zeros(len(size), 1),
     )
 

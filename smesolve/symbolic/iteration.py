@@ -17,12 +17,22 @@ from typing import NamedTuple
 
 import sympy
 from sympy import Expr, Integer, Symbol
+from sympy.concrete.expr_with_limits import ExprWithLimits
 
-from smesolve.arguments import EXPRESSION, checked, shown
+from smesolve.arguments import EXPRESSION, Instance, checked, shown
 from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.indeterminates import Indeterminates
 from smesolve.symbolic.orthogonal_polynomials import exact
+from smesolve.symbolic.real_calculus import derivative
+from smesolve.symbolic.symbol_roles import (
+    check_assumptions,
+    check_law_of,
+    check_one_symbol_per_name,
+    law_parameters,
+)
 from smesolve.symbolic.variable_functions import Atoms, Powers, VariableFunctions
+
+SYMBOL = Instance((Symbol,), "sympy symbols", "make them by sympy.symbols")
 
 __all__ = ["Iteration", "Monomials", "gradient_descent"]
 
@@ -61,11 +71,17 @@ class Iteration:
         self._check()
 
     def _check(self) -> None:
+        for key in self.random:
+            SYMBOL("the keys of random", key, {})
         if len(self.step) != len(self.state):
             raise ValueError(
                 f"step has {len(self.step)} expressions for {len(self.state)} state variables: "
                 "give one expression for each, in the same order."
             )
+        symbols = set().union(*(s.free_symbols for s in self.step))
+        check_one_symbol_per_name(
+            {**self.roles, "step": symbols, "loss": () if self.loss is None else sympy.sympify(self.loss).free_symbols}
+        )
         named = [*self.state, *self.random, *self.constants, self.small]
         names = [symbol.name for symbol in named]
         for name in names:
@@ -74,18 +90,40 @@ class Iteration:
                     f"{name} is named {names.count(name)} times among state, random, constants and small: "
                     "give each symbol one role and a name of its own."
                 )
+        for role in ("state", "random", "constants", "small"):
+            for symbol in self.roles[role]:
+                check_assumptions(role, symbol)
         for symbol, law in self.random.items():
             _check_law(symbol, law)
-        symbols = set().union(*(s.free_symbols for s in self.step))
+            check_law_of(symbol, law)
+            for parameter in sorted(law_parameters(law).intersection((*self.state, *self.random, self.small)), key=str):
+                raise ValueError(
+                    f"random[{symbol}] is {law!r}, which contains {parameter}, but a law depends neither on the state, "
+                    "nor on other random symbols, nor on the small parameter: take a parameter of another name."
+                )
         for symbol in sorted(symbols.difference(named), key=str):
             raise ValueError(
                 f"step contains {symbol}, which has no role: name it in constants, or, if it is random, give its "
                 "law in random."
             )
+        for variable, entry in zip(self.state, self.step, strict=True):
+            _check_value(variable, entry)
         for symbol in self.random:
             if symbol not in symbols:
                 raise ValueError(f"random names {symbol}, which the step does not contain: leave it out.")
         _ = self.step_monomials
+
+    @cached_property
+    def roles(self) -> dict[str, tuple[Symbol, ...]]:
+        """The symbols by what they are: state, random, constants, small, and parameters of the laws."""
+        parameters = set().union(*map(law_parameters, self.random.values()))
+        return {
+            "state": tuple(self.state),
+            "random": tuple(self.random),
+            "constants": tuple(self.constants),
+            "small": (self.small,),
+            "the laws in random": tuple(sorted(parameters, key=sympy.default_sort_key)),
+        }
 
     @cached_property
     def step_terms(self) -> tuple[tuple[Expr, ...], ...]:
@@ -148,8 +186,26 @@ def gradient_descent(
 ) -> Iteration:
     """theta' = theta - lr d loss/d theta with a fresh draw of the random variables in every step."""
     lr = Symbol("lr", positive=True)
-    step = [-lr * sympy.diff(loss, parameter) for parameter in parameters]
+    loss = sympy.sympify(loss)
+    check_one_symbol_per_name({"parameters": parameters, "loss": loss.free_symbols})
+    step = [-lr * derivative(loss, parameter) for parameter in parameters]
     return Iteration(parameters, step, random, lr, constants, loss)
+
+
+def _check_value(variable: Symbol, entry: Expr) -> None:
+    """Refuse what has no real value; the limits of an integral may be infinite."""
+    parts = sympy.preorder_traversal(entry)
+    for part in parts:
+        if isinstance(part, ExprWithLimits):
+            parts.skip()
+        elif part in NOT_REAL or isinstance(part, sympy.DiracDelta):
+            raise ValueError(
+                f"step of {variable} contains {part}, which is no real number: write the step in real functions of "
+                "real symbols."
+            )
+
+
+NOT_REAL = (sympy.I, sympy.nan, sympy.zoo, sympy.oo, -sympy.oo)
 
 
 def _check_law(symbol: Symbol, law: Law) -> None:

@@ -14,10 +14,12 @@ from math import factorial
 
 import sympy
 
-from smesolve.symbolic.loss_expansion import OUTPUT, LossExpansion
-from smesolve.symbolic.torch_code import printed
+from smesolve.symbolic.loss_expansion import OUTPUT, TARGET, LossExpansion
+from smesolve.symbolic.torch_printer import printed
 
 __all__ = ["kernel_source"]
+
+ZERO, H_ZEROS, A_ZEROS = (f"torch.zeros_like({name})" for name in "yhA")
 
 SUM_OF_MEAN_AND_NOISE = [
     "parts = zip(mean(h, A, b, y), noise(h, A, b, y, normals), strict=True)",
@@ -36,13 +38,13 @@ def kernel_source(expansion: LossExpansion) -> str:
         raise ValueError(f"{expansion.law!r} has symbols for parameters: kernels need a law of numbers.")
     loss = expansion.expression
     functions = [
-        ("loss(F, y)", [f"return {printed(loss)}"]),
+        ("loss(F, y)", [f"return {printed(loss, ZERO)}"]),
         ("slope(F, y)", [f"return {_spread(sympy.diff(loss, OUTPUT))}"]),
-        ("mean_loss(h, A, b, y)", [*_sums(expansion, [0]), f"return {printed(expansion.averaged[0])}"]),
+        ("mean_loss(h, A, b, y)", [*_sums(expansion, [0]), f"return {printed(expansion.averaged[0], ZERO)}"]),
         ("mean(h, A, b, y)", _mean(expansion)),
         ("mean_along(h, A, b, y, dh, dA, db)", _mean_along(expansion)),
     ]
-    if expansion.degree == 2 and expansion.patterns:
+    if expansion.degree == 2 and expansion.patterns and expansion.averaged[2].is_number:
         functions.append(("drift_and_noise(h, A, b, y, normals, weight)", _quadratic_noise(expansion)))
         functions.append(("noise(h, A, b, y, normals)", ["return drift_and_noise(h, A, b, y, normals, 0.0)"]))
     else:
@@ -93,6 +95,12 @@ def _mean_along(expansion: LossExpansion) -> list[str]:
                 f"({weight} * {_power('h', c)}.sum(-1)[..., None, :])",
             )
             down_along, up_along = f"({weight} * {dA}.sum(-2)[..., None])", f"({weight} * {dh}.sum(-1)[..., None, :])"
+        if expansion.degree == 1:  # sums over what the loss does not depend on
+            down, down_along, up_along = (
+                f"({down} + {H_ZEROS})",
+                f"({down_along} + {H_ZEROS})",
+                f"({up_along} + {A_ZEROS})",
+            )
         features.append(_product([down, _power("h", c - 1)]))
         along += [_product([down_along, _power("h", c - 1)]), *([_product([down, lower_h])] if lower_h else [])]
         readout_along += [_product([up_along, _power("A", c - 1)]), *([_product([up, lower_A])] if lower_A else [])]
@@ -133,7 +141,7 @@ def _quadratic_noise(expansion: LossExpansion) -> list[str]:
         f"S = torch.add(half[..., :, None] + half[..., None, :], normals[1, 1], alpha={float(2 * pair)!r})",
         f"S.diagonal(dim1=-2, dim2=-1).add_(2 * w2 + {variance!r} * weight)",
         *([f"S = {scale}S"] if scale else []),
-        f"g = {printed(bias)}",
+        f"g = {printed(bias, ZERO)}{'' if bias.has(TARGET) else f' + {ZERO}'}",
         "if A.shape[-2] == 1:  # one output: both cotangents are in the one product S z",
         "    c = (S * A) @ h + u[..., :, None] * g",
         "    features, readout = A.mT * c, (h * c).sum(-1)[..., None, :]",
@@ -171,7 +179,7 @@ def _noise(expansion: LossExpansion) -> list[str]:
         lines.append(f"G{number} = {float(term.coefficient)!r} * (z{term.powers[0]} * V{number}_0).sum(-2)")
         potentials.append((total, f"G{number}"))
     cotangents = [_pulled(a - 1, weights.times(a, float(a)), f"w{a}") for a in range(1, d + 1)]
-    outputs = "torch.zeros_like(F)"
+    outputs = "torch.zeros_like(F + w1[..., :1, None])"
     for c in range(1, d):
         kappa = float(expansion.cumulants[c] / factorial(c - 1))
         terms = [f"{weights.times(a + c)} * {name}" for a, name in potentials if a + c <= d]
@@ -201,7 +209,7 @@ def _neuron_weights(expansion: LossExpansion) -> list[str]:
 
 
 class _Weights:
-    """The W_a of an expansion: those that are asked for are computed once, and W_d is a number."""
+    """The W_a of an expansion: those that are asked for are computed once, and numbers are written out."""
 
     def __init__(self, expansion: LossExpansion) -> None:
         self._expansion = expansion
@@ -241,7 +249,7 @@ def _sums(expansion: LossExpansion, used: Iterable[int]) -> list[str]:
 
 def _spread(expression: sympy.Expr) -> str:
     """Code of an expression that has the shape of F even where it does not depend on F."""
-    return printed(expression) + ("" if expression.has(OUTPUT) else " + torch.zeros_like(F)")
+    return printed(expression, ZERO) + ("" if expression.has(OUTPUT) else " + torch.zeros_like(F)")
 
 
 def _pulled(power: int, weight: str, neurons: str | None = None) -> tuple[str, str]:
@@ -251,7 +259,7 @@ def _pulled(power: int, weight: str, neurons: str | None = None) -> tuple[str, s
     if weight[0] in "-0123456789":  # small factors first: one pass over the large array
         features = _product([f"({_product([weight, rows, f'{a}.sum(-2)[..., None]'])})", _power("h", power)])
         readout = _product([f"({_product([weight, columns, f'{h}.sum(-1)[..., None, :]'])})", _power("A", power)])
-        return features, readout
+        return (features, readout) if power else (f"{features} + {H_ZEROS}", f"{readout} + {A_ZEROS}")
     return _product([rows, _power("h", power), f"({a}.mT @ {weight})"]), _product(
         [columns, _power("A", power), f"({weight} @ {h}.mT)"]
     )

@@ -8,13 +8,16 @@ import sympy
 from sympy import ImmutableMatrix
 
 from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.symbol_names import latex_names
 
 __all__ = ["align", "equation_latex"]
 
 
 def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix) -> str:
     """The SDE, then b_a and the columns C_c entry by entry; entries that are 0 are left out."""
-    lr = rf"\mathrm{{{sympy.latex(iteration.small)}}}"
+    symbols = set().union(iteration.state, [iteration.small], *(m.free_symbols for m in (*drift_terms, diffusion)))
+    names = latex_names(sorted(symbols, key=sympy.default_sort_key))
+    lr = rf"\mathrm{{{names[iteration.small]}}}"
     powers = ["", lr, *(f"{lr}^{{{a}}}" for a in range(2, len(drift_terms)))]
     drift = " + ".join(f"{powers[a]} b_{{{a}}}".strip() for a in range(len(drift_terms)))
     lines = [
@@ -26,7 +29,7 @@ def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix],
     for name, column in named:
         for parameter, entry in zip(iteration.state, column, strict=True):
             if entry != 0:
-                lines.append(rf"\left({name}\right)_{{{sympy.latex(parameter)}}} &= {sympy.latex(entry)}")
+                lines.append(rf"\left({name}\right)_{{{names[parameter]}}} &= {sympy.latex(entry, symbol_names=names)}")
     return align(lines)
 
 

@@ -37,6 +37,7 @@ from smesolve.arguments import EXPRESSION, checked, evaluated
 from smesolve.problem.masks import MaskLaw
 from smesolve.symbolic.latex_code import align
 from smesolve.symbolic.orthogonal_polynomials import OrthogonalPolynomials, exact, orthogonal_polynomials, tidy
+from smesolve.symbolic.symbol_roles import law_parameters
 
 __all__ = ["LossExpansion", "Term"]
 
@@ -74,9 +75,16 @@ class LossExpansion:
         unknown = sympy.sympify(expression).free_symbols - {OUTPUT, TARGET}
         if unknown or not sympy.sympify(expression).is_polynomial(OUTPUT) or self.degree < 1:
             raise ValueError(
-                f"loss must be a polynomial in the output, got {expression} for output F and target y: take "
-                "ModuleProblem for other losses."
+                f"loss must be a polynomial of degree 1 or more in the output, got {expression} for output F and "
+                "target y: take ModuleProblem for other losses."
             )
+        taken = {OUTPUT.name, TARGET.name, *(P.name for P in self.power_sums.values())}
+        for parameter in sorted(law_parameters(self.law), key=str):
+            if parameter.name in taken:
+                raise ValueError(
+                    f"law is {self.law!r}, but {parameter} stands for the output, the target or a power sum here: take "
+                    "a parameter of another name."
+                )
 
     @cached_property
     def expression(self) -> Expr:
@@ -110,7 +118,7 @@ class LossExpansion:
 
     @cached_property
     def averaged(self) -> list[Expr]:
-        """W_0, ..., W_d in F, y and the power sums; W_d is a number."""
+        """W_0, ..., W_d in F, y and the power sums; W_d is the same for every F."""
         return [self._averaged(sympy.diff(self.expression, OUTPUT, a)) for a in range(self.degree + 1)]
 
     def _averaged(self, function: Expr) -> Expr:

@@ -26,6 +26,8 @@ from smesolve.arguments import Instance, checked
 from smesolve.symbolic.chaos_expansion import expand, step_covariance, step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.latex_code import equation_latex
+from smesolve.symbolic.real_calculus import derivative
+from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.symbolic.torch_code import python_module, torch_equation
 from smesolve.symbolic.verification import Verification, verify
 
@@ -62,6 +64,14 @@ class SymbolicModifiedEquation:
             if matrix.shape != shape:
                 raise ValueError(
                     f"{name} has shape {matrix.shape}, expected {shape}: give one row for each state variable."
+                )
+            check_one_symbol_per_name({**self.iteration.roles, name: matrix.free_symbols})
+            for symbol in sorted(
+                matrix.free_symbols.intersection((*self.iteration.random, self.iteration.small)), key=str
+            ):
+                raise ValueError(
+                    f"{name} contains {symbol}, which is random or the small parameter: average over what is random, "
+                    "and give the coefficient of each power of the small parameter as an entry of drift_terms."
                 )
 
     @property
@@ -101,7 +111,8 @@ class SymbolicModifiedEquation:
 def modified_equation(iteration: Iteration, order: int = 2) -> SymbolicModifiedEquation:
     """Derive the modified equation of weak order 1 or 2.
 
-    Columns of the diffusion: as `expand` orders them. Without noise it is one column of zeros.
+    Columns of the diffusion: as `expand` orders them. Without noise it is one column of zeros. Where b0 has kinks or
+    jumps, D b0 is its derivative away from them, and `verify` proves no order.
     """
     if order not in (1, 2):
         raise ValueError(
@@ -115,7 +126,8 @@ def modified_equation(iteration: Iteration, order: int = 2) -> SymbolicModifiedE
         second = sympy.zeros(len(mean), 1)
         if len(iteration.step_terms) > 1:
             second = sympy.Matrix([step_moment(iteration, [(1, i)]) for i in range(len(mean))])
-        drift_terms.append(second - Rational(1, 2) * b0.jacobian(iteration.state) * b0)
+        jacobian = sympy.Matrix([[derivative(entry, theta) for theta in iteration.state] for entry in b0])
+        drift_terms.append(second - Rational(1, 2) * jacobian * b0)
     return SymbolicModifiedEquation(
         iteration=iteration,
         order=order,

@@ -25,6 +25,7 @@ from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import expand
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.orthogonal_polynomials import tidy
+from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.symbolic.variable_functions import VariableFunctions
 from smesolve.symbolic.zero_test import vanishes
 
@@ -59,6 +60,8 @@ class ThirdCumulant:
         Raises:
             ValueError: symbol stands inside a function such as tanh, or everything vanishes anyway.
         """
+        named = set().union(*(entry.free_symbols for entry in self.entries.values()))
+        check_one_symbol_per_name({"the third cumulant": named, "symbol": [symbol]})
         if self.vanishes:
             raise ValueError(f"the third cumulant vanishes for every {symbol}.")
         coefficients: list[Expr] = []

@@ -6,22 +6,21 @@ becomes an argument of its class.
 
 from __future__ import annotations
 
-import keyword
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
-import torch
 from sympy import Expr, ImmutableMatrix, Symbol
 from sympy.core.function import AppliedUndef
-from sympy.printing.precedence import PRECEDENCE
-from sympy.printing.pycode import AbstractPythonCodePrinter
 from torch import nn
 
+from smesolve.arguments import shown
 from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.symbol_names import python_names
+from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
+from smesolve.symbolic.torch_printer import check_functions, printed
 
-__all__ = ["printed", "python_module", "torch_equation"]
+__all__ = ["python_module", "torch_equation"]
 
 TEMPLATE = '''"""Stochastic modified equation, by smesolve: dTheta = f dt + g dW, Ito, {columns} Brownian motions."""
 
@@ -57,8 +56,8 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
     """The module's text.
 
     Raises:
-        ValueError: undefined functions, which have no values, functions that torch does not have, and symbols whose
-            names are the same as Python has them.
+        ValueError: undefined functions, which have no values, functions without torch code of the same meaning, and
+            symbols whose names are the same as Python has them.
     """
     diffusion = sympy.sqrt(iteration.small) * diffusion
     entries = [*drift, *diffusion]
@@ -69,29 +68,32 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
             "derive it with a concrete activation."
         )
     constants = _constants(iteration, entries)
-    names = {symbol: Symbol(_identifier(symbol)) for symbol in (*iteration.state, *constants)}
-    for name, count in Counter(names.values()).items():
-        if count > 1:
-            same = ", ".join(symbol.name for symbol in names if names[symbol] == name)
-            raise ValueError(f"{same} would all be called {name} in Python: give them names that differ in letters.")
+    # The state is real: sqrt(a^2) is |a|.
+    names = {
+        symbol: Symbol(name, real=True, positive=symbol.is_positive)
+        for symbol, name in python_names((*iteration.state, *constants)).items()
+    }
+    for entry in entries:
+        check_functions(entry.xreplace(names))
     arguments = ", ".join(names[symbol].name for symbol in constants)
 
     def body(part: Sequence[Expr]) -> str:
         shared, outputs = sympy.cse([entry.xreplace(names) for entry in part], sympy.numbered_symbols("_c"))
         state = ", ".join(names[symbol].name for symbol in iteration.state)
+        spread = ", ".join(f"_zero + {printed(output, '_zero')}" for output in outputs)
         lines = [
             f"{arguments}, = self._numbers.to(_state).unbind()",
             f"{state}, = _state.unbind(-1)",
-            *(f"{name} = {printed(value)}" for name, value in shared),
-            # Constant entries are spread over the paths.
             "_zero = torch.zeros_like(_state[..., 0])",
-            f"return torch.stack([{', '.join(f'_zero + {printed(output)}' for output in outputs)}], dim=-1)",
+            *(f"{name} = {printed(value, '_zero')}" for name, value in shared),
+            # Constant entries are spread over the paths.
+            f"return torch.stack([{spread}], dim=-1)",
         ]
         return "\n".join(f"        {line}" for line in lines)
 
     return TEMPLATE.format(
         small=names[iteration.small].name,
-        state=", ".join(symbol.name for symbol in iteration.state),
+        state=", ".join(names[symbol].name for symbol in iteration.state),
         arguments=arguments,
         drift=body(list(drift)),
         diffusion=body(list(diffusion)),
@@ -110,11 +112,11 @@ def torch_equation(
     """The generated class with a number for every constant.
 
     Raises:
-        ValueError: as `python_module`, and where values lacks a constant or the small parameter is not positive.
+        ValueError: as `python_module`, and where values lacks a constant or has what is none.
     """
     source = python_module(iteration, drift, diffusion)
-    numbers = {str(name): value for name, value in values.items()} | {iteration.small.name: small}
     constants = _constants(iteration, [*drift, *diffusion])
+    numbers = _numbers(iteration, constants, values) | {iteration.small.name: small}
     missing = sorted(symbol.name for symbol in constants if symbol.name not in numbers)
     if missing:
         raise ValueError(f"values lacks {', '.join(missing)}: give a number for each constant.")
@@ -123,33 +125,27 @@ def torch_equation(
     return namespace["ModifiedEquation"](*(float(numbers[symbol.name]) for symbol in constants))
 
 
+def _numbers(
+    iteration: Iteration, constants: Sequence[Symbol], values: Mapping[Symbol | str, float]
+) -> dict[str, float]:
+    """By name; those of constants that have dropped out of the equation may be there, too."""
+    check_one_symbol_per_name({**iteration.roles, "values": [key for key in values if isinstance(key, Symbol)]})
+    known = {symbol.name for symbol in (*iteration.constants, *iteration.roles["the laws in random"], *constants[1:])}
+    numbers: dict[str, float] = {}
+    for key, value in values.items():
+        name = key.name if isinstance(key, Symbol) else key
+        if name not in known:
+            raise ValueError(
+                f"values contains {shown(key)}, which is no constant of the equation: its constants are "
+                f"{', '.join(sorted(known)) or 'none'}, and the small parameter is given as lr."
+            )
+        if name in numbers:
+            raise ValueError(f"values contains {name} twice, as a symbol and by its name: give one number for it.")
+        numbers[name] = value
+    return numbers
+
+
 def _constants(iteration: Iteration, entries: Sequence[Expr]) -> list[Symbol]:
     """The arguments of the class: the small parameter, then every other symbol that is not of the state, by name."""
     symbols = set().union(*(entry.free_symbols for entry in entries)) - {*iteration.state, iteration.small}
     return [iteration.small, *sorted(symbols, key=str)]
-
-
-def _identifier(symbol: Symbol) -> str:
-    name = "".join(letter if letter.isalnum() or letter == "_" else "_" for letter in symbol.name).lstrip("_") or "s"
-    reserved = keyword.iskeyword(name) or name in ("self", "torch", "super") or not name.isidentifier()
-    return f"s_{name}" if reserved else name
-
-
-class _TorchPrinter(AbstractPythonCodePrinter):
-    def _print_Pow(self, expr: Expr, rational: bool = False) -> str:
-        power = PRECEDENCE["Pow"]
-        return f"{self.parenthesize(expr.base, power, strict=True)}**{self.parenthesize(expr.exp, power, strict=True)}"
-
-    def _print_Function(self, expr: Expr) -> str:
-        name = expr.func.__name__.lower()
-        if not hasattr(torch, name):
-            raise ValueError(
-                f"the equation contains {expr.func}, which torch does not have: use an activation made of "
-                "exp, log, tanh, sin, cos, erf and powers."
-            )
-        return f"torch.{name}({', '.join(map(self._print, expr.args))})"
-
-
-def printed(expression: Expr) -> str:
-    """An expression as torch code."""
-    return _TorchPrinter({"fully_qualified_modules": False}).doprint(expression)

@@ -13,6 +13,10 @@ Delta = O(lr), in the iteration because every Delta carries one lr, in the SDE b
 below takes away at most a + 1 factors of Delta. So the coefficient of lr^q in a moment of degree j > q is
 zero on both sides and there is nothing to compare beyond j = q.
 
+The theorem asks for a step and an equation with continuous derivatives up to some order. Where they have kinks, the
+moments are compared away from these, and no order is proven. Expressions such as log(a) and 1/a are taken to stay
+inside their domain. All symbols are real.
+
 Iteration: E[Delta_i1 ... Delta_ij] with Delta = sum_a lr^a s_a, exactly, from the moments of the random variables.
 SDE: E f(Theta_lr) = exp(lr L) f, L = sum_a lr^a L_a, with
 
@@ -33,6 +37,7 @@ from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.real_calculus import Smoothness, derivative, smoothness
 from smesolve.symbolic.zero_test import vanishes
 
 __all__ = ["Generator", "MomentCheck", "Verification", "verify"]
@@ -56,27 +61,48 @@ class Verification:
 
     claimed: int
     """The weak order that the equation claims."""
-    order: int
-    """The weak order proven: all coefficients up to lr^order agree. At most claimed + 1 is tried."""
+    agreement: int
+    """All coefficients up to lr^agreement agree, away from kinks where there are any. At most claimed + 1 is tried."""
     checked: tuple[MomentCheck, ...]
     """Every comparison made, in order; a proven one has difference 0."""
     first_mismatch: MomentCheck | None
     """The first coefficient that differs; None where none does up to lr^(claimed+1)."""
     state: tuple[Symbol, ...]
     small: Symbol
+    smoothness: Smoothness
+    """Of the step, the drift and the diffusion as functions of the state."""
+
+    @property
+    def order(self) -> int:
+        """The weak order proven; 0 where there are kinks, for which the theorem does not speak."""
+        return 0 if self.smoothness.kinks else self.agreement
 
     @property
     def holds(self) -> bool:
         """Whether the claimed order is proven."""
         return self.order >= self.claimed
 
+    @property
+    def assumption(self) -> str:
+        """What is taken for granted of the state, or what forbids a proof; empty where nothing is."""
+        if self.smoothness.kinks:
+            return (
+                f"Not smooth, or not known to be: {_listed(self.smoothness.kinks)}. The moments are compared away from "
+                "kinks; the theorem asks for functions with continuous derivatives, so that no order is proven."
+            )
+        if self.smoothness.domain:
+            return f"The state is assumed to stay where {_listed(self.smoothness.domain)} can be differentiated."
+        return ""
+
     def __str__(self) -> str:
         agreeing = sum(check.difference == 0 for check in self.checked)
-        verdict = "holds" if self.holds else "FAILS"
+        verdict = "holds" if self.holds else "is NOT PROVEN" if self.agreement >= self.claimed else "FAILS"
         lines = [
-            f"weak order {self.claimed} {verdict}: one-step moments agree up to {self.small}^{self.order} "
+            f"weak order {self.claimed} {verdict}: one-step moments agree up to {self.small}^{self.agreement} "
             f"({agreeing} coefficients proven equal)"
         ]
+        if self.assumption:
+            lines.append(self.assumption)
         if self.first_mismatch is None:
             lines.append(f"no mismatch up to {self.small}^{self.claimed + 1}")
         else:
@@ -93,18 +119,30 @@ def verify(
 ) -> Verification:
     """Compare coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is done."""
     generator = Generator(iteration.state, drift_terms, diffusion)
-    state, small = tuple(iteration.state), iteration.small
     checked: list[MomentCheck] = []
+
+    def shown_by(agreement: int, mismatch: MomentCheck | None) -> Verification:
+        steps = (c for term in iteration.step_monomials for monomials in term for c in monomials.values())
+        equation = (entry for matrix in (*drift_terms, diffusion) for entry in matrix)
+        smooth = smoothness([*steps, *equation], iteration.state)
+        return Verification(order, agreement, tuple(checked), mismatch, tuple(iteration.state), iteration.small, smooth)
+
     for power in range(1, order + 2):
         for degree in range(1, power + 1):
             for index in combinations_with_replacement(range(len(iteration.state)), degree):
                 discrete = _moment_coefficient(iteration, index, power)
                 difference = discrete - generator.taylor_coefficient({index: Integer(1)}, power)
-                if not vanishes(difference):
-                    mismatch = MomentCheck(index, power, difference)
-                    return Verification(order, power - 1, (*checked, mismatch), mismatch, state, small)
-                checked.append(MomentCheck(index, power, Integer(0)))
-    return Verification(order, order + 1, tuple(checked), None, state, small)
+                proven = vanishes(difference)
+                checked.append(MomentCheck(index, power, Integer(0) if proven else difference))
+                if not proven:
+                    return shown_by(power - 1, checked[-1])
+    return shown_by(order + 1, None)
+
+
+def _listed(parts: Sequence[Expr]) -> str:
+    """The first parts by name, and how many there are."""
+    first = ", ".join(abbreviated(part) for part in parts[:3])
+    return first if len(parts) <= 3 else f"{first} and {len(parts) - 3} more"
 
 
 def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) -> Expr:
@@ -165,7 +203,7 @@ class Generator:
         """d/dtheta_i by the product rule: of the coefficients, and of the factors Delta_i."""
         summands: dict[tuple[int, ...], list[Expr]] = {}
         for index, c in f.items():
-            summands.setdefault(index, []).append(sympy.diff(c, self.state[i]))
+            summands.setdefault(index, []).append(derivative(c, self.state[i]))
             if i in index:
                 position = index.index(i)
                 lowered = index[:position] + index[position + 1 :]

@@ -10,16 +10,22 @@ terms of exp has the last word.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
 
 import mpmath
 import sympy
-from sympy import QQ, Expr
+from sympy import QQ, Basic, Expr, Heaviside, Integer
 from sympy.core.function import AppliedUndef
+from sympy.core.relational import Relational
 from sympy.polys.rings import PolyElement, PolyRing
 
 from smesolve.arguments import EXPRESSION, checked
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.indeterminates import Indeterminates
+from smesolve.symbolic.real_calculus import KINKED, as_real, in_terms_of_floor
+from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 
 __all__ = ["is_zero_in_ring", "vanishes"]
 
@@ -28,30 +34,99 @@ DIGITS = 60
 
 @checked(expression=EXPRESSION)
 def vanishes(expression: Expr) -> bool:
-    """True if the expression is proven to be 0, False if it is shown not to be."""
+    """True if the expression is proven to be 0 for all real values of its symbols, False if it is shown not to be.
+
+    Of functions with kinks, the points where they have them are left aside.
+    """
+    expression = sympy.sympify(expression)
+    check_one_symbol_per_name({"expression": expression.free_symbols})
+    expression = in_terms_of_floor(as_real(expression)[0])
     if expression.is_Number:
         return expression == 0
     if _value_is_not_zero(expression):
         return False
-    if is_zero_in_ring(expression) or sympy.simplify(expression.rewrite(sympy.exp)) == 0:
+    if _is_proven_zero(expression) or all(map(_is_proven_zero, _branches(expression))):
         return True
-    raise ArithmeticError(
-        f"it could not be decided whether {abbreviated(expression)} vanishes: its value at a random point is 0 "
-        f"to {DIGITS // 2} digits, but sympy does not simplify it to 0."
+    raise ValueError(
+        f"it could not be decided whether {abbreviated(expression)} vanishes: its value at random points is 0 to "
+        f"{DIGITS // 2} digits, but sympy does not simplify it to 0; write it in fewer functions that depend on each "
+        "other."
     )
+
+
+def _is_proven_zero(expression: Expr) -> bool:
+    return is_zero_in_ring(expression) or sympy.simplify(expression.rewrite(sympy.exp)) == 0
 
 
 def _value_is_not_zero(expression: Expr) -> bool:
     jets = expression.atoms(AppliedUndef, sympy.Subs, sympy.Derivative)
-    expression = expression.xreplace({jet: sympy.Dummy() for jet in jets})
+    expression = expression.xreplace({jet: sympy.Dummy(real=True) for jet in jets})
     symbols = sorted(expression.free_symbols, key=sympy.default_sort_key)
     rng = random.Random(0)
     # Inside (1/4, 3/4): a keep_prob, and within reach of every activation.
-    numerators = [rng.randint(2500, 7500) for _ in symbols]
-    value = sympy.lambdify(symbols, expression, "mpmath", cse=True)
+    first = [-1 if symbol.is_negative else 1 for symbol in symbols]
+    numerators = [sign * rng.randint(2500, 7500) for sign in first]
+    branching = list(expression.atoms(*KINKED)) + [p for p in expression.atoms(sympy.Pow) if not p.exp.is_integer]
+    value = sympy.lambdify(symbols, [expression, *branching], [MORE_FUNCTIONS, "mpmath"], cse=True)
     with mpmath.workdps(DIGITS):
-        point = [mpmath.mpf(numerator) / 10007 for numerator in numerators]
-        return bool(abs(value(*point)) > mpmath.mpf(10) ** (-DIGITS // 2))
+        if _at(value, numerators)[0]:
+            return True
+        for _ in range(POINTS if branching else 0):
+            # Everywhere, and only where roots are real.
+            signs = [
+                sign if symbol.is_nonnegative or symbol.is_nonpositive else rng.choice([-1, 1])
+                for symbol, sign in zip(symbols, first, strict=True)
+            ]
+            found, real = _at(value, [sign * rng.randint(1, 30000) for sign in signs])
+            if found and real:
+                return True
+    return False
+
+
+def _at(value: Callable[..., list[Any]], numerators: list[int]) -> tuple[bool, bool]:
+    """Whether the first value is not 0, and whether all of them are real numbers."""
+    try:
+        values = value(*(mpmath.mpf(numerator) / 10007 for numerator in numerators))
+    except ZeroDivisionError:
+        return False, False
+    return bool(abs(values[0]) > mpmath.mpf(10) ** (-DIGITS // 2)), all(mpmath.im(x) == 0 for x in values)
+
+
+POINTS = 32
+"""At which an expression with several branches is tried, beside the first one."""
+
+MORE_FUNCTIONS = {
+    "Heaviside": lambda x, at_zero: mpmath.mpf(x > 0) if x else at_zero,
+    "KroneckerDelta": lambda i, j: mpmath.mpf(i == j),
+}
+"""Those that mpmath lacks."""
+
+
+def _branches(expression: Expr) -> Iterator[Expr]:
+    """The expression on each side of its kinks: for every combination of signs of what Heaviside functions are of."""
+    steps = expression.rewrite((sympy.Abs, sympy.sign, sympy.Max, sympy.Min), Heaviside)
+    sides: dict[Expr, list[tuple[Basic, bool]]] = {}
+    for gate in steps.atoms(Heaviside, Relational):
+        difference = gate.args[0] if isinstance(gate, Heaviside) else gate.gts - gate.lts
+        primitive = sympy.expand(difference).primitive()[1]
+        flipped = primitive.could_extract_minus_sign()
+        sides.setdefault(-primitive if flipped else primitive, []).append((gate, flipped))
+    if not 0 < len(sides) <= MOST_GATES:
+        yield expression
+        return
+    for positive in product((True, False), repeat=len(sides)):
+        truth = {
+            gate: sympy.true if side != flipped else sympy.false
+            for side, gates in zip(positive, sides.values(), strict=True)
+            for gate, flipped in gates
+        }
+        yield steps.xreplace(
+            {gate: Integer(bool(on)) if isinstance(gate, Heaviside) else on for gate, on in truth.items()}
+        )
+
+
+MOST_GATES = 6
+"""Kinks of which all combinations of sides are looked at."""
 
 
 def is_zero_in_ring(expression: Expr) -> bool:
