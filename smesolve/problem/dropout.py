@@ -47,7 +47,8 @@ from torch import Tensor
 from smesolve.arguments import check_numbers_fit, checked
 from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, Linearisation
-from smesolve.problem.problem import Problem, check_table, check_trailing, check_trained, finite_data
+from smesolve.problem.parameters import check_parameters
+from smesolve.problem.problem import Problem, check_table, check_trailing, finite_data
 
 __all__ = ["DropoutProblem"]
 
@@ -81,7 +82,7 @@ class DropoutProblem(Problem):
         keep_prob: float | None = None,
         masks: str | MaskLaw = "shared",
     ) -> None:
-        check_trained("network", network)
+        check_parameters("network", network)
         parameter = next(network.parameters())
         self.network = network
         self.dtype, self.device = parameter.dtype, parameter.device
