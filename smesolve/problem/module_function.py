@@ -83,6 +83,12 @@ class ModuleFunction:
 
         return self._run(theta, x, record), calls
 
+    def called_twice(self, theta: Tensor, x: Tensor) -> list[Tensor]:
+        """Outputs of two calls without dropout, the second of which finds what the first has left behind."""
+        values = self._values(theta)
+        with _attributes_put_back(self.module):
+            return [self._call(values, x, lambda shape, drop_prob: None) for _ in range(2)]
+
     def running_layer(self, frames: Iterable[FrameType] | None = None) -> str:
         """The innermost layer of the module whose method is running, or among the frames (innermost first)."""
         layers = {id(layer): layer_name(key, layer) for key, layer in self.module.named_modules()}
@@ -92,11 +98,19 @@ class ModuleFunction:
         return next((layers[owner] for owner in owners if owner in layers), "")
 
     def _run(self, theta: Tensor, x: Tensor, mask_of: MaskOf) -> Tensor:
-        pieces = theta.split(self._sizes)
-        values = {name: piece.view(shape) for name, shape, piece in zip(self._names, self._shapes, pieces, strict=True)}
-        values |= {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        with _attributes_put_back(self.module):
+            return self._call(self._values(theta), x, mask_of)
+
+    def _values(self, theta: Tensor) -> dict[str, Tensor]:
+        """Parameters, and copies of the buffers, by name."""
+        pieces = zip(self._names, self._shapes, theta.split(self._sizes), strict=True)
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        return {name: piece.view(shape) for name, shape, piece in pieces} | buffers
+
+    def _call(self, values: dict[str, Tensor], x: Tensor, mask_of: MaskOf) -> Tensor:
+        """New values of buffers go into `values`."""
         # Of the kernels for attention, this one has forward derivatives.
-        with _attributes_put_back(self.module), _TorchCalls(self, mask_of), sdpa_kernel(SDPBackend.MATH):
+        with _TorchCalls(self, mask_of), sdpa_kernel(SDPBackend.MATH):
             return functional_call(self.module, values, (x,))
 
 
@@ -145,8 +159,8 @@ class _TorchCalls(TorchFunctionMode):
         if func is functional.batch_norm and kwargs.get("training"):
             raise ValueError(
                 f"module has batch normalisation in train mode in its {self._function.running_layer()}, which couples "
-                "the samples of a batch; freeze it by .eval() on its batch-norm layers, or use group or layer "
-                "normalisation."
+                "the samples of a batch; freeze it by .eval() on its batch-norm layers, where they track running "
+                "statistics, or use group or layer normalisation."
             )
         if func in (functional.embedding, functional.embedding_bag):
             kwargs = {**kwargs, "sparse": False}  # says how a gradient is stored, and theta's is dense

@@ -26,11 +26,15 @@ __all__ = ["DropoutLayer", "ModuleTrial"]
 
 PATHS = 2
 
+NEW_VALUES = (
+    "make new values in forward instead of writing into tensors (inplace=False), or put the layer into eval mode"
+)
 REMEDIES = {
     "data-dependent control flow": "write what depends on values by torch.where instead of if and .item()",
     "saved tensor hooks": "take torch.utils.checkpoint and other hooks on saved tensors out of forward",
-    "in-place": "make new values in forward instead of writing into tensors, or put the layer into eval mode",
-    "inplace": "make new values in forward instead of writing into tensors (inplace=False in dropout layers)",
+    "stateless API": "give the torch.nn.Module that it was made of",
+    "in-place": NEW_VALUES,
+    "inplace": NEW_VALUES,
 }
 """By a part of torch's message, what can be done."""
 
@@ -90,15 +94,15 @@ class ModuleTrial:
             ValueError: a module that fails, draws random numbers of its own, couples the samples, writes into x, or
                 drops what is neither samples first nor the same for all of them.
         """
-        outputs, calls = self._pass(self.x)
+        outputs, calls = self._pass(self.x, self.function.dropout_calls, "give inputs that it takes")
         if not isinstance(outputs, Tensor) or outputs.shape[:1] != self.x.shape[:1]:
             raise ValueError(
                 f"{self.name} must map x to one row of outputs for each of the {self.samples} samples, got "
                 f"{shown(outputs)}."
             )
-        few_outputs, few_calls = self._pass(self.x[self._few])
-        again, _ = self._pass(self.x[self._few])
-        if not _same(few_outputs, again):
+        few, remedy = self.x[self._few], "let it take any number of samples"
+        few_outputs, few_calls = self._pass(few, self.function.dropout_calls, remedy)
+        if not _same(*self._pass(few, self.function.called_twice, remedy)):
             raise ValueError(
                 f"{self.name} gives other outputs at the second of two calls on the same inputs; make them a function "
                 "of inputs and parameters, without random numbers of numpy or python and without a state that changes."
@@ -131,12 +135,12 @@ class ModuleTrial:
             )
         return DropoutLayer(call.shape[1:], 1 - call.drop_prob, per_sample=True)
 
-    def _pass(self, x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
-        """Outputs without dropout, and the dropout calls."""
-        mine = x.clone()
+    def _pass(self, x: Tensor, function: Callable[[Tensor, Tensor], Any], remedy: str) -> Any:
+        """function(parameters, a copy of x), without random numbers."""
+        own = x.clone()
         with torch.random.fork_rng(devices=[] if x.device.type == "cpu" else [x.device]), _RandomCalls(self):
-            found = self._attempt(f"work on x of shape {tuple(x.shape)}", self.function.dropout_calls, self.theta, mine)
-        if not _same(mine, x):
+            found = self._attempt(f"work on x of shape {tuple(x.shape)}", function, self.theta, own, remedy=remedy)
+        if not _same(own, x):
             raise ValueError(f"{self.name} writes into its inputs x; let it work on x.clone(), or make new values.")
         return found
 
@@ -160,7 +164,8 @@ class ModuleTrial:
         Raises:
             ValueError: the first that fails.
         """
-        rows = torch.stack([self._few.roll(path) for path in range(PATHS)]) if batches else self._few
+        few = self.x[self._few]
+        rows = torch.stack([self._few.roll(path) for path in range(PATHS)]) if batches else None
         masks = {}
         for number, layer in enumerate(layers):
             lead = (1 if shared else len(self._few),) if layer.per_sample else ()
@@ -168,8 +173,10 @@ class ModuleTrial:
         thetas = self.theta + 0.01 * self._normals((PATHS, len(self.theta)))
         along = self._normals(thetas.shape)
 
-        def value(vector: Tensor, masks: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-            return loss(self.function(vector, self.x[rows], [*masks.values()] or None), rows)
+        def value(vector: Tensor, masks: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+            """On a batch of its own, or on the few samples, which no derivative may write into."""
+            x = few if rows is None else self.x[rows]
+            return loss(self.function(vector, x, [*masks.values()] or None), self._few if rows is None else rows)
 
         slope, paths = grad(value), (0, 0, 0 if batches else None)
 
@@ -179,10 +186,9 @@ class ModuleTrial:
         def bends(vectors: Tensor) -> Tensor:
             return jvp(slopes, (vectors,), (along,))[1]
 
-        def first(path: int) -> tuple[Tensor, Mapping[str, Tensor], Tensor]:
-            return thetas[path], {name: mask[path] for name, mask in masks.items()}, rows[path] if batches else rows
-
-        one = self._attempt("allow gradients by torch.func.grad", lambda: slope(*first(PATHS - 1)))
+        vector, mask = thetas[-1], {name: mask[-1] for name, mask in masks.items()}
+        row = None if rows is None else rows[-1]
+        one = self._attempt("allow gradients by torch.func.grad", slope, vector, mask, row)
         many = self._attempt("allow gradients of several paths at once by torch.func.vmap", slopes, thetas)
         if not _same(many[-1], one):
             raise ValueError(
@@ -191,19 +197,20 @@ class ModuleTrial:
             )
         self._attempt(
             "allow losses of several paths at once by torch.func.vmap",
-            lambda: vmap(lambda vector: value(vector, {}, self._few))(thetas),
+            vmap(lambda vector: value(vector, {})),
+            thetas,
         )
         self._attempt("allow forward derivatives of its gradient by torch.func.jvp", bends, thetas)
         self._attempt(
             "allow second forward derivatives of its gradient by torch.func.jvp",
             lambda: jvp(bends, (thetas,), (along,)),
         )
-        vector, mask, row = first(0)
-        self._attempt(
-            "allow derivatives in its dropout masks by torch.func.grad",
-            grad(lambda mask: jvp(lambda vector: value(vector, mask, row), (vector,), (along[0],))[1]),
-            mask or {"": vector},
-        )
+        if mask:
+            self._attempt(
+                "allow derivatives in its dropout masks by torch.func.grad",
+                grad(lambda mask: jvp(lambda vector: value(vector, mask), (vector,), (along[0],))[1]),
+                mask,
+            )
 
     def pickles(self) -> None:
         """Workers are sent a pickle of the module, after its first calls.
@@ -219,7 +226,7 @@ class ModuleTrial:
                 f"{held(self.function.module, pickling.dumps)}."
             ) from error
 
-    def _attempt(self, what: str, function: Callable[..., Any], *values: Any) -> Any:
+    def _attempt(self, what: str, function: Callable[..., Any], *values: Any, remedy: str = OTHER_REMEDY) -> Any:
         """function(*values), or one sentence that names the layer in which it fails."""
         try:
             return function(*values)
@@ -229,7 +236,7 @@ class ModuleTrial:
             frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
             layer = self.function.running_layer(reversed(frames))
             where = f"its {layer} fails" if layer else "that fails"
-            remedy = next((remedy for part, remedy in REMEDIES.items() if part in str(error)), OTHER_REMEDY)
+            remedy = next((known for part, known in REMEDIES.items() if part in str(error)), remedy)
             raise ValueError(f"{self.name} must {what}, but {where} ({_reason(error)}); {remedy}.") from error
 
 
@@ -247,7 +254,7 @@ def _same(values: Tensor, others: Tensor) -> bool:
 
 
 class _RandomCalls(TorchDispatchMode):
-    """Refuses what draws random numbers, in whatever words: none but dropout's are drawn by a key."""
+    """Refuses what draws random numbers, in whatever words: only masks of dropout are drawn from the study's seed."""
 
     def __init__(self, trial: ModuleTrial) -> None:
         super().__init__()
@@ -266,8 +273,8 @@ class _RandomCalls(TorchDispatchMode):
             layer = self._trial.function.running_layer()
             raise ValueError(
                 f"{self._trial.name} draws random numbers of its own in its {layer} "
-                f"(by torch's {func.overloadpacket.__name__.rstrip('_')}), which no key names; set the dropout inside "
-                "attention and recurrent layers to zero, drop by torch.nn.Dropout, or put the layer into eval mode."
+                f"(by torch's {func.overloadpacket.__name__.rstrip('_')}), of unknown law; set the dropout inside "
+                "attention and recurrent layers to 0 and drop by torch.nn.Dropout, or put the layer into eval mode."
             )
         return result
 

@@ -70,7 +70,7 @@ def _check_layers(name: str, module: nn.Module) -> None:
         if hasattr(layer, "_orig_mod") or layer._compiled_call_impl is not None:
             raise ValueError(
                 f"{name} is compiled by torch.compile in its {layer_name(key, layer)}, which hides the dropout inside; "
-                "give the module as it was before (torch.compile keeps it as ._orig_mod)."
+                "give the module as it was before, which torch.compile(module) keeps as ._orig_mod."
             )
         if any(map(is_lazy, [*layer.parameters(recurse=False), *layer.buffers(recurse=False)])):
             raise ValueError(
@@ -113,9 +113,13 @@ def held(module: nn.Module, operation: Any) -> str:
             try:
                 operation(value)
             except Exception:
+                if attribute.endswith("hooks"):
+                    return (
+                        f"hooks of its {layer_name(key, layer)} are the reason: remove them, or let them keep nothing"
+                    )
                 return (
-                    f"the attribute {attribute} of its {layer_name(key, layer)} is the reason: make a "
-                    f"{type(value).__name__} inside forward, or leave it out of the module"
+                    f"the attribute {attribute} of its {layer_name(key, layer)}, of type {type(value).__name__}, is "
+                    "the reason: make it inside forward, or leave it out of the module"
                 )
     return "leave out of the module what is no tensor, number or layer"
 
