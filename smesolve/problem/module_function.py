@@ -83,11 +83,17 @@ class ModuleFunction:
 
         return self._run(theta, x, record), calls
 
-    def called_twice(self, theta: Tensor, x: Tensor) -> list[Tensor]:
-        """Outputs of two calls without dropout, the second of which finds what the first has left behind."""
+    def called_twice(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor, list[str]]:
+        """Outputs of two calls without dropout, the second of which finds what the first has left behind.
+
+        Returns:
+            Both outputs, and the names of the buffers that a call changes.
+        """
         values = self._values(theta)
+        before = dict(self.module.named_buffers())
         with _attributes_put_back(self.module):
-            return [self._call(values, x, lambda shape, drop_prob: None) for _ in range(2)]
+            first, second = (self._call(values, x, lambda shape, drop_prob: None) for _ in range(2))
+        return first, second, [name for name, buffer in before.items() if not torch.equal(values[name], buffer)]
 
     def running_layer(self, frames: Iterable[FrameType] | None = None) -> str:
         """The innermost layer of the module whose method is running, or among the frames (innermost first)."""

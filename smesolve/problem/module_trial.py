@@ -102,10 +102,13 @@ class ModuleTrial:
             )
         few, remedy = self.x[self._few], "let it take any number of samples"
         few_outputs, few_calls = self._pass(few, self.function.dropout_calls, remedy)
-        if not _same(*self._pass(few, self.function.called_twice, remedy)):
+        first, second, buffers = self._pass(few, self.function.called_twice, remedy)
+        if not _same(first, second):
+            changed = f" (forward changes {', '.join(buffers[:3])})" if buffers else ""
             raise ValueError(
-                f"{self.name} gives other outputs at the second of two calls on the same inputs; make them a function "
-                "of inputs and parameters, without random numbers of numpy or python and without a state that changes."
+                f"{self.name} gives other outputs at the second of two calls on the same inputs{changed}; make them a "
+                "function of inputs and parameters, without random numbers of numpy or python and without a state, "
+                "or put the layer with the state into eval mode."
             )
         if not _same(few_outputs, outputs[self._few]):
             raise ValueError(
