@@ -29,8 +29,8 @@ class FeatureNetwork(DropoutNetwork):
         readout: linear map of the features; its bias, if it has one, is not under dropout.
 
     Raises:
-        ValueError: readout is not a torch.nn.Linear, or shares a parameter with features; on first use, features that
-            drop, normalise over the batch or return another shape.
+        ValueError: readout is not a torch.nn.Linear, or shares a parameter with features; when a problem is made of it,
+            features that drop, couple the samples, return another shape, or fail in what a study does with them.
     """
 
     @checked
@@ -60,7 +60,7 @@ class FeatureNetwork(DropoutNetwork):
                 f"features must map x to shape ({x.shape[0]}, {self.width}), samples by the readout's in_features, "
                 f"got {shape}."
             )
-        trial.derivatives(lambda outputs, rows: outputs.square().mean(), layers=[], shared=True, batches=False)
+        trial.derivatives(lambda outputs, targets: outputs.square().sum(1), x)
         trial.pickles()
 
     def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:

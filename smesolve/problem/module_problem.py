@@ -29,7 +29,6 @@ from torch.func import grad, jvp, vmap
 from smesolve.arguments import Integer, checked, evaluated, shown
 from smesolve.problem.losses import LOSSES, SampleLoss
 from smesolve.problem.masks import BernoulliMasks
-from smesolve.problem.module_function import ModuleFunction
 from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.parameters import check_parameters
 from smesolve.problem.problem import Problem, check_trailing, finite_data
@@ -58,23 +57,29 @@ class ModuleProblem(Problem):
     parameter noise. Otherwise `mean_gradient_estimate` has an error, and equations are integrated by the schemes that
     take gradients ("svag", "sampled_euler").
 
+    Dropout is what torch.nn.Dropout, its 1d to 3d kinds, and their functions do in train mode, in place or not. Where
+    the dropped tensor has the samples in its first dimension its masks have them, too; where its shape is the same for
+    any number of samples, as that of a weight, all samples see one mask, whatever `masks` says.
+
+    The module is tried first. A copy of it with its present train flags is used, so that the module does not change.
+
     Args:
-        module: maps x (n, ...) to outputs (n, ...), each sample by itself; dropout is active where its train flag is
-            on. Buffers stay as they are.
+        module: maps x (n, ...) to outputs (n, ...), each sample by itself, by operations that `torch.func` can
+            differentiate and batch.
         x: inputs, samples first.
         y: targets, samples first; class indices for "cross_entropy".
         loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
         masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
-        batch_size: b, samples of a step; all of them unless given.
+        batch_size: b, the samples of a step. Default: all.
         replacement: draw the samples of a batch with replacement.
         weight_decay: as in torch.optim.SGD.
         label_noise: standard deviation s_l of normals added to the targets, for "squared_error".
         parameter_noise: standard deviation s_p of normals added to the parameters before the gradient is taken.
 
     Raises:
-        ValueError: data that do not fit or are not finite, a loss that is not one number a sample, batch normalisation
-            in train mode, dropout that is not elementwise, other randomness of the module's own, some parameters
-            frozen, negative scales, batch_size outside 1..n.
+        ValueError: data that do not fit or are not finite, a loss that is not one number a sample, negative scales,
+            batch_size outside 1..n; a module that couples samples, draws other random numbers, has a state that changes
+            its outputs, or cannot be trained, differentiated, batched, copied or pickled.
     """
 
     @checked
@@ -115,12 +120,12 @@ class ModuleProblem(Problem):
             raise ValueError(f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}.")
 
         self._sample_loss = LOSSES[loss] if isinstance(loss, str) else loss
-        self._function = ModuleFunction(module)
+        trial = ModuleTrial("module", module, self.x)
+        self._function = trial.function
         self.dim = self._function.dim
         self.batch_size, self.replacement = batch_size, replacement
         self.weight_decay, self.label_noise, self.parameter_noise = weight_decay, label_noise, parameter_noise
 
-        trial = ModuleTrial("module", module, self.x)
         layers = trial.dropout_layers()
         outputs = trial.outputs()
         losses = evaluated("loss", self._sample_loss, outputs, self.y)
@@ -133,12 +138,7 @@ class ModuleProblem(Problem):
         self._laws = {f"mask {j}": BernoulliMasks(layer.keep_prob) for j, layer in enumerate(layers)}
         self._layers = {f"mask {j}": layer for j, layer in enumerate(layers)}
         self._shared = masks == "shared"
-        trial.derivatives(
-            lambda outputs, rows: self._sample_loss(outputs, self.y[rows]).mean(),
-            layers,
-            self._shared,
-            bool(batch_size),
-        )
+        trial.derivatives(self._sample_loss, self.y, layers, self._shared, batches=batch_size is not None)
         trial.pickles()
         self.exact = self.linear_noise = not layers and not parameter_noise
 
@@ -213,9 +213,9 @@ class ModuleProblem(Problem):
         constant = self.label_noise**2 * math.prod(self._output_shape) / 2
         if self.exact:
             return self.loss(theta) + constant
-        losses = vmap(self._mean_loss)  # of a vector for each draw: dropout in place writes into what depends on it
-        many = lambda vector: losses(vector.expand(REFERENCE_DRAWS, -1), self._reference_draws).mean()  # noqa: E731
-        return self._over_paths(many, theta) + constant
+        losses = vmap(self._mean_loss)  # of a vector for each draw, as dropout in place writes into what depends on it
+        draws = self._reference_draws
+        return self._over_paths(lambda v: losses(v.expand(REFERENCE_DRAWS, -1), draws).mean(), theta) + constant
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """g(theta; draw): (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""

@@ -18,6 +18,7 @@ from torch.func import grad, jvp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smesolve.arguments import is_own_sentence, shown
+from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_function import DropoutCall, ModuleFunction
 from smesolve.problem.parameters import copied, held
 from smesolve.sampling import pickling
@@ -53,12 +54,15 @@ class DropoutLayer:
 
 
 class ModuleTrial:
-    """A copy of a module on its inputs.
+    """A module on its inputs. Neither the module changes nor the state of torch's random generator.
 
     Args:
         name: what messages call the module.
-        module: as it will be used; it does not change, and neither does torch's random generator.
+        module: as it will be used.
         x: all inputs, samples first.
+
+    Attributes:
+        function: a copy of the module, with the same parameters and buffers, as a function of its parameters.
 
     Raises:
         ValueError: a module that cannot be copied.
@@ -66,7 +70,7 @@ class ModuleTrial:
 
     def __init__(self, name: str, module: nn.Module, x: Tensor) -> None:
         self.name, self.x, self.samples = name, x, x.shape[0]
-        self.function = ModuleFunction(copied(name, module))
+        self.function = ModuleFunction(copied(name, module, share=True))
         self._generator = torch.Generator().manual_seed(0)
         self.theta = self._with_noise()
         few = 2 if self.samples != 2 else 3
@@ -154,12 +158,18 @@ class ModuleTrial:
     # --- derivatives, copies, pickles ----------------------------------------------------------------------------
 
     def derivatives(
-        self, loss: Callable[[Tensor, Tensor], Tensor], layers: Sequence[DropoutLayer], shared: bool, batches: bool
+        self,
+        loss: SampleLoss,
+        y: Tensor,
+        layers: Sequence[DropoutLayer] = (),
+        shared: bool = True,
+        batches: bool = False,
     ) -> None:
         """Derivatives as studies take them, on a few samples. Cost: some 30 gradients of these.
 
         Args:
-            loss: (outputs, indices of their samples) -> one number.
+            loss: one number for each sample.
+            y: all targets.
             layers: where the module drops.
             shared: whether all samples share a mask.
             batches: whether paths see samples of their own.
@@ -167,7 +177,7 @@ class ModuleTrial:
         Raises:
             ValueError: the first that fails.
         """
-        few = self.x[self._few]
+        few = self.x[self._few], y[self._few]
         rows = torch.stack([self._few.roll(path) for path in range(PATHS)]) if batches else None
         masks = {}
         for number, layer in enumerate(layers):
@@ -178,8 +188,8 @@ class ModuleTrial:
 
         def value(vector: Tensor, masks: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
             """On a batch of its own, or on the few samples, which no derivative may write into."""
-            x = few if rows is None else self.x[rows]
-            return loss(self.function(vector, x, [*masks.values()] or None), self._few if rows is None else rows)
+            inputs, targets = few if rows is None else (self.x[rows], y[rows])
+            return loss(self.function(vector, inputs, [*masks.values()] or None), targets).mean()
 
         slope, paths = grad(value), (0, 0, 0 if batches else None)
 
@@ -238,7 +248,7 @@ class ModuleTrial:
                 raise
             frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
             layer = self.function.running_layer(reversed(frames))
-            where = f"its {layer} fails" if layer else "that fails"
+            where = f"its {layer} fails" if layer else "that fails outside its layers, in the loss or in a derivative"
             remedy = next((known for part, known in REMEDIES.items() if part in str(error)), remedy)
             raise ValueError(f"{self.name} must {what}, but {where} ({_reason(error)}); {remedy}.") from error
 

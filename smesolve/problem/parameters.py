@@ -87,16 +87,23 @@ def layer_name(key: str, layer: nn.Module) -> str:
 # --- copies ------------------------------------------------------------------------------------------------------
 
 
-def copied(name: str, module: M) -> M:
+def copied(name: str, module: M, share: bool = False) -> M:
     """A deep copy, without the graphs of tensors that earlier calls have left in attributes.
+
+    Args:
+        name: what messages call the module.
+        module: what is copied.
+        share: whether the copy has the module's own parameters and buffers.
 
     Raises:
         ValueError: the module holds what cannot be copied.
     """
     attributes = [value for layer in module.modules() for value in vars(layer).values()]
-    graphs = {id(value): value.detach() for value in attributes if isinstance(value, Tensor) and not value.is_leaf}
+    given = {id(value): value.detach() for value in attributes if isinstance(value, Tensor) and not value.is_leaf}
+    if share:
+        given |= {id(value): value for value in (*module.parameters(), *module.buffers())}
     try:
-        return copy.deepcopy(module, graphs)
+        return copy.deepcopy(module, given)
     except Exception as error:
         raise ValueError(
             f"{name} must be copied, which failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
