@@ -232,15 +232,29 @@ REFUSED = {
         lambda: Wrapped(None, lambda m, o: noisy(o)),
         r"its top level \(Wrapped\) \(by torch's randn",
     ),
-    "numpy's": (lambda: Wrapped(None, lambda m, o: o * np.random.rand()), "gives other outputs at the second of two"),
-    "python's": (lambda: Wrapped(None, lambda m, o: o * random.random()), "gives other outputs at the second of two"),
+    "numpy's": (
+        lambda: Wrapped(None, lambda m, o: o * np.random.rand()),
+        "gives other outputs or drops otherwise at the second of two",
+    ),
+    "python's": (
+        lambda: Wrapped(None, lambda m, o: o * random.random()),
+        "gives other outputs or drops otherwise at the second of two",
+    ),
     "a state": (
         lambda: Wrapped(lambda m, x: setattr(m, "number", m.number + 1), lambda m, o: o * m.number),
-        "gives other outputs at the second of two",
+        "gives other outputs or drops otherwise at the second of two",
     ),
     "a state in a buffer": (
         lambda: Wrapped(lambda m, x: m.calls.add_(1), lambda m, o: o * m.calls),
-        "gives other outputs at the second of two",
+        "gives other outputs or drops otherwise at the second of two",
+    ),
+    "a schedule of dropout": (
+        lambda: Wrapped(lambda m, x: setattr(m.net[2], "p", m.net[2].p / 2)),
+        "gives other outputs or drops otherwise at the second of two",
+    ),
+    "every other layer": (
+        lambda: Wrapped(lambda m, x: m.listed.append(0) or (m.net[2](x) if len(m.listed) % 2 else x)),
+        "gives other outputs or drops otherwise at the second of two",
     ),
     "recurrent dropout": (
         lambda: Tokens(nn.GRU(2, 3, 2, dropout=0.3, batch_first=True), 3).double(),

@@ -57,7 +57,8 @@ class ModuleFunction:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        self.module, self._layers = module, list(module.modules())
+        self._buffers = [name for name, _ in module.named_buffers()]
         self._names = [name for name, _ in module.named_parameters()]
         self._shapes = [parameter.shape for parameter in module.parameters()]
         self._sizes = [parameter.numel() for parameter in module.parameters()]
@@ -76,24 +77,20 @@ class ModuleFunction:
 
     def dropout_calls(self, theta: Tensor, x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
         """Outputs for inputs x without dropout, and the dropout calls on the way."""
-        calls: list[DropoutCall] = []
+        with _attributes_put_back(self._layers):
+            return self._recorded(self._values(theta), x)
 
-        def record(shape: tuple[int, ...], drop_prob: float) -> None:
-            calls.append(DropoutCall(self.running_layer(), shape, drop_prob))
-
-        return self._run(theta, x, record), calls
-
-    def called_twice(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor, list[str]]:
-        """Outputs of two calls without dropout, the second of which finds what the first has left behind.
+    def called_twice(self, theta: Tensor, x: Tensor) -> tuple[list[tuple[Tensor, list[DropoutCall]]], list[str]]:
+        """`dropout_calls` of two calls, the second of which finds what the first has left behind.
 
         Returns:
-            Both outputs, and the names of the buffers that a call changes.
+            What both calls give, and the names of the buffers that they change.
         """
         values = self._values(theta)
-        before = dict(self.module.named_buffers())
-        with _attributes_put_back(self.module):
-            first, second = (self._call(values, x, lambda shape, drop_prob: None) for _ in range(2))
-        return first, second, [name for name, buffer in before.items() if not torch.equal(values[name], buffer)]
+        with _attributes_put_back(self._layers):
+            both = [self._recorded(values, x) for _ in range(2)]
+        changed = [name for name in self._buffers if not torch.equal(values[name], self.module.get_buffer(name))]
+        return both, changed
 
     def running_layer(self, frames: Iterable[FrameType] | None = None) -> str:
         """The innermost layer of the module whose method is running, or among the frames (innermost first)."""
@@ -104,14 +101,22 @@ class ModuleFunction:
         return next((layers[owner] for owner in owners if owner in layers), "")
 
     def _run(self, theta: Tensor, x: Tensor, mask_of: MaskOf) -> Tensor:
-        with _attributes_put_back(self.module):
+        with _attributes_put_back(self._layers):
             return self._call(self._values(theta), x, mask_of)
 
     def _values(self, theta: Tensor) -> dict[str, Tensor]:
         """Parameters, and copies of the buffers, by name."""
         pieces = zip(self._names, self._shapes, theta.split(self._sizes), strict=True)
-        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        buffers = {name: self.module.get_buffer(name).clone() for name in self._buffers}
         return {name: piece.view(shape) for name, shape, piece in pieces} | buffers
+
+    def _recorded(self, values: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
+        calls: list[DropoutCall] = []
+
+        def record(shape: tuple[int, ...], drop_prob: float) -> None:
+            calls.append(DropoutCall(self.running_layer(), shape, float(drop_prob)))
+
+        return self._call(values, x, record), calls
 
     def _call(self, values: dict[str, Tensor], x: Tensor, mask_of: MaskOf) -> Tensor:
         """New values of buffers go into `values`."""
@@ -121,14 +126,14 @@ class ModuleFunction:
 
 
 @contextmanager
-def _attributes_put_back(module: nn.Module) -> Iterator[None]:
+def _attributes_put_back(layers: Sequence[nn.Module]) -> Iterator[None]:
     """What a forward pass under `torch.func` leaves in attributes is of no use afterwards: no copy, no pickle."""
-    attributes = [(vars(layer), dict(vars(layer))) for layer in module.modules()]
+    attributes = [(vars(layer), dict(vars(layer))) for layer in layers]
+    values = [before[name] for _, before in attributes for name in before.keys() - _OF_EVERY_MODULE]
     containers = [
         (value, list(value.items()) if isinstance(value, dict) else list(value))
-        for _, before in attributes
-        for name, value in before.items()
-        if name not in _OF_EVERY_MODULE and isinstance(value, (dict, list, set, deque))
+        for value in values
+        if isinstance(value, (dict, list, set, deque))
     ]
     try:
         yield

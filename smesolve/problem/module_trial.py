@@ -98,7 +98,7 @@ class ModuleTrial:
             ValueError: a module that fails, draws random numbers of its own, couples the samples, writes into x, or
                 drops what is neither samples first nor the same for all of them.
         """
-        outputs, calls = self._pass(self.x, self.function.dropout_calls, "give inputs that it takes")
+        outputs, calls = self._pass(self.x, self.function.dropout_calls, f"give inputs that it takes as {self.x.dtype}")
         if not isinstance(outputs, Tensor) or outputs.shape[:1] != self.x.shape[:1]:
             raise ValueError(
                 f"{self.name} must map x to one row of outputs for each of the {self.samples} samples, got "
@@ -106,13 +106,13 @@ class ModuleTrial:
             )
         few, remedy = self.x[self._few], "let it take any number of samples"
         few_outputs, few_calls = self._pass(few, self.function.dropout_calls, remedy)
-        first, second, buffers = self._pass(few, self.function.called_twice, remedy)
-        if not _same(first, second):
+        ((first, first_calls), (second, second_calls)), buffers = self._pass(few, self.function.called_twice, remedy)
+        if first_calls != second_calls or not _same(first, second):
             changed = f" (forward changes {', '.join(buffers[:3])})" if buffers else ""
             raise ValueError(
-                f"{self.name} gives other outputs at the second of two calls on the same inputs{changed}; make them a "
-                "function of inputs and parameters, without random numbers of numpy or python and without a state, "
-                "or put the layer with the state into eval mode."
+                f"{self.name} gives other outputs or drops otherwise at the second of two calls on the same inputs"
+                f"{changed}; make them a function of inputs and parameters, without random numbers of numpy or python "
+                "and without a state, or put the layer with the state into eval mode."
             )
         if not _same(few_outputs, outputs[self._few]):
             raise ValueError(
