@@ -3,8 +3,6 @@
 Every call of torch's dropout in train mode, of single units or of whole channels, by a torch.nn.Dropout layer or by a
 forward method itself, multiplies by a mask that the caller hands over, in the order of the calls. So the masks of a
 step can be drawn with a key, used twice, differentiated by, and batched over paths by `torch.func.vmap`.
-
-Some calls are written in other words, of the same value, that `torch.func` can differentiate and batch in every order.
 """
 
 from __future__ import annotations
@@ -19,19 +17,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
+from smesolve.problem.other_words import OtherWords
 from smesolve.problem.parameters import layer_name
 
 __all__ = ["DropoutCall", "ModuleFunction"]
 
 MaskOf = Callable[[tuple[int, ...], float], Tensor | None]
 """(shape, drop probability) of a dropout call -> its mask; None leaves it out."""
-
-RECURRENT = (torch.gru, torch.lstm, torch.rnn_relu, torch.rnn_tanh)
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,7 @@ def _attributes_put_back(layers: Sequence[nn.Module]) -> Iterator[None]:
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-class _TorchCalls(TorchFunctionMode):
+class _TorchCalls(OtherWords):
     """Multiplies by a given mask at every active dropout call, in place where torch does."""
 
     def __init__(self, function: ModuleFunction, mask_of: MaskOf) -> None:
@@ -173,13 +169,7 @@ class _TorchCalls(TorchFunctionMode):
                 "the samples of a batch; freeze it by .eval() on its batch-norm layers, where they track running "
                 "statistics, or use group or layer normalisation."
             )
-        if func in (functional.embedding, functional.embedding_bag):
-            kwargs = {**kwargs, "sparse": False}  # says how a gradient is stored, and theta's is dense
-        elif func in _IN_OTHER_WORDS:
-            return _IN_OTHER_WORDS[func](*args, **kwargs)
-        elif func in RECURRENT:  # has no batching rule, but under a derivative torch takes it apart
-            return vjp(lambda _: func(*args, **kwargs), torch.zeros(()))[0]
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _dropout(
@@ -207,26 +197,3 @@ def _mask_shape(func: Any, values: Tensor) -> tuple[int, ...]:
         return tuple(values.shape)
     lead = 2 if values.ndim >= _CHANNELWISE[func] else 1
     return (*values.shape[:lead], *[1] * (values.ndim - lead))
-
-
-def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g v / |v|, the norm over all dimensions but `dim`, or over all of them where it is -1."""
-    others = [other for other in range(v.ndim) if dim == -1 or other != dim]
-    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
-
-
-def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    return functional.hardtanh(input, -3.0, 3.0) / 6 + 0.5
-
-
-def _glu(input: Tensor, dim: int = -1) -> Tensor:
-    first, second = input.chunk(2, dim)
-    return first * second.sigmoid()
-
-
-_IN_OTHER_WORDS: Mapping[Any, Callable[..., Tensor]] = {
-    torch._weight_norm: _weight_norm,
-    functional.hardsigmoid: _hardsigmoid,
-    functional.glu: _glu,
-}
-"""What lacks a forward derivative, of its value or of its gradient."""

@@ -30,6 +30,7 @@ from smesolve.arguments import Integer, checked, evaluated, shown
 from smesolve.problem.losses import LOSSES, SampleLoss
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_trial import ModuleTrial
+from smesolve.problem.other_words import LossInOtherWords
 from smesolve.problem.parameters import check_parameters
 from smesolve.problem.problem import Problem, check_trailing, finite_data
 from smesolve.sampling.randomness import keyed_uniforms
@@ -119,7 +120,7 @@ class ModuleProblem(Problem):
         if label_noise and loss != "squared_error":
             raise ValueError(f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}.")
 
-        self._sample_loss = LOSSES[loss] if isinstance(loss, str) else loss
+        self._sample_loss = LOSSES[loss] if isinstance(loss, str) else LossInOtherWords(loss)
         trial = ModuleTrial("module", module, self.x)
         self._function = trial.function
         self.dim = self._function.dim
@@ -213,8 +214,7 @@ class ModuleProblem(Problem):
         constant = self.label_noise**2 * math.prod(self._output_shape) / 2
         if self.exact:
             return self.loss(theta) + constant
-        losses = vmap(self._mean_loss)  # of a vector for each draw, as dropout in place writes into what depends on it
-        draws = self._reference_draws
+        losses, draws = vmap(self._mean_loss), self._reference_draws  # a vector for each draw, for dropout in place
         return self._over_paths(lambda v: losses(v.expand(REFERENCE_DRAWS, -1), draws).mean(), theta) + constant
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:

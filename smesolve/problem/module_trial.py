@@ -39,7 +39,7 @@ REMEDIES = {
 }
 """By a part of torch's message, what can be done."""
 
-OTHER_REMEDY = "put the layer into eval mode, or write it by operations that torch.func can differentiate and batch"
+OTHER_REMEDY = "write it by operations that torch.func can differentiate and batch, or put the layer into eval mode"
 
 
 @dataclass(frozen=True)
