@@ -151,6 +151,17 @@ def test_what_can_be_used_is_left_as_it_was(case, options):
     assert getattr(module, "listed", []) == kept["listed"]
 
 
+def test_train_flags_are_those_of_the_making():
+    module = perceptron()
+    problem = sme.ModuleProblem(module, X, Y)
+    theta, draw = problem.initial(0), problem.sample(3, 0)
+    noisy = problem.gradient(theta, draw)
+    module.eval()
+    assert torch.equal(problem.gradient(theta, draw), noisy)
+    assert sme.ModuleProblem(module, X, Y).exact
+    assert not torch.equal(noisy, problem.gradient(theta, {}).expand_as(noisy))
+
+
 def test_attention_and_recurrent_layers_have_the_gradients_of_torch():
     for case in ("LSTM", "GRU", "attention", "attention without weights", "weight_norm", "weight_norm of the whole"):
         module = TAKEN[case]().eval()

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from smesolve.problem.other_words import OtherWords
+from smesolve.problem.decompositions import Decomposed
 from smesolve.problem.parameters import layer_name
 
 __all__ = ["DropoutCall", "ModuleFunction"]
@@ -146,7 +146,7 @@ def _attributes_put_back(layers: Sequence[nn.Module]) -> Iterator[None]:
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-class _TorchCalls(OtherWords):
+class _TorchCalls(Decomposed):
     """Multiplies by a given mask at every active dropout call, in place where torch does."""
 
     def __init__(self, function: ModuleFunction, mask_of: MaskOf) -> None:

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from smesolve.arguments import Integer, checked, evaluated, shown
+from smesolve.problem.decompositions import DecomposedLoss
 from smesolve.problem.losses import LOSSES, SampleLoss
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_trial import ModuleTrial
-from smesolve.problem.other_words import LossInOtherWords
 from smesolve.problem.parameters import check_parameters
 from smesolve.problem.problem import Problem, check_trailing, finite_data
 from smesolve.sampling.randomness import keyed_uniforms
@@ -120,7 +120,7 @@ class ModuleProblem(Problem):
         if label_noise and loss != "squared_error":
             raise ValueError(f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}.")
 
-        self._sample_loss = LOSSES[loss] if isinstance(loss, str) else LossInOtherWords(loss)
+        self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
         trial = ModuleTrial("module", module, self.x)
         self._function = trial.function
         self.dim = self._function.dim

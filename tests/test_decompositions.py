@@ -1,4 +1,4 @@
-"""What is written in other words has the values and the gradients of torch, under its own names."""
+"""Decomposed calls have the values and the gradients of torch's own."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 import smesolve as sme
-from smesolve.problem.other_words import OtherWords
+from smesolve.problem.decompositions import Decomposed
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 SIGNS = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0], dtype=torch.float64)[:, None]
@@ -55,7 +55,7 @@ def test_values_and_gradients_are_torchs(case):
     x = X.clone().requires_grad_()
     expected = torch.autograd.grad(total(x), x)[0]
     torchs, near = call(X).detach(), 1e-7 if "hardsigmoid" in case else 1e-12  # torch takes 1/6 in single precision
-    with OtherWords():
+    with Decomposed():
         assert torch.allclose(call(X), torchs, rtol=1e-13, atol=1e-15)
         assert torch.allclose(grad(total)(X), expected, rtol=near, atol=1e-14)
 
@@ -67,7 +67,7 @@ def test_paths_are_batched_and_gradients_have_derivatives(case):
     def slope(x):
         return grad(lambda x: call(x).square().sum())(x)
 
-    with OtherWords():
+    with Decomposed():
         if case not in RECURRENT:  # these take batched inputs where their weights are batched, too
             assert torch.allclose(vmap(call)(torch.stack([X, 2 * X]))[1], call(2 * X), rtol=1e-12)
         bend = jvp(slope, (X,), (X.flip(1),))[1]

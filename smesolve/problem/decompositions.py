@@ -1,4 +1,4 @@
-"""Calls of torch that `torch.func` cannot differentiate or batch in every order, in other words of the same value."""
+"""Calls of torch that `torch.func` cannot differentiate or batch in every order, decomposed into calls that it can."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch.overrides import TorchFunctionMode
 
 from smesolve.problem.losses import SampleLoss
 
-__all__ = ["LossInOtherWords", "OtherWords"]
+__all__ = ["Decomposed", "DecomposedLoss"]
 
 
-class OtherWords(TorchFunctionMode):
-    """Within it, calls are written in other words where there are some."""
+class Decomposed(TorchFunctionMode):
+    """Within it, calls of torch are replaced by their decompositions."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _IN_OTHER_WORDS:
-            return _IN_OTHER_WORDS[func](*args, **kwargs)
+        if func in _DECOMPOSITIONS:
+            return _DECOMPOSITIONS[func](*args, **kwargs)
         if func in (functional.embedding, functional.embedding_bag):
             kwargs = {**kwargs, "sparse": False}  # says how a gradient is stored, and theta's is dense
         elif func in _RECURRENT:  # has no batching rule, but under a derivative torch takes it apart
@@ -32,15 +32,15 @@ class OtherWords(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class LossInOtherWords:
-    """A loss of the user's, written in other words where there are some."""
+class DecomposedLoss:
+    """A loss of the user's, whose calls of torch are replaced by their decompositions."""
 
     def __init__(self, loss: SampleLoss) -> None:
         self.loss = loss
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """One loss for each sample."""
-        with OtherWords():
+        with Decomposed():
             return self.loss(outputs, targets)
 
 
@@ -82,11 +82,11 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
     return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
 
 
-_IN_OTHER_WORDS: Mapping[Any, Callable[..., Tensor]] = {
+_DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
     torch._weight_norm: _weight_norm,
     functional.hardsigmoid: _hardsigmoid,
     functional.glu: _glu,
     functional.huber_loss: _huber_loss,
     functional.soft_margin_loss: _soft_margin_loss,
 }
-"""What lacks a forward derivative, of its value or of its gradients."""
+"""Of what lacks a forward derivative, of its value or of its gradients."""
