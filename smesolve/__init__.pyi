@@ -26,6 +26,7 @@ from .problem.module_problem import ModuleProblem as ModuleProblem
 from .problem.networks import DropoutNetwork as DropoutNetwork
 from .problem.networks import LinearNetwork as LinearNetwork
 from .problem.networks import TwoLayerNetwork as TwoLayerNetwork
+from .problem.parameters import MissingInitialiserWarning as MissingInitialiserWarning
 from .problem.problem import Problem as Problem
 from .problem.schedule import Piecewise as Piecewise
 from .problem.schedule import ScheduledProblem as ScheduledProblem

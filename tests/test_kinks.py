@@ -32,7 +32,7 @@ class Applied(nn.Module):
         (nn.LeakyReLU(), "leaky_relu"),
         (nn.PReLU(), "prelu"),
         (nn.Hardswish(), "hardswish"),
-        (nn.Hardsigmoid(), "hardsigmoid"),
+        (nn.Hardsigmoid(), "hardtanh"),
         (nn.Softshrink(), "softshrink"),
         (nn.Hardshrink(), "hardshrink"),
         (nn.Threshold(0.0, 0.0), "threshold"),

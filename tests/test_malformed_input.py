@@ -257,7 +257,7 @@ CALLS = {
             "probabilities": ([0.5, 0.5], Kind(is_single)),
         },
     ),
-    "initial": (PROBLEM.initial, {"seed": (0, SEED)}),
+    "initial": (PROBLEM.initial, {"seed": (0, optional(SEED))}),
     "with_keep_prob": (PROBLEM.with_keep_prob, {"keep_prob": (0.8, KEEP_PROB)}),
     "sample": (PROBLEM.sample, {"count": (2, integer(1, 10**9)), "seed": (0, SEED), "step": (0, INDEX)}),
     "stability_limit": (PROBLEM.stability_limit, {"theta": (THETA, POINT)}),

@@ -223,7 +223,7 @@ class Transformer(nn.Module):
         ({"loss": "cross_entropy", "y": torch.tensor([0] * 5), "label_noise": 1.0}, "label_noise=1.0 needs"),
         ({"masks": "each"}, 'masks must be "shared" or "per_sample"'),
         ({"module": nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))}, "batch normalisation"),
-        ({"module": nn.Sequential(nn.Linear(2, 3), nn.FeatureAlphaDropout(), nn.Linear(3, 1))}, "feature_alpha"),
+        ({"module": nn.Sequential(nn.Linear(2, 3), nn.FeatureAlphaDropout(), nn.Linear(3, 1))}, "FeatureAlphaDropout"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_sentence(arguments, message):

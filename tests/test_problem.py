@@ -117,7 +117,7 @@ def test_feature_network_takes_convolutions():
     [
         (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.5)), "features must not drop"),
         (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)), "batch normalisation in train mode"),
-        (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.AlphaDropout(0.5)), "alpha_dropout"),
+        (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.AlphaDropout(0.5)), "AlphaDropout"),
         (torch.nn.Linear(2, 4), r"features must map x to shape \(5, 3\)"),
     ],
 )

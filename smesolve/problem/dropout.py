@@ -47,7 +47,8 @@ from torch import Tensor
 from smesolve.arguments import check_numbers_fit, checked
 from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, Linearisation
-from smesolve.problem.problem import Problem, check_table, check_trailing, check_trained, finite_data
+from smesolve.problem.parameters import check_parameters
+from smesolve.problem.problem import Problem, check_table, check_trailing, finite_data
 
 __all__ = ["DropoutProblem"]
 
@@ -81,7 +82,7 @@ class DropoutProblem(Problem):
         keep_prob: float | None = None,
         masks: str | MaskLaw = "shared",
     ) -> None:
-        check_trained("network", network)
+        check_parameters("network", network)
         parameter = next(network.parameters())
         self.network = network
         self.dtype, self.device = parameter.dtype, parameter.device
@@ -297,14 +298,20 @@ class DropoutProblem(Problem):
     def noise_factor(self, theta: Tensor) -> Tensor:
         """C(theta) as a matrix: (..., D, M), for masks per sample (..., D, n m (m+1)/2). Small problems and tests."""
         if self.per_sample:  # the samples' noises are independent: each is that of a problem with one sample
-            samples = zip(self.x, self.y, strict=True)
-            alone = (DropoutProblem(self.network, x[None], y[None], masks=self.law) for x, y in samples)
-            return torch.cat([problem.noise_factor(theta) for problem in alone], dim=-1) / self.samples
+            factors = [self._of_sample(index).noise_factor(theta) for index in range(self.samples)]
+            return torch.cat(factors, dim=-1) / self.samples
         if not self.linear_noise:
             other = copy.copy(self)
             other.linear_noise = True
             return other.noise_factor(theta)
         return super().noise_factor(theta)
+
+    def _of_sample(self, index: int) -> DropoutProblem:
+        """The problem of one sample alone."""
+        other, rows = copy.copy(self), slice(index, index + 1)
+        other.x, other.y, other._targets, other.samples = self.x[rows], self.y[rows], self._targets[:, rows], 1
+        other.per_sample, other.linear_noise = False, True
+        return other
 
     # --- kernels: one choice of the pair (S, u) each ---------------------------------------------------------------
 

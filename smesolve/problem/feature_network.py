@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 
-from smesolve.arguments import checked, evaluated
+from smesolve.arguments import checked
 from smesolve.problem.module_function import ModuleFunction
+from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.networks import DropoutNetwork, Linearisation
 
 __all__ = ["FeatureNetwork"]
@@ -28,8 +29,8 @@ class FeatureNetwork(DropoutNetwork):
         readout: linear map of the features; its bias, if it has one, is not under dropout.
 
     Raises:
-        ValueError: readout is not a torch.nn.Linear, or shares a parameter with features; on first use, features that
-            drop, normalise over the batch or return another shape.
+        ValueError: readout is not a torch.nn.Linear, or shares a parameter with features; when a problem is made of it,
+            features that drop, couple the samples, return another shape, or fail in what a study does with them.
     """
 
     @checked
@@ -47,18 +48,20 @@ class FeatureNetwork(DropoutNetwork):
 
     def check(self, x: Tensor) -> None:
         """Refuse features that drop or do not map x to (n, m)."""
-        theta = nn.utils.parameters_to_vector(self.parameters()).detach()[: self._features.dim]
-        if evaluated("features", self._features.dropout_layers, theta, x):
+        trial = ModuleTrial("features", self.features, x)
+        if trial.dropout_layers():
             raise ValueError(
                 "features must not drop: FeatureNetwork has dropout on its last hidden layer alone; put that dropout "
                 "into eval mode, or use ModuleProblem for dropout in several layers."
             )
-        shape = getattr(self._features(theta, x), "shape", ())
-        if tuple(shape) != (x.shape[0], self.width):
+        shape = tuple(trial.outputs().shape)
+        if shape != (x.shape[0], self.width):
             raise ValueError(
                 f"features must map x to shape ({x.shape[0]}, {self.width}), samples by the readout's in_features, "
                 f"got {shape}."
             )
+        trial.derivatives(lambda outputs, targets: outputs.square().sum(1), x)
+        trial.pickles()
 
     def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:
         """Features and their pullback by `torch.func`, batched over paths."""

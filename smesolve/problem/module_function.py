@@ -1,138 +1,199 @@
 """A torch module as a function of its parameter vector, with its dropout masks given.
 
-Every call of torch.nn.functional.dropout in train mode, by a torch.nn.Dropout layer or by a forward method itself,
-multiplies by a mask that the caller hands over, in the order of the calls. So the masks of a step can be drawn with a
-key, used twice, differentiated by, and batched over paths by `torch.func.vmap`.
+Every call of torch's dropout in train mode, of single units or of whole channels, by a torch.nn.Dropout layer or by a
+forward method itself, multiplies by a mask that the caller hands over, in the order of the calls. So the masks of a
+step can be drawn with a key, used twice, differentiated by, and batched over paths by `torch.func.vmap`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["DropoutLayer", "ModuleFunction"]
+from smesolve.problem.decompositions import Decomposed
+from smesolve.problem.parameters import layer_name
 
-REFUSED_DROPOUT = (
-    functional.alpha_dropout,
-    functional.feature_alpha_dropout,
-    functional.dropout1d,
-    functional.dropout2d,
-    functional.dropout3d,
-)
+__all__ = ["DropoutCall", "ModuleFunction"]
+
+MaskOf = Callable[[tuple[int, ...], float], Tensor | None]
+"""(shape, drop probability) of a dropout call -> its mask; None leaves it out."""
 
 
 @dataclass(frozen=True)
-class DropoutLayer:
+class DropoutCall:
     """One call of dropout in a forward pass."""
 
+    layer: str
+    """The layer that calls."""
     shape: tuple[int, ...]
-    """Shape of its input, samples first."""
-    keep_prob: float
+    """Shape of its mask: that of the tensor that is dropped, 1 where a whole channel is."""
+    drop_prob: float
 
 
 class ModuleFunction:
     """(theta, x, masks) -> module(x) with parameters theta (D,) in the order of `parameters_to_vector`.
 
-    Buffers stay as they are. The module's own train and eval flags say which dropout layers are active.
+    The module's own train and eval flags say which dropout layers are active. After a call the module is what it was:
+    buffers that count or average do so on a copy, and attributes, also the items of lists and dicts in attributes, are
+    put back.
 
     Args:
         module: any torch module that `torch.func` can differentiate and batch.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        self.module, self._layers = module, list(module.modules())
+        self._buffers = [name for name, _ in module.named_buffers()]
         self._names = [name for name, _ in module.named_parameters()]
         self._shapes = [parameter.shape for parameter in module.parameters()]
         self._sizes = [parameter.numel() for parameter in module.parameters()]
         self.dim = sum(self._sizes)
 
     def __call__(self, theta: Tensor, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
-        """Outputs for inputs x; None for masks leaves dropout out.
+        """Outputs for inputs x, with one mask for each dropout call; None for masks leaves dropout out.
 
         Raises:
-            ValueError: batch normalisation in train mode, or a kind of dropout other than elementwise.
+            ValueError: batch normalisation in train mode.
         """
-        return self._run(theta, x, _without_dropout if masks is None else _Given(masks))
+        if masks is None:
+            return self._run(theta, x, lambda shape, drop_prob: None)
+        remaining = iter(masks)
+        return self._run(theta, x, lambda shape, drop_prob: next(remaining))
 
-    def dropout_layers(self, theta: Tensor, x: Tensor) -> list[DropoutLayer]:
-        """The dropout calls of a forward pass on x. Cost: two passes.
+    def dropout_calls(self, theta: Tensor, x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
+        """Outputs for inputs x without dropout, and the dropout calls on the way."""
+        with _attributes_put_back(self._layers):
+            return self._recorded(self._values(theta), x)
 
-        Raises:
-            ValueError: two passes without dropout differ: the module draws random numbers of its own.
+    def called_twice(self, theta: Tensor, x: Tensor) -> tuple[list[tuple[Tensor, list[DropoutCall]]], list[str]]:
+        """`dropout_calls` of two calls, the second of which finds what the first has left behind.
+
+        Returns:
+            What both calls give, and the names of the buffers that they change.
         """
-        layers: list[DropoutLayer] = []
+        values = self._values(theta)
+        with _attributes_put_back(self._layers):
+            both = [self._recorded(values, x) for _ in range(2)]
+        changed = [name for name in self._buffers if not torch.equal(values[name], self.module.get_buffer(name))]
+        return both, changed
 
-        def record(values: Tensor, drop_prob: float) -> Tensor:
-            layers.append(DropoutLayer(tuple(values.shape), 1 - drop_prob))
-            return values
+    def running_layer(self, frames: Iterable[FrameType] | None = None) -> str:
+        """The innermost layer of the module whose method is running, or among the frames (innermost first)."""
+        layers = {id(layer): layer_name(key, layer) for key, layer in self.module.named_modules()}
+        if frames is None:
+            frames = (frame for frame, _ in traceback.walk_stack(None))
+        owners = (id(frame.f_locals.get("self")) for frame in frames)
+        return next((layers[owner] for owner in owners if owner in layers), "")
 
-        first, second = self._run(theta, x, record), self._run(theta, x, _without_dropout)
-        if isinstance(first, Tensor) and not torch.allclose(first, second, rtol=1e-5, atol=1e-8, equal_nan=True):
-            raise ValueError(
-                "module draws random numbers of its own, such as dropout inside torch's attention or recurrent layers, "
-                "which no key names; set them to zero, or draw by torch.nn.functional.dropout."
-            )
-        return layers
+    def _run(self, theta: Tensor, x: Tensor, mask_of: MaskOf) -> Tensor:
+        with _attributes_put_back(self._layers):
+            return self._call(self._values(theta), x, mask_of)
 
-    def _run(self, theta: Tensor, x: Tensor, dropout: Callable[[Tensor, float], Tensor]) -> Tensor:
-        pieces = theta.split(self._sizes)
-        parameters = {
-            name: piece.view(shape) for name, shape, piece in zip(self._names, self._shapes, pieces, strict=True)
-        }
-        with _DropoutCalls(dropout):
-            return functional_call(self.module, parameters, (x,))
+    def _values(self, theta: Tensor) -> dict[str, Tensor]:
+        """Parameters, and copies of the buffers, by name."""
+        pieces = zip(self._names, self._shapes, theta.split(self._sizes), strict=True)
+        buffers = {name: self.module.get_buffer(name).clone() for name in self._buffers}
+        return {name: piece.view(shape) for name, shape, piece in pieces} | buffers
 
+    def _recorded(self, values: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
+        calls: list[DropoutCall] = []
 
-class _Given:
-    """The masks of one forward pass, in the order of its dropout calls."""
+        def record(shape: tuple[int, ...], drop_prob: float) -> None:
+            calls.append(DropoutCall(self.running_layer(), shape, float(drop_prob)))
 
-    def __init__(self, masks: Sequence[Tensor]) -> None:
-        self._masks = iter(masks)
+        return self._call(values, x, record), calls
 
-    def __call__(self, values: Tensor, drop_prob: float) -> Tensor:
-        return values * next(self._masks)
-
-
-def _without_dropout(values: Tensor, drop_prob: float) -> Tensor:
-    return values
+    def _call(self, values: dict[str, Tensor], x: Tensor, mask_of: MaskOf) -> Tensor:
+        """New values of buffers go into `values`."""
+        # Of the kernels for attention, this one has forward derivatives.
+        with _TorchCalls(self, mask_of), sdpa_kernel(SDPBackend.MATH):
+            return functional_call(self.module, values, (x,))
 
 
-class _DropoutCalls(TorchFunctionMode):
-    """Hands every active dropout call to a function of its input and drop probability."""
+@contextmanager
+def _attributes_put_back(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """What a forward pass under `torch.func` leaves in attributes is of no use afterwards: no copy, no pickle."""
+    attributes = [(vars(layer), dict(vars(layer))) for layer in layers]
+    values = [before[name] for _, before in attributes for name in before.keys() - _OF_EVERY_MODULE]
+    containers = [
+        (value, list(value.items()) if isinstance(value, dict) else list(value))
+        for value in values
+        if isinstance(value, (dict, list, set, deque))
+    ]
+    try:
+        yield
+    finally:
+        for now, before in attributes:
+            for name in now.keys() - before.keys():
+                del now[name]
+            now.update(before)
+        for container, items in containers:
+            container.clear()
+            (container.extend if isinstance(container, (list, deque)) else container.update)(items)
 
-    def __init__(self, dropout: Callable[[Tensor, float], Tensor]) -> None:
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+class _TorchCalls(Decomposed):
+    """Multiplies by a given mask at every active dropout call, in place where torch does."""
+
+    def __init__(self, function: ModuleFunction, mask_of: MaskOf) -> None:
         super().__init__()
-        self._dropout = dropout
+        self._function, self._mask_of = function, mask_of
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is functional.dropout:
-            values, drop_prob, training = _dropout_arguments(*args, **kwargs)
-            return self._dropout(values, drop_prob) if training and drop_prob > 0 else values
-        if func in REFUSED_DROPOUT and kwargs.get("training", True):
-            raise ValueError(
-                f"module uses {func.__name__}, whose masks are not elementwise; use torch.nn.Dropout, or put the layer "
-                "into eval mode."
-            )
+        if func in _DROPOUT_ARGUMENTS:
+            values, drop_prob, training, inplace = _DROPOUT_ARGUMENTS[func](*args, **kwargs)
+            mask = self._mask_of(_mask_shape(func, values), drop_prob) if training and drop_prob != 0 else None
+            if mask is None:
+                return values
+            return values.mul_(mask) if inplace else values * mask
         if func is functional.batch_norm and kwargs.get("training"):
             raise ValueError(
-                "module has batch normalisation in train mode, which couples the samples of a batch; freeze it by "
-                ".eval() on its batch-norm layers, or use group or layer normalisation."
+                f"module has batch normalisation in train mode in its {self._function.running_layer()}, which couples "
+                "the samples of a batch; freeze it by .eval() on its batch-norm layers, where they track running "
+                "statistics, or use group or layer normalisation."
             )
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
-def _dropout_arguments(
+def _dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> tuple[Tensor, float, bool]:
-    """The signature of torch.nn.functional.dropout."""
-    return input, p, training
+) -> tuple[Tensor, float, bool, bool]:
+    return input, p, training, inplace
+
+
+_DROPOUT_ARGUMENTS: Mapping[Any, Callable[..., tuple[Tensor, float, bool, bool]]] = {
+    functional.dropout: _dropout,
+    functional.dropout1d: _dropout,
+    functional.dropout2d: _dropout,
+    functional.dropout3d: _dropout,
+    torch.dropout: lambda input, p, train: (input, p, train, False),
+    torch.dropout_: lambda input, p, train: (input, p, train, True),
+}
+"""What multiplies by a mask, and how its arguments are read."""
+
+_CHANNELWISE = {functional.dropout1d: 3, functional.dropout2d: 3, functional.dropout3d: 5}
+"""Dropout of whole channels, and the dimensions from which on its input has samples before channels."""
+
+
+def _mask_shape(func: Any, values: Tensor) -> tuple[int, ...]:
+    if func not in _CHANNELWISE:
+        return tuple(values.shape)
+    lead = 2 if values.ndim >= _CHANNELWISE[func] else 1
+    return (*values.shape[:lead], *[1] * (values.ndim - lead))

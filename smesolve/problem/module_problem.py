@@ -27,10 +27,12 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from smesolve.arguments import Integer, checked, evaluated, shown
+from smesolve.problem.decompositions import DecomposedLoss
 from smesolve.problem.losses import LOSSES, SampleLoss
 from smesolve.problem.masks import BernoulliMasks
-from smesolve.problem.module_function import ModuleFunction
-from smesolve.problem.problem import Problem, check_trailing, check_trained, finite_data
+from smesolve.problem.module_trial import ModuleTrial
+from smesolve.problem.parameters import check_parameters
+from smesolve.problem.problem import Problem, check_trailing, finite_data
 from smesolve.sampling.randomness import keyed_uniforms
 
 __all__ = ["Draw", "ModuleProblem"]
@@ -42,7 +44,8 @@ Draw = Mapping[str, Tensor]
 """What is random in one step, by name, with leading dimensions of paths; what a problem does not have is not there.
 
     indices         (..., b)           samples of the mini-batch
-    mask 0, ...     (..., b, ...)      one for each dropout call; (..., 1, ...) where the samples share it
+    mask 0, ...     (..., b, ...)      one for each dropout call; (..., 1, ...) where the samples share it, and the
+                                       weight's own shape (...) where a weight is dropped
     labels          (..., b, o)        standard normals eps
     parameters      (..., D)           standard normals xi
 """
@@ -55,23 +58,29 @@ class ModuleProblem(Problem):
     parameter noise. Otherwise `mean_gradient_estimate` has an error, and equations are integrated by the schemes that
     take gradients ("svag", "sampled_euler").
 
+    Dropout is what torch.nn.Dropout, its 1d to 3d kinds, and their functions do in train mode, in place or not. Where
+    the dropped tensor has the samples in its first dimension its masks have them, too; where its shape is the same for
+    any number of samples, as that of a weight, all samples see one mask, whatever `masks` says.
+
+    The module is tried first. A copy of it with its present train flags is used, so that the module does not change.
+
     Args:
-        module: maps x (n, ...) to outputs (n, ...), each sample by itself; dropout is active where its train flag is
-            on. Buffers stay as they are.
+        module: maps x (n, ...) to outputs (n, ...), each sample by itself, by operations that `torch.func` can
+            differentiate and batch.
         x: inputs, samples first.
         y: targets, samples first; class indices for "cross_entropy".
         loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
         masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
-        batch_size: b, samples of a step; all of them unless given.
+        batch_size: b, the samples of a step. Default: all.
         replacement: draw the samples of a batch with replacement.
         weight_decay: as in torch.optim.SGD.
         label_noise: standard deviation s_l of normals added to the targets, for "squared_error".
         parameter_noise: standard deviation s_p of normals added to the parameters before the gradient is taken.
 
     Raises:
-        ValueError: data that do not fit or are not finite, a loss that is not one number a sample, batch normalisation
-            in train mode, dropout that is not elementwise, other randomness of the module's own, some parameters
-            frozen, negative scales, batch_size outside 1..n.
+        ValueError: data that do not fit or are not finite, a loss that is not one number a sample, negative scales,
+            batch_size outside 1..n; a module that couples samples, draws other random numbers, has a state that changes
+            its outputs, or cannot be trained, differentiated, batched, copied or pickled.
     """
 
     @checked
@@ -88,12 +97,14 @@ class ModuleProblem(Problem):
         label_noise: float = 0.0,
         parameter_noise: float = 0.0,
     ) -> None:
-        check_trained("module", module)
+        check_parameters("module", module)
         parameter = next(module.parameters())
         self.network = module
         self.dtype, self.device = parameter.dtype, parameter.device
         self.x = finite_data("x", x, self.dtype, self.device)
         self.y = finite_data("y", y, self.dtype, self.device, keep_integers=loss != "squared_error")
+        if not self.y.is_floating_point() and (loss == "cross_entropy" or self.y.dtype != torch.bool):
+            self.y = self.y.long()  # torch's losses have no gradient for class labels of other types
         self.samples = self.x.shape[0]
         if self.y.shape[0] != self.samples:
             raise ValueError(
@@ -109,18 +120,15 @@ class ModuleProblem(Problem):
         if label_noise and loss != "squared_error":
             raise ValueError(f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}.")
 
-        self._sample_loss = LOSSES[loss] if isinstance(loss, str) else loss
-        self._function = ModuleFunction(module)
+        self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
+        trial = ModuleTrial("module", module, self.x)
+        self._function = trial.function
         self.dim = self._function.dim
         self.batch_size, self.replacement = batch_size, replacement
         self.weight_decay, self.label_noise, self.parameter_noise = weight_decay, label_noise, parameter_noise
 
-        theta = nn.utils.parameters_to_vector(module.parameters()).detach()
-        outputs = evaluated("module", self._function, theta, self.x)
-        if not isinstance(outputs, Tensor) or outputs.shape[:1] != self.x.shape[:1]:
-            raise ValueError(
-                f"module must map x to one row of outputs for each of the {self.samples} samples, got {shown(outputs)}."
-            )
+        layers = trial.dropout_layers()
+        outputs = trial.outputs()
         losses = evaluated("loss", self._sample_loss, outputs, self.y)
         if not isinstance(losses, Tensor) or tuple(losses.shape) != (self.samples,):
             raise ValueError(
@@ -128,16 +136,11 @@ class ModuleProblem(Problem):
                 f"reduction='none' do, got {shown(losses)}."
             )
         self._output_shape = tuple(outputs.shape[1:])
-        layers = self._function.dropout_layers(theta, self.x)
-        for layer in layers:
-            if layer.shape[0] != self.samples:
-                raise ValueError(
-                    f"module drops a tensor of shape {layer.shape}, whose first dimension is not the "
-                    f"{self.samples} samples; put the samples first."
-                )
         self._laws = {f"mask {j}": BernoulliMasks(layer.keep_prob) for j, layer in enumerate(layers)}
-        self._units = {f"mask {j}": layer.shape[1:] for j, layer in enumerate(layers)}
+        self._layers = {f"mask {j}": layer for j, layer in enumerate(layers)}
         self._shared = masks == "shared"
+        trial.derivatives(self._sample_loss, self.y, layers, self._shared, batches=batch_size is not None)
+        trial.pickles()
         self.exact = self.linear_noise = not layers and not parameter_noise
 
         # Shapes of one draw; the mean gradient is one of full batches, whose noise is masks and parameters alone.
@@ -150,7 +153,8 @@ class ModuleProblem(Problem):
 
     def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the noise on a batch of `rows` samples."""
-        shapes = {name: (1 if self._shared else rows, *units) for name, units in self._units.items()}
+        lead = (1 if self._shared else rows,)
+        shapes = {name: (*lead * layer.per_sample, *layer.shape) for name, layer in self._layers.items()}
         if self.label_noise:
             shapes["labels"] = (rows, *self._output_shape)
         if self.parameter_noise:
@@ -210,8 +214,8 @@ class ModuleProblem(Problem):
         constant = self.label_noise**2 * math.prod(self._output_shape) / 2
         if self.exact:
             return self.loss(theta) + constant
-        losses = vmap(self._mean_loss, in_dims=(None, 0))
-        return self._over_paths(lambda vector: losses(vector, self._reference_draws).mean(), theta) + constant
+        losses, draws = vmap(self._mean_loss), self._reference_draws  # a vector for each draw, for dropout in place
+        return self._over_paths(lambda v: losses(v.expand(REFERENCE_DRAWS, -1), draws).mean(), theta) + constant
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """g(theta; draw): (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""
@@ -372,6 +376,10 @@ class ModuleProblem(Problem):
             coefficients["indices"] = slopes - slopes.mean()
         return coefficients
 
+    def _sees_batch(self, name: str) -> bool:
+        """Whether this noise has a row for each sample of the batch."""
+        return name == "labels" or (name in self._layers and self._layers[name].per_sample and not self._shared)
+
     def noise_along(self, coefficients: Draw, draw: Draw) -> Tensor:
         """The part of <direction, g(theta; draw)> that is of first order in the draw: (...,), of mean exactly zero."""
         indices, total = draw.get("indices"), torch.zeros((), dtype=self.dtype, device=self.device)
@@ -380,7 +388,7 @@ class ModuleProblem(Problem):
             if name == "indices":
                 total = total + weights[part].mean(-1)
                 continue
-            if indices is not None and weights.shape[:1] == (self.samples,) and name != "parameters":
+            if indices is not None and self._sees_batch(name):
                 weights = weights[indices] * (self.samples / indices.shape[-1])
             noise = part - 1 if name in self._laws else part
             total = total + (weights * noise).flatten(-len(self._shapes[name])).sum(-1)

@@ -6,7 +6,6 @@ Iteration, modified equation, comparison and landscape know a problem by the met
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from smesolve.arguments import INDEX, checked, shown
+from smesolve.problem.parameters import drawn_parameters
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 
-__all__ = ["Problem", "check_table", "check_trailing", "check_trained", "finite_data"]
+__all__ = ["Problem", "check_table", "check_trailing", "finite_data"]
 
 
 class Problem(ABC):
@@ -164,14 +164,23 @@ class Problem(ABC):
         return torch.func.jvp(self.reference_gradient, (theta.contiguous(),), (vector.contiguous(),))[1]
 
     @checked
-    def initial(self, seed: int = 0) -> Tensor:
-        """Initial parameters (D,): the modules' own initialisation, drawn from the given seed."""
-        network = copy.deepcopy(self.network)
-        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
-            torch.manual_seed(seed)
-            for module in network.modules():
-                getattr(module, "reset_parameters", lambda: None)()
-        return nn.utils.parameters_to_vector(network.parameters()).detach()
+    def initial(self, seed: int | None = 0) -> Tensor:
+        """Initial parameters (D,): drawn anew by the modules' own initialisation, or those that the network has now.
+
+        Args:
+            seed: of the draw; None for the network's present values, such as weights that were loaded. A draw replaces
+                all of them, and what was set by hand.
+
+        Raises:
+            ValueError: a module's own initialisation fails.
+
+        Warns:
+            MissingInitialiserWarning: parameters that no module draws, such as a bare torch.nn.Parameter, are named.
+                They become normals of the mean and the standard deviation of their present values, constants stay.
+        """
+        if seed is None:
+            return nn.utils.parameters_to_vector(self.network.parameters()).detach()
+        return drawn_parameters(self.network, seed, self.device)
 
     @checked
     def stability_limit(self, theta: Tensor) -> float:
@@ -217,16 +226,6 @@ def finite_data(
         bad = int((~data.isfinite()).sum())
         raise ValueError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
     return data
-
-
-def check_trained(name: str, module: nn.Module) -> None:
-    """Refuse a module with some parameters frozen: all of them are trained."""
-    frozen = [key for key, parameter in module.named_parameters() if not parameter.requires_grad]
-    if 0 < len(frozen) < len(list(module.parameters())):
-        raise ValueError(
-            f"{name} has frozen parameters (requires_grad=False), {', '.join(frozen[:3])}, but all parameters are "
-            "trained; make constants buffers (register_buffer), or unfreeze them by requires_grad_()."
-        )
 
 
 def check_table(name: str, data: Tensor) -> None:

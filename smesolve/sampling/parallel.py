@@ -19,10 +19,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-import cloudpickle
 import joblib
 import numpy as np
 import torch
+
+from smesolve.sampling import pickling
 
 __all__ = ["Task", "run_blocks"]
 
@@ -61,7 +62,7 @@ def run_blocks(
             yield position, work[name](block)
         return
     names = {name for name, _ in tasks}
-    pickled = cloudpickle.dumps({name: work[name] for name in names})
+    pickled = pickling.dumps({name: work[name] for name in names})
     digest = hashlib.blake2b(pickled, digest_size=16).hexdigest()
     threads = max(1, torch.get_num_threads() // jobs)
     left, lost = dict(enumerate(tasks)), 0

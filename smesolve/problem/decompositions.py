@@ -1,0 +1,92 @@
+"""Calls of torch that `torch.func` cannot differentiate or batch in every order, decomposed into calls that it can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vjp
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from smesolve.problem.losses import SampleLoss
+
+__all__ = ["Decomposed", "DecomposedLoss"]
+
+
+class Decomposed(TorchFunctionMode):
+    """Within it, calls of torch are replaced by their decompositions."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DECOMPOSITIONS:
+            return _DECOMPOSITIONS[func](*args, **kwargs)
+        if func in (functional.embedding, functional.embedding_bag):
+            kwargs = {**kwargs, "sparse": False}  # says how a gradient is stored, and theta's is dense
+        elif func in _RECURRENT:  # has no batching rule, but under a derivative torch takes it apart
+            return vjp(lambda _: func(*args, **kwargs), torch.zeros(()))[0]
+        return func(*args, **kwargs)
+
+
+class DecomposedLoss:
+    """A loss of the user's, whose calls of torch are replaced by their decompositions."""
+
+    def __init__(self, loss: SampleLoss) -> None:
+        self.loss = loss
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """One loss for each sample."""
+        with Decomposed():
+            return self.loss(outputs, targets)
+
+
+_RECURRENT = (torch.gru, torch.lstm, torch.rnn_relu, torch.rnn_tanh)
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g v / |v|, the norm over all dimensions but `dim`, or over all of them where it is -1."""
+    others = [other for other in range(v.ndim) if dim == -1 or other != dim]
+    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    values = functional.hardtanh(input + 3, 0.0, 6.0) / 6
+    return input.copy_(values) if inplace else values
+
+
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    first, second = input.chunk(2, dim)
+    return first * second.sigmoid()
+
+
+def _huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    error = input - target
+    far = delta * (error * error.sign() - delta / 2)
+    losses = torch.where(error.square() <= delta**2, error.square() / 2, far)
+    return _reduced(losses if weight is None else losses * weight, reduction)
+
+
+def _soft_margin_loss(
+    input: Tensor, target: Tensor, size_average: None = None, reduce: None = None, reduction: str = "mean"
+) -> Tensor:
+    return _reduced(functional.softplus(-target * input), reduction)
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
+
+
+_DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
+    torch._weight_norm: _weight_norm,
+    functional.hardsigmoid: _hardsigmoid,
+    functional.glu: _glu,
+    functional.huber_loss: _huber_loss,
+    functional.soft_margin_loss: _soft_margin_loss,
+}
+"""Of what lacks a forward derivative, of its value or of its gradients."""

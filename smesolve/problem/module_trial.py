@@ -1,0 +1,297 @@
+"""What a study does to a module, tried on a copy of it before the study begins.
+
+A forward pass shows where the module drops; passes on all samples and on a few show what follows the samples and what
+does not. Derivatives, several paths at once, copies and pickles follow, as studies take them. Parameters are the
+module's own with noise, as a layer that was set to zero would hide what lies below it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from smesolve.arguments import is_own_sentence, shown
+from smesolve.problem.losses import SampleLoss
+from smesolve.problem.module_function import DropoutCall, ModuleFunction
+from smesolve.problem.parameters import copied, held
+from smesolve.sampling import pickling
+
+__all__ = ["DropoutLayer", "ModuleTrial"]
+
+PATHS = 2
+
+NEW_VALUES = (
+    "make new values in forward instead of writing into tensors (inplace=False), or put the layer into eval mode"
+)
+REMEDIES = {
+    "data-dependent control flow": "write what depends on values by torch.where instead of if and .item()",
+    "saved tensor hooks": "take torch.utils.checkpoint and other hooks on saved tensors out of forward",
+    "stateless API": "give the torch.nn.Module that it was made of",
+    "in-place": NEW_VALUES,
+    "inplace": NEW_VALUES,
+}
+"""By a part of torch's message, what can be done."""
+
+OTHER_REMEDY = "write it by operations that torch.func can differentiate and batch, or put the layer into eval mode"
+
+
+@dataclass(frozen=True)
+class DropoutLayer:
+    """One call of dropout in every forward pass."""
+
+    shape: tuple[int, ...]
+    """Shape of its masks, for one sample where each has its own."""
+    keep_prob: float
+    per_sample: bool
+    """Whether the samples can have masks of their own: not where a weight is dropped."""
+
+
+class ModuleTrial:
+    """A module on its inputs. Neither the module changes nor the state of torch's random generator.
+
+    Args:
+        name: what messages call the module.
+        module: as it will be used.
+        x: all inputs, samples first.
+
+    Attributes:
+        function: a copy of the module, with the same parameters and buffers, as a function of its parameters.
+
+    Raises:
+        ValueError: a module that cannot be copied.
+    """
+
+    def __init__(self, name: str, module: nn.Module, x: Tensor) -> None:
+        self.name, self.x, self.samples = name, x, x.shape[0]
+        self.function = ModuleFunction(copied(name, module, share=True))
+        self._generator = torch.Generator().manual_seed(0)
+        self.theta = self._with_noise()
+        few = 2 if self.samples != 2 else 3
+        self._few = torch.arange(few, device=x.device) % self.samples
+
+    def _with_noise(self) -> Tensor:
+        """The present parameters and normals, a tenth of each tensor's size; where a tensor is zero, of size 0.1."""
+        values = [parameter.detach().flatten() for parameter in self.function.module.parameters()]
+        sizes = [float(value.square().mean().sqrt()) or 1.0 for value in values if value.numel()]
+        parts = [
+            value + 0.1 * size * self._normals(value.shape)
+            for value, size in zip([value for value in values if value.numel()], sizes, strict=True)
+        ]
+        return torch.cat(parts) if parts else self.x.new_zeros(0)
+
+    def _normals(self, shape: Sequence[int]) -> Tensor:
+        return torch.randn(shape, generator=self._generator, dtype=torch.float64).to(self.x)
+
+    # --- forward passes ------------------------------------------------------------------------------------------
+
+    def dropout_layers(self) -> list[DropoutLayer]:
+        """Where the module drops. Cost: a pass on all samples, and two on a few.
+
+        Raises:
+            ValueError: a module that fails, draws random numbers of its own, couples the samples, writes into x, or
+                drops what is neither samples first nor the same for all of them.
+        """
+        outputs, calls = self._pass(self.x, self.function.dropout_calls, f"give inputs that it takes as {self.x.dtype}")
+        if not isinstance(outputs, Tensor) or outputs.shape[:1] != self.x.shape[:1]:
+            raise ValueError(
+                f"{self.name} must map x to one row of outputs for each of the {self.samples} samples, got "
+                f"{shown(outputs)}."
+            )
+        few, remedy = self.x[self._few], "let it take any number of samples"
+        few_outputs, few_calls = self._pass(few, self.function.dropout_calls, remedy)
+        ((first, first_calls), (second, second_calls)), buffers = self._pass(few, self.function.called_twice, remedy)
+        if first_calls != second_calls or not _same(first, second):
+            changed = f" (forward changes {', '.join(buffers[:3])})" if buffers else ""
+            raise ValueError(
+                f"{self.name} gives other outputs or drops otherwise at the second of two calls on the same inputs"
+                f"{changed}; make them a function of inputs and parameters, without random numbers of numpy or python "
+                "and without a state, or put the layer with the state into eval mode."
+            )
+        if not _same(few_outputs, outputs[self._few]):
+            raise ValueError(
+                f"{self.name} must map each sample by itself, but its outputs for some samples change when others are "
+                "left out; put the samples first (batch_first=True), and layers with batch statistics into eval mode."
+            )
+        if len(calls) != len(few_calls):
+            raise ValueError(
+                f"{self.name} calls dropout {len(calls)} times on {self.samples} samples and {len(few_calls)} times on "
+                f"{len(self._few)}; drop all samples by one call."
+            )
+        return [self._layer(*pair) for pair in zip(calls, few_calls, strict=True)]
+
+    def _layer(self, call: DropoutCall, few: DropoutCall) -> DropoutLayer:
+        """From the calls on all and on a few samples."""
+        if not 0 < call.drop_prob < 1:
+            raise ValueError(
+                f"{self.name} drops with p={call.drop_prob:g} in its {call.layer}, but p must lie in (0, 1); mend it, "
+                "or put the layer into eval mode."
+            )
+        if call.shape == few.shape:
+            return DropoutLayer(call.shape, 1 - call.drop_prob, per_sample=False)
+        if (call.shape[0], few.shape[0]) != (self.samples, len(self._few)) or call.shape[1:] != few.shape[1:]:
+            raise ValueError(
+                f"{self.name} drops by a mask of shape {call.shape} in its {call.layer}, whose first dimension is not "
+                f"the {self.samples} samples; put the samples first."
+            )
+        return DropoutLayer(call.shape[1:], 1 - call.drop_prob, per_sample=True)
+
+    def _pass(self, x: Tensor, function: Callable[[Tensor, Tensor], Any], remedy: str) -> Any:
+        """function(parameters, a copy of x), without random numbers."""
+        own = x.clone()
+        with torch.random.fork_rng(devices=[] if x.device.type == "cpu" else [x.device]), _RandomCalls(self):
+            found = self._attempt(f"work on x of shape {tuple(x.shape)}", function, self.theta, own, remedy=remedy)
+        if not _same(own, x):
+            raise ValueError(f"{self.name} writes into its inputs x; let it work on x.clone(), or make new values.")
+        return found
+
+    def outputs(self) -> Tensor:
+        """Without dropout, on all samples."""
+        return self.function(self.theta, self.x)
+
+    # --- derivatives, copies, pickles ----------------------------------------------------------------------------
+
+    def derivatives(
+        self,
+        loss: SampleLoss,
+        y: Tensor,
+        layers: Sequence[DropoutLayer] = (),
+        shared: bool = True,
+        batches: bool = False,
+    ) -> None:
+        """Derivatives as studies take them, on a few samples. Cost: some 30 gradients of these.
+
+        Args:
+            loss: one number for each sample.
+            y: all targets.
+            layers: where the module drops.
+            shared: whether all samples share a mask.
+            batches: whether paths see samples of their own.
+
+        Raises:
+            ValueError: the first that fails.
+        """
+        few = self.x[self._few], y[self._few]
+        rows = torch.stack([self._few.roll(path) for path in range(PATHS)]) if batches else None
+        masks = {}
+        for number, layer in enumerate(layers):
+            lead = (1 if shared else len(self._few),) if layer.per_sample else ()
+            masks[str(number)] = 1 + 0.5 * self._normals((PATHS, *lead, *layer.shape))
+        thetas = self.theta + 0.01 * self._normals((PATHS, len(self.theta)))
+        along = self._normals(thetas.shape)
+
+        def value(vector: Tensor, masks: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+            """On a batch of its own, or on the few samples, which no derivative may write into."""
+            inputs, targets = few if rows is None else (self.x[rows], y[rows])
+            return loss(self.function(vector, inputs, [*masks.values()] or None), targets).mean()
+
+        slope, paths = grad(value), (0, 0, 0 if batches else None)
+
+        def slopes(vectors: Tensor) -> Tensor:
+            return vmap(slope, in_dims=paths)(vectors, masks, rows)
+
+        def bends(vectors: Tensor) -> Tensor:
+            return jvp(slopes, (vectors,), (along,))[1]
+
+        vector, mask = thetas[-1], {name: mask[-1] for name, mask in masks.items()}
+        row = None if rows is None else rows[-1]
+        one = self._attempt("allow gradients by torch.func.grad", slope, vector, mask, row)
+        many = self._attempt("allow gradients of several paths at once by torch.func.vmap", slopes, thetas)
+        if not _same(many[-1], one):
+            raise ValueError(
+                f"{self.name} has other gradients for several paths at once (torch.func.vmap) than for each by itself; "
+                "make its outputs a function of inputs and parameters alone, without a state that changes."
+            )
+        self._attempt(
+            "allow losses of several paths at once by torch.func.vmap",
+            vmap(lambda vector: value(vector, {})),
+            thetas,
+        )
+        self._attempt("allow forward derivatives of its gradient by torch.func.jvp", bends, thetas)
+        self._attempt(
+            "allow second forward derivatives of its gradient by torch.func.jvp",
+            lambda: jvp(bends, (thetas,), (along,)),
+        )
+        if mask:
+            self._attempt(
+                "allow derivatives in its dropout masks by torch.func.grad",
+                grad(lambda mask: jvp(lambda vector: value(vector, mask), (vector,), (along[0],))[1]),
+                mask,
+            )
+
+    def pickles(self) -> None:
+        """Workers are sent a pickle of the module, after its first calls.
+
+        Raises:
+            ValueError: what holds it up.
+        """
+        try:  # without loading it: that would renew the user's classes in this process
+            pickling.dumps(self.function.module)
+        except Exception as error:
+            raise ValueError(
+                f"{self.name} must be pickled for worker processes, which failed ({_reason(error)}); "
+                f"{held(self.function.module, pickling.dumps)}."
+            ) from error
+
+    def _attempt(self, what: str, function: Callable[..., Any], *values: Any, remedy: str = OTHER_REMEDY) -> Any:
+        """function(*values), or one sentence that names the layer in which it fails."""
+        try:
+            return function(*values)
+        except Exception as error:
+            if is_own_sentence(error):
+                raise
+            frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+            layer = self.function.running_layer(reversed(frames))
+            where = f"its {layer} fails" if layer else "that fails outside its layers, in the loss or in a derivative"
+            remedy = next((known for part, known in REMEDIES.items() if part in str(error)), remedy)
+            raise ValueError(f"{self.name} must {what}, but {where} ({_reason(error)}); {remedy}.") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _same(values: Tensor, others: Tensor) -> bool:
+    """Equal but for rounding."""
+    if not values.is_floating_point():
+        return torch.equal(values, others)
+    size = float(others.abs().max()) if others.numel() else 0.0
+    tolerance = torch.finfo(values.dtype).eps ** 0.5
+    return torch.allclose(values, others, rtol=tolerance, atol=tolerance * size, equal_nan=True)
+
+
+class _RandomCalls(TorchDispatchMode):
+    """Refuses what draws random numbers, in whatever words: only masks of dropout are drawn from the study's seed."""
+
+    def __init__(self, trial: ModuleTrial) -> None:
+        super().__init__()
+        self._trial = trial
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        before = self._state()
+        result = func(*args, **kwargs)
+        # Some kernels can draw but do so only where they drop.
+        if kwargs.get("generator") is not None or not torch.equal(before, self._state()):
+            layer = self._trial.function.running_layer()
+            raise ValueError(
+                f"{self._trial.name} draws random numbers of its own in its {layer} "
+                f"(by torch's {func.overloadpacket.__name__.rstrip('_')}), of unknown law; set the dropout inside "
+                "attention and recurrent layers to 0 and drop by torch.nn.Dropout, or put the layer into eval mode."
+            )
+        return result
+
+    def _state(self) -> Tensor:
+        """Of the generator of the device on which the module works."""
+        device = self._trial.x.device
+        return torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)

@@ -1,0 +1,224 @@
+"""The parameters of a network: what a problem asks of them, how they are copied, and how they are drawn."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parameters_to_vector, parametrize
+
+__all__ = ["MissingInitialiserWarning", "check_parameters", "copied", "drawn_parameters", "held", "layer_name"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class MissingInitialiserWarning(UserWarning):
+    """Some parameters have no initialiser of their own."""
+
+
+# --- what a problem asks of them ---------------------------------------------------------------------------------
+
+
+def check_parameters(name: str, module: nn.Module) -> None:
+    """Refuse a module whose parameters cannot be trained as one real vector.
+
+    Raises:
+        ValueError: compiled or lazy layers; no parameters; parameters without values, frozen in part, of other dtypes
+            than float32 or float64, of several dtypes, or on several devices.
+    """
+    _check_layers(name, module)
+    parameters = dict(module.named_parameters())
+    if not parameters:
+        raise ValueError(f"{name} has no parameters, so there is nothing to train; give a module with parameters.")
+    if any(parameter.is_meta for parameter in parameters.values()):
+        raise ValueError(
+            f"{name} has parameters on the meta device, which hold no values; give them values by "
+            ".to_empty(device='cpu') and the layers' reset_parameters(), or by load_state_dict."
+        )
+    for key, parameter in parameters.items():
+        if parameter.dtype not in (torch.float32, torch.float64):
+            remedy = (
+                "write it as two real parameters"
+                if parameter.is_complex()
+                else "convert the module by .double(), or .float()"
+            )
+            raise ValueError(
+                f"{name} must have parameters of dtype float64 or float32, but {key} is {parameter.dtype}; {remedy}."
+            )
+    for what, remedy in (("dtype", ".double()"), ("device", ".to(device)")):
+        values = {getattr(parameter, what) for parameter in parameters.values()}
+        if len(values) > 1:
+            raise ValueError(
+                f"{name} must have all parameters of one {what}, got {' and '.join(sorted(map(str, values)))}; "
+                f"convert the module by {remedy}."
+            )
+    frozen = [key for key, parameter in parameters.items() if not parameter.requires_grad]
+    if 0 < len(frozen) < len(parameters):
+        raise ValueError(
+            f"{name} has frozen parameters (requires_grad=False), {', '.join(frozen[:3])}, but all parameters are "
+            "trained; make constants buffers (register_buffer), or unfreeze them by requires_grad_()."
+        )
+
+
+def _check_layers(name: str, module: nn.Module) -> None:
+    for key, layer in module.named_modules():
+        if hasattr(layer, "_orig_mod") or layer._compiled_call_impl is not None:
+            raise ValueError(
+                f"{name} is compiled by torch.compile in its {layer_name(key, layer)}, which hides the dropout inside; "
+                "give the module as it was before, which torch.compile(module) keeps as ._orig_mod."
+            )
+        if any(map(is_lazy, [*layer.parameters(recurse=False), *layer.buffers(recurse=False)])):
+            raise ValueError(
+                f"{name} has a lazy layer, {layer_name(key, layer)}, whose parameters have no shape yet; call the "
+                f"module once on x first."
+            )
+
+
+def layer_name(key: str, layer: nn.Module) -> str:
+    """What messages call a layer, by its key in `named_modules`."""
+    return f"layer {key!r} ({type(layer).__name__})" if key else f"top level ({type(layer).__name__})"
+
+
+# --- copies ------------------------------------------------------------------------------------------------------
+
+
+def copied(name: str, module: M, share: bool = False) -> M:
+    """A deep copy, without the graphs of tensors that earlier calls have left in attributes.
+
+    Args:
+        name: what messages call the module.
+        module: what is copied.
+        share: whether the copy has the module's own parameters and buffers.
+
+    Raises:
+        ValueError: the module holds what cannot be copied.
+    """
+    attributes = [value for layer in module.modules() for value in vars(layer).values()]
+    given = {id(value): value.detach() for value in attributes if isinstance(value, Tensor) and not value.is_leaf}
+    if share:
+        given |= {id(value): value for value in (*module.parameters(), *module.buffers())}
+    try:
+        return copy.deepcopy(module, given)
+    except Exception as error:
+        raise ValueError(
+            f"{name} must be copied, which failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            f"{held(module, copy.deepcopy)}."
+        ) from error
+
+
+def held(module: nn.Module, operation: Any) -> str:
+    """The remedy, naming the attribute that an operation on attributes fails for."""
+    for key, layer in module.named_modules():
+        for attribute, value in vars(layer).items():
+            if attribute == "_modules":
+                continue
+            try:
+                operation(value)
+            except Exception:
+                if attribute.endswith("hooks"):
+                    return (
+                        f"hooks of its {layer_name(key, layer)} are the reason: remove them, or let them keep nothing"
+                    )
+                return (
+                    f"the attribute {attribute} of its {layer_name(key, layer)}, of type {type(value).__name__}, is "
+                    "the reason: make it inside forward, or leave it out of the module"
+                )
+    return "leave out of the module what is no tensor, number or layer"
+
+
+# --- drawing -----------------------------------------------------------------------------------------------------
+
+
+def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Tensor:
+    """Parameters (D,) from the modules' own initialisation with a seed; neither the network nor torch's generator
+    changes.
+
+    Every module draws by its `reset_parameters`, or torch's private `_reset_parameters`, submodules first, as they are
+    made first. Under a parametrization, such as weight_norm, the weight is drawn and its parameters follow.
+    A parameter that no module draws is filled with normals of the mean and the standard deviation of its present
+    values, or kept where its present values are all the same.
+
+    Raises:
+        ValueError: a module's own initialisation fails.
+
+    Warns:
+        MissingInitialiserWarning: some parameters are drawn by no module, and which.
+    """
+    network = copied("network", network)
+    before = {name: (parameter.detach().clone(), parameter._version) for name, parameter in network.named_parameters()}
+    filled, kept = [], []
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]), torch.no_grad():
+        torch.manual_seed(seed)
+        for key, layer in _submodules_first("", network, set()):
+            _reset(key, layer)
+        for name, parameter in network.named_parameters():
+            present, version = before.get(name, (None, 0))
+            if present is None or parameter._version != version or not torch.equal(parameter, present):
+                continue
+            if present.numel() > 1 and present.std() > 0:
+                parameter.normal_(float(present.mean()), float(present.std()))
+                filled.append(name)
+            else:
+                kept.append(name)
+    if filled or kept:
+        done = [f"drew {', '.join(filled)} as normals of their present mean and standard deviation"] * bool(filled)
+        done += [f"kept the constant {', '.join(kept)}"] * bool(kept)
+        warnings.warn(
+            f"initial(seed={seed}) found no reset_parameters method for some parameters: it {' and '.join(done)}; give "
+            "their module such a method, or take initial(seed=None) for the present values.",
+            MissingInitialiserWarning,
+            stacklevel=4,
+        )
+    return parameters_to_vector(network.parameters()).detach()
+
+
+def _submodules_first(
+    key: str, module: nn.Module, seen: set[nn.Module] | None = None
+) -> Iterator[tuple[str, nn.Module]]:
+    """Every module once, with its name, after those that it is made of."""
+    seen = set() if seen is None else seen
+    if module in seen:
+        return
+    seen.add(module)
+    for name, child in module.named_children():
+        yield from _submodules_first(f"{key}.{name}" if key else name, child, seen)
+    yield key, module
+
+
+def _reset(key: str, layer: nn.Module) -> None:
+    reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+    if reset is None:
+        return
+    parametrizations: Any = layer.parametrizations if parametrize.is_parametrized(layer) else {}
+    # Cached, so that `reset` writes into the very tensor that is read afterwards.
+    with parametrize.cached():
+        drawn = {name: getattr(layer, name) for name in parametrizations}
+        try:
+            reset()
+        except Exception as error:
+            raise ValueError(
+                f"initial could not draw the parameters of {layer_name(key, layer)}: its reset_parameters() failed "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); mend it, or take initial(seed=None) "
+                "for the present values."
+            ) from error
+    for name, value in drawn.items():
+        _assign(layer, name, value)
+
+
+def _assign(layer: nn.Module, name: str, value: Tensor) -> None:
+    """Make the parameters behind a parametrized tensor those of a value, where they alone can say it.
+
+    Some parametrizations have no inverse, and some keep a part of the value in a buffer, which theta does not hold.
+    """
+    attempt = copy.deepcopy(layer)
+    try:
+        setattr(attempt, name, value)
+    except (NotImplementedError, RuntimeError):
+        return
+    if all(map(torch.equal, attempt.buffers(), layer.buffers())):
+        setattr(layer, name, value)

@@ -1,0 +1,37 @@
+"""Pickles of whatever a study's workers need."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import cloudpickle
+from torch import nn
+from torch.nn.utils import parametrize
+
+__all__ = ["dumps"]
+
+
+def dumps(value: Any) -> bytes:
+    """`cloudpickle.dumps`, also of modules with torch's parametrizations, which refuse to be pickled whole."""
+    file = io.BytesIO()
+    _Pickler(file).dump(value)
+    return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, nn.Module) and parametrize.is_parametrized(value):
+            return _parametrized, (type(value).__bases__[0], vars(value))
+        return super().reducer_override(value)
+
+
+def _parametrized(kind: type[nn.Module], attributes: Mapping[str, Any]) -> nn.Module:
+    """A module of a class that torch makes for it, as `copy.deepcopy` does."""
+    module: Any = kind.__new__(kind)
+    vars(module).update(attributes)
+    parametrize._inject_new_class(module)
+    for name in module.parametrizations:
+        parametrize._inject_property(module, name)
+    return module

@@ -1,0 +1,89 @@
+"""Decomposed calls have the values and the gradients of torch's own."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import grad, jvp, vmap
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+
+import smesolve as sme
+from smesolve.problem.decompositions import Decomposed
+
+X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SIGNS = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0], dtype=torch.float64)[:, None]
+
+FILTERS = parametrizations.weight_norm(nn.Conv1d(4, 3, 2).double())
+RECURRENT = {
+    "LSTM": nn.LSTM(2, 3, 2, batch_first=True).double(),
+    "GRU": nn.GRU(2, 3, bidirectional=True).double(),
+    "RNN": nn.RNN(2, 3, nonlinearity="relu").double(),
+}
+
+
+def hardsigmoid_of(values):
+    """Its result is not used."""
+    functional.hardsigmoid(values, inplace=True)
+    return values
+
+
+CALLS = {
+    "glu": functional.glu,
+    "glu of rows": lambda x: functional.glu(x, dim=0),
+    "hardsigmoid": lambda x: functional.hardsigmoid(4 * x),
+    "hardsigmoid in place": lambda x: hardsigmoid_of(3 * x),
+    "weight_norm": parametrizations.weight_norm(nn.Linear(4, 3).double()),
+    "weight_norm of columns": parametrizations.weight_norm(nn.Linear(4, 3).double(), dim=1),
+    "weight_norm of the whole": parametrizations.weight_norm(nn.Linear(4, 3).double(), dim=None),
+    "weight_norm of filters": lambda x: FILTERS(x[..., None].expand(-1, -1, 3)),
+    "huber": lambda x: functional.huber_loss(x, X.flip(0), reduction="none", delta=0.7),
+    "mean huber": lambda x: functional.huber_loss(x, X.flip(0)),
+    "weighted huber": lambda x: functional.huber_loss(x, X.flip(0), reduction="sum", weight=X.exp()),
+    "soft margin": lambda x: functional.soft_margin_loss(x, SIGNS.expand_as(x), reduction="none"),
+    "mean soft margin": lambda x: functional.soft_margin_loss(x, SIGNS.expand_as(x)),
+}
+CALLS |= {name: lambda x, name=name: RECURRENT[name](x.unflatten(1, (2, 2)))[0] for name in RECURRENT}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_values_and_gradients_are_torchs(case):
+    call = CALLS[case]
+
+    def total(x):
+        return call(x).square().sum()
+
+    x = X.clone().requires_grad_()
+    expected = torch.autograd.grad(total(x), x)[0]
+    torchs, near = call(X).detach(), 1e-7 if "hardsigmoid" in case else 1e-12  # torch takes 1/6 in single precision
+    with Decomposed():
+        assert torch.allclose(call(X), torchs, rtol=1e-13, atol=1e-15)
+        assert torch.allclose(grad(total)(X), expected, rtol=near, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_paths_are_batched_and_gradients_have_derivatives(case):
+    call = CALLS[case]
+
+    def slope(x):
+        return grad(lambda x: call(x).square().sum())(x)
+
+    with Decomposed():
+        if case not in RECURRENT:  # these take batched inputs where their weights are batched, too
+            assert torch.allclose(vmap(call)(torch.stack([X, 2 * X]))[1], call(2 * X), rtol=1e-12)
+        bend = jvp(slope, (X,), (X.flip(1),))[1]
+        difference = (slope(X + 1e-6 * X.flip(1)) - slope(X - 1e-6 * X.flip(1))) / 2e-6
+    assert torch.allclose(bend, difference, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", [nn.HuberLoss(reduction="none"), nn.SoftMarginLoss(reduction="none")])
+def test_losses_of_torch_train_modules(loss):
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Dropout(0.2), nn.Linear(3, 1)).double()
+
+    def of_samples(outputs, targets):
+        return loss(outputs, targets)[:, 0]
+
+    problem = sme.ModuleProblem(module, X, SIGNS, loss=of_samples)
+    theta = problem.initial(0)
+    nn.utils.vector_to_parameters(theta.clone(), module.eval().parameters())
+    assert torch.allclose(problem.loss(theta), loss(module(X), SIGNS).mean().detach(), rtol=1e-12)
+    assert problem.hessian_product(theta, theta).isfinite().all()
