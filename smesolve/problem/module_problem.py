@@ -28,7 +28,7 @@ from torch.func import grad, jvp, vmap
 
 from smesolve.arguments import Integer, checked, evaluated, shown
 from smesolve.problem.decompositions import DecomposedLoss
-from smesolve.problem.losses import LOSSES, SampleLoss
+from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.parameters import check_parameters
@@ -68,7 +68,7 @@ class ModuleProblem(Problem):
         module: maps x (n, ...) to outputs (n, ...), each sample by itself, by operations that `torch.func` can
             differentiate and batch.
         x: inputs, samples first.
-        y: targets, samples first; class indices for "cross_entropy".
+        y: targets, samples first; for "cross_entropy" class indices from 0, or class probabilities.
         loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
         masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
         batch_size: b, the samples of a step. Default: all.
@@ -129,6 +129,8 @@ class ModuleProblem(Problem):
 
         layers = trial.dropout_layers()
         outputs = trial.outputs()
+        if loss == "cross_entropy":
+            self.y = class_targets(self.y, outputs)
         losses = evaluated("loss", self._sample_loss, outputs, self.y)
         if not isinstance(losses, Tensor) or tuple(losses.shape) != (self.samples,):
             raise ValueError(
