@@ -297,14 +297,20 @@ class DropoutProblem(Problem):
     def noise_factor(self, theta: Tensor) -> Tensor:
         """C(theta) as a matrix: (..., D, M), for masks per sample (..., D, n m (m+1)/2). Small problems and tests."""
         if self.per_sample:  # the samples' noises are independent: each is that of a problem with one sample
-            samples = zip(self.x, self.y, strict=True)
-            alone = (DropoutProblem(self.network, x[None], y[None], masks=self.law) for x, y in samples)
-            return torch.cat([problem.noise_factor(theta) for problem in alone], dim=-1) / self.samples
+            factors = [self._of_sample(i).noise_factor(theta) for i in range(self.samples)]
+            return torch.cat(factors, dim=-1) / self.samples
         if not self.linear_noise:
             other = copy.copy(self)
             other.linear_noise = True
             return other.noise_factor(theta)
         return super().noise_factor(theta)
+
+    def _of_sample(self, i: int) -> DropoutProblem:
+        """The problem of sample i alone, whose mask is shared by all of its samples."""
+        other = copy.copy(self)
+        other.x, other.y, other._targets = self.x[i : i + 1], self.y[i : i + 1], self._targets[:, i : i + 1]
+        other.samples, other.per_sample, other.linear_noise = 1, False, True
+        return other
 
     # --- kernels: one choice of the pair (S, u) each ---------------------------------------------------------------
 
