@@ -102,7 +102,7 @@ def weak_error(
 
     Raises:
         ValueError: bad arguments (one sentence that names the argument and the remedy), or a learning rate beyond
-            the stability limit 2 / lambda_max(Hess L_S(theta0)).
+            the stability limit 2 / lambda_max(Hess L_S(theta0)), under a schedule the least one up to the horizon.
         StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
 
     Warns:
@@ -181,12 +181,15 @@ def checked_observables(
         for time in times:
             grid_steps(time, dt, "the time")
     functions = named_observables(problem, observables)
-    limit = problem.stability_limit(theta0)
+    limit = problem.stability_limit(theta0, times[-1])
     for lr in lrs:
         check_jumps(problem, lr, times[-1], "lr")
         if lr >= limit:
+            curvature = (
+                "Hess L_S(theta0)" if problem.autonomous else "Hess L_S(theta0) at the worst time of the schedule"
+            )
             raise ValueError(
-                f"lr={lr:g} is beyond the stability limit {limit:.4g} = 2/lambda_max(Hess L_S(theta0)), where the mean "
+                f"lr={lr:g} is beyond the stability limit {limit:.4g} = 2/lambda_max({curvature}), where the mean "
                 "iteration diverges; take a smaller lr."
             )
     return functions
@@ -275,7 +278,7 @@ def control_memory(
     if control == "second":
         sizes = [problem.dim, *([problem.noise_dim] if problem.noise_dim <= 2 * problem.dim else [])]
         numbers = sum(size * (size if dense else RANK) for size in sizes)
-        spacing = min(lrs) if dense else problem.stability_limit(theta0) / 4
+        spacing = min(lrs) if dense else problem.stability_limit(theta0, times[-1]) / 4
         followed = (sum(times) if dense else times[-1]) / spacing * observables
         hessians = followed * numbers * theta0.element_size()
     return adjoints + hessians
