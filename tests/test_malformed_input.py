@@ -260,7 +260,7 @@ CALLS = {
     "initial": (PROBLEM.initial, {"seed": (0, optional(SEED))}),
     "with_keep_prob": (PROBLEM.with_keep_prob, {"keep_prob": (0.8, KEEP_PROB)}),
     "sample": (PROBLEM.sample, {"count": (2, integer(1, 10**9)), "seed": (0, SEED), "step": (0, INDEX)}),
-    "stability_limit": (PROBLEM.stability_limit, {"theta": (THETA, POINT)}),
+    "stability_limit": (PROBLEM.stability_limit, {"theta": (THETA, POINT), "horizon": (1.0, NOT_NEGATIVE)}),
     "loss": (PROBLEM.loss, {"theta": (THETA, POINTS)}),
     "modified_loss": (PROBLEM.modified_loss, {"theta": (THETA, POINTS)}),
     "mean_gradient": (PROBLEM.mean_gradient, {"theta": (THETA, POINTS)}),

@@ -169,7 +169,7 @@ def _dense(
 
 
 def _low_rank(problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable]) -> ValueHessians:
-    steps = max(1, math.ceil(4 * time / problem.stability_limit(theta0)))
+    steps = max(1, math.ceil(4 * time / problem.stability_limit(theta0, time)))
     h = time / steps
     path = NoiseFreePath.of(DropoutIteration(problem, h), theta0, [steps], observables)
     generator = torch.Generator().manual_seed(0)  # the vectors only find a subspace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import ENSEMBLE, checked, machine_memory
-from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
+from smesolve.comparison.error_budget import ErrorBudget, first_dt, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.observables import Observable, named_observables
@@ -27,6 +27,8 @@ from smesolve.sampling.runner import Runner
 from smesolve.solver.brownian import grid_steps
 from smesolve.solver.integration import check_declared, check_jumps, check_scheme
 from smesolve.solver.modified_equation import check_order
+from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.schemes.scheme import NothingTestedWarning, what_tests_nothing
 
 __all__ = [
     "CONTROLS",
@@ -102,11 +104,11 @@ def weak_error(
 
     Raises:
         ValueError: bad arguments (one sentence that names the argument and the remedy), or a learning rate beyond
-            the stability limit 2 / lambda_max(Hess L_S(theta0)).
+            the stability limit 2 / lambda_max(Hess L_S(theta0)), under a schedule the least one up to the horizon.
         StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
 
     Warns:
-        NothingTestedWarning: Euler with dt = lr on order 1.
+        NothingTestedWarning: dt = lr on order 1, for schemes whose step then is that of the iteration.
         DivergenceWarning: diverged paths; their rows have no mean and are not resolved.
 
     Cost: paths x horizon/lr steps for the iteration and each order, and half as much again for the bias. Memory does
@@ -132,6 +134,10 @@ def weak_error(
     times = observation_times(lrs, horizon, times)
     functions = checked_observables(problem, theta0, lrs, times, dt, observables)
     chosen = chosen_control(control, problem)
+    for lr, order in product(lrs, orders):
+        nothing = what_tests_nothing(SCHEMES[scheme], scheme, order, lr, first_dt(scheme, lr, dt))
+        if nothing:
+            warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
     _check_memory(max_memory, problem, theta0, lrs, times, len(orders), len(functions), chosen, workers)
     hessians = None
     rows: list[dict[str, object]] = []
@@ -181,12 +187,15 @@ def checked_observables(
         for time in times:
             grid_steps(time, dt, "the time")
     functions = named_observables(problem, observables)
-    limit = problem.stability_limit(theta0)
+    limit = problem.stability_limit(theta0, times[-1])
     for lr in lrs:
         check_jumps(problem, lr, times[-1], "lr")
         if lr >= limit:
+            curvature = (
+                "Hess L_S(theta0)" if problem.autonomous else "Hess L_S(theta0) at the worst time of the schedule"
+            )
             raise ValueError(
-                f"lr={lr:g} is beyond the stability limit {limit:.4g} = 2/lambda_max(Hess L_S(theta0)), where the mean "
+                f"lr={lr:g} is beyond the stability limit {limit:.4g} = 2/lambda_max({curvature}), where the mean "
                 "iteration diverges; take a smaller lr."
             )
     return functions
@@ -275,7 +284,7 @@ def control_memory(
     if control == "second":
         sizes = [problem.dim, *([problem.noise_dim] if problem.noise_dim <= 2 * problem.dim else [])]
         numbers = sum(size * (size if dense else RANK) for size in sizes)
-        spacing = min(lrs) if dense else problem.stability_limit(theta0) / 4
+        spacing = min(lrs) if dense else problem.stability_limit(theta0, times[-1]) / 4
         followed = (sum(times) if dense else times[-1]) / spacing * observables
         hessians = followed * numbers * theta0.element_size()
     return adjoints + hessians

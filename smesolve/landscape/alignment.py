@@ -74,10 +74,12 @@ def alignment(
         A row for each covariance, estimates with `_low` and `_high`: `trace` of the covariance, `cosine`, `ratio`,
         `score`; the null's `null_mean`, `null_low`, `null_high` of the cosine; `share` tr Sigma / tr Sigma_1 and `part`
         tr(H Sigma) / (|H|_F |Sigma_1|_F), Sigma_1 the first covariance; `verdict`: "aligned" or "opposed" where the
-        interval of the score lies outside the central 95% of the null, else "unresolved".
+        interval of the score lies outside the central 95% of the null, else "unresolved". The score of a covariance
+        that cannot be told from an isotropic one has an infinite end; what is 0/0, as without noise, is NaN.
 
     Cost: about two products a probe with each operator, half as many for the basis.
     """
+    _check_dimension(hessian)
     letters = {name: chr(ord("S") + number) for number, name in enumerate(covariances)}  # S, T, ...: never H
     operators = {"H": hessian} | {letters[name]: operator for name, operator in covariances.items()}
     words = [word for letter in operators for word in (letter, 2 * letter, 3 * letter)]
@@ -94,33 +96,45 @@ def sampled_alignment(hessian: LinearOperator, noise: Tensor, probes: int = 200,
     Returns:
         The columns of `alignment` for this one covariance; intervals hold the errors of both the draws and the probes.
     """
+    _check_dimension(hessian)
     return _row(sampled_traces(hessian, noise, probes, seed), "S", "S")
+
+
+def _check_dimension(hessian: LinearOperator) -> None:
+    if hessian.shape[0] < 3:
+        raise ValueError(
+            f"hessian must have at least 3 dimensions, got D = {hessian.shape[0]}: there is no null model in fewer; "
+            "take a larger network."
+        )
 
 
 def _row(of: Traces, S: str, whole: str) -> dict[str, object]:
     """One covariance S, the first one being `whole`."""
 
-    def standardised(t: Mapping[str, Tensor]) -> Tensor:
-        mean = t["H"] * t[S] / of.dim
+    def excess(t: Mapping[str, Tensor]) -> Tensor:
+        return t["H" + S] - t["H"] * t[S] / of.dim
+
+    def variance(t: Mapping[str, Tensor]) -> Tensor:
         squares = (t["HH"] - t["H"] ** 2 / of.dim) * (t[2 * S] - t[S] ** 2 / of.dim)
-        return (t["H" + S] - mean) / (2 * squares / ((of.dim - 1) * (of.dim + 2))).sqrt()
+        return 2 * squares / ((of.dim - 1) * (of.dim + 2))
 
     moments: Any = [tuple(float(of[letter * j].value) for j in (1, 2, 3)) for letter in ("H", S)]
     null = haar_null(moments[0], moments[1], of.dim)
-    scale = (moments[0][1] * moments[1][1]) ** 0.5
-    score = of.derived(standardised)
+    # without curvature or without noise there is no angle, and NaN says so
+    scale = (moments[0][1] * moments[1][1]) ** 0.5 or np.nan
+    score = of.over_root(excess, variance)
     low, high = (null.standardised_quantile(tail) for tail in TAILS)
     verdict = "aligned" if score.low > high else "opposed" if score.high < low else "unresolved"
     return {
-        **of[S].columns("trace"),
-        **of.derived(lambda t: t["H" + S] / (t["HH"] * t[2 * S]).sqrt()).columns("cosine"),
+        **of[S].positive.columns("trace"),
+        **of.over_root(lambda t: t["H" + S], lambda t: t["HH"] * t[2 * S]).columns("cosine"),
         "null_mean": null.mean / scale,
         "null_low": null.quantile(TAILS[0]) / scale,
         "null_high": null.quantile(TAILS[1]) / scale,
-        **of.derived(lambda t: of.dim * t["H" + S] / (t["H"] * t[S])).columns("ratio"),
+        **of.derived(lambda t: of.dim * t["H" + S] / (t["H"] * t[S])).positive.columns("ratio"),
         **score.columns("score"),
         **of.derived(lambda t: t[S] / t[whole]).columns("share"),
-        **of.derived(lambda t: t["H" + S] / (t["HH"] * t[2 * whole]).sqrt()).columns("part"),
+        **of.over_root(lambda t: t["H" + S], lambda t: t["HH"] * t[2 * whole]).columns("part"),
         "verdict": verdict,
     }
 
@@ -171,6 +185,8 @@ def alignment_along(
     for name in covariances:
         if name not in COVARIANCES:
             raise ValueError(f"covariances must hold names of {', '.join(COVARIANCES)}, got {name!r}.")
+    if eigenpairs >= problem.dim:
+        raise ValueError(f"eigenpairs must be below the number of parameters D = {problem.dim}, got {eigenpairs}.")
     frames = []
     for step, row in zip(steps, states, strict=True):
         for run, theta in enumerate(row):

@@ -12,7 +12,20 @@ from scipy import stats
 from smesolve.arguments import Instance, checked
 from smesolve.comparison.confidence import CONFIDENCE
 
-__all__ = ["Estimate", "mean_over", "over_runs"]
+__all__ = ["Estimate", "Interval", "mean_over", "over_root", "over_runs"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the ends of its interval, which need not lie at the same distance."""
+
+    value: float
+    low: float
+    high: float
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Entries of a tidy table: name, name_low, name_high."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True)
@@ -38,12 +51,56 @@ class Estimate:
         """Upper end of the interval."""
         return self.value + self.half
 
+    @property
+    def positive(self) -> Interval:
+        """The interval of its logarithm, for what is positive: means of squares are skewed to the right."""
+        if not self.half < self.value:
+            return Interval(self.value, self.low, self.high)
+        factor = float(np.exp(self.half / self.value))
+        return Interval(self.value, self.value / factor, self.value * factor)
+
     def columns(self, name: str) -> dict[str, float]:
         """Entries of a tidy table: name, name_low, name_high."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def over_root(numerator: Estimate, square: Estimate, covariance: float) -> Interval:
+    """a / sqrt(b) with an interval that stays right where b is known badly, by the recovery of variances.
+
+    With a the numerator, q = sqrt(b), and their own intervals [a - d, a + d'] and [q - e, q + e'], the ends are
+
+        high = (P + sqrt(P^2 - (a^2 - d'^2)(q^2 - e^2))) / (q^2 - e^2),     P = a q - r d' e
+
+    and low with d, e' and the other sign of the root; r is the correlation. The interval of q is that of b, so it is
+    not symmetric. Where b cannot be told from 0, an end is infinite. Source: Donner, Zou (Statistical Methods in
+    Medical Research 21, 2012).
+
+    Args:
+        numerator: a.
+        square: b.
+        covariance: of the errors of both.
+    """
+    a = numerator.value
+    if not square.value > 0:
+        return Interval(np.nan, -np.inf, np.inf)
+    if a < 0:
+        mirrored = over_root(Estimate(-a, numerator.stderr, numerator.freedom), square, -covariance)
+        return Interval(-mirrored.value, -mirrored.high, -mirrored.low)
+    q, d = square.value**0.5, numerator.half
+    spread = numerator.stderr * square.stderr
+    r = float(np.clip(covariance / spread, -1.0, 1.0)) if spread else 0.0
+
+    def end(e: float, sign: int) -> float:
+        if not e < q:
+            return np.inf if sign > 0 else -np.inf if d > a else (a - d) / (q + e)
+        root = (a * e) ** 2 + (q * d) ** 2 - (1 - r**2) * (d * e) ** 2 - 2 * r * a * q * d * e
+        return float((a * q - r * d * e + sign * max(root, 0.0) ** 0.5) / (q**2 - e**2))
+
+    above, below = max(square.high, 0.0) ** 0.5 - q, q - max(square.low, 0.0) ** 0.5
+    return Interval(a / q, end(above, -1), end(below, 1))
 
 
 @checked(values=Instance((int, float, np.number), "a number"))

@@ -123,7 +123,8 @@ def penalty_comparison(
         quadratic = fisher_penalty(features, weights, float(law.variance), likelihood)
         error = dropout_penalty_error(features, weights, law, likelihood, draws, seed)
         penalty = Estimate(quadratic + error.value, error.stderr, error.freedom)
-        relative = Estimate(-error.value / penalty.value, error.stderr * quadratic / penalty.value**2, error.freedom)
+        size = penalty.value or np.nan  # without weights or features there is no penalty, nor a share of it
+        relative = Estimate(-error.value / size, error.stderr * quadratic / size**2, error.freedom)
         fixed = {"keep_prob": keep_prob, "fisher": quadratic}
         rows.append(fixed | penalty.columns("penalty") | relative.columns("relative_error"))
     return pd.DataFrame(rows)
@@ -179,6 +180,7 @@ def normal_curvatures(problem: DropoutProblem, theta: Tensor, directions: int = 
         u = network.pulled(w.view_as(network.outputs)[None])[0]
         speed, acceleration = torch.func.jvp(lambda vector, u=u: velocity(vector, u), (theta,), (u,))
         normal = normal_part(acceleration.flatten())
+        # a tensor's division: NaN where the outputs do not move
         curvatures.append(float(problem.samples**0.5 * normal.norm() / speed.square().sum()))
     return curvatures
 

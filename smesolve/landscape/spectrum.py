@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, subspace_angles
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from smesolve.arguments import checked
@@ -58,6 +58,8 @@ def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) 
 
 @checked
 def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Angles in [0, pi/2], increasing, between the spans of orthonormal columns (D, k) and (D, l): (min(k, l),)."""
-    cosines = np.linalg.svd(first.T @ second, compute_uv=False)
-    return np.arccos(np.clip(cosines, 0.0, 1.0))
+    """Angles in [0, pi/2], increasing, between the spans of columns (D, k) and (D, l): (min(k, l),).
+
+    By sines where cosines would lose small angles to rounding (Knyazev, Argentati, SIAM J. Sci. Comput. 23, 2002).
+    """
+    return subspace_angles(first, second)[::-1]

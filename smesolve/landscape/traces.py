@@ -21,7 +21,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from smesolve.arguments import Instance, Parameters, checked
-from smesolve.landscape.estimates import Estimate
+from smesolve.landscape.estimates import Estimate, Interval, over_root
 from smesolve.landscape.operators import DRAWS, check_draws
 
 __all__ = ["Traces", "frobenius_norm", "sampled_covariance_error", "sampled_traces", "trace", "traces"]
@@ -50,13 +50,30 @@ class Traces:
 
     def derived(self, function: Callable[[Mapping[str, Tensor]], Tensor]) -> Estimate:
         """A smooth function of the traces, such as a ratio, with its interval by the delta method."""
+        value, slope = self._linearised(function)
+        return Estimate(value, self._covariance(slope, slope) ** 0.5, self.freedom)
+
+    def over_root(
+        self, numerator: Callable[[Mapping[str, Tensor]], Tensor], square: Callable[[Mapping[str, Tensor]], Tensor]
+    ) -> Interval:
+        """numerator / sqrt(square) of two smooth functions of the traces; see `estimates.over_root`."""
+        slopes = [self._linearised(function)[1] for function in (numerator, square)]
+        return over_root(self.derived(numerator), self.derived(square), self._covariance(*slopes))
+
+    def _covariance(self, first: np.ndarray, second: np.ndarray) -> float:
+        """Of two linear functions of the traces; NaN where one of them has no slope, as at 0/0."""
+        with np.errstate(invalid="ignore"):
+            covariance = float(first @ self.covariance @ second)
+        return max(covariance, 0.0) if first is second else covariance
+
+    def _linearised(self, function: Callable[[Mapping[str, Tensor]], Tensor]) -> tuple[float, np.ndarray]:
+        """Value and gradient of a function of the traces."""
 
         def of_vector(values: Tensor) -> Tensor:
             return function(dict(zip(self.words, values, strict=True)))
 
-        values = torch.from_numpy(self.values)
-        slope = torch.func.grad(of_vector)(values).numpy()
-        return Estimate(float(of_vector(values)), float(slope @ self.covariance @ slope) ** 0.5, self.freedom)
+        slope, value = torch.func.grad_and_value(of_vector)(torch.from_numpy(self.values))
+        return float(value), slope.numpy()
 
 
 @checked(words=Instance((str,), "a word"), operators=Instance((LinearOperator,), "a LinearOperator"))
@@ -146,12 +163,13 @@ def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Estimate,
     check_draws("gradients", gradients, len(mean), mean.dtype, "mean")
     squares, gram = _products("gradients", gradients - mean)
     N = len(squares)
-    others = (gram**2).sum(1) / (N - 1)
+    others, squared_variance = _pair_means(gram)
     squared = float(others.mean())
-    stderr = 2 * float(others.std(ddof=1)) / N**0.5  # of a U-statistic of degree 2, see `sampled_traces`
     norm = squared**0.5
     variance = max(float((squares**2).mean()) - squared, 0.0) / N
-    return Estimate(norm, stderr / (2 * norm), N - 1), variance**0.5 / norm
+    if not norm:
+        return Estimate(0.0), 0.0
+    return Estimate(norm, squared_variance**0.5 / (2 * norm), N - 1), variance**0.5 / norm
 
 
 def _products(name: str, centred: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -162,6 +180,22 @@ def _products(name: str, centred: Tensor) -> tuple[np.ndarray, np.ndarray]:
     squares = gram.diagonal().copy()
     np.fill_diagonal(gram, 0.0)
     return squares, gram
+
+
+def _pair_means(gram: np.ndarray) -> tuple[np.ndarray, float]:
+    """Means over j of (c_i . c_j)^2 for each i (N,), and the variance of their mean U, a U-statistic of degree 2.
+
+    With P the variance of the means over i and h that of single pairs, Hoeffding's formula for Var U is without bias
+
+        4 P/N - 2 h/(N (N - 1)),    at least    2 h/(N (N - 1)),
+
+    its value where single draws tell nothing of their pairs.
+    """
+    N = len(gram)
+    pairs = gram[~np.eye(N, dtype=bool)] ** 2
+    means = (gram**2).sum(1) / (N - 1)
+    least = 2 * float(pairs.var()) / (N * (N - 1))
+    return means, max(4 * float(means.var(ddof=1)) / N - least, least)
 
 
 @checked(noise=DRAWS)
@@ -187,16 +221,15 @@ def sampled_traces(operator: LinearOperator, noise: Tensor, probes: int = 100, s
     alone = traces({"H": operator}, ["H", "HH", "HHH"], probes, seed)
     rows = noise.double().cpu().numpy()
     images = np.concatenate([operator @ part.T for part in np.array_split(rows, -(-N // CHUNK))], axis=1).T
-    single = [
-        squares,
-        (gram**2).sum(1) / (N - 1),
-        ((gram @ gram) * gram).sum(1) / ((N - 1) * (N - 2)),
-        (rows * images).sum(1),
-    ]
+    pairs, pair_variance = _pair_means(gram)
+    single = [squares, pairs, ((gram @ gram) * gram).sum(1) / ((N - 1) * (N - 2)), (rows * images).sum(1)]
     values = np.concatenate([alone.values, np.mean(single, axis=1)])
     covariance = np.zeros((7, 7))
     covariance[:3, :3] = alone.covariance
     # A U-statistic of degree k has k times the fluctuation of its projection.
     covariance[3:, 3:] = np.cov(np.array(single) * np.array([[1], [2], [3], [1]])) / N
+    scale = np.ones(7)
+    scale[4] = (pair_variance / covariance[4, 4]) ** 0.5 if pair_variance else 0.0
+    covariance *= scale[:, None] * scale  # so that no combination of traces has a negative variance
     words = ("H", "HH", "HHH", "S", "SS", "SSS", "HS")
     return Traces(words, values, covariance, min(alone.freedom, N - 1), operator.shape[0])

@@ -119,6 +119,8 @@ def variance_principle(
         raise ValueError(f"loss must be 'loss' or 'modified_loss', got {loss!r}.")
     if draws <= directions:
         raise ValueError(f"draws must exceed directions, got {draws} and {directions}: the data span fewer directions.")
+    if directions >= problem.dim:
+        raise ValueError(f"directions must be below the number of parameters D = {problem.dim}, got {directions}.")
     function = getattr(problem, loss)
     operator = loss_hessian_operator if loss == "loss" else hessian_operator
     trajectories = random_trajectories(problem, starts, lr, draws, seed)

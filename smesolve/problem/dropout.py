@@ -298,7 +298,7 @@ class DropoutProblem(Problem):
     def noise_factor(self, theta: Tensor) -> Tensor:
         """C(theta) as a matrix: (..., D, M), for masks per sample (..., D, n m (m+1)/2). Small problems and tests."""
         if self.per_sample:  # the samples' noises are independent: each is that of a problem with one sample
-            factors = [self._of_sample(index).noise_factor(theta) for index in range(self.samples)]
+            factors = [self._of_sample(i).noise_factor(theta) for i in range(self.samples)]
             return torch.cat(factors, dim=-1) / self.samples
         if not self.linear_noise:
             other = copy.copy(self)
@@ -306,11 +306,11 @@ class DropoutProblem(Problem):
             return other.noise_factor(theta)
         return super().noise_factor(theta)
 
-    def _of_sample(self, index: int) -> DropoutProblem:
-        """The problem of one sample alone."""
-        other, rows = copy.copy(self), slice(index, index + 1)
-        other.x, other.y, other._targets, other.samples = self.x[rows], self.y[rows], self._targets[:, rows], 1
-        other.per_sample, other.linear_noise = False, True
+    def _of_sample(self, i: int) -> DropoutProblem:
+        """The problem of sample i alone, whose mask is shared by all of its samples."""
+        other = copy.copy(self)
+        other.x, other.y, other._targets = self.x[i : i + 1], self.y[i : i + 1], self._targets[:, i : i + 1]
+        other.samples, other.per_sample, other.linear_noise = 1, False, True
         return other
 
     # --- kernels: one choice of the pair (S, u) each ---------------------------------------------------------------

@@ -23,21 +23,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import KEEP_PROB, POSITIVE, Number, SymbolOr, checked
+from smesolve.arguments import KEEP_PROB, POSITIVE, Number, SymbolOr, checked, evaluated, shown
+from smesolve.problem.quantile_moments import QuantileMoments, quantile_moments
 
 __all__ = ["BernoulliMasks", "FiniteMasks", "GaussianMasks", "Law", "MaskLaw", "UniformMasks", "all_masks"]
 
 ROUNDING = 1e-12
-"""Share of E zeta^4 under which E chi^2 counts as zero."""
+"""Relative difference that rounding may make: of E chi^2 = 0 from E zeta^4, of the values of a mask."""
 
 MAX_MASKS = 2**22
 """Masks that an enumeration may visit."""
 
-CHECKED_UNIFORMS = 2**16
-"""Uniforms for which a law is checked."""
+HIGHEST_MOMENT = 4
+"""Order of the highest central moment that losses, gradients and their noise hold, in `MaskLaw.chi_variance`."""
 
-TOLERATED = {2: 0.1, 3: 0.5}
-"""Relative differences of central moments: those of heavy-tailed laws are cut by the midpoint rule."""
+TOLERATED = 1e-4
+"""Relative difference of a stated moment from that of the quantile, beside the error bound of the latter."""
+
+DECIDED = 5e-3
+"""Relative error bound from which a moment cannot be checked."""
+
+NEGLIGIBLE = 1e-3
+"""Share of E |zeta|^j under which a central moment of order j is compared with that share."""
+
+LEAST_PROBABILITY = 2.0**-43
+"""Uniforms are multiples of 2^-53, so that smaller probabilities are not met to one part in a thousand."""
 
 
 class Law(ABC):
@@ -93,25 +103,98 @@ class MaskLaw(Law):
         return 0.0 if isinstance(rest, Real) and rest <= ROUNDING * fourth else rest
 
     def check_moments(self) -> None:
-        """Refuse a law whose quantile and central moments are not those of one law of mean 1.
+        """Refuse a law whose quantile, central moments and support are not those of one law of mean 1.
 
-        By the midpoint rule for 2^16 uniforms: it finds what is wrong by more than a few per cent of the law's spread.
+        All moments that the package needs are compared, up to rounding and the error bound of `quantile_moments`.
+
+        Raises:
+            ValueError: they disagree, or the moments of the quantile cannot be found well enough to tell.
         """
-        if not isinstance(self.variance, Real):
-            raise ValueError(f"{self!r} has symbols for parameters: kernels need a law of numbers.")
-        uniforms = (torch.arange(CHECKED_UNIFORMS, dtype=torch.float64) + 0.5) / CHECKED_UNIFORMS
-        masks = self.quantile(uniforms)
-        mean, variance = float(masks.mean()), float(self.variance)
-        spread = max(variance, float(masks.var())) ** 0.5
         name = type(self).__name__
-        if not abs(mean - 1) <= 0.02 * spread + 1e-6:
-            raise ValueError(f"masks must have mean 1, but {name}.quantile gives {mean:.4g}; divide it by that.")
-        for j in (2, 3):
-            found, stated = float(((masks - 1) ** j).mean()), float(self.central_moment(j))
-            if not abs(found - stated) <= TOLERATED[j] * max(abs(stated), spread**j):
+        stated = [self._finite_moment(j) for j in range(2, HIGHEST_MOMENT + 1)]
+        found = quantile_moments(self._checked_quantile, HIGHEST_MOMENT)
+        mean, bound = 1 + float(found.values[0]), float(found.bounds[0])
+        if not abs(mean - 1) <= bound + TOLERATED * min(1.0, float(found.absolute[0])):
+            raise ValueError(f"masks must have mean 1, but {name}.quantile gives {mean:.6g}; divide it by that.")
+        for j, moment in enumerate(stated, start=2):
+            value, bound, scale = (
+                float(array[j - 1]) for array in (found.values, found.bounds, NEGLIGIBLE * found.absolute)
+            )
+            if not abs(value - moment) <= bound + TOLERATED * max(abs(moment), scale):
                 raise ValueError(
-                    f"masks must be of one law, but {name}.quantile has the central moment {found:.4g} of order {j} "
-                    f"and {name}.central_moment({j}) gives {stated:.4g}; mend one of them."
+                    f"masks must be of one law, but {name}.quantile has the central moment {value:.6g} of order {j} "
+                    f"and {name}.central_moment({j}) gives {moment:.6g}; mend one of them."
+                )
+            if not bound <= DECIDED * max(abs(moment), scale):
+                raise ValueError(
+                    f"masks must be of one law, but whether the central moment {moment:.6g} of order {j} of {name} is "
+                    f"that of its quantile cannot be decided: {value:.6g} +- {bound:.2g} comes from uniforms of 53 "
+                    "bits; take a law with lighter tails, or one that differs from 1 by more than rounding."
+                )
+        if self.support is not None:
+            self._check_support(found, [1.0, 0.0, *stated])
+
+    def _finite_moment(self, j: int) -> float:
+        """A central moment as a number."""
+
+        def given() -> Any:
+            try:
+                return self.central_moment(j)
+            except ArithmeticError:  # OverflowError, or numpy's FloatingPointError
+                return math.inf
+
+        moment = evaluated(f"{type(self).__name__}.central_moment", given)
+        if getattr(moment, "free_symbols", None):
+            raise ValueError(f"{self!r} has symbols for parameters: kernels need a law of numbers.")
+        moment = evaluated(f"{type(self).__name__}.central_moment", float, moment)
+        if not math.isfinite(moment):
+            raise ValueError(
+                f"masks must have finite central moments up to order {HIGHEST_MOMENT}, but that of order {j} of "
+                f"{self!r} is {moment}; take masks that spread less."
+            )
+        return moment
+
+    def _checked_quantile(self, uniforms: np.ndarray) -> np.ndarray:
+        given = torch.from_numpy(uniforms)
+        masks = evaluated(f"{type(self).__name__}.quantile", self.quantile, given)
+        if not isinstance(masks, Tensor) or masks.shape != given.shape or masks.dtype != given.dtype:
+            raise ValueError(
+                f"{type(self).__name__}.quantile must map uniforms to masks, a tensor of the same shape and dtype, got "
+                f"{shown(masks)} from {shown(given)}."
+            )
+        return masks.numpy()
+
+    def _check_support(self, found: QuantileMoments, moments: Sequence[float]) -> None:
+        """Refuse a support that is not that of moments and quantile."""
+        name = type(self).__name__
+        support: Any = self.support
+        values, probabilities = (np.array([float(number) for number in part]) for part in support)
+        for j, given in enumerate(moments):
+            terms = probabilities * (values - 1) ** j
+            moment, scale = float(terms.sum()), float(np.abs(terms).sum())
+            rounding = (
+                j * ROUNDING * float((probabilities * np.abs(values) * np.abs(values - 1) ** max(j - 1, 0)).sum())
+            )
+            if not abs(moment - given) <= rounding + TOLERATED**2 * scale:
+                raise ValueError(
+                    f"masks must be of one law, but {name}.support has the central moment {moment:.6g} of order {j} "
+                    f"where {given:.6g} is right by {name}.central_moment; mend one of them."
+                )
+        order = np.argsort(values)
+        place = np.searchsorted(values[order][:-1] + np.diff(values[order]) / 2, found.points)
+        nearest = values[order][place]
+        strange = np.abs(found.points - nearest) > ROUNDING * (1 + np.abs(nearest))
+        if strange.any():
+            raise ValueError(
+                f"masks must be of one law, but {name}.quantile takes the value {found.points[strange][0]:.6g}, which "
+                f"{name}.support does not hold; mend one of them."
+            )
+        frequencies = np.bincount(place, found.weights, len(values))
+        for value, given, frequency in zip(values[order], probabilities[order], frequencies, strict=True):
+            if not abs(frequency - given) <= found.undecided + TOLERATED * given:
+                raise ValueError(
+                    f"masks must be of one law, but {name}.quantile takes the value {value:.6g} with probability "
+                    f"{frequency:.6g} and {name}.support gives {given:.6g}; mend one of them."
                 )
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
@@ -128,6 +211,11 @@ class BernoulliMasks(MaskLaw):
 
     def __init__(self, keep_prob: Any) -> None:
         self.keep_prob = SymbolOr(KEEP_PROB)("keep_prob", keep_prob, {})
+        if isinstance(keep_prob, Real) and float(keep_prob) < LEAST_PROBABILITY:
+            raise ValueError(
+                f"keep_prob must be at least {LEAST_PROBABILITY:.2g}, got {keep_prob}: masks are drawn from uniforms "
+                "of 53 bits, which keep a neuron less often or never; take a larger one."
+            )
 
     def central_moment(self, j: int) -> Any:
         """E zeta^j = (1 - keep) (-1)^j + keep (1/keep - 1)^j."""
@@ -207,6 +295,11 @@ class FiniteMasks(MaskLaw):
         if any(isinstance(q, Real) and not float(q) > 0 for q in self._probabilities):
             raise ValueError(
                 f"probabilities must be positive, got {self._probabilities}: leave out values that are never taken."
+            )
+        if any(isinstance(q, Real) and float(q) < LEAST_PROBABILITY for q in self._probabilities):
+            raise ValueError(
+                f"probabilities must be at least {LEAST_PROBABILITY:.2g}, got {self._probabilities}: masks are drawn "
+                "from uniforms of 53 bits, which take rarer values less often or never; leave those values out."
             )
         total = sum(self._probabilities)
         if not _equals_one(total):

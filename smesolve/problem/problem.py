@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.masked import is_masked_tensor
 from torch.utils.data import Dataset
 
-from smesolve.arguments import INDEX, checked, shown
+from smesolve.arguments import INDEX, NOT_NEGATIVE, checked, shown
 from smesolve.problem.parameters import drawn_parameters
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
@@ -183,9 +183,11 @@ class Problem(ABC):
             return nn.utils.parameters_to_vector(self.network.parameters()).detach()
         return drawn_parameters(self.network, seed, self.device)
 
-    @checked
-    def stability_limit(self, theta: Tensor) -> float:
+    @checked(horizon=NOT_NEGATIVE)
+    def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
         """2 / lambda_max(Hess L_S(theta)), theta (D,): beyond this lr the mean iteration leaves theta's neighbourhood.
+
+        Under a schedule it is the least of the limits at all times up to the horizon.
 
         The largest eigenvalue is by Lanczos (scipy `eigsh`; some 20 Hessian products); infinity where it is <= 0.
         """

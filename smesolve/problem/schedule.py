@@ -19,11 +19,13 @@ Source: Li, Tai, E (JMLR 20(40), 2019): their order 2 with the clock t as one mo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +42,12 @@ Schedule = Callable[[Tensor], Tensor]
 
 _within_smooth: ContextVar[bool] = ContextVar("_within_smooth", default=False)
 """Whether a schedule, or a piece of one, is being evaluated that is taken to be smooth."""
+
+CURVATURES = 9
+"""Values of v at which the largest eigenvalue is computed."""
+
+LOOKS = 256
+"""Times up to a horizon at which schedules are looked at, beside their breaks."""
 
 NEAR = 1e-9
 """Share of a time within which another one is the same: t = k lr is rounded."""
@@ -92,7 +100,7 @@ class Piecewise:
     @property
     def jumps(self) -> list[float]:
         """The breaks at which the value changes; at the others its slope does."""
-        values = (_value_and_slope(self, side(end))[0] for end in self.breaks for side in (LeftLimit, float))
+        values = (_value(self, side(end)) for end in self.breaks for side in (LeftLimit, float))
         sides = zip(self.breaks, values, values, strict=True)
         return [end for end, before, after in sides if not math.isclose(before, after)]
 
@@ -146,18 +154,45 @@ class ScheduledProblem(DerivedProblem):
             NOT_NEGATIVE("lr_factor", _at_start("lr_factor", lr_factor), {})
         if keep_prob is not None:
             KEEP_PROB("keep_prob", _at_start("keep_prob", keep_prob), {})
-        pieces = [schedule for schedule in (lr_factor, keep_prob) if isinstance(schedule, Piecewise)]
-        self.breaks = tuple(sorted({time for schedule in pieces for time in schedule.breaks}))
-        self.jumps = tuple(sorted({time for schedule in pieces for time in schedule.jumps}))
+        self._pieces = [schedule for schedule in (lr_factor, keep_prob) if isinstance(schedule, Piecewise)]
+
+    @property
+    def breaks(self) -> Sequence[float]:
+        """Those of both schedules."""
+        return tuple(sorted({time for schedule in self._pieces for time in schedule.breaks}))
+
+    @property
+    def jumps(self) -> Sequence[float]:
+        """Those of both schedules."""
+        return tuple(sorted({time for schedule in self._pieces for time in schedule.jumps}))
 
     def at(self, time: float) -> Problem:
         """The problem at t, just before it for a `LeftLimit`: draws with keep(t), gradient and noise times u(t)."""
         problem = self.problem
         if self.keep_prob is not None:
-            problem = problem.with_keep_prob(_value_and_slope(self.keep_prob, time)[0])
+            problem = problem.with_keep_prob(_keep_prob_at(self.keep_prob, time))
         if self.lr_factor is not None:
-            problem = ScaledProblem(problem, _value_and_slope(self.lr_factor, time)[0])
+            problem = ScaledProblem(problem, _lr_factor_at(self.lr_factor, time))
         return problem
+
+    @checked(horizon=NOT_NEGATIVE)
+    def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
+        """The least of 2 / (u(t) lambda_max(Hess L_S(theta; keep(t)))) over the times t up to the horizon.
+
+        Hess L_S is affine in v = 1/keep - 1, so its largest eigenvalue is convex in v: between `CURVATURES` values of v
+        it is interpolated, which can only lower the limit. Cost: one limit without a schedule for each of them.
+        """
+        breaks = [side(end) for end in self.breaks if end < horizon for side in (LeftLimit, float)]
+        times = [*np.linspace(0.0, horizon, LOOKS, endpoint=False), *breaks]
+        factors = np.array([1.0 if self.lr_factor is None else _lr_factor_at(self.lr_factor, t) for t in times])
+        if self.keep_prob is None:
+            rates = factors / self.problem.stability_limit(theta)
+        else:
+            variances = 1 / np.array([_keep_prob_at(self.keep_prob, t) for t in times]) - 1
+            nodes = np.unique(np.linspace(variances.min(), variances.max(), CURVATURES))
+            limits = [self.problem.with_keep_prob(1 / (1 + v)).stability_limit(theta) for v in nodes]
+            rates = factors * np.interp(variances, nodes, 1 / np.array(limits))
+        return float(1 / rates.max()) if rates.max() else math.inf
 
     def drift_slope(self, time: float, theta: Tensor) -> Tensor:
         """d_t b(t, theta): (..., D). Cost: up to three gradients."""
@@ -181,20 +216,39 @@ def _at_start(name: str, schedule: Schedule) -> float:
         raise ValueError(f"{name} must map a time to a tensor that depends on it, got {value}; write {value} + 0 * t.")
     if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
         raise ValueError(f"{name} must map a time to a number, both as 0-dimensional tensors, got {shown(value)}.")
-    return evaluated(name, _value_and_slope, schedule, 0.0)[0]
+    return evaluated(name, _value_and_slope, schedule, 0.0)[0]  # the slope too: it must have one
+
+
+def _lr_factor_at(schedule: Schedule, time: float) -> float:
+    return NOT_NEGATIVE(f"lr_factor at time {float(time):g}", _value(schedule, time), {})
+
+
+def _keep_prob_at(schedule: Schedule, time: float) -> float:
+    return KEEP_PROB(f"keep_prob at time {float(time):g}", _value(schedule, time), {})
+
+
+def _value(schedule: Schedule, time: float) -> float:
+    """Of the piece that holds at a time, or just before it for a `LeftLimit`.
+
+    Nothing is kept for the next call: what a function of the user's reads may have changed by then.
+    """
+    with _smooth(schedule, time) as (piece, t):
+        return float(piece(t))
 
 
 def _value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:
-    """Of the piece that holds at a time, or just before it for a `LeftLimit`."""
-    piece = schedule.piece(time) if isinstance(schedule, Piecewise) else schedule
-    return _smooth_value_and_slope(piece, float(time))
+    """Value and derivative of that piece."""
+    with _smooth(schedule, time) as (piece, t):
+        slope, value = torch.func.grad_and_value(piece)(t)
+    return float(value), float(slope)
 
 
-@lru_cache(maxsize=2**14)  # every block of paths asks for the times of its steps again, and a derivative takes its time
-def _smooth_value_and_slope(schedule: Schedule, time: float) -> tuple[float, float]:
+@contextmanager
+def _smooth(schedule: Schedule, time: float) -> Iterator[tuple[Schedule, Tensor]]:
+    """The piece that holds, in which no other `Piecewise` may stand, and its argument."""
     outside = _within_smooth.set(True)
     try:
-        slope, value = torch.func.grad_and_value(schedule)(torch.tensor(time, dtype=torch.float64))
+        piece = schedule.piece(time) if isinstance(schedule, Piecewise) else schedule
+        yield piece, torch.tensor(float(time), dtype=torch.float64, device="cpu")
     finally:
         _within_smooth.reset(outside)
-    return float(value), float(slope)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from smesolve.sampling.ensemble import Step
 from smesolve.sampling.randomness import keyed_generator
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
-from smesolve.solver.schemes.scheme import NothingTestedWarning
 
 __all__ = ["GradientIntegration"]
 
@@ -50,13 +48,6 @@ class GradientIntegration:
                 f"scheme {scheme.__name__} knows orders 1 and 2 without schedules; take scheme='small_noise_rk4'."
             )
         means, deviations = scheme.weights(equation.lr / dt)
-        a = sorted(m + d for m, d in zip(means, deviations, strict=True))
-        if equation.order == 1 and a == [*[0.0] * (len(means) - 1), 1.0]:
-            warnings.warn(
-                f"{scheme.__name__} with dt = lr tests nothing: it is the discrete iteration itself; take dt < lr/10.",
-                NothingTestedWarning,
-                stacklevel=4,
-            )
         self.equation, self.problem = equation, equation.problem
         self.dt, self.seed, self.antithetic = dt, seed, antithetic
         self.block_size, self.noise_time = equation.block_size, scheme.noise_time

@@ -17,7 +17,7 @@ from smesolve.solver.brownian import GivenIncrements, KeyedBrownian, grid_steps
 from smesolve.solver.gradient_integration import GradientIntegration
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
-from smesolve.solver.schemes.scheme import NothingTestedWarning, PerturbedSDE
+from smesolve.solver.schemes.scheme import NothingTestedWarning, PerturbedSDE, what_tests_nothing
 
 __all__ = ["Integration", "check_declared", "check_jumps", "check_scheme", "integration", "solve"]
 
@@ -72,15 +72,6 @@ class Integration:
         self, sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
     ) -> None:
         check_scheme(getattr(sde, "problem", None), scheme)
-        lr = getattr(sde, "lr", None)
-        if scheme == "euler" and getattr(sde, "order", None) == 1 and lr is not None and abs(dt - lr) < 1e-9 * lr:
-            warnings.warn(
-                "scheme='euler' with dt = lr on the order-1 equation tests nothing: its step is the discrete iteration "
-                "with Gaussian noise, so it agrees with dropout far better than the SDE does; take dt < lr/10, or "
-                "scheme='small_noise_rk4'.",
-                NothingTestedWarning,
-                stacklevel=4,
-            )
         noise_dim = sde.noise_dim if hasattr(sde, "noise_dim") else sde.g(0.0, theta0[None]).shape[-1]
         self.block_size = getattr(sde, "block_size", None) or fitting_block_size(theta0.numel() * noise_dim)
         self.dt, self.antithetic = dt, antithetic
@@ -186,7 +177,7 @@ def solve(
             increase, bad theta0, paths or workers, more paths than max_memory holds.
 
     Warns:
-        NothingTestedWarning: Euler with dt = lr on an order-1 equation.
+        NothingTestedWarning: dt = lr on an order-1 equation, for schemes whose step then is that of the iteration.
         DivergenceWarning: where paths are not finite at the end.
     """
     times = [float(t) for t in ts]
@@ -195,6 +186,10 @@ def solve(
         raise ValueError(f"ts must hold at least two increasing times from 0 on, got {times}.")
     saved = [grid_steps(t, dt, f"ts[{number}]") for number, t in enumerate(times)]
     check_jumps(getattr(sde, "problem", None), dt, times[-1])
+    check_scheme(getattr(sde, "problem", None), scheme)
+    nothing = what_tests_nothing(SCHEMES[scheme], scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
+    if nothing:
+        warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
     return collect_paths(
         integration(sde, theta0, scheme, dt, seed), theta0, paths, saved, workers, max_memory, saved[0]
     )

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.schemes.scheme import what_tests_nothing
 from smesolve.study.configuration import DeriveConfig, StudyConfig
 from smesolve.study.derivation import derived_iteration
 from smesolve.study.landscape_configuration import LandscapeConfig
@@ -111,6 +114,11 @@ def _weak_error(config: StudyConfig, times: list[float] | None = None) -> dict[s
     processes = 1 if config.workers is None else 1 + config.workers
     fields = _fields(problem, config, cells, processes * memory, config.workers or 1)
     fields["time"] += f"; not in it: {NOT_TIMED}"
+    scheme = chosen_scheme(config.scheme, problem)
+    for lr, order in product(config.lrs, config.orders):
+        nothing = what_tests_nothing(SCHEMES[scheme], scheme, order, lr, first_dt(scheme, lr, config.dt))
+        if nothing:
+            fields["warning"] = nothing
     return fields
 
 

@@ -102,7 +102,8 @@ def _changes(table: pd.DataFrame, step: int) -> str:
     last = table[table.step == step]
     lines = []
     for measure in MEASURES:
-        y = np.log(last.pivot(index="run", columns="training", values=measure))
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 or NaN where the data move nothing
+            y = np.log(last.pivot(index="run", columns="training", values=measure)).replace(-np.inf, np.nan)
         for name in TRAININGS[1:]:
             change = mean_over(y[name] - y[TRAININGS[0]])
             lines.append(f"- {measure.replace('_', ' ')}, {name}: {signed(change, 'larger', 'smaller')}.")
@@ -129,7 +130,8 @@ def geometry_figure(logistic: pd.DataFrame, means: pd.DataFrame) -> Figure:
             for k, name in enumerate(means.training.unique()):
                 band(axis, means[means.training == name], "step", measure, k, name)
             symlog_steps(axis)
-            axis.set_yscale("log")
+            if (means[measure] > 0).any():
+                axis.set_yscale("log")
             axis.set_ylabel(label)
         for axis, letter in zip(axes.flat, "abcd", strict=True):
             axis.set_title(f"({letter})", loc="left")

@@ -18,6 +18,7 @@ class Euler(Scheme):
     equal those of `torchsde.sdeint(..., method="euler")` up to rounding.
     """
 
+    at_learning_rate = "its step is the discrete iteration with Gaussian noise"
     noise_time = 1.0
     weak_error = "dt"
     drift_evaluations = 1

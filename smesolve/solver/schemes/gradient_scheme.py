@@ -21,6 +21,8 @@ class GradientScheme(ABC):
     """A scheme of one's own subclasses this, declares its properties, gives its weights, and joins `SCHEMES`."""
 
     weak_order: ClassVar[float] = 1.0
+    at_learning_rate: ClassVar[str | None] = "its step has the mean and the covariance of the discrete iteration's"
+    """What a step of dt = lr on the order-1 equation is: the sums above are 1."""
     noise_time: ClassVar[float] = 1.0
     weak_error: ClassVar[str] = "dt"
     """Leading terms of the weak error for the modified equation."""

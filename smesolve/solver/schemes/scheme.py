@@ -14,11 +14,34 @@ from torchsde._core.base_sde import ForwardSDE
 from torchsde._core.base_solver import BaseSDESolver
 from torchsde.settings import LEVY_AREA_APPROXIMATIONS, NOISE_TYPES, SDE_TYPES
 
-__all__ = ["NothingTestedWarning", "PerturbedSDE", "Scheme"]
+__all__ = ["NothingTestedWarning", "PerturbedSDE", "Scheme", "what_tests_nothing"]
+
+
+SAME_STEP = 1e-9
+"""Relative difference within which dt is lr: both are rounded."""
 
 
 class NothingTestedWarning(UserWarning):
     """A comparison that would agree by construction."""
+
+
+def what_tests_nothing(scheme: Any, name: str, order: Any, lr: float | None, dt: float) -> str | None:
+    """The sentence on a scheme whose step of dt on the equation of an order is that of the iteration, or None.
+
+    Args:
+        scheme: a `Scheme` or `GradientScheme`.
+        name: of the scheme.
+        order: of the equation; only the one of order 1 has such steps.
+        lr: the equation's, None for an SDE that is no modified equation.
+        dt: step.
+    """
+    same = getattr(scheme, "at_learning_rate", None)
+    if not same or order != 1 or lr is None or abs(dt - lr) > SAME_STEP * lr:
+        return None
+    return (
+        f"scheme={name!r} with dt = lr on the order-1 equation tests nothing: {same}, so that it agrees with training "
+        "far better than the SDE does; take dt < lr/10, or, where the problem has it, scheme='small_noise_rk4'."
+    )
 
 
 class PerturbedSDE(ForwardSDE):
@@ -45,6 +68,8 @@ class Scheme(BaseSDESolver):
     levy_area_approximations = LEVY_AREA_APPROXIMATIONS.all()
     strong_order = 0.5
     weak_order: ClassVar[float] = 1.0
+    at_learning_rate: ClassVar[str | None] = None
+    """What a step of dt = lr on the order-1 equation is, where its mean and covariance are those of the iteration."""
 
     noise_time: ClassVar[float]
     """Where in the step the noise enters, for control variates: 0 begin, 1 end. To first order in the noise, y1 moves

@@ -13,6 +13,7 @@ class SVAG(GradientScheme):
     l = 1 is the discrete iteration itself. Source: Li, Malladi, Arora (NeurIPS 2021, arXiv 2102.12470), section 4.
     """
 
+    at_learning_rate = "it is the discrete iteration itself"
     drift_evaluations = 2
 
     @staticmethod
