@@ -316,12 +316,12 @@ def test_an_output_directory_with_content_is_refused_and_kept(config, out, capsy
     refused(capsys, ["compare", config, "--out", out / "thesis.txt"], "is a file")
 
 
-def test_overwrite_replaces_results_whole(config, out):
+def test_overwrite_replaces_results_whole_and_nothing_else(config, out):
     assert main(["compare", config, "--out", str(out)]) == 0
-    (out / "stale.txt").write_text("of the first run", encoding="utf-8")
+    (out / "notes.txt").write_text("of the first run", encoding="utf-8")
     assert main(["weak-error", config, "--out", str(out), "--overwrite"]) == 0
     assert (out / "fit.csv").is_file()
-    assert not (out / "stale.txt").exists() and not (out / "comparison.png").exists()
+    assert (out / "notes.txt").is_file() and not (out / "comparison.png").exists()
 
 
 def test_interruption_leaves_nothing(config, tmp_path, capsys, monkeypatch):

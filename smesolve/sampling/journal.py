@@ -14,18 +14,20 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from smesolve.arguments import checked
+from smesolve.arguments import checked, shown
 
-__all__ = ["Journal", "JournalError"]
+__all__ = ["Journal", "JournalError", "first_difference", "is_journal"]
 
 MARK = b"sme1"
 HEAD = struct.Struct("<4sIQI")
@@ -60,14 +62,19 @@ class Journal:
     def __init__(self, path: Path, study: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self._offsets: dict[str, tuple[int, int]] = {}
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
+        try:
+            if not is_journal(path) and os.path.lexists(path):
+                raise JournalError(f"{str(path)!r} is no journal of smesolve; name another path, or move it away.")
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
+        except OSError as error:
+            raise JournalError(
+                f"{str(path)!r} cannot be opened ({error.strerror}); name a file in a directory that can be written to."
+            ) from None
         try:
             self._end = self._read_index()
             if self._end == 0:
                 self._append(STUDY, json.dumps(study, sort_keys=True).encode())
-            if STUDY not in self._offsets:
-                raise self._damaged(0)
-            self.study = json.loads(self._content(STUDY))
+            self.study = self._read_study()
             if study is not None:
                 self._check_study(json.loads(json.dumps(study)))
         except BaseException:
@@ -131,11 +138,25 @@ class Journal:
 
         Raises:
             OSError: it could not be written, for example as the disk is full; the journal stays usable.
+            JournalError: the file was removed or replaced in the meantime.
         """
+        self._check_in_place()
         content = io.BytesIO()
         save: Any = np.savez  # whose flag has another type than the arrays
         save(content, **arrays)
         self._append(key, content.getvalue())
+
+    def _read_study(self) -> dict[str, Any]:
+        """The first record."""
+        if STUDY not in self._offsets:
+            raise self._damaged(0)
+        try:
+            study = json.loads(self._content(STUDY))
+        except (ValueError, RecursionError):
+            raise self._damaged(0) from None
+        if study is not None and not isinstance(study, dict):
+            raise self._damaged(0)
+        return study or {}
 
     # --- the file --------------------------------------------------------------------------------------------------
 
@@ -153,6 +174,30 @@ class Journal:
         start = self._end + len(record) - len(content)
         self._offsets[key] = start, len(content)
         self._end += len(record)
+
+    def _check_in_place(self) -> None:
+        """Refuse to write into a file that has lost its name, where nobody would find it, and give its content one."""
+        with suppress(OSError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+                if os.fstat(self._file.fileno()).st_size != self._end:
+                    raise JournalError(f"{str(self.path)!r} was written by another program; keep others away from it.")
+                return
+        copy, number = self.path, 1
+        while os.path.lexists(copy):
+            copy, number = self.path.with_name(f"{self.path.name}.{number}"), number + 1
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with open(copy, "xb") as file:
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, file)
+            found = f"the finished blocks are in {str(copy)!r} now"
+        except OSError as error:
+            found = f"the finished blocks could not be written again ({error.strerror})"
+        again = "" if copy == self.path else ", move it there,"
+        raise JournalError(
+            f"{str(self.path)!r} was removed or replaced while it was written; {found}: leave it alone{again} and go "
+            "on from it (on the command line by --resume)."
+        )
 
     def _content(self, key: str) -> bytes:
         start, size = self._offsets[key]
@@ -196,14 +241,32 @@ class Journal:
         )
 
     def _check_study(self, wanted: dict[str, Any]) -> None:
-        there, asked = _flat(self.study), _flat(wanted)
-        for key in sorted({*there, *asked}):
-            old, new = there.get(key, "nothing"), asked.get(key, "nothing")
-            if old != new:
-                raise JournalError(
-                    f"{str(self.path.parent)!r} holds another study: its {key} is {old!r}, but {new!r} is asked for; "
-                    "name another --out, or ask for the study that it holds."
-                )
+        difference = first_difference(self.study, wanted)
+        if difference:
+            raise JournalError(
+                f"{str(self.path.parent)!r} holds another study: {difference}; name another --out, or ask for the "
+                "study that it holds."
+            )
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file begins as a journal does, or is empty."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return MARK.startswith(file.read(len(MARK)))
+
+
+def first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """In words, the first entry in which two studies differ; empty where they are the same."""
+    old, new = _flat(there), _flat(asked)
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key) or (key in old) != (key in new):
+            if key == "data":
+                return "its data is not what it was: the data, or the initial parameters, have changed since"
+            given = [shown(values[key]) if key in values else "nothing" for values in (old, new)]
+            return f"its {key} is {given[0]}, but {given[1]} is asked for"
+    return ""
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from smesolve.study.latex_lines import widest
+from smesolve.study.manifest import read_manifest
 from smesolve.study.markdown import join, table_of
-from smesolve.study.output import read_manifest
 
 __all__ = ["html_report"]
 
