@@ -63,8 +63,10 @@ class Journal:
         self.path = path
         self._offsets: dict[str, tuple[int, int]] = {}
         try:
-            if not is_journal(path) and os.path.lexists(path):
-                raise JournalError(f"{str(path)!r} is no journal of smesolve; name another path, or move it away.")
+            if path.exists() and not path.is_file():
+                raise JournalError(f"{str(path)!r} is not a file; name another path for the journal.")
+            if path.exists() and not is_journal(path):
+                raise self._damaged(0)
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
         except OSError as error:
             raise JournalError(
@@ -236,8 +238,8 @@ class Journal:
 
     def _damaged(self, offset: int) -> JournalError:
         return JournalError(
-            f"{str(self.path)!r} is damaged at byte {offset}: it is not what was written; restore it from a copy, or "
-            "start the study again with --overwrite."
+            f"{str(self.path)!r} is damaged at byte {offset}, or was not written by smesolve; restore it from a copy, "
+            "or start the study again with --overwrite."
         )
 
     def _check_study(self, wanted: dict[str, Any]) -> None:

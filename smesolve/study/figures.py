@@ -169,11 +169,11 @@ def log_ticks(axis: Axes, values: Iterable[float]) -> None:
 
 
 def _name(observable: str) -> str:
-    return NAMES.get(observable, observable)
+    return NAMES.get(observable, observable.replace("$", r"\$"))
 
 
 def _symbol(observable: str) -> str:
-    return SYMBOLS.get(observable, observable)
+    return SYMBOLS.get(observable, observable.replace("$", r"\$"))
 
 
 def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) -> None:

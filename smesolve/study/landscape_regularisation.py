@@ -19,6 +19,7 @@ from smesolve.problem.networks import LinearNetwork
 from smesolve.study.figures import PAGE, drawing, log_ticks
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
+from smesolve.study.markdown import plain
 from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["regularisation_figure", "regularisation_section"]
@@ -95,7 +96,7 @@ def _linear_problem(problem: DropoutProblem) -> DropoutProblem:
 
 def _conclusion(fits: pd.DataFrame) -> str:
     return "\n".join(
-        f"- {row.model}, mean {row.observable.replace('_', ' ')}: "
+        f"- {row.model}, mean {plain(row.observable.replace('_', ' '))}: "
         + (
             f"order {row.slope:.2f} [{row.slope_low:.2f}, {row.slope_high:.2f}] over {row.points} learning rates"
             if np.isfinite(row.slope)

@@ -171,9 +171,10 @@ def _real(out: Path) -> Path:
     """Where a path leads after all symbolic links."""
     try:
         real = Path(os.path.realpath(out))
-    except OSError as error:  # the working directory is gone
-        raise ConfigError(f"--out {str(out)!r} cannot be found ({error.strerror}); give the whole path.") from None
-    if real.is_symlink():
+        loop = real.is_symlink()
+    except OSError as error:  # the working directory is gone, a name is too long
+        raise ConfigError(f"--out {str(out)!r} cannot be found ({error.strerror}); name another directory.") from None
+    if loop:
         raise ConfigError(f"--out {str(out)!r} is a loop of symbolic links; name a directory.")
     if not real.name:
         raise ConfigError(f"--out {str(out)!r} is the root of a file system; name a directory in it.")

@@ -15,7 +15,7 @@ from matplotlib.tri import Triangulation
 from smesolve.comparison.scaling.error_map import COLLAPSE_BELOW, POWERS, ErrorMap, error_map
 from smesolve.problem.problem import Problem
 from smesolve.study.figures import PAGE, drawing
-from smesolve.study.markdown import join
+from smesolve.study.markdown import join, plain
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_effort import configured_effort
 from smesolve.study.scaling_section import with_reasons
@@ -59,7 +59,7 @@ def map_section(problem: Problem, config: ScalingConfig) -> Section:
     )
     collapse = result.collapse(config.seed)
     return Section(
-        f"Map of the weak error of {result.observable}",
+        f"Map of the weak error of {plain(result.observable)}",
         {"table": result.table, "limits": result.limits, "collapse": collapse},
         {
             "map": Captioned(map_figure(result), MAP_CAPTION),
