@@ -74,6 +74,7 @@ class Journal:
             ) from None
         try:
             self._end = self._read_index()
+            self._file.truncate(self._end)
             if self._end == 0:
                 self._append(STUDY, json.dumps(study, sort_keys=True).encode())
             self.study = self._read_study()
@@ -97,9 +98,14 @@ class Journal:
         """
         if not source.exists():
             raise JournalError(f"{str(source)!r} is missing, so there is nothing to go on from; run the study anew.")
-        with cls(source) as old:
+        old = cls.__new__(cls)
+        old.path, old._offsets = source, {}
+        with open(source, "rb", buffering=0) as old._file:  # only to be read
+            if not is_journal(source):
+                raise old._damaged(0)
+            old._read_index()
             copy = path.with_suffix(".copy")
-            with cls(copy, _changed(old.study, changes)) as new:
+            with cls(copy, _changed(old._read_study(), changes)) as new:
                 for key in old._offsets:
                     if key != STUDY:
                         new._append(key, old._content(key))
@@ -207,14 +213,13 @@ class Journal:
         return self._file.read(size)
 
     def _read_index(self) -> int:
-        """Check every record, note where each begins, cut off an unfinished last one; returns the size of the file."""
+        """Check every record and note where each begins; returns where the last one ends that is finished."""
         size = os.fstat(self._file.fileno()).st_size
         with open(self.path, "rb") as file:
             offset = 0
             while offset < size:
                 end = self._read_record(file, offset, size)
                 if end is None:
-                    self._file.truncate(offset)
                     break
                 offset = end
         return offset
@@ -275,7 +280,9 @@ def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     """Nested values with some replaced."""
     new = dict(values)
     for key, value in changes.items():
-        new[key] = _changed(new[key], value) if isinstance(value, Mapping) else value
+        old = new.get(key)
+        inside = _changed(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        new[key] = inside
     return new
 
 

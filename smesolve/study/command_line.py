@@ -33,7 +33,7 @@ from smesolve.study.output import (
     whole_directory,
 )
 from smesolve.study.problems import configured_problem
-from smesolve.study.terminal import complain, end_quietly, open_standard_files, printable, say
+from smesolve.study.terminal import complain, prepare_streams, printable, say
 
 __all__ = ["main"]
 
@@ -68,25 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(list(argv))
-    open_standard_files()
+    prepare_streams()
     # Batch systems end a job by SIGTERM, a terminal that is closed by SIGHUP: clean up as on Ctrl-C.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
-    try:
-        return _run(sys.argv[1:])
-    finally:
-        end_quietly()
+    return _run(sys.argv[1:])
 
 
 def _run(argv: list[str]) -> int:
     request = None
     try:
-        try:
-            request = _read(argv)
-        except BrokenPipeError:  # of a help text that nobody reads to its end
-            return 0
+        request = _read(argv)
         if request.dry_run:
             _print_estimate(request)
             return 0

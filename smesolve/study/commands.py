@@ -16,6 +16,14 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+import smesolve
+from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
+from smesolve.problem.problem import Problem
+from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.journal import Journal
+from smesolve.sampling.progress import hidden
+from smesolve.solver.schemes.scheme import NothingTestedWarning
 from smesolve.study.configuration import EXECUTION, GOALS, DeriveConfig, ExtendConfig, StudyConfig
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.matplotlib_import import import_matplotlib
@@ -93,7 +101,9 @@ def _landscape(config: LandscapeConfig, directory: Path) -> Origin:
 
     check_sections(config.sections)
     problem = configured_problem(config)
-    sections = {name: SECTIONS[name](problem, config) for name in tqdm(config.sections, desc="sections", disable=None)}
+    sections = {
+        name: SECTIONS[name](problem, config) for name in tqdm(config.sections, desc="sections", disable=hidden(None))
+    }
     for section in sections.values():
         section.write(directory)
     _write(directory / "report.md", landscape_report(problem, config, sections))

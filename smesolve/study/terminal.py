@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["complain", "end_quietly", "open_standard_files", "printable", "say"]
+__all__ = ["complain", "prepare_streams", "printable", "say"]
 
 
 def say(text: str) -> None:
@@ -25,37 +26,50 @@ def printable(text: object) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
 
 
-def open_standard_files() -> None:
-    """Give a process that was started without stdin, stdout or stderr empty ones.
+def prepare_streams() -> None:
+    """Make stdout and stderr of this process take every text, also where it was started without them.
 
-    Otherwise the first files that it opens get their numbers, and what a library writes to stderr is written into them.
+    A number that no file has goes to the first file that is opened, and what a library writes to stderr would be
+    written into that: all three standard files are opened.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
+        elif isinstance(stream, io.TextIOWrapper):
+            lines = stream.line_buffering
+            setattr(sys, name, _Unfailing(stream.buffer, stream.encoding, "backslashreplace", line_buffering=lines))
 
 
-def end_quietly() -> None:
-    """Write what is left for stdout and stderr; where nobody reads it any more, drop it instead of failing at exit."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            try:
-                stream.flush()
-            except (OSError, ValueError):
-                _drop(stream)
+class _Unfailing(io.TextIOWrapper):
+    """Drops what nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except (OSError, ValueError):
+            _drop(self)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except (OSError, ValueError):
+            _drop(self)
 
 
 def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
+    with suppress(OSError, ValueError):  # nobody reads it, or it is closed
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
-    except (OSError, ValueError):  # nobody reads it, or it is closed
-        _drop(stream)
 
 
 def _drop(stream: TextIO) -> None:
