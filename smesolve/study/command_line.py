@@ -32,8 +32,8 @@ from smesolve.study.output import (
     partial_of,
     whole_directory,
 )
-from smesolve.study.problems import configured_problem
 from smesolve.study.terminal import complain, prepare_streams, printable, say
+from smesolve.version import __version__
 
 __all__ = ["main"]
 
@@ -180,9 +180,9 @@ def _extended(directory: Path, config: ExtendConfig, resume: bool, dry_run: bool
     manifest = read_manifest(directory)
     name, versions = manifest.get("study"), manifest.get("versions")
     written_by = versions.get("smesolve") if isinstance(versions, dict) else None
-    if isinstance(written_by, str) and written_by != smesolve.__version__:
+    if isinstance(written_by, str) and written_by != __version__:
         raise ConfigError(
-            f"{str(directory)!r} was written by smesolve {written_by}, and this is {smesolve.__version__}; extend it "
+            f"{str(directory)!r} was written by smesolve {written_by}, and this is {__version__}; extend it "
             "with the version that wrote it."
         )
     manifest = finished_manifest(directory)
@@ -209,7 +209,6 @@ def _config_of(manifest: dict[str, Any], directory: Path) -> Any:
 
 def _begin_extended(request: Request, directory: Path) -> None:
     """Begin the journal of an extended study with that of the finished one."""
-    from smesolve.sampling.journal import Journal
 
     changes = {"config": {"paths": request.config.paths}}
     Journal.continued(request.out / JOURNAL, directory / JOURNAL, changes)
@@ -228,6 +227,8 @@ def _is_finished(request: Request) -> bool:
     asked = identity(request.name, dataclasses.asdict(request.config))
     difference = first_difference(there, asked)
     if not difference and manifest.get("data") is not None:
+        from smesolve.study.problems import configured_problem
+
         digest = data_digest(configured_problem(request.config), request.config)
         difference = first_difference({"data": manifest["data"]}, {"data": digest})
     if difference and not (request.overwrite or request.extends):
@@ -241,7 +242,7 @@ def _is_finished(request: Request) -> bool:
 def _print_estimate(request: Request) -> None:
     """What --dry-run says, a line for each of its fields."""
     import_matplotlib()
-    from smesolve.study.dry_run import ESTIMATES  # late, as matplotlib takes its time
+    from smesolve.study.dry_run import ESTIMATES  # here, as --help does without torch
 
     fields = ESTIMATES[request.name](request.config)
     say(f"smesolve: dry run of {request.name}, nothing is written")

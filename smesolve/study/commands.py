@@ -12,24 +12,22 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
-import smesolve
-from smesolve.comparison.weak_error import weak_error
-from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
-from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import DivergenceWarning
-from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import hidden
-from smesolve.solver.schemes.scheme import NothingTestedWarning
 from smesolve.study.configuration import EXECUTION, GOALS, DeriveConfig, ExtendConfig, StudyConfig
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.matplotlib_import import import_matplotlib
 from smesolve.study.output import JOURNAL, PARTIAL_TABLE
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.terminal import complain
+from smesolve.version import __version__
+
+if TYPE_CHECKING:
+    from smesolve.comparison.weak_error_study import WeakErrorStudy
+    from smesolve.problem.problem import Problem
 
 __all__ = ["COMMANDS", "Command", "Origin", "data_digest", "identity"]
 
@@ -69,7 +67,6 @@ def identity(name: str, config: dict[str, Any], left_out: Sequence[str] = EXECUT
 
 
 def _compare(config: StudyConfig, directory: Path) -> Origin:
-    # Late, as matplotlib takes its time; but before the work, which a failing import must not cost.
     import_matplotlib()
     from smesolve.study.figures import comparison_figure, save_figure
     from smesolve.study.reports import comparison_report
@@ -112,6 +109,7 @@ def _landscape(config: LandscapeConfig, directory: Path) -> Origin:
 
 def _scaling(config: ScalingConfig, directory: Path) -> Origin:
     import_matplotlib()
+    from smesolve.study.problems import configured_problem
     from smesolve.study.scaling import STUDIES, scaling_report
 
     problem = configured_problem(config)
@@ -122,7 +120,6 @@ def _scaling(config: ScalingConfig, directory: Path) -> Origin:
 
 
 def _derive(config: DeriveConfig, directory: Path) -> Origin:
-    # Late, as sympy takes its time.
     from smesolve.study.article import article
     from smesolve.study.derivation import derive
     from smesolve.study.derivation_report import derivation_report
@@ -139,6 +136,11 @@ def _measure(
     name: str, config: StudyConfig, directory: Path, times: list[float] | None = None, keep: int = 0
 ) -> tuple[Problem, WeakErrorStudy, list[str]]:
     """The problem, its weak errors, and the warnings that came up; the journal of blocks is beside the directory."""
+    from smesolve.comparison.weak_error import weak_error
+    from smesolve.comparison.weak_error_study import StudyInterrupted
+    from smesolve.sampling.journal import Journal
+    from smesolve.study.problems import configured_problem
+
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     study = identity(name, dataclasses.asdict(config), (*EXECUTION, *GOALS))

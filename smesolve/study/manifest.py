@@ -8,20 +8,15 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from smesolve.study.configuration_errors import ConfigError
-from smesolve.version import __version__
+from smesolve.study.versions import versions
 
 __all__ = ["MANIFEST", "changed_file", "finished_manifest", "read_manifest", "seal", "sealed", "write_manifest"]
 
 MANIFEST = "manifest.json"
-
-PACKAGES = ("torch", "torchsde", "numpy", "scipy", "pandas", "sympy", "matplotlib")
 
 CHUNK = 2**20
 """Bytes of a file that are read at once."""
@@ -47,17 +42,15 @@ def write_manifest(
         wall_time: seconds that this command took.
         data: digest of the data, if it has any.
     """
+    import torch  # here, as the command line reads its arguments without it
+
     manifest = {
         "study": name,
         "command": " ".join(["smesolve", *map(_quoted, command)]),
         "config": config,
         "seed": seed,
         "data": data,
-        "versions": {
-            "python": platform.python_version(),
-            "smesolve": __version__,
-            **{package: version(package) for package in PACKAGES},
-        },
+        "versions": versions(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "wall_time": round(wall_time, 3),
