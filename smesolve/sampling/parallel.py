@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 Task = tuple[str, int]
 """Name of the work and number of the block."""
 
-ATTEMPTS = 8
+ATTEMPTS = 7
 """Times in a row that workers may be lost without one block finished in between."""
 
 PAUSE = 0.25
@@ -71,13 +71,13 @@ def run_blocks(
     left, lost = dict(enumerate(tasks)), 0
     while left:
         shared = np.frombuffer(pickled, dtype=np.uint8).copy()  # a new array: dask has lost the last one with a worker
-        with _workers_that_end_with_this_process():
-            results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
-                joblib.delayed(_run)(shared, digest, threads, os.getpid(), position, name, block)
-                for position, (name, block) in left.copy().items()
-            )
-        failure = None
+        results, failure = None, None
         try:
+            with _workers_that_end_with_this_process():  # which begins to hand out tasks, so it may fail as well
+                results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
+                    joblib.delayed(_run)(shared, digest, threads, os.getpid(), position, name, block)
+                    for position, (name, block) in left.copy().items()
+                )
             for position, result, failure in results:
                 if failure is not None:
                     break
@@ -91,9 +91,10 @@ def run_blocks(
                 raise RuntimeError(f"workers were lost {lost} times in a row: {error!r}") from error
             time.sleep(PAUSE * 2**lost)
         finally:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)  # left undone on purpose
-                results.close()
+            if results is not None:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)  # left undone on purpose
+                    results.close()
         if failure is not None:
             raise failure
 
