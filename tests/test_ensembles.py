@@ -215,12 +215,17 @@ def test_more_paths_than_memory_are_refused():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed):
     dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
-    # However busy the machine is, nothing is given up. "127.0.0.1" and no dashboard: nothing is asked of the network.
+    # However busy the machine is, nothing is given up. Nothing is asked of the network, and every port is one that is
+    # free: the dashboard's own one belongs to whichever cluster of the machine was there first.
     patience = {f"distributed.{key}": "600s" for key in ("comm.timeouts.connect", "comm.timeouts.tcp")}
     with (
         dask.config.set({**patience, "distributed.scheduler.worker-ttl": None}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, worker_dashboard_address=None
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address=None,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

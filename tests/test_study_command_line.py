@@ -342,7 +342,7 @@ def test_the_end_by_a_batch_system_leaves_nothing(config, out):
     # The first progress bar is there, so the work has begun.
     assert process.stderr.read(1)
     process.terminate()
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate()
     assert process.returncode == 130
     assert error.endswith("smesolve: interrupted; nothing was written.\n")
     assert [path.name for path in out.parent.iterdir()] == ["study.yaml"]
