@@ -179,7 +179,7 @@ def contents(directory):
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_nothing_that_smesolve_did_not_write_is_touched(place, tmp_path):
+def test_nothing_that_smesolve_did_not_write_is_touched(place, quick, tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years", encoding="utf-8")
@@ -189,16 +189,16 @@ def test_nothing_that_smesolve_did_not_write_is_touched(place, tmp_path):
         os.symlink(precious, Path(directory, "link"))
     kept = {name: text for name, text in contents(place).items() if name.endswith("notes.txt")}
     for arguments in (
-        ["weak-error", "study.yaml", "--out", "res"],
-        ["weak-error", "study.yaml", "--out", "res", "--overwrite"],
+        ["derive", "--out", "res"],
+        ["derive", "--out", "res", "--overwrite"],
         ["extend", "results", "--paths", "16"],
-        ["derive", "--width", "1", "--out", "results", "--overwrite"],
+        ["derive", "--out", "results", "--overwrite"],
     ):
         assert main(arguments) == 0
         assert contents(place).items() >= kept.items()
         assert os.path.islink("res.partial/link") and os.path.islink("results/below/link")
     assert contents(precious) == {"thesis.txt": b"years"}
-    assert not Path("results/table.csv").exists() and Path("results/equation.tex").exists()
+    assert not Path("results/fit.csv").exists() and Path("results/report.md").read_bytes() == b"# Report\n"
     assert sorted(os.listdir("res.partial")) == ["below", "link", "notes.txt"]
 
 

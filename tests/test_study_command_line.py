@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from smesolve.comparison.estimate import PairSampler, Sampler
-from smesolve.study import command_line, commands
+from smesolve.study import command_line
 from smesolve.study.command_line import main
 from smesolve.study.configuration import DataConfig, StudyConfig, TrainingConfig
 from smesolve.study.configuration_errors import ConfigError
@@ -328,7 +328,7 @@ def test_interruption_leaves_nothing(config, tmp_path, capsys, monkeypatch):
     def interrupted(*args, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "weak_error", interrupted)
+    monkeypatch.setattr("smesolve.comparison.weak_error.weak_error", interrupted)
     assert main(["compare", config, "--out", str(tmp_path / "new" / "results")]) == 130
     assert capsys.readouterr().err == "smesolve: interrupted; nothing was written.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
@@ -362,7 +362,7 @@ def test_interruption_while_overwriting_keeps_the_old_results(config, out, monke
 
 
 def test_a_defect_is_not_dressed_up_as_a_bad_configuration(config, out, monkeypatch):
-    monkeypatch.setattr(commands, "weak_error", lambda *args, **settings: np.zeros(2).reshape(3))
+    monkeypatch.setattr("smesolve.comparison.weak_error.weak_error", lambda *args, **settings: np.zeros(2).reshape(3))
     with pytest.raises(ValueError, match="reshape"):
         main(["compare", config, "--out", str(out)])
     assert not out.exists()
