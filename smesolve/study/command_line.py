@@ -102,7 +102,7 @@ def _run(argv: list[str]) -> int:
     except ValueError as error:
         if not is_own_sentence(error):
             raise
-        complain(f"smesolve: {error}")
+        complain(f"smesolve: {printable(error)}")
         return 2
     except OSError as error:
         if not _is_about_results(error, request):
