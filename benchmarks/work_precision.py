@@ -158,14 +158,13 @@ def main() -> None:
 
 def draw(results: dict[int, dict], path: str) -> None:
     """Time against error, a panel for each order."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    from smesolve.study.figures import STYLE
+    from smesolve.study.figures import drawing
 
     looks = {"euler": "o", "small_noise_heun": "s", "small_noise_rk4": "^", "torchsde (euler)": "v", "jax (euler)": "x",
              "diffrax (euler)": "+", "rk4, control variates": "D", "sampling alone": ""}  # fmt: skip
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(6.8, 3.0), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for axis, (order, result) in zip(axes, results.items(), strict=True):

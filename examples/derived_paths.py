@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import sympy
 import torch
 import torchsde
 from matplotlib.figure import Figure
 
-from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE
+from smesolve.study.figures import DROPOUT, ORDERS, PAGE, drawing
 from smesolve.symbolic import SymbolicModifiedEquation
 
 Draw = Callable[[int, np.random.Generator], np.ndarray]
@@ -36,7 +35,7 @@ def figure(
     noise = torchsde.BrownianInterval(0.0, float(times[-1]), size=shape, dtype=torch.float64, entropy=0)
     sde = equation.to_torch(constants, lr)
     continuous = torchsde.sdeint(sde, y0, times, bm=noise, method="euler", dt=lr / 8)[..., 0].numpy()
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         picture = Figure(figsize=(PAGE, 2.6), layout="constrained")
         left, right = picture.subplots(1, 2)
         bins = np.linspace(*np.quantile(np.concatenate([discrete[-1], continuous[-1]]), [0.001, 0.999]), 30)

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import joblib
 import numpy as np
@@ -166,6 +169,40 @@ def test_what_a_killed_worker_had_not_finished_runs_again(tmp_path):
         list(run_blocks(work, [("squares", 1), ("squares", 99)], workers=2))
 
 
+DESCENDANTS = """
+import os, sys, time
+from smesolve.sampling.parallel import run_blocks
+
+def begun(block):
+    open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()
+    time.sleep(600)
+
+list(run_blocks({"begun": begun}, [("begun", block) for block in range(4)], workers=2))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", DESCENDANTS, str(tmp_path)])
+    workers = []
+    while len(workers) < 2:  # as long as it takes
+        assert parent.poll() is None
+        time.sleep(0.05)
+        workers = os.listdir(tmp_path)
+    parent.kill()
+    parent.wait()
+    while any(alive(int(worker)) for worker in workers):
+        time.sleep(0.05)
+
+
+def alive(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_more_paths_than_memory_are_refused():
     problem = make_problem(width=3)
     theta0 = problem.initial()
@@ -177,18 +214,26 @@ def test_more_paths_than_memory_are_refused():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed):
-    distributed = pytest.importorskip("distributed")
-    # "127.0.0.1" and no dashboard: nothing is asked of the network
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    # However busy the machine is, nothing is given up. Nothing is asked of the network, and every port is one that is
+    # free: the dashboard's own one belongs to whichever cluster of the machine was there first.
+    patience = {f"distributed.{key}": "600s" for key in ("comm.timeouts.connect", "comm.timeouts.tcp")}
     with (
+        dask.config.set({**patience, "distributed.scheduler.worker-ttl": None}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, worker_dashboard_address=None
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address=None,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
+        client.wait_for_workers(2)
         processes = client.run(os.getpid)
         assert len(set(processes.values()) - {os.getpid()}) == 2
         journal = KillsAWorker(next(iter(processes.values())))
-        with joblib.parallel_config(backend="dask"):
+        with joblib.parallel_config(backend="dask", wait_for_workers_timeout=600):
             study = small_study(keep=1500, journal=journal)
         assert journal.killed
     pd.testing.assert_frame_equal(study.table, undisturbed.table, check_exact=True)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from smesolve.comparison.estimate import PairSampler, Sampler
-from smesolve.study import command_line, commands
+from smesolve.study import command_line
 from smesolve.study.command_line import main
 from smesolve.study.configuration import DataConfig, StudyConfig, TrainingConfig
 from smesolve.study.configuration_errors import ConfigError
@@ -316,19 +316,19 @@ def test_an_output_directory_with_content_is_refused_and_kept(config, out, capsy
     refused(capsys, ["compare", config, "--out", out / "thesis.txt"], "is a file")
 
 
-def test_overwrite_replaces_results_whole(config, out):
+def test_overwrite_replaces_results_whole_and_nothing_else(config, out):
     assert main(["compare", config, "--out", str(out)]) == 0
-    (out / "stale.txt").write_text("of the first run", encoding="utf-8")
+    (out / "notes.txt").write_text("of the first run", encoding="utf-8")
     assert main(["weak-error", config, "--out", str(out), "--overwrite"]) == 0
     assert (out / "fit.csv").is_file()
-    assert not (out / "stale.txt").exists() and not (out / "comparison.png").exists()
+    assert (out / "notes.txt").is_file() and not (out / "comparison.png").exists()
 
 
 def test_interruption_leaves_nothing(config, tmp_path, capsys, monkeypatch):
     def interrupted(*args, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "weak_error", interrupted)
+    monkeypatch.setattr("smesolve.comparison.weak_error.weak_error", interrupted)
     assert main(["compare", config, "--out", str(tmp_path / "new" / "results")]) == 130
     assert capsys.readouterr().err == "smesolve: interrupted; nothing was written.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
@@ -342,7 +342,7 @@ def test_the_end_by_a_batch_system_leaves_nothing(config, out):
     # The first progress bar is there, so the work has begun.
     assert process.stderr.read(1)
     process.terminate()
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate()
     assert process.returncode == 130
     assert error.endswith("smesolve: interrupted; nothing was written.\n")
     assert [path.name for path in out.parent.iterdir()] == ["study.yaml"]
@@ -362,7 +362,7 @@ def test_interruption_while_overwriting_keeps_the_old_results(config, out, monke
 
 
 def test_a_defect_is_not_dressed_up_as_a_bad_configuration(config, out, monkeypatch):
-    monkeypatch.setattr(commands, "weak_error", lambda *args, **settings: np.zeros(2).reshape(3))
+    monkeypatch.setattr("smesolve.comparison.weak_error.weak_error", lambda *args, **settings: np.zeros(2).reshape(3))
     with pytest.raises(ValueError, match="reshape"):
         main(["compare", config, "--out", str(out)])
     assert not out.exists()

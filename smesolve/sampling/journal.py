@@ -14,18 +14,20 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from smesolve.arguments import checked
+from smesolve.arguments import checked, shown
 
-__all__ = ["Journal", "JournalError"]
+__all__ = ["Journal", "JournalError", "first_difference", "is_journal"]
 
 MARK = b"sme1"
 HEAD = struct.Struct("<4sIQI")
@@ -60,14 +62,22 @@ class Journal:
     def __init__(self, path: Path, study: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self._offsets: dict[str, tuple[int, int]] = {}
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
+        try:
+            if path.exists() and not path.is_file():
+                raise JournalError(f"{str(path)!r} is not a file; name another path for the journal.")
+            if path.exists() and not is_journal(path):
+                raise self._damaged(0)
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
+        except OSError as error:
+            raise JournalError(
+                f"{str(path)!r} cannot be opened ({error.strerror}); name a file in a directory that can be written to."
+            ) from None
         try:
             self._end = self._read_index()
+            self._file.truncate(self._end)
             if self._end == 0:
                 self._append(STUDY, json.dumps(study, sort_keys=True).encode())
-            if STUDY not in self._offsets:
-                raise self._damaged(0)
-            self.study = json.loads(self._content(STUDY))
+            self.study = self._read_study()
             if study is not None:
                 self._check_study(json.loads(json.dumps(study)))
         except BaseException:
@@ -88,9 +98,14 @@ class Journal:
         """
         if not source.exists():
             raise JournalError(f"{str(source)!r} is missing, so there is nothing to go on from; run the study anew.")
-        with cls(source) as old:
+        old = cls.__new__(cls)
+        old.path, old._offsets = source, {}
+        with open(source, "rb", buffering=0) as old._file:  # only to be read
+            if not is_journal(source):
+                raise old._damaged(0)
+            old._read_index()
             copy = path.with_suffix(".copy")
-            with cls(copy, _changed(old.study, changes)) as new:
+            with cls(copy, _changed(old._read_study(), changes)) as new:
                 for key in old._offsets:
                     if key != STUDY:
                         new._append(key, old._content(key))
@@ -131,11 +146,25 @@ class Journal:
 
         Raises:
             OSError: it could not be written, for example as the disk is full; the journal stays usable.
+            JournalError: the file was removed or replaced in the meantime.
         """
+        self._check_in_place()
         content = io.BytesIO()
         save: Any = np.savez  # whose flag has another type than the arrays
         save(content, **arrays)
         self._append(key, content.getvalue())
+
+    def _read_study(self) -> dict[str, Any]:
+        """The first record."""
+        if STUDY not in self._offsets:
+            raise self._damaged(0)
+        try:
+            study = json.loads(self._content(STUDY))
+        except (ValueError, RecursionError):
+            raise self._damaged(0) from None
+        if study is not None and not isinstance(study, dict):
+            raise self._damaged(0)
+        return study or {}
 
     # --- the file --------------------------------------------------------------------------------------------------
 
@@ -154,20 +183,43 @@ class Journal:
         self._offsets[key] = start, len(content)
         self._end += len(record)
 
+    def _check_in_place(self) -> None:
+        """Refuse to write into a file that has lost its name, where nobody would find it, and give its content one."""
+        with suppress(OSError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+                if os.fstat(self._file.fileno()).st_size != self._end:
+                    raise JournalError(f"{str(self.path)!r} was written by another program; keep others away from it.")
+                return
+        copy, number = self.path, 1
+        while os.path.lexists(copy):
+            copy, number = self.path.with_name(f"{self.path.name}.{number}"), number + 1
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with open(copy, "xb") as file:
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, file)
+            found = f"the finished blocks are in {str(copy)!r} now"
+        except OSError as error:
+            found = f"the finished blocks could not be written again ({error.strerror})"
+        again = "" if copy == self.path else ", move it there,"
+        raise JournalError(
+            f"{str(self.path)!r} was removed or replaced while it was written; {found}: leave it alone{again} and go "
+            "on from it (on the command line by --resume)."
+        )
+
     def _content(self, key: str) -> bytes:
         start, size = self._offsets[key]
         self._file.seek(start)
         return self._file.read(size)
 
     def _read_index(self) -> int:
-        """Check every record, note where each begins, cut off an unfinished last one; returns the size of the file."""
+        """Check every record and note where each begins; returns where the last one ends that is finished."""
         size = os.fstat(self._file.fileno()).st_size
         with open(self.path, "rb") as file:
             offset = 0
             while offset < size:
                 end = self._read_record(file, offset, size)
                 if end is None:
-                    self._file.truncate(offset)
                     break
                 offset = end
         return offset
@@ -191,26 +243,46 @@ class Journal:
 
     def _damaged(self, offset: int) -> JournalError:
         return JournalError(
-            f"{str(self.path)!r} is damaged at byte {offset}: it is not what was written; restore it from a copy, or "
-            "start the study again with --overwrite."
+            f"{str(self.path)!r} is damaged at byte {offset}, or was not written by smesolve; restore it from a copy, "
+            "or start the study again with --overwrite."
         )
 
     def _check_study(self, wanted: dict[str, Any]) -> None:
-        there, asked = _flat(self.study), _flat(wanted)
-        for key in sorted({*there, *asked}):
-            old, new = there.get(key, "nothing"), asked.get(key, "nothing")
-            if old != new:
-                raise JournalError(
-                    f"{str(self.path.parent)!r} holds another study: its {key} is {old!r}, but {new!r} is asked for; "
-                    "name another --out, or ask for the study that it holds."
-                )
+        difference = first_difference(self.study, wanted)
+        if difference:
+            raise JournalError(
+                f"{str(self.path.parent)!r} holds another study: {difference}; name another --out, or ask for the "
+                "study that it holds."
+            )
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file begins as a journal does, or is empty."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return MARK.startswith(file.read(len(MARK)))
+
+
+def first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """In words, the first entry in which two studies differ; empty where they are the same."""
+    old, new = _flat(there), _flat(asked)
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key) or (key in old) != (key in new):
+            if key == "data":
+                return "its data is not what it was: the data, or the initial parameters, have changed since"
+            given = [shown(values[key]) if key in values else "nothing" for values in (old, new)]
+            return f"its {key} is {given[0]}, but {given[1]} is asked for"
+    return ""
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values with some replaced."""
     new = dict(values)
     for key, value in changes.items():
-        new[key] = _changed(new[key], value) if isinstance(value, Mapping) else value
+        old = new.get(key)
+        inside = _changed(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        new[key] = inside
     return new
 
 

@@ -7,9 +7,7 @@ processes, never threads: `torch.func.jvp` keeps a counter of its nesting that a
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import multiprocessing
 import os
 import pickle
 import signal
@@ -17,11 +15,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import joblib
 import numpy as np
 import torch
+from joblib.parallel import LokyBackend, get_active_backend
 
 from smesolve.sampling import pickling
 
@@ -32,8 +32,12 @@ Result = TypeVar("Result")
 Task = tuple[str, int]
 """Name of the work and number of the block."""
 
-ATTEMPTS = 5
+ATTEMPTS = 7
 """Times in a row that workers may be lost without one block finished in between."""
+
+PAUSE = 0.25
+"""Seconds, doubled from one loss to the next: a cluster takes its time to see that a worker is gone, and a machine with
+much to do to start another; until then each attempt fails at once."""
 
 _unpickled: dict[str, Mapping[str, Callable[[int], Any]]] = {}
 """In a worker: the work last unpickled, by its digest."""
@@ -68,12 +72,13 @@ def run_blocks(
     left, lost = dict(enumerate(tasks)), 0
     while left:
         shared = np.frombuffer(pickled, dtype=np.uint8).copy()  # a new array: dask has lost the last one with a worker
-        results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
-            joblib.delayed(_run)(shared, digest, threads, os.getpid(), position, name, block)
-            for position, (name, block) in left.copy().items()
-        )
-        failure = None
+        results, failure = None, None
         try:
+            with _workers_that_end_with_this_process():  # which begins to hand out tasks, so it may fail as well
+                results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
+                    joblib.delayed(_run)(shared, digest, threads, os.getpid(), position, name, block)
+                    for position, (name, block) in left.copy().items()
+                )
             for position, result, failure in results:
                 if failure is not None:
                     break
@@ -85,10 +90,12 @@ def run_blocks(
             lost += 1
             if lost == ATTEMPTS:
                 raise RuntimeError(f"workers were lost {lost} times in a row: {error!r}") from error
+            time.sleep(PAUSE * 2**lost)
         finally:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)  # left undone on purpose
-                results.close()
+            if results is not None:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)  # left undone on purpose
+                    results.close()
         if failure is not None:
             raise failure
 
@@ -110,18 +117,26 @@ def _run(
 
 
 def _settle(parent: int, threads: int) -> None:
-    """In a process that is a worker alone: its threads of torch, and what it does when its parent is interrupted."""
-    if multiprocessing.current_process().name.startswith("LokyProcess"):
-        _end_with(parent)
+    """In a process that is only a worker: its threads of torch, and what it does when its parent is interrupted."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent deals with it
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 
 
-@functools.cache
+def _workers_that_end_with_this_process() -> AbstractContextManager[object]:
+    """joblib's own workers watch this process from their start; those of a cluster belong to the cluster."""
+    backend, _ = get_active_backend()
+    if not isinstance(backend, LokyBackend):
+        return nullcontext()
+    return joblib.parallel_config("loky", initializer=_end_with, initargs=(os.getpid(),))
+
+
 def _end_with(parent: int) -> None:
-    """End this process when its parent has ended: joblib's workers go on waiting where that was killed."""
+    """End this process when its parent has ended: joblib's workers go on waiting where that was killed.
+
+    Windows does not say that a parent has ended; there joblib ends workers that have had nothing to do for 5 minutes.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

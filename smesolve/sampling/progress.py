@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 
 from tqdm import tqdm
@@ -10,7 +11,9 @@ __all__ = ["Progress", "hidden"]
 
 
 def hidden(shown: bool | None) -> bool | None:
-    """What tqdm calls `disable`; unless told, bars are shown on a terminal alone."""
+    """What tqdm calls `disable`. Default: bars are shown only on a terminal; without stderr they never are."""
+    if sys.stderr is None:
+        return True
     return None if shown is None else not shown
 
 

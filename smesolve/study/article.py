@@ -86,4 +86,5 @@ def _obstruction(derivation: Derivation) -> list[str]:
 
 def _escaped(text: str) -> str:
     """Plain text for LaTeX."""
-    return re.sub(r"[_#$%&{}]", lambda match: "\\" + match[0], text).replace("^", r"\^{}")
+    words = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\textasciitilde{}", "\n": " "}
+    return re.sub(r"[_#$%&{}\\^~\n]", lambda found: words.get(found[0], f"\\{found[0]}"), text)

@@ -8,31 +8,40 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
+from smesolve.sampling.progress import hidden
 from smesolve.study.configuration import EXECUTION, GOALS, DeriveConfig, ExtendConfig, StudyConfig
 from smesolve.study.landscape_configuration import LandscapeConfig
+from smesolve.study.matplotlib_import import import_matplotlib
 from smesolve.study.output import JOURNAL, PARTIAL_TABLE
 from smesolve.study.scaling_configuration import ScalingConfig
+from smesolve.study.terminal import complain
 from smesolve.version import __version__
 
 if TYPE_CHECKING:
-    import torch
-
     from smesolve.comparison.weak_error_study import WeakErrorStudy
     from smesolve.problem.problem import Problem
 
-__all__ = ["COMMANDS", "Command", "identity"]
+__all__ = ["COMMANDS", "Command", "Origin", "data_digest", "identity"]
 
 SAMPLES = 4096
 """Paths of each ensemble whose values are shown as a distribution."""
+
+
+class Origin(NamedTuple):
+    """What the numbers of a study come from beside its configuration."""
+
+    seed: int | None = None
+    """The root seed, if there is one."""
+    data: str | None = None
+    """Digest of the data and the initial parameters, if there are any."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +49,8 @@ class Command:
     """One subcommand: its configuration and what it writes."""
 
     config: type
-    run: Callable[[Any, Path], int | None] | None
-    """(configuration, directory) -> the root seed, if there is one; None where another command is run in the end."""
+    run: Callable[[Any, Path], Origin] | None
+    """(configuration, directory) -> where the numbers come from; None where another command is run in the end."""
     description: str
     writes: str
     """What is in the directory in the end."""
@@ -57,7 +66,8 @@ def identity(name: str, config: dict[str, Any], left_out: Sequence[str] = EXECUT
     return {"command": name, "config": read, "version": __version__}
 
 
-def _compare(config: StudyConfig, directory: Path) -> int:
+def _compare(config: StudyConfig, directory: Path) -> Origin:
+    import_matplotlib()
     from smesolve.study.figures import comparison_figure, save_figure
     from smesolve.study.reports import comparison_report
 
@@ -65,10 +75,11 @@ def _compare(config: StudyConfig, directory: Path) -> int:
     study.table.to_csv(directory / "table.csv", index=False)
     save_figure(comparison_figure(study), directory, "comparison")
     _write(directory / "report.md", comparison_report(study, config, problem, messages))
-    return config.seed
+    return Origin(config.seed, data_digest(problem, config))
 
 
-def _weak_error(config: StudyConfig, directory: Path) -> int:
+def _weak_error(config: StudyConfig, directory: Path) -> Origin:
+    import_matplotlib()
     from smesolve.study.figures import save_figure, weak_error_figure
     from smesolve.study.reports import weak_error_report
 
@@ -77,23 +88,27 @@ def _weak_error(config: StudyConfig, directory: Path) -> int:
     study.fit().to_csv(directory / "fit.csv", index=False)
     save_figure(weak_error_figure(study), directory, "weak_error")
     _write(directory / "report.md", weak_error_report(study, config, problem, messages))
-    return config.seed
+    return Origin(config.seed, data_digest(problem, config))
 
 
-def _landscape(config: LandscapeConfig, directory: Path) -> int:
+def _landscape(config: LandscapeConfig, directory: Path) -> Origin:
+    import_matplotlib()
     from smesolve.study.landscape_sections import SECTIONS, check_sections, landscape_report
     from smesolve.study.problems import configured_problem
 
     check_sections(config.sections)
     problem = configured_problem(config)
-    sections = {name: SECTIONS[name](problem, config) for name in tqdm(config.sections, desc="sections", disable=None)}
+    sections = {
+        name: SECTIONS[name](problem, config) for name in tqdm(config.sections, desc="sections", disable=hidden(None))
+    }
     for section in sections.values():
         section.write(directory)
     _write(directory / "report.md", landscape_report(problem, config, sections))
-    return config.seed
+    return Origin(config.seed, data_digest(problem, config))
 
 
-def _scaling(config: ScalingConfig, directory: Path) -> int:
+def _scaling(config: ScalingConfig, directory: Path) -> Origin:
+    import_matplotlib()
     from smesolve.study.problems import configured_problem
     from smesolve.study.scaling import STUDIES, scaling_report
 
@@ -101,10 +116,10 @@ def _scaling(config: ScalingConfig, directory: Path) -> int:
     section = STUDIES[config.study](problem, config)
     section.write(directory)
     _write(directory / "report.md", scaling_report(problem, config, section))
-    return config.seed
+    return Origin(config.seed, data_digest(problem, config))
 
 
-def _derive(config: DeriveConfig, directory: Path) -> None:
+def _derive(config: DeriveConfig, directory: Path) -> Origin:
     from smesolve.study.article import article
     from smesolve.study.derivation import derive
     from smesolve.study.derivation_report import derivation_report
@@ -114,12 +129,13 @@ def _derive(config: DeriveConfig, directory: Path) -> None:
     _write(directory / "report.md", derivation_report(derivation))
     if derivation.module:
         _write(directory / "equation.py", derivation.module)
+    return Origin()
 
 
 def _measure(
     name: str, config: StudyConfig, directory: Path, times: list[float] | None = None, keep: int = 0
 ) -> tuple[Problem, WeakErrorStudy, list[str]]:
-    """The problem, its weak errors, and the warnings that came up; blocks are kept in the directory's journal."""
+    """The problem, its weak errors, and the warnings that came up; the journal of blocks is beside the directory."""
     from smesolve.comparison.weak_error import weak_error
     from smesolve.comparison.weak_error_study import StudyInterrupted
     from smesolve.sampling.journal import Journal
@@ -128,8 +144,9 @@ def _measure(
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     study = identity(name, dataclasses.asdict(config), (*EXECUTION, *GOALS))
-    study["data"] = _fingerprint(problem.x, problem.y, theta0)
-    with _collected_warnings() as messages, Journal(directory / JOURNAL, study) as journal:
+    study["data"] = data_digest(problem, config)
+    partial = directory.parent
+    with _collected_warnings() as messages, Journal(partial / JOURNAL, study) as journal:
         try:
             result = weak_error(
                 problem,
@@ -154,19 +171,21 @@ def _measure(
             )
         except StudyInterrupted as interrupted:
             if len(interrupted.table):
-                interrupted.table.to_csv(directory / PARTIAL_TABLE, index=False)
+                interrupted.table.to_csv(partial / PARTIAL_TABLE, index=False)
             raise
         finally:
             if not len(journal):
-                journal.path.unlink()
+                journal.path.unlink(missing_ok=True)
     return problem, result, messages
 
 
-def _fingerprint(*tensors: torch.Tensor) -> str:
-    """A digest of data and start: a journal goes with them as with the configuration."""
+def data_digest(problem: Problem, config: Any) -> str:
+    """A digest of the data and the initial parameters: results go with them as with the configuration."""
     digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.cpu().numpy().tobytes())
+    for tensor in (problem.x, problem.y, problem.initial(config.network.seed)):
+        array = tensor.cpu().numpy()
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
@@ -185,7 +204,7 @@ def _collected_warnings() -> Iterator[list[str]]:
                 show(message, category, *where, **more)
             elif str(message) not in messages:
                 messages.append(str(message))
-                print(f"smesolve: warning: {message}", file=sys.stderr)
+                complain(f"smesolve: warning: {message}")
 
         for category in (DivergenceWarning, NothingTestedWarning):
             warnings.simplefilter("always", category)

@@ -3,12 +3,21 @@
 Each curve has a colour, a line style and a marker of its own, so that it can also be told apart in grey.
 """
 
+# ruff: noqa: E402 (matplotlib is imported with care before anything that imports it)
+
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from smesolve.study.matplotlib_import import import_matplotlib
+
+import_matplotlib()
+
+# isort: split
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -24,9 +33,9 @@ __all__ = [
     "DROPOUT",
     "ORDERS",
     "PAGE",
-    "STYLE",
     "Look",
     "comparison_figure",
+    "drawing",
     "log_ticks",
     "points",
     "save_figure",
@@ -75,13 +84,24 @@ SYMBOLS = {"loss": r"$R_S$", "modified_loss": r"$L_S$", "squared_norm": r"$|\the
 NAMES = {"loss": "loss", "modified_loss": "modified loss", "squared_norm": "squared norm"}
 
 
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw with matplotlib's own defaults and `STYLE`, whatever the user's settings are; they are back afterwards."""
+    with matplotlib.rc_context():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)  # defaults that are to go
+            defaults = {key: value for key, value in dict.items(matplotlib.rcParamsDefault) if key != "backend"}
+            matplotlib.rcParams.update(defaults | STYLE)
+        yield
+
+
 def comparison_figure(study: WeakErrorStudy) -> Figure:
     """Dropout beside its modified equation: means over time, errors over time, final distribution, error against lr.
 
     (a) to (c) are at the largest learning rate without a diverged path, (c) and (d) at the horizon. (b), (c) and (d)
     show the first observable, (a) the first two.
     """
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
         axes = figure.subplots(2, 2)
         whole = study.table.groupby("lr").diverged.sum()
@@ -103,7 +123,7 @@ def weak_error_figure(study: WeakErrorStudy) -> Figure:
     Points with 95% intervals, hollow where unresolved; dashed fits with their slopes; the noise floor dotted; the
     predicted leading term as a thin line.
     """
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         observables = list(study.table.observable.unique())
         columns = min(len(observables), 2)
         lines = -(-len(observables) // columns)
@@ -118,7 +138,7 @@ def weak_error_figure(study: WeakErrorStudy) -> Figure:
 
 def save_figure(figure: Figure, directory: Path, name: str) -> None:
     """Write name.png and name.pdf; the same figure gives the same bytes."""
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure.savefig(directory / f"{name}.png", dpi=DPI, metadata={"Software": None})
         figure.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
 
@@ -149,11 +169,11 @@ def log_ticks(axis: Axes, values: Iterable[float]) -> None:
 
 
 def _name(observable: str) -> str:
-    return NAMES.get(observable, observable)
+    return NAMES.get(observable, observable.replace("$", r"\$"))
 
 
 def _symbol(observable: str) -> str:
-    return SYMBOLS.get(observable, observable)
+    return SYMBOLS.get(observable, observable.replace("$", r"\$"))
 
 
 def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) -> None:

@@ -20,8 +20,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from smesolve.study.latex_lines import widest
-from smesolve.study.markdown import join, table_of
-from smesolve.study.output import read_manifest
+from smesolve.study.manifest import read_manifest
+from smesolve.study.markdown import fenced, join, table_of
 
 __all__ = ["html_report"]
 
@@ -65,13 +65,13 @@ def _provenance(manifest: dict[str, Any]) -> str:
     config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True, default_flow_style=None).strip()
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     rows = [
-        ["command", f"`{manifest['command']}`"],
+        ["command", manifest["command"]],
         ["seed", "none" if manifest["seed"] is None else manifest["seed"]],
         ["versions", versions],
         ["platform", f"{manifest['platform']}, torch threads: {manifest['threads']}"],
         ["took", f"{manifest['wall_time']:.1f} s"],
     ]
-    return join("## How it was made", table_of(["", ""], rows), "## Configuration", f"```yaml\n{config}\n```")
+    return join("## How it was made", table_of(["", ""], rows), "## Configuration", fenced(config, "yaml"))
 
 
 def _markdown(directory: Path) -> MarkdownIt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -10,7 +9,7 @@ from smesolve.landscape.alignment import AlignmentStudy, alignment_along
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, legend_above, signed, symlog_steps
 from smesolve.study.section import Captioned, Section, markdown
@@ -124,7 +123,7 @@ def alignment_figure(study: AlignmentStudy) -> Figure:
     """(a) cosines with the null of the full-batch Σ, (b) ratios, (c) parts of the cosine by term, (d) overlap."""
     means = over_runs(study.table, ["covariance", "step"], COLUMNS)
     groups = dict(list(means.groupby("covariance", sort=False)))
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
         axes = figure.subplots(2, 2)
         for k, (name, group) in enumerate(groups.items()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -10,7 +9,7 @@ from smesolve.landscape.condensation import CondensationStudy, condensation
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import against_first, band, checkpoints, symlog_steps
 from smesolve.study.section import Captioned, Section, markdown
@@ -78,7 +77,7 @@ def _conclusion(against: pd.DataFrame, first: str) -> str:
 
 def condensation_figure(studies: dict[float, CondensationStudy], means: pd.DataFrame) -> Figure:
     """A row for each initial scale: effective ratio, participation, cosine maps after gradient descent and dropout."""
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 2.3 * len(studies) + 0.4), layout="constrained")
         axes = figure.subplots(len(studies), 4, squeeze=False)
         for row, (scale, study) in zip(axes, studies.items(), strict=True):

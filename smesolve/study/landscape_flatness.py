@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smesolve.landscape.estimates import mean_over, over_runs
@@ -12,7 +12,7 @@ from smesolve.landscape.flatness import FlatnessStudy, flatness, half_effects
 from smesolve.landscape.noises import NoiseScales, noisy_problem
 from smesolve.landscape.training import HALVES, HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, MARKERS, against_first, band, legend_above
 from smesolve.study.section import Captioned, Section, markdown
@@ -95,7 +95,7 @@ def _valley(segments: pd.DataFrame) -> str:
 
 def flatness_figure(study: FlatnessStudy, effects: pd.DataFrame) -> Figure:
     """(a) R_S along random directions, (b) from gradient descent to others, (c) trace, (d) effects of both halves."""
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 5.8), layout="constrained")
         axes = figure.subplots(2, 2)
         names = list(study.table.training.unique())
@@ -129,7 +129,7 @@ def flatness_figure(study: FlatnessStudy, effects: pd.DataFrame) -> Figure:
         return figure
 
 
-def _effects(axis: matplotlib.axes.Axes, effects: pd.DataFrame) -> None:
+def _effects(axis: Axes, effects: pd.DataFrame) -> None:
     measures = list(effects.measure.unique())
     for k, (effect, rows) in enumerate(effects.groupby("effect", sort=False)):
         axis.errorbar(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -14,7 +13,7 @@ from smesolve.landscape.information_geometry import fisher_penalty, manifold_geo
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import BernoulliMasks
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, signed, symlog_steps
 from smesolve.study.section import Captioned, Section, markdown
@@ -112,7 +111,7 @@ def _changes(table: pd.DataFrame, step: int) -> str:
 
 def geometry_figure(logistic: pd.DataFrame, means: pd.DataFrame) -> Figure:
     """(a) error of the Fisher form, (b) Fisher trace, (c) largest eigenvalue, (d) normal curvature along training."""
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 5.4), layout="constrained")
         axes = figure.subplots(2, 2)
         band(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -11,7 +10,7 @@ from smesolve.landscape.noises import NoiseScales, noise_alignment, noisy_proble
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.configuration_errors import ConfigError
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, symlog_steps
 from smesolve.study.section import Captioned, Section, markdown
@@ -82,7 +81,7 @@ def _conclusion(last: pd.DataFrame, table: pd.DataFrame) -> str:
 def noises_figure(table: pd.DataFrame) -> Figure:
     """(a) cosine at common points, (b) ratio to isotropic noise there, (c) cosine along each noise's own runs."""
     means = over_runs(table, KEYS, COLUMNS)
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 3.2), layout="constrained")
         axes = figure.subplots(1, 3)
         panels = (("common", "cosine"), ("common", "ratio"), ("own", "cosine"))

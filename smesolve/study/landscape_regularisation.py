@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,9 +16,10 @@ from smesolve.landscape.implicit_regularisation import (
 )
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
-from smesolve.study.figures import PAGE, STYLE, log_ticks
+from smesolve.study.figures import PAGE, drawing, log_ticks
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
+from smesolve.study.markdown import plain
 from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["regularisation_figure", "regularisation_section"]
@@ -96,7 +96,7 @@ def _linear_problem(problem: DropoutProblem) -> DropoutProblem:
 
 def _conclusion(fits: pd.DataFrame) -> str:
     return "\n".join(
-        f"- {row.model}, mean {row.observable.replace('_', ' ')}: "
+        f"- {row.model}, mean {plain(row.observable.replace('_', ' '))}: "
         + (
             f"order {row.slope:.2f} [{row.slope_low:.2f}, {row.slope_high:.2f}] over {row.points} learning rates"
             if np.isfinite(row.slope)
@@ -116,7 +116,7 @@ def regularisation_figure(study: RegularisationStudy, exact: pd.DataFrame) -> Fi
         ("mean loss, linear model", exact[exact.observable == "loss"]),
     ]
     models = list(exact.model.unique())
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
         axes = figure.subplots(1, 3)
         for axis, letter, (title, rows) in zip(axes, "abc", panels, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.landscape.variance_principle import VariancePrinciple, variance_principle
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import PAGE, STYLE
+from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, MARKERS, logarithmic
 from smesolve.study.section import Captioned, Section, markdown
@@ -98,7 +97,7 @@ def _ablation(slopes: pd.DataFrame) -> str:
 
 def variance_figure(study: VariancePrinciple) -> Figure:
     """Columns: both data sets; rows: flatness against variance, variance against curvature. One colour a run."""
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 5.4), layout="constrained")
         axes = figure.subplots(2, 2)
         factors = sorted(study.points.factor.dropna().unique())

@@ -1,24 +1,37 @@
-"""Results on disk: a directory that appears whole or not at all, and its manifest."""
+"""Results on disk: they appear whole or not at all, and no file that smesolve did not write is touched.
+
+Results of DIR are made in DIR.partial, in the folder `WORK`, and move to DIR when they are whole: by one rename where
+there is no DIR, and file by file where there is one, which remains the same folder with whatever else is in it. The
+move begins after the manifest was sealed, so one that was interrupted is completed by the next command on DIR.
+
+DIR.partial itself holds the journal and the lock. A symbolic link is followed first: DIR is where it points.
+"""
 
 from __future__ import annotations
 
-import json
-import platform
-import shlex
+import errno
+import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
+from smesolve.sampling.journal import is_journal
 from smesolve.study.configuration_errors import ConfigError
-from smesolve.study.versions import versions
+from smesolve.study.manifest import MANIFEST, changed_file, finished_manifest, seal, sealed
 
-__all__ = ["JOURNAL", "MANIFEST", "PARTIAL_TABLE", "partial_of", "read_manifest", "whole_directory", "write_manifest"]
-
-MANIFEST = "manifest.json"
+__all__ = [
+    "JOURNAL",
+    "PARTIAL_TABLE",
+    "WORK",
+    "finish_move",
+    "given_directory",
+    "partial_of",
+    "whole_directory",
+]
 
 JOURNAL = "blocks.journal"
 """Every finished block of a study: what --resume and extend go on from."""
@@ -26,7 +39,36 @@ JOURNAL = "blocks.journal"
 PARTIAL_TABLE = "table.partial.csv"
 """What was known when a study was interrupted."""
 
+WORK = ".smesolve"
+"""Folder in DIR.partial where results are written; all that is in it was written by smesolve."""
+
 LOCK = ".lock"
+
+
+def given_directory(option: str, text: str) -> Path:
+    """The directory that an option names; a tilde that the shell left is the home directory.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if not text or "\0" in text:
+        raise ConfigError(f"{option} must be the path of a directory, got {text!r}.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{option} {text!r} names a home directory that is not known; write the path in full."
+        ) from None
+
+
+def partial_of(out: Path) -> Path:
+    """Where results are while they are not whole.
+
+    Raises:
+        ConfigError: `out` is a loop of symbolic links, or the root of a file system.
+    """
+    real = _real(out)
+    return real.with_name(f"{real.name}.partial")
 
 
 @contextmanager
@@ -36,30 +78,173 @@ def whole_directory(
     resume: bool = False,
     prepare: Callable[[Path], None] | None = None,
 ) -> Iterator[Path]:
-    """A directory to write into, `out`.partial, which becomes `out` when the block ends well.
+    """A directory to write results into; they move to `out` when the block ends well. The block writes the manifest.
 
-    When it does not, the directory stays if its journal has got new results, and vanishes otherwise. While the block
-    runs no other process gets in: a lock of the operating system, which ends with the process however that ends.
+    When the block does not end well, `out`.partial stays if its journal has got new results, and vanishes otherwise.
+    While the block runs no other process gets in: a lock of the operating system, which ends with the process however
+    that ends.
 
     Args:
-        out: of the results; what stands there is replaced in the end, if at all.
+        out: of the results.
         overwrite: replace results that are there, and discard an interrupted study.
         resume: go on with an interrupted study where there is one.
-        prepare: called with the directory where no interrupted study is there; results are then replaced.
+        prepare: called with the directory where no interrupted study is there, to write a journal that is gone on
+            with; results are then replaced.
 
     Raises:
-        ConfigError: `out` cannot be made, is a file or holds something; with `overwrite`, something without a manifest;
-            there is an interrupted study, or another process works on it.
+        ConfigError: `out` cannot be made or written to, is a file or holds something; with `overwrite`, something that
+            is not as smesolve wrote it; there is an interrupted study, or another process works on it.
     """
-    _check_free(out, overwrite or prepare is not None)
-    partial = partial_of(out)
-    missing = [parent for parent in partial.parents if not parent.exists()]
+    with _refused(out):
+        real, partial = _real(out), partial_of(out)
+        if not partial.exists():
+            _check_free(out, overwrite or prepare is not None)
+        missing = [parent for parent in (partial, *partial.parents) if not parent.exists()]
+        lock = _locked(partial)
+    journal, before, there = partial / JOURNAL, 0, False
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        with _refused(out):
+            _complete(real, partial)
+            _check_free(out, overwrite or prepare is not None)
+            there = journal.exists() and not overwrite
+            if there and not resume:
+                raise ConfigError(
+                    f"{str(partial)!r} holds an interrupted study; go on with it by --resume, or discard it by "
+                    "--overwrite."
+                )
+            if journal.exists():
+                (partial / PARTIAL_TABLE).unlink(missing_ok=True)
+            if not there:
+                journal.unlink(missing_ok=True)
+            (partial / WORK).mkdir()
+            if prepare and not there:
+                prepare(partial / WORK)
+                os.replace(partial / WORK / JOURNAL, journal)
+        before = _size(journal)
+        yield partial / WORK
+        if journal.exists():
+            os.replace(journal, partial / WORK / JOURNAL)
+        seal(partial / WORK)
+        _move(partial / WORK, real)
+        _remove(partial, lock)
+    except BaseException:
+        if sealed(partial / WORK):
+            lock.release()
+        elif there or _size(journal) > before or (partial / WORK / JOURNAL).exists():
+            with suppress(OSError):
+                _put_back(partial)
+            lock.release()
+        else:
+            _remove(partial, lock)
+            for path in missing[1:]:
+                with suppress(OSError):  # somebody else has put something into it
+                    path.rmdir()
+        raise
+
+
+def finish_move(out: Path) -> bool:
+    """Move results that are whole to where they belong, if a command was interrupted in that; returns whether it was.
+
+    Raises:
+        ConfigError: something is in the way.
+    """
+    real, partial = _real(out), partial_of(out)
+    if not sealed(partial / WORK):
+        return False
+    with _refused(out):
+        lock = _locked(partial)
+        try:
+            _complete(real, partial)
+        except BaseException:
+            lock.release()
+            raise
+        if not (partial / JOURNAL).exists():
+            _remove(partial, lock)
+        lock.release()
+    return True
+
+
+# --- before a study ------------------------------------------------------------------------------------------------
+
+
+def _real(out: Path) -> Path:
+    """Where a path leads after all symbolic links."""
+    try:
+        real = Path(os.path.realpath(out))
+        loop = real.is_symlink()
+    except OSError as error:  # the working directory is gone, a name is too long
+        raise ConfigError(f"--out {str(out)!r} cannot be found ({error.strerror}); name another directory.") from None
+    if loop:
+        raise ConfigError(f"--out {str(out)!r} is a loop of symbolic links; name a directory.")
+    if not real.name:
+        raise ConfigError(f"--out {str(out)!r} is the root of a file system; name a directory in it.")
+    return real
+
+
+@contextmanager
+def _refused(out: Path) -> Iterator[None]:
+    """What the operating system refuses, in one sentence."""
+    try:
+        yield
+    except NotImplementedError:
         raise ConfigError(
-            f"--out {str(out)!r} cannot be made ({error.strerror}); name a directory in a place that can be written to."
+            f"--out {str(out)!r} is on a file system without file locks; name a directory on another one."
         ) from None
+    except OSError as error:
+        remedy = "a directory in a place that can be written to"
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = "a directory with a shorter path"
+        raise ConfigError(f"--out {str(out)!r} cannot be used ({error.strerror or error}); name {remedy}.") from None
+
+
+def _check_free(out: Path, replace: bool) -> None:
+    """Refuse a directory that results cannot go into."""
+    real = _real(out)
+    if real.exists() and not real.is_dir():
+        raise ConfigError(f"--out {str(out)!r} is a file; name a directory.")
+    if not real.is_dir():
+        return
+    if any(real.iterdir()):
+        if not replace:
+            raise ConfigError(f"--out {str(out)!r} is not empty; name another directory, or replace it by --overwrite.")
+        # What to delete is the user's word alone, so only results of this program are.
+        if not (real / MANIFEST).is_file():
+            raise ConfigError(
+                f"--out {str(out)!r} has no {MANIFEST}, so it was not written by smesolve and is not replaced; name "
+                "another directory."
+            )
+        files = finished_manifest(real)["files"]
+        changed = changed_file(real, {name: digest for name, digest in files.items() if name != JOURNAL})
+        if changed:
+            raise ConfigError(
+                f"{changed!r} in {str(out)!r} has changed since smesolve wrote it, and would be replaced; move it away."
+            )
+    if real.stat().st_dev != real.parent.stat().st_dev:
+        raise ConfigError(
+            f"--out {str(out)!r} is the root of a mounted file system, and results move there from beside it; name a "
+            "directory in it."
+        )
+    with tempfile.TemporaryFile(dir=real):  # the only sure way to know that files can be made in it
+        pass
+
+
+def _locked(partial: Path) -> FileLock:
+    """The directory, made where there is none, and locked; refused where something in it has a name that is needed."""
+    if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
+        raise ConfigError(f"{str(partial)!r} is not a directory of smesolve; move it away, or name another --out.")
+    partial.mkdir(parents=True, exist_ok=True)
+    own = {
+        LOCK: lambda path: path.is_file() and not path.stat().st_size,
+        WORK: Path.is_dir,
+        JOURNAL: is_journal,
+        PARTIAL_TABLE: lambda path: path.is_file() and is_journal(partial / JOURNAL),
+    }
+    for name, written_here in own.items():
+        path = partial / name
+        if os.path.lexists(path) and (path.is_symlink() or not written_here(path)):
+            raise ConfigError(
+                f"{str(path)!r} was not written by smesolve, which needs its name; move it away, or name another --out."
+            )
     lock = FileLock(partial / LOCK, blocking=False)
     try:
         lock.acquire()
@@ -67,99 +252,66 @@ def whole_directory(
         raise ConfigError(
             f"{str(partial)!r} is in use by another process; wait for its end, or name another --out."
         ) from None
-    journal, before = partial / JOURNAL, 0
-    try:
-        there = journal.exists() and not overwrite
-        if there and not resume:
+    return lock
+
+
+# --- after a study -------------------------------------------------------------------------------------------------
+
+
+def _complete(out: Path, partial: Path) -> None:
+    """Complete what a killed process began: the move of whole results, or the removal of those that are not whole."""
+    if sealed(partial / WORK):
+        _move(partial / WORK, out)
+    _put_back(partial)
+
+
+def _put_back(partial: Path) -> None:
+    """Remove results that are not whole; their journal stays."""
+    if (partial / WORK / JOURNAL).exists() and not (partial / JOURNAL).exists():
+        os.replace(partial / WORK / JOURNAL, partial / JOURNAL)
+    if (partial / WORK).exists():
+        shutil.rmtree(partial / WORK)
+
+
+def _move(work: Path, out: Path) -> None:
+    """Move whole results to `out`; begun twice, it ends as if begun once."""
+    if not out.exists():
+        work.rename(out)
+        return
+    new = [*finished_manifest(work)["files"], MANIFEST]
+    old = finished_manifest(out)["files"] if (out / MANIFEST).exists() else {}
+    begun = not all((work / name).exists() for name in new)
+    there = [path for path in out.iterdir() if path.name in new or not (old or begun)]
+    for path in there:
+        if path.is_dir() or (path.name not in (*old, MANIFEST) and (work / path.name).exists()):
             raise ConfigError(
-                f"{str(partial)!r} holds an interrupted study; go on with it by --resume, or discard it by --overwrite."
+                f"{str(path)!r} was not written by smesolve and is where new results belong, which are whole in "
+                f"{str(work)!r}; move it away and give the same command again."
             )
-        for path in partial.iterdir():
-            if path.name != LOCK and not (there and path.name == JOURNAL):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if prepare and not there:
-            prepare(partial)
-        before = _size(journal)
-        yield partial
-        _check_free(out, overwrite or prepare is not None)
-        old = partial.with_name(f".{out.name}.old")
-        if out.is_dir():
-            out.rename(old)
-        partial.rename(out.absolute())
+    for name in set(old) - set(new):
+        if not changed_file(out, {name: old[name]}):
+            (out / name).unlink(missing_ok=True)
+    for name in new:  # the manifest last: until then the list of the old files is there
+        if (work / name).exists():
+            os.replace(work / name, out / name)
+    work.rmdir()
+
+
+def _remove(partial: Path, lock: FileLock) -> None:
+    """Remove what smesolve wrote into the directory, and the directory where nothing else is in it."""
+    with suppress(OSError):
+        if is_journal(partial / JOURNAL):
+            (partial / JOURNAL).unlink()
+        (partial / PARTIAL_TABLE).unlink(missing_ok=True)
+    shutil.rmtree(partial / WORK, ignore_errors=True)
+    if os.name == "nt":  # which does not remove a file that is open
         lock.release()
-        (out / LOCK).unlink(missing_ok=True)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        keep = there or _size(journal) > before
-        lock.release()
-        if not keep:
-            shutil.rmtree(partial, ignore_errors=True)
-            for parent in missing:
-                parent.rmdir()
-        raise
-
-
-def partial_of(out: Path) -> Path:
-    """Where results are while they are not whole."""
-    return out.absolute().with_name(f"{out.absolute().name}.partial")
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of finished results.
-
-    Raises:
-        ConfigError: there is none, or it cannot be read.
-    """
-    try:
-        return json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{str(directory)!r} has no {MANIFEST} that can be read ({error}); name a directory with finished results."
-        ) from None
+    with suppress(OSError):
+        (partial / LOCK).unlink()
+    lock.release()
+    with suppress(OSError):  # something of the user is in it
+        partial.rmdir()
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def write_manifest(
-    directory: Path, name: str, command: Sequence[str], config: dict[str, Any], seed: int | None, wall_time: float
-) -> None:
-    """What is needed to repeat a study: configuration, seed, versions, command, threads; and its wall time (s).
-
-    Args:
-        directory: where it is written.
-        name: of the kind of study, which `command` need not be: "smesolve extend" makes more of any.
-        command: arguments of the command line.
-        config: of the study.
-        seed: its root seed, if it has one.
-        wall_time: seconds that this command took.
-    """
-    import torch  # here, as the command line reads its arguments without it
-
-    manifest = {
-        "study": name,
-        "command": shlex.join(["smesolve", *command]),
-        "config": config,
-        "seed": seed,
-        "versions": versions(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "wall_time": round(wall_time, 3),
-    }
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {str(out)!r} is a file; name a directory.")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise ConfigError(f"--out {str(out)!r} is not empty; name another directory, or replace it by --overwrite.")
-    # What to delete is the user's word alone, so only results of this program are.
-    if not (out / MANIFEST).is_file():
-        raise ConfigError(
-            f"--out {str(out)!r} has no {MANIFEST}, so it was not written by smesolve and --overwrite does not replace "
-            "it; name another directory."
-        )

@@ -19,7 +19,7 @@ from smesolve.study.configuration import StudyConfig
 from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.datasets import load_data
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.markdown import counted
+from smesolve.study.markdown import counted, plain
 from smesolve.study.scaling_configuration import ScalingConfig
 
 __all__ = ["build_problem", "configured_problem", "described", "outside_theorems"]
@@ -99,7 +99,7 @@ def described(config: StudyConfig, problem: Problem) -> str:
     training = config.training
     inputs = problem.x.shape[1]
     outputs = problem.y.shape[1] if problem.y.ndim > 1 else int(problem.y.max()) + 1  # columns, or classes
-    data = f"Data {config.data.name}: {counted(problem.samples, 'sample')}, {counted(inputs, 'input')}."
+    data = f"Data {plain(config.data.name)}: {counted(problem.samples, 'sample')}, {counted(inputs, 'input')}."
     scaling = config.study if isinstance(config, ScalingConfig) else None
     if scaling == "width":
         return data

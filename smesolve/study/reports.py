@@ -13,7 +13,7 @@ from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.study.configuration import StudyConfig
-from smesolve.study.markdown import join, picture, table_of
+from smesolve.study.markdown import join, picture, plain, table_of
 from smesolve.study.problems import described, outside_theorems
 
 __all__ = ["comparison_report", "weak_error_report"]
@@ -185,13 +185,13 @@ def _resolved(study: WeakErrorStudy) -> str:
             for row in group[group.resolved].itertuples()
         )
         no = group[~group.resolved]
-        text = f"- Order {order}, {observable}: " + (f"resolved at {yes}" if yes else "resolved nowhere")
+        text = f"- Order {order}, {plain(observable)}: " + (f"resolved at {yes}" if yes else "resolved nowhere")
         if len(no):
             text += "; not resolved at " + ", ".join(f"lr = {r.lr:g} ({r.reason})" for r in no.itertuples())
         lines.append(text + ".")
     for (observable, lr), pair in final.groupby(["observable", "lr"], sort=False):
         if set(pair.order) == {1, 2}:
-            lines.append(f"- {observable}, lr = {lr:g}: {_nearer(pair.set_index('order'))}")
+            lines.append(f"- {plain(observable)}, lr = {lr:g}: {_nearer(pair.set_index('order'))}")
     return "\n".join(lines)
 
 
@@ -217,7 +217,7 @@ def _certified(study: WeakErrorStudy) -> str:
     lines = []
     for row in study.fit().itertuples():
         slope, interval = _slope(row)
-        text = f"- Order {row.order}, {row.observable}: slope {slope} {interval}{VERDICTS[row.verdict]}"
+        text = f"- Order {row.order}, {plain(row.observable)}: slope {slope} {interval}{VERDICTS[row.verdict]}"
         if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
             text += (
                 f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
@@ -351,13 +351,13 @@ def _tails(study: WeakErrorStudy) -> str:
     heavy = _final(study).query("kurtosis > @HEAVY_TAILS")
     if heavy.empty:
         return f"Every kurtosis is below {HEAVY_TAILS}: the standard errors can be believed."
-    points = "; ".join(f"order {r.order}, lr {r.lr:g}, {r.observable}" for r in heavy.itertuples())
+    points = "; ".join(f"order {r.order}, lr {r.lr:g}, {plain(r.observable)}" for r in heavy.itertuples())
     return f"Kurtosis above {HEAVY_TAILS}, where a standard error is not to be trusted: {points}."
 
 
 def _unresolved(study: WeakErrorStudy) -> str:
     lines = [
-        f"- order {row.order}, lr = {row.lr:g}, {row.observable}: {row.reason}"
+        f"- order {row.order}, lr = {row.lr:g}, {plain(row.observable)}: {row.reason}"
         + (" (resolved, but wider than rel_tol)" if row.resolved else "")
         for row in _final(study).itertuples()
         if row.reason

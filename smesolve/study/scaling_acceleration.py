@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.acceleration import Acceleration, acceleration
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import ORDERS, PAGE, STYLE, log_ticks
+from smesolve.study.figures import ORDERS, PAGE, drawing, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_effort import configured_effort
@@ -51,7 +50,7 @@ def acceleration_section(problem: Problem, config: ScalingConfig) -> Section:
 
 def acceleration_figure(result: Acceleration) -> Figure:
     """Error and speed-up against the step of the equation."""
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         for order, part in result.table.groupby("order"):

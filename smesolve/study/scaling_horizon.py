@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.long_horizon import LongHorizon, long_horizon
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import PAGE, STYLE, log_ticks
+from smesolve.study.figures import PAGE, drawing, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_effort import configured_effort
@@ -46,7 +45,7 @@ def horizon_section(problem: Problem, config: ScalingConfig) -> Section:
 
 def horizon_figure(result: LongHorizon) -> Figure:
     """Errors against the horizon for both models, and stationary variances over the exact one."""
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
         axes = figure.subplots(2, 2)
         for axis, model in zip(axes[0], ("readout", "network"), strict=True):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE, log_ticks
+from smesolve.study.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_effort import configured_effort
@@ -46,7 +45,7 @@ def kappa_section(problem: Problem, config: ScalingConfig) -> Section:
 
 def kappa_figure(result: LinearScalingRule) -> Figure:
     """Relative error against kappa with the leading term and the tolerance."""
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
         axis = figure.subplots()
         for look, (model, part) in zip((DROPOUT, ORDERS[1]), result.table.groupby("model", sort=False), strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
@@ -15,8 +14,8 @@ from matplotlib.tri import Triangulation
 
 from smesolve.comparison.scaling.error_map import COLLAPSE_BELOW, POWERS, ErrorMap, error_map
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import PAGE, STYLE
-from smesolve.study.markdown import join
+from smesolve.study.figures import PAGE, drawing
+from smesolve.study.markdown import join, plain
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_effort import configured_effort
 from smesolve.study.scaling_section import with_reasons
@@ -60,7 +59,7 @@ def map_section(problem: Problem, config: ScalingConfig) -> Section:
     )
     collapse = result.collapse(config.seed)
     return Section(
-        f"Map of the weak error of {result.observable}",
+        f"Map of the weak error of {plain(result.observable)}",
         {"table": result.table, "limits": result.limits, "collapse": collapse},
         {
             "map": Captioned(map_figure(result), MAP_CAPTION),
@@ -74,7 +73,7 @@ def map_section(problem: Problem, config: ScalingConfig) -> Section:
 def map_figure(result: ErrorMap) -> Figure:
     """Heat maps of the relative error, one for each model and order, with contours and limits of stability."""
     orders = sorted(result.table.order.unique())
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE / 2 * len(orders), 5.6), layout="constrained")
         axes = figure.subplots(2, len(orders), squeeze=False, sharex=True, sharey=True)
         size = result.table.relative.abs()
@@ -167,7 +166,7 @@ def collapse_figure(result: ErrorMap) -> Figure:
     """Errors a unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
     orders = sorted(result.table.order.unique())
     keeps = sorted(result.table.keep_prob.unique())
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 2.4 * len(orders)), layout="constrained")
         axes = figure.subplots(len(orders), len(POWERS), squeeze=False, sharey="row")
         for line, order in zip(axes, orders, strict=True):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from smesolve.comparison.order_fit import CORRECTED_POINTS
 from smesolve.comparison.scaling.schedules import Schedules, schedules
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import ORDERS, PAGE, STYLE, log_ticks
+from smesolve.study.figures import ORDERS, PAGE, drawing, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_effort import configured_effort
@@ -47,7 +46,7 @@ def schedule_section(problem: Problem, config: ScalingConfig) -> Section:
 def schedule_figure(result: Schedules) -> Figure:
     """|error| against lr, a panel for each schedule: markers the network, thin lines the readout."""
     names = list(result.table.schedule.unique())
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE / 3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
         axes = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
         axes = list(axes.flat)

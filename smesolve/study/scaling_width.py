@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from smesolve.comparison.scaling.width_sweep import ARMS, WidthSweep, width_sweep
 from smesolve.problem.problem import Problem
-from smesolve.study.figures import DROPOUT, ORDERS, PAGE, STYLE, log_ticks
+from smesolve.study.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
 from smesolve.study.markdown import join
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.study.scaling_effort import configured_effort
@@ -47,7 +46,7 @@ def width_section(problem: Problem, config: ScalingConfig) -> Section:
 def width_figure(result: WidthSweep) -> Figure:
     """Relative error and share of the penalty against width in the arms."""
     orders = sorted(result.table.order.unique())
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
         *errors, share = figure.subplots(1, len(orders) + 1)
         looks = (DROPOUT, ORDERS[1], ORDERS[2])
