@@ -283,17 +283,45 @@ class DeriveConfig:
             raise ConfigError(
                 f"keep_prob must lie in (0, 1], got {self.keep_prob!r}; leave it out to derive with the symbol p."
             )
-        for name, known in (
-            (
-                "iteration",
-                ("dropout", "sgd", "dropout_sgd", "dropconnect", "label_noise", "parameter_noise", "custom"),
-            ),
-            ("law", ("bernoulli", "gaussian", "uniform", "finite")),
-        ):
+        for name, known in (("iteration", ITERATION_KEYS), ("law", LAW_KEYS)):
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r} is unknown; {nearest(getattr(self, name), list(known))}."
                 )
+        self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        """Refuse what is set and not read by this iteration with this law."""
+        laws = () if self.iteration == "sgd" else ("law", *LAW_KEYS[self.law])
+        read = {"iteration", "momentum", "order", *ITERATION_KEYS[self.iteration], *laws}
+        for entry in dataclasses.fields(self):
+            default = entry.default_factory() if entry.default is dataclasses.MISSING else entry.default
+            if entry.name not in read and getattr(self, entry.name) != default:
+                of_law = entry.name in set().union(*LAW_KEYS.values()) and laws
+                reader = f"law {self.law!r}" if of_law else f"iteration {self.iteration!r}"
+                raise ConfigError(f"{entry.name} is not read by {reader}; leave it out.")
+
+
+_NETWORK_KEYS = ("width", "depth", "in_features", "samples", "out_features", "activation", "loss")
+
+ITERATION_KEYS: dict[str, tuple[str, ...]] = {
+    "dropout": (*_NETWORK_KEYS, "layers"),
+    "sgd": (*_NETWORK_KEYS, "batch"),
+    "dropout_sgd": (*_NETWORK_KEYS, "layers", "batch"),
+    "dropconnect": (*_NETWORK_KEYS, "layers"),
+    "label_noise": _NETWORK_KEYS,
+    "parameter_noise": _NETWORK_KEYS,
+    "custom": ("state", "step", "random", "constants", "small"),
+}
+"""Iterations of `derive` with the keys that each reads, beside iteration, momentum, order and those of its law."""
+
+LAW_KEYS: dict[str, tuple[str, ...]] = {
+    "bernoulli": ("keep_prob",),
+    "gaussian": ("variance",),
+    "uniform": ("half_width",),
+    "finite": ("values", "probabilities"),
+}
+"""Laws of `derive` with the keys that each reads."""
 
 
 def _one_of(name: str, value: str, known: Iterable[str]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import sympy
 from sympy import Expr, Symbol
 
+from smesolve.arguments import shown
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
 from smesolve.study.configuration import DeriveConfig
 from smesolve.study.configuration_errors import ConfigError
+from smesolve.study.expressions import is_name, read_expression
 from smesolve.study.markdown import counted
 from smesolve.symbolic import (
     DropoutFormulas,
@@ -134,11 +135,13 @@ def _own_iteration(config: DeriveConfig, law: MaskLaw) -> Iteration:
             f"{len(config.step)}; give one expression for each state variable, such as state: [a], step: "
             "[-lr*eta*(eta*a - y)]."
         )
-    names = {name: Symbol(name, positive=name == config.small or None) for name in (*config.state, config.small)}
-    names |= {name: Symbol(name) for name in (*config.random, *config.constants)}
+    _check_names(config)
+    names = {config.small: Symbol(config.small, positive=True)}
+    for key in ("state", "random", "constants"):
+        names |= {name: Symbol(name, real=True) for name in getattr(config, key)}
     iteration = Iteration(
         state=[names[name] for name in config.state],
-        step=[_expression("step", text, names) for text in config.step],
+        step=[read_expression("step", text, names) for text in config.step],
         random={names[name]: law for name in config.random},
         small=names[config.small],
         constants=[names[name] for name in config.constants],
@@ -146,9 +149,25 @@ def _own_iteration(config: DeriveConfig, law: MaskLaw) -> Iteration:
     return momentum(iteration) if config.momentum else iteration
 
 
+def _check_names(config: DeriveConfig) -> None:
+    """Refuse names that are no names or stand for two things."""
+    owners: dict[str, str] = {}
+    for key in ("state", "random", "constants", "small"):
+        names = [config.small] if key == "small" else getattr(config, key)
+        for name in names:
+            if not is_name(name):
+                raise ConfigError(
+                    f"{key} has the name {shown(name)}; a name must hold letters, digits and underscores only, and "
+                    "begin with no digit."
+                )
+            if name in owners:
+                raise ConfigError(f"{name} is named in {owners[name]} and again in {key}; name it once.")
+            owners[name] = key
+
+
 def _network(config: DeriveConfig) -> ExplicitNetwork:
-    f, y = sympy.symbols("f y")
-    loss = _expression("loss", config.loss, {"f": f, "y": y})
+    f, y = sympy.symbols("f y", real=True)
+    loss = read_expression("loss", config.loss, {"f": f, "y": y})
     unknown = sorted(map(str, loss.free_symbols - {f, y}))
     if unknown:
         raise ConfigError(
@@ -181,16 +200,9 @@ def _law(config: DeriveConfig) -> MaskLaw:
     return FiniteMasks(*numbers)
 
 
-def _expression(key: str, text: str, names: dict[str, Any]) -> Expr:
-    try:
-        return sympy.sympify(text, locals=names)
-    except (sympy.SympifyError, SyntaxError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{key} {text!r} cannot be read as an expression ({type(error).__name__}).") from None
-
-
 def _squared(config: DeriveConfig) -> bool:
-    f, y = sympy.symbols("f y")
-    return sympy.expand(_expression("loss", config.loss, {"f": f, "y": y}) - (f - y) ** 2 / 2) == 0
+    f, y = sympy.symbols("f y", real=True)
+    return sympy.expand(read_expression("loss", config.loss, {"f": f, "y": y}) - (f - y) ** 2 / 2) == 0
 
 
 def _neurons(config: DeriveConfig, iteration: Iteration) -> list[list[int]]:
