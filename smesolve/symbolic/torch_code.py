@@ -91,7 +91,7 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
 
     return TEMPLATE.format(
         small=names[iteration.small].name,
-        state=", ".join(names[symbol].name for symbol in iteration.state),  # any text may be a symbol's name
+        state=", ".join(names[symbol].name for symbol in iteration.state),
         arguments=arguments,
         drift=body(list(drift)),
         diffusion=body(list(diffusion)),
