@@ -11,7 +11,7 @@ import yaml
 
 from smesolve.study.command_line import main
 from smesolve.study.commands import COMMANDS
-from smesolve.study.configuration_errors import known_keys
+from smesolve.study.configuration_types import known_keys
 
 DATA = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2"]
 RANDOM = [*DATA, "--network.width", "3"]
@@ -117,7 +117,7 @@ def test_an_unknown_shell_is_refused(shell, capsys):
 @pytest.mark.parametrize("flags", ["--print_config", "--print_config=comments"])
 def test_a_printed_configuration_runs_as_it_is(flags, tmp_path, capsys):
     # 66 parameters: just too many for the predicted constant of order 2, which takes longer than all the rest
-    study = [*RANDOM, "--network.width", "22", *SMALL]
+    study = [*DATA, "--network.width", "22", *SMALL]
     text = said(capsys, "compare", *study, flags)
     assert ("# probability that a neuron is kept" in text) == flags.endswith("comments")
     config = tmp_path / "study.yaml"
@@ -173,13 +173,12 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
 def test_a_dry_run_refuses_what_the_study_would_refuse(tmp_path, capsys):
     assert main(["compare", *RANDOM, "--lrs", "[0.3]", "--horizon", "1.0", "--dry-run"]) == 2
     assert "lr=0.3 does not divide horizon=1" in capsys.readouterr().err
-    for option, value, words in (
-        ("--observables", "[accuracy]", "observable must be one of loss"),
-        ("--dt", "0.15", "dt=0.15 does not divide the time"),
-        ("--lrs", "[1000.0]", "beyond the stability limit"),
+    for options, words in (
+        (["--lrs", "[0.2]", "--horizon", "0.4", "--observables", "[accuracy]"], "observable must be one of loss"),
+        (["--lrs", "[0.2]", "--horizon", "0.4", "--dt", "0.15"], "dt=0.15 does not divide the time"),
+        (["--lrs", "[1000.0]", "--horizon", "1000.0"], "beyond the stability limit"),
     ):
-        horizon = "1000.0" if option == "--lrs" else "0.4"
-        assert main(["weak-error", *RANDOM, *SMALL, "--horizon", horizon, option, value, "--dry-run"]) == 2
+        assert main(["weak-error", *RANDOM, *options, "--paths", "8", "--dry-run"]) == 2
         assert words in capsys.readouterr().err
     assert main(["landscape", *RANDOM, "--sections", "[alignement]", "--dry-run"]) == 2
     assert "did you mean 'alignment'" in capsys.readouterr().err
@@ -187,7 +186,7 @@ def test_a_dry_run_refuses_what_the_study_would_refuse(tmp_path, capsys):
 
 def test_a_dry_run_of_extend_says_what_the_study_takes_and_changes_nothing(tmp_path, capsys):
     out = tmp_path / "results"
-    assert main(["weak-error", *RANDOM, *SMALL, "--paths", "64", "--out", str(out)]) == 0
+    assert main(["weak-error", *RANDOM, *SMALL, "--out", str(out)]) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     capsys.readouterr()
     assert main(["extend", str(out), "--paths", "1234", "--dry-run"]) == 0

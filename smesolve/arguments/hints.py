@@ -35,7 +35,7 @@ _BASIC: dict[Any, Any] = {
     bool: Instance((bool,), "True or False"),
     int: Integer(-MOST),
     float: Number(),
-    str: Instance((str,), "a text"),
+    str: Instance((str,), "a string"),
     np.ndarray: Instance((np.ndarray,), "an array"),
 }
 

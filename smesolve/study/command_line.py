@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from smesolve.arguments import is_own_sentence
-from smesolve.study.command_parser import OPTIONS, command_parser, config_first, print_completion
+from smesolve.study.command_arguments import parser_arguments
+from smesolve.study.command_parser import command_parser, print_completion
 from smesolve.study.commands import COMMANDS, identity
 from smesolve.study.configuration import ExtendConfig, build
-from smesolve.study.configuration_errors import ConfigError, nearest, sentence
+from smesolve.study.configuration_errors import ConfigError, nearest
 from smesolve.study.html_report import html_report
 from smesolve.study.output import (
     JOURNAL,
@@ -127,13 +128,9 @@ def _read(argv: list[str]) -> Request:
     if argv[0] not in COMMANDS:
         raise ConfigError(f"command {argv[0]!r} is unknown; {nearest(argv[0], list(COMMANDS))}.")
     try:
-        values = parser.parse_args(config_first(argv)).as_dict()
+        values = parser.parse_args(parser_arguments(argv)).as_dict()
     except argparse.ArgumentError as error:
-        raise ConfigError(sentence(error, COMMANDS[argv[0]].config, OPTIONS)) from None
-    except ValueError as error:  # of jsonargparse's YAML reader, which takes "._" for a number
-        if is_own_sentence(error):
-            raise
-        raise ConfigError(f"CONFIG cannot be read ({error}); put texts that look like numbers into quotes.") from None
+        raise ConfigError(" ".join(str(error).split())) from None
     name = values["command"]
     chosen = values[name]
     config = build(COMMANDS[name].config, chosen)

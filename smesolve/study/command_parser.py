@@ -10,16 +10,10 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from shtab import DIRECTORY, FILE, complete
 
 from smesolve.study.commands import COMMANDS
-from smesolve.study.configuration_errors import ConfigError, check_file
+from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.versions import versions
 
-__all__ = ["OPTIONS", "command_parser", "config_first", "print_completion"]
-
-OPTIONS = ("out", "directory", "overwrite", "resume", "dry-run", "print_config")
-"""Options that are not of the configuration."""
-
-FLAGS = ("-h", "--help", "--overwrite", "--resume", "--dry-run", "--print_config")
-"""Options without a value."""
+__all__ = ["command_parser", "print_completion"]
 
 SHELLS = ("bash", "zsh")
 
@@ -106,23 +100,6 @@ def _part(name: str) -> ArgumentParser:
     return part
 
 
-def config_first(argv: list[str]) -> list[str]:
-    """CONFIG (or DIR), wherever it stands, as the first option of the subcommand, so that others override it."""
-    command, *rest = argv
-    option = "--directory" if command == "extend" else "--config"
-    position = 0
-    while position < len(rest):
-        token = rest[position]
-        if not token.startswith("-"):
-            if option == "--config":
-                check_file(token, COMMANDS[command].config, OPTIONS)
-            return [command, option, token, *rest[:position], *rest[position + 1 :]]
-        if token == "--config" and position + 1 < len(rest):
-            check_file(rest[position + 1], COMMANDS[command].config, OPTIONS)
-        position += 1 if "=" in token or token in FLAGS else 2
-    return argv
-
-
 def print_completion(argv: Sequence[str]) -> None:
     """Print the shell's completion script and end the process, as --help does.
 
@@ -134,7 +111,7 @@ def print_completion(argv: Sequence[str]) -> None:
         raise ConfigError(f"--print_completion must be one of {', '.join(SHELLS)}, got {shell!r}.")
     parts = {name: _part(name) for name in COMMANDS}
     for name, part in parts.items():
-        # what `config_first` reads without its option is an argument to the shell
+        # what `parser_arguments` reads without its option is an argument to the shell
         part.add_argument("CONFIG").complete = DIRECTORY if name == "extend" else FILE
     print(complete(_joined(parts), shell))
     raise SystemExit(0)

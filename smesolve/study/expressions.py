@@ -34,7 +34,7 @@ MOST_DEGREE = 100
 """Largest degree of an expression in its symbols, and largest numerator and denominator of an exponent."""
 
 NAME = r"[^\W\d]\w*"
-NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 TOKEN = re.compile(rf"(?P<number>{NUMBER})|(?P<name>{NAME})|(?P<operator>\*\*|[<>]=|[-+*/^(),<>])")
 
 FUNCTIONS: Mapping[str, Callable[[Expr], Expr]] = {

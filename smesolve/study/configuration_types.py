@@ -1,0 +1,103 @@
+"""The keys of a configuration dataclass, and whether values have their types."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, get_args, get_origin, get_type_hints
+
+from smesolve.arguments import shown
+from smesolve.study.configuration_errors import ConfigError, nearest
+
+__all__ = ["check_mapping", "check_type", "known_keys", "may_be_string"]
+
+
+def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
+    """The keys of a configuration dataclass with their types; nested ones as "data.name"."""
+    keys: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        keys[prefix + name] = hint
+        if dataclasses.is_dataclass(hint):
+            keys |= known_keys(hint, f"{prefix}{name}.")
+    return keys
+
+
+def check_mapping(values: Mapping[str, Any], hints: Mapping[str, Any], known: list[str], prefix: str = "") -> None:
+    """Refuse keys that are not among `hints`, and values of other types.
+
+    Args:
+        values: what a file or an option holds.
+        hints: types by key.
+        known: keys that may be meant by an unknown one.
+        prefix: of the keys in messages, such as "data.".
+
+    Raises:
+        ConfigError: for the first of them.
+    """
+    for key, value in values.items():
+        if key not in hints and prefix + key in known:
+            head, _, tail = key.partition(".")
+            raise ConfigError(f"key {key!r} must be nested in a file, {head}: {{{tail}: ...}}.")
+        if key not in hints:
+            raise ConfigError(f"key {prefix + key!r} is unknown; {nearest(prefix + key, known)}.")
+        check_type(prefix + key, value, hints[key])
+
+
+def check_type(key: str, value: Any, hint: Any) -> None:
+    """Refuse a value that does not have the type of its key; an integer is a number, a string is none.
+
+    Raises:
+        ConfigError: it names the key, the type and the value.
+    """
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        check_mapping(value, get_type_hints(hint), list(known_keys(hint, f"{key}.")), f"{key}.")
+    elif isinstance(value, list) and (item := _item(hint)) is not None:
+        for k, entry in enumerate(value):
+            check_type(f"{key}[{k}]", entry, item)
+    elif not _fits(value, hint):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key} must be finite, got {value}.")
+        quotes = isinstance(value, (int, float)) and may_be_string(hint)
+        remedy = "; put it into quotes if it is a string" if quotes else ""
+        raise ConfigError(f"{key} must be {_expected(hint)}, got {shown(value)}{remedy}.")
+
+
+def may_be_string(hint: Any) -> bool:
+    """Whether a string is among what a hint allows."""
+    return str in _options(hint)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the only one."""
+    return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _item(hint: Any) -> Any:
+    """The type of the items of a list, where the hint allows lists."""
+    return next((get_args(option)[0] for option in _options(hint) if get_origin(option) is list), None)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value that is no list has one of the types of a hint."""
+    options = _options(hint)
+    if isinstance(value, bool):
+        return bool in options
+    if isinstance(value, int) and float in options:
+        return True
+    if isinstance(value, float):
+        return float in options and math.isfinite(value)
+    return type(value) in options
+
+
+def _expected(hint: Any) -> str:
+    words = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    if hint in words:
+        return words[hint]
+    if isinstance(hint, types.UnionType):
+        return _expected(get_args(hint)[0])
+    if get_origin(hint) is list:
+        examples = {int: "integers such as [1, 2]", float: "numbers such as [0.1, 0.05]", str: "names such as [loss]"}
+        return f"a list of {examples[get_args(hint)[0]]}"
+    return f"a mapping with the keys {', '.join(entry.name for entry in dataclasses.fields(hint))}"

@@ -1,0 +1,194 @@
+"""YAML as a configuration has it: every text has one meaning, or is refused by one sentence.
+
+Scalars are those of YAML 1.2's core schema, in decimal. What YAML 1.1 reads in another way (1:30 as 90, 0100 as 64, yes
+as true, 1_000 as 1000) is refused, as are keys that stand twice, merge keys, tags, several documents, and files and
+aliases that are too large for a configuration. Only mappings, lists, strings, numbers, booleans and null are made.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from smesolve.arguments import shown
+from smesolve.study.configuration_errors import ConfigError
+
+__all__ = ["read_file", "read_yaml"]
+
+MOST_BYTES = 100_000
+"""Of a file: a configuration has a few kilobytes."""
+
+MOST_VALUES, MOST_DEPTH = 10_000, 20
+"""Values of a document with all its aliases written out, and mappings and lists inside each other."""
+
+MOST_DIGITS = 308
+"""Of an integer: floats have no more."""
+
+TAG = "tag:yaml.org,2002:"
+
+PATTERNS: dict[str, tuple[str, str]] = {
+    "null": (r"~|null|Null|NULL|", "~nN"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+}
+"""Plain scalars of each kind, and how they begin; an empty one is null."""
+
+OTHERWISE_NUMBER = re.compile(
+    r"[-+]?0[0-9_]+"  # octal in YAML 1.1
+    r"|[-+]?0[box][0-9a-fA-F_]+"
+    r"|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"  # base 60 in YAML 1.1
+    r"|[-+]?(?=[0-9.]*_)(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?"
+)
+"""Plain scalars that are numbers to some YAML readers, and other numbers or strings to others."""
+
+OTHERWISE_BOOL = re.compile(r"yes|no|on|off", re.IGNORECASE)
+"""Plain scalars that are booleans to some YAML readers, and strings to others."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's reader in Python, with the plain scalars of `PATTERNS`; the one in C has no bound on its stack."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+for _kind, (_pattern, _first) in PATTERNS.items():
+    _Loader.add_implicit_resolver(TAG + _kind, re.compile(f"^(?:{_pattern})$"), ["", *_first])
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The mapping that a configuration file holds.
+
+    Raises:
+        ConfigError: no such file, or one that is no configuration.
+    """
+    origin = f"CONFIG {path!r}"
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ConfigError(f"{origin} has more than {MOST_BYTES} bytes; give a YAML file of lines 'key: value'.")
+        text = content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{origin} does not exist; give the path of a YAML file.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{origin} is no text in UTF-8; save it as UTF-8.") from None
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: what no path may hold
+        raise ConfigError(f"{origin} cannot be read ({error}); give the path of a YAML file.") from None
+    mapping = read_yaml(text, origin)
+    if mapping is None:
+        raise ConfigError(f"{origin} is empty; give lines 'key: value'.")
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{origin} must hold lines 'key: value', got {type(mapping).__name__}.")
+    return mapping
+
+
+def read_yaml(text: str, origin: str) -> Any:
+    """The value of a text: None, bool, int, float, str, and lists and dictionaries of them.
+
+    Args:
+        text: one YAML document.
+        origin: what the text is, for messages.
+
+    Raises:
+        ConfigError: a text that is no YAML, or has more than one meaning.
+    """
+    try:
+        node = _Loader(text).get_single_node()
+    except RecursionError:
+        raise ConfigError(f"{origin} is nested too deeply; give lines 'key: value'.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} {_invalid(error)}.") from None
+    return None if node is None else _Reader(origin, "\n" in text.strip()).value(node, 0)
+
+
+def _invalid(error: yaml.YAMLError) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
+    where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    if "another document" in problem:
+        return f"holds more than one document{where}; keep one"
+    if "'\\t'" in problem:
+        return f"has a tab{where}, where YAML allows spaces only; replace it"
+    return f"is not valid YAML{where}; correct it there"
+
+
+class _Reader:
+    """Values from the nodes of one document."""
+
+    def __init__(self, origin: str, several_lines: bool) -> None:
+        self.origin, self.several_lines, self.count = origin, several_lines, 0
+
+    def refused(self, node: yaml.Node, reason: str) -> ConfigError:
+        """What is wrong with a node, and where."""
+        line = f", line {node.start_mark.line + 1}" if self.several_lines else ""
+        return ConfigError(f"{self.origin}{line}: {reason}.")
+
+    def value(self, node: yaml.Node, depth: int) -> Any:
+        """What a node stands for; an alias is read anew wherever it stands."""
+        self.count += 1
+        if self.count > MOST_VALUES or depth > MOST_DEPTH:
+            raise self.refused(node, "it holds too many values, or values too deep inside each other; write less")
+        kind = node.tag.removeprefix(TAG)
+        if isinstance(node, yaml.MappingNode) and kind == "map":
+            return self._mapping(node, depth)
+        if isinstance(node, yaml.SequenceNode) and kind == "seq":
+            return [self.value(item, depth + 1) for item in node.value]
+        if isinstance(node, yaml.ScalarNode) and kind in ("str", *PATTERNS):
+            return self._scalar(node, kind)
+        raise self.refused(node, f"the tag {shown(node.tag)} has no meaning in a configuration; leave it out")
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{TAG}str":
+                shape = shown(key_node.value) if isinstance(key_node, yaml.ScalarNode) else f"a {key_node.id}"
+                raise self.refused(key_node, f"it has the key {shape}; keys must be names such as keep_prob")
+            key = key_node.value
+            if key == "<<":
+                raise self.refused(key_node, "the merge key << is read by some YAML readers only; write its keys out")
+            if key in mapping:
+                raise self.refused(key_node, f"key {shown(key)} stands there a second time; keep one of the two")
+            mapping[key] = self.value(value_node, depth + 1)
+        return mapping
+
+    def _scalar(self, node: yaml.ScalarNode, kind: str) -> Any:
+        text = node.value
+        if node.style is None and OTHERWISE_NUMBER.fullmatch(text):
+            raise self.refused(
+                node,
+                f"{shown(text)} is one number to some YAML readers, and another or a string to others; write a "
+                "decimal number without leading zeros or separators, or put a string into quotes",
+            )
+        if node.style is None and OTHERWISE_BOOL.fullmatch(text):
+            raise self.refused(
+                node,
+                f"{shown(text)} is true or false to some YAML readers, and a string to others; write true or false, "
+                "or put a string into quotes",
+            )
+        if kind == "str":
+            return text
+        if not re.fullmatch(PATTERNS[kind][0], text):
+            raise self.refused(node, f"{shown(text)} does not have the type of its tag; leave the tag out")
+        if kind == "null":
+            return None
+        return text.lower() == "true" if kind == "bool" else self._number(node, kind)
+
+    def _number(self, node: yaml.ScalarNode, kind: str) -> int | float:
+        text = node.value
+        if kind == "int" and len(text.lstrip("-+")) <= MOST_DIGITS:
+            return int(text)
+        number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan")) if kind == "float" else math.inf
+        digits = re.split("[eE]", text)[0]
+        overflows = math.isinf(number) and "inf" not in text.lower()
+        if overflows or (number == 0 and digits.strip("-+0.")):
+            raise self.refused(node, f"{shown(text)} is beyond the range of floats; scale it")
+        return number
