@@ -16,6 +16,8 @@ __all__ = ["evaluated", "is_own_sentence", "is_tensor", "refuse", "shown"]
 
 def shown(value: Any) -> str:
     """A value in one short line, however large, deep or odd it is."""
+    if is_tensor(value) and value.is_nested:
+        return f"a nested {value.dtype} tensor"
     if is_tensor(value):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):

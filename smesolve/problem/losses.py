@@ -1,16 +1,21 @@
-"""Losses of one sample each."""
+"""Losses of one sample each, and the targets that they take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LOSSES", "SampleLoss"]
+__all__ = ["LOSSES", "SampleLoss", "class_targets"]
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
 """(outputs (n, ...), targets (n, ...)) -> one loss for each sample (n,), as torch's losses with reduction="none"."""
+
+
+ROUNDING = 1e-4
+"""Of a sum of probabilities: they may have been rounded to few digits."""
 
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -27,5 +32,55 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, targets, reduction="none")
 
 
+def class_targets(y: Tensor, outputs: Tensor) -> Tensor:
+    """Targets of loss='cross_entropy', as torch takes them: int64 class indices, or probabilities like the outputs.
+
+    Args:
+        y: whole numbers (n,) of any dtype, or probabilities of the classes (n, C).
+        outputs: (n, C).
+
+    Raises:
+        ValueError: targets of another shape, labels that are no index of a class (torch leaves out -100 silently), and
+            numbers that are no probabilities (whose losses may be negative).
+    """
+    if outputs.ndim != 2:
+        raise ValueError(
+            f"module must map x to outputs (n, classes) for loss='cross_entropy', got shape {tuple(outputs.shape)}."
+        )
+    samples, classes = outputs.shape
+    if y.shape == outputs.shape:
+        return _probabilities(y.to(outputs.dtype))
+    if y.shape != (samples,):
+        raise ValueError(
+            f"y must hold class indices of shape ({samples},), or class probabilities of shape "
+            f"{tuple(outputs.shape)}, for loss='cross_entropy', got shape {tuple(y.shape)}; a column of labels becomes "
+            "a vector by y.reshape(-1)."
+        )
+    labels = y.to(torch.int64)
+    wrong = (labels < 0) | (labels >= classes)
+    if y.is_floating_point():
+        wrong |= labels != y
+    if wrong.any():
+        found = y.to(torch.float64)[wrong][0].item()
+        raise ValueError(
+            f"y must hold the indices of the classes, whole numbers from 0 to {classes - 1}, for loss='cross_entropy', "
+            f"got {found:g}; number the classes from 0, and leave out samples without a label."
+        )
+    return labels
+
+
+def _probabilities(y: Tensor) -> Tensor:
+    """Non-negative numbers whose sum over the classes is 1 up to rounding."""
+    off = (y.sum(1) - 1).abs().max().item()
+    if (y < 0).any() or off > ROUNDING:
+        got = f"{y.min().item():g} among them" if (y < 0).any() else f"a sum that differs from 1 by {off:.2g}"
+        raise ValueError(
+            f"y must hold class probabilities for loss='cross_entropy', as it has the shape of the module's outputs: "
+            f"numbers from 0 on with the sum 1 for each sample, got {got}; give the indices of the classes, or "
+            "normalise y."
+        )
+    return y
+
+
 LOSSES: dict[str, SampleLoss] = {"squared_error": _squared_error, "cross_entropy": _cross_entropy}
-"""Losses by name: |f - y|^2 / 2, and cross-entropy with class indices; add to it to name one of your own."""
+"""Losses by name: |f - y|^2 / 2, and cross-entropy with `class_targets`; add to it to name one of your own."""

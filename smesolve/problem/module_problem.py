@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from smesolve.arguments import Integer, checked, evaluated, shown
-from smesolve.problem.losses import LOSSES, SampleLoss
+from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_function import ModuleFunction
 from smesolve.problem.problem import Problem, check_trailing, check_trained, finite_data
@@ -59,7 +59,7 @@ class ModuleProblem(Problem):
         module: maps x (n, ...) to outputs (n, ...), each sample by itself; dropout is active where its train flag is
             on. Buffers stay as they are.
         x: inputs, samples first.
-        y: targets, samples first; class indices for "cross_entropy".
+        y: targets, samples first; for "cross_entropy" class indices from 0, or class probabilities.
         loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
         masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
         batch_size: b, samples of a step; all of them unless given.
@@ -121,6 +121,8 @@ class ModuleProblem(Problem):
             raise ValueError(
                 f"module must map x to one row of outputs for each of the {self.samples} samples, got {shown(outputs)}."
             )
+        if loss == "cross_entropy":
+            self.y = class_targets(self.y, outputs)
         losses = evaluated("loss", self._sample_loss, outputs, self.y)
         if not isinstance(losses, Tensor) or tuple(losses.shape) != (self.samples,):
             raise ValueError(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
+from torch.masked import is_masked_tensor
 from torch.utils.data import Dataset
 
 from smesolve.arguments import INDEX, checked, shown
@@ -207,16 +208,31 @@ def finite_data(
     device: torch.device,
     keep_integers: bool = False,
 ) -> Tensor:
-    """Data as a tensor of the given dtype, integers kept if asked; refused if empty, NaN or infinite."""
-    data = _as_tensor(name, values).to(device)
-    if not (keep_integers and not data.is_floating_point()):
-        data = data.to(dtype)
+    """Data as a tensor of the given dtype, integers kept if asked.
+
+    Raises:
+        ValueError: data that are empty, hide values (masks, other layouts), or hold other numbers than finite ones
+            that `dtype` represents: integers beyond its digits, and values whose sum of squares overflows.
+    """
+    data = _as_tensor(name, values)
     if data.ndim == 0 or data.numel() == 0:
         raise ValueError(f"{name} holds no sample, got {shown(values)}; give at least one.")
+    if torch.device(device).type == "meta":
+        raise ValueError(f"{name} cannot go to the meta device, which holds no values; take a network that has some.")
     if not data.isfinite().all():
         bad = int((~data.isfinite()).sum())
         raise ValueError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
-    return data
+    if keep_integers and not data.is_floating_point():
+        return data.to(device)
+    largest, limits = float(data.to(torch.float64).abs().max()), torch.finfo(dtype)
+    if not data.is_floating_point() and largest >= 2 / limits.eps:
+        raise ValueError(
+            f"{name} has integers up to {largest:g}, which {dtype} rounds from {2 / limits.eps:g} on; scale them, or "
+            "leave them out where they are identifiers."
+        )
+    if largest > math.sqrt(limits.max / data.numel()):
+        raise ValueError(f"{name} has values up to {largest:g}, whose squares overflow in {dtype}; scale them.")
+    return data.to(device=device, dtype=dtype)
 
 
 def check_trained(name: str, module: nn.Module) -> None:
@@ -241,17 +257,40 @@ def check_table(name: str, data: Tensor) -> None:
 def _as_tensor(name: str, values: Any) -> Tensor:
     """Numbers as a strided tensor without a graph; an array is copied, as torch warns of read-only ones."""
     if isinstance(values, Tensor):
+        hidden = next((words for hides, words in _HIDING if hides(values)), None)
+        if hidden is not None:
+            raise ValueError(f"{name} must be a tensor of plain values, got {hidden}.")
         data = values.detach()
+    elif count := _masked_values(values):
+        raise ValueError(f"{name} has {count} masked values; remove those samples or fill them in by .filled(value).")
     else:
         try:
             array = np.array(values)
-            data = torch.as_tensor(array if array.dtype.kind in "fiub" else None)
+            real = array.dtype.kind in "fiub"
+            wide = array.dtype.kind == "f" and array.dtype.itemsize > 8  # torch has no longer floats
+            data = torch.as_tensor(array.astype("f8" if wide else array.dtype.newbyteorder("=")) if real else None)
         except (ValueError, TypeError, RuntimeError, RecursionError, MemoryError):
             data = None
-    if data is None or data.is_complex() or data.layout != torch.strided:
+    if data is None or data.is_complex():
         remedy = "; a TensorDataset has them in .tensors" if isinstance(values, Dataset) else ""
         raise ValueError(f"{name} must hold real numbers, as a tensor or an array, got {shown(values)}{remedy}.")
     return data
+
+
+def _masked_values(values: Any) -> int:
+    """How many values a numpy masked array hides, or a sequence of them does."""
+    parts = values if isinstance(values, (list, tuple)) else [values]
+    return sum(int(np.ma.count_masked(part)) for part in parts if isinstance(part, np.ma.MaskedArray))
+
+
+_HIDING: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
+    (lambda tensor: tensor.is_nested, "a nested one; pad it by torch.nested.to_padded_tensor, or leave samples out"),
+    (is_masked_tensor, "a masked one; remove those samples or fill them in"),
+    (lambda tensor: tensor.is_meta, "one on the meta device; give one with values"),
+    (lambda tensor: tensor.is_quantized, "a quantized one; convert it by .dequantize()"),
+    (lambda tensor: tensor.layout != torch.strided, "a sparse one; convert it by .to_dense()"),
+)
+"""Tensors whose values are not simply there, and what can be done."""
 
 
 def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: str, dtype: torch.dtype) -> None:
