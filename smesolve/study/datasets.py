@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import torch
 
-from smesolve.arguments import check_numbers_fit
+from smesolve.arguments import check_numbers_fit, is_own_sentence
+from smesolve.problem.problem import finite_data
 from smesolve.study.configuration import DataConfig
 from smesolve.study.configuration_errors import ConfigError, nearest
+from smesolve.study.csv_data import read_csv
+from smesolve.study.npz_data import read_npz
 
 __all__ = ["DATASETS", "load_data"]
 
@@ -27,11 +33,11 @@ def load_data(config: DataConfig) -> Data:
     """
     suffix = Path(config.name).suffix.lower()
     if suffix != ".csv" and config.target is not None:
-        raise ConfigError(f"data.target applies to .csv files alone, not to {config.name}; leave it out.")
+        raise ConfigError(f"data.target applies to .csv files only, not to {config.name}; leave it out.")
     if config.name != "random":
         for key in ("in_features", "seed"):
             if getattr(config, key) is not None:
-                raise ConfigError(f"data.{key} applies to data.name=random alone, not to {config.name}; leave it out.")
+                raise ConfigError(f"data.{key} applies to data.name=random only, not to {config.name}; leave it out.")
     if config.name in DATASETS:
         return DATASETS[config.name](config)
     if suffix not in READERS:
@@ -45,14 +51,18 @@ def load_data(config: DataConfig) -> Data:
         raise ConfigError(
             f"data.name={config.name!r}: no such file; give its path from the working directory."
         ) from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, ConfigError):
+    except UNREADABLE as error:
+        if isinstance(error, ValueError) and is_own_sentence(error):
             raise
         raise ConfigError(
             f"data.name={config.name!r} cannot be read as numbers ({' '.join(str(error).split())}); give a table of "
             "numbers."
         ) from None
-    return x[: _available(config, len(x))], y[: config.samples]
+    if len(x) != len(y):
+        raise ConfigError(f"data.name={config.name!r} has {len(x)} rows of x and {len(y)} of y; give as many of each.")
+    samples = _available(config, len(x))
+    tables = (finite_data(name, part[:samples], torch.float64, CPU) for name, part in (("x", x), ("y", y)))
+    return tuple(table.numpy() for table in tables)
 
 
 def _available(config: DataConfig, available: int) -> int:
@@ -88,52 +98,26 @@ def _random(config: DataConfig) -> Data:
     return x, np.sin(2 * x[:, :1])
 
 
-def _npz(config: DataConfig) -> Data:
-    with np.load(config.name, allow_pickle=False) as arrays:
-        for name in ("x", "y"):
-            if name not in arrays:
-                raise ConfigError(
-                    f"data.name={config.name!r} has no array {name!r}; save it by numpy.savez(path, x=x, y=y)."
-                )
-        x, y = (np.asarray(arrays[name], dtype=np.float64) for name in ("x", "y"))
-    return x, y[:, None] if y.ndim == 1 else y
-
-
-def _csv(config: DataConfig) -> Data:
-    with open(config.name, encoding="utf-8") as file:
-        header = file.readline()
-    table = pd.read_csv(config.name, sep=max(SEPARATORS, key=header.count))
-    if config.target is not None:
-        if config.target not in table.columns:
-            names = [str(column) for column in table.columns]
-            remedy = nearest(config.target, names)
-            raise ConfigError(f"data.target={config.target!r} is no column of {config.name!r}; {remedy}.")
-        x, y = table.drop(columns=config.target), table[[config.target]]
-        return x.to_numpy(dtype=np.float64, copy=True), y.to_numpy(dtype=np.float64, copy=True)
-    parts = []
-    for name in ("x", "y"):
-        columns = [column for column in table.columns if str(column).strip().startswith(name)]
-        if not columns:
-            raise ConfigError(
-                f"data.name={config.name!r} has no column that begins with {name!r}; name inputs x1, x2, ... and "
-                "outputs y1, y2, ..., or name the only output in data.target."
-            )
-        parts.append(columns)
-    others = [str(column) for column in table.columns if column not in [*parts[0], *parts[1]]]
-    if others:
-        raise ConfigError(
-            f"data.name={config.name!r} has the column {others[0]!r}, which begins with neither x nor y; rename it, "
-            "leave it out of the file, or name the only output in data.target."
-        )
-    x, y = (table[columns].to_numpy(dtype=np.float64, copy=True) for columns in parts)
-    return x, y
-
-
-SEPARATORS = ",;\t"
-"""Of a .csv file: the one that its header has most of."""
-
 DATASETS: dict[str, Callable[[DataConfig], Data]] = {"digits": _digits, "random": _random}
 """Data by name; add to it to name some of your own."""
 
-READERS: dict[str, Callable[[DataConfig], Data]] = {".npz": _npz, ".csv": _csv}
+READERS: dict[str, Callable[[DataConfig], Data]] = {
+    ".npz": lambda config: read_npz(config.name),
+    ".csv": lambda config: read_csv(config.name, config.target),
+}
 """Files by their ending."""
+
+CPU = torch.device("cpu")
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    RuntimeError,  # zipfile: an encrypted archive, or compression that this Python does not have
+    lzma.LZMAError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged file may end in."""
