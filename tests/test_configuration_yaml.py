@@ -146,7 +146,7 @@ STUDY = ["--data.name", "nowhere.npz"]
         (["--seed=1_000"], "--seed '1_000'"),
         (["--network.bias", "yes"], "--network.bias 'yes'"),
         (["--lrs", "[0.1, 1:30]"], "--lrs '[0.1, 1:30]'"),
-        (["--lrs", "['1:30']"], "lrs[0] must be a number, got '1:30'"),
+        (["--lrs", "['1:30']"], "lrs must be a list of numbers such as [0.1, 0.05], got '1:30' in it"),
         (["--lrs", "[0.1]", "--lrs", "[0.2]"], "--lrs stands there a second time, after --lrs '[0.1]'"),
         (["--network", "{width: 3}", "--network.width", "4"], "--network.width stands there a second time"),
         (["--network", "{width: 3, width: 4}"], "'width' stands there a second time"),
@@ -175,9 +175,13 @@ def test_options_are_read_as_files_are(options, words, capsys):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("lrs: ['0.1']", "lrs[0] must be a number, got '0.1'"),
+        ("lrs: ['0.1']", "lrs must be a list of numbers such as [0.1, 0.05], got '0.1' in it"),
         ("paths: '100'", "paths must be an integer, got '100'"),
         ("data: {name: 5}", "data.name must be a string, got 5; put it into quotes"),
+        ("lrs: [0.1, .nan]", "lrs[1] must be finite, got nan"),
+        ("observables: [loss, 5]", "such as [loss], got 5 in it; put it into quotes"),
+        ("network: {width: [4, a]}", "network.width must be a list of integers such as [1, 2], got 'a' in it"),
+        ("network: {width: a}", "network.width must be an integer, got 'a'"),
         ("data: other.yaml", "data must be a mapping"),
         ("data:", "data must be a mapping"),
         ("data: {nam: a}", "key 'data.nam' is unknown; did you mean 'data.name'"),

@@ -53,15 +53,28 @@ def check_type(key: str, value: Any, hint: Any) -> None:
     """
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         check_mapping(value, get_type_hints(hint), list(known_keys(hint, f"{key}.")), f"{key}.")
-    elif isinstance(value, list) and (item := _item(hint)) is not None:
+    elif isinstance(value, list) and (in_list := _list_option(hint)) is not None:
+        (item,) = get_args(in_list)
         for k, entry in enumerate(value):
-            check_type(f"{key}[{k}]", entry, item)
+            if not _fits(entry, item):
+                raise _refusal(f"{key}[{k}]" if _is_endless(entry) else key, f"{shown(entry)} in it", entry, in_list)
     elif not _fits(value, hint):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{key} must be finite, got {value}.")
-        quotes = isinstance(value, (int, float)) and may_be_string(hint)
-        remedy = "; put it into quotes if it is a string" if quotes else ""
-        raise ConfigError(f"{key} must be {_expected(hint)}, got {shown(value)}{remedy}.")
+        raise _refusal(key, shown(value), value, hint)
+
+
+def _refusal(key: str, got: str, value: Any, hint: Any) -> ConfigError:
+    if _is_endless(value):
+        return ConfigError(f"{key} must be finite, got {value}.")
+    quotes = "; put it into quotes if it is a string" if type(value) in (int, float) and _has_strings(hint) else ""
+    return ConfigError(f"{key} must be {_expected(hint)}, got {got}{quotes}.")
+
+
+def _is_endless(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _has_strings(hint: Any) -> bool:
+    return may_be_string(hint) or hint == list[str]
 
 
 def may_be_string(hint: Any) -> bool:
@@ -74,9 +87,9 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def _item(hint: Any) -> Any:
-    """The type of the items of a list, where the hint allows lists."""
-    return next((get_args(option)[0] for option in _options(hint) if get_origin(option) is list), None)
+def _list_option(hint: Any) -> Any:
+    """The list among what a hint allows, if there is one."""
+    return next((option for option in _options(hint) if get_origin(option) is list), None)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -86,8 +99,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return bool in options
     if isinstance(value, int) and float in options:
         return True
-    if isinstance(value, float):
-        return float in options and math.isfinite(value)
+    if _is_endless(value):
+        return False
     return type(value) in options
 
 

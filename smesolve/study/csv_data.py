@@ -1,4 +1,4 @@
-"""Inputs and targets from a .csv file: each cell is a number in a column with a name, or is answered by one sentence."""
+"""Inputs and targets from a .csv file: each cell is a number in a named column, or is answered by one sentence."""
 
 from __future__ import annotations
 
