@@ -46,7 +46,7 @@ from torch import Tensor
 
 from smesolve.arguments import check_numbers_fit, checked
 from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
-from smesolve.problem.networks import DropoutNetwork, Linearisation
+from smesolve.problem.networks import DropoutNetwork, Linearisation, check_parameters
 from smesolve.problem.problem import Problem, check_table, check_trailing, check_trained, finite_data
 
 __all__ = ["DropoutProblem"]
@@ -81,6 +81,7 @@ class DropoutProblem(Problem):
         keep_prob: float | None = None,
         masks: str | MaskLaw = "shared",
     ) -> None:
+        check_parameters("network", network)
         check_trained("network", network)
         parameter = next(network.parameters())
         self.network = network
@@ -88,6 +89,12 @@ class DropoutProblem(Problem):
         self.x = finite_data("x", x, self.dtype, self.device)
         self.y = finite_data("y", y, self.dtype, self.device)
         self.law, self.per_sample = _mask_law(keep_prob, masks)
+        moments = (self.law.variance, abs(self.law.skew), self.law.chi_variance)
+        if max(moments) > torch.finfo(self.dtype).max ** 0.5:
+            raise ValueError(
+                f"masks must have moments that {self.dtype} holds in products, got {self.law!r}; take masks that "
+                "spread less, or a network in float64."
+            )
         self.linear_noise = not self.per_sample  # else pairs with signs
         check_table("y", self.y)
         if self.x.ndim < 2:

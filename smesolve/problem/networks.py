@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from smesolve.arguments import check_numbers_fit, checked, evaluated, shown
 from smesolve.problem.activations import ACTIVATIONS, Activation, curvatures, slopes
 
-__all__ = ["DropoutNetwork", "LinearNetwork", "Linearisation", "Tangent", "TwoLayerNetwork"]
+__all__ = ["DropoutNetwork", "LinearNetwork", "Linearisation", "Tangent", "TwoLayerNetwork", "check_parameters"]
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,28 @@ class LinearNetwork(DropoutNetwork):
         return Linearisation(
             x.mT.expand(*lead, -1, -1), readout, None, lambda features, matrix, bias: matrix.flatten(-2)
         )
+
+
+def check_parameters(name: str, network: nn.Module) -> None:
+    """Refuse a network without parameters, or with others than plain float32 or float64 tensors of one kind."""
+    parameters = dict(network.named_parameters())
+    if not parameters:
+        raise ValueError(f"{name} has no parameters to train; give it layers that have some.")
+    first = next(iter(parameters.values()))
+    for key, parameter in parameters.items():
+        if parameter.layout != torch.strided or parameter.is_quantized or parameter.is_meta or parameter.is_nested:
+            kind = "on the meta device" if parameter.is_meta else "sparse, quantized or nested"
+            raise ValueError(f"{name} must have parameters of plain values, but {key} is {kind}; give it values.")
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"{name} must have parameters of float64 or float32, but {key} is {parameter.dtype}; convert it by "
+                ".double()."
+            )
+        if (parameter.dtype, parameter.device) != (first.dtype, first.device):
+            raise ValueError(
+                f"{name} must have parameters of one dtype on one device, but {key} is {parameter.dtype} on "
+                f"{parameter.device} and others are {first.dtype} on {first.device}; convert it by .to(...)."
+            )
 
 
 def _check_weights_fit(**sizes: int) -> None:
