@@ -33,6 +33,9 @@ __all__ = [
 Argument = Callable[[str, Any, Mapping[str, Any]], Any]
 """(name, value, all arguments by name) -> the value as the function takes it; raises where it cannot."""
 
+LARGEST = 1e100
+"""Numbers and their inverses are not larger, so that products of three of them are floats."""
+
 MOST = 2**53
 """Sizes and counts are not larger: beyond, floats are not exact."""
 
@@ -82,6 +85,9 @@ class Number:
         if not (above and below and math.isfinite(number)):
             must = f"lie in {self._interval}" if math.isfinite(self.high) else f"be {self.words}"
             raise refuse(name, must, value, self.remedy)
+        if number and not 1 / LARGEST <= abs(number) <= LARGEST:
+            must = f"{'be 0 or ' if self.low < 0 or self.closed else ''}have a size from {1 / LARGEST:g} to {LARGEST:g}"
+            raise refuse(name, must, value, "products of others overflow or vanish")
         return value
 
     @property
@@ -162,6 +168,8 @@ class Parameters:
         if not fits:
             what = "one parameter vector" if self.lead == () else "a tensor"
             remedy = "convert it by torch.from_numpy" if isinstance(value, np.ndarray) else ""
+            if isinstance(value, torch.Tensor) and value.layout != torch.strided:
+                what, remedy = "a strided tensor", "convert it by .to_dense()"
             raise refuse(name, f"be {what} of shape {shape}", value, remedy)
         if value.dtype != dtype and (problem is not None or value.dtype != torch.float32):
             raise refuse(name, f"be {dtype}", value, f"convert it by {name}.to({dtype})")
@@ -171,6 +179,11 @@ class Parameters:
             return value
         if not value.is_meta and not bool(value.isfinite().all()):
             raise ValueError(f"{name} has values that are NaN or infinite; start from finite parameters.")
+        if not value.is_meta and float(value.abs().max()) > math.sqrt(torch.finfo(value.dtype).max / value.numel()):
+            raise ValueError(
+                f"{name} has values up to {float(value.abs().max()):g}, whose squares overflow in {value.dtype}; start "
+                "from smaller parameters."
+            )
         return value.detach()
 
 

@@ -89,6 +89,12 @@ class DropoutProblem(Problem):
         self.x = finite_data("x", x, self.dtype, self.device)
         self.y = finite_data("y", y, self.dtype, self.device)
         self.law, self.per_sample = _mask_law(keep_prob, masks)
+        moments = (self.law.variance, abs(self.law.skew), self.law.chi_variance)
+        if max(moments) > torch.finfo(self.dtype).max ** 0.5:
+            raise ValueError(
+                f"masks must have moments that {self.dtype} holds in products, got {self.law!r}; take masks that "
+                "spread less, or a network in float64."
+            )
         self.linear_noise = not self.per_sample  # else pairs with signs
         check_table("y", self.y)
         if self.x.ndim < 2:

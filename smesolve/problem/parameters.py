@@ -29,7 +29,7 @@ def check_parameters(name: str, module: nn.Module) -> None:
 
     Raises:
         ValueError: compiled or lazy layers; no parameters; parameters without values, frozen in part, of other dtypes
-            than float32 or float64, of several dtypes, or on several devices.
+            than float32 or float64, of several dtypes, on several devices, or not dense.
     """
     _check_layers(name, module)
     parameters = dict(module.named_parameters())
@@ -41,6 +41,10 @@ def check_parameters(name: str, module: nn.Module) -> None:
             ".to_empty(device='cpu') and the layers' reset_parameters(), or by load_state_dict."
         )
     for key, parameter in parameters.items():
+        if parameter.layout != torch.strided or parameter.is_quantized or parameter.is_nested:
+            raise ValueError(
+                f"{name} must have dense parameters, but {key} is sparse, quantized or nested; convert it."
+            )
         if parameter.dtype not in (torch.float32, torch.float64):
             remedy = (
                 "write it as two real parameters"

@@ -201,7 +201,13 @@ class Problem(ABC):
         else:
             operator = LinearOperator((self.dim, self.dim), matvec=product, dtype=np.float64)
             start = np.random.default_rng(0).standard_normal(self.dim)  # in no invariant subspace
-            if not product(start).any():
+            first = product(start)
+            if not np.isfinite(first).all():
+                raise ValueError(
+                    f"theta has a Hessian whose entries are not finite in {self.dtype}; take smaller parameters, or "
+                    "scale the data."
+                )
+            if not first.any():
                 return float("inf")
             try:
                 largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
