@@ -286,6 +286,7 @@ REFUSED = {
     "alpha dropout": (lambda: perceptron(nn.AlphaDropout(0.2)), r"layer '3' \(AlphaDropout\)"),
     "batch norm": (lambda: perceptron(nn.BatchNorm1d(3)), r"train mode in its layer '3' \(BatchNorm1d\)"),
     "coupled samples": (lambda: Wrapped(None, lambda m, o: o - o.mean(0)), "must map each sample by itself"),
+    "pairs of samples": (lambda: Wrapped(None, lambda m, o: o @ o.T), "must map each sample by itself"),
     "samples second": (
         lambda: Tokens(SelfAttention(2, 1)).double(),
         r"must map each sample by itself.*batch_first=True",

@@ -44,8 +44,7 @@ Draw = Mapping[str, Tensor]
 """What is random in one step, by name, with leading dimensions of paths; what a problem does not have is not there.
 
     indices         (..., b)           samples of the mini-batch
-    mask 0, ...     (..., b, ...)      one for each dropout call; (..., 1, ...) where the samples share it, and the
-                                       weight's own shape (...) where a weight is dropped
+    mask 0, ...     (..., b, ...)      one for each dropout call; 1 for b if shared, without b if a weight is dropped
     labels          (..., b, o)        standard normals eps
     parameters      (..., D)           standard normals xi
 """
@@ -78,9 +77,8 @@ class ModuleProblem(Problem):
         parameter_noise: standard deviation s_p of normals added to the parameters before the gradient is taken.
 
     Raises:
-        ValueError: data that do not fit or are not finite, a loss that is not one number a sample, negative scales,
-            batch_size outside 1..n; a module that couples samples, draws other random numbers, has a state that changes
-            its outputs, or cannot be trained, differentiated, batched, copied or pickled.
+        ValueError: unfit data, loss, scale or batch_size; a module that couples samples, draws other random numbers,
+            has a state that changes its outputs, or cannot be trained, differentiated, batched, copied or pickled.
     """
 
     @checked

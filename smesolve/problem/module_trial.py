@@ -78,13 +78,9 @@ class ModuleTrial:
 
     def _with_noise(self) -> Tensor:
         """The present parameters and normals, a tenth of each tensor's size; where a tensor is zero, of size 0.1."""
-        values = [parameter.detach().flatten() for parameter in self.function.module.parameters()]
-        sizes = [float(value.square().mean().sqrt()) or 1.0 for value in values if value.numel()]
-        parts = [
-            value + 0.1 * size * self._normals(value.shape)
-            for value, size in zip([value for value in values if value.numel()], sizes, strict=True)
-        ]
-        return torch.cat(parts) if parts else self.x.new_zeros(0)
+        values = [part.detach().flatten() for part in self.function.module.parameters() if part.numel()]
+        noise = [0.1 * (float(value.square().mean().sqrt()) or 1.0) * self._normals(value.shape) for value in values]
+        return torch.cat(values) + torch.cat(noise) if values else self.x.new_zeros(0)
 
     def _normals(self, shape: Sequence[int]) -> Tensor:
         return torch.randn(shape, generator=self._generator, dtype=torch.float64).to(self.x)
@@ -259,6 +255,8 @@ def _reason(error: Exception) -> str:
 
 def _same(values: Tensor, others: Tensor) -> bool:
     """Equal but for rounding."""
+    if values.shape != others.shape:
+        return False
     if not values.is_floating_point():
         return torch.equal(values, others)
     size = float(others.abs().max()) if others.numel() else 0.0
