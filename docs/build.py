@@ -16,8 +16,6 @@ STUDIES = sorted(part.name for part in pkgutil.iter_modules(scaling.__path__))
 
 MODULES = [
     "smesolve",
-    "smesolve.symbolic",
-    "smesolve.landscape",
     "smesolve.comparison.exact",
     "smesolve.comparison.leading_error",
     "smesolve.comparison.observables",
@@ -27,7 +25,7 @@ MODULES = [
     "smesolve.solver.schemes.gradient_scheme",
     "smesolve.sampling.randomness",
 ]
-"""What users import from; the public names of each are its __all__."""
+"""What users import from; the public names of each are its __all__. Those of smesolve hold landscape and symbolic."""
 
 
 def build(folder: Path) -> None:

@@ -1,10 +1,4 @@
-from . import arguments as arguments
-from . import comparison as comparison
 from . import landscape as landscape
-from . import problem as problem
-from . import sampling as sampling
-from . import solver as solver
-from . import study as study
 from . import symbolic as symbolic
 from .comparison.observables import OBSERVABLES as OBSERVABLES
 from .comparison.weak_error import weak_error as weak_error
