@@ -5,6 +5,7 @@ import re
 
 import pytest
 import sympy
+import torch
 from sympy import Function, Rational, exp, sqrt, symbols
 
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
@@ -17,6 +18,7 @@ from smesolve.symbolic import (
     dropout,
     expectation,
     label_noise,
+    modified_equation,
     momentum,
     sgd,
     smooth_function,
@@ -68,9 +70,48 @@ def test_expectation_of_what_the_step_is_not():
         gaussian.monomials(exp(eta), gaussian.functions)
 
 
+def test_high_powers_and_bound_symbols():
+    law = BernoulliMasks(Rational(1, 2))
+    equation = modified_equation(Iteration([theta], [lr * eta**1000 * theta**1000], {eta: law}, lr), order=1)
+    assert equation.drift_terms[0][0] == 2**999 * theta**1000 and equation.verify().holds
+    integral = sympy.Integral(exp(-(eta**2)), (eta, 0, eta))
+    equation = modified_equation(Iteration([theta], [lr * integral * theta], {eta: law}, lr), order=1)
+    assert vanishes(equation.drift_terms[0][0] - theta * sqrt(sympy.pi) * sympy.erf(2) / 4)
+    point = torch.tensor([[0.5]], dtype=torch.float64)
+    drift = equation.to_torch({}, 0.1).f(0.0, point).item()
+    assert drift == pytest.approx(float(sqrt(sympy.pi) * sympy.erf(2) / 8), rel=1e-14)
+    total = sympy.Sum(eta**y * theta, (y, 1, 3))
+    assert modified_equation(Iteration([theta], [lr * total], {eta: law}, lr), order=1).verify().holds
+
+
+def test_a_step_that_vanishes_with_the_small_parameter_need_not_show_it():
+    step = sympy.sin(theta) ** 2 + sympy.cos(theta) ** 2 - 1 - lr * theta
+    assert modified_equation(Iteration([theta], [step], {}, lr)).drift_terms[0][0] == -theta
+
+
 def test_floats_become_exact():
     iteration = Iteration([theta], [0.1 * lr * eta * theta], {eta: LAW}, lr)
     assert iteration.step == (Rational(1, 10) * lr * eta * theta,)
+
+
+@pytest.mark.parametrize(
+    ("number", "fraction"),
+    [
+        (0.1, Rational(1, 10)),
+        (1 / 3, Rational(1, 3)),
+        (0.333333333333, Rational(333333333333, 10**12)),
+        (1.0000000000001, Rational(10000000000001, 10**13)),
+        (1 - 0.8, Rational(1, 5)),
+        (-1e-20, -Rational(1, 10**20)),
+        (0.0, 0),
+        (2.0, 2),
+        (sympy.Float("0.12345678901234567890123", 23), Rational(12345678901234567890123, 10**23)),
+        (sympy.Float("1e400"), 10**400),
+    ],
+)
+def test_a_float_is_the_number_that_was_written(number, fraction):
+    iteration = Iteration([theta], [lr * sympy.sympify(number) * theta + lr * y], {}, lr, [y])
+    assert iteration.step_terms[0][0] == fraction * theta + y
 
 
 @pytest.mark.parametrize(
@@ -93,6 +134,23 @@ def test_floats_become_exact():
             {"step": [lr * theta * eta - y]},
             "step of theta does not vanish with lr (it is -y at lr = 0): a modified equation exists for small steps "
             "only; write state' = state + step, with lr a factor of the step.",
+        ),
+        ({"step": [lr * y * eta**17]}, "step has degree 17 in eta, which is too much for an exact expansion: take a"),
+        (
+            {"step": [lr * y * eta ** (10**20)], "random": {eta: BernoulliMasks(0.5)}},
+            "step contains eta**100000000000000000000, which is too much for an exact expansion",
+        ),
+        (
+            {"step": [lr * y * eta + lr**101 * theta]},
+            "step of theta has degree 101 in the small parameter lr, of which",
+        ),
+        (
+            {"step": [lr * y / eta], "random": {eta: BernoulliMasks(0.5)}},
+            "step of theta at eta = 0 contains zoo, which is no real number: write it in functions that are",
+        ),
+        (
+            {"step": [lr * y * sqrt(eta - 1)], "random": {eta: BernoulliMasks(0.5)}},
+            "step of theta at eta = 0 contains I, which is no real number",
         ),
         (
             {"step": [eta * sqrt(lr) * y]},

@@ -176,6 +176,13 @@ def test_what_cannot_be_decided_is_said_in_one_sentence(expression):
         vanishes(expression)
 
 
+@pytest.mark.parametrize("scale", [Rational(1, 10**90), 10**90])
+def test_what_is_small_is_not_zero(scale):
+    assert not vanishes(scale * a**1000)
+    assert not vanishes(scale * (sympy.sin(a) ** 2 + sympy.cos(a) ** 2 - 1 + a * exp(a) / 10**20))
+    assert vanishes(scale * (sympy.sin(a) ** 2 + sympy.cos(a) ** 2 - 1))
+
+
 def test_more_kinks_than_can_be_looked_at_prove_nothing():
     letters = symbols("a:h")
     kinks = sum(Max(0, letter) - (letter + Abs(letter)) / 2 for letter in letters)

@@ -31,6 +31,7 @@ from smesolve.symbolic.symbol_roles import (
     law_parameters,
 )
 from smesolve.symbolic.variable_functions import Atoms, Powers, VariableFunctions
+from smesolve.symbolic.zero_test import vanishes
 
 SYMBOL = Instance((Symbol,), "sympy symbols", "make them by sympy.symbols")
 
@@ -107,7 +108,7 @@ class Iteration:
                 "law in random."
             )
         for variable, entry in zip(self.state, self.step, strict=True):
-            _check_value(variable, entry)
+            _check_value(f"step of {variable}", entry)
         for symbol in self.random:
             if symbol not in symbols:
                 raise ValueError(f"random names {symbol}, which the step does not contain: leave it out.")
@@ -157,14 +158,20 @@ class Iteration:
                 return tuple(_functions_of(symbol, law, named) for symbol, law in self.random.items())
             exponents += part.exponents
         degrees = map(max, zip(*exponents, strict=True))
-        return tuple(Powers(law, degree) for law, degree in zip(self.random.values(), degrees, strict=True))
+        return tuple(_powers(x, law, degree) for (x, law), degree in zip(self.random.items(), degrees, strict=True))
 
     @cached_property
     def step_monomials(self) -> tuple[tuple[Monomials, ...], ...]:
         """step_terms as functions of the random variables: [a][i] is the i-th component of s_(a+1)."""
-        return tuple(tuple(self.monomials(entry, self.functions) for entry in term) for term in self.step_terms)
+        named = [f"step of {variable}" for variable in self.state]
+        return tuple(
+            tuple(self.monomials(entry, self.functions, name) for name, entry in zip(named, term, strict=True))
+            for term in self.step_terms
+        )
 
-    def monomials(self, expression: Expr, functions: Sequence[VariableFunctions]) -> Monomials:
+    def monomials(
+        self, expression: Expr, functions: Sequence[VariableFunctions], name: str = "expression"
+    ) -> Monomials:
         """An expression, such as a component of the step, in functions that were chosen for it."""
         kinds = dict(zip(self.random, functions, strict=True))
         atoms = {x: kind for x, kind in kinds.items() if isinstance(kind, Atoms) and expression.has(x)}
@@ -172,7 +179,9 @@ class Iteration:
         monomials: dict[tuple[int, ...], Expr] = {}
         for choice in product(*(range(1, len(kind.values) + 1) for kind in atoms.values())):
             chosen = dict(zip(atoms, choice, strict=True))
-            at_values = expression.xreplace({x: atoms[x].values[key - 1] for x, key in chosen.items()})
+            values = {x: atoms[x].values[key - 1] for x, key in chosen.items()}
+            at_values = _substituted(expression, values)
+            _check_value(f"{name} at {', '.join(f'{x} = {value}' for x, value in values.items())}", at_values)
             for exponents, coefficient in _monomials(powers, at_values).items():
                 keys = chosen | dict(zip(powers, exponents, strict=True))
                 if coefficient != 0:
@@ -192,7 +201,13 @@ def gradient_descent(
     return Iteration(parameters, step, random, lr, constants, loss)
 
 
-def _check_value(variable: Symbol, entry: Expr) -> None:
+def _substituted(expression: Expr, values: Mapping[Symbol, Expr]) -> Expr:
+    if expression.has(ExprWithLimits, sympy.Derivative, sympy.Subs):  # they bind symbols of their own
+        return expression.subs(values)
+    return expression.xreplace(values)
+
+
+def _check_value(name: str, entry: Expr) -> None:
     """Refuse what has no real value; the limits of an integral may be infinite."""
     parts = sympy.preorder_traversal(entry)
     for part in parts:
@@ -200,8 +215,7 @@ def _check_value(variable: Symbol, entry: Expr) -> None:
             parts.skip()
         elif part in NOT_REAL or isinstance(part, sympy.DiracDelta):
             raise ValueError(
-                f"step of {variable} contains {part}, which is no real number: write the step in real functions of "
-                "real symbols."
+                f"{name} contains {part}, which is no real number: write it in functions that are real there."
             )
 
 
@@ -234,18 +248,43 @@ def _functions_of(symbol: Symbol, law: Law, named: Sequence[tuple[str, Expr]]) -
                 "expansion exists only for polynomials or for laws on finitely many values; take FiniteMasks for "
                 f"{symbol}, or a polynomial activation and loss."
             )
-    return Powers(law, degree)
+    return _powers(symbol, law, degree)
+
+
+def _powers(symbol: Symbol, law: Law, degree: int) -> VariableFunctions:
+    """Powers, or for high ones the indicators of a law on finitely many values, which are fewer."""
+    if degree <= MOST_POWERS:
+        return Powers(law, degree)
+    if law.support is not None:
+        return Atoms(law.support)
+    raise ValueError(
+        f"step has degree {degree} in {symbol}, which is too much for an exact expansion: take a degree of at most "
+        f"{MOST_POWERS}, or of {MOST_POWERS_OF_ATOMS} for a law on finitely many values."
+    )
+
+
+MOST_POWERS = 16
+"""Of a random variable, in a step."""
+MOST_POWERS_OF_ATOMS = 10**4
+MOST_POWERS_OF_SMALL = 100
 
 
 def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
     """[s_1, s_2, ...] of one component of the step."""
-    if _polynomial_in((small,), step) is None:
+    part = _polynomial_in((small,), step)
+    if part is None:
         raise ValueError(
             f"step of {variable} is not a polynomial in the small parameter {small}: expand it in powers of {small}."
         )
+    degree = max((power for (power,) in part.exponents), default=0)
+    if degree > MOST_POWERS_OF_SMALL:
+        raise ValueError(
+            f"step of {variable} has degree {degree} in the small parameter {small}, of which only the first powers "
+            f"count: take a degree of at most {MOST_POWERS_OF_SMALL}."
+        )
     coefficients = _monomials([small], step)
     constant = coefficients.pop((0,), Integer(0))
-    if constant != 0:
+    if constant != 0 and not vanishes(constant):
         raise ValueError(
             f"step of {variable} does not vanish with {small} (it is {constant} at {small} = 0): a modified equation "
             f"exists for small steps only; write state' = state + step, with {small} a factor of the step."
@@ -272,6 +311,12 @@ def _polynomial_in(symbols: tuple[Symbol, ...], expression: Expr) -> _Polynomial
     hidden = set().union(*(e.free_symbols for e in meaning.values())) & set(symbols)
     if hidden or not polynomial.is_polynomial(*symbols):
         return None
+    for power in polynomial.atoms(sympy.Pow):
+        if power.exp > MOST_POWERS_OF_ATOMS and power.has(*symbols):
+            raise ValueError(
+                f"step contains {power}, which is too much for an exact expansion: take an exponent of at most "
+                f"{MOST_POWERS_OF_ATOMS}."
+            )
     return _Polynomial(polynomial, meaning, sympy.Poly(polynomial, *symbols).monoms() if symbols else [()])
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import product
 from math import comb, prod
 from typing import Any
 
 import sympy
-from sympy import Expr, Integer
+from sympy import Expr, Float, Integer, Rational
 
 from smesolve.problem.masks import Law
 
@@ -35,16 +36,20 @@ class OrthogonalPolynomials:
     """h_j = E q_j^2, none of them zero."""
     relation: tuple[Expr, ...] | None
     """The monic polynomial of least degree that is 0 almost surely, where one was met."""
-    _moments: tuple[Expr, ...]
+    _moments: list[Expr]
+    """E zeta^0, E zeta, ..., as far as they were asked for."""
 
     def central_moment(self, j: int) -> Expr:
         """E zeta^j, through the relation where there is one."""
-        if j < len(self._moments):
-            return self._moments[j]
-        if self.relation is None:
-            return _exact_moment(self.law, j)
-        values = len(self.relation) - 1
-        return tidy(-sum(c * self.central_moment(j - values + i) for i, c in enumerate(self.relation[:values])))
+        while len(self._moments) <= j:
+            k = len(self._moments)
+            if self.relation is None:
+                moment = _exact_moment(self.law, k)
+            else:
+                values = len(self.relation) - 1
+                moment = tidy(-sum(c * self._moments[k - values + i] for i, c in enumerate(self.relation[:values])))
+            self._moments.append(moment)
+        return self._moments[j]
 
     def value(self, degree: int, point: Expr) -> Expr:
         """q_degree at X = point."""
@@ -92,20 +97,33 @@ def orthogonal_polynomials(law: Law, degree: int) -> OrthogonalPolynomials:
                 monic[i] -= projection * c
         polynomial = tuple(map(tidy, monic))
         if k == values:
-            return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, tuple(moments))
+            return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, moments)
         while len(moments) < 2 * k + 1:
             moments.append(_exact_moment(law, len(moments)))
         norm = tidy(sum(c * moments[k + i] for i, c in enumerate(polynomial)))
         if norm == 0:
-            return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, tuple(moments))
+            return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, moments)
         polynomials.append(polynomial)
         norms.append(norm)
-    return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), None, tuple(moments))
+    return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), None, moments)
 
 
-def exact(number: Any) -> Expr:
-    """A number or expression in which floats are read as decimals of 15 digits."""
-    return sympy.nsimplify(number, rational=True)
+def exact(number: Any) -> Any:
+    """A number, expression or matrix in which floats are read as decimals of 15 digits.
+
+    1/3 and other floats that are the nearest ones to a fraction of a denominator up to 1000 are read as that. Floats
+    of more digits keep them. sympy's own nsimplify(rational=True) reads 0.333333333333 as 1/3 and 1.0000000000001 as 1.
+    """
+    expression = sympy.sympify(number)
+    return expression.xreplace({entry: _fraction(entry) for entry in expression.atoms(Float)})
+
+
+def _fraction(number: Float) -> Rational:
+    if abs(number) < 10**15:
+        simple = Fraction(float(number)).limit_denominator(1000)
+        if float(simple) == number:
+            return Rational(simple.numerator, simple.denominator)
+    return Rational(str(number if number._prec > 53 else number.n(15)))
 
 
 def tidy(expression: Expr) -> Expr:

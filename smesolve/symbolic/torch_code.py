@@ -11,6 +11,7 @@ from typing import Any
 
 import sympy
 from sympy import Expr, ImmutableMatrix, Symbol
+from sympy.concrete.expr_with_limits import ExprWithLimits
 from sympy.core.function import AppliedUndef
 from torch import nn
 
@@ -69,10 +70,13 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
         )
     constants = _constants(iteration, entries)
     # The state is real: sqrt(a^2) is |a|.
-    names = {
+    names: dict[Expr, Expr] = {
         symbol: Symbol(name, real=True, positive=symbol.is_positive)
         for symbol, name in python_names((*iteration.state, *constants)).items()
     }
+    # Integrals without symbols, before sub-expressions of them are shared.
+    integrals = {part for entry in entries for part in entry.atoms(ExprWithLimits) if part.is_number}
+    names |= {part: part.evalf(20) for part in integrals}
     for entry in entries:
         check_functions(entry.xreplace(names))
     arguments = ", ".join(names[symbol].name for symbol in constants)

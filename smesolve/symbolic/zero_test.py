@@ -1,6 +1,6 @@
 """Does an expression vanish identically? Decided, not guessed.
 
-Refuted by a value: at a random rational point, computed to 60 digits, with undefined functions and their
+Refuted by a value: at a random rational point, computed to 60 and to 120 digits, with undefined functions and their
 derivatives as further free numbers. Proven by algebra: as an element of a polynomial ring over QQ, modulo
 the relations of roots and after clearing denominators (`indeterminates`). Where the value is zero and the
 ring element is not (functions that depend on each other, such as tanh w and tanh 2w), `sympy.simplify` in
@@ -17,6 +17,7 @@ from typing import Any
 import mpmath
 import sympy
 from sympy import QQ, Basic, Expr, Heaviside, Integer
+from sympy.concrete.expr_with_limits import ExprWithLimits
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 from sympy.polys.rings import PolyElement, PolyRing
@@ -48,9 +49,8 @@ def vanishes(expression: Expr) -> bool:
     if _is_proven_zero(expression) or all(map(_is_proven_zero, _branches(expression))):
         return True
     raise ValueError(
-        f"it could not be decided whether {abbreviated(expression)} vanishes: its value at random points is 0 to "
-        f"{DIGITS // 2} digits, but sympy does not simplify it to 0; write it in fewer functions that depend on each "
-        "other."
+        f"it could not be decided whether {abbreviated(expression)} vanishes: at random points it is 0 up to rounding, "
+        "but sympy does not simplify it to 0; write it in fewer functions that depend on each other."
     )
 
 
@@ -66,30 +66,42 @@ def _value_is_not_zero(expression: Expr) -> bool:
     # Inside (1/4, 3/4): a keep_prob, and within reach of every activation.
     first = [-1 if symbol.is_negative else 1 for symbol in symbols]
     numerators = [sign * rng.randint(2500, 7500) for sign in first]
-    branching = list(expression.atoms(*KINKED)) + [p for p in expression.atoms(sympy.Pow) if not p.exp.is_integer]
-    value = sympy.lambdify(symbols, [expression, *branching], [MORE_FUNCTIONS, "mpmath"], cse=True)
-    with mpmath.workdps(DIGITS):
-        if _at(value, numerators)[0]:
+    parts = [*expression.atoms(*KINKED), *(p for p in expression.atoms(sympy.Pow) if not p.exp.is_integer)]
+    branching = [part for part in parts if part.free_symbols <= set(symbols)]
+    # Shared sub-expressions would be taken out of what binds a symbol of its own.
+    cse = not expression.has(ExprWithLimits)
+    value = sympy.lambdify(symbols, [expression, *branching], [MORE_FUNCTIONS, "mpmath"], cse=cse)
+    if _at(value, numerators)[0]:
+        return True
+    for _ in range(POINTS if branching else 0):
+        # Everywhere, and only where roots are real.
+        signs = [
+            sign if symbol.is_nonnegative or symbol.is_nonpositive else rng.choice([-1, 1])
+            for symbol, sign in zip(symbols, first, strict=True)
+        ]
+        found, real = _at(value, [sign * rng.randint(1, 30000) for sign in signs])
+        if found and real:
             return True
-        for _ in range(POINTS if branching else 0):
-            # Everywhere, and only where roots are real.
-            signs = [
-                sign if symbol.is_nonnegative or symbol.is_nonpositive else rng.choice([-1, 1])
-                for symbol, sign in zip(symbols, first, strict=True)
-            ]
-            found, real = _at(value, [sign * rng.randint(1, 30000) for sign in signs])
-            if found and real:
-                return True
     return False
 
 
 def _at(value: Callable[..., list[Any]], numerators: list[int]) -> tuple[bool, bool]:
-    """Whether the first value is not 0, and whether all of them are real numbers."""
+    """Whether the first value is not 0, and whether all of them are real numbers.
+
+    A value that is not 0 is the same with twice as many digits, however small it is; what rounding leaves is not.
+    """
     try:
-        values = value(*(mpmath.mpf(numerator) / 10007 for numerator in numerators))
+        values, precise = (_with(digits, value, numerators) for digits in (DIGITS, 2 * DIGITS))
     except ZeroDivisionError:
         return False, False
-    return bool(abs(values[0]) > mpmath.mpf(10) ** (-DIGITS // 2)), all(mpmath.im(x) == 0 for x in values)
+    rounding = abs(values[0] - precise[0])
+    is_not_zero = precise[0] != 0 and rounding <= abs(precise[0]) * mpmath.mpf(10) ** (-DIGITS // 6)
+    return bool(is_not_zero), all(mpmath.im(x) == 0 for x in values)
+
+
+def _with(digits: int, value: Callable[..., list[Any]], numerators: list[int]) -> list[Any]:
+    with mpmath.workdps(digits):
+        return value(*(mpmath.mpf(numerator) / 10007 for numerator in numerators))
 
 
 POINTS = 32
