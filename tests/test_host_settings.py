@@ -39,6 +39,10 @@ def numbers():
     moments = LinearMoments(linear, start)
     averaged = sme.AveragedProblem(linear, 2)
     draws, weights = averaged.all_draws()
+    layers = [torch.nn.Linear(2, 3, dtype=torch.float64, device="cpu"), torch.nn.Tanh(), torch.nn.Dropout(0.2)]
+    layers.append(torch.nn.Linear(3, 2, dtype=torch.float64, device="cpu"))
+    classes = sme.ModuleProblem(torch.nn.Sequential(*layers), problem.x, (problem.y[:, 0] > 0).long(), "cross_entropy")
+    at = classes.initial(0)
     table = alignment(hessian_operator(problem, theta), {"S": covariance_operator(problem, theta)})
     return [
         float(value)
@@ -52,6 +56,8 @@ def numbers():
             scheduled.stability_limit(theta, 1.0),
             moments.error(0.1, 2, 0.2, "squared_norm"),
             (weights @ averaged.gradient(start, draws)).sum(),
+            sme.iterate(classes, at, 0.1, 3, 4)[-1].sum(),
+            classes.hessian_product(at, at).sum(),
             table.ratio[0],
         )
     ]

@@ -86,11 +86,8 @@ class DropoutProblem(Problem):
         parameter = next(network.parameters())
         self.network = network
         self.dtype, self.device = parameter.dtype, parameter.device
-        self.x, self.y = (
-            # a clone of what inference mode made, of which no derivative can be taken
-            data.clone() if data.is_inference() else data
-            for data in (finite_data(name, values, self.dtype, self.device) for name, values in (("x", x), ("y", y)))
-        )
+        self.x = finite_data("x", x, self.dtype, self.device)
+        self.y = finite_data("y", y, self.dtype, self.device)
         self.law, self.per_sample = _mask_law(keep_prob, masks)
         moments = (self.law.variance, abs(self.law.skew), self.law.chi_variance)
         if max(moments) > torch.finfo(self.dtype).max ** 0.5:
