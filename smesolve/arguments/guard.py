@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_type_hints, overload
 from smesolve.arguments.hints import allows_none, from_hint
 from smesolve.arguments.kinds import Argument, Items
 from smesolve.arguments.meanings import MAY_BE_EMPTY, MEANINGS
+from smesolve.arguments.surroundings import plain_surroundings
 
 __all__ = ["ELSEWHERE", "check_fields", "checked"]
 
@@ -74,10 +75,11 @@ def _guard(meanings: Mapping[str, Argument | None], function: Any) -> Any:
             raise TypeError(_unknown_argument(function, unknown, list(signature.parameters)))
         bound = signature.bind(*args, **kwargs)
         given = bound.arguments
-        for name, (check, optional) in checks().items():
-            if name in given and not (optional and given[name] is None):
-                given[name] = check(name, given[name], given)
-        return function(*bound.args, **bound.kwargs)
+        with plain_surroundings():
+            for name, (check, optional) in checks().items():
+                if name in given and not (optional and given[name] is None):
+                    given[name] = check(name, given[name], given)
+            return function(*bound.args, **bound.kwargs)
 
     return guarded
 

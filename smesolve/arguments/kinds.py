@@ -175,6 +175,8 @@ class Parameters:
             raise refuse(name, f"be {dtype}", value, f"convert it by {name}.to({dtype})")
         if device is not None and value.device.type != device.type:
             raise refuse(name, f"be on {device} as the problem is", value.device, f"move it by {name}.to({device})")
+        if value.is_inference():  # of which no derivative can be taken
+            value = value.clone()
         if not self.values:
             return value
         if not value.is_meta and not bool(value.isfinite().all()):

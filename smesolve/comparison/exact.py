@@ -54,7 +54,7 @@ def enumerated_expectation(
     if count**steps > MAX_LEAVES:
         raise ValueError(f"{count}^{steps} sequences are more than {MAX_LEAVES}; take fewer steps.")
     (function,) = named_observables(problem, [observable]).values()
-    theta, weight = theta0[None], torch.ones(1, dtype=torch.float64)
+    theta, weight = theta0[None], torch.ones(1, dtype=torch.float64, device="cpu")
     for step in range(steps):
         now = problem.at(step * lr)
         draws, weights = now.all_draws()
@@ -198,7 +198,9 @@ class LinearMoments:
             )
         problem = self.problem
         M, D = problem.noise_dim, problem.dim
-        columns = torch.cat([torch.zeros(1, M, dtype=torch.float64), torch.eye(M, dtype=torch.float64)])
+        columns = torch.cat(
+            [torch.zeros(1, M, dtype=torch.float64, device="cpu"), torch.eye(M, dtype=torch.float64, device="cpu")]
+        )
         made: Any = SCHEMES[scheme]
         solver = made(
             sde=PerturbedSDE(ModifiedEquation(problem, lr, order)),
@@ -237,7 +239,7 @@ class LinearMoments:
         zero = torch.zeros(self.problem.dim, dtype=self.problem.dtype, device=self.problem.device)
         slope = torch.func.grad(function)(zero)
         bend = torch.func.hessian(function)(zero)
-        trial = torch.linspace(-1.3, 2.1, self.problem.dim).to(zero)
+        trial = torch.linspace(-1.3, 2.1, self.problem.dim, dtype=zero.dtype, device=zero.device)
         quadratic = function(zero) + slope @ trial + 0.5 * trial @ bend @ trial
         if not torch.allclose(function(trial), quadratic, rtol=1e-9, atol=1e-9):
             raise ValueError("observable must be quadratic in theta for exact moments; measure others by weak_error.")
@@ -308,11 +310,13 @@ class ScheduledMoments:
 
 def _affine(function: Any, dim: int) -> np.ndarray:
     """Matrix on (1, theta) of an affine function of theta, with a first row of zeros (psi_0 = 1 does not move)."""
-    points = torch.cat([torch.zeros(1, dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64)])
+    points = torch.cat(
+        [torch.zeros(1, dim, dtype=torch.float64, device="cpu"), torch.eye(dim, dtype=torch.float64, device="cpu")]
+    )
     values = function(points)
     matrix = torch.cat([values[:1], values[1:] - values[:1]]).mT
-    trial = torch.linspace(-1.3, 2.1, dim, dtype=torch.float64)
-    predicted = matrix @ torch.cat([torch.ones(1, dtype=torch.float64), trial])
+    trial = torch.linspace(-1.3, 2.1, dim, dtype=torch.float64, device="cpu")
+    predicted = matrix @ torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), trial])
     if not torch.allclose(function(trial[None])[0], predicted, rtol=1e-9, atol=1e-9):
         raise ValueError(
             "problem must have a gradient affine in theta for exact moments; use LinearNetwork, whose readout alone is "

@@ -158,7 +158,9 @@ def _from_step_sizes(
     """Minus the slope of V_0(h) at h = 0, fitted with its h^2 over step sizes below `step`; V_0(h) scatters like h."""
     fewest = max(FEWEST_STEPS, math.ceil(time / step))
     counts = np.unique(np.geomspace(fewest, 8 * fewest, STEP_SIZES).round().astype(int))[::-1].copy()
-    ends = torch.cat([_euler(problem, theta0, time, part) for part in torch.tensor(counts).split(problem.block_size)])
+    ends = torch.cat(
+        [_euler(problem, theta0, time, part) for part in torch.tensor(counts, device="cpu").split(problem.block_size)]
+    )
     found = {}
     for name, observable in observables.items():
         values = observable(ends).cpu().numpy()

@@ -172,13 +172,15 @@ def _low_rank(problem: Problem, theta0: Tensor, time: float, observables: Mappin
     steps = max(1, math.ceil(4 * time / problem.stability_limit(theta0, time)))
     h = time / steps
     path = NoiseFreePath.of(DropoutIteration(problem, h), theta0, [steps], observables)
-    generator = torch.Generator().manual_seed(0)  # the vectors only find a subspace
+    generator = torch.Generator(device="cpu").manual_seed(0)  # the vectors only find a subspace
     hessians, quadratics = [], []
     forms: LowRankForms | None = None
     for step in range(steps, -1, -1):
         eigenpairs = []
         for column, observable in enumerate(observables.values()):
-            random = torch.randn(RANK + OVERSAMPLING, problem.dim, generator=generator, dtype=torch.float64).to(theta0)
+            random = torch.randn(
+                RANK + OVERSAMPLING, problem.dim, generator=generator, dtype=torch.float64, device="cpu"
+            ).to(theta0)
             if forms is None:
                 product = _final_product(observable, path.states[step])
             else:

@@ -61,7 +61,7 @@ class SymmetricOperator(LinearOperator):
         self._rows = fitting_block_size(numbers_per_vector)
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
-        rows = torch.as_tensor(np.ascontiguousarray(X.T)).to(self._like)
+        rows = torch.from_numpy(np.ascontiguousarray(X.T)).to(self._like)
         with torch.no_grad():
             blocks = [self._product(block.contiguous()) for block in rows.split(self._rows)]
         return torch.cat(blocks).double().cpu().numpy().T

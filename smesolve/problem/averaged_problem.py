@@ -53,7 +53,9 @@ class AveragedProblem(DerivedProblem):
         if self.draw_count > MAX_MASKS:
             raise ValueError(f"count={self.count} makes more than {MAX_MASKS} sequences of draws; take a smaller one.")
         draws, weights = self.problem.all_draws()
-        places = torch.cartesian_prod(*[torch.arange(len(weights))] * self.count).reshape(-1, self.count)
+        places = torch.cartesian_prod(*[torch.arange(len(weights), device=weights.device)] * self.count).reshape(
+            -1, self.count
+        )
         return draws[places], weights[places].prod(-1)
 
     def gradient(self, theta: Tensor, draw: Any) -> Tensor:

@@ -28,7 +28,7 @@ class Decomposed(TorchFunctionMode):
         if func in (functional.embedding, functional.embedding_bag):
             kwargs = {**kwargs, "sparse": False}  # says how a gradient is stored, and theta's is dense
         elif func in _RECURRENT:  # has no batching rule, but under a derivative torch takes it apart
-            return vjp(lambda _: func(*args, **kwargs), torch.zeros(()))[0]
+            return vjp(lambda _: func(*args, **kwargs), torch.zeros((), device="cpu"))[0]
         return func(*args, **kwargs)
 
 

@@ -347,6 +347,6 @@ def all_masks(law: MaskLaw, count: int) -> tuple[Tensor, Tensor]:
     values, probabilities = law.support
     if len(values) ** count > MAX_MASKS:
         raise ValueError(f"{len(values)}^{count} masks are more than {MAX_MASKS}; take a narrower network.")
-    masks = torch.tensor(list(itertools.product(values, repeat=count)), dtype=torch.float64)
-    weights = torch.tensor(list(itertools.product(probabilities, repeat=count)), dtype=torch.float64)
+    masks = torch.tensor(list(itertools.product(values, repeat=count)), dtype=torch.float64, device="cpu")
+    weights = torch.tensor(list(itertools.product(probabilities, repeat=count)), dtype=torch.float64, device="cpu")
     return masks, weights.prod(-1)

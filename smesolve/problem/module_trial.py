@@ -71,7 +71,7 @@ class ModuleTrial:
     def __init__(self, name: str, module: nn.Module, x: Tensor) -> None:
         self.name, self.x, self.samples = name, x, x.shape[0]
         self.function = ModuleFunction(copied(name, module, share=True))
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator = torch.Generator(device="cpu").manual_seed(0)
         self.theta = self._with_noise()
         few = 2 if self.samples != 2 else 3
         self._few = torch.arange(few, device=x.device) % self.samples
@@ -83,7 +83,7 @@ class ModuleTrial:
         return torch.cat(values) + torch.cat(noise) if values else self.x.new_zeros(0)
 
     def _normals(self, shape: Sequence[int]) -> Tensor:
-        return torch.randn(shape, generator=self._generator, dtype=torch.float64).to(self.x)
+        return torch.randn(shape, generator=self._generator, dtype=torch.float64, device="cpu").to(self.x)
 
     # --- forward passes ------------------------------------------------------------------------------------------
 

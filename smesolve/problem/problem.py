@@ -267,7 +267,8 @@ def _as_tensor(name: str, values: Any) -> Tensor:
         hidden = next((words for hides, words in _HIDING if hides(values)), None)
         if hidden is not None:
             raise ValueError(f"{name} must be a tensor of plain values, got {hidden}.")
-        data = values.detach()
+        # a clone of what inference mode made, of which no derivative can be taken
+        data = values.detach().clone() if values.is_inference() else values.detach()
     elif count := _masked_values(values):
         raise ValueError(f"{name} has {count} masked values; remove those samples or fill them in by .filled(value).")
     else:
@@ -275,7 +276,9 @@ def _as_tensor(name: str, values: Any) -> Tensor:
             array = np.array(values)
             real = array.dtype.kind in "fiub"
             wide = array.dtype.kind == "f" and array.dtype.itemsize > 8  # torch has no longer floats
-            data = torch.as_tensor(array.astype("f8" if wide else array.dtype.newbyteorder("=")) if real else None)
+            data = torch.as_tensor(
+                array.astype("f8" if wide else array.dtype.newbyteorder("=")) if real else None, device="cpu"
+            )
         except (ValueError, TypeError, RuntimeError, RecursionError, MemoryError):
             data = None
     if data is None or data.is_complex():

@@ -211,7 +211,7 @@ class ScheduledProblem(DerivedProblem):
 
 def _at_start(name: str, schedule: Schedule) -> float:
     """The value at time 0 of a schedule of the user's."""
-    value = evaluated(name, schedule, torch.zeros((), dtype=torch.float64))
+    value = evaluated(name, schedule, torch.zeros((), dtype=torch.float64, device="cpu"))
     if isinstance(value, float):
         raise ValueError(f"{name} must map a time to a tensor that depends on it, got {value}; write {value} + 0 * t.")
     if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():

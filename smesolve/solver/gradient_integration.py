@@ -83,7 +83,7 @@ class GradientIntegration:
 
     def _draws(self, block: int, step: int) -> tuple[list[Any], list[Tensor]]:
         """Independent draws of one step and their weights (B, 1)."""
-        problem, signs = self.problem, torch.ones(self.block_size, 1, dtype=self.problem.dtype)
+        problem, signs = self.problem, torch.ones(self.block_size, 1, dtype=self.problem.dtype, device="cpu")
         paths = self.block_size // (2 if self.antithetic else 1)
         generator = keyed_generator(self.seed, "gradients", block, step * self._nested)
         uniforms = torch.from_numpy(generator.random((len(self._means), paths, problem.draw_dim)))

@@ -82,7 +82,9 @@ def _logistic_penalties(problem: DropoutProblem, config: LandscapeConfig) -> pd.
     """Penalties at the weights of a softmax regression of the largest target on the inputs."""
     features = problem.x.flatten(1)
     classes = problem.y.argmax(1) if problem.out_features > 1 else (problem.y[:, 0] > problem.y[:, 0].median()).long()
-    weights = torch.zeros(features.shape[1], int(classes.max()) + 1, dtype=problem.dtype, requires_grad=True)
+    weights = torch.zeros(
+        features.shape[1], int(classes.max()) + 1, dtype=problem.dtype, device=problem.device, requires_grad=True
+    )
     optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:

@@ -85,7 +85,7 @@ def growth_rates(process: Process, dim: int, settling: int, steps: int, populati
                 # the second term takes out the bias of the logarithm
                 mean = float(weight.mean())
                 total += np.log(mean) + float(weight.var()) / (2 * size * mean**2)
-            places = (torch.arange(size // pairs, dtype=torch.float64) + uniforms[step]) / (size // pairs)
+            places = (torch.arange(size // pairs, dtype=torch.float64, device="cpu") + uniforms[step]) / (size // pairs)
             chosen = torch.searchsorted(weight.cumsum(0) / weight.sum(), places).clamp(max=size - 1)
             u = (u[chosen] / weight[chosen].sqrt()[:, None]).repeat(pairs, 1)
         rates[block] = total / steps
