@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -23,6 +24,9 @@ def import_matplotlib() -> None:
     if "matplotlib" in sys.modules:
         return
     backend = os.environ.pop("MPLBACKEND", None)
+    log = logging.getLogger("matplotlib")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # settings that it does not know do not matter here
     try:
         import matplotlib
     except (ValueError, OSError) as error:  # a matplotlibrc that is not text, no place for its cache
@@ -31,6 +35,7 @@ def import_matplotlib() -> None:
             f"matplotlib cannot be imported ({reason}); correct its settings (file matplotlibrc, MPLCONFIGDIR)."
         ) from None
     finally:
+        log.setLevel(level)
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
     if backend is not None:
