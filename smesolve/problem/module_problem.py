@@ -101,7 +101,7 @@ class ModuleProblem(Problem):
         self.dtype, self.device = parameter.dtype, parameter.device
         self.x = finite_data("x", x, self.dtype, self.device)
         self.y = finite_data("y", y, self.dtype, self.device, keep_integers=loss != "squared_error")
-        if not self.y.is_floating_point() and (loss == "cross_entropy" or self.y.dtype != torch.bool):
+        if loss != "cross_entropy" and not self.y.is_floating_point() and self.y.dtype != torch.bool:
             self.y = self.y.long()  # torch's losses have no gradient for class labels of other types
         self.samples = self.x.shape[0]
         if self.y.shape[0] != self.samples:
