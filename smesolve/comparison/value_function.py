@@ -32,7 +32,7 @@ Density = Callable[[float, Tensor, list[Tensor], list[Tensor]], Tensor]
 """(t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)], as many as asked for, and [Hess L_S (D, D),
 D^3 L_S (D, D, D)] at thetabar where there are more than one) -> (G,)."""
 
-TOLERANCES = (1e-4, 1e-6, 1e-8, 1e-10)
+TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
 """Relative tolerances of the integration, tried in this order; those that the precision does not carry are left out."""
 
 AGREEMENT = 1e-4
