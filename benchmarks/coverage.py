@@ -1,11 +1,15 @@
-"""Do the 95% intervals cover? Linear regression with dropout, where the exact weak error is known.
+"""Do the 95% intervals cover? A section for each kind of interval, against answers that are known.
 
-A replicate is a study of one block of paths (1024) on each side, as `weak_error` makes it: same control variates, same
-estimates, its own random numbers. Two counts: how often the Monte Carlo interval covers the difference of the scheme's
-solution and the iteration (exact by `LinearMoments.scheme`), which should be 95%; and how often the whole budget, Monte
-Carlo and solver bias, covers the error of the equation, which may be more.
+- Measured errors: linear regression with dropout, where the exact weak error is known. A replicate is a study of one
+  block of paths (1024) on each side, as `weak_error` makes it: same control variates, same estimates, its own random
+  numbers. Two counts: how often the Monte Carlo interval covers the difference of the scheme's solution and the
+  iteration (exact by `LinearMoments.scheme`), which should be 95%; and how often the whole budget, Monte Carlo and
+  solver bias, covers the error of the equation, which may be more.
+- Fits: slopes and constants of errors with third-order terms, five shapes, at four learning rates. The room that a fit
+  leaves for missing terms makes its slopes conservative at every precision, and its constants where errors are precise.
+- Constants: those predicted without Monte Carlo against exact errors extrapolated to lr = 0.
 
-    python benchmarks/coverage.py [--replicates 1000] [--out coverage.json]
+    python benchmarks/coverage.py [--replicates 1000] [--sections errors fits constants] [--out coverage.json]
 """
 
 import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
@@ -14,20 +18,45 @@ import one_thread  # noqa: F401 (first: the libraries below read it when they ar
 import harness
 import joblib
 import numpy as np
+import pandas as pd
 import torch
 from harness import NORMAL_QUANTILE
 
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.estimate import PairSampler, estimate
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.observables import named_observables
+from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.sampling.runner import Runner
 
 LR, HORIZON, SCHEME = 0.1, 0.5, "small_noise_rk4"
 
+KEEP_PROBS = (0.8, 0.5)
 
-def replicates(keep_prob, count):
+POINTS, FIT_REPLICATES = 4, 500
+
+SHAPES = {
+    "polynomial": lambda x: 1 + 0.5 * x + 0.3 * x**2 + 0.2 * x**3,
+    "alternating polynomial": lambda x: 1 - 0.4 * x + 0.3 * x**2 - 0.2 * x**3,
+    "exponential": lambda x: np.exp(-0.8 * x),
+    "geometric series": lambda x: 1 / (1 - 0.4 * x),
+    "even": lambda x: 1 + 0.4 * x**2 + 0.1 * x**4,
+}
+"""error / (c lr^order) against lr / max lr."""
+
+
+def errors(count):
+    """Coverage of measured errors: a row for each keep_prob and order."""
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(_replicates)(keep_prob, count) for keep_prob in KEEP_PROBS)
+    table = pd.concat(found)
+    means = table.groupby(["keep_prob", "order"], as_index=False)[["monte_carlo", "budget"]].mean()
+    return means.assign(replicates=count)
+
+
+def _replicates(keep_prob, count):
+    """A row for each replicate and order: whether its two intervals cover."""
     problem, theta0 = harness.linear_problem(keep_prob)
     moments = LinearMoments(problem, theta0)
     observables = named_observables(problem, ["loss"])
@@ -50,23 +79,92 @@ def replicates(keep_prob, count):
             half = NORMAL_QUANTILE * np.hypot(equation.stderr, other.stderr).item()
             bias = side.bias_of(pairs).item()
             whole = half + abs(bias) + NORMAL_QUANTILE * 2 * pairs.stderr.item()
-            rows.append((order, abs(measured - scheme) <= half, abs(measured - error) <= whole))
-    return rows
+            rows.append((keep_prob, order, abs(measured - scheme) <= half, abs(measured - error) <= whole))
+    return pd.DataFrame(rows, columns=["keep_prob", "order", "monte_carlo", "budget"])
+
+
+def fits(count):
+    """Coverage of fitted slopes and constants, and how often the fit says "another order", for each shape."""
+    lrs, order, constant = 0.2 / 2.0 ** np.arange(POINTS), 2, 0.3
+    rows = []
+    for name, shape in SHAPES.items():
+        exact = constant * lrs**order * shape(lrs / lrs[0])
+        for relative in (3e-2, 1e-3, 1e-6):
+            stderr = relative * exact
+            studies = []
+            for seed in range(count):
+                measured = exact + stderr * np.random.default_rng(seed).standard_normal(POINTS)
+                study = {"order": order, "lr": lrs, "observable": f"{seed}", "error": measured, "stderr": stderr}
+                resolved = np.abs(measured) > NORMAL_QUANTILE * stderr
+                studies.append(
+                    pd.DataFrame(study | {"solver_bias": 0.0, "solver_bias_stderr": 0.0, "resolved": resolved})
+                )
+            fit = fit_orders(pd.concat(studies))
+            more = fit[fit.points > 2]  # two points have a local slope only
+            rows.append(
+                {
+                    "shape": name,
+                    "stderr/error": relative,
+                    "slope": ((more.slope_low <= order) & (order <= more.slope_high)).mean(),
+                    "constant": ((fit.constant_low <= constant) & (constant <= fit.constant_high)).mean(),
+                    "another order": (fit.verdict == "another order").mean(),
+                    "certified": (fit.verdict == "certified").mean(),
+                    "replicates": count,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def constants():
+    """Predicted constants with their numerical error beside exact ones."""
+    rows = []
+    for keep_prob in KEEP_PROBS:
+        problem, theta0 = harness.linear_problem(keep_prob)
+        moments = LinearMoments(problem, theta0)
+        observables = named_observables(problem, ["loss", "squared_norm", "theta[0]"])
+        for horizon in (1.0, 8.0):
+            for row in leading_constants(problem, theta0, [horizon], observables, LR, [1, 2]).itertuples():
+                steps = round(64 * horizon)
+                scaled = [
+                    moments.error(horizon / n, row.order, horizon, row.observable) / (horizon / n) ** row.order
+                    for n in (steps, 2 * steps, 4 * steps)
+                ]
+                once = 2 * scaled[1] - scaled[0], 2 * scaled[2] - scaled[1]
+                twice = (4 * once[1] - once[0]) / 3
+                room = NORMAL_QUANTILE * row.stderr + abs(twice - once[1])
+                rows.append(
+                    {
+                        "keep_prob": keep_prob,
+                        "horizon": horizon,
+                        "order": row.order,
+                        "observable": row.observable,
+                        "predicted": row.constant,
+                        "stderr": row.stderr,
+                        "exact": twice,
+                        "covered": abs(row.constant - twice) <= room,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+SECTIONS = {
+    "errors": errors,
+    "fits": lambda count: fits(min(count, FIT_REPLICATES)),
+    "constants": lambda _: constants(),
+}
+"""What takes the number of replicates and returns a table."""
 
 
 def main():
     parser = harness.parser(__doc__)
     parser.add_argument("--replicates", type=int, default=1000)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     arguments = parser.parse_args()
-    keep_probs = (0.8, 0.5)
-    found = joblib.Parallel(n_jobs=2)(joblib.delayed(replicates)(keep, arguments.replicates) for keep in keep_probs)
-    results = []
-    print("keep_prob  order  replicates  Monte Carlo interval  whole budget   (binomial 95%: +- 1.96 sqrt(p(1-p)/n))")
-    for keep_prob, rows in zip(keep_probs, found, strict=True):
-        for order in (1, 2):
-            sampling, budget = (np.mean([row[k] for row in rows if row[0] == order]) for k in (1, 2))
-            results.append({"keep_prob": keep_prob, "order": order, "monte_carlo": sampling, "budget": budget})
-            print(f"{keep_prob:9}  {order:5}  {arguments.replicates:10}  {sampling:20.3f}  {budget:12.3f}")
+    results = {}
+    for name in arguments.sections:
+        table = SECTIONS[name](arguments.replicates)
+        print(f"{name}\n{harness.shown(table, 4)}\n", flush=True)
+        results[name] = table.to_dict("records")
     harness.write(arguments.out, {"replicates": arguments.replicates, "results": results})
 
 

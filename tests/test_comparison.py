@@ -363,15 +363,15 @@ def synthetic(order, lrs, noise, seed, correction=0.0):
     "lrs, noise", [([0.2, 0.1, 0.05, 0.025, 0.0125], 0.03), ([0.1, 0.05, 0.025], 0.05), ([0.1, 0.05, 0.025], 0.01)]
 )
 def test_slope_intervals_cover(lrs, noise):
-    """400 synthetic studies with a next-order term: 95% intervals cover the order 95% of the time, +- 2.2%.
+    """400 synthetic studies with a next-order term: 95% intervals cover the order at least 95% - 2.2% of the time.
 
-    Three points known to 5% are few: the bound on the next-order term makes their intervals cover somewhat more.
+    They cover it more often, as they leave room for terms beyond the next one, which these errors do not have.
     """
     covered = []
     for seed in range(400):
         fit = fit_orders(synthetic(2, lrs, noise, seed, correction=0.5)).iloc[0]
         covered.append(fit.slope_low <= 2 <= fit.slope_high)
-    assert 0.928 <= np.mean(covered) <= 0.985
+    assert np.mean(covered) >= 0.928
 
 
 def test_the_interval_of_the_constant_covers_with_two_points():
@@ -379,7 +379,7 @@ def test_the_interval_of_the_constant_covers_with_two_points():
     for seed in range(400):
         fit = fit_orders(synthetic(2, [0.1, 0.05], 0.01, seed, correction=1.0)).iloc[0]
         covered.append(fit.constant_low <= 0.3 <= fit.constant_high)
-    assert 0.928 <= np.mean(covered) <= 0.972
+    assert np.mean(covered) >= 0.928
 
 
 def test_a_fit_without_noise_finds_order_and_constant_from_any_start():

@@ -213,7 +213,7 @@ def test_the_leading_constant_under_a_schedule_is_the_limit_of_the_exact_errors(
     theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
     moments = ScheduledMoments(problem, theta0)
     predicted, stderr = first_constants(problem, theta0, 1.0, {"loss": problem.loss}, 0.02)["loss"]
-    assert stderr == 0
+    assert stderr < 1e-4 * abs(predicted)
     ratios = np.array([moments.error(lr, 1, 1.0) / lr for lr in (1 / 16, 1 / 32, 1 / 64)])
     once = 2 * ratios[1:] - ratios[:-1]
     assert predicted == pytest.approx((4 * once[1] - once[0]) / 3, rel=2e-4)

@@ -1,19 +1,32 @@
 """Weak order from measured errors: weighted regression with intervals.
 
-Errors are signed and have independent standard errors s_i (learning rates use independent streams). The model is
+Errors are signed and have independent standard errors s_i (learning rates use independent streams). With x = lr/max lr
+over the N points used, the model is the expansion of the weak error in powers of the learning rate,
 
-    error(lr) = c lr^p (1 + d lr),      |d| lr <= 1 at all points: the second term is a correction of the first,
+    error(lr) = c lr^p (1 + d_1 x + d_2 x^2 + ... + d_N x^N),     |d_1| <= 1,     d_k = 0 +- S 2^(2 - k) from k = 2 on.
 
-fitted by weighted least squares. Without the bound a second fit of three points is never far, c = 0 at order p - 1. The
-interval of p is that of the profile, all p with min over c, d of the misfit at most 1.96^2 above its least value: the
-derivative at the best p alone makes it too short where three errors are known to some per cent. Two points cannot carry
-d, their slope is the local one between them. The constant is linear in c and c d once p is given. While a chi-squared
-test rejects the fit at 1%, the largest learning rate is taken to lie outside the asymptotic range and leaves.
+d_1 is fitted, bounded because it is a correction of the leading term: without the bound a second fit of three points is
+never far, c = 0 at order p - 1. The terms beyond it are bounded nuisances: each counts as one more observation of 0,
+and so the misfit is
+
+    sum_i (error_i - error(lr_i))^2 / s_i^2 + sum_(k >= 2) (d_k / (S 2^(2 - k)))^2.
+
+Their scale S is read from the data where p is the order to be tested: `MARGIN` times the largest difference of
+error/lr^order between two points, with its noise and relative to the mean, and at most `BOUND`. However small the s_i,
+an interval is therefore no shorter than what the missing terms could do to it, and an order is refused only if no such
+terms explain the errors.
+
+The interval of p is that of the profile, all p with min over c and d of the misfit at most 1.96^2 above its least
+value. Two points cannot carry d: their slope is the local one between them. The constant is linear in c and c d_k once
+p is given. While a chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the
+asymptotic range and leaves. It leaves as well where the interval excludes the order and that of the remaining points
+holds it and neither of its neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,18 +38,30 @@ from smesolve.comparison.confidence import NORMAL_QUANTILE
 __all__ = ["fit_orders"]
 
 CORRECTED_POINTS = 3
-"""Points from which the next term of the expansion is fitted as well."""
+"""Points from which the terms beyond the leading one are fitted as well."""
+
+BOUND, MARGIN = 0.5, 3.0
+"""S is at most `BOUND`, and `MARGIN` times the spread of error/lr^order: corrections may cancel in part."""
 
 REJECT = 0.01
 """p-value under which a fit is rejected."""
 
-SEARCHED, SPACING = 8.0, 0.05
+SEARCHED, SPACING = 8.0, 0.1
 """Orders are searched this far from the slope between the outer points, first on a grid of this spacing; an interval
 that goes farther is infinite."""
 
+STEPS = 2.0 ** np.arange(-30, np.log2(SEARCHED) + 1)
+"""Distances from the best order between which the end of its interval is looked for."""
+
+SAME = 1e-9
+"""Relative difference up to which two learning rates are one and the same."""
+
+DIGITS = 1e-12
+"""Relative standard error that no error falls below: they are differences of rounded numbers."""
+
 COLUMNS = [
     "order", "observable", "slope", "slope_low", "slope_high", "constant", "constant_low", "constant_high",
-    "predicted_constant", "predicted_stderr", "points", "p_value", "left_out", "verdict",
+    "constant_p_value", "predicted_constant", "predicted_stderr", "points", "p_value", "left_out", "verdict",
 ]  # fmt: skip
 
 
@@ -45,11 +70,12 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
 
     Returns:
         A row for each: `slope` with its 95% interval; `constant` c at the nominal order (p fixed to it) with its
-        interval, and `predicted_constant` with its `predicted_stderr` where theory gives it; number of `points`,
-        `p_value` of the fit, and `left_out`, which names each point that was not used and why. NaN where fewer than
-        two points are usable. `verdict`: "not resolved" (fewer than two points), "local slope" (two), "certified" (the
-        interval of the slope holds the order and neither of its neighbours), "too wide" (a neighbour as well), "another
-        order", or "not asymptotic" (the constant has surely not the sign of the predicted one).
+        interval and the `constant_p_value` of that fit, and `predicted_constant` with its `predicted_stderr` where
+        theory gives it; number of `points`, `p_value` of the fit, and `left_out`, which names each point that was not
+        used and why. NaN where fewer than two points are usable. `verdict`: "not resolved" (fewer than two points),
+        "local slope" (two), "certified" (the interval of the slope holds the order and neither of its neighbours),
+        "too wide" (a neighbour as well), "another order", or "not asymptotic" (the constant has surely not the sign of
+        the predicted one).
     """
     if predicted is None:
         predicted = pd.DataFrame(columns=["order", "observable", "constant", "stderr"])
@@ -68,89 +94,175 @@ def _verdict(row: Mapping[str, Any]) -> str:
         return "local slope" if row["points"] == 2 else "not resolved"
     if row["constant_high"] < 0 < row["predicted_constant"] or row["predicted_constant"] < 0 < row["constant_low"]:
         return "not asymptotic"
-    low, high, order = row["slope_low"], row["slope_high"], row["order"]
-    if not low <= order <= high:
+    if not row["slope_low"] <= row["order"] <= row["slope_high"]:
         return "another order"
-    return "certified" if order - 1 < low and high < order + 1 else "too wide"
+    return "certified" if _certifies(row, row["order"]) else "too wide"
+
+
+def _certifies(slope: Mapping[str, Any], order: int) -> bool:
+    """The interval holds the order and neither of its neighbours."""
+    low, high = slope["slope_low"], slope["slope_high"]
+    return order - 1 < low <= order <= high < order + 1
 
 
 def _fit(group: pd.DataFrame, order: int) -> dict[str, object]:
     left_out = [f"lr={lr:g}: unresolved" for lr in group[~group.resolved].lr]
-    used = group[group.resolved].sort_values("lr")
-    if len(used):
-        sign = np.sign(used.error.iloc[0])
-        flips = used[np.sign(used.error) != sign]
-        if len(flips):
-            # The sign of the smallest lr is the asymptotic one; everything from the first flip on lies beyond it.
-            beyond = used.lr >= flips.lr.min()
-            left_out += [f"lr={lr:g}: error has the other sign, outside the asymptotic range" for lr in used[beyond].lr]
-            used = used[~beyond]
-    while len(used) >= 2:
-        lr, error = used.lr.to_numpy(), used.error.to_numpy()
-        sigma = np.hypot(used.stderr, np.hypot(used.solver_bias, used.solver_bias_stderr)).to_numpy()
-        slope = _slope(lr, error, sigma)
-        if slope["p_value"] >= REJECT or len(used) == 2:
-            return slope | _constant(lr, error, sigma, order) | {"points": len(used), "left_out": "; ".join(left_out)}
-        left_out.append(f"lr={lr[-1]:g}: outside the asymptotic range")
-        used = used.iloc[:-1]
-    return {"points": len(used), "left_out": "; ".join(left_out)}
+    used = _joined(group[group.resolved])
+    flips = np.flatnonzero(np.sign(used.error) != np.sign(used.error[:1]))
+    if len(flips):
+        # The sign of the smallest lr is the asymptotic one; everything from the first flip on lies beyond it.
+        beyond = used.lr[flips[0] :]
+        left_out += [f"lr={lr:g}: error has the other sign, outside the asymptotic range" for lr in beyond]
+        used = used.first(flips[0])
+    total = len(used.lr)
+    if total < 2:
+        return {"points": total, "left_out": "; ".join(left_out)}
+    kept = None
+    for points in range(total, 1, -1):
+        errors = used.first(points)
+        slope = _slope(errors, order)
+        accepted = slope["p_value"] >= REJECT or points == 2
+        if accepted and (kept is None or (points > 2 and _certifies(slope, order))):
+            kept = points, slope
+            if points == 2 or slope["slope_low"] <= order <= slope["slope_high"]:
+                break
+    assert kept is not None  # two points are always accepted
+    points, slope = kept
+    left_out += [f"lr={lr:g}: outside the asymptotic range" for lr in used.lr[points:]]
+    constant = _constant(used.first(points), order)
+    return slope | constant | {"points": points, "left_out": "; ".join(left_out)}
 
 
-def _slope(lr: np.ndarray, error: np.ndarray, sigma: np.ndarray) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Errors:
+    """Errors with standard errors at increasing learning rates."""
+
+    lr: np.ndarray
+    error: np.ndarray
+    sigma: np.ndarray
+
+    def first(self, points: int) -> _Errors:
+        """Those of the smallest learning rates."""
+        return _Errors(self.lr[:points], self.error[:points], self.sigma[:points])
+
+
+def _joined(rows: pd.DataFrame) -> _Errors:
+    """Errors at different learning rates: the weighted mean of those whose rates are equal up to rounding."""
+    rows = rows.sort_values("lr")
+    lr, error = rows.lr.to_numpy(float), rows.error.to_numpy(float)
+    sigma = np.hypot(rows.stderr, np.hypot(rows.solver_bias, rows.solver_bias_stderr)).to_numpy(float)
+    weight = np.maximum(sigma, DIGITS * np.abs(error)) ** -2.0
+    first = np.flatnonzero(np.diff(lr, prepend=0.0) > SAME * lr)
+    total = np.add.reduceat(weight, first) if len(first) else weight
+    mean = np.add.reduceat(weight * error, first) / total if len(first) else error
+    return _Errors(lr[first], mean, total**-0.5)
+
+
+def _slope(errors: _Errors, order: int) -> dict[str, float]:
     """The order p of least misfit, its interval, and the p-value of the fit."""
+    lr, error = errors.lr, errors.error
     corrected = len(lr) >= CORRECTED_POINTS
+    scale = _scale(errors, order)
 
     def misfit(p: float) -> float:
-        return _misfit(p, lr, error / sigma, sigma, corrected)
+        return float(_misfit(np.array([p]), errors, scale, corrected)[0])
 
     between = float(np.log(error[-1] / error[0]) / np.log(lr[-1] / lr[0]))
-    grid = between + np.arange(-SEARCHED, SEARCHED, SPACING)
-    near = float(grid[np.argmin([misfit(p) for p in grid])])
+    grid = np.clip(between, order - SEARCHED, order + SEARCHED) + np.arange(-SEARCHED, SEARCHED, SPACING)
+    near = float(grid[np.argmin(_misfit(grid, errors, scale, corrected))])
     bounds = near - SPACING, near + SPACING
     best = float(optimize.minimize_scalar(misfit, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x)
     least, freedom = misfit(best), len(lr) - 2 - corrected
 
     def end(side: float) -> float:
         """Where the misfit first exceeds that of the interval, going away from the best p."""
+        outside = _misfit(best + side * STEPS, errors, scale, corrected) - least > NORMAL_QUANTILE**2
+        if not outside.any():
+            return side * np.inf
+        far = int(outside.argmax())
+        if far == 0:
+            return best + side * float(STEPS[0])
         excess = lambda step: misfit(best + side * step) - least - NORMAL_QUANTILE**2  # noqa: E731
-        step = 1e-9
-        while excess(step) < 0:
-            step *= 2
-            if step > SEARCHED:
-                return side * np.inf
-        return best + side * optimize.brentq(excess, step / 2, step) if step > 1e-9 else best + side * step
+        return best + side * float(optimize.brentq(excess, STEPS[far - 1], STEPS[far]))
 
     return {
         "slope": best,
         "slope_low": end(-1.0),
         "slope_high": end(1.0),
-        "p_value": float(stats.chi2.sf(least, freedom)) if freedom else 1.0,
+        # As many parameters as points fit exactly, unless the bound on d_1 holds them back.
+        "p_value": float(stats.chi2.sf(least, max(freedom, 1))),
     }
 
 
-def _misfit(p: float, lr: np.ndarray, height: np.ndarray, sigma: np.ndarray, corrected: bool) -> float:
-    """Least sum of squares of height - c lr^p (1 + d lr) / sigma over c and, where `corrected`, |d| <= 1 / max lr."""
-    first = (lr / lr[0]) ** p / sigma
-    second = first * lr / lr[-1]
+def _scale(errors: _Errors, order: int) -> float:
+    """S: what the errors at the order to be tested leave room for, their noise included."""
+    height, noise = errors.error / errors.lr**order, errors.sigma / errors.lr**order
+    low, high = height.argmin(), height.argmax()
+    spread = height[high] - height[low] + NORMAL_QUANTILE * np.hypot(noise[low], noise[high])
+    return min(BOUND, MARGIN * float(spread / abs(np.average(height, weights=noise**-2.0))))
 
-    def left(direction: np.ndarray, of: np.ndarray = height) -> np.ndarray:
-        return of - direction * (direction @ of) / (direction @ direction)
 
+def _design(p: np.ndarray, errors: _Errors, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Observations in standard errors, the N errors and the N - 1 zeros of d_2 ... d_N, for each p.
+
+    Returns:
+        Directions of c and c d_1 (P, 2 N - 1), those of the nuisances (P, 2 N - 1, N - 1), and what was observed.
+    """
+    x, points = errors.lr / errors.lr[-1], len(errors.lr)
+    powers = np.arange(2, points + 1)
+    lead = (errors.lr / errors.lr[0]) ** p[:, None] / errors.sigma
+    further = lead[:, :, None] * x[:, None] ** powers * (abs(errors.error[0]) * scale * 2.0 ** (2 - powers))
+    zeros = np.zeros((len(p), points - 1))
+    nuisances = np.concatenate([further, np.broadcast_to(np.eye(points - 1), (len(p), points - 1, points - 1))], axis=1)
+    first, second, height = lead, lead * x, np.broadcast_to(errors.error / errors.sigma, lead.shape)
+    first, second, height = (np.concatenate([part, zeros], axis=1) for part in (first, second, height))
+    return first, second, nuisances, height
+
+
+def _misfit(p: np.ndarray, errors: _Errors, scale: float, corrected: bool) -> np.ndarray:
+    """The misfit at each p, least over c and, where `corrected`, d."""
+    first, second, nuisances, height = _design(p, errors, scale)
     if not corrected:
-        return float(np.square(left(first)).sum())
-    beside = left(first, second)
-    bend = beside @ height / (beside @ beside)
-    lead = first @ (height - bend * second) / (first @ first)
-    if abs(bend) <= abs(lead):
-        return float(np.square(height - lead * first - bend * second).sum())
-    return min(float(np.square(left(edge)).sum()) for edge in (first + second, first - second))
+        return np.square(_beside(first, height)).sum(-1)
+    first, second, height = _beside_all(nuisances, first, second, height)
+    # Both are taken beside the first direction, which may be longer than what is left of them by ten digits.
+    rest, left = _beside(first, second), _beside(first, height)
+    bend = _product(rest, left) / _product(rest, rest)
+    lead = _product(first, height - bend * second) / _product(first, first)
+    inside = np.square(left - bend * rest).sum(-1)
+    edges = [np.square(_beside(edge, height)).sum(-1) for edge in (first + second, first - second)]
+    return np.where((abs(bend) <= abs(lead))[:, 0], inside, np.minimum(*edges))
 
 
-def _constant(lr: np.ndarray, error: np.ndarray, sigma: np.ndarray, order: int) -> dict[str, float]:
-    """c with its interval for p = order: linear regression of the error on lr^p and lr^(p + 1)."""
-    scale = lr[0]
-    design = (lr / scale)[:, None] ** np.array([order, order + 1]) / sigma[:, None]
-    inverse = np.linalg.pinv(design)
-    constant, half = inverse[0] @ (error / sigma), NORMAL_QUANTILE * np.linalg.norm(inverse[0])
+def _constant(errors: _Errors, order: int) -> dict[str, float]:
+    """c with its interval for p = order and the p-value of that fit: linear regression on lr^order, lr^(order + 1), ...
+
+    |d_1| is not bounded here: c is the value at lr = 0 of what is linear in lr but for the nuisances.
+    """
+    design = _design(np.array([float(order)]), errors, _scale(errors, order))
+    first, second, height = _beside_all(design[2], design[0], design[1], design[3])
+    alone, left = _beside(second, first), _beside(second, height)
+    constant = (_product(alone, left) / _product(alone, alone)).item()
+    half = NORMAL_QUANTILE / float(np.linalg.norm(alone))
+    misfit = float(np.square(left - constant * alone).sum())
     names = ("constant", "constant_low", "constant_high")
-    return dict(zip(names, (np.array([0.0, -half, half]) + constant) / scale**order, strict=True))
+    values = (np.array([0.0, -half, half]) + constant) / errors.lr[0] ** order
+    return dict(zip(names, values, strict=True)) | {
+        "constant_p_value": float(stats.chi2.sf(misfit, max(len(errors.lr) - 2, 1)))
+    }
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Inner products along the last dimension, which is kept."""
+    return (left * right).sum(-1, keepdims=True)
+
+
+def _beside(direction: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """The part of vectors that is orthogonal to a direction."""
+    return of - direction * _product(direction, of) / _product(direction, direction)
+
+
+def _beside_all(directions: np.ndarray, *vectors: np.ndarray) -> list[np.ndarray]:
+    """The parts of vectors (P, K) that are orthogonal to the columns of matrices (P, K, J)."""
+    basis = np.linalg.qr(directions).Q
+    return [of - (basis @ (basis.swapaxes(1, 2) @ of[..., None]))[..., 0] for of in vectors]

@@ -70,20 +70,22 @@ class WeakErrorStudy:
     def fit(self, at: str = "final") -> pd.DataFrame:
         """Orders with intervals, a row for each order and observable.
 
-        error = c lr^p (1 + d lr) is fitted by weighted least squares to the resolved errors. Two learning rates give
-        the local slope between them, which says little of the order; three leave nothing to test the fit by; take four
-        or more. An order is certified where the interval of its slope holds it and neither of its neighbours.
+        error = c lr^p (1 + d lr + ...) is fitted by weighted least squares to the resolved errors; the terms beyond d
+        are bounded by what the errors leave room for (`order_fit`), so the intervals are never shorter than these terms
+        allow, however precise the errors are. Two learning rates give the local slope between them, which says little
+        of the order; three leave nothing to test the fit by; take four or more. An order is certified where the
+        interval of its slope holds it and neither of its neighbours.
 
         Args:
             at: "final" for the error at the horizon, "max" for the largest over the times (`maximum`).
 
         Returns:
             Columns order, observable; slope p, slope_low, slope_high; constant c for p = order, constant_low,
-            constant_high; predicted_constant and predicted_stderr, NaN where theory gives none (order 1: mean gradients
-            known by sampling alone; order 2: kinks, schedules, D > 64 or more than 1,024 draws as well); points,
-            p_value of the fit, left_out (points that were not used, and why); verdict: "certified", "too
-            wide", "another order", "not asymptotic" (the constant has not the predicted sign), "local slope" or "not
-            resolved".
+            constant_high, constant_p_value of the fit with p = order; predicted_constant and predicted_stderr, NaN
+            where theory gives none (order 1: mean gradients known by sampling alone; order 2: kinks, schedules, D > 64
+            or more than 1,024 draws as well); points, p_value of the fit, left_out (points that were not used, and
+            why); verdict: "certified", "too wide", "another order", "not asymptotic" (the constant has not the
+            predicted sign), "local slope" or "not resolved".
         """
         if at not in ("final", "max"):
             raise ValueError(f"at must be 'final' or 'max', got {at!r}.")

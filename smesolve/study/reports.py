@@ -257,10 +257,10 @@ def _slopes(study: WeakErrorStudy) -> str:
         ),
     )
     note = (
-        "Slopes p of error = c lr^p (1 + d lr) by weighted least squares (two points: of c lr^p, the local slope "
-        "between them); a slope needs two resolved points of one sign. `verdict`: certified where the interval holds "
-        "the nominal order and neither of its neighbours. p-value 1.00: as many parameters as points, so the fit is "
-        "not tested."
+        "Slopes p of error = c lr^p (1 + d lr + ...) by weighted least squares, the terms beyond d bounded by what the "
+        "errors leave room for (two points: of c lr^p, the local slope between them); a slope needs two resolved "
+        "points of one sign. `verdict`: certified where the interval holds the nominal order and neither of its "
+        "neighbours. p-value 1.00: as many parameters as points, so the fit is not tested."
     )
     return f"{table}\n\n{note}"
 

@@ -1,0 +1,222 @@
+"""Derivatives of the value function along the gradient flow, and integrals of them, with error control.
+
+The value function u_t(theta) = g(flow of theta from t to T) does not change along the flow of b = -grad L_S. Its
+derivatives lam = grad u, Lam = Hess u and U = D^3 u at thetabar(t), the flow from theta0, obey with H = Hess L_S
+
+    lam' = H lam
+    Lam' = H Lam + Lam H + D^3 L_S[lam]
+    U'   = 3 sym(H U) + 3 sym(D^3 L_S Lam) + D^4 L_S[lam]
+
+backwards from those of g at T. `along_flow` integrates a density of t and of these derivatives as one more component,
+by scipy's `solve_ivp`: thetabar forwards with dense output, the rest backwards, from break to break of a schedule. It
+does so with one tolerance after the other until two agree, and what they differ by is the error that is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import numpy as np
+import torch
+from scipy.integrate import OdeSolution, solve_ivp
+from torch import Tensor
+
+from smesolve.comparison.observables import Observable
+from smesolve.problem.problem import Problem
+from smesolve.problem.schedule import LeftLimit
+
+__all__ = ["Density", "along", "along_flow"]
+
+Density = Callable[[float, Tensor, list[Tensor], list[Tensor]], Tensor]
+"""(t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)], as many as asked for, and [Hess L_S (D, D),
+D^3 L_S (D, D, D)] at thetabar where there are more than one) -> (G,)."""
+
+TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
+"""Relative tolerances of the integration, tried in this order; those that the precision does not carry are left out."""
+
+AGREEMENT = 1e-4
+"""Relative difference of two tolerances at which the finer one is taken."""
+
+ROUNDINGS = 64
+"""Units of rounding in the finest tolerance of a precision."""
+
+BATCH_NUMBERS = 2**22
+"""Numbers in the working arrays of one batch of directional derivatives."""
+
+
+def along_flow(
+    problem: Problem,
+    theta0: Tensor,
+    time: float,
+    observables: Mapping[str, Observable],
+    derivatives: int,
+    density: Density,
+) -> dict[str, tuple[float, float]]:
+    """int_0^T density dt and its numerical error for each observable; NaN where an integration fails.
+
+    Args:
+        derivatives: how many derivatives of the value function the density takes, 1 or 3.
+
+    Cost: for 1 a few gradients and a Hessian product an observable at each of some hundred times, more where the
+    horizon is many times 1/lambda_max(H), as the method is explicit; for 3 D^2/2 fourth derivatives of L_S an
+    observable as well.
+    """
+    finest = ROUNDINGS * torch.finfo(problem.dtype).eps
+    tolerances = [tolerance for tolerance in TOLERANCES if tolerance >= finest]
+    integrals = [_integral(problem, theta0, time, observables, derivatives, density, tolerances[0])]
+    for tolerance in tolerances[1:]:
+        integrals.append(_integral(problem, theta0, time, observables, derivatives, density, tolerance))
+        difference = np.abs(integrals[-1] - integrals[-2])
+        if (difference <= AGREEMENT * np.abs(integrals[-1])).all():
+            break
+    return {
+        name: (float(value), float(error))
+        for name, value, error in zip(observables, integrals[-1], difference, strict=True)
+    }
+
+
+def along(function: Callable[[Tensor], Tensor], theta: Tensor, direction: Tensor) -> Tensor:
+    """Derivative of function at theta along a direction, for any leading dimensions."""
+    return torch.func.jvp(function, (theta.contiguous(),), (direction.contiguous(),))[1]
+
+
+def _integral(
+    problem: Problem,
+    theta0: Tensor,
+    time: float,
+    observables: Mapping[str, Observable],
+    derivatives: int,
+    density: Density,
+    tolerance: float,
+) -> np.ndarray:
+    pieces = list(pairwise([0.0, *(end for end in problem.breaks if end < time), time]))
+    paths, theta = [], theta0.cpu().double().numpy()
+    for begin, end in pieces:
+        path = _flow(problem, theta0, theta, begin, end, tolerance / 10)
+        if path is None:
+            return np.full(len(observables), np.nan)
+        paths.append(path)
+        theta = path(end)
+    shapes = [(len(observables), *[problem.dim] * rank) for rank in range(1, derivatives + 1)]
+    current = [_derivatives(g, theta0.new_tensor(theta), derivatives) for g in observables.values()]
+    state = [torch.stack(parts) for parts in zip(*current, strict=True)] + [theta0.new_zeros(len(observables))]
+    for (begin, end), path in zip(reversed(pieces), reversed(paths), strict=True):
+        ended = _backwards(problem, theta0, path, begin, end, state, shapes, density, tolerance)
+        if ended is None:
+            return np.full(len(observables), np.nan)
+        state = ended
+    return state[-1].cpu().double().numpy()
+
+
+def _flow(
+    problem: Problem, like: Tensor, theta: np.ndarray, begin: float, end: float, tolerance: float
+) -> OdeSolution | None:
+    """thetabar(t) within one piece of a schedule."""
+
+    def velocity(t: float, y: np.ndarray) -> np.ndarray:
+        return -problem.at(_within(t, begin, end)).mean_gradient(like.new_tensor(y)).cpu().double().numpy()
+
+    scale = tolerance * max(float(np.abs(theta).max()), 1e-3)
+    path = solve_ivp(velocity, (begin, end), theta, "DOP853", dense_output=True, rtol=tolerance, atol=scale)
+    return path.sol if path.success else None
+
+
+def _backwards(
+    problem: Problem,
+    like: Tensor,
+    path: OdeSolution,
+    begin: float,
+    end: float,
+    state: list[Tensor],
+    shapes: list[tuple[int, ...]],
+    density: Density,
+    tolerance: float,
+) -> list[Tensor] | None:
+    """Derivatives and integral at `begin` from those at `end`."""
+    sizes = [part.numel() for part in state]
+
+    def parts(y: np.ndarray) -> list[Tensor]:
+        *heads, integral = like.new_tensor(y).split(sizes)
+        return [head.reshape(shape) for head, shape in zip(heads, shapes, strict=True)] + [integral]
+
+    def velocity(t: float, y: np.ndarray) -> np.ndarray:
+        at, theta = _within(t, begin, end), like.new_tensor(path(t))
+        derivatives, now = parts(y)[:-1], problem.at(at)
+        tensors = _loss_tensors(now, theta) if len(derivatives) > 1 else []
+        changes = [*_changes(now, theta, derivatives, tensors), -density(at, theta, derivatives, tensors)]
+        return torch.cat([change.flatten() for change in changes]).cpu().double().numpy()
+
+    start = torch.cat([part.flatten() for part in state]).cpu().double().numpy()
+    # Each component is held to the largest one of its kind; the integral, which starts from 0, to its relative error.
+    largest = [max(float(part.abs().max()), 1e-12) for part in state[:-1]]
+    absolute = np.repeat([*largest, 1e-3 * largest[0]], sizes) * tolerance
+    ended = solve_ivp(velocity, (end, begin), start, "DOP853", rtol=tolerance, atol=absolute, t_eval=[begin])
+    return parts(ended.y[:, -1]) if ended.success else None
+
+
+def _within(t: float, begin: float, end: float) -> float:
+    """A time of the piece from begin to end, on whose side of a break it lies."""
+    return LeftLimit(t) if t > (begin + end) / 2 else t
+
+
+def _derivatives(observable: Observable, theta: Tensor, count: int) -> list[Tensor]:
+    """The first derivatives of an observable at theta (D,)."""
+    function = torch.func.grad(observable)
+    found = [function(theta)]
+    for _ in range(count - 1):
+        function = torch.func.jacfwd(function)
+        found.append(function(theta))
+    return found
+
+
+def _changes(problem: Problem, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    """The time derivatives of lam, Lam and U."""
+    lam = derivatives[0]
+    changes = [problem.hessian_product(theta.expand_as(lam), lam)]
+    if len(derivatives) == 1:
+        return changes
+    (hessian, third), (Lam, U) = tensors, derivatives[1:]
+    turned = hessian @ Lam
+    changes.append(turned + turned.mT + torch.einsum("gk,kij->gij", lam, third))
+    mixed = torch.einsum("ki,gkjl->gijl", hessian, U) + torch.einsum("gik,kjl->gijl", Lam, third)
+    cyclic = mixed + mixed.permute(0, 2, 3, 1) + mixed.permute(0, 3, 1, 2)
+    return [*changes, cyclic + _fourth(problem, theta, lam)]
+
+
+def _loss_tensors(problem: Problem, theta: Tensor) -> list[Tensor]:
+    """Hess L_S (D, D) and D^3 L_S (D, D, D) at theta (D,)."""
+    identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
+    hessian = problem.hessian_product(theta.expand_as(identity), identity)
+
+    def third(i: Tensor, j: Tensor) -> Tensor:
+        return along(lambda at: problem.hessian_product(at, j), theta.expand_as(i), i)
+
+    return [hessian, _symmetric(problem, third, 1)]
+
+
+def _fourth(problem: Problem, theta: Tensor, vectors: Tensor) -> Tensor:
+    """D^4 L_S[vector] (G, D, D, D) at theta (D,) for vectors (G, D)."""
+
+    def fourth(i: Tensor, j: Tensor) -> Tensor:
+        each = vectors[:, None].expand(-1, *i.shape)
+        product = lambda at: problem.hessian_product(at, each)  # noqa: E731
+        return along(lambda at: along(product, at, i.expand_as(each)), theta.expand_as(each), j.expand_as(each))
+
+    return _symmetric(problem, fourth, len(vectors))
+
+
+def _symmetric(problem: Problem, function: Callable[[Tensor, Tensor], Tensor], work: int) -> Tensor:
+    """function(e_i, e_j) (..., D) as a tensor (..., D, D, D) that is symmetric in i and j: each pair once, in batches.
+
+    Args:
+        work: points at which the problem is evaluated for a pair.
+    """
+    identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
+    rows, columns = torch.triu_indices(problem.dim, problem.dim, device=problem.device)
+    size = max(1, BATCH_NUMBERS // (problem.numbers_per_path * work))
+    batches = zip(rows.split(size), columns.split(size), strict=True)
+    values = torch.cat([function(identity[i], identity[j]) for i, j in batches], dim=-2)
+    made = values.new_empty(*values.shape[:-2], problem.dim, problem.dim, problem.dim)
+    made[..., rows, columns, :] = made[..., columns, rows, :] = values
+    return made

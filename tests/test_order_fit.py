@@ -1,0 +1,140 @@
+"""Orders and constants fitted to errors whose expansion is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import smesolve as sme
+from smesolve.comparison.exact import LinearMoments, scalar_dropout
+from smesolve.comparison.order_fit import fit_orders
+
+SHAPES = {
+    "polynomial": lambda x: 1 - 0.4 * x + 0.3 * x**2 - 0.2 * x**3,
+    "exponential": lambda x: np.exp(-0.8 * x),
+    "geometric series": lambda x: 1 / (1 - 0.4 * x),
+    "even": lambda x: 1 + 0.4 * x**2,
+    "cancelling": lambda x: 1 + 0.03 * x - 0.02 * x**2,
+}
+"""error / (c lr^order) against lr / max lr."""
+
+
+def study(order, lrs, errors, relative, seed=0):
+    """A weak-error table of errors with the given relative standard errors."""
+    stderr = relative * np.abs(errors)
+    measured = errors + stderr * np.random.default_rng(seed).standard_normal(len(lrs))
+    return pd.DataFrame(
+        {
+            "order": order, "lr": lrs, "observable": f"seed {seed}", "error": measured, "stderr": stderr,
+            "solver_bias": 0.0, "solver_bias_stderr": 0.0, "resolved": np.abs(measured) > 1.96 * stderr,
+        }
+    )  # fmt: skip
+
+
+def shaped(name, order, points, relative, seeds):
+    """Studies of 0.3 lr^order times a shape."""
+    lrs = 0.2 / 2.0 ** np.arange(points)
+    errors = 0.3 * lrs**order * SHAPES[name](lrs / 0.2)
+    return pd.concat([study(order, lrs, errors, relative, seed) for seed in range(seeds)])
+
+
+def linear_moments():
+    """Linear regression, keep_prob 0.8."""
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((6, 2)), rng.standard_normal((6, 1))
+    problem = sme.DropoutProblem(sme.LinearNetwork(2), x, y, keep_prob=0.8)
+    return LinearMoments(problem, torch.tensor([1.0, -0.5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("relative", [1e-2, 1e-5, 0.0])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("observable", ["theta[0]", "loss", "squared_norm"])
+def test_exact_errors_have_their_order_however_well_they_are_known(observable, order, relative):
+    moments = linear_moments()
+    lrs = np.array([0.1, 0.05, 0.025, 0.0125])
+    errors = np.array([moments.error(lr, order, 1.0, observable) for lr in lrs])
+    small = 0.1 / 2.0 ** np.arange(4, 8)
+    constant = np.polyfit(small, [moments.error(lr, order, 1.0, observable) / lr**order for lr in small], 3)[-1]
+    fit = fit_orders(pd.concat([study(order, lrs, errors, relative, seed) for seed in range(4)]))
+    assert not (fit.verdict == "another order").any()
+    assert (fit.slope_low <= order).mean() == (fit.slope_high >= order).mean() == 1
+    assert ((fit.constant_low <= constant) & (constant <= fit.constant_high)).mean() >= 0.75
+    assert (fit.points >= 3).all()
+
+
+@pytest.mark.parametrize("keep_prob", [0.8, 0.9])
+def test_scalar_dropout_is_not_of_another_order(keep_prob):
+    lrs = np.array([0.2, 0.1, 0.05, 0.025])
+    for order in (1, 2):
+        moments = [scalar_dropout(keep_prob, lr, 1.0) for lr in lrs]
+        errors = np.array([m[f"order {order}"].second_moment - m["iteration"].second_moment for m in moments])
+        fit = fit_orders(pd.concat([study(order, lrs, errors, 1e-5, seed) for seed in range(6)]))
+        assert not (fit.verdict == "another order").any()
+        assert (fit.slope_high - fit.slope_low > 1e-4).all()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("points", [3, 4, 5])
+def test_slopes_and_constants_are_covered_at_every_precision(name, points):
+    """72 studies at three precisions; the constant's intervals, which are no longer than they must be, may miss 10%."""
+    slope, constant, another = [], [], []
+    for relative in (3e-2, 3e-3, 1e-5):
+        fit = fit_orders(shaped(name, 2, points, relative, 24))
+        of_three = fit[fit.points >= 3]
+        slope += list((of_three.slope_low <= 2) & (of_three.slope_high >= 2))
+        constant += list((fit.constant_low <= 0.3) & (fit.constant_high >= 0.3))
+        another += list(fit.verdict == "another order")
+    assert np.mean(slope) >= 0.93
+    assert np.mean(constant) >= 0.90
+    assert np.mean(another) <= 0.05
+
+
+@pytest.mark.parametrize("points", [3, 4, 5])
+@pytest.mark.parametrize("true", [1, 3])
+def test_errors_of_another_order_are_found(true, points):
+    lrs = 0.2 / 2.0 ** np.arange(points)
+    for relative in (3e-2, 1e-3, 1e-7):
+        errors = 0.3 * lrs**true * SHAPES["geometric series"](lrs / 0.2)
+        fit = fit_orders(pd.concat([study(2, lrs, errors, relative, seed) for seed in range(10)]))
+        assert (fit.verdict == "another order").all()
+        assert (fit.constant_p_value < 0.05).mean() >= 0.9
+
+
+def test_an_error_whose_leading_term_is_small_is_found_by_precise_errors():
+    """Half of the error at the smallest learning rate is of order 1, less elsewhere."""
+    lrs = 0.2 / 2.0 ** np.arange(4)
+    errors = 0.3 * lrs**2 * (1 + lrs[-1] / lrs)
+    fit = fit_orders(study(2, lrs, errors, 1e-5)).iloc[0]
+    assert fit.verdict == "another order"
+
+
+def test_the_interval_of_the_slope_never_shrinks_to_a_wrong_point():
+    """From 1% on, more precise errors shorten the interval to what the missing terms leave open."""
+    widths = []
+    for relative in (1e-2, 1e-4, 1e-6, 1e-8, 1e-10):
+        fit = fit_orders(shaped("exponential", 1, 4, relative, 1)).iloc[0]
+        assert fit.slope_low <= 1 <= fit.slope_high
+        widths.append(fit.slope_high - fit.slope_low)
+    assert widths[0] > widths[1]
+    assert widths[2:] == pytest.approx([widths[2]] * 3, rel=0.01)
+
+
+def test_learning_rates_equal_up_to_rounding_are_one():
+    lrs = np.array([0.1, 0.1 * (1 + 2e-16), 0.05, 0.025])
+    assert lrs[0] != lrs[1]
+    errors = 0.3 * lrs * (1 + 0.2 * lrs)
+    fit = fit_orders(study(1, lrs, errors, 1e-3)).iloc[0]
+    assert fit.points == 3
+    assert abs(fit.slope - 1) < 0.5
+    alone = fit_orders(study(1, lrs[:2], errors[:2], 1e-3)).iloc[0]
+    assert alone.points == 1
+    assert alone.verdict == "not resolved"
+    assert np.isnan(alone.slope)
+
+
+def test_two_points_give_a_local_slope_and_a_constant_with_room_for_the_next_terms():
+    lrs = np.array([0.1, 0.05])
+    fit = fit_orders(study(1, lrs, 0.3 * lrs * np.exp(3 * lrs), 1e-6)).iloc[0]
+    assert fit.verdict == "local slope"
+    assert fit.slope == pytest.approx(1 + 0.15 / np.log(2), rel=1e-4)
+    assert fit.constant_low < 0.3 < fit.constant_high
