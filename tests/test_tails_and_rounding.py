@@ -200,9 +200,8 @@ def test_errors_that_are_exactly_zero_are_not_resolved(case, dtype):
         return theta.sum(-1) * 0 + 3
 
     observables = [constant] if case == "constant" else ["loss", "theta[0]"]
-    study = sme.weak_error(
-        problem, theta0, [0.2, 0.1], 0.4, observables=observables, paths=64, rel_tol=0.1, max_paths=4096
-    )
+    lrs, effort = [0.2, 0.1], {"paths": 64, "rel_tol": 0.1, "max_paths": 4096, "control": "first"}
+    study = sme.weak_error(problem, theta0, lrs, 0.4, observables=observables, times=[0.4], **effort)
     table = study.table[study.table.observable.isin(["loss", "constant"])]
     assert not table.resolved.any()
     assert (table.error.abs() <= table.rounding).all()
