@@ -25,7 +25,7 @@ from torch import Tensor
 
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
-from smesolve.comparison.estimate import Estimate, PairSampler, Sampler, Statistics, estimate, merged
+from smesolve.comparison.estimate import Estimate, PairSampler, Sampler, Statistics, merged
 from smesolve.comparison.observables import Observable
 from smesolve.problem.kinks import kinks
 from smesolve.problem.schedule import LeftLimit
@@ -79,7 +79,7 @@ class EquationSide:
         seed: root seed of the Brownian motion.
         control_of: makes the control variates of a process with a given step, or None.
         keep: number of paths whose values at the last time are kept.
-        exact: V_0(0) of a side of the same equation with another dt (`EquationSide.exact`), not computed anew.
+        exact: of a side of the same equation with another dt (`EquationSide.exact`), not computed anew.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class EquationSide:
         seed: int,
         control_of: Callable[[Process, float], ControlVariate | DrawControl | None],
         keep: int = 0,
-        exact: np.ndarray | None = None,
+        exact: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.equation, self.scheme, self.dt = equation, scheme, dt
         self._theta0, self._times, self._observables = theta0, times, observables
@@ -113,17 +113,24 @@ class EquationSide:
         """Of the pairs, or None while there are none."""
 
         if not equation.problem.exact or kinks(equation.problem, theta0):  # the pairs are all there is
-            self._noise_free_bias = self._noise_free_difference = self.exact = np.zeros(())
+            nothing = np.zeros((len(times), len(observables)))
+            self._noise_free_bias, self._noise_free_difference, self.exact = nothing, nothing, (nothing, nothing)
             return
         coarse, fine = (self._noise_free(sampler.process) for sampler in samplers)
         self.exact = self._without_scheme() if exact is None else exact
-        self._noise_free_bias = coarse - self.exact
+        """V_0(0), and a bound on the error of its solution; each (T, O)."""
+        self._noise_free_bias = coarse - self.exact[0]
         self._noise_free_difference = coarse - fine
 
     @property
     def cost(self) -> float:
         """Gradients a path takes over one lr, about."""
         return step_cost(self.equation.order, self.scheme) * self.equation.lr / self.dt
+
+    @property
+    def tolerance(self) -> np.ndarray:
+        """Bound on the error of the noise-free solution, which the bias is measured against (T, O)."""
+        return self.exact[1]
 
     # --- sampling --------------------------------------------------------------------------------------------------
 
@@ -155,23 +162,24 @@ class EquationSide:
             self.difference = merged(self.difference, Statistics.from_arrays(arrays, PairSampler.PREFIX))
             self._pairs.add(block)
 
-    def bias(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The scheme's bias at dt, its standard error, and the spread of one pair of paths; each (T, O).
-
-        NaN where paths diverged.
-        """
-        pairs = estimate(self.difference)
-        return self.bias_of(pairs), 2 * pairs.stderr, 2 * pairs.stderr * pairs.paths**0.5
-
     def bias_of(self, pairs: Estimate) -> np.ndarray:
-        """The scheme's bias at dt from the mean difference of pairs (T, O)."""
+        """The scheme's bias at dt from the mean difference of pairs (T, O); NaN where paths diverged."""
         return self._noise_free_bias + 2 * (pairs.mean - self._noise_free_difference)
 
-    def _without_scheme(self) -> np.ndarray:
+    def _without_scheme(self) -> tuple[np.ndarray, np.ndarray]:
+        """Observables along dy/dt = drift(t, y), and a bound on their error; each (T, O).
+
+        The error of a solver that controls it is proportional to the tolerance, about. So the solution at a tolerance
+        ten times as large is ten times as far off, and the distance of the two bounds the error of the finer one.
+        """
+        tolerance = max(ODE_TOLERANCE, torch.finfo(self._theta0.dtype).eps)
+        fine, coarse = self._solved(tolerance), self._solved(10 * tolerance)
+        return fine, np.abs(fine - coarse)
+
+    def _solved(self, tolerance: float) -> np.ndarray:
         """Observables along dy/dt = drift(t, y), (T, O), from one break of a schedule to the next."""
         state, rows, last = self._theta0.cpu().numpy(), [], self._times[-1]
         edges = [0.0, *(time for time in self.equation.problem.breaks if time < last), last]
-        tolerance = max(ODE_TOLERANCE, torch.finfo(self._theta0.dtype).eps)
         for begin, end in pairwise(edges):
 
             def drift(t: float, y: np.ndarray, middle: float = (begin + end) / 2) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""The error budget at one learning rate: iteration against the equation of each order.
+"""The error budget at one learning rate: paths of the iteration and of the equation of each order.
 
-error = E g(Theta_t) - E g(theta_k)  +-  1.96 standard errors of the two means  +-  bias of the scheme  +-  rounding
+Paths are added where an error is to be known better, or where those that there are cannot tell the law of their mean
+(`Estimate.shortage`); steps of the scheme are halved where its bias is large. `budget_row` says what follows.
 """
 
 from __future__ import annotations
@@ -8,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from smesolve.comparison.budget_row import NoiseFreeValues, budget_row, tells
 from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.equation_side import EquationSide, block_cost, in_pairs
-from smesolve.comparison.estimate import Estimate, Sampler, Statistics, estimate, merged
+from smesolve.comparison.estimate import Sampler, Statistics, estimate, merged
 from smesolve.comparison.noise_free_path import NoiseFreePath
-from smesolve.comparison.observables import Observable
+from smesolve.comparison.observables import Observable, grows_polynomially
 from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
@@ -38,10 +39,6 @@ MAX_HALVINGS = 3
 
 GROWTH = 4
 """Largest factor by which a round adds paths: the errors that set its aim are themselves uncertain."""
-
-ROUNDING = 2.0
-"""Rounding error of a mean in units of the machine epsilon times the mean, a bound: 0.2 was seen for float32
-(`benchmarks/device.py`), most of it common to both means."""
 
 ITERATION_COST = 2.5
 """Gradients a step of the iteration takes, about, with its prediction and noise."""
@@ -94,6 +91,9 @@ class ErrorBudget:
             keep,
             _iteration_cost(problem, lr, times),
         )
+        self.noise_free = NoiseFreeValues(iteration, theta0, saved, observables)
+        """Of the iteration."""
+        self._polynomial = {name: grows_polynomially(g, theta0) for name, g in observables.items()}
         self._name = f"lr {lr!r}, dropout"
         self._blocks = 0
         self.dropout: Statistics | None = None
@@ -110,7 +110,7 @@ class ErrorBudget:
             return DrawControl.of(self.problem, path)
         return ControlVariate(path, step_time, process.noise_time, self.lr * step_time, self._hessians)
 
-    def _side(self, order: int, dt: float, exact: np.ndarray | None = None) -> EquationSide:
+    def _side(self, order: int, dt: float, exact: tuple[np.ndarray, np.ndarray] | None = None) -> EquationSide:
         equation = ModifiedEquation(self.problem, self.lr, order)
         return EquationSide(
             equation,
@@ -131,7 +131,8 @@ class ErrorBudget:
         """Draw `paths` paths on each side, a quarter of them in pairs (`EquationSide.tasks`); then as many more as the
         tolerance asks for.
 
-        A dt that was not given is halved while the bias at the horizon is significant and above its share.
+        A dt that was not given is halved while the bias at the horizon is significant and above its share. Where a
+        tolerance is given, paths are added as well while too few values carry a mean, if max_paths may be enough.
         """
         wanted, aims = paths, [(paths, None)] * len(self.sides)
         self._announced = self._cost(self._tasks(wanted, aims))
@@ -141,11 +142,11 @@ class ErrorBudget:
                 self._run(wanted, aims)
             if rel_tol is None:
                 return
-            counts = [self._wanted(side, rel_tol) for side in self.sides]
-            wanted = _next(self.dropout, max(count[0] for count in counts), max_paths)
+            asked = [self._wanted(side, rel_tol, max_paths) for side in self.sides]
+            wanted = _next(self.dropout, max(count[0] for count in asked), max_paths)
             aims = [
                 (_next(side.statistics, count[1], max_paths), _next(side.difference, count[2], max_paths))
-                for side, count in zip(self.sides, counts, strict=True)
+                for side, count in zip(self.sides, asked, strict=True)
             ]
             if not self._tasks(wanted, aims):
                 return
@@ -198,37 +199,47 @@ class ErrorBudget:
         """Start each equation anew at dt/2 whose bias is too large; whether there was one."""
         halved = False
         for index, side in enumerate(self.sides):
-            error = estimate(side.statistics).mean - estimate(self.dropout).mean
-            bias, stderr, _ = side.bias()
-            large = (np.abs(bias) > BIAS_SHARE * np.abs(error)) & (np.abs(bias) > NORMAL_QUANTILE * stderr)
+            equation, dropout, pairs = (estimate(part) for part in (side.statistics, self.dropout, side.difference))
+            error, bias = equation.mean - dropout.mean, side.bias_of(pairs)
+            known = 2 * pairs.half_width + self.noise_free.rounding(equation.mean, dropout.mean) + side.tolerance
+            large = (np.abs(bias) > BIAS_SHARE * np.abs(error)) & (np.abs(bias) > known)
             if self._halvings_left[index] and large[-1].any():
                 self._halvings_left[index] -= 1
                 self.sides[index] = self._side(side.equation.order, side.dt / 2, side.exact)
                 halved = True
         return halved
 
-    def _wanted(self, side: EquationSide, rel_tol: float) -> tuple[int, int, int]:
+    def _wanted(self, side: EquationSide, rel_tol: float, max_paths: int) -> tuple[int, int, int]:
         """Paths of the iteration, of the equation and of its dt/2 pairs that meet the tolerance at the horizon.
 
         Work is minimal for a variance s_1^2/n_1 + s_2^2/n_2 at n_i proportional to s_i / sqrt(cost_i). The pairs get
-        a tenth of the error, or rel_tol where that is less, as their 95% half-width.
+        a tenth of the error, or rel_tol where that is less, as their 95% half-width. Nothing is asked for where a mean
+        is not finite, or its noise is rounding. Where few values carry a mean, more of them are asked for if max_paths
+        may be enough.
         """
-        dropout, equation = estimate(self.dropout), estimate(side.statistics)
-        bias, _, spread_of_pair = side.bias()
-        if not (np.isfinite(dropout.mean) & np.isfinite(equation.mean) & np.isfinite(bias)).all():
-            return 0, 0, 0
+        dropout, equation, pairs = (estimate(part) for part in (self.dropout, side.statistics, side.difference))
+        rounding = self.noise_free.rounding(equation.mean, dropout.mean)
         error = np.abs(equation.mean - dropout.mean)[-1]
-        spread = [part.stderr[-1] * part.paths**0.5 for part in (dropout, equation)]
+        spread = [
+            np.where(part.half_width > rounding, part.stderr, 0.0)[-1] * part.paths**0.5
+            for part in (dropout, equation, pairs)
+        ]
         root = [1.5**0.5, side.cost**0.5]
         with np.errstate(divide="ignore", invalid="ignore"):
             work = (spread[0] * root[0] + spread[1] * root[1]) / (rel_tol * error / NORMAL_QUANTILE) ** 2
-            counts = [spread[0] / root[0] * work, spread[1] / root[1] * work]
+            asked = [spread[0] / root[0] * work, spread[1] / root[1] * work]
             share = min(BIAS_SHARE, rel_tol)
-            counts.append((spread_of_pair[-1] / (share * error / NORMAL_QUANTILE)) ** 2)
+            asked.append((2 * spread[2] / (share * error / NORMAL_QUANTILE)) ** 2)
         # a spread of zero over an error of zero (no noise at all) asks for nothing
-        finite = [np.minimum(np.nan_to_num(count, posinf=2.0**40), 2.0**40) for count in counts]
+        finite = [np.minimum(np.nan_to_num(count, posinf=2.0**40), 2.0**40) for count in asked]
         dropout_paths, coarse, fine = (int(np.ceil(count.max())) for count in finite)
-        return dropout_paths, coarse, min(fine, max(coarse, equation.paths))
+        for_tails = []
+        for part in (dropout, equation):
+            shortage = np.fmax(part.shortage, part.plain_shortage)
+            more = np.where((shortage > 1) & tells(part, rounding), shortage, 0.0)[-1].max() * part.paths
+            for_tails.append(int(more) if more <= max_paths else 0)
+        coarse = max(coarse, for_tails[1])
+        return max(dropout_paths, for_tails[0]), coarse, min(fine, max(coarse, equation.paths))
 
     def rows(self, rel_tol: float | None) -> list[dict[str, object]]:
         """The table rows of this learning rate, for the sides that have paths and pairs (all of them after `draw`)."""
@@ -240,12 +251,15 @@ class ErrorBudget:
             for row, time in enumerate(self.times):
                 for column, name in enumerate(self.observables):
                     at = row, column
-                    budget = _budget(
+                    budget = budget_row(
                         at,
                         dropout,
                         equation,
                         pairs,
                         side.bias_of(pairs),
+                        self.noise_free,
+                        float(side.tolerance[at]),
+                        self._polynomial[name],
                         self.problem.dtype,
                         rel_tol if row == len(self.times) - 1 else None,
                     )
@@ -293,60 +307,3 @@ def _iteration_cost(problem: Problem, lr: float, times: Sequence[float]) -> floa
 
 def _next(statistics: Statistics, wanted: int, max_paths: int) -> int:
     return max(statistics.paths, min(wanted, GROWTH * statistics.paths, max_paths))
-
-
-def _budget(
-    at: tuple[int, int],
-    dropout: Estimate,
-    equation: Estimate,
-    pairs: Estimate,
-    bias: np.ndarray,
-    dtype: torch.dtype,
-    rel_tol: float | None,
-) -> dict[str, object]:
-    error = equation.mean[at] - dropout.mean[at]
-    stderr = float(np.hypot(equation.stderr[at], dropout.stderr[at]))
-    bias_stderr = 2 * pairs.stderr[at]
-    rounding = ROUNDING * float(torch.finfo(dtype).eps) * max(abs(equation.mean[at]), abs(dropout.mean[at]))
-    half = NORMAL_QUANTILE * stderr + abs(bias[at]) + NORMAL_QUANTILE * bias_stderr + rounding
-    # those of the pairs at dt are among the paths of the equation
-    sde_diverged = max(equation.diverged, pairs.diverged)
-    diverged = dropout.diverged + sde_diverged
-    reason = ""
-    if diverged:
-        reason = "diverged"
-    elif not abs(error) > NORMAL_QUANTILE * stderr:
-        reason = "inside its Monte Carlo interval"
-    elif not abs(error) > rounding:
-        reason = f"inside the rounding of {dtype}".replace("torch.", "")
-    elif not abs(error) > half:
-        reason = "inside the solver bias"
-    elif rel_tol is not None and NORMAL_QUANTILE * stderr > 1.05 * rel_tol * abs(error):
-        reason = "rel_tol not reached at max_paths"
-
-    def spread(of_dropout: np.ndarray, of_equation: np.ndarray) -> float:
-        return float(np.hypot(of_dropout[at] * dropout.paths**0.5, of_equation[at] * equation.paths**0.5))
-
-    left = spread(dropout.stderr, equation.stderr)
-    return {
-        "discrete": dropout.mean[at],
-        "sde": equation.mean[at],
-        "error": error,
-        "stderr": stderr,
-        "low": error - half,
-        "high": error + half,
-        "solver_bias": bias[at],
-        "solver_bias_stderr": bias_stderr,
-        "paths": min(dropout.paths, equation.paths),
-        "discrete_paths": dropout.paths,
-        "sde_paths": equation.paths,
-        "discrete_stderr": dropout.stderr[at],
-        "sde_stderr": equation.stderr[at],
-        "kurtosis": max(dropout.kurtosis[at], equation.kurtosis[at]),
-        "gain": spread(dropout.plain_stderr, equation.plain_stderr) / left if left else np.nan,
-        "diverged": diverged,
-        "discrete_diverged": dropout.diverged,
-        "sde_diverged": sde_diverged,
-        "resolved": reason in ("", "rel_tol not reached at max_paths"),
-        "reason": reason,
-    }

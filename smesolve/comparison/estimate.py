@@ -9,6 +9,19 @@ No path is kept. Each block leaves the joint moments of its residuals and contro
 which are merged over blocks. The residual is the value less all control variates with coefficient one, near which the
 best ones lie (they are Taylor terms of the value): what is left is small, and so no digits are lost to cancellation
 when the coefficients are chosen in the end.
+
+The same moments say whether a mean can be believed, and how long its interval must be. Of N values with skewness
+gamma the mean has skewness gamma/sqrt(N), which shifts the quantiles of the t statistic by
+
+    (2 z^2 + 1)/6  gamma/sqrt(N)
+
+(Cornish and Fisher; Hall, The Bootstrap and Edgeworth Expansion, 1992, section 2.6). The interval is that much longer
+on both sides, and three times as long where skewness or excess kurtosis, (kappa - 3)/N, of the mean are above their
+bounds (`Estimate.half_width`). Where the plain values have so much, no interval is believed (`Estimate.heavy_tailed`):
+control variates, which know the first two powers of the noise, take all spread from the paths that were seen and
+nothing from a rare one that was not. In a sample of a law without variance one value is as large as the sum of all
+others, so both numbers are of order one for any N. Unlike estimates of a tail index they need no values, and they see a
+moderate skew as well, which has a light tail and spoils the interval of a few values.
 """
 
 from __future__ import annotations
@@ -22,6 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smesolve.comparison.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.observables import Observable
@@ -32,6 +46,27 @@ __all__ = ["Estimate", "PairSampler", "Sampler", "Statistics", "draw", "estimate
 
 LARGEST = 1e70
 """A path with a larger value counts as diverged: the fourth powers of values are summed."""
+
+MEAN_SKEWNESS, MEAN_EXCESS = 0.25, 0.25
+"""Skewness and excess kurtosis of the law of a mean that are large. With these bounds at most 7% of the samples of any
+lognormal law, or of one without variance or mean, have an interval that is believed and misses."""
+
+BOUND_FROM, BOUND_POWER = 256, 1 / 6
+"""The bound on the skewness falls like N^(-1/6) from N = 256 on: the skewness of a mean falls like N^(-1/2) where there
+is a third moment, and not at all where there is no variance."""
+
+LENGTHENED = 3.0
+"""Factor of the interval where those of the averaged values are large and those of the plain values are not."""
+
+SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
+"""Shift of the quantiles of the t statistic in units of the skewness of the mean."""
+
+NORMAL_SCORE = 2.8
+"""Skewness or excess kurtosis of a few normal values, in standard deviations, that is not taken for a tail."""
+
+FITTED_ON = 20
+"""Coefficients are fitted on values that tell as much as so many normal ones. A regression on fewer takes the spread
+from the values that it sees and hides that of the rest."""
 
 NEGLIGIBLE = 1e-14
 """Control variates whose spread is a smaller share of the values are rounding alone, without mean zero: they get no
@@ -50,12 +85,41 @@ class Estimate:
     """Standard error of `mean`, control variates applied."""
     plain_stderr: np.ndarray
     """Standard error of the plain mean of the same paths."""
+    skewness: np.ndarray
+    """Of the averaged values; 0 for differences, whose third moments are not kept."""
     kurtosis: np.ndarray
-    """Kurtosis of the averaged values (3 for a normal law); far above 100 the standard error cannot be trusted. NaN for
-    differences, whose fourth moments are not kept."""
+    """Of the averaged values, 3 for a normal law; NaN for differences."""
+    shortage: np.ndarray
+    """By which factor more values would bring the law of the mean within its bounds, as far as these tell."""
+    plain_shortage: np.ndarray
+    """The same for the plain values."""
+    values: int
+    """Independent values that were averaged: pairs of paths where these are antithetic."""
+    freedom: int
+    """Degrees of freedom of `stderr`: the values less the mean and the coefficients of the control variates of both
+    halves."""
     paths: int
-    diverged: int
-    """Paths with a value that is not finite or beyond 1e70; with one of them the means are NaN."""
+    diverged: np.ndarray
+    """Paths that left the finite numbers, or with a value beyond 1e70; with one of them a mean is NaN."""
+    undefined: np.ndarray
+    """Other paths on which the observable is not finite; with one of them a mean is NaN."""
+
+    @property
+    def half_width(self) -> np.ndarray:
+        """Of the 95% interval of `mean`."""
+        return student_quantile(self.freedom) * self.stderr + self.correction
+
+    @property
+    def correction(self) -> np.ndarray:
+        """What skewness and kurtosis add to the half-width."""
+        student = student_quantile(self.freedom)
+        corrected = student + SKEW_SHIFT * np.abs(self.skewness) / self.values**0.5
+        return (np.where(self.shortage > 1, LENGTHENED, 1.0) * corrected - student) * self.stderr
+
+    @property
+    def heavy_tailed(self) -> np.ndarray:
+        """Where so few paths carry the mean that no interval of it can be believed (T, O)."""
+        return self.plain_shortage > 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +132,10 @@ class Statistics:
     """Of the residuals and the control variates of independent values, at T O points, one for each half of a block."""
     plain: Moments
     """Of the plain values of all paths."""
-    diverged: int
+    diverged: np.ndarray
+    """Paths that left the finite numbers, or with a value beyond 1e70 (T, O)."""
+    undefined: np.ndarray
+    """Other paths on which the observable is not finite (T, O)."""
     values: np.ndarray
     """Plain values at the last time of the first paths, as many as were asked for (paths, O)."""
 
@@ -77,16 +144,18 @@ class Statistics:
         """Of one block.
 
         Args:
-            values: (2 + control variates, B, T, O): the plain values, the residuals, the control variates.
+            values: (2 + control variates, B, T, O): the plain values, the residuals, the control variates. Of the
+                plain values those of diverged paths are infinite, those of undefined observables NaN.
             antithetic: paths b and b + B/2 are a pair.
             order: highest moment.
             keep: number of paths whose values are kept.
         """
         points = values.reshape(*values.shape[:2], -1)
         with np.errstate(invalid="ignore"):
-            diverged = int((~(np.abs(points) < LARGEST).all(axis=(0, 2))).sum())
-        if diverged:
-            points = np.full_like(points, np.nan)
+            undefined = np.isnan(points[0]).sum(0)
+            diverged = (~(np.abs(points) < LARGEST).all(0)).sum(0) - undefined
+        if (diverged + undefined).any():
+            points = np.where(diverged + undefined > 0, np.nan, points)
         independent = points[1:]
         if antithetic:
             independent = independent.reshape(len(independent), 2, -1, points.shape[-1]).mean(1)
@@ -94,7 +163,14 @@ class Statistics:
         if middle < 1:
             raise ValueError(f"block_size must be at least {4 if antithetic else 2}, got {values.shape[1]}.")
         halves = Moments.of(independent[:, :middle], order), Moments.of(independent[:, middle:], order)
-        return cls(values.shape[2:], halves, Moments.of(points[:1], 2), diverged, values[0, :keep, -1].copy())
+        return cls(
+            shape=values.shape[2:],
+            halves=halves,
+            plain=Moments.of(points[:1], order),
+            diverged=diverged.reshape(values.shape[2:]),
+            undefined=undefined.reshape(values.shape[2:]),
+            values=values[0, :keep, -1].copy(),
+        )
 
     @property
     def paths(self) -> int:
@@ -109,6 +185,7 @@ class Statistics:
             (first, second),
             self.plain.merged(other.plain),
             self.diverged + other.diverged,
+            self.undefined + other.undefined,
             np.concatenate([self.values, other.values]),
         )
 
@@ -116,20 +193,23 @@ class Statistics:
         """All of it as arrays, for a journal, under names with this prefix; `from_arrays` undoes it."""
         first, second = self.halves
         return {
-            f"{prefix}sizes": np.array([*self.shape, len(first.mean), first.order, self.diverged]),
+            f"{prefix}sizes": np.array([*self.shape, len(first.mean), first.order]),
             f"{prefix}first": first.packed(),
             f"{prefix}second": second.packed(),
             f"{prefix}plain": self.plain.packed(),
+            f"{prefix}diverged": self.diverged,
+            f"{prefix}undefined": self.undefined,
             f"{prefix}values": self.values,
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str = "") -> Statistics:
         """The statistics that `arrays` gave."""
-        times, observables, variables, order, diverged = arrays[f"{prefix}sizes"].tolist()
+        times, observables, variables, order = arrays[f"{prefix}sizes"].tolist()
         first, second = (Moments.unpacked(arrays[prefix + name], variables, order) for name in ("first", "second"))
-        plain = Moments.unpacked(arrays[f"{prefix}plain"], 1, 2)
-        return cls((times, observables), (first, second), plain, diverged, arrays[f"{prefix}values"])
+        plain = Moments.unpacked(arrays[f"{prefix}plain"], 1, order)
+        diverged, undefined, values = (arrays[prefix + name] for name in ("diverged", "undefined", "values"))
+        return cls((times, observables), (first, second), plain, diverged, undefined, values)
 
 
 @dataclass(frozen=True)
@@ -170,8 +250,11 @@ class Sampler:
                 self.control.add(values[2:], step, taken)
                 theta = taken.state
             if step + 1 == self.saved[row]:
+                alive = theta.isfinite().all(-1)
                 for column, observable in enumerate(self.observables.values()):
-                    values[0, :, row, column] = observable(theta)
+                    found = observable(theta)
+                    found = torch.where(found.isfinite(), found, torch.nan)
+                    values[0, :, row, column] = torch.where(alive, found, torch.inf)
                 row += 1
         result = values.cpu().numpy().astype(np.float64, copy=False)
         with np.errstate(invalid="ignore"):  # diverged paths are counted, not subtracted
@@ -230,11 +313,7 @@ def draw(sampler: Sampler, paths: int) -> Statistics:
 
 def estimate(statistics: Statistics) -> Estimate:
     """Means and standard errors, each half with the coefficients that were fitted on the other."""
-    paths, diverged = statistics.paths, statistics.diverged
-    if diverged:
-        nothing = np.full(statistics.shape, np.nan)
-        return Estimate(nothing, nothing, nothing, nothing, paths, diverged)
-    first, second = statistics.halves
+    paths, (first, second) = statistics.paths, statistics.halves
     adjusted = first.combined(_weights(second)).merged(second.combined(_weights(first)))
     plain = statistics.plain
 
@@ -242,27 +321,72 @@ def estimate(statistics: Statistics) -> Estimate:
         return values.reshape(statistics.shape)
 
     count, squares = adjusted.count, adjusted.sums[0][0].clip(min=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        kurtosis = np.where(squares > 0, adjusted.sums[2][0] * count / squares**2, 3.0) if adjusted.order == 4 else None
+    skewness, kurtosis = _shape(adjusted)
     return Estimate(
         mean=over_observables(adjusted.mean[0]),
         stderr=over_observables((squares / (count - 1) / count) ** 0.5),
         plain_stderr=over_observables((plain.sums[0][0] / (paths - 1) / paths) ** 0.5),
-        kurtosis=over_observables(kurtosis) if kurtosis is not None else np.full(statistics.shape, np.nan),
+        skewness=over_observables(skewness),
+        kurtosis=over_observables(kurtosis),
+        shortage=over_observables(_shortage(adjusted)),
+        plain_shortage=over_observables(_shortage(plain)),
+        values=count,
+        freedom=max(1, count - 1 - 2 * (len(first.mean) - 1)),
         paths=paths,
-        diverged=0,
+        diverged=statistics.diverged,
+        undefined=statistics.undefined,
     )
 
 
+def _shape(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Skewness and kurtosis of one variable (P,); of values that are all equal those of a normal law."""
+    if moments.order < 4:
+        return np.zeros(moments.mean.shape[1]), np.full(moments.mean.shape[1], np.nan)
+    count, squares = moments.count, moments.sums[0][0].clip(min=0)
+    spread = np.where(squares > 0, squares, 1.0)
+    # One division after the other: powers of a small spread underflow.
+    skewness = np.where(squares > 0, moments.sums[1][0] / spread / spread**0.5 * count**0.5, 0.0)
+    return skewness, np.where(squares > 0, moments.sums[2][0] / spread / spread * count, 3.0)
+
+
+def _shortage(moments: Moments) -> np.ndarray:
+    """`Estimate.shortage` of one variable (P,)."""
+    n = max(moments.count, 4)
+    skewness, kurtosis = _shape(moments)
+    # Standard deviations of the skewness and kurtosis of n normal values (Fisher 1930).
+    third = (6 * (n - 2) / ((n + 1) * (n + 3))) ** 0.5
+    fourth = (24 * n * (n - 2) * (n - 3) / ((n + 1) ** 2 * (n + 3) * (n + 5))) ** 0.5
+    bound = MEAN_SKEWNESS * (BOUND_FROM / max(n, BOUND_FROM)) ** BOUND_POWER
+    ratio = np.abs(skewness) / max(bound * n**0.5, NORMAL_SCORE * third)
+    return np.fmax(ratio ** (1 / (0.5 - BOUND_POWER)), (kurtosis - 3) / max(MEAN_EXCESS * n, NORMAL_SCORE * fourth))
+
+
 def _weights(moments: Moments) -> np.ndarray:
-    """(1, -beta): beta of the control variates by regression of the residual on them, for every point (1 + c, P)."""
+    """(1, -beta): beta of the control variates by regression of the residual on them, for every point (1 + c, P).
+
+    Where the values are too few for a regression beta is zero: the coefficients stay at one.
+    """
     covariance = moments.covariance()
     size = np.diagonal(covariance, axis1=1, axis2=2) / moments.count
     rounding = size <= NEGLIGIBLE**2 * (moments.mean[0] ** 2 + size[:, 0])[:, None]
     covariance = np.where(rounding[:, :, None] | rounding[:, None, :], 0.0, covariance)
+    covariance = np.where(np.isfinite(covariance).all((1, 2), keepdims=True), covariance, 0.0)
     spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     spread = np.where(spread > 0, spread, 1.0)
     correlation = covariance / spread[:, :, None] / spread[:, None, :]
     inverse = np.linalg.pinv(correlation[:, 1:, 1:], rcond=COLLINEAR, hermitian=True)
     beta = (inverse @ correlation[:, 1:, :1])[..., 0] * spread[:, :1] / spread[:, 1:]
+    beta[_equivalent(moments, np.diagonal(covariance, axis1=1, axis2=2).T > 0) < FITTED_ON] = 0.0
     return np.concatenate([np.ones((1, len(beta))), -beta.T])
+
+
+def _equivalent(moments: Moments, used: np.ndarray) -> np.ndarray:
+    """How many normal values would know the second moments of the used variables (1 + c, P) as well as these do (P,).
+
+    The relative variance of a second moment is (kappa - 1)/N, kappa the kurtosis, 3 for a normal law.
+    """
+    if moments.order < 4:
+        return np.full(moments.mean.shape[1], moments.count)
+    alone = [moments.combined(unit[:, None] * np.ones_like(moments.mean)) for unit in np.eye(len(moments.mean))]
+    kurtosis = np.where(used, [_shape(variable)[1] for variable in alone], 3.0).max(0)
+    return moments.count * 2 / (kurtosis.clip(min=3.0) - 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from smesolve.arguments import checked, evaluated, shown
 from smesolve.problem.problem import Problem
 
-__all__ = ["OBSERVABLES", "Observable", "named_observables"]
+__all__ = ["OBSERVABLES", "Observable", "grows_polynomially", "named_observables"]
 
 Observable = Callable[[Tensor], Tensor]
 """theta (..., D) -> (...,), differentiable by `torch.func`; smooth, as the theorem of weak order asks."""
@@ -22,6 +23,12 @@ OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
     "squared_norm": lambda problem: lambda theta: theta.square().sum(-1),
 }
 """Observables by name, made for a problem; add to it to name one of your own."""
+
+DEGREE = 16
+"""Growth like a higher power of theta counts as faster than any polynomial."""
+
+DIRECTIONS = 8
+"""Rays along which the growth of an observable is looked at."""
 
 
 @checked
@@ -46,12 +53,23 @@ def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Obser
         name = getattr(observable, "__name__", repr(observable))
         points = torch.zeros(3, problem.dim, dtype=problem.dtype, device=problem.device)
         trial = evaluated(f"observable {name!r}", observable, points)
-        if not isinstance(trial, Tensor) or trial.shape != (3,) or trial.dtype != problem.dtype:
+        if not isinstance(trial, Tensor) or trial.shape != (3,):
             raise ValueError(
                 f"observable {name!r} must map theta (..., D) to (...,), but it maps (3, {problem.dim}) to "
-                f"{tuple(trial.shape) if isinstance(trial, Tensor) and trial.shape != (3,) else shown(trial)}."
+                f"{tuple(trial.shape) if isinstance(trial, Tensor) else shown(trial)}."
+            )
+        if trial.dtype != problem.dtype:
+            raise ValueError(
+                f"observable {name!r} must return numbers of the problem's {problem.dtype}, but returns "
+                f"{trial.dtype}; convert them, for example by .to({problem.dtype}), or take the real part."
             )
         evaluated(f"observable {name!r}, whose derivative torch takes,", torch.func.grad(observable), points[0])
+        elsewhere = torch.linspace(-1.3, 2.1, points.numel()).to(points).view(3, -1)
+        if not torch.equal(*(observable(elsewhere).nan_to_num(nan=1e30) for _ in range(2))):
+            raise ValueError(
+                f"observable {name!r} must be a function of theta, but it returns other values when it is called "
+                "again; let it draw no random numbers (a module in training mode does: call its eval())."
+            )
         return name, observable
     coordinate = re.fullmatch(r"theta\[(\d+)\]", observable)
     if coordinate:
@@ -65,3 +83,21 @@ def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Obser
             f"got {observable!r}."
         )
     return observable, OBSERVABLES[observable](problem)
+
+
+def grows_polynomially(observable: Observable, theta0: Tensor) -> bool:
+    """Whether |g| grows like a power of |theta| at most, as far as a few rays from the origin show.
+
+    The theorem of weak order asks for it, and not only for its proof: where the noise grows with theta, the solution of
+    the modified equation has the tails of a lognormal law, and E exp(|theta|) is infinite.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rays = torch.randn(DIRECTIONS, theta0.numel(), generator=generator, dtype=torch.float64)
+    rays = (rays / rays.norm(dim=1, keepdim=True)).to(theta0)
+    # Powers up to 24 of the far distance are finite in this type.
+    far = max(1.0, float(theta0.norm())) * torch.finfo(theta0.dtype).max ** (1 / 24)
+    near = far**0.5
+    sizes = [observable(distance * rays).abs().double() for distance in (near, far)]
+    known = ~(sizes[0].isnan() | sizes[1].isnan())
+    growth = (sizes[1].clamp(min=1.0).log() - sizes[0].clamp(min=1.0).log()) / np.log(far / near)
+    return not bool(((growth > DEGREE) | growth.isnan())[known].any())

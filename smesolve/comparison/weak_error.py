@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import ENSEMBLE, checked, machine_memory
+from smesolve.comparison.budget_row import NOT_FINITE
 from smesolve.comparison.error_budget import ErrorBudget, first_dt, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
@@ -167,6 +168,13 @@ def weak_error(
         warnings.warn(
             f"Paths diverged at lr = {lost}: those rows have no mean and are unresolved; take a smaller lr.",
             DivergenceWarning,
+            stacklevel=2,
+        )
+    for name in table[table.reason.str.startswith(NOT_FINITE)].observable.unique():
+        warnings.warn(
+            f"The observable {name!r} is not finite on some paths: those rows have no mean and are unresolved; take an "
+            "observable that is defined everywhere.",
+            RuntimeWarning,
             stacklevel=2,
         )
     predict = partial(leading_constants, problem, theta0, times, functions, min(lrs), orders)

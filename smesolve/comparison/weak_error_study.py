@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
+from smesolve.comparison.budget_row import unusable
+from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.order_fit import fit_orders
 
 __all__ = ["StudyInterrupted", "WeakErrorStudy"]
@@ -34,14 +34,20 @@ class WeakErrorStudy:
     order, lr, time, observable   what was compared
     discrete, sde                 means under the iteration and under the equation
     error, stderr                 sde - discrete, and its Monte Carlo standard error
-    low, high                     95% interval of the error: Monte Carlo and the solver's bias together
+    freedom, half_width           degrees of freedom of stderr, and the 95% half-width that follows: Student's quantile
+                                  times stderr, and what the skewness of the means adds
+    low, high                     95% interval of the error: half_width and all that follows here together
     solver_bias, .._stderr        of the scheme with step dt, estimated from dt and dt/2
+    rounding                      bound on the rounding of the two means
+    tolerance                     bound on the error of the ordinary differential equation behind solver_bias
     paths                         the fewer of discrete_paths and sde_paths, which come in whole blocks
     discrete_stderr, sde_stderr   of the two means
-    kurtosis                      of what is averaged, the larger side; far above 100 no standard error can be trusted
+    kurtosis                      of what is averaged, the larger side
     gain                          by which control variates and antithetic pairs shorten the error bar of these paths
     diverged                      paths on both sides (discrete_diverged, sde_diverged); with one there is no mean
-    resolved, reason              whether 0 lies outside the interval, and what keeps it inside or above rel_tol
+    resolved, reason              whether 0 lies outside an interval that can be believed, and if not, why: "heavy
+                                  tails" where so few paths carry a mean that a sample cannot tell it; or why it is
+                                  wider than rel_tol
     dt, scheme                    of the equation
     """
 
@@ -90,19 +96,25 @@ class WeakErrorStudy:
         if at not in ("final", "max"):
             raise ValueError(f"at must be 'final' or 'max', got {at!r}.")
         rows = self.table[np.isclose(self.table.time, self.horizon)] if at == "final" else self.maximum()
+        # The regression takes standard errors: those of a normal law with the same interval, and what is not sampled.
+        unsampled = np.hypot(rows.solver_bias_stderr, rows.rounding + rows.tolerance)
         return fit_orders(
-            rows, self.constants[np.isclose(self.constants.time, self.horizon)] if at == "final" else None
+            rows.assign(stderr=rows.half_width / NORMAL_QUANTILE, solver_bias_stderr=unsampled),
+            self.constants[np.isclose(self.constants.time, self.horizon)] if at == "final" else None,
         )
 
     def maximum(self) -> pd.DataFrame:
         """Largest |error| over the times of the study, as in the theorem: max_k |E g(theta_k) - E g(Theta_{k lr})|.
 
-        `low` and `high` hold for all times at once (Bonferroni), so the maximum lies between them at 95%.
+        `low` and `high` hold for all times at once (Bonferroni), so the maximum lies between them at 95%. It is not
+        resolved where the error at one of the times is not known, for example because of heavy tails.
         """
         times = self.table.time.nunique()
-        widen = stats.norm.ppf(1 - (1 - CONFIDENCE) / 2 / times) / NORMAL_QUANTILE
         rows = []
         for (order, lr, observable), group in self.table.groupby(["order", "lr", "observable"], sort=False):
+            freedom = group.freedom.min()
+            widen = student_quantile(freedom, 1 - (1 - CONFIDENCE) / times) / student_quantile(freedom)
+            unknown = group.reason[group.reason.map(unusable)]
             half = widen * (group.high - group.low) / 2
             low, high = (group.error.abs() - half).clip(lower=0).max(), (group.error.abs() + half).max()
             largest = group.loc[group.error.abs().idxmax()] if group.error.notna().all() else group.iloc[-1]
@@ -114,11 +126,15 @@ class WeakErrorStudy:
                     "time": largest.time,
                     "error": abs(largest.error),
                     "stderr": largest.stderr * widen,
+                    "half_width": largest.half_width * widen,
+                    "rounding": largest.rounding,
+                    "tolerance": largest.tolerance,
                     "solver_bias": largest.solver_bias,
                     "solver_bias_stderr": largest.solver_bias_stderr,
                     "low": low,
                     "high": high,
-                    "resolved": bool(low > 0),
+                    "resolved": bool(low > 0) and unknown.empty,
+                    "reason": "" if unknown.empty else unknown.iloc[0],
                 }
             )
         return pd.DataFrame(rows)

@@ -29,9 +29,10 @@ from smesolve.arguments import checked, shown
 
 __all__ = ["Journal", "JournalError", "first_difference", "is_journal"]
 
-MARK = b"sme1"
+MARK = b"sme2"
 HEAD = struct.Struct("<4sIQI")
-"""Mark, bytes of the key, bytes of the content, CRC-32 of the three."""
+"""Mark, bytes of the key, bytes of the content, CRC-32 of the three. The digit of the mark is the version of the
+format: that of the records, and of the arrays that a study keeps in them."""
 
 DIGEST = 16
 """Bytes of a BLAKE2b digest."""
@@ -230,6 +231,11 @@ class Journal:
         if len(head) < HEAD.size:
             return None
         mark, key_size, content_size, check = HEAD.unpack(head)
+        if mark != MARK and mark[:3] == MARK[:3] and check == zlib.crc32(head[:-4]):
+            raise JournalError(
+                f"{str(self.path)!r} was written by another version of smesolve, whose results this one cannot go on "
+                "from; start the study again with --overwrite."
+            )
         if mark != MARK or check != zlib.crc32(head[:-4]):
             raise self._damaged(offset)
         end = offset + HEAD.size + DIGEST + key_size + content_size

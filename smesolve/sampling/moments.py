@@ -58,6 +58,8 @@ class Moments:
     def of(cls, values: np.ndarray, order: int) -> Moments:
         """Moments of values (q, N, P), N at least 1. Cost: N P times the number of multisets, C(q + order, order)."""
         mean = values.mean(1)
+        # A sum of N equal numbers is off by N roundings, all in one direction: what is left of the mean is added to it.
+        mean = mean + (values - mean[:, None]).mean(1)
         deviations = values - mean[:, None]
         products, sums = list(deviations), []
         for degree in range(2, order + 1):

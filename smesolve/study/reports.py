@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
+from smesolve.comparison.budget_row import HEAVY_TAILS, unusable
+from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.leading_error import SECOND_ORDER_DIM, SECOND_ORDER_DRAWS
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.problem.kinks import kinks
@@ -17,9 +18,6 @@ from smesolve.study.markdown import join, picture, plain, table_of
 from smesolve.study.problems import described, outside_theorems
 
 __all__ = ["comparison_report", "weak_error_report"]
-
-HEAVY_TAILS = 100
-"""Kurtosis from which a standard error is not to be trusted."""
 
 INTERVALS = (
     f"Intervals are {CONFIDENCE:.0%} intervals for one point each. That of an error adds the solver's bias (estimated "
@@ -167,7 +165,7 @@ def _horizon_table(study: WeakErrorStudy) -> str:
                 f"{row.sde:.6g}",
                 f"{row.error:+.2e}",
                 f"[{row.low:+.2e}, {row.high:+.2e}]",
-                f"{NORMAL_QUANTILE * row.stderr:.1e}",
+                f"{row.half_width:.1e}",
                 f"{row.solver_bias:+.1e} ± {NORMAL_QUANTILE * row.solver_bias_stderr:.1e}",
                 "yes" if row.resolved else f"no: {row.reason}",
             ]
@@ -230,6 +228,8 @@ def _certified(study: WeakErrorStudy) -> str:
 
 def _nearer(pair: pd.DataFrame) -> str:
     """Which order is nearer to dropout, where the intervals of the two sizes do not overlap."""
+    if pair.reason.map(unusable).any():
+        return "which order is nearer to dropout is not resolved."
     half = (pair.high - pair.low) / 2
     low, high = (pair.error.abs() - half).clip(lower=0), pair.error.abs() + half
     for near, far in ((2, 1), (1, 2)):
@@ -333,8 +333,8 @@ def _budget(study: WeakErrorStudy) -> str:
                 f"{row.lr:g}",
                 row.order,
                 f"{row.error:+.3e}",
-                f"{NORMAL_QUANTILE * row.discrete_stderr:.1e}",
-                f"{NORMAL_QUANTILE * row.sde_stderr:.1e}",
+                f"{student_quantile(row.freedom) * row.discrete_stderr:.1e}",
+                f"{student_quantile(row.freedom) * row.sde_stderr:.1e}",
                 f"{row.solver_bias:+.1e} ± {NORMAL_QUANTILE * row.solver_bias_stderr:.1e}",
                 f"{row.dt:g}",
                 f"{row.discrete_paths} / {row.sde_paths}",
@@ -348,11 +348,12 @@ def _budget(study: WeakErrorStudy) -> str:
 
 
 def _tails(study: WeakErrorStudy) -> str:
-    heavy = _final(study).query("kurtosis > @HEAVY_TAILS")
+    final = _final(study)
+    heavy = final[final.reason.str.startswith(HEAVY_TAILS)]
     if heavy.empty:
-        return f"Every kurtosis is below {HEAVY_TAILS}: the standard errors can be believed."
+        return "No mean rests on a few paths: the intervals can be believed."
     points = "; ".join(f"order {r.order}, lr {r.lr:g}, {plain(r.observable)}" for r in heavy.itertuples())
-    return f"Kurtosis above {HEAVY_TAILS}, where a standard error is not to be trusted: {points}."
+    return f"Heavy tails, where a sample of these paths does not show the mean: {points}."
 
 
 def _unresolved(study: WeakErrorStudy) -> str:
@@ -375,7 +376,7 @@ def _constants(study: WeakErrorStudy) -> str:
                 _number(row.constant, ".4g"),
                 f"[{row.constant_low:.4g}, {row.constant_high:.4g}]" if np.isfinite(row.constant) else "",
                 _predicted(row, ".4g"),
-                _number(row.constant / row.predicted_constant, ".3f"),
+                _number(row.constant / row.predicted_constant if row.predicted_constant else np.nan, ".3f"),
             ]
             for row in study.fit().itertuples()
         ),

@@ -20,7 +20,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.arguments import checked
-from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.equation_side import step_cost
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
@@ -114,8 +113,8 @@ def acceleration(
             process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, factor * lr, effort.seed)
             seconds = _seconds_per_step(process, theta0) * steps / factor
             gradients = gradients_per_step(scheme, row.order) * steps / factor
-            half = NORMAL_QUANTILE * row.stderr
-            errors = {"relative": row.error, "relative_low": row.error - half, "relative_high": row.error + half}
+            low, high = row.error - row.half_width, row.error + row.half_width
+            errors = {"relative": row.error, "relative_low": low, "relative_high": high}
             costs = {
                 "gradients": gradients,
                 "iteration_gradients": steps,

@@ -36,9 +36,6 @@ from smesolve.sampling.progress import hidden
 
 __all__ = ["ErrorMap", "error_map", "stability_limits"]
 
-HEAVY_TAILS = 100
-"""Kurtosis from which a standard error is not to be trusted."""
-
 COLLAPSE_BELOW = 0.3
 """Multiples of the natural scale up to which errors are compared with one curve: beyond, they change sign."""
 
@@ -241,10 +238,8 @@ def _measured(
         study = effort.weak_error(problem, theta0, [lr], [horizon], orders, observable)
     rows = []
     for row in study.table.itertuples():
-        heavy = row.resolved and row.kurtosis > HEAVY_TAILS
-        reason = "heavy tails" if heavy else row.reason
         values = {name: getattr(row, name) for name in ("order", "discrete", "sde", "error", "low", "high")}
-        rows.append(values | {"resolved": bool(row.resolved and not heavy), "reason": reason})
+        rows.append(values | {"resolved": bool(row.resolved), "reason": row.reason})
     return rows
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.arguments import check_numbers_fit, checked
+from smesolve.comparison.confidence import student_quantile
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
@@ -155,7 +156,7 @@ def _slope(group: pd.DataFrame) -> dict[str, float]:
     solution, residual, *_ = np.linalg.lstsq(design, height, rcond=None)
     # a misfit beyond the intervals widens the interval
     scale = max(1.0, float(residual.sum()) / (len(used) - 2))
-    half = 1.96 * (scale * np.linalg.inv(design.T @ design)[1, 1]) ** 0.5
+    half = float(student_quantile(len(used) - 2)) * (scale * np.linalg.inv(design.T @ design)[1, 1]) ** 0.5
     return {
         "slope": solution[1],
         "slope_low": solution[1] - half,

@@ -1,0 +1,178 @@
+"""Are errors covered, or said to have heavy tails? Scalar dropout and linear regression, where every error is exact.
+
+The scalar model multiplies theta by 1 or 1 - lr/keep_prob^2 in each step, and its equations are geometric Brownian
+motions: moments of any order are closed forms. At small keep_prob, and for high powers of theta, they rest on paths
+that no sample holds. A replicate is a study as `weak_error` makes it, with its own random numbers; it counts as wrong
+where the row is believed and its interval does not hold the exact error. That must be at most 7% of them.
+
+    python benchmarks/heavy_tails.py [--replicates 200] [--out heavy_tails.json]
+"""
+
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
+
+# isort: split
+from collections.abc import Mapping, Sequence
+from functools import reduce
+
+import harness
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+import smesolve as sme
+from smesolve.comparison.budget_row import HEAVY_TAILS, budget_row
+from smesolve.comparison.error_budget import ErrorBudget
+from smesolve.comparison.estimate import Estimate, PairSampler, Statistics, estimate
+from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.observables import Observable, named_observables
+from smesolve.comparison.value_hessians import value_hessians
+from smesolve.sampling.runner import Runner
+
+KEEP_PROBS, MULTIPLES, POWERS = (0.8, 0.5, 0.3), (0.1, 0.3, 1.0, 1.67), (1, 2, 3, 4)
+"""Keep probabilities, learning rates in units of keep_prob^2, and powers of theta."""
+
+STEPS, PATHS = 8, (64, 256, 1024, 8192)
+
+
+def power(exponent: int) -> Observable:
+    """theta[0]^exponent."""
+
+    def observable(theta: Tensor) -> Tensor:
+        return theta[..., 0] ** exponent
+
+    observable.__name__ = f"theta^{exponent}"
+    return observable
+
+
+def scalar_problem(keep_prob: float) -> tuple[sme.DropoutProblem, Tensor]:
+    """L = (eta theta)^2 / 2, from theta = 1."""
+    problem = sme.DropoutProblem(sme.LinearNetwork(1), np.ones((1, 1)), np.zeros((1, 1)), keep_prob=keep_prob)
+    return problem, torch.ones(1, dtype=torch.float64)
+
+
+def scalar_error(keep_prob: float, lr: float, steps: int, exponent: int, order: int) -> float:
+    """The exact E Theta^exponent - E theta^exponent."""
+    k = keep_prob
+    rate = 1 / k * (1 + (order - 1) * lr / (2 * k))
+    spread = lr * (1 / k - 1) / k**2
+    equation = np.exp((-exponent * rate + exponent * (exponent - 1) / 2 * spread) * lr * steps)
+    return float(equation - (1 - k + k * (1 - lr / k**2) ** exponent) ** steps)
+
+
+def slices(blocks: Sequence[np.ndarray], paths: int, antithetic: bool, order: int) -> list[Estimate]:
+    """Estimates of independent groups of `paths` paths: parts of blocks, or several blocks (2 + c, B, T, O)."""
+    size = blocks[0].shape[1]
+    if paths >= size:
+        whole = [Statistics.of(block, antithetic, order) for block in blocks]
+        count = paths // size
+        groups = [whole[k : k + count] for k in range(0, len(whole) - count + 1, count)]
+        return [estimate(reduce(Statistics.merged, group)) for group in groups]
+    # Path b + B/2 is the partner of path b.
+    rows = np.arange(size).reshape(2, -1) if antithetic else np.arange(size)
+    parts = np.split(rows, size // paths, axis=-1)
+    return [estimate(Statistics.of(block[:, part.flatten()], antithetic, order)) for block in blocks for part in parts]
+
+
+@torch.no_grad()
+def replicates(
+    problem: sme.DropoutProblem,
+    theta0: Tensor,
+    lr: float,
+    steps: int,
+    observables: Sequence[str | Observable],
+    exact: Mapping[tuple[int, str], float],
+    paths: Sequence[int] = PATHS,
+    count: int = 200,
+    control: str = "second",
+) -> pd.DataFrame:
+    """Rows of independent studies, with `covered` (the interval holds the exact error), `heavy`, and `wrong` (neither).
+
+    Args:
+        problem, theta0, lr, observables, control: as `weak_error` takes them.
+        steps: of the iteration.
+        exact: the exact error by order and name of the observable.
+        paths: of a study.
+        count: replicates of each; fewer of many paths, whose blocks are shared with those of few.
+    """
+    functions, horizon = named_observables(problem, observables), lr * steps
+    hessians = value_hessians(problem, theta0, [horizon], functions, lr) if control == "second" else None
+    budget = ErrorBudget(
+        problem, theta0, lr, [horizon], [1, 2], functions, "small_noise_rk4", lr, control, hessians, 0, Runner()
+    )
+    blocks = range(max(1, min(count * max(paths), 2**16) // problem.block_size))
+    iteration = [budget.sampler.values(block) for block in blocks]
+    rows = []
+    for side in budget.sides:
+        (pair,) = (work for work in side.work.values() if isinstance(work, PairSampler))
+        coarse = [pair.first.values(block) for block in blocks]
+        fine = [pair.second.values(block) for block in blocks]
+        gaps = [np.concatenate([a - b, b[2:]]) for a, b in zip(coarse, fine, strict=True)]
+        for number in paths:
+            estimates = (slices(*one) for one in (
+                (iteration, number, False, 4), (coarse, number, True, 4), (gaps, number, True, 2)
+            ))  # fmt: skip
+            for dropout, equation, pairs in list(zip(*estimates, strict=True))[:count]:
+                for column, name in enumerate(functions):
+                    row = budget_row(
+                        (0, column), dropout, equation, pairs, side.bias_of(pairs), budget.noise_free,
+                        float(side.tolerance[0, column]), True, problem.dtype, None,
+                    )  # fmt: skip
+                    error = exact[side.equation.order, name]
+                    covered, heavy = row["low"] <= error <= row["high"], row["reason"].startswith(HEAVY_TAILS)
+                    rows.append({
+                        "order": side.equation.order, "observable": name, "paths": number, "covered": covered,
+                        "heavy": heavy, "wrong": not (covered or heavy), "resolved": row["resolved"],
+                    })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def scalar_replicates(keep_prob: float, multiple: float, **options: object) -> pd.DataFrame:
+    """Replicates of scalar dropout at lr = multiple keep_prob^2."""
+    problem, theta0 = scalar_problem(keep_prob)
+    lr = multiple * keep_prob**2
+    exact = {
+        (order, f"theta^{exponent}"): scalar_error(keep_prob, lr, STEPS, exponent, order)
+        for order in (1, 2)
+        for exponent in POWERS
+    }
+    table = replicates(problem, theta0, lr, STEPS, [power(exponent) for exponent in POWERS], exact, **options)
+    return table.assign(problem="scalar", keep_prob=keep_prob, multiple=multiple)
+
+
+def linear_replicates(keep_prob: float, lr: float = 0.1, **options: object) -> pd.DataFrame:
+    """Replicates of linear regression, whose tails are light."""
+    problem, theta0 = harness.linear_problem(keep_prob)
+    moments = LinearMoments(problem, theta0)
+    exact = {(order, "loss"): moments.error(lr, order, STEPS * lr) for order in (1, 2)}
+    table = replicates(problem, theta0, lr, STEPS, ["loss"], exact, **options)
+    return table.assign(problem="linear regression", keep_prob=keep_prob, multiple=lr / keep_prob**2)
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Shares of the replicates of each case."""
+    case = ["problem", "keep_prob", "multiple", "observable", "order", "paths"]
+    counted = table.groupby(case, sort=False)[["covered", "heavy", "wrong", "resolved"]].mean()
+    return counted.assign(replicates=table.groupby(case, sort=False).size()).reset_index()
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--replicates", type=int, default=200)
+    count = parser.parse_args().replicates
+    jobs = [joblib.delayed(linear_replicates)(keep_prob, count=count) for keep_prob in (0.8, 0.5)]
+    jobs += [
+        joblib.delayed(scalar_replicates)(keep_prob, multiple, count=count)
+        for keep_prob in KEEP_PROBS
+        for multiple in MULTIPLES
+        if multiple * keep_prob < 2  # beyond, the mean iteration diverges
+    ]
+    result = shares(pd.concat(joblib.Parallel(n_jobs=2)(jobs)))
+    print(harness.shown(result))
+    print(f"\nwrong: {result.wrong.mean():.3f} of all replicates, at most {result.wrong.max():.3f} of those of a case")
+    harness.write(parser.parse_args().out, result.to_dict("records"))
+
+
+if __name__ == "__main__":
+    main()
