@@ -41,6 +41,7 @@ from torch import Tensor
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import Observable
 from smesolve.problem.kinks import kinks
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import LeftLimit
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -237,4 +238,4 @@ def second_constant(problem: Problem, theta0: Tensor, time: float, observable: O
 
 def _along(function: Callable[[Tensor], Tensor], theta: Tensor, direction: Tensor) -> Tensor:
     """Derivative of function at theta along a direction, for any leading dimensions."""
-    return torch.func.jvp(function, (theta.contiguous(),), (direction.contiguous(),))[1]
+    return forward_derivative(function, theta, direction)[1]
