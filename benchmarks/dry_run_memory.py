@@ -16,18 +16,20 @@ import harness
 
 COMMAND = [sys.executable, "-m", "smesolve"]
 
-DATA = ["--data.name", "random", "--data.samples", "16", "--data.in_features", "4"]
-SHORT = ["--lrs", "[0.1]", "--horizon", "0.4", "--paths", "64", "--seed", "0"]
+INPUTS = ["--data.name", "random", "--data.in_features", "4"]
+DATA = [*INPUTS, "--data.samples", "16"]
+SHORT = ["--horizon", "0.4", "--paths", "64", "--seed", "0"]
+LARGE = [*SHORT, "--lrs", "[0.1]"]
 OBSERVABLES = "[" + ", ".join(f"'theta[{k}]'" for k in range(60)) + "]"
 
 STUDIES = {
-    "small": ["weak-error", *DATA, *SHORT, "--network.width", "4"],
-    "compare": ["compare", *DATA, *SHORT, "--network.width", "4"],
-    "dense Hessians, D 250": ["weak-error", *DATA, *SHORT, "--network.width", "50", "--lrs", "[0.02]"],
-    "60 observables": ["weak-error", *DATA, *SHORT, "--network.width", "20", "--observables", OBSERVABLES],
-    "low-rank Hessians, D 2,000": ["weak-error", *DATA, *SHORT, "--network.width", "400"],
-    "adjoints alone, D 20,000": ["weak-error", *DATA, *SHORT, "--network.width", "4000", "--control", "first"],
-    "500 samples": ["weak-error", *DATA, *SHORT, "--network.width", "30", "--data.samples", "500"],
+    "small": ["weak-error", *DATA, *LARGE, "--network.width", "4"],
+    "compare": ["compare", *DATA, *LARGE, "--network.width", "4"],
+    "dense Hessians, D 250": ["weak-error", *DATA, *SHORT, "--lrs", "[0.02]", "--network.width", "50"],
+    "60 observables": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--observables", OBSERVABLES],
+    "low-rank Hessians, D 2,000": ["weak-error", *DATA, *LARGE, "--network.width", "400"],
+    "adjoints, D 5,000": ["weak-error", *DATA, *LARGE, "--network.width", "1000", "--control", "first"],
+    "500 samples": ["weak-error", *INPUTS, "--data.samples", "500", *LARGE, "--network.width", "30"],
     "kappa": ["scaling", *DATA, "--study", "kappa", "--network.width", "4", "--paths", "64", "--kappas", "[1, 2]"],
     "derive": ["derive", "--iteration", "dropout", "--width", "2", "--order", "2"],
 }
