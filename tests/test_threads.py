@@ -69,7 +69,7 @@ def test_studies_of_two_problems_that_share_a_module():
         sme.ModuleProblem(shared, x[:2], y[:2], masks="shared", batch_size=1),
     ]
     same_as_one_after_the_other(
-        lambda k: table(problems[k % 2], k % 4, orders=[1], scheme="sampled_euler", dt=0.2), 2, calls=12
+        lambda k: table(problems[k % 2], k % 4, orders=[1], scheme="sampled_euler", dt=0.1), 2, calls=12
     )
 
 
