@@ -372,10 +372,8 @@ class ModuleProblem(Problem):
 
         coefficients = dict(grad(slope)(neutral)) if neutral else {}
         if self.batch_size:
-            slopes = forward_derivative(
-                lambda v: self._sample_loss(self._function(v, self.x), self.y), theta, direction
-            )
-            coefficients["indices"] = slopes[1] - slopes[1].mean()
+            both = forward_derivative(lambda v: self._sample_loss(self._function(v, self.x), self.y), theta, direction)
+            coefficients["indices"] = both[1] - both[1].mean()
         return coefficients
 
     def _sees_batch(self, name: str) -> bool:
