@@ -175,7 +175,7 @@ def test_a_dry_run_refuses_what_the_study_would_refuse(tmp_path, capsys):
     assert "lr=0.3 does not divide horizon=1" in capsys.readouterr().err
     for options, words in (
         (["--lrs", "[0.2]", "--horizon", "0.4", "--observables", "[accuracy]"], "observable must be one of loss"),
-        (["--lrs", "[0.2]", "--horizon", "0.4", "--dt", "0.15"], "dt=0.15 does not divide the time"),
+        (["--lrs", "[0.2]", "--horizon", "0.4", "--dt", "0.15"], "dt=0.15 does not divide times[0]"),
         (["--lrs", "[1000.0]", "--horizon", "1000.0"], "beyond the stability limit"),
     ):
         assert main(["weak-error", *RANDOM, *options, "--paths", "8", "--dry-run"]) == 2

@@ -218,7 +218,7 @@ def test_bad_input_gets_one_clear_sentence():
         (lambda: sme.solve(equation, theta0, [0, 1.0], "heun", dt=0.1, paths=2), "scheme must be one of euler"),
         (lambda: sme.solve(equation, theta0, [0, 1.0], dt=0.3, paths=2), "dt=0.3 does not divide .*dt=0.25"),
         (lambda: sme.solve(equation, theta0, [0, 1.0], dt=-0.1, paths=2), "dt must be a positive number"),
-        (lambda: sme.solve(equation, theta0, [1.0, 0.5], dt=0.1, paths=2), "ts must hold at least two increasing"),
+        (lambda: sme.solve(equation, theta0, [1.0, 0.5], dt=0.1, paths=2), "ts must increase"),
         (lambda: sme.solve(equation, theta0, [0, 1.0], dt=0.1, paths=0), "paths must be a positive integer"),
         (lambda: sme.solve(equation, theta0[None], [0, 1.0], dt=0.1, paths=2), "theta0 must be one parameter vector"),
         (lambda: sme.solve(equation, theta0 / 0, [0, 1.0], dt=0.1, paths=2), "theta0 has values that are NaN"),

@@ -10,6 +10,7 @@ from smesolve.arguments.guard import ELSEWHERE, check_fields, checked
 from smesolve.arguments.kinds import Argument, Instance, Integer, Number, Parameters, SymbolOr
 from smesolve.arguments.machine_memory import check_numbers_fit, machine_memory
 from smesolve.arguments.meanings import COUNT, ENSEMBLE, EXPRESSION, INDEX, KEEP_PROB, NOT_NEGATIVE, POINTS, POSITIVE
+from smesolve.arguments.rounded_number import RoundedNumber, as_numbers
 from smesolve.arguments.sentences import evaluated, is_own_sentence, shown
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "Integer",
     "Number",
     "Parameters",
+    "RoundedNumber",
     "SymbolOr",
+    "as_numbers",
     "check_fields",
     "check_numbers_fit",
     "checked",

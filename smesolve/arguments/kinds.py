@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smesolve.arguments.rounded_number import as_numbers
 from smesolve.arguments.sentences import refuse, shown
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Number:
     remedy: str = ""
 
     def __call__(self, name: str, value: Any, given: Mapping[str, Any]) -> float:
-        """As it is."""
+        """As it is, or a `RoundedNumber` where it was given in a lower precision than float64."""
         number = _as_float(value)
         above = self.low <= number if self.closed else self.low < number
         below = number <= self.high if self.up_to else number < self.high
@@ -88,6 +89,8 @@ class Number:
         if number and not 1 / LARGEST <= abs(number) <= LARGEST:
             must = f"{'be 0 or ' if self.low < 0 or self.closed else ''}have a size from {1 / LARGEST:g} to {LARGEST:g}"
             raise refuse(name, must, value, "products of others overflow or vanish")
+        if isinstance(value, np.floating) and not isinstance(value, float):
+            return as_numbers(value.reshape(1))[0]
         return value
 
     @property
@@ -252,7 +255,7 @@ class Items:
     def __call__(self, name: str, value: Any, given: Mapping[str, Any]) -> Any:
         """As a list of its items as their kind has them."""
         if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):  # an array, a tensor, a column of a table
-            value = value.tolist()
+            value = as_numbers(value)
         if not isinstance(value, collections.abc.Sequence) or isinstance(value, (str, bytes, bytearray, memoryview)):
             raise refuse(name, "be a sequence", value, "put it into a list")
         if self.filled and not len(value):

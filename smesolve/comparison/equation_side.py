@@ -15,8 +15,8 @@ differential equation may slide along a kink, where no solver of high order goes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, islice, pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -31,12 +31,12 @@ from smesolve.problem.kinks import kinks
 from smesolve.problem.schedule import LeftLimit
 from smesolve.sampling.ensemble import Process
 from smesolve.sampling.parallel import Task
-from smesolve.solver.brownian import grid_steps
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.time_grid import grid_numbers
 
-__all__ = ["EquationSide", "block_cost", "in_pairs", "step_cost"]
+__all__ = ["EquationSide", "block_cost", "in_pairs", "paired_blocks", "step_cost"]
 
 ODE_TOLERANCE = 1e-10
 """Relative tolerance of the noise-free path, in float64."""
@@ -52,6 +52,12 @@ variates are fitted on them."""
 def in_pairs(block: int, size: int) -> bool:
     """Whether a block of so many paths comes in pairs where nothing else is asked for."""
     return block % PAIRED_SHARE == 0 or block * size < PAIRED_PATHS
+
+
+def paired_blocks(blocks: int, size: int) -> int:
+    """How many of the first so many blocks come in pairs where nothing else is asked for."""
+    all_in_pairs = min(blocks, -(-PAIRED_PATHS // size))
+    return all_in_pairs + -(-blocks // PAIRED_SHARE) - -(-all_in_pairs // PAIRED_SHARE)
 
 
 def step_cost(order: int, scheme: str) -> float:
@@ -101,12 +107,13 @@ class EquationSide:
         cost = block_cost(equation.order, scheme, dt, times[-1], equation.block_size)
         for step, nested in ((dt, 2), (dt / 2, 1)):
             process = integration(equation, theta0, scheme, step, seed, nested, antithetic=True)
-            saved = [grid_steps(time, step, "time") for time in times]
+            saved = grid_numbers(times, step, "times")
             samplers.append(Sampler(process, theta0, saved, observables, control_of(process, step), keep, cost))
         name = f"lr {equation.lr!r}, order {equation.order}, dt {dt!r}"
         self._alone, self._paired = name, f"{name}, pairs"
         self.work = {self._alone: samplers[0], self._paired: PairSampler(*samplers, 3 * cost)}
-        self._blocks, self._pairs = 0, set()
+        self._pairs = bytearray()
+        """For each block that is done, whether it came in pairs: a byte, as there may be a million blocks."""
         self.statistics: Statistics | None = None
         """Of the paths at dt, or None while there are none."""
         self.difference: Statistics | None = None
@@ -134,33 +141,48 @@ class EquationSide:
 
     # --- sampling --------------------------------------------------------------------------------------------------
 
-    def tasks(self, paths: int, pairs: int | None) -> list[Task]:
-        """The blocks that are missing for so many paths and pairs; one of pairs gives the paths at dt as well.
+    def tasks(self, paths: int, pairs: int | None) -> Iterator[Task]:
+        """The blocks that are missing for so many paths and pairs, in order; one of pairs gives the paths at dt too.
 
-        Unless pairs are given, every fourth block and the first 64 paths come in pairs: whether a block does depends on
-        its number alone, so that more paths never make a block run again. More pairs are taken from new blocks first.
+        By default every fourth block and the first 64 paths come in pairs: whether a block does depends on its number
+        alone, so that more paths never make a block run again. More pairs are taken from new blocks first.
         """
-        size = self.equation.block_size
-        blocks = max(self._blocks, -(-paths // size))
-        new = range(self._blocks, blocks)
+        size, new, lacking = self.equation.block_size, self._new(paths), self._lacking(pairs)
+        old = (block for block in range(new.start) if not self._pairs[block])
+        for block in islice(old, max(0, lacking - len(new))):
+            yield self._paired, block
+        for block in new:
+            chosen = in_pairs(block, size) if pairs is None else block - new.start < lacking
+            yield self._paired if chosen else self._alone, block
+
+    def tasks_cost(self, paths: int, pairs: int | None) -> float:
+        """The work of these tasks."""
+        size, new = self.equation.block_size, self._new(paths)
         if pairs is None:
-            chosen = {block for block in new if in_pairs(block, size)}
+            chosen = paired_blocks(new.stop, size) - paired_blocks(new.start, size)
         else:
-            lacking = max(0, -(-pairs // size) - len(self._pairs))
-            old = (block for block in range(self._blocks) if block not in self._pairs)
-            chosen = set(islice(chain(new, old), lacking))
-        wanted = sorted(chosen.union(new))
-        return [(self._paired if block in chosen else self._alone, block) for block in wanted]
+            chosen = min(self._lacking(pairs), len(new) + self._pairs.count(0))
+        alone = max(0, len(new) - chosen)
+        return chosen * self.work[self._paired].cost + alone * self.work[self._alone].cost
+
+    def _new(self, paths: int) -> range:
+        """The blocks that so many paths add."""
+        done = len(self._pairs)
+        return range(done, max(done, -(-paths // self.equation.block_size)))
+
+    def _lacking(self, pairs: int | None) -> int:
+        """How many blocks must come in pairs that did not."""
+        return max(0, -(-(pairs or 0) // self.equation.block_size) - self._pairs.count(1))
 
     def add(self, task: Task, arrays: Mapping[str, np.ndarray]) -> None:
         """Take the result of a task."""
         name, block = task
-        if block >= self._blocks:
+        if block >= len(self._pairs):
             self.statistics = merged(self.statistics, Statistics.from_arrays(arrays))
-            self._blocks = block + 1
+            self._pairs.append(0)
         if name == self._paired:
             self.difference = merged(self.difference, Statistics.from_arrays(arrays, PairSampler.PREFIX))
-            self._pairs.add(block)
+            self._pairs[block] = 1
 
     def bias_of(self, pairs: Estimate) -> np.ndarray:
         """The scheme's bias at dt from the mean difference of pairs (T, O); NaN where paths diverged."""
@@ -207,7 +229,7 @@ class EquationSide:
 
     def _noise_free(self, process: Process) -> np.ndarray:
         """Observables on the scheme's path without noise, (T, O)."""
-        saved = [grid_steps(time, process.dt, "time") for time in self._times]
+        saved = grid_numbers(self._times, process.dt, "times")
         state, rows = self._theta0[None], []
         for k in range(saved[-1]):
             state, _ = process.noise_free_step(state, k)

@@ -6,7 +6,8 @@ Paths are added where an error is to be known better, or where those that there 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import merge
 
 import numpy as np
 from torch import Tensor
@@ -15,19 +16,19 @@ from smesolve.comparison.budget_row import NoiseFreeValues, budget_row, tells
 from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
-from smesolve.comparison.equation_side import EquationSide, block_cost, in_pairs
+from smesolve.comparison.equation_side import EquationSide, block_cost, paired_blocks
 from smesolve.comparison.estimate import Sampler, Statistics, estimate, merged
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import Observable, grows_polynomially
 from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import Process
+from smesolve.sampling.ensemble import Process, in_lists
 from smesolve.sampling.parallel import Task
 from smesolve.sampling.runner import Runner, Work
-from smesolve.solver.brownian import grid_steps
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.time_grid import grid_numbers
 
 __all__ = ["BIAS_SHARE", "MAX_HALVINGS", "ErrorBudget", "first_round_cost"]
 
@@ -79,7 +80,7 @@ class ErrorBudget:
         # Independent streams for each lr, whatever other lrs there are: the key is the number itself.
         key = [seed, int(np.float64(lr).view(np.uint64))]
         self.seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-        saved = [grid_steps(time, lr, "time", "lr") for time in times]
+        saved = grid_numbers(times, lr, "times", "lr")
         self._hessians = hessians
         iteration = DropoutIteration(problem, lr, self.seed)
         self.sampler = Sampler(
@@ -104,7 +105,7 @@ class ErrorBudget:
     def _control_of(self, process: Process, step_time: float) -> ControlVariate | DrawControl | None:
         if self.control == "none":
             return None
-        saved = [grid_steps(time, step_time, "time") for time in self.times]
+        saved = grid_numbers(self.times, step_time, "times")
         path = NoiseFreePath.of(process, self.theta0, saved, self.observables)
         if not self.problem.exact:
             return DrawControl.of(self.problem, path)
@@ -135,7 +136,7 @@ class ErrorBudget:
         tolerance is given, paths are added as well while too few values carry a mean, if max_paths may be enough.
         """
         wanted, aims = paths, [(paths, None)] * len(self.sides)
-        self._announced = self._cost(self._tasks(wanted, aims))
+        self._announced = self._cost(wanted, aims)
         while True:
             self._run(wanted, aims)
             while self._halve():
@@ -148,7 +149,7 @@ class ErrorBudget:
                 (_next(side.statistics, count[1], max_paths), _next(side.difference, count[2], max_paths))
                 for side, count in zip(self.sides, asked, strict=True)
             ]
-            if not self._tasks(wanted, aims):
+            if not self._cost(wanted, aims):
                 return
             self.runner.progress.detail(f"more paths for rel_tol of {self._hardest()}")
 
@@ -164,13 +165,14 @@ class ErrorBudget:
                 known[f"order {side.equation.order}, {name}"] = np.nan_to_num(value)
         return max(known, key=lambda name: known[name])
 
-    def _tasks(self, paths: int, aims: Sequence[tuple[int, int | None]]) -> list[Task]:
-        blocks = range(self._blocks, -(-paths // self.problem.block_size))
-        tasks = [(self._name, block) for block in blocks]
-        for side, aim in zip(self.sides, aims, strict=True):
-            tasks += side.tasks(*aim)
+    def _tasks(self, paths: int, aims: Sequence[tuple[int, int | None]]) -> Iterator[Task]:
+        tasks = [side.tasks(*aim) for side, aim in zip(self.sides, aims, strict=True)]
         # All sides advance together, so that an interruption finds something of each.
-        return sorted(tasks, key=lambda task: task[1])
+        return merge(((self._name, block) for block in self._new(paths)), *tasks, key=lambda task: task[1])
+
+    def _new(self, paths: int) -> range:
+        """The blocks of the iteration that so many paths add."""
+        return range(self._blocks, -(-paths // self.problem.block_size))
 
     def _work(self) -> dict[str, Work]:
         work: dict[str, Work] = {self._name: self.sampler}
@@ -181,19 +183,21 @@ class ErrorBudget:
     def _run(self, paths: int, aims: Sequence[tuple[int, int | None]]) -> None:
         """Run all blocks that are missing, those of all sides together: the more there are, the better they spread."""
         owners = {name: side for side in self.sides for name in side.work}
-        work, tasks = self._work(), self._tasks(paths, aims)
-        self.runner.progress.add(self._cost(tasks) - self._announced)
-        self._announced = 0.0
-        for task, arrays in zip(tasks, self.runner.results(work, tasks), strict=True):
-            if task[0] == self._name:
-                self.dropout = merged(self.dropout, Statistics.from_arrays(arrays))
-                self._blocks = task[1] + 1
-            else:
-                owners[task[0]].add(task, arrays)
-
-    def _cost(self, tasks: Sequence[Task]) -> float:
         work = self._work()
-        return sum(work[name].cost for name, _ in tasks)
+        self.runner.progress.add(self._cost(paths, aims) - self._announced)
+        self._announced = 0.0
+        for tasks in in_lists(self._tasks(paths, aims)):
+            for task, arrays in zip(tasks, self.runner.results(work, tasks), strict=True):
+                if task[0] == self._name:
+                    self.dropout = merged(self.dropout, Statistics.from_arrays(arrays))
+                    self._blocks = task[1] + 1
+                else:
+                    owners[task[0]].add(task, arrays)
+
+    def _cost(self, paths: int, aims: Sequence[tuple[int, int | None]]) -> float:
+        """The work of all blocks that are missing."""
+        sides = sum(side.tasks_cost(*aim) for side, aim in zip(self.sides, aims, strict=True))
+        return len(self._new(paths)) * self.sampler.cost + sides
 
     def _halve(self) -> bool:
         """Start each equation anew at dt/2 whose bias is too large; whether there was one."""
@@ -288,7 +292,7 @@ def first_round_cost(
     """Work of all blocks that `ErrorBudget.draw` runs first, in gradients, about."""
     size = problem.block_size
     blocks = -(-paths // size)
-    weight = blocks + 2 * sum(in_pairs(block, size) for block in range(blocks))
+    weight = blocks + 2 * paired_blocks(blocks, size)
     step = first_dt(scheme, lr, dt)
     equations = sum(weight * block_cost(order, scheme, step, times[-1], size) for order in orders)
     return blocks * _iteration_cost(problem, lr, times) + equations

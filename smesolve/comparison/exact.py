@@ -19,14 +19,16 @@ from torch import Tensor
 
 from smesolve.arguments import checked
 from smesolve.comparison.observables import Observable, named_observables
+from smesolve.problem.one_at_a_time import hessian
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import ScheduledProblem
-from smesolve.solver.brownian import GivenIncrements, grid_steps
+from smesolve.solver.brownian import GivenIncrements
 from smesolve.solver.integration import check_jumps, check_scheme
 from smesolve.solver.modified_equation import ModifiedEquation, Order, check_order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import PerturbedSDE
+from smesolve.solver.time_grid import grid_steps
 
 __all__ = ["LinearMoments", "ScalarDropout", "ScheduledMoments", "enumerated_expectation", "scalar_dropout"]
 
@@ -238,7 +240,7 @@ class LinearMoments:
         (function,) = named_observables(self.problem, [observable]).values()
         zero = torch.zeros(self.problem.dim, dtype=self.problem.dtype, device=self.problem.device)
         slope = torch.func.grad(function)(zero)
-        bend = torch.func.hessian(function)(zero)
+        bend = hessian(function, zero)
         trial = torch.linspace(-1.3, 2.1, self.problem.dim, dtype=zero.dtype, device=zero.device)
         quadratic = function(zero) + slope @ trial + 0.5 * trial @ bend @ trial
         if not torch.allclose(function(trial), quadratic, rtol=1e-9, atol=1e-9):

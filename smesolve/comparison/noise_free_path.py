@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable
+from smesolve.problem.one_at_a_time import forward_derivative
 
-__all__ = ["DENSE_DIM", "NoiseFreePath", "directional"]
+__all__ = ["CHUNK_NUMBERS", "DENSE_DIM", "NoiseFreePath", "directional"]
 
 DENSE_DIM = 256
 """Up to this D, D x D matrices are made for every step and target."""
@@ -80,9 +81,7 @@ def _pullbacks(process: NoiseFreeProcess, states: Tensor) -> Callable[[int, Tens
         def move(theta: Tensor) -> Tensor:
             return process.noise_free_step(theta, 0)[0]
 
-        jacobians = directional(
-            lambda v: torch.func.jvp(move, (states,), (v.expand(steps, dim).contiguous(),))[1], states
-        )
+        jacobians = directional(lambda v: forward_derivative(move, states, v.expand(steps, dim))[1], states)
         return lambda step, vectors: vectors @ jacobians[step]
 
     def pull(step: int, vectors: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from scipy.integrate import OdeSolution, solve_ivp
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import LeftLimit
 
@@ -78,7 +79,7 @@ def along_flow(
 
 def along(function: Callable[[Tensor], Tensor], theta: Tensor, direction: Tensor) -> Tensor:
     """Derivative of function at theta along a direction, for any leading dimensions."""
-    return torch.func.jvp(function, (theta.contiguous(),), (direction.contiguous(),))[1]
+    return forward_derivative(function, theta, direction)[1]
 
 
 def _integral(

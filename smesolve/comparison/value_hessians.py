@@ -22,10 +22,12 @@ from torch import Tensor
 from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, directional
 from smesolve.comparison.observables import Observable
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import LeftLimit
+from smesolve.solver.time_grid import grid_numbers
 
-__all__ = ["RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
+__all__ = ["OVERSAMPLING", "RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
 
 RANK, OVERSAMPLING = 32, 16
 """Eigenpairs that are kept, and further vectors that are used to find them."""
@@ -123,7 +125,7 @@ def _dense(
     observables: Mapping[str, Observable],
     lr: float,
 ) -> ValueHessians:
-    targets = [round(time / lr) for time in times]
+    targets = grid_numbers(times, lr, "times", "lr")
     path = NoiseFreePath.of(DropoutIteration(problem, lr), theta0, targets, observables)
     work, states = problem.numbers_per_path, path.states[:-1]
 
@@ -201,7 +203,7 @@ def _low_rank(problem: Problem, theta0: Tensor, time: float, observables: Mappin
 def _final_product(observable: Observable, state: Tensor) -> Callable[[Tensor], Tensor]:
     """vectors (k, D) -> Hess g vectors."""
     slope = torch.func.vmap(torch.func.grad(observable))
-    return lambda vectors: torch.func.jvp(slope, (state.expand_as(vectors).contiguous(),), (vectors.contiguous(),))[1]
+    return lambda vectors: forward_derivative(slope, state.expand_as(vectors), vectors)[1]
 
 
 def _product(
@@ -234,9 +236,7 @@ def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> t
 def _bend(problem: Problem, states: Tensor, lams: Tensor, vectors: Tensor) -> Tensor:
     """DH[lam] vector at each state."""
     vectors = vectors.contiguous()
-    return torch.func.jvp(
-        lambda at: problem.hessian_product(at, vectors), (states.contiguous(),), (lams.contiguous(),)
-    )[1]
+    return forward_derivative(lambda at: problem.hessian_product(at, vectors), states, lams)[1]
 
 
 def _through_noise(problem: Problem, state: Tensor, factors: Tensor) -> Tensor:

@@ -5,44 +5,47 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.arguments import ENSEMBLE, checked, machine_memory
+from smesolve.arguments import ENSEMBLE, checked
 from smesolve.comparison.budget_row import NOT_FINITE
 from smesolve.comparison.error_budget import ErrorBudget, first_dt, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.observables import Observable, named_observables
-from smesolve.comparison.value_hessians import RANK, value_hessians
+from smesolve.comparison.study_size import StudySize
+from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.ensemble import warn_of_divergence
 from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
-from smesolve.solver.brownian import grid_steps
 from smesolve.solver.integration import check_declared, check_jumps, check_scheme
 from smesolve.solver.modified_equation import check_order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import NothingTestedWarning, what_tests_nothing
+from smesolve.solver.time_grid import even_grid, grid_numbers, grid_steps, on_grid, on_step
 
 __all__ = [
     "CONTROLS",
     "checked_observables",
     "chosen_control",
     "chosen_scheme",
-    "control_memory",
-    "observation_times",
+    "learning_rates_and_times",
     "weak_error",
 ]
 
 CONTROLS = ("auto", "none", "first", "second")
 """Control variates: none, the adjoint's, those of the value Hessian as well, or chosen from D."""
+
+DEFAULT_TIMES = 5
+"""Times of observation, at most, where none are given."""
 
 SECOND_ORDER_DIM = 2**14
 """Beyond this D the value Hessians are left out by control="auto": each takes some 500 Hessian products to make."""
@@ -98,7 +101,8 @@ def weak_error(
             call this inside `joblib.parallel_config(backend="dask")`.
         journal: keeps every finished block on disk and finds it again; one journal serves one study alone.
         keep: paths of each ensemble whose values at the last time are kept (`WeakErrorStudy.samples`).
-        max_memory: bytes that control variates may take in all processes together; more are refused.
+        max_memory: bytes that control variates, one block and its statistics may take, in all processes together; more
+            are refused. Default: the memory of this machine.
 
     Returns:
         A `WeakErrorStudy`.
@@ -115,10 +119,8 @@ def weak_error(
     Cost: paths x horizon/lr steps for the iteration and each order, and half as much again for the bias. Memory does
     not depend on the number of paths.
     """
-    lrs = [float(lr) for lr in lrs]
-    for name, values in (("lrs", lrs), ("orders", orders)):
-        if len(set(values)) < len(values):
-            raise ValueError(f"{name} holds a value twice: {values}.")
+    if len(set(orders)) < len(orders):
+        raise ValueError(f"orders holds a value twice: {orders}.")
     for order in orders:
         check_order(order)
         if order == "quadratic":
@@ -132,14 +134,15 @@ def weak_error(
     check_declared(scheme)
     if rel_tol is not None and max_paths < paths:
         raise ValueError(f"max_paths={max_paths} is below paths={paths}; raise it.")
-    times = observation_times(lrs, horizon, times)
+    lrs, times = learning_rates_and_times(lrs, horizon, times)
     functions = checked_observables(problem, theta0, lrs, times, dt, observables)
     chosen = chosen_control(control, problem)
     for lr, order in product(lrs, orders):
         nothing = what_tests_nothing(SCHEMES[scheme], scheme, order, lr, first_dt(scheme, lr, dt))
         if nothing:
             warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
-    _check_memory(max_memory, problem, theta0, lrs, times, len(orders), len(functions), chosen, workers)
+    sizes = len(orders), len(functions)
+    StudySize(problem, theta0, lrs, times, *sizes, chosen, scheme, dt, paths, workers).check(max_memory)
     hessians = None
     rows: list[dict[str, object]] = []
     samples: dict[tuple[float, str], dict[str, np.ndarray]] = {}
@@ -165,10 +168,8 @@ def weak_error(
     table = pd.DataFrame(rows)
     if table.diverged.any():
         lost = ", ".join(f"{lr:g}" for lr in table[table.diverged > 0].lr.unique())
-        warnings.warn(
-            f"Paths diverged at lr = {lost}: those rows have no mean and are unresolved; take a smaller lr.",
-            DivergenceWarning,
-            stacklevel=2,
+        warn_of_divergence(
+            f"Paths diverged at lr = {lost}: those rows have no mean and are unresolved; take a smaller lr."
         )
     for name in table[table.reason.str.startswith(NOT_FINITE)].observable.unique():
         warnings.warn(
@@ -192,8 +193,7 @@ def checked_observables(
     """The observables by name, after dt and lrs were found to fit the times, the schedule and the stability limit."""
     if dt is not None:
         check_jumps(problem, dt, times[-1])
-        for time in times:
-            grid_steps(time, dt, "the time")
+        grid_numbers(times, dt, "times")
     functions = named_observables(problem, observables)
     limit = problem.stability_limit(theta0, times[-1])
     for lr in lrs:
@@ -209,22 +209,38 @@ def checked_observables(
     return functions
 
 
-def observation_times(lrs: Sequence[float], horizon: float, times: Sequence[float] | None) -> list[float]:
-    """The times asked for, checked; unless given, the finest even grid of at most five times that all lrs divide."""
+def learning_rates_and_times(
+    lrs: Sequence[float], horizon: float, times: Sequence[float] | None
+) -> tuple[list[float], list[float]]:
+    """Learning rates and times of observation on their common grid, as float64.
+
+    Default for times: the finest even grid of at most five that all learning rates divide.
+
+    Raises:
+        ValueError: a learning rate does not divide the horizon or a time, two of them are the same up to rounding, or
+            the times do not increase from above 0 to the horizon.
+    """
+    horizon = on_grid(horizon, lrs[0], "horizon", "lr")
+    steps: dict[int, float] = {}
     for lr in lrs:
-        grid_steps(horizon, lr, "horizon", "lr")
+        count = grid_steps(horizon, lr, "horizon", "lr")
+        if count in steps:
+            raise ValueError(
+                f"lrs holds a value twice, up to rounding: {float(steps[count])!r} and {float(lr)!r} both take {count} "
+                "steps to the horizon; leave one of them out."
+            )
+        steps[count] = on_step(horizon, lr, count)
+    rates = list(steps.values())
     if times is None:
-        for parts in (5, 4, 3, 2, 1):
-            grid = [horizon * (k + 1) / parts for k in range(parts)]
-            if all(abs(time / lr - round(time / lr)) < 1e-9 * time / lr for lr in lrs for time in grid):
-                return grid
-    times = [float(time) for time in times or [horizon]]
-    if any(b <= a for a, b in pairwise([0.0, *times])) or abs(times[-1] - horizon) > 1e-12 * horizon:
-        raise ValueError(f"times must increase from above 0 to the horizon {horizon:g}, got {times}.")
-    for lr in lrs:
-        for time in times:
-            grid_steps(time, lr, "the time", "lr")
-    return times
+        return rates, even_grid(horizon, rates, DEFAULT_TIMES) or [horizon]
+    for lr in rates:
+        numbers = grid_numbers(times, lr, "times", "lr")
+        if numbers[-1] != grid_steps(horizon, lr, "horizon", "lr"):
+            raise ValueError(
+                f"times must increase from above 0 to the horizon {horizon:g}, but the last one is {times[-1]:g}; let "
+                "them end at the horizon."
+            )
+    return rates, [on_grid(time, rates[0], "times", "lr") for time in times]
 
 
 def chosen_scheme(scheme: str | None, problem: Problem) -> str:
@@ -244,55 +260,3 @@ def chosen_control(control: str, problem: Problem) -> str:
     if control != "auto":
         return control
     return "second" if problem.dim <= SECOND_ORDER_DIM else "first"
-
-
-def _check_memory(
-    max_memory: float | None,
-    problem: Problem,
-    theta0: Tensor,
-    lrs: Sequence[float],
-    times: Sequence[float],
-    orders: int,
-    observables: int,
-    control: str,
-    workers: int | None,
-) -> None:
-    """Refuse control variates that take more than max_memory, or than the machine's memory unless it is given."""
-    processes = 1 if workers is None else 1 + workers
-    size = processes * control_memory(problem, theta0, lrs, times, orders, observables, control)
-    if size > (machine_memory() if max_memory is None else max_memory):
-        limit = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
-        remedy = 'control="first", or ' if control == "second" else ""
-        raise ValueError(
-            f"{limit} is less than the {size:.3g} bytes that control={control!r} takes in {processes} processes; take "
-            f"{remedy}fewer observables, times or workers{'' if max_memory is None else ', or raise it'}."
-        )
-
-
-def control_memory(
-    problem: Problem,
-    theta0: Tensor,
-    lrs: Sequence[float],
-    times: Sequence[float],
-    orders: int,
-    observables: int,
-    control: str,
-) -> float:
-    """Bytes of the control variates in one process: adjoints at every step, Hessians at every grid point.
-
-    A target (time, observable) is followed back from its time, hence the sum over times. The equation of each order has
-    two step sizes, so its adjoints are kept for three times as many steps as the iteration's.
-    """
-    if control == "none":
-        return 0.0
-    dense = problem.dim <= DENSE_DIM
-    followed = sum(times) / min(lrs) * observables
-    adjoints = followed * (1 + 3 * orders) * problem.dim * theta0.element_size()
-    hessians = 0.0
-    if control == "second":
-        sizes = [problem.dim, *([problem.noise_dim] if problem.noise_dim <= 2 * problem.dim else [])]
-        numbers = sum(size * (size if dense else RANK) for size in sizes)
-        spacing = min(lrs) if dense else problem.stability_limit(theta0, times[-1]) / 4
-        followed = (sum(times) if dense else times[-1]) / spacing * observables
-        hessians = followed * numbers * theta0.element_size()
-    return adjoints + hessians

@@ -34,7 +34,7 @@ from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
-from smesolve.solver.brownian import grid_steps
+from smesolve.solver.time_grid import grid_steps
 
 __all__ = [
     "FLOWS",

@@ -39,6 +39,7 @@ from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.landscape.traces import traces
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import MaskLaw
+from smesolve.problem.one_at_a_time import forward_derivative
 
 __all__ = [
     "ManifoldGeometry",
@@ -170,7 +171,7 @@ def normal_curvatures(problem: DropoutProblem, theta: Tensor, directions: int = 
     """sqrt(n) |P_N f''(u, u)| / |J u|^2 along random u = J^T w; P_N projects on the normal space of the manifold."""
 
     def velocity(point: Tensor, u: Tensor) -> Tensor:
-        return torch.func.jvp(lambda vector: network_outputs(problem, vector), (point,), (u,))[1]
+        return forward_derivative(lambda vector: network_outputs(problem, vector), point, u)[1]
 
     network, normal_part = LinearisedNetwork(problem, theta), _normal_projection(problem, theta)
     generator = np.random.default_rng(np.random.SeedSequence(seed))
@@ -178,7 +179,7 @@ def normal_curvatures(problem: DropoutProblem, theta: Tensor, directions: int = 
     for _ in range(directions):
         w = torch.from_numpy(generator.standard_normal(network.outputs.numel())).to(theta)
         u = network.pulled(w.view_as(network.outputs)[None])[0]
-        speed, acceleration = torch.func.jvp(lambda vector, u=u: velocity(vector, u), (theta,), (u,))
+        speed, acceleration = forward_derivative(lambda vector, u=u: velocity(vector, u), theta, u)
         normal = normal_part(acceleration.flatten())
         # a tensor's division: NaN where the outputs do not move
         curvatures.append(float(problem.samples**0.5 * normal.norm() / speed.square().sum()))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import Linearisation
+from smesolve.problem.one_at_a_time import forward_derivative
 
 __all__ = ["LinearisedNetwork", "network_outputs"]
 
@@ -38,7 +38,7 @@ class LinearisedNetwork:
             return (at.features, at.readout) if at.bias is None else (at.features, at.readout, at.bias)
 
         at, points = self.at, self._theta.expand_as(directions).contiguous()
-        features, readout, *bias = torch.func.jvp(parts, (points,), (directions,))[1]
+        features, readout, *bias = forward_derivative(parts, points, directions)[1]
         tangent = Linearisation(features, readout, bias[0] if bias else None, at.pullback)
         change = readout @ at.features + at.readout @ features
         return tangent, change + bias[0] if bias else change

@@ -29,6 +29,7 @@ from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import Linearisation
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
 
@@ -90,7 +91,7 @@ def loss_hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     gradient = torch.func.grad(lambda points: problem.loss(points).sum())
     return SymmetricOperator(
         theta,
-        lambda rows: torch.func.jvp(gradient, (theta.expand_as(rows).contiguous(),), (rows,))[1],
+        lambda rows: forward_derivative(gradient, theta.expand_as(rows), rows)[1],
         2 * problem.numbers_per_path,
     )
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smesolve.problem.one_at_a_time import forward_derivative
+
 __all__ = ["ACTIVATIONS", "Activation", "curvatures", "slopes"]
 
 Activation = Callable[[Tensor], Tensor]
@@ -54,11 +56,11 @@ def slopes(activation: Activation, pre: Tensor, value: Tensor) -> Tensor:
     """sigma'(x), given x and sigma(x)."""
     if activation in _SLOPES:
         return _SLOPES[activation](pre, value)
-    return torch.func.jvp(activation, (pre,), (torch.ones_like(pre),))[1]
+    return forward_derivative(activation, pre, torch.ones_like(pre))[1]
 
 
 def curvatures(activation: Activation, pre: Tensor, value: Tensor, slope: Tensor) -> Tensor:
     """sigma''(x), given x, sigma(x) and sigma'(x)."""
     if activation in _CURVATURES:
         return _CURVATURES[activation](pre, value, slope)
-    return torch.func.jvp(lambda at: slopes(activation, at, value), (pre,), (torch.ones_like(pre),))[1]
+    return forward_derivative(lambda at: slopes(activation, at, value), pre, torch.ones_like(pre))[1]

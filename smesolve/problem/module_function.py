@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smesolve.problem.decompositions import Decomposed
+from smesolve.problem.one_at_a_time import one_at_a_time
 from smesolve.problem.parameters import layer_name
 
 __all__ = ["DropoutCall", "ModuleFunction"]
@@ -55,9 +56,10 @@ class ModuleFunction:
     def __init__(self, module: nn.Module) -> None:
         self.module, self._layers = module, list(module.modules())
         self._buffers = [name for name, _ in module.named_buffers()]
-        self._names = [name for name, _ in module.named_parameters()]
-        self._shapes = [parameter.shape for parameter in module.parameters()]
-        self._sizes = [parameter.numel() for parameter in module.parameters()]
+        with one_at_a_time:  # another thread may have its own parameters in the module
+            shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        self._names, self._shapes = list(shapes), list(shapes.values())
+        self._sizes = [shape.numel() for shape in self._shapes]
         self.dim = sum(self._sizes)
 
     def __call__(self, theta: Tensor, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
@@ -73,7 +75,7 @@ class ModuleFunction:
 
     def dropout_calls(self, theta: Tensor, x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
         """Outputs for inputs x without dropout, and the dropout calls on the way."""
-        with _attributes_put_back(self._layers):
+        with one_at_a_time, _attributes_put_back(self._layers):
             return self._recorded(self._values(theta), x)
 
     def called_twice(self, theta: Tensor, x: Tensor) -> tuple[list[tuple[Tensor, list[DropoutCall]]], list[str]]:
@@ -83,7 +85,7 @@ class ModuleFunction:
             What both calls give, and the names of the buffers that they change.
         """
         values = self._values(theta)
-        with _attributes_put_back(self._layers):
+        with one_at_a_time, _attributes_put_back(self._layers):
             both = [self._recorded(values, x) for _ in range(2)]
         changed = [name for name in self._buffers if not torch.equal(values[name], self.module.get_buffer(name))]
         return both, changed
@@ -97,7 +99,7 @@ class ModuleFunction:
         return next((layers[owner] for owner in owners if owner in layers), "")
 
     def _run(self, theta: Tensor, x: Tensor, mask_of: MaskOf) -> Tensor:
-        with _attributes_put_back(self._layers):
+        with one_at_a_time, _attributes_put_back(self._layers):
             return self._call(self._values(theta), x, mask_of)
 
     def _values(self, theta: Tensor) -> dict[str, Tensor]:

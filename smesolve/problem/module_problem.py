@@ -24,13 +24,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vmap
 
 from smesolve.arguments import Integer, checked, evaluated, shown
 from smesolve.problem.decompositions import DecomposedLoss
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_trial import ModuleTrial
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_parameters
 from smesolve.problem.problem import Problem, check_trailing, finite_data
 from smesolve.sampling.randomness import keyed_uniforms
@@ -367,13 +368,12 @@ class ModuleProblem(Problem):
         }
 
         def slope(draw: Draw) -> Tensor:
-            return jvp(lambda vector: self._mean_loss(vector, draw), (theta,), (direction,))[1]
+            return forward_derivative(lambda vector: self._mean_loss(vector, draw), theta, direction)[1]
 
         coefficients = dict(grad(slope)(neutral)) if neutral else {}
         if self.batch_size:
-            losses = lambda vector: self._sample_loss(self._function(vector, self.x), self.y)  # noqa: E731
-            slopes = jvp(losses, (theta,), (direction,))[1]
-            coefficients["indices"] = slopes - slopes.mean()
+            both = forward_derivative(lambda v: self._sample_loss(self._function(v, self.x), self.y), theta, direction)
+            coefficients["indices"] = both[1] - both[1].mean()
         return coefficients
 
     def _sees_batch(self, name: str) -> bool:

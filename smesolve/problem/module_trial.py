@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smesolve.arguments import is_own_sentence, shown
 from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_function import DropoutCall, ModuleFunction
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import copied, held
 from smesolve.sampling import pickling
 
@@ -193,7 +194,7 @@ class ModuleTrial:
             return vmap(slope, in_dims=paths)(vectors, masks, rows)
 
         def bends(vectors: Tensor) -> Tensor:
-            return jvp(slopes, (vectors,), (along,))[1]
+            return forward_derivative(slopes, vectors, along)[1]
 
         vector, mask = thetas[-1], {name: mask[-1] for name, mask in masks.items()}
         row = None if rows is None else rows[-1]
@@ -212,12 +213,12 @@ class ModuleTrial:
         self._attempt("allow forward derivatives of its gradient by torch.func.jvp", bends, thetas)
         self._attempt(
             "allow second forward derivatives of its gradient by torch.func.jvp",
-            lambda: jvp(bends, (thetas,), (along,)),
+            lambda: forward_derivative(bends, thetas, along),
         )
         if mask:
             self._attempt(
                 "allow derivatives in its dropout masks by torch.func.grad",
-                grad(lambda mask: jvp(lambda vector: value(vector, mask), (vector,), (along[0],))[1]),
+                grad(lambda mask: forward_derivative(lambda vector: value(vector, mask), vector, along[0])[1]),
                 mask,
             )
 

@@ -19,6 +19,7 @@ from torch.masked import is_masked_tensor
 from torch.utils.data import Dataset
 
 from smesolve.arguments import INDEX, NOT_NEGATIVE, checked, shown
+from smesolve.problem.one_at_a_time import forward_derivative, one_at_a_time
 from smesolve.problem.parameters import drawn_parameters
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
@@ -161,8 +162,7 @@ class Problem(ABC):
 
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Hess L_S(theta) vector (..., D), the derivative of `reference_gradient`. Cost: about two of these."""
-        # contiguous: forward differentiation refuses tensors that `expand` made
-        return torch.func.jvp(self.reference_gradient, (theta.contiguous(),), (vector.contiguous(),))[1]
+        return forward_derivative(self.reference_gradient, theta, vector)[1]
 
     @checked
     def initial(self, seed: int | None = 0) -> Tensor:
@@ -179,9 +179,10 @@ class Problem(ABC):
             MissingInitialiserWarning: parameters that no module draws, such as a bare torch.nn.Parameter, are named.
                 They become normals of the mean and the standard deviation of their present values, constants stay.
         """
-        if seed is None:
-            return nn.utils.parameters_to_vector(self.network.parameters()).detach()
-        return drawn_parameters(self.network, seed, self.device)
+        with one_at_a_time:  # another thread may have its own parameters in the module, or draw its own
+            if seed is None:
+                return nn.utils.parameters_to_vector(self.network.parameters()).detach()
+            return drawn_parameters(self.network, seed, self.device)
 
     @checked(horizon=NOT_NEGATIVE)
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:

@@ -8,22 +8,64 @@ the same value, bit for bit, whatever the number of paths or the way they are sp
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
 
 from smesolve.arguments import machine_memory
-from smesolve.sampling.parallel import run_blocks
+from smesolve.sampling.parallel import Task, run_blocks
 
-__all__ = ["DivergenceWarning", "Process", "Step", "block_of", "collect_paths", "fitting_block_size"]
+__all__ = [
+    "DivergenceWarning",
+    "Process",
+    "Step",
+    "block_of",
+    "check_block_steps",
+    "collect_paths",
+    "divergence_told_otherwise",
+    "fitting_block_size",
+    "in_lists",
+    "warn_of_divergence",
+]
+
+
+LIST = 2**12
+"""Blocks that are handed to the workers at once."""
+
+MOST_BLOCK_STEPS = 2**29
+"""Steps of blocks that a process can take: half a day at 100 microseconds each, which few problems reach."""
 
 
 class DivergenceWarning(RuntimeWarning):
     """Some paths left the finite numbers."""
+
+
+_told_otherwise: ContextVar[bool] = ContextVar("_told_otherwise", default=False)
+"""Whether the caller says itself what diverged. Filters of the `warnings` module hold for all threads at once."""
+
+
+@contextmanager
+def divergence_told_otherwise() -> Iterator[None]:
+    """No `DivergenceWarning` from this thread: a row of a table says it."""
+    before = _told_otherwise.set(True)
+    try:
+        yield
+    finally:
+        _told_otherwise.reset(before)
+
+
+def warn_of_divergence(message: str) -> None:
+    """A `DivergenceWarning` at the call of the public function, unless a table tells it."""
+    if not _told_otherwise.get():
+        warnings.warn(message, DivergenceWarning, stacklevel=4)
 
 
 @dataclass(frozen=True)
@@ -81,6 +123,27 @@ def fitting_block_size(numbers_per_path: int) -> int:
     """
     size = max(1, 2**18 // numbers_per_path)
     return min(max(8, 1 << (size.bit_length() - 1)), 1024)
+
+
+def in_lists(tasks: Iterable[Task]) -> Iterator[list[Task]]:
+    """Tasks in lists of at most `LIST` of them: memory does not grow with the number of blocks."""
+    tasks = iter(tasks)
+    while some := list(islice(tasks, LIST)):
+        yield some
+
+
+def check_block_steps(what: str, steps: float, workers: int | None, remedy: str) -> None:
+    """Refuse more steps of blocks than a process can take.
+
+    Raises:
+        ValueError: with `what` takes so many, their number, and the remedy.
+    """
+    processes = joblib.effective_n_jobs(workers)
+    if steps > MOST_BLOCK_STEPS * processes:
+        raise ValueError(
+            f"{what} would take {steps:.2g} steps of a block of paths, but {MOST_BLOCK_STEPS:.2g} for each process, "
+            f"some days, are the most, and there {'is one' if processes == 1 else f'are {processes}'}; {remedy}."
+        )
 
 
 def block_of(process: Process, theta0: Tensor) -> Tensor:
@@ -143,18 +206,20 @@ def collect_paths(
             f"{limit} is less than the {size} bytes that {paths} paths of {theta0.numel()} parameters at {len(saved)} "
             f"steps take; save fewer steps, or take fewer paths{'' if max_memory is None else ', or raise it'}."
         )
+    blocks = -(-paths // process.block_size)
+    check_block_steps(
+        f"{paths} paths of {saved[-1]} steps", blocks * (saved[-1] - first), workers, "take fewer paths, or fewer steps"
+    )
     result = theta0.new_empty(len(saved), paths, theta0.shape[-1])
     whole = _WholePaths(process, theta0, saved, first)
-    tasks = [("paths", block) for block in range(-(-paths // process.block_size))]
-    for block, states in run_blocks({"paths": whole}, tasks, workers):
-        begin = block * process.block_size
-        end = min(begin + process.block_size, paths)
-        result[:, begin:end] = torch.from_numpy(states[:, : end - begin])
+    for tasks in in_lists(("paths", block) for block in range(blocks)):
+        for position, states in run_blocks({"paths": whole}, tasks, workers):
+            begin = tasks[position][1] * process.block_size
+            end = min(begin + process.block_size, paths)
+            result[:, begin:end] = torch.from_numpy(states[:, : end - begin])
     diverged = int((~result[-1].isfinite().all(-1)).sum())
     if diverged:
-        warnings.warn(
-            f"{diverged} of {paths} paths diverged before step {saved[-1]}: a mean over them means nothing; lower lr.",
-            DivergenceWarning,
-            stacklevel=3,
+        warn_of_divergence(
+            f"{diverged} of {paths} paths diverged before step {saved[-1]}: a mean over them means nothing; lower lr."
         )
     return result

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from smesolve.arguments import POSITIVE, checked
+from smesolve.arguments import as_numbers, checked
 from smesolve.sampling.randomness import keyed_normals
+from smesolve.solver.time_grid import grid_steps
 
-__all__ = ["GivenIncrements", "KeyedBrownian", "grid_steps"]
-
-
-MOST_STEPS = 2**31
-"""Steps of one path, at most: years of computing."""
-
-
-def grid_steps(duration: float, step: float, what: str, name: str = "dt") -> int:
-    """The whole number of steps in `duration`; `what` names the duration and `name` the step in errors.
-
-    Raises:
-        ValueError: the step is not positive or does not divide the duration.
-    """
-    POSITIVE(name, step, {})
-    if abs(duration) / step > MOST_STEPS:
-        raise ValueError(f"{name}={step:g} would take {duration / step:.2g} steps for {what}={duration:g}; raise it.")
-    steps = round(duration / step)
-    if abs(steps * step - duration) > 1e-9 * max(abs(duration), step):
-        raise ValueError(
-            f"{name}={step:g} does not divide {what}={duration:g}; take for example "
-            f"{name}={_dividing(duration, step):.12g}."
-        )
-    return steps
-
-
-def _dividing(duration: float, step: float) -> float:
-    """The largest step up to `step` that divides the duration, of at most three digits if one is near."""
-    fewest = max(1, math.ceil(duration / step))
-    candidates = [duration / count for count in range(fewest, fewest + min(fewest, 100) + 1)]
-    return next((one for one in candidates if abs(float(f"{one:.3g}") - one) < 1e-12 * one), candidates[0])
+__all__ = ["GivenIncrements", "KeyedBrownian"]
 
 
 class KeyedBrownian:
@@ -82,14 +53,21 @@ class KeyedBrownian:
         Raises:
             ValueError: the interval does not begin and end on the grid.
         """
-        first = grid_steps(float(ta), self.dt, "the interval's begin")
-        last = grid_steps(float(tb), self.dt, "the interval's end")
+        first, last = (
+            grid_steps(_number(time), self.dt, f"the interval's {end}", least=0)
+            for time, end in ((ta, "begin"), (tb, "end"))
+        )
         if first == last:  # in torchsde, whose float sum of steps can end a rounding error before the last time
             return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         increment = keyed_normals(self.shape, self.seed, self.block, first)
         for step in range(first + 1, last):
             increment += keyed_normals(self.shape, self.seed, self.block, step)
         return increment.mul_(self.dt**0.5).to(dtype=self.dtype, device=self.device)
+
+
+def _number(time: Any) -> float:
+    """A time of torchsde, which is a tensor of the dtype of its `ts`."""
+    return as_numbers(time.detach().reshape(1))[0] if isinstance(time, Tensor) else float(time)
 
 
 class GivenIncrements:

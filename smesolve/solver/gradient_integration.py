@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from smesolve.problem.iteration import SampledStep
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.sampling.ensemble import Step
 from smesolve.sampling.randomness import keyed_generator
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -100,8 +101,6 @@ class GradientIntegration:
         total: Any = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))
         state = theta - self.dt * total
         if self.equation.order == 2:
-            bend = torch.func.jvp(
-                lambda at: self.problem.gradient(at, draws[0]), (theta.contiguous(),), (gradients[1],)
-            )[1]
+            bend = forward_derivative(lambda at: self.problem.gradient(at, draws[0]), theta, gradients[1])[1]
             state = state - self.dt * self.equation.lr / 2 * bend
         return state, total

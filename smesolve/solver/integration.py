@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,11 +12,12 @@ from torch import Tensor
 from smesolve.arguments import checked, shown
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
-from smesolve.solver.brownian import GivenIncrements, KeyedBrownian, grid_steps
+from smesolve.solver.brownian import GivenIncrements, KeyedBrownian
 from smesolve.solver.gradient_integration import GradientIntegration
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import NothingTestedWarning, PerturbedSDE, what_tests_nothing
+from smesolve.solver.time_grid import grid_numbers, grid_steps
 
 __all__ = ["Integration", "check_declared", "check_jumps", "check_scheme", "integration", "solve"]
 
@@ -180,12 +180,12 @@ def solve(
         NothingTestedWarning: dt = lr on an order-1 equation, for schemes whose step then is that of the iteration.
         DivergenceWarning: where paths are not finite at the end.
     """
-    times = [float(t) for t in ts]
     _check_sde(sde)
-    if len(times) < 2 or any(b <= a for a, b in pairwise(times)) or times[0] < 0:
-        raise ValueError(f"ts must hold at least two increasing times from 0 on, got {times}.")
-    saved = [grid_steps(t, dt, f"ts[{number}]") for number, t in enumerate(times)]
-    check_jumps(getattr(sde, "problem", None), dt, times[-1])
+    times = [t if isinstance(t, float) else float(t) for t in ts]
+    if len(times) < 2 or times[0] < 0:
+        raise ValueError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
+    saved = grid_numbers(times, dt, "ts", least=0)
+    check_jumps(getattr(sde, "problem", None), dt, saved[-1] * dt)
     check_scheme(getattr(sde, "problem", None), scheme)
     nothing = what_tests_nothing(SCHEMES[scheme], scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
     if nothing:

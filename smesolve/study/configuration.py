@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from smesolve.arguments import ENSEMBLE, POSITIVE, check_fields
+from smesolve.solver.time_grid import even_grid
 from smesolve.study.configuration_errors import ConfigError, nearest
 
 __all__ = [
@@ -184,11 +185,7 @@ class StudyConfig:
         None where there is none: weak_error then says which step does not fit.
         """
         steps = [step for step in (*self.lrs, self.dt) if step is not None]
-        for parts in range(CURVE_TIMES, 0, -1):
-            grid = [self.horizon * (k + 1) / parts for k in range(parts)]
-            if all(abs(grid[0] / step - round(grid[0] / step)) < 1e-9 * grid[0] / step for step in steps):
-                return grid
-        return None
+        return even_grid(self.horizon, steps, CURVE_TIMES)
 
 
 EXECUTION = ("threads", "workers", "max_memory")

@@ -7,27 +7,28 @@ Hessians of control variates, the noise-free path, further rounds for rel_tol, f
 
 from __future__ import annotations
 
+import importlib
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from smesolve.comparison.equation_side import in_pairs
+from smesolve.comparison.equation_side import paired_blocks
 from smesolve.comparison.error_budget import first_dt
 from smesolve.comparison.scaling.width_sweep import ARMS, mean_field_problem
+from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error import (
     checked_observables,
     chosen_control,
     chosen_scheme,
-    control_memory,
-    observation_times,
+    learning_rates_and_times,
 )
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
@@ -50,6 +51,12 @@ __all__ = ["ESTIMATES", "Cell"]
 TIMED_STEPS = 3
 MIB = 2**20
 
+SHOWN = 20
+"""Learning rates whose steps are printed."""
+
+WRITING = 30 * MIB
+"""What figures and tables take while they are written (`benchmarks/dry_run_memory.py`)."""
+
 NOT_TIMED = "control variates, the noise-free path, further rounds"
 
 
@@ -71,20 +78,40 @@ class Cell:
         """Of the iteration."""
         return max(1, round(self.horizon / self.lr))
 
-    def seconds(self) -> dict[str, float]:
-        """Of each ensemble in its first round."""
+    def size(self, times: list[float], observables: int, control: str, workers: int | None) -> StudySize:
+        """Of its part of the study."""
+        scheme, sizes = chosen_scheme(self.scheme, self.problem), (len(self.orders), observables)
+        return StudySize(
+            self.problem, self.theta0, [self.lr], times, *sizes, control, scheme, self.dt, self.paths, workers
+        )
+
+    def seconds(self, per_step: dict[tuple[Any, ...], float]) -> dict[str, float]:
+        """Of each ensemble in its first round.
+
+        Args:
+            per_step: times of one step that were measured before, which do not depend on the learning rate.
+        """
         size = self.problem.block_size
         blocks = -(-self.paths // size)
-        per_step = _seconds_per_step(DropoutIteration(self.problem, self.lr), self.theta0)
-        found = {"iteration": per_step * self.steps * blocks}
         scheme = chosen_scheme(self.scheme, self.problem)
         dt = first_dt(scheme, self.lr, self.dt)
+
+        def timed(name: str, process: Callable[[], Process]) -> float:
+            key = name, id(self.problem), scheme
+            if key not in per_step:
+                per_step[key] = _seconds_per_step(process(), self.theta0)
+            return per_step[key]
+
+        def equation(order: int) -> Process:
+            return integration(ModifiedEquation(self.problem, self.lr, order), self.theta0, scheme, dt)
+
+        iteration = timed("iteration", lambda: DropoutIteration(self.problem, self.lr))
+        found = {"iteration": iteration * self.steps * blocks}
         # a pair is the same path with step dt/2 beside that with dt
-        weight = blocks + 2 * sum(in_pairs(block, size) for block in range(blocks))
+        weight = blocks + 2 * paired_blocks(blocks, size)
         for order in self.orders:
-            process = integration(ModifiedEquation(self.problem, self.lr, order), self.theta0, scheme, dt)
-            per_step = _seconds_per_step(process, self.theta0)
-            found[f"order {order}"] = per_step * math.ceil(self.horizon / dt) * weight
+            name = f"order {order}"
+            found[name] = timed(name, partial(equation, order)) * math.ceil(self.horizon / dt) * weight
         return found
 
 
@@ -103,19 +130,19 @@ def _weak_error(config: StudyConfig, times: list[float] | None = None) -> dict[s
     """Of weak-error, and of compare with its own times of observation."""
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
-    at = observation_times(config.lrs, config.horizon, times)
-    checked_observables(problem, theta0, config.lrs, at, config.dt, config.observables)
+    lrs, at = learning_rates_and_times(config.lrs, config.horizon, times)
+    checked_observables(problem, theta0, lrs, at, config.dt, config.observables)
     control = chosen_control(config.control, problem)
-    memory = control_memory(problem, theta0, config.lrs, at, len(config.orders), len(config.observables), control)
+    scheme, sizes = chosen_scheme(config.scheme, problem), (len(config.orders), len(config.observables))
+    size = StudySize(problem, theta0, lrs, at, *sizes, control, scheme, config.dt, config.paths, config.workers)
+    size.check(config.max_memory)
     cells = [
         Cell(problem, theta0, lr, config.horizon, tuple(config.orders), config.paths, config.scheme, config.dt)
-        for lr in config.lrs
+        for lr in lrs
     ]
-    processes = 1 if config.workers is None else 1 + config.workers
-    fields = _fields(problem, config, cells, processes * memory, config.workers or 1)
+    fields = _fields(problem, config, cells, size.memory, config.workers)
     fields["time"] += f"; not in it: {NOT_TIMED}"
-    scheme = chosen_scheme(config.scheme, problem)
-    for lr, order in product(config.lrs, config.orders):
+    for lr, order in product(lrs, config.orders):
         nothing = what_tests_nothing(SCHEMES[scheme], scheme, order, lr, first_dt(scheme, lr, config.dt))
         if nothing:
             fields["warning"] = nothing
@@ -125,7 +152,14 @@ def _weak_error(config: StudyConfig, times: list[float] | None = None) -> dict[s
 def _scaling(config: ScalingConfig) -> dict[str, str]:
     """The measured cells; exact moments are not counted."""
     problem = configured_problem(config)
-    return _fields(problem, config, list(_scaling_cells(problem, config)), 0.0)
+    cells = list(_scaling_cells(problem, config))
+    times = config.times if config.study == "horizon" else None
+    memory = 0.0
+    for cell in cells:
+        size = cell.size(times or [cell.horizon], 1, chosen_control("auto", cell.problem), config.workers)
+        size.check(None)
+        memory = max(memory, size.memory)
+    return _fields(problem, config, cells, memory, config.workers)
 
 
 def _scaling_cells(problem: Problem, config: ScalingConfig) -> Iterator[Cell]:
@@ -166,7 +200,9 @@ def _landscape(config: LandscapeConfig) -> dict[str, str]:
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     training = Cell(problem, theta0, config.lr, config.steps * config.lr, (), config.runs)
-    fields = _fields(problem, config, [training] * len(config.sections), 0.0)
+    size = training.size([training.horizon], 1, "none", None)
+    size.check(None)
+    fields = _fields(problem, config, [training] * len(config.sections), size.memory, None)
     return fields | {"paths": f"{config.runs} trained networks in each section"}
 
 
@@ -184,35 +220,58 @@ def _derive(config: DeriveConfig) -> dict[str, str]:
         "steps": "none: nothing is simulated",
         "paths": "none",
         "time": f"{seconds:.2g} s for the derivation, and the proof of up to {moments} moments of one step",
-        "memory": _memory(0.0),
+        "memory": _memory(0.0, None),
     }
 
 
 def _fields(
-    problem: Problem, config: StudyConfig | LandscapeConfig, cells: list[Cell], memory: float, workers: int = 1
+    problem: Problem, config: StudyConfig | LandscapeConfig, cells: list[Cell], memory: float, workers: int | None
 ) -> dict[str, str]:
+    """What is printed.
+
+    Args:
+        memory: bytes of the arrays of one process.
+    """
     total: dict[str, float] = {}
+    per_step: dict[tuple[Any, ...], float] = {}
     for cell in cells:
-        for name, seconds in cell.seconds().items():
-            total[name] = total.get(name, 0.0) + seconds / workers
+        for name, seconds in cell.seconds(per_step).items():
+            total[name] = total.get(name, 0.0) + seconds / (workers or 1)
     parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in total.items())
-    steps = ", ".join(dict.fromkeys(f"{cell.steps} at lr {cell.lr:.4g}" for cell in cells))
+    steps = list(dict.fromkeys(f"{cell.steps} at lr {cell.lr:.4g}" for cell in cells))
+    more = f", and so on for {len(steps) - SHOWN} more" if len(steps) > SHOWN else ""
     largest = max((cell.problem for cell in cells), key=lambda one: one.numbers_per_path * one.block_size)
     return {
         "problem": described(config, problem),
         "D": str(largest.dim),
         "M": str(largest.noise_dim),
-        "steps": steps,
+        "steps": ", ".join(steps[:SHOWN]) + more,
         "paths": f"{cells[0].paths} of each ensemble in the first round",
         "time": f"about {sum(total.values()):.2g} s for the first round on this machine as it is now ({parts})",
-        "memory": _memory(memory + 8 * 4 * largest.numbers_per_path * largest.block_size),
+        "memory": _memory(memory, workers),
     }
 
 
-def _memory(more: float) -> str:
-    """What this process has had at most, and `more` bytes."""
+def _memory(arrays: float, workers: int | None) -> str:
+    """Of a process with all that a command loads, and bytes of arrays; of its workers beside it."""
+    for name in ("smesolve.study.reports", "smesolve.study.html_report"):  # what every command loads in the end
+        importlib.import_module(name)
+    peak = _peak()
+    if peak is None:
+        return f"about {arrays / MIB:,.0f} MiB for each process on top of what Python and its libraries take"
+    size = peak + WRITING + arrays
+    beside = "" if workers in (None, 1) else f", and at most as much in each of {workers} workers"
+    return f"about {size / MIB:,.0f} MiB{beside}"
+
+
+def _peak() -> float | None:
+    """Bytes that this process has had at most; None on Windows, where Python does not say."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, else KiB
-    return f"about {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + more) / MIB:.0f} MiB"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 ESTIMATES: dict[str, Callable[[Any], dict[str, str]]] = {

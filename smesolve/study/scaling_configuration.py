@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from smesolve.solver.time_grid import grid_steps
 from smesolve.study.configuration import StudyConfig
 from smesolve.study.configuration_errors import ConfigError
 
@@ -62,8 +63,6 @@ class ScalingConfig(StudyConfig):
     widths: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
 
     def __post_init__(self) -> None:
-        from smesolve.solver.brownian import grid_steps  # here, as --help does without torch
-
         super().__post_init__()
         if self.study not in KEYS:
             raise ConfigError(f"study must be one of {', '.join(KEYS)}, got {self.study!r}.")

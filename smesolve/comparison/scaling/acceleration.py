@@ -8,7 +8,6 @@ acceptable. Both take about as many paths, as their observables have about the s
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -26,10 +25,11 @@ from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import DivergenceWarning, Process
+from smesolve.sampling.ensemble import Process, divergence_told_otherwise
 from smesolve.sampling.progress import hidden
 from smesolve.solver.integration import check_scheme, integration
 from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.time_grid import grid_steps
 
 __all__ = ["Acceleration", "acceleration", "gradients_per_step"]
 
@@ -100,12 +100,11 @@ def acceleration(
     """
     (name,) = named_observables(problem, [observable])
     change = flow_change(problem, theta0, horizon, named_observables(problem, [observable])[name])
-    steps = round(horizon / lr)
+    steps = grid_steps(horizon, lr, "horizon", "lr")
     base = _seconds_per_step(DropoutIteration(problem, lr, effort.seed), theta0) * steps
     rows = []
     for factor in tqdm(sorted(set(factors)), desc="factors", disable=hidden(effort.progress)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DivergenceWarning)  # a row without an error says it
+        with divergence_told_otherwise():  # a row without an error says it
             study = effort.weak_error(
                 problem, theta0, [lr], [horizon], orders, observable, scheme=scheme, dt=factor * lr
             )

@@ -10,7 +10,6 @@ of theta0, whose moments and limits are known exactly (`LinearMoments`).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +29,10 @@ from smesolve.comparison.scaling.mean_square_growth import ObservedLimit, observ
 from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.ensemble import divergence_told_otherwise
 from smesolve.sampling.parallel import run_blocks
 from smesolve.sampling.progress import hidden
+from smesolve.solver.time_grid import grid_steps
 
 __all__ = ["ErrorMap", "error_map", "stability_limits"]
 
@@ -211,7 +211,7 @@ def stability_limits(
 def _exact(
     moments: LinearMoments, lr: float, horizon: float, orders: Sequence[int], observable: str | Observable
 ) -> list[dict[str, object]]:
-    discrete = moments.iteration(lr, round(horizon / lr), observable)
+    discrete = moments.iteration(lr, grid_steps(horizon, lr, "horizon", "lr"), observable)
     rows = []
     for order in orders:
         sde = moments.equation(lr, order, horizon, observable)
@@ -233,8 +233,7 @@ def _measured(
     if lr >= problem.stability_limit(theta0):
         nothing = dict.fromkeys(("discrete", "sde", "error", "low", "high"), np.nan)
         return [{"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in orders]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DivergenceWarning)  # the reason of the row says it
+    with divergence_told_otherwise():  # the reason of the row says it
         study = effort.weak_error(problem, theta0, [lr], [horizon], orders, observable)
     rows = []
     for row in study.table.itertuples():

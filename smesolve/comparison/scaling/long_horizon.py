@@ -22,9 +22,11 @@ from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.one_at_a_time import hessian
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation, Order
+from smesolve.solver.time_grid import grid_numbers, on_grid
 
 __all__ = ["EQUATIONS", "LongHorizon", "long_horizon", "stationary_variances"]
 
@@ -88,8 +90,8 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
     equation are left out for that equation.
     """
     moments = LinearMoments(problem, theta0)
-    hessian = torch.func.hessian(problem.modified_loss)(torch.zeros_like(theta0))
-    best = -torch.linalg.solve(hessian, problem.mean_gradient(torch.zeros_like(theta0)))
+    curvature = hessian(problem.modified_loss, torch.zeros_like(theta0))
+    best = -torch.linalg.solve(curvature, problem.mean_gradient(torch.zeros_like(theta0)))
 
     def variance(theta: Tensor) -> Tensor:
         return (theta - best).square().sum(-1)
@@ -138,15 +140,16 @@ def long_horizon(
     Raises:
         ValueError: bad arguments.
     """
-    times = [float(time) for time in times]
+    steps = grid_numbers(times, lr, "times", "lr")
+    times = [on_grid(time, lr, "times", "lr") for time in times]
     readout, start = readout_problem(problem, theta0)
     moments = LinearMoments(readout, start)
     (name,) = named_observables(problem, [observable])
     functions = {model: named_observables(one, [observable])[name] for model, one in _models(readout, problem)}
     rows = []
     change = flow_change(readout, start, times[-1], functions["readout"])
-    for time in times:
-        discrete = moments.iteration(lr, round(time / lr), observable)
+    for time, count in zip(times, steps, strict=True):
+        discrete = moments.iteration(lr, count, observable)
         for equation in EQUATIONS:
             error = (moments.equation(lr, equation, time, observable) - discrete) / change
             rows.append(("readout", str(equation), time, error, error, error, True))

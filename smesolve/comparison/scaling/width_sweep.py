@@ -7,7 +7,6 @@ tanh(sqrt(m) z)/sqrt(m): then a gradient step of size lr in the parameters is on
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import check_table, finite_data
-from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.ensemble import divergence_told_otherwise
 from smesolve.sampling.progress import hidden
 
 __all__ = ["ARMS", "WidthSweep", "mean_field_problem", "width_sweep"]
@@ -128,8 +127,7 @@ def _cell(
         nothing = dict.fromkeys(("relative", "relative_low", "relative_high"), np.nan)
         return [{"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in orders]
     change = flow_change(problem, theta0, horizon, named_observables(problem, ["modified_loss"])["modified_loss"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DivergenceWarning)  # the reason of the row says it
+    with divergence_told_otherwise():  # the reason of the row says it
         study = effort.weak_error(problem, theta0, [lr], [horizon], orders, "modified_loss")
     return [
         {

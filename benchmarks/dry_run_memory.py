@@ -1,0 +1,73 @@
+"""The memory that --dry-run predicts beside the peak of the real run, each in a process of its own.
+
+python benchmarks/dry_run_memory.py [--out dry_run_memory.json]
+"""
+
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
+
+# isort: split
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+import harness
+
+COMMAND = [sys.executable, "-m", "smesolve"]
+
+INPUTS = ["--data.name", "random", "--data.in_features", "4"]
+DATA = [*INPUTS, "--data.samples", "16"]
+SHORT = ["--horizon", "0.4", "--paths", "64", "--seed", "0"]
+LARGE = [*SHORT, "--lrs", "[0.1]"]
+OBSERVABLES = "[" + ", ".join(f"'theta[{k}]'" for k in range(60)) + "]"
+
+STUDIES = {
+    "small": ["weak-error", *DATA, *LARGE, "--network.width", "4"],
+    "compare": ["compare", *DATA, *LARGE, "--network.width", "4"],
+    "dense Hessians, D 250": ["weak-error", *DATA, *SHORT, "--lrs", "[0.02]", "--network.width", "50"],
+    "60 observables": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--observables", OBSERVABLES],
+    "low-rank Hessians, D 2,000": ["weak-error", *DATA, *LARGE, "--network.width", "400"],
+    "adjoints, D 5,000": ["weak-error", *DATA, *LARGE, "--network.width", "1000", "--control", "first"],
+    "500 samples": ["weak-error", *INPUTS, "--data.samples", "500", *LARGE, "--network.width", "30"],
+    "kappa": ["scaling", *DATA, "--study", "kappa", "--network.width", "4", "--paths", "64", "--kappas", "[1, 2]"],
+    "derive": ["derive", "--iteration", "dropout", "--width", "2", "--order", "2"],
+}
+"""By name, the arguments of the command line."""
+
+
+def predicted(arguments):
+    """MiB that the dry run says."""
+    said = subprocess.run([*COMMAND, *arguments, "--dry-run"], capture_output=True, text=True, check=True).stdout
+    return float(re.search(r"memory:\s+about ([\d,]+) MiB", said)[1].replace(",", ""))
+
+
+def measured(arguments):
+    """MiB of the largest resident set of the real run."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments, "--out", f"{folder}/results"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"smesolve {' '.join(arguments)} ended with status {status}")
+    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main():
+    parser = harness.parser(__doc__)
+    parser.add_argument("--only", nargs="*", choices=list(STUDIES), default=list(STUDIES))
+    arguments = parser.parse_args()
+    rows = []
+    print(f"{'study':28} predicted MiB  measured MiB  predicted / measured")
+    for name in arguments.only:
+        row = {"study": name, "predicted": predicted(STUDIES[name]), "measured": measured(STUDIES[name])}
+        rows.append(row | {"ratio": row["predicted"] / row["measured"]})
+        print(f"{name:28} {row['predicted']:13.0f}  {row['measured']:12.0f}  {rows[-1]['ratio']:20.2f}", flush=True)
+    harness.write(arguments.out, rows)
+
+
+if __name__ == "__main__":
+    main()

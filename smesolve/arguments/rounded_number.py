@@ -1,0 +1,50 @@
+"""Numbers that were given in a lower precision than float64.
+
+A float32 number stands for the shortest decimal number that rounds to it: 0.2 in float32 is 0.2, and not the float64
+number 0.20000000298 that has the same bits. What was computed in float32 may be a few roundings off, also from the
+decimal number that was meant, so the relative rounding goes with the number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from smesolve.arguments.sentences import is_tensor
+
+__all__ = ["RoundedNumber", "as_numbers"]
+
+
+class RoundedNumber(float):
+    """A float64 number with the relative rounding of the precision that it was given in."""
+
+    rounding: float
+    """The machine epsilon of that precision."""
+
+    def __new__(cls, value: float, rounding: float) -> RoundedNumber:
+        """The shortest decimal number less than half a unit in the last place from `value`."""
+        half_unit = rounding * 2.0 ** (math.frexp(value)[1] - 2)
+        shortest = (float(f"{value:.{digits}g}") for digits in range(1, 17))
+        close = (number for number in shortest if abs(number - value) < half_unit)
+        made = super().__new__(cls, next(close, value) if math.isfinite(value) else value)
+        made.rounding = rounding
+        return made
+
+    def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
+        """For copies and pickles."""
+        return float(self), self.rounding
+
+
+def as_numbers(values: Any) -> list[Any]:
+    """The entries of an array, tensor or column of one dimension as Python numbers, rounded ones as such."""
+    if is_tensor(values):
+        import torch  # here, as configurations and --help do without it
+
+        rounding = torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
+    else:
+        dtype = getattr(values, "dtype", None)
+        rounding = float(np.finfo(dtype).eps) if isinstance(dtype, np.dtype) and dtype.kind == "f" else 0.0
+    numbers = values.tolist()
+    return [RoundedNumber(number, rounding) for number in numbers] if rounding > np.finfo(float).eps else numbers

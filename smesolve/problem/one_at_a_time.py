@@ -1,0 +1,38 @@
+"""What torch keeps once for the whole process, used by one thread at a time.
+
+Three things are not kept for each thread, and go wrong without an error where two threads use them at once:
+
+- `torch.func.jvp` counts its nesting in a variable of its module, and forward derivatives have one dual level;
+- `torch.func.functional_call` puts the given parameters into the module itself while it runs;
+- `torch.manual_seed` seeds one generator, from which modules draw their initial values.
+
+All three wait for `one_at_a_time`: one lock, as a forward derivative may call a module and a module may take a forward
+derivative. A thread that has it may take it again. Everything else of a study, random numbers, noise products and
+gradients of `DropoutProblem`, statistics, runs in all threads at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["forward_derivative", "hessian", "one_at_a_time"]
+
+one_at_a_time = threading.RLock()
+
+
+def forward_derivative(function: Callable[..., Any], at: Tensor, direction: Tensor) -> tuple[Any, Any]:
+    """function(at), and its derivative along a direction of the same shape."""
+    with one_at_a_time:
+        # contiguous: forward differentiation refuses tensors that `expand` made
+        return torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
+
+
+def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """The matrix of second derivatives of a function (D,) -> () at one point: (D, D)."""
+    with one_at_a_time:
+        return torch.func.hessian(function)(at)

@@ -1,0 +1,123 @@
+"""Times as whole numbers of steps: the one place where floats become step numbers.
+
+A time t lies on the grid {k step} where n = t/step is a whole number up to min(1e-9 max(n, 1), 1e-3), which covers what
+sums and products of float64 numbers lose. Where t or the step was given in a lower precision, of machine epsilon eps,
+n may be off by min(eps max(n, 1)^2, 0.1): what n additions of the step lose, each rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from smesolve.arguments import POSITIVE, RoundedNumber
+
+__all__ = ["even_grid", "grid_numbers", "grid_steps", "on_grid", "on_step"]
+
+MOST_STEPS = 2**31
+"""Steps of one path, at most: days of computing."""
+
+ROUNDING, LARGEST = 1e-9, 1e-3
+"""Of n, relative to n and in all."""
+
+LARGEST_OF_LOW_PRECISION = 0.1
+"""In all, for numbers of low precision."""
+
+
+def grid_steps(duration: float, step: float, what: str, name: str = "dt", least: int = 1) -> int:
+    """The whole number of steps in `duration`; `what` names the duration and `name` the step in errors.
+
+    Raises:
+        ValueError: the step is not positive, does not divide the duration, or fits into it less than `least` times.
+    """
+    POSITIVE(name, step, {})
+    wanted, given = f"{what}={_shown(duration)}", f"{name}={_shown(step)}"
+    if abs(duration) / step > MOST_STEPS:
+        raise ValueError(
+            f"{given} would take {duration / step:.2g} steps for {wanted}, but {MOST_STEPS:.2g} are the most; raise it."
+        )
+    exact = duration / step
+    steps = round(exact)
+    if steps < least and exact < least - ROUNDING:
+        raise ValueError(f"{wanted} is shorter than {given}, the length of one step; take {name}={_shown(duration)}.")
+    if abs(exact - steps) > _tolerance(duration, step):
+        precise = ", or give both in float64" if max(_rounding(duration), _rounding(step)) else ""
+        raise ValueError(
+            f"{given} does not divide {wanted}; take for example {name}={_dividing(duration, step):.12g}{precise}."
+        )
+    return steps
+
+
+def grid_numbers(times: Sequence[float], step: float, what: str, name: str = "dt", least: int = 1) -> list[int]:
+    """The step numbers of increasing times, which `what` names as a whole.
+
+    Raises:
+        ValueError: as `grid_steps`, or two times are the same step number or do not increase.
+    """
+    for number, (earlier, later) in enumerate(pairwise(times)):
+        if later <= earlier:
+            raise ValueError(
+                f"{what} must increase, but {what}[{number}]={_shown(earlier)} is followed by {_shown(later)}; sort "
+                "them and leave out repeated ones."
+            )
+    steps = [grid_steps(time, step, f"{what}[{number}]", name, least) for number, time in enumerate(times)]
+    for number, (earlier, later) in enumerate(pairwise(steps)):
+        if later <= earlier:
+            raise ValueError(
+                f"{what}[{number}]={_shown(times[number])} and {what}[{number + 1}]={_shown(times[number + 1])} are "
+                f"the same time up to rounding, step {later} of {name}={_shown(step)}; leave one of them out."
+            )
+    return steps
+
+
+def on_grid(duration: float, step: float, what: str, name: str = "dt") -> float:
+    """A duration as float64: as it is, or, given in a lower precision, the multiple of the step that it stands for."""
+    steps = grid_steps(duration, step, what, name, least=0)
+    return float(duration) if _is_near(duration, step, steps) else steps * float(step)
+
+
+def on_step(duration: float, step: float, steps: int) -> float:
+    """A step as float64: as it is, or, given in a lower precision, the share of the duration that it stands for."""
+    return float(step) if _is_near(duration, step, steps) else float(duration) / steps
+
+
+def even_grid(horizon: float, steps: Sequence[float], most: int) -> list[float] | None:
+    """The finest even grid of at most so many times up to the horizon that all steps divide, or None."""
+    for parts in range(most, 0, -1):
+        grid = [horizon * (k + 1) / parts for k in range(parts)]
+        numbers = [time / step for step in steps for time in grid]
+        if all(round(number) and abs(number - round(number)) <= _float64_tolerance(number) for number in numbers):
+            return grid
+    return None
+
+
+def _is_near(duration: float, step: float, steps: int) -> bool:
+    return abs(duration / step - steps) <= _float64_tolerance(duration / step)
+
+
+def _float64_tolerance(steps: float) -> float:
+    return min(ROUNDING * max(steps, 1.0), LARGEST)
+
+
+def _rounding(number: float) -> float:
+    return number.rounding if isinstance(number, RoundedNumber) else 0.0
+
+
+def _tolerance(duration: float, step: float) -> float:
+    """Of duration/step."""
+    size, epsilon = max(duration / step, 1.0), max(_rounding(duration), _rounding(step))
+    return max(_float64_tolerance(size), min(epsilon * size**2, LARGEST_OF_LOW_PRECISION))
+
+
+def _shown(number: float) -> str:
+    """In six digits where these are all, so that no two different numbers look the same."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
+
+
+def _dividing(duration: float, step: float) -> float:
+    """The largest step up to `step` that divides the duration, of at most three digits if one is near."""
+    fewest = max(1, math.ceil(duration / step))
+    candidates = [duration / count for count in range(fewest, fewest + min(fewest, 100) + 1)]
+    return next((one for one in candidates if abs(float(f"{one:.3g}") - one) < 1e-12 * one), candidates[0])

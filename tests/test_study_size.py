@@ -1,0 +1,198 @@
+"""What a study takes, known beforehand: steps, blocks and memory; what no machine holds is refused at once."""
+
+import builtins
+import re
+import subprocess
+import sys
+import warnings
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from problems import make_problem
+
+import smesolve as sme
+from smesolve.comparison.equation_side import in_pairs, paired_blocks
+from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
+from smesolve.comparison.observables import named_observables
+from smesolve.sampling import ensemble
+from smesolve.sampling.ensemble import in_lists
+from smesolve.sampling.runner import Runner
+from smesolve.study import dry_run
+from smesolve.study.command_line import main
+
+RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "2"]
+SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8"]
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return make_problem(samples=4, width=2)
+
+
+def budget(problem, lr=0.2, orders=(1, 2)):
+    functions = named_observables(problem, ["squared_norm"])
+    return ErrorBudget(
+        problem, problem.initial(), lr, [0.4], orders, functions, "small_noise_rk4", None, "none", None, 0, Runner()
+    )
+
+
+# --- blocks without lists ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [2, 8, 64, 1024])
+def test_the_number_of_paired_blocks_is_that_of_a_count(size):
+    for blocks in range(150):
+        assert paired_blocks(blocks, size) == sum(in_pairs(block, size) for block in range(blocks))
+
+
+def test_tasks_and_their_cost_are_those_of_a_plain_list_of_blocks(problem):
+    """Rounds of any size, with and without a number of pairs, against sets of block numbers."""
+    one = budget(problem, orders=(1,))
+    side, size = one.sides[0], problem.block_size
+    alone, paired = (name for name in side.work)
+    done, in_a_pair = 0, set()
+    for paths, pairs in [(5, None), (9, 3), (9, 6), (9, 9), (9, 9), (40, 12), (41, 30), (41, 41), (3, 1)]:
+        new = range(done, max(done, paths))
+        if pairs is None:
+            chosen = {block for block in new if in_pairs(block, size)}
+        else:
+            order = [*new, *(block for block in range(done) if block not in in_a_pair)]
+            chosen = set(order[: max(0, pairs - len(in_a_pair))])
+        wanted = [(paired if block in chosen else alone, block) for block in sorted(chosen | {*new})]
+        aim = paths * size, None if pairs is None else pairs * size
+        tasks = list(side.tasks(*aim))
+        assert tasks == wanted
+        assert side.tasks_cost(*aim) == pytest.approx(sum(side.work[name].cost for name, _ in wanted), rel=1e-12)
+        for name, block in tasks:
+            if block >= len(side._pairs):
+                side._pairs.append(0)
+            side._pairs[block] |= name == paired
+        done, in_a_pair = max(done, paths), in_a_pair | chosen
+    assert first_round_cost(problem, 0.2, [0.4], (1, 2), "small_noise_rk4", None, 5000) == pytest.approx(
+        budget(problem)._cost(5000, [(5000, None)] * 2)
+    )
+
+
+def test_a_round_of_many_paths_is_begun_at_once(problem):
+    one = budget(problem)
+    paths = 10**15
+    begun = list(islice(one._tasks(paths, [(paths, None)] * 2), 6))
+    assert [block for _, block in begun] == [0, 0, 0, 1, 1, 1]
+    assert one._cost(paths, [(paths, None)] * 2) > 1e12
+    assert [len(some) for some in in_lists(iter([("a", 0)] * (2 * ensemble.LIST + 1)))] == [ensemble.LIST] * 2 + [1]
+
+
+def test_results_do_not_depend_on_how_blocks_are_listed(problem, monkeypatch):
+    theta0 = problem.initial()
+
+    def results():
+        table = sme.weak_error(
+            problem, theta0, [0.2], horizon=0.4, orders=[1], paths=5 * 1024, rel_tol=0.05, max_paths=9 * 1024
+        ).table
+        return table, sme.iterate(problem, theta0, 0.1, 2, 5000, save=[2])
+
+    whole = results()
+    monkeypatch.setattr(ensemble, "LIST", 2)
+    parts = results()
+    pd.testing.assert_frame_equal(whole[0], parts[0], check_exact=True)
+    assert torch.equal(whole[1], parts[1])
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------
+
+
+def refused(call):
+    with pytest.raises(ValueError) as caught:
+        call()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"paths": 10**15}, ["paths=1000000000000000", "steps of a block"]),
+        ({"dt": 1e-9, "control": "none"}, ["dt=1e-09", "steps of a block"]),
+        ({"dt": 1e-8, "observables": [f"theta[{k}]" for k in range(6)]}, ["memory", "6 observables", "bytes"]),
+        ({"lrs": [1e-9], "control": "none"}, ["lr=1e-09", "steps of a block"]),
+        ({"observables": 10**4, "times": 50}, ["10000 observables", "50 times", "bytes"]),
+        ({"max_memory": 1000.0}, ["max_memory=1000 bytes"]),
+    ],
+)
+def test_a_study_that_nothing_can_hold_is_refused_with_its_numbers(problem, change, words):
+    options = {"lrs": [0.2], "horizon": 0.4, "orders": [1], "paths": 8} | change
+    if isinstance(options.get("observables"), int):
+        pick = [lambda theta: theta[..., 0] for _ in range(options["observables"])]
+        for number, function in enumerate(pick):
+            function.__name__ = f"first {number}"
+        options |= {"observables": pick, "lrs": [0.008], "times": [0.008 * (k + 1) for k in range(options["times"])]}
+    said = refused(lambda: sme.weak_error(problem, problem.initial(), **options))
+    assert all(word in said for word in words), said
+
+
+def test_paths_of_too_many_steps_or_bytes_are_refused(problem):
+    theta0, sde = problem.initial(), sme.ModifiedEquation(problem, lr=0.1)
+    assert "steps of a block" in refused(lambda: sme.iterate(problem, theta0, 0.1, 10**9, 4, save=[10**9]))
+    assert "steps of a block" in refused(lambda: sme.solve(sde, theta0, [0.0, 1.0], dt=1e-9, paths=4))
+    assert "bytes" in refused(lambda: sme.iterate(problem, theta0, 0.1, 10**9, 4))
+    assert "bytes" in refused(lambda: sme.solve(sde, theta0, [0.0, 1.0], dt=0.1, paths=10**12))
+
+
+@pytest.mark.parametrize(
+    "more", [["--paths", "1000000000000000"], ["--dt", "1e-9"], ["--lrs", "[1e-9]"], ["--max_memory", "1000"]]
+)
+def test_a_dry_run_refuses_what_the_study_refuses(more, capsys, tmp_path):
+    said = []
+    for last in (["--dry-run"], ["--out", str(tmp_path / "results")]):
+        assert main(["weak-error", *RANDOM, *SMALL, *more, *last]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and said[0].startswith("smesolve: ") and said[0].count("\n") == 1
+
+
+def test_a_dry_run_of_many_learning_rates_times_a_step_once(capsys, monkeypatch):
+    calls = []
+    monkeypatch.setattr(dry_run, "_seconds_per_step", lambda process, theta0: calls.append(process) or 1e-3)
+    lrs = "[" + ", ".join(repr(0.4 / count) for count in range(1, 1001)) + "]"
+    assert main(["weak-error", *RANDOM, *SMALL, "--lrs", lrs, "--control", "none", "--dry-run"]) == 0
+    assert len(calls) == 3 and "980 more" in capsys.readouterr().out
+
+
+# --- what is predicted -------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_without_the_module_resource_says_what_it_knows(monkeypatch, capsys):
+    """As on Windows."""
+    load = builtins.__import__
+
+    def windows(name, *more, **kwargs):
+        if name == "resource":
+            raise ModuleNotFoundError(name)
+        return load(name, *more, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", windows)
+    assert main(["weak-error", *RANDOM, *SMALL, "--dry-run"]) == 0
+    assert "on top of what Python and its libraries take" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_predicted_memory_is_near_the_peak_of_the_run():
+    benchmarks = Path(__file__).parent.parent / "benchmarks"
+    names = ["small", "dense Hessians, D 250", "60 observables"]
+    command = [sys.executable, "dry_run_memory.py", "--only", *names]
+    said = subprocess.run(command, cwd=benchmarks, capture_output=True, text=True, check=True).stdout
+    ratios = [float(number) for number in re.findall(r"(\d+\.\d\d)$", said, re.MULTILINE)]
+    assert len(ratios) == len(names) and all(1 / 1.3 < ratio < 1.3 for ratio in ratios), said
+
+
+def test_divergence_that_a_table_tells_is_no_warning_and_leaves_the_filters_alone(problem):
+    before = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with ensemble.divergence_told_otherwise():
+            sme.iterate(problem, problem.initial() * 1e200, 0.1, 3, 2)
+        assert not [one for one in caught if issubclass(one.category, ensemble.DivergenceWarning)]
+        sme.iterate(problem, problem.initial() * 1e200, 0.1, 3, 2)
+        assert len([one for one in caught if issubclass(one.category, ensemble.DivergenceWarning)]) == 1
+    assert warnings.filters == before
