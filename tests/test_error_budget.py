@@ -12,11 +12,11 @@ from scipy import stats
 
 import smesolve as sme
 from smesolve.comparison.equation_side import EquationSide, block_cost, in_pairs, step_cost
-from smesolve.comparison.error_budget import ErrorBudget, _budget, first_dt, first_round_cost
+from smesolve.comparison.error_budget import ErrorBudget, _budget, _next, first_dt, first_round_cost
 from smesolve.comparison.estimate import Estimate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
-from smesolve.comparison.weak_error import control_memory, observation_times
+from smesolve.comparison.weak_error import chosen_control, control_memory, observation_times
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
@@ -256,3 +256,20 @@ def test_a_study_covers_the_exact_error_as_its_intervals_state():
         scores.append((row.error - row.solver_bias - exact) / row.stderr)
     # the sum of 40 squares of standard scores, within its central 99.9%
     assert stats.chi2.ppf(0.0005, 40) < np.square(scores).sum() < stats.chi2.ppf(0.9995, 40)
+
+
+def test_a_round_adds_at_most_four_times_the_paths():
+    known = SimpleNamespace(paths=100)
+    for wanted, most, expected in (
+        (50, 1000, 100),
+        (250, 1000, 250),
+        (900, 1000, 400),
+        (900, 300, 300),
+        (900, 50, 100),
+    ):
+        assert _next(known, wanted, most) == expected
+
+
+def test_value_hessians_are_taken_up_to_two_to_the_fourteen_parameters():
+    for dim, exact, control in ((2**14, True, "second"), (2**14 + 1, True, "first"), (3, False, "first")):
+        assert chosen_control("auto", SimpleNamespace(dim=dim, exact=exact)) == control
