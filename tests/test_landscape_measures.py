@@ -15,6 +15,7 @@ from smesolve.landscape import (
     effective_orientations,
     initial_points,
     input_weights,
+    interval_flatness,
     noise_alignment,
     participation,
     random_noise,
@@ -82,3 +83,44 @@ def test_alignment_of_noises_takes_their_own_draws_and_states():
     normals = np.random.default_rng(np.random.SeedSequence(6)).standard_normal((8, problem.noise_dim))
     product = problem.noise_product(starts[1], torch.from_numpy(normals))
     assert torch.equal(random_noise(problem, starts[1], 8, 6), product)
+
+
+class Recorder:
+    """Moves a run by its block and step."""
+
+    block_size = 3
+
+    def __init__(self, growth=1.0):
+        self.growth = growth
+
+    def advance(self, theta, block, step):
+        return self.growth * theta + 100 * block + 10**-step
+
+
+def test_runs_are_trained_in_blocks_and_saved_at_their_steps():
+    starts = torch.arange(7, dtype=torch.float64)[:, None]
+    states = train(Recorder(), starts, [0, 1, 3])
+    blocks = torch.tensor([0, 0, 0, 1, 1, 1, 2], dtype=torch.float64)[:, None]
+    for state, steps, more in zip(states, (0, 1, 3), (0.0, 1.0, 1.11), strict=True):
+        assert torch.allclose(state, starts + steps * 100 * blocks + more)
+
+
+@pytest.mark.parametrize(("growth", "diverged"), [(0.9e6, False), (1.2e6, True)])
+def test_a_run_has_diverged_from_a_million_times_its_start_on(growth, diverged):
+    starts = torch.full((2, 1), 10.0, dtype=torch.float64)  # the bound is 10^6 (1 + 10)
+    if diverged:
+        with pytest.raises(ValueError, match="2 of 2 runs diverged in 1 steps"):
+            train(Recorder(growth), starts, [1])
+    else:
+        assert (train(Recorder(growth), starts, [1])[0] > 8e6).all()
+
+
+def test_an_interval_is_sought_up_to_a_thousand_norms():
+    theta, direction = torch.tensor([2.0, 0.0], dtype=torch.float64), torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+
+    def width(end):
+        return interval_flatness(lambda points: 1 + points[..., 1].abs() / end, theta, direction, 2.0)[0]
+
+    assert width(1900.0) == pytest.approx(2 * 1900.0, rel=1e-9)
+    assert width(1e-5) == pytest.approx(2e-5, rel=1e-6)
+    assert np.isnan(width(3000.0))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from given_errors import GivenErrors, Q, exactly, first_coordinate
 from problems import make_problem
+from scipy import stats
 
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments
 from smesolve.comparison.leading_error import first_constants
@@ -38,7 +39,7 @@ def test_acceleration_states_errors_and_costs_as_shares(monkeypatch):
     change = flow_change(problem, theta0, horizon, problem.loss)
     assert list(zip(table.order, table.factor, strict=True)) == [(1, 2), (1, 4), (2, 2), (2, 4)]
     for row in table.itertuples():
-        error, half = 0.3 * row.order * lr, Q * 0.01 * row.order
+        error, half = 0.3 * row.order * lr, 0.02 * row.order
         assert row.dt == exactly(row.factor * lr)
         assert row.relative == exactly(error / change)
         assert (row.relative_low, row.relative_high) == exactly(((error - half) / change, (error + half) / change))
@@ -296,7 +297,7 @@ def test_the_slope_against_width_is_the_weighted_regression_with_its_interval(mo
             weights = Q / (0.02 + 0.01 * np.log2(widths))
             fit, covariance = np.polyfit(np.log(widths), np.log(cells.relative), 1, w=weights, cov="unscaled")
             left = weights * (np.log(cells.relative) - np.polyval(fit, np.log(widths)))
-            half = Q * (covariance[0, 0] * max(1, left @ left / 2)) ** 0.5
+            half = stats.t.ppf(0.975, 2) * (covariance[0, 0] * max(1, left @ left / 2)) ** 0.5
             assert row.slope == exactly(fit[0]) and row.points == 4
             assert (row.slope_low, row.slope_high) == exactly((fit[0] - half, fit[0] + half))
 
