@@ -1,5 +1,7 @@
 """Intervals of landscape/, exactly where a closed form is known, else by replicates of synthetic draws."""
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,6 +157,16 @@ def test_standard_errors_of_sampled_traces_are_the_spread_of_replicates():
         assert abs(column.mean() - np.trace(exact)) < 4 * column.std() / runs**0.5
 
 
+def test_sampled_traces_are_means_over_different_draws():
+    """All pairs and triples of five draws, counted."""
+    draws = np.random.default_rng(9).standard_normal((5, 4))
+    of = sampled_traces(aslinearoperator(np.eye(4)), torch.from_numpy(draws), probes=4)
+    gram = draws @ draws.T
+    pairs = [gram[i, j] ** 2 for i, j in permutations(range(5), 2)]
+    triples = [gram[i, j] * gram[j, k] * gram[k, i] for i, j, k in permutations(range(5), 3)]
+    assert (of["SS"].value, of["SSS"].value) == exactly((np.mean(pairs), np.mean(triples)))
+
+
 def test_the_norm_of_a_sampled_covariance_has_the_error_of_a_square_root():
     noise = torch.from_numpy(np.random.default_rng(3).standard_normal((40, 3)))
     norm, relative = sampled_covariance_error(noise, torch.zeros(3, dtype=torch.float64))
@@ -293,7 +305,7 @@ def test_flows_have_the_interval_of_the_dropout_mean(monkeypatch):
     rows = [
         {"order": order, "lr": lr, "time": time, "observable": "loss", "discrete": 1.0, "sde": 1.1, "error": 0.1}
         | {"stderr": 0.02, "low": 0.05, "high": 0.15, "resolved": True, "solver_bias": 0.0, "solver_bias_stderr": 0.0}
-        | {"discrete_stderr": stderr[lr]}
+        | {"discrete_stderr": stderr[lr], "freedom": 30}
         for lr in stderr
         for order in (1, 2)
         for time in (0.2, 0.4)
@@ -307,7 +319,7 @@ def test_flows_have_the_interval_of_the_dropout_mean(monkeypatch):
             assert (row.value, row.error, row.low, row.high, row.stderr) == exactly((1.1, 0.1, 0.05, 0.15, 0.02))
             continue
         value = float(problem.loss(flow(problem, theta0, row.model, row.lr, 0.4)))
-        half = Q * stderr[row.lr]
+        half = stats.t.ppf(0.975, 30) * stderr[row.lr]
         assert (row.value, row.dropout, row.error, row.stderr) == exactly((value, 1.0, value - 1, stderr[row.lr]))
         assert (row.low, row.high) == exactly((value - 1 - half, value - 1 + half))
         assert row.resolved == (abs(value - 1) > half)

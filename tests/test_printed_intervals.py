@@ -166,7 +166,7 @@ def test_bands_of_means_are_their_standard_errors_times_the_quantile(study):
     curves = [(rows[rows.order == 1], "discrete")] + [(rows[rows.order == order], "sde") for order in (1, 2)]
     for edges, (curve_rows, side) in zip(filled(means), curves, strict=True):
         for row in curve_rows.to_dict("records"):
-            half = Q * row[f"{side}_stderr"]
+            half = stats.t.ppf(0.975, row["freedom"]) * row[f"{side}_stderr"]
             assert edges[row["time"]] == exactly((row[side] - half, row[side] + half))
     power = 10.0 ** np.floor(np.log10(np.abs(rows[["low", "high"]]).to_numpy().max()))
     for order, drawn in zip((1, 2), bars(over_time), strict=True):

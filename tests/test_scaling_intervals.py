@@ -118,7 +118,7 @@ def test_errors_of_long_horizons_are_shares_with_their_intervals(monkeypatch):
             found = (row.relative, row.relative_low, row.relative_high)
             assert found == exactly((error / change, low / change, high / change))
             assert row.resolved == (order == 1)
-        mean, half = float(gaps[k].mean()), Q * float(gaps[k].std()) / paths**0.5
+        mean, half = float(gaps[k].mean()), stats.t.ppf(0.975, paths - 1) * float(gaps[k].std()) / paths**0.5
         row = table.loc[("network", "quadratic", time)]
         assert row.relative == exactly((error + mean) / change)
         assert row.relative_low == exactly((low + mean - half) / change)
