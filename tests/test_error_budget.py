@@ -144,6 +144,7 @@ def test_the_largest_error_over_three_times_has_simultaneous_intervals():
     assert (row.low, row.high) == exactly((0.1, 0.5))
 
 
+@pytest.mark.slow
 def test_a_study_covers_the_exact_error_as_its_intervals_state():
     """Linear regression, no control variates, many seeds: all of the interval is Monte Carlo, and 95% of them cover."""
     one = torch.ones(1, 1, dtype=torch.float64)

@@ -136,6 +136,7 @@ def test_standard_errors_of_traces_are_the_spread_of_replicates():
     assert np.abs((stated - found) / scale).max() < 5 * (2 / runs) ** 0.5
 
 
+@pytest.mark.slow
 def test_standard_errors_of_sampled_traces_are_the_spread_of_replicates():
     """Both sides: normal draws in three dimensions, where projections on single draws are nearly all of the error."""
     rng, runs, N = np.random.default_rng(2), 300, 100
