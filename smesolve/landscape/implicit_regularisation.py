@@ -25,7 +25,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from smesolve.arguments import POINTS, checked
-from smesolve.comparison.confidence import NORMAL_QUANTILE
+from smesolve.comparison.confidence import student_quantile
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
@@ -194,7 +194,7 @@ def regularisation_orders(
 
 def _against(mean: pd.Series, name: str, value: float, lr: float, observable: str) -> pd.DataFrame:
     """A row like those of `weak_error` for a model without noise."""
-    error, half = value - mean.discrete, NORMAL_QUANTILE * mean.discrete_stderr
+    error, half = value - mean.discrete, float(student_quantile(mean.freedom)) * mean.discrete_stderr
     return pd.DataFrame(
         [
             {

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.arguments import checked
+from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
@@ -89,7 +90,7 @@ def _comparable(group: pd.DataFrame) -> pd.DataFrame:
 def _spreads(cells: pd.DataFrame, ordinate: str, rng: np.random.Generator) -> dict[str, float]:
     log_lr, log_keep = np.log(cells.lr.to_numpy()), np.log(cells.keep_prob.to_numpy())
     error, unit = np.abs(cells.relative.to_numpy()), cells.horizon.to_numpy() if ordinate == "rate" else 1.0
-    sigma = (cells.relative_high - cells.relative_low).to_numpy() / 4
+    sigma = (cells.relative_high - cells.relative_low).to_numpy() / (2 * NORMAL_QUANTILE)
 
     def spread(power: float, chosen: np.ndarray, heights: np.ndarray) -> float:
         x = (log_lr - power * log_keep)[chosen]
@@ -109,7 +110,7 @@ def _spreads(cells: pd.DataFrame, ordinate: str, rng: np.random.Generator) -> di
         noisy = np.abs(error + sigma * rng.standard_normal(len(cells))) / unit
         if len(set(chosen)) > 5 and (noisy > 0).all():
             drawn.append(all_spreads(chosen, np.log(noisy)[chosen]))
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     names = [*(f"spread_{power:g}" for power in POWERS), "power", "spread"]
     result: dict[str, float] = {"cells": len(cells)}
     for name, value, below, above in zip(names, found, low, high, strict=True):

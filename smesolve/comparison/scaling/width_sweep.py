@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.arguments import check_numbers_fit, checked
-from smesolve.comparison.confidence import student_quantile
+from smesolve.comparison.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
@@ -148,7 +148,7 @@ def _slope(group: pd.DataFrame) -> dict[str, float]:
     if len(used) < 3:
         return {"slope": np.nan, "slope_low": np.nan, "slope_high": np.nan, "points": len(used)}
     size = used.relative.abs()
-    sigma = ((used.relative_high - used.relative_low) / 4 / size).to_numpy()
+    sigma = ((used.relative_high - used.relative_low) / (2 * NORMAL_QUANTILE) / size).to_numpy()
     design = np.stack([np.ones(len(used)), np.log(used.width)], axis=1) / sigma[:, None]
     height = (np.log(size) / sigma).to_numpy()
     solution, residual, *_ = np.linalg.lstsq(design, height, rcond=None)

@@ -1,0 +1,106 @@
+"""Problems made from another one: each method is the stated multiple of that of the problem they are made from."""
+
+import pytest
+import torch
+from given_errors import exactly
+from problems import make_problem
+from torch import nn
+
+import smesolve as sme
+from smesolve.problem.averaged_problem import AveragedProblem
+from smesolve.problem.derived_problem import ScaledProblem
+from smesolve.problem.schedule import Piecewise, ScheduledProblem, cosine, step, warm_up
+
+
+def close(a, b):
+    return torch.allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("derived", ["scaled", "averaged"])
+def test_gradients_noise_and_curvature_are_multiples(derived):
+    problem = make_problem(width=3, out_features=2)
+    made = ScaledProblem(problem, 0.4) if derived == "scaled" else AveragedProblem(problem, 4)
+    mean, noise = (0.4, 0.4) if derived == "scaled" else (1.0, 0.5)
+    theta = torch.stack([problem.initial(seed) for seed in (0, 1)])
+    normals = torch.linspace(-1, 2, 2 * problem.noise_dim, dtype=torch.float64).view(2, -1)
+    vector = torch.linspace(1, -2, 2 * problem.dim, dtype=torch.float64).view(2, -1)
+    gradient, product = problem.mean_gradient(theta), problem.noise_product(theta, normals)
+    bend = problem.hessian_product(theta, gradient)
+    assert close(made.mean_gradient(theta), mean * gradient)
+    assert close(made.reference_gradient(theta), mean * problem.reference_gradient(theta))
+    assert close(made.hessian_product(theta, vector), mean * problem.hessian_product(theta, vector))
+    assert close(made.noise_product(theta, normals), noise * product)
+    assert close(made.noise_factor(theta), noise * problem.noise_factor(theta))
+    assert close(made.covariance(theta), noise**2 * problem.covariance(theta))
+    assert close(made.drift_and_noise(theta, normals, -0.3), -0.3 * mean * gradient + noise * product)
+    for found, expected in zip(
+        made.mean_gradient_noise_product_and_bend(theta, normals),
+        (mean * gradient, noise * product, mean**2 * bend),
+        strict=True,
+    ):
+        assert close(found, expected)
+    assert close(made.loss(theta), problem.loss(theta)) and close(
+        made.modified_loss(theta), problem.modified_loss(theta)
+    )
+    assert made.stability_limit(theta[0]) == pytest.approx(problem.stability_limit(theta[0]) / mean, rel=1e-3)
+    draw = made.sample(2, seed=3)
+    chi = made.noise_functions(draw)
+    found = made.gradient_and_mean_gradient(theta, draw)
+    assert close(found[0], made.gradient(theta, draw)) and close(found[1], mean * gradient)
+    assert close(found[0], mean * gradient + made.noise_product(theta, chi))
+
+
+def test_averages_of_draws_count_them():
+    problem = make_problem(width=2)
+    made = AveragedProblem(problem, 3)
+    assert (made.draw_dim, made.noise_dim) == (3 * problem.draw_dim, problem.noise_dim)
+    assert made.numbers_per_path == 3 * problem.numbers_per_path
+    assert made.draw_count == problem.draw_count**3
+    draws, weights = made.all_draws()
+    assert draws.shape == (4**3, 3, 2) and float(weights.sum()) == exactly(1.0)
+    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == 4**3
+
+
+@pytest.mark.parametrize("derived", ["scaled", "averaged"])
+def test_the_linear_part_of_the_noise_is_a_multiple(derived):
+    x = torch.tensor([[1.0, 0.5], [-0.5, 1.0]], dtype=torch.float64)
+    problem = sme.ModuleProblem(nn.Linear(2, 1, bias=False).double(), x, x[:, :1], parameter_noise=0.3)
+    theta = torch.tensor([0.9, -0.4], dtype=torch.float64)
+    direction = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    made = ScaledProblem(problem, 0.4) if derived == "scaled" else AveragedProblem(problem, 3)
+    draw, coefficients = made.sample(5, seed=2), made.noise_coefficients(theta, direction)
+    hessian = x.mT @ x / 2
+    noise = made.gradient(theta, draw) - (0.4 if derived == "scaled" else 1) * (hessian @ theta - x.mT @ x[:, 0] / 2)
+    assert close(made.noise_along(coefficients, draw), noise @ direction)
+
+
+# --- schedules ------------------------------------------------------------------------------------------------------
+
+
+def test_schedules_of_the_package_have_their_values():
+    def at(schedule, *times):
+        return [float(schedule(torch.tensor(time, dtype=torch.float64))) for time in times]
+
+    assert at(cosine(4.0, 0.2), 0.0, 1.0, 2.0, 4.0) == exactly([1.0, 0.2 + 0.8 * (1 + 0.5**0.5) / 2, 0.6, 0.2])
+    assert at(warm_up(2.0, 0.25), 0.0, 1.0, 2.0, 3.0) == exactly([0.25, 0.625, 1.0, 1.0])
+    assert at(step(2.0, 0.3), 0.0, 1.99, 2.0, 5.0) == exactly([1.0, 1.0, 0.3, 0.3])
+
+
+def test_a_problem_under_both_schedules_has_the_product_of_their_effects():
+    base = make_problem(width=3)
+    problem = ScheduledProblem(base, lambda t: 1 + 2 * t, lambda t: 0.9 - 0.2 * t)
+    theta, there = base.initial(), base.with_keep_prob(0.8)
+    normals = torch.linspace(-1, 2, base.noise_dim, dtype=torch.float64)
+    assert close(problem.at(0.5).mean_gradient(theta), 2 * there.mean_gradient(theta))
+    assert close(problem.at(0.5).noise_product(theta, normals), 2 * there.noise_product(theta, normals))
+    # d/dt of -u grad L_S(v): u' = 2, v' = 0.2 / keep^2; L_S is affine in v
+    plain = base.with_keep_prob(1.0).mean_gradient(theta)
+    penalty = (there.mean_gradient(theta) - plain) / (1 / 0.8 - 1)
+    expected = -2 * there.mean_gradient(theta) - 2 * 0.2 / 0.8**2 * penalty
+    assert close(problem.drift_slope(0.5, theta), expected)
+
+
+def test_pieces_begin_at_their_breaks_up_to_rounding():
+    schedule = Piecewise([1.0, 3.0], [torch.zeros_like, torch.ones_like, lambda t: 2 + 0 * t])
+    for time, value in ((1 - 1e-8, 0.0), (1 - 1e-10, 1.0), (3 - 1e-8, 1.0), (3 - 1e-10, 2.0), (1e6, 2.0)):
+        assert float(schedule(torch.tensor(time, dtype=torch.float64))) == value

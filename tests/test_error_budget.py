@@ -1,0 +1,178 @@
+"""The interval of a weak error, the paths that a tolerance asks for, and the largest error over the times, exactly."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from given_errors import Q, exactly
+from scipy import stats
+
+import smesolve as sme
+from smesolve.comparison.budget_row import budget_row
+from smesolve.comparison.equation_side import EquationSide, block_cost, step_cost
+from smesolve.comparison.error_budget import _next, first_dt
+from smesolve.comparison.estimate import Estimate
+from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.observables import named_observables
+from smesolve.comparison.weak_error import chosen_control
+from smesolve.comparison.weak_error_study import WeakErrorStudy
+
+FREEDOM = 60
+STUDENT = stats.t.ppf(0.975, FREEDOM)
+ROUNDING = 1e-3
+
+
+def estimated(mean, stderr, paths=100, plain=0.4, kurtosis=3.0, diverged=0, skewness=0.0):
+    """One time and one observable, far from heavy tails."""
+    numbers = {"mean": mean, "stderr": stderr, "plain_stderr": plain, "skewness": skewness, "kurtosis": kurtosis}
+    numbers |= {"shortage": 0.0, "plain_shortage": 0.0, "diverged": diverged, "undefined": 0}
+    arrays = {name: np.full((1, 1), value) for name, value in numbers.items()}
+    return Estimate(**arrays, values=paths, freedom=FREEDOM, paths=paths)
+
+
+def budget(dropout, equation, pairs, bias=0.0, rel_tol=None, tolerance=0.0):
+    noise_free = SimpleNamespace(values=np.zeros((1, 1)), rounding=lambda *means: np.full((1, 1), ROUNDING))
+    given = (np.full((1, 1), bias), noise_free, tolerance, True, torch.float64, rel_tol)
+    return budget_row((0, 0), dropout, equation, pairs, *given)
+
+
+def test_the_interval_of_an_error_adds_monte_carlo_bias_rounding_and_tolerance():
+    dropout, equation = estimated(1.0, 0.03, 400, 0.5, 5.0), estimated(1.8, 0.04, 100, 0.6, 4.0)
+    row = budget(dropout, equation, estimated(0.0, 0.002, 50), bias=-0.05, tolerance=0.007)
+    half = STUDENT * 0.05 + 0.05 + 2 * STUDENT * 0.002 + ROUNDING + 0.007
+    assert (row["error"], row["stderr"], row["freedom"], row["half_width"]) == exactly((0.8, 0.05, 60, STUDENT * 0.05))
+    assert (row["low"], row["high"]) == exactly((0.8 - half, 0.8 + half))
+    assert (row["solver_bias"], row["solver_bias_stderr"], row["tolerance"]) == exactly((-0.05, 0.004, 0.007))
+    assert (row["discrete"], row["sde"], row["discrete_stderr"], row["sde_stderr"]) == (1.0, 1.8, 0.03, 0.04)
+    assert (row["paths"], row["discrete_paths"], row["sde_paths"], row["kurtosis"]) == (100, 400, 100, 5.0)
+    assert row["gain"] == exactly(np.hypot(0.5 * 20, 0.6 * 10) / np.hypot(0.03 * 20, 0.04 * 10))
+    assert row["resolved"] and row["reason"] == "" and row["diverged"] == 0
+
+
+def test_skewness_of_each_side_lengthens_the_interval_by_its_share_of_the_variance():
+    """The shift (2 q^2 + 1)/6 of Student's quantiles in units of the skewness of a mean, that of a value / sqrt(N)."""
+    dropout, equation = estimated(1.0, 0.03, 400, skewness=-0.5), estimated(1.8, 0.04, 100, skewness=0.8)
+    row = budget(dropout, equation, estimated(0.0, 0.0))
+    shift = (2 * Q**2 + 1) / 6
+    more = shift * (0.5 / 20 * 0.03 * 0.36 + 0.8 / 10 * 0.04 * 0.64)
+    assert row["half_width"] == exactly(STUDENT * 0.05 + more)
+
+
+SURE = STUDENT * 0.05  # the Monte Carlo half-width of what follows
+
+
+@pytest.mark.parametrize(
+    ("error", "bias", "rel_tol", "resolved", "reason"),
+    [
+        (0.99 * SURE, 0.0, None, False, "inside its Monte Carlo interval"),
+        (-0.99 * SURE, 0.0, None, False, "inside its Monte Carlo interval"),
+        (1.02 * SURE, 0.0, None, True, ""),
+        (1.02 * SURE, 0.02 * SURE, None, False, "inside the solver bias"),
+        (1.02 * SURE, -0.02 * SURE, None, False, "inside the solver bias"),
+        (SURE / 0.1, 0.0, 0.1, True, ""),
+        (SURE / 0.1, 0.0, 0.0954, True, ""),
+        (SURE / 0.1, 0.0, 0.095, True, "rel_tol not reached at max_paths"),
+        (-SURE / 0.1, 0.0, 0.095, True, "rel_tol not reached at max_paths"),
+    ],
+)
+def test_an_error_is_resolved_where_its_interval_leaves_out_zero(error, bias, rel_tol, resolved, reason):
+    row = budget(estimated(0.0, 0.03), estimated(error, 0.04), estimated(0.0, 0.0), bias, rel_tol)
+    assert (row["resolved"], row["reason"]) == (resolved, reason)
+    assert row["resolved"] == (row["low"] > 0 or row["high"] < 0)
+
+
+def test_diverged_paths_of_both_sides_are_counted():
+    row = budget(estimated(0, 0.1, diverged=2), estimated(9, 0.1, diverged=3), estimated(0, 0, diverged=4))
+    assert (row["diverged"], row["discrete_diverged"], row["sde_diverged"]) == (6, 2, 4)
+    assert (row["resolved"], row["reason"]) == (False, "diverged")
+
+
+# --- paths ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_noise_free_bias_is_that_of_the_scheme_on_the_mean():
+    """One parameter: L_S'' = 1/keep_prob = h. Without noise RK4 at order 1 multiplies by the Taylor polynomial."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.LinearNetwork(1), one, 0 * one, keep_prob=0.5)
+    theta0, dt = torch.ones(1, dtype=torch.float64), 0.25
+    observables = named_observables(problem, ["theta[0]"])
+    equation = sme.ModifiedEquation(problem, 0.25, 1)
+    side = EquationSide(equation, theta0, [0.5, 1.0], observables, "small_noise_rk4", dt, 0, lambda *given: None)
+
+    def taylor(h):
+        return 1 - 2 * h + (2 * h) ** 2 / 2 - (2 * h) ** 3 / 6 + (2 * h) ** 4 / 24
+
+    for row, time in enumerate((0.5, 1.0)):
+        coarse, fine = (taylor(h) ** round(time / h) for h in (dt, dt / 2))
+        assert side._noise_free_bias[row, 0] == pytest.approx(coarse - np.exp(-2 * time), abs=1e-10)
+        assert side._noise_free_difference[row, 0] == exactly(coarse - fine)
+    assert side.cost == exactly(step_cost(1, "small_noise_rk4"))
+
+
+def test_costs_in_gradients():
+    """Euler: one gradient, a noise product (1.5) and at order 2 a Hessian product (4)."""
+    assert (step_cost(1, "euler"), step_cost(2, "euler"), step_cost(2, "small_noise_heun")) == (2.5, 6.5, 7.5)
+    assert (step_cost(1, "svag"), step_cost(1, "sampled_euler"), step_cost(2, "svag")) == (2, 4, 6)
+    assert block_cost(1, "euler", 0.1, 2.0, 64) == exactly(2.5 * 20 * 64)
+    assert (first_dt("euler", 0.4, None), first_dt("small_noise_rk4", 0.4, None), first_dt("euler", 0.4, 0.2)) == (
+        0.05, 0.4, 0.2,
+    )  # fmt: skip
+
+
+# --- the study ------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_error_over_three_times_has_simultaneous_intervals():
+    """Bonferroni: Student's quantile of 1 - 0.05 / (2 * 3) for that of 0.975, at the fewest degrees of freedom."""
+    columns = {"time": [0.5, 1.0, 1.5], "error": [0.1, -0.4, 0.3], "stderr": [0.02, 0.05, 0.1]}
+    half = np.array([0.05, 0.1, 0.2])
+    table = pd.DataFrame(columns).assign(order=2, lr=0.1, observable="loss", solver_bias=[1, 2, 3])
+    table = table.assign(solver_bias_stderr=[4, 5, 6], low=table.error - half, high=table.error + half)
+    table = table.assign(freedom=[90, 60, 80], half_width=half / 2, rounding=0.0, tolerance=0.0, reason="")
+    row = WeakErrorStudy(table, {}, 1.5, pd.DataFrame).maximum().iloc[0]
+    wider = stats.t.ppf(1 - 0.05 / 6, 60) / STUDENT
+    assert (row.error, row.time, row.solver_bias, row.solver_bias_stderr) == (0.4, 1.0, 2, 5)
+    assert (row.stderr, row.half_width) == exactly((0.05 * wider, 0.05 * wider))
+    assert (row.low, row.high) == exactly((0.4 - 0.1 * wider, 0.3 + 0.2 * wider)) and row.resolved
+    near = table.assign(low=table.error - 0.5, high=table.error + 0.5)
+    row = WeakErrorStudy(near, {}, 1.5, pd.DataFrame).maximum().iloc[0]
+    assert row.low == 0 and not row.resolved
+    one = table[table.time == 1.5]
+    row = WeakErrorStudy(one, {}, 1.5, pd.DataFrame).maximum().iloc[0]
+    assert (row.low, row.high) == exactly((0.1, 0.5))
+
+
+@pytest.mark.slow
+def test_a_study_covers_the_exact_error_as_its_intervals_state():
+    """Linear regression, no control variates, many seeds: all of the interval is Monte Carlo, and 95% of them cover."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.LinearNetwork(1), one, one, keep_prob=0.7)
+    theta0 = torch.zeros(1, dtype=torch.float64)
+    exact = LinearMoments(problem, theta0).error(0.25, 1, 0.5)
+    scores = []
+    for seed in range(40):
+        row = sme.weak_error(
+            problem, theta0, [0.25], 0.5, (1,), times=[0.5], paths=64, control="none", seed=seed
+        ).table.iloc[0]
+        scores.append((row.error - row.solver_bias - exact) / row.stderr)
+    # the sum of 40 squares of standard scores, within its central 99.9%
+    assert stats.chi2.ppf(0.0005, 40) < np.square(scores).sum() < stats.chi2.ppf(0.9995, 40)
+
+
+def test_a_round_adds_at_most_four_times_the_paths():
+    known = SimpleNamespace(paths=100)
+    for wanted, most, expected in (
+        (50, 1000, 100),
+        (250, 1000, 250),
+        (900, 1000, 400),
+        (900, 300, 300),
+        (900, 50, 100),
+    ):
+        assert _next(known, wanted, most) == expected
+
+
+def test_value_hessians_are_taken_up_to_two_to_the_fourteen_parameters():
+    for dim, exact, control in ((2**14, True, "second"), (2**14 + 1, True, "first"), (3, False, "first")):
+        assert chosen_control("auto", SimpleNamespace(dim=dim, exact=exact)) == control
