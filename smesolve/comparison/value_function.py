@@ -23,7 +23,6 @@ from scipy.integrate import OdeSolution, solve_ivp
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable
-from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import LeftLimit
 
@@ -36,7 +35,7 @@ D^3 L_S (D, D, D)] at thetabar where there are more than one) -> (G,)."""
 TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
 """Relative tolerances of the integration, tried in this order; those that the precision does not carry are left out."""
 
-AGREEMENT = 1e-4
+AGREEMENT = 1e-3
 """Relative difference of two tolerances at which the finer one is taken."""
 
 ROUNDINGS = 64
@@ -77,9 +76,13 @@ def along_flow(
     }
 
 
-def along(function: Callable[[Tensor], Tensor], theta: Tensor, direction: Tensor) -> Tensor:
-    """Derivative of function at theta along a direction, for any leading dimensions."""
-    return forward_derivative(function, theta, direction)[1]
+def along(gradient: Callable[[Tensor], Tensor], theta: Tensor, direction: Tensor) -> Tensor:
+    """Derivative at theta (..., D), along a direction (..., D), of a function that is a gradient.
+
+    Its Jacobian is symmetric, so the derivative is that of gradient . direction: backward derivatives of backward
+    derivatives cost several times less than nested forward ones.
+    """
+    return torch.func.grad(lambda at: (gradient(at) * direction).sum())(theta)
 
 
 def _integral(
@@ -191,7 +194,7 @@ def _loss_tensors(problem: Problem, theta: Tensor) -> list[Tensor]:
     hessian = problem.hessian_product(theta.expand_as(identity), identity)
 
     def third(i: Tensor, j: Tensor) -> Tensor:
-        return along(lambda at: problem.hessian_product(at, j), theta.expand_as(i), i)
+        return along(lambda at: along(problem.mean_gradient, at, i), theta.expand_as(i), j)
 
     return [hessian, _symmetric(problem, third, 1)]
 
@@ -201,7 +204,7 @@ def _fourth(problem: Problem, theta: Tensor, vectors: Tensor) -> Tensor:
 
     def fourth(i: Tensor, j: Tensor) -> Tensor:
         each = vectors[:, None].expand(-1, *i.shape)
-        product = lambda at: problem.hessian_product(at, each)  # noqa: E731
+        product = lambda at: along(problem.mean_gradient, at, each)  # noqa: E731
         return along(lambda at: along(product, at, i.expand_as(each)), theta.expand_as(each), j.expand_as(each))
 
     return _symmetric(problem, fourth, len(vectors))

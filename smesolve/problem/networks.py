@@ -204,11 +204,18 @@ class LinearNetwork(DropoutNetwork):
         return self.readout(x)
 
     def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:
-        """Features are the inputs; the pullback is the readout's cotangent alone."""
-        lead = theta.shape[:-1]
-        readout = theta.reshape(*lead, self.out_features, self.width)
+        """Features are the inputs; the pullback is the readout's cotangent only."""
+        features = x.mT.expand(*theta.shape[:-1], -1, -1)
+
+        def matrix(vector: Tensor) -> Tensor:
+            return vector.reshape(*vector.shape[:-1], self.out_features, self.width)
+
+        def tangent(direction: Tensor) -> Tangent:
+            along = matrix(direction)
+            return Tangent(torch.zeros_like(features), along, None, lambda cotangent, *others: others[1].flatten(-2))
+
         return Linearisation(
-            x.mT.expand(*lead, -1, -1), readout, None, lambda features, matrix, bias: matrix.flatten(-2)
+            features, matrix(theta), None, lambda cotangent, readout, bias: readout.flatten(-2), tangent
         )
 
 
