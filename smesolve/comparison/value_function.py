@@ -169,7 +169,7 @@ def _derivatives(observable: Observable, theta: Tensor, count: int) -> list[Tens
     function = torch.func.grad(observable)
     found = [function(theta)]
     for _ in range(count - 1):
-        function = torch.func.jacfwd(function)
+        function = torch.func.jacrev(function)
         found.append(function(theta))
     return found
 
