@@ -24,6 +24,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -238,6 +239,8 @@ def in_a_fork(tree: Path, function: Callable[[], int], log: Path, limit: float) 
             sys.path.insert(0, str(tree))
             os.environ["PYTHONPATH"] = str(tree)
             code = function()
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             os._exit(code)
@@ -351,6 +354,7 @@ def report(out: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.remove(str(Path(__file__).resolve().parent))  # where coverage.py would hide the package of that name
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(
             sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
