@@ -52,7 +52,6 @@ PRELOADED = (
     "matplotlib.figure",
     "pandas",
     "pytest",
-    "hypothesis",
     "torchsde",
     "jsonargparse",
 )
