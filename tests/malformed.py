@@ -168,7 +168,7 @@ OBJECTS = (
     np.array([1, 2], dtype="datetime64[s]"),
     np.zeros((1, 1), dtype=[("a", float)]),
     np.ma.masked,
-    np.matrix([[1.0]]) * np.nan,
+    np.full((1, 1), np.nan).view(np.matrix),  # the constructor warns
     torch.tensor([]),
     torch.tensor(0.1),
     torch.tensor([1 + 1j]),

@@ -295,7 +295,7 @@ def _errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predi
         axis.errorbar(
             part.lr,
             size.clip(lower=bottom),
-            [np.minimum(half, (size - bottom).clip(lower=0)), half],
+            np.array([np.minimum(half, (size - bottom).clip(lower=0)), half]),
             color=look.colour,
             linestyle="",
             capsize=1.5,

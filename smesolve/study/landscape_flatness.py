@@ -135,7 +135,7 @@ def _effects(axis: Axes, effects: pd.DataFrame) -> None:
         axis.errorbar(
             np.arange(len(measures)) + 0.2 * (k - 1),
             rows.change,
-            [rows.change - rows.change_low, rows.change_high - rows.change],
+            np.array([rows.change - rows.change_low, rows.change_high - rows.change]),
             linestyle="",
             marker=MARKERS[k],
             color=COLOURS[k],

@@ -137,6 +137,5 @@ def _errors(axis: Axes, rows: pd.DataFrame, index: int, label: str) -> None:
     axis.plot(rows.lr, size, label=label, **style)
     if "low" in rows:
         half = (rows.high - rows.low) / 2
-        axis.errorbar(
-            rows.lr, size, [np.minimum(half, 0.9 * size), half], color=COLOURS[index], linestyle="", capsize=1.5
-        )
+        room = np.array([np.minimum(half, 0.9 * size), half])
+        axis.errorbar(rows.lr, size, room, color=COLOURS[index], linestyle="", capsize=1.5)

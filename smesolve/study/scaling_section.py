@@ -23,7 +23,7 @@ def curve(axis: Axes, x: pd.Series, part: pd.DataFrame, look: Look, label: str |
     axis.errorbar(
         x,
         size,
-        [np.minimum(half, size - bottom).clip(lower=0), half],
+        np.array([np.minimum(half, size - bottom).clip(lower=0), half]),
         color=look.colour,
         linestyle=look.line if line is None else line,
         marker=look.marker,
