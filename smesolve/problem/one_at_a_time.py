@@ -13,12 +13,15 @@ gradients of `DropoutProblem`, statistics, runs in all threads at once.
 
 from __future__ import annotations
 
+import functools
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["forward_derivative", "hessian", "one_at_a_time"]
 
@@ -28,6 +31,7 @@ one_at_a_time = threading.RLock()
 def forward_derivative(function: Callable[..., Any], at: Tensor, direction: Tensor) -> tuple[Any, Any]:
     """function(at), and its derivative along a direction of the same shape."""
     with one_at_a_time:
+        load_forward_mode()
         # contiguous: forward differentiation refuses tensors that `expand` made
         return torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
 
@@ -35,4 +39,23 @@ def forward_derivative(function: Callable[..., Any], at: Tensor, direction: Tens
 def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """The matrix of second derivatives of a function (D,) -> () at one point: (D, D)."""
     with one_at_a_time:
+        load_forward_mode()
         return torch.func.hessian(function)(at)
+
+
+@functools.cache
+def load_forward_mode() -> None:
+    """Make torch load its forward mode, which warns of a deprecation of torch's own: an error under `python -W error`.
+
+    One filter for this message alone goes into the list of filters and out again. `warnings.catch_warnings` would put
+    back a copy of the whole list, and so undo what another thread changes meanwhile.
+    """
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", DeprecationWarning)
+    filters: Any = warnings.filters
+    added = filters[0]
+    try:
+        with torch.inference_mode(False), forward_ad.dual_level():
+            forward_ad.make_dual(torch.zeros(1, device="cpu"), torch.ones(1, device="cpu"))
+    finally:
+        if added in warnings.filters:  # unless another thread has put back a list without it
+            filters.remove(added)
