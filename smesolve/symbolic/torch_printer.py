@@ -1,9 +1,9 @@
 """Sympy expressions as torch code of the same meaning.
 
 A closed list of functions: a name that both libraries have may stand for two functions (sinc, frac), so nothing is
-printed by its name. `sympy.printing.pytorch` is the source of the names of functions of one argument. The rest of it
-is not used: its Max(0, x), Heaviside(x), and log(2) call torch functions with Python numbers, which torch refuses, its
-Heaviside has no gradient, and its Derivative calls autograd.
+printed by its name without a look at its meaning. `sympy.printing.pytorch` is not used: sympy 1.13 does not have it, its
+Max(0, x), Heaviside(x), and log(2) call torch functions with Python numbers, which torch refuses, its Heaviside has no
+gradient, and its Derivative calls autograd.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from sympy.functions.elementary.piecewise import ExprCondPair
 from sympy.logic.boolalg import And, BooleanAtom, Not, Or
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.pycode import AbstractPythonCodePrinter
-from sympy.printing.pytorch import TorchPrinter
 
 from smesolve.arguments import shown
 
 __all__ = ["FUNCTIONS", "check_functions", "printed"]
 
-NAMED_BY_SYMPY = (
+SAME_NAME = (
     sympy.exp, sympy.log, sympy.sin, sympy.cos, sympy.tan, sympy.asin, sympy.acos, sympy.atan,
     sympy.sinh, sympy.cosh, sympy.tanh, sympy.asinh, sympy.acosh, sympy.atanh,
-    sympy.erf, sympy.Abs, sympy.floor, sympy.ceiling,
+    sympy.erf, sympy.floor,
 )  # fmt: skip
+"""Functions that both libraries have under one name, with one meaning."""
 
 FUNCTIONS: dict[type[Expr], Callable[..., str]] = {
-    **{function: f"{TorchPrinter.mapping[function]}({{}})".format for function in NAMED_BY_SYMPY},
+    **{function: f"torch.{function.__name__}({{}})".format for function in SAME_NAME},
+    sympy.Abs: "torch.abs({})".format,
+    sympy.ceiling: "torch.ceil({})".format,
     sympy.erfc: "torch.erfc({})".format,
     sympy.erfinv: "torch.erfinv({})".format,
     sympy.sec: "(1 / torch.cos({}))".format,
