@@ -1,9 +1,9 @@
 """Sympy expressions as torch code of the same meaning.
 
 A closed list of functions: a name that both libraries have may stand for two functions (sinc, frac), so nothing is
-printed by its name without a look at its meaning. `sympy.printing.pytorch` is not used: sympy 1.13 does not have it, its
-Max(0, x), Heaviside(x), and log(2) call torch functions with Python numbers, which torch refuses, its Heaviside has no
-gradient, and its Derivative calls autograd.
+printed by its name without a look at its meaning. `sympy.printing.pytorch` is not used: sympy 1.13 does not have it,
+its Max(0, x), Heaviside(x), and log(2) call torch functions with Python numbers, which torch refuses, its Heaviside has
+no gradient, and its Derivative calls autograd.
 """
 
 from __future__ import annotations
