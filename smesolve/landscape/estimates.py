@@ -51,14 +51,6 @@ class Estimate:
         """Upper end of the interval."""
         return self.value + self.half
 
-    @property
-    def positive(self) -> Interval:
-        """The interval of its logarithm, for what is positive: means of squares are skewed to the right."""
-        if not self.half < self.value:
-            return Interval(self.value, self.low, self.high)
-        factor = float(np.exp(self.half / self.value))
-        return Interval(self.value, self.value / factor, self.value * factor)
-
     def columns(self, name: str) -> dict[str, float]:
         """Entries of a tidy table: name, name_low, name_high."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
