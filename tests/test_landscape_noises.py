@@ -85,7 +85,7 @@ def test_sampled_traces_are_unbiased_and_cover():
     row = sampled_alignment(hessian, noise, probes=problem.dim)
     cosine = exact["HS"] / np.linalg.norm(H) / np.linalg.norm(S)
     assert row["cosine_low"] < cosine < row["cosine_high"]
-    with pytest.raises(ValueError, match="noise must hold at least 4 draws, got 3"):
+    with pytest.raises(ValueError, match="noise must hold at least 5 draws, got 3"):
         sampled_traces(hessian, noise[:3])
 
 

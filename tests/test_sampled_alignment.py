@@ -8,7 +8,7 @@ from scipy.sparse.linalg import aslinearoperator
 from scipy.stats import binom
 
 from smesolve.landscape import alignment, principal_angles, sampled_alignment, sampled_covariance_error
-from smesolve.landscape.estimates import Estimate, over_root
+from smesolve.landscape.estimates import Estimate, Interval, over_root
 
 D = 120
 
@@ -58,7 +58,7 @@ def test_a_norm_is_covered_where_pairs_of_draws_vary_more_than_single_ones():
 
 def test_no_noise_has_norm_zero():
     none = torch.zeros(5, D, dtype=torch.float64)
-    assert sampled_covariance_error(none, none[0]) == (Estimate(0.0), 0.0)
+    assert sampled_covariance_error(none, none[0]) == (Interval(0.0, 0.0, 0.0), 0.0)
 
 
 @pytest.mark.parametrize("correlation", [-0.8, 0.0, 0.8])

@@ -47,7 +47,7 @@ COVARIANCES: dict[str, Callable[[DropoutProblem, Tensor], LinearOperator]] = {
 """Noise covariances by name: dropout's exact one, its two terms (see `operators`), and the papers' approximation."""
 
 ROUNDING = 1e-12
-"""Of traces, relative to what they are differences of."""
+"""Of a share of 1."""
 
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
@@ -114,11 +114,17 @@ def _check_dimension(hessian: LinearOperator) -> None:
 def _row(of: Traces, S: str, whole: str) -> dict[str, object]:
     """One covariance S, the first one being `whole`."""
 
+    def cosine(t: Mapping[str, np.ndarray], letter: str) -> np.ndarray:
+        return t["H" + S] / np.sqrt(t["HH"] * t[2 * letter])
+
+    # The score is a quotient of two numbers without scale: where draws tell little of the size of S, they may well
+    # tell its shape.
     def excess(t: Mapping[str, np.ndarray]) -> np.ndarray:
-        return t["H" + S] - t["H"] * t[S] / of.dim
+        return (t["H" + S] - t["H"] * t[S] / of.dim) / np.sqrt(t["HH"] * t[2 * S])
 
     def variance(t: Mapping[str, np.ndarray]) -> np.ndarray:
-        return 2 * _centred_square(t, "H", of.dim) * _centred_square(t, S, of.dim) / ((of.dim - 1) * (of.dim + 2))
+        squares = _centred_share(t, "H", of.dim) * _centred_share(t, S, of.dim)
+        return 2 * squares / ((of.dim - 1) * (of.dim + 2))
 
     moments: Any = [tuple(float(of[letter * j].value) for j in (1, 2, 3)) for letter in ("H", S)]
     null = haar_null(moments[0], moments[1], of.dim)
@@ -129,22 +135,22 @@ def _row(of: Traces, S: str, whole: str) -> dict[str, object]:
     verdict = "aligned" if score.low > high else "opposed" if score.high < low else "unresolved"
     return {
         **of.positive(lambda t: t[S]).columns("trace"),
-        **of.over_root(lambda t: t["H" + S], lambda t: t["HH"] * t[2 * S]).columns("cosine"),
+        **of.derived(lambda t: cosine(t, S)).columns("cosine"),
         "null_mean": null.mean / scale,
         "null_low": null.quantile(TAILS[0]) / scale,
         "null_high": null.quantile(TAILS[1]) / scale,
         **of.positive(lambda t: of.dim * t["H" + S] / (t["H"] * t[S])).columns("ratio"),
         **score.columns("score"),
         **of.derived(lambda t: t[S] / t[whole]).columns("share"),
-        **of.over_root(lambda t: t["H" + S], lambda t: t["HH"] * t[2 * whole]).columns("part"),
+        **of.derived(lambda t: cosine(t, whole)).columns("part"),
         "verdict": verdict,
     }
 
 
-def _centred_square(t: Mapping[str, np.ndarray], letter: str, dim: int) -> np.ndarray:
-    """|A_0|_F^2 of A_0 = A - (tr A / D) I; 0 where it is the rounding of |A|_F^2."""
-    square = t[2 * letter] - t[letter] ** 2 / dim
-    return np.where(np.abs(square) > ROUNDING * t[2 * letter], square, 0.0)
+def _centred_share(t: Mapping[str, np.ndarray], letter: str, dim: int) -> np.ndarray:
+    """|A_0|_F^2 / |A|_F^2 of A_0 = A - (tr A / D) I; 0 where it is rounding."""
+    share = 1 - t[letter] ** 2 / (dim * t[2 * letter])
+    return np.where(np.abs(share) < ROUNDING, 0.0, share)
 
 
 @checked

@@ -5,11 +5,13 @@ without two, the pseudo-values and their second differences are
 
     p_i = N t - (N - 1) t_i,      q_ij = N t - (N - 1)(t_i + t_j) + (N - 2) t_ij.
 
-The mean of the p_i has no bias of order 1/N. Their variance over N is too large by what pairs of samples do beyond
-single ones, at most twice the truth, where single samples do nothing: near an extremum, as a cosine has at 1, or for
-the norm of isotropic noise. The variance here is
+The mean of the p_i has no bias of order 1/N. Their variance v_1 = var(p_i)/N is too large by what pairs of samples do
+beyond single ones, v_2 = var(q_ij)/2. That is half of v_1 where single samples do nothing: near an extremum, as a
+cosine has at 1, or for the norm of isotropic noise. The variance here is
 
-    V = max(v_1 - v_2, v_2),      v_1 = var(p_i)/N,      v_2 = var(q_ij)/2.
+    V = max(v_1 - v_2/2, v_1/2).
+
+Half of the excess stays in: v_1 and v_2 are estimates, and without it intervals cover 92% to 94%.
 
 Student's quantile takes the degrees of freedom that v_1 has as an estimate (Satterthwaite), 2/(2/(N - 1) + k/N) with k
 the excess kurtosis of the p_i where it is positive: long tails leave a variance less well known than N - 1 says.
@@ -22,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from smesolve.landscape.estimates import Estimate
 
@@ -77,7 +80,8 @@ def jackknife(
             differences = N * whole - (N - 1) * (first + second) + (N - 2) * function(left_out.two)
             interaction = float(differences.var()) / 2
             bias += whole - float(pseudo.mean())
-            variances.append(max(float(pseudo.var(ddof=1)) / N - interaction, interaction))
+            single = float(pseudo.var(ddof=1)) / N
+            variances.append(max(single - interaction / 2, single / 2))
             freedoms.append(_freedom(pseudo))
             pseudo_values.append(pseudo)
         variance = sum(variances)
@@ -89,7 +93,6 @@ def jackknife(
 
 def _freedom(pseudo: np.ndarray) -> float:
     """Degrees of freedom of the variance of the pseudo-values."""
-    N, centred = len(pseudo), pseudo - pseudo.mean()
-    square = float((centred**2).mean())
-    kurtosis = float((centred**4).mean()) / square**2 - 3 if square > 0 else 0.0
+    N = len(pseudo)
+    kurtosis = float(stats.kurtosis(pseudo, bias=False)) if np.ptp(pseudo) > 0 else 0.0
     return 2 / (2 / (N - 1) + max(kurtosis, 0.0) / N)

@@ -56,7 +56,9 @@ class Traces:
     def positive(self, function: Function) -> Interval:
         """A function with positive values, with the interval of its logarithm: means of squares are skewed."""
         replicates = [self.values, *(part.one for part in self.samples), *(part.two for part in self.samples)]
-        if not all((np.asarray(function(self._by_word(part))) > 0).all() for part in replicates):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            has_logarithm = all((np.asarray(function(self._by_word(part))) > 0).all() for part in replicates)
+        if not has_logarithm:
             plain = self.derived(function)
             return Interval(plain.value, plain.low, plain.high)
         logarithm = self.derived(lambda t: np.log(function(t)))

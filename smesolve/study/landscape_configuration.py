@@ -62,7 +62,7 @@ class NoisesConfig:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        check_fields(self, "noises.", draws=Integer(4), probes=PROBES)
+        check_fields(self, "noises.", draws=Integer(5), probes=PROBES)
 
 
 @dataclass(frozen=True)
