@@ -50,9 +50,7 @@ def load_forward_mode() -> None:
     One filter for this message alone goes into the list of filters and out again. `warnings.catch_warnings` would put
     back a copy of the whole list, and so undo what another thread changes meanwhile.
     """
-    warnings.filterwarnings(
-        "ignore", r"`torch\.jit\.script` is deprecated"
-    )
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
     filters: Any = warnings.filters
     added = filters[0]
     try:
