@@ -93,8 +93,8 @@ def _conclusion(table: pd.DataFrame, means: pd.DataFrame) -> str:
             "" if np.isnan(row.null_high) else f", where random eigenvectors reach {row.null_high:.2g} in 2.5% of cases"
         )
         lines.append(
-            f"- Σ of the {name}, step {row.step:g}: cosine with the Hessian {known_or_unresolved(row, 'cosine')}{null}; "
-            f"resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
+            f"- Σ of the {name}, step {row.step:g}: cosine with the Hessian {known_or_unresolved(row, 'cosine')}"
+            f"{null}; resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
         )
     return "\n".join(lines)
 

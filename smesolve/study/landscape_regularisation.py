@@ -68,8 +68,8 @@ def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> 
             markdown(study.fits, ["model", "observable", "nominal", "slope", "points", "left_out"]),
             f"At the start, lr = {lr:g}: " + ", ".join(f"{name} = {float(value):.3g}" for name, value in parts.items()),
             f"Exact, without Monte Carlo, on a linear model ({linear.x.shape[1]} principal components of the inputs, "
-            "first output, dropout on the inputs): local order between the two smallest learning rates. For the mean of a "
-            "parameter the flow without tr Sigma has order 2, and R_2's tr Sigma brings it back to order 1.",
+            "first output, dropout on the inputs): local order between the two smallest learning rates. For the mean "
+            "of a parameter the flow without tr Sigma has order 2, and R_2's tr Sigma brings it back to order 1.",
             markdown(smallest, ["model", "observable", "error", "slope"]),
         ]
     )
