@@ -136,6 +136,34 @@ def test_without_asserts_and_docstrings(plain):
     assert run("print(*map(repr, numbers()))", "-OO") == plain
 
 
+def test_where_every_warning_is_an_error():
+    """Import, studies of both kinds of problem and a landscape; third-party imports may warn by themselves."""
+    code = """
+import sys, warnings
+import joblib, matplotlib.figure, numpy, pandas, scipy.stats, sympy, torch, torchsde
+warnings.simplefilter("error")
+before = list(warnings.filters)
+import smesolve as sme
+from smesolve.landscape import alignment, covariance_operator, hessian_operator
+generator = torch.Generator().manual_seed(0)
+x = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+layers = torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Dropout(0.2), torch.nn.Linear(3, 1)
+module = sme.ModuleProblem(torch.nn.Sequential(*layers).double(), x, x[:, :1])
+dropout = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, x[:, :1], keep_prob=0.8)
+for problem in (module, dropout):
+    options = {"paths": 64, "max_paths": 64, "rel_tol": None}
+    study = sme.weak_error(problem, problem.initial(0), [0.2], 0.2, **options)
+    study.fit()
+theta = dropout.initial(0)
+alignment(hessian_operator(dropout, theta), {"S": covariance_operator(dropout, theta)})
+assert warnings.filters == before, "the host's filters are as they were"
+print(len(study.table))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2\n"
+
+
 def test_in_a_forked_process(plain):
     """Threads of the parent are not there in the child."""
     code = """

@@ -1,14 +1,24 @@
 """Landscape studies of data that carry little or nothing: the right limit, or one sentence."""
 
 import dataclasses
-import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import aslinearoperator
 
 import smesolve as sme
-from smesolve.study.landscape_configuration import AlignmentConfig, GeometryConfig, LandscapeConfig, NoisesConfig
+from smesolve.landscape import alignment, exact_regularisation_orders
+from smesolve.study.landscape_configuration import (
+    AlignmentConfig,
+    CondensationConfig,
+    FlatnessConfig,
+    GeometryConfig,
+    LandscapeConfig,
+    NoisesConfig,
+    RegularisationConfig,
+)
+from smesolve.study.landscape_regularisation import linear_problem
 from smesolve.study.landscape_sections import SECTIONS
 
 CONFIG = LandscapeConfig(
@@ -17,6 +27,9 @@ CONFIG = LandscapeConfig(
     lr=0.05,
     alignment=AlignmentConfig(checkpoints=2, probes=12, eigenpairs=2),
     noises=NoisesConfig(checkpoints=2, draws=16, probes=12, batch_size=1),
+    flatness=FlatnessConfig(noises=["mini-batch"], directions=2, probes=12),
+    condensation=CondensationConfig(checkpoints=2, scales=[1.0]),
+    implicit_regularisation=RegularisationConfig(lrs=[0.1, 0.05], horizon=0.1, paths=64, max_paths=64),
     information_geometry=GeometryConfig(keep_probs=[0.8], draws=4, checkpoints=2, directions=2, probes=12),
 )
 GENERATOR = torch.Generator().manual_seed(0)
@@ -36,22 +49,55 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("name", DATA)
-@pytest.mark.parametrize("section", ["alignment", "information_geometry", "variance_principle"])
+QUICK = ("zero x and y", "one of everything")
+"""Cases in which the section implicit_regularisation, the longest, is tested by default."""
+
+CASES = [
+    pytest.param(section, name, marks=pytest.mark.slow)
+    if section == "implicit_regularisation" and name not in QUICK
+    else (section, name)
+    for section in SECTIONS
+    for name in DATA
+]
+
+
+@pytest.mark.parametrize(("section", "name"), CASES)
 def test_a_section_ends_well_or_says_why_not(section, name):
     x, y, width, keep_prob = DATA[name]
     problem = sme.DropoutProblem(sme.TwoLayerNetwork(x.shape[1], width, y.shape[1]), x, y, keep_prob=keep_prob)
     config = dataclasses.replace(CONFIG, sections=[section])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
-        try:
-            found = SECTIONS[section](problem, config)
-        except ValueError as error:
-            assert sme.arguments.is_own_sentence(error), error
-        else:
-            assert found.conclusion and all(len(table) for table in found.tables.values())
-            if section == "alignment" and "x" in name:
-                assert (found.tables["alignment"].verdict == "unresolved").all()
+    try:
+        found = SECTIONS[section](problem, config)
+    except ValueError as error:
+        assert sme.arguments.is_own_sentence(error), error
+    else:
+        assert found.conclusion and all(len(table) for table in found.tables.values())
+        assert "nan" not in found.conclusion
+        if section in ("alignment", "noises") and "x" in name:
+            assert (found.tables[section].verdict == "unresolved").all()
+
+
+def test_a_constant_loss_has_no_flatness_and_nothing_is_trained(monkeypatch):
+    monkeypatch.setattr("smesolve.study.landscape_flatness.train", lambda *_: pytest.fail("was trained"))
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), 0 * X, Y, keep_prob=0.8)
+    with pytest.raises(ValueError, match="data must give the loss curvature, got a Hessian of 0"):
+        SECTIONS["flatness"](problem, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["zero x", "one sample", "equal samples"])
+def test_a_linear_model_of_data_that_do_not_vary_has_no_errors(name):
+    x, y, width, keep_prob = DATA[name]
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(x.shape[1], width), x, y, keep_prob=keep_prob)
+    linear = linear_problem(problem)
+    exact = exact_regularisation_orders(linear, linear.initial(0), [0.1, 0.05], 0.1, ["theta[0]", "loss"])
+    assert (exact.error == 0).all() and exact.slope.isna().all()
+
+
+def test_isotropic_noise_has_no_score():
+    """The share of S beside its mean eigenvalue is rounding alone."""
+    H, S = np.diag(np.arange(1.0, 8.0)), 0.3 * np.eye(7)
+    row = alignment(aslinearoperator(H), {"S": aslinearoperator(S)}, 7).iloc[0]
+    assert np.isnan(row.score) and row.verdict == "unresolved" and row.ratio == pytest.approx(1)
 
 
 def test_a_penalty_of_zero_has_no_relative_error():

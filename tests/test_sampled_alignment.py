@@ -7,8 +7,15 @@ from landscape_checks import covers_as_stated
 from scipy.sparse.linalg import aslinearoperator
 from scipy.stats import binom
 
-from smesolve.landscape import alignment, principal_angles, sampled_alignment, sampled_covariance_error
+from smesolve.landscape import (
+    alignment,
+    principal_angles,
+    sampled_alignment,
+    sampled_covariance_error,
+    sampled_traces,
+)
 from smesolve.landscape.estimates import Estimate, Interval, over_root
+from smesolve.landscape.jackknife import jackknife, without_samples
 
 D = 120
 
@@ -18,12 +25,15 @@ def spectra(decay, opposed):
     return (hessian[::-1] if opposed else hessian).copy(), np.arange(1, D + 1) ** -decay
 
 
-@pytest.mark.parametrize(("decay", "draws", "opposed"), [(0.2, 60, False), (0.5, 100, False), (0.5, 60, True)])
+@pytest.mark.parametrize(
+    ("decay", "draws", "opposed"),
+    [(0.2, 60, False), (0.5, 100, False), (0.5, 60, True), (2, 60, False), (3, 30, False)],
+)
 def test_intervals_cover_the_truth(decay, draws, opposed):
     hessian, covariance = spectra(decay, opposed)
     operator, runs = aslinearoperator(np.diag(hessian)), 100
     exact = alignment(operator, {"S": aslinearoperator(np.diag(covariance))}, D).iloc[0]
-    names, rng = ("trace", "cosine", "score"), np.random.default_rng(7)
+    names, rng = ("trace", "cosine", "ratio", "score"), np.random.default_rng(7)
     hits = dict.fromkeys(names, 0)
     for _ in range(runs):
         noise = torch.from_numpy(rng.standard_normal((draws, D)) * covariance**0.5)
@@ -33,6 +43,29 @@ def test_intervals_cover_the_truth(decay, draws, opposed):
         assert row["verdict"] in ("unresolved", "opposed" if opposed else "aligned")
     assert all(binom.cdf(count, runs, 0.95) > 0.001 for count in hits.values()), hits
     assert exact["score_low"] == pytest.approx(exact["score"]) == pytest.approx(exact["score_high"])
+
+
+def test_a_jackknife_of_means_has_their_variance_and_of_a_square_its_bias():
+    """x^2 of a mean x over N: the bias is var/N, and pairs add 2 var^2/N^2 to the variance 4 x^2 var/N."""
+    rows = np.random.default_rng(0).standard_normal((40, 1)) + 1
+    samples = [without_samples(rows)]
+    mean, _ = jackknife(lambda t: t[..., 0], rows.mean(0), samples)
+    assert mean.value == pytest.approx(rows.mean()) and mean.stderr == pytest.approx(rows.std(ddof=1) / 40**0.5)
+    square, _ = jackknife(lambda t: t[..., 0] ** 2, rows.mean(0), samples)
+    assert square.value == pytest.approx(rows.mean() ** 2 - rows.var(ddof=1) / 40)
+
+
+def test_left_out_draws_are_those_of_the_other_draws():
+    """Every statistic without one draw and without two is that of the remaining draws."""
+    noise = torch.from_numpy(np.random.default_rng(1).standard_normal((8, 4)))
+    operator = aslinearoperator(np.diag([3.0, 1.0, -2.0, 0.5]))
+    found = sampled_traces(operator, noise, probes=4).samples[0]
+    for i in range(8):
+        others = sampled_traces(operator, noise[[j for j in range(8) if j != i]], probes=4)
+        assert found.one[i] == pytest.approx(others.values)
+    for row, pair in zip(found.two, found.pairs.T, strict=True):
+        others = sampled_traces(operator, noise[[j for j in range(8) if j not in pair]], probes=4)
+        assert row == pytest.approx(others.values)
 
 
 def test_noise_that_cannot_be_told_from_isotropic_has_no_finite_score():

@@ -82,7 +82,7 @@ def alignment(
 
     Cost: about two products a probe with each operator, half as many for the basis.
     """
-    _check_dimension(hessian)
+    check_dimension(hessian.shape[0])
     letters = {name: chr(ord("S") + number) for number, name in enumerate(covariances)}  # S, T, ...: never H
     operators = {"H": hessian} | {letters[name]: operator for name, operator in covariances.items()}
     words = [word for letter in operators for word in (letter, 2 * letter, 3 * letter)]
@@ -99,14 +99,15 @@ def sampled_alignment(hessian: LinearOperator, noise: Tensor, probes: int = 200,
     Returns:
         The columns of `alignment` for this one covariance; intervals hold the errors of both the draws and the probes.
     """
-    _check_dimension(hessian)
+    check_dimension(hessian.shape[0])
     return _row(sampled_traces(hessian, noise, probes, seed), "S", "S")
 
 
-def _check_dimension(hessian: LinearOperator) -> None:
-    if hessian.shape[0] < 3:
+def check_dimension(dim: int) -> None:
+    """Refuse dimensions in which there is no null model."""
+    if dim < 3:
         raise ValueError(
-            f"hessian must have at least 3 dimensions, got D = {hessian.shape[0]}: there is no null model in fewer; "
+            f"hessian must have at least 3 dimensions, got D = {dim}: there is no null model in fewer; "
             "take a larger network."
         )
 
@@ -175,6 +176,12 @@ def overlap(hessian: LinearOperator, covariance: LinearOperator, count: int = 10
     }
 
 
+def check_eigenpairs(problem: DropoutProblem, eigenpairs: int) -> None:
+    """Refuse as many eigenvectors as parameters, or more: they span all directions."""
+    if eigenpairs >= problem.dim:
+        raise ValueError(f"eigenpairs must be below the number of parameters D = {problem.dim}, got {eigenpairs}.")
+
+
 @checked(steps=INDEX)
 def alignment_along(
     problem: DropoutProblem,
@@ -199,8 +206,7 @@ def alignment_along(
     for name in covariances:
         if name not in COVARIANCES:
             raise ValueError(f"covariances must hold names of {', '.join(COVARIANCES)}, got {name!r}.")
-    if eigenpairs >= problem.dim:
-        raise ValueError(f"eigenpairs must be below the number of parameters D = {problem.dim}, got {eigenpairs}.")
+    check_eigenpairs(problem, eigenpairs)
     frames = []
     for step, row in zip(steps, states, strict=True):
         for run, theta in enumerate(row):

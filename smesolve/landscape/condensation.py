@@ -108,7 +108,12 @@ def effective_orientations(weights: np.ndarray, lines: bool = False, threshold: 
 
 @checked
 def participation(weights: np.ndarray, amplitudes: np.ndarray) -> float:
-    """(sum_j p_j)^2 / sum_jk p_j p_k cos_jk^2 from weights (m, d) and amplitudes p (m,): from 1 to m."""
+    """(sum_j p_j)^2 / sum_jk p_j p_k cos_jk^2 from weights (m, d) and amplitudes p (m,): from 1 to m.
+
+    NaN where all amplitudes are 0.
+    """
+    if not amplitudes.any():
+        return np.nan
     return float(amplitudes.sum() ** 2 / (amplitudes @ cosine_map(weights) ** 2 @ amplitudes))
 
 

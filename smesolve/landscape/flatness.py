@@ -91,6 +91,17 @@ def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Seque
     return torch.stack([problem.loss((1 - alpha) * first + alpha * second) for alpha in alphas], dim=-1)
 
 
+def check_curvature(problem: Problem, starts: Tensor) -> None:
+    """Refuse a loss R_S that is constant around initial points (B, D): it stays so, and has no flatness to compare."""
+    for theta in starts:
+        probe = np.random.default_rng(0).standard_normal(len(theta))
+        if not (loss_hessian_operator(problem, theta) @ probe).any():
+            raise ValueError(
+                f"data must give the loss curvature, got a Hessian of 0 at an initial point, inputs of size up to "
+                f"{float(problem.x.abs().max()):g}: take other inputs, or leave out the section flatness."
+            )
+
+
 @checked(solutions=Parameters(("B",)))
 @torch.no_grad()
 def flatness(

@@ -72,6 +72,8 @@ def jackknife(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         whole = float(function(values))
+        if not np.isfinite(whole):  # a quotient by 0
+            return Estimate(np.nan, np.nan), [np.full(len(part.one), np.nan) for part in samples]
         bias, variances, freedoms, pseudo_values = 0.0, [], [], []
         for left_out in samples:
             N, one = len(left_out.one), function(left_out.one)

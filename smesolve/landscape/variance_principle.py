@@ -88,6 +88,16 @@ def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
     return (spreads[:kept].square() / (len(data) - 1)).cpu().numpy(), directions[:kept]
 
 
+def check_options(problem: DropoutProblem, draws: int, directions: int, loss: str) -> None:
+    """Refuse options of `variance_principle` that do not fit each other or the problem."""
+    if loss not in ("loss", "modified_loss"):
+        raise ValueError(f"loss must be 'loss' or 'modified_loss', got {loss!r}.")
+    if draws <= directions:
+        raise ValueError(f"draws must exceed directions, got {draws} and {directions}: the data span fewer directions.")
+    if directions >= problem.dim:
+        raise ValueError(f"directions must be below the number of parameters D = {problem.dim}, got {directions}.")
+
+
 @checked(factors=Number(1.0))
 @torch.no_grad()
 def variance_principle(
@@ -115,12 +125,7 @@ def variance_principle(
     Raises:
         ValueError: an unknown loss, or fewer draws than directions.
     """
-    if loss not in ("loss", "modified_loss"):
-        raise ValueError(f"loss must be 'loss' or 'modified_loss', got {loss!r}.")
-    if draws <= directions:
-        raise ValueError(f"draws must exceed directions, got {draws} and {directions}: the data span fewer directions.")
-    if directions >= problem.dim:
-        raise ValueError(f"directions must be below the number of parameters D = {problem.dim}, got {directions}.")
+    check_options(problem, draws, directions, loss)
     function = getattr(problem, loss)
     operator = loss_hessian_operator if loss == "loss" else hessian_operator
     trajectories = random_trajectories(problem, starts, lr, draws, seed)

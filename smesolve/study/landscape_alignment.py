@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from smesolve.landscape.alignment import AlignmentStudy, alignment_along
+from smesolve.landscape.alignment import AlignmentStudy, alignment_along, check_dimension, check_eigenpairs
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import band, checkpoints, legend_above, signed, symlog_steps
+from smesolve.study.landscape_section import (
+    band,
+    checkpoints,
+    known_or_unresolved,
+    legend_above,
+    signed,
+    symlog_steps,
+)
 from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["alignment_figure", "alignment_section"]
@@ -31,6 +39,8 @@ COLUMNS = (
 
 def alignment_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
     """Train, measure at the checkpoints, and say what is resolved."""
+    check_dimension(problem.dim)
+    check_eigenpairs(problem, config.alignment.eigenpairs)
     steps = checkpoints(config.steps, config.alignment.checkpoints)
     starts = initial_points(problem, config.runs, config.network.seed)
     states = train(HalfIteration(problem, config.lr, config.seed, runs=config.runs), starts, steps)
@@ -79,10 +89,12 @@ def _conclusion(table: pd.DataFrame, means: pd.DataFrame) -> str:
     lines = []
     for name in last.index.intersection(["full batch", "batch of one"]):
         row, runs = last.loc[name], table[(table.covariance == name) & (table.step == table.step.max())]
+        null = (
+            "" if np.isnan(row.null_high) else f", where random eigenvectors reach {row.null_high:.2g} in 2.5% of cases"
+        )
         lines.append(
-            f"- Σ of the {name}, step {row.step:g}: cosine with the Hessian {row.cosine:.3g} [{row.cosine_low:.3g}, "
-            f"{row.cosine_high:.3g}], where random eigenvectors reach {row.null_high:.2g} in 2.5% of the cases; "
-            f"resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
+            f"- Σ of the {name}, step {row.step:g}: cosine with the Hessian {known_or_unresolved(row, 'cosine')}"
+            f"{null}; resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
         )
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smesolve.landscape.estimates import mean_over, over_runs
-from smesolve.landscape.flatness import FlatnessStudy, flatness, half_effects
+from smesolve.landscape.flatness import FlatnessStudy, check_curvature, flatness, half_effects
 from smesolve.landscape.noises import NoiseScales, noisy_problem
 from smesolve.landscape.training import HALVES, HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
@@ -33,6 +33,7 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
     """Train in every way from the same initial points, measure, and compare run by run."""
     options = config.flatness
     starts = initial_points(problem, config.runs, config.network.seed)
+    check_curvature(problem, starts)
     scales = NoiseScales(config.noises.batch_size, config.noises.label_noise, config.noises.parameter_noise)
     processes = {name: HalfIteration(problem, config.lr, config.seed, name, config.runs) for name in HALVES} | {
         name: HalfIteration(noisy_problem(problem, name, scales), config.lr, config.seed, runs=config.runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from smesolve.landscape.alignment import check_dimension
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.noises import NoiseScales, noise_alignment, noisy_problem
 from smesolve.landscape.training import initial_points
@@ -12,7 +13,7 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import band, checkpoints, symlog_steps
+from smesolve.study.landscape_section import band, checkpoints, known_or_unresolved, symlog_steps
 from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["noises_figure", "noises_section"]
@@ -32,6 +33,7 @@ def noises_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
     options = config.noises
     if not options.names:
         raise ConfigError("noises.names is empty; name at least one, for example [dropout, mini-batch].")
+    check_dimension(problem.dim)
     scales = NoiseScales(options.batch_size, options.label_noise, options.parameter_noise)
     problems = {name: noisy_problem(problem, name, scales) for name in options.names}
     steps = checkpoints(config.steps, options.checkpoints)
@@ -72,7 +74,7 @@ def _conclusion(last: pd.DataFrame, table: pd.DataFrame) -> str:
     for row in last.itertuples():
         runs = table[(table.noise == row.noise) & (table.points == row.points) & (table.step == row.step)]
         lines.append(
-            f"- {row.noise}: cosine with the Hessian {row.cosine:.3g} [{row.cosine_low:.3g}, {row.cosine_high:.3g}] at "
+            f"- {row.noise}: cosine with the Hessian {known_or_unresolved(row, 'cosine')} at "
             f"step {row.step}; alignment resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
         )
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
 from smesolve.study.markdown import plain
 from smesolve.study.section import Captioned, Section, markdown
 
-__all__ = ["regularisation_figure", "regularisation_section"]
+__all__ = ["linear_problem", "regularisation_figure", "regularisation_section"]
 
 CAPTION = (
     "|error| at the horizon against the learning rate, one line for each flow and SME: (a) the network, measured, "
@@ -30,7 +30,7 @@ CAPTION = (
 )
 
 COMPONENTS = 5
-"""Inputs of the linear model: principal components of the data, of unit variance."""
+"""Inputs of the linear model: at most so many principal components of the data, of unit variance."""
 
 
 def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
@@ -48,7 +48,7 @@ def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> 
         options.max_paths,
         config.seed,
     )
-    linear = _linear_problem(problem)
+    linear = linear_problem(problem)
     exact = exact_regularisation_orders(
         linear, linear.initial(config.network.seed), options.lrs, options.horizon, ["theta[0]", "loss"]
     )
@@ -67,9 +67,9 @@ def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> 
             "that theory gives for a general observable. R_2 = lr/4 (|grad L_S|^2 + tr Sigma).",
             markdown(study.fits, ["model", "observable", "nominal", "slope", "points", "left_out"]),
             f"At the start, lr = {lr:g}: " + ", ".join(f"{name} = {float(value):.3g}" for name, value in parts.items()),
-            f"Exact, without Monte Carlo, on a linear model ({COMPONENTS} principal components of the inputs, first "
-            f"output, dropout on the inputs): local order between the two smallest learning rates. For the mean of a "
-            "parameter the flow without tr Sigma has order 2, and R_2's tr Sigma brings it back to order 1.",
+            f"Exact, without Monte Carlo, on a linear model ({linear.x.shape[1]} principal components of the inputs, "
+            "first output, dropout on the inputs): local order between the two smallest learning rates. For the mean "
+            "of a parameter the flow without tr Sigma has order 2, and R_2's tr Sigma brings it back to order 1.",
             markdown(smallest, ["model", "observable", "error", "slope"]),
         ]
     )
@@ -87,10 +87,13 @@ def regularisation_section(problem: DropoutProblem, config: LandscapeConfig) -> 
     )
 
 
-def _linear_problem(problem: DropoutProblem) -> DropoutProblem:
+def linear_problem(problem: DropoutProblem) -> DropoutProblem:
+    """Dropout on the inputs of a linear model of the same data, whose errors are known without Monte Carlo."""
     x = problem.x.flatten(1).cpu().numpy()
-    left, _, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
-    inputs = left[:, :COMPONENTS] * len(x) ** 0.5
+    left, spreads, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    varying = spreads > max(x.shape) * np.finfo(x.dtype).eps * np.abs(x).max()
+    # Data that do not vary have components that are 0, not the directions that rounding gives them.
+    inputs = np.where(varying, left, 0.0)[:, : max(1, min(COMPONENTS, int(varying.sum())))] * len(x) ** 0.5
     return DropoutProblem(LinearNetwork(inputs.shape[1]), inputs, problem.y[:, :1], masks=problem.law)
 
 
@@ -122,7 +125,8 @@ def regularisation_figure(study: RegularisationStudy, exact: pd.DataFrame) -> Fi
         for axis, letter, (title, rows) in zip(axes, "abc", panels, strict=True):
             for k, model in enumerate(models):
                 _errors(axis, rows[rows.model == model].sort_values("lr"), k, model)
-            axis.set_yscale("log")
+            if (rows.error != 0).any():
+                axis.set_yscale("log")
             log_ticks(axis, rows.lr)
             axis.set_xlabel("learning rate $\\epsilon$")
             axis.set_title(f"({letter}) {title}", loc="left")

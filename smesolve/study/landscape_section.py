@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ __all__ = [
     "against_first",
     "band",
     "checkpoints",
+    "known_or_unresolved",
     "legend_above",
     "logarithmic",
     "signed",
@@ -53,7 +55,15 @@ def signed(estimate: Estimate, higher: str, lower: str, null: float = 0.0) -> st
         return f"{higher} ({estimate})"
     if estimate.high < null:
         return f"{lower} ({estimate})"
-    return f"unresolved ({estimate})"
+    return "unresolved" if np.isnan(estimate.value) else f"unresolved ({estimate})"
+
+
+def known_or_unresolved(row: Any, column: str) -> str:
+    """The value in a row of a table with its interval; "unresolved" where it is not a number."""
+    value = getattr(row, column)
+    if np.isnan(value):
+        return "unresolved"
+    return f"{value:.3g} [{getattr(row, f'{column}_low'):.3g}, {getattr(row, f'{column}_high'):.3g}]"
 
 
 def band(axis: Axes, table: pd.DataFrame, x: str, column: str, index: int, label: str) -> None:

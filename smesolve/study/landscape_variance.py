@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.training import HalfIteration, initial_points, train
-from smesolve.landscape.variance_principle import VariancePrinciple, variance_principle
+from smesolve.landscape.variance_principle import VariancePrinciple, check_options, variance_principle
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
-from smesolve.study.landscape_section import COLOURS, MARKERS, logarithmic
+from smesolve.study.landscape_section import COLOURS, MARKERS, known_or_unresolved, logarithmic
 from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["variance_figure", "variance_section"]
@@ -30,6 +30,7 @@ KEYS = ["data", "relation", "factor"]
 def variance_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
     """Train, draw both data sets from each run, and fit the relations."""
     options = config.variance_principle
+    check_options(problem, options.draws, options.directions, options.loss)
     starts = initial_points(problem, config.runs, config.network.seed)
     states = train(HalfIteration(problem, config.lr, config.seed, runs=config.runs), starts, [config.steps])[-1]
     study = variance_principle(
@@ -72,7 +73,7 @@ def _summary(study: VariancePrinciple) -> pd.DataFrame:
 def _conclusion(table: pd.DataFrame) -> str:
     return "\n".join(
         f"- {row.data}, {row.relation}{f' with threshold {row.factor}' if row.factor else ''}: {row.verdict}, slope "
-        f"{row.slope:.2f} [{row.slope_low:.2f}, {row.slope_high:.2f}]."
+        f"{known_or_unresolved(row, 'slope')}."
         for row in table.itertuples()
     )
 
