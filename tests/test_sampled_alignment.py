@@ -27,7 +27,7 @@ def spectra(decay, opposed):
 
 @pytest.mark.parametrize(
     ("decay", "draws", "opposed"),
-    [(0.2, 60, False), (0.5, 100, False), (0.5, 60, True), (2, 60, False), (3, 30, False)],
+    [(0.2, 60, False), (0.5, 100, False), (0.5, 60, True), (2.0, 60, False), (3.0, 30, False)],
 )
 def test_intervals_cover_the_truth(decay, draws, opposed):
     hessian, covariance = spectra(decay, opposed)
