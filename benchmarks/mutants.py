@@ -116,8 +116,10 @@ def measure(tree: Path, path: Path) -> int:
                 failed.add(report.nodeid)
 
     measured.start()
-    pytest.main([*(one for one in PYTEST if one != "-x"), "tests"], plugins=[Contexts()])
+    code = pytest.main([*(one for one in PYTEST if one != "-x"), "tests"], plugins=[Contexts()])
     measured.stop()
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return int(code)
     data, lines = measured.get_data(), {}
     for file in data.measured_files():
         contexts = data.contexts_by_lineno(file)
