@@ -246,6 +246,30 @@ def test_the_tolerance_of_the_noise_free_solution_is_in_the_budget():
     assert (np.abs(side.exact[0][:, 0] - np.exp([-1.0, -2.0])) <= side.tolerance[:, 0] + 1e-15).all()
 
 
+@pytest.mark.parametrize(("keep_prob", "multiple"), [(0.3, 0.1), (0.5, 0.1), (0.5, 1.67), (0.95, 0.02)])
+def test_the_bound_on_the_noise_free_solution_holds_in_few_steps_of_the_solver(keep_prob, multiple):
+    problem, lr = scalar_problem(keep_prob), multiple * keep_prob**2
+    for order in (1, 2):
+        side = EquationSide(
+            sme.ModifiedEquation(problem, lr, order), torch.ones(1, dtype=torch.float64), [lr, 8 * lr],
+            named_observables(problem, [power(1)]), "small_noise_rk4", lr, 0, lambda *_: None,
+        )  # fmt: skip
+        rate = (1 + (order - 1) * lr / (2 * keep_prob)) / keep_prob
+        exact = np.exp(-rate * lr * np.array([1, 8]))
+        assert (np.abs(side.exact[0][:, 0] - exact) <= side.tolerance[:, 0]).all()
+        assert (side.tolerance < 1e-9).all()
+
+
+def test_skewness_and_kurtosis_of_rounding_are_those_of_some_values():
+    """The residual and the control cancel but for rounding, whose third moment is rounding of the third moments."""
+    rng = np.random.default_rng(0)
+    control = rng.standard_normal(256)
+    columns = np.stack([control, -0.5 * control, control])[:, :, None, None]
+    found = estimate(Statistics.of(columns, antithetic=False, order=4))
+    assert abs(found.skewness.item()) <= 16 and found.kurtosis.item() <= 256
+    assert found.half_width.item() < 1e-12
+
+
 # --- observables -------------------------------------------------------------------------------------------------
 
 

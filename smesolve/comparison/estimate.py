@@ -339,14 +339,19 @@ def estimate(statistics: Statistics) -> Estimate:
 
 
 def _shape(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Skewness and kurtosis of one variable (P,); of values that are all equal those of a normal law."""
+    """Skewness and kurtosis of one variable (P,); of values that are all equal those of a normal law.
+
+    Those of N values are at most sqrt(N) and N; where the variable is the rounding of what cancels, its moments are not
+    those of any values.
+    """
     if moments.order < 4:
         return np.zeros(moments.mean.shape[1]), np.full(moments.mean.shape[1], np.nan)
     count, squares = moments.count, moments.sums[0][0].clip(min=0)
     spread = np.where(squares > 0, squares, 1.0)
     # One division after the other: powers of a small spread underflow.
     skewness = np.where(squares > 0, moments.sums[1][0] / spread / spread**0.5 * count**0.5, 0.0)
-    return skewness, np.where(squares > 0, moments.sums[2][0] / spread / spread * count, 3.0)
+    kurtosis = np.where(squares > 0, moments.sums[2][0] / spread / spread * count, 3.0)
+    return skewness.clip(-(count**0.5), count**0.5), kurtosis.clip(max=count)
 
 
 def _shortage(moments: Moments) -> np.ndarray:
