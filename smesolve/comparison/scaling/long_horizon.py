@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import checked
-from smesolve.comparison.confidence import NORMAL_QUANTILE
+from smesolve.comparison.confidence import student_quantile
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
@@ -174,7 +174,7 @@ def long_horizon(
     for row, mean, spread in zip(
         study.table[study.table.order == 2].itertuples(), gap.mean(-1).tolist(), gap.std(-1).tolist(), strict=True
     ):
-        more = NORMAL_QUANTILE * spread / quadratic_paths**0.5
+        more = float(student_quantile(quadratic_paths - 1)) * spread / quadratic_paths**0.5
         low, high = row.low + mean - more, row.high + mean + more
         relative = (value / change for value in (row.error + mean, low, high))
         rows.append(("network", "quadratic", row.time, *relative, low > 0 or high < 0))
