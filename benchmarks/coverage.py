@@ -16,6 +16,7 @@ import one_thread  # noqa: F401 (first: the libraries below read it when they ar
 
 # isort: split
 import harness
+import heavy_tails
 import joblib
 import numpy as np
 import pandas as pd
@@ -151,6 +152,7 @@ SECTIONS = {
     "errors": errors,
     "fits": lambda count: fits(min(count, FIT_REPLICATES)),
     "constants": lambda _: constants(),
+    "heavy tails": lambda count: heavy_tails.worst(heavy_tails.all_cases(min(count, 200))),
 }
 """What takes the number of replicates and returns a table."""
 

@@ -10,7 +10,6 @@ import one_thread  # noqa: F401 (first: the libraries below read it when they ar
 # isort: split
 import harness
 import pandas as pd
-from harness import NORMAL_QUANTILE
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
@@ -40,7 +39,7 @@ def tanh(lr):
             row = study.table.iloc[0]
             yield {
                 "problem": "tanh 2-4-1", "scheme": scheme, "dt/lr": ratio, "bias": row.solver_bias,
-                "+-": NORMAL_QUANTILE * row.solver_bias_stderr, "error": row.error - row.solver_bias,
+                "+-": row.solver_bias_half_width, "error": row.error - row.solver_bias,
             }  # fmt: skip
 
 

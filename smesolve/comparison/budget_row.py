@@ -107,7 +107,6 @@ def budget_row(
     """
     error = equation.mean[at] - dropout.mean[at]
     stderr = float(np.hypot(equation.stderr[at], dropout.stderr[at]))
-    bias_stderr = 2 * pairs.stderr[at]
     rounding = noise_free.rounding(equation.mean, dropout.mean)
     freedom = min(equation.freedom, dropout.freedom)
     sampling = float(student_quantile(freedom)) * stderr
@@ -150,7 +149,8 @@ def budget_row(
         "low": error - half,
         "high": error + half,
         "solver_bias": bias[at],
-        "solver_bias_stderr": bias_stderr,
+        "solver_bias_stderr": 2 * pairs.stderr[at],
+        "solver_bias_half_width": 2 * pairs.half_width[at],
         "rounding": rounding[at],
         "tolerance": tolerance,
         "paths": min(dropout.paths, equation.paths),
@@ -158,6 +158,8 @@ def budget_row(
         "sde_paths": equation.paths,
         "discrete_stderr": dropout.stderr[at],
         "sde_stderr": equation.stderr[at],
+        "discrete_half_width": dropout.half_width[at],
+        "sde_half_width": equation.half_width[at],
         "kurtosis": max(dropout.kurtosis[at], equation.kurtosis[at]),
         "gain": spread(dropout.plain_stderr, equation.plain_stderr) / left if left else np.nan,
         "diverged": diverged,

@@ -216,7 +216,8 @@ class ErrorBudget:
     def _wanted(self, side: EquationSide, rel_tol: float, max_paths: int) -> tuple[int, int, int]:
         """Paths of the iteration, of the equation and of its dt/2 pairs that meet the tolerance at the horizon.
 
-        Work is minimal for a variance s_1^2/n_1 + s_2^2/n_2 at n_i proportional to s_i / sqrt(cost_i). The pairs get
+        Work is minimal for a variance s_1^2/n_1 + s_2^2/n_2 at n_i proportional to s_i / sqrt(cost_i). Here s_i is that
+        of a normal law with the same interval, so that what is asked for is enough for the interval. The pairs get
         a tenth of the error, or rel_tol where that is less, as their 95% half-width. Nothing is asked for where a mean
         is not finite, or its noise is rounding. Where few values carry a mean, more of them are asked for if max_paths
         may be enough.
@@ -225,7 +226,7 @@ class ErrorBudget:
         rounding = self.noise_free.rounding(equation.mean, dropout.mean)
         error = np.abs(equation.mean - dropout.mean)[-1]
         spread = [
-            np.where(part.half_width > rounding, part.stderr, 0.0)[-1] * part.paths**0.5
+            np.where(part.half_width > rounding, part.half_width / NORMAL_QUANTILE, 0.0)[-1] * part.paths**0.5
             for part in (dropout, equation, pairs)
         ]
         root = [1.5**0.5, side.cost**0.5]

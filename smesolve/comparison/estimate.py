@@ -64,7 +64,7 @@ SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
 NORMAL_SCORE = 2.8
 """Skewness or excess kurtosis of a few normal values, in standard deviations, that is not taken for a tail."""
 
-FITTED_ON = 20
+FITTED_ON = 10
 """Coefficients are fitted on values that tell as much as so many normal ones. A regression on fewer takes the spread
 from the values that it sees and hides that of the rest."""
 

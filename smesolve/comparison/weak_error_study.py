@@ -13,7 +13,16 @@ from smesolve.comparison.budget_row import unusable
 from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.order_fit import fit_orders
 
-__all__ = ["StudyInterrupted", "WeakErrorStudy"]
+__all__ = ["StudyInterrupted", "WeakErrorStudy", "with_normal_errors"]
+
+
+def with_normal_errors(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the standard errors that a regression takes: of a normal law with the same 95% intervals.
+
+    Rounding and tolerance, which are not sampled, count with the bias.
+    """
+    bias = np.hypot(rows.solver_bias_half_width / NORMAL_QUANTILE, rows.rounding + rows.tolerance)
+    return rows.assign(stderr=rows.half_width / NORMAL_QUANTILE, solver_bias_stderr=bias)
 
 
 class StudyInterrupted(KeyboardInterrupt):
@@ -37,11 +46,11 @@ class WeakErrorStudy:
     freedom, half_width           degrees of freedom of stderr, and the 95% half-width that follows: Student's quantile
                                   times stderr, and what the skewness of the means adds
     low, high                     95% interval of the error: half_width and all that follows here together
-    solver_bias, .._stderr        of the scheme with step dt, estimated from dt and dt/2
+    solver_bias, .._stderr, .._half_width   of the scheme with step dt, estimated from dt and dt/2
     rounding                      bound on the rounding of the two means
     tolerance                     bound on the error of the ordinary differential equation behind solver_bias
     paths                         the fewer of discrete_paths and sde_paths, which come in whole blocks
-    discrete_stderr, sde_stderr   of the two means
+    discrete_stderr, sde_stderr   of the two means, and discrete_half_width, sde_half_width of their 95% intervals
     kurtosis                      of what is averaged, the larger side
     gain                          by which control variates and antithetic pairs shorten the error bar of these paths
     diverged                      paths on both sides (discrete_diverged, sde_diverged); with one there is no mean
@@ -96,10 +105,8 @@ class WeakErrorStudy:
         if at not in ("final", "max"):
             raise ValueError(f"at must be 'final' or 'max', got {at!r}.")
         rows = self.table[np.isclose(self.table.time, self.horizon)] if at == "final" else self.maximum()
-        # The regression takes standard errors: those of a normal law with the same interval, and what is not sampled.
-        unsampled = np.hypot(rows.solver_bias_stderr, rows.rounding + rows.tolerance)
         return fit_orders(
-            rows.assign(stderr=rows.half_width / NORMAL_QUANTILE, solver_bias_stderr=unsampled),
+            with_normal_errors(rows),
             self.constants[np.isclose(self.constants.time, self.horizon)] if at == "final" else None,
         )
 
@@ -131,6 +138,7 @@ class WeakErrorStudy:
                     "tolerance": largest.tolerance,
                     "solver_bias": largest.solver_bias,
                     "solver_bias_stderr": largest.solver_bias_stderr,
+                    "solver_bias_half_width": largest.solver_bias_half_width,
                     "low": low,
                     "high": high,
                     "resolved": bool(low > 0) and unknown.empty,

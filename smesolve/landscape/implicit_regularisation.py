@@ -25,11 +25,12 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from smesolve.arguments import POINTS, checked
-from smesolve.comparison.confidence import student_quantile
+from smesolve.comparison.budget_row import unusable
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.weak_error_study import with_normal_errors
 from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.kinks import kinks
@@ -194,7 +195,7 @@ def regularisation_orders(
 
 def _against(mean: pd.Series, name: str, value: float, lr: float, observable: str) -> pd.DataFrame:
     """A row like those of `weak_error` for a model without noise."""
-    error, half = value - mean.discrete, float(student_quantile(mean.freedom)) * mean.discrete_stderr
+    error, half = value - mean.discrete, mean.discrete_half_width + mean.rounding
     return pd.DataFrame(
         [
             {
@@ -205,11 +206,14 @@ def _against(mean: pd.Series, name: str, value: float, lr: float, observable: st
                 "discrete": mean.discrete,
                 "error": error,
                 "stderr": mean.discrete_stderr,
+                "half_width": mean.discrete_half_width,
                 "solver_bias": 0.0,
-                "solver_bias_stderr": 0.0,
+                "solver_bias_half_width": 0.0,
+                "rounding": mean.rounding,
+                "tolerance": 0.0,
                 "low": error - half,
                 "high": error + half,
-                "resolved": bool(abs(error) > half),
+                "resolved": bool(abs(error) > half) and not unusable(mean.reason),
             }
         ]
     )
@@ -218,7 +222,7 @@ def _against(mean: pd.Series, name: str, value: float, lr: float, observable: st
 def _fits(table: pd.DataFrame) -> pd.DataFrame:
     fits = []
     for model, rows in table.groupby("model", sort=False):
-        fit = fit_orders(rows.assign(order=NOMINAL.get(model, 1)))
+        fit = fit_orders(with_normal_errors(rows).assign(order=NOMINAL.get(model, 1)))
         fits.append(
             fit.drop(columns=["predicted_constant", "predicted_stderr"])
             .rename(columns={"order": "nominal"})

@@ -29,7 +29,8 @@ from smesolve.arguments import checked, shown
 
 __all__ = ["Journal", "JournalError", "first_difference", "is_journal"]
 
-MARK = b"sme2"
+FAMILY = b"sme"
+MARK = FAMILY + b"2"
 HEAD = struct.Struct("<4sIQI")
 """Mark, bytes of the key, bytes of the content, CRC-32 of the three. The digit of the mark is the version of the
 format: that of the records, and of the arrays that a study keeps in them."""
@@ -231,7 +232,7 @@ class Journal:
         if len(head) < HEAD.size:
             return None
         mark, key_size, content_size, check = HEAD.unpack(head)
-        if mark != MARK and mark[:3] == MARK[:3] and check == zlib.crc32(head[:-4]):
+        if mark != MARK and mark.startswith(FAMILY) and check == zlib.crc32(head[:-4]):
             raise JournalError(
                 f"{str(self.path)!r} was written by another version of smesolve, whose results this one cannot go on "
                 "from; start the study again with --overwrite."
@@ -263,11 +264,11 @@ class Journal:
 
 
 def is_journal(path: Path) -> bool:
-    """Whether a file begins as a journal does, or is empty."""
+    """Whether a file begins as a journal of any version does, or is empty."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:
-        return MARK.startswith(file.read(len(MARK)))
+        return FAMILY.startswith(file.read(len(FAMILY)))
 
 
 def first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

@@ -25,7 +25,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from smesolve.comparison.confidence import student_quantile
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 
 __all__ = [
@@ -184,8 +183,7 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
         curves = [(DROPOUT, part[part.order == part.order.iloc[0]], "discrete")]
         curves += [(ORDERS[order], part[part.order == order], "sde") for order in sorted(part.order.unique())]
         for k, (look, curve, side) in enumerate(curves):
-            mean = curve[side].to_numpy()
-            half = student_quantile(curve.freedom.to_numpy()) * curve[f"{side}_stderr"].to_numpy()
+            mean, half = curve[side].to_numpy(), curve[f"{side}_half_width"].to_numpy()
             axis.plot(
                 curve.time,
                 mean,

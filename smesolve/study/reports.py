@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from smesolve.comparison.budget_row import HEAVY_TAILS, unusable
-from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
+from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
 from smesolve.comparison.leading_error import SECOND_ORDER_DIM, SECOND_ORDER_DRAWS
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.problem.kinks import kinks
@@ -166,7 +166,7 @@ def _horizon_table(study: WeakErrorStudy) -> str:
                 f"{row.error:+.2e}",
                 f"[{row.low:+.2e}, {row.high:+.2e}]",
                 f"{row.half_width:.1e}",
-                f"{row.solver_bias:+.1e} ± {NORMAL_QUANTILE * row.solver_bias_stderr:.1e}",
+                f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}",
                 "yes" if row.resolved else f"no: {row.reason}",
             ]
             for row in _final(study).itertuples()
@@ -333,9 +333,9 @@ def _budget(study: WeakErrorStudy) -> str:
                 f"{row.lr:g}",
                 row.order,
                 f"{row.error:+.3e}",
-                f"{student_quantile(row.freedom) * row.discrete_stderr:.1e}",
-                f"{student_quantile(row.freedom) * row.sde_stderr:.1e}",
-                f"{row.solver_bias:+.1e} ± {NORMAL_QUANTILE * row.solver_bias_stderr:.1e}",
+                f"{row.discrete_half_width:.1e}",
+                f"{row.sde_half_width:.1e}",
+                f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}",
                 f"{row.dt:g}",
                 f"{row.discrete_paths} / {row.sde_paths}",
                 f"{row.kurtosis:.3g}",
