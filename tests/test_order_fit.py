@@ -1,5 +1,7 @@
 """Orders and constants fitted to errors whose expansion is known."""
 
+from zlib import crc32
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,7 +37,8 @@ def shaped(name, order, points, relative, seeds):
     """Studies of 0.3 lr^order times a shape."""
     lrs = 0.2 / 2.0 ** np.arange(points)
     errors = 0.3 * lrs**order * SHAPES[name](lrs / 0.2)
-    return pd.concat([study(order, lrs, errors, relative, seed) for seed in range(seeds)])
+    first = crc32(f"{name} {order} {points} {relative}".encode())  # shared noise would miss in the same studies
+    return pd.concat([study(order, lrs, errors, relative, first + seed) for seed in range(seeds)])
 
 
 def linear_moments():
@@ -73,20 +76,16 @@ def test_scalar_dropout_is_not_of_another_order(keep_prob):
         assert (fit.slope_high - fit.slope_low > 1e-4).all()
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("relative", [0.15, 3e-2, 3e-3, 1e-5])
 @pytest.mark.parametrize("points", [3, 4, 5])
-def test_slopes_and_constants_are_covered_at_every_precision(name, points):
-    """72 studies at three precisions; the constant's intervals, which are no longer than they must be, may miss 10%."""
-    slope, constant, another = [], [], []
-    for relative in (3e-2, 3e-3, 1e-5):
-        fit = fit_orders(shaped(name, 2, points, relative, 24))
-        of_three = fit[fit.points >= 3]
-        slope += list((of_three.slope_low <= 2) & (of_three.slope_high >= 2))
-        constant += list((fit.constant_low <= 0.3) & (fit.constant_high >= 0.3))
-        another += list(fit.verdict == "another order")
-    assert np.mean(slope) >= 0.93
-    assert np.mean(constant) >= 0.90
-    assert np.mean(another) <= 0.05
+def test_slopes_and_constants_are_covered_at_every_precision(points, relative):
+    """200 studies, 40 of each shape, with noise of their own."""
+    fit = fit_orders(pd.concat([shaped(name, 2, points, relative, 40) for name in SHAPES]))
+    more = fit[fit.points >= 3]
+    constant = (fit.constant_low <= 0.3) & (fit.constant_high >= 0.3)
+    assert ((more.slope_low <= 2) & (more.slope_high >= 2)).mean() >= 0.93
+    assert constant.mean() >= 0.93
+    assert (fit.verdict == "another order").mean() <= 0.05
 
 
 @pytest.mark.parametrize("points", [3, 4, 5])
@@ -106,6 +105,25 @@ def test_an_error_whose_leading_term_is_small_is_found_by_precise_errors():
     errors = 0.3 * lrs**2 * (1 + lrs[-1] / lrs)
     fit = fit_orders(study(2, lrs, errors, 1e-5)).iloc[0]
     assert fit.verdict == "another order"
+
+
+@pytest.mark.parametrize("share", [1.0, 3.0])
+@pytest.mark.parametrize("relative", [1e-2, 1e-4, 1e-7])
+def test_a_leading_term_that_dominates_at_the_smallest_learning_rate_is_found(share, relative):
+    """error = c lr^2 (1 + share lr_min/lr): at lr_min half of the error or more is of order 1."""
+    lrs = 0.2 / 2.0 ** np.arange(5)
+    errors = 0.3 * lrs**2 * (1 + share * lrs[-1] / lrs)
+    fit = fit_orders(pd.concat([study(2, lrs, errors, relative, seed) for seed in range(20)]))
+    assert (fit.verdict == "another order").mean() >= 0.95
+
+
+@pytest.mark.parametrize("relative", [3e-2, 1e-3])
+def test_the_order_to_which_a_network_with_kinks_falls_back_is_found(relative):
+    """error = 0.00046 lr + 0.0042 lr^2, as the second-order equation of a relu network has it."""
+    lrs = np.array([0.1, 0.05, 0.025, 0.0125, 0.00625])
+    errors = 0.00046 * lrs + 0.0042 * lrs**2
+    fit = fit_orders(pd.concat([study(2, lrs, errors, relative, seed) for seed in range(20)]))
+    assert (fit.verdict == "another order").mean() >= 0.95
 
 
 def test_the_interval_of_the_slope_never_shrinks_to_a_wrong_point():

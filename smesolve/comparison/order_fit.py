@@ -20,7 +20,7 @@ The interval of p is that of the profile, all p with min over c and d of the mis
 value. Two points cannot carry d: their slope is the local one between them. The constant is linear in c and c d_k once
 p is given. While a chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the
 asymptotic range and leaves. It leaves as well where the interval excludes the order and that of the remaining points
-holds it and neither of its neighbours.
+holds it and neither of its neighbours, if these are four or more: three fit too many orders to contradict it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _fit(group: pd.DataFrame, order: int) -> dict[str, object]:
         errors = used.first(points)
         slope = _slope(errors, order)
         accepted = slope["p_value"] >= REJECT or points == 2
-        if accepted and (kept is None or (points > 2 and _certifies(slope, order))):
+        if accepted and (kept is None or (points > CORRECTED_POINTS and _certifies(slope, order))):
             kept = points, slope
             if points == 2 or slope["slope_low"] <= order <= slope["slope_high"]:
                 break
