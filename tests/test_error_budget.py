@@ -131,6 +131,7 @@ def test_the_largest_error_over_three_times_has_simultaneous_intervals():
     table = pd.DataFrame(columns).assign(order=2, lr=0.1, observable="loss", solver_bias=[1, 2, 3])
     table = table.assign(solver_bias_stderr=[4, 5, 6], low=table.error - half, high=table.error + half)
     table = table.assign(freedom=[90, 60, 80], half_width=half / 2, rounding=0.0, tolerance=0.0, reason="")
+    table = table.assign(solver_bias_half_width=[7, 8, 9])
     row = WeakErrorStudy(table, {}, 1.5, pd.DataFrame).maximum().iloc[0]
     wider = stats.t.ppf(1 - 0.05 / 6, 60) / STUDENT
     assert (row.error, row.time, row.solver_bias, row.solver_bias_stderr) == (0.4, 1.0, 2, 5)

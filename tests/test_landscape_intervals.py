@@ -285,7 +285,8 @@ def test_flows_have_the_interval_of_the_dropout_mean(monkeypatch):
     rows = [
         {"order": order, "lr": lr, "time": time, "observable": "loss", "discrete": 1.0, "sde": 1.1, "error": 0.1}
         | {"stderr": 0.02, "low": 0.05, "high": 0.15, "resolved": True, "solver_bias": 0.0, "solver_bias_stderr": 0.0}
-        | {"discrete_stderr": stderr[lr], "freedom": 30}
+        | {"discrete_stderr": stderr[lr], "freedom": 30, "discrete_half_width": 2.5 * stderr[lr], "rounding": 1e-5}
+        | {"half_width": 0.05, "solver_bias_half_width": 0.0, "tolerance": 0.0, "reason": ""}
         for lr in stderr
         for order in (1, 2)
         for time in (0.2, 0.4)
@@ -299,7 +300,7 @@ def test_flows_have_the_interval_of_the_dropout_mean(monkeypatch):
             assert (row.value, row.error, row.low, row.high, row.stderr) == exactly((1.1, 0.1, 0.05, 0.15, 0.02))
             continue
         value = float(problem.loss(flow(problem, theta0, row.model, row.lr, 0.4)))
-        half = stats.t.ppf(0.975, 30) * stderr[row.lr]
+        half = 2.5 * stderr[row.lr] + 1e-5
         assert (row.value, row.dropout, row.error, row.stderr) == exactly((value, 1.0, value - 1, stderr[row.lr]))
         assert (row.low, row.high) == exactly((value - 1 - half, value - 1 + half))
         assert row.resolved == (abs(value - 1) > half)

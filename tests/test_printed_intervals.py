@@ -1,4 +1,4 @@
-"""Half-widths that reports print and figures draw are the quantile times the standard errors of the table, exactly."""
+"""Half-widths that reports print and figures draw are those of the table, exactly."""
 
 from types import SimpleNamespace
 
@@ -59,6 +59,8 @@ def study():
         row |= {"sde_paths": 128, "discrete_stderr": 0.61 * stderr, "sde_stderr": 0.79 * stderr, "kurtosis": 3.5}
         row |= {"gain": 12.5, "discrete_diverged": 0, "sde_diverged": 0, "dt": lr / 2, "scheme": "small_noise_rk4"}
         row |= {"freedom": freedom, "half_width": wide, "rounding": 0.0, "tolerance": 0.0}
+        row |= {"discrete_half_width": 0.62 * wide, "sde_half_width": 0.83 * wide}
+        row |= {"solver_bias_half_width": 0.17 * wide}
         resolved = abs(error) > half
         rows.append(row | {"resolved": resolved, "reason": "" if resolved else "inside the solver bias"})
     values = {"loss": np.linspace(0.5, 1.5, 20)}
@@ -80,18 +82,17 @@ def reports(study):
     return [report(study, config, make_problem(), []) for report in (comparison_report, weak_error_report)]
 
 
-def test_reports_print_the_quantile_times_each_standard_error(study, reports):
+def test_reports_print_the_half_widths_of_the_table(study, reports):
     final = study.table[study.table.time == 1.0].set_index(["lr", "order"])
     budget, horizon = cells(reports[1], "Error budget at the horizon"), cells(reports[0], "At the horizon T = 1")
     assert len(budget) == len(horizon) == len(final)
     for printed, beside in zip(budget, horizon, strict=True):
         row = final.loc[(float(printed["lr"]), int(printed["order"]))]
         assert (beside["lr"], beside["order"]) == (printed["lr"], printed["order"])
-        bias = f"{row.solver_bias:+.1e} ± {Q * row.solver_bias_stderr:.1e}"
+        bias = f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}"
         assert (printed["solver bias"], beside["solver bias"]) == (bias, bias)
-        student = stats.t.ppf(0.975, row.freedom)
-        assert printed["dropout ±"] == f"{student * row.discrete_stderr:.1e}"
-        assert printed["SME ±"] == f"{student * row.sde_stderr:.1e}"
+        assert printed["dropout ±"] == f"{row.discrete_half_width:.1e}"
+        assert printed["SME ±"] == f"{row.sde_half_width:.1e}"
         assert beside["Monte Carlo ±"] == f"{row.half_width:.1e}"
         assert beside["95% interval"] == f"[{row.low:+.2e}, {row.high:+.2e}]"
         assert (beside["dropout"], beside["SME"]) == (f"{row.discrete:.6g}", f"{row.sde:.6g}")
@@ -160,13 +161,13 @@ def filled(axis):
     return edges
 
 
-def test_bands_of_means_are_their_standard_errors_times_the_quantile(study):
+def test_bands_of_means_have_their_half_widths(study):
     (means, over_time), (_, against_lr) = np.reshape(comparison_figure(study).axes, (2, 2))
     rows = study.table[study.table.lr == 0.2]
     curves = [(rows[rows.order == 1], "discrete")] + [(rows[rows.order == order], "sde") for order in (1, 2)]
     for edges, (curve_rows, side) in zip(filled(means), curves, strict=True):
         for row in curve_rows.to_dict("records"):
-            half = stats.t.ppf(0.975, row["freedom"]) * row[f"{side}_stderr"]
+            half = row[f"{side}_half_width"]
             assert edges[row["time"]] == exactly((row[side] - half, row[side] + half))
     power = 10.0 ** np.floor(np.log10(np.abs(rows[["low", "high"]]).to_numpy().max()))
     for order, drawn in zip((1, 2), bars(over_time), strict=True):
@@ -272,7 +273,9 @@ def test_bands_differences_and_words_of_a_landscape_study():
     expected = mean_over([0.5, 0.0, 1.0])
     assert (row.loss, row.loss_low, row.loss_high) == exactly((0.5, expected.low, expected.high))
     for low, high, null, word in ((0.1, 0.3, 0.0, "higher"), (-0.3, -0.1, 0.0, "lower"), (0.1, 0.3, 0.2, "unresolved")):
-        assert signed(SimpleNamespace(low=low, high=high), "higher", "lower", null).startswith(word)
+        assert signed(SimpleNamespace(value=(low + high) / 2, low=low, high=high), "higher", "lower", null).startswith(
+            word
+        )
 
 
 @pytest.mark.parametrize(
