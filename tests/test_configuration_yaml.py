@@ -120,7 +120,7 @@ def test_long_scalars_take_no_long_time(text):
         (b"\xff\xfea\x00", "is no text in UTF-8"),
         ("é: 1".encode("latin-1"), "is no text in UTF-8"),
         (b"\x7fELF\x02\x01", "is not valid YAML"),
-        (b"a: 1\n" * 30_000, "more than 100000 bytes"),
+        (b"a: 1\n" * 30_000, "has 150000 bytes, more than 100000;"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_answered_by_one_sentence(content, words, tmp_path):

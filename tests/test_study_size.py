@@ -22,6 +22,7 @@ from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
 from smesolve.study import dry_run
 from smesolve.study.command_line import main
+from smesolve.study.configuration_types import MOST_ENTRIES, check_type
 
 RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "2"]
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8"]
@@ -157,6 +158,44 @@ def test_a_dry_run_of_many_learning_rates_times_a_step_once(capsys, monkeypatch)
     lrs = "[" + ", ".join(repr(0.4 / count) for count in range(1, 1001)) + "]"
     assert main(["weak-error", *RANDOM, *SMALL, "--lrs", lrs, "--control", "none", "--dry-run"]) == 0
     assert len(calls) == 3 and "980 more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command, key, entry",
+    [
+        ("weak-error", "lrs", "1"),
+        ("compare", "observables", "loss"),
+        ("weak-error", "orders", "2"),
+        ("weak-error", "network.width", "1"),
+        ("scaling", "times", "1"),
+        ("scaling", "schedules", "step"),
+        ("landscape", "sections", "x"),
+        ("derive", "state", "a"),
+        ("derive", "values", "1"),
+    ],
+)
+def test_a_long_list_is_refused_with_its_length(command, key, entry, tmp_path, capsys):
+    text, head, _, last = f"[{', '.join([entry] * 10_000)}]", *key.rpartition(".")
+    (tmp_path / "study.yaml").write_text(f"{head}:\n  {last}: {text}\n" if head else f"{key}: {text}\n")
+    for arguments in ([f"--{key}", text], [str(tmp_path / "study.yaml")]):
+        assert main([command, *arguments, "--dry-run"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"smesolve: {key} has 10000 entries, more than 1000; ") and error.count("\n") == 1, (
+            error
+        )
+
+
+def test_a_list_of_a_thousand_entries_is_read_and_one_more_is_not():
+    lrs = [0.5 / count for count in range(1, MOST_ENTRIES + 1)]
+    check_type("lrs", lrs, list[float])
+    with pytest.raises(ValueError, match="lrs has 1001 entries, more than 1000; "):
+        check_type("lrs", [*lrs, 1.0], list[float])
+
+
+def test_a_million_entries_are_refused_by_their_bytes(capsys):
+    text = f"[{'1,' * 10**6}1]"
+    assert main(["weak-error", "--lrs", text, "--dry-run"]) == 2
+    assert "has 2000003 bytes, more than 100000; " in capsys.readouterr().err
 
 
 # --- what is predicted -------------------------------------------------------------------------------------------

@@ -11,7 +11,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 from smesolve.arguments import shown
 from smesolve.study.configuration_errors import ConfigError, nearest
 
-__all__ = ["check_mapping", "check_type", "known_keys", "may_be_string"]
+__all__ = ["MOST_ENTRIES", "check_mapping", "check_type", "known_keys", "may_be_string"]
+
+MOST_ENTRIES = 1000
+"""Entries of a list. The time of jsonargparse grows with the square of their number: 1000 take it half a second, 10,000
+half a minute."""
 
 
 def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
@@ -54,6 +58,8 @@ def check_type(key: str, value: Any, hint: Any) -> None:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         check_mapping(value, get_type_hints(hint), list(known_keys(hint, f"{key}.")), f"{key}.")
     elif isinstance(value, list) and (in_list := _list_option(hint)) is not None:
+        if len(value) > MOST_ENTRIES:
+            raise ConfigError(f"{key} has {len(value)} entries, more than {MOST_ENTRIES}; give a shorter list.")
         (item,) = get_args(in_list)
         for k, entry in enumerate(value):
             if not _fits(entry, item):

@@ -8,6 +8,7 @@ aliases that are too large for a configuration. Only mappings, lists, strings, n
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,9 +21,9 @@ from smesolve.study.configuration_errors import ConfigError
 __all__ = ["read_file", "read_yaml"]
 
 MOST_BYTES = 100_000
-"""Of a file: a configuration has a few kilobytes."""
+"""Of a file or an option: a configuration has a few kilobytes, and PyYAML reads about 100 of them in a second."""
 
-MOST_VALUES, MOST_DEPTH = 10_000, 20
+MOST_VALUES, MOST_DEPTH = MOST_BYTES, 20
 """Values of a document with all its aliases written out, and mappings and lists inside each other."""
 
 MOST_DIGITS = 308
@@ -72,9 +73,9 @@ def read_file(path: str) -> dict[str, Any]:
     origin = f"CONFIG {path!r}"
     try:
         with Path(path).open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content, size = file.read(MOST_BYTES + 1), os.fstat(file.fileno()).st_size
         if len(content) > MOST_BYTES:
-            raise ConfigError(f"{origin} has more than {MOST_BYTES} bytes; give a YAML file of lines 'key: value'.")
+            raise _too_long(origin, size)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{origin} does not exist; give the path of a YAML file.") from None
@@ -92,6 +93,12 @@ def read_file(path: str) -> dict[str, Any]:
     return mapping
 
 
+def _too_long(origin: str, size: int) -> ConfigError:
+    """The refusal of a text of so many bytes; pipes and devices say 0."""
+    bytes_ = f"{size} bytes, more than {MOST_BYTES}" if size > MOST_BYTES else f"more than {MOST_BYTES} bytes"
+    return ConfigError(f"{origin} has {bytes_}; give lines 'key: value' with shorter lists and strings.")
+
+
 def read_yaml(text: str, origin: str) -> Any:
     """The value of a text: None, bool, int, float, str, and lists and dictionaries of them.
 
@@ -102,6 +109,8 @@ def read_yaml(text: str, origin: str) -> Any:
     Raises:
         ConfigError: a text that is no YAML, or has more than one meaning.
     """
+    if len(text) > MOST_BYTES:
+        raise _too_long(origin, len(text.encode(errors="surrogateescape")))
     try:
         node = _Loader(text).get_single_node()
     except RecursionError:
@@ -136,7 +145,11 @@ class _Reader:
         """What a node stands for; an alias is read anew wherever it stands."""
         self.count += 1
         if self.count > MOST_VALUES or depth > MOST_DEPTH:
-            raise self.refused(node, "it holds too many values, or values too deep inside each other; write less")
+            raise self.refused(
+                node,
+                f"it holds too many values (more than {MOST_VALUES} with all aliases written out), or values too deep "
+                f"inside each other (more than {MOST_DEPTH} levels); write less",
+            )
         kind = node.tag.removeprefix(TAG)
         if isinstance(node, yaml.MappingNode) and kind == "map":
             return self._mapping(node, depth)
