@@ -27,7 +27,7 @@ STUDIES = {
     "compare": ["compare", *DATA, *LARGE, "--network.width", "4"],
     "dense Hessians, D 250": ["weak-error", *DATA, *SHORT, "--lrs", "[0.02]", "--network.width", "50"],
     "60 observables": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--observables", OBSERVABLES],
-    "low-rank Hessians, D 2,000": ["weak-error", *DATA, *LARGE, "--network.width", "400"],
+    "low-rank Hessians, D 2,000": ["weak-error", *DATA, *SHORT, "--lrs", "[0.05]", "--network.width", "400"],
     "adjoints, D 5,000": ["weak-error", *DATA, *LARGE, "--network.width", "1000", "--control", "first"],
     "500 samples": ["weak-error", *INPUTS, "--data.samples", "500", *LARGE, "--network.width", "30"],
     "kappa": ["scaling", *DATA, "--study", "kappa", "--network.width", "4", "--paths", "64", "--kappas", "[1, 2]"],

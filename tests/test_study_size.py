@@ -142,7 +142,14 @@ def test_paths_of_too_many_steps_or_bytes_are_refused(problem):
 
 
 @pytest.mark.parametrize(
-    "more", [["--paths", "1000000000000000"], ["--dt", "1e-9"], ["--lrs", "[1e-9]"], ["--max_memory", "1000"]]
+    "more",
+    [
+        ["--paths", "1000000000000000"],
+        ["--dt", "1e-9"],
+        ["--lrs", "[1e-9]"],
+        ["--max_memory", "1000"],
+        ["--orders", "[1, 1]"],
+    ],
 )
 def test_a_dry_run_refuses_what_the_study_refuses(more, capsys, tmp_path):
     said = []

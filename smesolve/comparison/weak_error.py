@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.arguments import ENSEMBLE, checked
+from smesolve.arguments import ENSEMBLE, checked, shown
 from smesolve.comparison.budget_row import NOT_FINITE
 from smesolve.comparison.error_budget import ErrorBudget, first_dt, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
@@ -119,14 +119,7 @@ def weak_error(
     Cost: paths x horizon/lr steps for the iteration and each order, and half as much again for the bias. Memory does
     not depend on the number of paths.
     """
-    if len(set(orders)) < len(orders):
-        raise ValueError(f"orders holds a value twice: {orders}.")
-    for order in orders:
-        check_order(order)
-        if order == "quadratic":
-            raise ValueError(
-                "orders must be 1 and/or 2: the quadratic equation has no weak order of its own to certify."
-            )
+    check_orders(orders)
     if control not in CONTROLS:
         raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {control!r}.")
     scheme = chosen_scheme(scheme, problem)
@@ -180,6 +173,18 @@ def weak_error(
         )
     predict = partial(leading_constants, problem, theta0, times, functions, min(lrs), orders)
     return WeakErrorStudy(table, samples, times[-1], predict)
+
+
+def check_orders(orders: Sequence[int]) -> None:
+    """Refuse an order that stands there twice, or that no weak order belongs to."""
+    if len(set(orders)) < len(orders):
+        raise ValueError(f"orders holds a value twice: {shown(list(orders))}; leave one of them out.")
+    for order in orders:
+        check_order(order)
+        if order == "quadratic":
+            raise ValueError(
+                "orders must be 1 and/or 2: the quadratic equation has no weak order of its own to certify."
+            )
 
 
 def checked_observables(

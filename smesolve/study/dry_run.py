@@ -25,6 +25,7 @@ from smesolve.comparison.error_budget import first_dt
 from smesolve.comparison.scaling.width_sweep import ARMS, mean_field_problem
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error import (
+    check_orders,
     checked_observables,
     chosen_control,
     chosen_scheme,
@@ -128,6 +129,7 @@ def _seconds_per_step(process: Process, theta0: Tensor) -> float:
 
 def _weak_error(config: StudyConfig, times: list[float] | None = None) -> dict[str, str]:
     """Of weak-error, and of compare with its own times of observation."""
+    check_orders(config.orders)
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     lrs, at = learning_rates_and_times(config.lrs, config.horizon, times)
