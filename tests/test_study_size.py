@@ -163,7 +163,7 @@ def test_a_dry_run_of_many_learning_rates_times_a_step_once(capsys, monkeypatch)
     calls = []
     monkeypatch.setattr(dry_run, "_seconds_per_step", lambda process, theta0: calls.append(process) or 1e-3)
     lrs = "[" + ", ".join(repr(0.4 / count) for count in range(1, 1001)) + "]"
-    assert main(["weak-error", *RANDOM, *SMALL, "--lrs", lrs, "--control", "none", "--dry-run"]) == 0
+    assert main(["weak-error", *RANDOM, "--lrs", lrs, *SMALL[2:], "--control", "none", "--dry-run"]) == 0
     assert len(calls) == 3 and "980 more" in capsys.readouterr().out
 
 
@@ -237,8 +237,8 @@ def test_divergence_that_a_table_tells_is_no_warning_and_leaves_the_filters_alon
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with ensemble.divergence_told_otherwise():
-            sme.iterate(problem, problem.initial() * 1e200, 0.1, 3, 2)
+            sme.iterate(problem, problem.initial(), 1e100, 9, 2)
         assert not [one for one in caught if issubclass(one.category, ensemble.DivergenceWarning)]
-        sme.iterate(problem, problem.initial() * 1e200, 0.1, 3, 2)
+        sme.iterate(problem, problem.initial(), 1e100, 9, 2)
         assert len([one for one in caught if issubclass(one.category, ensemble.DivergenceWarning)]) == 1
     assert warnings.filters == before
