@@ -14,6 +14,7 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
+from smesolve.arguments import MOST_ENTRIES
 from smesolve.comparison.equation_side import in_pairs, paired_blocks
 from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
 from smesolve.comparison.observables import named_observables
@@ -22,7 +23,7 @@ from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
 from smesolve.study import dry_run
 from smesolve.study.command_line import main
-from smesolve.study.configuration_types import MOST_ENTRIES, check_type
+from smesolve.study.configuration_types import check_type
 
 RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "2"]
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8"]
@@ -242,3 +243,12 @@ def test_divergence_that_a_table_tells_is_no_warning_and_leaves_the_filters_alon
         sme.iterate(problem, problem.initial(), 1e100, 9, 2)
         assert len([one for one in caught if issubclass(one.category, ensemble.DivergenceWarning)]) == 1
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize("name", ["lrs", "observables"])
+def test_more_entries_than_a_study_can_work_on_are_refused_at_once(name):
+    problem = make_problem(width=2)
+    given = {"lrs": [1 / k for k in range(10, 10_010)], "observables": [f"theta[{k}]" for k in range(10_000)]}
+    arguments = {"lrs": [0.1], "observables": ["loss"], name: given[name]}
+    with pytest.raises(ValueError, match=f"{name} has 10000 entries, more than 1000"):
+        sme.weak_error(problem, problem.initial(), arguments["lrs"], 1.0, observables=arguments["observables"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST",
+    "MOST_ENTRIES",
     "AnyOf",
     "Argument",
     "Called",
@@ -39,6 +40,9 @@ LARGEST = 1e100
 
 MOST = 2**53
 """Sizes and counts are not larger: beyond, floats are not exact."""
+
+MOST_ENTRIES = 1000
+"""Learning rates, observables or other entries that one study lists, at most: each is work of its own."""
 
 
 @dataclass(frozen=True)

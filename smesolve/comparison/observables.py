@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import checked, evaluated, shown
+from smesolve.arguments import MOST_ENTRIES, checked, evaluated, shown
 from smesolve.problem.problem import Problem
 
 __all__ = ["OBSERVABLES", "Observable", "grows_polynomially", "named_observables"]
@@ -39,6 +39,11 @@ def named_observables(problem: Problem, observables: Sequence[str | Observable])
         ValueError: an unknown name, a coordinate outside the parameters, a callable that does not map (B, D) to (B,)
             or that torch cannot differentiate.
     """
+    if len(observables) > MOST_ENTRIES:
+        raise ValueError(
+            f"observables has {len(observables)} entries, more than {MOST_ENTRIES}; give fewer, or a callable that "
+            "computes what is wanted of many."
+        )
     result: dict[str, Observable] = {}
     for observable in observables:
         name, function = _resolve(problem, observable)

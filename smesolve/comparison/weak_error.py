@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.arguments import ENSEMBLE, checked, shown
+from smesolve.arguments import ENSEMBLE, MOST_ENTRIES, checked, shown
 from smesolve.comparison.budget_row import NOT_FINITE
 from smesolve.comparison.error_budget import ErrorBudget, first_dt, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
@@ -222,9 +222,11 @@ def learning_rates_and_times(
     Default for times: the finest even grid of at most five that all learning rates divide.
 
     Raises:
-        ValueError: a learning rate does not divide the horizon or a time, two of them are the same up to rounding, or
-            the times do not increase from above 0 to the horizon.
+        ValueError: more than 1000 learning rates; one does not divide the horizon or a time, two of them are the same
+            up to rounding, or the times do not increase from above 0 to the horizon.
     """
+    if len(lrs) > MOST_ENTRIES:
+        raise ValueError(f"lrs has {len(lrs)} entries, more than {MOST_ENTRIES}; give fewer learning rates.")
     horizon = on_grid(horizon, lrs[0], "horizon", "lr")
     steps: dict[int, float] = {}
     for lr in lrs:

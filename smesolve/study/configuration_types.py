@@ -8,14 +8,10 @@ import types
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from smesolve.arguments import shown
+from smesolve.arguments import MOST_ENTRIES, shown
 from smesolve.study.configuration_errors import ConfigError, nearest
 
-__all__ = ["MOST_ENTRIES", "check_mapping", "check_type", "known_keys", "may_be_string"]
-
-MOST_ENTRIES = 1000
-"""Entries of a list. The time of jsonargparse grows with the square of their number: 1000 take it half a second, 10,000
-half a minute."""
+__all__ = ["check_mapping", "check_type", "known_keys", "may_be_string"]
 
 
 def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
