@@ -119,17 +119,11 @@ def refused(call):
         ({"dt": 1e-9, "control": "none"}, ["dt=1e-09", "steps of a block"]),
         ({"dt": 1e-8, "observables": [f"theta[{k}]" for k in range(6)]}, ["memory", "6 observables", "bytes"]),
         ({"lrs": [1e-9], "control": "none"}, ["lr=1e-09", "steps of a block"]),
-        ({"observables": 10**4, "times": 50}, ["10000 observables", "50 times", "bytes"]),
         ({"max_memory": 1000.0}, ["max_memory=1000 bytes"]),
     ],
 )
 def test_a_study_that_nothing_can_hold_is_refused_with_its_numbers(problem, change, words):
     options = {"lrs": [0.2], "horizon": 0.4, "orders": [1], "paths": 8} | change
-    if isinstance(options.get("observables"), int):
-        pick = [lambda theta: theta[..., 0] for _ in range(options["observables"])]
-        for number, function in enumerate(pick):
-            function.__name__ = f"first {number}"
-        options |= {"observables": pick, "lrs": [0.008], "times": [0.008 * (k + 1) for k in range(options["times"])]}
     said = refused(lambda: sme.weak_error(problem, problem.initial(), **options))
     assert all(word in said for word in words), said
 
