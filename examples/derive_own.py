@@ -13,7 +13,7 @@ from smesolve.symbolic import Iteration, modified_equation
 
 def main(paths: int = 20000, variance: float = 0.25) -> Figure:
     """Derive, prove, and compare paths."""
-    a, x, y, c, eta = symbols("a x y c eta")
+    a, x, y, c, eta = symbols("a x y c eta", real=True)
     lr, v = symbols("lr v", positive=True)
     step = -lr * (eta * x * (eta * a * x - y) + c * a)
     random = {eta: sme.GaussianMasks(v)}

@@ -9,8 +9,8 @@ from problems import make_problem
 
 import smesolve as sme
 
-# torch.compile imports modules of torch that torch itself has deprecated
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+# torch.compile looks at modules that are loaded, deprecated parts of torch and of others included
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 

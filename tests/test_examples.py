@@ -241,7 +241,7 @@ def differences(first, second, where=""):
     if isinstance(first, torch.nn.Module):  # whose parameters a start replaces
         first, second = ([type(one), str(one), _public(one)] for one in (first, second))
         return differences(first, second, where)
-    if type(first).__module__.startswith("smesolve"):
+    if type(first).__module__.startswith("smesolve") and type(first) is type(second):
         return differences([type(first), vars(first)], [type(second), vars(second)], where)
     return [] if first == second or first is second else [f"{where}: {first!r} and {second!r}"]
 

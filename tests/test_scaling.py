@@ -184,7 +184,7 @@ def test_the_scheme_and_the_noise_free_path_cross_a_jump(order):
         exact = moments.equation(lr, order, round(1 / lr), "theta[0]")
         equation = sme.ModifiedEquation(problem, lr, order)
         side = EquationSide(equation, theta0, [1.0], observables, "small_noise_rk4", dt, 0, lambda process, step: None)
-        assert side._without_scheme()[0, 0] == pytest.approx(exact, abs=1e-10)
+        assert side.exact[0][0, 0] == pytest.approx(exact, abs=1e-10)
         gaps.append(side._noise_free(integration(equation, theta0, "small_noise_rk4", dt))[0, 0] - exact)
     # dt^4 in the drift; at order 2 lr^2 dt from where lr b1 is taken
     assert np.log2(gaps[0] / gaps[1]) == pytest.approx(4 if order == 1 else 3, abs=0.3)

@@ -27,7 +27,7 @@ STUDY = {
 }
 
 SERVER = """
-import json, os, resource, sys, time
+import json, os, resource, signal, sys, time
 from smesolve.sampling.journal import Journal
 from smesolve.study.command_line import main
 import smesolve.study.figures
@@ -46,6 +46,7 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         os.dup2(2, 1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
         if pause is not None:
             Journal.put = waits_for_ever
         if largest_file:

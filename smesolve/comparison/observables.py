@@ -96,8 +96,8 @@ def grows_polynomially(observable: Observable, theta0: Tensor) -> bool:
     The theorem of weak order asks for it, and not only for its proof: where the noise grows with theta, the solution of
     the modified equation has the tails of a lognormal law, and E exp(|theta|) is infinite.
     """
-    generator = torch.Generator().manual_seed(0)
-    rays = torch.randn(DIRECTIONS, theta0.numel(), generator=generator, dtype=torch.float64)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    rays = torch.randn(DIRECTIONS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu")
     rays = (rays / rays.norm(dim=1, keepdim=True)).to(theta0)
     # Powers up to 24 of the far distance are finite in this type.
     far = max(1.0, float(theta0.norm())) * torch.finfo(theta0.dtype).max ** (1 / 24)
