@@ -212,6 +212,8 @@ def called(run, names, monkeypatch):
 
     for part in pkgutil.iter_modules(smesolve.study.__path__, "smesolve.study."):
         importlib.import_module(part.name)  # what is imported late would keep a recorder for good
+    for public in smesolve.__all__:  # and so would a public name on its first use
+        getattr(smesolve, public)
     with monkeypatch.context() as patch:
         for module in [module for name, module in sys.modules.items() if name.startswith(("smesolve", "examples_"))]:
             for name, value in list(vars(module).items()):
