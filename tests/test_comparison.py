@@ -525,3 +525,13 @@ def test_what_torch_cannot_differentiate_is_no_observable():
 
     with pytest.raises(ValueError, match="observable 'by_numpy', whose derivative torch takes, must work on what it"):
         named_observables(problem, [by_numpy])
+
+
+def test_a_dt_that_is_given_is_kept_however_large_its_bias():
+    problem = make_problem(width=2)
+    study = sme.weak_error(
+        problem, problem.initial(seed=1), [0.2], 0.8, orders=(2,), times=[0.8], observables=["loss"], paths=256,
+        scheme="euler", dt=0.2, rel_tol=0.5, max_paths=512,
+    )  # fmt: skip
+    assert study.table.dt.tolist() == [0.2] and not study.table.resolved.item()
+    assert study.table.reason.item() == "inside the solver bias"

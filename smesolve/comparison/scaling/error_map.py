@@ -84,7 +84,7 @@ class ErrorMap:
 def _comparable(group: pd.DataFrame) -> pd.DataFrame:
     """Resolved cells of small lr that have the sign of most of them."""
     cells = group[group.resolved & (group.multiple <= COLLAPSE_BELOW)]
-    return cells[np.sign(cells.relative) == np.sign(cells.relative).sum().clip(-1, 1)] if len(cells) else cells
+    return cells[np.sign(cells.relative) == np.sign(np.sign(cells.relative).sum())] if len(cells) else cells
 
 
 def _spreads(cells: pd.DataFrame, ordinate: str, rng: np.random.Generator) -> dict[str, float]:
