@@ -9,7 +9,7 @@ import torch
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments, scalar_dropout
-from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.order_fit import _verdict, fit_orders
 
 SHAPES = {
     "polynomial": lambda x: 1 - 0.4 * x + 0.3 * x**2 - 0.2 * x**3,
@@ -156,3 +156,18 @@ def test_two_points_give_a_local_slope_and_a_constant_with_room_for_the_next_ter
     assert fit.verdict == "local slope"
     assert fit.slope == pytest.approx(1 + 0.15 / np.log(2), rel=1e-4)
     assert fit.constant_low < 0.3 < fit.constant_high
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (1.001, 2.999, "certified"),
+        (1.0, 2.1, "too wide"),
+        (1.9, 3.0, "too wide"),
+        (2.01, 2.5, "another order"),
+        (1.5, 1.99, "another order"),
+    ],
+)
+def test_an_order_is_certified_where_the_interval_holds_neither_neighbour(low, high, verdict):
+    row = {"order": 2, "points": 4, "slope_low": low, "slope_high": high, "predicted_constant": np.nan}
+    assert _verdict(row | {"constant_low": 1.0, "constant_high": 2.0}) == verdict
