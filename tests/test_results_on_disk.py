@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_study
 import yaml
 
 from smesolve.sampling.journal import Journal, JournalError
@@ -19,17 +20,7 @@ from smesolve.study.commands import COMMANDS, Origin
 from smesolve.study.manifest import finished_manifest
 from smesolve.study.output import whole_directory
 
-STUDY = {
-    "data": {"name": "data.npz"},
-    "network": {"width": 2},
-    "lrs": [0.2],
-    "horizon": 0.2,
-    "orders": [1],
-    "observables": ["loss"],
-    "control": "none",
-    "paths": 8,
-    "threads": 1,
-}
+STUDY = small_study.STUDY | {"data": {"name": "data.npz"}}
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,10 @@ import sys
 
 import pytest
 import yaml
+from small_study import STUDY
 
 from smesolve.sampling.progress import Progress
 from smesolve.study.terminal import complain, printable, say
-
-STUDY = {
-    "data": {"name": "random", "samples": 4, "in_features": 2},
-    "network": {"width": 2},
-    "lrs": [0.2],
-    "horizon": 0.2,
-    "orders": [1],
-    "observables": ["loss"],
-    "control": "none",
-    "paths": 8,
-    "threads": 1,
-}
 
 PROGRAM = "import sys; from smesolve.study.command_line import main; sys.exit(main())"
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from smesolve.arguments import Instance, checked
-from smesolve.comparison.confidence import CONFIDENCE
+from smesolve.comparison.confidence import student_quantile
 
 __all__ = ["Estimate", "Interval", "mean_over", "over_root", "over_runs"]
 
@@ -39,7 +38,7 @@ class Estimate:
     @property
     def half(self) -> float:
         """Half-width of the interval."""
-        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * self.stderr
+        return float(student_quantile(self.freedom)) * self.stderr
 
     @property
     def low(self) -> float:

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import optimize, stats
+from scipy import optimize
 from torch import Tensor
 
 from smesolve.arguments import COUNT, INDEX, checked
-from smesolve.comparison.confidence import CONFIDENCE
+from smesolve.comparison.confidence import student_quantile
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.networks import LinearNetwork
@@ -162,5 +162,5 @@ def observed_limit(
     constant = (measured - (bend * x**2 + slope * x)[:, None]).mean(0)
     first = -constant / slope
     roots = root * (1 + first - bend * first**2 / slope)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, populations - 1) * roots.std(ddof=1) / populations**0.5
+    half = float(student_quantile(populations - 1)) * roots.std(ddof=1) / populations**0.5
     return ObservedLimit(float(roots.mean()), float(roots.mean() - half), float(roots.mean() + half))
