@@ -9,7 +9,7 @@
   leaves for missing terms makes its slopes conservative at every precision, and its constants where errors are precise.
 - Constants: those predicted without Monte Carlo against exact errors extrapolated to lr = 0.
 
-    python benchmarks/coverage.py [--replicates 1000] [--sections errors fits constants 'heavy tails'] [--out coverage.json]
+    python benchmarks/coverage.py [--replicates 1000] [--sections fits 'heavy tails'] [--out coverage.json]
 """
 
 import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
