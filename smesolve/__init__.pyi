@@ -3,6 +3,7 @@ from . import symbolic as symbolic
 from .comparison.observables import OBSERVABLES as OBSERVABLES
 from .comparison.weak_error import weak_error as weak_error
 from .comparison.weak_error_study import WeakErrorStudy as WeakErrorStudy
+from .errors import SmesolveError as SmesolveError
 from .problem.activations import ACTIVATIONS as ACTIVATIONS
 from .problem.averaged_problem import AveragedProblem as AveragedProblem
 from .problem.compiled_problem import CompiledProblem as CompiledProblem

@@ -6,16 +6,12 @@ class's constructor. A bad value is answered by one sentence that names the argu
 what was given. Some microseconds a call: for what users call, not for what runs in every step.
 """
 
-from smesolve.arguments.guard import ELSEWHERE, check_fields, checked
+from smesolve.arguments.guard import check_fields, checked
 from smesolve.arguments.kinds import MOST_ENTRIES, Argument, Instance, Integer, Number, Parameters, SymbolOr
-from smesolve.arguments.machine_memory import check_numbers_fit, machine_memory
 from smesolve.arguments.meanings import COUNT, ENSEMBLE, EXPRESSION, INDEX, KEEP_PROB, NOT_NEGATIVE, POINTS, POSITIVE
-from smesolve.arguments.rounded_number import RoundedNumber, as_numbers
-from smesolve.arguments.sentences import evaluated, is_own_sentence, shown
 
 __all__ = [
     "COUNT",
-    "ELSEWHERE",
     "ENSEMBLE",
     "EXPRESSION",
     "INDEX",
@@ -29,14 +25,7 @@ __all__ = [
     "Integer",
     "Number",
     "Parameters",
-    "RoundedNumber",
     "SymbolOr",
-    "as_numbers",
     "check_fields",
-    "check_numbers_fit",
     "checked",
-    "evaluated",
-    "is_own_sentence",
-    "machine_memory",
-    "shown",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,27 +11,11 @@ from typing import Any, TypeVar, get_type_hints, overload
 from smesolve.arguments.hints import allows_none, from_hint
 from smesolve.arguments.kinds import Argument, Items
 from smesolve.arguments.meanings import MAY_BE_EMPTY, MEANINGS
-from smesolve.arguments.surroundings import plain_surroundings
+from smesolve.entry_point import _unknown_argument, plain_surroundings
 
-__all__ = ["ELSEWHERE", "check_fields", "checked"]
+__all__ = ["check_fields", "checked"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-ELSEWHERE: Mapping[str, str] = {
-    "T": "horizon",
-    "batch": "batch_size",
-    "dropout": "keep_prob",
-    "epsilon": "lr",
-    "learning_rate": "lr",
-    "learning_rates": "lrs",
-    "lr": "lrs",
-    "method": "scheme",
-    "n_paths": "paths",
-    "num_paths": "paths",
-    "p": "keep_prob",
-    "y0": "theta0",
-}
-"""Names that papers and other libraries have for arguments, and what they are called here."""
 
 
 @overload
@@ -49,7 +32,7 @@ def checked(function: Any = None, **meanings: Argument | None) -> Any:
         meanings: of arguments that do not have here what their name means elsewhere; None for the type hint alone.
 
     Raises:
-        ValueError: by the guarded function, for the first argument that is not what it must be.
+        SmesolveError: by the guarded function, for the first argument that is not what it must be.
     """
     if function is None:
         return functools.partial(_guard, meanings)
@@ -72,7 +55,7 @@ def _guard(meanings: Mapping[str, Argument | None], function: Any) -> Any:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         unknown = None if takes_any else next((name for name in kwargs if name not in signature.parameters), None)
         if unknown is not None:
-            raise TypeError(_unknown_argument(function, unknown, list(signature.parameters)))
+            raise TypeError(_unknown_argument(function.__qualname__, unknown, list(signature.parameters)))
         bound = signature.bind(*args, **kwargs)
         given = bound.arguments
         with plain_surroundings():
@@ -82,22 +65,6 @@ def _guard(meanings: Mapping[str, Argument | None], function: Any) -> Any:
             return function(*bound.args, **bound.kwargs)
 
     return guarded
-
-
-def _unknown_argument(function: Callable[..., Any], unknown: str, names: list[str]) -> str:
-    """One sentence, with the name that was meant where it can be guessed."""
-    owner, _, name = function.__qualname__.rpartition(".")
-    called = owner if name == "__init__" else name
-    names = [name for name in names if name != "self"]
-    close = difflib.get_close_matches(unknown, names, n=1)
-    meant = ELSEWHERE.get(unknown)
-    if meant == "keep_prob" and meant in names:
-        remedy = f"use keep_prob, the probability of keeping: 1 - {unknown}"
-    elif meant in names or close:
-        remedy = f"use {meant if meant in names else close[0]}"
-    else:
-        remedy = f"its arguments are {', '.join(names)}"
-    return f"{called} has no argument {unknown}; {remedy}."
 
 
 def _checks(hints: Mapping[str, Any], meanings: Mapping[str, Argument | None]) -> dict[str, tuple[Argument, bool]]:
@@ -118,7 +85,7 @@ def check_fields(instance: Any, prefix: str = "", **meanings: Argument | None) -
     A list that is empty unless given may be empty.
 
     Raises:
-        ValueError: for the first field that is not what it must be.
+        SmesolveError: for the first field that is not what it must be.
     """
     values = vars(instance)
     empty = {field.name for field in dataclasses.fields(instance) if values[field.name] == [] and not _filled(field)}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smesolve.arguments.rounded_number import as_numbers
-from smesolve.arguments.sentences import refuse, shown
+from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.rounded_number import as_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -64,9 +64,9 @@ class Integer:
         """As a Python integer."""
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if whole and value > self.most:
-            raise refuse(name, f"be at most {self.most if self.most < 10**6 else format(self.most, '.0e')}", value)
+            raise invalid(name, f"be at most {self.most if self.most < 10**6 else format(self.most, '.0e')}", value)
         if not whole or value < self.least:
-            raise refuse(name, f"be {self.words}", value, self.remedy)
+            raise invalid(name, f"be {self.words}", value, self.remedy)
         return int(value)
 
 
@@ -89,10 +89,10 @@ class Number:
         below = number <= self.high if self.up_to else number < self.high
         if not (above and below and math.isfinite(number)):
             must = f"lie in {self._interval}" if math.isfinite(self.high) else f"be {self.words}"
-            raise refuse(name, must, value, self.remedy)
+            raise invalid(name, must, value, self.remedy)
         if number and not 1 / LARGEST <= abs(number) <= LARGEST:
             must = f"{'be 0 or ' if self.low < 0 or self.closed else ''}have a size from {1 / LARGEST:g} to {LARGEST:g}"
-            raise refuse(name, must, value, "products of others overflow or vanish")
+            raise invalid(name, must, value, "products of others overflow or vanish")
         if isinstance(value, np.floating) and not isinstance(value, float):
             return as_numbers(value.reshape(1))[0]
         return value
@@ -134,7 +134,7 @@ class SymbolOr:
         if not hasattr(value, "free_symbols"):
             return self.number(name, value, given)
         if not getattr(value, "is_commutative", False) or not hasattr(value, "is_number"):
-            raise refuse(name, f"be {self.number.words} or a sympy expression", value)
+            raise invalid(name, f"be {self.number.words} or a sympy expression", value)
         if value.is_number:
             self.number(name, float(value) if value.is_real else math.nan, given)
         return value
@@ -177,19 +177,19 @@ class Parameters:
             remedy = "convert it by torch.from_numpy" if isinstance(value, np.ndarray) else ""
             if isinstance(value, torch.Tensor) and value.layout != torch.strided:
                 what, remedy = "a strided tensor", "convert it by .to_dense()"
-            raise refuse(name, f"be {what} of shape {shape}", value, remedy)
+            raise invalid(name, f"be {what} of shape {shape}", value, remedy)
         if value.dtype != dtype and (problem is not None or value.dtype != torch.float32):
-            raise refuse(name, f"be {dtype}", value, f"convert it by {name}.to({dtype})")
+            raise invalid(name, f"be {dtype}", value, f"convert it by {name}.to({dtype})")
         if device is not None and value.device.type != device.type:
-            raise refuse(name, f"be on {device} as the problem is", value.device, f"move it by {name}.to({device})")
+            raise invalid(name, f"be on {device} as the problem is", value.device, f"move it by {name}.to({device})")
         if value.is_inference():  # of which no derivative can be taken
             value = value.clone()
         if not self.values:
             return value
         if not value.is_meta and not bool(value.isfinite().all()):
-            raise ValueError(f"{name} has values that are NaN or infinite; start from finite parameters.")
+            raise SmesolveError(f"{name} has values that are NaN or infinite; start from finite parameters.")
         if not value.is_meta and float(value.abs().max()) > math.sqrt(torch.finfo(value.dtype).max / value.numel()):
-            raise ValueError(
+            raise SmesolveError(
                 f"{name} has values up to {float(value.abs().max()):g}, whose squares overflow in {value.dtype}; start "
                 "from smaller parameters."
             )
@@ -228,7 +228,7 @@ class Instance:
     def __call__(self, name: str, value: Any, given: Mapping[str, Any]) -> Any:
         """As it is."""
         if not isinstance(value, self.kinds):
-            raise refuse(name, f"be {self.words}", value, self.remedy)
+            raise invalid(name, f"be {self.words}", value, self.remedy)
         return value
 
 
@@ -241,7 +241,7 @@ class Called:
     def __call__(self, name: str, value: Any, given: Mapping[str, Any]) -> Any:
         """As it is."""
         if not callable(value):
-            raise refuse(name, f"be {self.words}", value)
+            raise invalid(name, f"be {self.words}", value)
         return value
 
 
@@ -261,15 +261,15 @@ class Items:
         if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):  # an array, a tensor, a column of a table
             value = as_numbers(value)
         if not isinstance(value, collections.abc.Sequence) or isinstance(value, (str, bytes, bytearray, memoryview)):
-            raise refuse(name, "be a sequence", value, "put it into a list")
+            raise invalid(name, "be a sequence", value, "put it into a list")
         if self.filled and not len(value):
-            raise refuse(name, "hold at least one value", value)
+            raise invalid(name, "hold at least one value", value)
         if self.size is not None and len(value) != self.size:
-            raise refuse(name, f"hold {self.size} values", value)
+            raise invalid(name, f"hold {self.size} values", value)
         if self.item is None:
             return value
         if isinstance(value, range) and len(value) > 2**20:
-            raise refuse(name, f"hold at most {2**20} values", value)
+            raise invalid(name, f"hold at most {2**20} values", value)
         return [self.item(f"{name}[{k}]", entry, given) for k, entry in enumerate(value)]
 
 
@@ -284,9 +284,9 @@ class Mapped:
     def __call__(self, name: str, value: Any, given: Mapping[str, Any]) -> Any:
         """As a dict of its values as their kind has them."""
         if not isinstance(value, collections.abc.Mapping):
-            raise refuse(name, "be a mapping", value, "give a dict")
+            raise invalid(name, "be a mapping", value, "give a dict")
         if self.filled and not len(value):
-            raise refuse(name, "hold at least one entry", value)
+            raise invalid(name, "hold at least one entry", value)
         if self.item is None:
             return value
         return {key: self.item(f"{name}[{shown(key)}]", entry, given) for key, entry in value.items()}
@@ -308,7 +308,7 @@ class AnyOf:
         for option in self.options:
             if _of_kind(option, name, value, given):
                 return option(name, value, given)
-        raise refuse(name, f"be {self.words}", value)
+        raise invalid(name, f"be {self.words}", value)
 
 
 def _of_kind(option: Argument, name: str, value: Any, given: Mapping[str, Any]) -> bool:

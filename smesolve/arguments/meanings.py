@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from smesolve.arguments.kinds import AnyOf, Argument, Called, Instance, Integer, Items, Number, Parameters, SymbolOr
-from smesolve.arguments.sentences import refuse
+from smesolve.errors import invalid
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def _dtype(name: str, value: Any, given: Mapping[str, Any]) -> torch.dtype:
     import torch  # here, as configurations and --help do without it
 
     if not isinstance(value, torch.dtype) or value not in (torch.float32, torch.float64):
-        raise refuse(name, "be torch.float64 or torch.float32", value)
+        raise invalid(name, "be torch.float64 or torch.float32", value)
     return value
 
 
@@ -59,8 +59,8 @@ def _device(name: str, value: Any, given: Mapping[str, Any]) -> torch.device:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             remedy = "take cpu, or cuda for a GPU" if "Expected one of" in reason else f"take cpu ({reason})"
-            raise refuse(name, "be a device that is there", value, remedy) from None
-    raise refuse(name, "be a torch device such as 'cpu'", value)
+            raise invalid(name, "be a device that is there", value, remedy) from None
+    raise invalid(name, "be a torch device such as 'cpu'", value)
 
 
 def _anything(name: str, value: Any, given: Mapping[str, Any]) -> Any:

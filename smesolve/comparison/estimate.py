@@ -39,6 +39,7 @@ from smesolve.comparison.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.observables import Observable
+from smesolve.errors import SmesolveError
 from smesolve.sampling.ensemble import Process, block_of
 from smesolve.sampling.moments import Moments
 
@@ -161,7 +162,7 @@ class Statistics:
             independent = independent.reshape(len(independent), 2, -1, points.shape[-1]).mean(1)
         middle = independent.shape[1] // 2
         if middle < 1:
-            raise ValueError(f"block_size must be at least {4 if antithetic else 2}, got {values.shape[1]}.")
+            raise SmesolveError(f"block_size must be at least {4 if antithetic else 2}, got {values.shape[1]}.")
         halves = Moments.of(independent[:, :middle], order), Moments.of(independent[:, middle:], order)
         return cls(
             shape=values.shape[2:],

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from smesolve.arguments import checked
 from smesolve.comparison.observables import Observable, named_observables
+from smesolve.errors import SmesolveError
 from smesolve.problem.one_at_a_time import hessian
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import ScheduledProblem
@@ -50,11 +51,11 @@ def enumerated_expectation(
     """E g(theta_steps) of the iteration, by all sequences of draws.
 
     Raises:
-        ValueError: more than 2^22 sequences. Cost: one gradient for each, memory D numbers for each.
+        SmesolveError: more than 2^22 sequences. Cost: one gradient for each, memory D numbers for each.
     """
     count = len(problem.all_draws()[1])
     if count**steps > MAX_LEAVES:
-        raise ValueError(f"{count}^{steps} sequences are more than {MAX_LEAVES}; take fewer steps.")
+        raise SmesolveError(f"{count}^{steps} sequences are more than {MAX_LEAVES}; take fewer steps.")
     (function,) = named_observables(problem, [observable]).values()
     theta, weight = theta0[None], torch.ones(1, dtype=torch.float64, device="cpu")
     for step in range(steps):
@@ -77,19 +78,19 @@ class LinearMoments:
     Observables are quadratic in theta: "loss", "modified_loss", "squared_norm", coordinates, or a quadratic callable.
 
     Raises:
-        ValueError: the gradient of the problem is not affine or follows a schedule, float32, or D > 24.
+        SmesolveError: the gradient of the problem is not affine or follows a schedule, float32, or D > 24.
     """
 
     @checked
     def __init__(self, problem: Problem, theta0: Tensor) -> None:
         if problem.dim > MAX_LINEAR_DIM:
-            raise ValueError(f"LinearMoments needs D of at most {MAX_LINEAR_DIM}, got {problem.dim}.")
+            raise SmesolveError(f"LinearMoments needs D of at most {MAX_LINEAR_DIM}, got {problem.dim}.")
         if not problem.autonomous:
-            raise ValueError(
+            raise SmesolveError(
                 f"LinearMoments knows no schedules, which this {type(problem).__name__} has; use ScheduledMoments."
             )
         if problem.dtype != torch.float64:
-            raise ValueError(f"LinearMoments needs a problem in torch.float64, got {problem.dtype}; make it anew.")
+            raise SmesolveError(f"LinearMoments needs a problem in torch.float64, got {problem.dtype}; make it anew.")
         self.problem = problem
         self._drift = _affine(lambda theta: -problem.mean_gradient(theta), problem.dim)
         factors = _affine(lambda theta: problem.noise_factor(theta).mT.flatten(-2), problem.dim)
@@ -119,10 +120,10 @@ class LinearMoments:
         """E g in the stationary state of the modified equation, or of the iteration for order None.
 
         Raises:
-            ValueError: there is none: lr is not below `stability_limit(order)`.
+            SmesolveError: there is none: lr is not below `stability_limit(order)`.
         """
         if lr >= self.stability_limit(order):
-            raise ValueError(
+            raise SmesolveError(
                 f"lr={lr:g} has no stationary state; take lr below the limit {self.stability_limit(order):.6g}."
             )
         operator = self._moment_map(lr) - np.eye(len(self._start) ** 2) if order is None else self._generator(lr, order)
@@ -190,12 +191,12 @@ class LinearMoments:
         """
         check_scheme(self.problem, scheme)
         if not self.problem.linear_noise:
-            raise ValueError(
+            raise SmesolveError(
                 "problem must have noise that is linear in normals for moments of a scheme; take masks shared by all "
                 "samples, without with_weak_noise."
             )
         if issubclass(SCHEMES[scheme], GradientScheme):
-            raise ValueError(
+            raise SmesolveError(
                 f"scheme={scheme!r} is not affine in normals; at order 1 its first two moments are those of 'euler'."
             )
         problem = self.problem
@@ -244,7 +245,7 @@ class LinearMoments:
         trial = torch.linspace(-1.3, 2.1, self.problem.dim, dtype=zero.dtype, device=zero.device)
         quadratic = function(zero) + slope @ trial + 0.5 * trial @ bend @ trial
         if not torch.allclose(function(trial), quadratic, rtol=1e-9, atol=1e-9):
-            raise ValueError("observable must be quadratic in theta for exact moments; measure others by weak_error.")
+            raise SmesolveError("observable must be quadratic in theta for exact moments; use weak_error for others.")
         moments = torch.as_tensor(P, dtype=self.problem.dtype, device=self.problem.device)
         return float(function(zero) + slope @ moments[0, 1:] + 0.5 * (bend * moments[1:, 1:]).sum())
 
@@ -271,7 +272,7 @@ class ScheduledMoments:
         """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr; error of the integrator O(h^4).
 
         Raises:
-            ValueError: lr does not divide the horizon or a jump of the schedule.
+            SmesolveError: lr does not divide the horizon or a jump of the schedule.
         """
         steps = grid_steps(horizon, lr, "horizon", "lr")
         check_jumps(self.problem, lr, horizon, "lr")
@@ -320,7 +321,7 @@ def _affine(function: Any, dim: int) -> np.ndarray:
     trial = torch.linspace(-1.3, 2.1, dim, dtype=torch.float64, device="cpu")
     predicted = matrix @ torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), trial])
     if not torch.allclose(function(trial[None])[0], predicted, rtol=1e-9, atol=1e-9):
-        raise ValueError(
+        raise SmesolveError(
             "problem must have a gradient affine in theta for exact moments; use LinearNetwork, whose readout alone is "
             "trained."
         )

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import MOST_ENTRIES, checked, evaluated, shown
+from smesolve.arguments import MOST_ENTRIES, checked
+from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.problem import Problem
 
 __all__ = ["OBSERVABLES", "Observable", "grows_polynomially", "named_observables"]
@@ -36,11 +37,11 @@ def named_observables(problem: Problem, observables: Sequence[str | Observable])
     """Observables by name, from names in `OBSERVABLES`, coordinates "theta[3]", and callables (their `__name__`).
 
     Raises:
-        ValueError: an unknown name, a coordinate outside the parameters, a callable that does not map (B, D) to (B,)
+        SmesolveError: an unknown name, a coordinate outside the parameters, a callable that does not map (B, D) to (B,)
             or that torch cannot differentiate.
     """
     if len(observables) > MOST_ENTRIES:
-        raise ValueError(
+        raise SmesolveError(
             f"observables has {len(observables)} entries, more than {MOST_ENTRIES}; give fewer, or a callable that "
             "computes what is wanted of many."
         )
@@ -48,7 +49,7 @@ def named_observables(problem: Problem, observables: Sequence[str | Observable])
     for observable in observables:
         name, function = _resolve(problem, observable)
         if name in result:
-            raise ValueError(f"observables holds {name!r} twice; leave one out, or give the callable another __name__.")
+            raise SmesolveError(f"observables holds {name!r} twice; leave one out, or rename the callable.")
         result[name] = function
     return result
 
@@ -57,21 +58,21 @@ def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Obser
     if callable(observable):
         name = getattr(observable, "__name__", repr(observable))
         points = torch.zeros(3, problem.dim, dtype=problem.dtype, device=problem.device)
-        trial = evaluated(f"observable {name!r}", observable, points)
+        trial = call_of_user(f"observable {name!r}", observable, points)
         if not isinstance(trial, Tensor) or trial.shape != (3,):
-            raise ValueError(
+            raise SmesolveError(
                 f"observable {name!r} must map theta (..., D) to (...,), but it maps (3, {problem.dim}) to "
                 f"{tuple(trial.shape) if isinstance(trial, Tensor) else shown(trial)}."
             )
         if trial.dtype != problem.dtype:
-            raise ValueError(
+            raise SmesolveError(
                 f"observable {name!r} must return numbers of the problem's {problem.dtype}, but returns "
                 f"{trial.dtype}; convert them, for example by .to({problem.dtype}), or take the real part."
             )
-        evaluated(f"observable {name!r}, whose derivative torch takes,", torch.func.grad(observable), points[0])
+        call_of_user(f"observable {name!r}, whose derivative torch takes,", torch.func.grad(observable), points[0])
         elsewhere = torch.linspace(-1.3, 2.1, points.numel()).to(points).view(3, -1)
         if not torch.equal(*(observable(elsewhere).nan_to_num(nan=1e30) for _ in range(2))):
-            raise ValueError(
+            raise SmesolveError(
                 f"observable {name!r} must be a function of theta, but it returns other values when it is called "
                 "again; let it draw no random numbers (a module in training mode does: call its eval())."
             )
@@ -80,10 +81,10 @@ def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Obser
     if coordinate:
         index = int(coordinate[1])
         if index >= problem.dim:
-            raise ValueError(f"observable {observable!r} lies outside the {problem.dim} parameters.")
+            raise SmesolveError(f"observable {observable!r} lies outside the {problem.dim} parameters.")
         return observable, lambda theta: theta[..., index]
     if observable not in OBSERVABLES:
-        raise ValueError(
+        raise SmesolveError(
             f"observable must be one of {', '.join(OBSERVABLES)}, a coordinate such as 'theta[0]', or a callable, "
             f"got {observable!r}."
         )

@@ -9,11 +9,12 @@ from math import comb
 import joblib
 from torch import Tensor
 
-from smesolve.arguments import machine_memory
 from smesolve.comparison.equation_side import paired_blocks
 from smesolve.comparison.error_budget import first_dt
 from smesolve.comparison.noise_free_path import CHUNK_NUMBERS, DENSE_DIM
 from smesolve.comparison.value_hessians import OVERSAMPLING, RANK
+from smesolve.errors import SmesolveError
+from smesolve.machine_memory import machine_memory
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import check_block_steps
 
@@ -51,7 +52,7 @@ class StudySize:
         process can take.
 
         Raises:
-            ValueError: with the numbers.
+            SmesolveError: with the numbers.
         """
         check_block_steps(
             f"paths={self.paths} at lr={min(self.lrs):g}{'' if self.dt is None else f' and dt={self.dt:g}'}",
@@ -63,7 +64,7 @@ class StudySize:
         if size > limit:
             whose = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
             remedy = 'control="first", or ' if self.control == "second" else ""
-            raise ValueError(
+            raise SmesolveError(
                 f"{whose}{f' of {limit:.3g} bytes' if max_memory is None else ''} is less than the {size:.3g} bytes "
                 f"that {self.observables} observables at {len(self.times)} times with control={self.control!r} take in "
                 f"{self.processes} processes; take {remedy}fewer observables, times or workers"

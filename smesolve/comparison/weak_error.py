@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.arguments import ENSEMBLE, MOST_ENTRIES, checked, shown
+from smesolve.arguments import ENSEMBLE, MOST_ENTRIES, checked
 from smesolve.comparison.budget_row import NOT_FINITE
 from smesolve.comparison.error_budget import ErrorBudget, first_dt, first_round_cost
 from smesolve.comparison.leading_error import leading_constants
@@ -21,6 +21,7 @@ from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
+from smesolve.errors import SmesolveError, shown
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import warn_of_divergence
 from smesolve.sampling.journal import Journal
@@ -108,7 +109,7 @@ def weak_error(
         A `WeakErrorStudy`.
 
     Raises:
-        ValueError: bad arguments (one sentence that names the argument and the remedy), or a learning rate beyond
+        SmesolveError: bad arguments (one sentence that names the argument and the remedy), or a learning rate beyond
             the stability limit 2 / lambda_max(Hess L_S(theta0)), under a schedule the least one up to the horizon.
         StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
 
@@ -121,12 +122,12 @@ def weak_error(
     """
     check_orders(orders)
     if control not in CONTROLS:
-        raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {control!r}.")
+        raise SmesolveError(f"control must be one of {', '.join(CONTROLS)}, got {control!r}.")
     scheme = chosen_scheme(scheme, problem)
     check_scheme(problem, scheme)
     check_declared(scheme)
     if rel_tol is not None and max_paths < paths:
-        raise ValueError(f"max_paths={max_paths} is below paths={paths}; raise it.")
+        raise SmesolveError(f"max_paths={max_paths} is below paths={paths}; raise it.")
     lrs, times = learning_rates_and_times(lrs, horizon, times)
     functions = checked_observables(problem, theta0, lrs, times, dt, observables)
     chosen = chosen_control(control, problem)
@@ -178,11 +179,11 @@ def weak_error(
 def check_orders(orders: Sequence[int]) -> None:
     """Refuse an order that stands there twice, or that no weak order belongs to."""
     if len(set(orders)) < len(orders):
-        raise ValueError(f"orders holds a value twice: {shown(list(orders))}; leave one of them out.")
+        raise SmesolveError(f"orders holds a value twice: {shown(list(orders))}; leave one of them out.")
     for order in orders:
         check_order(order)
         if order == "quadratic":
-            raise ValueError(
+            raise SmesolveError(
                 "orders must be 1 and/or 2: the quadratic equation has no weak order of its own to certify."
             )
 
@@ -207,7 +208,7 @@ def checked_observables(
             curvature = (
                 "Hess L_S(theta0)" if problem.autonomous else "Hess L_S(theta0) at the worst time of the schedule"
             )
-            raise ValueError(
+            raise SmesolveError(
                 f"lr={lr:g} is beyond the stability limit {limit:.4g} = 2/lambda_max({curvature}), where the mean "
                 "iteration diverges; take a smaller lr."
             )
@@ -222,17 +223,17 @@ def learning_rates_and_times(
     Default for times: the finest even grid of at most five that all learning rates divide.
 
     Raises:
-        ValueError: more than 1000 learning rates; one does not divide the horizon or a time, two of them are the same
-            up to rounding, or the times do not increase from above 0 to the horizon.
+        SmesolveError: more than 1000 learning rates; one does not divide the horizon or a time, two are the same up to
+            rounding, or the times do not increase from above 0 to the horizon.
     """
     if len(lrs) > MOST_ENTRIES:
-        raise ValueError(f"lrs has {len(lrs)} entries, more than {MOST_ENTRIES}; give fewer learning rates.")
+        raise SmesolveError(f"lrs has {len(lrs)} entries, more than {MOST_ENTRIES}; give fewer learning rates.")
     horizon = on_grid(horizon, lrs[0], "horizon", "lr")
     steps: dict[int, float] = {}
     for lr in lrs:
         count = grid_steps(horizon, lr, "horizon", "lr")
         if count in steps:
-            raise ValueError(
+            raise SmesolveError(
                 f"lrs holds a value twice, up to rounding: {float(steps[count])!r} and {float(lr)!r} both take {count} "
                 "steps to the horizon; leave one of them out."
             )
@@ -243,7 +244,7 @@ def learning_rates_and_times(
     for lr in rates:
         numbers = grid_numbers(times, lr, "times", "lr")
         if numbers[-1] != grid_steps(horizon, lr, "horizon", "lr"):
-            raise ValueError(
+            raise SmesolveError(
                 f"times must increase from above 0 to the horizon {horizon:g}, but the last one is {times[-1]:g}; let "
                 "them end at the horizon."
             )
@@ -259,7 +260,7 @@ def chosen_control(control: str, problem: Problem) -> str:
     """What "auto" stands for, and a refusal of control variates that a problem has not."""
     if not problem.exact:
         if control == "second":
-            raise ValueError(
+            raise SmesolveError(
                 "control='second' needs the mean gradient in closed form, which this problem does not have; take "
                 "control='first'."
             )

@@ -12,6 +12,7 @@ import pandas as pd
 from smesolve.comparison.budget_row import unusable
 from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.order_fit import fit_orders
+from smesolve.errors import SmesolveError
 
 __all__ = ["StudyInterrupted", "WeakErrorStudy", "with_normal_errors"]
 
@@ -103,7 +104,7 @@ class WeakErrorStudy:
             predicted sign), "local slope" or "not resolved".
         """
         if at not in ("final", "max"):
-            raise ValueError(f"at must be 'final' or 'max', got {at!r}.")
+            raise SmesolveError(f"at must be 'final' or 'max', got {at!r}.")
         rows = self.table[np.isclose(self.table.time, self.horizon)] if at == "final" else self.maximum()
         return fit_orders(
             with_normal_errors(rows),

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from smesolve.arguments import INDEX, Instance, checked
 from smesolve.comparison.confidence import CONFIDENCE
+from smesolve.errors import SmesolveError
 from smesolve.landscape.haar_null import haar_null
 from smesolve.landscape.operators import (
     DRAWS,
@@ -106,7 +107,7 @@ def sampled_alignment(hessian: LinearOperator, noise: Tensor, probes: int = 200,
 def check_dimension(dim: int) -> None:
     """Refuse dimensions in which there is no null model."""
     if dim < 3:
-        raise ValueError(
+        raise SmesolveError(
             f"hessian must have at least 3 dimensions, got D = {dim}: there is no null model in fewer; "
             "take a larger network."
         )
@@ -179,7 +180,7 @@ def overlap(hessian: LinearOperator, covariance: LinearOperator, count: int = 10
 def check_eigenpairs(problem: DropoutProblem, eigenpairs: int) -> None:
     """Refuse as many eigenvectors as parameters, or more: they span all directions."""
     if eigenpairs >= problem.dim:
-        raise ValueError(f"eigenpairs must be below the number of parameters D = {problem.dim}, got {eigenpairs}.")
+        raise SmesolveError(f"eigenpairs must be below the number of parameters D = {problem.dim}, got {eigenpairs}.")
 
 
 @checked(steps=INDEX)
@@ -205,7 +206,7 @@ def alignment_along(
     """
     for name in covariances:
         if name not in COVARIANCES:
-            raise ValueError(f"covariances must hold names of {', '.join(COVARIANCES)}, got {name!r}.")
+            raise SmesolveError(f"covariances must hold names of {', '.join(COVARIANCES)}, got {name!r}.")
     check_eigenpairs(problem, eigenpairs)
     frames = []
     for step, row in zip(steps, states, strict=True):

@@ -24,6 +24,7 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from smesolve.arguments import INDEX, Number, Parameters, checked
+from smesolve.errors import SmesolveError
 from smesolve.landscape.training import HALVES, HalfIteration, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
@@ -64,11 +65,11 @@ def input_weights(problem: DropoutProblem, theta: Tensor) -> tuple[np.ndarray, n
     """u (..., m, d or d + 1) with the bias as last entry, and amplitudes |A_j||u_j| (..., m), from theta (..., D).
 
     Raises:
-        ValueError: the network is not a `TwoLayerNetwork`.
+        SmesolveError: the network is not a `TwoLayerNetwork`.
     """
     network = problem.network
     if not isinstance(network, TwoLayerNetwork):
-        raise ValueError(f"problem must have a TwoLayerNetwork for input weights, got {type(network).__name__}.")
+        raise SmesolveError(f"problem must have a TwoLayerNetwork for input weights, got {type(network).__name__}.")
     parts = dict(
         zip(
             (name for name, _ in network.named_parameters()),
@@ -164,7 +165,7 @@ def condensation(
 
 def _process(problem: DropoutProblem, name: str, starts: Tensor, lr: float, seed: int) -> Process:
     if name not in TRAININGS:
-        raise ValueError(f"training must be one of {', '.join(TRAININGS)}, got {name!r}.")
+        raise SmesolveError(f"training must be one of {', '.join(TRAININGS)}, got {name!r}.")
     if name == EQUATION:
         return Integration(ModifiedEquation(problem, lr, order=2), starts[0], "small_noise_heun", lr, seed)
     return HalfIteration(problem, lr, seed, name, len(starts))

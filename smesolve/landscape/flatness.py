@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import Parameters, checked
+from smesolve.errors import SmesolveError
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.interval_flatness import interval_width
 from smesolve.landscape.operators import loss_hessian_operator
@@ -96,7 +97,7 @@ def check_curvature(problem: Problem, starts: Tensor) -> None:
     for theta in starts:
         probe = np.random.default_rng(0).standard_normal(len(theta))
         if not (loss_hessian_operator(problem, theta) @ probe).any():
-            raise ValueError(
+            raise SmesolveError(
                 f"data must give the loss curvature, got a Hessian of 0 at an initial point, inputs of size up to "
                 f"{float(problem.x.abs().max()):g}: take other inputs, or leave out the section flatness."
             )
@@ -167,15 +168,15 @@ def half_effects(table: pd.DataFrame, measures: Sequence[str] = ("trace", "top_e
         change of the natural logarithm.
 
     Raises:
-        ValueError: a training is missing, or a measure is not positive.
+        SmesolveError: a training is missing, or a measure is not positive.
     """
     missing = [name for name in HALVES if name not in set(table.training)]
     if missing:
-        raise ValueError(f"table lacks the training {missing[0]!r}; all of {', '.join(HALVES)} are needed.")
+        raise SmesolveError(f"table lacks the training {missing[0]!r}; all of {', '.join(HALVES)} are needed.")
     frames = []
     for measure in measures:
         if not (table[measure] > 0).all():
-            raise ValueError(
+            raise SmesolveError(
                 f"table has {measure} {table[measure].min():g}, but logarithms need positive values: train for longer, "
                 "or leave it out of measures."
             )

@@ -54,7 +54,7 @@ def haar_null(first: tuple[float, float, float], second: tuple[float, float, flo
     """The null from tr A, tr A^2 and tr A^3 of both matrices.
 
     Raises:
-        ValueError: dim < 3.
+        SmesolveError: dim < 3.
     """
     squares, cubes = zip(*(_centred(moments, dim) for moments in (first, second)), strict=True)
     variance = 2 * np.prod(squares) / ((dim - 1) * (dim + 2))

@@ -31,6 +31,7 @@ from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import with_normal_errors
+from smesolve.errors import SmesolveError
 from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.kinks import kinks
@@ -88,7 +89,7 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
     """tr Sigma(theta) = |C|_F^2, exact: (...,). Cost: M noise products, 64 at a time.
 
     Raises:
-        ValueError: the noise is not linear in its normals; `traces` and `sampled_traces` estimate.
+        SmesolveError: the noise is not linear in its normals; `traces` and `sampled_traces` estimate.
     """
     check_linear_noise(problem)
     total = theta.new_zeros(theta.shape[:-1])
@@ -132,11 +133,11 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
     Cost of a velocity: one gradient; two more for lr/4 |grad L_S|^2; three noise products for each of M with tr Sigma.
 
     Raises:
-        ValueError: an unknown name.
+        SmesolveError: an unknown name.
         ArithmeticError: the solver did not reach the horizon.
     """
     if name not in FLOWS:
-        raise ValueError(f"name must be one of {', '.join(FLOWS)}, got {name!r}.")
+        raise SmesolveError(f"name must be one of {', '.join(FLOWS)}, got {name!r}.")
     first, square, trace = FLOWS[name]
     plain = torch.func.grad(problem.loss)
 
@@ -241,7 +242,7 @@ def exact_regularisation_orders(
         A row for each model, observable and lr: `error`, and the local order `slope` from this lr to the next larger.
 
     Raises:
-        ValueError: the gradient is not affine in theta, or D > 24.
+        SmesolveError: the gradient is not affine in theta, or D > 24.
     """
     moments = LinearMoments(problem, theta0)
     functions = named_observables(problem, observables)

@@ -30,13 +30,15 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor
 
-from smesolve.arguments import Parameters, check_numbers_fit, checked, shown
+from smesolve.arguments import Parameters, checked
+from smesolve.errors import SmesolveError, shown
 from smesolve.landscape.estimates import Estimate, mean_over
 from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork, network_outputs
 from smesolve.landscape.operators import SymmetricOperator, fisher_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.landscape.traces import traces
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import MaskLaw
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -54,7 +56,7 @@ FEATURES, WEIGHTS = Parameters(("n",), last="d"), Parameters(("d",), last="o")
 
 def _outputs(features: Tensor, weights: Tensor) -> Tensor:
     if features.shape[1] != weights.shape[0] or features.dtype != weights.dtype:
-        raise ValueError(
+        raise SmesolveError(
             f"weights must have one row for each of the {features.shape[1]} features, and be {features.dtype} as they "
             f"are, got {shown(weights)}."
         )
@@ -66,7 +68,7 @@ def fisher_penalty(features: Tensor, weights: Tensor, variance: float, likelihoo
     """Q = v/(2n) sum_ik x_ik^2 W_k F_i W_k^T from features x (n, d) and weights W (d, o). Cost: O(n d o).
 
     Raises:
-        ValueError: an unknown likelihood.
+        SmesolveError: an unknown likelihood.
     """
     law, outputs = likelihood_named(likelihood), _outputs(features, weights)
     terms = (
@@ -155,7 +157,7 @@ def manifold_geometry(
     the curvature, with K = min(n o, D): K products with J and J^T, and an eigendecomposition of a K x K array.
 
     Raises:
-        ValueError: three K x K arrays do not fit into the machine's memory.
+        SmesolveError: three K x K arrays do not fit into the machine's memory.
     """
     fisher = fisher_operator(problem, theta)
     measured = traces({"F": fisher}, ["F", "FF"], probes, seed)

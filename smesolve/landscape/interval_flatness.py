@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 
 __all__ = ["interval_flatness", "interval_width"]
 
@@ -32,10 +33,10 @@ def interval_flatness(
     """F_v (k,) along unit vectors v (k, D): the width of the interval around theta where loss < factor loss(theta).
 
     Raises:
-        ValueError: factor is not above 1.
+        SmesolveError: factor is not above 1.
     """
     if not factor > 1:
-        raise ValueError(f"factor must be above 1, got {factor!r}: the threshold is factor times the loss at theta.")
+        raise SmesolveError(f"factor must be above 1, got {factor!r}: the threshold is factor times the loss at theta.")
     return interval_width(loss, theta, directions, factor * loss(theta))
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from smesolve.errors import SmesolveError
+
 __all__ = ["LIKELIHOODS", "Likelihood", "likelihood_named"]
 
 
@@ -44,8 +46,8 @@ def likelihood_named(name: str) -> Likelihood:
     """The likelihood of a name in `LIKELIHOODS`.
 
     Raises:
-        ValueError: an unknown name.
+        SmesolveError: an unknown name.
     """
     if name not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {name!r}.")
+        raise SmesolveError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {name!r}.")
     return LIKELIHOODS[name]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from smesolve.arguments import INDEX, Instance, checked
+from smesolve.errors import SmesolveError
 from smesolve.landscape.alignment import alignment, sampled_alignment
 from smesolve.landscape.operators import covariance_operator, loss_hessian_operator
 from smesolve.landscape.training import HalfIteration, train
@@ -53,11 +54,11 @@ def _module(problem: DropoutProblem, dropout: bool) -> nn.Module:
     """The two-layer network as a module; its parameters are in the same order with and without dropout."""
     network = problem.network
     if not isinstance(network, TwoLayerNetwork):
-        raise ValueError(f"problem must have a TwoLayerNetwork for this comparison, got {type(network).__name__}.")
+        raise SmesolveError(f"problem must have a TwoLayerNetwork for this comparison, got {type(network).__name__}.")
     layers: list[nn.Module] = [network.hidden, _Activation(network.activation)]
     if dropout:
         if not isinstance(problem.law, BernoulliMasks):
-            raise ValueError(
+            raise SmesolveError(
                 f"problem must have masks 0 or 1/keep_prob, as torch.nn.Dropout has them, got {problem.law!r}: give "
                 "keep_prob in place of masks."
             )
@@ -86,10 +87,10 @@ def noisy_problem(problem: DropoutProblem, name: str, scales: NoiseScales | None
     """The problem with another noise.
 
     Raises:
-        ValueError: an unknown name, a network that is not a `TwoLayerNetwork`, or dropout with another mask law.
+        SmesolveError: an unknown name, a network that is not a `TwoLayerNetwork`, or dropout with another mask law.
     """
     if name not in NOISES:
-        raise ValueError(f"name must be one of {', '.join(NOISES)}, got {name!r}.")
+        raise SmesolveError(f"name must be one of {', '.join(NOISES)}, got {name!r}.")
     return NOISES[name](problem, scales or NoiseScales())
 
 

@@ -24,7 +24,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from smesolve.arguments import Parameters, checked, shown
+from smesolve.arguments import Parameters, checked
+from smesolve.errors import SmesolveError, shown
 from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork
 from smesolve.problem.dropout import DropoutProblem
@@ -127,7 +128,7 @@ def fisher_operator(problem: DropoutProblem, theta: Tensor, likelihood: str = "g
     Cost of a product: about two gradients.
 
     Raises:
-        ValueError: an unknown likelihood.
+        SmesolveError: an unknown likelihood.
     """
     law, network = likelihood_named(likelihood), LinearisedNetwork(problem, theta)
 
@@ -188,7 +189,7 @@ def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Sigma(theta) = Cov(gradient), theta (D,), exact. Cost of a product: about three gradients.
 
     Raises:
-        ValueError: the noise is known by sampling alone; take `sampled_covariance_operator`.
+        SmesolveError: the noise is known by sampling alone; take `sampled_covariance_operator`.
     """
     check_linear_noise(problem)
     return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals))
@@ -197,7 +198,7 @@ def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
 def check_linear_noise(problem: Problem) -> None:
     """Refuse a problem whose noise product is no matrix times its normals."""
     if not problem.linear_noise:
-        raise ValueError(
+        raise SmesolveError(
             f"problem has no linear noise product ({type(problem).__name__} with sampled, per-sample or weak noise): "
             "take masks='shared', or sampled_covariance_operator and sampled_traces on draws of its noise."
         )
@@ -212,8 +213,8 @@ def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricO
     neuron; where neurons share parameters, as below the last hidden layer, g_k is what neuron k adds to grad L_S.
 
     Raises:
-        ValueError: the masks are not those of dropout, 0 or 1/keep_prob, or not shared by the samples: then no part of
-            Sigma has this form.
+        SmesolveError: the masks are not those of dropout, 0 or 1/keep_prob, or not shared by the samples: then no
+            part of Sigma has this form.
     """
     return _factor_operator(problem, theta, _gradient_factor(problem, theta))
 
@@ -226,7 +227,7 @@ def pair_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOpera
     no block in common, and it vanishes with grad L_S as well.
 
     Raises:
-        ValueError: as `gradient_term_operator`.
+        SmesolveError: as `gradient_term_operator`.
     """
     own = _gradient_factor(problem, theta)
     return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals) - own(normals))
@@ -238,7 +239,7 @@ def _gradient_factor(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor
     variance = float(problem.law.variance)
     # Own cotangents are e + (1 + s) z_k, those of the mean gradient e + v z_k; for masks 0 or 1/keep_prob 1 + s = v.
     if variance and abs(1 + problem.law.skew - variance) > 1e-12 * (1 + variance):
-        raise ValueError(f"masks must be those of dropout, 0 or 1/keep_prob, for this term, got {problem.law!r}.")
+        raise SmesolveError(f"masks must be those of dropout, 0 or 1/keep_prob, for this term, got {problem.law!r}.")
     network = LinearisedNetwork(problem, theta)
     at, error = network.at, network.outputs - problem.y.mT
     features = at.readout.mT @ error + variance * at.readout.square().sum(-2)[..., None] * at.features
@@ -272,7 +273,7 @@ DRAWS = Parameters(("N",))
 def check_draws(name: str, draws: Tensor, dim: int, dtype: torch.dtype, other: str) -> None:
     """Refuse draws (N, D), the argument `name`, of another dimension or dtype than those of the argument `other`."""
     if draws.shape[-1] != dim or draws.dtype != dtype:
-        raise ValueError(f"{name} must be {dtype} of shape (N, {dim}), to go with {other}, got {shown(draws)}.")
+        raise SmesolveError(f"{name} must be {dtype} of shape (N, {dim}), to go with {other}, got {shown(draws)}.")
 
 
 @checked(gradients=DRAWS, mean=Parameters())

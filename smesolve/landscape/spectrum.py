@@ -9,6 +9,7 @@ from scipy.linalg import eigh, subspace_angles
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 
 __all__ = ["Eigenpairs", "leading_eigenpairs", "principal_angles"]
 
@@ -35,12 +36,12 @@ def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) 
         tol: relative accuracy of the eigenvalues.
 
     Raises:
-        ValueError: count is not from 1 to D - 1.
+        SmesolveError: count is not from 1 to D - 1.
         ArithmeticError: Lanczos did not converge.
     """
     dim = operator.shape[0]
     if not 1 <= count < dim:
-        raise ValueError(f"count must lie from 1 to D - 1 = {dim - 1}, got {count!r}.")
+        raise SmesolveError(f"count must lie from 1 to D - 1 = {dim - 1}, got {count!r}.")
     if dim <= max(64, 2 * count + 1):
         values, vectors = eigh(operator @ np.eye(dim))
         values, vectors = values[-count:], vectors[:, -count:]

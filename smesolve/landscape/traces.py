@@ -21,6 +21,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from smesolve.arguments import Instance, Parameters, checked
+from smesolve.errors import SmesolveError
 from smesolve.landscape.estimates import Estimate, Interval, over_root
 from smesolve.landscape.jackknife import LeftOut, jackknife, pairs_of, without_samples
 from smesolve.landscape.operators import DRAWS, check_draws
@@ -100,15 +101,15 @@ def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes
         letters) a vector and operator, and as many more for the basis. Memory: probes/3 + 64 vectors.
 
     Raises:
-        ValueError: fewer than 12 probes, or than 4 more than operators, unless D is smaller still.
+        SmesolveError: fewer than 12 probes, or than 4 more than operators, unless D is smaller still.
     """
     dim = next(iter(operators.values())).shape[0]
     for word in words:
         if not 1 <= len(word) <= 3 or not operators.keys() >= set(word):
-            raise ValueError(f"words must be of one to three letters of {', '.join(operators)}, got {word!r}.")
+            raise SmesolveError(f"words must be of one to three letters of {', '.join(operators)}, got {word!r}.")
     least = max(12, len(operators) + 4)
     if probes < min(least, dim):
-        raise ValueError(f"probes must be at least {least}, got {probes!r}: fewer leave no sample for an interval.")
+        raise SmesolveError(f"probes must be at least {least}, got {probes!r}: fewer leave no sample for an interval.")
     if probes >= dim:
         values = _quadratic(operators, words, np.eye(dim)).sum(1)
         return Traces(tuple(words), values, (), dim)
@@ -179,7 +180,7 @@ def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Interval,
 def _products(name: str, centred: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """|c_j|^2 (N,), and c_i . c_j (N, N) with zeros on the diagonal."""
     if len(centred) < 5:
-        raise ValueError(f"{name} must hold at least 5 draws, got {len(centred)}.")
+        raise SmesolveError(f"{name} must hold at least 5 draws, got {len(centred)}.")
     gram = (centred.double() @ centred.double().mT).cpu().numpy()
     squares = gram.diagonal().copy()
     np.fill_diagonal(gram, 0.0)

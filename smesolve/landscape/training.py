@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import INDEX, checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem  # noqa: F401 (the type hints of the inherited constructor name it)
@@ -94,7 +95,7 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
         (T, B, D), the parameters at the saved steps. Cost: whole blocks of `process.block_size` runs are trained.
 
     Raises:
-        ValueError: a run diverged: its parameters are not finite or a million times as large as at the start.
+        SmesolveError: a run diverged: its parameters are not finite or a million times as large as at the start.
     """
     saved = list(saved)
     result = starts.new_empty(len(saved), *starts.shape)
@@ -110,5 +111,7 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
                 theta = process.advance(theta, block, step)
     diverged = int((~(result[-1].norm(dim=-1) < FAR * (1 + starts.norm(dim=-1)))).sum())
     if diverged:
-        raise ValueError(f"lr is too large: {diverged} of {len(starts)} runs diverged in {saved[-1]} steps; lower it.")
+        raise SmesolveError(
+            f"lr is too large: {diverged} of {len(starts)} runs diverged in {saved[-1]} steps; lower it."
+        )
     return result

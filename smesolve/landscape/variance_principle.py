@@ -29,6 +29,7 @@ from scipy import stats
 from torch import Tensor
 
 from smesolve.arguments import Number, checked
+from smesolve.errors import SmesolveError
 from smesolve.landscape.interval_flatness import interval_flatness
 from smesolve.landscape.operators import hessian_operator, loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
@@ -77,25 +78,27 @@ def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
     Directions in which the data vary by rounding alone are left out. Cost N D min(N, D), memory N D.
 
     Raises:
-        ValueError: the data do not vary.
+        SmesolveError: the data do not vary.
     """
     centred = data - data.mean(0)
     _, spreads, directions = torch.linalg.svd(centred, full_matrices=False)
     rounding = max(data.shape) * torch.finfo(data.dtype).eps * float(data.abs().max())
     kept = int((spreads[:count] > rounding).sum())
     if not kept:
-        raise ValueError(f"data must vary, got {len(data)} points that are equal up to rounding: there is no noise.")
+        raise SmesolveError(f"data must vary, got {len(data)} points that are equal up to rounding: there is no noise.")
     return (spreads[:kept].square() / (len(data) - 1)).cpu().numpy(), directions[:kept]
 
 
 def check_options(problem: DropoutProblem, draws: int, directions: int, loss: str) -> None:
     """Refuse options of `variance_principle` that do not fit each other or the problem."""
     if loss not in ("loss", "modified_loss"):
-        raise ValueError(f"loss must be 'loss' or 'modified_loss', got {loss!r}.")
+        raise SmesolveError(f"loss must be 'loss' or 'modified_loss', got {loss!r}.")
     if draws <= directions:
-        raise ValueError(f"draws must exceed directions, got {draws} and {directions}: the data span fewer directions.")
+        raise SmesolveError(
+            f"draws must exceed directions, got {draws} and {directions}: the data span fewer directions."
+        )
     if directions >= problem.dim:
-        raise ValueError(f"directions must be below the number of parameters D = {problem.dim}, got {directions}.")
+        raise SmesolveError(f"directions must be below the number of parameters D = {problem.dim}, got {directions}.")
 
 
 @checked(factors=Number(1.0))
@@ -123,7 +126,7 @@ def variance_principle(
         seed: of the masks.
 
     Raises:
-        ValueError: an unknown loss, or fewer draws than directions.
+        SmesolveError: an unknown loss, or fewer draws than directions.
     """
     check_options(problem, draws, directions, loss)
     function = getattr(problem, loss)

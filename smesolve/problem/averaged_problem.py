@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.derived_problem import DerivedProblem
 from smesolve.problem.masks import MAX_MASKS
 from smesolve.problem.problem import Problem
@@ -51,7 +52,7 @@ class AveragedProblem(DerivedProblem):
     def all_draws(self) -> tuple[Tensor, Tensor]:
         """Every sequence of `count` draws (K, count, ...) and its probability (K,); refused beyond 2^22 of them."""
         if self.draw_count > MAX_MASKS:
-            raise ValueError(f"count={self.count} makes more than {MAX_MASKS} sequences of draws; take a smaller one.")
+            raise SmesolveError(f"count={self.count} makes more than {MAX_MASKS} sequences of draws; lower it.")
         draws, weights = self.problem.all_draws()
         places = torch.cartesian_prod(*[torch.arange(len(weights), device=weights.device)] * self.count).reshape(
             -1, self.count

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
 
 __all__ = ["DerivedProblem", "ScaledProblem"]
@@ -15,12 +16,12 @@ class DerivedProblem(Problem):
     """Everything as in `problem`; a subclass says what differs.
 
     Raises:
-        ValueError: a problem under a schedule, which would be lost.
+        SmesolveError: a problem under a schedule, which would be lost.
     """
 
     def __init__(self, problem: Problem) -> None:
         if not problem.autonomous:
-            raise ValueError(
+            raise SmesolveError(
                 f"{type(self).__name__} would lose the schedule of its problem, a {type(problem).__name__}; "
                 f"schedule it last: ScheduledProblem({type(self).__name__}(...), ...)."
             )

@@ -44,7 +44,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import check_numbers_fit, checked
+from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, Linearisation
 from smesolve.problem.parameters import check_parameters
@@ -69,7 +71,7 @@ class DropoutProblem(Problem):
             takes the place of keep_prob.
 
     Raises:
-        ValueError: for shapes that do not fit, data that are not finite, a missing or second mask law, one whose
+        SmesolveError: for shapes that do not fit, data that are not finite, a missing or second mask law, one whose
             quantile and moments do not agree, or a network with some parameters frozen.
     """
 
@@ -91,7 +93,7 @@ class DropoutProblem(Problem):
         self.law, self.per_sample = _mask_law(keep_prob, masks)
         moments = (self.law.variance, abs(self.law.skew), self.law.chi_variance)
         if max(moments) > torch.finfo(self.dtype).max ** 0.5:
-            raise ValueError(
+            raise SmesolveError(
                 f"masks must have moments that {self.dtype} holds in products, got {self.law!r}; take masks that "
                 "spread less, or a network in float64."
             )
@@ -100,7 +102,7 @@ class DropoutProblem(Problem):
         if self.x.ndim < 2:
             check_table("x", self.x)
         if self.x.shape[0] != self.y.shape[0]:
-            raise ValueError(
+            raise SmesolveError(
                 f"x and y must hold the same number of samples, got shapes {tuple(self.x.shape)} and "
                 f"{tuple(self.y.shape)}."
             )
@@ -108,7 +110,7 @@ class DropoutProblem(Problem):
         self.width, self.out_features = network.width, network.out_features
         check_numbers_fit(f"the pairs of {self.width} neurons", 4 * self.width**2, "take a narrower network")
         if self.y.shape[1] != self.out_features:
-            raise ValueError(
+            raise SmesolveError(
                 f"y must have {self.out_features} columns, the network's out_features, got {tuple(self.y.shape)}."
             )
         self.samples = self.x.shape[0]
@@ -480,11 +482,11 @@ def _mask_law(keep_prob: float | None, masks: Any) -> tuple[MaskLaw, bool]:
     """The law, and whether each sample has a mask of its own."""
     if isinstance(masks, MaskLaw):
         if keep_prob is not None:
-            raise ValueError(f"keep_prob={keep_prob} and masks={masks!r} both name a mask law; give one of them.")
+            raise SmesolveError(f"keep_prob={keep_prob} and masks={masks!r} both name a mask law; give one of them.")
         masks.check_moments()
         return masks, False
     if masks not in ("shared", "per_sample"):
-        raise ValueError(f'masks must be "shared", "per_sample" or a MaskLaw, got {masks!r}.')
+        raise SmesolveError(f'masks must be "shared", "per_sample" or a MaskLaw, got {masks!r}.')
     if keep_prob is None:
-        raise ValueError("keep_prob is missing; give a probability in (0, 1], or a mask law as masks=.")
+        raise SmesolveError("keep_prob is missing; give a probability in (0, 1], or a mask law as masks=.")
     return BernoulliMasks(keep_prob), masks == "per_sample"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.module_function import ModuleFunction
 from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.networks import DropoutNetwork, Linearisation
@@ -29,15 +30,15 @@ class FeatureNetwork(DropoutNetwork):
         readout: linear map of the features; its bias, if it has one, is not under dropout.
 
     Raises:
-        ValueError: readout is not a torch.nn.Linear, or shares a parameter with features; when a problem is made of it,
-            features that drop, couple the samples, return another shape, or fail in what a study does with them.
+        SmesolveError: readout is not a torch.nn.Linear, or shares a parameter with features; when a problem is made of
+            it, features that drop, couple the samples, return another shape, or fail in what a study does with them.
     """
 
     @checked
     def __init__(self, features: nn.Module, readout: nn.Linear) -> None:
         super().__init__()
         if {*map(id, features.parameters())} & {*map(id, readout.parameters())}:
-            raise ValueError("readout must not share parameters with features; give it weights of its own.")
+            raise SmesolveError("readout must not share parameters with features; give it weights of its own.")
         self.features, self.readout = features, readout
         self.width, self.out_features = readout.in_features, readout.out_features
         self._features = ModuleFunction(features)
@@ -50,13 +51,13 @@ class FeatureNetwork(DropoutNetwork):
         """Refuse features that drop or do not map x to (n, m)."""
         trial = ModuleTrial("features", self.features, x)
         if trial.dropout_layers():
-            raise ValueError(
+            raise SmesolveError(
                 "features must not drop: FeatureNetwork has dropout on its last hidden layer alone; put that dropout "
                 "into eval mode, or use ModuleProblem for dropout in several layers."
             )
         shape = tuple(trial.outputs().shape)
         if shape != (x.shape[0], self.width):
-            raise ValueError(
+            raise SmesolveError(
                 f"features must map x to shape ({x.shape[0]}, {self.width}), samples by the readout's in_features, "
                 f"got {shape}."
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths
 from smesolve.sampling.randomness import keyed_uniforms
@@ -103,7 +104,7 @@ def iterate(
         (T, paths, D), the parameters at the saved steps. Cost: one gradient a step and path.
 
     Raises:
-        ValueError: lr not positive, steps, paths or workers not positive integers, theta0 of the wrong shape or not
+        SmesolveError: lr not positive, steps, paths or workers not positive integers, theta0 of the wrong shape or not
             finite, more paths than max_memory holds.
 
     Warns:
@@ -111,5 +112,5 @@ def iterate(
     """
     saved = range(steps + 1) if save is None else save
     if save is not None and (any(b <= a for a, b in pairwise(save)) or save[-1] > steps):
-        raise ValueError(f"save must hold increasing step numbers from 0 to steps={steps}, got {save}.")
+        raise SmesolveError(f"save must hold increasing step numbers from 0 to steps={steps}, got {save}.")
     return collect_paths(DropoutIteration(problem, lr, seed), theta0, paths, saved, workers, max_memory)

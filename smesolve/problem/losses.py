@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from smesolve.errors import SmesolveError
+
 __all__ = ["LOSSES", "SampleLoss", "class_targets"]
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -19,7 +21,7 @@ ROUNDING = 1e-4
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.shape != targets.shape:
-        raise ValueError(
+        raise SmesolveError(
             f"y must have the shape of the module's outputs, {tuple(outputs.shape)}, for loss='squared_error', got "
             f"{tuple(targets.shape)}; a vector becomes one column by y.reshape(-1, 1), and class labels are for "
             "loss='cross_entropy'."
@@ -43,18 +45,18 @@ def class_targets(y: Tensor, outputs: Tensor) -> Tensor:
         outputs: (n, C).
 
     Raises:
-        ValueError: targets of another shape, labels that are no index of a class (torch leaves out -100 silently), and
-            numbers that are no probabilities (whose losses may be negative).
+        SmesolveError: targets of another shape, labels that are no index of a class (torch leaves out -100 silently),
+            and numbers that are no probabilities (whose losses may be negative).
     """
     if outputs.ndim != 2:
-        raise ValueError(
+        raise SmesolveError(
             f"module must map x to outputs (n, classes) for loss='cross_entropy', got shape {tuple(outputs.shape)}."
         )
     samples, classes = outputs.shape
     if y.shape == outputs.shape:
         return _probabilities(y.to(outputs.dtype))
     if y.shape != (samples,):
-        raise ValueError(
+        raise SmesolveError(
             f"y must hold class indices of shape ({samples},), or class probabilities of shape "
             f"{tuple(outputs.shape)}, for loss='cross_entropy', got shape {tuple(y.shape)}; a column of labels becomes "
             "a vector by y.reshape(-1)."
@@ -65,7 +67,7 @@ def class_targets(y: Tensor, outputs: Tensor) -> Tensor:
         wrong |= labels != y
     if wrong.any():
         found = y.to(torch.float64)[wrong][0].item()
-        raise ValueError(
+        raise SmesolveError(
             f"y must hold the indices of the classes, whole numbers from 0 to {classes - 1}, for loss='cross_entropy', "
             f"got {found:g}; number the classes from 0, and leave out samples without a label."
         )
@@ -77,7 +79,7 @@ def _probabilities(y: Tensor) -> Tensor:
     off = (y.sum(1) - 1).abs().max().item()
     if (y < 0).any() or off > ROUNDING:
         got = f"{y.min().item():g} among them" if (y < 0).any() else f"a sum that differs from 1 by {off:.2g}"
-        raise ValueError(
+        raise SmesolveError(
             f"y must hold class probabilities for loss='cross_entropy', as it has the shape of the module's outputs: "
             f"numbers from 0 on with the sum 1 for each sample, got {got}; give the indices of the classes, or "
             "normalise y."

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import KEEP_PROB, POSITIVE, Number, SymbolOr, checked, evaluated, shown
+from smesolve.arguments import KEEP_PROB, POSITIVE, Number, SymbolOr, checked
+from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.quantile_moments import QuantileMoments, quantile_moments
 
 __all__ = ["BernoulliMasks", "FiniteMasks", "GaussianMasks", "Law", "MaskLaw", "UniformMasks", "all_masks"]
@@ -108,25 +109,25 @@ class MaskLaw(Law):
         All moments that the package needs are compared, up to rounding and the error bound of `quantile_moments`.
 
         Raises:
-            ValueError: they disagree, or the moments of the quantile cannot be found well enough to tell.
+            SmesolveError: they disagree, or the moments of the quantile cannot be found well enough to tell.
         """
         name = type(self).__name__
         stated = [self._finite_moment(j) for j in range(2, HIGHEST_MOMENT + 1)]
         found = quantile_moments(self._checked_quantile, HIGHEST_MOMENT)
         mean, bound = 1 + float(found.values[0]), float(found.bounds[0])
         if not abs(mean - 1) <= bound + TOLERATED * min(1.0, float(found.absolute[0])):
-            raise ValueError(f"masks must have mean 1, but {name}.quantile gives {mean:.6g}; divide it by that.")
+            raise SmesolveError(f"masks must have mean 1, but {name}.quantile gives {mean:.6g}; divide it by that.")
         for j, moment in enumerate(stated, start=2):
             value, bound, scale = (
                 float(array[j - 1]) for array in (found.values, found.bounds, NEGLIGIBLE * found.absolute)
             )
             if not abs(value - moment) <= bound + TOLERATED * max(abs(moment), scale):
-                raise ValueError(
+                raise SmesolveError(
                     f"masks must be of one law, but {name}.quantile has the central moment {value:.6g} of order {j} "
                     f"and {name}.central_moment({j}) gives {moment:.6g}; mend one of them."
                 )
             if not bound <= DECIDED * max(abs(moment), scale):
-                raise ValueError(
+                raise SmesolveError(
                     f"masks must be of one law, but whether the central moment {moment:.6g} of order {j} of {name} is "
                     f"that of its quantile cannot be decided: {value:.6g} +- {bound:.2g} comes from uniforms of 53 "
                     "bits; take a law with lighter tails, or one that differs from 1 by more than rounding."
@@ -143,12 +144,12 @@ class MaskLaw(Law):
             except ArithmeticError:  # OverflowError, or numpy's FloatingPointError
                 return math.inf
 
-        moment = evaluated(f"{type(self).__name__}.central_moment", given)
+        moment = call_of_user(f"{type(self).__name__}.central_moment", given)
         if getattr(moment, "free_symbols", None):
-            raise ValueError(f"{self!r} has symbols for parameters: kernels need a law of numbers.")
-        moment = evaluated(f"{type(self).__name__}.central_moment", float, moment)
+            raise SmesolveError(f"{self!r} has symbols for parameters: kernels need a law of numbers.")
+        moment = call_of_user(f"{type(self).__name__}.central_moment", float, moment)
         if not math.isfinite(moment):
-            raise ValueError(
+            raise SmesolveError(
                 f"masks must have finite central moments up to order {HIGHEST_MOMENT}, but that of order {j} of "
                 f"{self!r} is {moment}; take masks that spread less."
             )
@@ -156,9 +157,9 @@ class MaskLaw(Law):
 
     def _checked_quantile(self, uniforms: np.ndarray) -> np.ndarray:
         given = torch.from_numpy(uniforms)
-        masks = evaluated(f"{type(self).__name__}.quantile", self.quantile, given)
+        masks = call_of_user(f"{type(self).__name__}.quantile", self.quantile, given)
         if not isinstance(masks, Tensor) or masks.shape != given.shape or masks.dtype != given.dtype:
-            raise ValueError(
+            raise SmesolveError(
                 f"{type(self).__name__}.quantile must map uniforms to masks, a tensor of the same shape and dtype, got "
                 f"{shown(masks)} from {shown(given)}."
             )
@@ -176,7 +177,7 @@ class MaskLaw(Law):
                 j * ROUNDING * float((probabilities * np.abs(values) * np.abs(values - 1) ** max(j - 1, 0)).sum())
             )
             if not abs(moment - given) <= rounding + TOLERATED**2 * scale:
-                raise ValueError(
+                raise SmesolveError(
                     f"masks must be of one law, but {name}.support has the central moment {moment:.6g} of order {j} "
                     f"where {given:.6g} is right by {name}.central_moment; mend one of them."
                 )
@@ -185,14 +186,14 @@ class MaskLaw(Law):
         nearest = values[order][place]
         strange = np.abs(found.points - nearest) > ROUNDING * (1 + np.abs(nearest))
         if strange.any():
-            raise ValueError(
+            raise SmesolveError(
                 f"masks must be of one law, but {name}.quantile takes the value {found.points[strange][0]:.6g}, which "
                 f"{name}.support does not hold; mend one of them."
             )
         frequencies = np.bincount(place, found.weights, len(values))
         for value, given, frequency in zip(values[order], probabilities[order], frequencies, strict=True):
             if not abs(frequency - given) <= found.undecided + TOLERATED * given:
-                raise ValueError(
+                raise SmesolveError(
                     f"masks must be of one law, but {name}.quantile takes the value {value:.6g} with probability "
                     f"{frequency:.6g} and {name}.support gives {given:.6g}; mend one of them."
                 )
@@ -212,7 +213,7 @@ class BernoulliMasks(MaskLaw):
     def __init__(self, keep_prob: Any) -> None:
         self.keep_prob = SymbolOr(KEEP_PROB)("keep_prob", keep_prob, {})
         if isinstance(keep_prob, Real) and float(keep_prob) < LEAST_PROBABILITY:
-            raise ValueError(
+            raise SmesolveError(
                 f"keep_prob must be at least {LEAST_PROBABILITY:.2g}, got {keep_prob}: masks are drawn from uniforms "
                 "of 53 bits, which keep a neuron less often or never; take a larger one."
             )
@@ -278,7 +279,7 @@ class FiniteMasks(MaskLaw):
     """eta = values[i] with probability probabilities[i]; the mean must be 1.
 
     Raises:
-        ValueError: values that are not distinct, probabilities that are not positive or do not add up to 1, another
+        SmesolveError: values that are not distinct, probabilities that are not positive or do not add up to 1, another
             mean than 1.
     """
 
@@ -286,27 +287,27 @@ class FiniteMasks(MaskLaw):
     def __init__(self, values: Sequence[Any], probabilities: Sequence[Any]) -> None:
         self._values, self._probabilities = list(values), list(probabilities)
         if len(self._values) != len(self._probabilities):
-            raise ValueError(
+            raise SmesolveError(
                 f"values and probabilities must be of the same length, got {len(self._values)} and "
                 f"{len(self._probabilities)}: give one probability for each value."
             )
         if len(set(self._values)) < len(self._values):
-            raise ValueError(f"values must be distinct, got {self._values}: add up the probabilities of equal values.")
+            raise SmesolveError(f"values must be distinct, got {self._values}; add up the probabilities of equal ones.")
         if any(isinstance(q, Real) and not float(q) > 0 for q in self._probabilities):
-            raise ValueError(
+            raise SmesolveError(
                 f"probabilities must be positive, got {self._probabilities}: leave out values that are never taken."
             )
         if any(isinstance(q, Real) and float(q) < LEAST_PROBABILITY for q in self._probabilities):
-            raise ValueError(
+            raise SmesolveError(
                 f"probabilities must be at least {LEAST_PROBABILITY:.2g}, got {self._probabilities}: masks are drawn "
                 "from uniforms of 53 bits, which take rarer values less often or never; leave those values out."
             )
         total = sum(self._probabilities)
         if not _equals_one(total):
-            raise ValueError(f"probabilities must add up to 1, got {total}: divide them by their sum.")
+            raise SmesolveError(f"probabilities must add up to 1, got {total}: divide them by their sum.")
         mean = sum(q * value for value, q in zip(self._values, self._probabilities, strict=True))
         if not _equals_one(mean):
-            raise ValueError(
+            raise SmesolveError(
                 f"the mean of the masks must be 1, got {mean} for values {self._values}: divide the values by the mean."
             )
 
@@ -340,13 +341,13 @@ def all_masks(law: MaskLaw, count: int) -> tuple[Tensor, Tensor]:
     """All values (K, count) of `count` independent mask variables and their probabilities (K,), for laws with support.
 
     Raises:
-        ValueError: the law has infinitely many values, or there are more than 2^22 masks.
+        SmesolveError: the law has infinitely many values, or there are more than 2^22 masks.
     """
     if law.support is None:
-        raise ValueError(f"{law!r} takes infinitely many values and cannot be enumerated; use Monte Carlo.")
+        raise SmesolveError(f"{law!r} takes infinitely many values and cannot be enumerated; use Monte Carlo.")
     values, probabilities = law.support
     if len(values) ** count > MAX_MASKS:
-        raise ValueError(f"{len(values)}^{count} masks are more than {MAX_MASKS}; take a narrower network.")
+        raise SmesolveError(f"{len(values)}^{count} masks are more than {MAX_MASKS}; take a narrower network.")
     masks = torch.tensor(list(itertools.product(values, repeat=count)), dtype=torch.float64, device="cpu")
     weights = torch.tensor(list(itertools.product(probabilities, repeat=count)), dtype=torch.float64, device="cpu")
     return masks, weights.prod(-1)

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from smesolve.errors import SmesolveError
 from smesolve.problem.decompositions import Decomposed
 from smesolve.problem.one_at_a_time import one_at_a_time
 from smesolve.problem.parameters import layer_name
@@ -66,7 +67,7 @@ class ModuleFunction:
         """Outputs for inputs x, with one mask for each dropout call; None for masks leaves dropout out.
 
         Raises:
-            ValueError: batch normalisation in train mode.
+            SmesolveError: batch normalisation in train mode.
         """
         if masks is None:
             return self._run(theta, x, lambda shape, drop_prob: None)
@@ -166,7 +167,7 @@ class _TorchCalls(Decomposed):
                 return values
             return values.mul_(mask) if inplace else values * mask
         if func is functional.batch_norm and kwargs.get("training"):
-            raise ValueError(
+            raise SmesolveError(
                 f"module has batch normalisation in train mode in its {self._function.running_layer()}, which couples "
                 "the samples of a batch; freeze it by .eval() on its batch-norm layers, where they track running "
                 "statistics, or use group or layer normalisation."

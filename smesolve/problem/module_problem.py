@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from smesolve.arguments import Integer, checked, evaluated, shown
+from smesolve.arguments import Integer, checked
+from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.decompositions import DecomposedLoss
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
@@ -78,7 +79,7 @@ class ModuleProblem(Problem):
         parameter_noise: standard deviation s_p of normals added to the parameters before the gradient is taken.
 
     Raises:
-        ValueError: unfit data, loss, scale or batch_size; a module that couples samples, draws other random numbers,
+        SmesolveError: unfit data, loss, scale or batch_size; a module that couples samples, draws other random numbers,
             has a state that changes its outputs, or cannot be trained, differentiated, batched, copied or pickled.
     """
 
@@ -106,18 +107,18 @@ class ModuleProblem(Problem):
             self.y = self.y.long()  # torch's losses have no gradient for class labels of other types
         self.samples = self.x.shape[0]
         if self.y.shape[0] != self.samples:
-            raise ValueError(
+            raise SmesolveError(
                 f"x and y must hold the same number of samples, got shapes {tuple(self.x.shape)} and "
                 f"{tuple(self.y.shape)}."
             )
         if isinstance(loss, str) and loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a callable, got {loss!r}.")
+            raise SmesolveError(f"loss must be one of {', '.join(LOSSES)} or a callable, got {loss!r}.")
         if masks not in ("shared", "per_sample"):
-            raise ValueError(f'masks must be "shared" or "per_sample", got {masks!r}.')
+            raise SmesolveError(f'masks must be "shared" or "per_sample", got {masks!r}.')
         if batch_size is not None and batch_size > self.samples:
-            raise ValueError(f"batch_size must be an integer from 1 to the {self.samples} samples, got {batch_size!r}.")
+            raise SmesolveError(f"batch_size must be at most the {self.samples} samples, got {batch_size!r}.")
         if label_noise and loss != "squared_error":
-            raise ValueError(f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}.")
+            raise SmesolveError(f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}.")
 
         self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
         trial = ModuleTrial("module", module, self.x)
@@ -130,9 +131,9 @@ class ModuleProblem(Problem):
         outputs = trial.outputs()
         if loss == "cross_entropy":
             self.y = class_targets(self.y, outputs)
-        losses = evaluated("loss", self._sample_loss, outputs, self.y)
+        losses = call_of_user("loss", self._sample_loss, outputs, self.y)
         if not isinstance(losses, Tensor) or tuple(losses.shape) != (self.samples,):
-            raise ValueError(
+            raise SmesolveError(
                 f"loss must give one number for each of the {self.samples} samples, as torch's losses with "
                 f"reduction='none' do, got {shown(losses)}."
             )
@@ -237,10 +238,10 @@ class ModuleProblem(Problem):
         """Gradient of all samples (..., D), where it is exact.
 
         Raises:
-            ValueError: dropout or parameter noise, under which the mean is known by sampling alone.
+            SmesolveError: dropout or parameter noise, under which the mean is known by sampling alone.
         """
         if not self.exact:
-            raise ValueError(
+            raise SmesolveError(
                 "mean_gradient is not known in closed form under dropout inside a module or parameter noise; use "
                 "mean_gradient_estimate, or DropoutProblem for dropout on the last hidden layer with squared error."
             )

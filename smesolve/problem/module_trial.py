@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from smesolve.arguments import is_own_sentence, shown
+from smesolve.errors import SmesolveError, shown
 from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_function import DropoutCall, ModuleFunction
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -66,7 +66,7 @@ class ModuleTrial:
         function: a copy of the module, with the same parameters and buffers, as a function of its parameters.
 
     Raises:
-        ValueError: a module that cannot be copied.
+        SmesolveError: a module that cannot be copied.
     """
 
     def __init__(self, name: str, module: nn.Module, x: Tensor) -> None:
@@ -92,12 +92,12 @@ class ModuleTrial:
         """Where the module drops. Cost: a pass on all samples, and two on a few.
 
         Raises:
-            ValueError: a module that fails, draws random numbers of its own, couples the samples, writes into x, or
+            SmesolveError: a module that fails, draws random numbers of its own, couples the samples, writes into x, or
                 drops what is neither samples first nor the same for all of them.
         """
         outputs, calls = self._pass(self.x, self.function.dropout_calls, f"give inputs that it takes as {self.x.dtype}")
         if not isinstance(outputs, Tensor) or outputs.shape[:1] != self.x.shape[:1]:
-            raise ValueError(
+            raise SmesolveError(
                 f"{self.name} must map x to one row of outputs for each of the {self.samples} samples, got "
                 f"{shown(outputs)}."
             )
@@ -106,18 +106,18 @@ class ModuleTrial:
         ((first, first_calls), (second, second_calls)), buffers = self._pass(few, self.function.called_twice, remedy)
         if first_calls != second_calls or not _same(first, second):
             changed = f" (forward changes {', '.join(buffers[:3])})" if buffers else ""
-            raise ValueError(
+            raise SmesolveError(
                 f"{self.name} gives other outputs or drops otherwise at the second of two calls on the same inputs"
                 f"{changed}; make them a function of inputs and parameters, without random numbers of numpy or python "
                 "and without a state, or put the layer with the state into eval mode."
             )
         if not _same(few_outputs, outputs[self._few]):
-            raise ValueError(
+            raise SmesolveError(
                 f"{self.name} must map each sample by itself, but its outputs for some samples change when others are "
                 "left out; put the samples first (batch_first=True), and layers with batch statistics into eval mode."
             )
         if len(calls) != len(few_calls):
-            raise ValueError(
+            raise SmesolveError(
                 f"{self.name} calls dropout {len(calls)} times on {self.samples} samples and {len(few_calls)} times on "
                 f"{len(self._few)}; drop all samples by one call."
             )
@@ -126,14 +126,14 @@ class ModuleTrial:
     def _layer(self, call: DropoutCall, few: DropoutCall) -> DropoutLayer:
         """From the calls on all and on a few samples."""
         if not 0 < call.drop_prob < 1:
-            raise ValueError(
+            raise SmesolveError(
                 f"{self.name} drops with p={call.drop_prob:g} in its {call.layer}, but p must lie in (0, 1); mend it, "
                 "or put the layer into eval mode."
             )
         if call.shape == few.shape:
             return DropoutLayer(call.shape, 1 - call.drop_prob, per_sample=False)
         if (call.shape[0], few.shape[0]) != (self.samples, len(self._few)) or call.shape[1:] != few.shape[1:]:
-            raise ValueError(
+            raise SmesolveError(
                 f"{self.name} drops by a mask of shape {call.shape} in its {call.layer}, whose first dimension is not "
                 f"the {self.samples} samples; put the samples first."
             )
@@ -145,7 +145,7 @@ class ModuleTrial:
         with torch.random.fork_rng(devices=[] if x.device.type == "cpu" else [x.device]), _RandomCalls(self):
             found = self._attempt(f"work on x of shape {tuple(x.shape)}", function, self.theta, own, remedy=remedy)
         if not _same(own, x):
-            raise ValueError(f"{self.name} writes into its inputs x; let it work on x.clone(), or make new values.")
+            raise SmesolveError(f"{self.name} writes into its inputs x; let it work on x.clone(), or make new values.")
         return found
 
     def outputs(self) -> Tensor:
@@ -172,7 +172,7 @@ class ModuleTrial:
             batches: whether paths see samples of their own.
 
         Raises:
-            ValueError: the first that fails.
+            SmesolveError: the first that fails.
         """
         few = self.x[self._few], y[self._few]
         rows = torch.stack([self._few.roll(path) for path in range(PATHS)]) if batches else None
@@ -201,7 +201,7 @@ class ModuleTrial:
         one = self._attempt("allow gradients by torch.func.grad", slope, vector, mask, row)
         many = self._attempt("allow gradients of several paths at once by torch.func.vmap", slopes, thetas)
         if not _same(many[-1], one):
-            raise ValueError(
+            raise SmesolveError(
                 f"{self.name} has other gradients for several paths at once (torch.func.vmap) than for each by itself; "
                 "make its outputs a function of inputs and parameters alone, without a state that changes."
             )
@@ -226,12 +226,12 @@ class ModuleTrial:
         """Workers are sent a pickle of the module, after its first calls.
 
         Raises:
-            ValueError: what holds it up.
+            SmesolveError: what holds it up.
         """
         try:  # without loading it: that would renew the user's classes in this process
             pickling.dumps(self.function.module)
         except Exception as error:
-            raise ValueError(
+            raise SmesolveError(
                 f"{self.name} must be pickled for worker processes, which failed ({_reason(error)}); "
                 f"{held(self.function.module, pickling.dumps)}."
             ) from error
@@ -241,13 +241,13 @@ class ModuleTrial:
         try:
             return function(*values)
         except Exception as error:
-            if is_own_sentence(error):
+            if isinstance(error, SmesolveError):
                 raise
             frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
             layer = self.function.running_layer(reversed(frames))
             where = f"its {layer} fails" if layer else "that fails outside its layers, in the loss or in a derivative"
             remedy = next((known for part, known in REMEDIES.items() if part in str(error)), remedy)
-            raise ValueError(f"{self.name} must {what}, but {where} ({_reason(error)}); {remedy}.") from error
+            raise SmesolveError(f"{self.name} must {what}, but {where} ({_reason(error)}); {remedy}.") from error
 
 
 def _reason(error: Exception) -> str:
@@ -283,7 +283,7 @@ class _RandomCalls(TorchDispatchMode):
         # Some kernels can draw but do so only where they drop.
         if kwargs.get("generator") is not None or not torch.equal(before, self._state()):
             layer = self._trial.function.running_layer()
-            raise ValueError(
+            raise SmesolveError(
                 f"{self._trial.name} draws random numbers of its own in its {layer} "
                 f"(by torch's {func.overloadpacket.__name__.rstrip('_')}), of unknown law; set the dropout inside "
                 "attention and recurrent layers to 0 and drop by torch.nn.Dropout, or put the layer into eval mode."

@@ -15,7 +15,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from smesolve.arguments import check_numbers_fit, checked, evaluated, shown
+from smesolve.arguments import checked
+from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.activations import ACTIVATIONS, Activation, curvatures, slopes
 
 __all__ = ["DropoutNetwork", "LinearNetwork", "Linearisation", "Tangent", "TwoLayerNetwork"]
@@ -72,7 +74,7 @@ class DropoutNetwork(nn.Module):
     def check(self, x: Tensor) -> None:
         """Refuse inputs x that the network cannot take, by one sentence."""
         if tuple(x.shape[1:]) != (self.in_features,):
-            raise ValueError(
+            raise SmesolveError(
                 f"x must have {self.in_features} columns, the network's in_features, got {tuple(x.shape)}."
             )
 
@@ -109,7 +111,7 @@ class TwoLayerNetwork(DropoutNetwork):
         self.in_features, self.width, self.out_features = in_features, width, out_features
         if isinstance(activation, str):
             if activation not in ACTIVATIONS:
-                raise ValueError(
+                raise SmesolveError(
                     f"activation must be one of {', '.join(ACTIVATIONS)} or a callable, got {activation!r}."
                 )
             activation = ACTIVATIONS[activation]
@@ -229,9 +231,9 @@ def _check_weights_fit(**sizes: int) -> None:
 def _check_elementwise(activation: Activation, dtype: torch.dtype, device: torch.device | str | None) -> None:
     """Refuse an activation of the user's that does not map a tensor to one of the same shape and dtype."""
     trial = torch.linspace(-1, 1, 6, dtype=dtype, device=device).reshape(2, 3)
-    values = evaluated("activation", activation, trial)
+    values = call_of_user("activation", activation, trial)
     if not isinstance(values, Tensor) or values.shape != trial.shape or values.dtype != dtype:
-        raise ValueError(
+        raise SmesolveError(
             f"activation must map a tensor to one of the same shape and dtype, elementwise, got {shown(values)} from "
             f"{shown(trial)}."
         )

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parameters_to_vector, parametrize
 
+from smesolve.errors import SmesolveError
+
 __all__ = ["MissingInitialiserWarning", "check_parameters", "copied", "drawn_parameters", "held", "layer_name"]
 
 M = TypeVar("M", bound=nn.Module)
@@ -28,21 +30,21 @@ def check_parameters(name: str, module: nn.Module) -> None:
     """Refuse a module whose parameters cannot be trained as one real vector.
 
     Raises:
-        ValueError: compiled or lazy layers; no parameters; parameters without values, frozen in part, of other dtypes
-            than float32 or float64, of several dtypes, on several devices, or not dense.
+        SmesolveError: compiled or lazy layers; no parameters; parameters without values, frozen in part, of other
+            dtypes than float32 or float64, of several dtypes, on several devices, or not dense.
     """
     _check_layers(name, module)
     parameters = dict(module.named_parameters())
     if not parameters:
-        raise ValueError(f"{name} has no parameters, so there is nothing to train; give a module with parameters.")
+        raise SmesolveError(f"{name} has no parameters, so there is nothing to train; give a module with parameters.")
     if any(parameter.is_meta for parameter in parameters.values()):
-        raise ValueError(
+        raise SmesolveError(
             f"{name} has parameters on the meta device, which hold no values; give them values by "
             ".to_empty(device='cpu') and the layers' reset_parameters(), or by load_state_dict."
         )
     for key, parameter in parameters.items():
         if parameter.layout != torch.strided or parameter.is_quantized or parameter.is_nested:
-            raise ValueError(
+            raise SmesolveError(
                 f"{name} must have dense parameters, but {key} is sparse, quantized or nested; convert it."
             )
         if parameter.dtype not in (torch.float32, torch.float64):
@@ -51,19 +53,19 @@ def check_parameters(name: str, module: nn.Module) -> None:
                 if parameter.is_complex()
                 else "convert the module by .double(), or .float()"
             )
-            raise ValueError(
+            raise SmesolveError(
                 f"{name} must have parameters of dtype float64 or float32, but {key} is {parameter.dtype}; {remedy}."
             )
     for what, remedy in (("dtype", ".double()"), ("device", ".to(device)")):
         values = {getattr(parameter, what) for parameter in parameters.values()}
         if len(values) > 1:
-            raise ValueError(
+            raise SmesolveError(
                 f"{name} must have all parameters of one {what}, got {' and '.join(sorted(map(str, values)))}; "
                 f"convert the module by {remedy}."
             )
     frozen = [key for key, parameter in parameters.items() if not parameter.requires_grad]
     if 0 < len(frozen) < len(parameters):
-        raise ValueError(
+        raise SmesolveError(
             f"{name} has frozen parameters (requires_grad=False), {', '.join(frozen[:3])}, but all parameters are "
             "trained; make constants buffers (register_buffer), or unfreeze them by requires_grad_()."
         )
@@ -72,12 +74,12 @@ def check_parameters(name: str, module: nn.Module) -> None:
 def _check_layers(name: str, module: nn.Module) -> None:
     for key, layer in module.named_modules():
         if hasattr(layer, "_orig_mod") or layer._compiled_call_impl is not None:
-            raise ValueError(
+            raise SmesolveError(
                 f"{name} is compiled by torch.compile in its {layer_name(key, layer)}, which hides the dropout inside; "
                 "give the module as it was before, which torch.compile(module) keeps as ._orig_mod."
             )
         if any(map(is_lazy, [*layer.parameters(recurse=False), *layer.buffers(recurse=False)])):
-            raise ValueError(
+            raise SmesolveError(
                 f"{name} has a lazy layer, {layer_name(key, layer)}, whose parameters have no shape yet; call the "
                 f"module once on x first."
             )
@@ -100,7 +102,7 @@ def copied(name: str, module: M, share: bool = False) -> M:
         share: whether the copy has the module's own parameters and buffers.
 
     Raises:
-        ValueError: the module holds what cannot be copied.
+        SmesolveError: the module holds what cannot be copied.
     """
     attributes = [value for layer in module.modules() for value in vars(layer).values()]
     given = {id(value): value.detach() for value in attributes if isinstance(value, Tensor) and not value.is_leaf}
@@ -109,7 +111,7 @@ def copied(name: str, module: M, share: bool = False) -> M:
     try:
         return copy.deepcopy(module, given)
     except Exception as error:
-        raise ValueError(
+        raise SmesolveError(
             f"{name} must be copied, which failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
             f"{held(module, copy.deepcopy)}."
         ) from error
@@ -148,7 +150,7 @@ def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Ten
     values, or kept where its present values are all the same.
 
     Raises:
-        ValueError: a module's own initialisation fails.
+        SmesolveError: a module's own initialisation fails.
 
     Warns:
         MissingInitialiserWarning: some parameters are drawn by no module, and which.
@@ -205,7 +207,7 @@ def _reset(key: str, layer: nn.Module) -> None:
         try:
             reset()
         except Exception as error:
-            raise ValueError(
+            raise SmesolveError(
                 f"initial could not draw the parameters of {layer_name(key, layer)}: its reset_parameters() failed "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); mend it, or take initial(seed=None) "
                 "for the present values."

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.masked import is_masked_tensor
 from torch.utils.data import Dataset
 
-from smesolve.arguments import INDEX, NOT_NEGATIVE, checked, shown
+from smesolve.arguments import INDEX, NOT_NEGATIVE, checked
+from smesolve.errors import SmesolveError, shown
 from smesolve.problem.one_at_a_time import forward_derivative, one_at_a_time
 from smesolve.problem.parameters import drawn_parameters
 from smesolve.sampling.ensemble import fitting_block_size
@@ -94,7 +95,7 @@ class Problem(ABC):
     def noise_factor(self, theta: Tensor) -> Tensor:
         """C(theta) (..., D, K) with C C^T = Cov(gradient). Memory D K a path: small problems and tests."""
         if not self.linear_noise:
-            raise ValueError(
+            raise SmesolveError(
                 f"{type(self).__name__} has no noise factor, its noise is not a linear map of normals; estimate the "
                 "covariance from noise_product."
             )
@@ -115,7 +116,7 @@ class Problem(ABC):
 
     def all_draws(self) -> tuple[Any, Tensor]:
         """Every draw and its probability (K,)."""
-        raise ValueError(f"the draws of {type(self).__name__} cannot be enumerated; use Monte Carlo.")
+        raise SmesolveError(f"the draws of {type(self).__name__} cannot be enumerated; use Monte Carlo.")
 
     # --- what follows -------------------------------------------------------------------------------------------------
 
@@ -173,7 +174,7 @@ class Problem(ABC):
                 all of them, and what was set by hand.
 
         Raises:
-            ValueError: a module's own initialisation fails.
+            SmesolveError: a module's own initialisation fails.
 
         Warns:
             MissingInitialiserWarning: parameters that no module draws, such as a bare torch.nn.Parameter, are named.
@@ -204,7 +205,7 @@ class Problem(ABC):
             start = np.random.default_rng(0).standard_normal(self.dim)  # in no invariant subspace
             first = product(start)
             if not np.isfinite(first).all():
-                raise ValueError(
+                raise SmesolveError(
                     f"theta has a Hessian whose entries are not finite in {self.dtype}; take smaller parameters, or "
                     "scale the data."
                 )
@@ -229,34 +230,34 @@ def finite_data(
     """Data as a tensor of the given dtype, integers kept if asked.
 
     Raises:
-        ValueError: data that are empty, hide values (masks, other layouts), or hold other numbers than finite ones
+        SmesolveError: data that are empty, hide values (masks, other layouts), or hold other numbers than finite ones
             that `dtype` represents: integers beyond its digits, and values whose sum of squares overflows.
     """
     data = _as_tensor(name, values)
     if data.ndim == 0 or data.numel() == 0:
-        raise ValueError(f"{name} holds no sample, got {shown(values)}; give at least one.")
+        raise SmesolveError(f"{name} holds no sample, got {shown(values)}; give at least one.")
     if torch.device(device).type == "meta":
-        raise ValueError(f"{name} cannot go to the meta device, which holds no values; take a network that has some.")
+        raise SmesolveError(f"{name} cannot go to the meta device, which holds no values; give a network with values.")
     if not data.isfinite().all():
         bad = int((~data.isfinite()).sum())
-        raise ValueError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
+        raise SmesolveError(f"{name} has {bad} values that are NaN or infinite; remove those samples or fill them in.")
     if keep_integers and not data.is_floating_point():
         return data.to(device)
     largest, limits = float(data.to(torch.float64).abs().max()), torch.finfo(dtype)
     if not data.is_floating_point() and largest >= 2 / limits.eps:
-        raise ValueError(
+        raise SmesolveError(
             f"{name} has integers up to {largest:g}, which {dtype} rounds from {2 / limits.eps:g} on; scale them, or "
             "leave them out where they are identifiers."
         )
     if largest > math.sqrt(limits.max / data.numel()):
-        raise ValueError(f"{name} has values up to {largest:g}, whose squares overflow in {dtype}; scale them.")
+        raise SmesolveError(f"{name} has values up to {largest:g}, whose squares overflow in {dtype}; scale them.")
     return data.to(device=device, dtype=dtype)
 
 
 def check_table(name: str, data: Tensor) -> None:
     """Refuse data that are not samples by inputs, or samples by outputs."""
     if data.ndim != 2:
-        raise ValueError(
+        raise SmesolveError(
             f"{name} must have two dimensions, samples by {'inputs' if name == 'x' else 'outputs'}, got shape "
             f"{tuple(data.shape)}; a vector becomes one column by {name}.reshape(-1, 1)."
         )
@@ -267,11 +268,11 @@ def _as_tensor(name: str, values: Any) -> Tensor:
     if isinstance(values, Tensor):
         hidden = next((words for hides, words in _HIDING if hides(values)), None)
         if hidden is not None:
-            raise ValueError(f"{name} must be a tensor of plain values, got {hidden}.")
+            raise SmesolveError(f"{name} must be a tensor of plain values, got {hidden}.")
         # a clone of what inference mode made, of which no derivative can be taken
         data = values.detach().clone() if values.is_inference() else values.detach()
     elif count := _masked_values(values):
-        raise ValueError(f"{name} has {count} masked values; remove those samples or fill them in by .filled(value).")
+        raise SmesolveError(f"{name} has {count} masked values; remove those samples, or use .filled(value).")
     else:
         try:
             array = np.array(values)
@@ -284,7 +285,7 @@ def _as_tensor(name: str, values: Any) -> Tensor:
             data = None
     if data is None or data.is_complex():
         remedy = "; a TensorDataset has them in .tensors" if isinstance(values, Dataset) else ""
-        raise ValueError(f"{name} must hold real numbers, as a tensor or an array, got {shown(values)}{remedy}.")
+        raise SmesolveError(f"{name} must hold real numbers, as a tensor or an array, got {shown(values)}{remedy}.")
     return data
 
 
@@ -310,6 +311,6 @@ def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: s
     if not strided or tuple(values.shape[-len(shape) :]) != shape:
         expected = ", ".join(map(str, shape))
         got = tuple(values.shape) if strided else shown(values)
-        raise ValueError(f"{name} must have shape (..., {expected}), {meaning}, got {got}.")
+        raise SmesolveError(f"{name} must have shape (..., {expected}), {meaning}, got {got}.")
     if values.dtype != dtype:
-        raise ValueError(f"{name} must be {dtype} as the problem is, got {values.dtype}; convert it by .to({dtype}).")
+        raise SmesolveError(f"{name} must be {dtype} as the problem is, got {values.dtype}; use .to({dtype}).")

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import KEEP_PROB, NOT_NEGATIVE, POSITIVE, checked, evaluated, shown
+from smesolve.arguments import KEEP_PROB, NOT_NEGATIVE, POSITIVE, checked
+from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.derived_problem import DerivedProblem, ScaledProblem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import BernoulliMasks
@@ -65,15 +66,15 @@ class Piecewise:
         pieces: one schedule more than there are breaks, each smooth on its interval with both of its ends.
 
     Raises:
-        ValueError: breaks that do not increase from above 0, or another number of pieces.
+        SmesolveError: breaks that do not increase from above 0, or another number of pieces.
     """
 
     @checked(breaks=POSITIVE)
     def __init__(self, breaks: Sequence[float], pieces: Sequence[Schedule]) -> None:
         if any(b <= a for a, b in pairwise([0.0, *breaks])):
-            raise ValueError(f"breaks must increase from above 0, got {list(breaks)}.")
+            raise SmesolveError(f"breaks must increase from above 0, got {list(breaks)}.")
         if len(pieces) != len(breaks) + 1:
-            raise ValueError(
+            raise SmesolveError(
                 f"pieces must hold {len(breaks) + 1} schedules for {len(breaks)} breaks, got {len(pieces)}."
             )
         self.breaks, self.pieces = tuple(breaks), tuple(pieces)
@@ -82,10 +83,10 @@ class Piecewise:
         """The value at t; at a break that of the piece after it.
 
         Raises:
-            ValueError: within another schedule of a `ScheduledProblem`, to which its breaks would not be known.
+            SmesolveError: within another schedule of a `ScheduledProblem`, to which its breaks would not be known.
         """
         if _within_smooth.get():
-            raise ValueError(
+            raise SmesolveError(
                 f"a Piecewise with breaks {list(self.breaks)} inside another schedule hides its breaks; make that "
                 "schedule a Piecewise itself."
             )
@@ -134,7 +135,7 @@ class ScheduledProblem(DerivedProblem):
         keep_prob: keep(t), for a `DropoutProblem` with dropout masks; constant unless given.
 
     Raises:
-        ValueError: a problem that is not `exact`, or one without dropout masks for a schedule of keep_prob.
+        SmesolveError: a problem that is not `exact`, or one without dropout masks for a schedule of keep_prob.
     """
 
     autonomous = False
@@ -142,12 +143,12 @@ class ScheduledProblem(DerivedProblem):
     @checked(keep_prob=None)
     def __init__(self, problem: Problem, lr_factor: Schedule | None = None, keep_prob: Schedule | None = None) -> None:
         if not problem.exact:
-            raise ValueError(
+            raise SmesolveError(
                 "schedules need a problem whose mean gradient is known in closed form, such as DropoutProblem."
             )
         masked = isinstance(problem, DropoutProblem) and isinstance(problem.law, BernoulliMasks)
         if keep_prob is not None and not masked:
-            raise ValueError(f"a schedule of keep_prob needs a DropoutProblem with keep_prob, got {problem!r}.")
+            raise SmesolveError(f"a schedule of keep_prob needs a DropoutProblem with keep_prob, got {problem!r}.")
         super().__init__(problem)
         self.lr_factor, self.keep_prob = lr_factor, keep_prob
         if lr_factor is not None:
@@ -211,12 +212,12 @@ class ScheduledProblem(DerivedProblem):
 
 def _at_start(name: str, schedule: Schedule) -> float:
     """The value at time 0 of a schedule of the user's."""
-    value = evaluated(name, schedule, torch.zeros((), dtype=torch.float64, device="cpu"))
+    value = call_of_user(name, schedule, torch.zeros((), dtype=torch.float64, device="cpu"))
     if isinstance(value, float):
-        raise ValueError(f"{name} must map a time to a tensor that depends on it, got {value}; write {value} + 0 * t.")
+        raise SmesolveError(f"{name} must map a time to a tensor, got {value}; write {value} + 0 * t.")
     if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
-        raise ValueError(f"{name} must map a time to a number, both as 0-dimensional tensors, got {shown(value)}.")
-    return evaluated(name, _value_and_slope, schedule, 0.0)[0]  # the slope too: it must have one
+        raise SmesolveError(f"{name} must map a time to a number, both as 0-dimensional tensors, got {shown(value)}.")
+    return call_of_user(name, _value_and_slope, schedule, 0.0)[0]  # the slope too: it must have one
 
 
 def _lr_factor_at(schedule: Schedule, time: float) -> float:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import machine_memory
+from smesolve.errors import SmesolveError
+from smesolve.machine_memory import machine_memory
 from smesolve.sampling.parallel import Task, run_blocks
 
 __all__ = [
@@ -136,11 +137,11 @@ def check_block_steps(what: str, steps: float, workers: int | None, remedy: str)
     """Refuse more steps of blocks than a process can take.
 
     Raises:
-        ValueError: with `what` takes so many, their number, and the remedy.
+        SmesolveError: with `what` takes so many, their number, and the remedy.
     """
     processes = joblib.effective_n_jobs(workers)
     if steps > MOST_BLOCK_STEPS * processes:
-        raise ValueError(
+        raise SmesolveError(
             f"{what} would take {steps:.2g} steps of a block of paths, but {MOST_BLOCK_STEPS:.2g} for each process, "
             f"some days, are the most, and there {'is one' if processes == 1 else f'are {processes}'}; {remedy}."
         )
@@ -194,7 +195,7 @@ def collect_paths(
         first: step number at which they start.
 
     Raises:
-        ValueError: the paths do not fit into max_memory.
+        SmesolveError: the paths do not fit into max_memory.
 
     Warns:
         DivergenceWarning: with the number of paths that are not finite at the last saved step.
@@ -202,7 +203,7 @@ def collect_paths(
     size = len(saved) * paths * theta0.numel() * theta0.element_size()
     if size > (machine_memory() if max_memory is None else max_memory):
         limit = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
-        raise ValueError(
+        raise SmesolveError(
             f"{limit} is less than the {size} bytes that {paths} paths of {theta0.numel()} parameters at {len(saved)} "
             f"steps take; save fewer steps, or take fewer paths{'' if max_memory is None else ', or raise it'}."
         )

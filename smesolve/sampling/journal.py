@@ -25,7 +25,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from smesolve.arguments import checked, shown
+from smesolve.arguments import checked
+from smesolve.errors import shown
 
 __all__ = ["Journal", "JournalError", "first_difference", "is_journal"]
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smesolve.arguments import as_numbers, checked
+from smesolve.arguments import checked
+from smesolve.rounded_number import as_numbers
 from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.time_grid import grid_steps
 
@@ -51,7 +52,7 @@ class KeyedBrownian:
         """W(tb) - W(ta).
 
         Raises:
-            ValueError: the interval does not begin and end on the grid.
+            SmesolveError: the interval does not begin and end on the grid.
         """
         first, last = (
             grid_steps(_number(time), self.dt, f"the interval's {end}", least=0)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smesolve.errors import SmesolveError
 from smesolve.problem.iteration import SampledStep
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.sampling.ensemble import Step
@@ -40,12 +41,12 @@ class GradientIntegration:
         antithetic: bool = False,
     ) -> None:
         if not isinstance(equation, ModifiedEquation):
-            raise ValueError(
+            raise SmesolveError(
                 f"scheme {scheme.__name__} takes the gradients of a ModifiedEquation's problem, got "
                 f"{type(equation).__name__}; take another scheme."
             )
         if equation.order == "quadratic" or not equation.problem.autonomous:
-            raise ValueError(
+            raise SmesolveError(
                 f"scheme {scheme.__name__} knows orders 1 and 2 without schedules; take scheme='small_noise_rk4'."
             )
         means, deviations = scheme.weights(equation.lr / dt)

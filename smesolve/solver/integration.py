@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smesolve.arguments import checked, shown
+from smesolve.arguments import checked
+from smesolve.errors import SmesolveError, shown
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
 from smesolve.solver.brownian import GivenIncrements, KeyedBrownian
@@ -30,7 +31,7 @@ def check_declared(scheme: str) -> None:
     """Refuse a scheme that does not declare its properties."""
     missing = [name for name in DECLARED if not hasattr(SCHEMES[scheme], name)]
     if missing:
-        raise ValueError(
+        raise SmesolveError(
             f"scheme={scheme!r} must declare {', '.join(missing)}; see smesolve.solver.schemes.scheme.Scheme."
         )
 
@@ -45,9 +46,9 @@ def check_jumps(problem: Problem | None, step: float, last: float, name: str = "
 def check_scheme(problem: Problem | None, scheme: str) -> None:
     """Refuse an unknown scheme, and one that needs a drift and noise in closed form where the problem has none."""
     if scheme not in SCHEMES:
-        raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
+        raise SmesolveError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
     if problem is not None and not problem.exact and not issubclass(SCHEMES[scheme], GradientScheme):
-        raise ValueError(
+        raise SmesolveError(
             f"scheme={scheme!r} needs drift and noise in closed form, which this {type(problem).__name__} does not "
             "have; take scheme='svag' or 'sampled_euler'."
         )
@@ -136,7 +137,7 @@ def _check_sde(sde: Any) -> None:
     """Refuse what is no Ito SDE in torchsde's sense."""
     drift, noise = callable(getattr(sde, "f", None)), any(callable(getattr(sde, g, None)) for g in ("g", "g_prod"))
     if not (drift and noise and getattr(sde, "sde_type", None) == "ito"):
-        raise ValueError(
+        raise SmesolveError(
             f"sde must be a ModifiedEquation, or an object with f, g or g_prod, and sde_type 'ito', got {shown(sde)}."
         )
 
@@ -173,7 +174,7 @@ def solve(
         (T, paths, D), the parameters at `ts`. Cost a step: see the scheme.
 
     Raises:
-        ValueError: unknown scheme, dt that does not divide the times or the jumps of a schedule, times that do not
+        SmesolveError: unknown scheme, dt that does not divide the times or the jumps of a schedule, times that do not
             increase, bad theta0, paths or workers, more paths than max_memory holds.
 
     Warns:
@@ -183,7 +184,7 @@ def solve(
     _check_sde(sde)
     times = [t if isinstance(t, float) else float(t) for t in ts]
     if len(times) < 2 or times[0] < 0:
-        raise ValueError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
+        raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)
     check_jumps(getattr(sde, "problem", None), dt, saved[-1] * dt)
     check_scheme(getattr(sde, "problem", None), scheme)

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
 from smesolve.solver.lanczos import apply_function
 
@@ -43,7 +44,7 @@ Order = int | Literal["quadratic"]
 def check_order(order: Order) -> None:
     """Refuse orders for which no Brownian SDE exists."""
     if order not in (1, 2, "quadratic"):
-        raise ValueError(
+        raise SmesolveError(
             f"order must be 1 or 2, or 'quadratic', got {order!r}: from order 3 on the third cumulant of the mask "
             "noise enters, which no Brownian SDE has."
         )
@@ -61,7 +62,7 @@ class ModifiedEquation(nn.Module):
         order: weak order, 1 or 2, or "quadratic".
 
     Raises:
-        ValueError: another order, or "quadratic" under a schedule.
+        SmesolveError: another order, or "quadratic" under a schedule.
     """
 
     noise_type = "general"
@@ -72,7 +73,7 @@ class ModifiedEquation(nn.Module):
         super().__init__()
         check_order(order)
         if order == "quadratic" and not problem.autonomous:
-            raise ValueError(
+            raise SmesolveError(
                 f"order='quadratic' resums the steps of one loss, but this {type(problem).__name__} changes with time; "
                 "take order=2."
             )

@@ -11,7 +11,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from smesolve.arguments import POSITIVE, RoundedNumber
+from smesolve.arguments import POSITIVE
+from smesolve.errors import SmesolveError
+from smesolve.rounded_number import RoundedNumber
 
 __all__ = ["even_grid", "grid_numbers", "grid_steps", "on_grid", "on_step"]
 
@@ -29,21 +31,21 @@ def grid_steps(duration: float, step: float, what: str, name: str = "dt", least:
     """The whole number of steps in `duration`; `what` names the duration and `name` the step in errors.
 
     Raises:
-        ValueError: the step is not positive, does not divide the duration, or fits into it less than `least` times.
+        SmesolveError: the step is not positive, does not divide the duration, or fits into it less than `least` times.
     """
     POSITIVE(name, step, {})
     wanted, given = f"{what}={_shown(duration)}", f"{name}={_shown(step)}"
     if abs(duration) / step > MOST_STEPS:
-        raise ValueError(
+        raise SmesolveError(
             f"{given} would take {duration / step:.2g} steps for {wanted}, but {MOST_STEPS:.2g} are the most; raise it."
         )
     exact = duration / step
     steps = round(exact)
     if steps < least and exact < least - ROUNDING:
-        raise ValueError(f"{wanted} is shorter than {given}, the length of one step; take {name}={_shown(duration)}.")
+        raise SmesolveError(f"{wanted} is shorter than {given}, the length of a step; take {name}={_shown(duration)}.")
     if abs(exact - steps) > _tolerance(duration, step):
         precise = ", or give both in float64" if max(_rounding(duration), _rounding(step)) else ""
-        raise ValueError(
+        raise SmesolveError(
             f"{given} does not divide {wanted}; take for example {name}={_dividing(duration, step):.12g}{precise}."
         )
     return steps
@@ -53,18 +55,18 @@ def grid_numbers(times: Sequence[float], step: float, what: str, name: str = "dt
     """The step numbers of increasing times, which `what` names as a whole.
 
     Raises:
-        ValueError: as `grid_steps`, or two times are the same step number or do not increase.
+        SmesolveError: as `grid_steps`, or two times are the same step number or do not increase.
     """
     for number, (earlier, later) in enumerate(pairwise(times)):
         if later <= earlier:
-            raise ValueError(
+            raise SmesolveError(
                 f"{what} must increase, but {what}[{number}]={_shown(earlier)} is followed by {_shown(later)}; sort "
                 "them and leave out repeated ones."
             )
     steps = [grid_steps(time, step, f"{what}[{number}]", name, least) for number, time in enumerate(times)]
     for number, (earlier, later) in enumerate(pairwise(steps)):
         if later <= earlier:
-            raise ValueError(
+            raise SmesolveError(
                 f"{what}[{number}]={_shown(times[number])} and {what}[{number + 1}]={_shown(times[number + 1])} are "
                 f"the same time up to rounding, step {later} of {name}={_shown(step)}; leave one of them out."
             )

@@ -11,7 +11,7 @@ import json
 from collections import deque
 from typing import Any
 
-from smesolve.arguments import shown
+from smesolve.errors import shown
 from smesolve.study.commands import COMMANDS
 from smesolve.study.configuration_errors import ConfigError, nearest
 from smesolve.study.configuration_types import check_mapping, check_type, known_keys, may_be_string

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from smesolve.arguments import is_own_sentence
+from smesolve.errors import SmesolveError
 from smesolve.sampling.journal import Journal, first_difference
 from smesolve.study.command_arguments import parser_arguments
 from smesolve.study.command_parser import command_parser, print_completion
@@ -101,7 +101,7 @@ def _run(argv: list[str]) -> int:
         complain(f"smesolve: interrupted; {_what_is_left(request)}")
         return 130
     except ValueError as error:
-        if not is_own_sentence(error):
+        if not isinstance(error, SmesolveError):
             raise
         complain(f"smesolve: {printable(error)}")
         return 2

@@ -8,7 +8,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from smesolve.arguments import MOST_ENTRIES, shown
+from smesolve.arguments import MOST_ENTRIES
+from smesolve.errors import shown
 from smesolve.study.configuration_errors import ConfigError, nearest
 
 __all__ = ["check_mapping", "check_type", "known_keys", "may_be_string"]

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from smesolve.arguments import shown
+from smesolve.errors import shown
 from smesolve.study.configuration_errors import ConfigError, nearest
 
 __all__ = ["read_csv"]

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from smesolve.arguments import check_numbers_fit, is_own_sentence
+from smesolve.errors import SmesolveError
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.problem import finite_data
 from smesolve.study.configuration import DataConfig
 from smesolve.study.configuration_errors import ConfigError, nearest
@@ -52,7 +53,7 @@ def load_data(config: DataConfig) -> Data:
             f"data.name={config.name!r}: no such file; give its path from the working directory."
         ) from None
     except UNREADABLE as error:
-        if isinstance(error, ValueError) and is_own_sentence(error):
+        if isinstance(error, SmesolveError):
             raise
         raise ConfigError(
             f"data.name={config.name!r} cannot be read as numbers ({' '.join(str(error).split())}); give a table of "

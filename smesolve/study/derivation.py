@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sympy
 from sympy import Expr, Symbol
 
-from smesolve.arguments import shown
+from smesolve.errors import shown
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
 from smesolve.study.configuration import DeriveConfig
 from smesolve.study.configuration_errors import ConfigError
@@ -65,7 +65,7 @@ def derive(config: DeriveConfig) -> Derivation:
 
     Raises:
         ConfigError: options that contradict each other or expressions that cannot be read.
-        ValueError: an iteration without a finite expansion, as `Iteration` says it.
+        SmesolveError: an iteration without a finite expansion, as `Iteration` says it.
     """
     law, network = _law(config), _network(config)
     iteration = derived_iteration(config)

@@ -19,7 +19,7 @@ import sympy
 from sympy import Expr, Integer, Rational, Symbol
 from sympy.logic.boolalg import Boolean
 
-from smesolve.arguments import shown
+from smesolve.errors import shown
 from smesolve.study.configuration_errors import ConfigError, nearest
 
 __all__ = ["CONSTANTS", "FUNCTIONS", "is_name", "read_expression"]

@@ -19,6 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
+from smesolve.errors import SmesolveError
 from smesolve.study.latex_lines import widest
 from smesolve.study.manifest import read_manifest
 from smesolve.study.markdown import fenced, join, table_of
@@ -39,7 +40,7 @@ def html_report(directory: Path) -> str:
     """The page of the report.md in a directory with finished results.
 
     Raises:
-        ValueError: the report shows a picture that is not a PNG beside it.
+        SmesolveError: the report shows a picture that is not a PNG beside it.
     """
     source = (directory / "report.md").read_text(encoding="utf-8")
     body = _markdown(directory).render(join(source.rstrip(), _provenance(read_manifest(directory))))
@@ -80,7 +81,7 @@ def _markdown(directory: Path) -> MarkdownIt:
     def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
         path, caption = directory / tokens[index].attrs["src"], html.escape(tokens[index].content)
         if path.parent != directory or path.suffix not in PICTURES or not path.is_file():
-            raise ValueError(f"report.md shows {path.name!r}, which is no picture of its directory; show a PNG of it.")
+            raise SmesolveError(f"report.md shows {path.name!r}, which is no picture of its directory; use a PNG.")
         data = path.read_bytes()
         picture = (
             f'<img alt="{caption}" style="--inches: {_inches(data):.2f}" '

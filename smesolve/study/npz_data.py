@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from smesolve.arguments import check_numbers_fit
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.study.configuration_errors import ConfigError
 
 __all__ = ["read_npz"]

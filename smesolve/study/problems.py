@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from smesolve.arguments import check_numbers_fit
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.feature_network import FeatureNetwork
 from smesolve.problem.kinks import kinks

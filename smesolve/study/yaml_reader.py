@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from smesolve.arguments import shown
+from smesolve.errors import shown
 from smesolve.study.configuration_errors import ConfigError
 
 __all__ = ["read_file", "read_yaml"]

@@ -79,7 +79,7 @@ def expectation(iteration: Iteration, expression: Expr) -> Expr:
     """E of any expression in the iteration's random variables, such as its loss.
 
     Raises:
-        ValueError: it is not a polynomial in a variable that takes infinitely many values.
+        SmesolveError: it is not a polynomial in a variable that takes infinitely many values.
     """
     expression = exact(expression)
     check_one_symbol_per_name({**iteration.roles, "expression": expression.free_symbols})

@@ -9,6 +9,7 @@ import sympy
 from sympy import Matrix, Rational
 
 from smesolve.arguments import INDEX, checked
+from smesolve.errors import SmesolveError
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
@@ -45,7 +46,7 @@ def without_blocks(equation: SymbolicModifiedEquation, groups: Sequence[Sequence
     rows = equation.diffusion.rows
     outside = [i for group in groups for i in group if i >= rows]
     if outside:
-        raise ValueError(f"groups must hold indices of the {rows} state variables, got {outside[0]}; count from 0.")
+        raise SmesolveError(f"groups must hold indices of the {rows} state variables, got {outside[0]}; count from 0.")
     columns = []
     for group in groups:
         for c in range(equation.diffusion.cols):

@@ -20,6 +20,7 @@ from sympy import Expr, ImmutableMatrix, Integer, Matrix, Rational, Symbol
 from sympy.core.function import AppliedUndef
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.masks import MaskLaw
 from smesolve.symbolic.chaos_expansion import expectation
 from smesolve.symbolic.explicit_network import ExplicitNetwork
@@ -70,7 +71,7 @@ class DropoutFormulas:
         f, y = sympy.symbols("f y")
         squared = sympy.expand(network.loss(f, y) - (f - y) ** 2 / 2) == 0
         if len(network.widths) != 1 or network.out_features != 1 or not squared:
-            raise ValueError(
+            raise SmesolveError(
                 "the papers' formulas are for one hidden layer, one output and squared loss, got "
                 f"{len(network.widths)} hidden layers, {network.out_features} outputs"
                 f"{'' if squared else ' and another loss'}."

@@ -16,7 +16,8 @@ import sympy
 from sympy import Expr, Integer, Rational, Symbol
 from sympy.core.function import UndefinedFunction
 
-from smesolve.arguments import EXPRESSION, checked, evaluated
+from smesolve.arguments import EXPRESSION, checked
+from smesolve.errors import SmesolveError, call_of_user
 from smesolve.symbolic.orthogonal_polynomials import exact
 from smesolve.symbolic.smooth_function import smooth_function
 
@@ -52,7 +53,7 @@ class ExplicitNetwork:
         data: arrays x (n, d) and y (n, o); without them they are constants x_i_k and y_i_o.
 
     Raises:
-        ValueError: sizes that are no positive integers, an unknown activation, data of another shape.
+        SmesolveError: sizes that are no positive integers, an unknown activation, data of another shape.
     """
 
     in_features: int = 1
@@ -94,8 +95,8 @@ class ExplicitNetwork:
             object.__setattr__(self, name, value)
 
         f, target, pre = sympy.symbols("f y z")
-        EXPRESSION("the value of loss", evaluated("loss", self.loss, f, target), {})
-        EXPRESSION("the value of activation", evaluated("activation", sigma, pre), {})
+        EXPRESSION("the value of loss", call_of_user("loss", self.loss, f, target), {})
+        EXPRESSION("the value of activation", call_of_user("activation", sigma, pre), {})
 
     @property
     def parameters(self) -> list[Symbol]:
@@ -144,7 +145,7 @@ def _activation(activation: str | Callable[[Expr], Expr]) -> Callable[[Expr], Ex
         return smooth_function(activation.__name__)
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
-            raise ValueError(
+            raise SmesolveError(
                 f"activation {activation!r} is not known: use one of {sorted(ACTIVATIONS)} or give a "
                 "function of sympy expressions."
             )
@@ -159,9 +160,9 @@ def _symbols(stem: str, count: int) -> list[Symbol]:
 def _numbers(name: str, rows: Any, samples: int, features: int) -> Matrix:
     for entry in np.array(rows, dtype=object).flat:
         EXPRESSION(f"data of {name}", entry, {})
-    matrix = evaluated(f"data of {name}", sympy.Matrix, rows)
+    matrix = call_of_user(f"data of {name}", sympy.Matrix, rows)
     if matrix.shape != (samples, features):
-        raise ValueError(
+        raise SmesolveError(
             f"data: {name} has shape {tuple(matrix.shape)}, expected {(samples, features)}: give one row "
             "for each sample."
         )

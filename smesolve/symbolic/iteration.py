@@ -19,7 +19,8 @@ import sympy
 from sympy import Expr, Integer, Symbol
 from sympy.concrete.expr_with_limits import ExprWithLimits
 
-from smesolve.arguments import EXPRESSION, Instance, checked, shown
+from smesolve.arguments import EXPRESSION, Instance, checked
+from smesolve.errors import SmesolveError, shown
 from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.indeterminates import Indeterminates
 from smesolve.symbolic.orthogonal_polynomials import exact
@@ -53,7 +54,7 @@ class Iteration:
     decimals of 15 digits, so that what is derived is exact.
 
     Raises:
-        ValueError: symbols without a role, random symbols without a law, a mask law whose mean is not 1, a step that
+        SmesolveError: symbols without a role, random symbols without a law, a mask law whose mean is not 1, a step that
             is not small, and steps without a finite expansion.
     """
 
@@ -75,7 +76,7 @@ class Iteration:
         for key in self.random:
             SYMBOL("the keys of random", key, {})
         if len(self.step) != len(self.state):
-            raise ValueError(
+            raise SmesolveError(
                 f"step has {len(self.step)} expressions for {len(self.state)} state variables: "
                 "give one expression for each, in the same order."
             )
@@ -87,7 +88,7 @@ class Iteration:
         names = [symbol.name for symbol in named]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(
+                raise SmesolveError(
                     f"{name} is named {names.count(name)} times among state, random, constants and small: "
                     "give each symbol one role and a name of its own."
                 )
@@ -98,12 +99,12 @@ class Iteration:
             _check_law(symbol, law)
             check_law_of(symbol, law)
             for parameter in sorted(law_parameters(law).intersection((*self.state, *self.random, self.small)), key=str):
-                raise ValueError(
+                raise SmesolveError(
                     f"random[{symbol}] is {law!r}, which contains {parameter}, but a law depends neither on the state, "
                     "nor on other random symbols, nor on the small parameter: take a parameter of another name."
                 )
         for symbol in sorted(symbols.difference(named), key=str):
-            raise ValueError(
+            raise SmesolveError(
                 f"step contains {symbol}, which has no role: name it in constants, or, if it is random, give its "
                 "law in random."
             )
@@ -111,7 +112,7 @@ class Iteration:
             _check_value(f"step of {variable}", entry)
         for symbol in self.random:
             if symbol not in symbols:
-                raise ValueError(f"random names {symbol}, which the step does not contain: leave it out.")
+                raise SmesolveError(f"random names {symbol}, which the step does not contain: leave it out.")
         _ = self.step_monomials
 
     @cached_property
@@ -149,7 +150,7 @@ class Iteration:
         """For each random variable its powers or, where a named expression is no polynomial in it, its indicators.
 
         Raises:
-            ValueError: an expression without a finite expansion.
+            SmesolveError: an expression without a finite expansion.
         """
         together = [_polynomial_in(tuple(self.random), entry) for _, entry in named]
         exponents = [(0,) * len(self.random)]
@@ -214,7 +215,7 @@ def _check_value(name: str, entry: Expr) -> None:
         if isinstance(part, ExprWithLimits):
             parts.skip()
         elif part in NOT_REAL or isinstance(part, sympy.DiracDelta):
-            raise ValueError(
+            raise SmesolveError(
                 f"{name} contains {part}, which is no real number: write it in functions that are real there."
             )
 
@@ -227,7 +228,7 @@ def _check_law(symbol: Symbol, law: Law) -> None:
         excess = sympy.simplify(exact(law.central_moment(1)))
         # Rounding of floats, which the 15 digits do not always remove.
         if excess != 0 and not (excess.is_number and abs(excess) < 1e-12):
-            raise ValueError(
+            raise SmesolveError(
                 f"random[{symbol}] is {law!r}, a mask law of mean {1 + excess}, but the mean of a mask must be 1: "
                 "divide its values by their mean."
             )
@@ -243,7 +244,7 @@ def _functions_of(symbol: Symbol, law: Law, named: Sequence[tuple[str, Expr]]) -
         elif law.support is not None:
             return Atoms(law.support)
         else:
-            raise ValueError(
+            raise SmesolveError(
                 f"{name} is not a polynomial in {symbol}, which takes infinitely many values ({law!r}): a finite "
                 "expansion exists only for polynomials or for laws on finitely many values; take FiniteMasks for "
                 f"{symbol}, or a polynomial activation and loss."
@@ -257,7 +258,7 @@ def _powers(symbol: Symbol, law: Law, degree: int) -> VariableFunctions:
         return Powers(law, degree)
     if law.support is not None:
         return Atoms(law.support)
-    raise ValueError(
+    raise SmesolveError(
         f"step has degree {degree} in {symbol}, which is too much for an exact expansion: take a degree of at most "
         f"{MOST_POWERS}, or of {MOST_POWERS_OF_ATOMS} for a law on finitely many values."
     )
@@ -273,19 +274,19 @@ def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
     """[s_1, s_2, ...] of one component of the step."""
     part = _polynomial_in((small,), step)
     if part is None:
-        raise ValueError(
+        raise SmesolveError(
             f"step of {variable} is not a polynomial in the small parameter {small}: expand it in powers of {small}."
         )
     degree = max((power for (power,) in part.exponents), default=0)
     if degree > MOST_POWERS_OF_SMALL:
-        raise ValueError(
+        raise SmesolveError(
             f"step of {variable} has degree {degree} in the small parameter {small}, of which only the first powers "
             f"count: take a degree of at most {MOST_POWERS_OF_SMALL}."
         )
     coefficients = _monomials([small], step)
     constant = coefficients.pop((0,), Integer(0))
     if constant != 0 and not vanishes(constant):
-        raise ValueError(
+        raise SmesolveError(
             f"step of {variable} does not vanish with {small} (it is {constant} at {small} = 0): a modified equation "
             f"exists for small steps only; write state' = state + step, with {small} a factor of the step."
         )
@@ -313,7 +314,7 @@ def _polynomial_in(symbols: tuple[Symbol, ...], expression: Expr) -> _Polynomial
         return None
     for power in polynomial.atoms(sympy.Pow):
         if power.exp > MOST_POWERS_OF_ATOMS and power.has(*symbols):
-            raise ValueError(
+            raise SmesolveError(
                 f"step contains {power}, which is too much for an exact expansion: take an exponent of at most "
                 f"{MOST_POWERS_OF_ATOMS}."
             )
@@ -330,7 +331,9 @@ def _monomials(symbols: Sequence[Symbol], expression: Expr) -> dict[tuple[int, .
         return {(): expression}
     part = _polynomial_in(tuple(symbols), expression)
     if part is None:
-        raise ValueError(f"expression must be a polynomial in {', '.join(map(str, symbols))}, got {shown(expression)}.")
+        raise SmesolveError(
+            f"expression must be polynomial in {', '.join(map(str, symbols))}, got {shown(expression)}."
+        )
     coefficients = {}
     for exponents in part.exponents:
         powers = [(symbol, power) for symbol, power in zip(symbols, exponents, strict=True) if power]

@@ -12,6 +12,7 @@ import sympy
 from sympy import Expr, KroneckerDelta, Rational, Symbol
 
 from smesolve.arguments import COUNT, checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.explicit_network import ExplicitNetwork
 from smesolve.symbolic.iteration import Iteration, gradient_descent
@@ -101,7 +102,7 @@ def momentum(iteration: Iteration, friction: Expr | float | None = None) -> Iter
     4): dV = -(friction V + grad f) dt + sqrt(h) C dW, dTheta = V dt. friction is the constant m unless given.
     """
     if len(iteration.step_terms) > 1:
-        raise ValueError("momentum needs an iteration whose step is proportional to the small parameter.")
+        raise SmesolveError("momentum needs an iteration whose step is proportional to the small parameter.")
     h = Symbol("h", positive=True)
     m = Symbol("m", positive=True) if friction is None else sympy.sympify(friction)
     velocity = [Symbol(f"V_{theta.name}", real=True) for theta in iteration.state]
@@ -140,4 +141,4 @@ def _sampled(losses: Sequence[Expr], batch: int) -> tuple[Expr, dict[Symbol, Law
 def _check_layers(layers: Sequence[int], count: int, what: str) -> None:
     for layer in layers:
         if not 1 <= layer <= count:
-            raise ValueError(f"layers contains {layer}, but the {what} are numbered from 1 to {count}.")
+            raise SmesolveError(f"layers contains {layer}, but the {what} are numbered from 1 to {count}.")

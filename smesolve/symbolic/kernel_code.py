@@ -14,6 +14,7 @@ from math import factorial
 
 import sympy
 
+from smesolve.errors import SmesolveError
 from smesolve.symbolic.loss_expansion import OUTPUT, TARGET, LossExpansion
 from smesolve.symbolic.torch_printer import printed
 
@@ -32,10 +33,10 @@ def kernel_source(expansion: LossExpansion) -> str:
     """A module with loss, slope (its derivative), mean_loss, mean and its derivative, noise, weight mean + noise.
 
     Raises:
-        ValueError: a law whose parameters are symbols.
+        SmesolveError: a law whose parameters are symbols.
     """
     if any(kappa.free_symbols for kappa in expansion.cumulants):
-        raise ValueError(f"{expansion.law!r} has symbols for parameters: kernels need a law of numbers.")
+        raise SmesolveError(f"{expansion.law!r} has symbols for parameters: kernels need a law of numbers.")
     loss = expansion.expression
     functions = [
         ("loss(F, y)", [f"return {printed(loss, ZERO)}"]),

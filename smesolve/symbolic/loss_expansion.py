@@ -33,7 +33,8 @@ from typing import NamedTuple
 import sympy
 from sympy import Expr, Integer, Rational, Symbol
 
-from smesolve.arguments import EXPRESSION, checked, evaluated
+from smesolve.arguments import EXPRESSION, checked
+from smesolve.errors import SmesolveError, call_of_user
 from smesolve.problem.masks import MaskLaw
 from smesolve.symbolic.latex_code import align
 from smesolve.symbolic.orthogonal_polynomials import OrthogonalPolynomials, exact, orthogonal_polynomials, tidy
@@ -64,24 +65,24 @@ class LossExpansion:
         law: of the masks.
 
     Raises:
-        ValueError: a loss that is no polynomial in the output.
+        SmesolveError: a loss that is no polynomial in the output.
     """
 
     loss: Callable[[Expr, Expr], Expr]
     law: MaskLaw
 
     def __post_init__(self) -> None:
-        expression = EXPRESSION("the value of loss", evaluated("loss", self.loss, OUTPUT, TARGET), {})
+        expression = EXPRESSION("the value of loss", call_of_user("loss", self.loss, OUTPUT, TARGET), {})
         unknown = sympy.sympify(expression).free_symbols - {OUTPUT, TARGET}
         if unknown or not sympy.sympify(expression).is_polynomial(OUTPUT) or self.degree < 1:
-            raise ValueError(
+            raise SmesolveError(
                 f"loss must be a polynomial of degree 1 or more in the output, got {expression} for output F and "
                 "target y: take ModuleProblem for other losses."
             )
         taken = {OUTPUT.name, TARGET.name, *(P.name for P in self.power_sums.values())}
         for parameter in sorted(law_parameters(self.law), key=str):
             if parameter.name in taken:
-                raise ValueError(
+                raise SmesolveError(
                     f"law is {self.law!r}, but {parameter} stands for the output, the target or a power sum here: take "
                     "a parameter of another name."
                 )

@@ -23,6 +23,7 @@ from sympy import ImmutableMatrix, Rational, Symbol
 from torch import nn
 
 from smesolve.arguments import Instance, checked
+from smesolve.errors import SmesolveError
 from smesolve.symbolic.chaos_expansion import expand, step_covariance, step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.latex_code import equation_latex
@@ -62,14 +63,14 @@ class SymbolicModifiedEquation:
             ("diffusion", self.diffusion, (size, self.diffusion.cols)),
         ]:
             if matrix.shape != shape:
-                raise ValueError(
+                raise SmesolveError(
                     f"{name} has shape {matrix.shape}, expected {shape}: give one row for each state variable."
                 )
             check_one_symbol_per_name({**self.iteration.roles, name: matrix.free_symbols})
             for symbol in sorted(
                 matrix.free_symbols.intersection((*self.iteration.random, self.iteration.small)), key=str
             ):
-                raise ValueError(
+                raise SmesolveError(
                     f"{name} contains {symbol}, which is random or the small parameter: average over what is random, "
                     "and give the coefficient of each power of the small parameter as an entry of drift_terms."
                 )
@@ -115,7 +116,7 @@ def modified_equation(iteration: Iteration, order: int = 2) -> SymbolicModifiedE
     jumps, D b0 is its derivative away from them, and `verify` proves no order.
     """
     if order not in (1, 2):
-        raise ValueError(
+        raise SmesolveError(
             f"order must be 1 or 2, got {order}: at order 3 the third cumulant of the noise enters the "
             "one-step moments, and no SDE driven by Brownian motion has one."
         )

@@ -13,6 +13,7 @@ from sympy import Expr
 from torch import Tensor
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import MaskLaw
 from smesolve.problem.networks import DropoutNetwork, Linearisation
@@ -45,7 +46,7 @@ class PolynomialLossProblem(Problem):
         masks: "shared", or a `MaskLaw` shared by all samples.
 
     Raises:
-        ValueError: as `DropoutProblem`; a loss that is no polynomial; masks per sample; more than 2^20 entries in a
+        SmesolveError: as `DropoutProblem`; a loss that is no polynomial; masks per sample; more than 2^20 entries in a
             tensor of normals.
     """
 
@@ -61,7 +62,7 @@ class PolynomialLossProblem(Problem):
     ) -> None:
         dropout = DropoutProblem(network, x, y, keep_prob, masks)
         if dropout.per_sample:
-            raise ValueError('masks must be "shared" or a MaskLaw for polynomial losses, got "per_sample".')
+            raise SmesolveError('masks must be "shared" or a MaskLaw for polynomial losses, got "per_sample".')
         self._dropout = dropout
         """Data, checked, and draws: they do not depend on the loss."""
         self.network, self.x, self.y, self.samples = network, dropout.x, dropout.y, dropout.samples
@@ -72,7 +73,7 @@ class PolynomialLossProblem(Problem):
         self.expansion = LossExpansion(loss, self.law)
         degree = max((len(degrees) for degrees in self.expansion.patterns), default=1)
         if self.width**degree > MAX_ENTRIES:
-            raise ValueError(
+            raise SmesolveError(
                 f"loss has degree {self.expansion.degree}, so its exact noise needs {self.expansion.count(self.width)} "
                 f"normals and tensors of {self.width}^{degree} entries at width {self.width}: take at most "
                 f"{int(MAX_ENTRIES ** (1 / degree) + 1e-9)} neurons, a loss of lower degree, or ModuleProblem."

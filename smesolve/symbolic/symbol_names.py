@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import sympy
 from sympy import Symbol
 
+from smesolve.errors import SmesolveError
+
 __all__ = ["latex_names", "python_names"]
 
 TAKEN = {"self", "torch", *keyword.kwlist, *dir(builtins)}
@@ -24,13 +26,13 @@ def python_names(symbols: Iterable[Symbol]) -> dict[Symbol, str]:
     Names start with a letter, so that those with an underscore are free for the code around.
 
     Raises:
-        ValueError: two symbols with the same identifier.
+        SmesolveError: two symbols with the same identifier.
     """
     names = {symbol: _identifier(symbol.name) for symbol in symbols}
     for name, count in Counter(names.values()).items():
         if count > 1:
             same = ", ".join(symbol.name for symbol in names if names[symbol] == name)
-            raise ValueError(f"{same} would all be called {name} in Python: give them names that differ in letters.")
+            raise SmesolveError(f"{same} would all be called {name} in Python: give them names that differ in letters.")
     return names
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import sympy
 from sympy import Dummy, Expr, Symbol
 
+from smesolve.errors import SmesolveError
 from smesolve.problem.masks import Law
 
 __all__ = ["check_assumptions", "check_law_of", "check_one_symbol_per_name", "law_parameters"]
@@ -33,7 +34,7 @@ def check_one_symbol_per_name(named: Mapping[str, Iterable[Symbol]]) -> None:
                 continue
             first, other = seen.setdefault(symbol.name, (place, symbol))
             if other != symbol:
-                raise ValueError(
+                raise SmesolveError(
                     f"{place} contains {sympy.srepr(symbol)} and {first} contains {sympy.srepr(other)}: symbols of one "
                     "name with different assumptions are different symbols; use one and the same symbol."
                 )
@@ -49,7 +50,7 @@ def check_assumptions(role: str, symbol: Symbol) -> None:
         wrong = "it is not positive"
     else:
         return
-    raise ValueError(
+    raise SmesolveError(
         f"{role} contains {sympy.srepr(symbol)}, and by this assumption {wrong}: take "
         f"Symbol({symbol.name!r}, {'positive' if role == 'small' else 'real'}=True)."
     )
@@ -66,7 +67,7 @@ def check_law_of(symbol: Symbol, law: Law) -> None:
         if assumed is None:
             continue
         if values is None or any(holds_for(value) is (not assumed) for value in values):
-            raise ValueError(
+            raise SmesolveError(
                 f"random contains {sympy.srepr(symbol)}, and this assumption does not hold for all values of its law "
                 f"{law!r}: take Symbol({symbol.name!r}, real=True)."
             )

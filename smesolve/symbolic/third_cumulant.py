@@ -21,6 +21,7 @@ import sympy
 from sympy import Expr, Integer, Symbol
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import expand
 from smesolve.symbolic.iteration import Iteration
@@ -58,17 +59,17 @@ class ThirdCumulant:
         the positive ones, if symbol is positive.
 
         Raises:
-            ValueError: symbol stands inside a function such as tanh, or everything vanishes anyway.
+            SmesolveError: symbol stands inside a function such as tanh, or everything vanishes anyway.
         """
         named = set().union(*(entry.free_symbols for entry in self.entries.values()))
         check_one_symbol_per_name({"the third cumulant": named, "symbol": [symbol]})
         if self.vanishes:
-            raise ValueError(f"the third cumulant vanishes for every {symbol}.")
+            raise SmesolveError(f"the third cumulant vanishes for every {symbol}.")
         coefficients: list[Expr] = []
         for entry in self.nonzero.values():
             tokens = {call: sympy.Dummy() for call in entry.atoms(sympy.Function)}
             if any(call.has(symbol) for call in tokens):
-                raise ValueError(f"{symbol} stands inside a function, where it has no finite list of roots.")
+                raise SmesolveError(f"{symbol} stands inside a function, where it has no finite list of roots.")
             numerator = sympy.numer(sympy.together(entry.xreplace(tokens)))
             others = sorted(numerator.free_symbols - {symbol}, key=sympy.default_sort_key)
             coefficients += sympy.Poly(numerator, *others).coeffs() if others else [numerator]

@@ -15,7 +15,7 @@ from sympy.concrete.expr_with_limits import ExprWithLimits
 from sympy.core.function import AppliedUndef
 from torch import nn
 
-from smesolve.arguments import shown
+from smesolve.errors import SmesolveError, shown
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.symbol_names import python_names
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
@@ -57,14 +57,14 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
     """The module's text.
 
     Raises:
-        ValueError: undefined functions, which have no values, functions without torch code of the same meaning, and
+        SmesolveError: undefined functions, which have no values, functions without torch code of the same meaning, and
             symbols whose names are the same as Python has them.
     """
     diffusion = sympy.sqrt(iteration.small) * diffusion
     entries = [*drift, *diffusion]
     undefined = sorted({str(call.func) for entry in entries for call in entry.atoms(AppliedUndef)})
     if undefined:
-        raise ValueError(
+        raise SmesolveError(
             f"the equation contains undefined functions ({', '.join(undefined)}), which have no values: "
             "derive it with a concrete activation."
         )
@@ -116,14 +116,14 @@ def torch_equation(
     """The generated class with a number for every constant.
 
     Raises:
-        ValueError: as `python_module`, and where values lacks a constant or has what is none.
+        SmesolveError: as `python_module`, and where values lacks a constant or has what is none.
     """
     source = python_module(iteration, drift, diffusion)
     constants = _constants(iteration, [*drift, *diffusion])
     numbers = _numbers(iteration, constants, values) | {iteration.small.name: small}
     missing = sorted(symbol.name for symbol in constants if symbol.name not in numbers)
     if missing:
-        raise ValueError(f"values lacks {', '.join(missing)}: give a number for each constant.")
+        raise SmesolveError(f"values lacks {', '.join(missing)}: give a number for each constant.")
     namespace: dict[str, Any] = {}
     exec(compile(source, "<modified equation>", "exec"), namespace)
     return namespace["ModifiedEquation"](*(float(numbers[symbol.name]) for symbol in constants))
@@ -139,12 +139,12 @@ def _numbers(
     for key, value in values.items():
         name = key.name if isinstance(key, Symbol) else key
         if name not in known:
-            raise ValueError(
+            raise SmesolveError(
                 f"values contains {shown(key)}, which is no constant of the equation: its constants are "
                 f"{', '.join(sorted(known)) or 'none'}, and the small parameter is given as lr."
             )
         if name in numbers:
-            raise ValueError(f"values contains {name} twice, as a symbol and by its name: give one number for it.")
+            raise SmesolveError(f"values contains {name} twice, as a symbol and by its name: give one number for it.")
         numbers[name] = value
     return numbers
 

@@ -20,7 +20,7 @@ from sympy.logic.boolalg import And, BooleanAtom, Not, Or
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.pycode import AbstractPythonCodePrinter
 
-from smesolve.arguments import shown
+from smesolve.errors import SmesolveError, shown
 
 __all__ = ["FUNCTIONS", "check_functions", "printed"]
 
@@ -114,7 +114,7 @@ def _float(expr: Expr) -> str:
     """The nearest float."""
     value = expr.evalf(20)
     if not (value.is_Float or value.is_Rational) or not math.isfinite(float(value)):
-        raise ValueError(
+        raise SmesolveError(
             f"the equation contains {shown(expr)}, which is no finite real number that a float can hold: "
             "write the step in finite real numbers."
         )
@@ -130,7 +130,7 @@ def check_functions(expression: Expr) -> None:
             parts.skip()
         elif not isinstance(part, ALLOWED) and part.func not in FUNCTIONS:
             known = ", ".join(sorted(function.__name__ for function in FUNCTIONS))
-            raise ValueError(
+            raise SmesolveError(
                 f"the equation contains {shown(part)}, and torch has no code of the same meaning for "
                 f"{type(part).__name__}: use sums, products, powers, Piecewise, {known}."
             )
@@ -140,7 +140,7 @@ def printed(expression: Expr, zero: str) -> str:
     """An expression in real symbols as torch code; `zero` is code of a tensor of zeros.
 
     Raises:
-        ValueError: a function without torch code of the same meaning, and numbers that are no finite floats.
+        SmesolveError: a function without torch code of the same meaning, and numbers that are no finite floats.
     """
     check_functions(expression)
     return _Printer(zero).doprint(expression)

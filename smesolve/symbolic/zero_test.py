@@ -23,6 +23,7 @@ from sympy.core.relational import Relational
 from sympy.polys.rings import PolyElement, PolyRing
 
 from smesolve.arguments import EXPRESSION, checked
+from smesolve.errors import SmesolveError
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.indeterminates import Indeterminates
 from smesolve.symbolic.real_calculus import KINKED, as_real, in_terms_of_floor
@@ -48,7 +49,7 @@ def vanishes(expression: Expr) -> bool:
         return False
     if _is_proven_zero(expression) or all(map(_is_proven_zero, _branches(expression))):
         return True
-    raise ValueError(
+    raise SmesolveError(
         f"it could not be decided whether {abbreviated(expression)} vanishes: at random points it is 0 up to rounding, "
         "but sympy does not simplify it to 0; write it in fewer functions that depend on each other."
     )

@@ -96,7 +96,7 @@ def acceleration(
         effort: paths, tolerance, seed, progress bars and processes.
 
     Raises:
-        ValueError: bad arguments.
+        SmesolveError: bad arguments.
     """
     (name,) = named_observables(problem, [observable])
     change = flow_change(problem, theta0, horizon, named_observables(problem, [observable])[name])

@@ -143,7 +143,7 @@ def error_map(
         effort: paths, tolerance, seed, progress bars and processes.
 
     Raises:
-        ValueError: bad arguments, or a readout of more than 24 parameters, whose moments are too many.
+        SmesolveError: bad arguments, or a readout of more than 24 parameters, whose moments are too many.
 
     Cost: horizon/lr steps a cell; with relaxations R about R/(2 keep_prob multiple) of them.
     """

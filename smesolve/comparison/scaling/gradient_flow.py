@@ -7,6 +7,7 @@ from torch import Tensor
 
 from smesolve.arguments import checked
 from smesolve.comparison.observables import Observable
+from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
 
 __all__ = ["flow_change", "relaxation_time"]
@@ -20,11 +21,11 @@ def relaxation_time(problem: Problem, theta0: Tensor) -> float:
     """1/lambda_max(Hess L_S(theta0)), the shortest time of the flow.
 
     Raises:
-        ValueError: the Hessian has no positive eigenvalue.
+        SmesolveError: the Hessian has no positive eigenvalue.
     """
     time = problem.stability_limit(theta0) / 2
     if time == float("inf"):
-        raise ValueError("the Hessian of L_S at theta0 has no positive eigenvalue; take another start.")
+        raise SmesolveError("the Hessian of L_S at theta0 has no positive eigenvalue; take another start.")
     return time
 
 

@@ -99,7 +99,7 @@ def linear_scaling_rule(
         effort: paths, tolerance, seed, progress bars and processes.
 
     Raises:
-        ValueError: bad arguments, a kappa lr that does not divide the horizon or is unstable.
+        SmesolveError: bad arguments, a kappa lr that does not divide the horizon or is unstable.
 
     Cost: horizon/lr gradients a path of the iteration for every kappa.
     """

@@ -20,6 +20,7 @@ from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
+from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.one_at_a_time import hessian
@@ -99,7 +100,7 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
     rows = []
     for lr in lrs:
         if lr >= moments.stability_limit():
-            raise ValueError(
+            raise SmesolveError(
                 f"lr={lr:g} is beyond the limit {moments.stability_limit():.4g} of the iteration's second "
                 "moments; take a smaller lr."
             )
@@ -138,7 +139,7 @@ def long_horizon(
         quadratic_paths: paths of the network's quadratic equation, whose step costs 60 gradients.
 
     Raises:
-        ValueError: bad arguments.
+        SmesolveError: bad arguments.
     """
     steps = grid_numbers(times, lr, "times", "lr")
     times = [on_grid(time, lr, "times", "lr") for time in times]

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from smesolve.arguments import COUNT, INDEX, checked
 from smesolve.comparison.confidence import student_quantile
+from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.networks import LinearNetwork
@@ -114,13 +115,13 @@ def observed_limit(
         seed: root seed.
 
     Raises:
-        ValueError: a network that is not linear, or masks per sample.
+        SmesolveError: a network that is not linear, or masks per sample.
         ArithmeticError: no lr up to 2^12 times the shortest relaxation time is unstable.
 
     Cost: three learning rates, 28 relaxation times each of `populations` blocks of paths.
     """
     if not isinstance(problem.network, LinearNetwork) or problem.per_sample:
-        raise ValueError(
+        raise SmesolveError(
             "problem must have a LinearNetwork and masks shared by all samples for its limit to be observed; take that "
             "of readout_problem."
         )

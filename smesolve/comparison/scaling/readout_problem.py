@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
 
@@ -18,10 +19,10 @@ def readout_problem(problem: DropoutProblem, theta0: Tensor) -> tuple[DropoutPro
     Hidden layers and an unmasked bias stay at theta0; mask law, masks and targets are those of `problem`.
 
     Raises:
-        ValueError: `problem` is no `DropoutProblem` with shared masks.
+        SmesolveError: `problem` is no `DropoutProblem` with shared masks.
     """
     if not isinstance(problem, DropoutProblem) or problem.per_sample:
-        raise ValueError(
+        raise SmesolveError(
             f"problem must be a DropoutProblem with shared masks, got {type(problem).__name__}; exact moments of other "
             "problems are not known."
         )

@@ -16,6 +16,7 @@ from smesolve.comparison.exact import ScheduledMoments
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import SamplingEffort
+from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.progress import hidden
@@ -75,13 +76,13 @@ def schedules(
         effort: paths, tolerance, seed, progress bars and processes.
 
     Raises:
-        ValueError: bad arguments, a schedule that is not known, fewer than two learning rates.
+        SmesolveError: bad arguments, a schedule that is not known, fewer than two learning rates.
     """
     for name in names:
         if name not in SCHEDULES:
-            raise ValueError(f"names must hold schedules of {', '.join(SCHEDULES)}, got {name!r}.")
+            raise SmesolveError(f"names must hold schedules of {', '.join(SCHEDULES)}, got {name!r}.")
     if len(lrs) < 2:
-        raise ValueError(
+        raise SmesolveError(
             f"lrs must hold at least two learning rates to have a slope, got {list(lrs)}; add a smaller one."
         )
     readout, start = readout_problem(problem, theta0)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from smesolve.arguments import check_numbers_fit, checked
+from smesolve.arguments import checked
 from smesolve.comparison.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import check_table, finite_data
@@ -95,7 +96,7 @@ def width_sweep(
         effort: paths, tolerance, seed (of the particles as well), progress bars and processes.
 
     Raises:
-        ValueError: bad arguments.
+        SmesolveError: bad arguments.
     """
     x, y = _tables(x, y)
     rows, first = [], min(widths)

@@ -39,5 +39,5 @@ class GradientScheme(ABC):
         Changing the sign of the deviations changes that of the noise and nothing else: that is the antithetic path.
 
         Raises:
-            ValueError: there are no such weights: dt is too large.
+            SmesolveError: there are no such weights: dt is too large.
         """

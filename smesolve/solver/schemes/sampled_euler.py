@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smesolve.errors import SmesolveError
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 
 __all__ = ["SampledEuler"]
@@ -25,7 +26,7 @@ class SampledEuler(GradientScheme):
         """(1/R, ..., 1/R, 0, 0) and (0, ..., 0, c, -c) with 2 c^2 = lr/dt - 1/R."""
         spare = ratio - 1 / DRIFT_DRAWS
         if spare < 0:
-            raise ValueError(
+            raise SmesolveError(
                 f"dt must be at most {DRIFT_DRAWS} lr for sampled_euler, got dt = {1 / ratio:g} lr; take dt = lr/8."
             )
         c = (spare / 2) ** 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smesolve.errors import SmesolveError
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 
 __all__ = ["SVAG"]
@@ -20,6 +21,6 @@ class SVAG(GradientScheme):
     def weights(ratio: float) -> tuple[list[float], list[float]]:
         """(1/2, 1/2) and +- sqrt(2l - 1)/2."""
         if ratio < 0.5:
-            raise ValueError(f"dt must be at most 2 lr for svag, got dt = {1 / ratio:g} lr; take dt = lr/8.")
+            raise SmesolveError(f"dt must be at most 2 lr for svag, got dt = {1 / ratio:g} lr; take dt = lr/8.")
         deviation = max(0.0, 2 * ratio - 1) ** 0.5 / 2
         return [0.5, 0.5], [deviation, -deviation]

@@ -6,6 +6,8 @@ import functools
 import math
 import os
 
+from smesolve.errors import SmesolveError
+
 __all__ = ["check_numbers_fit", "machine_memory"]
 
 
@@ -22,9 +24,9 @@ def check_numbers_fit(what: str, numbers: float, remedy: str) -> None:
     """Refuse arrays of more numbers (8 bytes each) than this machine's memory holds.
 
     Raises:
-        ValueError: they do not fit.
+        SmesolveError: they do not fit.
     """
     if 8 * numbers > machine_memory():
-        raise ValueError(
+        raise SmesolveError(
             f"{what} would take {8 * numbers:.2g} bytes, but this machine has {machine_memory():.2g}; {remedy}."
         )

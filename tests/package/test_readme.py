@@ -9,7 +9,7 @@ import yaml
 
 import smesolve as sme
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 PAGES = ["README.md", "docs/derivation.md"]
 

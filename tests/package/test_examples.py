@@ -18,7 +18,7 @@ import smesolve.study
 from smesolve.study.command_line import main
 from smesolve.study.figures import save_figure
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from smesolve.arguments import is_own_sentence
+from smesolve.errors import SmesolveError
 from smesolve.study.command_line import main
 from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.yaml_reader import read_file, read_yaml
@@ -286,7 +286,7 @@ def test_any_text_is_a_value_or_answered_by_one_sentence(text):
     try:
         value = read_yaml(text, "text")
     except ConfigError as error:
-        assert str(error).endswith(".") and "\n" not in str(error) and is_own_sentence(error)
+        assert str(error).endswith(".") and "\n" not in str(error) and isinstance(error, SmesolveError)
     else:
         assert isinstance(value, (type(None), bool, int, float, str, list, dict))
 

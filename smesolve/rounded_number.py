@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from smesolve.arguments.sentences import is_tensor
+from smesolve.errors import is_tensor
 
 __all__ = ["RoundedNumber", "as_numbers"]
 

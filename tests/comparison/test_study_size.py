@@ -219,7 +219,7 @@ def test_a_dry_run_without_the_module_resource_says_what_it_knows(monkeypatch, c
 
 @pytest.mark.slow
 def test_the_predicted_memory_is_near_the_peak_of_the_run():
-    benchmarks = Path(__file__).parent.parent / "benchmarks"
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
     names = ["small", "dense Hessians, D 250", "60 observables"]
     command = [sys.executable, "dry_run_memory.py", "--only", *names]
     said = subprocess.run(command, cwd=benchmarks, capture_output=True, text=True, check=True).stdout

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import smesolve as sme
-from smesolve.arguments.guard import ELSEWHERE
 from smesolve.arguments.meanings import MEANINGS
+from smesolve.entry_point import OTHER_NAMES
 
 NETWORK = sme.TwoLayerNetwork(2, 3, 1)
 DATA = torch.ones(4, 2), torch.ones(4, 1)
@@ -40,4 +40,4 @@ def test_the_name_that_is_meant_is_said(call, sentence):
 
 
 def test_the_names_here_are_names_of_arguments():
-    assert set(ELSEWHERE.values()) - {"scheme"} <= MEANINGS.keys()
+    assert set(OTHER_NAMES.values()) - {"scheme"} <= MEANINGS.keys()

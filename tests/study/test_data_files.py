@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from smesolve.arguments import is_own_sentence
+from smesolve.errors import SmesolveError
 from smesolve.study.configuration import DataConfig
 from smesolve.study.datasets import load_data
 
@@ -34,7 +34,9 @@ def refused(read, words):
     with pytest.raises(ValueError) as error:
         read()
     sentence = str(error.value)
-    assert words in sentence and "\n" not in sentence and sentence.endswith(".") and is_own_sentence(error.value)
+    assert (
+        words in sentence and "\n" not in sentence and sentence.endswith(".") and isinstance(error.value, SmesolveError)
+    )
 
 
 # --- csv ---------------------------------------------------------------------------------------------------------
@@ -228,7 +230,7 @@ def test_a_damaged_archive_is_read_or_refused(changes, missing):
     try:
         x, _ = load_data(DataConfig("data.npz"))
     except ValueError as error:
-        assert is_own_sentence(error) and "\n" not in str(error)
+        assert isinstance(error, SmesolveError) and "\n" not in str(error)
     else:
         assert x.shape == (6, 1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import smesolve as sme
-from smesolve.arguments import is_own_sentence
+from smesolve.errors import SmesolveError
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(6, 2, generator=GENERATOR, dtype=torch.float64)
@@ -76,7 +76,7 @@ def study(theta0=THETA, lr=0.1):
 def test_one_sentence_at_the_start(call, words):
     with pytest.raises(ValueError, match=words) as caught:
         call()
-    assert is_own_sentence(caught.value) and "\n" not in str(caught.value)
+    assert isinstance(caught.value, SmesolveError) and "\n" not in str(caught.value)
 
 
 def test_a_hessian_that_overflows_is_said():

@@ -47,7 +47,6 @@ from malformed import (
 
 import smesolve as sme
 from smesolve import landscape, symbolic
-from smesolve.arguments import shown
 from smesolve.comparison import exact
 from smesolve.comparison.observables import OBSERVABLES, named_observables
 from smesolve.comparison.scaling.acceleration import acceleration, gradients_per_step
@@ -60,6 +59,7 @@ from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
 from smesolve.comparison.scaling.width_sweep import mean_field_problem, width_sweep
+from smesolve.errors import shown
 from smesolve.landscape.condensation import TRAININGS
 from smesolve.problem import schedule
 from smesolve.symbolic import counterexamples

@@ -11,7 +11,7 @@ import pytest
 
 from smesolve.study.command_line import main
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 INTEGRATE = """
 import sys

@@ -1,0 +1,87 @@
+"""What every function has in front of it that a user's program calls: a hint for a wrong name, plain surroundings."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+__all__ = ["OTHER_NAMES", "entry_point", "plain_surroundings"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OTHER_NAMES: Mapping[str, str] = {
+    "T": "horizon",
+    "batch": "batch_size",
+    "dropout": "keep_prob",
+    "epsilon": "lr",
+    "learning_rate": "lr",
+    "learning_rates": "lrs",
+    "lr": "lrs",
+    "method": "scheme",
+    "n_paths": "paths",
+    "num_paths": "paths",
+    "p": "keep_prob",
+    "y0": "theta0",
+}
+"""Names that papers and other libraries have for arguments, and what they are called here."""
+
+
+def entry_point(function: Callable[P, T]) -> Callable[P, T]:
+    """Guard a function, or a constructor, that users call.
+
+    A keyword argument with an unknown name is answered by the name that was probably meant, and the function runs in
+    `plain_surroundings`. Cost: some microseconds a call.
+    """
+    signature = inspect.signature(function)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        unknown = None if takes_any else next((name for name in kwargs if name not in signature.parameters), None)
+        if unknown is not None:
+            raise TypeError(_unknown_argument(function.__qualname__, unknown, list(signature.parameters)))
+        with plain_surroundings():
+            return function(*args, **kwargs)
+
+    return guarded
+
+
+def _unknown_argument(qualified_name: str, unknown: str, names: list[str]) -> str:
+    """Return one sentence, with the name that was meant where it can be guessed."""
+    owner, _, name = qualified_name.rpartition(".")
+    called = owner if name == "__init__" else name
+    names = [name for name in names if name != "self"]
+    close = difflib.get_close_matches(unknown, names, n=1)
+    meant = OTHER_NAMES.get(unknown)
+    if meant == "keep_prob" and meant in names:
+        remedy = f"use keep_prob, the probability of keeping: 1 - {unknown}"
+    elif meant in names or close:
+        remedy = f"use {meant if meant in names else close[0]}"
+    else:
+        remedy = f"its arguments are {', '.join(names)}"
+    return f"{called} has no argument {unknown}; {remedy}."
+
+
+@contextmanager
+def plain_surroundings() -> Iterator[None]:
+    """Within it numpy does not raise where floats overflow or divide by zero, and tensors can be differentiated.
+
+    A path that diverges, or a quotient 0/0 that means "nothing is known", is no error here; `torch.inference_mode`
+    makes tensors that no derivative can be taken of.
+    """
+    with ExitStack() as stack:
+        if any(kind in ("raise", "call") for kind in np.geterr().values()):
+            stack.enter_context(np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"))
+        torch = sys.modules.get("torch")  # not imported for this: configurations do without it
+        if torch is not None and torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+        yield
