@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGEST_INTEGER",
     "LARGEST_NUMBER",
+    "MOST_ENTRIES",
     "check_callable",
     "check_choice",
     "check_device",
@@ -56,6 +57,9 @@ LARGEST_NUMBER = 1e100
 
 LARGEST_INTEGER = 2**53
 """Sizes and counts are not larger: beyond, floats are not exact."""
+
+MOST_ENTRIES = 1000
+"""Entries of a list of which each makes a study longer."""
 
 LONGEST_RANGE = 2**20
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from smesolve.errors import SmesolveError
-from smesolve.sampling.journal import Journal, first_difference
+from smesolve.sampling.journal import Journal
+from smesolve.sampling.study_difference import first_difference
 from smesolve.study.command_arguments import parser_arguments
 from smesolve.study.command_parser import command_parser, print_completion
 from smesolve.study.commands import COMMANDS, data_digest, identity

@@ -11,12 +11,13 @@ from scipy import stats
 
 import smesolve as sme
 from smesolve.comparison.budget_row import budget_row
-from smesolve.comparison.equation_side import EquationSide, block_cost, step_cost
-from smesolve.comparison.error_budget import _next, first_dt
-from smesolve.comparison.estimate import Estimate
+from smesolve.comparison.cost import step_cost
+from smesolve.comparison.equation_side import EquationSide
+from smesolve.comparison.error_budget import _next
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import named_observables
-from smesolve.comparison.weak_error import chosen_control
+from smesolve.comparison.study_design import StudyDesign, chosen_control
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 
 FREEDOM = 60
@@ -29,12 +30,12 @@ def estimated(mean, stderr, paths=100, plain=0.4, kurtosis=3.0, diverged=0, skew
     numbers = {"mean": mean, "stderr": stderr, "plain_stderr": plain, "skewness": skewness, "kurtosis": kurtosis}
     numbers |= {"shortage": 0.0, "plain_shortage": 0.0, "diverged": diverged, "undefined": 0}
     arrays = {name: np.full((1, 1), value) for name, value in numbers.items()}
-    return Estimate(**arrays, values=paths, freedom=FREEDOM, paths=paths)
+    return MeanEstimate(**arrays, values=paths, freedom=FREEDOM, paths=paths)
 
 
 def budget(dropout, equation, pairs, bias=0.0, rel_tol=None, tolerance=0.0):
     noise_free = SimpleNamespace(values=np.zeros((1, 1)), rounding=lambda *means: np.full((1, 1), ROUNDING))
-    given = (np.full((1, 1), bias), noise_free, tolerance, True, torch.float64, rel_tol)
+    given = (np.full((1, 1), bias), noise_free, tolerance, True, rel_tol)
     return budget_row((0, 0), dropout, equation, pairs, *given)
 
 
@@ -47,7 +48,7 @@ def test_the_interval_of_an_error_adds_monte_carlo_bias_rounding_and_tolerance()
     assert (row["solver_bias"], row["solver_bias_stderr"], row["tolerance"]) == exactly((-0.05, 0.004, 0.007))
     assert (row["discrete"], row["sde"], row["discrete_stderr"], row["sde_stderr"]) == (1.0, 1.8, 0.03, 0.04)
     assert (row["paths"], row["discrete_paths"], row["sde_paths"], row["kurtosis"]) == (100, 400, 100, 5.0)
-    assert row["gain"] == exactly(np.hypot(0.5 * 20, 0.6 * 10) / np.hypot(0.03 * 20, 0.04 * 10))
+    assert row["stderr_reduction"] == exactly(np.hypot(0.5 * 20, 0.6 * 10) / np.hypot(0.03 * 20, 0.04 * 10))
     assert row["resolved"] and row["reason"] == "" and row["diverged"] == 0
 
 
@@ -98,8 +99,8 @@ def test_the_noise_free_bias_is_that_of_the_scheme_on_the_mean():
     problem = sme.DropoutProblem(sme.LinearNetwork(1), one, 0 * one, keep_prob=0.5)
     theta0, dt = torch.ones(1, dtype=torch.float64), 0.25
     observables = named_observables(problem, ["theta[0]"])
-    equation = sme.ModifiedEquation(problem, 0.25, 1)
-    side = EquationSide(equation, theta0, [0.5, 1.0], observables, "small_noise_rk4", dt, 0, lambda *given: None)
+    design = StudyDesign(problem, theta0, [0.25], [0.5, 1.0], (1,), observables, "small_noise_rk4")
+    side = EquationSide(design, sme.ModifiedEquation(problem, 0.25, 1), dt, seed=0)
 
     def taylor(h):
         return 1 - 2 * h + (2 * h) ** 2 / 2 - (2 * h) ** 3 / 6 + (2 * h) ** 4 / 24
@@ -108,17 +109,18 @@ def test_the_noise_free_bias_is_that_of_the_scheme_on_the_mean():
         coarse, fine = (taylor(h) ** round(time / h) for h in (dt, dt / 2))
         assert side._noise_free_bias[row, 0] == pytest.approx(coarse - np.exp(-2 * time), abs=1e-10)
         assert side._noise_free_difference[row, 0] == exactly(coarse - fine)
-    assert side.cost == exactly(step_cost(1, "small_noise_rk4"))
 
 
 def test_costs_in_gradients():
     """Euler: one gradient, a noise product (1.5) and at order 2 a Hessian product (4)."""
     assert (step_cost(1, "euler"), step_cost(2, "euler"), step_cost(2, "small_noise_heun")) == (2.5, 6.5, 7.5)
     assert (step_cost(1, "svag"), step_cost(1, "sampled_euler"), step_cost(2, "svag")) == (2, 4, 6)
-    assert block_cost(1, "euler", 0.1, 2.0, 64) == exactly(2.5 * 20 * 64)
-    assert (first_dt("euler", 0.4, None), first_dt("small_noise_rk4", 0.4, None), first_dt("euler", 0.4, 0.2)) == (
-        0.05, 0.4, 0.2,
-    )  # fmt: skip
+
+
+def test_the_first_step_of_a_scheme():
+    """lr/8 for schemes of weak error O(dt), else lr, where dt is not given."""
+    for scheme, dt, expected in (("euler", None, 0.05), ("small_noise_rk4", None, 0.4), ("euler", 0.2, 0.2)):
+        assert StudyDesign(None, None, [0.4], [2.0], (1,), {}, scheme, dt).first_dt(0.4) == expected
 
 
 # --- the study ------------------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ def test_a_study_covers_the_exact_error_as_its_intervals_state():
     scores = []
     for seed in range(40):
         row = sme.weak_error(
-            problem, theta0, [0.25], 0.5, (1,), times=[0.5], paths=64, control="none", seed=seed
+            problem, theta0, [0.25], 0.5, orders=(1,), times=[0.5], paths=64, control="none", seed=seed
         ).table.iloc[0]
         scores.append((row.error - row.solver_bias - exact) / row.stderr)
     # the sum of 40 squares of standard scores, within its central 99.9%
@@ -163,7 +165,6 @@ def test_a_study_covers_the_exact_error_as_its_intervals_state():
 
 
 def test_a_round_adds_at_most_four_times_the_paths():
-    known = SimpleNamespace(paths=100)
     for wanted, most, expected in (
         (50, 1000, 100),
         (250, 1000, 250),
@@ -171,7 +172,7 @@ def test_a_round_adds_at_most_four_times_the_paths():
         (900, 300, 300),
         (900, 50, 100),
     ):
-        assert _next(known, wanted, most) == expected
+        assert _next(100, wanted, most) == expected
 
 
 def test_value_hessians_are_taken_up_to_two_to_the_fourteen_parameters():

@@ -14,16 +14,18 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.arguments import MOST_ENTRIES
 from smesolve.comparison.equation_side import in_pairs, paired_blocks
-from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
+from smesolve.comparison.error_budget import Aim, ErrorBudget
 from smesolve.comparison.observables import named_observables
+from smesolve.comparison.study_design import StudyDesign
+from smesolve.comparison.study_size import StudySize
 from smesolve.sampling import ensemble
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
 from smesolve.study import dry_run
 from smesolve.study.command_line import main
 from smesolve.study.configuration_types import check_type
+from smesolve.validation import MOST_ENTRIES
 
 RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "2"]
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8"]
@@ -36,9 +38,8 @@ def problem():
 
 def budget(problem, lr=0.2, orders=(1, 2)):
     functions = named_observables(problem, ["squared_norm"])
-    return ErrorBudget(
-        problem, problem.initial(), lr, [0.4], orders, functions, "small_noise_rk4", None, "none", None, 0, Runner()
-    )
+    design = StudyDesign(problem, problem.initial(), [lr], [0.4], orders, functions, "small_noise_rk4")
+    return ErrorBudget(design, lr, None, Runner())
 
 
 # --- blocks without lists ----------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def test_the_number_of_paired_blocks_is_that_of_a_count(size):
         assert paired_blocks(blocks, size) == sum(in_pairs(block, size) for block in range(blocks))
 
 
-def test_tasks_and_their_cost_are_those_of_a_plain_list_of_blocks(problem):
+def test_tasks_are_those_of_a_plain_list_of_blocks(problem):
     """Rounds of any size, with and without a number of pairs, against sets of block numbers."""
     one = budget(problem, orders=(1,))
     side, size = one.sides[0], problem.block_size
@@ -67,23 +68,26 @@ def test_tasks_and_their_cost_are_those_of_a_plain_list_of_blocks(problem):
         aim = paths * size, None if pairs is None else pairs * size
         tasks = list(side.tasks(*aim))
         assert tasks == wanted
-        assert side.tasks_cost(*aim) == pytest.approx(sum(side.work[name].cost for name, _ in wanted), rel=1e-12)
         for name, block in tasks:
             if block >= len(side._pairs):
                 side._pairs.append(0)
             side._pairs[block] |= name == paired
         done, in_a_pair = max(done, paths), in_a_pair | chosen
-    assert first_round_cost(problem, 0.2, [0.4], (1, 2), "small_noise_rk4", None, 5000) == pytest.approx(
-        budget(problem)._cost(5000, [(5000, None)] * 2)
-    )
+
+
+def test_the_work_of_the_first_round_is_that_of_its_tasks(problem):
+    both = budget(problem)
+    work = both._work()
+    expected = sum(work[name].cost for name, _ in both._tasks(5000, [Aim(5000, None)] * 2))
+    assert StudySize(both.design, 5000).work == pytest.approx(expected)
 
 
 def test_a_round_of_many_paths_is_begun_at_once(problem):
     one = budget(problem)
     paths = 10**15
-    begun = list(islice(one._tasks(paths, [(paths, None)] * 2), 6))
+    begun = list(islice(one._tasks(paths, [Aim(paths, None)] * 2), 6))
     assert [block for _, block in begun] == [0, 0, 0, 1, 1, 1]
-    assert one._cost(paths, [(paths, None)] * 2) > 1e12
+    assert StudySize(one.design, paths).work > 1e12
     assert [len(some) for some in in_lists(iter([("a", 0)] * (2 * ensemble.LIST + 1)))] == [ensemble.LIST] * 2 + [1]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.arguments import checked
-from smesolve.comparison.equation_side import step_cost
+from smesolve.comparison.cost import step_cost
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
