@@ -12,6 +12,7 @@ contraction, so that coefficients can be chosen when the values are gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, combinations_with_replacement, pairwise
@@ -64,10 +65,9 @@ def _central(values: np.ndarray, order: int) -> tuple[np.ndarray, list[np.ndarra
     for degree in range(2, order + 1):
         rows = _positions(len(values), degree, tuple(range(degree - 1)))
         last = _multisets(len(values), degree)[:, -1]
-        made = (products[row] * deviations[variable] for row, variable in zip(rows, last, strict=True))
+        made: Iterable[np.ndarray] = (products[row] * deviations[k] for row, k in zip(rows, last, strict=True))
         if degree < order:  # the next degree is made of these
-            products = list(made)
-            made = iter(products)
+            made = products = list(made)
         sums.append(np.stack([product.sum(0) for product in made]))
     return mean, sums
 
