@@ -51,6 +51,10 @@ def load_data(config: DataConfig) -> Data:
         raise ConfigError(
             f"data.name={config.name!r}: no such file; give its path from the working directory."
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"data.name={config.name!r} cannot be read ({error.strerror or error}); name a file that can be read."
+        ) from None
     except UNREADABLE as error:
         if isinstance(error, ValueError) and is_own_sentence(error):
             raise
@@ -110,7 +114,6 @@ READERS: dict[str, Callable[[DataConfig], Data]] = {
 CPU = torch.device("cpu")
 
 UNREADABLE = (
-    OSError,
     ValueError,
     EOFError,
     OverflowError,
