@@ -8,7 +8,7 @@ what was given. Some microseconds a call: for what users call, not for what runs
 
 from smesolve.arguments.guard import ELSEWHERE, check_fields, checked
 from smesolve.arguments.kinds import MOST_ENTRIES, Argument, Instance, Integer, Number, Parameters, SymbolOr
-from smesolve.arguments.machine_memory import check_numbers_fit, machine_memory
+from smesolve.arguments.machine_memory import check_numbers_fit, free_memory, machine_memory
 from smesolve.arguments.meanings import COUNT, ENSEMBLE, EXPRESSION, INDEX, KEEP_PROB, NOT_NEGATIVE, POINTS, POSITIVE
 from smesolve.arguments.rounded_number import RoundedNumber, as_numbers
 from smesolve.arguments.sentences import evaluated, is_own_sentence, shown
@@ -36,6 +36,7 @@ __all__ = [
     "check_numbers_fit",
     "checked",
     "evaluated",
+    "free_memory",
     "is_own_sentence",
     "machine_memory",
     "shown",
