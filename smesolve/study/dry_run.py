@@ -46,6 +46,7 @@ from smesolve.study.landscape_sections import check_sections
 from smesolve.study.problems import configured_problem, described
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.symbolic import modified_equation
+from smesolve.symbolic.verification import check_proof
 
 __all__ = ["ESTIMATES", "Cell"]
 
@@ -212,6 +213,7 @@ def _derive(config: DeriveConfig) -> dict[str, str]:
     """The time of the derivation itself; the proof compares more moments than can be timed beforehand."""
     begin = time.perf_counter()
     iteration = derived_iteration(config)
+    check_proof(iteration, max(2, config.order))
     columns = modified_equation(iteration, order=config.order).diffusion.cols
     seconds, size = time.perf_counter() - begin, len(iteration.state)
     moments = sum(math.comb(size + degree - 1, degree) for degree in range(1, 2 * config.order + 2))
