@@ -14,7 +14,7 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.arguments import MOST_ENTRIES
+from smesolve.arguments import MOST_ENTRIES, free_memory, machine_memory
 from smesolve.comparison.equation_side import in_pairs, paired_blocks
 from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
 from smesolve.comparison.observables import named_observables
@@ -246,3 +246,28 @@ def test_more_entries_than_a_study_can_work_on_are_refused_at_once(name):
     arguments = {"lrs": [0.1], "observables": ["loss"], name: given[name]}
     with pytest.raises(ValueError, match=f"{name} has 10000 entries, more than 1000"):
         sme.weak_error(problem, problem.initial(), arguments["lrs"], 1.0, observables=arguments["observables"])
+
+
+def test_paths_are_held_to_the_memory_that_is_free(problem, monkeypatch):
+    theta0, numbers = problem.initial(), problem.dim * 11 * 64
+    monkeypatch.setattr(ensemble, "free_memory", lambda: 8.0 * 2 * numbers)
+    assert sme.iterate(problem, theta0, 0.1, 10, 64).shape == (11, 64, problem.dim)
+    monkeypatch.setattr(ensemble, "free_memory", lambda: 8.0 * 2 * numbers - 1)
+    said = refused(lambda: sme.iterate(problem, theta0, 0.1, 10, 64))
+    assert said.startswith("the free memory of ") and f"{8 * numbers} bytes that 64 paths" in said
+    assert 0 < free_memory() <= machine_memory()
+
+
+def test_few_paths_of_many_steps_take_no_more_than_they_are(problem):
+    """A block is run whole, 1,024 paths here, and only what is asked for is kept."""
+    theta0 = problem.initial()
+    sme.iterate(problem, theta0, 0.1, 1, 1)
+    before = resource_peak()
+    few = sme.iterate(problem, theta0, 0.1, 2000, 2)
+    grown = resource_peak() - before
+    assert torch.equal(few[:51], sme.iterate(problem, theta0, 0.1, 50, 20)[:, :2])
+    assert grown < 8 * 2000 * problem.dim * problem.block_size / 4
+
+
+def resource_peak():
+    return pytest.importorskip("resource").getrusage(pytest.importorskip("resource").RUSAGE_SELF).ru_maxrss * 1024

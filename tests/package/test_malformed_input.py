@@ -367,7 +367,7 @@ CALLS = {
         {
             "problem": (sme.ScheduledProblem(LINEAR), instance(sme.ScheduledProblem)),
             "theta0": (LINEAR_THETA, LINEAR_POINT),
-            "substeps": (4, COUNT),
+            "tolerance": (1e-6, SHARE),
         },
     ),
     "moments of the iteration": (
