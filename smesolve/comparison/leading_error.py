@@ -38,6 +38,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from smesolve.arguments.surroundings import plain_surroundings
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.value_function import along, along_flow
 from smesolve.problem.kinks import kinks
@@ -59,6 +60,7 @@ STABLE_SHARE = 1 / 8
 COLUMNS = ["order", "time", "observable", "constant", "stderr"]
 
 
+@plain_surroundings()
 @torch.no_grad()
 def leading_constants(
     problem: Problem,
