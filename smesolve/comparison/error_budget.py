@@ -1,12 +1,7 @@
 """The error budget at one learning rate: paths of the iteration and of the equation of each order.
 
 Paths are added where an error is to be known better, or where those that there are cannot tell the law of their mean
-(`MeanEstimate.shortage`). Steps of the scheme are halved where its bias is large.
-
-The work n_1 c_1 + n_2 c_2 of n_i paths at cost c_i is least, for a given variance s_1^2/n_1 + s_2^2/n_2 = v of the
-error, at
-
-    n_i = s_i / sqrt(c_i) (s_1 sqrt(c_1) + s_2 sqrt(c_2)) / v.                                             (1)
+(`MeanEstimate.shortage`). Steps of the scheme are halved where its bias is large. `paths_wanted` decides on both.
 """
 
 from __future__ import annotations
@@ -17,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from smesolve.comparison.budget_row import NoiseFreeValues, budget_row, is_noisy
-from smesolve.comparison.confidence import NORMAL_QUANTILE
+from smesolve.comparison.budget_row import NoiseFreeValues, budget_row
 from smesolve.comparison.control_variate import control_of
 from smesolve.comparison.cost import ITERATION_STEP_COST, step_cost
 from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import grows_polynomially
 from smesolve.comparison.path_statistics import PathStatistics, merged
+from smesolve.comparison.paths_wanted import Estimates, Wanted, bias_is_large, next_paths, wanted_paths
 from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
@@ -36,17 +31,8 @@ from smesolve.solver.modified_equation import ModifiedEquation
 
 __all__ = ["ErrorBudget"]
 
-BIAS_SHARE = 0.1
-"""Share of the error under which the scheme's bias is brought, where dt is not given."""
-
 MAX_HALVINGS = 3
 """Times that dt is halved in search of a small bias."""
-
-GROWTH = 4
-"""Largest factor by which a round adds paths: the errors that set its aim are themselves uncertain."""
-
-MOST_ASKED = 2.0**40
-"""Paths that are asked for at most; max_paths is less."""
 
 
 class Aim(NamedTuple):
@@ -55,14 +41,6 @@ class Aim(NamedTuple):
     paths: int
     pairs: int | None
     """None for the default share."""
-
-
-class Estimates(NamedTuple):
-    """Estimates of both sides of an error, and of the difference between dt and dt/2."""
-
-    dropout: MeanEstimate
-    equation: MeanEstimate
-    pairs: MeanEstimate
 
 
 class ErrorBudget:
@@ -114,13 +92,13 @@ class ErrorBudget:
             if rel_tol is None:
                 return
             asked = [self._wanted(side, rel_tol, max_paths) for side in self.sides]
-            wanted = _next(_paths(self.dropout), max(count for count, _, _ in asked), max_paths)
+            wanted = next_paths(_paths(self.dropout), max(count.dropout for count in asked), max_paths)
             aims = [
                 Aim(
-                    _next(_paths(side.statistics), coarse, max_paths),
-                    _next(_paths(side.difference), fine, max_paths),
+                    next_paths(_paths(side.statistics), count.equation, max_paths),
+                    next_paths(_paths(side.difference), count.pairs, max_paths),
                 )
-                for side, (_, coarse, fine) in zip(self.sides, asked, strict=True)
+                for side, count in zip(self.sides, asked, strict=True)
             ]
             if next(self._tasks(wanted, aims), None) is None:
                 return
@@ -180,11 +158,10 @@ class ErrorBudget:
         """Start each equation anew at dt/2 whose bias is too large; return whether there was one."""
         halved = False
         for index, side in enumerate(self.sides):
-            dropout, equation, pairs = self._estimates(side)
-            error, bias = equation.mean - dropout.mean, side.bias(pairs)
-            known = 2 * pairs.half_width + self.noise_free.rounding(equation.mean, dropout.mean) + side.solution.error
-            large = (np.abs(bias) > BIAS_SHARE * np.abs(error)) & (np.abs(bias) > known)
-            if self._halvings_left[index] and large[-1].any():
+            estimates = self._estimates(side)
+            rounding = self._rounding(estimates)
+            large = bias_is_large(estimates, side.bias(estimates.pairs), rounding, side.solution.error)
+            if self._halvings_left[index] and large:
                 self._halvings_left[index] -= 1
                 self.sides[index] = EquationSide(
                     self.design, side.equation, side.dt / 2, self.seed, self._hessians, side.solution
@@ -192,42 +169,14 @@ class ErrorBudget:
                 halved = True
         return halved
 
-    def _wanted(self, side: EquationSide, rel_tol: float, max_paths: int) -> tuple[int, int, int]:
-        """Return the paths of the iteration, of the equation and of its pairs that meet the tolerance at the horizon.
+    def _wanted(self, side: EquationSide, rel_tol: float, max_paths: int) -> Wanted:
+        """Return the paths that meet the tolerance of one order at the horizon."""
+        estimates = self._estimates(side)
+        cost = step_cost(side.order, self.design.scheme) * self.lr / side.dt
+        return wanted_paths(estimates, self._rounding(estimates), cost, rel_tol, max_paths)
 
-        s_i is the standard deviation of a normal law with the same interval, so that what is asked for is enough for
-        the interval. The pairs get a tenth of the error, or rel_tol where that is less, as their 95% half-width.
-        Nothing is asked for where a mean is not finite, or its noise is rounding. Where few values carry a mean, more
-        of them are asked for if max_paths may be enough.
-        """
-        dropout, equation, pairs = self._estimates(side)
-        rounding = self.noise_free.rounding(equation.mean, dropout.mean)
-        error = np.abs(equation.mean - dropout.mean)[-1]
-        s_1, s_2, s_pairs = (
-            np.where(part.half_width > rounding, part.half_width / NORMAL_QUANTILE, 0.0)[-1] * part.paths**0.5
-            for part in (dropout, equation, pairs)
-        )
-        # Costs of a path over one lr.
-        root_1 = ITERATION_STEP_COST**0.5
-        root_2 = (step_cost(side.order, self.design.scheme) * self.lr / side.dt) ** 0.5
-        with np.errstate(divide="ignore", invalid="ignore"):
-            work = (s_1 * root_1 + s_2 * root_2) / (rel_tol * error / NORMAL_QUANTILE) ** 2
-            share = min(BIAS_SHARE, rel_tol)
-            asked = (
-                s_1 / root_1 * work,  # (1)
-                s_2 / root_2 * work,
-                (2 * s_pairs / (share * error / NORMAL_QUANTILE)) ** 2,
-            )
-        # A spread of zero over an error of zero, no noise at all, asks for nothing.
-        finite = [np.minimum(np.nan_to_num(count, posinf=MOST_ASKED), MOST_ASKED) for count in asked]
-        dropout_paths, coarse, fine = (int(np.ceil(count.max())) for count in finite)
-        for_tails = []
-        for part in (dropout, equation):
-            shortage = np.fmax(part.shortage, part.plain_shortage)
-            more = np.where((shortage > 1) & is_noisy(part, rounding), shortage, 0.0)[-1].max() * part.paths
-            for_tails.append(int(more) if more <= max_paths else 0)
-        coarse = max(coarse, for_tails[1])
-        return max(dropout_paths, for_tails[0]), coarse, min(fine, max(coarse, equation.paths))
+    def _rounding(self, estimates: Estimates) -> np.ndarray:
+        return self.noise_free.rounding(estimates.equation.mean, estimates.dropout.mean)
 
     def rows(self, rel_tol: float | None) -> list[dict[str, object]]:
         """Return table rows for the sides that have paths and pairs; all of them do after `draw`."""
@@ -265,8 +214,3 @@ class ErrorBudget:
 
 def _paths(statistics: PathStatistics | None) -> int:
     return 0 if statistics is None else statistics.paths
-
-
-def _next(paths: int, wanted: int, max_paths: int) -> int:
-    """Return the paths of the next round, given those that there are and those that are wanted."""
-    return max(paths, min(wanted, GROWTH * paths, max_paths))

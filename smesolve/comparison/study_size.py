@@ -15,6 +15,7 @@ from smesolve.comparison.value_hessians import OVERSAMPLING, RANK
 from smesolve.errors import SmesolveError
 from smesolve.machine_memory import machine_memory
 from smesolve.sampling.ensemble import check_block_steps
+from smesolve.sampling.moments import CHUNK_FLOATS as CHUNK_FLOATS_OF_MOMENTS
 
 __all__ = ["StudySize"]
 
@@ -113,17 +114,31 @@ class StudySize:
 
     @property
     def block_memory(self) -> float:
-        """Bytes of one block: states and draws, values of a pair of paths, products of up to four deviations.
+        """Bytes of one block: states, draws, values of pairs, products of deviations, and vectors of quadratic forms.
 
-        With c control variates a path has 2 + c values at each time and of each observable. Moments of q = 1 + c
-        variables up to the fourth come from C(q + 2, 3) + C(q + 3, 4) products, of half a block at a time.
+        With c control variates a path has 2 + c values at each time and of each observable: those of both paths of a
+        pair, their difference, that with the control variates of both, and half as many means of antithetic paths.
+        Moments of 1 + 2c variables up to the second, or of q = 1 + c up to the fourth, are made of a bounded number of
+        deviations at once. A dense form A of a target takes A d of all paths, and once more in another order.
         """
-        block, c = self.design.problem.block_size, self.controls
-        points = len(self.design.times) * len(self.design.observables)
-        values = 2 * (2 + c) + (2 + 2 * c)  # both of a pair, and their difference
-        products = (comb(c + 3, 3) + comb(c + 4, 4)) / 2
-        steps = WORKING_ARRAYS * self.design.problem.numbers_per_path
-        return 8.0 * block * (steps + points * (values + products))
+        design, problem, c = self.design, self.design.problem, self.controls
+        points = len(design.times) * len(design.observables)
+        values = 3 * (2 + c) + (2 + 2 * c) + (1 + 2 * c) / 2
+        products = (comb(c + 3, 3) + c + 2) * min(CHUNK_FLOATS_OF_MOMENTS, points * problem.block_size / 2)
+        steps = WORKING_ARRAYS * problem.numbers_per_path
+        forms = 2 * points * max(problem.dim, self._noise_forms_dim) if self._dense else 0
+        return 8.0 * (problem.block_size * (steps + points * values + forms) + products)
+
+    @property
+    def _dense(self) -> bool:
+        """Whether there are dense forms."""
+        return self.design.control == "second" and self.design.problem.dim <= DENSE_DIM
+
+    @property
+    def _noise_forms_dim(self) -> int:
+        """M where there are forms in the noise, else 0."""
+        problem = self.design.problem
+        return problem.noise_dim if problem.noise_dim <= 2 * problem.dim else 0
 
     @property
     def control_memory(self) -> float:
@@ -142,8 +157,8 @@ class StudySize:
         adjoints = targets * rate * problem.dim * bytes_each
         if design.control == "first":
             return adjoints
-        quadratic = problem.noise_dim if problem.noise_dim <= 2 * problem.dim else 0
-        if problem.dim <= DENSE_DIM:
+        quadratic = self._noise_forms_dim
+        if self._dense:
             forms = targets / lr * (2 * problem.dim**2 + quadratic**2)
             return adjoints + (forms + 2 * design.horizon / lr * problem.dim**2) * bytes_each
         spacing = design.stability_limit / 4
@@ -162,9 +177,12 @@ class StudySize:
         steps = max(1.0, 2 * design.horizon / design.first_dt(min(design.lrs)))
         if problem.dim <= DENSE_DIM:
             rows = steps * min(problem.dim, max(1.0, CHUNK_FLOATS // (steps * problem.dim)))
+            floats = problem.numbers_per_path
         else:
             rows = RANK + OVERSAMPLING if design.control == "second" else 1
-        return DERIVATIVE_ARRAYS * rows * problem.numbers_per_path * design.theta0.element_size()
+            # Hessian products have no noise.
+            floats = max(problem.dim, problem.numbers_per_path - 2 * problem.noise_dim)
+        return DERIVATIVE_ARRAYS * rows * floats * design.theta0.element_size()
 
 
 def _counted(number: int, noun: str, ending: str = "s") -> str:

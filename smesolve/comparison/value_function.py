@@ -176,9 +176,24 @@ def _derivatives(observable: Observable, theta: Tensor, count: int) -> list[Tens
     function = torch.func.grad(observable)
     found = [function(theta)]
     for _ in range(count - 1):
-        function = torch.func.jacrev(function)
+        function = _jacobian(function)
         found.append(function(theta))
     return found
+
+
+def _jacobian(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the map of theta (D,) to the derivative (..., D) of a function (D,) -> (...).
+
+    The unit vectors are made here: `torch.func.jacrev` of torch 2.4 makes them on torch's default device.
+    """
+
+    def derivative(theta: Tensor) -> Tensor:
+        value, pull = torch.func.vjp(function, theta)
+        units = torch.eye(value.numel(), dtype=theta.dtype, device=theta.device).reshape(-1, *value.shape)
+        rows: Tensor = torch.func.vmap(lambda unit: pull(unit)[0])(units)
+        return rows.reshape(*value.shape, -1)
+
+    return derivative
 
 
 def _changes(problem: Problem, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:

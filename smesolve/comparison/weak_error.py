@@ -184,6 +184,7 @@ def _measured(
         budget = None
         try:
             if design.control == "second" and (hessians is None or design.problem.dim <= DENSE_DIM):
+                hessians = None  # those of the last learning rate are not held beside the new ones
                 hessians = value_hessians(
                     design.problem, design.theta0, design.times, design.observables, lr, design.stability_limit
                 )

@@ -5,12 +5,12 @@ the content. Appending is a single write that does not touch what is there. A pr
 leaves an unfinished last record, which the next one cuts off. Anything else that is not as it was written is damage and
 is refused.
 
-SQLite does not keep these promises in one file. After a kill the newest records are in a second file, a write-ahead
-log: the main file, moved or copied by itself as a study does with its results, then lacks its very table, and a stale
-rollback journal beside a new database of the same name spoils that. Without a log every record costs two
-synchronisations of the disk (4 to 6 ms, where appending takes 0.07 ms), or a loss of power may spoil all records, not
-only the last ones. A flipped bit in a record passes SQLite's own check, so that the digests would stay; and its locks
-are not to be trusted on network folders, where appending needs none.
+SQLite, which serves the index, does not keep these promises for the records. After a kill the newest records are in a
+second file, a write-ahead log: the main file, moved or copied by itself as a study does with its results, then lacks
+its very table, and a stale rollback journal beside a new database of the same name spoils that. Without a log every
+record costs two synchronisations of the disk (4 to 6 ms, where appending takes 0.07 ms), or a loss of power may spoil
+all records, not only the last ones. A flipped bit in a record passes SQLite's own check, so that the digests would
+stay; and its locks are not to be trusted on network folders, where appending needs none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from smesolve.errors import SmesolveError
+from smesolve.sampling.record_index import RecordIndex
 
 __all__ = ["HEAD", "JournalError", "RecordFile", "is_journal"]
 
@@ -58,8 +59,6 @@ class RecordFile:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._offsets: dict[str, tuple[int, int]] = {}
-        """Where the content of each key begins, and its size: some 200 bytes of memory a record."""
         if path.exists() and not path.is_file():
             raise JournalError(f"{str(path)!r} is not a file; name another path for the journal.")
         try:
@@ -70,24 +69,27 @@ class RecordFile:
             raise JournalError(
                 f"{str(path)!r} cannot be opened ({error.strerror}); name a file in a directory that can be written to."
             ) from None
+        self._places = RecordIndex()
+        """Where the content of each key begins, and its size."""
         try:
             self._end = self._read_index()
             if not read_only:
                 self._file.truncate(self._end)
         except BaseException:
             self._file.close()
+            self._places.close()
             raise
 
     def __len__(self) -> int:
         """Number of records."""
-        return len(self._offsets)
+        return len(self._places)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._offsets
+        return key in self._places
 
     def __iter__(self) -> Iterator[str]:
         """Yield the keys in the order of writing."""
-        return iter(self._offsets)
+        return iter(self._places)
 
     def content(self, key: str) -> bytes:
         """Return the content of a record.
@@ -95,7 +97,7 @@ class RecordFile:
         Raises:
             KeyError: there is no such record.
         """
-        start, size = self._offsets[key]
+        start, size = self._places[key]
         self._file.seek(start)
         return self._file.read(size)
 
@@ -112,11 +114,10 @@ class RecordFile:
             written = 0
             while written < len(record):
                 written += self._file.write(record[written:])
+            self._places[key] = self._end + len(record) - len(content), len(content)
         except BaseException:
             self._file.truncate(self._end)
             raise
-        start = self._end + len(record) - len(content)
-        self._offsets[key] = start, len(content)
         self._end += len(record)
 
     def close(self) -> None:
@@ -125,6 +126,7 @@ class RecordFile:
             if self._file.writable():
                 os.fsync(self._file.fileno())
             self._file.close()
+            self._places.close()
 
     def check_in_place(self) -> None:
         """Refuse to write into a file that has lost its name, where nobody would find it, and give its content one.
@@ -192,7 +194,7 @@ class RecordFile:
         digest, name, content = file.read(DIGEST), file.read(key_size), file.read(content_size)
         if digest != _digest(name, content):
             raise self.damaged(offset)
-        self._offsets[name.decode()] = end - content_size, content_size
+        self._places[name.decode()] = end - content_size, content_size
         return end
 
 
