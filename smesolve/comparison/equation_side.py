@@ -89,10 +89,10 @@ class EquationSide:
         self.difference: PathStatistics | None = None
         """Of the pairs, or None while there are none."""
 
-        shape = len(design.times), len(observables)
-        self._noise_free_bias = self._noise_free_difference = np.zeros(shape)
+        nothing = np.zeros((len(design.times), len(observables)))
+        self._noise_free_bias = self._noise_free_difference = nothing
         if not design.problem.exact or kinks(design.problem, theta0):  # only the pairs tell the bias
-            self.solution = NoiseFreeSolution.unknown(shape)
+            self.solution = NoiseFreeSolution(nothing, nothing)
             return
         self.solution = solution or NoiseFreeSolution.of(equation, theta0, design.times, observables)
         """V_0(0), and a bound on its error."""
