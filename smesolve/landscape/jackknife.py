@@ -40,7 +40,8 @@ ROUNDING = 1e-12
 """Relative differences between pseudo-values that are rounding."""
 
 PAIRS_SHARE = 1 / 3
-"""The variance is at least this share of what pairs of samples do."""
+"""The variance is at least this share of what pairs of samples do. Chosen by counting (`benchmarks/coverage.py`): with
+a quarter, 93.5% of the intervals of a cosine near 1 from 30 draws hold it, with a third 95.8%."""
 
 
 @dataclass(frozen=True)
