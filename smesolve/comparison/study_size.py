@@ -21,7 +21,7 @@ from smesolve.sampling.ensemble import check_block_steps
 __all__ = ["StudySize"]
 
 WORKING_ARRAYS = 6
-"""Arrays of a block that a step holds at once, of `numbers_per_path` numbers a path."""
+"""Arrays of a block that a step holds at once, of `floats_per_path` numbers a path."""
 
 DERIVATIVE_ARRAYS = 7
 """The same for a derivative of a derivative along a direction."""
@@ -107,7 +107,7 @@ class StudySize:
         points = len(self.times) * self.observables
         values = 2 * (2 + c) + (2 + 2 * c)  # both of a pair, and their difference
         products = (comb(c + 3, 3) + comb(c + 4, 4)) / 2
-        steps = WORKING_ARRAYS * self.problem.numbers_per_path
+        steps = WORKING_ARRAYS * self.problem.floats_per_path
         return 8.0 * block * (steps + points * (values + products))
 
     @property
@@ -141,11 +141,11 @@ class StudySize:
         for low rank those along the vectors that find the subspace.
         """
         problem = self.problem
-        if self.control == "none" or not problem.exact:
+        if self.control == "none" or not problem.has_closed_form:
             return 0.0
         steps = max(1.0, 2 * self.times[-1] / first_dt(self.scheme, min(self.lrs), self.dt))
         if problem.dim <= DENSE_DIM:
             rows = steps * min(problem.dim, max(1.0, CHUNK_NUMBERS // (steps * problem.dim)))
         else:
             rows = RANK + OVERSAMPLING if self.control == "second" else 1
-        return DERIVATIVE_ARRAYS * rows * problem.numbers_per_path * self.theta0.element_size()
+        return DERIVATIVE_ARRAYS * rows * problem.floats_per_path * self.theta0.element_size()
