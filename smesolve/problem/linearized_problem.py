@@ -20,6 +20,9 @@ class LinearizedProblem(Problem, ABC):
     def linearize(self, theta: Tensor) -> Linearization:
         """Return everything at theta, by one forward pass."""
 
+    def check(self) -> None:
+        """Nothing can be missing: methods are shortcuts, and constructors check sizes."""
+
     def loss(self, theta: Tensor) -> Tensor:
         """Return R_S(theta), the loss without noise: (...,). Cost: one forward pass."""
         return self.linearize(theta).loss()

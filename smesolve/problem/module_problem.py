@@ -184,6 +184,9 @@ class ModuleProblem(Problem):
             shapes["parameters"] = (self.dim,)
         return shapes
 
+    def check(self) -> None:
+        """Nothing can be missing: the constructor tried the module."""
+
     # --- sizes ---------------------------------------------------------------------------------------------------
 
     def _uniforms(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

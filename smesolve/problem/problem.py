@@ -16,7 +16,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
-from smesolve.errors import SmesolveError, shown
+from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.linearization import (
     Linearization,
     PointwiseLinearization,
@@ -120,10 +120,10 @@ class Problem:
         raise self._missing("noise_product")
 
     def check(self) -> None:
-        """Check that everything is defined that a problem must define.
+        """Check that everything is defined that a problem must define, and has the right shape. Cost: one small block.
 
         Raises:
-            SmesolveError: something is missing; the message lists all of it.
+            SmesolveError: something is missing (the message lists all of it), fails, or has another shape or dtype.
         """
         required = REQUIRED | (REQUIRED_CLOSED_FORM if self.has_closed_form else {})
         missing = [words for name, words in required.items() if not self._defines(name)]
@@ -132,6 +132,25 @@ class Problem:
             raise SmesolveError(
                 f"{type(self).__name__} must define {', '.join(missing)}{sampled}; see help(smesolve.Problem)."
             )
+        paths, dim = 3, check_integer("dim", self.dim)
+        theta = torch.zeros(paths, dim, dtype=self.dtype, device=self.device)
+        uniforms = keyed_uniforms((paths, check_integer("draw_dim", self.draw_dim, least=0)), 0, 0, 0)
+        draw = call_of_user(f"{type(self).__name__}.draw", self.draw, uniforms)
+        calls: list[tuple[str, tuple[Any, ...], tuple[int, ...]]] = [
+            ("loss", (theta,), (paths,)),
+            ("gradient", (theta, draw), (paths, dim)),
+        ]
+        if self.has_closed_form:
+            noise_dim = check_integer("noise_dim", self.noise_dim, least=0)
+            calls.append(("mean_gradient", (theta,), (paths, dim)))
+            calls.append(("noise_product", (theta, theta.new_ones(paths, noise_dim)), (paths, dim)))
+        for name, given, shape in calls:
+            found = call_of_user(f"{type(self).__name__}.{name}", getattr(self, name), *given)
+            if not isinstance(found, Tensor) or tuple(found.shape) != shape or found.dtype != self.dtype:
+                raise SmesolveError(
+                    f"{type(self).__name__}.{name} must return a {self.dtype} tensor of shape {shape} for {paths} "
+                    f"theta of {dim} parameters, got {shown(found)}; all methods take any leading dimensions."
+                )
 
     def _defines(self, name: str) -> bool:
         return getattr(type(self), name, None) is not getattr(Problem, name, None) or name in vars(self)
@@ -296,7 +315,8 @@ class Problem:
 
 def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: str, dtype: torch.dtype) -> None:
     """Check, before a kernel computes with values, that they are of `dtype` with last dimensions `shape`."""
-    use_one_thread_if_forked()
+    if not torch.compiler.is_compiling():
+        use_one_thread_if_forked()
     strided = isinstance(values, Tensor) and values.layout == torch.strided
     if not strided or tuple(values.shape[-len(shape) :]) != shape:
         expected = ", ".join(map(str, shape))

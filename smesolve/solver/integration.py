@@ -96,7 +96,7 @@ class Integration:
         nested: int = 1,
         antithetic: bool = False,
     ) -> None:
-        check_scheme(getattr(sde, "problem", None), scheme)
+        check_scheme(sde.problem if isinstance(sde, ModifiedEquation) else None, scheme)
         chosen = SCHEMES[scheme]
         if not issubclass(chosen, Scheme):
             raise SmesolveError(f"scheme={scheme!r} takes gradients, not drift and noise; call integration instead.")

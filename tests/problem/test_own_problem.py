@@ -129,6 +129,26 @@ def test_what_an_own_problem_lacks_is_said_when_it_is_asked_for():
     assert torch.equal(pickle.loads(pickle.dumps(problem)).loss(THETA0), problem.loss(THETA0))
 
 
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("gradient", lambda self, theta, draw: theta.sum()),
+        ("loss", lambda self, theta: theta.float().sum(-1)),
+        ("mean_gradient", lambda self, theta: theta @ torch.ones(3)),
+        ("noise_product", lambda self, theta, normals: normals),
+        ("draw", lambda self, uniforms: 1 / 0),
+        ("noise_dim", -1),
+    ],
+)
+def test_a_wrong_shape_or_a_failing_method_is_said_at_the_start(name, method):
+    problem = type("Mine", (FlippedLabels,), {name: method})()
+    for call in use(problem).values():
+        with pytest.raises(sme.SmesolveError, match=name):
+            call()
+    with pytest.raises(sme.SmesolveError, match="dim must be a positive integer"):
+        type("Mine", (FlippedLabels,), {"dim": 2.5})().check()
+
+
 def test_sizes_may_be_set_in_the_constructor():
     class Wide(FlippedLabels):
         def __init__(self):
