@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.problem.derived_problem import DerivedProblem
-from smesolve.problem.linearization import Linearization
+from smesolve.problem.linearization import Linearization, PointwiseLinearization
 from smesolve.problem.problem import Problem
 
 __all__ = ["CompiledProblem", "NotCompiledWarning"]
@@ -76,16 +76,12 @@ class CompiledProblem(DerivedProblem):
         return self.__dict__ | {"_kernels": {}}
 
 
-class _Compiled(Linearization):
+class _Compiled(PointwiseLinearization):
     """Gradients, noise, and whole functions of them by `evaluate`: one compiled kernel each, with its forward pass."""
 
-    problem: CompiledProblem
-
-    def loss(self) -> Tensor:
-        return self.problem.problem.loss(self.theta)
-
-    def modified_loss(self) -> Tensor:
-        return self.problem.problem.modified_loss(self.theta)
+    def __init__(self, compiled: CompiledProblem, theta: Tensor) -> None:
+        super().__init__(compiled.problem, theta)
+        self._kernel = compiled.kernel
 
     def gradient(self, draw: Any) -> Tensor:
         return self.evaluate(_gradient, draw)
@@ -100,17 +96,8 @@ class _Compiled(Linearization):
         # a tensor, as torch.compile would make new code for every number
         return self.evaluate(_noisy_mean_gradient, normals, self.theta.new_tensor(weight))
 
-    def reference_gradient(self) -> Tensor:
-        return self.problem.problem.reference_gradient(self.theta)
-
-    def hessian_product(self, vector: Tensor) -> Tensor:
-        return self.problem.problem.hessian_product(self.theta, vector)
-
-    def noise_factor(self) -> Tensor:
-        return self.problem.problem.noise_factor(self.theta)
-
     def evaluate(self, function: Callable[..., T], *tensors: Any) -> T:
-        return self.problem.kernel(function)(self.theta, *tensors)
+        return self._kernel(function)(self.theta, *tensors)
 
 
 def _gradient(at: Linearization, draw: Any) -> Tensor:

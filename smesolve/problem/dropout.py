@@ -125,7 +125,7 @@ class DropoutProblem(MaskedProblem):
     def of_sample(self, i: int) -> DropoutProblem:
         """Return the problem of sample i only, with linear noise."""
         other = copy.copy(self)
-        other.x, other.y, other._targets = self.x[i : i + 1], self.y[i : i + 1], self._targets[:, i : i + 1]
+        other.x, other.y, other.targets = self.x[i : i + 1], self.y[i : i + 1], self.targets[:, i : i + 1]
         other.samples, other.per_sample, other.draw_dim = 1, False, self.width
         other._take_linear_noise(True)
         return other

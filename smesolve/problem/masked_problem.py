@@ -81,12 +81,8 @@ class MaskedProblem(LinearizedProblem):
         self.samples = self.x.shape[0]
         self.dim = sum(p.numel() for p in network.parameters())
         self.draw_dim = math.prod(self.mask_shape)
-        self._targets = self.y.mT.contiguous()
-
-    @property
-    def targets(self) -> Tensor:
+        self.targets = self.y.mT.contiguous()
         """Targets (o, n), samples last as in `NetworkLinearization`."""
-        return self._targets
 
     @property
     def mask_shape(self) -> tuple[int, ...]:
