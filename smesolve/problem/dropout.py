@@ -41,6 +41,7 @@ from smesolve.problem.linearization import Linearization
 from smesolve.problem.masked_problem import MaskedProblem
 from smesolve.problem.masks import BernoulliMasks, MaskLaw
 from smesolve.problem.networks import DropoutNetwork, Tangent
+from smesolve.validation import check_keep_prob
 
 __all__ = ["DropoutLinearization", "DropoutProblem"]
 
@@ -105,7 +106,7 @@ class DropoutProblem(MaskedProblem):
                 "DropoutProblem with law=... instead."
             )
         other = copy.copy(self)
-        other.law = BernoulliMasks(keep_prob)
+        other.law = BernoulliMasks(check_keep_prob("keep_prob", keep_prob))
         return other
 
     def with_weak_noise(self) -> DropoutProblem:

@@ -17,7 +17,7 @@ from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
 from smesolve.problem.networks import DropoutNetwork, NetworkLinearization
 from smesolve.problem.parameters import check_trainable
 from smesolve.problem.problem import check_trailing
-from smesolve.validation import check_instance
+from smesolve.validation import check_instance, check_keep_prob
 
 __all__ = ["MaskedProblem"]
 
@@ -132,7 +132,7 @@ def _mask_law(keep_prob: float | None, masks: Any, law: Any) -> MaskLaw:
     if law is None:
         if keep_prob is None:
             raise SmesolveError("keep_prob is missing; give a probability in (0, 1], or a mask law as law=.")
-        return BernoulliMasks(keep_prob)
+        return BernoulliMasks(check_keep_prob("keep_prob", keep_prob))
     checked = check_instance("law", law, MaskLaw, "a MaskLaw", "take for example GaussianMasks(variance)")
     if keep_prob is not None:
         raise SmesolveError(f"keep_prob={keep_prob} and law={law!r} both name a mask law; give one of them.")

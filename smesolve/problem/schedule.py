@@ -39,6 +39,7 @@ from smesolve.validation import (
     check_keep_prob,
     check_list,
     check_not_negative,
+    check_number,
     check_parameters,
     check_positive,
 )
@@ -94,7 +95,7 @@ class Piecewise:
 
     def value(self, time: float, left_limit: bool = False) -> float:
         """Return the value at a time: at a break that of the piece after it, or, as left limit, of the one before."""
-        return _value(self, time, left_limit)
+        return _value(self, check_number("time", time), left_limit)
 
     def piece(self, time: float, left_limit: bool = False) -> Smooth:
         """Return the schedule that holds at a time, or just before it."""

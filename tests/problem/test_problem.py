@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from problems import ThreeValuedMasks, enumerated_moments, make_problem, plain_gradient
+from sympy import Symbol
 
 import smesolve as sme
 from smesolve.problem.masks import all_masks
@@ -113,6 +114,9 @@ def test_masks_say_who_shares_them_and_law_what_they_are():
         (lambda: sme.DropoutProblem(*arguments, law=0.8), "law must be a MaskLaw, got 0.8"),
         (lambda: sme.DropoutProblem(*arguments), "keep_prob is missing"),
         (lambda: sme.DropoutProblem(*arguments, 0.8, law=sme.GaussianMasks(0.25)), "both name a mask law"),
+        (lambda: sme.DropoutProblem(*arguments, Symbol("p")), "keep_prob must lie in"),
+        (lambda: problem.with_keep_prob(Symbol("p")), "keep_prob must lie in"),
+        (lambda: sme.DropoutProblem(*arguments, law=sme.GaussianMasks(Symbol("v", positive=True))), "has symbols"),
         (lambda: gaussian.with_keep_prob(0.5), "keep_prob=0.5 does not describe the masks of this problem"),
     ):
         with pytest.raises(sme.SmesolveError, match=sentence):
