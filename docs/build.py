@@ -21,6 +21,8 @@ MODULES = [
     "smesolve.comparison.observables",
     *(f"smesolve.comparison.scaling.{name}" for name in STUDIES),
     "smesolve.problem.schedule",
+    "smesolve.problem.linearization",
+    "smesolve.solver.perturbed_sde",
     "smesolve.solver.schemes.scheme",
     "smesolve.solver.schemes.gradient_scheme",
     "smesolve.sampling.randomness",

@@ -42,9 +42,7 @@ def make_problem(
         network = sme.TwoLayerNetwork(2, width, out_features, activation, bias=bias)
     else:
         network = feature_network(depth, width, out_features, bias)
-    if law is not None:
-        return sme.DropoutProblem(network, x, y, masks=law)
-    return sme.DropoutProblem(network, x, y, keep_prob=keep_prob, masks=masks)
+    return sme.DropoutProblem(network, x, y, None if law is not None else keep_prob, masks, law)
 
 
 def feature_network(depth, width, out_features=1, bias=False):

@@ -13,12 +13,13 @@ linear in the draws; products of masks, and what lam and w miss at theta_j, stay
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.problem.iteration import SampledStep
-from smesolve.problem.module_problem import Draw, ModuleProblem
+from smesolve.problem.problem import Problem
 
 __all__ = ["DrawControl"]
 
@@ -30,15 +31,15 @@ class DrawControl:
     The other targets have none: U coefficients for every step and target are too many numbers to keep.
     """
 
-    problem: ModuleProblem
-    coefficients: list[list[Draw]]
+    problem: Problem
+    coefficients: list[list[Any]]
     """w_j by step and observable."""
 
     count = 1
     """Control variates for each target and observable."""
 
     @classmethod
-    def of(cls, problem: ModuleProblem, path: NoiseFreePath) -> DrawControl:
+    def of(cls, problem: Problem, path: NoiseFreePath) -> DrawControl:
         """Cost: about four gradients of one path for each step and observable; memory U numbers for each."""
         steps = zip(path.states[:-1], path.adjoints[1:], strict=True)
         return cls(

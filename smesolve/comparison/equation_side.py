@@ -28,7 +28,6 @@ from smesolve.comparison.draw_control import DrawControl
 from smesolve.comparison.estimate import Estimate, PairSampler, Sampler, Statistics, merged
 from smesolve.comparison.observables import Observable
 from smesolve.problem.kinks import kinks
-from smesolve.problem.schedule import LeftLimit
 from smesolve.sampling.ensemble import Process
 from smesolve.sampling.parallel import Task
 from smesolve.solver.integration import integration
@@ -119,7 +118,7 @@ class EquationSide:
         self.difference: Statistics | None = None
         """Of the pairs, or None while there are none."""
 
-        if not equation.problem.exact or kinks(equation.problem, theta0):  # the pairs are all there is
+        if not equation.problem.has_closed_form or kinks(equation.problem, theta0):  # the pairs are all there is
             nothing = np.zeros((len(times), len(observables)))
             self._noise_free_bias, self._noise_free_difference, self.exact = nothing, nothing, (nothing, nothing)
             return
@@ -206,8 +205,7 @@ class EquationSide:
         for begin, end in pairwise(edges):
 
             def drift(t: float, y: np.ndarray, middle: float = (begin + end) / 2) -> np.ndarray:
-                time = t if t < middle else LeftLimit(t)
-                return self.equation.f(time, self._theta0.new_tensor(y)[None])[0].cpu().numpy()
+                return self.equation.drift(t, self._theta0.new_tensor(y)[None], t >= middle)[0].cpu().numpy()
 
             observed = [time for time in self._times if begin < time <= end]
             path = solve_ivp(

@@ -107,7 +107,7 @@ class ErrorBudget:
             return None
         saved = grid_numbers(self.times, step_time, "times")
         path = NoiseFreePath.of(process, self.theta0, saved, self.observables)
-        if not self.problem.exact:
+        if not self.problem.has_closed_form:
             return DrawControl.of(self.problem, path)
         return ControlVariate(path, step_time, process.noise_time, self.lr * step_time, self._hessians)
 

@@ -23,13 +23,13 @@ from smesolve.errors import SmesolveError
 from smesolve.problem.one_at_a_time import hessian
 from smesolve.problem.problem import Problem
 from smesolve.problem.schedule import ScheduledProblem
-from smesolve.solver.brownian import GivenIncrements
 from smesolve.solver.integration import check_jumps, check_scheme
-from smesolve.solver.modified_equation import ModifiedEquation, Order, check_order
+from smesolve.solver.modified_equation import ModifiedEquation, Order
+from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
-from smesolve.solver.schemes.scheme import PerturbedSDE
 from smesolve.solver.time_grid import grid_steps
+from smesolve.validation import check_weak_order
 
 __all__ = ["LinearMoments", "ScalarDropout", "ScheduledMoments", "enumerated_expectation", "scalar_dropout"]
 
@@ -169,7 +169,7 @@ class LinearMoments:
 
     def _generator(self, lr: float, order: Order) -> np.ndarray:
         """The linear map of vec P in the moment equation."""
-        check_order(order)
+        check_weak_order("order", order)
         identity, columns = np.eye(len(self._start)), self._columns
         if order == "quadratic":
             A = np.real(logm(identity + lr * self._drift)) / lr
@@ -198,7 +198,8 @@ class LinearMoments:
                 "problem must have noise that is linear in normals for moments of a scheme; take masks shared by all "
                 "samples, without with_weak_noise."
             )
-        if issubclass(SCHEMES[scheme], GradientScheme):
+        chosen = SCHEMES[scheme]
+        if issubclass(chosen, GradientScheme):
             raise SmesolveError(
                 f"scheme={scheme!r} is not affine in normals; at order 1 its first two moments are those of 'euler'."
             )
@@ -207,21 +208,11 @@ class LinearMoments:
         columns = torch.cat(
             [torch.zeros(1, M, dtype=torch.float64, device="cpu"), torch.eye(M, dtype=torch.float64, device="cpu")]
         )
-        made: Any = SCHEMES[scheme]
-        solver = made(
-            sde=PerturbedSDE(ModifiedEquation(problem, lr, order)),
-            bm=GivenIncrements(dt**0.5 * columns),
-            dt=dt,
-            adaptive=False,
-            rtol=0,
-            atol=0,
-            dt_min=0,
-            options={},
-        )
+        sde, made, increments = PerturbedSDE(ModifiedEquation(problem, lr, order)), chosen(), dt**0.5 * columns
 
         def step(theta: Tensor) -> Tensor:
             starts = theta[:, None].expand(-1, M + 1, -1)
-            return torch.stack([solver.step(0.0, dt, start, ())[0] for start in starts]).flatten(-2)
+            return torch.stack([made.step(sde, 0.0, dt, start, increments)[0] for start in starts]).flatten(-2)
 
         images = _affine(step, D)[1:].reshape(M + 1, D, D + 1)
         Phi = np.concatenate([np.eye(1, D + 1), images[0]])

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,12 +76,12 @@ def leading_constants(
 
     Returns:
         Columns order, time, observable, constant, stderr (of the fit for networks with kinks, else the numerical
-        error); no rows where the problem is not `exact`. Cost: a few hundred gradients of one path for order 1, of 256
-        paths where the network has kinks; for order 2 (D <= 64, at most 1024 draws, neither schedules nor kinks) some
-        seconds.
+        error); no rows where the problem has no closed form. Cost: a few hundred gradients of one path for order 1, of
+        256 paths where the network has kinks; for order 2 (D <= 64, at most 1024 draws, neither schedules nor kinks)
+        some seconds.
     """
     rows: list[tuple[int, float, str, float, float]] = []
-    if not problem.exact:
+    if not problem.has_closed_form:
         return pd.DataFrame(rows, columns=COLUMNS)
     for time in times if 1 in orders else ():
         for name, value in first_constants(problem, theta0, time, observables, step).items():
@@ -113,11 +112,10 @@ def _from_adjoints(
     problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable]
 ) -> dict[str, tuple[float, float]]:
     """-int lam . b1 dt along the flow, lam its adjoint."""
-    equation: Any = ModifiedEquation(problem, lr=1.0, order=2)  # its correction is b1
+    equation = ModifiedEquation(problem, lr=1.0, order=2)  # its correction is b1
 
-    def density(t: float, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
-        state = theta[None]
-        return -derivatives[0] @ equation.correction(t, state, equation.leading_drift(t, state))[0]
+    def density(t: float, left_limit: bool, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
+        return -derivatives[0] @ equation.correction(t, theta[None], left_limit)[0]
 
     return along_flow(problem, theta0, time, observables, 1, density)
 
@@ -157,7 +155,7 @@ def second_constants(
     draws, weights = problem.all_draws()
     weights = weights.to(theta0)
 
-    def density(t: float, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
+    def density(t: float, left_limit: bool, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
         (lam, Lam, U), (hessian, third) = derivatives, tensors  # hessian: -Db, third: -D^2 b
         mean = problem.mean_gradient(theta)
 

@@ -22,7 +22,7 @@ from smesolve.sampling.moments import CHUNK_NUMBERS as CHUNK_NUMBERS_OF_MOMENTS
 __all__ = ["StudySize"]
 
 WORKING_ARRAYS = 6
-"""Arrays of a block that a step holds at once, of `numbers_per_path` numbers a path."""
+"""Arrays of a block that a step holds at once, of `floats_per_path` numbers a path."""
 
 DERIVATIVE_ARRAYS = 7
 """The same for a derivative of a derivative along a direction."""
@@ -111,7 +111,7 @@ class StudySize:
         points = len(self.times) * self.observables
         values = 3 * (2 + c) + (2 + 2 * c) + (1 + 2 * c) / 2
         products = (comb(c + 3, 3) + c + 2) * min(CHUNK_NUMBERS_OF_MOMENTS, points * block / 2)
-        steps = WORKING_ARRAYS * self.problem.numbers_per_path
+        steps = WORKING_ARRAYS * self.problem.floats_per_path
         forms = 2 * points * max(self.problem.dim, self._quadratic) if self._dense else 0
         return 8.0 * (block * (steps + points * values + forms) + products)
 
@@ -156,15 +156,15 @@ class StudySize:
         for low rank those along the vectors that find the subspace.
         """
         problem = self.problem
-        if self.control == "none" or not problem.exact:
+        if self.control == "none" or not problem.has_closed_form:
             return 0.0
         steps = max(1.0, 2 * self.times[-1] / first_dt(self.scheme, min(self.lrs), self.dt))
         if problem.dim <= DENSE_DIM:
             rows = steps * min(problem.dim, max(1.0, CHUNK_NUMBERS // (steps * problem.dim)))
-            numbers = problem.numbers_per_path
+            numbers = problem.floats_per_path
         else:
             rows = RANK + OVERSAMPLING if self.control == "second" else 1
             numbers = max(
-                problem.dim, problem.numbers_per_path - 2 * problem.noise_dim
+                problem.dim, problem.floats_per_path - 2 * problem.noise_dim
             )  # Hessian products have no noise
         return DERIVATIVE_ARRAYS * rows * numbers * self.theta0.element_size()

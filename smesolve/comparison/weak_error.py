@@ -28,10 +28,10 @@ from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
 from smesolve.solver.integration import check_declared, check_jumps, check_scheme
-from smesolve.solver.modified_equation import check_order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import NothingTestedWarning, what_tests_nothing
 from smesolve.solver.time_grid import even_grid, grid_numbers, grid_steps, on_grid, on_step
+from smesolve.validation import check_problem, check_weak_order
 
 __all__ = [
     "CONTROLS",
@@ -120,6 +120,7 @@ def weak_error(
     Cost: paths x horizon/lr steps for the iteration and each order, and half as much again for the bias. Memory does
     not depend on the number of paths.
     """
+    check_problem("problem", problem)
     check_orders(orders)
     if control not in CONTROLS:
         raise SmesolveError(f"control must be one of {', '.join(CONTROLS)}, got {control!r}.")
@@ -182,7 +183,7 @@ def check_orders(orders: Sequence[int]) -> None:
     if len(set(orders)) < len(orders):
         raise SmesolveError(f"orders holds a value twice: {shown(list(orders))}; leave one of them out.")
     for order in orders:
-        check_order(order)
+        check_weak_order("order", order)
         if order == "quadratic":
             raise SmesolveError(
                 "orders must be 1 and/or 2: the quadratic equation has no weak order of its own to certify."
@@ -254,12 +255,12 @@ def learning_rates_and_times(
 
 def chosen_scheme(scheme: str | None, problem: Problem) -> str:
     """The scheme asked for, or the one that serves the problem unless one is given."""
-    return scheme or ("small_noise_rk4" if problem.exact else "sampled_euler")
+    return scheme or ("small_noise_rk4" if problem.has_closed_form else "sampled_euler")
 
 
 def chosen_control(control: str, problem: Problem) -> str:
     """What "auto" stands for, and a refusal of control variates that a problem has not."""
-    if not problem.exact:
+    if not problem.has_closed_form:
         if control == "second":
             raise SmesolveError(
                 "control='second' needs the mean gradient in closed form, which this problem does not have; take "

@@ -66,6 +66,8 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
     A filter is a row of a parameter with two dimensions or more, so all that enters one neuron. Parameters with one
     dimension, such as biases, stay as they are (their entries are 0), as in the source.
     """
+    if problem.network is None:
+        raise SmesolveError(f"problem must have a network, whose filters are normalised, got {problem!r}.")
     generator = np.random.default_rng(np.random.SeedSequence(seed))
     pieces = []
     sizes = [parameter.numel() for parameter in problem.network.parameters()]
@@ -98,9 +100,10 @@ def check_curvature(problem: Problem, starts: Tensor) -> None:
     for theta in starts:
         probe = np.random.default_rng(0).standard_normal(len(theta))
         if not (loss_hessian_operator(problem, theta) @ probe).any():
+            size = "" if problem.x is None else f", inputs of size up to {float(problem.x.abs().max()):g}"
             raise SmesolveError(
-                f"data must give the loss curvature, got a Hessian of 0 at an initial point, inputs of size up to "
-                f"{float(problem.x.abs().max()):g}: take other inputs, or leave out the section flatness."
+                f"data must give the loss curvature, got a Hessian of 0 at an initial point{size}: take other inputs, "
+                "or leave out the section flatness."
             )
 
 

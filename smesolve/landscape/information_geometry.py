@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -181,7 +182,7 @@ def normal_curvatures(problem: DropoutProblem, theta: Tensor, directions: int = 
     for _ in range(directions):
         w = torch.from_numpy(generator.standard_normal(network.outputs.numel())).to(theta)
         u = network.pulled(w.view_as(network.outputs)[None])[0]
-        speed, acceleration = forward_derivative(lambda vector, u=u: velocity(vector, u), theta, u)
+        speed, acceleration = forward_derivative(partial(velocity, u=u), theta, u)
         normal = normal_part(acceleration.flatten())
         # a tensor's division: NaN where the outputs do not move
         curvatures.append(float(problem.samples**0.5 * normal.norm() / speed.square().sum()))
@@ -208,7 +209,7 @@ def _normal_projection(problem: DropoutProblem, theta: Tensor) -> Callable[[Tens
     size = len(like)
     check_numbers_fit(f"the tangent space of the {size} directions", 3 * size**2, "take fewer samples")
     product = (lambda rows: push(pull(rows))) if outputs_are_fewer else (lambda rows: pull(push(rows)))
-    values, vectors = eigh(SymmetricOperator(like, product, 3 * problem.numbers_per_path) @ np.eye(size))
+    values, vectors = eigh(SymmetricOperator(like, product, 3 * problem.floats_per_path) @ np.eye(size))
     kept = values > size * torch.finfo(theta.dtype).eps * values[-1]
     basis, squares = torch.from_numpy(vectors[:, kept]).to(theta), torch.from_numpy(values[kept]).to(theta)
 

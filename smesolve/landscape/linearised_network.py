@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.problem.networks import Linearisation
+from smesolve.problem.networks import NetworkLinearization
 from smesolve.problem.one_at_a_time import forward_derivative
 
 __all__ = ["LinearisedNetwork", "network_outputs"]
@@ -13,10 +13,10 @@ __all__ = ["LinearisedNetwork", "network_outputs"]
 
 def network_outputs(problem: DropoutProblem, theta: Tensor) -> Tensor:
     """f (..., o, n) without dropout at theta (..., D). Cost: one forward pass."""
-    return _outputs(problem.network.linearise(theta, problem.x))
+    return _outputs(problem.network.linearize(theta, problem.x))
 
 
-def _outputs(at: Linearisation) -> Tensor:
+def _outputs(at: NetworkLinearization) -> Tensor:
     outputs = at.readout @ at.features
     return outputs if at.bias is None else outputs + at.bias
 
@@ -26,20 +26,20 @@ class LinearisedNetwork:
 
     def __init__(self, problem: DropoutProblem, theta: Tensor) -> None:
         self._problem, self._theta = problem, theta
-        self.at = problem.network.linearise(theta, problem.x)
+        self.at = problem.network.linearize(theta, problem.x)
         self.outputs = _outputs(self.at)
         """f (o, n)."""
 
-    def along(self, directions: Tensor) -> tuple[Linearisation, Tensor]:
+    def along(self, directions: Tensor) -> tuple[NetworkLinearization, Tensor]:
         """Derivatives of features, readout and bias along (B, D), and of the outputs, J u (B, o, n): two gradients."""
 
         def parts(points: Tensor) -> tuple[Tensor, ...]:
-            at = self._problem.network.linearise(points, self._problem.x)
+            at = self._problem.network.linearize(points, self._problem.x)
             return (at.features, at.readout) if at.bias is None else (at.features, at.readout, at.bias)
 
         at, points = self.at, self._theta.expand_as(directions).contiguous()
         features, readout, *bias = forward_derivative(parts, points, directions)[1]
-        tangent = Linearisation(features, readout, bias[0] if bias else None, at.pullback)
+        tangent = NetworkLinearization(features, readout, bias[0] if bias else None, at.pullback)
         change = readout @ at.features + at.readout @ features
         return tangent, change + bias[0] if bias else change
 

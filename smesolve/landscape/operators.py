@@ -30,7 +30,7 @@ from smesolve.errors import SmesolveError, shown
 from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.problem.networks import Linearisation
+from smesolve.problem.networks import NetworkLinearization
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
@@ -83,7 +83,7 @@ class SymmetricOperator(LinearOperator):
 def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Hess L_S(theta), theta (D,). Cost of a product: about two gradients."""
     return SymmetricOperator(
-        theta, lambda rows: problem.hessian_product(theta.expand_as(rows), rows), problem.numbers_per_path
+        theta, lambda rows: problem.hessian_product(theta.expand_as(rows), rows), problem.floats_per_path
     )
 
 
@@ -94,7 +94,7 @@ def loss_hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     return SymmetricOperator(
         theta,
         lambda rows: forward_derivative(gradient, theta.expand_as(rows), rows)[1],
-        2 * problem.numbers_per_path,
+        2 * problem.floats_per_path,
     )
 
 
@@ -106,7 +106,7 @@ def gauss_newton_operator(problem: DropoutProblem, theta: Tensor, modified: bool
     """Gauss-Newton part of Hess L_S(theta), or of Hess R_S(theta) where not `modified`. Cost: about two gradients."""
     variance = float(problem.law.variance) if modified else 0.0
 
-    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+    def cotangents(at: NetworkLinearization, tangent: NetworkLinearization, outputs: Tensor) -> _Cotangents:
         inner = (at.readout * tangent.readout).sum(-2)[..., None] * at.features
         features = variance * (inner + at.readout.square().sum(-2)[..., None] * tangent.features)
         overlaps = (tangent.features * at.features).sum(-1)[..., None, :]
@@ -133,7 +133,7 @@ def fisher_operator(problem: DropoutProblem, theta: Tensor, likelihood: str = "g
     """
     law, network = likelihood_named(likelihood), LinearisedNetwork(problem, theta)
 
-    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+    def cotangents(at: NetworkLinearization, tangent: NetworkLinearization, outputs: Tensor) -> _Cotangents:
         return law.information(network.outputs.mT, outputs.mT).mT, 0.0, 0.0
 
     return _linearised_operator(problem, network, theta, cotangents)
@@ -151,7 +151,7 @@ def batch_of_one_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOp
     error = network.outputs - problem.y.mT
     pulled = network.at.readout.mT @ error
 
-    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+    def cotangents(at: NetworkLinearization, tangent: NetworkLinearization, outputs: Tensor) -> _Cotangents:
         spread = at.readout @ (at.features.square() * (at.readout.mT @ outputs))
         main = error * (error * outputs).sum(-2, keepdim=True) + variance * spread
         # e_i . Z_ir u, for neuron r and sample i
@@ -168,7 +168,7 @@ def _linearised_operator(
     problem: DropoutProblem,
     network: LinearisedNetwork,
     theta: Tensor,
-    cotangents: Callable[[Linearisation, Linearisation, Tensor], _Cotangents],
+    cotangents: Callable[[NetworkLinearization, NetworkLinearization, Tensor], _Cotangents],
 ) -> SymmetricOperator:
     """An operator 1/n (pullback of cotangents)(of the tangents along the vector).
 
@@ -179,7 +179,7 @@ def _linearised_operator(
     def product(rows: Tensor) -> Tensor:
         return network.pulled(*cotangents(network.at, *network.along(rows))) / problem.samples
 
-    return SymmetricOperator(theta, product, 3 * problem.numbers_per_path)
+    return SymmetricOperator(theta, product, 3 * problem.floats_per_path)
 
 
 # --- covariance --------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def _factor_operator(problem: Problem, theta: Tensor, factor: Callable[[Tensor],
             _, transposed = torch.func.vjp(factor, origin)
         return factor(transposed(rows)[0])
 
-    return SymmetricOperator(theta, product, 3 * (problem.numbers_per_path + problem.noise_dim))
+    return SymmetricOperator(theta, product, 3 * (problem.floats_per_path + problem.noise_dim))
 
 
 DRAWS = Parameters(("N",))

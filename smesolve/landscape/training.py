@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from smesolve.arguments import INDEX, checked
 from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.masked_problem import MaskedProblem
 from smesolve.problem.problem import Problem  # noqa: F401 (the type hints of the inherited constructor name it)
 from smesolve.sampling.ensemble import Process
 
@@ -58,20 +58,21 @@ class HalfIteration(DropoutIteration):
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """One step of every path of a block. Cost: up to three gradients a path."""
-        problem: Any = self.problem
+        problem = self.problem
         drift, noise = HALVES[self.half]
         if drift and noise:
             return super().advance(theta, block, step)
         if noise:
-            gradient, mean = problem.gradient_and_mean_gradient(theta, self._draw(problem, block, step))
-            direction = self._plain(theta) + gradient - mean
+            at = problem.linearize(theta)
+            direction = self._plain(theta) + at.gradient(self._draw(problem, block, step)) - at.mean_gradient()
         else:
             direction = problem.mean_gradient(theta) if drift else self._plain(theta)
         return theta - self.lr * direction
 
     def _plain(self, theta: Tensor) -> Tensor:
         """grad R_S: no neuron masked."""
-        problem: Any = self.problem
+        problem = self.problem
+        assert isinstance(problem, MaskedProblem)  # other halves than "dropout" are for these
         return problem.gradient(theta, theta.new_ones(problem.mask_shape))
 
 

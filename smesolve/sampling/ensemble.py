@@ -117,12 +117,12 @@ class Process(Protocol):
         ...
 
 
-def fitting_block_size(numbers_per_path: int) -> int:
+def fitting_block_size(floats_per_path: int) -> int:
     """The power of two in [8, 1024] whose block of paths holds at most 2^18 numbers (2 MiB: a level-2 cache).
 
     It depends on the problem alone, never on the machine, so that results are the same everywhere.
     """
-    size = max(1, 2**18 // numbers_per_path)
+    size = max(1, 2**18 // floats_per_path)
     return min(max(8, 1 << (size.bit_length() - 1)), 1024)
 
 

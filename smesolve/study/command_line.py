@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from smesolve.errors import SmesolveError
+from smesolve.process_settings import apply_process_settings
 from smesolve.sampling.journal import Journal, first_difference
 from smesolve.study.command_arguments import parser_arguments
 from smesolve.study.command_parser import command_parser, print_completion
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(list(argv))
     prepare_streams()
+    apply_process_settings()  # torch is not loaded yet
     # Batch systems end a job by SIGTERM, a terminal that is closed by SIGHUP: clean up as on Ctrl-C.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP

@@ -14,7 +14,7 @@ import torch
 
 from smesolve.errors import SmesolveError
 from smesolve.machine_memory import check_numbers_fit
-from smesolve.problem.problem import finite_data
+from smesolve.problem.data import finite_data
 from smesolve.study.configuration import DataConfig
 from smesolve.study.configuration_errors import ConfigError, nearest
 from smesolve.study.csv_data import read_csv

@@ -258,7 +258,7 @@ def _fields(
     parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in total.items())
     steps = list(dict.fromkeys(f"{cell.steps} at lr {cell.lr:.4g}" for cell in cells))
     more = f", and so on for {len(steps) - SHOWN} more" if len(steps) > SHOWN else ""
-    largest = max((cell.problem for cell in cells), key=lambda one: one.numbers_per_path * one.block_size)
+    largest = max((cell.problem for cell in cells), key=lambda one: one.floats_per_path * one.block_size)
     return {
         "problem": described(config, problem),
         "D": str(largest.dim),

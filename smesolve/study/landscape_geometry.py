@@ -48,7 +48,7 @@ def geometry_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
                 rows.append(fixed | dict(zip(MEASURES, values, strict=True)))
     table = pd.DataFrame(rows)
     means = over_runs(table, ["training", "step"], [*MEASURES, "loss"])
-    at = problem.network.linearise(states[-1, 0], problem.x)
+    at = problem.network.linearize(states[-1, 0], problem.x)
     form = fisher_penalty(at.features.mT, at.readout.mT, float(problem.law.variance))
     penalty = float(first_penalty(problem, states[-1, 0]))
     text = "\n\n".join(

@@ -94,7 +94,7 @@ def linear_problem(problem: DropoutProblem) -> DropoutProblem:
     varying = spreads > max(x.shape) * np.finfo(x.dtype).eps * np.abs(x).max()
     # Data that do not vary have components that are 0, not the directions that rounding gives them.
     inputs = np.where(varying, left, 0.0)[:, : max(1, min(COMPONENTS, int(varying.sum())))] * len(x) ** 0.5
-    return DropoutProblem(LinearNetwork(inputs.shape[1]), inputs, problem.y[:, :1], masks=problem.law)
+    return DropoutProblem(LinearNetwork(inputs.shape[1]), inputs, problem.y[:, :1], law=problem.law)
 
 
 def _conclusion(fits: pd.DataFrame) -> str:

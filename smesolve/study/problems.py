@@ -117,7 +117,7 @@ def described(config: StudyConfig, problem: Problem) -> str:
             noises.append(f"{name.replace('_', ' ')} {getattr(training, name):g}")
     known = (
         f"{problem.noise_dim} normals a noise product"
-        if problem.exact
+        if problem.has_closed_form
         else "mean gradient and covariance are known by sampling alone"
     )
     return (

@@ -59,7 +59,7 @@ def test_covariances_of_label_noise_and_mini_batches():
     linear = sme.DropoutProblem(sme.LinearNetwork(2), problem.x, problem.y[:, :1], keep_prob=0.8)
     with pytest.raises(ValueError, match="problem must have a TwoLayerNetwork"):
         noisy_problem(linear, "mini-batch")
-    gaussian = sme.DropoutProblem(problem.network, problem.x, problem.y, masks=sme.GaussianMasks(0.2))
+    gaussian = sme.DropoutProblem(problem.network, problem.x, problem.y, law=sme.GaussianMasks(0.2))
     with pytest.raises(ValueError, match="problem must have masks 0 or 1/keep_prob"):
         noisy_problem(gaussian, "dropout and mini-batch", SCALES)
 

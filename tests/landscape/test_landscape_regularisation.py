@@ -207,7 +207,7 @@ def test_input_weights_and_condensation_study():
 def test_fisher_form_is_exact_for_squared_error_and_its_error_is_measured_otherwise():
     problem = make_problem(width=3, out_features=2)
     theta = problem.initial()
-    at = problem.network.linearise(theta, problem.x)
+    at = problem.network.linearize(theta, problem.x)
     form = fisher_penalty(at.features.mT, at.readout.mT, problem.law.variance)
     assert abs(form - float(first_penalty(problem, theta))) < 1e-15
     law = BernoulliMasks(0.7)
@@ -282,7 +282,7 @@ def test_a_linear_model_is_flat():
 class Valley(sme.Problem):
     """R_S = |theta_0| + |theta_1|^2 / 2: flows slide along the kink."""
 
-    network, samples, dim, draw_dim, noise_dim, numbers_per_path = None, 1, 2, 1, 0, 4
+    network, samples, dim, draw_dim, noise_dim, floats_per_path = None, 1, 2, 1, 0, 4
     dtype, device = torch.float64, torch.device("cpu")
 
     def draw(self, uniforms):

@@ -268,7 +268,7 @@ CALLS = {
     "mean_gradient": (PROBLEM.mean_gradient, {"theta": (THETA, POINTS)}),
     "gradient": (
         PROBLEM.gradient,
-        {"theta": (THETA, POINTS), "mask": (torch.ones(3).double(), tensor(..., 3, finite=False))},
+        {"theta": (THETA, POINTS), "draw": (torch.ones(3).double(), tensor(..., 3, finite=False))},
     ),
     "noise_product": (
         PROBLEM.noise_product,

@@ -26,7 +26,7 @@ def readout_problem(problem: DropoutProblem, theta0: Tensor) -> tuple[DropoutPro
             f"problem must be a DropoutProblem with shared masks, got {type(problem).__name__}; exact moments of other "
             "problems are not known."
         )
-    at = problem.network.linearise(theta0, problem.x)
+    at = problem.network.linearize(theta0, problem.x)
     network = LinearNetwork(problem.width, problem.out_features, dtype=problem.dtype, device=problem.device)
     targets = problem.y if at.bias is None else problem.y - at.bias.mT
-    return DropoutProblem(network, at.features.mT, targets, masks=problem.law), at.readout.flatten()
+    return DropoutProblem(network, at.features.mT, targets, law=problem.law), at.readout.flatten()

@@ -22,9 +22,9 @@ from smesolve.comparison.observables import named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.machine_memory import check_numbers_fit
+from smesolve.problem.data import check_table, finite_data
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
-from smesolve.problem.problem import check_table, finite_data
 from smesolve.sampling.ensemble import divergence_told_otherwise
 from smesolve.sampling.progress import hidden
 
