@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from problems import make_problem
+from problems import linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
@@ -25,13 +25,6 @@ from smesolve.solver.lanczos import apply_function
 
 def relative(a, b):
     return ((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item()
-
-
-def linear_problem(keep_prob=0.7, in_features=2, samples=6):
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
-    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
-    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
 
 
 # --- averaged draws ------------------------------------------------------------------------------------------------
