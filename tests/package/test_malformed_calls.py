@@ -189,7 +189,8 @@ INSTEAD = {
     "groups": [[[1]], [[-1]], [0], [[0.5]], "a"],
     "data": [([[1.0]],), ([[1.0, 2.0]], [[1.0]]), (1.0, 2.0), ([["a"]], [[1.0]])],
     "names": [["rubbish"], [0.5], "abc", 0.1], "constants": [[0.5], [None], 0.5, "abc"],
-    "expression": NO_EXPRESSION, "gradient_descent.loss": NO_EXPRESSION, "Iteration.loss": NO_EXPRESSION[1:],
+    "flow_change.observable": [0.5, "loss", []], "expression": NO_EXPRESSION,
+    "gradient_descent.loss": NO_EXPRESSION, "Iteration.loss": NO_EXPRESSION[1:],
     "Iteration.step": [[each] for each in NO_EXPRESSION], "smooth_function.name": NO_EXPRESSION[2:],
 }  # fmt: skip
 """Values that are almost right, where those made from the valid one could be right."""

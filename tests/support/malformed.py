@@ -57,7 +57,7 @@ NOTHING_TAKES = st.sampled_from([
     [1, "a"], [None], {1: {2: {}}}, circle(), nested(100), range(10**12), iter([1.0]), slice(3), ValueError("x"),
     np.datetime64("2020-01-01"), np.array(["a"]), np.array([None, 1]), np.array([1j]), np.zeros((2, 0, 3)),
     np.array([1, 2], dtype="datetime64[s]"), np.zeros((1, 1), dtype=[("a", float)]), np.ma.masked,
-    np.full((1, 1), np.nan).view(np.matrix), torch.tensor([1 + 1j]), torch.zeros(2, 0), torch.zeros(3).half(),
+    np.full((1, 1), np.nan).view(np.matrix), torch.tensor([1 + 1j]), torch.zeros(2, 0), torch.zeros(2, 3).half(),
     torch.zeros(2, 2).to_sparse(), torch.nn.Parameter(torch.tensor([math.inf])), sympy.nan, sympy.zoo,
     pd.Series(["a"]), pd.Timestamp(0),
 ])  # fmt: skip
