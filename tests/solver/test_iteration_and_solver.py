@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchsde
-from problems import ThreeValuedMasks, make_problem
+from problems import ThreeValuedMasks, linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
@@ -120,13 +120,6 @@ def test_brownian_increments_are_nested_and_standard():
     assert not torch.equal(fine(0.0, 0.25), sme.KeyedBrownian(4000, 3, 0.25, seed=1, block=1)(0.0, 0.25))
     with pytest.raises(ValueError, match=r"dt=0.25 does not divide"):
         fine(0.0, 0.3)
-
-
-def linear_problem(keep_prob=0.7):
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(6, 2, generator=generator, dtype=torch.float64)
-    y = torch.randn(6, 1, generator=generator, dtype=torch.float64)
-    return sme.DropoutProblem(sme.LinearNetwork(2), x, y, keep_prob=keep_prob)
 
 
 @pytest.mark.parametrize(("scheme", "power"), [("euler", 1), ("small_noise_heun", 2), ("small_noise_rk4", 4)])
