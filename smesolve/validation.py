@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGEST_INTEGER",
     "LARGEST_NUMBER",
+    "MOST_ENTRIES",
     "check_callable",
     "check_choice",
     "check_device",
@@ -36,6 +37,7 @@ __all__ = [
     "check_mapping",
     "check_not_negative",
     "check_number",
+    "check_observable",
     "check_observables",
     "check_optional",
     "check_parameters",
@@ -55,6 +57,9 @@ LARGEST_NUMBER = 1e100
 
 LARGEST_INTEGER = 2**53
 """Sizes and counts are not larger: beyond, floats are not exact."""
+
+MOST_ENTRIES = 1000
+"""Entries of a list of which each makes a study longer."""
 
 LONGEST_RANGE = 2**20
 
@@ -262,15 +267,16 @@ def check_mapping(
     }
 
 
+def check_observable(name: str, value: Any) -> Any:
+    """Return an observable, a name such as "loss" or a function; their registry knows the names."""
+    if not isinstance(value, str) and not callable(value):
+        raise invalid(name, "be a name such as 'loss' or a callable", value)
+    return value
+
+
 def check_observables(name: str, values: Any) -> list[Any]:
-    """Return a list of observables, each a name such as "loss" or a function; their registry knows the names."""
-
-    def check(item: str, value: Any) -> Any:
-        if not isinstance(value, str) and not callable(value):
-            raise invalid(item, "be a name such as 'loss' or a callable", value)
-        return value
-
-    return check_list(name, values, check)
+    """Return a list of observables."""
+    return check_list(name, values, check_observable)
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------

@@ -40,8 +40,8 @@ def forward_derivative(function: Callable[[Tensor], T], at: Tensor, direction: T
     with one_at_a_time, plain_surroundings():
         load_forward_mode()
         # contiguous: forward differentiation refuses tensors that `expand` made
-        both: tuple[T, T] = torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
-        return both
+        value, derivative, *_ = torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
+        return value, derivative
 
 
 def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
@@ -51,7 +51,8 @@ def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     gradient = torch.func.grad(function)
     with one_at_a_time, plain_surroundings():
         load_forward_mode()
-        return torch.func.vmap(lambda vector: torch.func.jvp(gradient, (at,), (vector,))[1], out_dims=-1)(vectors)
+        # Rows, then transposed: with out_dims=-1 torch 2.13 gives a constant derivative a shape from nowhere.
+        return torch.func.vmap(lambda vector: torch.func.jvp(gradient, (at,), (vector,))[1])(vectors).mT
 
 
 @functools.cache

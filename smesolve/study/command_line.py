@@ -16,7 +16,8 @@ from typing import Any
 
 from smesolve.errors import SmesolveError
 from smesolve.process_settings import apply_process_settings
-from smesolve.sampling.journal import Journal, first_difference
+from smesolve.sampling.journal import Journal
+from smesolve.sampling.study_difference import first_difference
 from smesolve.study.command_arguments import parser_arguments
 from smesolve.study.command_parser import command_parser, print_completion
 from smesolve.study.commands import COMMANDS, data_digest, identity

@@ -16,33 +16,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from smesolve.comparison.equation_side import paired_blocks
-from smesolve.comparison.error_budget import first_dt
 from smesolve.comparison.scaling.width_sweep import ARMS, mean_field_problem
+from smesolve.comparison.study_design import StudyDesign, chosen_control, chosen_scheme
 from smesolve.comparison.study_size import StudySize
-from smesolve.comparison.weak_error import (
-    check_orders,
-    checked_observables,
-    chosen_control,
-    chosen_scheme,
-    learning_rates_and_times,
-    weak_error,
-)
+from smesolve.comparison.weak_error import weak_error
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
-from smesolve.solver.schemes import SCHEMES
-from smesolve.solver.schemes.scheme import what_tests_nothing
 from smesolve.study.configuration import DataConfig, DeriveConfig, NetworkConfig, StudyConfig
 from smesolve.study.derivation import derived_iteration
 from smesolve.study.figures import save_figure, weak_error_figure
@@ -94,11 +83,18 @@ class Cell:
         """Of the iteration."""
         return max(1, round(self.horizon / self.lr))
 
-    def size(self, times: list[float], observables: int, control: str, workers: int | None) -> StudySize:
-        """Of its part of the study."""
-        scheme, sizes = chosen_scheme(self.scheme, self.problem), (len(self.orders), observables)
-        return StudySize(
-            self.problem, self.theta0, [self.lr], times, *sizes, control, scheme, self.dt, self.paths, workers
+    def design(self, times: list[float], control: str = "none") -> StudyDesign:
+        """Its part of the study, with one observable."""
+        return StudyDesign(
+            self.problem,
+            self.theta0,
+            [self.lr],
+            times,
+            self.orders,
+            {"loss": self.problem.loss},
+            chosen_scheme(self.scheme, self.problem),
+            self.dt,
+            control,
         )
 
     def seconds(self, per_step: dict[tuple[Any, ...], float]) -> dict[str, float]:
@@ -107,10 +103,9 @@ class Cell:
         Args:
             per_step: times of one step that were measured before, which do not depend on the learning rate.
         """
-        size = self.problem.block_size
-        blocks = -(-self.paths // size)
-        scheme = chosen_scheme(self.scheme, self.problem)
-        dt = first_dt(scheme, self.lr, self.dt)
+        design = self.design([self.horizon])
+        size = StudySize(design, self.paths)
+        scheme, dt = design.scheme, design.first_dt(self.lr)
 
         def timed(name: str, process: Callable[[], Process]) -> float:
             key = name, id(self.problem), scheme
@@ -122,12 +117,10 @@ class Cell:
             return integration(ModifiedEquation(self.problem, self.lr, order), self.theta0, scheme, dt)
 
         iteration = timed("iteration", lambda: DropoutIteration(self.problem, self.lr))
-        found = {"iteration": iteration * self.steps * blocks}
-        # a pair is the same path with step dt/2 beside that with dt
-        weight = blocks + 2 * paired_blocks(blocks, size)
+        found = {"iteration": iteration * self.steps * size.blocks}
         for order in self.orders:
             name = f"order {order}"
-            found[name] = timed(name, partial(equation, order)) * math.ceil(self.horizon / dt) * weight
+            found[name] = timed(name, partial(equation, order)) * math.ceil(self.horizon / dt) * size.equation_blocks
         return found
 
 
@@ -144,25 +137,30 @@ def _seconds_per_step(process: Process, theta0: Tensor) -> float:
 
 def _weak_error(config: StudyConfig, times: list[float] | None = None) -> dict[str, str]:
     """Of weak-error, and of compare with its own times of observation."""
-    check_orders(config.orders)
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
-    lrs, at = learning_rates_and_times(config.lrs, config.horizon, times)
-    checked_observables(problem, theta0, lrs, at, config.dt, config.observables)
-    control = chosen_control(config.control, problem)
-    scheme, sizes = chosen_scheme(config.scheme, problem), (len(config.orders), len(config.observables))
-    size = StudySize(problem, theta0, lrs, at, *sizes, control, scheme, config.dt, config.paths, config.workers)
+    design = StudyDesign.of(
+        problem,
+        theta0,
+        config.lrs,
+        config.horizon,
+        orders=config.orders,
+        observables=config.observables,
+        times=times,
+        scheme=config.scheme,
+        dt=config.dt,
+        control=config.control,
+    )
+    size = StudySize(design, config.paths, config.workers)
     size.check(config.max_memory)
     cells = [
         Cell(problem, theta0, lr, config.horizon, tuple(config.orders), config.paths, config.scheme, config.dt)
-        for lr in lrs
+        for lr in design.lrs
     ]
     fields = _fields(problem, config, cells, size.memory, config.workers)
     fields["time"] += f"; not in it: {NOT_TIMED}"
-    for lr, order in product(lrs, config.orders):
-        nothing = what_tests_nothing(SCHEMES[scheme], scheme, order, lr, first_dt(scheme, lr, config.dt))
-        if nothing:
-            fields["warning"] = nothing
+    for sentence in design.nothing_tested():
+        fields["warning"] = sentence
     return fields
 
 
@@ -173,7 +171,8 @@ def _scaling(config: ScalingConfig) -> dict[str, str]:
     times = config.times if config.study == "horizon" else None
     memory = 0.0
     for cell in cells:
-        size = cell.size(times or [cell.horizon], 1, chosen_control("auto", cell.problem), config.workers)
+        design = cell.design(times or [cell.horizon], chosen_control("auto", cell.problem))
+        size = StudySize(design, cell.paths, config.workers)
         size.check(None)
         memory = max(memory, size.memory)
     return _fields(problem, config, cells, memory, config.workers)
@@ -217,7 +216,7 @@ def _landscape(config: LandscapeConfig) -> dict[str, str]:
     problem = configured_problem(config)
     theta0 = problem.initial(config.network.seed)
     training = Cell(problem, theta0, config.lr, config.steps * config.lr, (), config.runs)
-    size = training.size([training.horizon], 1, "none", None)
+    size = StudySize(training.design([training.horizon]), config.runs)
     size.check(None)
     fields = _fields(problem, config, [training] * len(config.sections), size.memory, None)
     return fields | {"paths": f"{config.runs} trained networks in each section"}

@@ -244,8 +244,7 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
 def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str) -> None:
     orders = sorted(study.table.order.unique())
     looks = [DROPOUT, *(ORDERS[order] for order in orders)]
-    keys = ["dropout", *(f"order {order}" for order in orders)]
-    samples = [study.samples[lr, key][observable] for key in keys]
+    samples = [study.samples[lr, order][observable] for order in (None, *orders)]
     samples = [values[np.isfinite(values)] for values in samples]
     together = np.concatenate(samples)
     axis.set_title(rf"distribution over paths, $\epsilon$ = {lr:g}", loc="left")

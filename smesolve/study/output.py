@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from smesolve.sampling.journal import is_journal
+from smesolve.sampling.record_file import is_journal
 from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.manifest import MANIFEST, changed_file, finished_manifest, seal, sealed
 

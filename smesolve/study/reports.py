@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from smesolve.comparison.budget_row import HEAVY_TAILS, unusable
 from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
-from smesolve.comparison.leading_error import SECOND_ORDER_DIM, SECOND_ORDER_DRAWS
+from smesolve.comparison.leading_error import MAX_DIM, MAX_DRAWS
+from smesolve.comparison.outcomes import Status
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
@@ -78,8 +78,8 @@ def weak_error_report(study: WeakErrorStudy, config: StudyConfig, problem: Probl
         _slopes(study),
         "## Error budget at the horizon",
         "error = difference of the means ± Monte Carlo of dropout ± Monte Carlo of the SME ± solver bias. The two "
-        "Monte Carlo half-widths add in squares, the bias is added in full. `gain`: factor by which control variates "
-        "shorten the Monte Carlo interval.",
+        "Monte Carlo half-widths add in squares, the bias is added in full. `stderr_reduction`: factor by which "
+        "control variates shorten the Monte Carlo interval.",
         _budget(study),
         _tails(study),
         "## Points that are not resolved",
@@ -228,7 +228,7 @@ def _certified(study: WeakErrorStudy) -> str:
 
 def _nearer(pair: pd.DataFrame) -> str:
     """Which order is nearer to dropout, where the intervals of the two sizes do not overlap."""
-    if pair.reason.map(unusable).any():
+    if not all(Status(reason).has_interval for reason in pair.reason):
         return "which order is nearer to dropout is not resolved."
     half = (pair.high - pair.low) / 2
     low, high = (pair.error.abs() - half).clip(lower=0), pair.error.abs() + half
@@ -295,9 +295,9 @@ def _maximum(study: WeakErrorStudy) -> str:
 
 def _distributions(study: WeakErrorStudy) -> str:
     rows = []
-    for (lr, label), observables in study.samples.items():
+    for (lr, order), observables in study.samples.items():
         for observable, values in observables.items():
-            process = label.replace("order", "SME order")
+            process = "dropout" if order is None else f"SME order {order}"
             if not np.isfinite(values).all():
                 rows.append([observable, f"{lr:g}", process, "diverged", *[""] * 4])
                 continue
@@ -324,7 +324,7 @@ def _budget(study: WeakErrorStudy) -> str:
             "dt",
             "paths dropout / SME",
             "kurtosis",
-            "gain",
+            "stderr_reduction",
             "resolved",
         ],
         (
@@ -339,7 +339,7 @@ def _budget(study: WeakErrorStudy) -> str:
                 f"{row.dt:g}",
                 f"{row.discrete_paths} / {row.sde_paths}",
                 f"{row.kurtosis:.3g}",
-                f"{row.gain:.3g}",
+                f"{row.stderr_reduction:.3g}",
                 "yes" if row.resolved else "no",
             ]
             for row in _final(study).itertuples()
@@ -349,7 +349,7 @@ def _budget(study: WeakErrorStudy) -> str:
 
 def _tails(study: WeakErrorStudy) -> str:
     final = _final(study)
-    heavy = final[final.reason.str.startswith(HEAVY_TAILS)]
+    heavy = final[[Status(reason).heavy_tailed for reason in final.reason]]
     if heavy.empty:
         return "No mean rests on a few paths: the intervals can be believed."
     points = "; ".join(f"order {r.order}, lr {r.lr:g}, {plain(r.observable)}" for r in heavy.itertuples())
@@ -397,7 +397,7 @@ def _not_predicted(fit: pd.DataFrame, config: StudyConfig, problem: Problem) -> 
     else:
         reason = (
             f"the integral takes third derivatives along every draw of the masks, and is formed for at most "
-            f"{SECOND_ORDER_DIM} parameters and {SECOND_ORDER_DRAWS} draws; here are {problem.dim} and "
+            f"{MAX_DIM} parameters and {MAX_DRAWS} draws; here are {problem.dim} and "
             f"{problem.draw_count:.4g}"
         )
     return f"No constant of order {' and '.join(map(str, orders))} is predicted: {reason}."

@@ -62,7 +62,7 @@ def test_rows_are_multiplied_in_blocks_of_what_a_product_holds(problem, make, ar
     whole = dense(make(problem, theta))
     held = rows_of_two(monkeypatch)
     assert near(make(problem, theta), whole)
-    assert held == [arrays * problem.numbers_per_path]
+    assert held == [arrays * problem.floats_per_path]
 
 
 def rows_of_two(monkeypatch):
@@ -76,7 +76,7 @@ def rows_of_two(monkeypatch):
 def test_products_with_a_factor_hold_its_normals_as_well(problem, make, monkeypatch):
     held, theta = rows_of_two(monkeypatch), problem.initial()
     make(problem, theta)
-    assert held == [3 * (problem.numbers_per_path + problem.noise_dim)]
+    assert held == [3 * (problem.floats_per_path + problem.noise_dim)]
 
 
 def test_products_with_sampled_gradients_hold_one_number_a_gradient(monkeypatch):

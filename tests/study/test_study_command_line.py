@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from smesolve.comparison.estimate import PairSampler, Sampler
+from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.study import command_line
 from smesolve.study.command_line import main
 from smesolve.study.configuration import DataConfig, StudyConfig, TrainingConfig

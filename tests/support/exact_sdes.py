@@ -19,10 +19,9 @@ from scipy.linalg import expm
 from torch import Tensor
 
 import smesolve as sme
-from smesolve.solver.brownian import GivenIncrements
 from smesolve.solver.integration import integration
+from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
-from smesolve.solver.schemes.scheme import PerturbedSDE
 
 Maps = Callable[[Tensor], Tensor]
 """Affine maps of theta, (P, D) -> (K, P, D)."""
@@ -116,14 +115,10 @@ EXACT_SDES = {
 
 def scheme_step(sde: torch.nn.Module, scheme: str, dt: float) -> Callable[[float, Tensor, Tensor], Tensor]:
     """Return a scheme's step (t, y, normals) -> y1."""
-    increments = GivenIncrements(torch.zeros(1, 1, dtype=torch.float64))
-    solver = sme.SCHEMES[scheme](
-        sde=PerturbedSDE(sde), bm=increments, dt=dt, adaptive=False, rtol=0, atol=0, dt_min=0, options={}
-    )
+    made, perturbed = sme.SCHEMES[scheme](), PerturbedSDE(sde)
 
     def step(t: float, y: Tensor, normals: Tensor) -> Tensor:
-        increments.value = dt**0.5 * normals
-        return solver.step(t, t + dt, y, ())[0]
+        return made.step(perturbed, t, t + dt, y, dt**0.5 * normals)[0]
 
     return step
 

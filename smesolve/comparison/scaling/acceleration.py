@@ -19,13 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smesolve.arguments import checked
-from smesolve.comparison.equation_side import step_cost
+from smesolve.comparison.cost import step_cost
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import Process, divergence_told_otherwise
+from smesolve.sampling.ensemble import Process, without_divergence_warnings
 from smesolve.sampling.progress import hidden
 from smesolve.solver.integration import check_scheme, integration
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -104,7 +104,7 @@ def acceleration(
     base = _seconds_per_step(DropoutIteration(problem, lr, effort.seed), theta0) * steps
     rows = []
     for factor in tqdm(sorted(set(factors)), desc="factors", disable=hidden(effort.progress)):
-        with divergence_told_otherwise():  # a row without an error says it
+        with without_divergence_warnings():  # a row without an error says it
             study = effort.weak_error(
                 problem, theta0, [lr], [horizon], orders, observable, scheme=scheme, dt=factor * lr
             )

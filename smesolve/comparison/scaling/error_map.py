@@ -30,7 +30,7 @@ from smesolve.comparison.scaling.mean_square_growth import ObservedLimit, observ
 from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.sampling_effort import EFFORT, SamplingEffort
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.sampling.ensemble import divergence_told_otherwise
+from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.sampling.parallel import run_blocks
 from smesolve.sampling.progress import hidden
 from smesolve.solver.time_grid import grid_steps
@@ -234,7 +234,7 @@ def _measured(
     if lr >= problem.stability_limit(theta0):
         nothing = dict.fromkeys(("discrete", "sde", "error", "low", "high"), np.nan)
         return [{"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in orders]
-    with divergence_told_otherwise():  # the reason of the row says it
+    with without_divergence_warnings():  # the reason of the row says it
         study = effort.weak_error(problem, theta0, [lr], [horizon], orders, observable)
     rows = []
     for row in study.table.itertuples():

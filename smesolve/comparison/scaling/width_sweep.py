@@ -25,7 +25,7 @@ from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import check_table, finite_data
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
-from smesolve.sampling.ensemble import divergence_told_otherwise
+from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.sampling.progress import hidden
 
 __all__ = ["ARMS", "WidthSweep", "mean_field_problem", "width_sweep"]
@@ -128,7 +128,7 @@ def _cell(
         nothing = dict.fromkeys(("relative", "relative_low", "relative_high"), np.nan)
         return [{"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in orders]
     change = flow_change(problem, theta0, horizon, named_observables(problem, ["modified_loss"])["modified_loss"])
-    with divergence_told_otherwise():  # the reason of the row says it
+    with without_divergence_warnings():  # the reason of the row says it
         study = effort.weak_error(problem, theta0, [lr], [horizon], orders, "modified_loss")
     return [
         {
