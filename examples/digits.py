@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import comparison_figure, save_figure
-from smesolve.study.configuration import DataConfig
+from smesolve.experiments.shared.settings import DataSettings
 
 
 def main(
     samples: int = 500, width: int = 32, lrs: tuple[float, ...] = (0.05, 0.025), horizon: float = 0.5, paths: int = 256
 ) -> Figure:
     """Compare, and draw means, errors and distributions."""
-    x, y = load_data(DataConfig("digits", samples=samples))
+    x, y = load_data(DataSettings("digits", samples=samples))
     network = sme.TwoLayerNetwork(in_features=64, width=width, out_features=10, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     study = sme.weak_error(

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure, weak_error_figure
-from smesolve.study.configuration import DataConfig
+from smesolve.experiments.shared.settings import DataSettings
 
 
 def main(
@@ -18,7 +18,7 @@ def main(
     rel_tol: float = 0.1,
 ) -> Figure:
     """Measure both orders until each error is known to 10%."""
-    x, y = load_data(DataConfig("digits", samples=samples))
+    x, y = load_data(DataSettings("digits", samples=samples))
     network = sme.TwoLayerNetwork(in_features=64, width=width, out_features=10, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     study = sme.weak_error(

@@ -9,14 +9,14 @@ from torch import nn
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import comparison_figure, save_figure
-from smesolve.study.configuration import DataConfig
+from smesolve.experiments.shared.settings import DataSettings
 
 
 def main(
     samples: int = 200, lrs: tuple[float, ...] = (0.4, 0.2), horizon: float = 8.0, dt: float = 0.05, paths: int = 96
 ) -> Figure:
     """Compare, and draw means, errors and distributions."""
-    x, y = load_data(DataConfig("digits", samples=samples))
+    x, y = load_data(DataSettings("digits", samples=samples))
     drop = 1 - 0.8  # 1 - keep_prob
     module = nn.Sequential(
         nn.Linear(64, 50),

@@ -5,12 +5,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import smesolve as sme
-from smesolve.comparison.scaling.error_map import error_map
+from smesolve.experiments.scaling.map import error_map
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure
 from smesolve.experiments.shared.sampling_effort import SamplingEffort
-from smesolve.study.configuration import DataConfig
-from smesolve.study.scaling_map import map_figure
+from smesolve.experiments.shared.settings import DataSettings
+from smesolve.experiments.scaling.map import map_figure
 
 
 def main(
@@ -19,7 +19,7 @@ def main(
     paths: int = 1024,
 ) -> Figure:
     """Run the study and draw it."""
-    x, y = load_data(DataConfig("random", samples=8, in_features=2, seed=0))
+    x, y = load_data(DataSettings("random", samples=8, in_features=2, seed=0))
     network = sme.TwoLayerNetwork(in_features=2, width=4, out_features=1, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     result = error_map(problem, problem.initial(seed=1), keep_probs, multiples, effort=SamplingEffort(paths))

@@ -5,17 +5,17 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from smesolve.comparison.scaling.width_sweep import width_sweep
+from smesolve.experiments.scaling.width import width_sweep
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure
 from smesolve.experiments.shared.sampling_effort import SamplingEffort
-from smesolve.study.configuration import DataConfig
-from smesolve.study.scaling_width import width_figure
+from smesolve.experiments.shared.settings import DataSettings
+from smesolve.experiments.scaling.width import width_figure
 
 
 def main(widths: tuple[int, ...] = (4, 8, 16, 32), paths: int = 1024) -> Figure:
     """Run the study and draw it."""
-    x, y = load_data(DataConfig("random", samples=8, in_features=2, seed=0))
+    x, y = load_data(DataSettings("random", samples=8, in_features=2, seed=0))
     result = width_sweep(
         torch.from_numpy(x),
         torch.from_numpy(y),

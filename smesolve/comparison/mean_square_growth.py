@@ -138,7 +138,8 @@ def observed_limit(
             per_unit(integration(sde, plain.initial(), "euler", h * unit, seed, antithetic=True), h, count, recorded)
             for h in (SCHEME_STEP, SCHEME_STEP / 2)
         )
-        return 2 * fine - coarse
+        extrapolated: np.ndarray = 2 * fine - coarse
+        return extrapolated
 
     def per_unit(process: Process, step: float, count: int, recorded: float) -> np.ndarray:
         settling, steps = (max(4, round(part / step)) for part in (SETTLING, recorded))

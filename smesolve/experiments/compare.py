@@ -185,7 +185,7 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
     low, high = np.quantile(together, [0.001, 0.999])
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     smallest = min(map(len, samples))
-    bins = np.linspace(low, high, int(np.clip(2 * smallest ** (1 / 3), 8, 40)) + 1)
+    bins = np.linspace(low, high, int(np.clip(2 * smallest ** (1 / 3), 8, 40)) + 1).tolist()
     for style, values in zip(styles, samples, strict=True):
         filled = style is DROPOUT
         weights = np.full(len(values), 1 / (max(len(values), 1) * (bins[1] - bins[0])))

@@ -191,6 +191,8 @@ def _formula(lines: str) -> str:
 
 
 def _verdict(verification: Verification) -> str:
+    """Return what an equation claims, what it has, and where they part."""
+    assert verification.first_mismatch is not None
     index, power, _ = verification.first_mismatch
     moment = " ".join(f"Δ[{verification.state[i]}]" for i in index)
     return (

@@ -28,7 +28,9 @@ class Landscape(NetworkExperiment[LandscapeConfig]):
         s = self.settings
         check_sections(s.sections)
         training = Ensembles(self.problem, self.theta0, s.lr, [s.steps * s.lr], (), s.runs, control="none")
-        return [Cell(name, partial(SECTIONS[name], self.problem, s), [training], kept=False) for name in s.sections]
+        return [
+            Cell(name, partial(SECTIONS[name], self.dropout_problem, s), [training], kept=False) for name in s.sections
+        ]
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the sections."""

@@ -233,7 +233,7 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -
     return f"No constant of order {' and '.join(map(str, orders))} is predicted: {reason}."
 
 
-def _predicted(row: tuple, form: str) -> str:
+def _predicted(row: Any, form: str) -> str:
     """The predicted constant, with its half-width where it has one."""
     half = f" ± {NORMAL_QUANTILE * row.predicted_stderr:.1g}" if row.predicted_stderr > 0 else ""
     return number(row.predicted_constant, form) + half

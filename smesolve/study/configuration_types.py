@@ -8,9 +8,9 @@ import types
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from smesolve.arguments import MOST_ENTRIES
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError, shown
+from smesolve.validation import MOST_ENTRIES
 
 __all__ = ["check_mapping", "check_type", "known_keys", "may_be_string"]
 

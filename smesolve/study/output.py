@@ -235,7 +235,7 @@ def _locked(partial: Path) -> FileLock:
     if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
         raise SmesolveError(f"{str(partial)!r} is not a directory of smesolve; move it away, or name another --out.")
     partial.mkdir(parents=True, exist_ok=True)
-    own = {
+    own: dict[str, Callable[[Path], bool]] = {
         LOCK: lambda path: path.is_file() and not path.stat().st_size,
         WORK: Path.is_dir,
         JOURNAL: is_journal,

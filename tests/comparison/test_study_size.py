@@ -18,10 +18,10 @@ from smesolve.arguments import MOST_ENTRIES
 from smesolve.comparison.equation_side import in_pairs, paired_blocks
 from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
 from smesolve.comparison.observables import named_observables
+from smesolve.experiments.shared import dry_run
 from smesolve.sampling import ensemble
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
-from smesolve.study import dry_run
 from smesolve.study.command_line import main
 from smesolve.study.configuration_types import check_type
 
@@ -169,8 +169,8 @@ def test_a_dry_run_of_many_learning_rates_times_a_step_once(capsys, monkeypatch)
         ("compare", "observables", "loss"),
         ("weak-error", "orders", "2"),
         ("weak-error", "network.width", "1"),
-        ("scaling", "times", "1"),
-        ("scaling", "schedules", "step"),
+        ("scaling", "keep_probs", "1"),
+        ("scaling", "observables", "loss"),
         ("landscape", "sections", "x"),
         ("derive", "state", "a"),
         ("derive", "values", "1"),

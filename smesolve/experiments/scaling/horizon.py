@@ -317,7 +317,9 @@ class Horizon(NetworkExperiment[HorizonSettings]):
         """Return cells for the errors over time and for the stationary variances."""
         s = self.settings
         lr, observable = s.lrs[0], s.observables[0]
-        return _cells(self.problem, self.theta0, lr, s.times, s.multiples, observable, s.effort, QUADRATIC_PATHS)
+        return _cells(
+            self.dropout_problem, self.theta0, lr, s.times, s.multiples, observable, s.effort, QUADRATIC_PATHS
+        )
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the errors over time and of the stationary variances."""

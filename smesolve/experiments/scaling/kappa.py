@@ -263,7 +263,7 @@ class Kappa(NetworkExperiment[KappaSettings]):
     def cells(self) -> list[Cell]:
         """Return a cell for each model and kappa."""
         s = self.settings
-        return _cells(self.problem, self.theta0, s.lrs[0], s.kappas, s.horizon, s.observables[0], s.effort)
+        return _cells(self.dropout_problem, self.theta0, s.lrs[0], s.kappas, s.horizon, s.observables[0], s.effort)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the rule."""

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from smesolve.comparison.collapse import COLLAPSE_BELOW, POWERS, collapse
+from smesolve.comparison.collapse import COLLAPSE_BELOW, POWERS
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change, relaxation_time
 from smesolve.comparison.observables import Observable, named_observables
@@ -190,11 +190,12 @@ class _Column:
         steps = {max(1, round(self.horizon / (multiple * scale))) for multiple in multiples}
         return sorted({self.horizon / count for count in steps})
 
-    def limits(self, effort: SamplingEffort) -> list[dict[str, Any]]:
+    def limits(self, effort: SamplingEffort) -> pd.DataFrame:
         """Return the limits of stability of the readout."""
         readout, _ = self.readout
-        rows = stability_limits(readout, self.orders, effort.seed, effort.workers)
-        return [{"keep_prob": self.keep_prob} | row for row in rows]
+        limits = stability_limits(readout, self.orders, effort.seed, effort.workers)
+        limits.insert(0, "keep_prob", self.keep_prob)
+        return limits
 
     def rows(self, lr: float, effort: SamplingEffort) -> list[dict[str, Any]]:
         """Return the rows of both models at one learning rate."""
@@ -238,15 +239,11 @@ def _relative(row: dict[str, Any], change: float) -> dict[str, object]:
     return row | {name: value / change for name, value in values.items()}
 
 
-LIMITS = ["keep_prob", "process", "predicted", "observed", "low", "high", "ratio"]
-"""Columns of the limits."""
-
-
-def _combined(results: list[list[dict[str, Any]]], observable: str) -> ErrorMap:
-    rows = [row for rows in results for row in rows]
-    limits = pd.DataFrame([row for row in rows if "process" in row], columns=LIMITS)
-    table = pd.DataFrame([row for row in rows if "model" in row])
-    return ErrorMap(table.sort_values(["model", "order", "keep_prob", "lr"], ignore_index=True), limits, observable)
+def _combined(results: list[Any], observable: str) -> ErrorMap:
+    limits = [result for result in results if isinstance(result, pd.DataFrame)]
+    rows = [row for result in results if isinstance(result, list) for row in result]
+    table = pd.DataFrame(rows).sort_values(["model", "order", "keep_prob", "lr"], ignore_index=True)
+    return ErrorMap(table, pd.concat(limits, ignore_index=True), observable)
 
 
 @experiment("scaling", "map")
@@ -266,12 +263,12 @@ class Map(NetworkExperiment[MapSettings]):
         """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
         s = self.settings
         given = s.keep_probs, s.multiples, s.relaxations, s.orders, s.observables[0], s.effort
-        return _cells(self.problem, self.theta0, *given)
+        return _cells(self.dropout_problem, self.theta0, *given)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of map, limits and collapse."""
         result = _combined(results, self.settings.observables[0])
-        collapsed = collapse(result.table, self.settings.seed)
+        collapsed = result.collapse(self.settings.seed)
         return [
             Section(
                 f"Map of the weak error of {plain(result.observable)}",
@@ -353,7 +350,7 @@ def _ratios(limits: pd.DataFrame) -> pd.DataFrame:
     return table.assign(within=[_within(row) for row in table.itertuples()])
 
 
-def _within(row: tuple) -> str:
+def _within(row: Any) -> str:
     if not np.isfinite(row.observed):
         return "not observed"
     if row.ratio_low >= 0.98 and row.ratio_high <= 1.02:
@@ -388,7 +385,7 @@ def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return size - half, size + half
 
 
-def _verdict(row: tuple) -> str:
+def _verdict(row: Any) -> str:
     collapsed = [f"{power:g}" for power in POWERS if getattr(row, f"spread_{power:g}_high") < COLLAPSED]
     apart = [f"{power:g}" for power in POWERS if getattr(row, f"spread_{power:g}_low") > COLLAPSED]
     head = f"- {row.model}, order {row.order}, {row.ordinate}: "

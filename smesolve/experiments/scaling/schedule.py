@@ -236,7 +236,7 @@ class Schedule(NetworkExperiment[ScheduleSettings]):
         """Return cells for the network and for its readout, under each schedule."""
         s = self.settings
         given = s.lrs, s.horizon, s.schedules, s.orders, s.observables[0], s.effort
-        return _cells("schedules", self.problem, self.theta0, *given)
+        return _cells("schedules", self.dropout_problem, self.theta0, *given)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the slopes."""
@@ -257,8 +257,8 @@ def schedule_figure(result: Schedules) -> Figure:
     names = list(result.table.schedule.unique())
     with drawing():
         figure = Figure(figsize=(PAGE / 3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
-        axes = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
-        axes = list(axes.flat)
+        grid = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
+        axes = list(grid.flat)
         for axis, name in zip(axes, names, strict=False):
             for order, part in result.table[result.table.schedule == name].groupby("order"):
                 style = ORDERS[order]
@@ -325,7 +325,7 @@ def _report(result: Schedules) -> str:
     )
 
 
-def _kept(row: tuple) -> str:
+def _kept(row: Any) -> str:
     if not np.isfinite(row.slope):
         return "not resolved"
     if row.model == "readout":

@@ -136,7 +136,7 @@ def mean_field_problem(
     root = width**0.5
     network = TwoLayerNetwork(x.shape[1], width, y.shape[1], lambda z: torch.tanh(root * z) / root)
     particles = torch.from_numpy(np.random.default_rng(seed).standard_normal((width, x.shape[1] + y.shape[1])))
-    hidden, readout = particles.split([x.shape[1], y.shape[1]], dim=1)
+    hidden, readout = particles[:, : x.shape[1]], particles[:, x.shape[1] :]
     return DropoutProblem(network, x, y, keep_prob=keep_prob), torch.cat(
         [hidden.flatten(), readout.mT.flatten()]
     ) / root
@@ -272,7 +272,7 @@ class Width(Experiment[WidthSettings]):
     @cached_property
     def data(self) -> tuple[Tensor, Tensor]:
         """Inputs and targets."""
-        x, y = load_data(self.settings.data)
+        x, y = map(torch.from_numpy, load_data(self.settings.data))
         return _tables(x, y)
 
     def cells(self) -> list[Cell]:

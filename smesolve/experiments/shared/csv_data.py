@@ -46,7 +46,8 @@ def read_csv(path: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     if cells.empty:
         raise SmesolveError(f"{origin} holds no sample under its header; give at least one row.")
     numbers = [_numbers(names[column], cells[column], origin) for column in range(len(names))]
-    return tuple(np.column_stack([numbers[column] for column in part]) for part in (inputs, targets))
+    x, y = (np.column_stack([numbers[column] for column in part]) for part in (inputs, targets))
+    return x, y
 
 
 def _cells(path: str, origin: str) -> pd.DataFrame:
@@ -129,10 +130,10 @@ def _numbers(name: str, cells: pd.Series, origin: str) -> np.ndarray:
         raise SmesolveError(
             f"{where} is {shown(cell)}; write decimal numbers such as 1234.5, without units or separators."
         )
-    numbers = cells.to_numpy(dtype=str).astype(np.float64)
-    for row in np.flatnonzero(np.abs(numbers) >= EXACT):
-        digits = cells.iloc[row].strip()
-        if digits.lstrip("+-").isdigit() and not np.isinf(numbers[row]) and int(digits) != int(numbers[row]):
+    numbers: np.ndarray = cells.to_numpy(dtype=str).astype(np.float64)
+    for large in np.flatnonzero(np.abs(numbers) >= EXACT):
+        digits = cells.iloc[large].strip()
+        if digits.lstrip("+-").isdigit() and not np.isinf(numbers[large]) and int(digits) != int(numbers[large]):
             raise SmesolveError(
                 f"column {name!r} of {origin} holds {digits}, which float64 rounds; scale it, or leave it out where it "
                 "is an identifier."

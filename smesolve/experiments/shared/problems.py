@@ -62,7 +62,7 @@ def build_problem(
     if training.has_closed_form:
         layers: DropoutNetwork
         if len(sizes) == 2:
-            layers = TwoLayerNetwork(*sizes, outputs, activation, bias, dtype=kind, device=place)
+            layers = TwoLayerNetwork(sizes[0], sizes[1], outputs, activation, bias, dtype=kind, device=place)
         else:
             readout = nn.Linear(sizes[-1], outputs, bias=bias)
             layers = FeatureNetwork(_hidden_layers(sizes, activation, bias), readout).to(dtype=kind, device=place)

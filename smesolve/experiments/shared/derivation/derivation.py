@@ -202,7 +202,7 @@ def _law(config: DeriveSettings) -> MaskLaw:
 
 def _squared(config: DeriveSettings) -> bool:
     f, y = sympy.symbols("f y", real=True)
-    return sympy.expand(read_expression("loss", config.loss, {"f": f, "y": y}) - (f - y) ** 2 / 2) == 0
+    return bool(sympy.expand(read_expression("loss", config.loss, {"f": f, "y": y}) - (f - y) ** 2 / 2) == 0)
 
 
 def _neurons(config: DeriveSettings, iteration: Iteration) -> list[list[int]]:
