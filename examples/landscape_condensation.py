@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.settings import DataSettings
 from smesolve.landscape import condensation, initial_points
 from smesolve.landscape.estimates import over_runs
-from smesolve.experiments.shared.settings import DataSettings
 from smesolve.study.landscape_condensation import condensation_figure
 from smesolve.study.landscape_section import checkpoints
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.settings import DataSettings
 from smesolve.landscape import (
     HALVES,
     HalfIteration,
@@ -17,7 +18,6 @@ from smesolve.landscape import (
     noisy_problem,
     train,
 )
-from smesolve.experiments.shared.settings import DataSettings
 from smesolve.study.landscape_flatness import flatness_figure
 
 

@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.settings import DataSettings
 from smesolve.landscape import HalfIteration, initial_points, manifold_geometry, penalty_comparison, train
 from smesolve.landscape.estimates import over_runs
-from smesolve.experiments.shared.settings import DataSettings
 from smesolve.study.landscape_geometry import geometry_figure
 from smesolve.study.landscape_section import checkpoints
 

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure
-from smesolve.landscape import NOISES, initial_points, noise_alignment, noisy_problem
 from smesolve.experiments.shared.settings import DataSettings
+from smesolve.landscape import NOISES, initial_points, noise_alignment, noisy_problem
 from smesolve.study.landscape_noises import noises_figure
 from smesolve.study.landscape_section import checkpoints
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure
-from smesolve.landscape import exact_regularisation_orders, regularisation_orders
 from smesolve.experiments.shared.settings import DataSettings
+from smesolve.landscape import exact_regularisation_orders, regularisation_orders
 from smesolve.study.landscape_regularisation import regularisation_figure
 
 

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.figures import save_figure
-from smesolve.landscape import HalfIteration, initial_points, train, variance_principle
 from smesolve.experiments.shared.settings import DataSettings
+from smesolve.landscape import HalfIteration, initial_points, train, variance_principle
 from smesolve.study.landscape_variance import variance_figure
 
 

@@ -14,7 +14,6 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.arguments import MOST_ENTRIES
 from smesolve.comparison.equation_side import in_pairs, paired_blocks
 from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
 from smesolve.comparison.observables import named_observables
@@ -24,6 +23,7 @@ from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
 from smesolve.study.command_line import main
 from smesolve.study.configuration_types import check_type
+from smesolve.validation import MOST_ENTRIES
 
 RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "2"]
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8"]

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.experiment import Experiment
-from smesolve.experiments.shared.registry import EXPERIMENTS, commands, experiment, studies, summary
-from smesolve.experiments.shared.section import Section
+from smesolve.experiments import EXPERIMENTS, Cell, Experiment, Section, experiment
+from smesolve.experiments.shared.registry import commands, studies, summary
 from smesolve.study.command_line import main
 from smesolve.validation import check_integer, check_list
 
@@ -53,7 +51,9 @@ def means(monkeypatch):
 
         def summarise(self, results):
             table = pd.DataFrame(results)
-            return [Section("Means", {"table": table}, {}, "Means.", f"- The last one is {table['mean'].iloc[-1]:.3g}.")]
+            return [
+                Section("Means", {"table": table}, {}, "Means.", f"- The last one is {table['mean'].iloc[-1]:.3g}.")
+            ]
 
 
 def mean_of(size, seed):
@@ -85,7 +85,9 @@ def test_it_is_a_command_with_help_dry_run_report_and_manifest(means, tmp_path, 
     assert report.startswith("# Means of normals\n\n## Conclusion\n\n- The last one is ") and "`table.csv`" in report
     assert "Means of normals" in (out / "report.html").read_text(encoding="utf-8")
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["study"] == "means" and manifest["config"] == {"sizes": [5, 50], "seed": 3} and manifest["seed"] == 3
+    assert (
+        manifest["study"] == "means" and manifest["config"] == {"sizes": [5, 50], "seed": 3} and manifest["seed"] == 3
+    )
     assert {path.name for path in out.iterdir()} == {"table.csv", "report.md", "report.html", "manifest.json"}
 
 

@@ -50,7 +50,11 @@ def test_the_help_of_a_command_has_an_example_what_it_writes_and_every_key(name,
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "extend"])
 def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path, capsys):
-    keys = [key for key, hint in known_keys(keys_of(name, STUDY_OF.get(name, "")).settings).items() if not dataclasses.is_dataclass(hint)]
+    keys = [
+        key
+        for key, hint in known_keys(keys_of(name, STUDY_OF.get(name, "")).settings).items()
+        if not dataclasses.is_dataclass(hint)
+    ]
     nested = [key for key in keys if "." in key]
     for key in [keys[-1], *nested[:1], *nested[-1:]]:
         wrong = f"{key}x"

@@ -362,7 +362,9 @@ def test_interruption_while_overwriting_keeps_the_old_results(config, out, monke
 
 
 def test_a_defect_is_not_dressed_up_as_a_bad_configuration(config, out, monkeypatch):
-    monkeypatch.setattr("smesolve.experiments.shared.weak_error_experiment.weak_error", lambda *args, **settings: np.zeros(2).reshape(3))
+    monkeypatch.setattr(
+        "smesolve.experiments.shared.weak_error_experiment.weak_error", lambda *args, **settings: np.zeros(2).reshape(3)
+    )
     with pytest.raises(ValueError, match="reshape"):
         main(["compare", config, "--out", str(out)])
     assert not out.exists()
