@@ -121,7 +121,7 @@ def _text(derivation: Derivation) -> str:
 
 
 def _conclusion(derivation: Derivation) -> str:
-    """What is proven, and what is refuted; algebra has no confidence but certainty."""
+    """Return what is proven, and what is refuted."""
     verification, small = derivation.verification, derivation.equation.iteration.small
     lines = [
         f"Weak order {verification.order} in {small} is "
@@ -186,7 +186,7 @@ def _obstruction(derivation: Derivation) -> str:
 
 
 def _formula(lines: str) -> str:
-    """An align* environment of which each line fits a page, in Markdown."""
+    """Return an align* environment in Markdown, of which each line fits a page."""
     return f"```math\n{broken(shortened(lines, LONGEST_LINE))}\n```"
 
 

@@ -45,7 +45,7 @@ class Landscape(NetworkExperiment[LandscapeConfig]):
         s = self.settings
         return (
             f"{super().measured()} lr {s.lr:g}, {s.steps} steps, {s.runs} runs from independent initial points "
-            f"(network seeds from {s.network.seed} on), seed {s.seed}. Values stand with 95% intervals, over runs "
+            f"(network seeds from {s.network.seed} on). Values stand with 95% intervals, over runs "
             "where no other source is named; where an interval holds the null value, nothing is claimed."
         )
 

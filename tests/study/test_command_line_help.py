@@ -69,7 +69,7 @@ def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path,
 def test_a_key_that_is_near_none_is_answered_by_the_keys_without_those_inside_them(capsys):
     assert main(["landscape", "--qqqq", "1"]) == 2
     error = capsys.readouterr().err
-    assert "key 'qqqq' is unknown; known are sections, data, network, keep_prob, lr, " in error and "data." not in error
+    assert "key 'qqqq' is unknown; known are data, network, sections, keep_prob, lr, " in error and "data." not in error
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

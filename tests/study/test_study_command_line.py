@@ -432,11 +432,11 @@ def test_the_report_says_why_nothing_is_predicted_only_by_sampling(tmp_path, out
 @pytest.mark.parametrize(
     ("changes", "fragments"),
     [
-        ({"training": {"loss": "hinge"}}, ["training.loss must be one of squared_error, cross_entropy", "'hinge'"]),
-        ({"training": {"dropout": "first"}}, ["training.dropout must be one of last, every"]),
+        ({"training": {"loss": "hinge"}}, ["training.loss must be one of", "cross_entropy", "'hinge'"]),
+        ({"training": {"dropout": "first"}}, ["training.dropout must be one of", "every"]),
         ({"network": {"width": []}}, ["network.width must hold at least one value"]),
-        ({"network": {"activation": "tan"}}, ["network.activation must be one of tanh, relu"]),
-        ({"training": {"batch_size": 5}}, ["batch_size must be an integer from 1 to the 4 samples"]),
+        ({"network": {"activation": "tan"}}, ["network.activation must be one of", "relu"]),
+        ({"training": {"batch_size": 5}}, ["batch_size must", "4 samples"]),
         ({"training": {"dropout": "every"}, "scheme": "euler"}, ["take scheme='svag' or 'sampled_euler'"]),
     ],
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property, partial
 from typing import Any
 
@@ -56,7 +57,7 @@ MAP_CAPTION = (
 
 COLLAPSE_CAPTION = (
     "|relative error| a unit of time against lr / keep_prob^q, one column for each of q = 0, 1, 2, one row for each "
-    "order. Lines: the readout, exact; markers: the network, measured, resolved cells alone; grey: keep_prob. Errors "
+    "order. Lines: the readout, exact; markers: the network, measured, only resolved cells; grey: keep_prob. Errors "
     "collapse where all lie on one curve."
 )
 
@@ -291,13 +292,13 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
     )
     return join(
         "`relative`: error over the change of the observable along the gradient flow of the modified loss. "
-        "`multiple`: lr in units of the mean-square limit of the readout's iteration. Readout: the last layer alone, "
+        "`multiple`: lr in units of the mean-square limit of the readout's iteration. Readout: only the last layer, "
         f"on the features of the start, exact. Network: measured. Resolved cells: {cells}.",
         markdown(with_reasons(table), ["model", "order", "keep_prob", "lr", "multiple", "relative", "resolved"]),
         "## Limits of stability",
         "Learning rate from which second moments of the readout grow: predicted, from the exact moment map; observed, "
         "from a resampled population of paths of the iteration and of the solver, which knows nothing of the "
-        "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, are predicted alone.",
+        "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, are only predicted.",
         markdown(
             _ratios(result.limits),
             {
@@ -313,7 +314,7 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} around one parabola in ln(lr / "
         "keep_prob^q): root mean square distance for q = 0, 1, 2, and the q of least distance. Ordinate `relative`: "
         "the error at the horizon, a fixed number of relaxation times; `rate`: this over the horizon, the error a unit "
-        "of time. Data and curvature are those of one problem, so the power of keep_prob alone is identified.",
+        "of time. Data and curvature are those of one problem, so only the power of keep_prob is identified.",
         ""
         if collapse.empty
         else markdown(
@@ -337,27 +338,37 @@ def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
     return "\n".join(
         [
             _nearer(result.table),
-            f"- Limits of stability: {(within == 'yes').sum()} of {len(within)} observed ones agree with the "
-            "prediction to within 2%, whole interval included.",
+            f"- Limits of stability: {(within == _Within.WHOLE_INTERVAL).sum()} of {len(within)} observed ones agree with "
+            "the prediction to within 2%, whole interval included.",
             *(_verdict(row) for row in collapse.itertuples()),
         ]
     )
 
 
 def _ratios(limits: pd.DataFrame) -> pd.DataFrame:
-    """Limits with the interval of observed / predicted, and whether it lies within 2% of 1, whole or in its middle."""
+    """Return the limits with the interval of observed / predicted, and whether it lies within 2% of 1."""
     table = limits.assign(ratio_low=limits.low / limits.predicted, ratio_high=limits.high / limits.predicted)
     return table.assign(within=[_within(row) for row in table.itertuples()])
 
 
-def _within(row: Any) -> str:
+class _Within(StrEnum):
+    """Whether an observed limit lies within 2% of the predicted one, as the report says it."""
+
+    NOT_OBSERVED = "not observed"
+    WHOLE_INTERVAL = "yes"
+    ONLY_ESTIMATE = "estimate is, interval is not"
+    NOT_RESOLVED = "not resolved"
+    OUTSIDE = "no"
+
+
+def _within(row: Any) -> _Within:
     if not np.isfinite(row.observed):
-        return "not observed"
+        return _Within.NOT_OBSERVED
     if row.ratio_low >= 0.98 and row.ratio_high <= 1.02:
-        return "yes"
+        return _Within.WHOLE_INTERVAL
     if row.ratio_low > 1.02 or row.ratio_high < 0.98:
-        return "no"
-    return "estimate is, interval is not" if abs(row.ratio - 1) <= 0.02 else "not resolved"
+        return _Within.OUTSIDE
+    return _Within.ONLY_ESTIMATE if abs(row.ratio - 1) <= 0.02 else _Within.NOT_RESOLVED
 
 
 def _nearer(table: pd.DataFrame) -> str:
@@ -379,7 +390,7 @@ def _nearer(table: pd.DataFrame) -> str:
 
 
 def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Lower and upper bound of |relative|; no bounds where nothing is resolved."""
+    """Return the lower and upper bound of |relative|; NaN where it is not resolved."""
     half = (one.relative_high - one.relative_low) / 2
     size = one.relative.abs().where(one.resolved)
     return size - half, size + half

@@ -27,7 +27,7 @@ EXACT = 2**53
 
 
 def read_csv(path: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (n, d) and targets (n, o), both float64.
+    """Return inputs (n, d) and targets (n, o), both float64.
 
     Args:
         path: of the file, in UTF-8, or in UTF-16 with a byte order mark.
@@ -51,7 +51,7 @@ def read_csv(path: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cells(path: str, origin: str) -> pd.DataFrame:
-    """All cells as strings, header first."""
+    """Return all cells as strings, header first."""
     with open(path, "rb") as file:
         start = file.read(4)
     encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -93,7 +93,7 @@ def _check_names(names: list[str], origin: str) -> None:
 
 
 def _columns(names: list[str], target: str | None, origin: str) -> tuple[list[int], list[int]]:
-    """Positions of the inputs, and of the targets."""
+    """Return the positions of the inputs, and of the targets."""
     if target is not None:
         if target.strip() not in names:
             raise SmesolveError(f"data.target={target!r} is no column of {origin}; {nearest_name(target, names)}.")
@@ -119,7 +119,7 @@ def _columns(names: list[str], target: str | None, origin: str) -> tuple[list[in
 
 
 def _numbers(name: str, cells: pd.Series, origin: str) -> np.ndarray:
-    """A column as float64."""
+    """Return a column as float64."""
     fits = cells.str.fullmatch(NUMBER)
     if not fits.all():
         row = int(np.flatnonzero(~fits.to_numpy(dtype=bool))[0])

@@ -24,7 +24,7 @@ __all__ = ["ErrorMap", "collapse_figure", "map_figure"]
 LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Relative errors of the contours."""
 
-MODELS = {"readout": "readout alone (exact)", "network": "network (measured)"}
+MODELS = {"readout": "readout only (exact)", "network": "network (measured)"}
 
 LINES = {"iteration": ("-", "o"), "order 1": ("--", "s"), "order 2": (":", "^")}
 

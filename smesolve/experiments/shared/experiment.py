@@ -68,11 +68,6 @@ class Experiment(ABC, Generic[S]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the sections of the report from the results of the cells, in their order."""
 
-    @property
-    def progress(self) -> bool | None:
-        """Whether a bar shows the progress over the cells. Default: on a terminal only."""
-        return None
-
     def measured(self) -> str:
         """Return what was measured on what, in words, for the report."""
         return ""
@@ -92,6 +87,8 @@ class Experiment(ABC, Generic[S]):
     def report(self, sections: Sequence[Section], warnings: Sequence[str] = ()) -> str:
         """Return the report in Markdown: conclusions first, then what was measured, then the sections."""
         several = len(sections) > 1
+        seed = getattr(self.settings, "seed", None)
+        sampled = "" if seed is None else f"Seed {seed}. Intervals are 95% intervals where nothing else is said."
         conclusions, details, files = [], [], []
         for section in sections:
             conclusions += [f"**{section.title}**" if several else "", section.conclusion]
@@ -105,8 +102,8 @@ class Experiment(ABC, Generic[S]):
             self.caveats(),
             "\n".join(["## Warnings", "", *(f"- {text}" for text in warnings)]) if warnings else "",
             "" if several else sections[0].pictures,
-            "## What was measured",
-            self.measured(),
+            "## What was measured" if self.measured() or sampled else "",
+            f"{self.measured()} {sampled}".strip(),
             *details,
             "## Files",
             f"`report.html`: this report in one file, with configuration, seed and versions. {', '.join(files)}; "

@@ -75,7 +75,7 @@ def build_problem(
 
 
 def _class_labels(labels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Indices of the classes (n,), numbered as their labels increase, and how many classes there are."""
+    """Return the indices of the classes (n,), numbered as their labels increase, and the number of classes."""
     names, indices = np.unique(labels, return_inverse=True)
     if (names != names.round()).any() or len(names) < 2:
         raise SmesolveError(
