@@ -335,11 +335,12 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
 
 def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
     within = _ratios(result.limits[np.isfinite(result.limits.observed)]).within
+    agreeing = (within == _Within.WHOLE_INTERVAL).sum()
     return "\n".join(
         [
             _nearer(result.table),
-            f"- Limits of stability: {(within == _Within.WHOLE_INTERVAL).sum()} of {len(within)} observed ones agree with "
-            "the prediction to within 2%, whole interval included.",
+            f"- Limits of stability: {agreeing} of {len(within)} observed ones agree with the prediction to within 2%, "
+            "whole interval included.",
             *(_verdict(row) for row in collapse.itertuples()),
         ]
     )
