@@ -1,8 +1,12 @@
 """An experiment of a user's own, in twenty lines, and what the command line makes of it."""
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -130,6 +134,16 @@ def test_a_study_can_be_added_to_a_command_of_the_package(means, tmp_path, capsy
     assert main(["scaling", "--study", "means", "--sizes", "[4]", "--out", str(tmp_path / "out")]) == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["study"] == "scaling" and manifest["config"] == {"study": "means", "sizes": [4], "seed": 0}
+
+
+def test_the_one_of_the_documentation_runs_as_a_script(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    script = tmp_path / "means.py"
+    script.write_text("\n\n".join(re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M)), encoding="utf-8")
+    command = [sys.executable, str(script), "means", "--sizes", "[5, 50]", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["size"].tolist() == [5, 50]
 
 
 def EXPERIMENTS_NOW():

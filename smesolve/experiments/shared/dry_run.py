@@ -50,7 +50,7 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[
         SmesolveError: the paths are more than a process can take, or need more memory than the machine has.
     """
     ensembles = [one for cell in cells for one in cell.ensembles]
-    fields = {"problem": measured, "cells": str(len(cells))}
+    fields = ({"problem": measured} if measured else {}) | {"cells": str(len(cells))}
     if not ensembles:
         return fields | {"time": "not known before the cells are run", "memory": memory_in_words(0.0, workers)}
     arrays = 0.0
