@@ -25,10 +25,10 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from smesolve.arguments import POINTS, checked
-from smesolve.comparison.budget_row import unusable
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.outcomes import Status
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import with_normal_errors
 from smesolve.errors import SmesolveError
@@ -178,7 +178,15 @@ def regularisation_orders(
     flows have no Monte Carlo error of their own. Arguments as in `weak_error`.
     """
     study = weak_error(
-        problem, theta0, lrs, horizon, (1, 2), observables, paths=paths, rel_tol=rel_tol, max_paths=max_paths, seed=seed
+        problem,
+        theta0,
+        lrs,
+        horizon,
+        observables=observables,
+        paths=paths,
+        rel_tol=rel_tol,
+        max_paths=max_paths,
+        seed=seed,
     )
     final = study.table[np.isclose(study.table.time, horizon)]
     functions = named_observables(problem, observables)
@@ -214,7 +222,7 @@ def _against(mean: pd.Series, name: str, value: float, lr: float, observable: st
                 "tolerance": 0.0,
                 "low": error - half,
                 "high": error + half,
-                "resolved": bool(abs(error) > half) and not unusable(mean.reason),
+                "resolved": bool(abs(error) > half) and Status(mean.reason).has_interval,
             }
         ]
     )

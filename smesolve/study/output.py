@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from smesolve.errors import SmesolveError
-from smesolve.sampling.journal import is_journal
+from smesolve.sampling.record_file import is_journal
 from smesolve.study.manifest import MANIFEST, changed_file, finished_manifest, seal, sealed
 
 __all__ = [

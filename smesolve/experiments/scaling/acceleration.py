@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.comparison.equation_side import step_cost
+from smesolve.comparison.cost import step_cost
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.entry_point import entry_point
