@@ -76,7 +76,8 @@ class NoiseFreeValues:
 def is_noisy(side: MeanEstimate, rounding: np.ndarray) -> np.ndarray:
     """Return where the noise of this side is more than rounding (T, O).
 
-    However small it is beside that of the other side: where no path shows the mean, the spread of the sample is small.
+    It counts however small it is compared with the other side: a sample in which no path shows the mean has little
+    spread.
     """
     return np.asarray(side.half_width > rounding)
 

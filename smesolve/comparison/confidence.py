@@ -15,7 +15,7 @@ NORMAL_QUANTILE = float(ndtri((1 + CONFIDENCE) / 2))
 
 
 def student_quantile(freedom: float | np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
-    """Return the half-width of an interval in standard errors that were estimated with so many degrees of freedom.
+    """Return the half-width of an interval in units of a standard error with the given degrees of freedom.
 
     2.04 for 30 and 1.97 for 250: the normal quantile makes intervals of few independent values too short.
     """

@@ -38,17 +38,17 @@ from smesolve.solver.modified_equation import ModifiedEquation
 __all__ = ["EquationSide", "in_pairs", "paired_blocks"]
 
 PAIRED_SHARE, PAIRED_PATHS = 4, 64
-"""One in so many blocks is of pairs, and so are all blocks of the first so many paths, on which the coefficients of the
-control variates are fitted."""
+"""By default one block in `PAIRED_SHARE` comes in pairs, and so do all blocks of the first `PAIRED_PATHS` paths, on
+which the coefficients of the control variates are fitted."""
 
 
 def in_pairs(block: int, size: int) -> bool:
-    """Return whether a block of so many paths comes in pairs by default."""
+    """Return whether a block of `size` paths comes in pairs by default."""
     return block % PAIRED_SHARE == 0 or block * size < PAIRED_PATHS
 
 
 def paired_blocks(blocks: int, size: int) -> int:
-    """Return how many of the first so many blocks come in pairs by default."""
+    """Return how many of the first `blocks` blocks, of `size` paths each, come in pairs by default."""
     all_in_pairs = min(blocks, -(-PAIRED_PATHS // size))
     return all_in_pairs + -(-blocks // PAIRED_SHARE) - -(-all_in_pairs // PAIRED_SHARE)
 
@@ -89,10 +89,10 @@ class EquationSide:
         self.difference: PathStatistics | None = None
         """Of the pairs, or None while there are none."""
 
-        shape = len(design.times), len(observables)
-        self._noise_free_bias = self._noise_free_difference = np.zeros(shape)
+        nothing = np.zeros((len(design.times), len(observables)))
+        self._noise_free_bias = self._noise_free_difference = nothing
         if not design.problem.exact or kinks(design.problem, theta0):  # only the pairs tell the bias
-            self.solution = NoiseFreeSolution.unknown(shape)
+            self.solution = NoiseFreeSolution(nothing, nothing)
             return
         self.solution = solution or NoiseFreeSolution.of(equation, theta0, design.times, observables)
         """V_0(0), and a bound on its error."""
@@ -115,7 +115,7 @@ class EquationSide:
     # --- sampling --------------------------------------------------------------------------------------------------
 
     def tasks(self, paths: int, pairs: int | None) -> Iterator[Task]:
-        """Yield the blocks that are missing for so many paths and pairs, in order.
+        """Yield the missing blocks for this number of paths and of pairs, in order.
 
         A block of pairs gives its paths at dt, too. By default every fourth block and the first 64 paths come in pairs:
         whether a block does depends only on its number, so that more paths never make a block run again. More pairs are

@@ -1,6 +1,6 @@
 """The error budget at one learning rate: paths of the iteration and of the equation of each order.
 
-Paths are added where an error is to be known better, or where those that there are cannot tell the law of their mean
+Paths are added where an error is to be known better, or where they are too few to tell the law of their mean
 (`MeanEstimate.shortage`). Steps of the scheme are halved where its bias is large. `paths_wanted` decides on both.
 """
 

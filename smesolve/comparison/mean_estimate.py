@@ -56,8 +56,8 @@ NORMAL_SCORE = 2.8
 """Skewness or excess kurtosis of a few normal values, in standard deviations, that is not taken for a tail."""
 
 FITTED_ON = 10
-"""Coefficients are fitted on values that tell as much as so many normal ones. A regression on fewer takes the spread
-from the values that it sees and hides that of the rest."""
+"""Coefficients are fitted on values that tell as much as this number of normal ones. A regression on fewer takes the
+spread from the values that it sees and hides that of the rest."""
 
 NEGLIGIBLE = 1e-14
 """Control variates whose spread is a smaller share of the values are rounding, without mean zero. They get no

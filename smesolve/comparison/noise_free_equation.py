@@ -53,11 +53,6 @@ class NoiseFreeSolution:
         )
         return cls(fine, np.maximum(np.abs(fine - coarse), tolerance * np.abs(fine)))
 
-    @classmethod
-    def unknown(cls, shape: tuple[int, int]) -> NoiseFreeSolution:
-        """Return zeros, for an equation whose noise-free part is not told apart."""
-        return cls(np.zeros(shape), np.zeros(shape))
-
 
 def _solved(
     equation: ModifiedEquation,

@@ -5,8 +5,7 @@ error, at
 
     n_i = s_i / sqrt(c_i) (s_1 sqrt(c_1) + s_2 sqrt(c_2)) / v.                                             (1)
 
-s_i is the standard deviation of a normal law with the same interval, so that what is asked for is enough for the
-interval.
+s_i is the standard deviation of a normal law with the same interval, so that the paths are enough for the interval.
 """
 
 from __future__ import annotations
@@ -110,5 +109,5 @@ def _wanted_for_tails(side: MeanEstimate, rounding: np.ndarray, max_paths: int) 
 
 
 def next_paths(paths: int, wanted: int, max_paths: int) -> int:
-    """Return the paths of the next round, given those that there are and those that are wanted."""
+    """Return the paths of the next round, given the present and the wanted ones."""
     return max(paths, min(wanted, GROWTH * paths, max_paths))

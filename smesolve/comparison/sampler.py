@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from smesolve.comparison.observables import Observable
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.sampling.ensemble import Process, block_of
 
-__all__ = ["PairSampler", "Sampler", "draw"]
+__all__ = ["PairSampler", "Sampler"]
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,3 @@ class PairSampler:
         """Return both statistics as arrays, those of the difference under names with a prefix."""
         first, difference = self.statistics(block)
         return first.arrays() | difference.arrays(self.PREFIX)
-
-
-def draw(sampler: Sampler, paths: int) -> PathStatistics:
-    """Return the statistics of whole blocks, at least so many paths."""
-    blocks = range(-(-paths // sampler.process.block_size))
-    return reduce(PathStatistics.merged, (sampler.statistics(block) for block in blocks))

@@ -74,7 +74,7 @@ class StudyDesign:
         seed: int = 0,
         keep: int = 0,
     ) -> StudyDesign:
-        """Check what is asked for, arguments as of `weak_error`, and choose what is not given.
+        """Check the arguments, which are those of `weak_error`, and choose defaults.
 
         Raises:
             SmesolveError: orders, schemes or controls that the problem does not have, learning rates that do not divide

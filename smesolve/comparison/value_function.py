@@ -172,7 +172,7 @@ def _within(t: float, begin: float, end: float) -> float:
 
 
 def _derivatives(observable: Observable, theta: Tensor, count: int) -> list[Tensor]:
-    """Return the first so many derivatives of an observable at theta (D,)."""
+    """Return the first `count` derivatives of an observable at theta (D,)."""
     function = torch.func.grad(observable)
     found = [function(theta)]
     for _ in range(count - 1):

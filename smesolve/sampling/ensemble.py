@@ -31,10 +31,10 @@ __all__ = [
     "block_of",
     "check_block_steps",
     "collect_paths",
-    "divergence_told_otherwise",
     "fitting_block_size",
     "in_lists",
     "warn_of_divergence",
+    "without_divergence_warnings",
 ]
 
 
@@ -49,23 +49,23 @@ class DivergenceWarning(RuntimeWarning):
     """Some paths diverged: their parameters are no longer finite."""
 
 
-_told_otherwise: ContextVar[bool] = ContextVar("_told_otherwise", default=False)
+_silenced: ContextVar[bool] = ContextVar("_silenced", default=False)
 """Whether the caller reports divergence itself. Filters of the `warnings` module would hold for all threads at once."""
 
 
 @contextmanager
-def divergence_told_otherwise() -> Iterator[None]:
+def without_divergence_warnings() -> Iterator[None]:
     """Within it this thread gives no `DivergenceWarning`, as a row of a table says it."""
-    before = _told_otherwise.set(True)
+    before = _silenced.set(True)
     try:
         yield
     finally:
-        _told_otherwise.reset(before)
+        _silenced.reset(before)
 
 
 def warn_of_divergence(message: str, stacklevel: int) -> None:
     """Warn that paths diverged, unless a table says it; `stacklevel` as of `warnings.warn`."""
-    if not _told_otherwise.get():
+    if not _silenced.get():
         warnings.warn(message, DivergenceWarning, stacklevel=1 + stacklevel)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 from types import SimpleNamespace
 
@@ -17,10 +18,17 @@ from smesolve.comparison.noise_free_equation import NoiseFreeSolution
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import _verdict, fit_orders
-from smesolve.comparison.sampler import PairSampler, Sampler, draw
+from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.comparison.value_hessians import DenseForms, value_hessians
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.solver.integration import Integration
+
+
+def drawn(sampler, paths):
+    """Estimates from whole blocks, of at least so many paths."""
+    blocks = range(-(-paths // sampler.process.block_size))
+    return MeanEstimate.of(functools.reduce(PathStatistics.merged, (sampler.statistics(block) for block in blocks)))
 
 
 def linear_problem(keep_prob=0.7, in_features=2, samples=6):
@@ -117,7 +125,7 @@ def test_control_variates_shrink_the_error_bar_without_moving_the_mean(scheme):
         results = []
         for hessians in (None, value_hessians(problem, theta0, [1.0], observables, lr)):
             control = ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
-            results.append(MeanEstimate.of(draw(Sampler(process, theta0, saved, observables, control), 4096)))
+            results.append(drawn(Sampler(process, theta0, saved, observables, control), 4096))
         first, second = results
         assert second.plain_stderr > 5 * first.stderr > 50 * second.stderr
         for result in results:
@@ -493,7 +501,7 @@ def test_control_variates_of_large_problems_follow_the_last_time_on_a_coarse_gri
     control = ControlVariate(path, lr, process.noise_time, lr**2, hessians)
     sampler = Sampler(process, theta0, saved, observables, control)
     first = Sampler(process, theta0, saved, observables, dataclasses.replace(control, hessians=None))
-    assert (MeanEstimate.of(draw(sampler, 2048)).stderr[-1] < 0.5 * MeanEstimate.of(draw(first, 2048)).stderr[-1]).all()
+    assert (drawn(sampler, 2048).stderr[-1] < 0.5 * drawn(first, 2048).stderr[-1]).all()
     controls = np.concatenate([sampler.values(block)[2:] for block in range(2)], axis=1)
     assert (np.abs(controls.mean(1)) < 4 * controls.std(1) / 2048**0.5 + 1e-15).all()
 

@@ -363,7 +363,7 @@ def test_divergence_that_a_table_tells_is_no_warning_and_leaves_the_filters_alon
     before = list(warnings.filters)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with ensemble.divergence_told_otherwise():
+        with ensemble.without_divergence_warnings():
             sme.iterate(problem, problem.initial(), 1e100, 9, 2)
         assert not [one for one in caught if issubclass(one.category, ensemble.DivergenceWarning)]
         sme.iterate(problem, problem.initial(), 1e100, 9, 2)
