@@ -6,18 +6,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.settings import DataSettings
 from smesolve.landscape import condensation, initial_points
 from smesolve.landscape.estimates import over_runs
-from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_condensation import condensation_figure
 from smesolve.study.landscape_section import checkpoints
 
 
 def main(samples: int = 100, steps: int = 2000, runs: int = 8) -> Figure:
     """Train in four ways from two initial scales."""
-    x, y = load_data(DataConfig("digits", samples=samples))
+    x, y = load_data(DataSettings("digits", samples=samples))
     network = sme.TwoLayerNetwork(in_features=64, width=32, out_features=10, activation="tanh", bias=True)
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.5)
     saved = checkpoints(steps, 8)

@@ -5,18 +5,18 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.settings import DataSettings
 from smesolve.landscape import condensation, initial_points
 from smesolve.landscape.estimates import over_runs
-from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_condensation import condensation_figure
 from smesolve.study.landscape_section import checkpoints
 
 
 def main(steps: int = 20000, runs: int = 8) -> Figure:
     """Train in four ways."""
-    x, y = load_data(DataConfig("random", samples=30, in_features=1, seed=0))
+    x, y = load_data(DataSettings("random", samples=30, in_features=1, seed=0))
     network = sme.TwoLayerNetwork(in_features=1, width=50, out_features=1, activation="relu", bias=True)
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.9)
     study = condensation(problem, initial_points(problem, runs), 0.1, checkpoints(steps, 8))

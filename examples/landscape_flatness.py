@@ -5,6 +5,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.settings import DataSettings
 from smesolve.landscape import (
     HALVES,
     HalfIteration,
@@ -15,15 +18,12 @@ from smesolve.landscape import (
     noisy_problem,
     train,
 )
-from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_flatness import flatness_figure
 
 
 def main(samples: int = 500, steps: int = 2000, runs: int = 8, directions: int = 20, probes: int = 100) -> Figure:
     """Train in every way, and compare the solutions."""
-    x, y = load_data(DataConfig("digits", samples=samples))
+    x, y = load_data(DataSettings("digits", samples=samples))
     network = sme.TwoLayerNetwork(in_features=64, width=32, out_features=10, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     starts = initial_points(problem, runs)

@@ -8,18 +8,18 @@ from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.settings import DataSettings
 from smesolve.landscape import HalfIteration, initial_points, manifold_geometry, penalty_comparison, train
 from smesolve.landscape.estimates import over_runs
-from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_geometry import geometry_figure
 from smesolve.study.landscape_section import checkpoints
 
 
 def main(samples: int = 500, steps: int = 2000, runs: int = 4, draws: int = 200, probes: int = 60) -> Figure:
     """Compare the penalty with its Fisher form, and measure the manifold along training."""
-    x, y = load_data(DataConfig("digits", samples=samples))
+    x, y = load_data(DataSettings("digits", samples=samples))
     network = sme.TwoLayerNetwork(in_features=64, width=32, out_features=10, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     starts = initial_points(problem, runs)

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.settings import DataSettings
 from smesolve.landscape import exact_regularisation_orders, regularisation_orders
-from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_regularisation import regularisation_figure
 
 
@@ -17,7 +17,7 @@ def main(
     samples: int = 100, lrs: tuple[float, ...] = (0.04, 0.02, 0.01), horizon: float = 0.4, max_paths: int = 4096
 ) -> Figure:
     """Measure the orders of three flows and two equations on the network, and exactly on a linear model."""
-    x, y = load_data(DataConfig("digits", samples=samples))
+    x, y = load_data(DataSettings("digits", samples=samples))
     network = sme.TwoLayerNetwork(in_features=64, width=8, out_features=10, activation="tanh")
     problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
     study = regularisation_orders(problem, problem.initial(seed=0), lrs, horizon, rel_tol=0.25, max_paths=max_paths)

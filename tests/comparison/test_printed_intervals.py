@@ -9,23 +9,23 @@ from given_errors import Q, exactly
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from problems import make_problem
 from scipy import stats
 
-from smesolve.comparison.scaling.schedules import Schedules
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.experiments.compare import Compare, _nearer, comparison_figure
+from smesolve.experiments.scaling.map import _bounds
+from smesolve.experiments.scaling.schedule import Schedules, schedule_figure
+from smesolve.experiments.shared.error_curves import curve
+from smesolve.experiments.shared.figures import ORDERS
+from smesolve.experiments.shared.section import interval
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
+from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
+from smesolve.experiments.weak_error import WeakError, weak_error_figure
 from smesolve.landscape.estimates import mean_over
 from smesolve.landscape.flatness import FlatnessStudy, half_effects
-from smesolve.study.configuration import NetworkConfig, StudyConfig
-from smesolve.study.figures import ORDERS, comparison_figure, weak_error_figure
 from smesolve.study.landscape_flatness import flatness_figure
 from smesolve.study.landscape_regularisation import _errors
 from smesolve.study.landscape_section import against_first, band, signed
-from smesolve.study.reports import _nearer, comparison_report, weak_error_report
-from smesolve.study.scaling_map import _bounds
-from smesolve.study.scaling_schedule import schedule_figure
-from smesolve.study.scaling_section import curve
-from smesolve.study.section import interval
 
 LRS, TIMES = (0.2, 0.1), (0.5, 1.0)
 
@@ -84,8 +84,9 @@ def cells(report, title):
 
 @pytest.fixture(scope="module")
 def reports(study):
-    config = StudyConfig(network=NetworkConfig(width=3))
-    return [report(study, config, make_problem(), []) for report in (comparison_report, weak_error_report)]
+    data = DataSettings("random", samples=3, in_features=2)
+    settings = WeakErrorSettings(data=data, network=NetworkSettings(width=3))
+    return [one.report(one.summarise([study])) for one in (Compare(settings), WeakError(settings))]
 
 
 def test_reports_print_the_half_widths_of_the_table(study, reports):

@@ -25,11 +25,11 @@ from smesolve.comparison.observables import named_observables
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
+from smesolve.experiments.shared import dry_run
 from smesolve.machine_memory import free_memory, machine_memory
 from smesolve.sampling import ensemble
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
-from smesolve.study import dry_run
 from smesolve.study.command_line import main
 from smesolve.study.configuration_types import check_type
 from smesolve.validation import MOST_ENTRIES
@@ -180,8 +180,8 @@ def test_a_dry_run_of_many_learning_rates_times_a_step_once(capsys, monkeypatch)
         ("compare", "observables", "loss"),
         ("weak-error", "orders", "2"),
         ("weak-error", "network.width", "1"),
-        ("scaling", "times", "1"),
-        ("scaling", "schedules", "step"),
+        ("scaling", "keep_probs", "1"),
+        ("scaling", "observables", "loss"),
         ("landscape", "sections", "x"),
         ("derive", "state", "a"),
         ("derive", "values", "1"),

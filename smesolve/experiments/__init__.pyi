@@ -1,0 +1,16 @@
+from .shared.cells import Cell as Cell
+from .shared.cells import Ensembles as Ensembles
+from .shared.cells import run_cells as run_cells
+from .shared.experiment import Experiment as Experiment
+from .shared.experiment import NetworkExperiment as NetworkExperiment
+from .shared.registry import EXPERIMENTS as EXPERIMENTS
+from .shared.registry import experiment as experiment
+from .shared.sampling_effort import SamplingEffort as SamplingEffort
+from .shared.sampling_effort import SamplingSettings as SamplingSettings
+from .shared.sampling_effort import ToleranceSettings as ToleranceSettings
+from .shared.section import Captioned as Captioned
+from .shared.section import Section as Section
+from .shared.settings import DataSettings as DataSettings
+from .shared.settings import NetworkSettings as NetworkSettings
+from .shared.settings import ProblemSettings as ProblemSettings
+from .shared.settings import TrainingSettings as TrainingSettings
