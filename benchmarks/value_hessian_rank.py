@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
 
 RANKS, PAIRS = (8, 16, 32, 64, 128), 1024
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sympy import Symbol
 
 import smesolve as sme
-from smesolve.study.figures import save_figure
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.symbolic import DropoutFormulas, ExplicitNetwork, dropout, modified_equation, third_cumulant
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import derived_paths
 from matplotlib.figure import Figure
 
-from smesolve.study.figures import save_figure
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.symbolic import ExplicitNetwork, modified_equation, momentum, sgd
 
 

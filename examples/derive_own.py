@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sympy import symbols
 
 import smesolve as sme
-from smesolve.study.figures import save_figure
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.symbolic import Iteration, modified_equation
 
 

@@ -8,7 +8,7 @@ import torch
 import torchsde
 from matplotlib.figure import Figure
 
-from smesolve.study.figures import DROPOUT, ORDERS, PAGE, drawing
+from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing
 from smesolve.symbolic import SymbolicModifiedEquation
 
 Draw = Callable[[int, np.random.Generator], np.ndarray]

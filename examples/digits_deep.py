@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import comparison_figure, save_figure
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import comparison_figure, save_figure
 
 
 def main(

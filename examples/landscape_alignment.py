@@ -5,10 +5,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.landscape import HalfIteration, alignment_along, initial_points, train
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_alignment import alignment_figure
 from smesolve.study.landscape_section import checkpoints
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.landscape import condensation, initial_points
 from smesolve.landscape.estimates import over_runs
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_condensation import condensation_figure
 from smesolve.study.landscape_section import checkpoints
 

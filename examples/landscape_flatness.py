@@ -5,6 +5,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.landscape import (
     HALVES,
     HalfIteration,
@@ -16,8 +18,6 @@ from smesolve.landscape import (
     train,
 )
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_flatness import flatness_figure
 
 

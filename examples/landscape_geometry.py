@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.landscape import HalfIteration, initial_points, manifold_geometry, penalty_comparison, train
 from smesolve.landscape.estimates import over_runs
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_geometry import geometry_figure
 from smesolve.study.landscape_section import checkpoints
 

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.landscape import exact_regularisation_orders, regularisation_orders
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_regularisation import regularisation_figure
 
 

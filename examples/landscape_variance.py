@@ -5,10 +5,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import smesolve as sme
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.landscape import HalfIteration, initial_points, train, variance_principle
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.landscape_variance import variance_figure
 
 

@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 
 import smesolve as sme
 from smesolve.comparison.scaling.error_map import error_map
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.scaling_map import map_figure
 
 

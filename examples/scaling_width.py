@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.comparison.scaling.width_sweep import width_sweep
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
 from smesolve.study.scaling_width import width_figure
 
 

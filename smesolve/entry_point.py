@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-__all__ = ["OTHER_NAMES", "entry_point", "plain_surroundings"]
+__all__ = ["OTHER_NAMES", "entry_point", "nearest_name", "plain_surroundings"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +52,20 @@ def entry_point(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return guarded
+
+
+def nearest_name(name: str, known: list[str]) -> str:
+    """Return the known name that was probably meant, "did you mean 'lrs'", or all of them that are not nested."""
+    if OTHER_NAMES.get(name) in known:
+        meant = OTHER_NAMES[name]
+        return f"did you mean {meant!r}{f', which is 1 - {name}' if meant == 'keep_prob' else ''}"
+    last_parts = {nested.split(".")[-1]: nested for nested in reversed(known)}
+    close = difflib.get_close_matches(name, known, n=1) or [
+        last_parts[part] for part in difflib.get_close_matches(name.split(".")[-1], list(last_parts), n=1)
+    ]
+    if close:
+        return f"did you mean {close[0]!r}"
+    return f"known are {', '.join(one for one in known if '.' not in one)}"
 
 
 def _unknown_argument(qualified_name: str, unknown: str, names: list[str]) -> str:

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from smesolve.arguments import checked
-from smesolve.errors import shown
+from smesolve.errors import SmesolveError, shown
 
 __all__ = ["Journal", "JournalError", "first_difference", "is_journal"]
 
@@ -43,7 +43,7 @@ STUDY = "study"
 """Key of the first record."""
 
 
-class JournalError(ValueError):
+class JournalError(SmesolveError):
     """A journal that cannot be used; the message is one sentence for the user."""
 
 

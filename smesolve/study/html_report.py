@@ -20,9 +20,9 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from smesolve.errors import SmesolveError
-from smesolve.study.latex_lines import widest
+from smesolve.experiments.shared.latex_lines import widest
+from smesolve.experiments.shared.markdown import fenced, join, table_of
 from smesolve.study.manifest import read_manifest
-from smesolve.study.markdown import fenced, join, table_of
 
 __all__ = ["html_report"]
 
@@ -56,7 +56,7 @@ def html_report(directory: Path) -> str:
 
 def _inches(png: bytes) -> float:
     """Width for which a figure was drawn, so that all have letters of one size."""
-    from smesolve.study.figures import DPI  # late, as matplotlib takes its time
+    from smesolve.experiments.shared.figures import DPI  # late, as matplotlib takes its time
 
     return int.from_bytes(png[16:20], "big") / DPI
 

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from smesolve.experiments.shared.figures import PAGE, drawing
+from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.landscape.alignment import AlignmentStudy, alignment_along, check_dimension, check_eigenpairs
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import (
     band,
@@ -20,7 +21,6 @@ from smesolve.study.landscape_section import (
     signed,
     symlog_steps,
 )
-from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["alignment_figure", "alignment_section"]
 

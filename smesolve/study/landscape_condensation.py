@@ -5,14 +5,14 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from smesolve.experiments.shared.figures import PAGE, drawing
+from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.landscape.condensation import CondensationStudy, condensation
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import against_first, band, checkpoints, symlog_steps
-from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["condensation_figure", "condensation_section"]
 

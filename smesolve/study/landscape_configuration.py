@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from smesolve.arguments import ENSEMBLE, POSITIVE, Integer, Number, check_fields
-from smesolve.study.configuration import DataConfig, NetworkConfig, TrainingConfig
+from smesolve.experiments.shared.settings import ProblemSettings
 
 __all__ = [
     "AlignmentConfig",
@@ -171,7 +171,7 @@ class RegularisationConfig:
 
 
 @dataclass(frozen=True)
-class LandscapeConfig:
+class LandscapeConfig(ProblemSettings):
     """Landscape study.
 
     Args:
@@ -195,8 +195,6 @@ class LandscapeConfig:
     """
 
     sections: list[str] = field(default_factory=lambda: ["alignment"])
-    data: DataConfig = field(default_factory=DataConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
     keep_prob: float = 0.8
     lr: float = 0.1
     steps: int = 2000
@@ -210,14 +208,6 @@ class LandscapeConfig:
     flatness: FlatnessConfig = field(default_factory=FlatnessConfig)
     condensation: CondensationConfig = field(default_factory=CondensationConfig)
     information_geometry: GeometryConfig = field(default_factory=GeometryConfig)
-
-    dtype = "float64"
-    device = "cpu"
-
-    @property
-    def training(self) -> TrainingConfig:
-        """Squared error with dropout on the last hidden layer; the section "noises" adds the other noises."""
-        return TrainingConfig()
 
     def __post_init__(self) -> None:
         check_fields(self)

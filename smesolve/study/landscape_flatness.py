@@ -7,15 +7,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smesolve.experiments.shared.figures import PAGE, drawing
+from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.flatness import FlatnessStudy, check_curvature, flatness, half_effects
 from smesolve.landscape.noises import NoiseScales, noisy_problem
 from smesolve.landscape.training import HALVES, HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, MARKERS, against_first, band, legend_above
-from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["flatness_figure", "flatness_section"]
 

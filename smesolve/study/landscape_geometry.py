@@ -7,16 +7,16 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from smesolve.experiments.shared.figures import PAGE, drawing
+from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.implicit_regularisation import first_penalty
 from smesolve.landscape.information_geometry import fisher_penalty, manifold_geometry, penalty_comparison
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import BernoulliMasks
-from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, signed, symlog_steps
-from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["geometry_figure", "geometry_section"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.figures import PAGE, drawing
+from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.landscape.alignment import check_dimension
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.noises import NoiseScales, noise_alignment, noisy_problem
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.configuration_errors import ConfigError
-from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import band, checkpoints, known_or_unresolved, symlog_steps
-from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["noises_figure", "noises_section"]
 
@@ -32,7 +32,7 @@ def noises_section(problem: DropoutProblem, config: LandscapeConfig) -> Section:
     """Train under each noise, measure at the checkpoints, and rank the noises by their alignment."""
     options = config.noises
     if not options.names:
-        raise ConfigError("noises.names is empty; name at least one, for example [dropout, mini-batch].")
+        raise SmesolveError("noises.names is empty; name at least one, for example [dropout, mini-batch].")
     check_dimension(problem.dim)
     scales = NoiseScales(options.batch_size, options.label_noise, options.parameter_noise)
     problems = {name: noisy_problem(problem, name, scales) for name in options.names}

@@ -7,6 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smesolve.experiments.shared.figures import PAGE, drawing, log_ticks
+from smesolve.experiments.shared.markdown import plain
+from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.landscape.implicit_regularisation import (
     RegularisationStudy,
     covariance_trace,
@@ -16,11 +19,8 @@ from smesolve.landscape.implicit_regularisation import (
 )
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
-from smesolve.study.figures import PAGE, drawing, log_ticks
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, LINES, MARKERS
-from smesolve.study.markdown import plain
-from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["linear_problem", "regularisation_figure", "regularisation_section"]
 

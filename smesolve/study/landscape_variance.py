@@ -7,14 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smesolve.experiments.shared.figures import PAGE, drawing
+from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.training import HalfIteration, initial_points, train
 from smesolve.landscape.variance_principle import VariancePrinciple, check_options, variance_principle
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.study.figures import PAGE, drawing
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_section import COLOURS, MARKERS, known_or_unresolved, logarithmic
-from smesolve.study.section import Captioned, Section, markdown
 
 __all__ = ["variance_figure", "variance_section"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smesolve.study.configuration_errors import ConfigError
+from smesolve.errors import SmesolveError
 from smesolve.study.versions import versions
 
 __all__ = ["MANIFEST", "changed_file", "finished_manifest", "read_manifest", "seal", "sealed", "write_manifest"]
@@ -71,7 +71,7 @@ def sealed(directory: Path) -> bool:
     """Whether a directory holds a manifest that lists the files beside it."""
     try:
         return "files" in read_manifest(directory)
-    except ConfigError:
+    except SmesolveError:
         return False
 
 
@@ -79,13 +79,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest in a directory, which may be of results that are not whole.
 
     Raises:
-        ConfigError: there is none, or it cannot be read.
+        SmesolveError: there is none, or it cannot be read.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise ConfigError(
+        raise SmesolveError(
             f"{str(directory)!r} has no {MANIFEST} that can be read ({reason}); name a directory with finished results."
         ) from None
     if not isinstance(manifest, dict):
@@ -97,7 +97,7 @@ def finished_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of finished results: a study, its configuration, versions, and the names of the files beside it.
 
     Raises:
-        ConfigError: there is none, it cannot be read, or another program wrote it.
+        SmesolveError: there is none, it cannot be read, or another program wrote it.
     """
     manifest = read_manifest(directory)
     for key, kind in {"study": str, "config": dict, "versions": dict, "files": dict}.items():
@@ -121,8 +121,8 @@ def changed_file(directory: Path, files: Mapping[str, str]) -> str | None:
     return None
 
 
-def _foreign(directory: Path, reason: str) -> ConfigError:
-    return ConfigError(
+def _foreign(directory: Path, reason: str) -> SmesolveError:
+    return SmesolveError(
         f"the {MANIFEST} of {str(directory)!r} is not one that smesolve wrote, or is damaged: {reason}; name a "
         "directory with finished results of this version."
     )

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["complain", "prepare_streams", "printable", "say"]
+__all__ = ["complain", "prepare_streams", "say"]
 
 
 def say(text: str) -> None:
@@ -19,11 +19,6 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Write a line to stderr, if that takes it."""
     _write(sys.stderr, text)
-
-
-def printable(text: object) -> str:
-    """A path or another text on one line; control characters, and bytes that are no text, as their escape sequences."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
 
 
 def prepare_streams() -> None:

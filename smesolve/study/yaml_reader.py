@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from smesolve.errors import shown
-from smesolve.study.configuration_errors import ConfigError
+from smesolve.errors import SmesolveError, shown
 
 __all__ = ["read_file", "read_yaml"]
 
@@ -68,7 +67,7 @@ def read_file(path: str) -> dict[str, Any]:
     """The mapping that a configuration file holds.
 
     Raises:
-        ConfigError: no such file, or one that is no configuration.
+        SmesolveError: no such file, or one that is no configuration.
     """
     origin = f"CONFIG {path!r}"
     try:
@@ -78,25 +77,25 @@ def read_file(path: str) -> dict[str, Any]:
             raise _too_long(origin, size)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{origin} does not exist; give the path of a YAML file.") from None
+        raise SmesolveError(f"{origin} does not exist; give the path of a YAML file.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{origin} is no text in UTF-8; save it as UTF-8.") from None
-    except ConfigError:
+        raise SmesolveError(f"{origin} is no text in UTF-8; save it as UTF-8.") from None
+    except SmesolveError:
         raise
     except (OSError, ValueError) as error:  # ValueError: what no path may hold
-        raise ConfigError(f"{origin} cannot be read ({error}); give the path of a YAML file.") from None
+        raise SmesolveError(f"{origin} cannot be read ({error}); give the path of a YAML file.") from None
     mapping = read_yaml(text, origin)
     if mapping is None:
-        raise ConfigError(f"{origin} is empty; give lines 'key: value'.")
+        raise SmesolveError(f"{origin} is empty; give lines 'key: value'.")
     if not isinstance(mapping, dict):
-        raise ConfigError(f"{origin} must hold lines 'key: value', got {type(mapping).__name__}.")
+        raise SmesolveError(f"{origin} must hold lines 'key: value', got {type(mapping).__name__}.")
     return mapping
 
 
-def _too_long(origin: str, size: int) -> ConfigError:
+def _too_long(origin: str, size: int) -> SmesolveError:
     """The refusal of a text of so many bytes; pipes and devices say 0."""
     bytes_ = f"{size} bytes, more than {MOST_BYTES}" if size > MOST_BYTES else f"more than {MOST_BYTES} bytes"
-    return ConfigError(f"{origin} has {bytes_}; give lines 'key: value' with shorter lists and strings.")
+    return SmesolveError(f"{origin} has {bytes_}; give lines 'key: value' with shorter lists and strings.")
 
 
 def read_yaml(text: str, origin: str) -> Any:
@@ -107,16 +106,16 @@ def read_yaml(text: str, origin: str) -> Any:
         origin: what the text is, for messages.
 
     Raises:
-        ConfigError: a text that is no YAML, or has more than one meaning.
+        SmesolveError: a text that is no YAML, or has more than one meaning.
     """
     if len(text) > MOST_BYTES:
         raise _too_long(origin, len(text.encode(errors="surrogateescape")))
     try:
         node = _Loader(text).get_single_node()
     except RecursionError:
-        raise ConfigError(f"{origin} is nested too deeply; give lines 'key: value'.") from None
+        raise SmesolveError(f"{origin} is nested too deeply; give lines 'key: value'.") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{origin} {_invalid(error)}.") from None
+        raise SmesolveError(f"{origin} {_invalid(error)}.") from None
     return None if node is None else _Reader(origin, "\n" in text.strip()).value(node, 0)
 
 
@@ -136,10 +135,10 @@ class _Reader:
     def __init__(self, origin: str, several_lines: bool) -> None:
         self.origin, self.several_lines, self.count = origin, several_lines, 0
 
-    def refused(self, node: yaml.Node, reason: str) -> ConfigError:
+    def refused(self, node: yaml.Node, reason: str) -> SmesolveError:
         """What is wrong with a node, and where."""
         line = f", line {node.start_mark.line + 1}" if self.several_lines else ""
-        return ConfigError(f"{self.origin}{line}: {reason}.")
+        return SmesolveError(f"{self.origin}{line}: {reason}.")
 
     def value(self, node: yaml.Node, depth: int) -> Any:
         """What a node stands for; an alias is read anew wherever it stands."""

@@ -12,11 +12,11 @@ from scipy import stats
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.gradient_flow import flow_change, relaxation_time
+from smesolve.comparison.mean_square_growth import growth_rates, observed_limit
+from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.scaling.error_map import ErrorMap, error_map, stability_limits
-from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
-from smesolve.comparison.scaling.mean_square_growth import growth_rates, observed_limit
-from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
+from smesolve.experiments.shared.sampling_effort import SamplingEffort
 
 # --- growth of second moments ---------------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ def test_an_observed_limit_has_students_interval_over_its_populations(order, sha
         z = lr / limit - 1
         return z + bend * z * abs(z) + shift
 
-    monkeypatch.setattr("smesolve.comparison.scaling.mean_square_growth.growth_rates", given)
+    monkeypatch.setattr("smesolve.comparison.mean_square_growth.growth_rates", given)
     found = observed_limit(problem, order, populations=4, seed=7)
     first, root, last = np.unique(lrs)
     assert (first, last) == exactly((0.94 * root, 1.06 * root))

@@ -14,10 +14,11 @@ from scipy import stats
 
 from smesolve.comparison.scaling.schedules import Schedules
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.experiments.shared.figures import ORDERS, comparison_figure, weak_error_figure
+from smesolve.experiments.shared.section import interval
 from smesolve.landscape.estimates import mean_over
 from smesolve.landscape.flatness import FlatnessStudy, half_effects
 from smesolve.study.configuration import NetworkConfig, StudyConfig
-from smesolve.study.figures import ORDERS, comparison_figure, weak_error_figure
 from smesolve.study.landscape_flatness import flatness_figure
 from smesolve.study.landscape_regularisation import _errors
 from smesolve.study.landscape_section import against_first, band, signed
@@ -25,7 +26,6 @@ from smesolve.study.reports import _nearer, comparison_report, weak_error_report
 from smesolve.study.scaling_map import _bounds
 from smesolve.study.scaling_schedule import schedule_figure
 from smesolve.study.scaling_section import curve
-from smesolve.study.section import interval
 
 LRS, TIMES = (0.2, 0.1), (0.5, 1.0)
 

@@ -11,13 +11,13 @@ from problems import make_problem
 from scipy import stats
 
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments
+from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.scaling import acceleration as acceleration_module
 from smesolve.comparison.scaling.acceleration import Acceleration, acceleration
-from smesolve.comparison.scaling.gradient_flow import flow_change
 from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
 from smesolve.comparison.scaling.long_horizon import LongHorizon, long_horizon
-from smesolve.comparison.scaling.readout_problem import readout_problem
 from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
 from smesolve.comparison.scaling.width_sweep import mean_field_problem, width_sweep
 from smesolve.problem.averaged_problem import AveragedProblem

@@ -9,25 +9,25 @@ from problems import make_problem
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments, scalar_dropout
+from smesolve.comparison.gradient_flow import flow_change, relaxation_time
+from smesolve.comparison.mean_square_growth import growth_rates, observed_limit
+from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.scaling.acceleration import acceleration, gradients_per_step
 from smesolve.comparison.scaling.error_map import ErrorMap, error_map, stability_limits
-from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
 from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
 from smesolve.comparison.scaling.long_horizon import stationary_variances
-from smesolve.comparison.scaling.mean_square_growth import growth_rates, observed_limit
-from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
 from smesolve.comparison.scaling.width_sweep import mean_field_problem
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.problems import build_problem
+from smesolve.experiments.shared.sampling_effort import SamplingEffort
+from smesolve.experiments.shared.section import Section, markdown
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.study.command_line import main
 from smesolve.study.configuration import NetworkConfig, TrainingConfig
-from smesolve.study.configuration_errors import ConfigError
-from smesolve.study.problems import build_problem
 from smesolve.study.scaling import scaling_report
 from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.section import Section, markdown
 
 
 def scalar_problem(keep_prob):
@@ -338,16 +338,16 @@ def test_the_report_says_that_relu_is_outside_the_theorem():
 
 
 def test_a_key_that_a_study_does_not_read_is_refused():
-    with pytest.raises(ConfigError, match="kappas is not read by study 'map'"):
+    with pytest.raises(SmesolveError, match="kappas is not read by study 'map'"):
         ScalingConfig(study="map", kappas=[3])
     for unread in ({"network": NetworkConfig(width=4)}, {"observables": ["loss"]}):
-        with pytest.raises(ConfigError, match=f"{next(iter(unread))} is not read by study 'width'"):
+        with pytest.raises(SmesolveError, match=f"{next(iter(unread))} is not read by study 'width'"):
             ScalingConfig(study="width", **unread)
-    with pytest.raises(ConfigError, match="study must be one of"):
+    with pytest.raises(SmesolveError, match="study must be one of"):
         ScalingConfig(study="maps")
-    with pytest.raises(ConfigError, match=r"training must be squared_error .* 'map', which compares .* leave it out"):
+    with pytest.raises(SmesolveError, match=r"training must be squared_error .* 'map', which compares .* leave it out"):
         ScalingConfig(study="map", training=TrainingConfig(batch_size=2))
-    with pytest.raises(ConfigError, match="lrs must hold one value"):
+    with pytest.raises(SmesolveError, match="lrs must hold one value"):
         ScalingConfig(study="kappa", lrs=[0.1, 0.2])
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import smesolve.study
+from smesolve.experiments.shared.figures import save_figure
 from smesolve.study.command_line import main
-from smesolve.study.figures import save_figure
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import smesolve
+from smesolve.experiments.shared.problems import ACTIVATION_LAYERS
 from smesolve.problem.losses import LOSSES
 from smesolve.study.configuration import ACTIVATION_NAMES, LOSS_NAMES
-from smesolve.study.problems import ACTIVATION_LAYERS
 
 PACKAGE = Path(smesolve.__file__).parent
 

@@ -48,18 +48,18 @@ from malformed import (
 import smesolve as sme
 from smesolve import landscape, symbolic
 from smesolve.comparison import exact
+from smesolve.comparison.gradient_flow import flow_change, relaxation_time
+from smesolve.comparison.mean_square_growth import observed_limit
 from smesolve.comparison.observables import OBSERVABLES, named_observables
+from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.scaling.acceleration import acceleration, gradients_per_step
 from smesolve.comparison.scaling.error_map import error_map
-from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
 from smesolve.comparison.scaling.linear_scaling_rule import linear_scaling_rule
 from smesolve.comparison.scaling.long_horizon import long_horizon, stationary_variances
-from smesolve.comparison.scaling.mean_square_growth import observed_limit
-from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
 from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
 from smesolve.comparison.scaling.width_sweep import mean_field_problem, width_sweep
 from smesolve.errors import shown
+from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.landscape.condensation import TRAININGS
 from smesolve.problem import schedule
 from smesolve.symbolic import counterexamples

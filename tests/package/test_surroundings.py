@@ -10,7 +10,8 @@ import yaml
 from small_study import STUDY
 
 from smesolve.sampling.progress import Progress
-from smesolve.study.terminal import complain, printable, say
+from smesolve.experiments.shared.markdown import printable
+from smesolve.study.terminal import complain, say
 
 PROGRAM = "import sys; from smesolve.study.command_line import main; sys.exit(main())"
 

@@ -30,7 +30,7 @@ SERVER = """
 import json, os, resource, signal, sys, time
 from smesolve.sampling.journal import Journal
 from smesolve.study.command_line import main
-import smesolve.study.figures
+import smesolve.experiments.shared.figures
 
 put = Journal.put
 

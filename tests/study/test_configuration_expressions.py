@@ -8,12 +8,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from smesolve.errors import SmesolveError
 from smesolve.problem.masks import GaussianMasks
 from smesolve.study.command_line import main
 from smesolve.study.configuration import DeriveConfig
-from smesolve.study.configuration_errors import ConfigError
-from smesolve.study.derivation import derived_iteration
-from smesolve.study.expressions import EXTREMA, FUNCTIONS, read_expression
+from smesolve.experiments.shared.derivation.derivation import derived_iteration
+from smesolve.experiments.shared.derivation.expressions import EXTREMA, FUNCTIONS, read_expression
 from smesolve.symbolic import Iteration, modified_equation
 
 a, b = sympy.symbols("a b", real=True)
@@ -152,7 +152,7 @@ TOO_LARGE = [
 @pytest.mark.parametrize("text", CODE[:-2] + NO_NUMBERS + TOO_LARGE + CODE[-1:])
 def test_what_is_no_expression_is_answered_by_one_sentence(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SmesolveError) as refused:
         read(text)
     sentence = str(refused.value)
     assert sentence.startswith("step ") and "cannot be read as an expression: " in sentence and "; " in sentence
@@ -170,7 +170,7 @@ SIGNS = st.sampled_from(["+", "-", "*", "/", "**", "(", ")", ",", "<", ">=", "."
 def test_any_text_is_an_expression_or_answered_by_one_sentence(text):
     try:
         value = read(text)
-    except ConfigError as error:
+    except SmesolveError as error:
         assert "cannot be read as an expression" in str(error) and "\n" not in str(error)
     else:
         assert isinstance(value, sympy.Expr)
@@ -186,7 +186,7 @@ def test_any_text_is_an_expression_or_answered_by_one_sentence(text):
     ],
 )
 def test_names_are_names_and_stand_for_one_thing(changes, words):
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(SmesolveError, match=words):
         derived_iteration(DeriveConfig(**CUSTOM | changes))
 
 
@@ -201,7 +201,7 @@ def test_names_are_names_and_stand_for_one_thing(changes, words):
     ],
 )
 def test_a_key_that_is_not_read_is_refused(changes, words):
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(SmesolveError, match=words):
         DeriveConfig(**changes)
 
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.datasets import load_data
 from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
 
 X = np.linspace(-1, 1, 6)
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from smesolve.comparison.estimate import PairSampler, Sampler
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.problems import build_problem, described
 from smesolve.study import command_line
 from smesolve.study.command_line import main
 from smesolve.study.configuration import DataConfig, StudyConfig, TrainingConfig
-from smesolve.study.configuration_errors import ConfigError
-from smesolve.study.datasets import load_data
-from smesolve.study.problems import build_problem, described
 
 # 66 parameters: just too many for the predicted constant of order 2, which takes longer than all the rest.
 TINY = {
@@ -187,7 +187,7 @@ def test_class_labels_are_numbered_as_they_increase():
     assert problem.y.tolist() == [1, 0, 2, 1] and "2-32-3" in described(config, problem)
     for bad in (labels + 0.5, np.ones((4, 1))):
         with pytest.raises(
-            ConfigError, match=r"whole numbers for training\.loss=cross_entropy, the labels of at least"
+            SmesolveError, match=r"whole numbers for training\.loss=cross_entropy, the labels of at least"
         ):
             build_problem(config, x, bad)
 

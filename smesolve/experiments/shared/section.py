@@ -1,0 +1,87 @@
+"""One section of a study: its tables, its figures, and what may be said; and how numbers stand in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.markdown import picture, table_of
+
+__all__ = ["Captioned", "Section", "interval", "markdown"]
+
+
+class Captioned(NamedTuple):
+    """A figure and what is seen in it."""
+
+    figure: Figure
+    caption: str
+    """Axes, lines and markers, without brackets, which end a caption in Markdown."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one section writes; tables and figures by file name without ending."""
+
+    title: str
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Captioned]
+    text: str
+    """Markdown."""
+    conclusion: str
+    """What was found, a list in Markdown, each line with its interval."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Other files, by their whole names."""
+
+    def write(self, directory: Path) -> None:
+        """Write tables and figures into a directory."""
+        for name, table in self.tables.items():
+            table.to_csv(directory / f"{name}.csv", index=False)
+        for name, captioned in self.figures.items():
+            save_figure(captioned.figure, directory, name)
+        for name, text in self.texts.items():
+            (directory / name).write_text(text, encoding="utf-8")
+
+    @property
+    def pictures(self) -> str:
+        """The figures in Markdown."""
+        return "\n\n".join(picture(captioned.caption, name) for name, captioned in self.figures.items())
+
+
+def interval(row: Mapping[str, object], name: str, form: str = ".3g") -> str:
+    """value [low, high] of the columns name, name_low, name_high, the value alone without them; "-" for no number."""
+    value, low, high = (float(row.get(name + end, np.nan)) for end in ("", "_low", "_high"))
+    if np.isnan(value):
+        return "-"
+    if not np.isfinite(low) or low == high:
+        return format(value, form)
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def markdown(
+    table: pd.DataFrame, columns: Iterable[str] | Mapping[str, str], forms: Mapping[str, str] | None = None
+) -> str:
+    """A table in Markdown, numbers with their intervals where they have any.
+
+    Args:
+        table: a column `a` may have its interval in `a_low` and `a_high`.
+        columns: to be shown under their names in the table of the files, or headers with their columns.
+        forms: of the numbers of a column, ".3g" unless given.
+    """
+    headed = columns if isinstance(columns, Mapping) else {column: column for column in columns}
+    forms = forms or {}
+
+    def cell(row: Mapping[str, object], column: str) -> str:
+        value = row[column]
+        if isinstance(value, bool | np.bool_):
+            return "yes" if value else "no"
+        return interval(row, column, forms.get(column, ".3g")) if isinstance(value, float | np.floating) else str(value)
+
+    rows = table.to_dict("records")
+    return table_of(list(headed), ([cell(row, column) for column in headed.values()] for row in rows))
