@@ -1,3 +1,4 @@
+from . import experiments as experiments
 from . import landscape as landscape
 from . import symbolic as symbolic
 from .comparison.observables import OBSERVABLES as OBSERVABLES

@@ -1,1 +1,8 @@
-"""Experiments that are run by name: one file an experiment, from its settings to its figure and its words."""
+"""Experiments that are run by name: one file an experiment, from its settings to its figure and its words.
+
+Their functions and figures are imported on first use, as `__init__.pyi` lists them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

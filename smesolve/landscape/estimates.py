@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from smesolve.arguments import Instance, checked
 from smesolve.comparison.confidence import student_quantile
+from smesolve.entry_point import entry_point
+from smesolve.validation import check_instance, check_list
 
 __all__ = ["Estimate", "Interval", "mean_over", "over_root", "over_runs"]
 
@@ -94,17 +96,26 @@ def over_root(numerator: Estimate, square: Estimate, covariance: float) -> Inter
     return Interval(a / q, end(above, -1), end(below, 1))
 
 
-@checked(values=Instance((int, float, np.number), "a number"))
+@entry_point
 def mean_over(values: Sequence[float]) -> Estimate:
-    """Mean of independent values, such as one a seed, with Student's interval; no interval (NaN) from one value."""
-    sample = np.asarray(values, dtype=float)
+    """Return the mean of independent values, such as one for each seed, with Student's interval.
+
+    The interval of a single value is NaN.
+    """
+    sample = np.array(check_list("values", values, _checked_value), dtype=float)
     if len(sample) < 2:
         return Estimate(float(sample.mean()), np.nan, 1)
     return Estimate(float(sample.mean()), float(sample.std(ddof=1) / len(sample) ** 0.5), len(sample) - 1)
 
 
+def _checked_value(name: str, value: Any) -> float:
+    """Return a number, which may be NaN."""
+    check_instance(name, value, (int, float, np.number), "a number")
+    return float(value)
+
+
 def over_runs(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Means over independent runs: for each group `by`, every column with its `_low` and `_high`."""
+    """Return means over independent runs: for each group `by`, every column with its `_low` and `_high`."""
     rows = []
     for keys, group in table.groupby(list(by), sort=False):
         row: dict[str, object] = dict(zip(by, keys, strict=True))

@@ -1,36 +1,35 @@
 """Landscape studies of data that carry little or nothing: the right limit, or one sentence."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from scipy.sparse.linalg import aslinearoperator
 
 import smesolve as sme
-from smesolve.landscape import alignment, exact_regularisation_orders
-from smesolve.study.landscape_configuration import (
-    AlignmentConfig,
-    CondensationConfig,
-    FlatnessConfig,
-    GeometryConfig,
-    LandscapeConfig,
-    NoisesConfig,
-    RegularisationConfig,
+from smesolve.experiments import exact_regularisation_orders
+from smesolve.experiments.landscape import SECTIONS, LandscapeSettings
+from smesolve.experiments.landscape_sections.alignment import AlignmentSettings
+from smesolve.experiments.landscape_sections.condensation import CondensationSettings
+from smesolve.experiments.landscape_sections.flatness import FlatnessSettings
+from smesolve.experiments.landscape_sections.implicit_regularisation import (
+    ImplicitRegularisationSettings,
+    linear_problem,
 )
-from smesolve.study.landscape_regularisation import linear_problem
-from smesolve.study.landscape_sections import SECTIONS
+from smesolve.experiments.landscape_sections.information_geometry import InformationGeometrySettings
+from smesolve.experiments.landscape_sections.noises import NoisesSettings
+from smesolve.experiments.shared.cells import run_cells
+from smesolve.landscape import alignment
 
-CONFIG = LandscapeConfig(
+CONFIG = LandscapeSettings(
     steps=4,
     runs=2,
     lr=0.05,
-    alignment=AlignmentConfig(checkpoints=2, probes=12, eigenpairs=2),
-    noises=NoisesConfig(checkpoints=2, draws=16, probes=12, batch_size=1),
-    flatness=FlatnessConfig(noises=["mini-batch"], directions=2, probes=12),
-    condensation=CondensationConfig(checkpoints=2, scales=[1.0]),
-    implicit_regularisation=RegularisationConfig(lrs=[0.1, 0.05], horizon=0.1, paths=64, max_paths=64),
-    information_geometry=GeometryConfig(keep_probs=[0.8], draws=4, checkpoints=2, directions=2, probes=12),
+    alignment=AlignmentSettings(checkpoints=2, probes=12, eigenpairs=2),
+    noises=NoisesSettings(checkpoints=2, draws=16, probes=12, batch_size=1),
+    flatness=FlatnessSettings(noises=["mini-batch"], directions=2, probes=12),
+    condensation=CondensationSettings(checkpoints=2, scales=[1.0]),
+    implicit_regularisation=ImplicitRegularisationSettings(lrs=[0.1, 0.05], horizon=0.1, paths=64, max_paths=64),
+    information_geometry=InformationGeometrySettings(keep_probs=[0.8], draws=4, checkpoints=2, directions=2, probes=12),
 )
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(6, 2, generator=GENERATOR, dtype=torch.float64)
@@ -61,13 +60,18 @@ CASES = [
 ]
 
 
+def summary(section, problem):
+    """What the section says of a problem."""
+    made = SECTIONS[section](problem, CONFIG, None)
+    return made.summarise(run_cells(made.cells()))
+
+
 @pytest.mark.parametrize(("section", "name"), CASES)
 def test_a_section_ends_well_or_says_why_not(section, name):
     x, y, width, keep_prob = DATA[name]
     problem = sme.DropoutProblem(sme.TwoLayerNetwork(x.shape[1], width, y.shape[1]), x, y, keep_prob=keep_prob)
-    config = dataclasses.replace(CONFIG, sections=[section])
     try:
-        found = SECTIONS[section](problem, config)
+        found = summary(section, problem)
     except ValueError as error:
         assert isinstance(error, sme.SmesolveError), error
     else:
@@ -78,10 +82,10 @@ def test_a_section_ends_well_or_says_why_not(section, name):
 
 
 def test_a_constant_loss_has_no_flatness_and_nothing_is_trained(monkeypatch):
-    monkeypatch.setattr("smesolve.study.landscape_flatness.train", lambda *_: pytest.fail("was trained"))
+    monkeypatch.setattr("smesolve.experiments.landscape_sections.flatness.train", lambda *_: pytest.fail("was trained"))
     problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), 0 * X, Y, keep_prob=0.8)
     with pytest.raises(ValueError, match="data must give the loss curvature, got a Hessian of 0"):
-        SECTIONS["flatness"](problem, CONFIG)
+        summary("flatness", problem)
 
 
 @pytest.mark.parametrize("name", ["zero x", "one sample", "equal samples"])

@@ -7,13 +7,7 @@ from landscape_checks import covers_as_stated
 from scipy.sparse.linalg import aslinearoperator
 from scipy.stats import binom
 
-from smesolve.landscape import (
-    alignment,
-    principal_angles,
-    sampled_alignment,
-    sampled_covariance_error,
-    sampled_traces,
-)
+from smesolve.landscape import alignment, principal_angles, sampled_alignment, sampled_covariance_error, sampled_traces
 from smesolve.landscape.estimates import Estimate, Interval, over_root
 from smesolve.landscape.jackknife import jackknife, without_samples
 

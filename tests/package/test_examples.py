@@ -21,6 +21,7 @@ from smesolve.study.command_line import main
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
+SCRIPTS = [name for name in NAMES if (EXAMPLES / f"{name}.py").exists()]
 
 WEAK = "--lrs [0.05,0.025] --horizon 0.1 --paths 64 --workers 1 --threads 1"
 EFFORT = "--paths 32 --data.samples 4 --workers 1 --threads 1"
@@ -95,15 +96,15 @@ SMALL = {
 SLOW = {
     "configuration": {"digits_deep", "landscape_regularisation", "scaling_map", "scaling_schedule"},
     "script": {
-        "digits", "digits_certificate", "digits_deep", "landscape_geometry", "landscape_noises",
-        "landscape_regularisation", "scaling_map", "scaling_schedule", "scaling_width", "weak_order",
+        "digits", "digits_certificate", "digits_deep", "scaling_map", "scaling_schedule", "scaling_width", "weak_order",
     },
 }  # fmt: skip
 
 
 def cases(kind):
     """Names of the examples, those that take long marked so."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW[kind] else []) for name in NAMES]
+    names = NAMES if kind == "configuration" else SCRIPTS
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW[kind] else []) for name in names]
 
 
 def load(name):
@@ -166,14 +167,7 @@ CALLED = {
     "scaling_map": ["error_map"],
     "scaling_schedule": ["schedules"],
     "scaling_width": ["width_sweep"],
-    "landscape_alignment": ["train", "alignment_along"],
-    "landscape_condensation": ["condensation", "over_runs"],
-    "landscape_condensation_1d": ["condensation", "over_runs"],
-    "landscape_flatness": ["train", "flatness"],
-    "landscape_geometry": ["penalty_comparison", "train", "manifold_geometry", "over_runs"],
-    "landscape_noises": ["noise_alignment"],
-    "landscape_regularisation": ["regularisation_orders", "exact_regularisation_orders"],
-    "landscape_variance": ["train", "variance_principle"],
+    "landscape_alignment": ["train"],
     "derive_dropout": ["modified_equation"],
     "derive_momentum": ["modified_equation"],
     "derive_own": ["modified_equation"],
@@ -261,7 +255,7 @@ def both(name, monkeypatch, **changes):
     return [called(run, CALLED[name], monkeypatch) for run in (lambda: main(arguments), lambda: script.main(**changes))]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_the_script_and_the_configuration_are_one_study(name, tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)

@@ -46,7 +46,7 @@ from malformed import (
 )
 
 import smesolve as sme
-from smesolve import landscape, symbolic
+from smesolve import experiments, landscape, symbolic
 from smesolve.comparison import exact
 from smesolve.comparison.gradient_flow import flow_change, relaxation_time
 from smesolve.comparison.mean_square_growth import observed_limit
@@ -60,7 +60,7 @@ from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
 from smesolve.comparison.scaling.width_sweep import mean_field_problem, width_sweep
 from smesolve.errors import shown
 from smesolve.experiments.shared.sampling_effort import SamplingEffort
-from smesolve.landscape.condensation import TRAININGS
+from smesolve.experiments.landscape_sections.condensation import TRAININGS
 from smesolve.problem import schedule
 from smesolve.symbolic import counterexamples
 
@@ -711,7 +711,7 @@ CALLS = {
         {"hessian": (HESSIAN, OPERATOR), "covariance": (SIGMA, OPERATOR), "count": (2, integer(1, D - 1))},
     ),
     "alignment_along": (
-        landscape.alignment_along,
+        experiments.alignment_along,
         {
             "problem": (PROBLEM, DROPOUT),
             "states": (STARTS[None], tensor(1, None, D)),
@@ -724,7 +724,7 @@ CALLS = {
     ),
     "input_weights": (landscape.input_weights, {"problem": (PROBLEM, DROPOUT), "theta": (THETA, tensor(..., D))}),
     "condensation": (
-        landscape.condensation,
+        experiments.condensation,
         {
             "problem": (PROBLEM, DROPOUT),
             "starts": (STARTS, RUNS),
@@ -755,7 +755,7 @@ CALLS = {
         },
     ),
     "flatness": (
-        landscape.flatness,
+        experiments.flatness,
         {
             "problem": (PROBLEM, PROBLEMS),
             "solutions": ({"one": STARTS}, mapping(RUNS, empty=False)),
@@ -786,7 +786,7 @@ CALLS = {
         },
     ),
     "regularisation_orders": (
-        landscape.regularisation_orders,
+        experiments.regularisation_orders,
         {
             **SCALED,
             "lrs": ([0.1], LRS),
@@ -796,7 +796,7 @@ CALLS = {
         },
     ),
     "exact_regularisation_orders": (
-        landscape.exact_regularisation_orders,
+        experiments.exact_regularisation_orders,
         {
             "problem": (LINEAR, DROPOUT),
             "theta0": (LINEAR_THETA, LINEAR_POINT),
@@ -838,7 +838,7 @@ CALLS = {
         {"batch_size": (2, COUNT), "label_noise": (0.1, NOT_NEGATIVE), "parameter_noise": (0.1, NOT_NEGATIVE)},
     ),
     "noise_alignment": (
-        landscape.noise_alignment,
+        experiments.noise_alignment,
         {
             "problems": ({"dropout": PROBLEM}, mapping(PROBLEMS, empty=False)),
             "starts": (STARTS, RUNS),
@@ -890,7 +890,7 @@ CALLS = {
         },
     ),
     "variance_principle": (
-        landscape.variance_principle,
+        experiments.variance_principle,
         {
             "problem": (PROBLEM, DROPOUT),
             "starts": (STARTS, RUNS),
@@ -987,7 +987,7 @@ def test_the_call_is_valid_as_it_stands(name):
 
 def test_every_public_name_is_tried():
     tried = [called for called, _ in CALLS.values()]
-    for module in (sme, symbolic, landscape):
+    for module in (sme, symbolic, landscape, experiments):
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isfunction(value) and name not in TAKES_RESULTS:
@@ -997,7 +997,7 @@ def test_every_public_name_is_tried():
 TAKES_RESULTS = (
     "cosine_map",
     "effective_orientations",
-    "half_effects",
+    "factorial_effects",
     "participation",
     "principal_angles",
     "principal_directions",

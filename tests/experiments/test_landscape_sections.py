@@ -78,7 +78,7 @@ def test_condensation_is_compared_with_the_first_training_named(tmp_path):
         ({"sections": ["alignement"]}, ["sections", "'alignement'", "did you mean 'alignment'"]),
         ({"sections": []}, ["sections must hold at least one value"]),
         ({"sections": ["alignment"], "runs": 1}, ["runs must be an integer of at least 2, got 1"]),
-        ({"sections": ["noises"], "noises": {"names": ["dropuot"]}}, ["name must be one of dropout", "'dropuot'"]),
+        ({"sections": ["noises"], "noises": {"names": ["dropuot"]}}, ["noises.names[0] must be one of", "'dropuot'"]),
         ({"sections": ["alignment"], "alignment": {"probes": 3}}, ["alignment.probes", "at least 12, got 3"]),
         ({"sections": ["alignment"], "lr": 1000.0}, ["lr is too large", "diverged"]),
     ],
