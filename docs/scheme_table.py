@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from smesolve.comparison.scaling.acceleration import gradients_per_step
+from smesolve.experiments.scaling.acceleration import gradients_per_step
 from smesolve.experiments.shared.markdown import table_of
 from smesolve.solver.schemes import SCHEMES, GradientScheme
 

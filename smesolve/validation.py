@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGEST_INTEGER",
     "LARGEST_NUMBER",
+    "MOST_ENTRIES",
     "check_callable",
     "check_choice",
     "check_device",
@@ -53,6 +54,9 @@ LARGEST_INTEGER = 2**53
 """Sizes and counts are not larger: beyond, floats are not exact."""
 
 LONGEST_RANGE = 2**20
+
+MOST_ENTRIES = 1000
+"""Most learning rates, observables or other entries of a list that a study works on."""
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 

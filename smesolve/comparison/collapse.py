@@ -10,7 +10,7 @@ from scipy import optimize
 
 from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
 
-__all__ = ["COLLAPSE_BELOW", "POWERS", "collapse"]
+__all__ = ["COLLAPSE_BELOW", "POWERS", "spreads_about_one_curve"]
 
 COLLAPSE_BELOW = 0.3
 """Multiples of the natural scale up to which errors are compared with one curve: beyond, they change sign."""
@@ -22,7 +22,7 @@ RESAMPLES = 400
 """Draws of the bootstrap."""
 
 
-def collapse(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def spreads_about_one_curve(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Measure how far errors are from one curve against lr / keep_prob^q.
 
     ln|error| of the resolved cells of small lr is fitted by a parabola in ln(lr / keep_prob^q).

@@ -6,9 +6,12 @@ iteration or of the scheme, the paths, all of length 1 before it, are resampled 
 to length 1. The mean weight is then an estimate of the Perron eigenvalue of the second-moment map, the growth of E|u|^2
 in one step, with a bias of the order of one over the paths of a population.
 
-The equation is stepped by Euler's scheme at two steps h and h/2, and the rates are extrapolated, 2 r(h/2) - r(h). Where
-E|u|^2 neither grows nor decays a scalar step has second moment (1 - h)^2 + 2 h = 1 + h^2, so that the bias of the rate,
-log(1 + h^2)/h, has no term in h^2 and O(h^3) is left. Small-noise schemes leave O(h): this noise is not small.
+The equation is stepped by Euler's scheme at two steps h and h/2, and the rates are extrapolated,
+
+    r = 2 r(h/2) - r(h).                                                                                    (1)
+
+Where E|u|^2 neither grows nor decays a scalar step has second moment (1 - h)^2 + 2 h = 1 + h^2, so that the bias of the
+rate, log(1 + h^2)/h, has no term in h^2 and O(h^3) is left. Small-noise schemes leave O(h): this noise is not small.
 
 Source: Del Moral, Feynman-Kac Formulae (2004), chapter 12 (particle estimates of Lyapunov exponents).
 """
@@ -22,8 +25,8 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from smesolve.arguments import COUNT, INDEX, checked
 from smesolve.comparison.confidence import student_quantile
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
@@ -32,6 +35,7 @@ from smesolve.sampling.ensemble import Process
 from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.validation import check_instance, check_integer, check_seed
 
 __all__ = ["ObservedLimit", "growth_rates", "observed_limit"]
 
@@ -58,10 +62,10 @@ class ObservedLimit:
     """95% interval, from the roots of independent populations."""
 
 
-@checked(dim=COUNT, settling=INDEX, populations=COUNT)
+@entry_point
 @torch.no_grad()
 def growth_rates(process: Process, dim: int, settling: int, steps: int, populations: int, seed: int) -> np.ndarray:
-    """log growth of E|u|^2 in a step, one estimate for each of the independent populations (one block of paths each).
+    """Return log growth of E|u|^2 in a step, one estimate for each independent population (one block of paths each).
 
     Args:
         process: a linear map of the state (B, D) in each step, without constant.
@@ -71,6 +75,10 @@ def growth_rates(process: Process, dim: int, settling: int, steps: int, populati
         populations: number of populations.
         seed: of the starts and of the resampling.
     """
+    for name, value, least in (("dim", dim, 1), ("settling", settling, 0), ("steps", steps, 1)):
+        check_integer(name, value, least)
+    check_integer("populations", populations)
+    check_seed("seed", seed)
     rates = np.empty(populations)
     pairs = 2 if process.antithetic else 1  # each state of a pair is there twice: terms of first order cancel
     size = process.block_size
@@ -100,11 +108,11 @@ class _Homogeneous(DropoutProblem):
         return self.mean_gradient(vector)
 
 
-@checked
+@entry_point
 def observed_limit(
     problem: DropoutProblem, order: int | None = None, populations: int = 8, seed: int = 0
 ) -> ObservedLimit:
-    """The lr at which E|u|^2 stops decaying: of the iteration (order None) or of the modified equation.
+    """Return the lr at which E|u|^2 of the iteration (order None) or of the modified equation stops decaying.
 
     The targets are set to zero, so that the state is the deviation u; nothing that `LinearMoments` knows is used.
 
@@ -120,6 +128,11 @@ def observed_limit(
 
     Cost: three learning rates, 28 relaxation times each of `populations` blocks of paths.
     """
+    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
+    check_integer("populations", populations, 2)
+    check_seed("seed", seed)
+    if order is not None:
+        check_integer("order", order, most=2)
     if not isinstance(problem.network, LinearNetwork) or problem.per_sample:
         raise SmesolveError(
             "problem must have a LinearNetwork and masks shared by all samples for its limit to be observed; take that "
@@ -129,7 +142,7 @@ def observed_limit(
     relaxation = plain.stability_limit(plain.initial()) / 2
 
     def rates(lr: float, count: int, recorded: float) -> np.ndarray:
-        """Growth per relaxation time of the drift."""
+        """Return the growth per relaxation time of the drift."""
         if order is None:
             return per_unit(DropoutIteration(plain, lr, seed), lr / relaxation, count, recorded)
         unit = relaxation / (1 + (order - 1) * lr / (2 * relaxation))
@@ -138,7 +151,8 @@ def observed_limit(
             per_unit(integration(sde, plain.initial(), "euler", h * unit, seed, antithetic=True), h, count, recorded)
             for h in (SCHEME_STEP, SCHEME_STEP / 2)
         )
-        return 2 * fine - coarse
+        extrapolated: np.ndarray = 2 * fine - coarse  # (1)
+        return extrapolated
 
     def per_unit(process: Process, step: float, count: int, recorded: float) -> np.ndarray:
         settling, steps = (max(4, round(part / step)) for part in (SETTLING, recorded))
@@ -159,9 +173,9 @@ def observed_limit(
     lrs = root * (1 + WINDOW * np.array([-1.0, 0.0, 1.0]))
     measured = np.stack([rates(lr, populations, RECORDED) for lr in lrs])
     x = lrs / root - 1
-    bend, slope, _ = np.polyfit(x, measured.mean(1), 2)  # common to all populations: noise in a bend would be magnified
-    constant = (measured - (bend * x**2 + slope * x)[:, None]).mean(0)
+    curvature, slope, _ = np.polyfit(x, measured.mean(1), 2)  # common to all populations: its noise would be magnified
+    constant = (measured - (curvature * x**2 + slope * x)[:, None]).mean(0)
     first = -constant / slope
-    roots = root * (1 + first - bend * first**2 / slope)
+    roots = root * (1 + first - curvature * first**2 / slope)
     half = float(student_quantile(populations - 1)) * roots.std(ddof=1) / populations**0.5
     return ObservedLimit(float(roots.mean()), float(roots.mean() - half), float(roots.mean() + half))

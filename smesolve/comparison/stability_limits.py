@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.mean_square_growth import ObservedLimit, observed_limit
 from smesolve.problem.dropout import DropoutProblem
@@ -15,7 +17,7 @@ __all__ = ["stability_limits"]
 
 def stability_limits(
     readout: DropoutProblem, orders: Sequence[int], seed: int = 0, workers: int | None = None
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """Return the mean-square limits of the iteration and of the equations.
 
     A limit beyond 2/lambda_max(H), where the mean of the iteration itself diverges, is only predicted.
@@ -27,8 +29,8 @@ def stability_limits(
         workers: processes that share the limits; results do not depend on them.
 
     Returns:
-        A row for each process: its name as `process`, `predicted`, and, for limits that are observed, `observed` with
-        `low`, `high`, and `ratio`, observed / predicted.
+        A row for each process ("iteration", "order 1", "order 2"): `predicted`, `observed` with `low`, `high`, and
+        `ratio`, observed / predicted; NaN for a limit that is not observed.
 
     Cost: some seconds for each limit that is observed.
     """
@@ -48,4 +50,4 @@ def stability_limits(
     for number, limit in run_blocks({"limits": observed}, [("limits", k) for k in range(len(seen))], workers):
         row = seen[number]
         row |= {"observed": limit.lr, "low": limit.low, "high": limit.high, "ratio": limit.lr / row["predicted"]}
-    return rows
+    return pd.DataFrame(rows, columns=["process", "predicted", "observed", "low", "high", "ratio"])

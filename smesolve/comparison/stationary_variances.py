@@ -44,7 +44,8 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
     best = -torch.linalg.solve(curvature, problem.mean_gradient(torch.zeros_like(theta0)))
 
     def variance(theta: Tensor) -> Tensor:
-        return (theta - best).square().sum(-1)
+        squares: Tensor = (theta - best).square().sum(-1)
+        return squares
 
     rows = []
     for lr in lrs:

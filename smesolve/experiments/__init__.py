@@ -1,6 +1,7 @@
 """Experiments that are run by name: one file an experiment, from its settings to its figure and its words.
 
-Their functions and figures are imported on first use, as `__init__.pyi` lists them.
+Public names are imported on first use, as `__init__.pyi` lists them: the names of all experiments are known without
+loading torch.
 """
 
 import lazy_loader

@@ -84,7 +84,7 @@ class Compare(WeakErrorExperiment):
 
 
 def comparison_figure(study: WeakErrorStudy) -> Figure:
-    """Dropout beside its modified equation: means over time, errors over time, final distribution, error against lr.
+    """Draw means over time, errors over time, the final distribution, and the error against lr.
 
     (a) to (c) are at the largest learning rate without a diverged path, (c) and (d) at the horizon. (b), (c) and (d)
     show the first observable, (a) the first two.
@@ -106,7 +106,7 @@ def comparison_figure(study: WeakErrorStudy) -> Figure:
 
 
 def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) -> None:
-    """Means over time; the markers of the three curves are staggered, as the curves lie on each other."""
+    """Draw means over time; the markers of the three curves are staggered, as the curves lie on each other."""
     widest, lowest, highest = 0.0, np.inf, -np.inf
     for observable in observables:
         part = rows[rows.observable == observable]
@@ -185,7 +185,7 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
     low, high = np.quantile(together, [0.001, 0.999])
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     smallest = min(map(len, samples))
-    bins = np.linspace(low, high, int(np.clip(2 * smallest ** (1 / 3), 8, 40)) + 1)
+    bins = np.linspace(low, high, int(np.clip(2 * smallest ** (1 / 3), 8, 40)) + 1).tolist()
     for style, values in zip(styles, samples, strict=True):
         filled = style is DROPOUT
         weights = np.full(len(values), 1 / (max(len(values), 1) * (bins[1] - bins[0])))
@@ -227,7 +227,7 @@ def _resolved(study: WeakErrorStudy) -> str:
 
 
 def _nearer(pair: pd.DataFrame) -> str:
-    """Which order is nearer to dropout, where the intervals of the two sizes do not overlap."""
+    """Return which order is nearer to dropout, if the intervals of the two sizes do not overlap."""
     if pair.reason.map(unusable).any():
         return "which order is nearer to dropout is not resolved."
     half = (pair.high - pair.low) / 2

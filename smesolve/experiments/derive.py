@@ -121,7 +121,7 @@ def _text(derivation: Derivation) -> str:
 
 
 def _conclusion(derivation: Derivation) -> str:
-    """What is proven, and what is refuted; algebra has no confidence but certainty."""
+    """Return what is proven, and what is refuted."""
     verification, small = derivation.verification, derivation.equation.iteration.small
     lines = [
         f"Weak order {verification.order} in {small} is "
@@ -186,11 +186,13 @@ def _obstruction(derivation: Derivation) -> str:
 
 
 def _formula(lines: str) -> str:
-    """An align* environment of which each line fits a page, in Markdown."""
+    """Return an align* environment in Markdown, of which each line fits a page."""
     return f"```math\n{broken(shortened(lines, LONGEST_LINE))}\n```"
 
 
 def _verdict(verification: Verification) -> str:
+    """Return what an equation claims, what it has, and where they part."""
+    assert verification.first_mismatch is not None
     index, power, _ = verification.first_mismatch
     moment = " ".join(f"Δ[{verification.state[i]}]" for i in index)
     return (

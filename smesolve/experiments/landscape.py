@@ -28,7 +28,6 @@ from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Section
-from smesolve.landscape.operators import dropout_problem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer, check_list
 
@@ -111,9 +110,8 @@ class Landscape(NetworkExperiment[LandscapeSettings]):
 
     def _planned(self) -> list[tuple[LandscapeSection[Any], list[Cell]]]:
         """Return the chosen sections, each with its cells."""
-        problem = dropout_problem(self.problem)
         store = None if self.journal is None else CellStore(self.journal)
-        sections = [SECTIONS[name](problem, self.settings, store) for name in self.settings.sections]
+        sections = [SECTIONS[name](self.dropout_problem, self.settings, store) for name in self.settings.sections]
         return [(section, section.cells()) for section in sections]
 
     def cells(self) -> list[Cell]:
@@ -134,7 +132,7 @@ class Landscape(NetworkExperiment[LandscapeSettings]):
         s = self.settings
         return (
             f"{super().measured()} lr {s.lr:g}, {s.steps} steps, {s.runs} runs from independent initial points "
-            f"(network seeds from {s.network.seed} on), seed {s.seed}. Values have 95% intervals, over runs where no "
+            f"(network seeds from {s.network.seed} on). Values have 95% intervals, over runs where no "
             "other source is named; where an interval holds the null value, nothing is claimed."
         )
 

@@ -90,7 +90,7 @@ class WeakError(WeakErrorExperiment):
 
 
 def weak_error_figure(study: WeakErrorStudy) -> Figure:
-    """|error| at the horizon against the learning rate, log-log, one panel for each observable.
+    """Draw |error| at the horizon against the learning rate, log-log, one panel for each observable.
 
     Points with 95% intervals, hollow where unresolved; dashed fits with their slopes; the noise floor dotted; the
     predicted leading term as a thin line.
@@ -126,7 +126,7 @@ VERDICTS = {
 
 
 def _certified(study: WeakErrorStudy) -> str:
-    """Slopes and constants in words."""
+    """Return slopes and constants in words."""
     lines = []
     for row in study.fit().itertuples():
         slope, interval = slope_in_words(row)
@@ -233,7 +233,7 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -
     return f"No constant of order {' and '.join(map(str, orders))} is predicted: {reason}."
 
 
-def _predicted(row: tuple, form: str) -> str:
-    """The predicted constant, with its half-width where it has one."""
+def _predicted(row: Any, form: str) -> str:
+    """Return the predicted constant, with its half-width if it has one."""
     half = f" ± {NORMAL_QUANTILE * row.predicted_stderr:.1g}" if row.predicted_stderr > 0 else ""
     return number(row.predicted_constant, form) + half

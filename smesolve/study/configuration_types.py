@@ -1,4 +1,4 @@
-"""The keys of a configuration dataclass, and whether values have their types."""
+"""The keys of a settings dataclass, and whether values have their types."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import types
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from smesolve.arguments import MOST_ENTRIES
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError, shown
+from smesolve.validation import MOST_ENTRIES
 
 __all__ = ["check_mapping", "check_type", "known_keys", "may_be_string"]
 
 
 def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
-    """The keys of a configuration dataclass with their types; nested ones as "data.name"."""
+    """Return the keys of a settings dataclass with their types; nested ones are called "data.name"."""
     keys: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         keys[prefix + name] = hint
@@ -31,7 +31,7 @@ def check_mapping(values: Mapping[str, Any], hints: Mapping[str, Any], known: li
     Args:
         values: what a file or an option holds.
         hints: types by key.
-        known: keys that may be meant by an unknown one.
+        known: keys that an unknown one may stand for.
         prefix: of the keys in messages, such as "data.".
 
     Raises:
@@ -81,22 +81,22 @@ def _has_strings(hint: Any) -> bool:
 
 
 def may_be_string(hint: Any) -> bool:
-    """Whether a string is among what a hint allows."""
+    """Return whether a type hint allows a string."""
     return str in _options(hint)
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
-    """The types of a union, or the only one."""
+    """Return the types of a union, or the only type."""
     return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _list_option(hint: Any) -> Any:
-    """The list among what a hint allows, if there is one."""
+    """Return the list type that a hint allows, if it allows one."""
     return next((option for option in _options(hint) if get_origin(option) is list), None)
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value that is no list has one of the types of a hint."""
+    """Return whether a value that is no list has one of the types of a hint."""
     options = _options(hint)
     if isinstance(value, bool):
         return bool in options

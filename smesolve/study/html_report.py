@@ -37,7 +37,7 @@ SHORT = 32
 
 
 def html_report(directory: Path) -> str:
-    """The page of the report.md in a directory with finished results.
+    """Return the page of the report.md in a directory with finished results.
 
     Raises:
         SmesolveError: the report shows a picture that is not a PNG beside it.
@@ -55,14 +55,14 @@ def html_report(directory: Path) -> str:
 
 
 def _inches(png: bytes) -> float:
-    """Width for which a figure was drawn, so that all have letters of one size."""
+    """Return the width that a figure was drawn for, so that all have letters of one size."""
     from smesolve.experiments.shared.figures import DPI  # late, as matplotlib takes its time
 
     return int.from_bytes(png[16:20], "big") / DPI
 
 
 def _provenance(manifest: dict[str, Any]) -> str:
-    """What repeats the study, in Markdown."""
+    """Return what repeats the study, in Markdown."""
     config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True, default_flow_style=None).strip()
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     rows = [
@@ -76,7 +76,10 @@ def _provenance(manifest: dict[str, Any]) -> str:
 
 
 def _markdown(directory: Path) -> MarkdownIt:
-    """Commonmark with tables; pictures become data URIs, fences of `math` MathML, wide things scroll."""
+    """Return a renderer of CommonMark with tables.
+
+    Pictures become data URIs, `math` fences become MathML, and wide tables and formulas scroll.
+    """
 
     def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
         path, caption = directory / tokens[index].attrs["src"], html.escape(tokens[index].content)

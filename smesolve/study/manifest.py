@@ -68,7 +68,7 @@ def seal(directory: Path) -> None:
 
 
 def sealed(directory: Path) -> bool:
-    """Whether a directory holds a manifest that lists the files beside it."""
+    """Return whether a directory holds a manifest that lists the files beside it."""
     try:
         return "files" in read_manifest(directory)
     except SmesolveError:
@@ -76,7 +76,7 @@ def sealed(directory: Path) -> bool:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest in a directory, which may be of results that are not whole.
+    """Return the manifest in a directory, which may be of results that are not whole.
 
     Raises:
         SmesolveError: there is none, or it cannot be read.
@@ -94,7 +94,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def finished_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of finished results: a study, its configuration, versions, and the names of the files beside it.
+    """Return the manifest of finished results: study, configuration, versions, and names of the files beside it.
 
     Raises:
         SmesolveError: there is none, it cannot be read, or another program wrote it.
@@ -113,7 +113,7 @@ def finished_manifest(directory: Path) -> dict[str, Any]:
 
 
 def changed_file(directory: Path, files: Mapping[str, str]) -> str | None:
-    """The first of the files that are not as smesolve wrote them; files that are missing are not changed."""
+    """Return the first file that is not as smesolve wrote it; a missing file counts as unchanged."""
     for name, digest in files.items():
         path = directory / name
         if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or _digest(path) != digest):
@@ -144,7 +144,7 @@ def _digest(path: Path) -> str:
 
 
 def _quoted(argument: str) -> str:
-    """An argument for a shell, on one line and in characters that every terminal shows or takes."""
+    """Return an argument for a shell, on one line and in characters that every terminal shows."""
     if argument.isprintable():
         return shlex.quote(argument)
     parts = (

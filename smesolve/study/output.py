@@ -46,7 +46,7 @@ LOCK = ".lock"
 
 
 def given_directory(option: str, text: str) -> Path:
-    """The directory that an option names; a tilde that the shell left is the home directory.
+    """Return the directory that an option names; a leading tilde is the home directory.
 
     Raises:
         SmesolveError: it names none.
@@ -62,7 +62,7 @@ def given_directory(option: str, text: str) -> Path:
 
 
 def partial_of(out: Path) -> Path:
-    """Where results are while they are not whole.
+    """Return the directory of results that are not whole.
 
     Raises:
         SmesolveError: `out` is a loop of symbolic links, or the root of a file system.
@@ -79,7 +79,9 @@ def whole_directory(
     prepare: Callable[[Path], None] | None = None,
     keep_journal: bool = False,
 ) -> Iterator[Path]:
-    """A directory to write results into; they move to `out` when the block ends well. The block writes the manifest.
+    """Yield a directory to write results into; they move to `out` when the block ends well.
+
+    The block writes the manifest.
 
     When the block does not end well, `out`.partial stays if its journal has got new results, and vanishes otherwise.
     While the block runs no other process gets in: a lock of the operating system, which ends with the process however
@@ -89,8 +91,8 @@ def whole_directory(
         out: of the results.
         overwrite: replace results that are there, and discard an interrupted study.
         resume: go on with an interrupted study where there is one.
-        prepare: called with the directory where no interrupted study is there, to write a journal that is gone on
-            with; results are then replaced.
+        prepare: called with the directory if there is no interrupted study; it writes the journal to continue from, and
+            results are then replaced.
         keep_journal: move the journal to `out` with the results. Otherwise it is removed when they are there.
 
     Raises:
@@ -168,7 +170,7 @@ def finish_move(out: Path) -> bool:
 
 
 def _real(out: Path) -> Path:
-    """Where a path leads after all symbolic links."""
+    """Return where a path leads after all symbolic links."""
     try:
         real = Path(os.path.realpath(out))
         loop = real.is_symlink()
@@ -183,7 +185,7 @@ def _real(out: Path) -> Path:
 
 @contextmanager
 def _refused(out: Path) -> Iterator[None]:
-    """What the operating system refuses, in one sentence."""
+    """Raise what the operating system refuses as one sentence."""
     try:
         yield
     except NotImplementedError:
@@ -209,7 +211,7 @@ def _check_free(out: Path, replace: bool) -> None:
             raise SmesolveError(
                 f"--out {str(out)!r} is not empty; name another directory, or replace it by --overwrite."
             )
-        # What to delete is the user's word alone, so only results of this program are.
+        # Only results of this program are deleted: nobody but the user may decide about other files.
         if not (real / MANIFEST).is_file():
             raise SmesolveError(
                 f"--out {str(out)!r} has no {MANIFEST}, so it was not written by smesolve and is not replaced; name "
@@ -231,11 +233,11 @@ def _check_free(out: Path, replace: bool) -> None:
 
 
 def _locked(partial: Path) -> FileLock:
-    """The directory, made where there is none, and locked; refused where something in it has a name that is needed."""
+    """Make the directory where there is none, and lock it; a file that has a name that is needed is refused."""
     if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
         raise SmesolveError(f"{str(partial)!r} is not a directory of smesolve; move it away, or name another --out.")
     partial.mkdir(parents=True, exist_ok=True)
-    own = {
+    own: dict[str, Callable[[Path], bool]] = {
         LOCK: lambda path: path.is_file() and not path.stat().st_size,
         WORK: Path.is_dir,
         JOURNAL: is_journal,

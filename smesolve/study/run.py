@@ -52,7 +52,7 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
     above = directory.parent
     with _reported_warnings() as messages, Journal(above / JOURNAL, study) as experiment.journal:
         try:
-            results = run_cells(experiment.cells(), CellStore(experiment.journal), experiment.progress)
+            results = run_cells(experiment.cells(), CellStore(experiment.journal))
         except StudyInterrupted as interrupted:
             if len(interrupted.table):
                 interrupted.table.to_csv(above / PARTIAL_TABLE, index=False)

@@ -1,4 +1,4 @@
-"""YAML as a configuration has it: every text has one meaning, or is refused by one sentence.
+"""YAML of a configuration: every string has one meaning, or is refused by one sentence.
 
 Scalars are those of YAML 1.2's core schema, in decimal. What YAML 1.1 reads in another way (1:30 as 90, 0100 as 64, yes
 as true, 1_000 as 1000) is refused, as are keys that stand twice, merge keys, tags, several documents, and files and
@@ -64,7 +64,7 @@ for _kind, (_pattern, _first) in PATTERNS.items():
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """The mapping that a configuration file holds.
+    """Return the mapping that a configuration file holds.
 
     Raises:
         SmesolveError: no such file, or one that is no configuration.
@@ -93,20 +93,20 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 def _too_long(origin: str, size: int) -> SmesolveError:
-    """The refusal of a text of so many bytes; pipes and devices say 0."""
+    """Return the error for an input of so many bytes; pipes and devices say 0."""
     bytes_ = f"{size} bytes, more than {MOST_BYTES}" if size > MOST_BYTES else f"more than {MOST_BYTES} bytes"
     return SmesolveError(f"{origin} has {bytes_}; give lines 'key: value' with shorter lists and strings.")
 
 
 def read_yaml(text: str, origin: str) -> Any:
-    """The value of a text: None, bool, int, float, str, and lists and dictionaries of them.
+    """Return the value of a YAML string: None, bool, int, float, str, or lists and dictionaries of these.
 
     Args:
         text: one YAML document.
-        origin: what the text is, for messages.
+        origin: where the string comes from, for messages.
 
     Raises:
-        SmesolveError: a text that is no YAML, or has more than one meaning.
+        SmesolveError: the string is not YAML, or has more than one meaning.
     """
     if len(text) > MOST_BYTES:
         raise _too_long(origin, len(text.encode(errors="surrogateescape")))
@@ -136,12 +136,12 @@ class _Reader:
         self.origin, self.several_lines, self.count = origin, several_lines, 0
 
     def refused(self, node: yaml.Node, reason: str) -> SmesolveError:
-        """What is wrong with a node, and where."""
+        """Return the error that says what is wrong with a node, and where."""
         line = f", line {node.start_mark.line + 1}" if self.several_lines else ""
         return SmesolveError(f"{self.origin}{line}: {reason}.")
 
     def value(self, node: yaml.Node, depth: int) -> Any:
-        """What a node stands for; an alias is read anew wherever it stands."""
+        """Return what a node stands for; an alias is read again wherever it stands."""
         self.count += 1
         if self.count > MOST_VALUES or depth > MOST_DEPTH:
             raise self.refused(

@@ -14,16 +14,16 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.arguments import MOST_ENTRIES
 from smesolve.comparison.equation_side import in_pairs, paired_blocks
 from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
 from smesolve.comparison.observables import named_observables
+from smesolve.experiments.shared import dry_run
 from smesolve.sampling import ensemble
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
-from smesolve.study import dry_run
 from smesolve.study.command_line import main
 from smesolve.study.configuration_types import check_type
+from smesolve.validation import MOST_ENTRIES
 
 RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "2"]
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8"]
@@ -169,8 +169,8 @@ def test_a_dry_run_of_many_learning_rates_times_a_step_once(capsys, monkeypatch)
         ("compare", "observables", "loss"),
         ("weak-error", "orders", "2"),
         ("weak-error", "network.width", "1"),
-        ("scaling", "times", "1"),
-        ("scaling", "schedules", "step"),
+        ("scaling", "keep_probs", "1"),
+        ("scaling", "observables", "loss"),
         ("landscape", "sections", "x"),
         ("derive", "state", "a"),
         ("derive", "values", "1"),

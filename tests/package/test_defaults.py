@@ -9,12 +9,12 @@ import smesolve as sme
 from smesolve import experiments, landscape
 from smesolve.comparison.exact import ScheduledMoments, scalar_dropout
 from smesolve.comparison.mean_square_growth import observed_limit
-from smesolve.comparison.scaling.acceleration import acceleration
-from smesolve.comparison.scaling.error_map import error_map
-from smesolve.comparison.scaling.linear_scaling_rule import linear_scaling_rule
-from smesolve.comparison.scaling.long_horizon import long_horizon
-from smesolve.comparison.scaling.schedules import schedules
-from smesolve.comparison.scaling.width_sweep import width_sweep
+from smesolve.experiments.scaling.acceleration import acceleration
+from smesolve.experiments.scaling.horizon import long_horizon
+from smesolve.experiments.scaling.kappa import linear_scaling_rule
+from smesolve.experiments.scaling.map import error_map
+from smesolve.experiments.scaling.schedule import schedules
+from smesolve.experiments.scaling.width import width_sweep
 from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.problem.schedule import cosine, warm_up
 from smesolve.solver.lanczos import apply_function

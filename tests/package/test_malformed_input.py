@@ -52,15 +52,16 @@ from smesolve.comparison.gradient_flow import flow_change, relaxation_time
 from smesolve.comparison.mean_square_growth import observed_limit
 from smesolve.comparison.observables import OBSERVABLES, named_observables
 from smesolve.comparison.readout_problem import readout_problem
-from smesolve.comparison.scaling.acceleration import acceleration, gradients_per_step
-from smesolve.comparison.scaling.error_map import error_map
-from smesolve.comparison.scaling.linear_scaling_rule import linear_scaling_rule
-from smesolve.comparison.scaling.long_horizon import long_horizon, stationary_variances
-from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
-from smesolve.comparison.scaling.width_sweep import mean_field_problem, width_sweep
+from smesolve.comparison.stationary_variances import stationary_variances
 from smesolve.errors import shown
-from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.experiments.landscape_sections.condensation import TRAININGS
+from smesolve.experiments.scaling.acceleration import acceleration, gradients_per_step
+from smesolve.experiments.scaling.horizon import long_horizon
+from smesolve.experiments.scaling.kappa import linear_scaling_rule
+from smesolve.experiments.scaling.map import error_map
+from smesolve.experiments.scaling.schedule import SCHEDULES, schedules
+from smesolve.experiments.scaling.width import mean_field_problem, width_sweep
+from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.problem import schedule
 from smesolve.symbolic import counterexamples
 

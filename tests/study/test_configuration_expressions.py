@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smesolve.errors import SmesolveError
-from smesolve.problem.masks import GaussianMasks
-from smesolve.study.command_line import main
-from smesolve.study.configuration import DeriveConfig
 from smesolve.experiments.shared.derivation.derivation import derived_iteration
 from smesolve.experiments.shared.derivation.expressions import EXTREMA, FUNCTIONS, read_expression
+from smesolve.experiments.shared.settings import DeriveConfig
+from smesolve.problem.masks import GaussianMasks
+from smesolve.study.command_line import main
 from smesolve.symbolic import Iteration, modified_equation
 
 a, b = sympy.symbols("a b", real=True)

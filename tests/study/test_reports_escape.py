@@ -12,9 +12,9 @@ import yaml
 from markdown_it import MarkdownIt
 
 import smesolve as sme
+from smesolve.experiments.shared.derivation.article import _escaped
 from smesolve.experiments.shared.figures import Figure, drawing, save_figure
 from smesolve.experiments.shared.markdown import fenced, plain, table_of
-from smesolve.experiments.shared.derivation.article import _escaped
 from smesolve.study.command_line import main
 
 NAMES = [

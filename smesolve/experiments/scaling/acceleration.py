@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import Any
 
@@ -115,8 +115,11 @@ class Acceleration:
     and `speedup`, and the same of the iteration as `iteration_gradients`, `iteration_seconds`."""
 
     def break_even(self, tolerances: Sequence[float]) -> pd.DataFrame:
-        """A row for each order and tolerance: the largest factor whose error is inside the tolerance with its whole
-        interval, its speedups, and `factor_even`, `factor_even_seconds`, from which on the equation is cheaper."""
+        """Return a row for each order and tolerance.
+
+        It has the largest factor whose error is inside the tolerance with its whole interval, its speedups, and
+        `factor_even`, `factor_even_seconds`, from which on the equation is cheaper.
+        """
         rows = []
         for order, group in self.table.groupby("order"):
             bound = group[["relative_low", "relative_high"]].abs().max(axis=1)
@@ -189,49 +192,38 @@ def _cells(
 ) -> list[Cell]:
     """Return a cell that times the iteration, and one for each factor."""
     steps = grid_steps(horizon, lr, "horizon", "lr")
-    cells = [Cell("seconds of the iteration", partial(_iteration_seconds, problem, theta0, lr, steps, effort))]
-    for factor in sorted(set(factors)):
-        run = partial(_rows, problem, theta0, lr, horizon, steps, factor, orders, observable, scheme, effort)
-        ensembles = effort.ensembles(problem, theta0, lr, [horizon], orders, scheme, factor * lr)
-        cells.append(Cell(f"factor {factor}", run, [ensembles]))
-    return cells
-
-
-def _iteration_seconds(problem: Problem, theta0: Tensor, lr: float, steps: int, effort: SamplingEffort) -> float:
-    return _seconds_per_step(DropoutIteration(problem, lr, effort.seed), theta0) * steps
-
-
-def _rows(
-    problem: Problem,
-    theta0: Tensor,
-    lr: float,
-    horizon: float,
-    steps: int,
-    factor: int,
-    orders: Sequence[int],
-    observable: str | Observable,
-    scheme: str,
-    effort: SamplingEffort,
-) -> list[dict[str, Any]]:
-    """Return error and cost of each order with steps of factor lr."""
     (function,) = named_observables(problem, [observable]).values()
-    change, rows = flow_change(problem, theta0, horizon, function), []
-    with divergence_told_otherwise():  # a row without an error says it
-        study = effort.weak_error(problem, theta0, [lr], [horizon], orders, observable, scheme=scheme, dt=factor * lr)
-    for row in study.table.itertuples():
-        process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, factor * lr, effort.seed)
-        gradients = gradients_per_step(scheme, row.order) * steps / factor
-        low, high = row.error - row.half_width, row.error + row.half_width
-        errors = {"relative": row.error, "relative_low": low, "relative_high": high}
-        costs = {
-            "gradients": gradients,
-            "iteration_gradients": steps,
-            "gradient_speedup": steps / gradients,
-            "seconds": _seconds_per_step(process, theta0) * steps / factor,
-        }
-        head = {"order": row.order, "factor": factor, "dt": factor * lr}
-        rows.append(head | {name: value / change for name, value in errors.items()} | costs)
-    return rows
+    change = cache(lambda: flow_change(problem, theta0, horizon, function))
+
+    def iteration_seconds() -> float:
+        """Return the seconds of one path of the iteration."""
+        return _seconds_per_step(DropoutIteration(problem, lr, effort.seed), theta0) * steps
+
+    def rows(factor: int) -> list[dict[str, Any]]:
+        """Return error and cost of each order with steps of factor lr."""
+        dt, found = factor * lr, []
+        with divergence_told_otherwise():  # a row without an error says it
+            study = effort.weak_error(problem, theta0, [lr], [horizon], orders, observable, scheme=scheme, dt=dt)
+        for row in study.table.itertuples():
+            process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, dt, effort.seed)
+            gradients = gradients_per_step(scheme, row.order) * steps / factor
+            low, high = row.error - row.half_width, row.error + row.half_width
+            errors = {"relative": row.error, "relative_low": low, "relative_high": high}
+            costs = {
+                "gradients": gradients,
+                "iteration_gradients": steps,
+                "gradient_speedup": steps / gradients,
+                "seconds": _seconds_per_step(process, theta0) * steps / factor,
+            }
+            head = {"order": row.order, "factor": factor, "dt": dt}
+            found.append(head | {name: value / change() for name, value in errors.items()} | costs)
+        return found
+
+    cells = [Cell("seconds of the iteration", iteration_seconds)]
+    for factor in sorted(set(factors)):
+        ensembles = effort.ensembles(problem, theta0, lr, [horizon], orders, scheme, factor * lr)
+        cells.append(Cell(f"factor {factor}", partial(rows, factor), [ensembles]))
+    return cells
 
 
 def _combined(results: list[Any]) -> Acceleration:
@@ -285,7 +277,7 @@ class Accelerator(NetworkExperiment[AccelerationSettings]):
 
 
 def acceleration_figure(result: Acceleration) -> Figure:
-    """Error and speed-up against the step of the equation."""
+    """Draw error and speed-up against the step of the equation."""
     with drawing():
         figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)

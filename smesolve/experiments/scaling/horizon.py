@@ -102,7 +102,7 @@ class LongHorizon:
     lr: float
 
     def worse(self) -> pd.DataFrame:
-        """Where order 2 is worse than order 1 in the stationary state, and where the quadratic equation is nearest.
+        """Return where order 2 is worse than order 1 in the stationary state, and where quadratic is nearest.
 
         A row for each noise: the number of learning rates, at how many of them the stationary variance of order 2 is
         farther from the exact one than that of order 1, and at how many that of the quadratic equation is nearest.
@@ -116,7 +116,7 @@ class LongHorizon:
         return pd.DataFrame(rows)
 
     def nearest(self) -> pd.DataFrame:
-        """For each model and time the equation whose |error| is surely the smallest; "" where intervals overlap."""
+        """Return the equation whose |error| is surely the smallest, by model and time; "" where intervals overlap."""
         half = (self.table.relative_high - self.table.relative_low) / 2
         size = self.table.relative.abs()
         bounds = self.table.assign(least=size - half, most=size + half)
@@ -186,93 +186,58 @@ def _cells(
     quadratic_paths: int,
 ) -> list[Cell]:
     """Return cells for the readout, the network, its quadratic equation, and two stationary variances."""
-    steps = grid_numbers(times, lr, "times", "lr")
+    counts = grid_numbers(times, lr, "times", "lr")
     times = [on_grid(time, lr, "times", "lr") for time in times]
     readout, start = readout_problem(problem, theta0)
     (name,) = named_observables(problem, [observable])
     of_readout, of_network = (named_observables(one, [observable])[name] for one in (readout, problem))
-    ensembles = effort.ensembles(problem, theta0, lr, times, (1, 2))
-    common, counts = (problem, theta0, lr, times), dict(zip(times, steps, strict=True))
+
+    def exact() -> list[dict[str, Any]]:
+        """Return the errors of the readout in all equations."""
+        moments, rows = LinearMoments(readout, start), []
+        change = flow_change(readout, start, times[-1], of_readout)
+        for time, count in zip(times, counts, strict=True):
+            discrete = moments.iteration(lr, count, observable)
+            for equation in EQUATIONS:
+                error = (moments.equation(lr, equation, time, observable) - discrete) / change
+                rows.append({"equation": str(equation), "time": time} | _errors(error, error, error, True))
+        return [{"model": "readout"} | row for row in rows]
+
+    def measured() -> dict[str, Any]:
+        """Return the errors of orders 1 and 2 of the network, and the change that they are shares of."""
+        study = effort.weak_error(problem, theta0, [lr], times, (1, 2), observable)
+        rows = [
+            {"equation": str(row.order), "time": row.time} | _errors(row.error, row.low, row.high, bool(row.resolved))
+            for row in study.table.itertuples()
+        ]
+        return {"rows": rows, "change": flow_change(problem, theta0, times[-1], of_network)}
+
+    def quadratic() -> list[dict[str, float]]:
+        """Return by how much the quadratic equation differs from order 2 at each time, on the same Brownian motion."""
+        options: dict[str, Any] = {"dt": lr, "paths": quadratic_paths, "seed": effort.seed, "workers": effort.workers}
+        second, other = (
+            of_network(solve(ModifiedEquation(problem, lr, order), theta0, [0, *times], **options)[1:])
+            for order in (2, "quadratic")
+        )
+        gap = other - second
+        quantile = float(student_quantile(quadratic_paths - 1))
+        return [
+            {"mean": mean, "half": quantile * spread / quadratic_paths**0.5}
+            for mean, spread in zip(gap.mean(-1).tolist(), gap.std(-1).tolist(), strict=True)
+        ]
+
+    def stationary(one: Problem, noise: str) -> pd.DataFrame:
+        """Return the stationary variances at shares of the mean-square limit of the iteration."""
+        limit = LinearMoments(one, start).stability_limit()
+        return stationary_variances(one, start, [share * limit for share in lrs]).assign(noise=noise)
+
     return [
-        Cell("readout", partial(_readout, readout, start, lr, counts, observable, of_readout)),
-        Cell("network", partial(_network, *common, observable, of_network, effort), [ensembles]),
-        Cell("quadratic equation", partial(_quadratic, *common, of_network, effort, quadratic_paths)),
-        Cell("stationary, dropout", partial(_stationary, readout, start, lrs, "dropout")),
-        Cell("stationary, label noise", partial(_stationary, _with_label_noise(readout), start, lrs, "label noise")),
+        Cell("readout", exact),
+        Cell("network", measured, [effort.ensembles(problem, theta0, lr, times, (1, 2))]),
+        Cell("quadratic equation", quadratic),
+        Cell("stationary, dropout", partial(stationary, readout, "dropout")),
+        Cell("stationary, label noise", partial(stationary, _with_label_noise(readout), "label noise")),
     ]
-
-
-def _readout(
-    readout: DropoutProblem,
-    start: Tensor,
-    lr: float,
-    steps: dict[float, int],
-    observable: str | Observable,
-    function: Observable,
-) -> list[dict[str, Any]]:
-    """Return the exact errors of the readout in all equations."""
-    moments, rows = LinearMoments(readout, start), []
-    change = flow_change(readout, start, max(steps), function)
-    for time, count in steps.items():
-        discrete = moments.iteration(lr, count, observable)
-        for equation in EQUATIONS:
-            error = (moments.equation(lr, equation, time, observable) - discrete) / change
-            rows.append({"equation": str(equation), "time": time} | _errors(error, error, error, True))
-    return [{"model": "readout"} | row for row in rows]
-
-
-def _network(
-    problem: DropoutProblem,
-    theta0: Tensor,
-    lr: float,
-    times: Sequence[float],
-    observable: str | Observable,
-    function: Observable,
-    effort: SamplingEffort,
-) -> dict[str, Any]:
-    """Return the measured errors of orders 1 and 2, and the change along the gradient flow that they are shares of."""
-    study = effort.weak_error(problem, theta0, [lr], times, (1, 2), observable)
-    rows = [
-        {"equation": str(row.order), "time": row.time} | _errors(row.error, row.low, row.high, bool(row.resolved))
-        for row in study.table.itertuples()
-    ]
-    return {"rows": rows, "change": flow_change(problem, theta0, times[-1], function)}
-
-
-def _quadratic(
-    problem: DropoutProblem,
-    theta0: Tensor,
-    lr: float,
-    times: Sequence[float],
-    function: Observable,
-    effort: SamplingEffort,
-    paths: int,
-) -> list[dict[str, float]]:
-    """Return by how much the quadratic equation differs from order 2 at each time, on the same Brownian motion."""
-    ends = [
-        solve(
-            ModifiedEquation(problem, lr, order),
-            theta0,
-            [0, *times],
-            dt=lr,
-            paths=paths,
-            seed=effort.seed,
-            workers=effort.workers,
-        )[1:]
-        for order in (2, "quadratic")
-    ]
-    gap = function(ends[1]) - function(ends[0])
-    quantile = float(student_quantile(paths - 1))
-    return [
-        {"mean": mean, "half": quantile * spread / paths**0.5}
-        for mean, spread in zip(gap.mean(-1).tolist(), gap.std(-1).tolist(), strict=True)
-    ]
-
-
-def _stationary(problem: Problem, start: Tensor, shares: Sequence[float], noise: str) -> pd.DataFrame:
-    """Return the stationary variances at shares of the mean-square limit of the iteration."""
-    limit = LinearMoments(problem, start).stability_limit()
-    return stationary_variances(problem, start, [share * limit for share in shares]).assign(noise=noise)
 
 
 def _with_label_noise(readout: DropoutProblem) -> ModuleProblem:
@@ -317,7 +282,9 @@ class Horizon(NetworkExperiment[HorizonSettings]):
         """Return cells for the errors over time and for the stationary variances."""
         s = self.settings
         lr, observable = s.lrs[0], s.observables[0]
-        return _cells(self.problem, self.theta0, lr, s.times, s.multiples, observable, s.effort, QUADRATIC_PATHS)
+        return _cells(
+            self.dropout_problem, self.theta0, lr, s.times, s.multiples, observable, s.effort, QUADRATIC_PATHS
+        )
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the errors over time and of the stationary variances."""
@@ -334,7 +301,7 @@ class Horizon(NetworkExperiment[HorizonSettings]):
 
 
 def horizon_figure(result: LongHorizon) -> Figure:
-    """Errors against the horizon for both models, and stationary variances over the exact one."""
+    """Draw errors against the horizon for both models, and stationary variances over the exact one."""
     with drawing():
         figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
         axes = figure.subplots(2, 2)

@@ -12,7 +12,7 @@ so the rule holds up to kappa of about
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -51,7 +51,6 @@ from smesolve.validation import (
 )
 
 __all__ = ["Kappa", "KappaSettings", "LinearScalingRule", "kappa_figure", "linear_scaling_rule"]
-
 
 CAPTION = (
     "|relative error| of the order-1 equation against kappa. Markers: readout (exact) and network (measured, with 95% "
@@ -102,7 +101,7 @@ class LinearScalingRule:
     tolerance: float
 
     def reach(self) -> pd.DataFrame:
-        """Up to which kappa the iteration follows: a row for each model.
+        """Return up to which kappa the iteration follows, a row for each model.
 
         `holds` is the largest kappa up to which every error is inside the tolerance, `fails` the smallest one that is
         not; `kappa`, with `kappa_low`, `kappa_high`, is where the error, interpolated on log scales, reaches the
@@ -122,14 +121,14 @@ class LinearScalingRule:
                     "kappa": _crossing(group.kappa, size, self.tolerance),
                     "kappa_low": _crossing(group.kappa, size + half, self.tolerance),
                     "kappa_high": _crossing(group.kappa, (size - half).clip(lower=1e-300), self.tolerance),
-                    "predicted": self.tolerance / (group.predicted / group.kappa).abs().iloc[0],
+                    "predicted": self.tolerance / (group.predicted / group.kappa).abs().iloc[0],  # (2)
                 }
             )
         return pd.DataFrame(rows)
 
 
 def _crossing(kappas: pd.Series, sizes: pd.Series, tolerance: float) -> float:
-    """The first kappa at which sizes, linear between the points on log scales, reach the tolerance."""
+    """Return the first kappa at which sizes, linear between the points on log scales, reach the tolerance."""
     x, y = np.log(kappas.to_numpy(float)), np.log(sizes.to_numpy() / tolerance)
     for k in range(len(x) - 1):
         if y[k] < 0 <= y[k + 1]:
@@ -186,55 +185,36 @@ def _cells(
 ) -> list[Cell]:
     """Return a cell for each model and kappa."""
     (name,) = named_observables(problem, [observable])
-    cells = []
-    for model, one, at in (("readout", *readout_problem(problem, theta0)), ("network", problem, theta0)):
-        function = named_observables(one, [observable])[name]
-        units = _units(one, at, lr, horizon, function)
-        for kappa in sorted(set(kappas)):
-            averaged = AveragedProblem(one, kappa)
-            ensembles = effort.ensembles(averaged, at, kappa * lr, [horizon], [1])
-            run = partial(_row, model, kappa, averaged, at, kappa * lr, horizon, observable, effort, units)
-            cells.append(Cell(f"{model}, kappa {kappa}", run, [] if model == "readout" else [ensembles]))
-    return cells
-
-
-def _units(
-    problem: DropoutProblem, theta0: Tensor, lr: float, horizon: float, function: Observable
-) -> Callable[[], tuple[float, float]]:
-    """Return a function that computes, once, the change along the gradient flow and the leading constant c of (1)."""
 
     @cache
-    def units() -> tuple[float, float]:
-        change = flow_change(problem, theta0, horizon, function)
-        constant, _ = first_constants(problem, theta0, horizon, {"": function}, lr)[""]
-        return change, constant
+    def units(one: DropoutProblem, at: Tensor) -> tuple[float, float]:
+        """Return the change along the gradient flow, and the leading constant c of (1)."""
+        function = named_observables(one, [observable])[name]
+        constant, _ = first_constants(one, at, horizon, {name: function}, lr)[name]
+        return flow_change(one, at, horizon, function), constant
 
-    return units
+    def row(model: str, one: DropoutProblem, at: Tensor, kappa: int) -> dict[str, Any]:
+        """Return a row of the table, without the verdict."""
+        averaged = AveragedProblem(one, kappa)
+        if model == "readout":
+            error = low = high = LinearMoments(averaged, at).error(kappa * lr, 1, horizon, observable)
+            resolved = True
+        else:
+            study = effort.weak_error(averaged, at, [kappa * lr], [horizon], [1], observable)
+            error, low, high, resolved = study.table.iloc[0][["error", "low", "high", "resolved"]]
+        change, constant = units(one, at)
+        head = {"model": model, "kappa": kappa, "lr": kappa * lr, "resolved": bool(resolved)}
+        predicted = constant * kappa * lr  # (1)
+        shares = {"relative": error, "relative_low": low, "relative_high": high, "predicted": predicted}
+        return head | {key: value / change for key, value in shares.items()}
 
-
-def _row(
-    model: str,
-    kappa: int,
-    averaged: AveragedProblem,
-    theta0: Tensor,
-    lr: float,
-    horizon: float,
-    observable: str | Observable,
-    effort: SamplingEffort,
-    units: Callable[[], tuple[float, float]],
-) -> dict[str, Any]:
-    """Return a row of the table, without the verdict."""
-    if model == "readout":
-        error = low = high = LinearMoments(averaged, theta0).error(lr, 1, horizon, observable)
-        resolved = True
-    else:
-        study = effort.weak_error(averaged, theta0, [lr], [horizon], [1], observable)
-        error, low, high, resolved = study.table.iloc[0][["error", "low", "high", "resolved"]]
-    change, constant = units()
-    row = {"model": model, "kappa": kappa, "lr": lr, "resolved": bool(resolved)}
-    predicted = constant * lr  # (1), lr being kappa times that of one mask
-    relative = {"relative": error, "relative_low": low, "relative_high": high, "predicted": predicted}
-    return row | {name: value / change for name, value in relative.items()}
+    cells = []
+    for model, one, at in (("readout", *readout_problem(problem, theta0)), ("network", problem, theta0)):
+        for kappa in sorted(set(kappas)):
+            measured = effort.ensembles(AveragedProblem(one, kappa), at, kappa * lr, [horizon], [1])
+            ensembles = [] if model == "readout" else [measured]
+            cells.append(Cell(f"{model}, kappa {kappa}", partial(row, model, one, at, kappa), ensembles))
+    return cells
 
 
 def _rule(rows: list[dict[str, Any]], tolerance: float) -> LinearScalingRule:
@@ -246,7 +226,7 @@ def _rule(rows: list[dict[str, Any]], tolerance: float) -> LinearScalingRule:
 
 
 def _verdict(low: float, high: float, tolerance: float) -> bool | None:
-    """Whether an error with this interval is inside the tolerance; None where the interval does not say."""
+    """Return whether an error with this interval is inside the tolerance; None where the interval does not say."""
     if max(-low, high) <= tolerance:
         return True
     return False if low > tolerance or high < -tolerance else None
@@ -263,7 +243,7 @@ class Kappa(NetworkExperiment[KappaSettings]):
     def cells(self) -> list[Cell]:
         """Return a cell for each model and kappa."""
         s = self.settings
-        return _cells(self.problem, self.theta0, s.lrs[0], s.kappas, s.horizon, s.observables[0], s.effort)
+        return _cells(self.dropout_problem, self.theta0, s.lrs[0], s.kappas, s.horizon, s.observables[0], s.effort)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the rule."""
@@ -280,14 +260,14 @@ class Kappa(NetworkExperiment[KappaSettings]):
 
 
 def kappa_figure(result: LinearScalingRule) -> Figure:
-    """Relative error against kappa with the leading term and the tolerance."""
+    """Draw the relative error against kappa with the leading term and the tolerance."""
     with drawing():
         figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
         axis = figure.subplots()
-        for look, (model, part) in zip((DROPOUT, ORDERS[1]), result.table.groupby("model", sort=False), strict=True):
-            curve(axis, part.kappa, part, look, f"{model}: {'exact' if model == 'readout' else 'measured'}", line="")
+        for style, (model, part) in zip((DROPOUT, ORDERS[1]), result.table.groupby("model", sort=False), strict=True):
+            curve(axis, part.kappa, part, style, f"{model}: {'exact' if model == 'readout' else 'measured'}", line="")
             axis.plot(
-                part.kappa, part.predicted.abs(), color=look.colour, linestyle=look.line, linewidth=0.8,
+                part.kappa, part.predicted.abs(), color=style.colour, linestyle=style.line, linewidth=0.8,
                 label=f"{model}: leading term",
             )  # fmt: skip
         axis.axhline(result.tolerance, color="0.5", linestyle=":", label=f"tolerance {result.tolerance:g}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from smesolve.comparison.collapse import COLLAPSE_BELOW, POWERS, collapse
+from smesolve.comparison.collapse import COLLAPSE_BELOW, POWERS
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change, relaxation_time
 from smesolve.comparison.observables import Observable, named_observables
@@ -56,7 +57,7 @@ MAP_CAPTION = (
 
 COLLAPSE_CAPTION = (
     "|relative error| a unit of time against lr / keep_prob^q, one column for each of q = 0, 1, 2, one row for each "
-    "order. Lines: the readout, exact; markers: the network, measured, resolved cells alone; grey: keep_prob. Errors "
+    "order. Lines: the readout, exact; markers: the network, measured, only resolved cells; grey: keep_prob. Errors "
     "collapse where all lie on one curve."
 )
 
@@ -190,11 +191,12 @@ class _Column:
         steps = {max(1, round(self.horizon / (multiple * scale))) for multiple in multiples}
         return sorted({self.horizon / count for count in steps})
 
-    def limits(self, effort: SamplingEffort) -> list[dict[str, Any]]:
+    def limits(self, effort: SamplingEffort) -> pd.DataFrame:
         """Return the limits of stability of the readout."""
         readout, _ = self.readout
-        rows = stability_limits(readout, self.orders, effort.seed, effort.workers)
-        return [{"keep_prob": self.keep_prob} | row for row in rows]
+        limits = stability_limits(readout, self.orders, effort.seed, effort.workers)
+        limits.insert(0, "keep_prob", self.keep_prob)
+        return limits
 
     def rows(self, lr: float, effort: SamplingEffort) -> list[dict[str, Any]]:
         """Return the rows of both models at one learning rate."""
@@ -238,15 +240,11 @@ def _relative(row: dict[str, Any], change: float) -> dict[str, object]:
     return row | {name: value / change for name, value in values.items()}
 
 
-LIMITS = ["keep_prob", "process", "predicted", "observed", "low", "high", "ratio"]
-"""Columns of the limits."""
-
-
-def _combined(results: list[list[dict[str, Any]]], observable: str) -> ErrorMap:
-    rows = [row for rows in results for row in rows]
-    limits = pd.DataFrame([row for row in rows if "process" in row], columns=LIMITS)
-    table = pd.DataFrame([row for row in rows if "model" in row])
-    return ErrorMap(table.sort_values(["model", "order", "keep_prob", "lr"], ignore_index=True), limits, observable)
+def _combined(results: list[Any], observable: str) -> ErrorMap:
+    limits = [result for result in results if isinstance(result, pd.DataFrame)]
+    rows = [row for result in results if isinstance(result, list) for row in result]
+    table = pd.DataFrame(rows).sort_values(["model", "order", "keep_prob", "lr"], ignore_index=True)
+    return ErrorMap(table, pd.concat(limits, ignore_index=True), observable)
 
 
 @experiment("scaling", "map")
@@ -266,12 +264,12 @@ class Map(NetworkExperiment[MapSettings]):
         """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
         s = self.settings
         given = s.keep_probs, s.multiples, s.relaxations, s.orders, s.observables[0], s.effort
-        return _cells(self.problem, self.theta0, *given)
+        return _cells(self.dropout_problem, self.theta0, *given)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of map, limits and collapse."""
         result = _combined(results, self.settings.observables[0])
-        collapsed = collapse(result.table, self.settings.seed)
+        collapsed = result.collapse(self.settings.seed)
         return [
             Section(
                 f"Map of the weak error of {plain(result.observable)}",
@@ -294,13 +292,13 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
     )
     return join(
         "`relative`: error over the change of the observable along the gradient flow of the modified loss. "
-        "`multiple`: lr in units of the mean-square limit of the readout's iteration. Readout: the last layer alone, "
+        "`multiple`: lr in units of the mean-square limit of the readout's iteration. Readout: only the last layer, "
         f"on the features of the start, exact. Network: measured. Resolved cells: {cells}.",
         markdown(with_reasons(table), ["model", "order", "keep_prob", "lr", "multiple", "relative", "resolved"]),
         "## Limits of stability",
         "Learning rate from which second moments of the readout grow: predicted, from the exact moment map; observed, "
         "from a resampled population of paths of the iteration and of the solver, which knows nothing of the "
-        "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, are predicted alone.",
+        "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, are only predicted.",
         markdown(
             _ratios(result.limits),
             {
@@ -316,7 +314,7 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} around one parabola in ln(lr / "
         "keep_prob^q): root mean square distance for q = 0, 1, 2, and the q of least distance. Ordinate `relative`: "
         "the error at the horizon, a fixed number of relaxation times; `rate`: this over the horizon, the error a unit "
-        "of time. Data and curvature are those of one problem, so the power of keep_prob alone is identified.",
+        "of time. Data and curvature are those of one problem, so only the power of keep_prob is identified.",
         ""
         if collapse.empty
         else markdown(
@@ -340,27 +338,37 @@ def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
     return "\n".join(
         [
             _nearer(result.table),
-            f"- Limits of stability: {(within == 'yes').sum()} of {len(within)} observed ones agree with the "
-            "prediction to within 2%, whole interval included.",
+            f"- Limits of stability: {(within == _Within.WHOLE_INTERVAL).sum()} of {len(within)} observed ones agree with "
+            "the prediction to within 2%, whole interval included.",
             *(_verdict(row) for row in collapse.itertuples()),
         ]
     )
 
 
 def _ratios(limits: pd.DataFrame) -> pd.DataFrame:
-    """Limits with the interval of observed / predicted, and whether it lies within 2% of 1, whole or in its middle."""
+    """Return the limits with the interval of observed / predicted, and whether it lies within 2% of 1."""
     table = limits.assign(ratio_low=limits.low / limits.predicted, ratio_high=limits.high / limits.predicted)
     return table.assign(within=[_within(row) for row in table.itertuples()])
 
 
-def _within(row: tuple) -> str:
+class _Within(StrEnum):
+    """Whether an observed limit lies within 2% of the predicted one, as the report says it."""
+
+    NOT_OBSERVED = "not observed"
+    WHOLE_INTERVAL = "yes"
+    ONLY_ESTIMATE = "estimate is, interval is not"
+    NOT_RESOLVED = "not resolved"
+    OUTSIDE = "no"
+
+
+def _within(row: Any) -> _Within:
     if not np.isfinite(row.observed):
-        return "not observed"
+        return _Within.NOT_OBSERVED
     if row.ratio_low >= 0.98 and row.ratio_high <= 1.02:
-        return "yes"
+        return _Within.WHOLE_INTERVAL
     if row.ratio_low > 1.02 or row.ratio_high < 0.98:
-        return "no"
-    return "estimate is, interval is not" if abs(row.ratio - 1) <= 0.02 else "not resolved"
+        return _Within.OUTSIDE
+    return _Within.ONLY_ESTIMATE if abs(row.ratio - 1) <= 0.02 else _Within.NOT_RESOLVED
 
 
 def _nearer(table: pd.DataFrame) -> str:
@@ -382,13 +390,13 @@ def _nearer(table: pd.DataFrame) -> str:
 
 
 def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Lower and upper bound of |relative|; no bounds where nothing is resolved."""
+    """Return the lower and upper bound of |relative|; NaN where it is not resolved."""
     half = (one.relative_high - one.relative_low) / 2
     size = one.relative.abs().where(one.resolved)
     return size - half, size + half
 
 
-def _verdict(row: tuple) -> str:
+def _verdict(row: Any) -> str:
     collapsed = [f"{power:g}" for power in POWERS if getattr(row, f"spread_{power:g}_high") < COLLAPSED]
     apart = [f"{power:g}" for power in POWERS if getattr(row, f"spread_{power:g}_low") > COLLAPSED]
     head = f"- {row.model}, order {row.order}, {row.ordinate}: "

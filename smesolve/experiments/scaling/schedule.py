@@ -161,57 +161,36 @@ def _cells(
             f"lrs must hold at least two learning rates to have a slope, got {list(lrs)}; add a smaller one."
         )
     readout, start = readout_problem(problem, theta0)
+
+    def measured(name: str) -> dict[str, pd.DataFrame]:
+        """Return the errors of the network, and their fit."""
+        study = effort.weak_error(SCHEDULES[name](problem, horizon), theta0, lrs, [horizon], orders, observable)
+        table, fit = study.table[["order", "lr", "error", "low", "high", "resolved"]], study.fit()
+        return _named(name, "network", table, fit.drop(columns=["observable", "p_value"]))
+
+    def exact(name: str) -> dict[str, pd.DataFrame]:
+        """Return the errors of the readout, and the slope of the last two."""
+        moments, rows, fits = ScheduledMoments(SCHEDULES[name](readout, horizon), start), [], []
+        for order in orders:
+            errors = [moments.error(lr, order, horizon, observable) for lr in lrs]
+            columns = {"order": order, "lr": lrs, "error": errors, "low": errors, "high": errors, "resolved": True}
+            rows.append(pd.DataFrame(columns))
+            slope = {"slope": _last_slope(lrs, errors), "slope_low": np.nan, "slope_high": np.nan, "points": 2}
+            fits.append({"order": order} | slope | {"left_out": ""})
+        return _named(name, "readout", pd.concat(rows, ignore_index=True), pd.DataFrame(fits))
+
     cells = []
     for name in names:
         scheduled = SCHEDULES[name](problem, horizon)
         ensembles = [effort.ensembles(scheduled, theta0, lr, [horizon], orders) for lr in lrs]
-        measure = partial(_network, name, scheduled, theta0, lrs, horizon, orders, observable, effort)
-        exact = partial(_readout, name, SCHEDULES[name](readout, horizon), start, lrs, horizon, orders, observable)
-        cells += [Cell(f"network, {name}", measure, ensembles), Cell(f"readout, {name}", exact)]
+        cells.append(Cell(f"network, {name}", partial(measured, name), ensembles))
+        cells.append(Cell(f"readout, {name}", partial(exact, name)))
     return cells
 
 
-def _network(
-    name: str,
-    problem: ScheduledProblem,
-    theta0: Tensor,
-    lrs: Sequence[float],
-    horizon: float,
-    orders: Sequence[int],
-    observable: str | Observable,
-    effort: SamplingEffort,
-) -> dict[str, pd.DataFrame]:
-    """Return the measured errors of the network, and their fit."""
-    study = effort.weak_error(problem, theta0, lrs, [horizon], orders, observable)
-    columns = ["order", "lr", "error", "low", "high", "resolved"]
-    fit = study.fit().drop(columns=["observable", "p_value"])
-    return {
-        "table": study.table[columns].assign(schedule=name, model="network"),
-        "fit": fit.assign(schedule=name, model="network"),
-    }
-
-
-def _readout(
-    name: str,
-    problem: ScheduledProblem,
-    start: Tensor,
-    lrs: Sequence[float],
-    horizon: float,
-    orders: Sequence[int],
-    observable: str | Observable,
-) -> dict[str, pd.DataFrame]:
-    """Return the exact errors of the readout, and the slope of the last two."""
-    moments, rows, fits = ScheduledMoments(problem, start), [], []
-    for order in orders:
-        errors = [moments.error(lr, order, horizon, observable) for lr in lrs]
-        exact = {"order": order, "lr": lrs, "error": errors, "low": errors, "high": errors, "resolved": True}
-        rows.append(pd.DataFrame(exact))
-        slope = {"slope": _last_slope(lrs, errors), "slope_low": np.nan, "slope_high": np.nan, "points": 2}
-        fits.append({"order": order} | slope | {"left_out": ""})
-    return {
-        "table": pd.concat(rows, ignore_index=True).assign(schedule=name, model="readout"),
-        "fit": pd.DataFrame(fits).assign(schedule=name, model="readout"),
-    }
+def _named(schedule: str, model: str, table: pd.DataFrame, fit: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return both tables with the names of schedule and model."""
+    return {"table": table.assign(schedule=schedule, model=model), "fit": fit.assign(schedule=schedule, model=model)}
 
 
 def _combined(results: list[dict[str, pd.DataFrame]]) -> Schedules:
@@ -236,7 +215,7 @@ class Schedule(NetworkExperiment[ScheduleSettings]):
         """Return cells for the network and for its readout, under each schedule."""
         s = self.settings
         given = s.lrs, s.horizon, s.schedules, s.orders, s.observables[0], s.effort
-        return _cells("schedules", self.problem, self.theta0, *given)
+        return _cells("schedules", self.dropout_problem, self.theta0, *given)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the slopes."""
@@ -253,12 +232,12 @@ class Schedule(NetworkExperiment[ScheduleSettings]):
 
 
 def schedule_figure(result: Schedules) -> Figure:
-    """|error| against lr, a panel for each schedule: markers the network, thin lines the readout."""
+    """Draw |error| against lr, a panel for each schedule: markers the network, thin lines the readout."""
     names = list(result.table.schedule.unique())
     with drawing():
         figure = Figure(figsize=(PAGE / 3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
-        axes = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
-        axes = list(axes.flat)
+        grid = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
+        axes = list(grid.flat)
         for axis, name in zip(axes, names, strict=False):
             for order, part in result.table[result.table.schedule == name].groupby("order"):
                 style = ORDERS[order]
@@ -325,7 +304,7 @@ def _report(result: Schedules) -> str:
     )
 
 
-def _kept(row: tuple) -> str:
+def _kept(row: Any) -> str:
     if not np.isfinite(row.slope):
         return "not resolved"
     if row.model == "readout":

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -42,10 +44,19 @@ from smesolve.validation import check_instance, check_integer, check_keep_prob, 
 
 __all__ = ["Width", "WidthSettings", "WidthSweep", "mean_field_problem", "width_figure", "width_sweep"]
 
+
+class Arm(StrEnum):
+    """What stays fixed as the width grows."""
+
+    FIXED_RATIO = "fixed lr/keep_prob"
+    FIXED_LR = "fixed lr"
+    FIXED_BOTH = "fixed lr and keep_prob"
+
+
 ARMS = {
-    "fixed lr/keep_prob": "keep_prob and lr fall like 1/width",
-    "fixed lr": "keep_prob falls like 1/width",
-    "fixed lr and keep_prob": "nothing changes with the width",
+    Arm.FIXED_RATIO: "keep_prob and lr fall like 1/width",
+    Arm.FIXED_LR: "keep_prob falls like 1/width",
+    Arm.FIXED_BOTH: "nothing changes with the width",
 }
 
 
@@ -136,7 +147,7 @@ def mean_field_problem(
     root = width**0.5
     network = TwoLayerNetwork(x.shape[1], width, y.shape[1], lambda z: torch.tanh(root * z) / root)
     particles = torch.from_numpy(np.random.default_rng(seed).standard_normal((width, x.shape[1] + y.shape[1])))
-    hidden, readout = particles.split([x.shape[1], y.shape[1]], dim=1)
+    hidden, readout = particles[:, : x.shape[1]], particles[:, x.shape[1] :]
     return DropoutProblem(network, x, y, keep_prob=keep_prob), torch.cat(
         [hidden.flatten(), readout.mT.flatten()]
     ) / root
@@ -186,51 +197,41 @@ def _cells(
     effort: SamplingEffort,
 ) -> list[Cell]:
     """Return a cell for each width and arm; in each the learning rate is rounded so that it divides the horizon."""
-    cells, first = [], min(widths)
-    for width in sorted(set(widths)):
-        for arm in ARMS:
-            keep = keep_prob if arm == "fixed lr and keep_prob" else keep_prob * first / width
-            wanted = lr * first / width if arm == "fixed lr/keep_prob" else lr
-            chosen = horizon / max(1, round(horizon / wanted))
-            problem, theta0 = mean_field_problem(x, y, width, keep, effort.seed)
-            head = {"arm": arm, "width": width, "keep_prob": keep, "lr": chosen}
-            run = partial(_rows, head, problem, theta0, chosen, horizon, orders, effort)
-            cells.append(
-                Cell(f"width {width}, {arm}", run, [effort.ensembles(problem, theta0, chosen, [horizon], orders)])
-            )
-    return cells
+    first = min(widths)
 
+    def rows(head: dict[str, Any], problem: DropoutProblem, theta0: Tensor) -> list[dict[str, Any]]:
+        """Return a row of the table for each order."""
+        whole = float(problem.modified_loss(theta0))
+        head = head | {"penalty": (whole - float(problem.loss(theta0))) / whole}
+        if head["lr"] >= problem.stability_limit(theta0):
+            unknown: dict[str, Any] = dict.fromkeys(("relative", "relative_low", "relative_high"), np.nan)
+            return [head | {"order": k} | unknown | {"resolved": False, "reason": "mean unstable"} for k in orders]
+        change = flow_change(problem, theta0, horizon, named_observables(problem, ["modified_loss"])["modified_loss"])
+        with divergence_told_otherwise():  # the reason of the row says it
+            study = effort.weak_error(problem, theta0, [head["lr"]], [horizon], orders, "modified_loss")
+        errors = {"relative": "error", "relative_low": "low", "relative_high": "high"}
+        return [
+            head
+            | {"order": row.order}
+            | {name: getattr(row, column) / change for name, column in errors.items()}
+            | {"resolved": bool(row.resolved), "reason": row.reason}
+            for row in study.table.itertuples()
+        ]
 
-def _rows(
-    head: dict[str, Any],
-    problem: DropoutProblem,
-    theta0: Tensor,
-    lr: float,
-    horizon: float,
-    orders: Sequence[int],
-    effort: SamplingEffort,
-) -> list[dict[str, Any]]:
-    """Return a row of the table for each order."""
-    whole = float(problem.modified_loss(theta0))
-    head = head | {"penalty": (whole - float(problem.loss(theta0))) / whole}
-    if lr >= problem.stability_limit(theta0):
-        nothing = dict.fromkeys(("relative", "relative_low", "relative_high"), np.nan)
-        return [head | {"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in orders]
-    change = flow_change(problem, theta0, horizon, named_observables(problem, ["modified_loss"])["modified_loss"])
-    with divergence_told_otherwise():  # the reason of the row says it
-        study = effort.weak_error(problem, theta0, [lr], [horizon], orders, "modified_loss")
-    return [
-        head
-        | {
-            "order": row.order,
-            "relative": row.error / change,
-            "relative_low": row.low / change,
-            "relative_high": row.high / change,
-            "resolved": bool(row.resolved),
-            "reason": row.reason,
+    cells = []
+    for width, arm in product(sorted(set(widths)), ARMS):
+        keep = keep_prob if arm is Arm.FIXED_BOTH else keep_prob * first / width
+        wanted = lr * first / width if arm is Arm.FIXED_RATIO else lr
+        problem, theta0 = mean_field_problem(x, y, width, keep, effort.seed)
+        head: dict[str, Any] = {
+            "arm": arm,
+            "width": width,
+            "keep_prob": keep,
+            "lr": horizon / max(1, round(horizon / wanted)),
         }
-        for row in study.table.itertuples()
-    ]
+        ensembles = effort.ensembles(problem, theta0, head["lr"], [horizon], orders)
+        cells.append(Cell(f"width {width}, {arm}", partial(rows, head, problem, theta0), [ensembles]))
+    return cells
 
 
 def _combined(results: list[list[dict[str, Any]]]) -> WidthSweep:
@@ -241,7 +242,7 @@ def _combined(results: list[list[dict[str, Any]]]) -> WidthSweep:
 
 
 def _slope(group: pd.DataFrame) -> dict[str, float]:
-    """Weighted regression of ln|error| on ln width; NaN with fewer than three resolved widths."""
+    """Return the weighted regression of ln|error| on ln width; NaN with fewer than three resolved widths."""
     used = group[group.resolved]
     if len(used) < 3:
         return {"slope": np.nan, "slope_low": np.nan, "slope_high": np.nan, "points": len(used)}
@@ -272,7 +273,7 @@ class Width(Experiment[WidthSettings]):
     @cached_property
     def data(self) -> tuple[Tensor, Tensor]:
         """Inputs and targets."""
-        x, y = load_data(self.settings.data)
+        x, y = map(torch.from_numpy, load_data(self.settings.data))
         return _tables(x, y)
 
     def cells(self) -> list[Cell]:
@@ -304,7 +305,7 @@ class Width(Experiment[WidthSettings]):
 
 
 def width_figure(result: WidthSweep) -> Figure:
-    """Relative error and share of the penalty against width in the arms."""
+    """Draw relative error and share of the penalty against width in the arms."""
     orders = sorted(result.table.order.unique())
     with drawing():
         figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
@@ -352,6 +353,6 @@ def _report(result: WidthSweep) -> str:
         ),
         "Chizat, Marion, Yesbay (arXiv 2510.07554) state that the penalty survives only at learning rates of order "
         "1/width. What is measured here is the weak error of the equation, and the share of the penalty at the start, "
-        "for these widths, this data set and this horizon alone; the statement itself, a limit of infinite width, is "
+        "only for these widths, this data set and this horizon; the statement itself, a limit of infinite width, is "
         "not tested.",
     )

@@ -19,6 +19,7 @@ from smesolve.comparison.weak_error import chosen_control, chosen_scheme
 from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.problem.problem import Problem
 from smesolve.sampling.progress import Progress
+from smesolve.solver.integration import check_scheme
 
 __all__ = ["Cell", "Ensembles", "run_cells"]
 
@@ -43,6 +44,14 @@ class Ensembles:
     control: str = "auto"
     """Control variates, as for `weak_error`."""
 
+    def __post_init__(self) -> None:
+        check_scheme(self.problem, self.chosen_scheme)
+
+    @property
+    def chosen_scheme(self) -> str:
+        """The scheme of the equations, where none is given the one that serves the problem."""
+        return chosen_scheme(self.scheme, self.problem)
+
     @property
     def steps(self) -> int:
         """Steps of the iteration."""
@@ -51,8 +60,8 @@ class Ensembles:
     @property
     def cost(self) -> float:
         """Work of the first round, in gradients."""
-        scheme = chosen_scheme(self.scheme, self.problem)
-        return first_round_cost(self.problem, self.lr, self.times, self.orders, scheme, self.dt, self.paths)
+        scheme, dt = self.chosen_scheme, self.dt
+        return first_round_cost(self.problem, self.lr, self.times, self.orders, scheme, dt, self.paths)
 
     def size(self, workers: int | None) -> StudySize:
         """Return what the ensembles ask of a machine."""
@@ -64,7 +73,7 @@ class Ensembles:
             len(self.orders),
             self.observables,
             chosen_control(self.control, self.problem),
-            chosen_scheme(self.scheme, self.problem),
+            self.chosen_scheme,
             self.dt,
             self.paths,
             workers,

@@ -27,7 +27,7 @@ EXACT = 2**53
 
 
 def read_csv(path: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (n, d) and targets (n, o), both float64.
+    """Return inputs (n, d) and targets (n, o), both float64.
 
     Args:
         path: of the file, in UTF-8, or in UTF-16 with a byte order mark.
@@ -46,11 +46,12 @@ def read_csv(path: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     if cells.empty:
         raise SmesolveError(f"{origin} holds no sample under its header; give at least one row.")
     numbers = [_numbers(names[column], cells[column], origin) for column in range(len(names))]
-    return tuple(np.column_stack([numbers[column] for column in part]) for part in (inputs, targets))
+    x, y = (np.column_stack([numbers[column] for column in part]) for part in (inputs, targets))
+    return x, y
 
 
 def _cells(path: str, origin: str) -> pd.DataFrame:
-    """All cells as strings, header first."""
+    """Return all cells as strings, header first."""
     with open(path, "rb") as file:
         start = file.read(4)
     encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -92,7 +93,7 @@ def _check_names(names: list[str], origin: str) -> None:
 
 
 def _columns(names: list[str], target: str | None, origin: str) -> tuple[list[int], list[int]]:
-    """Positions of the inputs, and of the targets."""
+    """Return the positions of the inputs, and of the targets."""
     if target is not None:
         if target.strip() not in names:
             raise SmesolveError(f"data.target={target!r} is no column of {origin}; {nearest_name(target, names)}.")
@@ -118,7 +119,7 @@ def _columns(names: list[str], target: str | None, origin: str) -> tuple[list[in
 
 
 def _numbers(name: str, cells: pd.Series, origin: str) -> np.ndarray:
-    """A column as float64."""
+    """Return a column as float64."""
     fits = cells.str.fullmatch(NUMBER)
     if not fits.all():
         row = int(np.flatnonzero(~fits.to_numpy(dtype=bool))[0])
@@ -129,10 +130,10 @@ def _numbers(name: str, cells: pd.Series, origin: str) -> np.ndarray:
         raise SmesolveError(
             f"{where} is {shown(cell)}; write decimal numbers such as 1234.5, without units or separators."
         )
-    numbers = cells.to_numpy(dtype=str).astype(np.float64)
-    for row in np.flatnonzero(np.abs(numbers) >= EXACT):
-        digits = cells.iloc[row].strip()
-        if digits.lstrip("+-").isdigit() and not np.isinf(numbers[row]) and int(digits) != int(numbers[row]):
+    numbers: np.ndarray = cells.to_numpy(dtype=str).astype(np.float64)
+    for large in np.flatnonzero(np.abs(numbers) >= EXACT):
+        digits = cells.iloc[large].strip()
+        if digits.lstrip("+-").isdigit() and not np.isinf(numbers[large]) and int(digits) != int(numbers[large]):
             raise SmesolveError(
                 f"column {name!r} of {origin} holds {digits}, which float64 rounds; scale it, or leave it out where it "
                 "is an identifier."

@@ -26,7 +26,7 @@ Data = tuple[np.ndarray, np.ndarray]
 
 
 def load_data(config: DataSettings) -> Data:
-    """x (n, d) and y (n, o), both float64.
+    """Return x (n, d) and y (n, o), both float64.
 
     Raises:
         SmesolveError: unknown name, file not found or without x and y, a key that the data do not have, scikit-learn
@@ -64,8 +64,8 @@ def load_data(config: DataSettings) -> Data:
             f"data.name={config.name!r} has {len(x)} rows of x and {len(y)} of y; give as many of each."
         )
     samples = _available(config, len(x))
-    tables = (finite_data(name, part[:samples], torch.float64, CPU) for name, part in (("x", x), ("y", y)))
-    return tuple(table.numpy() for table in tables)
+    x, y = (finite_data(name, part[:samples], torch.float64, CPU).numpy() for name, part in (("x", x), ("y", y)))
+    return x, y
 
 
 def _available(config: DataSettings, available: int) -> int:
@@ -77,7 +77,7 @@ def _available(config: DataSettings, available: int) -> int:
 
 
 def _digits(config: DataSettings) -> Data:
-    """Images of 8 x 8 pixels in [0, 1], y one-hot in 10 outputs."""
+    """Return images of 8 x 8 pixels in [0, 1], y one-hot in 10 outputs."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -90,14 +90,14 @@ def _digits(config: DataSettings) -> Data:
 
 
 def _random(config: DataSettings) -> Data:
-    """x standard normal, y = sin(2 x_1)."""
-    for key in ("samples", "in_features"):
-        if getattr(config, key) is None:
-            raise SmesolveError(f"data.{key} is missing; data.name=random needs it, for example data.{key}=8.")
-    numbers = config.samples * config.in_features
-    check_numbers_fit(f"data.samples={config.samples} with data.in_features={config.in_features}", numbers, "lower it")
+    """Return x standard normal, y = sin(2 x_1)."""
+    samples, inputs = config.samples, config.in_features
+    if samples is None or inputs is None:
+        key = "samples" if samples is None else "in_features"
+        raise SmesolveError(f"data.{key} is missing; data.name=random needs it, for example data.{key}=8.")
+    check_numbers_fit(f"data.samples={samples} with data.in_features={inputs}", samples * inputs, "lower it")
     generator = np.random.default_rng(np.random.SeedSequence(config.seed or 0))
-    x = generator.standard_normal((config.samples, config.in_features))
+    x = generator.standard_normal((samples, inputs))
     return x, np.sin(2 * x[:, :1])
 
 

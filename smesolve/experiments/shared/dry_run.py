@@ -19,7 +19,6 @@ from torch import Tensor
 
 from smesolve.comparison.equation_side import paired_blocks
 from smesolve.comparison.error_budget import first_dt
-from smesolve.comparison.weak_error import chosen_scheme
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.markdown import counted
 from smesolve.problem.iteration import DropoutIteration
@@ -100,7 +99,7 @@ def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> di
     """
     problem, theta0, lr = ensembles.problem, ensembles.theta0, ensembles.lr
     blocks = -(-ensembles.paths // problem.block_size)
-    scheme = chosen_scheme(ensembles.scheme, problem)
+    scheme = ensembles.chosen_scheme
     dt = first_dt(scheme, lr, ensembles.dt)
 
     def timed(name: str, process: Callable[[], Process]) -> float:

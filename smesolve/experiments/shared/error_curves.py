@@ -18,7 +18,7 @@ STYLES = {"iteration": DROPOUT, "1": ORDERS[1], "2": ORDERS[2], "quadratic": QUA
 def curve(
     axis: Axes, x: pd.Series, part: pd.DataFrame, style: CurveStyle, label: str | None, line: str | None = None
 ) -> None:
-    """|relative| with its interval against x; hollow where unresolved."""
+    """Draw |relative| with its interval against x; points that are not resolved are hollow."""
     size = part.relative.abs()
     half = (part.relative_high - part.relative_low) / 2
     bottom = size[size > 0].min() / 10 if (size > 0).any() else 1e-16
@@ -37,5 +37,5 @@ def curve(
 
 
 def with_reasons(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `resolved` in words: "yes", or "no" with the reason."""
+    """Return the table with `resolved` in words: "yes", or "no" with the reason."""
     return table.assign(resolved=["yes" if row.resolved else f"no: {row.reason}" for row in table.itertuples()])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from matplotlib.tri import Triangulation
 
-from smesolve.comparison.collapse import POWERS
+from smesolve.comparison.collapse import POWERS, spreads_about_one_curve
 from smesolve.experiments.shared.figures import PAGE, drawing
 
 __all__ = ["ErrorMap", "collapse_figure", "map_figure"]
@@ -22,7 +24,7 @@ __all__ = ["ErrorMap", "collapse_figure", "map_figure"]
 LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Relative errors of the contours."""
 
-MODELS = {"readout": "readout alone (exact)", "network": "network (measured)"}
+MODELS = {"readout": "readout only (exact)", "network": "network (measured)"}
 
 LINES = {"iteration": ("-", "o"), "order 1": ("--", "s"), "order 2": (":", "^")}
 
@@ -41,9 +43,13 @@ class ErrorMap:
 
     observable: str
 
+    def collapse(self, seed: int = 0) -> pd.DataFrame:
+        """Return how far errors are from one curve against lr / keep_prob^q; see `spreads_about_one_curve`."""
+        return spreads_about_one_curve(self.table, seed)
+
 
 def map_figure(result: ErrorMap) -> Figure:
-    """Heat maps of the relative error, one for each model and order, with contours and limits of stability."""
+    """Draw heat maps of the relative error, one for each model and order, with contours and limits of stability."""
     orders = sorted(result.table.order.unique())
     with drawing():
         figure = Figure(figsize=(PAGE / 2 * len(orders), 5.6), layout="constrained")
@@ -62,7 +68,7 @@ def map_figure(result: ErrorMap) -> Figure:
             axis.set_ylabel("keep_prob")
         figure.colorbar(mesh, ax=axes, label="|error| / change along the gradient flow", shrink=0.7)
         axes[0, 0].set_xlim(result.table.lr.min() / 2, 3 * result.table.lr.max())
-        entries = {}
+        entries: dict[str, Any] = {}
         for axis in axes[0]:
             entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
         entries["not resolved"] = Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="0.3", hatch="//////")
@@ -71,15 +77,17 @@ def map_figure(result: ErrorMap) -> Figure:
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
-    """Edges halfway between sorted centres on a log scale."""
+    """Return edges halfway between sorted centres on a log scale."""
     logs = np.log(centres)
-    if len(logs) == 1:
-        return np.exp(np.array([logs[0] - 0.5, logs[0] + 0.5]))
-    middle = (logs[1:] + logs[:-1]) / 2
-    return np.exp(np.concatenate([[2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]]]))
+    half = np.diff(logs) / 2 if len(logs) > 1 else np.array([0.5])
+    edges: np.ndarray = np.exp(
+        np.concatenate([[logs[0] - half[0]], logs[:-1] + half[: len(logs) - 1], [logs[-1] + half[-1]]])
+    )
+    return edges
 
 
-def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> object:
+def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> QuadMesh:
+    """Draw the cells of one model and order, and return them for the colour bar."""
     keeps = np.sort(cells.keep_prob.unique())
     heights = _edges(keeps)
     axis.set_xscale("log")
@@ -97,7 +105,7 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> object:
                 axis.add_patch(box)
     known = cells[cells.resolved & (cells.relative != 0)]
     if known.keep_prob.nunique() > 1 and known.lr.nunique() > 2:
-        # triangles of neighbours in the sheared grid of cells
+        # Triangles of neighbours in the sheared grid of cells
         triangles = Triangulation(np.log(known.multiple), np.log(known.keep_prob)).triangles
         height = np.log10(known.relative.abs())
         lines = axis.tricontour(
@@ -112,14 +120,14 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> object:
         )
         lines.set_path_effects([patheffects.withStroke(linewidth=1.8, foreground="black")])
         axis.clabel(lines, fmt=lambda level: f"{10**level:g}", fontsize=7, inline_spacing=1)
-    axis.yaxis.set_major_locator(FixedLocator(keeps))
+    axis.yaxis.set_major_locator(FixedLocator(keeps.tolist()))
     axis.set_yticks(keeps, [f"{keep:g}" for keep in keeps])
     axis.yaxis.set_minor_locator(NullLocator())
     return mesh
 
 
 def _limits(axis: Axes, limits: pd.DataFrame, order: int) -> None:
-    """Predicted limits as lines and observed ones as markers, of the iteration and of this order."""
+    """Draw predicted limits as lines and observed ones as markers, of the iteration and of this order."""
     halo = [patheffects.withStroke(linewidth=2.4, foreground="white")]
     for process in ("iteration", f"order {order}"):
         line, marker = LINES[process]
@@ -135,7 +143,7 @@ def _limits(axis: Axes, limits: pd.DataFrame, order: int) -> None:
 
 
 def collapse_figure(result: ErrorMap) -> Figure:
-    """Errors a unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
+    """Draw errors a unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
     orders = sorted(result.table.order.unique())
     keeps = sorted(result.table.keep_prob.unique())
     with drawing():

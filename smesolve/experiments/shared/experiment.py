@@ -21,16 +21,17 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import build_problem, described, outside_theorems
 from smesolve.experiments.shared.section import Section
 from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings
+from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
 from smesolve.sampling.journal import Journal
 
 __all__ = ["Experiment", "NetworkExperiment", "digest_of"]
 
-Settings = TypeVar("Settings")
-NetworkSettingsType = TypeVar("NetworkSettingsType", bound=ProblemSettings)
+S = TypeVar("S")
+N = TypeVar("N", bound=ProblemSettings)
 
 
-class Experiment(ABC, Generic[Settings]):
+class Experiment(ABC, Generic[S]):
     """Something that is run by name.
 
     The first line of the docstring of a subclass is its description on the command line.
@@ -54,7 +55,7 @@ class Experiment(ABC, Generic[Settings]):
     command: ClassVar[str]
     study: ClassVar[str]
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: S) -> None:
         self.settings = settings
         self.journal: Journal | None = None
         """Where cells that are not `kept` keep their own blocks; None where nothing is kept."""
@@ -66,11 +67,6 @@ class Experiment(ABC, Generic[Settings]):
     @abstractmethod
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the sections of the report from the results of the cells, in their order."""
-
-    @property
-    def progress(self) -> bool | None:
-        """Whether a bar shows the progress over the cells. Default: on a terminal only."""
-        return None
 
     def measured(self) -> str:
         """Return what was measured on what, in words, for the report."""
@@ -91,6 +87,8 @@ class Experiment(ABC, Generic[Settings]):
     def report(self, sections: Sequence[Section], warnings: Sequence[str] = ()) -> str:
         """Return the report in Markdown: conclusions first, then what was measured, then the sections."""
         several = len(sections) > 1
+        seed = getattr(self.settings, "seed", None)
+        sampled = "" if seed is None else f"Seed {seed}. Intervals are 95% intervals where nothing else is said."
         conclusions, details, files = [], [], []
         for section in sections:
             conclusions += [f"**{section.title}**" if several else "", section.conclusion]
@@ -104,8 +102,8 @@ class Experiment(ABC, Generic[Settings]):
             self.caveats(),
             "\n".join(["## Warnings", "", *(f"- {text}" for text in warnings)]) if warnings else "",
             "" if several else sections[0].pictures,
-            "## What was measured",
-            self.measured(),
+            "## What was measured" if self.measured() or sampled else "",
+            f"{self.measured()} {sampled}".strip(),
             *details,
             "## Files",
             f"`report.html`: this report in one file, with configuration, seed and versions. {', '.join(files)}; "
@@ -113,7 +111,7 @@ class Experiment(ABC, Generic[Settings]):
         )
 
 
-class NetworkExperiment(Experiment[NetworkSettingsType]):
+class NetworkExperiment(Experiment[N]):
     """An experiment on one network and its data, which its settings describe.
 
     The settings have `data`, `network` and `keep_prob`, and may have `training`, `dtype` and `device`.
@@ -135,6 +133,12 @@ class NetworkExperiment(Experiment[NetworkSettingsType]):
         dtype, device = (getattr(self.settings, name, word) for name, word in (("dtype", "float64"), ("device", "cpu")))
         x, y = load_data(self.settings.data)
         return build_problem(x, y, self.settings.network, self.training, self.keep_probs[0], dtype, device)
+
+    @property
+    def dropout_problem(self) -> DropoutProblem:
+        """The problem of settings whose training has closed forms."""
+        assert isinstance(self.problem, DropoutProblem)
+        return self.problem
 
     @cached_property
     def theta0(self) -> Tensor:

@@ -113,7 +113,7 @@ def save_figure(figure: Figure, directory: Path, name: str) -> None:
 
 
 def points(axis: Axes, x: pd.Series, y: pd.Series, resolved: pd.Series, style: CurveStyle) -> None:
-    """Markers, hollow where not resolved."""
+    """Draw markers; those that are not resolved are hollow."""
     for chosen, face in ((resolved.astype(bool), style.colour), (~resolved.astype(bool), "white")):
         axis.plot(
             x[chosen],
@@ -128,7 +128,7 @@ def points(axis: Axes, x: pd.Series, y: pd.Series, resolved: pd.Series, style: C
 
 
 def log_ticks(axis: Axes, values: Iterable[float]) -> None:
-    """A logarithmic x axis with ticks at these values alone."""
+    """Make the x axis logarithmic, with ticks only at these values."""
     values = sorted(set(values))
     axis.set_xscale("log")
     axis.xaxis.set_minor_locator(NullLocator())

@@ -14,12 +14,12 @@ GLYPH = 5.5
 
 
 def widest(lines: str) -> float:
-    """Width of the widest line in points, estimated high: fractions and indices are narrower than they count here."""
+    """Return the width of the widest line in points, estimated high: fractions and indices are narrower."""
     return max(map(_width, lines.split(r"\\")))
 
 
 def shortened(environment: str, longest: int) -> str:
-    """An align* environment in which right sides of more than `longest` characters are words in place of formulas."""
+    """Return an align* environment in which words stand for right sides of more than `longest` characters."""
     begin, *lines, end = environment.splitlines()
     kept = []
     for line in lines:
@@ -30,7 +30,7 @@ def shortened(environment: str, longest: int) -> str:
 
 
 def broken(environment: str) -> str:
-    """An align environment whose lines wider than a page are broken before terms of their outermost sum."""
+    """Return an align environment whose lines are broken before terms of their outermost sum to fit a page."""
     lines = []
     for line in environment.split(" \\\\\n"):
         rows = [""]
@@ -44,7 +44,7 @@ def broken(environment: str) -> str:
 
 
 def _terms(line: str) -> list[str]:
-    """The line cut before each + and - that stands outside all brackets."""
+    """Return the line cut before each + and - that stands outside all brackets."""
     terms, depth = [""], 0
     for token in re.findall(r"\\[a-zA-Z]+|.", line, flags=re.DOTALL):
         depth += (token in (r"\left", "{")) - (token in (r"\right", "}"))
@@ -55,6 +55,6 @@ def _terms(line: str) -> list[str]:
 
 
 def _width(line: str) -> float:
-    """Width of a line of LaTeX in points, estimated high: fractions and indices are narrower than they count here."""
+    """Return the width of a line of LaTeX in points, estimated high: fractions and indices are narrower."""
     invisible = r"\\(?:left|right|frac|mathrm|operatorname)\b|[{}_^\\\s]"
     return GLYPH * len(re.sub(r"\\[a-zA-Z]+", "x", re.sub(invisible, "", line)))

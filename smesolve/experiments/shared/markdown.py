@@ -1,4 +1,8 @@
-"""The Markdown of the reports; names that users chose stand in it as they are, and are neither markup nor HTML."""
+"""The Markdown of the reports; names that users chose are shown as they are, never as markup or HTML.
+
+Reports are joined from paragraphs in Python, without a template language: nearly every sentence holds a number with its
+format and its interval, or is there only under a condition, so that a template would only repeat the code around it.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +19,29 @@ HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w+;)")
 
 
 def counted(number: int, noun: str) -> str:
-    """The number with the noun, in the plural unless it is 1."""
+    """Return the number with the noun, in the plural unless it is 1."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def join(*parts: str) -> str:
-    """Paragraphs, those that are empty left out."""
+    """Return paragraphs; empty ones are left out."""
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def picture(caption: str, name: str) -> str:
-    """The figure `name`.png of the same directory."""
+    """Return the figure `name`.png of the same directory."""
     return f"![{caption}]({name}.png)"
 
 
 def fenced(text: str, language: str) -> str:
-    """A block that is shown as it is, whatever is in it."""
+    """Return a block that is shown as it is, whatever is in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def plain(text: object) -> str:
-    """Text on one line that is shown as it is."""
+    """Return text on one line that is shown as it is."""
     escaped = MARKUP.sub(r"\\\g<0>", printable(text))
     return HTML.sub(lambda found: {"<": "&lt;", "&": "&amp;"}[found[0]], escaped)
 
@@ -48,7 +52,7 @@ def printable(text: object) -> str:
 
 
 def table_of(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table whose cells are shown as they are."""
+    """Return a table whose cells are shown as they are."""
     lines = [[plain(cell) for cell in line] for line in (headers, *rows)]
     lines.insert(1, ["---"] * len(headers))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -22,7 +22,7 @@ HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool
 
 
 def read_npz(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays x and y of real numbers, (n, ...) each; a vector is one column.
+    """Return the arrays x and y of real numbers, (n, ...) each; a vector is one column.
 
     Raises:
         SmesolveError: no x or y, or one that holds no table of real numbers.

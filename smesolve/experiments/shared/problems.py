@@ -62,7 +62,7 @@ def build_problem(
     if training.has_closed_form:
         layers: DropoutNetwork
         if len(sizes) == 2:
-            layers = TwoLayerNetwork(*sizes, outputs, activation, bias, dtype=kind, device=place)
+            layers = TwoLayerNetwork(sizes[0], sizes[1], outputs, activation, bias, dtype=kind, device=place)
         else:
             readout = nn.Linear(sizes[-1], outputs, bias=bias)
             layers = FeatureNetwork(_hidden_layers(sizes, activation, bias), readout).to(dtype=kind, device=place)
@@ -75,7 +75,7 @@ def build_problem(
 
 
 def _class_labels(labels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Indices of the classes (n,), numbered as their labels increase, and how many classes there are."""
+    """Return the indices of the classes (n,), numbered as their labels increase, and the number of classes."""
     names, indices = np.unique(labels, return_inverse=True)
     if (names != names.round()).any() or len(names) < 2:
         raise SmesolveError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,8 +54,11 @@ class Section:
         return "\n\n".join(picture(captioned.caption, name) for name, captioned in self.figures.items())
 
 
-def interval(row: Mapping[str, object], name: str, form: str = ".3g") -> str:
-    """value [low, high] of the columns name, name_low, name_high, the value alone without them; "-" for no number."""
+def interval(row: Mapping[str, Any], name: str, form: str = ".3g") -> str:
+    """Return "value [low, high]" from the columns name, name_low, name_high.
+
+    Without an interval this is only the value, and without a value "-".
+    """
     value, low, high = (float(row.get(name + end, np.nan)) for end in ("", "_low", "_high"))
     if np.isnan(value):
         return "-"
@@ -67,17 +70,17 @@ def interval(row: Mapping[str, object], name: str, form: str = ".3g") -> str:
 def markdown(
     table: pd.DataFrame, columns: Iterable[str] | Mapping[str, str], forms: Mapping[str, str] | None = None
 ) -> str:
-    """A table in Markdown, numbers with their intervals where they have any.
+    """Return a table in Markdown, numbers with their intervals where they have any.
 
     Args:
         table: a column `a` may have its interval in `a_low` and `a_high`.
         columns: to be shown under their names in the table of the files, or headers with their columns.
-        forms: of the numbers of a column, ".3g" unless given.
+        forms: of the numbers of a column, Default: ".3g".
     """
     headed = columns if isinstance(columns, Mapping) else {column: column for column in columns}
     forms = forms or {}
 
-    def cell(row: Mapping[str, object], column: str) -> str:
+    def cell(row: Mapping[str, Any], column: str) -> str:
         value = row[column]
         if isinstance(value, bool | np.bool_):
             return "yes" if value else "no"

@@ -184,5 +184,6 @@ def build(kind: type[S], values: dict[str, Any]) -> S:
     chosen = {}
     for entry in dataclasses.fields(kind):  # type: ignore[arg-type]  # S is a dataclass
         value, hint = values[entry.name], hints[entry.name]
-        chosen[entry.name] = build(hint, value) if dataclasses.is_dataclass(hint) else value
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        chosen[entry.name] = build(hint, value) if nested else value
     return kind(**chosen)

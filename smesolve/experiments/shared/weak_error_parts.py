@@ -112,7 +112,7 @@ def errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predic
 
 
 def _floor(rows: pd.DataFrame) -> pd.Series:
-    """Half-width of the interval, solver bias included: a smaller error is not resolved."""
+    """Return the half-width of the interval, solver bias included: a smaller error is not resolved."""
     return (rows.high - rows.low) / 2
 
 
@@ -136,7 +136,7 @@ def measured_in_words(study: WeakErrorStudy, settings: WeakErrorSettings) -> str
         f"All paths start from one theta0 (network.seed {settings.network.seed}). "
         f"Compared: the discrete dropout iteration and its modified equation of order {orders}, at "
         f"{table.time.nunique()} times up to T = {study.horizon:g}, for learning rates {lrs}. Paths on each side: "
-        f"{paths}{aim}; control variates: {settings.control}; seed {settings.seed}. Scheme {table.scheme.iloc[0]} with "
+        f"{paths}{aim}; control variates: {settings.control}. Scheme {table.scheme.iloc[0]} with "
         f"dt = {steps}.\n\n{INTERVALS}"
     )
 

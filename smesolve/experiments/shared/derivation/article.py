@@ -17,7 +17,7 @@ WIDEST = 14000.0
 
 
 def article(derivation: Derivation) -> str:
-    """A complete article; long sums are broken between their terms, and the page is as wide as the longest term."""
+    """Return a complete article; long sums are broken between terms, and the page is as wide as the longest term."""
     equation, verification = derivation.equation, derivation.verification
     body = broken(equation.latex())
     sections = [
@@ -85,6 +85,6 @@ def _obstruction(derivation: Derivation) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """Plain text for LaTeX."""
+    """Return plain text as LaTeX shows it."""
     words = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\textasciitilde{}", "\n": " "}
     return re.sub(r"[_#$%&{}\\^~\n]", lambda found: words.get(found[0], f"\\{found[0]}"), text)

@@ -1,4 +1,4 @@
-"""`smesolve derive`: from a configuration to everything that the symbolic derivation says about its iteration."""
+"""From the settings of a derivation to everything that it says about the iteration."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def derive(config: DeriveSettings) -> Derivation:
 
 
 def derived_iteration(config: DeriveSettings) -> Iteration:
-    """The iteration that a configuration names or writes out."""
+    """Return the iteration that the settings name or write out."""
     law = _law(config)
     if config.iteration == "custom":
         return _own_iteration(config, law)
@@ -128,7 +128,7 @@ def _named_iteration(config: DeriveSettings, network: ExplicitNetwork, law: Mask
 
 
 def _own_iteration(config: DeriveSettings, law: MaskLaw) -> Iteration:
-    """state' = state + step, as it is written in the configuration; all random symbols have the one law."""
+    """Return state' = state + step, where all random symbols have the one law."""
     if not config.state or len(config.state) != len(config.step):
         raise SmesolveError(
             f"state and step must have the same length for iteration: custom, got {len(config.state)} and "
@@ -184,7 +184,7 @@ def _network(config: DeriveSettings) -> ExplicitNetwork:
 
 
 def _law(config: DeriveSettings) -> MaskLaw:
-    """The law named in the configuration; a parameter that is left out is a symbol."""
+    """Return the law of the settings; a parameter that is left out is a symbol."""
 
     def parameter(name: str, symbol: str) -> Expr:
         number = getattr(config, name)
@@ -202,11 +202,11 @@ def _law(config: DeriveSettings) -> MaskLaw:
 
 def _squared(config: DeriveSettings) -> bool:
     f, y = sympy.symbols("f y", real=True)
-    return sympy.expand(read_expression("loss", config.loss, {"f": f, "y": y}) - (f - y) ** 2 / 2) == 0
+    return bool(sympy.expand(read_expression("loss", config.loss, {"f": f, "y": y}) - (f - y) ** 2 / 2) == 0)
 
 
 def _neurons(config: DeriveSettings, iteration: Iteration) -> list[list[int]]:
-    """Positions of the parameters of each hidden neuron: its row of W and its column of A."""
+    """Return the positions of the parameters of each hidden neuron: its row of W and its column of A."""
     hidden, inputs = config.width, config.in_features
     return [
         [*range(r * inputs, (r + 1) * inputs), *range(hidden * inputs + r, len(iteration.state), hidden)]

@@ -25,7 +25,7 @@ from smesolve.errors import SmesolveError, shown
 __all__ = ["CONSTANTS", "FUNCTIONS", "is_name", "read_expression"]
 
 MOST_LETTERS, MOST_TOKENS, MOST_BRACKETS = 10_000, 2_000, 50
-"""Bounds of a text, far beyond what can be derived from it."""
+"""Bounds of an expression, far beyond what can be derived from it."""
 
 MOST_DIGITS = 400
 """Digits of a number, as it is written or as a power of numbers comes out."""
@@ -77,12 +77,12 @@ RELATIONS: Mapping[type[ast.cmpop], Callable[[Expr, Expr], Boolean]] = {
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be the name of a symbol: letters, digits and underscores, no digit first."""
+    """Return whether a string can be the name of a symbol: letters, digits and underscores, no digit first."""
     return re.fullmatch(NAME, text) is not None
 
 
 def read_expression(key: str, text: str, names: Mapping[str, Symbol]) -> Expr:
-    """The expression that a text of the configuration stands for; undeclared names become symbols of their own.
+    """Return the expression that a string stands for; undeclared names become symbols of their own.
 
     Args:
         key: of the configuration, for messages.
@@ -115,13 +115,13 @@ class _Reader:
         self.tokens: list[re.Match[str]] = []
 
     def refuse(self, reason: str, remedy: str) -> NoReturn:
-        """Say what is wrong with the text, and what to do."""
+        """Raise the error that says what is wrong with the expression, and what to do."""
         raise SmesolveError(f"{self.key} {shown(self.text)} cannot be read as an expression: {reason}; {remedy}.")
 
     # --- text to tree ------------------------------------------------------------------------------------------------
 
     def tree(self) -> ast.expr:
-        """The syntax tree, in which a name _k stands for the token k."""
+        """Return the syntax tree, in which a name _k stands for the token k."""
         self._read_tokens()
         depth, parts = 0, []
         for position, token in enumerate(self.tokens):
@@ -157,13 +157,13 @@ class _Reader:
             self.refuse(f"it has {len(self.tokens)} symbols, more than {MOST_TOKENS}", "write a shorter one")
 
     def _token(self, node: ast.expr) -> re.Match[str] | None:
-        """The token that a node is, if it is one."""
+        """Return the token that a node is, if it is one."""
         return self.tokens[int(node.id[1:])] if isinstance(node, ast.Name) else None
 
     # --- tree to expression ------------------------------------------------------------------------------------------
 
     def term(self, node: ast.expr) -> _Term:
-        """What a node of the tree stands for."""
+        """Return what a node of the tree stands for."""
         match node:
             case ast.Name():
                 return self._atom(node)
@@ -191,7 +191,7 @@ class _Reader:
         return _Term(self.names.get(name, Symbol(name, real=True)), 1)
 
     def _number(self, text: str) -> Rational:
-        """A decimal number, exactly."""
+        """Return a decimal number, exactly."""
         if re.match("0[0-9]", text):
             self.refuse(f"{text} has a leading zero, which some take for octal", "leave the zero out")
         nearby, digits = float(text), re.split("[eE]", text)[0]
@@ -202,7 +202,7 @@ class _Reader:
         return Rational(text)
 
     def _operation(self, node: ast.BinOp) -> _Term:
-        """A chain such as a + b - c, whose left operands are a chain: no recursion along a long sum."""
+        """Return a chain such as a + b - c, without recursion along a long sum."""
         chain: list[ast.BinOp] = []
         left: ast.expr = node
         while isinstance(left, ast.BinOp):
@@ -263,7 +263,7 @@ class _Reader:
         return self._bounded(lambda: function(*(argument.value for argument in arguments)), degree)
 
     def _piecewise(self, pieces: list[ast.expr]) -> _Term:
-        """Piecewise((value, condition), ..., (value, True))."""
+        """Return Piecewise((value, condition), ..., (value, True))."""
         values, conditions = [], []
         for piece in pieces:
             if not isinstance(piece, ast.Tuple) or len(piece.elts) != 2:
@@ -276,7 +276,7 @@ class _Reader:
         return self._bounded(lambda: sympy.Piecewise(*pairs), max(1, *(value.degree for value in values)))
 
     def _condition(self, node: ast.expr) -> Boolean:
-        """One comparison, or True."""
+        """Return one comparison, or True."""
         token = self._token(node)
         if token and token["name"] == "True" and "True" not in self.names:
             return sympy.true
@@ -286,7 +286,7 @@ class _Reader:
         self.refuse("a condition of Piecewise is no comparison", "write one of < <= > >= between two expressions")
 
     def _bounded(self, made: Callable[[], Expr], degree: float) -> _Term:
-        """What `made` gives, where its degree is bounded and a number is real and finite."""
+        """Return what `made` gives, whose degree must be bounded, and which must be finite if it is a number."""
         if degree > MOST_DEGREE:
             self.refuse(f"its degree is {degree:g}, more than {MOST_DEGREE}", "take lower powers")
         value = made()
@@ -296,7 +296,7 @@ class _Reader:
 
 
 def _is_float(number: Expr) -> bool:
-    """Whether a number is real and in the range of floats."""
+    """Return whether a number is real and in the range of floats."""
     try:
         return math.isfinite(float(number))
     except (TypeError, OverflowError):

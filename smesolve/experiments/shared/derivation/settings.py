@@ -99,7 +99,7 @@ class DeriveSettings:
         laws = () if self.iteration == "sgd" else ("law", *LAW_KEYS[self.law])
         read = {"iteration", "momentum", "order", *ITERATION_KEYS[self.iteration], *laws}
         for entry in dataclasses.fields(self):
-            default = entry.default_factory() if entry.default is dataclasses.MISSING else entry.default
+            default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
             if entry.name not in read and getattr(self, entry.name) != default:
                 of_law = entry.name in set().union(*LAW_KEYS.values()) and laws
                 reader = f"law {self.law!r}" if of_law else f"iteration {self.iteration!r}"
