@@ -20,6 +20,7 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Section
 from smesolve.symbolic import Verification, modified_equation
 from smesolve.symbolic.latex_code import align
+from smesolve.symbolic.verification import check_proof
 
 __all__ = ["Derive"]
 
@@ -59,6 +60,7 @@ class Derive(Experiment[DeriveSettings]):
         """Return the time of the derivation itself; the proof compares more moments than can be timed beforehand."""
         s, begin = self.settings, time.perf_counter()
         iteration = derived_iteration(s)
+        check_proof(iteration, max(2, s.order))
         columns = modified_equation(iteration, order=s.order).diffusion.cols
         seconds, size = time.perf_counter() - begin, len(iteration.state)
         moments = sum(math.comb(size + degree - 1, degree) for degree in range(1, 2 * s.order + 2))

@@ -39,6 +39,7 @@ __all__ = [
     "factorial_effects",
     "filter_normalised_directions",
     "interpolation",
+    "logarithms",
     "loss_along",
 ]
 
@@ -102,6 +103,16 @@ def check_curvature(problem: Problem, starts: Tensor) -> None:
             )
 
 
+def logarithms(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Return the table with the natural logarithm of each measure in its place.
+
+    It is NaN in all runs of a training where the measure is not positive in one of them, because a mean over the other
+    runs would be one over selected runs.
+    """
+    positive = table.groupby("training")[list(measures)].transform(lambda column: (column > 0).all())
+    return table.assign(**{measure: np.log(table[measure].where(positive[measure])) for measure in measures})
+
+
 @entry_point
 def factorial_effects(
     table: pd.DataFrame, measures: Sequence[str] = ("trace", "top_eigenvalue", "width")
@@ -110,14 +121,14 @@ def factorial_effects(
 
     Args:
         table: a row for each training of `ABLATIONS` and each run, with columns `training`, `run` and the measures.
-        measures: names of positive columns.
+        measures: names of columns.
 
     Returns:
         A row for each measure and effect ("drift", "noise", "interaction"): `change` with `_low` and `_high`, the mean
-        change of the natural logarithm.
+        change of the natural logarithm (`logarithms`); NaN where the measure is not positive in one of the runs.
 
     Raises:
-        SmesolveError: if a training is missing, or a measure is not positive.
+        SmesolveError: if a training or a column is missing.
     """
     check_instance("table", table, pd.DataFrame, "a table with columns training and run")
     if lacking := [name for name in ("training", "run", *measures) if name not in table]:
@@ -125,14 +136,9 @@ def factorial_effects(
     missing = [name for name in ABLATIONS if name not in set(table.training)]
     if missing:
         raise SmesolveError(f"table lacks the training {missing[0]!r}; it must have all of {', '.join(ABLATIONS)}.")
-    frames = []
+    ablations, frames = logarithms(table[table.training.isin(ABLATIONS)], measures), []
     for measure in measures:
-        if not (table[measure] > 0).all():
-            raise SmesolveError(
-                f"table must have positive values of {measure}, whose logarithms are compared, got "
-                f"{table[measure].min():g}; train for longer, or leave it out of measures."
-            )
-        y = np.log(table.pivot(index="run", columns="training", values=measure))
+        y = ablations.pivot(index="run", columns="training", values=measure)
         drift = (y["drift only"] - y["gradient descent"] + y["dropout"] - y["noise only"]) / 2  # (1)
         noise = (y["noise only"] - y["gradient descent"] + y["dropout"] - y["drift only"]) / 2  # (2)
         interaction = y["dropout"] - y["drift only"] - y["noise only"] + y["gradient descent"]  # (3)

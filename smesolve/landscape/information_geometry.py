@@ -60,6 +60,7 @@ __all__ = [
     "dropout_penalty_error",
     "fisher_penalty",
     "manifold_geometry",
+    "normal_curvatures",
     "penalty_comparison",
 ]
 
@@ -207,11 +208,11 @@ def manifold_geometry(
         measured["F"],
         measured.derived(lambda t: t["F"] ** 2 / t["FF"]),
         float(leading_eigenpairs(fisher, 1, tol=1e-4).values[0]),
-        mean_over(_normal_curvatures(problem, theta, directions, seed)),
+        mean_over(normal_curvatures(problem, theta, directions, seed)),
     )
 
 
-def _normal_curvatures(problem: DropoutProblem, theta: Tensor, directions: int, seed: int) -> list[float]:
+def normal_curvatures(problem: DropoutProblem, theta: Tensor, directions: int, seed: int) -> list[float]:
     """Return (4) along random u = J^T w."""
 
     def velocity(point: Tensor, u: Tensor) -> Tensor:

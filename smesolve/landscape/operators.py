@@ -27,7 +27,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from smesolve.entry_point import entry_point
+from smesolve.entry_point import entry_point, plain_surroundings
 from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork
@@ -72,7 +72,7 @@ class SymmetricOperator(LinearOperator):  # type: ignore[misc]  # scipy has no s
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
         rows = torch.from_numpy(np.ascontiguousarray(X.T)).to(self._like)
-        with torch.no_grad():
+        with plain_surroundings(), torch.no_grad():
             blocks = [self._product(block.contiguous()) for block in torch.split(rows, self._rows)]
         return torch.cat(blocks).double().cpu().numpy().T
 

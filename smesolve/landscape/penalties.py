@@ -24,7 +24,7 @@ from smesolve.problem.problem import Problem
 from smesolve.solver.ode import solve_ode
 from smesolve.validation import check_choice, check_instance, check_parameters, check_positive
 
-__all__ = ["FLOWS", "covariance_trace", "first_penalty", "flow", "second_penalty"]
+__all__ = ["FLOWS", "covariance_trace", "covariance_trace_gradient", "first_penalty", "flow", "second_penalty"]
 
 TOLERANCE, KINKED_TOLERANCE = 1e-11, 1e-6
 """Relative tolerances of the flows. Where the network has kinks a flow may slide along them, which stops a solver of
@@ -104,7 +104,7 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
         if square:
             drift = drift + lr / 2 * problem.hessian_product(theta, drift)  # grad lr/4 |grad L_S|^2
         if trace:
-            drift = drift + lr / 4 * _covariance_trace_gradient(problem, theta)
+            drift = drift + lr / 4 * covariance_trace_gradient(problem, theta)
         return -drift
 
     method, tolerance = ("RK45", KINKED_TOLERANCE) if kinks(problem, theta0) else ("DOP853", TOLERANCE)
@@ -121,7 +121,7 @@ def _points(problem: Problem, theta: Tensor) -> Tensor:
     return check_parameters("theta", theta, _problem(problem), None, finite=False)
 
 
-def _covariance_trace_gradient(problem: Problem, theta: Tensor) -> Tensor:
+def covariance_trace_gradient(problem: Problem, theta: Tensor) -> Tensor:
     """Return grad tr Sigma (D,), part by part, so that the graphs of all M noise products are never held together."""
     total = torch.zeros_like(theta)
     for part in _trace_parts(problem):

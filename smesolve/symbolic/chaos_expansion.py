@@ -12,7 +12,7 @@ So the coefficients are the columns of an exact diffusion factor, and no matrix 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from math import prod
 
@@ -20,10 +20,11 @@ import sympy
 from sympy import Expr, ImmutableMatrix, Integer
 
 from smesolve.entry_point import entry_point
-from smesolve.symbolic.explicit_iteration import Iteration, Monomials
+from smesolve.symbolic.explicit_iteration import FEWER, Iteration, Monomials
 from smesolve.symbolic.orthogonal_polynomials import exact
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
-from smesolve.symbolic.variable_functions import VariableFunctions
+from smesolve.symbolic.term_count import check_terms
+from smesolve.symbolic.variable_functions import Powers, VariableFunctions
 from smesolve.validation import check_expression, check_instance
 
 __all__ = ["expand", "expectation", "step_covariance", "step_moment"]
@@ -40,10 +41,20 @@ def expand(
     For dropout on one layer these are the mean, m linear columns, the pairs k < r row by row, and then, for laws on
     more than two values, one column of degree 2 for each mask. Columns of zeros are left out, except for the mean.
     """
+    widths = [[_width(f, key) for f, key in zip(functions, keys, strict=True)] for one in components for keys in one]
+    check_terms("the expansion of the step", sum(map(prod, widths)), len(functions), FEWER)
     terms: dict[tuple[int, ...], list[dict[Expr, list[Expr]]]] = {(0,) * len(functions): [{} for _ in components]}
+
+    @cache
+    def projections(variable: int, key: int) -> list[tuple[int, Expr]]:
+        """Return degrees and coefficients of a function in the orthogonal polynomials of its variable."""
+        function = functions[variable]
+        found = ((j, function.projection(key, j)) for j in range(len(function.norms)))
+        return [(j, coefficient) for j, coefficient in found if coefficient != 0]
+
     for component, monomials in enumerate(components):
         for keys, coefficient in monomials.items():
-            for degrees, factor in _expanded_monomial(functions, keys).items():
+            for degrees, factor in _expanded_monomial(projections, keys).items():
                 column = terms.setdefault(degrees, [{} for _ in components])
                 column[component].setdefault(factor, []).append(coefficient)
     columns = {}
@@ -56,14 +67,20 @@ def expand(
     return columns
 
 
-def _expanded_monomial(functions: Sequence[VariableFunctions], keys: tuple[int, ...]) -> dict[tuple[int, ...], Expr]:
+def _width(function: VariableFunctions, key: int) -> float:
+    """Return a bound on the number of orthogonal polynomials that a function of one variable takes."""
+    if key == 0:
+        return 1.0
+    return float(min(key + 1, len(function.norms)) if isinstance(function, Powers) else len(function.norms))
+
+
+def _expanded_monomial(
+    projections: Callable[[int, int], list[tuple[int, Expr]]], keys: tuple[int, ...]
+) -> dict[tuple[int, ...], Expr]:
     """Return {degrees: coefficient} of a product of functions, one for each variable."""
     terms: dict[tuple[int, ...], Expr] = {(): Integer(1)}
-    for function, key in zip(functions, keys, strict=True):
-        coefficients = [function.projection(key, j) for j in range(len(function.norms))]
-        terms = {
-            (*degrees, j): factor * c for degrees, factor in terms.items() for j, c in enumerate(coefficients) if c != 0
-        }
+    for variable, key in enumerate(keys):
+        terms = {(*degrees, j): factor * c for degrees, factor in terms.items() for j, c in projections(variable, key)}
     return terms
 
 

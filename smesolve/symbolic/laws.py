@@ -11,6 +11,7 @@ from sympy import Rational
 
 from smesolve.entry_point import entry_point
 from smesolve.problem.masks import Law, MaskLaw
+from smesolve.symbolic.term_count import MOST_TERMS
 from smesolve.validation import check_instance, check_integer
 
 __all__ = ["Centred", "SampleIndex"]
@@ -21,7 +22,7 @@ class SampleIndex(Law):
 
     @entry_point
     def __init__(self, samples: int) -> None:
-        self.samples = check_integer("samples", samples)
+        self.samples = check_integer("samples", samples, most=MOST_TERMS, remedy="each is a term of the step")
 
     @property
     def mean(self) -> Rational:
@@ -29,8 +30,9 @@ class SampleIndex(Law):
         return Rational(self.samples + 1, 2)
 
     def central_moment(self, j: int) -> Rational:
-        """Return (1/samples) sum_i (i - mean)^j."""
-        return sum((i - self.mean) ** j for i in range(1, self.samples + 1)) / Rational(self.samples)
+        """Return (1/samples) sum_i (i - mean)^j, computed in integers."""
+        total = sum((2 * i - self.samples - 1) ** j for i in range(1, self.samples + 1))
+        return Rational(total, 2**j * self.samples)
 
     @property
     def support(self) -> tuple[list[int], list[Rational]]:

@@ -1,6 +1,9 @@
 """Landscape studies of data that carry little or nothing: the right limit, or one sentence."""
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.sparse.linalg import aslinearoperator
@@ -18,7 +21,8 @@ from smesolve.experiments.landscape_sections.implicit_regularisation import (
 from smesolve.experiments.landscape_sections.information_geometry import InformationGeometrySettings
 from smesolve.experiments.landscape_sections.noises import NoisesSettings
 from smesolve.experiments.shared.cells import run_cells
-from smesolve.landscape import alignment
+from smesolve.landscape import ABLATIONS, alignment, factorial_effects
+from smesolve.landscape.flatness import logarithms
 
 CONFIG = LandscapeSettings(
     steps=4,
@@ -60,9 +64,9 @@ CASES = [
 ]
 
 
-def summary(section, problem):
+def summary(section, problem, config=CONFIG):
     """What the section says of a problem."""
-    made = SECTIONS[section](problem, CONFIG, None)
+    made = SECTIONS[section](problem, config, None)
     return made.summarise(run_cells(made.cells()))
 
 
@@ -109,3 +113,32 @@ def test_a_penalty_of_zero_has_no_relative_error():
 
     table = penalty_comparison(0 * X, X[:2], {0.8: sme.BernoulliMasks(0.8)}, draws=4)
     assert table.penalty[0] == 0 and np.isnan(table.relative_error[0])
+
+
+def test_solutions_of_negative_trace_leave_the_other_measures_standing():
+    """Far from a minimum the trace of the Hessian is negative at some points, and has no logarithm there."""
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, 30 * torch.sin(4 * x[:, :1]), keep_prob=0.8)
+    found = summary("flatness", problem, dataclasses.replace(CONFIG, steps=1, lr=1e-4, runs=4))
+    assert found.tables["flatness"].trace.min() < 0
+    effects = found.tables["flatness_effects"].set_index("measure")
+    assert effects.loc["trace", "change"].isna().all() and (effects.loc["trace", "verdict"] == "not defined").all()
+    assert effects.loc["top_eigenvalue", "change"].notna().all()
+    assert "drift on the trace: not defined, as it is not positive" in found.conclusion
+    assert "nan" not in found.conclusion + found.text
+
+
+def test_an_effect_is_known_where_its_measure_is_positive_in_all_runs():
+    """The logarithm is NaN for all runs of a training, not only for the one that has none."""
+    rows = [
+        {"training": name, "run": run, "trace": 2.0 + run, "width": -1.0 if (name, run) == ("noise only", 1) else 1.0}
+        for name in (*ABLATIONS, "other")
+        for run in range(3)
+    ]
+    table = pd.DataFrame(rows)
+    logs = logarithms(table, ["trace", "width"])
+    assert logs.width.isna().equals(table.training == "noise only") and logs.trace.equals(np.log(table.trace))
+    elsewhere = table.assign(trace=np.where(table.training == "other", -1.0, table.trace))
+    effects = factorial_effects(elsewhere, ["trace", "width"])
+    assert effects[effects.measure == "trace"].change.eq(0).all()
+    assert effects[effects.measure == "width"].change.isna().all()

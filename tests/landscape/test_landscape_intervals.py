@@ -30,7 +30,7 @@ from smesolve.landscape import (
     traces,
 )
 from smesolve.landscape.estimates import Estimate, over_root, over_runs
-from smesolve.landscape.information_geometry import _normal_curvatures
+from smesolve.landscape.information_geometry import normal_curvatures
 from smesolve.landscape.operators import fisher_operator
 from smesolve.problem.masks import BernoulliMasks
 
@@ -272,7 +272,7 @@ def test_the_geometry_of_the_manifold_has_the_intervals_of_its_parts():
     found = manifold_geometry(problem, theta, probes=12, directions=3, seed=2)
     of = traces({"F": fisher_operator(problem, theta)}, ["F", "FF"], 12, 2)
     dimension = of.derived(lambda t: t["F"] ** 2 / t["FF"])
-    curvature = mean_over(_normal_curvatures(problem, theta, 3, 2))
+    curvature = mean_over(normal_curvatures(problem, theta, 3, 2))
     for part, expected in ((found.trace, of["F"]), (found.dimension, dimension), (found.curvature, curvature)):
         assert (part.value, part.low, part.high) == exactly((expected.value, expected.low, expected.high))
     assert of["F"].stderr > 0

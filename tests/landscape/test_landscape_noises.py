@@ -60,7 +60,7 @@ def test_covariances_of_label_noise_and_mini_batches():
     with pytest.raises(ValueError, match="problem must have a TwoLayerNetwork"):
         noisy_problem(linear, "mini-batch")
     gaussian = sme.DropoutProblem(problem.network, problem.x, problem.y, masks=sme.GaussianMasks(0.2))
-    with pytest.raises(ValueError, match="problem must have masks 0 or 1/keep_prob"):
+    with pytest.raises(ValueError, match=r"problem must have the masks of torch.nn.Dropout"):
         noisy_problem(gaussian, "dropout and mini-batch", SCALES)
 
 

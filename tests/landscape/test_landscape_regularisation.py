@@ -28,8 +28,8 @@ from smesolve.landscape import (
     penalty_comparison,
     second_penalty,
 )
-from smesolve.landscape.information_geometry import _normal_curvatures
-from smesolve.landscape.penalties import _covariance_trace_gradient
+from smesolve.landscape.information_geometry import normal_curvatures
+from smesolve.landscape.penalties import covariance_trace_gradient
 from smesolve.problem.masks import BernoulliMasks, all_masks
 
 
@@ -56,7 +56,7 @@ def test_penalties_equal_enumeration():
     assert torch.allclose(covariance_trace(problem, theta), trace, rtol=1e-12)
     wide = make_problem(width=12)  # M = 78 columns, more than are held together
     slope = torch.func.grad(lambda vector: wide.covariance(vector).trace())(wide.initial())
-    assert torch.allclose(_covariance_trace_gradient(wide, wide.initial()), slope, rtol=1e-10, atol=1e-14)
+    assert torch.allclose(covariance_trace_gradient(wide, wide.initial()), slope, rtol=1e-10, atol=1e-14)
     assert torch.allclose(covariance_trace(wide, wide.initial()), wide.covariance(wide.initial()).trace(), rtol=1e-12)
 
 
@@ -158,8 +158,7 @@ def test_flatness_and_the_effects_of_both_halves():
     assert np.allclose([effects["drift"], effects["noise"], effects["interaction"]], [1.5, 5.5, 1.0])
     with pytest.raises(ValueError, match="table lacks the training 'dropout'"):
         factorial_effects(study.table[study.table.training != "dropout"])
-    with pytest.raises(ValueError, match="table has trace -1, but logarithms need positive values"):
-        factorial_effects(table.assign(trace=-1.0))
+    assert factorial_effects(table.assign(trace=-1.0), ["trace"]).change.isna().all()
 
 
 # --- condensation ------------------------------------------------------------------------------------------------
@@ -193,7 +192,7 @@ def test_input_weights_and_condensation_study():
     }  # fmt: skip
     first = study.table[study.table.step == 0].groupby("run").participation.nunique()
     assert (first == 1).all()
-    with pytest.raises(ValueError, match="trainings\[0\] must be one of 'gradient descent'"):
+    with pytest.raises(ValueError, match=r"trainings\[0\] must be one of 'gradient descent'"):
         condensation(problem, starts, 0.05, [0, 1], ["adam"])
     with pytest.raises(ValueError, match="problem must have a TwoLayerNetwork"):
         input_weights(linear_problem(), linear_problem().initial())
@@ -246,7 +245,7 @@ def test_manifold_geometry_against_dense_projection():
     acceleration = torch.einsum("kij,i,j->k", torch.func.hessian(plain_outputs(problem))(theta).flatten(0, 1), u, u)
     residual = acceleration - J @ torch.linalg.lstsq(J, acceleration[:, None], driver="gelsd").solution[:, 0]
     expected = 12**0.5 * residual.norm() / (J @ u).square().sum()
-    assert np.isclose(_normal_curvatures(problem, theta, 1, seed=4)[0], float(expected), rtol=1e-9)
+    assert np.isclose(normal_curvatures(problem, theta, 1, seed=4)[0], float(expected), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("samples", "bias"), [(150, False), (60, True)])
@@ -259,7 +258,7 @@ def test_curvature_where_singular_values_are_on_all_scales(samples, bias):
     theta = problem.initial()
     readout = theta[160 + 20 * bias : 220 + 20 * bias].view(3, 20)
     readout[1:] = readout[0]  # three outputs with the same hidden directions: J has no full rank
-    found = _normal_curvatures(problem, theta, 1, seed=4)[0]
+    found = normal_curvatures(problem, theta, 1, seed=4)[0]
     J = jacobians(problem, theta)[0].flatten(0, 1)
     left, values, _ = torch.linalg.svd(J, full_matrices=False)
     tangent = left[:, values > 2e-7 * values[0]]

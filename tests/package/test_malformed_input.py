@@ -12,6 +12,7 @@ import warnings
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 import sympy
 import torch
@@ -63,6 +64,7 @@ from smesolve.experiments.scaling.schedule import SCHEDULES, schedules
 from smesolve.experiments.scaling.width import mean_field_problem, width_sweep
 from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.problem import schedule
+from smesolve.problem.iteration import DropoutIteration
 from smesolve.symbolic import counterexamples
 
 PATIENCE = 60
@@ -368,7 +370,7 @@ CALLS = {
         {
             "problem": (sme.ScheduledProblem(LINEAR), instance(sme.ScheduledProblem)),
             "theta0": (LINEAR_THETA, LINEAR_POINT),
-            "substeps": (4, COUNT),
+            "tolerance": (1e-6, SHARE),
         },
     ),
     "moments of the iteration": (
@@ -960,6 +962,12 @@ def test_malformed_calls_are_answered_by_one_sentence():
     assert count_answers(2_000, derandomize=True) >= 1_500
 
 
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_no_argument_may_be_just_any_object(name):
+    """Each argument of each function, one after the other."""
+    assert [found for argument in CALLS[name][1] if (found := objection(name, {argument: object()}))] == []
+
+
 @pytest.mark.slow
 def test_ten_thousand_malformed_calls_are_answered_by_one_sentence():
     tried = count_answers(16_000, derandomize=False)
@@ -995,20 +1003,37 @@ def test_every_public_name_is_tried():
                 assert value in tried, f"{module.__name__}.{name}"
 
 
-TAKES_RESULTS = (
-    "cosine_map",
-    "effective_orientations",
-    "factorial_effects",
-    "participation",
-    "principal_angles",
-    "principal_directions",
-    "interval_flatness",
-    "sampled_traces",
-    "train",
-    "penalty_comparison",
-    "squared_error",
+ROWS = np.eye(3)[:2]
+TAKES_RESULTS = {
+    "cosine_map": (landscape.cosine_map, {"weights": ROWS}),
+    "effective_orientations": (landscape.effective_orientations, {"weights": ROWS, "lines": True, "threshold": 0.9}),
+    "factorial_effects": (landscape.factorial_effects, {"table": pd.DataFrame(), "measures": ["trace"]}),
+    "participation": (landscape.participation, {"weights": ROWS, "amplitudes": ROWS[0, :2]}),
+    "principal_angles": (landscape.principal_angles, {"first": ROWS.T, "second": ROWS.T}),
+    "principal_directions": (landscape.principal_directions, {"data": STARTS, "count": 1}),
+    "interval_flatness": (
+        landscape.interval_flatness,
+        {"loss": PROBLEM.loss, "theta": THETA, "directions": STARTS, "factor": 2.0},
+    ),
+    "sampled_traces": (landscape.sampled_traces, {"operator": HESSIAN, "noise": STARTS, "probes": 4, "seed": 0}),
+    "train": (landscape.train, {"process": DropoutIteration(PROBLEM, 0.1), "starts": STARTS, "saved": [1]}),
+    "penalty_comparison": (
+        landscape.penalty_comparison,
+        {"features": X, "weights": Y[:2], "laws": {0.8: LAW}, "likelihood": "gaussian", "draws": 4, "seed": 0},
+    ),
+    "squared_error": (symbolic.squared_error, {}),
+}
+"""Functions of what others return, arrays and tables mostly: what is in them is not looked at."""
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [(name, argument) for name, (_, valid) in TAKES_RESULTS.items() for argument in valid]
 )
-"""Functions of what others return, arrays and tables mostly, which are not guarded."""
+def test_what_is_no_result_is_refused(name, argument):
+    called, valid = TAKES_RESULTS[name]
+    with pytest.raises(ValueError) as caught:
+        called(**valid | {argument: object()})
+    assert answer_of(caught.value, [argument]) is None
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from smesolve.landscape.flatness import (
     factorial_effects,
     filter_normalised_directions,
     interpolation,
+    logarithms,
     loss_along,
 )
 from smesolve.landscape.interval_flatness import interval_width
@@ -255,11 +256,9 @@ class Flatness(LandscapeSection[FlatnessSettings]):
         """Say what drift and noise change, and compare with gradient descent."""
         study = _study(results)
         effects = factorial_effects(study.table)
-        effects["verdict"] = np.where(
-            effects.change_low > 0, "larger", np.where(effects.change_high < 0, "smaller", "unresolved")
-        )
+        effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
         means = over_runs(study.table, ["training"], MEASURES)
-        logarithms = study.table.assign(**{measure: np.log(study.table[measure]) for measure in MEASURES[1:]})
+        against = against_first(logarithms(study.table, MEASURES[1:]), MEASURES[1:])
         text = join(
             f"Solutions after {self.settings.steps} steps from the same {self.settings.runs} initial points. `trace` "
             "and `top_eigenvalue` of Hess R_S; `width`: distance along random filter-normalised directions over which "
@@ -269,7 +268,7 @@ class Flatness(LandscapeSection[FlatnessSettings]):
             "initial point; interaction: the change by dropout beyond the sum):",
             markdown(effects, ["measure", "effect", "change", "verdict"]),
             "Against gradient descent, paired by initial point (change of the logarithm):",
-            markdown(against_first(logarithms, MEASURES[1:]), ["training", *MEASURES[1:]]),
+            markdown(against, ["training", *MEASURES[1:]]),
             "Where R_S is lowest on the line from gradient descent (alpha = 0) to (alpha = 1):",
             _valley(study.interpolations),
         )
@@ -283,12 +282,25 @@ class Flatness(LandscapeSection[FlatnessSettings]):
         return Section("Flatness of solutions", tables, figures, text, _conclusion(effects))
 
 
+def _verdict(row: Any) -> str:
+    """Return the verdict on the change of a logarithm."""
+    if np.isnan(row.change):
+        return "not defined"
+    return "larger" if row.change_low > 0 else "smaller" if row.change_high < 0 else "unresolved"
+
+
 def _conclusion(effects: pd.DataFrame) -> str:
     return "\n".join(
-        f"- {row.effect} on the {row.measure.replace('_', ' ')}: {row.verdict}, change of the logarithm "
-        f"{row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]."
+        f"- {row.effect} on the {row.measure.replace('_', ' ')}: {row.verdict}, {_change(row)}."
         for row in effects.itertuples()
     )
+
+
+def _change(row: Any) -> str:
+    """Return the change of a logarithm in words."""
+    if np.isnan(row.change):
+        return "as it is not positive, or not known, at some solution and has no logarithm there"
+    return f"change of the logarithm {row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]"
 
 
 def _valley(segments: pd.DataFrame) -> str:

@@ -34,9 +34,6 @@ MIB = 2**20
 SHOWN = 20
 """Learning rates whose steps are printed."""
 
-WRITING = 30 * MIB
-"""What figures and tables take while they are written (`benchmarks/dry_run_memory.py`)."""
-
 
 def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[str, str]:
     """Return what the cells would take, in words.
@@ -85,7 +82,7 @@ def memory_in_words(arrays: float, workers: int | None) -> str:
     peak = _peak()
     if peak is None:
         return f"about {arrays / MIB:,.0f} MiB for each process on top of what Python and its libraries take"
-    size = peak + WRITING + arrays
+    size = peak + arrays
     beside = "" if workers in (None, 1) else f", and at most as much in each of {workers} workers"
     return f"about {size / MIB:,.0f} MiB{beside}"
 
