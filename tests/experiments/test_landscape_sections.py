@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from smesolve.experiments.landscape_sections import alignment, base
 from smesolve.study.command_line import main
 
 TINY = {
@@ -78,7 +79,7 @@ def test_condensation_is_compared_with_the_first_training_named(tmp_path):
         ({"sections": ["alignement"]}, ["sections", "'alignement'", "did you mean 'alignment'"]),
         ({"sections": []}, ["sections must hold at least one value"]),
         ({"sections": ["alignment"], "runs": 1}, ["runs must be an integer of at least 2, got 1"]),
-        ({"sections": ["noises"], "noises": {"names": ["dropuot"]}}, ["name must be one of dropout", "'dropuot'"]),
+        ({"sections": ["noises"], "noises": {"names": ["dropuot"]}}, ["noises.names[0] must be one of", "'dropuot'"]),
         ({"sections": ["alignment"], "alignment": {"probes": 3}}, ["alignment.probes", "at least 12, got 3"]),
         ({"sections": ["alignment"], "lr": 1000.0}, ["lr is too large", "diverged"]),
     ],
@@ -90,3 +91,35 @@ def test_bad_configurations_are_refused_in_one_sentence(tmp_path, capsys, change
     for fragment in fragments:
         assert fragment in error, f"{fragment!r} is not in {error!r}"
     assert not (tmp_path / "results").exists()
+
+
+def test_an_interrupted_section_goes_on_with_the_cells_that_are_left(tmp_path, monkeypatch):
+    """The training is read from the disk, and the tables are those of an uninterrupted run."""
+    (tmp_path / "whole").mkdir()
+    assert run(tmp_path / "whole", sections=["alignment"]) == 0
+    measure, steps = alignment._at_step, []
+
+    def interrupted(problem, points, step, *more):
+        steps.append(step)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return measure(problem, points, step, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alignment, "_at_step", interrupted)
+        assert run(tmp_path, sections=["alignment"]) == 130
+    assert steps == [0, 1] and not (tmp_path / "results").exists()
+    monkeypatch.setattr(base, "train", lambda *_: pytest.fail("was trained again"))
+    config = str(tmp_path / "study.yaml")
+    assert main(["landscape", config, "--out", str(tmp_path / "results"), "--resume"]) == 0
+    tables = [(folder / "results" / "alignment.csv").read_bytes() for folder in (tmp_path, tmp_path / "whole")]
+    assert tables[0] == tables[1]
+
+
+def test_a_dry_run_counts_the_cells_of_all_sections(tmp_path, capsys):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(TINY | {"sections": list(SECTIONS)}), encoding="utf-8")
+    assert main(["landscape", str(config), "--dry-run"]) == 0
+    # training and 3 steps, 5 noises, training and 2 runs, SMEs and 2 flows and a linear model, 6 trainings, 2 scales of
+    # 4 trainings, a regression and 3 trainings
+    assert "cells:   34" in capsys.readouterr().out

@@ -1,12 +1,12 @@
 """The obstruction to order 3: the third cumulant of one step.
 
-The increment Delta = lr s_1 + ... of the iteration has at lr^3 the third cumulant kappa_ijk of s_1. An SDE driven by
-Brownian motion with noise sqrt(lr) C has none there: its third cumulant is O(lr^4). So no such SDE is of weak order 3
-where kappa does not vanish, whatever its drift and diffusion.
+The increment Delta = lr s_1 + ... of the iteration has the third cumulant lr^3 kappa_ijk with kappa that of s_1. The
+third cumulant of an SDE driven by Brownian motion with noise sqrt(lr) C is O(lr^4). Hence, where kappa does not vanish,
+no such SDE has weak order 3, for any drift and diffusion.
 
 With s_1 = E s_1 + sum_l d_l q_l (monic orthogonal polynomials q_l of the random variables),
 
-    kappa_ijk = sum_{l, l', l'' != 0} d_l,i d_l',j d_l'',k E[q_l q_l' q_l''].
+    kappa_ijk = sum_{l, l', l'' != 0} d_l,i d_l',j d_l'',k E[q_l q_l' q_l''].                                        (1)
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from math import prod
 import sympy
 from sympy import Expr, Integer, Symbol
 
-from smesolve.arguments import checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import expand
-from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.orthogonal_polynomials import tidy
-from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
+from smesolve.symbolic.symbol_roles import check_one_symbol_per_name, check_symbol
 from smesolve.symbolic.term_count import check_products
 from smesolve.symbolic.variable_functions import VariableFunctions
 from smesolve.symbolic.zero_test import vanishes
+from smesolve.validation import check_instance
 
 __all__ = ["ThirdCumulant", "third_cumulant"]
 
 
 @dataclass(frozen=True)
 class ThirdCumulant:
-    """kappa_ijk of s_1 for i <= j <= k."""
+    """The third cumulants kappa_ijk of s_1 for i <= j <= k."""
 
     state: tuple[Symbol, ...]
     small: Symbol
@@ -49,28 +50,31 @@ class ThirdCumulant:
 
     @property
     def vanishes(self) -> bool:
-        """Whether there is no obstruction: all entries are 0, identically."""
+        """Whether all entries are identically 0, so that there is no obstruction."""
         return not self.nonzero
 
-    @checked
+    @entry_point
     def roots(self, symbol: Symbol) -> list[Expr]:
-        """Real values of a symbol, such as keep_prob, at which every entry is 0 whatever the other symbols are.
+        """Return the real values of a symbol, such as keep_prob, at which every entry is 0 for all other symbols.
 
-        Exact and complete: the real roots of the greatest common divisor of all coefficients as polynomials in symbol;
-        the positive ones, if symbol is positive.
+        The list is exact and complete: the real roots of the greatest common divisor of all coefficients as polynomials
+        in the symbol; only positive ones for a positive symbol.
 
         Raises:
-            SmesolveError: symbol stands inside a function such as tanh, or everything vanishes anyway.
+            SmesolveError: if the symbol stands inside a function such as tanh, or if all entries are identically 0.
         """
+        check_symbol("symbol", symbol)
         named = set().union(*(entry.free_symbols for entry in self.entries.values()))
         check_one_symbol_per_name({"the third cumulant": named, "symbol": [symbol]})
         if self.vanishes:
-            raise SmesolveError(f"the third cumulant vanishes for every {symbol}.")
+            raise SmesolveError(f"symbol {symbol} has no roots: the third cumulant vanishes for all of its values.")
         coefficients: list[Expr] = []
         for entry in self.nonzero.values():
             tokens = {call: sympy.Dummy() for call in entry.atoms(sympy.Function)}
             if any(call.has(symbol) for call in tokens):
-                raise SmesolveError(f"{symbol} stands inside a function, where it has no finite list of roots.")
+                raise SmesolveError(
+                    f"symbol {symbol} stands inside a function, where roots are no finite list; take another symbol."
+                )
             numerator = sympy.numer(sympy.together(entry.xreplace(tokens)))
             others = sorted(numerator.free_symbols - {symbol}, key=sympy.default_sort_key)
             coefficients += sympy.Poly(numerator, *others).coeffs() if others else [numerator]
@@ -80,7 +84,7 @@ class ThirdCumulant:
 
     @property
     def simplest(self) -> tuple[str, Expr]:
-        """Of the entries that do not vanish the shortest: its name in LaTeX, and the expression, factored if short."""
+        """The shortest entry that does not vanish: its name in LaTeX, and the expression, factored if it is short."""
         index, entry = min(self.nonzero.items(), key=lambda item: sympy.count_ops(item[1]))
         name = rf"\kappa_{{{', '.join(sympy.latex(self.state[i]) for i in index)}}}"
         return name, sympy.factor(entry) if sympy.count_ops(entry) < 100 else entry
@@ -95,9 +99,10 @@ class ThirdCumulant:
         )
 
 
-@checked
+@entry_point
 def third_cumulant(iteration: Iteration) -> ThirdCumulant:
-    """Derive kappa. Cost: columns^3 products for each of about D^3/6 entries."""
+    """Derive kappa by (1). Cost: columns^3 products for each of about D^3/6 entries."""
+    check_instance("iteration", iteration, Iteration, "an Iteration, such as dropout(network, masks)")
     functions = iteration.functions
     _, *columns = expand(functions, iteration.step_monomials[0]).items()
     size = len(iteration.state)
@@ -124,6 +129,6 @@ def third_cumulant(iteration: Iteration) -> ThirdCumulant:
 
 
 def _triple_mean(functions: Sequence[VariableFunctions], degrees: Sequence[tuple[int, ...]]) -> Expr:
-    """E[q_l q_l' q_l''], variable by variable."""
+    """Return E[q_l q_l' q_l''] of (1), variable by variable."""
     factors = (f.polynomials.mean_of_product(each) for f, *each in zip(functions, *degrees, strict=True))
     return tidy(prod(factors, start=Integer(1)))

@@ -1,9 +1,9 @@
 """An explicit random iteration with a small step.
 
-    theta' = theta + h s_1(theta; X) + h^2 s_2(theta; X) + ...,    X fresh and independent in every step,
+    theta' = theta + h s_1(theta; X) + h^2 s_2(theta; X) + ...,    X fresh and independent in every step,            (1)
 
-h the small parameter: the learning rate for gradient steps, its square root for momentum in its own time scale. The
-step is polynomial in h, and in each of the random variables X_k that takes infinitely many values.
+where h is the small parameter: the learning rate for gradient steps, its square root for momentum in its own time
+scale. The step is a polynomial in h, and a polynomial in each random variable X_k that takes infinitely many values.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
 from math import factorial, prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sympy
 from sympy import Expr, Integer, Symbol
 from sympy.concrete.expr_with_limits import ExprWithLimits
 
-from smesolve.arguments import EXPRESSION, Instance, checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, shown
 from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.indeterminates import Indeterminates
@@ -29,34 +29,38 @@ from smesolve.symbolic.symbol_roles import (
     check_assumptions,
     check_law_of,
     check_one_symbol_per_name,
+    check_symbol,
     law_parameters,
 )
 from smesolve.symbolic.term_count import MOST_VALUES, check_terms, check_values, monomial_bound
 from smesolve.symbolic.variable_functions import Atoms, Powers, VariableFunctions
 from smesolve.symbolic.zero_test import vanishes
-
-SYMBOL = Instance((Symbol,), "sympy symbols", "make them by sympy.symbols")
+from smesolve.validation import check_expression, check_instance, check_list, check_mapping
 
 __all__ = ["Iteration", "Monomials", "gradient_descent"]
 
 Monomials = Mapping[tuple[int, ...], Expr]
-"""A function of the random variables: {keys, one a variable (`variable_functions`): coefficient}."""
+"""A function of the random variables: {keys, one for each variable (`variable_functions`): coefficient}."""
 
 
-@checked(step=EXPRESSION, loss=EXPRESSION)
 @dataclass(frozen=True)
 class Iteration:
-    """state' = state + step(state, random, small).
+    """The iteration state' = state + step(state, random, small).
 
-    `step` has one expression a state variable, in the same order. `random` gives each random symbol its law: a
-    `MaskLaw`, `SampleIndex(n)`, or `Centred(law)` for noise of mean 0; they are independent of each other and of the
-    past. `small` is the small parameter h, and one step takes the time h. `constants` names every other symbol of the
-    step (data, weights of the loss). `loss` is the random loss, where the step descends one. Floats are read as
-    decimals of 15 digits, so that what is derived is exact.
+    Floats are read as decimals of 15 digits, so that the derived equation is exact.
+
+    Args:
+        state: symbols of the state.
+        step: one expression for each state variable, in the same order.
+        random: the law of each random symbol: a `MaskLaw`, `SampleIndex(n)`, or `Centred(law)` for noise of mean 0.
+            Random symbols are independent of each other and of the past.
+        small: the small parameter h; one step takes the time h.
+        constants: every other symbol of the step, such as data and weights of the loss.
+        loss: the random loss, where the step descends one.
 
     Raises:
-        SmesolveError: symbols without a role, random symbols without a law, a mask law whose mean is not 1, a step that
-            is not small, and steps without a finite expansion.
+        SmesolveError: if a symbol has no role, if the mean of a mask law is not 1, if the step is not small, or if it
+            has no finite expansion.
     """
 
     state: Sequence[Symbol]
@@ -67,15 +71,20 @@ class Iteration:
     loss: Expr | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "state", tuple(self.state))
-        object.__setattr__(self, "constants", tuple(self.constants))
-        object.__setattr__(self, "random", dict(self.random))
-        object.__setattr__(self, "step", tuple(exact(sympy.sympify(s)) for s in self.step))
-        self._check()
+        step = check_list("step", self.step, check_expression)
+        for name, value in {
+            "state": tuple(check_list("state", self.state, check_symbol)),
+            "step": tuple(exact(sympy.sympify(entry)) for entry in step),
+            "random": _checked_random(self.random),
+            "small": check_symbol("small", self.small),
+            "constants": tuple(check_list("constants", self.constants, check_symbol, least=0)),
+            "loss": None if self.loss is None else check_expression("loss", self.loss),
+        }.items():
+            object.__setattr__(self, name, value)
+        self._check_roles()
 
-    def _check(self) -> None:
+    def _check_roles(self) -> None:
         for key, law in self.random.items():
-            SYMBOL("the keys of random", key, {})
             if law.support is not None:
                 check_values(key, len(law.support[0]))
         if len(self.step) != len(self.state):
@@ -99,7 +108,7 @@ class Iteration:
             for symbol in self.roles[role]:
                 check_assumptions(role, symbol)
         for symbol, law in self.random.items():
-            _check_law(symbol, law)
+            _check_mean(symbol, law)
             check_law_of(symbol, law)
             for parameter in sorted(law_parameters(law).intersection((*self.state, *self.random, self.small)), key=str):
                 raise SmesolveError(
@@ -120,7 +129,7 @@ class Iteration:
 
     @cached_property
     def roles(self) -> dict[str, tuple[Symbol, ...]]:
-        """The symbols by what they are: state, random, constants, small, and parameters of the laws."""
+        """The symbols by role: state, random, constants, small, and parameters of the laws."""
         parameters = set().union(*map(law_parameters, self.random.values()))
         return {
             "state": tuple(self.state),
@@ -132,7 +141,7 @@ class Iteration:
 
     @cached_property
     def step_terms(self) -> tuple[tuple[Expr, ...], ...]:
-        """(s_1, s_2, ...): the step is sum_a h^a s_a. As in `step`, no bracket is expanded."""
+        """(s_1, s_2, ...) of (1). As in `step`, no bracket is expanded."""
         columns = [_powers_of(self.small, variable, s) for variable, s in zip(self.state, self.step, strict=True)]
         length = max(1, *map(len, columns))
         padded = [[*column, *[Integer(0)] * (length - len(column))] for column in columns]
@@ -140,7 +149,7 @@ class Iteration:
 
     @cached_property
     def functions(self) -> tuple[VariableFunctions, ...]:
-        """Those in which the step is expanded, one kind for each random variable."""
+        """The functions in which the step is expanded, one kind for each random variable."""
         return self.functions_for(
             [
                 (f"step of {variable}", entry)
@@ -150,10 +159,10 @@ class Iteration:
         )
 
     def functions_for(self, named: Sequence[tuple[str, Expr]]) -> tuple[VariableFunctions, ...]:
-        """For each random variable its powers or, where a named expression is no polynomial in it, its indicators.
+        """Choose powers for each random variable, or indicators where a named expression is no polynomial in it.
 
         Raises:
-            SmesolveError: an expression without a finite expansion.
+            SmesolveError: if an expression has no finite expansion.
         """
         for name, entry in named:
             check_terms(name, monomial_bound(entry, tuple(self.random)), len(self.random), FEWER)
@@ -168,7 +177,7 @@ class Iteration:
 
     @cached_property
     def step_monomials(self) -> tuple[tuple[Monomials, ...], ...]:
-        """step_terms as functions of the random variables: [a][i] is the i-th component of s_(a+1)."""
+        """`step_terms` as functions of the random variables: [a][i] is the i-th component of s_(a+1)."""
         named = [f"step of {variable}" for variable in self.state]
         return tuple(
             tuple(self.monomials(entry, self.functions, name) for name, entry in zip(named, term, strict=True))
@@ -178,7 +187,7 @@ class Iteration:
     def monomials(
         self, expression: Expr, functions: Sequence[VariableFunctions], name: str = "expression"
     ) -> Monomials:
-        """An expression, such as a component of the step, in functions that were chosen for it."""
+        """Write an expression, such as a component of the step, in the given functions of the random variables."""
         kinds = dict(zip(self.random, functions, strict=True))
         atoms = {x: kind for x, kind in kinds.items() if isinstance(kind, Atoms) and expression.has(x)}
         powers = [x for x, kind in kinds.items() if isinstance(kind, Powers)]
@@ -196,26 +205,45 @@ class Iteration:
         return monomials
 
 
-@checked(loss=EXPRESSION)
+@entry_point
 def gradient_descent(
     loss: Expr, parameters: Sequence[Symbol], random: Mapping[Symbol, Law], constants: Sequence[Symbol] = ()
 ) -> Iteration:
-    """theta' = theta - lr d loss/d theta with a fresh draw of the random variables in every step."""
+    """Return the iteration theta' = theta - lr d loss/d theta, with fresh random variables in every step.
+
+    Args:
+        loss: the random loss.
+        parameters: symbols that are trained.
+        random: the law of each random symbol; see `Iteration`.
+        constants: every other symbol of the loss.
+    """
     lr = Symbol("lr", positive=True)
-    loss = sympy.sympify(loss)
+    loss = sympy.sympify(check_expression("loss", loss))
+    parameters = check_list("parameters", parameters, check_symbol)
     check_one_symbol_per_name({"parameters": parameters, "loss": loss.free_symbols})
     step = [-lr * derivative(loss, parameter) for parameter in parameters]
     return Iteration(parameters, step, random, lr, constants, loss)
 
 
+def _checked_random(random: Mapping[Symbol, Law]) -> dict[Symbol, Law]:
+    """Return the laws by random symbol."""
+
+    def law(name: str, value: Any) -> Law:
+        return check_instance(name, value, Law, "a law, such as BernoulliMasks(keep_prob) or SampleIndex(n)")
+
+    laws = check_mapping("random", random, law, least=0)
+    return {check_symbol("a key of random", symbol): value for symbol, value in laws.items()}
+
+
 def _substituted(expression: Expr, values: Mapping[Symbol, Expr]) -> Expr:
+    """Return the expression with values in place of symbols."""
     if expression.has(ExprWithLimits, sympy.Derivative, sympy.Subs):  # they bind symbols of their own
         return expression.subs(values)
     return expression.xreplace(values)
 
 
 def _check_value(name: str, entry: Expr) -> None:
-    """Refuse what has no real value; the limits of an integral may be infinite."""
+    """Refuse an expression that has no real value; the limits of an integral may be infinite."""
     parts = sympy.preorder_traversal(entry)
     for part in parts:
         if isinstance(part, ExprWithLimits):
@@ -229,10 +257,11 @@ def _check_value(name: str, entry: Expr) -> None:
 NOT_REAL = (sympy.I, sympy.nan, sympy.zoo, sympy.oo, -sympy.oo)
 
 
-def _check_law(symbol: Symbol, law: Law) -> None:
+def _check_mean(symbol: Symbol, law: Law) -> None:
+    """Refuse a mask law whose mean is not 1."""
     if isinstance(law, MaskLaw):
         excess = sympy.simplify(exact(law.central_moment(1)))
-        # Rounding of floats, which the 15 digits do not always remove.
+        # Reading floats as decimals of 15 digits does not always remove their rounding.
         if excess != 0 and not (excess.is_number and abs(excess) < 1e-12):
             raise SmesolveError(
                 f"random[{symbol}] is {law!r}, a mask law of mean {1 + excess}, but the mean of a mask must be 1: "
@@ -241,7 +270,7 @@ def _check_law(symbol: Symbol, law: Law) -> None:
 
 
 def _functions_of(symbol: Symbol, law: Law, named: Sequence[tuple[str, Expr]]) -> VariableFunctions:
-    """Powers of one variable up to the degree that all expressions have, or the indicators of its values."""
+    """Return the powers of one variable up to the highest degree of the expressions, or indicators of its values."""
     degree = 0
     for name, entry in named:
         part = _polynomial_in((symbol,), entry)
@@ -260,7 +289,7 @@ def _functions_of(symbol: Symbol, law: Law, named: Sequence[tuple[str, Expr]]) -
 
 
 def _powers(symbol: Symbol, law: Law, degree: int) -> VariableFunctions:
-    """Powers, or for high ones the indicators of a law on finitely many values, which are fewer."""
+    """Return powers up to a degree, or indicators where the degree is high and the values are finitely many."""
     if degree <= MOST_POWERS:
         return Powers(law, degree)
     if law.support is not None:
@@ -273,15 +302,18 @@ def _powers(symbol: Symbol, law: Law, degree: int) -> VariableFunctions:
 
 
 FEWER = "take fewer random symbols, lower powers of them, or laws on fewer values"
+"""Remedy for an expansion with too many terms."""
 
 MOST_POWERS = 16
-"""Of a random variable, in a step."""
+"""Highest power of a random variable that an expansion in powers takes."""
 MOST_POWERS_OF_ATOMS = 10**4
+"""Highest power of a random variable on finitely many values."""
 MOST_POWERS_OF_SMALL = 100
+"""Highest power of the small parameter."""
 
 
 def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
-    """[s_1, s_2, ...] of one component of the step."""
+    """Return [s_1, s_2, ...] of (1) for one component of the step."""
     part = _polynomial_in((small,), step)
     if part is None:
         raise SmesolveError(
@@ -305,17 +337,18 @@ def _powers_of(small: Symbol, variable: Symbol, step: Expr) -> list[Expr]:
 
 
 class _Polynomial(NamedTuple):
-    """An expression as a polynomial over indeterminates."""
+    """An expression as a polynomial whose coefficients are expressions that stay as they are."""
 
     expression: Expr
     meaning: dict[Symbol, Expr]
-    """What the indeterminates stand for."""
+    """The sub-expression that each indeterminate of the coefficients stands for."""
     exponents: list[tuple[int, ...]]
+    """Exponents of the symbols, one tuple for each monomial."""
 
 
 @lru_cache(maxsize=1024)
 def _polynomial_in(symbols: tuple[Symbol, ...], expression: Expr) -> _Polynomial | None:
-    """None where it is no polynomial in the symbols."""
+    """Return an expression as a polynomial in the symbols; None where it is none."""
     indeterminates = Indeterminates(symbols)
     polynomial = indeterminates.replace(expression)
     meaning = indeterminates.meaning
@@ -332,17 +365,17 @@ def _polynomial_in(symbols: tuple[Symbol, ...], expression: Expr) -> _Polynomial
 
 
 def _monomials(symbols: Sequence[Symbol], expression: Expr) -> dict[tuple[int, ...], Expr]:
-    """{exponents: coefficient} of a polynomial in the symbols.
+    """Return {exponents: coefficient} of a polynomial in the symbols.
 
-    Differentiated rather than read off: the polynomial is expanded, the derivatives keep the shape in which the
-    expression was written.
+    Coefficients are derivatives at 0, because those keep the shape in which the expression was written; the terms of
+    the polynomial itself are expanded.
     """
     if not symbols:
         return {(): expression}
     part = _polynomial_in(tuple(symbols), expression)
     if part is None:
         raise SmesolveError(
-            f"expression must be polynomial in {', '.join(map(str, symbols))}, got {shown(expression)}."
+            f"expression must be a polynomial in {', '.join(map(str, symbols))}, got {shown(expression)}."
         )
     coefficients = {}
     for exponents in part.exponents:
