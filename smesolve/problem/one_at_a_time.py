@@ -52,7 +52,8 @@ def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     with one_at_a_time, plain_surroundings():
         load_forward_mode()
         # Rows, then transposed: with out_dims=-1 torch 2.13 gives a constant derivative a shape from nowhere.
-        return torch.func.vmap(lambda vector: torch.func.jvp(gradient, (at,), (vector,))[1])(vectors).mT
+        matrix: Tensor = torch.func.vmap(lambda vector: torch.func.jvp(gradient, (at,), (vector,))[1])(vectors).mT
+        return matrix
 
 
 @functools.cache

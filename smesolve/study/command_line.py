@@ -220,7 +220,7 @@ def _read(argv: list[str]) -> Request:
         values = command_parser(keys).parse_args(parser_arguments(keys, argv[1:])).as_dict()
     except argparse.ArgumentError as error:
         raise SmesolveError(" ".join(str(error).split())) from None
-    settings = build(keys.settings, values)
+    settings: Any = build(keys.settings, values)
     if command == "extend":
         from smesolve.study.extension import extended  # here: it loads torch
 

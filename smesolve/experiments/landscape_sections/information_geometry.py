@@ -91,10 +91,10 @@ class InformationGeometry(LandscapeSection[InformationGeometrySettings]):
         def closure() -> float:
             optimiser.zero_grad()
             loss = torch.nn.functional.cross_entropy(features @ weights, classes) + RIDGE * weights.square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss  # type: ignore[return-value]  # a tensor, as in torch's own examples
 
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        optimiser.step(closure)
         laws = {keep_prob: BernoulliMasks(keep_prob) for keep_prob in self.options.keep_probs}
         return penalty_comparison(
             features, weights.detach(), laws, "categorical", self.options.draws, self.settings.seed
