@@ -21,7 +21,6 @@ from malformed import ANYWHERE, Odd, circle, close_to, nested, objection
 
 import smesolve as sme
 from smesolve import landscape, symbolic
-from smesolve.comparison import exact
 from smesolve.errors import shown
 
 # --- what is called -------------------------------------------------------------------------------------------------
@@ -89,7 +88,8 @@ CUMULANT = symbolic.third_cumulant(symbolic.dropout(EXPLICIT, sme.BernoulliMasks
 METHODS = ("loss", "modified_loss", "mean_gradient", "gradient", "noise_product")
 CALLED |= {f"DropoutProblem.{name}": getattr(PROBLEM, name) for name in METHODS} | {"ModuleProblem.loss": SAMPLED.loss}
 
-MOMENTS, SCHEDULED_MOMENTS = exact.LinearMoments(LINEAR, LINEAR_THETA), exact.ScheduledMoments(SCHEDULED, LINEAR_THETA)
+MOMENTS = CALLED["LinearMoments"](LINEAR, LINEAR_THETA)
+SCHEDULED_MOMENTS = CALLED["ScheduledMoments"](SCHEDULED, LINEAR_THETA)
 OWNERS = {
     "DropoutProblem": PROBLEM, "LinearMoments": MOMENTS, "ModuleProblem": SAMPLED, "Problem": PROBLEM,
     "ScheduledMoments": SCHEDULED_MOMENTS, "ScheduledProblem": SCHEDULED, "SymbolicModifiedEquation": EQUATION,
