@@ -101,7 +101,6 @@ MEANINGS: dict[str, Argument] = {
     "quadratic_paths": Integer(2),
     "populations": Integer(2),
     "steps": COUNT,
-    "substeps": COUNT,
     "count": COUNT,
     "kappas": COUNT,
     "factors": COUNT,

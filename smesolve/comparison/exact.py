@@ -17,7 +17,7 @@ import torch
 from scipy.linalg import expm, logm
 from torch import Tensor
 
-from smesolve.arguments import checked
+from smesolve.arguments import Number, checked
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.errors import SmesolveError
 from smesolve.problem.one_at_a_time import hessian
@@ -38,6 +38,9 @@ MAX_LEAVES = 2**22
 
 MAX_LINEAR_DIM = 24
 """Largest D of `LinearMoments`: its matrix exponential has (D + 1)^4 entries."""
+
+DOUBLINGS = 9
+"""Times that the step of `ScheduledMoments` is halved in search of its tolerance."""
 
 NEUTRAL = 1e-12
 """Growth, in units of the largest curvature or of one step, that is rounding: moments that do not move, say of features
@@ -254,25 +257,28 @@ class ScheduledMoments:
     """`LinearMoments` under a schedule: the problem is the one of its time in each step.
 
     The moment equation dP/dt = G(t) P is integrated by exponentials of its fourth-order Magnus expansion, whose two
-    Gauss points lie inside a step, so that jumps and kinks on the grid of the learning rate do no harm.
+    Gauss points lie inside a step, so that jumps and kinks on the grid of the learning rate do no harm. The expansion
+    is symmetric in time, and its error a series in h^4, h^6, ...: step sizes h = lr, lr/2, lr/4, ... are extrapolated
+    to 0 until two results agree (Hairer, Noersett, Wanner, Solving Ordinary Differential Equations I, section II.9).
 
     Args:
         problem: `ScheduledProblem` of a problem with an affine gradient.
         theta0: (D,), the start.
-        substeps: of the Magnus expansion in a horizon, at least: the next multiple of the iteration's steps.
+        tolerance: largest difference of the last two extrapolations, of all first and second moments, in units of the
+            largest root mean square of a parameter along the path.
     """
 
-    @checked
-    def __init__(self, problem: ScheduledProblem, theta0: Tensor, substeps: int = 48) -> None:
+    @checked(tolerance=Number(0.0, 1.0))
+    def __init__(self, problem: ScheduledProblem, theta0: Tensor, tolerance: float = 1e-10) -> None:
         self.problem = problem
-        self.theta0, self.substeps = theta0, substeps
+        self.theta0, self.tolerance = theta0, tolerance
 
     @checked
     def error(self, lr: float, order: int, horizon: float, observable: str | Observable = "loss") -> float:
-        """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr; error of the integrator O(h^4).
+        """The exact weak error E g(Theta_horizon) - E g(theta_k), k = horizon/lr.
 
         Raises:
-            SmesolveError: lr does not divide the horizon or a jump of the schedule.
+            SmesolveError: lr does not divide the horizon or a jump of the schedule, or as `equation`.
         """
         steps = grid_steps(horizon, lr, "horizon", "lr")
         check_jumps(self.problem, lr, horizon, "lr")
@@ -291,14 +297,39 @@ class ScheduledMoments:
 
     @checked
     def equation(self, lr: float, order: int, steps: int, observable: str | Observable = "loss") -> float:
-        """E g(Theta_(steps lr)) of the modified equation."""
-        start = LinearMoments(self.problem.at(0.0), self.theta0)._start
-        parts = -(-self.substeps // steps)
-        h, P = lr / parts, start.flatten()
+        """E g(Theta_(steps lr)) of the modified equation.
+
+        Raises:
+            SmesolveError: the tolerance is not reached, as for a schedule that jumps between the learning rate's steps.
+        """
+        P, scale = self._solved(lr, order, steps, 1)
+        extrapolated = [P]
+        for level in range(1, DOUBLINGS + 1):
+            P, _ = self._solved(lr, order, steps, 2**level)
+            finer = [P]
+            for column, coarse in enumerate(extrapolated):
+                finer.append(finer[-1] + (finer[-1] - coarse) / (4 ** (column + 2) - 1))
+            difference = (np.abs(finer[-1] - extrapolated[-1]) / scale).max()
+            if difference <= self.tolerance:
+                return LinearMoments(self.problem.problem, self.theta0)._expectation(finer[-1], observable)
+            extrapolated = finer
+        raise SmesolveError(
+            f"tolerance={self.tolerance:g} is not reached at lr={lr:g} by {2**DOUBLINGS} steps in one of the "
+            f"iteration, which leave a difference of {difference:.2g}; raise it, or put a schedule that jumps together "
+            "by Piecewise."
+        )
+
+    def _solved(self, lr: float, order: int, steps: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+        """E psi psi^T (D + 1, D + 1) with h = lr/parts, and the size that each entry is held to."""
+        P = LinearMoments(self.problem.at(0.0), self.theta0)._start
+        h, largest = lr / parts, P.diagonal()[1:].max()
         for k in range(steps * parts):
             early, late = (self._generator_at((k + 0.5 + sign * 3**0.5 / 6) * h, lr, order) for sign in (-1, 1))
-            P = expm(h / 2 * (early + late) - 3**0.5 / 12 * h**2 * (early @ late - late @ early)) @ P
-        return LinearMoments(self.problem.problem, self.theta0)._expectation(P.reshape(start.shape), observable)
+            step = expm(h / 2 * (early + late) - 3**0.5 / 12 * h**2 * (early @ late - late @ early))
+            P = (step @ P.flatten()).reshape(P.shape)
+            largest = max(largest, P.diagonal()[1:].max())
+        sizes = np.concatenate([[1.0], np.full(len(P) - 1, (largest or 1.0) ** 0.5)])
+        return P, np.outer(sizes, sizes)
 
     def _generator_at(self, time: float, lr: float, order: int) -> np.ndarray:
         """The linear map of vec P in the moment equation at one time."""

@@ -40,6 +40,7 @@ from torch import Tensor
 
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.value_function import along, along_flow
+from smesolve.entry_point import plain_surroundings
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -59,6 +60,7 @@ STABLE_SHARE = 1 / 8
 COLUMNS = ["order", "time", "observable", "constant", "stderr"]
 
 
+@plain_surroundings()
 @torch.no_grad()
 def leading_constants(
     problem: Problem,

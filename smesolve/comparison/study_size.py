@@ -17,6 +17,7 @@ from smesolve.errors import SmesolveError
 from smesolve.machine_memory import machine_memory
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import check_block_steps
+from smesolve.sampling.moments import CHUNK_NUMBERS as CHUNK_NUMBERS_OF_MOMENTS
 
 __all__ = ["StudySize"]
 
@@ -98,17 +99,31 @@ class StudySize:
 
     @property
     def block_memory(self) -> float:
-        """Bytes of one block: states and draws, values of a pair of paths, products of up to four deviations.
+        """Bytes of one block: states and draws, values of a pair of paths, products of deviations, and what the
+        quadratic control variates multiply.
 
-        With c control variates a path has 2 + c values at each time and of each observable; moments of q = 1 + c
-        variables up to the fourth come from C(q + 2, 3) + C(q + 3, 4) products, of half a block at a time.
+        With c control variates a path has 2 + c values at each time and of each observable: those of both paths of a
+        pair, their difference, that with the control variates of both, and half as many means of antithetic paths.
+        Moments of 1 + 2c variables up to the second, or of q = 1 + c up to the fourth, are made of a bounded number of
+        deviations at once. A dense form A of a target takes A d of all paths, and once more in another order.
         """
         block, c = self.problem.block_size, self.controls
         points = len(self.times) * self.observables
-        values = 2 * (2 + c) + (2 + 2 * c)  # both of a pair, and their difference
-        products = (comb(c + 3, 3) + comb(c + 4, 4)) / 2
+        values = 3 * (2 + c) + (2 + 2 * c) + (1 + 2 * c) / 2
+        products = (comb(c + 3, 3) + c + 2) * min(CHUNK_NUMBERS_OF_MOMENTS, points * block / 2)
         steps = WORKING_ARRAYS * self.problem.numbers_per_path
-        return 8.0 * block * (steps + points * (values + products))
+        forms = 2 * points * max(self.problem.dim, self._quadratic) if self._dense else 0
+        return 8.0 * (block * (steps + points * values + forms) + products)
+
+    @property
+    def _dense(self) -> bool:
+        """Whether there are dense forms."""
+        return self.control == "second" and self.problem.dim <= DENSE_DIM
+
+    @property
+    def _quadratic(self) -> int:
+        """M where there are forms in the noise, else 0."""
+        return self.problem.noise_dim if self.problem.noise_dim <= 2 * self.problem.dim else 0
 
     @property
     def control_memory(self) -> float:
@@ -121,14 +136,14 @@ class StudySize:
         if self.control == "none":
             return 0.0
         problem, bytes_each = self.problem, self.theta0.element_size()
-        dense, lr = problem.dim <= DENSE_DIM, min(self.lrs)
+        lr = min(self.lrs)
         targets = sum(self.times) * self.observables
         rate = 1 / lr + 3 * self.orders / first_dt(self.scheme, lr, self.dt)
         adjoints = targets * rate * problem.dim * bytes_each
         if self.control == "first":
             return adjoints
-        quadratic = problem.noise_dim if problem.noise_dim <= 2 * problem.dim else 0
-        if dense:
+        quadratic = self._quadratic
+        if self._dense:
             forms = targets / lr * (2 * problem.dim**2 + quadratic**2)
             return adjoints + (forms + 2 * self.times[-1] / lr * problem.dim**2) * bytes_each
         spacing = problem.stability_limit(self.theta0, self.times[-1]) / 4
@@ -146,6 +161,10 @@ class StudySize:
         steps = max(1.0, 2 * self.times[-1] / first_dt(self.scheme, min(self.lrs), self.dt))
         if problem.dim <= DENSE_DIM:
             rows = steps * min(problem.dim, max(1.0, CHUNK_NUMBERS // (steps * problem.dim)))
+            numbers = problem.numbers_per_path
         else:
             rows = RANK + OVERSAMPLING if self.control == "second" else 1
-        return DERIVATIVE_ARRAYS * rows * problem.numbers_per_path * self.theta0.element_size()
+            numbers = max(
+                problem.dim, problem.numbers_per_path - 2 * problem.noise_dim
+            )  # Hessian products have no noise
+        return DERIVATIVE_ARRAYS * rows * numbers * self.theta0.element_size()

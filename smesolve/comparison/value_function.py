@@ -169,9 +169,23 @@ def _derivatives(observable: Observable, theta: Tensor, count: int) -> list[Tens
     function = torch.func.grad(observable)
     found = [function(theta)]
     for _ in range(count - 1):
-        function = torch.func.jacrev(function)
+        function = _jacobian(function)
         found.append(function(theta))
     return found
+
+
+def _jacobian(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """theta (D,) -> the derivative (..., D) of a function (D,) -> (...).
+
+    The unit vectors are made here: `torch.func.jacrev` of torch 2.4 makes them on torch's default device.
+    """
+
+    def derivative(theta: Tensor) -> Tensor:
+        value, pull = torch.func.vjp(function, theta)
+        units = torch.eye(value.numel(), dtype=theta.dtype, device=theta.device).unflatten(-1, value.shape)
+        return torch.func.vmap(lambda unit: pull(unit)[0])(units).unflatten(0, value.shape)
+
+    return derivative
 
 
 def _changes(problem: Problem, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:

@@ -148,6 +148,7 @@ def weak_error(
             budget = None
             try:
                 if chosen == "second" and (hessians is None or problem.dim <= DENSE_DIM):
+                    hessians = None  # those of the last learning rate are not held beside the new ones
                     hessians = value_hessians(problem, theta0, times, functions, lr)
                 budget = ErrorBudget(
                     problem, theta0, lr, times, orders, functions, scheme, dt, chosen, hessians, seed, runner, keep

@@ -29,16 +29,32 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its standard error, and the interval of Student's law with `freedom` degrees of freedom."""
+    """A value with its standard error s, and the interval of Student's law, longer where the value's law is skewed.
+
+    For a mean whose law has the skewness g, Hall's transformation of the t statistic gives an interval that reaches
+    from the value, with t Student's quantile,
+
+        (3 s/g) (1 - (1 - g (t + g/6))^(1/3))   on the side of the tail,
+        (3 s/g) ((1 + g (t - g/6))^(1/3) - 1)   on the other.
+
+    The first is longer than t s, and about t s + (2 t^2 + 1)/6 g s for small g. The interval here reaches that far on
+    both sides: few values tell little of their skewness, its sign included. Source: Hall (Journal of the Royal
+    Statistical Society B 54, 1992, 221-228).
+    """
 
     value: float
     stderr: float = 0.0
     freedom: float = np.inf
+    """Degrees of freedom of `stderr`."""
+    skewness: float = 0.0
+    """Of the law of the value: that of the averaged values divided by the root of their number."""
 
     @property
     def half(self) -> float:
         """Half-width of the interval."""
-        return float(student_quantile(self.freedom)) * self.stderr
+        t, g = float(student_quantile(self.freedom)), abs(self.skewness)
+        # for g below 1e-6 the formula is t to all digits but those that cancel
+        return (3 / g * (1 - np.cbrt(1 - g * (t + g / 6))) if g > 1e-6 else t) * self.stderr
 
     @property
     def low(self) -> float:

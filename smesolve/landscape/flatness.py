@@ -41,6 +41,7 @@ __all__ = [
     "flatness",
     "half_effects",
     "interpolation",
+    "logarithms",
     "loss_along",
 ]
 
@@ -155,32 +156,37 @@ def flatness(
     return FlatnessStudy(pd.DataFrame(rows), pd.concat(curves), pd.concat(segments) if segments else pd.DataFrame())
 
 
+def logarithms(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """The table with the natural logarithm of each measure in its place.
+
+    It is NaN in all runs of a training where the measure is not positive in one of them: a mean over the other runs
+    would be one over chosen runs.
+    """
+    positive = table.groupby("training")[list(measures)].transform(lambda column: (column > 0).all())
+    return table.assign(**{measure: np.log(table[measure].where(positive[measure])) for measure in measures})
+
+
 @checked
 def half_effects(table: pd.DataFrame, measures: Sequence[str] = ("trace", "top_eigenvalue", "width")) -> pd.DataFrame:
     """Effects of drift and noise on the logarithm of each measure, with intervals over the runs.
 
     Args:
         table: of a `FlatnessStudy` with all four trainings of `HALVES`.
-        measures: positive columns.
+        measures: columns.
 
     Returns:
         A row for each measure and effect ("drift", "noise", "interaction"): `change` with `_low` and `_high`, the mean
-        change of the natural logarithm.
+        change of the natural logarithm (`logarithms`); NaN where the measure is not positive in one of the runs.
 
     Raises:
-        SmesolveError: a training is missing, or a measure is not positive.
+        SmesolveError: a training is missing.
     """
     missing = [name for name in HALVES if name not in set(table.training)]
     if missing:
         raise SmesolveError(f"table lacks the training {missing[0]!r}; all of {', '.join(HALVES)} are needed.")
-    frames = []
+    halves, frames = logarithms(table[table.training.isin(HALVES)], measures), []
     for measure in measures:
-        if not (table[measure] > 0).all():
-            raise SmesolveError(
-                f"table has {measure} {table[measure].min():g}, but logarithms need positive values: train for longer, "
-                "or leave it out of measures."
-            )
-        y = np.log(table.pivot(index="run", columns="training", values=measure))
+        y = halves.pivot(index="run", columns="training", values=measure)
         drift = (y["drift only"] - y["gradient descent"] + y["dropout"] - y["noise only"]) / 2
         noise = (y["noise only"] - y["gradient descent"] + y["dropout"] - y["drift only"]) / 2
         interaction = y["dropout"] - y["drift only"] - y["noise only"] + y["gradient descent"]

@@ -1,4 +1,4 @@
-"""Jackknife: value, bias and variance of a smooth function of means and U-statistics.
+"""Jackknife: value, bias, variance and skewness of a smooth function of means and U-statistics.
 
 Source: Efron, Stein (Annals of Statistics 9, 1981). With t the function of all N samples, t_i without sample i and t_ij
 without two, the pseudo-values and their second differences are
@@ -9,13 +9,16 @@ The mean of the p_i has no bias of order 1/N. Their variance v_1 = var(p_i)/N is
 beyond single ones, v_2 = var(q_ij)/2. That is half of v_1 where single samples do nothing: near an extremum, as a
 cosine has at 1, or for the norm of isotropic noise. The variance here is
 
-    V = max(v_1 - v_2/2, v_1/2).
+    V = max(v_1 - v_2/2, v_2/3).
 
-Half of the excess stays in: v_1 and v_2 are estimates, and without it intervals cover 92% to 94%.
+Half of the excess stays in: v_1 and v_2 are estimates, and without it intervals cover 92% to 94%. The second term is
+for samples that come out at an extremum: there all p_i are about equal, however far the extremum is from the truth.
 
-Student's quantile takes the degrees of freedom that v_1 has as an estimate (Satterthwaite), 2/(2/(N - 1) + k/N) with k
-the excess kurtosis of the p_i where it is positive: long tails leave a variance less well known than N - 1 says.
-Independent sets of samples add their biases and variances, and Welch's formula joins their degrees of freedom.
+The law of the mean of the p_i has the skewness gamma/sqrt(N), gamma that of the p_i. Its interval is that of
+`Estimate`, with the degrees of freedom that v_1 has as an estimate (Satterthwaite), 2/(2/(N - 1) + k/N) with k the
+excess kurtosis of the p_i where it is positive: long tails leave a variance less well known than N - 1 says.
+Independent sets of samples add their biases, variances and third cumulants, and Welch's formula joins their degrees of
+freedom.
 """
 
 from __future__ import annotations
@@ -32,6 +35,13 @@ __all__ = ["LeftOut", "jackknife", "pairs_of", "without_samples"]
 
 NEIGHBOURS = 50
 """Pairs of one sample that are looked at: a share of all of them is enough for their variance."""
+
+ROUNDING = 1e-12
+"""Relative differences between pseudo-values that are rounding."""
+
+PAIRS_SHARE = 1 / 3
+"""The variance is at least this share of what pairs of samples do. Chosen by counting (`benchmarks/coverage.py`): with
+a quarter, 93.5% of the intervals of a cosine near 1 from 30 draws hold it, with a third 95.8%."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ def jackknife(
         whole = float(function(values))
         if not np.isfinite(whole):  # a quotient by 0
             return Estimate(np.nan, np.nan), [np.full(len(part.one), np.nan) for part in samples]
-        bias, variances, freedoms, pseudo_values = 0.0, [], [], []
+        bias, third, variances, freedoms, pseudo_values = 0.0, 0.0, [], [], []
         for left_out in samples:
             N, one = len(left_out.one), function(left_out.one)
             first, second = one[left_out.pairs]
@@ -83,18 +93,23 @@ def jackknife(
             interaction = float(differences.var()) / 2
             bias += whole - float(pseudo.mean())
             single = float(pseudo.var(ddof=1)) / N
-            variances.append(max(single - interaction / 2, single / 2))
-            freedoms.append(_freedom(pseudo))
+            variances.append(max(single - interaction / 2, interaction * PAIRS_SHARE))
+            skewness, freedom = _shape(pseudo)
+            third += skewness / N**0.5 * variances[-1] ** 1.5
+            freedoms.append(freedom)
             pseudo_values.append(pseudo)
         variance = sum(variances)
         joint = sum(part**2 / freedom for part, freedom in zip(variances, freedoms, strict=True))
     # not above 0 where exact or NaN
     freedom = variance**2 / joint if joint > 0 else np.inf
-    return Estimate(whole - bias, variance**0.5, freedom), pseudo_values
+    skewness = third / variance**1.5 if variance > 0 else 0.0
+    return Estimate(whole - bias, variance**0.5, freedom, skewness), pseudo_values
 
 
-def _freedom(pseudo: np.ndarray) -> float:
-    """Degrees of freedom of the variance of the pseudo-values."""
+def _shape(pseudo: np.ndarray) -> tuple[float, float]:
+    """Skewness of the pseudo-values, and degrees of freedom of their variance; of equal ones those of a normal law."""
     N = len(pseudo)
-    kurtosis = float(stats.kurtosis(pseudo, bias=False)) if np.ptp(pseudo) > 0 else 0.0
-    return 2 / (2 / (N - 1) + max(kurtosis, 0.0) / N)
+    if not np.ptp(pseudo) > ROUNDING * np.abs(pseudo).max():
+        return 0.0, N - 1
+    skewness, kurtosis = (float(moment(pseudo, bias=False)) for moment in (stats.skew, stats.kurtosis))
+    return skewness, 2 / (2 / (N - 1) + max(kurtosis, 0.0) / N)

@@ -25,6 +25,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from smesolve.arguments import Parameters, checked
+from smesolve.entry_point import plain_surroundings
 from smesolve.errors import SmesolveError, shown
 from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork
@@ -64,7 +65,7 @@ class SymmetricOperator(LinearOperator):
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
         rows = torch.from_numpy(np.ascontiguousarray(X.T)).to(self._like)
-        with torch.no_grad():
+        with plain_surroundings(), torch.no_grad():
             blocks = [self._product(block.contiguous()) for block in rows.split(self._rows)]
         return torch.cat(blocks).double().cpu().numpy().T
 

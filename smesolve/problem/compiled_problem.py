@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -85,13 +87,26 @@ class CompiledProblem(DerivedProblem):
         eager = getattr(self.problem, name)
         if not self.compiles or tuple(theta.shape) != (self.block_size, self.dim):
             return eager(theta, *arguments)
-        if name not in self._kernels:
-            self._kernels[name] = torch.compile(eager, dynamic=False)
-        return self._kernels[name](theta, *arguments)
+        if name in self._kernels:
+            return self._kernels[name](theta, *arguments)
+        self._kernels[name] = torch.compile(eager, dynamic=False)
+        with _subnormal_numbers_kept():
+            return self._kernels[name](theta, *arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         """Compiled code stays in its process."""
         return self.__dict__ | {"_kernels": {}}
+
+
+@contextmanager
+def _subnormal_numbers_kept() -> Iterator[None]:
+    """Undo what code compiled with -ffast-math, by torch 2.4, does when it is loaded: subnormal numbers become 0."""
+    kept = sys.float_info.min / 2 > 0
+    try:
+        yield
+    finally:
+        if kept:
+            torch.set_flush_denormal(False)
 
 
 def _missing_compiler(device: torch.device) -> str | None:

@@ -23,14 +23,19 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from smesolve.entry_point import plain_surroundings
+
 __all__ = ["forward_derivative", "hessian", "one_at_a_time"]
 
 one_at_a_time = threading.RLock()
 
 
 def forward_derivative(function: Callable[..., Any], at: Tensor, direction: Tensor) -> tuple[Any, Any]:
-    """function(at), and its derivative along a direction of the same shape."""
-    with one_at_a_time:
+    """function(at), and its derivative along a direction of the same shape.
+
+    Also in `torch.inference_mode`, where forward derivatives of torch 2.4 are zero.
+    """
+    with one_at_a_time, plain_surroundings():
         load_forward_mode()
         # contiguous: forward differentiation refuses tensors that `expand` made
         return torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
@@ -38,9 +43,12 @@ def forward_derivative(function: Callable[..., Any], at: Tensor, direction: Tens
 
 def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """The matrix of second derivatives of a function (D,) -> () at one point: (D, D)."""
-    with one_at_a_time:
+    # The unit vectors are made here: `torch.func.hessian` of torch 2.4 makes them on torch's default device.
+    vectors = torch.eye(at.shape[0], dtype=at.dtype, device=at.device)
+    gradient = torch.func.grad(function)
+    with one_at_a_time, plain_surroundings():
         load_forward_mode()
-        return torch.func.hessian(function)(at)
+        return torch.func.vmap(lambda vector: torch.func.jvp(gradient, (at,), (vector,))[1], out_dims=-1)(vectors)
 
 
 @functools.cache

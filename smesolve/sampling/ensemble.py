@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
-from smesolve.machine_memory import machine_memory
+from smesolve.machine_memory import free_memory
 from smesolve.sampling.parallel import Task, run_blocks
 
 __all__ = [
@@ -160,18 +160,22 @@ class _WholePaths:
     theta0: Tensor
     saved: Sequence[int]
     first: int
+    paths: int
+    """Of the ensemble; those of the last block beyond it are run and not kept."""
 
     @torch.no_grad()
     def __call__(self, block: int) -> np.ndarray:
-        """(T, B, D)."""
-        theta = block_of(self.process, self.theta0)
-        states: list[Tensor] = []
+        """(T, at most B, D)."""
+        theta, kept = block_of(self.process, self.theta0), 0
+        count = min(self.process.block_size, self.paths - block * self.process.block_size)
+        states = theta.new_empty(len(self.saved), count, theta.shape[-1])
         for step in range(self.first, self.saved[-1] + 1):
-            if step == self.saved[len(states)]:
-                states.append(theta)
+            if step == self.saved[kept]:
+                states[kept] = theta[:count]
+                kept += 1
             if step < self.saved[-1]:
                 theta = self.process.advance(theta, block, step)
-        return torch.stack(states).cpu().numpy()
+        return states.cpu().numpy()
 
 
 def collect_paths(
@@ -191,7 +195,8 @@ def collect_paths(
         paths: their number.
         saved: step numbers.
         workers: processes, as for `run_blocks`.
-        max_memory: bytes that the paths may take; more are refused.
+        max_memory: bytes that the paths may take; more are refused. Default: what paths and one block more take must
+            fit into the memory of this machine that is free.
         first: step number at which they start.
 
     Raises:
@@ -201,24 +206,26 @@ def collect_paths(
         DivergenceWarning: with the number of paths that are not finite at the last saved step.
     """
     size = len(saved) * paths * theta0.numel() * theta0.element_size()
-    if size > (machine_memory() if max_memory is None else max_memory):
-        limit = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
+    limit = free_memory() if max_memory is None else max_memory
+    one_block = size / paths * min(paths, process.block_size)
+    if size + (one_block if max_memory is None else 0) > limit:
+        whose = f"the free memory of {limit:.3g}" if max_memory is None else f"max_memory={limit:g}"
         raise SmesolveError(
-            f"{limit} is less than the {size} bytes that {paths} paths of {theta0.numel()} parameters at {len(saved)} "
-            f"steps take; save fewer steps, or take fewer paths{'' if max_memory is None else ', or raise it'}."
+            f"{whose} bytes is less than the {size} bytes that {paths} paths of {theta0.numel()} parameters at "
+            f"{len(saved)} steps take; save fewer steps, or take fewer paths"
+            f"{'' if max_memory is None else ', or raise it'}."
         )
     blocks = -(-paths // process.block_size)
     check_block_steps(
         f"{paths} paths of {saved[-1]} steps", blocks * (saved[-1] - first), workers, "take fewer paths, or fewer steps"
     )
-    result = theta0.new_empty(len(saved), paths, theta0.shape[-1])
-    whole = _WholePaths(process, theta0, saved, first)
+    result, diverged = theta0.new_empty(len(saved), paths, theta0.shape[-1]), 0
+    whole = _WholePaths(process, theta0, saved, first, paths)
     for tasks in in_lists(("paths", block) for block in range(blocks)):
         for position, states in run_blocks({"paths": whole}, tasks, workers):
             begin = tasks[position][1] * process.block_size
-            end = min(begin + process.block_size, paths)
-            result[:, begin:end] = torch.from_numpy(states[:, : end - begin])
-    diverged = int((~result[-1].isfinite().all(-1)).sum())
+            result[:, begin : begin + states.shape[1]] = torch.from_numpy(states)
+            diverged += int((~np.isfinite(states[-1]).all(-1)).sum())  # not of all at once, which takes as much again
     if diverged:
         warn_of_divergence(
             f"{diverged} of {paths} paths diverged before step {saved[-1]}: a mean over them means nothing; lower lr."

@@ -18,7 +18,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -26,7 +26,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from smesolve.arguments import checked
-from smesolve.errors import shown
+from smesolve.errors import SmesolveError, shown
+from smesolve.sampling.record_index import RecordIndex
 
 __all__ = ["Journal", "JournalError", "first_difference", "is_journal"]
 
@@ -43,7 +44,7 @@ STUDY = "study"
 """Key of the first record."""
 
 
-class JournalError(ValueError):
+class JournalError(SmesolveError):
     """A journal that cannot be used; the message is one sentence for the user."""
 
 
@@ -64,7 +65,6 @@ class Journal:
     @checked
     def __init__(self, path: Path, study: Mapping[str, Any] | None = None) -> None:
         self.path = path
-        self._offsets: dict[str, tuple[int, int]] = {}
         try:
             if path.exists() and not path.is_file():
                 raise JournalError(f"{str(path)!r} is not a file; name another path for the journal.")
@@ -75,6 +75,7 @@ class Journal:
             raise JournalError(
                 f"{str(path)!r} cannot be opened ({error.strerror}); name a file in a directory that can be written to."
             ) from None
+        self._places = RecordIndex()
         try:
             self._end = self._read_index()
             self._file.truncate(self._end)
@@ -85,6 +86,7 @@ class Journal:
                 self._check_study(json.loads(json.dumps(study)))
         except BaseException:
             self._file.close()
+            self._places.close()
             raise
 
     @classmethod
@@ -102,24 +104,24 @@ class Journal:
         if not source.exists():
             raise JournalError(f"{str(source)!r} is missing, so there is nothing to go on from; run the study anew.")
         old = cls.__new__(cls)
-        old.path, old._offsets = source, {}
-        with open(source, "rb", buffering=0) as old._file:  # only to be read
+        old.path, old._places = source, RecordIndex()
+        with closing(old._places), open(source, "rb", buffering=0) as old._file:  # only to be read
             if not is_journal(source):
                 raise old._damaged(0)
             old._read_index()
             copy = path.with_suffix(".copy")
             with cls(copy, _changed(old._read_study(), changes)) as new:
-                for key in old._offsets:
+                for key in old._places:
                     if key != STUDY:
                         new._append(key, old._content(key))
         os.replace(copy, path)
 
     def __len__(self) -> int:
         """Number of results."""
-        return len(self._offsets) - 1
+        return len(self._places) - 1
 
     def __contains__(self, key: str) -> bool:
-        return key in self._offsets
+        return key in self._places
 
     def __enter__(self) -> Journal:
         return self
@@ -134,6 +136,7 @@ class Journal:
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
+            self._places.close()
 
     def get(self, key: str) -> dict[str, np.ndarray]:
         """The arrays of one result.
@@ -159,7 +162,7 @@ class Journal:
 
     def _read_study(self) -> dict[str, Any]:
         """The first record."""
-        if STUDY not in self._offsets:
+        if STUDY not in self._places:
             raise self._damaged(0)
         try:
             study = json.loads(self._content(STUDY))
@@ -179,11 +182,10 @@ class Journal:
             written = 0
             while written < len(record):
                 written += self._file.write(record[written:])
+            self._places[key] = self._end + len(record) - len(content), len(content)
         except BaseException:
             self._file.truncate(self._end)
             raise
-        start = self._end + len(record) - len(content)
-        self._offsets[key] = start, len(content)
         self._end += len(record)
 
     def _check_in_place(self) -> None:
@@ -211,7 +213,7 @@ class Journal:
         )
 
     def _content(self, key: str) -> bytes:
-        start, size = self._offsets[key]
+        start, size = self._places[key]
         self._file.seek(start)
         return self._file.read(size)
 
@@ -246,7 +248,7 @@ class Journal:
         digest, name, content = file.read(DIGEST), file.read(key_size), file.read(content_size)
         if digest != _digest(name, content):
             raise self._damaged(offset)
-        self._offsets[name.decode()] = end - content_size, content_size
+        self._places[name.decode()] = end - content_size, content_size
         return end
 
     def _damaged(self, offset: int) -> JournalError:

@@ -12,14 +12,18 @@ contraction, so that coefficients can be chosen when the values are gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations, combinations_with_replacement, pairwise
 from math import factorial, prod
 
 import numpy as np
 
 __all__ = ["Moments"]
+
+CHUNK_NUMBERS = 2**16
+"""Deviations of one variable that are multiplied at once: products of up to four of them then stay within a cache."""
 
 
 @cache
@@ -43,6 +47,31 @@ def _multiplicities(variables: int, degree: int) -> np.ndarray:
     return np.array([factorial(degree) / prod(factorial(int(c)) for c in count) for count in counts])
 
 
+def _chunks(points: int, values: int) -> list[int]:
+    """Edges of chunks of points. None holds one point alone unless there is only one: numpy adds a single column in
+    pairs and several columns row by row, which rounds differently.
+    """
+    count = max(1, min(-(-points * values // CHUNK_NUMBERS), points // 2))
+    return [points * k // count for k in range(count + 1)]
+
+
+def _central(values: np.ndarray, order: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Means (q, P) of values (q, N, P), and the sums of products of deviations (A, P) of each degree from 2 on."""
+    mean = values.mean(1)
+    # A sum of N equal numbers is off by N roundings, all in one direction: what is left of the mean is added to it.
+    mean = mean + (values - mean[:, None]).mean(1)
+    deviations = values - mean[:, None]
+    products, sums = list(deviations), []
+    for degree in range(2, order + 1):
+        rows = _positions(len(values), degree, tuple(range(degree - 1)))
+        last = _multisets(len(values), degree)[:, -1]
+        made: Iterable[np.ndarray] = (products[row] * deviations[k] for row, k in zip(rows, last, strict=True))
+        if degree < order:  # the next degree is made of these
+            made = products = list(made)
+        sums.append(np.stack([product.sum(0) for product in made]))
+    return mean, sums
+
+
 @dataclass(frozen=True)
 class Moments:
     """Central moments of q variables at P points, of degrees 2 to the order."""
@@ -56,18 +85,19 @@ class Moments:
 
     @classmethod
     def of(cls, values: np.ndarray, order: int) -> Moments:
-        """Moments of values (q, N, P), N at least 1. Cost: N P times the number of multisets, C(q + order, order)."""
-        mean = values.mean(1)
-        # A sum of N equal numbers is off by N roundings, all in one direction: what is left of the mean is added to it.
-        mean = mean + (values - mean[:, None]).mean(1)
-        deviations = values - mean[:, None]
-        products, sums = list(deviations), []
-        for degree in range(2, order + 1):
-            rows = _positions(len(values), degree, tuple(range(degree - 1)))
-            last = _multisets(len(values), degree)[:, -1]
-            products = [products[row] * deviations[variable] for row, variable in zip(rows, last, strict=True)]
-            sums.append(np.stack([product.sum(0) for product in products]))
-        return cls(values.shape[1], mean, tuple(sums))
+        """Moments of values (q, N, P), N at least 1. Cost: N P times the number of multisets, C(q + order, order).
+
+        Points are independent of each other and are taken in chunks, so that the products take a memory that does not
+        grow with P. The result is the same for any chunks, to the last bit.
+        """
+        edges = _chunks(values.shape[2], values.shape[1])
+        parts = [_central(values[:, :, begin:end], order) for begin, end in pairwise(edges)]
+        means, sums = zip(*parts, strict=True)
+        return cls(
+            values.shape[1],
+            np.concatenate(means, axis=1),
+            tuple(np.concatenate(degree, axis=1) for degree in zip(*sums, strict=True)),
+        )
 
     @property
     def order(self) -> int:

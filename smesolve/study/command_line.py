@@ -41,6 +41,15 @@ __all__ = ["main"]
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of the operating system that a user can mend: there is no room for a file."""
 
+REMEDIES = {
+    **dict.fromkeys(NO_SPACE, "make room on its disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+    **dict.fromkeys((errno.EAGAIN, errno.ENOMEM), "take fewer workers, or end other processes"),
+    errno.EIO: "check its disk",
+}
+"""What a user can do about an error of the operating system."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -64,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments. Default: those of the process.
 
     Returns:
-        Exit code: 0, 1 where there is no room for results, 2 for a configuration that cannot be used, 130 when
-        interrupted; other than 0 with one sentence on stderr.
+        Exit code: 0, 1 where results cannot be written, 2 for a configuration that cannot be used and for anything else
+        that the operating system refuses, 130 when interrupted; other than 0 with one sentence on stderr.
     """
     if argv is not None:
         return _run(list(argv))
@@ -106,10 +115,11 @@ def _run(argv: list[str]) -> int:
         complain(f"smesolve: {printable(error)}")
         return 2
     except OSError as error:
-        if not _is_about_results(error, request):
-            raise
-        complain(f"smesolve: results cannot be written ({error.strerror or error}); {_what_is_left(request)}")
-        return 1
+        if _is_about_results(error, request):
+            complain(f"smesolve: results cannot be written ({_reason(error)}); {_what_is_left(request)}")
+            return 1
+        complain(f"smesolve: {_refusal(error)}; {_what_is_left(request)}")
+        return 2
     say(f"smesolve: results in {printable(request.out)}")
     return 0
 
@@ -118,18 +128,47 @@ def _is_about_results(error: OSError, request: Request | None) -> bool:
     """Whether the operating system could not write results, which a user can mend."""
     if request is None or request.dry_run:
         return False
-    partial = partial_of(request.out)
+    partial = _partial(request)
+    if partial is None:
+        return False
     places = (str(partial), str(partial.with_name(partial.name.removesuffix(".partial"))))
-    named = [str(name) for name in (error.filename, error.filename2) if isinstance(name, (str, os.PathLike))]
-    removed = not (partial / WORK).is_dir()  # pandas does not say so by an error's number
-    return error.errno in NO_SPACE or removed or any(name.startswith(places) for name in named)
+    removed = error.errno is None and str(partial) in str(error)  # pandas says so in words
+    return error.errno in NO_SPACE or removed or any(name.startswith(places) for name in _names(error))
+
+
+def _partial(request: Request) -> Path | None:
+    """Where results are while they are not whole; None where that is not to be found any more."""
+    try:
+        return partial_of(request.out)
+    except ConfigError:
+        return None
+
+
+def _names(error: OSError) -> list[str]:
+    """The files that the operating system speaks of."""
+    return [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, Path))]
+
+
+def _reason(error: OSError) -> str:
+    """What the operating system says, on one line."""
+    return printable(" ".join((error.strerror or str(error) or type(error).__name__).split()))
+
+
+def _refusal(error: OSError) -> str:
+    """What the operating system refuses, with the remedy."""
+    files = " and ".join(repr(name) for name in _names(error))
+    what = f"{printable(files)} cannot be used" if files else "the operating system refuses what a command needs"
+    remedy = REMEDIES.get(error.errno or 0, "mend that")
+    return f"{what} ({_reason(error)}); {remedy} and give the same command again"
 
 
 def _what_is_left(request: Request | None) -> str:
     """What an interrupted command leaves, in words."""
     if request is None:
         return "nothing was written."
-    directory = partial_of(request.out)
+    directory = _partial(request)
+    if request.dry_run or directory is None:
+        return "nothing was written."
     if sealed(directory / WORK):
         return f"{printable(directory / WORK)} holds the whole results; the same command puts them in their place."
     if not (directory / JOURNAL).exists():

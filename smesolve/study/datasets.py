@@ -52,6 +52,10 @@ def load_data(config: DataConfig) -> Data:
         raise ConfigError(
             f"data.name={config.name!r}: no such file; give its path from the working directory."
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"data.name={config.name!r} cannot be read ({error.strerror or error}); name a file that can be read."
+        ) from None
     except UNREADABLE as error:
         if isinstance(error, SmesolveError):
             raise
@@ -111,7 +115,6 @@ READERS: dict[str, Callable[[DataConfig], Data]] = {
 CPU = torch.device("cpu")
 
 UNREADABLE = (
-    OSError,
     ValueError,
     EOFError,
     OverflowError,

@@ -34,6 +34,7 @@ from smesolve.symbolic import (
     third_cumulant,
     without_blocks,
 )
+from smesolve.symbolic.verification import check_proof
 
 __all__ = ["Derivation", "derive", "derived_iteration"]
 
@@ -69,6 +70,7 @@ def derive(config: DeriveConfig) -> Derivation:
     """
     law, network = _law(config), _network(config)
     iteration = derived_iteration(config)
+    check_proof(iteration, max(2, config.order))
     equation = modified_equation(iteration, order=config.order)
     claimed = modified_equation(iteration, order=2)
     last_layer = config.iteration == "dropout" and config.layers in (None, [config.depth]) and not config.momentum

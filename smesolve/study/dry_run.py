@@ -7,14 +7,17 @@ Hessians of control variates, the noise-free path, further rounds for rel_tol, f
 
 from __future__ import annotations
 
-import importlib
+import dataclasses
+import functools
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +33,7 @@ from smesolve.comparison.weak_error import (
     chosen_control,
     chosen_scheme,
     learning_rates_and_times,
+    weak_error,
 )
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
@@ -39,13 +43,18 @@ from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import what_tests_nothing
-from smesolve.study.configuration import DeriveConfig, StudyConfig
+from smesolve.study.configuration import DataConfig, DeriveConfig, NetworkConfig, StudyConfig
 from smesolve.study.derivation import derived_iteration
+from smesolve.study.figures import save_figure, weak_error_figure
+from smesolve.study.html_report import html_report
 from smesolve.study.landscape_configuration import LandscapeConfig
 from smesolve.study.landscape_sections import check_sections
+from smesolve.study.manifest import write_manifest
 from smesolve.study.problems import configured_problem, described
+from smesolve.study.reports import weak_error_report
 from smesolve.study.scaling_configuration import ScalingConfig
 from smesolve.symbolic import modified_equation
+from smesolve.symbolic.verification import check_proof
 
 __all__ = ["ESTIMATES", "Cell"]
 
@@ -55,8 +64,14 @@ MIB = 2**20
 SHOWN = 20
 """Learning rates whose steps are printed."""
 
-WRITING = 30 * MIB
-"""What figures and tables take while they are written (`benchmarks/dry_run_memory.py`)."""
+SMALLEST = StudyConfig(
+    data=DataConfig(name="random", samples=2, in_features=1),
+    network=NetworkConfig(width=1),
+    lrs=[0.2],
+    horizon=0.4,
+    paths=8,
+)
+"""A study whose arrays take nothing, so that its memory is that of the libraries and of the writing."""
 
 NOT_TIMED = "control variates, the noise-free path, further rounds"
 
@@ -212,6 +227,7 @@ def _derive(config: DeriveConfig) -> dict[str, str]:
     """The time of the derivation itself; the proof compares more moments than can be timed beforehand."""
     begin = time.perf_counter()
     iteration = derived_iteration(config)
+    check_proof(iteration, max(2, config.order))
     columns = modified_equation(iteration, order=config.order).diffusion.cols
     seconds, size = time.perf_counter() - begin, len(iteration.state)
     moments = sum(math.comb(size + degree - 1, degree) for degree in range(1, 2 * config.order + 2))
@@ -255,15 +271,31 @@ def _fields(
 
 
 def _memory(arrays: float, workers: int | None) -> str:
-    """Of a process with all that a command loads, and bytes of arrays; of its workers beside it."""
-    for name in ("smesolve.study.reports", "smesolve.study.html_report"):  # what every command loads in the end
-        importlib.import_module(name)
+    """Of a process with all that a command loads and writes, and bytes of arrays; of its workers beside it."""
+    _run_smallest()
     peak = _peak()
     if peak is None:
         return f"about {arrays / MIB:,.0f} MiB for each process on top of what Python and its libraries take"
-    size = peak + WRITING + arrays
+    size = peak + arrays
     beside = "" if workers in (None, 1) else f", and at most as much in each of {workers} workers"
     return f"about {size / MIB:,.0f} MiB{beside}"
+
+
+@functools.cache
+def _run_smallest() -> None:
+    """Run the smallest study to its end: torch loads parts of itself when derivatives are taken, and matplotlib its
+    fonts, which no list of modules says.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        problem = configured_problem(SMALLEST)
+        theta0 = problem.initial(0)
+        study = weak_error(problem, theta0, SMALLEST.lrs, SMALLEST.horizon, paths=SMALLEST.paths, progress=False)
+        text = weak_error_report(study, SMALLEST, problem, [])
+        (directory / "report.md").write_text(text, encoding="utf-8")
+        save_figure(weak_error_figure(study), directory, "weak_error")
+        write_manifest(directory, "weak-error", [], dataclasses.asdict(SMALLEST), 0, 0.0)
+        html_report(directory)
 
 
 def _peak() -> float | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smesolve.landscape.estimates import mean_over, over_runs
-from smesolve.landscape.flatness import FlatnessStudy, check_curvature, flatness, half_effects
+from smesolve.landscape.flatness import FlatnessStudy, check_curvature, flatness, half_effects, logarithms
 from smesolve.landscape.noises import NoiseScales, noisy_problem
 from smesolve.landscape.training import HALVES, HalfIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
@@ -42,11 +44,9 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
     solutions = {name: train(process, starts, [config.steps])[-1] for name, process in processes.items()}
     study = flatness(problem, solutions, options.directions, options.rise, probes=options.probes, seed=config.seed)
     effects = half_effects(study.table)
-    effects["verdict"] = np.where(
-        effects.change_low > 0, "larger", np.where(effects.change_high < 0, "smaller", "unresolved")
-    )
+    effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
     means = over_runs(study.table, ["training"], MEASURES)
-    logarithms = study.table.assign(**{measure: np.log(study.table[measure]) for measure in MEASURES[1:]})
+    against = against_first(logarithms(study.table, MEASURES[1:]), MEASURES[1:])
     text = "\n\n".join(
         [
             f"Solutions after {config.steps} steps from the same {config.runs} initial points. `trace` and "
@@ -57,7 +57,7 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
             "point; interaction: what dropout has beyond the sum):",
             markdown(effects, ["measure", "effect", "change", "verdict"]),
             "Against gradient descent, paired by initial point (change of the logarithm):",
-            markdown(against_first(logarithms, MEASURES[1:]), ["training", *MEASURES[1:]]),
+            markdown(against, ["training", *MEASURES[1:]]),
             "Where R_S is lowest on the line from gradient descent (alpha = 0) to (alpha = 1):",
             _valley(study.interpolations),
         ]
@@ -77,12 +77,24 @@ def flatness_section(problem: DropoutProblem, config: LandscapeConfig) -> Sectio
     )
 
 
+def _verdict(row: Any) -> str:
+    """What may be said of the change of a logarithm."""
+    if np.isnan(row.change):
+        return "not defined"
+    return "larger" if row.change_low > 0 else "smaller" if row.change_high < 0 else "unresolved"
+
+
 def _conclusion(effects: pd.DataFrame) -> str:
     return "\n".join(
-        f"- {row.effect} on the {row.measure.replace('_', ' ')}: {row.verdict}, change of the logarithm "
-        f"{row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]."
+        f"- {row.effect} on the {row.measure.replace('_', ' ')}: {row.verdict}, {_change(row)}."
         for row in effects.itertuples()
     )
+
+
+def _change(row: Any) -> str:
+    if np.isnan(row.change):
+        return "as it is not positive, or not known, at some solution and has no logarithm there"
+    return f"change of the logarithm {row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]"
 
 
 def _valley(segments: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ the coefficients are the columns of an exact diffusion factor, and no matrix roo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from math import prod
 
@@ -19,10 +19,11 @@ import sympy
 from sympy import Expr, ImmutableMatrix, Integer
 
 from smesolve.arguments import EXPRESSION, checked
-from smesolve.symbolic.iteration import Iteration, Monomials
+from smesolve.symbolic.iteration import FEWER, Iteration, Monomials
 from smesolve.symbolic.orthogonal_polynomials import exact
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
-from smesolve.symbolic.variable_functions import VariableFunctions
+from smesolve.symbolic.term_count import check_terms
+from smesolve.symbolic.variable_functions import Powers, VariableFunctions
 
 __all__ = ["expand", "expectation", "step_covariance", "step_moment"]
 
@@ -39,10 +40,20 @@ def expand(
     then, for laws on more than two values, one column of degree 2 for each mask. Columns that are zero are
     left out, the mean never is.
     """
+    widths = [[_width(f, key) for f, key in zip(functions, keys, strict=True)] for one in components for keys in one]
+    check_terms("the expansion of the step", sum(map(prod, widths)), len(functions), FEWER)
     terms: dict[tuple[int, ...], list[dict[Expr, list[Expr]]]] = {(0,) * len(functions): [{} for _ in components]}
+
+    @cache
+    def projections(variable: int, key: int) -> list[tuple[int, Expr]]:
+        """The function of this key in the orthogonal polynomials of its variable: degrees and coefficients."""
+        function = functions[variable]
+        found = ((j, function.projection(key, j)) for j in range(len(function.norms)))
+        return [(j, coefficient) for j, coefficient in found if coefficient != 0]
+
     for component, monomials in enumerate(components):
         for keys, coefficient in monomials.items():
-            for degrees, factor in _expanded_monomial(functions, keys).items():
+            for degrees, factor in _expanded_monomial(projections, keys).items():
                 column = terms.setdefault(degrees, [{} for _ in components])
                 column[component].setdefault(factor, []).append(coefficient)
     columns = {}
@@ -55,13 +66,19 @@ def expand(
     return columns
 
 
-def _expanded_monomial(functions: Sequence[VariableFunctions], keys: tuple[int, ...]) -> dict[tuple[int, ...], Expr]:
+def _width(function: VariableFunctions, key: int) -> float:
+    """How many orthogonal polynomials a function of one variable takes, at most."""
+    if key == 0:
+        return 1.0
+    return float(min(key + 1, len(function.norms)) if isinstance(function, Powers) else len(function.norms))
+
+
+def _expanded_monomial(
+    projections: Callable[[int, int], list[tuple[int, Expr]]], keys: tuple[int, ...]
+) -> dict[tuple[int, ...], Expr]:
     terms: dict[tuple[int, ...], Expr] = {(): Integer(1)}
-    for function, key in zip(functions, keys, strict=True):
-        coefficients = [function.projection(key, j) for j in range(len(function.norms))]
-        terms = {
-            (*degrees, j): factor * c for degrees, factor in terms.items() for j, c in enumerate(coefficients) if c != 0
-        }
+    for variable, key in enumerate(keys):
+        terms = {(*degrees, j): factor * c for degrees, factor in terms.items() for j, c in projections(variable, key)}
     return terms
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,16 @@ from sympy import Expr, Integer, Rational, Symbol
 from sympy.core.function import UndefinedFunction
 
 from smesolve.arguments import EXPRESSION, checked
-from smesolve.errors import SmesolveError, call_of_user
+from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.symbolic.orthogonal_polynomials import exact
 from smesolve.symbolic.smooth_function import smooth_function
 
 __all__ = ["ExplicitNetwork", "squared_error"]
 
 ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {"tanh": sympy.tanh, "identity": lambda pre: pre}
+
+MOST_DERIVATIVES = 2**20
+"""Terms of the second derivatives of the loss: minutes of sympy's time."""
 
 Matrix = list[list[Expr]]
 
@@ -77,6 +82,7 @@ class ExplicitNetwork:
     def __post_init__(self) -> None:
         widths = (self.hidden,) if isinstance(self.hidden, int) else tuple(self.hidden)
         layers = [self.in_features, *widths, self.out_features]
+        _check_size(layers, self.samples)
         stems = ["w"] if len(widths) == 1 else [f"w{layer + 1}" for layer in range(len(widths))]
         weights = [
             [_symbols(f"{stem}_{r + 1}", columns) for r in range(rows)]
@@ -134,6 +140,18 @@ class ExplicitNetwork:
     def risk(self, losses: Sequence[Expr] | None = None) -> Expr:
         """R_S = 1/n sum_i loss_i; the losses are those without noise unless given."""
         return Rational(1, self.samples) * sympy.Add(*(self.losses() if losses is None else losses))
+
+
+def _check_size(layers: Sequence[int], samples: int) -> None:
+    """Refuse a network whose loss has too many terms to be differentiated: each path from an input to an output."""
+    paths, parameters = float(samples) * prod(map(float, layers)), sum(a * b for a, b in pairwise(layers))
+    terms = paths * parameters**2
+    if terms > MOST_DERIVATIVES:
+        raise SmesolveError(
+            f"a network of layers {shown(layers)} on {samples} samples has {paths:.3g} paths from inputs to "
+            f"outputs and {parameters} parameters, whose second derivatives have {terms:.3g} terms, more than "
+            f"{MOST_DERIVATIVES}; take a smaller hidden, in_features, out_features or samples."
+        )
 
 
 def _product(matrix: Matrix, vector: Sequence[Expr]) -> list[Expr]:

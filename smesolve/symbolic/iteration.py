@@ -31,6 +31,7 @@ from smesolve.symbolic.symbol_roles import (
     check_one_symbol_per_name,
     law_parameters,
 )
+from smesolve.symbolic.term_count import MOST_VALUES, check_terms, check_values, monomial_bound
 from smesolve.symbolic.variable_functions import Atoms, Powers, VariableFunctions
 from smesolve.symbolic.zero_test import vanishes
 
@@ -73,8 +74,10 @@ class Iteration:
         self._check()
 
     def _check(self) -> None:
-        for key in self.random:
+        for key, law in self.random.items():
             SYMBOL("the keys of random", key, {})
+            if law.support is not None:
+                check_values(key, len(law.support[0]))
         if len(self.step) != len(self.state):
             raise SmesolveError(
                 f"step has {len(self.step)} expressions for {len(self.state)} state variables: "
@@ -152,6 +155,8 @@ class Iteration:
         Raises:
             SmesolveError: an expression without a finite expansion.
         """
+        for name, entry in named:
+            check_terms(name, monomial_bound(entry, tuple(self.random)), len(self.random), FEWER)
         together = [_polynomial_in(tuple(self.random), entry) for _, entry in named]
         exponents = [(0,) * len(self.random)]
         for part in together:
@@ -177,6 +182,7 @@ class Iteration:
         kinds = dict(zip(self.random, functions, strict=True))
         atoms = {x: kind for x, kind in kinds.items() if isinstance(kind, Atoms) and expression.has(x)}
         powers = [x for x, kind in kinds.items() if isinstance(kind, Powers)]
+        check_terms(name, prod(float(len(kind.support[0])) for kind in atoms.values()), len(atoms), FEWER)
         monomials: dict[tuple[int, ...], Expr] = {}
         for choice in product(*(range(1, len(kind.values) + 1) for kind in atoms.values())):
             chosen = dict(zip(atoms, choice, strict=True))
@@ -242,6 +248,7 @@ def _functions_of(symbol: Symbol, law: Law, named: Sequence[tuple[str, Expr]]) -
         if part is not None:
             degree = max(degree, *(power for (power,) in part.exponents))
         elif law.support is not None:
+            check_values(symbol, len(law.support[0]), MOST_VALUES)
             return Atoms(law.support)
         else:
             raise SmesolveError(
@@ -257,12 +264,15 @@ def _powers(symbol: Symbol, law: Law, degree: int) -> VariableFunctions:
     if degree <= MOST_POWERS:
         return Powers(law, degree)
     if law.support is not None:
+        check_values(symbol, len(law.support[0]), MOST_VALUES)
         return Atoms(law.support)
     raise SmesolveError(
         f"step has degree {degree} in {symbol}, which is too much for an exact expansion: take a degree of at most "
         f"{MOST_POWERS}, or of {MOST_POWERS_OF_ATOMS} for a law on finitely many values."
     )
 
+
+FEWER = "take fewer random symbols, lower powers of them, or laws on fewer values"
 
 MOST_POWERS = 16
 """Of a random variable, in a step."""

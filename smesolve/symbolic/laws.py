@@ -10,7 +10,9 @@ from typing import Any
 from sympy import Rational
 
 from smesolve.arguments import checked
+from smesolve.errors import SmesolveError
 from smesolve.problem.masks import Law, MaskLaw
+from smesolve.symbolic.term_count import MOST_TERMS
 
 __all__ = ["Centred", "SampleIndex"]
 
@@ -20,6 +22,11 @@ class SampleIndex(Law):
 
     @checked
     def __init__(self, samples: int) -> None:
+        if samples > MOST_TERMS:
+            raise SmesolveError(
+                f"samples={samples} of SampleIndex is more than {MOST_TERMS}, each of which is a term of the "
+                "step; take fewer."
+            )
         self.samples = samples
 
     @property
@@ -28,8 +35,9 @@ class SampleIndex(Law):
         return Rational(self.samples + 1, 2)
 
     def central_moment(self, j: int) -> Rational:
-        """(1/samples) sum_i (i - mean)^j."""
-        return sum((i - self.mean) ** j for i in range(1, self.samples + 1)) / Rational(self.samples)
+        """(1/samples) sum_i (i - mean)^j, in integers."""
+        total = sum((2 * i - self.samples - 1) ** j for i in range(1, self.samples + 1))
+        return Rational(total, 2**j * self.samples)
 
     @property
     def support(self) -> tuple[list[int], list[Rational]]:

@@ -27,6 +27,7 @@ from smesolve.symbolic.chaos_expansion import expand
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.orthogonal_polynomials import tidy
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
+from smesolve.symbolic.term_count import check_products
 from smesolve.symbolic.variable_functions import VariableFunctions
 from smesolve.symbolic.zero_test import vanishes
 
@@ -99,12 +100,17 @@ def third_cumulant(iteration: Iteration) -> ThirdCumulant:
     """Derive kappa. Cost: columns^3 products for each of about D^3/6 entries."""
     functions = iteration.functions
     _, *columns = expand(functions, iteration.step_monomials[0]).items()
+    size = len(iteration.state)
+    terms = 1 + max((max(degrees) for degrees, _ in columns), default=0)  # of a polynomial
+    check_products("the third cumulant", float(len(columns) * terms) ** 3, len(columns) * terms, size)
     monic = []
     for degrees, column in columns:
         norm = prod((sympy.sqrt(f.norms[j]) for f, j in zip(functions, degrees, strict=True)), start=Integer(1))
         monic.append((degrees, [entry / norm for entry in column]))
     triples = []
     for chosen in product(monic, repeat=3):
+        if any(sum(map(bool, each)) == 1 for each in zip(*(degrees for degrees, _ in chosen), strict=True)):
+            continue  # a variable that stands in one polynomial only has mean 0
         weight = _triple_mean(functions, [degrees for degrees, _ in chosen])
         if weight != 0:
             triples.append((weight, [column for _, column in chosen]))

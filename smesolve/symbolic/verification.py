@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
-from math import factorial
+from math import comb, factorial
 from typing import NamedTuple
 
 import sympy
@@ -38,9 +38,10 @@ from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.iteration import Iteration
 from smesolve.symbolic.real_calculus import Smoothness, derivative, smoothness
+from smesolve.symbolic.term_count import check_products
 from smesolve.symbolic.zero_test import vanishes
 
-__all__ = ["Generator", "MomentCheck", "Verification", "verify"]
+__all__ = ["Generator", "MomentCheck", "Verification", "check_proof", "verify"]
 
 DeltaPolynomial = dict[tuple[int, ...], Expr]
 """sum_m c_m(theta) Delta_m with sorted index tuples m: a function of theta near theta_0 = theta - Delta."""
@@ -114,10 +115,22 @@ class Verification:
         return "\n".join(lines)
 
 
+def check_proof(iteration: Iteration, order: int) -> None:
+    """Refuse a comparison of one-step moments with too many products of terms, before it is begun.
+
+    Raises:
+        SmesolveError: with the numbers.
+    """
+    size, terms = len(iteration.state), max(len(m) for term in iteration.step_monomials for m in term)
+    products = sum(comb(size + j - 1, j) * float(terms) ** j for j in range(1, order + 2))
+    check_products(f"the proof of order {order}", products, terms, size)
+
+
 def verify(
     iteration: Iteration, order: int, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
 ) -> Verification:
     """Compare coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is done."""
+    check_proof(iteration, order)
     generator = Generator(iteration.state, drift_terms, diffusion)
     checked: list[MomentCheck] = []
 

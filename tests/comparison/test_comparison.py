@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -528,3 +529,24 @@ def test_a_dt_that_is_given_is_kept_however_large_its_bias():
     )  # fmt: skip
     assert study.table.dt.tolist() == [0.2] and not study.table.resolved.item()
     assert study.table.reason.item() == "inside the solver bias"
+
+
+@pytest.mark.parametrize(
+    ("control", "dense_dim", "expected"),
+    [("none", 256, []), ("first", 256, []), ("second", 256, [0.4, 0.2]), ("second", 0, [0.4])],
+)
+def test_hessians_are_computed_once_for_each_grid_that_they_are_for(control, dense_dim, expected, monkeypatch):
+    """Dense ones live on the grid of one learning rate; those of low rank serve all of them."""
+    problem, computed = make_problem(width=2), []
+
+    def counted(problem, theta0, times, functions, lr):
+        computed.append(lr)
+        return "Hessians"
+
+    monkeypatch.setattr("smesolve.comparison.weak_error.value_hessians", counted)
+    monkeypatch.setattr("smesolve.comparison.weak_error.DENSE_DIM", dense_dim)
+    row = {"diverged": 0, "reason": "", "observable": "loss"}
+    nothing = SimpleNamespace(draw=lambda *given: None, rows=lambda rel_tol: [row], samples=dict)
+    monkeypatch.setattr("smesolve.comparison.weak_error.ErrorBudget", lambda *given: nothing)
+    sme.weak_error(problem, problem.initial(), [0.4, 0.2], 0.4, (1,), paths=8, control=control)
+    assert computed == expected

@@ -12,7 +12,7 @@ from scipy import stats
 import smesolve as sme
 from smesolve.comparison.budget_row import budget_row
 from smesolve.comparison.equation_side import EquationSide, block_cost, step_cost
-from smesolve.comparison.error_budget import _next, first_dt
+from smesolve.comparison.error_budget import ErrorBudget, _next, first_dt
 from smesolve.comparison.estimate import Estimate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import named_observables
@@ -109,6 +109,112 @@ def test_the_noise_free_bias_is_that_of_the_scheme_on_the_mean():
         assert side._noise_free_bias[row, 0] == pytest.approx(coarse - np.exp(-2 * time), abs=1e-10)
         assert side._noise_free_difference[row, 0] == exactly(coarse - fine)
     assert side.cost == exactly(step_cost(1, "small_noise_rk4"))
+    for name, sampler in side.work.items():
+        side.add((name, len(side._pairs)), sampler.run(0))
+    assert side.statistics.values.shape == (0, 1)  # no value is kept that was not asked for
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("bias", "half_width", "rounding", "tolerance", "halved"),
+    [
+        (0.101, 0.0, 0.0, 0.0, True),
+        (0.099, 0.0, 0.0, 0.0, False),
+        (0.25, 0.124, 0.0, 0.0, True),
+        (0.25, 0.126, 0.0, 0.0, False),
+        (0.25, 0.0, 0.249, 0.0, True),
+        (0.25, 0.0, 0.251, 0.0, False),
+        (0.25, 0.0, 0.0, 0.249, True),
+        (0.25, 0.0, 0.0, 0.251, False),
+        (0.25, 0.06, 0.06, 0.06, True),
+        (0.25, 0.07, 0.06, 0.06, False),
+        (np.nan, 0.0, 0.0, 0.0, False),
+    ],
+)
+def test_dt_is_halved_for_a_significant_bias_above_a_tenth_of_the_error(
+    bias, half_width, rounding, tolerance, halved, sign, monkeypatch
+):
+    """The bias counts beyond twice the half-width of the pairs, the rounding and the tolerance; the error is -sign."""
+    biases = np.array([[9.0], [sign * bias]])
+    side = SimpleNamespace(
+        equation=SimpleNamespace(order=2), dt=0.5, exact="kept", tolerance=np.array([[9.0], [tolerance]]),
+        statistics=SimpleNamespace(mean=np.array([[1.0], [2.0]])), bias_of=lambda pairs: biases,
+        difference=SimpleNamespace(half_width=np.array([[0.0], [half_width]])),
+    )  # fmt: skip
+    budget = SimpleNamespace(
+        sides=[side], dropout=SimpleNamespace(mean=np.array([[1.0], [2.0 + sign]])), _halvings_left=[2],
+        noise_free=SimpleNamespace(rounding=lambda *means: np.array([[0.0], [rounding]])),
+        _side=lambda *given: SimpleNamespace(**vars(side) | {"made": given}),
+    )  # fmt: skip
+    monkeypatch.setattr("smesolve.comparison.error_budget.estimate", lambda given: given)
+    assert ErrorBudget._halve(budget) is halved
+    assert budget._halvings_left == [1 if halved else 2]
+    assert getattr(budget.sides[0], "made", None) == ((2, 0.25, "kept") if halved else None)
+    budget._halvings_left = [0]
+    assert not ErrorBudget._halve(budget)
+
+
+def part(half_width, paths, shortage=0.0, plain_shortage=0.0, mean=0.0):
+    """An estimate at two times, of which the first one must not matter."""
+    last = {"mean": mean, "half_width": half_width, "shortage": shortage, "plain_shortage": plain_shortage}
+    return SimpleNamespace(**{name: np.array([[7.0], [value]]) for name, value in last.items()}, paths=paths)
+
+
+def wanted(dropout, equation, pairs, rel_tol=0.2, max_paths=10**6):
+    side = SimpleNamespace(statistics=equation, difference=pairs, cost=6.0)
+    noise_free = SimpleNamespace(rounding=lambda *means: np.full((2, 1), ROUNDING))
+    return ErrorBudget._wanted(SimpleNamespace(dropout=dropout, noise_free=noise_free), side, rel_tol, max_paths)
+
+
+@pytest.mark.parametrize("rel_tol", [0.2, 0.02])
+def test_paths_that_are_asked_for_meet_the_tolerance_with_the_least_work(rel_tol, monkeypatch):
+    """Half-widths fall like paths^-1/2; a step costs 1.5 gradients of the iteration and here 6 of the equation."""
+    monkeypatch.setattr("smesolve.comparison.error_budget.estimate", lambda given: given)
+    dropout, equation, pairs = part(0.3, 100, mean=1.0), part(0.1, 400, mean=0.5), part(0.05, 25)
+    first, second, third = wanted(dropout, equation, pairs, rel_tol)
+    widths = np.array([0.3 * (100 / first) ** 0.5, 0.1 * (400 / second) ** 0.5])
+    assert np.hypot(*widths) == pytest.approx(rel_tol * 0.5, rel=1e-2) and np.hypot(*widths) <= rel_tol * 0.5
+
+    def work(share):
+        """Of the same accuracy where the iteration's variance is this share of all."""
+        variances = (rel_tol * 0.5) ** 2 * np.array([share, 1 - share])
+        return 1.5 * 100 * 0.3**2 / variances[0] + 6 * 400 * 0.1**2 / variances[1]
+
+    least = min(work(share) for share in np.linspace(0.01, 0.99, 197))
+    assert 1.5 * first + 6 * second == pytest.approx(least, rel=2e-2)
+    # the bias is twice a difference of pairs: its half-width is a tenth of the error, or rel_tol of it where less
+    needed = 25 * (2 * 0.05 / (min(0.1, rel_tol) * 0.5)) ** 2
+    assert third == min(np.ceil(round(needed, 9)), max(second, 400))
+
+
+def test_nothing_is_asked_for_where_noise_is_rounding_or_a_mean_is_not_finite(monkeypatch):
+    monkeypatch.setattr("smesolve.comparison.error_budget.estimate", lambda given: given)
+    rounded, more = part(0.99 * ROUNDING, 100), part(1.01 * ROUNDING, 100, mean=ROUNDING)
+    assert wanted(part(0.99 * ROUNDING, 100, mean=1.0), rounded, rounded) == (0, 0, 0)
+    assert wanted(part(np.nan, 100, mean=np.nan), part(0.1, 400), part(0.1, 25)) == (0, 0, 0)
+    first, second, third = wanted(more, rounded, rounded)
+    assert (first, second, third) == (np.ceil(100 * (1.01 / 0.2) ** 2), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "equation", "max_paths", "expected"),
+    [
+        (part(0.01, 100, shortage=3.0), part(0.01, 400), 300, (300, 1)),
+        (part(0.01, 100, plain_shortage=3.0), part(0.01, 400), 300, (300, 1)),
+        (part(0.01, 100, plain_shortage=3.0, shortage=np.nan), part(0.01, 400), 300, (300, 1)),
+        (part(0.01, 100, shortage=3.0), part(0.01, 400), 299, (1, 1)),
+        (part(0.01, 100, shortage=0.99), part(0.01, 400), 1000, (1, 1)),
+        (part(0.01, 100), part(0.01, 400, shortage=2.0), 800, (1, 800)),
+        (part(0.99 * ROUNDING, 100, shortage=3.0), part(0.01, 400), 300, (0, 1)),
+    ],
+)
+def test_paths_for_the_tails_are_asked_for_if_max_paths_may_be_enough(
+    dropout, equation, max_paths, expected, monkeypatch
+):
+    """The tolerance asks for one path: the error is 100."""
+    monkeypatch.setattr("smesolve.comparison.error_budget.estimate", lambda given: given)
+    equation.mean[1] = 100.0
+    assert wanted(dropout, equation, part(0.0, 25), max_paths=max_paths)[:2] == expected
 
 
 def test_costs_in_gradients():

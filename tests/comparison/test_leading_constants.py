@@ -142,6 +142,6 @@ def test_a_constant_under_a_schedule_with_a_jump_is_exact_at_a_long_horizon():
     scheduled = sme.ScheduledProblem(problem, step(8.0, 0.3))
     observables = named_observables(problem, ["squared_norm"])
     constant, _ = first_constants(scheduled, theta0, 16.0, observables, 0.1)["squared_norm"]
-    moments = ScheduledMoments(scheduled, theta0, substeps=512)
+    moments = ScheduledMoments(scheduled, theta0)
     exact = extrapolated(lambda lr: moments.error(lr, 1, 16.0, "squared_norm"), 1, 1 / 16)
     assert constant == pytest.approx(exact, rel=2e-3)

@@ -169,7 +169,7 @@ def test_the_scheme_and_the_noise_free_path_cross_a_jump(order):
     """Linear regression: without noise both follow the mean of the equation, which is exact."""
     problem = jumping(linear_problem())
     theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
-    moments, observables = ScheduledMoments(problem, theta0, substeps=64), named_observables(problem, ["theta[0]"])
+    moments, observables = ScheduledMoments(problem, theta0), named_observables(problem, ["theta[0]"])
     gaps = []
     for steps in (16, 32):
         dt = 1 / steps
@@ -343,7 +343,7 @@ def test_small_noise_schemes_keep_their_bias_under_a_schedule(scheme, rate):
         sme.DropoutProblem(sme.LinearNetwork(1), one, one, keep_prob=0.5), lr_factor=lambda t: 1 + 2 * t
     )
     lr, steps = 0.04, 10
-    exact = ScheduledMoments(problem, one[0] * 2, substeps=200).equation(lr, 2, steps, "squared_norm")
+    exact = ScheduledMoments(problem, one[0] * 2).equation(lr, 2, steps, "squared_norm")
     coarse, fine = (scheme_moment(problem, scheme, lr, lr / parts, steps * parts) - exact for parts in (2, 4))
     assert coarse / fine > rate
     assert abs(fine) < 2e-4

@@ -83,12 +83,10 @@ def test_scheduled_moments_equal_those_without_schedule_and_the_enumeration():
     problem = make_problem(width=2)
     readout, start = readout_problem(problem, problem.initial())
     constant = SCHEDULES["constant"](readout, 1.0)
-    plain, scheduled = LinearMoments(readout, start), ScheduledMoments(constant, start, substeps=8)
+    plain, scheduled = LinearMoments(readout, start), ScheduledMoments(constant, start)
     for order in (1, 2):
         assert scheduled.error(0.25, order, 1.0) == pytest.approx(plain.error(0.25, order, 1.0), rel=1e-10)
     falling = ScheduledProblem(readout, lr_factor=cosine(1.0, 0.3))
-    fine, coarse = (ScheduledMoments(falling, start, substeps=n).equation(0.25, 2, 4) for n in (64, 128))
-    assert fine == pytest.approx(coarse, abs=1e-10)
     draws, weights = readout.all_draws()
     theta, weight = start[None], torch.ones(1, dtype=torch.float64)
     for k in range(3):
@@ -241,7 +239,7 @@ def test_an_interval_that_holds_the_tolerance_decides_nothing():
 def test_schedules_keep_the_weak_order_exactly(name):
     problem = make_problem(width=2)
     readout, start = readout_problem(problem, problem.initial())
-    moments = ScheduledMoments(SCHEDULES[name](readout, 1.0), start, substeps=40)
+    moments = ScheduledMoments(SCHEDULES[name](readout, 1.0), start)
     for order in (1, 2):
         errors = [moments.error(lr, order, 1.0) for lr in (0.1, 0.05)]
         assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)

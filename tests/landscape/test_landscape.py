@@ -46,6 +46,47 @@ def test_hessian_and_covariance_equal_their_dense_matrices(problem):
     assert near(covariance_operator(problem, theta), problem.covariance(theta))
 
 
+@pytest.mark.parametrize(
+    ("make", "arrays"),
+    [
+        (hessian_operator, 1),
+        (loss_hessian_operator, 2),
+        (gauss_newton_operator, 3),
+        (fisher_operator, 3),
+        (batch_of_one_operator, 3),
+    ],
+)
+def test_rows_are_multiplied_in_blocks_of_what_a_product_holds(problem, make, arrays, monkeypatch):
+    """One array of what a path takes in a Hessian product, two in one by torch alone, three of a linearised network."""
+    theta = problem.initial()
+    whole = dense(make(problem, theta))
+    held = rows_of_two(monkeypatch)
+    assert near(make(problem, theta), whole)
+    assert held == [arrays * problem.numbers_per_path]
+
+
+def rows_of_two(monkeypatch):
+    """The sizes that operators state from now on; whatever they are, blocks have two rows."""
+    held = []
+    monkeypatch.setattr("smesolve.landscape.operators.fitting_block_size", lambda numbers: held.append(numbers) or 2)
+    return held
+
+
+@pytest.mark.parametrize("make", [covariance_operator, gradient_term_operator, pair_term_operator])
+def test_products_with_a_factor_hold_its_normals_as_well(problem, make, monkeypatch):
+    held, theta = rows_of_two(monkeypatch), problem.initial()
+    make(problem, theta)
+    assert held == [3 * (problem.numbers_per_path + problem.noise_dim)]
+
+
+def test_products_with_sampled_gradients_hold_one_number_a_gradient(monkeypatch):
+    held = rows_of_two(monkeypatch)
+    gradients = torch.arange(15, dtype=torch.float64).reshape(5, 3).square()
+    mean = gradients.mean(0)
+    assert near(sampled_covariance_operator(gradients, mean), (gradients - mean).mT @ (gradients - mean) / 5)
+    assert held == [5]
+
+
 def test_operators_of_the_linearised_network_equal_their_definitions(problem):
     theta = problem.initial()
     (J, Z), outputs = jacobians(problem, theta), plain_outputs(problem)(theta)

@@ -3,12 +3,15 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.sparse.linalg import aslinearoperator
 
 import smesolve as sme
-from smesolve.landscape import alignment, exact_regularisation_orders
+from smesolve.landscape import alignment, exact_regularisation_orders, half_effects
+from smesolve.landscape.flatness import logarithms
+from smesolve.landscape.training import HALVES
 from smesolve.study.landscape_configuration import (
     AlignmentConfig,
     CondensationConfig,
@@ -105,3 +108,32 @@ def test_a_penalty_of_zero_has_no_relative_error():
 
     table = penalty_comparison(0 * X, X[:2], {0.8: sme.BernoulliMasks(0.8)}, draws=4)
     assert table.penalty[0] == 0 and np.isnan(table.relative_error[0])
+
+
+def test_solutions_of_negative_trace_leave_the_other_measures_standing():
+    """Far from a minimum the trace of the Hessian is negative at some points, and has no logarithm there."""
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, 30 * torch.sin(4 * x[:, :1]), keep_prob=0.8)
+    found = SECTIONS["flatness"](problem, dataclasses.replace(CONFIG, steps=1, lr=1e-4, runs=4))
+    assert found.tables["flatness"].trace.min() < 0
+    effects = found.tables["flatness_effects"].set_index("measure")
+    assert effects.loc["trace", "change"].isna().all() and (effects.loc["trace", "verdict"] == "not defined").all()
+    assert effects.loc["top_eigenvalue", "change"].notna().all()
+    assert "drift on the trace: not defined, as it is not positive" in found.conclusion
+    assert "nan" not in found.conclusion + found.text
+
+
+def test_an_effect_is_known_where_its_measure_is_positive_in_all_runs():
+    """The logarithm is NaN for all runs of a training, not only for the one that has none."""
+    rows = [
+        {"training": name, "run": run, "trace": 2.0 + run, "width": -1.0 if (name, run) == ("noise only", 1) else 1.0}
+        for name in (*HALVES, "other")
+        for run in range(3)
+    ]
+    table = pd.DataFrame(rows)
+    logs = logarithms(table, ["trace", "width"])
+    assert logs.width.isna().equals(table.training == "noise only") and logs.trace.equals(np.log(table.trace))
+    elsewhere = table.assign(trace=np.where(table.training == "other", -1.0, table.trace))
+    effects = half_effects(elsewhere, ["trace", "width"])
+    assert effects[effects.measure == "trace"].change.eq(0).all()
+    assert effects[effects.measure == "width"].change.isna().all()

@@ -29,7 +29,7 @@ DEFAULTS = [
     (sme.ModuleProblem.mean_gradient_estimate, {"draws": 64, "seed": 0}),
     (sme.TwoLayerNetwork, {"out_features": 1, "bias": False}),
     (SamplingEffort, {"paths": 1024, "rel_tol": None, "max_paths": 4096, "seed": 0}),
-    (ScheduledMoments, {"substeps": 48}),
+    (ScheduledMoments, {"tolerance": 1e-10}),
     (scalar_dropout, {"u0": 1.0}),
     (acceleration, {"orders": (1, 2), "observable": "loss", "scheme": "small_noise_rk4"}),
     (error_map, {"relaxations": 1.0, "orders": (1, 2), "observable": "modified_loss"}),

@@ -11,6 +11,8 @@ import torch
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.observables import named_observables
 from smesolve.landscape import alignment, covariance_operator, hessian_operator
 
 SCRIPT = """
@@ -44,6 +46,7 @@ def numbers():
     classes = sme.ModuleProblem(torch.nn.Sequential(*layers), problem.x, (problem.y[:, 0] > 0).long(), "cross_entropy")
     at = classes.initial(0)
     table = alignment(hessian_operator(problem, theta), {"S": covariance_operator(problem, theta)})
+    constants = leading_constants(problem, theta, [0.2], named_observables(problem, ["loss"]), 0.1, (1, 2))
     return [
         float(value)
         for value in (
@@ -59,6 +62,7 @@ def numbers():
             sme.iterate(classes, at, 0.1, 3, 4)[-1].sum(),
             classes.hessian_product(at, at).sum(),
             table.ratio[0],
+            *constants.constant,
         )
     ]
 

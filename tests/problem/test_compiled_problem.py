@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import sys
 
 import pytest
 import torch
@@ -49,10 +50,13 @@ def test_a_compiled_step_is_the_step():
     with torch.no_grad():
         assert_same(problem, compiled, ["drift_and_noise"])
         theta, normals, _ = arguments(problem)
-        with torch.compiler.set_stance("fail_on_recompile"):
-            compiled.drift_and_noise(theta, normals, -0.4)
+        frames = torch._dynamo.utils.counters["frames"]
+        before = dict(frames)
+        compiled.drift_and_noise(theta, normals, -0.4)
+        assert dict(frames) == before  # nothing is compiled anew for another number
         theta = arguments(problem)[0][:5]  # not a whole block
         assert torch.equal(compiled.mean_gradient(theta), problem.mean_gradient(theta))
+    assert sys.float_info.min / 2 > 0  # which -ffast-math would take for 0 in all that follows
     assert "mean_gradient" not in compiled._kernels
     assert not pickle.loads(pickle.dumps(compiled))._kernels
 

@@ -337,7 +337,7 @@ def test_more_paths_repeat_no_block(tmp_path, undisturbed):
     with Journal(tmp_path / "more", {"paths": 3000, "seed": 0}) as journal:
         assert len(journal) == few
         table = small_study(keep=1500, journal=journal).table
-        names = list(journal._offsets)
+        names = list(journal._places)
     pd.testing.assert_frame_equal(table, undisturbed.table, check_exact=True)
     # no block in pairs that had run alone, or the other way round
     plain = [name.replace(", pairs", "") for name in names]

@@ -97,3 +97,11 @@ def enumerated_moments(problem, theta):
     mean = weights @ gradients
     centred = gradients - mean
     return mean, centred.mT @ (weights[:, None] * centred)
+
+
+def linear_problem(keep_prob=0.7, in_features=2, samples=6):
+    """Linear regression under dropout on its inputs."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
+    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
+    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
