@@ -19,10 +19,8 @@ from scipy.linalg import expm
 from torch import Tensor
 
 import smesolve as sme
-from smesolve.solver.brownian import GivenIncrements
 from smesolve.solver.integration import integration
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
-from smesolve.solver.schemes.scheme import PerturbedSDE
 
 Maps = Callable[[Tensor], Tensor]
 """Affine maps of theta, (P, D) -> (K, P, D)."""
@@ -114,16 +112,23 @@ EXACT_SDES = {
 }
 
 
-def scheme_step(sde: torch.nn.Module, scheme: str, dt: float) -> Callable[[float, Tensor, Tensor], Tensor]:
-    """Return a scheme's step (t, y, normals) -> y1."""
-    increments = GivenIncrements(torch.zeros(1, 1, dtype=torch.float64))
-    solver = sme.SCHEMES[scheme](
-        sde=PerturbedSDE(sde), bm=increments, dt=dt, adaptive=False, rtol=0, atol=0, dt_min=0, options={}
-    )
+class _Increments:
+    """A Brownian motion whose increments are given."""
 
-    def step(t: float, y: Tensor, normals: Tensor) -> Tensor:
-        increments.value = dt**0.5 * normals
-        return solver.step(t, t + dt, y, ())[0]
+    def __call__(self, *interval: float) -> Tensor:
+        return self.value
+
+    increment = __call__
+
+
+def scheme_step(sde: torch.nn.Module, start: Tensor, scheme: str, dt: float) -> Callable[[int, Tensor, Tensor], Tensor]:
+    """Return the step of a scheme, (k, y, normals) -> y1, from time k dt on."""
+    process = integration(sde, start, scheme, dt)
+    process._brownian = _Increments()
+
+    def step(k: int, y: Tensor, normals: Tensor) -> Tensor:
+        process._brownian.value = dt**0.5 * normals
+        return process.advance(y, 0, k)
 
     return step
 
@@ -131,11 +136,12 @@ def scheme_step(sde: torch.nn.Module, scheme: str, dt: float) -> Callable[[float
 def scheme_expectation(exact: ExactSDE, lr: float, scheme: str, dt: float, steps: int) -> float:
     """Return E g(Y) of a scheme after some steps. Cost: where the SDE is not affine, 3^steps paths."""
     nodes, weights = (NODES, WEIGHTS) if lr else (NODES[1:2], torch.ones(1, dtype=torch.float64))
-    step = scheme_step(exact.at(lr), scheme, dt)
+    y, weight = torch.tensor([exact.start], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    step = scheme_step(exact.at(lr), y[0], scheme, dt)
 
     def images(k: int, y: Tensor) -> Tensor:
         """Return y1 (K, P, D) for every increment of step k."""
-        moved = step(k * dt, y.repeat(len(nodes), 1), nodes.repeat_interleave(len(y))[:, None])
+        moved = step(k, y.repeat(len(nodes), 1), nodes.repeat_interleave(len(y))[:, None])
         return moved.unflatten(0, (len(nodes), len(y)))
 
     if exact.affine:
@@ -144,7 +150,6 @@ def scheme_expectation(exact: ExactSDE, lr: float, scheme: str, dt: float, steps
         for k in range(steps):
             moments = transition(partial(images, k), weights, dim) @ moments
         return second_moment(moments, np.array(exact.start))
-    y, weight = torch.tensor([exact.start], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     for k in range(steps):
         y, weight = images(k, y).flatten(0, 1), (weights[:, None] * weight).flatten()
     return float(weight @ exact.observable(y))
@@ -219,11 +224,11 @@ def _sequences(count: int, weights: Tensor) -> tuple[Tensor, Tensor]:
 def _increment_steps(equation: sme.ModifiedEquation, start: Tensor, scheme: str, dt: float) -> tuple[Maps, Tensor]:
     """Return a scheme's step for every three-point increment, and their weights."""
     choices, weights = _sequences(equation.noise_dim, WEIGHTS)
-    step = scheme_step(equation, scheme, dt)
+    step = scheme_step(equation, start, scheme, dt)
 
     def maps(theta: Tensor) -> Tensor:
         starts, normals = theta.repeat(len(choices), 1), NODES[choices].repeat_interleave(len(theta), 0)
-        return step(0.0, starts, normals).unflatten(0, (len(choices), len(theta)))
+        return step(0, starts, normals).unflatten(0, (len(choices), len(theta)))
 
     return maps, weights
 
@@ -240,6 +245,7 @@ def _gradient_steps(equation: sme.ModifiedEquation, start: Tensor, scheme: str, 
         draws = [masks[choice].repeat_interleave(len(theta), 0) for choice in choices.T]
         one = torch.ones(len(starts), 1, dtype=torch.float64)
         factors = [one * (mean + deviation) for mean, deviation in zip(means, deviations, strict=True)]
-        return process._move(starts, draws, factors)[0].unflatten(0, (len(choices), len(theta)))
+        process._draws = lambda block, step: (draws, factors)
+        return process.advance(starts, 0, 0).unflatten(0, (len(choices), len(theta)))
 
     return maps, weights

@@ -47,14 +47,6 @@ def make_problem(
     return sme.DropoutProblem(network, x, y, keep_prob=keep_prob, masks=masks)
 
 
-def linear_problem(keep_prob=0.7, in_features=2, samples=6):
-    """Return dropout on a linear model: gradients are affine in theta, so moments are known at any learning rate."""
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
-    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
-    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
-
-
 def feature_network(depth, width, out_features=1, bias=False):
     """2 inputs, depth hidden tanh layers, the last one of the given width."""
     layers = []
