@@ -128,7 +128,7 @@ VALID_HERE = {
     "FeatureNetwork": {"features": torch.nn.Linear(2, 3), "readout": torch.nn.Linear(3, 1)},
     "FiniteMasks": {"values": [0.5, 1.5], "probabilities": [0.5, 0.5]},
     "LossExpansion": {"loss": lambda f, y: (f - y) ** 2},
-    "PolynomialLossProblem": {"loss": lambda f, y: (f - y) ** 4, "keep_prob": 0.8, "masks": "shared"},
+    "PolynomialLossProblem": {"loss": lambda f, y: (f - y) ** 4, "keep_prob": 0.8},
     "ScheduledMoments": LINEAR_ONES | {"problem": SCHEDULED},
     "ScheduledProblem.stability_limit": {"theta": LINEAR_THETA},
     "SymbolicModifiedEquation.to_torch": {"values": {"y": 1.0}},
