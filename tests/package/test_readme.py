@@ -12,7 +12,7 @@ import smesolve as sme
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = ["README.md", "docs/derivation.md"]
+PAGES = ["README.md", "docs/derivation.md", "docs/extending.md"]
 
 
 def blocks(page):
@@ -30,11 +30,14 @@ def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
     assert len(blocks(page)) >= 2
     for block in blocks(page):
         exec(compile(block, page, "exec"), names)
+    if page == "docs/extending.md":
+        assert names["paths"].shape == (2, 100, 2) and set(names["study"].table.order) == {1, 2}
+        return
     assert names["equation"].verify().order == 2
     if page == "README.md":
         assert set(names["study"].table.observable) == {"largest_weight", "theta[0]"}
         assert set(yaml.safe_load((tmp_path / "study.yaml").read_text())) >= {"data", "network", "lrs"}
-        assert names["heavy"].law.central_moment(4) == 9 and names["paths"].shape == (2, 100, names["problem"].dim)
+        assert names["heavy"].law.central_moment(4) == 9 and names["noisy"].table.resolved.any()
 
 
 def test_the_table_of_schemes_is_what_the_classes_declare():
