@@ -8,6 +8,8 @@
 - Fits: slopes and constants of errors with third-order terms, five shapes, at four learning rates. The room that a fit
   leaves for missing terms makes its slopes conservative at every precision, and its constants where errors are precise.
 - Constants: those predicted without Monte Carlo against exact errors extrapolated to lr = 0.
+- Heavy tails: the worst cases of `heavy_tails.py`.
+- Landscape: the cases of `landscape_coverage.py`.
 
     python benchmarks/coverage.py [--replicates 1000] [--sections fits 'heavy tails'] [--out coverage.json]
 """
@@ -18,6 +20,7 @@ import one_thread  # noqa: F401 (first: the libraries below read it when they ar
 import harness
 import heavy_tails
 import joblib
+import landscape_coverage
 import numpy as np
 import pandas as pd
 import torch
@@ -38,7 +41,7 @@ LR, HORIZON, SCHEME = 0.1, 0.5, "small_noise_rk4"
 
 KEEP_PROBS = (0.8, 0.5)
 
-POINTS, FIT_REPLICATES = 4, 500
+POINTS, FIT_REPLICATES, TAIL_REPLICATES = 4, 500, 200
 
 SHAPES = {
     "polynomial": lambda x: 1 + 0.5 * x + 0.3 * x**2 + 0.2 * x**3,
@@ -155,7 +158,8 @@ SECTIONS = {
     "errors": errors,
     "fits": lambda count: fits(min(count, FIT_REPLICATES)),
     "constants": lambda _: constants(),
-    "heavy tails": lambda count: heavy_tails.worst(heavy_tails.all_cases(min(count, 200))),
+    "heavy tails": lambda count: heavy_tails.worst(heavy_tails.all_cases(min(count, TAIL_REPLICATES))),
+    "landscape": landscape_coverage.landscape,
 }
 """What takes the number of replicates and returns a table."""
 

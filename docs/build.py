@@ -22,6 +22,8 @@ MODULES = [
     "smesolve.experiments",
     *(f"smesolve.experiments.scaling.{name}" for name in STUDIES),
     "smesolve.problem.schedule",
+    "smesolve.problem.linearization",
+    "smesolve.solver.perturbed_sde",
     "smesolve.solver.schemes.scheme",
     "smesolve.solver.schemes.gradient_scheme",
     "smesolve.sampling.randomness",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,10 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-__all__ = ["OTHER_NAMES", "entry_point", "nearest_name", "plain_surroundings"]
+__all__ = ["OTHER_NAMES", "entry_point", "nearest_name", "plain_surroundings", "use_one_thread_if_forked"]
+
+_IMPORTED_IN = os.getpid()
+"""The process that imported the package; another one that has this module was forked from it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,6 +88,17 @@ def _unknown_argument(qualified_name: str, unknown: str, names: list[str]) -> st
     return f"{called} has no argument {unknown}; {remedy}."
 
 
+def use_one_thread_if_forked() -> None:
+    """Let torch compute on one thread in a process that was forked (`os.fork`, multiprocessing's "fork").
+
+    The threads of the parent are not there, and OpenMP would wait for them without end.
+    """
+    if os.getpid() != _IMPORTED_IN:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+
+
 @contextmanager
 def plain_surroundings() -> Iterator[None]:
     """Within it numpy does not raise where floats overflow or divide by zero, and tensors can be differentiated.
@@ -91,6 +106,7 @@ def plain_surroundings() -> Iterator[None]:
     A path that diverges, or a quotient 0/0 that means "nothing is known", is no error here; `torch.inference_mode`
     makes tensors that no derivative can be taken of.
     """
+    use_one_thread_if_forked()
     with ExitStack() as stack:
         if any(kind in ("raise", "call") for kind in np.geterr().values()):
             stack.enter_context(np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"))

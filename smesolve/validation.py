@@ -117,8 +117,9 @@ def check_number(
         must = f"{zero}have a size from {1 / LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}"
         raise invalid(name, must, value, "products of others overflow or vanish")
     if isinstance(value, np.floating) and not isinstance(value, float):
-        return as_numbers(value.reshape(1))[0]
-    return value
+        value = as_numbers(value.reshape(1))[0]
+    checked: float = value
+    return checked
 
 
 def check_positive(name: str, value: Any) -> float:
@@ -204,7 +205,8 @@ def check_callable(name: str, value: Any) -> Callable[..., Any]:
     """Return a callable."""
     if not callable(value):
         raise invalid(name, "be a callable", value)
-    return value
+    function: Callable[..., Any] = value
+    return function
 
 
 def check_optional(name: str, value: Any, check: Callable[[str, Any], T]) -> T | None:
@@ -213,10 +215,12 @@ def check_optional(name: str, value: Any, check: Callable[[str, Any], T]) -> T |
 
 
 def check_problem(name: str, value: Any) -> Problem:
-    """Return a problem."""
+    """Return a problem that defines everything that a problem must define."""
     from smesolve.problem.problem import Problem
 
-    return check_instance(name, value, Problem, "a Problem, such as a DropoutProblem")
+    problem = check_instance(name, value, Problem, "a Problem, such as a DropoutProblem")
+    problem.check()
+    return problem
 
 
 # --- collections -----------------------------------------------------------------------------------------------------
@@ -337,18 +341,17 @@ def check_tensor(
         raise invalid(name, f"be {wanted}", value, f"convert it by {name}.to({wanted})")
     if device is not None and value.device.type != device.type:
         raise invalid(name, f"be on {device} as the problem is", value.device, f"move it by {name}.to({device})")
-    if value.is_inference():  # of which no derivative can be taken
-        value = value.clone()
+    tensor: Tensor = value.clone() if value.is_inference() else value  # no derivative can be taken of the former
     if not finite:
-        return value
-    if not value.is_meta and not bool(value.isfinite().all()):
+        return tensor
+    if not tensor.is_meta and not bool(tensor.isfinite().all()):
         raise SmesolveError(f"{name} has values that are NaN or infinite; start from finite parameters.")
-    if not value.is_meta and float(value.abs().max()) > math.sqrt(torch.finfo(value.dtype).max / value.numel()):
+    if not tensor.is_meta and float(tensor.abs().max()) > math.sqrt(torch.finfo(tensor.dtype).max / tensor.numel()):
         raise SmesolveError(
-            f"{name} has values up to {float(value.abs().max()):g}, whose squares overflow in {value.dtype}; start "
+            f"{name} has values up to {float(tensor.abs().max()):g}, whose squares overflow in {tensor.dtype}; start "
             "from smaller parameters."
         )
-    return value.detach()
+    return tensor.detach()
 
 
 def check_dtype(name: str, value: Any) -> torch.dtype:

@@ -109,7 +109,7 @@ def control_of(
     if design.control == "none":
         return None
     path = NoiseFreePath.of(process, design.theta0, saved, design.observables)
-    if design.problem.exact:
+    if design.problem.has_closed_form:
         return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
     if not isinstance(design.problem, ExpandsInDraws):
         raise SmesolveError(

@@ -91,7 +91,7 @@ class EquationSide:
 
         nothing = np.zeros((len(design.times), len(observables)))
         self._noise_free_bias = self._noise_free_difference = nothing
-        if not design.problem.exact or kinks(design.problem, theta0):  # only the pairs tell the bias
+        if not design.problem.has_closed_form or kinks(design.problem, theta0):  # only the pairs tell the bias
             self.solution = NoiseFreeSolution(nothing, nothing)
             return
         self.solution = solution or NoiseFreeSolution.of(equation, theta0, design.times, observables)

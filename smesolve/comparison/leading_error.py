@@ -95,7 +95,7 @@ def leading_constants(
     order 2 (D <= 64, at most 1024 draws, neither schedules nor kinks).
     """
     rows: list[tuple[int, float, str, float, float]] = []
-    if not problem.exact:
+    if not problem.has_closed_form:
         return pd.DataFrame(rows, columns=COLUMNS)
     for time in times if 1 in orders else ():
         for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
@@ -137,11 +137,8 @@ def _from_adjoints(
     """Integrate (2) along the flow."""
     equation = ModifiedEquation(problem, lr=1.0, order=2)  # its correction is b1
 
-    def density(t: float, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
-        state = theta[None]
-        b1 = equation.correction(t, state, equation.leading_drift(t, state))
-        assert b1 is not None  # as the order is 2
-        return -derivatives[0] @ b1[0]  # (2)
+    def density(t: float, left_limit: bool, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
+        return -derivatives[0] @ equation.correction(t, theta[None], left_limit)[0]  # (2)
 
     return along_flow(problem, theta0, time, observables, 1, density)
 
@@ -183,7 +180,7 @@ def second_constants(
     draws, weights = problem.all_draws()
     weights = weights.to(theta0)
 
-    def density(t: float, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
+    def density(t: float, left_limit: bool, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
         (lam, Lam, U), (hessian, third) = derivatives, tensors  # hessian: -Db, third: -D^2 b
         mean = problem.mean_gradient(theta)
 

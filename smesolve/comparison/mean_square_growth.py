@@ -138,7 +138,7 @@ def observed_limit(
             "problem must have a LinearNetwork and masks shared by all samples for its limit to be observed; take that "
             "of readout_problem."
         )
-    plain = _Homogeneous(problem.network, problem.x, torch.zeros_like(problem.y), masks=problem.law)
+    plain = _Homogeneous(problem.network, problem.x, torch.zeros_like(problem.y), law=problem.law)
     relaxation = plain.stability_limit(plain.initial()) / 2
 
     def rates(lr: float, count: int, recorded: float) -> np.ndarray:

@@ -12,7 +12,6 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable
-from smesolve.problem.schedule import LeftLimit
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.modified_equation import ModifiedEquation
 
@@ -67,8 +66,7 @@ def _solved(
     for begin, end in pairwise(edges):
 
         def drift(t: float, y: np.ndarray, middle: float = (begin + end) / 2) -> np.ndarray:
-            time = t if t < middle else LeftLimit(t)
-            return np.asarray(equation.f(time, theta0.new_tensor(y)[None])[0].cpu().numpy())
+            return np.asarray(equation.drift(t, theta0.new_tensor(y)[None], t >= middle)[0].cpu().numpy())
 
         observed = [time for time in times if begin < time <= end]
         path = solve_ivp(

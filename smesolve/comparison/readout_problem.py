@@ -28,7 +28,7 @@ def readout_problem(problem: DropoutProblem, theta0: Tensor) -> tuple[DropoutPro
             "problems are not known."
         )
     theta0 = check_parameters("theta0", theta0, problem)
-    at = problem.network.linearise(theta0, problem.x)
+    at = problem.network.linearize(theta0, problem.x)
     network = LinearNetwork(problem.width, problem.out_features, dtype=problem.dtype, device=problem.device)
     targets = problem.y if at.bias is None else problem.y - at.bias.mT
-    return DropoutProblem(network, at.features.mT, targets, masks=problem.law), at.readout.flatten()
+    return DropoutProblem(network, at.features.mT, targets, law=problem.law), at.readout.flatten()

@@ -195,12 +195,12 @@ def learning_rates_and_times(
 
 def chosen_scheme(scheme: str | None, problem: Problem) -> str:
     """Return the scheme. Default: "small_noise_rk4", or "sampled_euler" where the mean gradient has no closed form."""
-    return scheme or ("small_noise_rk4" if problem.exact else "sampled_euler")
+    return scheme or ("small_noise_rk4" if problem.has_closed_form else "sampled_euler")
 
 
 def chosen_control(control: str, problem: Problem) -> str:
     """Return the control variates that "auto" stands for, and refuse those that a problem does not have."""
-    if not problem.exact:
+    if not problem.has_closed_form:
         if control == "second":
             raise SmesolveError(
                 "control='second' needs the mean gradient in closed form, which this problem does not have; take "

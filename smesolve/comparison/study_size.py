@@ -125,7 +125,7 @@ class StudySize:
         points = len(design.times) * len(design.observables)
         values = 3 * (2 + c) + (2 + 2 * c) + (1 + 2 * c) / 2
         products = (comb(c + 3, 3) + c + 2) * min(CHUNK_FLOATS_OF_MOMENTS, points * problem.block_size / 2)
-        steps = WORKING_ARRAYS * problem.numbers_per_path
+        steps = WORKING_ARRAYS * problem.floats_per_path
         forms = 2 * points * max(problem.dim, self._noise_forms_dim) if self._dense else 0
         return 8.0 * (problem.block_size * (steps + points * values + forms) + products)
 
@@ -172,16 +172,16 @@ class StudySize:
         For low rank they are those along the vectors that find the subspace.
         """
         design, problem = self.design, self.design.problem
-        if design.control == "none" or not problem.exact:
+        if design.control == "none" or not problem.has_closed_form:
             return 0.0
         steps = max(1.0, 2 * design.horizon / design.first_dt(min(design.lrs)))
         if problem.dim <= DENSE_DIM:
             rows = steps * min(problem.dim, max(1.0, CHUNK_FLOATS // (steps * problem.dim)))
-            floats = problem.numbers_per_path
+            floats = problem.floats_per_path
         else:
             rows = RANK + OVERSAMPLING if design.control == "second" else 1
             # Hessian products have no noise.
-            floats = max(problem.dim, problem.numbers_per_path - 2 * problem.noise_dim)
+            floats = max(problem.dim, problem.floats_per_path - 2 * problem.noise_dim)
         return DERIVATIVE_ARRAYS * rows * floats * design.theta0.element_size()
 
 

@@ -24,13 +24,12 @@ from torch import Tensor
 
 from smesolve.comparison.observables import Observable
 from smesolve.problem.problem import Problem
-from smesolve.problem.schedule import LeftLimit
 
 __all__ = ["Density", "along", "along_flow"]
 
-Density = Callable[[float, Tensor, list[Tensor], list[Tensor]], Tensor]
-"""(t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)], as many as asked for, and [Hess L_S (D, D),
-D^3 L_S (D, D, D)] at thetabar where there are more than one) -> (G,)."""
+Density = Callable[[float, bool, Tensor, list[Tensor], list[Tensor]], Tensor]
+"""(t, whether just before t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)], as many as asked for,
+and [Hess L_S (D, D), D^3 L_S (D, D, D)] at thetabar where there are more than one) -> (G,)."""
 
 TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
 """Relative tolerances of the integration, tried in this order; those that the precision does not carry are left out."""
@@ -125,7 +124,7 @@ def _flow(
     """Return thetabar(t) within one piece of a schedule, or None where the integration fails."""
 
     def velocity(t: float, y: np.ndarray) -> np.ndarray:
-        gradient = problem.at(_within(t, begin, end)).mean_gradient(like.new_tensor(y))
+        gradient = problem.at(t, _from_left(t, begin, end)).mean_gradient(like.new_tensor(y))
         return np.asarray(-gradient.cpu().double().numpy())
 
     scale = tolerance * max(float(np.abs(theta).max()), 1e-3)
@@ -152,10 +151,10 @@ def _backwards(
         return [head.reshape(shape) for head, shape in zip(heads, shapes, strict=True)] + [integral]
 
     def velocity(t: float, y: np.ndarray) -> np.ndarray:
-        at, theta = _within(t, begin, end), like.new_tensor(path(t))
-        derivatives, now = parts(y)[:-1], problem.at(at)
+        from_left, theta = _from_left(t, begin, end), like.new_tensor(path(t))
+        derivatives, now = parts(y)[:-1], problem.at(t, from_left)
         tensors = _loss_tensors(now, theta) if len(derivatives) > 1 else []
-        changes = [*_changes(now, theta, derivatives, tensors), -density(at, theta, derivatives, tensors)]
+        changes = [*_changes(now, theta, derivatives, tensors), -density(t, from_left, theta, derivatives, tensors)]
         return np.asarray(torch.cat([change.flatten() for change in changes]).cpu().double().numpy())
 
     start = torch.cat([part.flatten() for part in state]).cpu().double().numpy()
@@ -166,9 +165,9 @@ def _backwards(
     return parts(ended.y[:, -1]) if ended.success else None
 
 
-def _within(t: float, begin: float, end: float) -> float:
-    """Return a time of the piece from begin to end, from the left of its end in the second half."""
-    return LeftLimit(t) if t > (begin + end) / 2 else t
+def _from_left(t: float, begin: float, end: float) -> bool:
+    """Return whether a time of the piece from begin to end is its left limit, should it be a break."""
+    return t > (begin + end) / 2
 
 
 def _derivatives(observable: Observable, theta: Tensor, count: int) -> list[Tensor]:
@@ -240,7 +239,7 @@ def _symmetric(problem: Problem, function: Callable[[Tensor, Tensor], Tensor], w
     """
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
     rows, columns = torch.triu_indices(problem.dim, problem.dim, device=problem.device)
-    size = max(1, BATCH_FLOATS // (problem.numbers_per_path * work))
+    size = max(1, BATCH_FLOATS // (problem.floats_per_path * work))
     batches = zip(rows.split(size), columns.split(size), strict=True)
     values = torch.cat([function(identity[i], identity[j]) for i, j in batches], dim=-2)
     made = values.new_empty(*values.shape[:-2], problem.dim, problem.dim, problem.dim)

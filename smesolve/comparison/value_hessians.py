@@ -30,7 +30,6 @@ from smesolve.comparison.observables import Observable
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
-from smesolve.problem.schedule import LeftLimit
 from smesolve.solver.time_grid import grid_numbers
 
 __all__ = ["OVERSAMPLING", "RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
@@ -143,7 +142,7 @@ def _dense(
 ) -> ValueHessians:
     targets = grid_numbers(times, lr, "times", "lr")
     path = NoiseFreePath.of(DropoutIteration(problem, lr), theta0, targets, observables)
-    work, states = problem.numbers_per_path, path.states[:-1]
+    work, states = problem.floats_per_path, path.states[:-1]
 
     def matrices(product: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
         """Return product(problem of the step, arrays at the step, vector) as matrices (K, D, D) for K steps."""
@@ -183,7 +182,7 @@ def _dense(
             current = torch.cat([torch.stack(values)[None], current])
         hessians.append(DenseForms(current))
         if _has_quadratics(problem):
-            factor = problem.at(LeftLimit(step * lr)).noise_factor(path.states[step])
+            factor = problem.at(step * lr, left_limit=True).noise_factor(path.states[step])
             quadratics.append(DenseForms(factor.mT @ current @ factor))  # (2)
     return ValueHessians(lr, hessians[::-1], quadratics[::-1] or None)
 
@@ -215,7 +214,7 @@ def _low_rank(
         forms = LowRankForms(factors, values)
         hessians.append(forms)
         if _has_quadratics(problem):
-            before = problem.at(LeftLimit(step * h))
+            before = problem.at(step * h, left_limit=True)
             quadratics.append(LowRankForms(_through_noise(before, path.states[step], factors), values))
     return ValueHessians(h, hessians[::-1], quadratics[::-1] or None)
 

@@ -218,7 +218,7 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -
     orders = sorted(fit[fit.predicted_constant.isna()].order.unique())
     if not orders:
         return ""
-    if not problem.exact:
+    if not problem.has_closed_form:
         reason = "mean gradient and covariance are known only by sampling"
     elif not problem.autonomous:
         reason = "the integral is known for problems that do not depend on time"

@@ -19,6 +19,7 @@ from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.markdown import printable
 from smesolve.experiments.shared.registry import find_experiment
 from smesolve.experiments.shared.settings import build
+from smesolve.process_settings import apply_process_settings
 from smesolve.sampling.study_difference import first_difference
 from smesolve.study.command_arguments import chosen_study, parser_arguments
 from smesolve.study.command_parser import command_parser, keys_of, known_commands, print_completion, program_parser
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(list(argv))
     prepare_streams()
+    apply_process_settings()  # torch is not loaded yet
     # Batch systems end a job by SIGTERM, a terminal that is closed by SIGHUP: clean up as on Ctrl-C.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -218,7 +220,7 @@ def _read(argv: list[str]) -> Request:
         values = command_parser(keys).parse_args(parser_arguments(keys, argv[1:])).as_dict()
     except argparse.ArgumentError as error:
         raise SmesolveError(" ".join(str(error).split())) from None
-    settings = build(keys.settings, values)
+    settings: Any = build(keys.settings, values)
     if command == "extend":
         from smesolve.study.extension import extended  # here: it loads torch
 
@@ -257,6 +259,9 @@ def _is_finished(request: Request) -> bool:
 
 def _print_estimate(experiment: Experiment[Any]) -> None:
     """Print what --dry-run says, a line for each of its fields."""
+    from smesolve.study.smallest_study import run_smallest_study  # here: --help does without torch
+
+    run_smallest_study()
     fields = experiment.dry_run()
     say(f"smesolve: dry run of {experiment.command}, nothing is written")
     for name, value in fields.items():

@@ -6,7 +6,7 @@ import argparse
 import platform
 from collections.abc import Mapping, Sequence
 
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter  # type: ignore[attr-defined]
 from shtab import DIRECTORY, FILE, complete
 
 from smesolve.errors import SmesolveError, shown

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError, shown
@@ -21,7 +21,7 @@ def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
     for name, hint in get_type_hints(kind).items():
         keys[prefix + name] = hint
         if dataclasses.is_dataclass(hint):
-            keys |= known_keys(hint, f"{prefix}{name}.")
+            keys |= known_keys(cast(type, hint), f"{prefix}{name}.")
     return keys
 
 
@@ -53,7 +53,7 @@ def check_type(key: str, value: Any, hint: Any) -> None:
         SmesolveError: it names the key, the type and the value.
     """
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        check_mapping(value, get_type_hints(hint), list(known_keys(hint, f"{key}.")), f"{key}.")
+        check_mapping(value, get_type_hints(hint), list(known_keys(cast(type, hint), f"{key}.")), f"{key}.")
     elif isinstance(value, list) and (in_list := _list_option(hint)) is not None:
         if len(value) > MOST_ENTRIES:
             raise SmesolveError(f"{key} has {len(value)} entries, more than {MOST_ENTRIES}; give a shorter list.")

@@ -81,8 +81,8 @@ def _markdown(directory: Path) -> MarkdownIt:
     Pictures become data URIs, `math` fences become MathML, and wide tables and formulas scroll.
     """
 
-    def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
-        path, caption = directory / tokens[index].attrs["src"], html.escape(tokens[index].content)
+    def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        path, caption = directory / str(tokens[index].attrs["src"]), html.escape(tokens[index].content)
         if path.parent != directory or path.suffix not in PICTURES or not path.is_file():
             raise SmesolveError(f"report.md shows {path.name!r}, which is no picture of its directory; use a PNG.")
         data = path.read_bytes()
@@ -92,23 +92,23 @@ def _markdown(directory: Path) -> MarkdownIt:
         )
         return f'<span class="figure">{picture}<span class="caption">{caption}</span></span>'
 
-    def fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         if tokens[index].info != "math":
             return RendererHTML.fence(self, tokens, index, options, env)
         source = tokens[index].content.strip()
         formula = convert(source, display="block").replace("~", "&#xa0;")  # ties in text, which it leaves as they are
         return f'<div class="wide" style="--points: {widest(source):.0f}">{formula}</div>\n'
 
-    def text(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def text(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return NUMBER.sub(r'<span class="number">\g<0></span>', html.escape(tokens[index].content, quote=False))
 
-    def cell(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def cell(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return '<td class="number">' if len(tokens[index + 1].content) <= SHORT else "<td>"
 
-    def opened(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def opened(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return '<div class="wide"><table>\n'
 
-    def closed(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def closed(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return "</table></div>\n"
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")

@@ -53,7 +53,7 @@ OTHERWISE_BOOL = re.compile(r"yes|no|on|off", re.IGNORECASE)
 """Plain scalars that are booleans to some YAML readers, and strings to others."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no stubs
     """PyYAML's reader in Python, with the plain scalars of `PATTERNS`; the one in C has no bound on its stack."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}

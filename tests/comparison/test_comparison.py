@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from problems import ThreeValuedMasks, make_problem
+from problems import ThreeValuedMasks, linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
@@ -29,13 +29,6 @@ def drawn(sampler, paths):
     """Estimates from whole blocks, of at least so many paths."""
     blocks = range(-(-paths // sampler.process.block_size))
     return MeanEstimate.of(functools.reduce(PathStatistics.merged, (sampler.statistics(block) for block in blocks)))
-
-
-def linear_problem(keep_prob=0.7, in_features=2, samples=6):
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
-    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
-    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
 
 
 class EnumeratedIteration(DropoutIteration):

@@ -13,19 +13,19 @@ from scipy import stats
 
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.compare import Compare, _nearer, comparison_figure
+from smesolve.experiments.landscape_sections.comparisons import against_first, signed
+from smesolve.experiments.landscape_sections.flatness import FlatnessStudy, flatness_figure
+from smesolve.experiments.landscape_sections.implicit_regularisation import _draw_errors
 from smesolve.experiments.scaling.map import _bounds
 from smesolve.experiments.scaling.schedule import Schedules, schedule_figure
 from smesolve.experiments.shared.error_curves import curve
-from smesolve.experiments.shared.figures import ORDERS
+from smesolve.experiments.shared.figures import ORDERS, band
 from smesolve.experiments.shared.section import interval
 from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
 from smesolve.experiments.weak_error import WeakError, weak_error_figure
 from smesolve.landscape.estimates import mean_over
-from smesolve.landscape.flatness import FlatnessStudy, half_effects
-from smesolve.study.landscape_flatness import flatness_figure
-from smesolve.study.landscape_regularisation import _errors
-from smesolve.study.landscape_section import against_first, band, signed
+from smesolve.landscape.flatness import factorial_effects
 
 LRS, TIMES = (0.2, 0.1), (0.5, 1.0)
 
@@ -243,7 +243,7 @@ def test_errors_under_schedules_and_of_flows_have_their_intervals():
     axis = schedule_figure(Schedules(whole, pd.DataFrame())).axes[0]
     assert bars(axis)[0] == [exactly((0.1, 0.25, 0.55)), exactly((0.2, 0.0, 0.4))]
     axis = Figure().subplots()
-    _errors(axis, table.assign(low=[-0.5, -0.3]), 0, "flow")
+    _draw_errors(axis, table.assign(low=[-0.5, -0.3]), 0, "flow")
     assert bars(axis)[0] == [exactly((0.1, 0.25, 0.55)), exactly((0.2, 0.02, 0.6))]
 
 
@@ -257,7 +257,7 @@ def test_flatness_draws_students_intervals():
     lines = pd.concat(
         [table[["run"]].assign(first=names[0], second=table.training, alpha=x, loss=table.loss * x) for x in TIMES]
     )
-    effects = half_effects(table)
+    effects = factorial_effects(table)
     a, b, c, d = flatness_figure(FlatnessStudy(table, curves, lines), effects).axes
     for name, edges, bar in zip(names, filled(a), bars(c), strict=True):
         losses = table.loss[table.training == name]
@@ -283,10 +283,9 @@ def test_bands_differences_and_words_of_a_landscape_study():
     row = against_first(runs, ["loss"]).iloc[0]
     expected = mean_over([0.5, 0.0, 1.0])
     assert (row.loss, row.loss_low, row.loss_high) == exactly((0.5, expected.low, expected.high))
-    for low, high, null, word in ((0.1, 0.3, 0.0, "higher"), (-0.3, -0.1, 0.0, "lower"), (0.1, 0.3, 0.2, "unresolved")):
-        assert signed(SimpleNamespace(value=(low + high) / 2, low=low, high=high), "higher", "lower", null).startswith(
-            word
-        )
+    for low, high, word in ((0.1, 0.3, "higher"), (-0.3, -0.1, "lower"), (-0.1, 0.1, "unresolved")):
+        said = signed(SimpleNamespace(value=(low + high) / 2, low=low, high=high), "higher", "lower")
+        assert said.startswith(word)
 
 
 @pytest.mark.parametrize(

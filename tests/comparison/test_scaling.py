@@ -17,7 +17,7 @@ from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.derived_problem import ScaledProblem
 from smesolve.problem.iteration import DropoutIteration
-from smesolve.problem.schedule import LeftLimit, Piecewise, ScheduledProblem, cosine, step, warm_up
+from smesolve.problem.schedule import Piecewise, ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.solver.integration import integration
 from smesolve.solver.lanczos import apply_function
@@ -37,7 +37,7 @@ def test_averaged_draws_divide_the_covariance_and_keep_the_mean():
     draw = averaged.sample(5, seed=1)
     gradients = torch.stack([problem.gradient(theta, draw[:, k]) for k in range(3)])
     assert relative(averaged.gradient(theta, draw), gradients.mean(0)) < 1e-14
-    noise = averaged.noise_product(theta, averaged.noise_functions(draw))
+    noise = averaged.noise_product(theta, averaged.noise_coordinates(draw))
     assert relative(averaged.mean_gradient(theta) + noise, averaged.gradient(theta, draw)) < 1e-13
     assert relative(3 * averaged.covariance(theta), problem.covariance(theta)) < 1e-14
     with pytest.raises(ValueError, match="count must be a positive integer"):
@@ -144,9 +144,10 @@ def test_weak_error_takes_a_schedule():
 
 def test_a_piecewise_schedule_has_two_values_at_a_break():
     schedule = Piecewise([0.5, 2.0], [torch.ones_like, cosine(1.0), lambda t: 0.3 * t])
-    values = [(0.2, 1.0), (LeftLimit(0.5), 1.0), (0.5, 0.5), (0.1 * 5 - 1e-16, 0.5), (LeftLimit(2.0), 1.0), (2.0, 0.6)]
-    for time, value in values:
-        assert float(schedule.piece(time)(torch.tensor(time, dtype=torch.float64))) == pytest.approx(value, abs=1e-12)
+    for time, value in ((0.2, 1.0), (0.5, 0.5), (0.1 * 5 - 1e-16, 0.5), (2.0, 0.6)):
+        assert schedule.value(time) == pytest.approx(value, abs=1e-12)
+    for time in (0.5, 2.0):
+        assert schedule.value(time, left_limit=True) == pytest.approx(1.0, abs=1e-12)
     assert schedule.jumps == [0.5, 2.0]
     problem = ScheduledProblem(
         make_problem(), lr_factor=warm_up(0.4, 0.1), keep_prob=Piecewise([0.2], [falling, falling])

@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 import smesolve as sme
 from smesolve.comparison.exact import ScheduledMoments
 from smesolve.comparison.exact.quadratic_observable import QuadraticObservable
-from smesolve.problem.schedule import LeftLimit, Piecewise, cosine, step
+from smesolve.problem.schedule import Piecewise, cosine, step
 
 START = torch.tensor([1.0, -0.5], dtype=torch.float64)
 SCHEDULES = {
@@ -32,7 +32,7 @@ def reference(moments, lr, order, horizon, observable):
     for begin, end in pairwise([0.0, *moments.problem.breaks, horizon]):
 
         def slope(t, y, middle=(begin + end) / 2):
-            return moments._generator(t if t < middle else LeftLimit(t), lr, order) @ y
+            return moments._generator(t, lr, order, t >= middle) @ y
 
         P = solve_ivp(slope, (begin, end), P.flatten(), "DOP853", rtol=1e-11, atol=1e-13).y[:, -1]
     return QuadraticObservable.of(moments.problem.problem, observable).expectation(P.reshape(3, 3))

@@ -19,16 +19,6 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S | re.M)
 
 
-@pytest.fixture
-def registries():
-    """Names that the README adds are taken out again."""
-    schemes, observables = dict(sme.SCHEMES), dict(sme.OBSERVABLES)
-    yield
-    for registry, before in ((sme.SCHEMES, schemes), (sme.OBSERVABLES, observables)):
-        registry.clear()
-        registry.update(before)
-
-
 @pytest.mark.filterwarnings("ignore::smesolve.NotCompiledWarning")  # nothing is compiled here
 @pytest.mark.parametrize("page", PAGES)
 def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):

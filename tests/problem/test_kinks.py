@@ -87,7 +87,7 @@ class Refracted(sme.Problem):
     Euler's method with step h meets 0 late by a time uniform on [0, h): it ends jump h/2 too far.
     """
 
-    network, samples, dim, draw_dim, noise_dim, numbers_per_path = None, 1, 1, 1, 1, 4
+    network, samples, dim, draw_dim, noise_dim, floats_per_path = None, 1, 1, 1, 1, 4
     dtype, device = torch.float64, torch.device("cpu")
 
     def __init__(self, jump):

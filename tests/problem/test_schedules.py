@@ -6,7 +6,7 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.problem.schedule import LeftLimit, Piecewise, ScheduledProblem, step
+from smesolve.problem.schedule import Piecewise, ScheduledProblem, step
 
 
 def scalar(feature=1.0, keep_prob=0.8):
@@ -93,7 +93,7 @@ def test_the_stability_limit_of_a_network_follows_keep_prob():
     scheduled = ScheduledProblem(problem, lambda t: 1 + t, lambda t: 0.9 - 0.6 * t)
     times = np.linspace(0, 1, 200, endpoint=False)
     exact = min(scheduled.at(float(t)).stability_limit(theta) for t in times[::20])
-    worst = scheduled.at(LeftLimit(1.0)).stability_limit(theta)
+    worst = scheduled.at(1.0, left_limit=True).stability_limit(theta)
     assert worst * 0.999 <= scheduled.stability_limit(theta, 1.0) <= exact
 
 

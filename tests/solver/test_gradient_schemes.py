@@ -30,7 +30,7 @@ def test_the_step_has_the_exact_mean_and_covariance_by_enumeration(scheme, dt, o
     steps = theta0.expand(len(choices), -1)
     one = torch.ones(len(choices), 1, dtype=torch.float64)
     a = [one * (m + d) for m, d in zip(means, deviations, strict=True)]
-    state, total = process._move(steps, [masks[choice] for choice in choices.T], a)
+    state, total = process._move(problem.linearize(steps), [masks[choice] for choice in choices.T], a)
     drift = -problem.mean_gradient(theta0)
     if order == 2:
         drift = drift + lr / 2 * problem.hessian_product(theta0, drift)

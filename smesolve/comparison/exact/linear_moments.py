@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from scipy.linalg import expm
@@ -15,12 +13,11 @@ from smesolve.comparison.observables import Observable
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
-from smesolve.solver.brownian import GivenIncrements
 from smesolve.solver.integration import check_scheme
 from smesolve.solver.modified_equation import ModifiedEquation, Order
+from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
-from smesolve.solver.schemes.scheme import PerturbedSDE
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_choice,
@@ -190,21 +187,13 @@ class LinearMoments:
         normals = torch.cat(
             [torch.zeros(1, M, dtype=torch.float64, device="cpu"), torch.eye(M, dtype=torch.float64, device="cpu")]
         )
-        made: Any = SCHEMES[scheme]
-        solver = made(
-            sde=PerturbedSDE(equation),
-            bm=GivenIncrements(dt**0.5 * normals),
-            dt=dt,
-            adaptive=False,
-            rtol=0,
-            atol=0,
-            dt_min=0,
-            options={},
-        )
+        chosen = SCHEMES[scheme]
+        assert not issubclass(chosen, GradientScheme)  # refused by `scheme`
+        made, sde, increments = chosen(), PerturbedSDE(equation), dt**0.5 * normals
 
         def step(theta: Tensor) -> Tensor:
             starts = theta[:, None].expand(-1, M + 1, -1)
-            return torch.stack([solver.step(0.0, dt, start, ())[0] for start in starts]).flatten(-2)
+            return torch.stack([made.step(sde, 0.0, dt, start, increments)[0] for start in starts]).flatten(-2)
 
         images = affine_matrix(step, D)[1:].reshape(M + 1, D, D + 1)
         Phi = np.concatenate([np.eye(1, D + 1), images[0]])

@@ -128,11 +128,15 @@ class ScheduledMoments:
         sizes = np.concatenate([[1.0], np.full(len(P) - 1, (largest or 1.0) ** 0.5)])
         return P, np.outer(sizes, sizes)
 
-    def _generator(self, time: float, lr: float, order: int) -> np.ndarray:
+    def _generator(self, time: float, lr: float, order: int, left_limit: bool = False) -> np.ndarray:
         """Return the linear map of vec P in the moment equation at one time."""
-        generator = AffineGradient.of(self.problem.at(time)).generator(lr, order)
+        generator = AffineGradient.of(self.problem.at(time, left_limit)).generator(lr, order)
         if order == 2:
-            slope = -lr / 2 * affine_matrix(lambda theta: self.problem.drift_slope(time, theta), self.problem.dim)
+            slope = (
+                -lr
+                / 2
+                * affine_matrix(lambda theta: self.problem.drift_slope(time, theta, left_limit), self.problem.dim)
+            )
             identity = np.eye(len(slope))
             generator = generator + np.kron(slope, identity) + np.kron(identity, slope)  # (3)
         return generator

@@ -36,9 +36,9 @@ from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import DataSettings, check_one
 from smesolve.machine_memory import check_numbers_fit
+from smesolve.problem.data import check_table, finite_data
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
-from smesolve.problem.problem import check_table, finite_data
 from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.validation import check_instance, check_integer, check_keep_prob, check_list, check_positive, check_seed
 

@@ -18,7 +18,7 @@ from smesolve.experiments.shared.csv_data import read_csv
 from smesolve.experiments.shared.npz_data import read_npz
 from smesolve.experiments.shared.settings import DataSettings
 from smesolve.machine_memory import check_numbers_fit
-from smesolve.problem.problem import finite_data
+from smesolve.problem.data import finite_data
 
 __all__ = ["DATASETS", "load_data"]
 

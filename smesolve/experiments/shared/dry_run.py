@@ -66,7 +66,7 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[
     parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in total.items())
     steps = list(dict.fromkeys(f"{one.steps} at lr {one.lr:.4g}" for one in ensembles))
     more = f", and so on for {len(steps) - SHOWN} more" if len(steps) > SHOWN else ""
-    largest = max((one.problem for one in ensembles), key=lambda problem: problem.numbers_per_path * problem.block_size)
+    largest = max((one.problem for one in ensembles), key=lambda problem: problem.floats_per_path * problem.block_size)
     others = sum(not cell.ensembles for cell in cells)
     untimed = f"; not in it: {counted(others, 'cell')} without paths" if others else ""
     return fields | {

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smesolve.experiments.shared.figures import DROPOUT, ORDERS, CurveStyle, points
+from smesolve.experiments.shared.figures import DROPOUT, ORDERS, SEQUENCE, CurveStyle, points
 
 __all__ = ["QUADRATIC", "STYLES", "curve", "with_reasons"]
 
-QUADRATIC = CurveStyle("quadratic equation", "#009e73", ":", "D")
+QUADRATIC = SEQUENCE[3]._replace(label="quadratic equation")
 
 STYLES = {"iteration": DROPOUT, "1": ORDERS[1], "2": ORDERS[2], "quadratic": QUADRATIC}
 

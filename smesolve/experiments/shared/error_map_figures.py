@@ -108,7 +108,8 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> QuadMesh:
         # Triangles of neighbours in the sheared grid of cells
         triangles = Triangulation(np.log(known.multiple), np.log(known.keep_prob)).triangles
         height = np.log10(known.relative.abs())
-        lines = axis.tricontour(
+        drawn: Any = axis.tricontour  # typed without a list of triangles
+        lines = drawn(
             known.lr,
             known.keep_prob,
             triangles,

@@ -22,7 +22,7 @@ from smesolve.experiments.shared.problems import build_problem, described, outsi
 from smesolve.experiments.shared.section import Section
 from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.problem.problem import Problem
+from smesolve.problem.module_problem import ModuleProblem
 from smesolve.sampling.journal import Journal
 
 __all__ = ["Experiment", "NetworkExperiment", "digest_of"]
@@ -128,7 +128,7 @@ class NetworkExperiment(Experiment[N]):
         return [self.settings.keep_prob]  # type: ignore[attr-defined]
 
     @cached_property
-    def problem(self) -> Problem:
+    def problem(self) -> DropoutProblem | ModuleProblem:
         """The problem of the settings, on its data."""
         dtype, device = (getattr(self.settings, name, word) for name, word in (("dtype", "float64"), ("device", "cpu")))
         x, y = load_data(self.settings.data)

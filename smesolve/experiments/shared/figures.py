@@ -22,18 +22,23 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 __all__ = [
     "DPI",
     "DROPOUT",
     "ORDERS",
     "PAGE",
+    "SEQUENCE",
     "CurveStyle",
+    "band",
     "drawing",
+    "legend_above",
     "log_ticks",
+    "logarithmic",
     "points",
     "save_figure",
+    "symlog_steps",
 ]
 
 
@@ -45,11 +50,11 @@ DPI = 300
 
 
 class CurveStyle(NamedTuple):
-    """How the curve of one process is drawn."""
+    """How one curve is drawn."""
 
     label: str
     colour: str
-    line: str
+    line: str | tuple[int, tuple[int, ...]]
     marker: str
 
     @property
@@ -58,8 +63,18 @@ class CurveStyle(NamedTuple):
         return {"color": self.colour, "linestyle": self.line, "marker": self.marker}
 
 
-DROPOUT = CurveStyle("dropout", "#000000", "-", "o")
-ORDERS = {1: CurveStyle("SME order 1", "#d55e00", "--", "s"), 2: CurveStyle("SME order 2", "#0072b2", "-.", "^")}
+SEQUENCE = (
+    CurveStyle("", "#000000", "-", "o"),
+    CurveStyle("", "#d55e00", "--", "s"),
+    CurveStyle("", "#0072b2", "-.", "^"),
+    CurveStyle("", "#009e73", ":", "D"),
+    CurveStyle("", "#cc79a7", (0, (5, 1, 1, 1, 1, 1)), "v"),
+    CurveStyle("", "#e69f00", (0, (1, 2)), "x"),
+)
+"""Styles of the curves of one panel, in their order."""
+
+DROPOUT = SEQUENCE[0]._replace(label="dropout")
+ORDERS = {order: SEQUENCE[order]._replace(label=f"SME order {order}") for order in (1, 2)}
 
 STYLE = {
     "font.size": 8,
@@ -85,7 +100,9 @@ def drawing() -> Iterator[None]:
     with matplotlib.rc_context():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)  # defaults that are to go
-            defaults = {key: value for key, value in dict.items(matplotlib.rcParamsDefault) if key != "backend"}
+            defaults: dict[Any, Any] = {
+                key: value for key, value in dict.items(matplotlib.rcParamsDefault) if key != "backend"
+            }
             matplotlib.rcParams.update(defaults | STYLE)
         yield
 
@@ -120,3 +137,41 @@ def log_ticks(axis: Axes, values: Iterable[float]) -> None:
     axis.set_xticks(values, [f"{value:.3g}" for value in values])
     if len(values) == 1:
         axis.set_xlim(values[0] / 2, values[0] * 2)
+
+
+def band(axis: Axes, table: pd.DataFrame, x: str, column: str, index: int, label: str) -> None:
+    """Draw a curve of `SEQUENCE`, with its interval if the table has one."""
+    style = SEQUENCE[index]
+    axis.plot(table[x], table[column], markersize=3, label=label, **style.line_options)
+    if f"{column}_low" in table:
+        low, high = table[f"{column}_low"], table[f"{column}_high"]
+        axis.fill_between(table[x].astype(float), low, high, color=style.colour, alpha=0.2, linewidth=0)
+
+
+def symlog_steps(axis: Axes) -> None:
+    """Make the x axis a logarithmic one of steps that begins at 0."""
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlabel("step")
+    axis.set_xlim(left=0)
+
+
+def legend_above(axis: Axes, columns: int = 2, room: float = 0.3) -> None:
+    """Put a legend above the curves; the y axis is stretched by the share `room` for it."""
+    low, high = axis.get_ylim()
+    if axis.get_yscale() == "log":
+        axis.set_ylim(low, high * (high / low) ** room)
+    else:
+        axis.set_ylim(low, high + room * (high - low))
+    axis.legend(loc="upper left", ncol=columns, columnspacing=1.0)
+
+
+def logarithmic(axis: Axes) -> None:
+    """Make both axes logarithmic, with labels at 1, 2 and 5 where an axis spans less than one and a half decades."""
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for one in (axis.xaxis, axis.yaxis):
+        low, high = one.get_view_interval()
+        if high < 30 * low:
+            one.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            one.set_major_formatter("{x:g}")
+        one.set_minor_formatter(NullFormatter())

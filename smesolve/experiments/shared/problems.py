@@ -50,7 +50,7 @@ def build_problem(
     keep_prob: float,
     dtype: str = "float64",
     device: str = "cpu",
-) -> Problem:
+) -> DropoutProblem | ModuleProblem:
     """Return a `DropoutProblem` where its closed forms hold, otherwise a `ModuleProblem`."""
     sizes, outputs = [x.shape[1], *network.widths], y.shape[1]
     if training.loss == "cross_entropy" and outputs == 1:
@@ -102,7 +102,11 @@ def described_data(name: str, samples: int, inputs: int) -> str:
 
 
 def described(
-    data: str, problem: Problem, network: NetworkSettings, training: TrainingSettings, keep_probs: Sequence[float]
+    data: str,
+    problem: DropoutProblem | ModuleProblem,
+    network: NetworkSettings,
+    training: TrainingSettings,
+    keep_probs: Sequence[float],
 ) -> str:
     """Return data, network and noise in words."""
     outputs = problem.y.shape[1] if problem.y.ndim > 1 else int(problem.y.max()) + 1  # columns, or classes
@@ -119,7 +123,7 @@ def described(
             noises.append(f"{name.replace('_', ' ')} {getattr(training, name):g}")
     known = (
         f"{problem.noise_dim} normals a noise product"
-        if problem.exact
+        if problem.has_closed_form
         else "mean gradient and covariance are known only by sampling"
     )
     return (

@@ -29,7 +29,7 @@ E = TypeVar("E", bound="type[Experiment[Any]]")
 
 FOLDER = Path(smesolve.experiments.__path__[0])
 
-NO_EXPERIMENTS = ("__pycache__", "shared")
+NO_EXPERIMENTS = ("__pycache__", "landscape_sections", "shared")
 """Folders of `FOLDER` that are not commands."""
 
 EXPERIMENTS: dict[tuple[str, str], type[Experiment[Any]]] = {}
