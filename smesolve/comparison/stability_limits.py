@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from smesolve.comparison.exact import LinearMoments
@@ -12,7 +14,17 @@ from smesolve.comparison.mean_square_growth import ObservedLimit, observed_limit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.sampling.parallel import run_blocks
 
-__all__ = ["stability_limits"]
+__all__ = ["Agreement", "stability_limits", "with_agreement"]
+
+
+class Agreement(StrEnum):
+    """Whether an observed limit lies within 2% of the predicted one, as a report says it."""
+
+    NOT_OBSERVED = "not observed"
+    WHOLE_INTERVAL = "yes"
+    ONLY_ESTIMATE = "estimate is, interval is not"
+    NOT_RESOLVED = "not resolved"
+    OUTSIDE = "no"
 
 
 def stability_limits(
@@ -51,3 +63,19 @@ def stability_limits(
         row = seen[number]
         row |= {"observed": limit.lr, "low": limit.low, "high": limit.high, "ratio": limit.lr / row["predicted"]}
     return pd.DataFrame(rows, columns=["process", "predicted", "observed", "low", "high", "ratio"])
+
+
+def with_agreement(limits: pd.DataFrame) -> pd.DataFrame:
+    """Return the limits with the interval of observed / predicted, and an `Agreement` in the column `within`."""
+    table = limits.assign(ratio_low=limits.low / limits.predicted, ratio_high=limits.high / limits.predicted)
+    return table.assign(within=[_agreement(row) for row in table.itertuples()])
+
+
+def _agreement(row: Any) -> Agreement:
+    if not np.isfinite(row.observed):
+        return Agreement.NOT_OBSERVED
+    if row.ratio_low >= 0.98 and row.ratio_high <= 1.02:
+        return Agreement.WHOLE_INTERVAL
+    if row.ratio_low > 1.02 or row.ratio_high < 0.98:
+        return Agreement.OUTSIDE
+    return Agreement.ONLY_ESTIMATE if abs(row.ratio - 1) <= 0.02 else Agreement.NOT_RESOLVED

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property, partial
 from typing import Any
 
@@ -25,7 +24,7 @@ from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change, relaxation_time
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
-from smesolve.comparison.stability_limits import stability_limits
+from smesolve.comparison.stability_limits import Agreement, stability_limits, with_agreement
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import with_reasons
@@ -300,7 +299,7 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "from a resampled population of paths of the iteration and of the solver, which knows nothing of the "
         "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, are only predicted.",
         markdown(
-            _ratios(result.limits),
+            with_agreement(result.limits),
             {
                 "keep_prob": "keep_prob",
                 "process": "process",
@@ -334,8 +333,8 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
 
 
 def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
-    within = _ratios(result.limits[np.isfinite(result.limits.observed)]).within
-    agreeing = (within == _Within.WHOLE_INTERVAL).sum()
+    within = with_agreement(result.limits[np.isfinite(result.limits.observed)]).within
+    agreeing = (within == Agreement.WHOLE_INTERVAL).sum()
     return "\n".join(
         [
             _nearer(result.table),
@@ -344,32 +343,6 @@ def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
             *(_verdict(row) for row in collapse.itertuples()),
         ]
     )
-
-
-def _ratios(limits: pd.DataFrame) -> pd.DataFrame:
-    """Return the limits with the interval of observed / predicted, and whether it lies within 2% of 1."""
-    table = limits.assign(ratio_low=limits.low / limits.predicted, ratio_high=limits.high / limits.predicted)
-    return table.assign(within=[_within(row) for row in table.itertuples()])
-
-
-class _Within(StrEnum):
-    """Whether an observed limit lies within 2% of the predicted one, as the report says it."""
-
-    NOT_OBSERVED = "not observed"
-    WHOLE_INTERVAL = "yes"
-    ONLY_ESTIMATE = "estimate is, interval is not"
-    NOT_RESOLVED = "not resolved"
-    OUTSIDE = "no"
-
-
-def _within(row: Any) -> _Within:
-    if not np.isfinite(row.observed):
-        return _Within.NOT_OBSERVED
-    if row.ratio_low >= 0.98 and row.ratio_high <= 1.02:
-        return _Within.WHOLE_INTERVAL
-    if row.ratio_low > 1.02 or row.ratio_high < 0.98:
-        return _Within.OUTSIDE
-    return _Within.ONLY_ESTIMATE if abs(row.ratio - 1) <= 0.02 else _Within.NOT_RESOLVED
 
 
 def _nearer(table: pd.DataFrame) -> str:

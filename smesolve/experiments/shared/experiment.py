@@ -88,7 +88,7 @@ class Experiment(ABC, Generic[S]):
         """Return the report in Markdown: conclusions first, then what was measured, then the sections."""
         several = len(sections) > 1
         seed = getattr(self.settings, "seed", None)
-        sampled = "" if seed is None else f"Seed {seed}. Intervals are 95% intervals where nothing else is said."
+        sampled = "" if seed is None else f"Seed {seed}; intervals are 95% intervals where nothing else is said."
         conclusions, details, files = [], [], []
         for section in sections:
             conclusions += [f"**{section.title}**" if several else "", section.conclusion]
