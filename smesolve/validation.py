@@ -37,12 +37,17 @@ __all__ = [
     "check_mapping",
     "check_not_negative",
     "check_number",
+    "check_observable",
     "check_observables",
+    "check_optional",
     "check_parameters",
     "check_positive",
+    "check_problem",
     "check_seed",
     "check_tensor",
     "check_tolerance",
+    "check_weak_order",
+    "check_workers",
 ]
 
 T = TypeVar("T")
@@ -52,6 +57,9 @@ LARGEST_NUMBER = 1e100
 
 LARGEST_INTEGER = 2**53
 """Sizes and counts are not larger: beyond, floats are not exact."""
+
+MOST_ENTRIES = 1000
+"""Entries of a list of which each makes a study longer."""
 
 LONGEST_RANGE = 2**20
 
@@ -78,6 +86,11 @@ def check_integer(name: str, value: Any, least: int = 1, most: int = LARGEST_INT
 def check_seed(name: str, value: Any) -> int:
     """Return a root seed, an integer from 0 to 2^64 - 1."""
     return check_integer(name, value, 0, 2**64 - 1)
+
+
+def check_workers(name: str, value: Any) -> int | None:
+    """Return a number of processes, or None for this one."""
+    return None if value is None else check_integer(name, value, 1, 2**12, "leave it out to run in this process")
 
 
 def check_number(
@@ -127,6 +140,16 @@ def check_keep_prob(name: str, value: Any) -> float:
 def check_tolerance(name: str, value: Any) -> float:
     """Return a relative tolerance, a number in (0, 1)."""
     return check_number(name, value, 0.0, 1.0, remedy="0.1 asks for 10%")
+
+
+def check_weak_order(name: str, value: Any) -> Any:
+    """Return the order of a modified equation: 1, 2 or "quadratic"."""
+    if not isinstance(value, str):
+        value = check_integer(name, value, remedy="or 'quadratic' for the equation that resums quadratic losses")
+    if value not in (1, 2, "quadratic"):
+        remedy = "from order 3 on the third cumulant of the mask noise enters, which no Brownian SDE has"
+        raise invalid(name, "be 1 or 2, or 'quadratic'", value, remedy)
+    return value
 
 
 def check_expression(name: str, value: Any, check: Callable[[str, Any], float] = check_number) -> Any:
@@ -184,6 +207,18 @@ def check_callable(name: str, value: Any) -> Callable[..., Any]:
     return value
 
 
+def check_optional(name: str, value: Any, check: Callable[[str, Any], T]) -> T | None:
+    """Return None, or a value that `check` accepts."""
+    return None if value is None else check(name, value)
+
+
+def check_problem(name: str, value: Any) -> Problem:
+    """Return a problem."""
+    from smesolve.problem.problem import Problem
+
+    return check_instance(name, value, Problem, "a Problem, such as a DropoutProblem")
+
+
 # --- collections -----------------------------------------------------------------------------------------------------
 
 
@@ -233,15 +268,16 @@ def check_mapping(
     }
 
 
+def check_observable(name: str, value: Any) -> Any:
+    """Return an observable, a name such as "loss" or a function; their registry knows the names."""
+    if not isinstance(value, str) and not callable(value):
+        raise invalid(name, "be a name such as 'loss' or a callable", value)
+    return value
+
+
 def check_observables(name: str, values: Any) -> list[Any]:
-    """Return a list of observables, each a name such as "loss" or a function; their registry knows the names."""
-
-    def check(item: str, value: Any) -> Any:
-        if not isinstance(value, str) and not callable(value):
-            raise invalid(item, "be a name such as 'loss' or a callable", value)
-        return value
-
-    return check_list(name, values, check)
+    """Return a list of observables."""
+    return check_list(name, values, check_observable)
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------

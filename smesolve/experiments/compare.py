@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from smesolve.comparison.budget_row import unusable
 from smesolve.comparison.confidence import CONFIDENCE
+from smesolve.comparison.outcomes import Status
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, points
 from smesolve.experiments.shared.markdown import join, plain, table_of
@@ -174,8 +174,7 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
 def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str) -> None:
     orders = sorted(study.table.order.unique())
     styles = [DROPOUT, *(ORDERS[order] for order in orders)]
-    keys = ["dropout", *(f"order {order}" for order in orders)]
-    samples = [study.samples[lr, key][observable] for key in keys]
+    samples = [study.samples[lr, order][observable] for order in (None, *orders)]
     samples = [values[np.isfinite(values)] for values in samples]
     together = np.concatenate(samples)
     axis.set_title(rf"distribution over paths, $\epsilon$ = {lr:g}", loc="left")
@@ -228,7 +227,7 @@ def _resolved(study: WeakErrorStudy) -> str:
 
 def _nearer(pair: pd.DataFrame) -> str:
     """Return which order is nearer to dropout, if the intervals of the two sizes do not overlap."""
-    if pair.reason.map(unusable).any():
+    if not all(Status(reason).has_interval for reason in pair.reason):
         return "which order is nearer to dropout is not resolved."
     half = (pair.high - pair.low) / 2
     low, high = (pair.error.abs() - half).clip(lower=0), pair.error.abs() + half
@@ -273,9 +272,9 @@ def _horizon_table(study: WeakErrorStudy) -> str:
 
 def _distributions(study: WeakErrorStudy) -> str:
     rows = []
-    for (lr, label), observables in study.samples.items():
+    for (lr, order), observables in study.samples.items():
         for observable, values in observables.items():
-            process = label.replace("order", "SME order")
+            process = "dropout" if order is None else f"SME order {order}"
             if not np.isfinite(values).all():
                 rows.append([observable, f"{lr:g}", process, "diverged", *[""] * 4])
                 continue

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from smesolve.comparison.budget_row import HEAVY_TAILS
 from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
-from smesolve.comparison.leading_error import SECOND_ORDER_DIM, SECOND_ORDER_DRAWS
+from smesolve.comparison.leading_error import MAX_DIM, MAX_DRAWS
+from smesolve.comparison.outcomes import Status, Verdict
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.figures import PAGE, drawing
 from smesolve.experiments.shared.markdown import join, plain, table_of
@@ -71,8 +71,8 @@ class WeakError(WeakErrorExperiment):
             slopes(study),
             "## Error budget at the horizon",
             "error = difference of the means ± Monte Carlo of dropout ± Monte Carlo of the SME ± solver bias. The two "
-            "Monte Carlo half-widths add in squares, the bias is added in full. `gain`: factor by which control "
-            "variates shorten the Monte Carlo interval.",
+            "Monte Carlo half-widths add in squares, the bias is added in full. `stderr_reduction`: factor "
+            "by which control variates shorten the Monte Carlo interval.",
             _budget(study),
             _tails(study),
             "## Points that are not resolved",
@@ -109,15 +109,15 @@ def weak_error_figure(study: WeakErrorStudy) -> Figure:
 
 
 VERDICTS = {
-    "not resolved": "and nothing is said about the order",
-    "local slope": " between two learning rates: no more than this local slope is known",
-    "certified": ", certified: the interval holds this order and neither of its neighbours",
-    "too wide": (
+    Verdict.NOT_RESOLVED: "and nothing is said about the order",
+    Verdict.LOCAL_SLOPE: " between two learning rates: no more than this local slope is known",
+    Verdict.CERTIFIED: ", certified: the interval holds this order and neither of its neighbours",
+    Verdict.TOO_WIDE: (
         ", not certified: the interval does not tell this order from its neighbours; more learning rates or a smaller "
         "rel_tol shorten it"
     ),
-    "another order": ", which does not hold this order",
-    "not asymptotic": (
+    Verdict.ANOTHER_ORDER: ", which does not hold this order",
+    Verdict.NOT_ASYMPTOTIC: (
         ", but the leading constant has not the sign that is predicted: these learning rates are too large for the "
         "slope to say something of the order"
     ),
@@ -154,7 +154,7 @@ def _budget(study: WeakErrorStudy) -> str:
             "dt",
             "paths dropout / SME",
             "kurtosis",
-            "gain",
+            "stderr_reduction",
             "resolved",
         ],
         (
@@ -169,7 +169,7 @@ def _budget(study: WeakErrorStudy) -> str:
                 f"{row.dt:g}",
                 f"{row.discrete_paths} / {row.sde_paths}",
                 f"{row.kurtosis:.3g}",
-                f"{row.gain:.3g}",
+                f"{row.stderr_reduction:.3g}",
                 "yes" if row.resolved else "no",
             ]
             for row in at_horizon(study).itertuples()
@@ -179,7 +179,7 @@ def _budget(study: WeakErrorStudy) -> str:
 
 def _tails(study: WeakErrorStudy) -> str:
     final = at_horizon(study)
-    heavy = final[final.reason.str.startswith(HEAVY_TAILS)]
+    heavy = final[[Status(reason).heavy_tailed for reason in final.reason]]
     if heavy.empty:
         return "No mean rests on a few paths: the intervals can be believed."
     points = "; ".join(f"order {r.order}, lr {r.lr:g}, {plain(r.observable)}" for r in heavy.itertuples())
@@ -227,7 +227,7 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -
     else:
         reason = (
             f"the integral takes third derivatives along every draw of the masks, and is formed for at most "
-            f"{SECOND_ORDER_DIM} parameters and {SECOND_ORDER_DRAWS} draws; here are {problem.dim} and "
+            f"{MAX_DIM} parameters and {MAX_DRAWS} draws; here are {problem.dim} and "
             f"{problem.draw_count:.4g}"
         )
     return f"No constant of order {' and '.join(map(str, orders))} is predicted: {reason}."

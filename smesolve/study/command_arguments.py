@@ -1,8 +1,8 @@
 """The arguments of a command, read and checked before jsonargparse has them.
 
-jsonargparse reads values by YAML 1.1, and what does not fit as something else that might: 1:30 as 90, the path of
-another file as its content. So every value is read here, by `read_yaml`, checked against the type of its key, and
-handed on in JSON, which has one meaning.
+jsonargparse reads values by YAML 1.1, and reads what does not fit in another way: 1:30 as 90, the path of another file
+as its content. So every value is read here by `read_yaml`, checked against the type of its key, and handed on in JSON,
+which has one meaning.
 """
 
 from __future__ import annotations

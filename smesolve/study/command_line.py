@@ -19,7 +19,7 @@ from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.markdown import printable
 from smesolve.experiments.shared.registry import find_experiment
 from smesolve.experiments.shared.settings import build
-from smesolve.sampling.journal import first_difference
+from smesolve.sampling.study_difference import first_difference
 from smesolve.study.command_arguments import chosen_study, parser_arguments
 from smesolve.study.command_parser import command_parser, keys_of, known_commands, print_completion, program_parser
 from smesolve.study.html_report import html_report
@@ -147,16 +147,16 @@ def _is_about_results(error: OSError, request: Request | None) -> bool:
     """Return whether the operating system could not write results, which a user can remedy."""
     if request is None or request.dry_run:
         return False
-    partial = _partial(request)
-    if partial is None:
+    directory = _partial(request)
+    if directory is None:
         return False
-    places = (str(partial), str(partial.with_name(partial.name.removesuffix(".partial"))))
-    removed = error.errno is None and str(partial) in str(error)  # pandas says so in words
+    places = (str(directory), str(directory.with_name(directory.name.removesuffix(".partial"))))
+    removed = error.errno is None and str(directory) in str(error)  # pandas says so in words
     return error.errno in NO_SPACE or removed or any(name.startswith(places) for name in _names(error))
 
 
 def _partial(request: Request) -> Path | None:
-    """Where results are while they are not whole; None where that is not to be found any more."""
+    """Return the directory of results that are not whole; None where it cannot be found any more."""
     try:
         return partial_of(request.out)
     except SmesolveError:
@@ -164,20 +164,20 @@ def _partial(request: Request) -> Path | None:
 
 
 def _names(error: OSError) -> list[str]:
-    """The files that the operating system speaks of."""
+    """Return the files that an error of the operating system names."""
     return [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, Path))]
 
 
 def _reason(error: OSError) -> str:
-    """What the operating system says, on one line."""
+    """Return what the operating system says, on one line."""
     return printable(" ".join((error.strerror or str(error) or type(error).__name__).split()))
 
 
 def _refusal(error: OSError) -> str:
-    """What the operating system refuses, with the remedy."""
+    """Return what the operating system refuses, with the remedy."""
     files = " and ".join(repr(name) for name in _names(error))
     what = f"{printable(files)} cannot be used" if files else "the operating system refuses what a command needs"
-    remedy = REMEDIES.get(error.errno or 0, "mend that")
+    remedy = REMEDIES.get(error.errno or 0, "correct that")
     return f"{what} ({_reason(error)}); {remedy} and give the same command again"
 
 
@@ -257,9 +257,6 @@ def _is_finished(request: Request) -> bool:
 
 def _print_estimate(experiment: Experiment[Any]) -> None:
     """Print what --dry-run says, a line for each of its fields."""
-    from smesolve.study.smallest_study import run_smallest_study  # here: --help does without torch
-
-    run_smallest_study()
     fields = experiment.dry_run()
     say(f"smesolve: dry run of {experiment.command}, nothing is written")
     for name, value in fields.items():

@@ -19,7 +19,7 @@ __all__ = ["MANIFEST", "changed_file", "finished_manifest", "read_manifest", "se
 MANIFEST = "manifest.json"
 
 CHUNK = 2**20
-"""Bytes of a file that are read at once."""
+"""Number of bytes of a file that are read at once."""
 
 
 def write_manifest(
@@ -35,9 +35,9 @@ def write_manifest(
 
     Args:
         directory: where it is written.
-        name: of the kind of study, which `command` need not be: "smesolve extend" makes more of any.
+        name: command of the study. `command` may be another one, as "smesolve extend" adds paths to any.
         command: arguments of the command line.
-        config: of the study.
+        config: configuration of the study.
         seed: its root seed, if it has one.
         wall_time: seconds that this command took.
         data: digest of the data, if it has any.

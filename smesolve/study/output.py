@@ -1,8 +1,8 @@
 """Results on disk: they appear whole or not at all, and no file that smesolve did not write is touched.
 
-Results of DIR are made in DIR.partial, in the folder `WORK`, and move to DIR when they are whole: by one rename where
-there is no DIR, and file by file where there is one, which remains the same folder with whatever else is in it. The
-move begins after the manifest was sealed, so one that was interrupted is completed by the next command on DIR.
+Results are written to the folder `WORK` of DIR.partial, and move to DIR when they are whole: by one rename if DIR does
+not exist, and file by file otherwise, so that DIR remains the same folder and keeps its other files. The manifest is
+sealed before the move begins, so the next command on DIR completes a move that was interrupted.
 
 DIR.partial itself holds the journal and the lock. A symbolic link is followed first: DIR is where it points.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from smesolve.errors import SmesolveError
-from smesolve.sampling.journal import is_journal
+from smesolve.sampling.record_file import is_journal
 from smesolve.study.manifest import MANIFEST, changed_file, finished_manifest, seal, sealed
 
 __all__ = [
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 JOURNAL = "blocks.journal"
-"""Every finished cell or block of a study: what --resume and extend go on from."""
+"""The finished cells or blocks of a study, from which --resume and extend continue."""
 
 PARTIAL_TABLE = "table.partial.csv"
 """What was known when a study was interrupted."""
 
 WORK = ".smesolve"
-"""Folder in DIR.partial where results are written; all that is in it was written by smesolve."""
+"""Folder in DIR.partial where results are written. It holds only files of smesolve."""
 
 LOCK = ".lock"
 
@@ -49,7 +49,7 @@ def given_directory(option: str, text: str) -> Path:
     """Return the directory that an option names; a leading tilde is the home directory.
 
     Raises:
-        SmesolveError: it names none.
+        SmesolveError: it does not name a directory.
     """
     if not text or "\0" in text:
         raise SmesolveError(f"{option} must be the path of a directory, got {text!r}.")
@@ -83,14 +83,13 @@ def whole_directory(
 
     The block writes the manifest.
 
-    When the block does not end well, `out`.partial stays if its journal has got new results, and vanishes otherwise.
-    While the block runs no other process gets in: a lock of the operating system, which ends with the process however
-    that ends.
+    If the block raises, `out`.partial stays when its journal has new results, and is removed otherwise. A lock of the
+    operating system keeps other processes out while the block runs; it ends with the process.
 
     Args:
-        out: of the results.
+        out: directory of the results.
         overwrite: replace results that are there, and discard an interrupted study.
-        resume: go on with an interrupted study where there is one.
+        resume: continue an interrupted study if there is one.
         prepare: called with the directory if there is no interrupted study; it writes the journal to continue from, and
             results are then replaced.
         keep_journal: move the journal to `out` with the results. Otherwise it is removed when they are there.

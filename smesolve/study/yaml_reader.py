@@ -1,6 +1,6 @@
 """YAML of a configuration: every string has one meaning, or is refused by one sentence.
 
-Scalars are those of YAML 1.2's core schema, in decimal. What YAML 1.1 reads in another way (1:30 as 90, 0100 as 64, yes
+Scalars are those of YAML 1.2's core schema, in decimal. What YAML 1.1 reads differently (1:30 as 90, 0100 as 64, yes
 as true, 1_000 as 1000) is refused, as are keys that stand twice, merge keys, tags, several documents, and files and
 aliases that are too large for a configuration. Only mappings, lists, strings, numbers, booleans and null are made.
 """

@@ -1,8 +1,12 @@
 """An experiment of a user's own, in twenty lines, and what the command line makes of it."""
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,9 +22,9 @@ RUNS = []
 
 
 @pytest.fixture
-def means(monkeypatch):
+def means():
     """The experiment, registered for one test."""
-    monkeypatch.setattr("smesolve.experiments.shared.registry.EXPERIMENTS", EXPERIMENTS.copy())
+    before = dict(EXPERIMENTS)
     RUNS.clear()
 
     # --- twenty lines from here ---
@@ -54,6 +58,11 @@ def means(monkeypatch):
             return [
                 Section("Means", {"table": table}, {}, "Means.", f"- The last one is {table['mean'].iloc[-1]:.3g}.")
             ]
+
+    # --- to here ---
+    yield Means
+    EXPERIMENTS.clear()
+    EXPERIMENTS.update(before)
 
 
 def mean_of(size, seed):
@@ -124,15 +133,18 @@ def test_its_settings_are_refused_by_one_sentence(means, tmp_path, capsys):
 
 
 def test_a_study_can_be_added_to_a_command_of_the_package(means, tmp_path, capsys):
-    Means = EXPERIMENTS_NOW()["means", ""]
-    experiment("scaling", "means")(type("Means", (Means,), {"__doc__": "Means as a study."}))
+    experiment("scaling", "means")(type("Means", (means,), {"__doc__": "Means as a study."}))
     assert "means" in studies("scaling") and summary("scaling", "means") == "Means as a study."
     assert main(["scaling", "--study", "means", "--sizes", "[4]", "--out", str(tmp_path / "out")]) == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["study"] == "scaling" and manifest["config"] == {"study": "means", "sizes": [4], "seed": 0}
 
 
-def EXPERIMENTS_NOW():
-    from smesolve.experiments.shared import registry
-
-    return registry.EXPERIMENTS
+def test_the_one_of_the_documentation_runs_as_a_script(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    script = tmp_path / "means.py"
+    script.write_text("\n\n".join(re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M)), encoding="utf-8")
+    command = [sys.executable, str(script), "means", "--sizes", "[5, 50]", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["size"].tolist() == [5, 50]

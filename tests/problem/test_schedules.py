@@ -106,7 +106,7 @@ def test_weak_error_refuses_by_the_effective_learning_rate(factor, lr, stable):
     theta0 = torch.tensor([0.3], dtype=torch.float64)
 
     def study():
-        return sme.weak_error(problem, theta0, [lr], 2 * lr, (1,), ["theta[0]"], paths=64)
+        return sme.weak_error(problem, theta0, [lr], 2 * lr, orders=(1,), observables=["theta[0]"], paths=64)
 
     if stable:
         assert np.isfinite(study().table.error).all()
@@ -118,6 +118,6 @@ def test_weak_error_refuses_by_the_effective_learning_rate(factor, lr, stable):
 def test_weak_error_refuses_a_factor_that_grows_too_large_later():
     problem = ScheduledProblem(scalar(), step(2.0, 3.0))
     theta0 = torch.tensor([0.3], dtype=torch.float64)
-    sme.weak_error(problem, theta0, [1.0], 2.0, (1,), ["theta[0]"], paths=64)
+    sme.weak_error(problem, theta0, [1.0], 2.0, orders=(1,), observables=["theta[0]"], paths=64)
     with pytest.raises(ValueError, match="at the worst time of the schedule"):
-        sme.weak_error(problem, theta0, [1.0], 4.0, (1,), ["theta[0]"], paths=64)
+        sme.weak_error(problem, theta0, [1.0], 4.0, orders=(1,), observables=["theta[0]"], paths=64)

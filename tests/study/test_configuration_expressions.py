@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.derivation.derivation import derived_iteration
 from smesolve.experiments.shared.derivation.expressions import EXTREMA, FUNCTIONS, read_expression
-from smesolve.experiments.shared.settings import DeriveConfig
+from smesolve.experiments.shared.derivation.settings import DeriveSettings
 from smesolve.problem.masks import GaussianMasks
 from smesolve.study.command_line import main
 from smesolve.symbolic import Iteration, modified_equation
@@ -62,14 +62,14 @@ def test_long_expressions_are_read(text):
 def test_a_declared_name_means_what_is_declared(name):
     symbol = sympy.Symbol(name, real=True)
     assert read(f"2*{name} - 1", {name: symbol}) == 2 * symbol - 1
-    config = DeriveConfig(**CUSTOM | {"constants": [name], "step": [f"-lr*eta*(eta*a - {name})"]})
+    config = DeriveSettings(**CUSTOM | {"constants": [name], "step": [f"-lr*eta*(eta*a - {name})"]})
     assert derived_iteration(config).constants == (symbol,)
 
 
 @pytest.mark.parametrize("name", ["E", "I", "zoo", "oo", "nan", "x"])
 def test_an_undeclared_name_is_no_number(name):
     with pytest.raises(ValueError, match=f"step contains {name}, which has no role"):
-        derived_iteration(DeriveConfig(**CUSTOM | {"step": [f"-lr*eta*(eta*a - y*{name})"]}))
+        derived_iteration(DeriveSettings(**CUSTOM | {"step": [f"-lr*eta*(eta*a - y*{name})"]}))
 
 
 CODE = [
@@ -187,7 +187,7 @@ def test_any_text_is_an_expression_or_answered_by_one_sentence(text):
 )
 def test_names_are_names_and_stand_for_one_thing(changes, words):
     with pytest.raises(SmesolveError, match=words):
-        derived_iteration(DeriveConfig(**CUSTOM | changes))
+        derived_iteration(DeriveSettings(**CUSTOM | changes))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_names_are_names_and_stand_for_one_thing(changes, words):
 )
 def test_a_key_that_is_not_read_is_refused(changes, words):
     with pytest.raises(SmesolveError, match=words):
-        DeriveConfig(**changes)
+        DeriveSettings(**changes)
 
 
 @pytest.mark.parametrize("key", ["step", "loss"])

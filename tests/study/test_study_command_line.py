@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from smesolve.comparison.estimate import PairSampler, Sampler
+from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.problems import build_problem, described

@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.comparison.budget_row import unusable
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.outcomes import Status
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import with_normal_errors
 from smesolve.entry_point import entry_point
@@ -203,7 +203,7 @@ def _without_noise(mean: pd.Series, name: str, value: float, lr: float, observab
                 "tolerance": 0.0,
                 "low": error - half,
                 "high": error + half,
-                "resolved": bool(abs(error) > half) and not unusable(mean.reason),
+                "resolved": bool(abs(error) > half) and Status(mean.reason).has_interval,
             }
         ]
     )

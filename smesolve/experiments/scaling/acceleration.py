@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.comparison.equation_side import step_cost
+from smesolve.comparison.cost import step_cost
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.entry_point import entry_point
@@ -35,7 +35,7 @@ from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import Process, divergence_told_otherwise
+from smesolve.sampling.ensemble import Process, without_divergence_warnings
 from smesolve.solver.integration import check_scheme, integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_steps
@@ -202,7 +202,7 @@ def _cells(
     def rows(factor: int) -> list[dict[str, Any]]:
         """Return error and cost of each order with steps of factor lr."""
         dt, found = factor * lr, []
-        with divergence_told_otherwise():  # a row without an error says it
+        with without_divergence_warnings():  # a row without an error says it
             study = effort.weak_error(problem, theta0, [lr], [horizon], orders, observable, scheme=scheme, dt=dt)
         for row in study.table.itertuples():
             process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, dt, effort.seed)

@@ -37,7 +37,7 @@ from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, 
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.sampling.ensemble import divergence_told_otherwise
+from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_instance,
@@ -226,7 +226,7 @@ class _Column:
             return [
                 {"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in self.orders
             ]
-        with divergence_told_otherwise():  # the reason of the row says it
+        with without_divergence_warnings():  # the reason of the row says it
             study = effort.weak_error(self.problem, self.theta0, [lr], [self.horizon], self.orders, self.observable)
         rows = []
         for row in study.table.itertuples():
@@ -335,11 +335,12 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
 
 def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
     within = _ratios(result.limits[np.isfinite(result.limits.observed)]).within
+    agreeing = (within == _Within.WHOLE_INTERVAL).sum()
     return "\n".join(
         [
             _nearer(result.table),
-            f"- Limits of stability: {(within == _Within.WHOLE_INTERVAL).sum()} of {len(within)} observed ones agree with "
-            "the prediction to within 2%, whole interval included.",
+            f"- Limits of stability: {agreeing} of {len(within)} observed ones agree with the prediction to within 2%, "
+            "whole interval included.",
             *(_verdict(row) for row in collapse.itertuples()),
         ]
     )

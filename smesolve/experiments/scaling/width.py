@@ -39,7 +39,7 @@ from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.problem import check_table, finite_data
-from smesolve.sampling.ensemble import divergence_told_otherwise
+from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.validation import check_instance, check_integer, check_keep_prob, check_list, check_positive, check_seed
 
 __all__ = ["Width", "WidthSettings", "WidthSweep", "mean_field_problem", "width_figure", "width_sweep"]
@@ -207,7 +207,7 @@ def _cells(
             unknown: dict[str, Any] = dict.fromkeys(("relative", "relative_low", "relative_high"), np.nan)
             return [head | {"order": k} | unknown | {"resolved": False, "reason": "mean unstable"} for k in orders]
         change = flow_change(problem, theta0, horizon, named_observables(problem, ["modified_loss"])["modified_loss"])
-        with divergence_told_otherwise():  # the reason of the row says it
+        with without_divergence_warnings():  # the reason of the row says it
             study = effort.weak_error(problem, theta0, [head["lr"]], [horizon], orders, "modified_loss")
         errors = {"relative": "error", "relative_low": "low", "relative_high": "high"}
         return [

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from smesolve.comparison.error_budget import first_round_cost
+from smesolve.comparison.study_design import StudyDesign, chosen_control, chosen_scheme
 from smesolve.comparison.study_size import StudySize
-from smesolve.comparison.weak_error import chosen_control, chosen_scheme
 from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.problem.problem import Problem
 from smesolve.sampling.progress import Progress
@@ -45,39 +45,24 @@ class Ensembles:
     """Control variates, as for `weak_error`."""
 
     def __post_init__(self) -> None:
-        check_scheme(self.problem, self.chosen_scheme)
-
-    @property
-    def chosen_scheme(self) -> str:
-        """The scheme of the equations, where none is given the one that serves the problem."""
-        return chosen_scheme(self.scheme, self.problem)
+        check_scheme(self.problem, self.design.scheme)
 
     @property
     def steps(self) -> int:
         """Steps of the iteration."""
         return max(1, round(self.times[-1] / self.lr))
 
-    @property
-    def cost(self) -> float:
-        """Work of the first round, in gradients."""
-        scheme, dt = self.chosen_scheme, self.dt
-        return first_round_cost(self.problem, self.lr, self.times, self.orders, scheme, dt, self.paths)
+    @cached_property
+    def design(self) -> StudyDesign:
+        """The measurement that these ensembles are simulated for."""
+        observables = {str(k): self.problem.loss for k in range(self.observables)}
+        scheme, control = chosen_scheme(self.scheme, self.problem), chosen_control(self.control, self.problem)
+        given = self.problem, self.theta0, [self.lr], self.times, self.orders
+        return StudyDesign(*given, observables, scheme, self.dt, control)
 
-    def size(self, workers: int | None) -> StudySize:
+    def size(self, workers: int | None = None) -> StudySize:
         """Return what the ensembles ask of a machine."""
-        return StudySize(
-            self.problem,
-            self.theta0,
-            [self.lr],
-            self.times,
-            len(self.orders),
-            self.observables,
-            chosen_control(self.control, self.problem),
-            self.chosen_scheme,
-            self.dt,
-            self.paths,
-            workers,
-        )
+        return StudySize(self.design, self.paths, workers)
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,7 @@ class Cell:
     @property
     def cost(self) -> float:
         """Work of the cell, in gradients; 1 for a cell that simulates nothing."""
-        return sum(ensembles.cost for ensembles in self.ensembles) or 1.0
+        return sum(ensembles.size().work for ensembles in self.ensembles) or 1.0
 
 
 def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: bool | None = None) -> list[Any]:

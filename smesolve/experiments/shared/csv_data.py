@@ -1,4 +1,4 @@
-"""Inputs and targets from a .csv file: each cell is a number in a named column, or is answered by one sentence."""
+"""Inputs and targets from a .csv file, whose cells must be numbers in named columns."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from smesolve.errors import SmesolveError, shown
 __all__ = ["read_csv"]
 
 SEPARATORS = ",;\t"
-"""The one that the header has most of."""
+"""Separators of columns; a file has the one that occurs most often in its header."""
 
 NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "inf", "-inf", "+inf", "infinity", "-infinity", "?", "-")
-"""Cells, in small letters, that hold no number."""
+"""Cells, in lower case, that hold no number."""
 
 EXACT = 2**53
-"""Integers from here on are rounded by float64."""
+"""float64 rounds integers of at least this size."""
 
 
 def read_csv(path: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs (n, d) and targets (n, o), both float64.
 
     Args:
-        path: of the file, in UTF-8, or in UTF-16 with a byte order mark.
-        target: column of the only target; without it, targets are the columns that begin with y, inputs those that
+        path: path of the file, in UTF-8, or in UTF-16 with a byte order mark.
+        target: column of the only target. Default: targets are the columns that begin with y, and inputs are those that
             begin with x.
 
     Raises:

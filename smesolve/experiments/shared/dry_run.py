@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from smesolve.comparison.equation_side import paired_blocks
-from smesolve.comparison.error_budget import first_dt
+from smesolve.comparison.weak_error import weak_error
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.markdown import counted
+from smesolve.experiments.shared.registry import find_experiment
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.integration import integration
@@ -47,7 +50,7 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[
         SmesolveError: the paths are more than a process can take, or need more memory than the machine has.
     """
     ensembles = [one for cell in cells for one in cell.ensembles]
-    fields = {"problem": measured, "cells": str(len(cells))}
+    fields = ({"problem": measured} if measured else {}) | {"cells": str(len(cells))}
     if not ensembles:
         return fields | {"time": "not known before the cells are run", "memory": memory_in_words(0.0, workers)}
     arrays = 0.0
@@ -78,13 +81,34 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[
 
 
 def memory_in_words(arrays: float, workers: int | None) -> str:
-    """Return the memory of a process with all that a command loads and `arrays` bytes, and that of its workers."""
+    """Return the memory of a process with all that a command loads and writes, and that of its workers.
+
+    Args:
+        arrays: bytes of the arrays of one process.
+        workers: processes beside it.
+    """
+    _run_smallest()
     peak = _peak()
     if peak is None:
         return f"about {arrays / MIB:,.0f} MiB for each process on top of what Python and its libraries take"
     size = peak + arrays
     beside = "" if workers in (None, 1) else f", and at most as much in each of {workers} workers"
     return f"about {size / MIB:,.0f} MiB{beside}"
+
+
+@cache
+def _run_smallest() -> None:
+    """Run a study whose arrays take nothing, and write what it writes.
+
+    torch loads parts of itself when derivatives are taken, and matplotlib its fonts, which no list of modules says.
+    """
+    kind: Any = find_experiment("weak-error")
+    data, network = DataSettings("random", samples=2, in_features=1), NetworkSettings(width=1)
+    smallest = kind(kind.Settings(data=data, network=network, lrs=[0.2], horizon=0.4, paths=8))
+    study = weak_error(smallest.problem, smallest.theta0, [0.2], 0.4, paths=8, progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        for section in smallest.summarise([study]):
+            section.write(Path(folder))
 
 
 def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> dict[str, float]:
@@ -95,9 +119,8 @@ def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> di
         per_step: seconds of one step that were measured before; they do not depend on the learning rate.
     """
     problem, theta0, lr = ensembles.problem, ensembles.theta0, ensembles.lr
-    blocks = -(-ensembles.paths // problem.block_size)
-    scheme = ensembles.chosen_scheme
-    dt = first_dt(scheme, lr, ensembles.dt)
+    size, scheme = ensembles.size(), ensembles.design.scheme
+    dt = ensembles.design.first_dt(lr)
 
     def timed(name: str, process: Callable[[], Process]) -> float:
         key = name, id(problem), scheme
@@ -108,12 +131,10 @@ def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> di
     def equation(order: int) -> Process:
         return integration(ModifiedEquation(problem, lr, order), theta0, scheme, dt)
 
-    found = {"iteration": timed("iteration", lambda: DropoutIteration(problem, lr)) * ensembles.steps * blocks}
-    # A pair is the same path with step dt/2 beside that with dt.
-    weight = blocks + 2 * paired_blocks(blocks, problem.block_size)
+    found = {"iteration": timed("iteration", lambda: DropoutIteration(problem, lr)) * ensembles.steps * size.blocks}
     for order in ensembles.orders:
         name = f"order {order}"
-        found[name] = timed(name, partial(equation, order)) * math.ceil(ensembles.times[-1] / dt) * weight
+        found[name] = timed(name, partial(equation, order)) * math.ceil(ensembles.times[-1] / dt) * size.equation_blocks
     return found
 
 

@@ -1,6 +1,6 @@
 """What all figures share: their size, the styles of curves, ticks, and how they are written.
 
-Each curve has a colour, a line style and a marker of its own, so that it can also be told apart in grey.
+Each curve has its own colour, line style and marker, so that curves can be told apart in grey as well.
 """
 
 # ruff: noqa: E402 (matplotlib is imported with care before anything that imports it)
@@ -43,10 +43,10 @@ __all__ = [
 
 
 PAGE = 6.8
-"""Width (inches) of a page of two columns: figures are as wide, or half as wide, so no journal scales their fonts."""
+"""Width (inches) of a page of two columns. Figures are as wide or half as wide, so journals need not scale them."""
 
 DPI = 300
-"""Of the PNG."""
+"""Resolution of the PNG."""
 
 
 class CurveStyle(NamedTuple):
@@ -96,7 +96,7 @@ STYLE = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw with matplotlib's own defaults and `STYLE`, whatever the user's settings are; they are back afterwards."""
+    """Draw with matplotlib's defaults and `STYLE` in place of the user's settings, which are restored afterwards."""
     with matplotlib.rc_context():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)  # defaults that are to go

@@ -1,4 +1,4 @@
-"""The import of matplotlib, which fails where a setting of the user's names what is not installed."""
+"""The import of matplotlib, which fails where the user's settings name a backend that is not installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["import_matplotlib"]
 
 
 def import_matplotlib() -> None:
-    """Import matplotlib, whatever MPLBACKEND is: figures here are files, and are drawn without it.
+    """Import matplotlib whatever MPLBACKEND is: figures here are files, which need no backend.
 
-    A notebook sets it for all programs that it starts, also in environments where its backend is not installed. Where
-    it can be used it is what matplotlib has afterwards, for whoever shares this process.
+    A notebook sets MPLBACKEND for all programs that it starts, even in environments where its backend is not installed.
+    A backend that can be used is set afterwards, for other code in this process.
 
     Raises:
         SmesolveError: matplotlib cannot read its own settings.

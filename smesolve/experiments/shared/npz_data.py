@@ -1,4 +1,4 @@
-"""Inputs and targets from a .npz file, none of whose content is unpickled or believed before it is checked."""
+"""Inputs and targets from a .npz file, whose content is checked before it is used and never unpickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One section of a study: its tables, its figures, and what may be said; and how numbers stand in it."""
+"""A section of a report: its tables, figures and conclusions; and how numbers are shown in it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ __all__ = ["Captioned", "Section", "interval", "markdown"]
 
 
 class Captioned(NamedTuple):
-    """A figure and what is seen in it."""
+    """A figure and its caption."""
 
     figure: Figure
     caption: str
-    """Axes, lines and markers, without brackets, which end a caption in Markdown."""
+    """What axes, lines and markers are. It has no brackets, which would end a caption in Markdown."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one section writes; tables and figures by file name without ending."""
+    """What an experiment reports; tables and figures are named by their files, without the ending."""
 
     title: str
     tables: dict[str, pd.DataFrame]
     figures: dict[str, Captioned]
     text: str
-    """Markdown."""
+    """The text, in Markdown."""
     conclusion: str
-    """What was found, a list in Markdown, each line with its interval."""
+    """What was found: a list in Markdown, with an interval in each line."""
     texts: dict[str, str] = field(default_factory=dict)
-    """Other files, by their whole names."""
+    """Other files by their full names."""
 
     def write(self, directory: Path) -> None:
         """Write tables and figures into a directory."""
@@ -74,7 +74,7 @@ def markdown(
 
     Args:
         table: a column `a` may have its interval in `a_low` and `a_high`.
-        columns: to be shown under their names in the table of the files, or headers with their columns.
+        columns: columns to show under their own names, or a mapping from headers to columns.
         forms: of the numbers of a column, Default: ".3g".
     """
     headed = columns if isinstance(columns, Mapping) else {column: column for column in columns}

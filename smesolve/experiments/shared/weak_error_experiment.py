@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 from typing import Any, ClassVar
 
-from smesolve.comparison.error_budget import first_dt
+from smesolve.comparison.study_design import CONTROLS, StudyDesign, learning_rates_and_times
 from smesolve.comparison.study_size import StudySize
-from smesolve.comparison.weak_error import (
-    CONTROLS,
-    check_orders,
-    checked_observables,
-    chosen_control,
-    chosen_scheme,
-    learning_rates_and_times,
-    weak_error,
-)
+from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings, check_string
-from smesolve.solver.schemes import SCHEMES
-from smesolve.solver.schemes.scheme import what_tests_nothing
 from smesolve.validation import (
     check_choice,
     check_device,
@@ -122,52 +111,42 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         """Return the only cell."""
         s = self.settings
         lrs, times = learning_rates_and_times(s.lrs, s.horizon, self.times)
-        ensembles = [
-            Ensembles(
-                self.problem, self.theta0, lr, times, s.orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
-            )
-            for lr in lrs
-        ]
+        measured = s.orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
+        ensembles = [Ensembles(self.problem, self.theta0, lr, times, *measured) for lr in lrs]
+        sampling: dict[str, Any] = {
+            "paths": s.paths,
+            "rel_tol": s.rel_tol,
+            "max_paths": s.max_paths,
+            "max_memory": s.max_memory,
+        }
         measure = partial(
             weak_error,
             self.problem,
             self.theta0,
-            lrs=s.lrs,
-            horizon=s.horizon,
-            orders=s.orders,
-            observables=s.observables,
-            times=self.times,
-            paths=s.paths,
-            rel_tol=s.rel_tol,
-            max_paths=s.max_paths,
-            scheme=s.scheme,
-            dt=s.dt,
-            control=s.control,
-            seed=s.seed,
-            progress=True,
-            workers=s.workers,
+            s.lrs,
+            s.horizon,
+            **self._asked(),
+            **sampling,
             journal=self.journal,
             keep=self.samples,
-            max_memory=s.max_memory,
+            progress=True,
         )
         return [Cell("weak errors", measure, ensembles, kept=False)]
 
+    def _asked(self) -> dict[str, Any]:
+        """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""
+        names = ("orders", "observables", "scheme", "dt", "control")
+        return {name: getattr(self.settings, name) for name in names} | {"times": self.times}
+
     def dry_run(self) -> dict[str, str]:
         """Return what the study would take, after refusing what `weak_error` would refuse."""
-        s, problem, theta0 = self.settings, self.problem, self.theta0
-        check_orders(s.orders)
-        lrs, times = learning_rates_and_times(s.lrs, s.horizon, self.times)
-        checked_observables(problem, theta0, lrs, times, s.dt, s.observables)
-        control, scheme = chosen_control(s.control, problem), chosen_scheme(s.scheme, problem)
-        sizes = len(s.orders), len(s.observables)
-        size = StudySize(problem, theta0, lrs, times, *sizes, control, scheme, s.dt, s.paths, s.workers)
-        size.check(s.max_memory)
+        s = self.settings
+        design = StudyDesign.of(self.problem, self.theta0, s.lrs, s.horizon, **self._asked())
+        StudySize(design, s.paths, s.workers).check(s.max_memory)
         fields = super().dry_run()
         fields["time"] += "; not in it: control variates, the noise-free path, further rounds"
-        for lr, order in product(lrs, s.orders):
-            nothing = what_tests_nothing(SCHEMES[scheme], scheme, order, lr, first_dt(scheme, lr, s.dt))
-            if nothing:
-                fields["warning"] = nothing
+        for sentence in design.nothing_tested():
+            fields["warning"] = sentence
         return fields
 
     def result(self, results: list[Any]) -> WeakErrorStudy:

@@ -1,7 +1,7 @@
-"""Expressions of a configuration: text to sympy, without evaluating it as Python.
+"""Expressions of a configuration, from a string to sympy without evaluating it as Python.
 
-`sympy.sympify` hands its text to Python's `eval`, so a file that somebody else wrote can run what it likes. Here every
-name and number becomes a placeholder before `ast.parse` sees the text: nothing is a keyword, an attribute or a string.
+`sympy.sympify` passes its string to Python's `eval`, so a file that somebody else wrote can run any code. Here every
+name and number becomes a placeholder before `ast.parse` sees it: nothing is a keyword, an attribute or a string.
 What is left are operators, calls and brackets, of which a closed list is translated. A name means the symbol that the
 configuration declares; `FUNCTIONS` and `CONSTANTS` apply to names that it does not declare. Decimals are exact rational
 numbers: 0.1 is 1/10.
