@@ -27,11 +27,13 @@ import torch
 from harness import NORMAL_QUANTILE
 
 from smesolve.comparison.error_budget import ErrorBudget
-from smesolve.comparison.estimate import PairSampler, estimate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.sampler import PairSampler
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.sampling.runner import Runner
 
@@ -66,22 +68,21 @@ def _replicates(keep_prob, count):
     observables = named_observables(problem, ["loss"])
     with torch.no_grad():
         hessians = value_hessians(problem, theta0, [HORIZON], observables, LR)
-        budget = ErrorBudget(
-            problem, theta0, LR, [HORIZON], [1, 2], observables, SCHEME, LR, "second", hessians, 0, Runner()
-        )
+        design = StudyDesign(problem, theta0, [LR], [HORIZON], [1, 2], observables, SCHEME, LR, "second")
+        budget = ErrorBudget(design, LR, hessians, Runner())
     rows = []
     iteration = moments.iteration(LR, round(HORIZON / LR))
-    dropout = [estimate(budget.sampler.statistics(block)) for block in range(count)]
+    dropout = [MeanEstimate.of(budget.sampler.statistics(block)) for block in range(count)]
     for side in budget.sides:
-        order = side.equation.order
+        order = side.order
         error = moments.error(LR, order, HORIZON)
         scheme = moments.scheme(LR, order, HORIZON, SCHEME, LR) - iteration
         paired = next(work for work in side.work.values() if isinstance(work, PairSampler))
         for block, other in enumerate(dropout):
-            equation, pairs = (estimate(part) for part in paired.statistics(block))
+            equation, pairs = (MeanEstimate.of(part) for part in paired.statistics(block))
             measured = (equation.mean - other.mean).item()
             half = NORMAL_QUANTILE * np.hypot(equation.stderr, other.stderr).item()
-            bias = side.bias_of(pairs).item()
+            bias = side.bias(pairs).item()
             whole = half + abs(bias) + NORMAL_QUANTILE * 2 * pairs.stderr.item()
             rows.append((keep_prob, order, abs(measured - scheme) <= half, abs(measured - error) <= whole))
     return pd.DataFrame(rows, columns=["keep_prob", "order", "monte_carlo", "budget"])

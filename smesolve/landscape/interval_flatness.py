@@ -1,7 +1,9 @@
-"""Interval flatness: how far one can go along a direction before the loss reaches a threshold.
+"""Interval flatness: the width of the interval along a direction in which the loss stays below a threshold.
 
-F_v = |right - left|, the nearest points on each side of theta along v where the loss is `factor` times the loss at
-theta; the papers take 2 (Zhang, Zhou, Xu, arXiv 2111.01022).
+    F_v = |right - left|                                                                                             (1)
+
+with the nearest points on each side of theta along v where the loss is `factor` times the loss at theta; the papers
+take 2 (Zhang, Zhou, Xu, arXiv 2111.01022).
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import checked
-from smesolve.errors import SmesolveError
+from smesolve.entry_point import entry_point
+from smesolve.validation import check_callable, check_number, check_tensor
 
 __all__ = ["interval_flatness", "interval_width"]
 
@@ -21,32 +23,38 @@ BISECTIONS = 40
 GROWTH = 1.3
 """Factor between the trial distances on the way to the first crossing."""
 REACH = 1e3
-"""Distance, in norms of theta, beyond which the loss is taken never to cross the threshold."""
+"""Distance, in norms of theta, from which on the loss is assumed never to cross the threshold."""
 CHUNK = 16
-"""Points whose loss is taken together."""
+"""Points whose loss is computed together."""
 
 
-@checked(theta=None, directions=None, factor=None)
+@entry_point
 def interval_flatness(
     loss: Callable[[Tensor], Tensor], theta: Tensor, directions: Tensor, factor: float = 2.0
 ) -> np.ndarray:
-    """F_v (k,) along unit vectors v (k, D): the width of the interval around theta where loss < factor loss(theta).
+    """Return F_v (k,) along unit vectors v (k, D): the width of the interval where loss < factor loss(theta).
 
-    Raises:
-        SmesolveError: factor is not above 1.
+    Args:
+        loss: loss (...,) of parameters (..., D).
+        theta: parameters (D,) at the centre.
+        directions: unit vectors (k, D).
+        factor: threshold in units of the loss at theta, above 1.
     """
-    if not factor > 1:
-        raise SmesolveError(f"factor must be above 1, got {factor!r}: the threshold is factor times the loss at theta.")
+    check_callable("loss", loss)
+    theta = check_tensor("theta", theta, "D")
+    directions = check_tensor("directions", directions, len(theta), ("k",), dtype=theta.dtype)
+    check_number("factor", factor, 1.0, remedy="the threshold is factor times the loss at theta")
     return interval_width(loss, theta, directions, factor * loss(theta))
 
 
 def interval_width(
     loss: Callable[[Tensor], Tensor], theta: Tensor, directions: Tensor, threshold: Tensor
 ) -> np.ndarray:
-    """The width (k,), in lengths of the directions (k, D), of the interval around theta (D,) where loss < threshold.
+    """Return the width (k,), in lengths of the directions (k, D), of the interval around theta where loss < threshold.
 
-    Each side is walked in steps that grow by 30% from 1e-4 |theta| to the first crossing, which bisection then finds.
-    A rise and fall of the loss within one such step is missed. NaN where the loss does not cross on one of the sides.
+    Each side is searched in steps that grow by 30% from 1e-4 |theta| to the first crossing, which is located by
+    bisection. A rise and fall of the loss within one such step is missed. The width is NaN where the loss does not
+    cross the threshold on one of the sides.
     """
     sides = torch.cat([directions, -directions])
     norm = float(theta.norm()) or 1.0
@@ -54,7 +62,7 @@ def interval_width(
     def crosses(distance: Tensor) -> Tensor:
         points = [
             loss(theta + part[:, None] * side)
-            for part, side in zip(distance.split(CHUNK), sides.split(CHUNK), strict=True)
+            for part, side in zip(torch.split(distance, CHUNK), torch.split(sides, CHUNK), strict=True)
         ]
         values = torch.cat(points)
         return ~(values < threshold)  # a loss that is not finite has crossed

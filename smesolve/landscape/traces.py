@@ -1,14 +1,20 @@
 """Traces of products of symmetric operators, with intervals.
 
-Hutch++ (Meyer, Musco, Musco, Woodruff, SOSA 2021): with Q an orthonormal basis of what the operators make of a few
-random vectors and P = I - Q Q^T,
+Hutch++ (Meyer, Musco, Musco, Woodruff, SOSA 2021): with Q an orthonormal basis of the products of the operators with a
+few random vectors, and P = I - Q Q^T,
 
-    tr W = tr(Q^T W Q) + tr(P W P),      tr(P W P) = E z^T P W P z  for random signs z.
+    tr W = tr(Q^T W Q) + tr(P W P),      tr(P W P) = E z^T P W P z  for random signs z.                              (1)
 
-The first term is exact and holds the leading part; the second is a mean of independent samples, so it has an interval
-conditionally on Q. All traces are taken with the same vectors, which the jackknife leaves out one by one: ratios of
-traces get their interval as a whole. Where the budget of vectors reaches D, unit vectors take their place and the
-traces are exact.
+The first term is exact and holds the leading part; the second is a mean of independent samples, whose interval is
+conditional on Q. All traces are computed with the same vectors, which the jackknife leaves out one by one, so that a
+ratio of traces gets an interval as a whole. From D vectors on, unit vectors are taken, and the traces are exact.
+
+For a covariance S that is known by N independent draws c of mean zero only,
+
+    tr(H S) = E c^T H c,    tr S^2 = E (c . c')^2,    tr S^3 = E (c . c')(c' . c'')(c'' . c)                         (2)
+
+over independent draws: means or U-statistics, hence unbiased. tr S_N^2 of the sampled S_N is not: it is too large by
+about (tr S)^2 / N.
 """
 
 from __future__ import annotations
@@ -20,24 +26,26 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from smesolve.arguments import Instance, Parameters, checked
-from smesolve.errors import SmesolveError
+from smesolve.entry_point import entry_point
+from smesolve.errors import invalid
 from smesolve.landscape.estimates import Estimate, Interval, over_root
 from smesolve.landscape.jackknife import LeftOut, jackknife, pairs_of, without_samples
-from smesolve.landscape.operators import DRAWS, check_draws
+from smesolve.landscape.operators import check_sampled_noise
+from smesolve.landscape.spectrum import check_operator
+from smesolve.validation import check_instance, check_integer, check_list, check_mapping, check_seed, check_tensor
 
 __all__ = ["Traces", "frobenius_norm", "sampled_covariance_error", "sampled_traces", "trace", "traces"]
 
 CHUNK = 64
-"""Vectors that are multiplied together: memory CHUNK D numbers an operator."""
+"""Vectors that are multiplied together: memory CHUNK D floats for each operator."""
 
 Function = Callable[[Mapping[str, np.ndarray]], np.ndarray]
-"""Of traces by word, each an array of any shape."""
+"""A function of traces by word, each an array of any shape."""
 
 
 @dataclass(frozen=True)
 class Traces:
-    """Traces of words in the operators' names, such as "H", "HS" for tr(H S), with what their errors have in common."""
+    """Traces of words in the names of operators, such as "H" or "HS" for tr(H S), with their joint errors."""
 
     words: tuple[str, ...]
     values: np.ndarray
@@ -51,11 +59,11 @@ class Traces:
         return self.derived(lambda t: t[word])
 
     def derived(self, function: Function) -> Estimate:
-        """A smooth function of the traces, such as a ratio, with its interval by the jackknife."""
+        """Return a smooth function of the traces, such as a ratio, with its interval by the jackknife."""
         return self._jackknife(function)[0]
 
     def positive(self, function: Function) -> Interval:
-        """A function with positive values, with the interval of its logarithm: means of squares are skewed."""
+        """Return a positive function with the interval of its logarithm, as means of squares are skewed."""
         replicates = [self.values, *(part.one for part in self.samples), *(part.two for part in self.samples)]
         with np.errstate(divide="ignore", invalid="ignore"):
             has_logarithm = all((np.asarray(function(self._by_word(part))) > 0).all() for part in replicates)
@@ -67,10 +75,10 @@ class Traces:
         return Interval(float(value), float(low), float(high))
 
     def over_root(self, numerator: Function, square: Function) -> Interval:
-        """numerator / sqrt(square) of two smooth functions of the traces.
+        """Return numerator / sqrt(square) of two smooth functions of the traces.
 
-        By the jackknife, or by `estimates.over_root` where the square is known to no better than half of itself: there
-        a root is far from linear.
+        The interval is that of the jackknife, or of `estimates.over_root` where the half-width of the square's interval
+        is at least half of the square: there a root is far from linear.
         """
         (a, firsts), (b, seconds) = self._jackknife(numerator), self._jackknife(square)
         if b.half < b.value / 2:
@@ -86,30 +94,32 @@ class Traces:
         return dict(zip(self.words, np.moveaxis(values, -1, 0), strict=True))
 
 
-@checked(words=Instance((str,), "a word"), operators=Instance((LinearOperator,), "a LinearOperator"))
+@entry_point
 def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes: int = 100, seed: int = 0) -> Traces:
-    """Traces of products of symmetric operators.
+    """Estimate traces of products of symmetric operators by (1).
+
+    Cost: about one product (two for words of three letters) for each vector and operator, and as many for the basis.
+    Memory: probes/3 + 64 vectors.
 
     Args:
         operators: symmetric D x D operators by one-letter names.
-        words: what to take the trace of: "H", "HS", "HHH", up to three letters.
-        probes: vectors in all; a third of them goes into the basis Q, shared out among the operators.
-        seed: of the random vectors.
+        words: products whose traces are estimated, such as "H", "HS", "HHH", of up to three letters.
+        probes: number of vectors; a third of them goes into the basis Q, shared among the operators. At least 12, and
+            4 more than operators, unless D is smaller.
+        seed: seed of the random vectors.
 
     Returns:
-        Estimates; exact for probes >= D. Cost: about one product (two for words of three
-        letters) a vector and operator, and as many more for the basis. Memory: probes/3 + 64 vectors.
-
-    Raises:
-        SmesolveError: fewer than 12 probes, or than 4 more than operators, unless D is smaller still.
+        Estimates, which are exact for probes >= D.
     """
+    operators = check_mapping("operators", operators, check_operator)
+    words = check_list("words", words, lambda name, word: check_instance(name, word, str, "a string"))
     dim = next(iter(operators.values())).shape[0]
-    for word in words:
+    for k, word in enumerate(words):
         if not 1 <= len(word) <= 3 or not operators.keys() >= set(word):
-            raise SmesolveError(f"words must be of one to three letters of {', '.join(operators)}, got {word!r}.")
-    least = max(12, len(operators) + 4)
-    if probes < min(least, dim):
-        raise SmesolveError(f"probes must be at least {least}, got {probes!r}: fewer leave no sample for an interval.")
+            raise invalid(f"words[{k}]", f"be one to three letters of {', '.join(map(str, operators))}", word)
+    least = min(max(12, len(operators) + 4), dim)
+    check_integer("probes", probes, least, remedy="fewer leave no sample for an interval")
+    check_seed("seed", seed)
     if probes >= dim:
         values = _quadratic(operators, words, np.eye(dim)).sum(1)
         return Traces(tuple(words), values, (), dim)
@@ -124,24 +134,26 @@ def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes
         signs = generator.choice([-1.0, 1.0], size=(dim, min(left, CHUNK)))
         samples.append(_quadratic(operators, words, signs - basis @ (basis.T @ signs)))
         left -= CHUNK
-    rows = exact + np.concatenate(samples, axis=1).T
+    rows = exact + np.concatenate(samples, axis=1).T  # (1), one row for each z
     return Traces(tuple(words), rows.mean(0), (without_samples(rows),), dim)
 
 
-@checked
+@entry_point
 def trace(operator: LinearOperator, probes: int = 100, seed: int = 0) -> Estimate:
-    """tr(A) of a symmetric operator; see `traces`."""
+    """Estimate tr(A) of a symmetric operator; see `traces`."""
+    check_operator("operator", operator)
     return traces({"A": operator}, ["A"], probes, seed)["A"]
 
 
-@checked
+@entry_point
 def frobenius_norm(operator: LinearOperator, probes: int = 100, seed: int = 0) -> Interval:
-    """|A|_F = sqrt(tr(A A)) of a symmetric operator; see `traces`."""
+    """Estimate |A|_F = sqrt(tr(A A)) of a symmetric operator; see `traces`."""
+    check_operator("operator", operator)
     return traces({"A": operator}, ["AA"], probes, seed).positive(lambda of: np.sqrt(of["AA"]))
 
 
 def _quadratic(operators: Mapping[str, LinearOperator], words: Sequence[str], X: np.ndarray) -> np.ndarray:
-    """x^T W x for every word (rows) and column x of X (columns); products are shared between words."""
+    """Return x^T W x for every word (rows) and column x of X (columns); products are shared between words."""
     images = {"": X}
 
     def image(word: str) -> np.ndarray:
@@ -153,21 +165,22 @@ def _quadratic(operators: Mapping[str, LinearOperator], words: Sequence[str], X:
     return np.stack([(image(word[: len(word) // 2][::-1]) * image(word[len(word) // 2 :])).sum(0) for word in words])
 
 
-@checked(gradients=DRAWS, mean=Parameters())
+@entry_point
 def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Interval, float]:
-    """Frobenius norm of Sigma, and the relative error of its sampled estimate, from N >= 5 independent gradients.
+    """Estimate |Sigma|_F, and the relative error of the sampled Sigma, from N >= 5 independent gradients.
 
     With centred c_j: |Sigma|_F^2 = E (c_i . c_j)^2 over independent pairs, and the estimate Sigma_N of
     `sampled_covariance_operator` has E |Sigma_N - Sigma|_F^2 = (E |c|^4 - |Sigma|_F^2) / N.
 
     Args:
-        gradients: (N, D).
-        mean: (D,), their known mean.
+        gradients: independent gradients (N, D).
+        mean: their known mean (D,).
 
     Returns:
-        |Sigma|_F with its interval, and sqrt(E |Sigma_N - Sigma|_F^2) / |Sigma|_F. Memory N^2 numbers.
+        |Sigma|_F with its interval, and sqrt(E |Sigma_N - Sigma|_F^2) / |Sigma|_F. Memory N^2 floats.
     """
-    check_draws("gradients", gradients, len(mean), mean.dtype, "mean")
+    mean = check_tensor("mean", mean, "D")
+    gradients = check_sampled_noise("gradients", gradients, len(mean), mean.dtype, "mean")
     squares, gram = _products("gradients", gradients - mean)
     found = Traces(("S", "SS", "SSS"), *_moments(squares, gram), len(mean))
     squared = float(found.values[1])
@@ -178,9 +191,9 @@ def sampled_covariance_error(gradients: Tensor, mean: Tensor) -> tuple[Interval,
 
 
 def _products(name: str, centred: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """|c_j|^2 (N,), and c_i . c_j (N, N) with zeros on the diagonal."""
+    """Return |c_j|^2 (N,), and c_i . c_j (N, N) with zeros on the diagonal."""
     if len(centred) < 5:
-        raise SmesolveError(f"{name} must hold at least 5 draws, got {len(centred)}.")
+        raise invalid(name, "hold at least 5 draws", len(centred))
     gram = (centred.double() @ centred.double().mT).cpu().numpy()
     squares = gram.diagonal().copy()
     np.fill_diagonal(gram, 0.0)
@@ -188,15 +201,15 @@ def _products(name: str, centred: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _moments(squares: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, tuple[LeftOut]]:
-    """tr S, tr S^2 and tr S^3 as U-statistics of all draws, and without one and without two of them."""
+    """Return tr S, tr S^2 and tr S^3 of (2) from all draws, and without one and without two of them."""
     N, squared, paths = len(gram), gram**2, gram @ gram
     pairs = pairs_of(N)
     i, j = pairs
     twice, thrice = squared.sum(1), (paths * gram).sum(1)
     sums = np.array([squares.sum(), twice.sum(), thrice.sum()])
-    # A draw is in one place of |c|^2, in two of (c . c')^2, in three of (c . c')(c' . c'')(c'' . c).
+    # A draw has one place in |c|^2, two in (c . c')^2, three in (c . c')(c' . c'')(c'' . c).
     single = np.stack([squares, 2 * twice, 3 * thrice], axis=1)
-    # taken away twice with both draws of a pair: what they have with each other
+    # Terms with both draws of a pair are subtracted twice below.
     both = np.stack([np.zeros(len(i)), 2 * squared[i, j], 6 * gram[i, j] * paths[i, j]], axis=1)
 
     def tuples(n: int) -> np.ndarray:
@@ -206,26 +219,25 @@ def _moments(squares: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, tuple[L
     return sums / tuples(N), (left_out,)
 
 
-@checked(noise=DRAWS)
+@entry_point
 def sampled_traces(operator: LinearOperator, noise: Tensor, probes: int = 100, seed: int = 0) -> Traces:
-    """Traces of H and of a covariance S = E c c^T that is known by N independent draws c of mean zero.
+    """Estimate traces of H and of a covariance S = E c c^T that is known by draws c of mean zero, by (1) and (2).
 
-    tr(H S) = E c^T H c, tr S^2 = E (c . c')^2 and tr S^3 = E (c . c')(c' . c'')(c'' . c) over independent draws: all
-    are means or U-statistics, hence unbiased, and the jackknife leaves out draws and probes. The naive tr S_N^2 of the
-    sampled S_N is not unbiased: it is too large by about (tr S)^2 / N.
+    The jackknife leaves out draws and probes. Cost: N + 3 probes products; memory N D + N^2.
 
     Args:
-        operator: H, symmetric.
-        noise: (N, D), N >= 5.
+        operator: symmetric operator H.
+        noise: independent draws (N, D), N >= 5.
         probes: vectors for tr H, tr H^2 and tr H^3.
-        seed: of these.
+        seed: seed of the vectors.
 
     Returns:
-        Estimates of "H", "HH", "HHH", "S", "SS", "SSS", "HS". Cost: N + 3 probes products; memory N D + N^2.
+        Estimates of "H", "HH", "HHH", "S", "SS", "SSS", "HS".
     """
-    check_draws("noise", noise, operator.shape[0], noise.dtype, "operator")
+    check_operator("operator", operator)
+    noise = check_sampled_noise("noise", noise, operator.shape[0], None, "operator")
     squares, gram = _products("noise", noise)
-    alone = traces({"H": operator}, ["H", "HH", "HHH"], probes, seed)
+    of_operator = traces({"H": operator}, ["H", "HH", "HHH"], probes, seed)
     rows = noise.double().cpu().numpy()
     images = np.concatenate([operator @ part.T for part in np.array_split(rows, -(-len(rows) // CHUNK))], axis=1).T
     moments, (of_moments,) = _moments(squares, gram)
@@ -235,13 +247,16 @@ def sampled_traces(operator: LinearOperator, noise: Tensor, probes: int = 100, s
         np.hstack([of_moments.one, of_products.one]), np.hstack([of_moments.two, of_products.two]), of_moments.pairs
     )
     noise_values = np.append(moments, products.mean())
-    values = np.concatenate([alone.values, noise_values])
-    samples = [_beside(draws, alone.values, None), *(_beside(part, None, noise_values) for part in alone.samples)]
+    values = np.concatenate([of_operator.values, noise_values])
+    samples = [
+        _beside(draws, of_operator.values, None),
+        *(_beside(part, None, noise_values) for part in of_operator.samples),
+    ]
     return Traces(("H", "HH", "HHH", "S", "SS", "SSS", "HS"), values, tuple(samples), operator.shape[0])
 
 
 def _beside(left_out: LeftOut, before: np.ndarray | None, after: np.ndarray | None) -> LeftOut:
-    """With statistics of other samples beside its own, which stay as they are."""
+    """Return the statistics without samples, with constant statistics of other samples before or after them."""
 
     def widened(rows: np.ndarray) -> np.ndarray:
         constants = [None if part is None else np.tile(part, (len(rows), 1)) for part in (before, after)]

@@ -1,4 +1,4 @@
-"""Where each record of a journal lies, in a memory that does not grow with their number.
+"""Where each record of a journal lies, in memory that does not grow with their number.
 
 A study of 10^9 paths has some 10^6 blocks, whose keys take hundreds of bytes each as Python objects. SQLite keeps them
 in a temporary file, which it deletes itself, behind a cache of fixed size.
@@ -62,7 +62,7 @@ class RecordIndex:
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """What SQLite cannot do, as an error of the operating system, which it is."""
+    """Raise what SQLite cannot do as an error of the operating system, which it is."""
     try:
         yield
     except sqlite3.OperationalError as error:

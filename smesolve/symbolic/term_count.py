@@ -1,7 +1,7 @@
-"""How many terms a derivation would have, counted before they are made, and the refusal of what nobody can wait for.
+"""Counts of the terms of a derivation before it begins, and the refusal of derivations that would take too long.
 
-The counts are upper bounds from the shape of expressions: of a polynomial, what its brackets would give if they were
-multiplied out; of an expansion, the products of the functions that each variable has.
+The counts are upper bounds from the shape of expressions: for a polynomial, the number of terms after expansion of its
+brackets; for an expansion, the number of products of the functions of each variable.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from smesolve.errors import SmesolveError
 __all__ = ["MOST_TERMS", "MOST_VALUES", "check_products", "check_terms", "check_values", "monomial_bound"]
 
 MOST_TERMS = 2**16
-"""Terms of an expansion in the random variables: minutes of sympy's time."""
+"""Largest number of terms of an expansion in the random variables; sympy takes minutes for it."""
 
 MOST_VALUES = 64
-"""Values of a law whose indicators are expanded: the orthogonal polynomials of K values take some K^3 operations of
-sympy, about 20 seconds for 64."""
+"""Largest number of values of a law whose indicators are expanded: the orthogonal polynomials of K values take K^3
+operations of sympy, 20 seconds for 64."""
 
 MOST_PRODUCTS = 10**8
-"""Products of two terms, hours of sympy's time."""
+"""Largest number of products of two terms; sympy takes hours for it."""
 
 
 Bound = tuple[float, Mapping[Symbol, int]]
-"""Of the number of monomials, and the degree in each symbol."""
+"""A bound on the number of monomials, and the degree in each symbol."""
 
 
 def monomial_bound(expression: Expr, symbols: Sequence[Symbol]) -> float:
-    """Bound on the number of monomials of an expression in the symbols; what is no polynomial in them counts as one.
+    """Return a bound on the number of monomials of an expression in the symbols; other functions count as one.
 
-    Cost: that of one look at each different part of the expression.
+    Cost: one visit to each different part of the expression.
     """
     wanted = frozenset(symbols)
     known: dict[Expr, Bound] = {}
 
     def look(part: Expr) -> Bound:
-        """The bound, and the degree in each symbol."""
+        """Return the bound, and the degree in each symbol."""
         if part not in known:
             known[part] = _bound(part, [look(argument) for argument in part.args], part in wanted)
         return known[part]
@@ -49,7 +49,7 @@ def monomial_bound(expression: Expr, symbols: Sequence[Symbol]) -> float:
 
 
 def _bound(part: Expr, parts: list[Bound], wanted: bool) -> Bound:
-    """The same from the bounds of the arguments."""
+    """Return the bound of a part from the bounds of its arguments."""
     if wanted:
         return 1.0, {part: 1}
     involved = [(count, degrees) for count, degrees in parts if degrees]
@@ -72,7 +72,7 @@ def check_terms(what: str, count: float, random: int, remedy: str) -> None:
     """Refuse an expansion of too many terms.
 
     Raises:
-        SmesolveError: with the numbers.
+        SmesolveError: if there are too many; the message holds the numbers.
     """
     if count > MOST_TERMS:
         raise SmesolveError(
@@ -84,7 +84,7 @@ def check_values(symbol: Symbol, values: int, most: int = MOST_TERMS) -> None:
     """Refuse a law on too many values.
 
     Raises:
-        SmesolveError: with the numbers.
+        SmesolveError: if there are too many; the message holds the numbers.
     """
     if values > most:
         indicators = "" if most == MOST_TERMS else " as indicators, which a step that is no polynomial in it takes"
@@ -97,7 +97,7 @@ def check_products(what: str, count: float, columns: int, state: int) -> None:
     """Refuse sums of too many products.
 
     Raises:
-        SmesolveError: with the numbers.
+        SmesolveError: if there are too many; the message holds the numbers.
     """
     if count > MOST_PRODUCTS:
         raise SmesolveError(

@@ -9,10 +9,10 @@ from torch import nn
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
-from smesolve.comparison.draw_control import DrawControl
-from smesolve.comparison.estimate import Sampler
+from smesolve.comparison.draw_control_variate import DrawControlVariate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.noise_free_path import NoiseFreePath
+from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.value_hessians import DenseForms, ValueHessians
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
@@ -69,7 +69,7 @@ def test_draw_control_is_all_of_a_noise_that_is_linear_in_its_draws(scheme, coun
         process, steps = DropoutIteration(problem, LR, 1), STEPS
     else:
         process, steps = integration(sme.ModifiedEquation(problem, LR, 1), theta0, scheme, dt, 1), 2 * STEPS
-    control = DrawControl.of(problem, NoiseFreePath.of(process, theta0, [2, steps], observables))
+    control = DrawControlVariate.of(problem, NoiseFreePath.of(process, theta0, [2, steps], observables))
     values = Sampler(process, theta0, [2, steps], observables, control).values(0)
     assert (values[0, :, 1].std(0) > 1e-3).all() and (values[2, :, 0] == 0).all()
     assert np.ptp(values[1, :, 1], axis=0).max() < 1e-12

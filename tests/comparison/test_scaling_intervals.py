@@ -11,15 +11,15 @@ from problems import make_problem
 from scipy import stats
 
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments
+from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.leading_error import first_constants
-from smesolve.comparison.scaling import acceleration as acceleration_module
-from smesolve.comparison.scaling.acceleration import Acceleration, acceleration
-from smesolve.comparison.scaling.gradient_flow import flow_change
-from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
-from smesolve.comparison.scaling.long_horizon import LongHorizon, long_horizon
-from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
-from smesolve.comparison.scaling.width_sweep import mean_field_problem, width_sweep
+from smesolve.comparison.readout_problem import readout_problem
+from smesolve.experiments.scaling import acceleration as acceleration_module
+from smesolve.experiments.scaling.acceleration import Acceleration, acceleration
+from smesolve.experiments.scaling.horizon import LongHorizon, long_horizon
+from smesolve.experiments.scaling.kappa import LinearScalingRule, linear_scaling_rule
+from smesolve.experiments.scaling.schedule import SCHEDULES, schedules
+from smesolve.experiments.scaling.width import mean_field_problem, width_sweep
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
 
@@ -98,7 +98,7 @@ def test_errors_of_long_horizons_are_shares_with_their_intervals(monkeypatch):
             ends[1:, :, 0] = gaps
         return ends
 
-    monkeypatch.setattr("smesolve.comparison.scaling.long_horizon.solve", given)
+    monkeypatch.setattr("smesolve.experiments.scaling.horizon.solve", given)
     effort = GivenErrors(seed=3)
     result = long_horizon(problem, theta0, lr, times, [0.1, 0.4], first_coordinate, effort, quadratic_paths=paths)
     table = result.table.set_index(["model", "equation", "time"])
@@ -135,7 +135,7 @@ def test_label_noise_is_of_unit_size_on_the_readout_without_dropout(monkeypatch)
     problem, n = make_problem(width=1, samples=4), 4
     theta0 = problem.initial()
     monkeypatch.setattr(
-        "smesolve.comparison.scaling.long_horizon.solve", lambda *_, **more: torch.zeros(2, 2, problem.dim).double()
+        "smesolve.experiments.scaling.horizon.solve", lambda *_, **more: torch.zeros(2, 2, problem.dim).double()
     )
     result = long_horizon(problem, theta0, 0.25, [0.5], [0.3], first_coordinate, GivenErrors(), quadratic_paths=2)
     noisy = result.stationary[result.stationary.noise == "label noise"].set_index("equation")
@@ -210,7 +210,7 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(low, high, verdict, monk
             table = super().weak_error(*given, **more).table
             return SimpleNamespace(table=table.assign(error=0.0, low=low, high=high))
 
-    monkeypatch.setattr("smesolve.comparison.scaling.linear_scaling_rule.flow_change", lambda *given: 1.0)
+    monkeypatch.setattr("smesolve.experiments.scaling.kappa.flow_change", lambda *given: 1.0)
     problem = make_problem(width=2)
     table = linear_scaling_rule(problem, problem.initial(), 0.1, [1], 0.5, 0.1, "loss", Interval()).table
     assert table.follows[table.model == "network"].item() is verdict
@@ -279,7 +279,7 @@ def test_schedules_have_the_values_that_their_names_say():
 
 def test_the_slope_against_width_is_the_weighted_regression_with_its_interval(monkeypatch):
     """numpy's own covariance of the weights, widened where the misfit is beyond the intervals."""
-    monkeypatch.setattr("smesolve.comparison.scaling.width_sweep.flow_change", lambda *given: 2.0)
+    monkeypatch.setattr("smesolve.experiments.scaling.width.flow_change", lambda *given: 2.0)
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     widths = [1, 2, 3, 5]
     for scatter in (0.0, 0.5):

@@ -9,8 +9,9 @@ from problems import linear_problem
 from scipy.integrate import solve_ivp
 
 import smesolve as sme
-from smesolve.comparison.exact import LinearMoments, ScheduledMoments
-from smesolve.problem.schedule import LeftLimit, Piecewise, cosine, step
+from smesolve.comparison.exact import ScheduledMoments
+from smesolve.comparison.exact.quadratic_observable import QuadraticObservable
+from smesolve.problem.schedule import Piecewise, cosine, step
 
 START = torch.tensor([1.0, -0.5], dtype=torch.float64)
 SCHEDULES = {
@@ -31,10 +32,10 @@ def reference(moments, lr, order, horizon, observable):
     for begin, end in pairwise([0.0, *moments.problem.breaks, horizon]):
 
         def slope(t, y, middle=(begin + end) / 2):
-            return moments._generator_at(t if t < middle else LeftLimit(t), lr, order) @ y
+            return moments._generator(t, lr, order, t >= middle) @ y
 
         P = solve_ivp(slope, (begin, end), P.flatten(), "DOP853", rtol=1e-11, atol=1e-13).y[:, -1]
-    return LinearMoments(moments.problem.problem, START)._expectation(P.reshape(3, 3), observable)
+    return QuadraticObservable.of(moments.problem.problem, observable).expectation(P.reshape(3, 3))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -73,7 +74,7 @@ def test_a_start_of_zero_and_small_parameters_are_held_to_their_own_size():
 
 
 def test_a_jump_between_steps_that_is_not_declared_is_refused(monkeypatch):
-    monkeypatch.setattr("smesolve.comparison.exact.DOUBLINGS", 4)
+    monkeypatch.setattr("smesolve.comparison.exact.scheduled_moments.DOUBLINGS", 4)
     problem = sme.ScheduledProblem(linear_problem(), lr_factor=lambda t: torch.where(t < 0.3, 1.0, 0.2))
     with pytest.raises(ValueError, match=r"tolerance=1e-10 is not reached at lr=0.5 by 16 steps .*; raise it, or"):
         ScheduledMoments(problem, START).equation(0.5, 1, 2)

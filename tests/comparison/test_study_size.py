@@ -10,27 +10,29 @@ from itertools import combinations_with_replacement, islice
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.arguments import MOST_ENTRIES
 from smesolve.comparison import noise_free_path
 from smesolve.comparison import value_hessians as value_hessians_module
 from smesolve.comparison.equation_side import in_pairs, paired_blocks
-from smesolve.comparison.error_budget import ErrorBudget, first_round_cost
+from smesolve.comparison.error_budget import Aim, ErrorBudget
 from smesolve.comparison.observables import named_observables
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
+from smesolve.experiments.shared import dry_run
 from smesolve.machine_memory import free_memory, machine_memory
 from smesolve.sampling import ensemble
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
-from smesolve.study import dry_run
 from smesolve.study.command_line import main
 from smesolve.study.configuration_types import check_type
+from smesolve.validation import MOST_ENTRIES
 
 RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "2"]
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8"]
@@ -43,9 +45,8 @@ def problem():
 
 def budget(problem, lr=0.2, orders=(1, 2)):
     functions = named_observables(problem, ["squared_norm"])
-    return ErrorBudget(
-        problem, problem.initial(), lr, [0.4], orders, functions, "small_noise_rk4", None, "none", None, 0, Runner()
-    )
+    design = StudyDesign(problem, problem.initial(), [lr], [0.4], orders, functions, "small_noise_rk4")
+    return ErrorBudget(design, lr, None, Runner())
 
 
 # --- blocks without lists ----------------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ def test_the_number_of_paired_blocks_is_that_of_a_count(size):
         assert paired_blocks(blocks, size) == sum(in_pairs(block, size) for block in range(blocks))
 
 
-def test_tasks_and_their_cost_are_those_of_a_plain_list_of_blocks(problem):
+def test_tasks_are_those_of_a_plain_list_of_blocks(problem):
     """Rounds of any size, with and without a number of pairs, against sets of block numbers."""
     one = budget(problem, orders=(1,))
     side, size = one.sides[0], problem.block_size
@@ -74,23 +75,26 @@ def test_tasks_and_their_cost_are_those_of_a_plain_list_of_blocks(problem):
         aim = paths * size, None if pairs is None else pairs * size
         tasks = list(side.tasks(*aim))
         assert tasks == wanted
-        assert side.tasks_cost(*aim) == pytest.approx(sum(side.work[name].cost for name, _ in wanted), rel=1e-12)
         for name, block in tasks:
             if block >= len(side._pairs):
                 side._pairs.append(0)
             side._pairs[block] |= name == paired
         done, in_a_pair = max(done, paths), in_a_pair | chosen
-    assert first_round_cost(problem, 0.2, [0.4], (1, 2), "small_noise_rk4", None, 5000) == pytest.approx(
-        budget(problem)._cost(5000, [(5000, None)] * 2)
-    )
+
+
+def test_the_work_of_the_first_round_is_that_of_its_tasks(problem):
+    both = budget(problem)
+    work = both._work()
+    expected = sum(work[name].cost for name, _ in both._tasks(5000, [Aim(5000, None)] * 2))
+    assert StudySize(both.design, 5000).work == pytest.approx(expected)
 
 
 def test_a_round_of_many_paths_is_begun_at_once(problem):
     one = budget(problem)
     paths = 10**15
-    begun = list(islice(one._tasks(paths, [(paths, None)] * 2), 6))
+    begun = list(islice(one._tasks(paths, [Aim(paths, None)] * 2), 6))
     assert [block for _, block in begun] == [0, 0, 0, 1, 1, 1]
-    assert one._cost(paths, [(paths, None)] * 2) > 1e12
+    assert StudySize(one.design, paths).work > 1e12
     assert [len(some) for some in in_lists(iter([("a", 0)] * (2 * ensemble.LIST + 1)))] == [ensemble.LIST] * 2 + [1]
 
 
@@ -176,8 +180,8 @@ def test_a_dry_run_of_many_learning_rates_times_a_step_once(capsys, monkeypatch)
         ("compare", "observables", "loss"),
         ("weak-error", "orders", "2"),
         ("weak-error", "network.width", "1"),
-        ("scaling", "times", "1"),
-        ("scaling", "schedules", "step"),
+        ("scaling", "keep_probs", "1"),
+        ("scaling", "observables", "loss"),
         ("landscape", "sections", "x"),
         ("derive", "state", "a"),
         ("derive", "values", "1"),
@@ -224,14 +228,15 @@ def test_a_dry_run_without_the_module_resource_says_what_it_knows(monkeypatch, c
     assert "on top of what Python and its libraries take" in capsys.readouterr().out
 
 
-SIZES = {
-    "lrs": [0.2, 0.1], "times": [0.2, 0.4], "orders": 2, "observables": 1, "control": "second",
-    "scheme": "small_noise_rk4", "dt": None, "paths": 300, "workers": 1,
-}  # fmt: skip
+def study_size(problem, theta0=None, paths=300, workers=1, observables=1, **changes):
+    functions = {f"g{k}": None for k in range(observables)}
+    given = {"lrs": [0.2, 0.1], "times": [0.2, 0.4], "orders": (1, 2), "scheme": "small_noise_rk4", "control": "second"}
+    start = problem.initial() if theta0 is None else theta0
+    return StudySize(StudyDesign(problem, start, observables=functions, **given | changes), paths, workers)
 
 
-def study_size(problem, theta0=None, **changes):
-    return StudySize(problem, problem.initial() if theta0 is None else theta0, **SIZES | changes)
+def changed(sizes, **changes):
+    return dataclasses.replace(sizes, design=dataclasses.replace(sizes.design, **changes))
 
 
 def numbers(arrays):
@@ -243,15 +248,16 @@ def test_the_predicted_adjoints_are_those_of_all_processes_less_their_last_ones(
     """At each step of the iteration and of both step sizes of each order, D numbers a target that lies ahead."""
     lr, theta0, names = 0.1, problem.initial(), ["loss", "theta[0]", "theta[1]"]
     functions = named_observables(problem, names)
-    one = ErrorBudget(problem, theta0, lr, [0.2, 0.4], (1, 2), functions, scheme, dt, "first", None, 0, Runner())
-    alone = [sampler for side in one.sides for sampler in (side.work[side._alone], side.work[side._paired].second)]
+    design = StudyDesign(problem, theta0, [lr], [0.2, 0.4], (1, 2), functions, scheme, dt, "first")
+    one = ErrorBudget(design, lr, None, Runner())
+    alone = [sampler for side in one.sides for sampler in (side.work[side._single], side.work[side._paired].second)]
     paths = [sampler.control.path for sampler in (one.sampler, *alone)]
     held = sum(numbers(path.adjoints) for path in paths) - 2 * len(names) * problem.dim * len(paths)
     sizes = study_size(problem, lrs=[lr], observables=3, control="first", scheme=scheme, dt=dt)
     assert (len(paths), sizes.control_memory) == (5, pytest.approx(8 * held, rel=1e-12))
-    float32 = dataclasses.replace(sizes, theta0=theta0.float())
+    float32 = changed(sizes, theta0=theta0.float())
     assert float32.control_memory == pytest.approx(4 * held, rel=1e-12)
-    assert dataclasses.replace(sizes, control="none").control_memory == 0
+    assert changed(sizes, control="none").control_memory == 0
 
 
 def recorded(monkeypatch, module):
@@ -272,7 +278,7 @@ def test_the_predicted_dense_hessians_are_those_that_are_made(width, monkeypatch
     forms = [form.matrices for forms in (found.hessians, found.quadratics) for form in forms]
     held = numbers(forms) - ends + numbers(made) + numbers(jacobians)
     sizes = study_size(problem, lrs=[0.2, lr], observables=3)
-    first = dataclasses.replace(sizes, control="first")
+    first = changed(sizes, control="first")
     assert sizes.control_memory - first.control_memory == pytest.approx(8 * held, rel=1e-12)
 
 
@@ -286,31 +292,32 @@ def test_the_predicted_hessians_of_low_rank_are_those_that_are_made(problem, mon
     held = numbers(form.factors for forms in (found.hessians, found.quadratics) for form in forms[1:])
     assert held == 4 * 2 * 4 * (problem.dim + problem.noise_dim)
     sizes = study_size(problem, observables=2)
-    first = dataclasses.replace(sizes, control="first")
+    first = changed(sizes, control="first")
     assert sizes.control_memory - first.control_memory == pytest.approx(8 * held, rel=1e-12)
 
 
 @pytest.mark.parametrize("control", ["none", "first", "second"])
 def test_the_predicted_block_holds_the_values_of_a_pair_and_their_products(problem, control):
-    """Values as they are sampled; of q variables one product a multiset of three or four, of half a block."""
+    """Values as they are sampled; of q variables the deviations, one product a multiset of three, and one of four."""
     theta0, lr, times = problem.initial(), 0.2, [0.2, 0.4]
     functions = named_observables(problem, ["loss", "theta[0]", "theta[1]"])
     hessians = value_hessians(problem, theta0, times, functions, lr) if control == "second" else None
-    one = ErrorBudget(
-        problem, theta0, lr, times, (1,), functions, "small_noise_rk4", None, control, hessians, 0, Runner()
-    )
+    design = StudyDesign(problem, theta0, [lr], times, (1,), functions, "small_noise_rk4", None, control)
+    one = ErrorBudget(design, lr, hessians, Runner())
     pair = one.sides[0].work[one.sides[0]._paired]
     first, second = pair.first.values(0), pair.second.values(0)
-    values = first.size + second.size + first.size + second[2:].size  # the last two are the difference
-    q = len(first) - 1
-    multisets = sum(len(list(combinations_with_replacement(range(q), degree))) for degree in (3, 4))
-    held = values + multisets * problem.block_size * 6 / 2 + 6 * problem.block_size * problem.numbers_per_path
+    difference = np.concatenate([first, second[2:]])  # less its plain values it is averaged over antithetic paths
+    values = first.size + second.size + first.size + difference.size + difference[1:].size / 2
+    q, block = len(first) - 1, problem.block_size
+    multisets = len(list(combinations_with_replacement(range(q), 3)))
+    forms = 2 * 6 * block * max(problem.dim, problem.noise_dim) if control == "second" else 0
+    held = values + (multisets + q + 1) * block * 6 / 2 + 6 * block * problem.floats_per_path + forms
     assert study_size(problem, observables=3, control=control).block_memory == pytest.approx(8 * held, rel=1e-12)
 
 
 def test_the_steps_of_a_study_are_counted_block_by_block(problem):
     """Of each order as many blocks as of the iteration, and a pair has a path at dt/2 as well."""
-    one = study_size(problem, paths=3000, lrs=[0.2, 0.1], orders=2, scheme="euler")
+    one = study_size(problem, paths=3000, lrs=[0.2, 0.1], scheme="euler")
     blocks = -(-3000 // problem.block_size)
     steps = 0.0
     for lr in (0.2, 0.1):
@@ -329,7 +336,7 @@ def test_the_predicted_derivatives_go_along_as_many_directions_as_a_chunk_holds(
     """Seven arrays of the numbers of a path for each direction and step: 2 T/dt steps, all of them at once."""
 
     def size(dim, **changes):
-        problem = SimpleNamespace(dim=dim, exact=True, numbers_per_path=1000)
+        problem = SimpleNamespace(dim=dim, exact=True, floats_per_path=1000, noise_dim=0)
         theta0 = torch.zeros(1, dtype=torch.float64)
         return study_size(problem, theta0, **{"lrs": [0.001]} | changes).derivative_memory / (7 * 1000 * 8)
 
@@ -338,7 +345,7 @@ def test_the_predicted_derivatives_go_along_as_many_directions_as_a_chunk_holds(
     assert size(256, dt=1e-5) == pytest.approx(80_000)  # one direction at least
     assert (size(257), size(257, control="first"), size(5, control="none")) == (48, 1, 0)
     assert size(5, lrs=[1.0]) == pytest.approx(5)  # one step at least
-    sampled = SimpleNamespace(dim=5, exact=False, numbers_per_path=1000)
+    sampled = SimpleNamespace(dim=5, exact=False, floats_per_path=1000)
     assert study_size(sampled, torch.zeros(1), control="first").derivative_memory == 0
 
 
@@ -356,7 +363,7 @@ def test_divergence_that_a_table_tells_is_no_warning_and_leaves_the_filters_alon
     before = list(warnings.filters)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with ensemble.divergence_told_otherwise():
+        with ensemble.without_divergence_warnings():
             sme.iterate(problem, problem.initial(), 1e100, 9, 2)
         assert not [one for one in caught if issubclass(one.category, ensemble.DivergenceWarning)]
         sme.iterate(problem, problem.initial(), 1e100, 9, 2)

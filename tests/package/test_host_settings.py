@@ -36,7 +36,7 @@ def numbers():
     equation = sme.ModifiedEquation(problem, 0.1, 2)
     scheduled = sme.ScheduledProblem(problem, lambda t: 1 - t / 4, lambda t: 0.8 + 0.1 * t)
     masks = sme.FiniteMasks([0.0, 1.0, 2.5], [0.3, 0.5, 0.2])
-    linear = sme.DropoutProblem(sme.LinearNetwork(2, device="cpu"), problem.x, problem.y, masks=masks)
+    linear = sme.DropoutProblem(sme.LinearNetwork(2, device="cpu"), problem.x, problem.y, law=masks)
     start = linear.initial(0)
     moments = LinearMoments(linear, start)
     averaged = sme.AveragedProblem(linear, 2)
@@ -166,6 +166,44 @@ print(len(study.table))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2\n"
+
+
+def test_importing_changes_nothing_in_the_process():
+    code = """
+import ctypes, os
+class Watched(ctypes.CDLL):
+    def __getattr__(self, name):
+        assert name != "mallopt"
+        return super().__getattr__(name)
+ctypes.CDLL = Watched
+def forbidden(**hooks):
+    assert not any("smesolve" in str(hook.__module__) for hook in hooks.values())
+register, os.register_at_fork = os.register_at_fork, lambda **hooks: (forbidden(**hooks), register(**hooks))
+environment = dict(os.environ)
+import smesolve as sme
+for name in sme.__all__:
+    getattr(sme, name)
+assert dict(os.environ) == environment
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_settles_its_process(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    code = """
+import os, sys
+from smesolve.study.command_line import main
+assert "OMP_WAIT_POLICY" not in os.environ
+sys.argv = ["smesolve", "--version"]
+try:
+    main()
+except SystemExit:
+    pass
+print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == "PASSIVE False", done.stderr
 
 
 def test_in_a_forked_process(plain):

@@ -97,16 +97,19 @@ class LogNormalMasks(sme.MaskLaw):
 @pytest.mark.parametrize(
     ("law", "words"),
     [
-        (Stated(2.0, 1.0, 1.0), "masks must have mean 1, but Stated.quantile gives 2; divide it by that."),
-        (Stated(1.0, 0.3, 1.0), "of order 2 and Stated.central_moment(2) gives 1; mend one of them."),
-        (Stated(1.0, 0.5, 0.25, third=0.25), "of order 3 and Stated.central_moment(3) gives 0.25; mend one of them."),
-        (Stated(float("nan"), 1.0, 1.0), "masks must have mean 1, but Stated.quantile gives nan"),
+        (Stated(2.0, 1.0, 1.0), "law must have mean 1, but Stated.quantile gives 2; divide it by that."),
+        (Stated(1.0, 0.3, 1.0), "of order 2 and Stated.central_moment(2) gives 1; correct one of them."),
+        (
+            Stated(1.0, 0.5, 0.25, third=0.25),
+            "of order 3 and Stated.central_moment(3) gives 0.25; correct one of them.",
+        ),
+        (Stated(float("nan"), 1.0, 1.0), "law must have mean 1, but Stated.quantile gives nan"),
     ],
 )
 def test_a_law_that_is_not_one_is_refused(law, words):
     x = torch.ones(2, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match=re.escape(words)):
-        sme.DropoutProblem(sme.TwoLayerNetwork(2, 3, 1), x, x[:, :1], masks=law)
+        sme.DropoutProblem(sme.TwoLayerNetwork(2, 3, 1), x, x[:, :1], law=law)
 
 
 @pytest.mark.parametrize("law", [Stated(1.0, 0.5, 0.25), LogNormalMasks(0.3), LogNormalMasks(1.0)])

@@ -27,10 +27,10 @@ def test_chunks_of_points_give_the_bits_of_all_points_at_once(count, points, mon
     """A single column and several are added in another order, so no chunk may hold one point of several."""
     for variables in (1, 2, 4):
         for values in layouts(np.random.default_rng(0).standard_normal((variables, count, points))):
-            monkeypatch.setattr(moments, "CHUNK_NUMBERS", 2**60)
+            monkeypatch.setattr(moments, "CHUNK_FLOATS", 2**60)
             whole = Moments.of(values, 4)
             for size in (1, 3 * count, 2**12):
-                monkeypatch.setattr(moments, "CHUNK_NUMBERS", size)
+                monkeypatch.setattr(moments, "CHUNK_FLOATS", size)
                 assert bits(Moments.of(values, 4)) == bits(whole)
 
 
@@ -48,4 +48,4 @@ def test_the_memory_of_products_does_not_grow_with_the_points():
 
     few, many = peak(256), peak(4096)
     assert many - few < 4 * 8 * 70 * (4096 - 256)
-    assert few < 40 * 8 * moments.CHUNK_NUMBERS
+    assert few < 40 * 8 * moments.CHUNK_FLOATS

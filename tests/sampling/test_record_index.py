@@ -50,12 +50,12 @@ def test_no_room_for_it_is_an_error_of_the_system_and_the_journal_stays_usable(t
 
     journal = Journal(tmp_path / "blocks", {})
     journal.put("one", {"a": np.ones(5)})
-    places = journal._places._database
-    journal._places._database = Full()
+    places = journal._records._places._database
+    journal._records._places._database = Full()
     with pytest.raises(OSError, match="temporary files cannot be written to") as caught:
         journal.put("two", {"a": np.ones(5)})
     assert caught.value.errno == errno.ENOSPC
-    journal._places._database = places
+    journal._records._places._database = places
     journal.put("three", {"a": np.full(5, 3.0)})
     journal.close()
     with Journal(tmp_path / "blocks", {}) as journal:

@@ -126,19 +126,11 @@ STUDY = DATA | {
     "dtype": one_of("float64", "float32"),
     "max_memory": optional(POSITIVE),
 }
-SCALING = {
-    key: kind for key, kind in STUDY.items() if key not in ("workers", "device", "dtype", "max_memory", "dt", "control")
-} | {
+UNREAD = ("training", "workers", "device", "dtype", "max_memory", "dt", "control", "scheme", "orders")
+SCALING = {key: kind for key, kind in STUDY.items() if key.split(".")[0] not in UNREAD} | {
     "study": one_of("kappa"),
-    "keep_probs": sequence(KEEP_PROB),
-    "multiples": NUMBERS,
-    "relaxations": POSITIVE,
     "kappas": sequence(COUNT),
     "tolerance": SHARE,
-    "schedules": FILLED,
-    "times": NUMBERS,
-    "factors": sequence(COUNT),
-    "widths": sequence(COUNT),
 }
 LANDSCAPE = DATA | {
     "sections": sequence(one_of("alignment")),

@@ -1,24 +1,21 @@
 """What the operating system refuses ends every command with one sentence, whatever it is about."""
 
-import dataclasses
 import errno
 import os
 
 import numpy as np
 import pytest
 
-from smesolve.study import dry_run
+from smesolve.experiments.shared.registry import commands, default_study, find_experiment
 from smesolve.study.command_line import main
-from smesolve.study.commands import COMMANDS, Origin
 
-RUN = {name: command for name, command in COMMANDS.items() if command.run is not None}
 REFUSED = {
     errno.EACCES: "change its permissions",
     errno.ENOSPC: "make room on its disk",
     errno.EMFILE: "ulimit -n",
     errno.EAGAIN: "fewer workers",
     errno.EIO: "check its disk",
-    errno.ENOENT: "mend that",
+    errno.ENOENT: "correct that",
 }
 DATA = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2"]
 
@@ -37,13 +34,14 @@ def raising(*arguments):
     return run
 
 
-@pytest.mark.parametrize("command", RUN)
+@pytest.mark.parametrize("command", commands())
 def test_an_error_of_the_system_is_one_sentence_of_every_command(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for number, remedy in REFUSED.items():
         run = raising(number, os.strerror(number), "/elsewhere/font.ttf")
-        monkeypatch.setitem(COMMANDS, command, dataclasses.replace(RUN[command], run=run))
-        monkeypatch.setitem(dry_run.ESTIMATES, command, run)
+        kind = find_experiment(command, default_study(command))
+        for method in ("cells", "dry_run"):
+            monkeypatch.setattr(kind, method, run)
         data = [] if command == "derive" else DATA
         if number != errno.ENOSPC:  # which is about results, where these are to be written
             said = sentence(capsys, command, *data, "--out", "results")
@@ -55,7 +53,7 @@ def test_an_error_of_the_system_is_one_sentence_of_every_command(command, tmp_pa
 @pytest.mark.parametrize("arguments", [(), ("no such\ndevice",), (None, None), (errno.EPIPE, "Broken pipe")])
 def test_errors_without_a_number_or_a_file_are_said_as_well(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(COMMANDS, "derive", dataclasses.replace(RUN["derive"], run=raising(*arguments)))
+    monkeypatch.setattr(find_experiment("derive"), "cells", raising(*arguments))
     assert "the operating system refuses" in sentence(capsys, "derive", "--out", "results")
 
 
@@ -64,14 +62,12 @@ def test_a_working_directory_that_vanishes_is_said(tmp_path, monkeypatch, capsys
     place.mkdir()
     monkeypatch.chdir(place)
 
-    def run(config, directory):
-        (directory / "report.md").unlink(missing_ok=True)
+    def run(experiment, directory):
         for path in sorted(tmp_path.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         (directory / "report.md").write_text("# Report\n", encoding="utf-8")
-        return Origin()
 
-    monkeypatch.setitem(COMMANDS, "derive", dataclasses.replace(RUN["derive"], run=run))
+    monkeypatch.setattr("smesolve.study.run.run", run)
     assert "nothing was written" in sentence(capsys, "derive", "--out", "results")
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
+from smesolve.experiments.shared.sampling_effort import SamplingEffort
 
 Q = stats.norm.ppf(0.975)
 

@@ -22,7 +22,7 @@ def plain_outputs(problem):
     """theta -> f (n, o) without dropout."""
 
     def outputs(theta):
-        at = problem.network.linearise(theta, problem.x)
+        at = problem.network.linearize(theta, problem.x)
         values = at.readout @ at.features
         return (values if at.bias is None else values + at.bias).mT
 

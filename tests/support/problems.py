@@ -42,9 +42,15 @@ def make_problem(
         network = sme.TwoLayerNetwork(2, width, out_features, activation, bias=bias)
     else:
         network = feature_network(depth, width, out_features, bias)
-    if law is not None:
-        return sme.DropoutProblem(network, x, y, masks=law)
-    return sme.DropoutProblem(network, x, y, keep_prob=keep_prob, masks=masks)
+    return sme.DropoutProblem(network, x, y, None if law is not None else keep_prob, masks, law)
+
+
+def linear_problem(keep_prob=0.7, in_features=2, samples=6):
+    """Return dropout on a linear model: gradients are affine in theta, so moments are known at any learning rate."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
+    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
+    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
 
 
 def feature_network(depth, width, out_features=1, bias=False):
@@ -89,11 +95,3 @@ def enumerated_moments(problem, theta):
     mean = weights @ gradients
     centred = gradients - mean
     return mean, centred.mT @ (weights[:, None] * centred)
-
-
-def linear_problem(keep_prob=0.7, in_features=2, samples=6):
-    """Linear regression under dropout on its inputs."""
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
-    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
-    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
