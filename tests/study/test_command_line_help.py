@@ -146,7 +146,7 @@ def test_every_printed_configuration_is_read_again(name, tmp_path, capsys):
 STUDIES = {
     "compare": [*RANDOM, *SMALL],
     "weak-error": [*RANDOM, *SMALL, "--workers", "2"],
-    "landscape": [*RANDOM, "--steps", "4", "--runs", "2"],
+    "landscape": [*RANDOM, "--steps", "4", "--runs", "2", "--alignment.eigenpairs", "2"],
     "derive": ["--width", "1"],
     "scaling map": [*RANDOM, "--paths", "8", "--keep_probs", "[0.8]", "--multiples", "[0.1]"],
     "scaling kappa": [*RANDOM, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--kappas", "[1, 2]"],
