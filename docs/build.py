@@ -31,8 +31,8 @@ symbolic."""
 
 def build(folder: Path) -> None:
     """Write one HTML page a module, and an index."""
-    # pdoc looks up the types of a named tuple where `typing` is, not where the tuple is, and those of inherited fields of
-    # a dataclass where the subclass is
+    # pdoc looks up the types of a named tuple where `typing` is, not where the tuple is, and those of inherited fields
+    # of a dataclass where the subclass is
     warnings.filterwarnings("ignore", message=r".*(Captioned|MomentCheck|Settings).__init__")
     pdoc.render.configure(docformat="google", show_source=False)
     pdoc.pdoc(*MODULES, output_directory=folder)
