@@ -30,11 +30,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from smesolve.comparison.draw_control_variate import DrawControlVariate, ExpandsInDraws
+from smesolve.comparison.draw_control_variate import DrawControlVariate
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
-from smesolve.errors import SmesolveError
 from smesolve.sampling.ensemble import Process, Step
 
 __all__ = ["ControlVariate", "control_of"]
@@ -102,20 +101,12 @@ def control_of(
         lr: learning rate.
         step_time: time of one step of the process.
         hessians: of the value functions, for control variates of second order.
-
-    Raises:
-        SmesolveError: the problem has neither a mean gradient in closed form nor an expansion in the draws.
     """
     if design.control == "none":
         return None
     path = NoiseFreePath.of(process, design.theta0, saved, design.observables)
     if design.problem.has_closed_form:
         return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
-    if not isinstance(design.problem, ExpandsInDraws):
-        raise SmesolveError(
-            f"control={design.control!r} needs the methods noise_coefficients and noise_along, which this "
-            f"{type(design.problem).__name__} does not have; take control='none'."
-        )
     return DrawControlVariate.of(design.problem, path)
 
 

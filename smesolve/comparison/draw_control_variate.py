@@ -7,33 +7,22 @@ before its draws, adds to the control variate
     - sum_r c_r w_j . draw_r,                                                                              (1)
 
 of mean zero whatever thetabar, lam and w are. Of the Taylor term of first order in the noise it has the part that is
-linear in the draws; products of masks, and what lam and w miss at theta_j, stay.
+linear in the draws; products of masks, and what lam and w miss at theta_j, stay. A problem that does not expand its
+gradient in the draws has w = 0, which changes nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import Tensor
 
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.problem.iteration import SampledStep
+from smesolve.problem.problem import Problem
 
-__all__ = ["DrawControlVariate", "ExpandsInDraws"]
-
-
-@runtime_checkable
-class ExpandsInDraws(Protocol):
-    """A problem that expands its gradient to first order in the draw."""
-
-    def noise_coefficients(self, theta: Tensor, direction: Tensor) -> Any:
-        """Return the coefficients w of <direction, gradient(theta; draw)>, for theta and direction (D,)."""
-        ...
-
-    def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
-        """Return w . draw (...,), of mean zero."""
-        ...
+__all__ = ["DrawControlVariate"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,7 @@ class DrawControlVariate:
     The other targets have none: U coefficients for every step and target are too many to keep.
     """
 
-    problem: ExpandsInDraws
+    problem: Problem
     coefficients: list[list[Any]]
     """w_j by step and observable."""
 
@@ -51,7 +40,7 @@ class DrawControlVariate:
     """Control variates for each target and observable."""
 
     @classmethod
-    def of(cls, problem: ExpandsInDraws, path: NoiseFreePath) -> DrawControlVariate:
+    def of(cls, problem: Problem, path: NoiseFreePath) -> DrawControlVariate:
         """Expand the gradient along a path.
 
         Cost: four gradients of one path for each step and observable. Memory: U floats for each.

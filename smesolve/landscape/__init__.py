@@ -3,14 +3,15 @@
 These are tools; the experiments of the papers that use them are in `smesolve.experiments.landscape_sections`.
 """
 
-from smesolve.landscape.alignment import COVARIANCES, alignment, overlap, sampled_alignment
 from smesolve.landscape.estimates import Estimate, Interval, mean_over
 from smesolve.landscape.flatness import (
     factorial_effects,
     filter_normalised_directions,
     interpolation,
+    interval_flatness,
     loss_along,
 )
+from smesolve.landscape.hessian_alignment import COVARIANCES, alignment, overlap, sampled_alignment
 from smesolve.landscape.information_geometry import (
     ManifoldGeometry,
     dropout_penalty_error,
@@ -18,7 +19,6 @@ from smesolve.landscape.information_geometry import (
     manifold_geometry,
     penalty_comparison,
 )
-from smesolve.landscape.interval_flatness import interval_flatness
 from smesolve.landscape.likelihoods import LIKELIHOODS, Likelihood
 from smesolve.landscape.noise_samples import (
     principal_directions,
@@ -42,7 +42,14 @@ from smesolve.landscape.operators import (
 from smesolve.landscape.orientations import cosine_map, effective_orientations, input_weights, participation
 from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow, second_penalty
 from smesolve.landscape.spectrum import Eigenpairs, leading_eigenpairs, principal_angles
-from smesolve.landscape.traces import Traces, frobenius_norm, sampled_covariance_error, sampled_traces, trace, traces
+from smesolve.landscape.trace_estimation import (
+    Traces,
+    frobenius_norm,
+    sampled_covariance_error,
+    sampled_traces,
+    trace,
+    traces,
+)
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, checkpoints, initial_points, train
 
 __all__ = [

@@ -1,18 +1,25 @@
-"""Directions along which flatness is measured, the loss along them, and effects of a two-by-two design.
+"""Flatness of the loss: its width and its values along directions, and effects of a two-by-two design.
+
+The interval flatness along a unit vector v is the width
+
+    F_v = |right - left|                                                                                             (1)
+
+between the nearest points on each side of theta where the loss is `factor` times the loss at theta; the papers take 2
+(Zhang, Zhou, Xu, arXiv 2111.01022).
 
 Dropout is a drift (the penalty R_1) and a noise, each in or out: a two-by-two factorial design. With y_dn the logarithm
 of a measure for drift d and noise n, from the same initial point and with the same masks, the paired contrasts are
 
-    drift        (y_10 - y_00 + y_11 - y_01) / 2                                                                     (1)
-    noise        (y_01 - y_00 + y_11 - y_10) / 2                                                                     (2)
-    interaction   y_11 - y_10 - y_01 + y_00,                                                                         (3)
+    drift        (y_10 - y_00 + y_11 - y_01) / 2                                                                     (2)
+    noise        (y_01 - y_00 + y_11 - y_10) / 2                                                                     (3)
+    interaction   y_11 - y_10 - y_01 + y_00,                                                                         (4)
 
 one value for each initial point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,12 +33,14 @@ from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.training import ABLATIONS
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
+    check_callable,
     check_instance,
     check_integer,
     check_list,
     check_number,
     check_parameters,
     check_seed,
+    check_tensor,
 )
 
 __all__ = [
@@ -39,9 +48,20 @@ __all__ = [
     "factorial_effects",
     "filter_normalised_directions",
     "interpolation",
+    "interval_flatness",
+    "interval_width",
     "logarithms",
     "loss_along",
 ]
+
+
+BISECTIONS = 40
+GROWTH = 1.3
+"""Factor between the trial distances on the way to the first crossing."""
+REACH = 1e3
+"""Distance, in norms of theta, from which on the loss is assumed never to cross the threshold."""
+CHUNK = 16
+"""Points whose loss is computed together."""
 
 
 def _problem(problem: Problem) -> Problem:
@@ -142,9 +162,61 @@ def factorial_effects(
     ablations, frames = logarithms(table[table.training.isin(ABLATIONS)], measures), []
     for measure in measures:
         y = ablations.pivot(index="run", columns="training", values=measure)
-        drift = (y["drift only"] - y["gradient descent"] + y["dropout"] - y["noise only"]) / 2  # (1)
-        noise = (y["noise only"] - y["gradient descent"] + y["dropout"] - y["drift only"]) / 2  # (2)
-        interaction = y["dropout"] - y["drift only"] - y["noise only"] + y["gradient descent"]  # (3)
+        drift = (y["drift only"] - y["gradient descent"] + y["dropout"] - y["noise only"]) / 2  # (2)
+        noise = (y["noise only"] - y["gradient descent"] + y["dropout"] - y["drift only"]) / 2  # (3)
+        interaction = y["dropout"] - y["drift only"] - y["noise only"] + y["gradient descent"]  # (4)
         for effect, values in (("drift", drift), ("noise", noise), ("interaction", interaction)):
             frames.append(pd.DataFrame({"measure": measure, "effect": effect, "change": values.to_numpy()}))
     return over_runs(pd.concat(frames), ["measure", "effect"], ["change"])
+
+
+@entry_point
+def interval_flatness(
+    loss: Callable[[Tensor], Tensor], theta: Tensor, directions: Tensor, factor: float = 2.0
+) -> np.ndarray:
+    """Return F_v (k,) along unit vectors v (k, D): the width of the interval where loss < factor loss(theta).
+
+    Args:
+        loss: loss (...,) of parameters (..., D).
+        theta: parameters (D,) at the centre.
+        directions: unit vectors (k, D).
+        factor: threshold in units of the loss at theta, above 1.
+    """
+    check_callable("loss", loss)
+    theta = check_tensor("theta", theta, "D")
+    directions = check_tensor("directions", directions, len(theta), ("k",), dtype=theta.dtype)
+    check_number("factor", factor, 1.0, remedy="the threshold is factor times the loss at theta")
+    return interval_width(loss, theta, directions, factor * loss(theta))  # (1)
+
+
+def interval_width(
+    loss: Callable[[Tensor], Tensor], theta: Tensor, directions: Tensor, threshold: Tensor
+) -> np.ndarray:
+    """Return the width (k,), in lengths of the directions (k, D), of the interval around theta where loss < threshold.
+
+    Each side is searched in steps that grow by 30% from 1e-4 |theta| to the first crossing, which is located by
+    bisection. A rise and fall of the loss within one such step is missed. The width is NaN where the loss does not
+    cross the threshold on one of the sides.
+    """
+    sides = torch.cat([directions, -directions])
+    norm = float(theta.norm()) or 1.0
+
+    def crosses(distance: Tensor) -> Tensor:
+        points = [
+            loss(theta + part[:, None] * side)
+            for part, side in zip(torch.split(distance, CHUNK), torch.split(sides, CHUNK), strict=True)
+        ]
+        values = torch.cat(points)
+        return ~(values < threshold)  # a loss that is not finite has crossed
+
+    low, high = sides.new_zeros(len(sides)), sides.new_full((len(sides),), 1e-4 * norm)
+    found = crosses(high)
+    while not found.all() and float(high.max()) < REACH * norm:
+        low, high = torch.where(found, low, high), torch.where(found, high, GROWTH * high)
+        found = found | crosses(high)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        beyond = crosses(middle)
+        low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+    width = torch.where(found, high, torch.nan).reshape(2, -1).sum(0)
+    return width.cpu().numpy()

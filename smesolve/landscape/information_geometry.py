@@ -40,7 +40,7 @@ from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork, network_outputs
 from smesolve.landscape.operators import SymmetricOperator, dropout_problem, fisher_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
-from smesolve.landscape.traces import traces
+from smesolve.landscape.trace_estimation import traces
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import MaskLaw

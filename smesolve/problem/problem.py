@@ -68,8 +68,8 @@ class Problem:
     """D."""
     draw_dim: int
     """U, the number of uniforms in a draw."""
-    noise_dim: int
-    """M, the number of normals in a noise product; 0 where the gradient has no noise."""
+    noise_dim: int = 0
+    """M, the number of normals in a noise product; 0 where the gradient has no noise, or no closed form."""
     samples: int = 1
     """n, the number of samples in the data."""
     network: nn.Module | None = None
@@ -91,7 +91,7 @@ class Problem:
     """Whether `noise_product` is linear in its normals."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.samples} samples, D={self.dim}, M={self.noise_dim})"
+        return f"{type(self).__name__}({self.samples} samples, D={getattr(self, 'dim', '?')}, M={self.noise_dim})"
 
     # --- what a problem defines --------------------------------------------------------------------------------------
 
@@ -153,7 +153,8 @@ class Problem:
                 )
 
     def _defines(self, name: str) -> bool:
-        return getattr(type(self), name, None) is not getattr(Problem, name, None) or name in vars(self)
+        own = type(self).__mro__[: type(self).__mro__.index(Problem)]
+        return any(name in vars(owner) for owner in (self, *own))
 
     def _missing(self, name: str) -> SmesolveError:
         return SmesolveError(f"{type(self).__name__} must define {name} for this; see help(smesolve.Problem.{name}).")
@@ -163,7 +164,7 @@ class Problem:
     @property
     def floats_per_path(self) -> int:
         """Floats in the working arrays of one path, approximately. Default: four arrays of each size."""
-        return 4 * (self.dim + self.draw_dim + getattr(self, "noise_dim", 0))
+        return 4 * (self.dim + self.draw_dim + self.noise_dim)
 
     @property
     def block_size(self) -> int:

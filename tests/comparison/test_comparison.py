@@ -145,7 +145,7 @@ def test_the_adjoint_stands_where_the_noise_enters(scheme):
             return problem.modified_loss(theta[0])
 
         slope = (value(1e-4) - value(-1e-4)) / 2e-4
-        _, (_, increment) = process._step(path.states[3:4], 3, column[None])
+        _, _, increment = process._step(path.states[3:4], 3, column[None])
         weight = process.noise_time
         adjoint = weight * path.adjoints[4][0, 0] + (1 - weight) * path.adjoints[3][0, 0]
         gaps.append(abs((adjoint @ increment[0]) / slope - 1).item())

@@ -120,26 +120,26 @@ def test_a_step_of_a_scheme_is_a_polynomial_where_the_drift_is_linear(scheme, or
     y = torch.tensor([[0.8], [-1.1]], dtype=torch.float64)
     process = integration(sme.ModifiedEquation(problem, lr, order), y[0], scheme, dt)
     increments = torch.tensor([[0.4], [-0.9]], dtype=torch.float64)
-    found, (prediction, increment) = process._step(y, 3, increments)
+    found, prediction, increment = process._step(y, 3, increments)
     noise = -(lr**0.5) * 0.6 * h**0.5 * increments
-    z, bend = h * dt, (order - 1) * lr * h**2 * dt / 2
+    z, correction = h * dt, (order - 1) * lr * h**2 * dt / 2
     if scheme == "euler":
-        plain = (1 - z - bend) * y
+        plain = (1 - z - correction) * y
         expected = plain + noise
     else:
-        P = noise - bend * (1 - z / 2) * y
-        plain = (1 - z + z**2 / 2) * y - bend * (1 - z / 2) * y
+        P = noise - correction * (1 - z / 2) * y
+        plain = (1 - z + z**2 / 2) * y - correction * (1 - z / 2) * y
         heun = (1 - z + z**2 / 2) * y + (1 - z / 2) * P
         rk4 = (1 - z + z**2 / 2 - z**3 / 6 + z**4 / 24) * y + (1 - z / 2 + z**2 / 6) * P
         expected = heun if scheme == "small_noise_heun" else rk4
         if scheme == "small_noise_rk4":  # its prediction takes the second stage, one step further
-            plain = (1 - z * (1 - z / 2)) * y - bend * (1 - z / 2) * y
+            plain = (1 - z * (1 - z / 2)) * y - correction * (1 - z / 2) * y
     assert torch.allclose(increment, noise, rtol=1e-13)
     assert torch.allclose(found, expected, rtol=1e-13)
     assert torch.allclose(prediction, plain, rtol=1e-13)
     assert process.noise_time == (1.0 if scheme == "euler" else 0.5)
-    process._increments.value = increments
-    assert torch.allclose(process._solver.advance(3 * dt, 4 * dt, y), found, rtol=1e-13)
+    advanced = process._scheme.advance(process._sde, 3 * dt, 4 * dt, y, increments)
+    assert torch.allclose(advanced, found, rtol=1e-13)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 8.0])

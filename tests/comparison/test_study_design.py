@@ -74,24 +74,28 @@ def test_every_argument_is_refused_by_its_name_before_anything_is_computed(chang
     assert "\n" not in str(caught.value)
 
 
-def test_draws_have_control_variates_only_where_a_problem_expands_in_them():
+def test_control_variates_in_the_draws_are_zero_where_a_problem_does_not_expand_in_them():
     problem = module_problem()
     theta0, functions = problem.initial(), {"loss": problem.loss}
     design = StudyDesign(problem, theta0, [0.1], [0.2], (1,), functions, "sampled_euler", control="first")
     process = DropoutIteration(problem, 0.1)
-    assert isinstance(control_of(design, process, [2], 0.1, 0.1, None), DrawControlVariate)
+    totals, taken = torch.zeros(1, process.block_size, 1, 1).double(), process.advance_split(theta0, 0, 0)
+    control = control_of(design, process, [2], 0.1, 0.1, None)
+    control.add(totals, 0, taken)
+    assert isinstance(control, DrawControlVariate) and totals.abs().min() > 0
 
     class Bare(sme.Problem):
         """A problem with the methods of the base class alone, whose mean gradient has no closed form."""
 
-        exact = False
+        has_closed_form = False
         reference_gradient, loss, modified_loss = problem.reference_gradient, problem.loss, problem.modified_loss
         gradient, mean_gradient, noise_product, draw = problem.gradient, None, None, problem.draw
         dim, dtype, device = problem.dim, problem.dtype, problem.device
 
     bare = StudyDesign(Bare(), theta0, [0.1], [0.2], (1,), functions, "sampled_euler", control="first")
-    with pytest.raises(SmesolveError, match=r"noise_coefficients.*this Bare does not have; take control='none'"):
-        control_of(bare, process, [2], 0.1, 0.1, None)
+    totals = torch.zeros_like(totals)
+    control_of(bare, process, [2], 0.1, 0.1, None).add(totals, 0, taken)
+    assert (totals == 0).all()
 
 
 def test_a_study_shows_what_was_measured():

@@ -336,7 +336,7 @@ def test_the_predicted_derivatives_go_along_as_many_directions_as_a_chunk_holds(
     """Seven arrays of the numbers of a path for each direction and step: 2 T/dt steps, all of them at once."""
 
     def size(dim, **changes):
-        problem = SimpleNamespace(dim=dim, exact=True, floats_per_path=1000, noise_dim=0)
+        problem = SimpleNamespace(dim=dim, has_closed_form=True, floats_per_path=1000, noise_dim=0)
         theta0 = torch.zeros(1, dtype=torch.float64)
         return study_size(problem, theta0, **{"lrs": [0.001]} | changes).derivative_memory / (7 * 1000 * 8)
 
@@ -345,7 +345,7 @@ def test_the_predicted_derivatives_go_along_as_many_directions_as_a_chunk_holds(
     assert size(256, dt=1e-5) == pytest.approx(80_000)  # one direction at least
     assert (size(257), size(257, control="first"), size(5, control="none")) == (48, 1, 0)
     assert size(5, lrs=[1.0]) == pytest.approx(5)  # one step at least
-    sampled = SimpleNamespace(dim=5, exact=False, floats_per_path=1000)
+    sampled = SimpleNamespace(dim=5, has_closed_form=False, floats_per_path=1000)
     assert study_size(sampled, torch.zeros(1), control="first").derivative_memory == 0
 
 

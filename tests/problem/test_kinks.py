@@ -134,7 +134,7 @@ def test_noise_does_not_change_the_constant_of_a_kink_to_first_order_in_its_jump
             orders=(1,),
             observables=["theta[0]"],
             times=[1.5],
-            paths=2**16,
+            paths=2**14,
             dt=lr / 8,
         )
         row, predicted = study.table.iloc[0], -jump / 2 * lr

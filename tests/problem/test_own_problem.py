@@ -32,11 +32,12 @@ class FlippedLabels(sme.Problem):
         return (self.q * (1 - self.q)) ** 0.5 * normals @ X / len(X)
 
 
-class Sampled(FlippedLabels):
+class Sampled(sme.Problem):
     """The same, as if its mean were not known."""
 
-    has_closed_form, noise_dim = False, 0
-    mean_gradient = noise_product = None
+    has_closed_form = False
+    q, dim, draw_dim = FlippedLabels.q, FlippedLabels.dim, FlippedLabels.draw_dim
+    draw, loss, gradient = FlippedLabels.draw, FlippedLabels.loss, FlippedLabels.gradient
 
 
 THETA0 = torch.tensor([0.3, -0.2], dtype=torch.float64)
@@ -84,6 +85,12 @@ def test_without_a_closed_form_gradients_serve():
         sme.solve(equation, THETA0, [0.0, 1.0], dt=0.125, paths=4)
     study = sme.weak_error(sampled, THETA0, [0.5], 1.0, orders=(1,), dt=0.125, paths=64, rel_tol=None)
     assert len(study.table)
+    averaged = sme.AveragedProblem(sampled, 2)
+    assert sme.iterate(averaged, THETA0, 0.5, 2, 4).isfinite().all()
+    with pytest.raises(sme.SmesolveError, match="Sampled must define noise_product for this"):
+        sampled.noise_product(THETA0, THETA0)
+    with pytest.raises(sme.SmesolveError, match="closed form for schedules"):
+        sme.ScheduledProblem(sampled, lambda t: 1 - t)
 
 
 def use(problem):

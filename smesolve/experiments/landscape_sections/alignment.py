@@ -20,8 +20,8 @@ from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.figures import PAGE, band, drawing, legend_above, symlog_steps
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.landscape.alignment import COVARIANCES, alignment, check_dimension, overlap
 from smesolve.landscape.estimates import mean_over, over_runs
+from smesolve.landscape.hessian_alignment import COVARIANCES, alignment, check_dimension, overlap
 from smesolve.landscape.operators import dropout_problem, hessian_operator
 from smesolve.landscape.training import checkpoints
 from smesolve.problem.dropout import DropoutProblem

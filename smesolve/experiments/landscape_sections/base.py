@@ -17,6 +17,7 @@ from smesolve.experiments.shared.section import Section
 from smesolve.experiments.shared.settings import ProblemSettings
 from smesolve.landscape.training import AblatedIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.problem import Problem
 from smesolve.validation import check_integer, check_keep_prob, check_positive, check_seed
 
 __all__ = ["LandscapeSection", "TrainingRunSettings", "check_probes"]
@@ -91,7 +92,7 @@ class LandscapeSection(ABC, Generic[Options]):
         s = self.settings
         return AblatedIteration(self.problem, s.lr, s.seed, ablation, s.runs)
 
-    def ensembles(self, problem: Any = None) -> list[Ensembles]:
+    def ensembles(self, problem: Problem | None = None) -> list[Ensembles]:
         """Return the training runs of a cell, whose cost the dry run estimates. Default: those of the problem."""
         s = self.settings
         horizon = [s.steps * s.lr]

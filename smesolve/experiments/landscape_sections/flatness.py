@@ -34,14 +34,14 @@ from smesolve.landscape.flatness import (
     factorial_effects,
     filter_normalised_directions,
     interpolation,
+    interval_width,
     logarithms,
     loss_along,
 )
-from smesolve.landscape.interval_flatness import interval_width
 from smesolve.landscape.noises import NOISES, NoiseScales, noisy_problem
 from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
-from smesolve.landscape.traces import trace
+from smesolve.landscape.trace_estimation import trace
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem

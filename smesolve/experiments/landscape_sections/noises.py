@@ -18,8 +18,8 @@ from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.figures import PAGE, band, drawing, symlog_steps
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.landscape.alignment import alignment, check_dimension, sampled_alignment
 from smesolve.landscape.estimates import over_runs
+from smesolve.landscape.hessian_alignment import alignment, check_dimension, sampled_alignment
 from smesolve.landscape.noise_samples import random_noise
 from smesolve.landscape.noises import NOISES, NoiseScales, noisy_problem
 from smesolve.landscape.operators import covariance_operator, loss_hessian_operator

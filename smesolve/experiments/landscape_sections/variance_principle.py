@@ -36,7 +36,7 @@ from smesolve.experiments.shared.figures import PAGE, SEQUENCE, drawing, logarit
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.landscape.estimates import over_runs
-from smesolve.landscape.interval_flatness import interval_flatness
+from smesolve.landscape.flatness import interval_flatness
 from smesolve.landscape.noise_samples import principal_directions, random_gradients, random_trajectories
 from smesolve.landscape.operators import dropout_problem, hessian_operator, loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs

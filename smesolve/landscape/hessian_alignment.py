@@ -33,7 +33,7 @@ from smesolve.landscape.operators import (
     pair_term_operator,
 )
 from smesolve.landscape.spectrum import check_operator, leading_eigenpairs
-from smesolve.landscape.traces import Traces, sampled_traces, traces
+from smesolve.landscape.trace_estimation import Traces, sampled_traces, traces
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_mapping
 
