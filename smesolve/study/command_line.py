@@ -259,9 +259,9 @@ def _is_finished(request: Request) -> bool:
 
 def _print_estimate(experiment: Experiment[Any]) -> None:
     """Print what --dry-run says, a line for each of its fields."""
-    from smesolve.study.run import run_smallest  # here: --help does without torch
+    from smesolve.study.smallest_study import run_smallest_study  # here: --help does without torch
 
-    run_smallest()
+    run_smallest_study()
     fields = experiment.dry_run()
     say(f"smesolve: dry run of {experiment.command}, nothing is written")
     for name, value in fields.items():

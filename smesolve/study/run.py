@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import StudyInterrupted
 from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.cells import run_cells
 from smesolve.experiments.shared.experiment import Experiment
-from smesolve.experiments.shared.registry import find_experiment
-from smesolve.experiments.shared.settings import EXECUTION, DataSettings, NetworkSettings
+from smesolve.experiments.shared.settings import EXECUTION
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.sampling.journal import Journal
 from smesolve.solver.schemes.scheme import NothingTestedWarning
@@ -24,7 +21,7 @@ from smesolve.study.output import JOURNAL, PARTIAL_TABLE
 from smesolve.study.terminal import complain
 from smesolve.version import __version__
 
-__all__ = ["configuration", "identity", "run", "run_smallest"]
+__all__ = ["configuration", "identity", "run"]
 
 REPORTED = (DivergenceWarning, NothingTestedWarning)
 """Warnings that belong into the report."""
@@ -87,17 +84,3 @@ def _reported_warnings() -> Iterator[list[str]]:
             warnings.simplefilter("always", category)
         warnings.showwarning = collect
         yield messages
-
-
-def run_smallest() -> None:
-    """Run a study whose arrays take nothing and write what it writes, before a dry run measures the memory.
-
-    torch loads parts of itself when derivatives are taken, and matplotlib its fonts, which no list of modules says.
-    """
-    kind: Any = find_experiment("weak-error")
-    data, network = DataSettings("random", samples=2, in_features=1), NetworkSettings(width=1)
-    smallest = kind(kind.Settings(data=data, network=network, lrs=[0.2], horizon=0.4, paths=8))
-    study = weak_error(smallest.problem, smallest.theta0, [0.2], 0.4, paths=8, progress=False)
-    with tempfile.TemporaryDirectory() as folder:
-        for section in smallest.summarise([study]):
-            section.write(Path(folder))
