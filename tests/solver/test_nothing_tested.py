@@ -1,7 +1,7 @@
 """A step of dt = lr on the order-1 equation is the iteration's, in mean and covariance: every way to it warns."""
 
 import contextlib
-import sys
+import importlib
 import warnings
 
 import pytest
@@ -27,7 +27,7 @@ def without_computing(monkeypatch):
     def stop(*arguments):
         raise Checked
 
-    monkeypatch.setattr(sys.modules["smesolve.comparison.weak_error"], "ErrorBudget", stop)
+    monkeypatch.setattr(importlib.import_module("smesolve.comparison.weak_error"), "ErrorBudget", stop)
 
 
 def warned(call):
