@@ -1,7 +1,7 @@
 """Weak errors by defects: summed up along the discrete run, without a difference of two noisy means.
 
-Let P v(s) = E v(s + lr F) be one training step, F = -gradient(s, draw) with mean b = -grad L_S and covariance Sigma, and
-Q v(s) the modified equation over one lr. With v_k(s) = E[g(s_K) | s_k = s] the weak error is a telescoping sum,
+Let P v(s) = E v(s + lr F) be one training step, with F = -gradient(s, draw) of mean b = -grad L_S and covariance Sigma,
+and Q v(s) the modified equation over one lr. With v_k(s) = E[g(s_K) | s_k = s] the weak error is a telescoping sum,
 
     E g(S_T) - E g(s_K) = sum_k P^k (Q - P) Q^{K-k-1} g,                                                          (1)
 
@@ -13,17 +13,23 @@ and (Q - P) v is known by expansion in lr:
                  + [1/4 (b . grad) Sigma + 1/2 sym(Db Sigma)] : Hess v + 1/6 kappa_3 : D^3 v                      (3)
 
 with the third cumulant kappa_3 of the gradient. Every factor may be replaced by an independent draw: b by F, Sigma by
-z z^T with z = (F - F')/sqrt(2), kappa_3 by (g_1 - g_2)(g_1 - g_3)(g_1 - g_4). Derivatives are differences of gradients and of
-runs with the same draws, so that nothing but `Problem.gradient` is needed; where mean gradient and noise product have a
-closed form, they take the place of draws.
+z z^T with z = (F - F')/sqrt(2), kappa_3 by (g_1 - g_2)(g_1 - g_3)(g_1 - g_4). Derivatives are differences: of gradients,
+and of runs with the same draws. So nothing but `Problem.gradient` is needed; where mean gradient and noise product have
+a closed form, they take the place of draws.
 
-**Order 2.** One step k of K, at random; then v_{k+1}(s_{k+1} + shifts) by runs from shifted starts, times K lr^3:
+**Order 2.** One step k of K, at random; then derivatives of v by runs that start from shifted states, times K lr^3:
 
-    error_2 = K lr^3 E[Lambda v_{k+1}] (1 + O(lr)).                                                               (4)
+    error_2 = K lr^3 E[Lambda v] (1 + O(lr)),                                                                     (4)
 
-**Order 1.** The equation of order 1 is that of order 2 without the term -lr w of its drift, Q_1 = e^{lr^2 W/2} Q_2 e^{lr^2
-W/2} + O(lr^4) with W = w . grad (Strang). So a companion run, with the draws of the run itself and moved by lr^2 w at
-each node k = 0, ..., K, by half of it at both ends, has the mean of the order-1 equation up to the error of order 2:
+with the coefficients of Lambda at s_k, and v = v_{k+1} shifted after the step or v = v_k shifted before it, at random.
+Both differ by the relative O(lr) that is not known, and half of their difference is of the size of the bias.
+
+**Order 1.** The equation of order 1 is that of order 2 without the term -lr w of its drift. With W = w . grad,
+
+    Q_1 = e^{lr^2 W/2} Q_2 e^{lr^2 W/2} + O(lr^4)
+
+(Strang). So a companion run, with the draws of the run itself and moved by lr^2 w at each node k = 0, ..., K, by half of
+it at both ends, has the mean of the order-1 equation up to the error of order 2:
 
     error_1 = E[g(companion_K) - g(s_K)] + error_2 + O(lr^3),                                                     (5)
 
@@ -35,6 +41,9 @@ a relative error of O(lr^2). Nodes may be q steps apart, moved q times as far (t
 
 sees it, as do the companion's steps. There (3) does not hold. What the equation of order 2 lacks is what its drift, made
 of derivatives, does not see: the difference of two companions, one moved by (6), one by its derivative. It is O(lr).
+
+Sources: Talay & Tubaro (Stochastic Anal. Appl. 8, 1990) for errors as sums of defects; Li, Tai, E (JMLR 20(40), 2019)
+for the expansion of one step.
 """
 
 from __future__ import annotations
@@ -50,14 +59,16 @@ from torch import Tensor
 
 from smesolve.comparison.estimate import Statistics
 from smesolve.comparison.observables import Observable
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_generator, keyed_uniforms
 
 __all__ = ["COLUMNS", "DefectSampler"]
 
-COLUMNS = ("discrete", "order 1", "order 2")
-"""What is averaged for each observable: its value on the run, and both errors."""
+COLUMNS = ("discrete", "order 1", "order 2", "placement")
+"""What is averaged for each observable: its value on the run, both errors, and half the difference of the error of
+order 2 between shifts after the step and before it."""
 
 NODES = 64
 """The companion is moved at so many nodes at least, or at every step."""
@@ -116,7 +127,7 @@ class DefectSampler:
         return each * self.steps * self.block_size
 
     def run(self, block: int) -> dict[str, np.ndarray]:
-        """Statistics of a block as arrays; point t, 3 o + c is column c of observable o at time t."""
+        """Statistics of a block as arrays; point t, 4 o + c is column c of observable o at time t."""
         return self.statistics(block).arrays()
 
     def statistics(self, block: int) -> Statistics:
@@ -127,7 +138,7 @@ class DefectSampler:
 
     @torch.no_grad()
     def values(self, block: int) -> np.ndarray:
-        """Return (B, T, O, 3) float64: for each path the columns of `COLUMNS`."""
+        """Return (B, T, O, 4) float64: for each path the columns of `COLUMNS`."""
         run = self.theta0.expand(self.block_size, -1)
         companion = smooth = run
         shifted = _ShiftedRuns(self, block) if 2 in self.orders and not self.kinked else None
@@ -145,13 +156,13 @@ class DefectSampler:
             uniforms = keyed_uniforms((self.block_size, self.problem.draw_dim), self.seed, block, step)
             draw = self.problem.draw(uniforms)
             if shifted is not None:
-                shifted.advance(uniforms)
+                shifted.advance(step, run, uniforms)
             before, run = run, run - self.lr * self.problem.gradient(run, draw)
             companion = companion - self.lr * self.problem.gradient(companion, draw)
             if self._paired:
                 smooth = smooth - self.lr * self.problem.gradient(smooth, draw)
             if shifted is not None:
-                shifted.begin(step, before, run)
+                shifted.begin_after(step, before, run)
         return torch.stack(rows, dim=1).cpu().numpy().astype(np.float64, copy=False)
 
     @property
@@ -167,21 +178,22 @@ class DefectSampler:
         move = self.spacing * self.lr / 4 * (outer(companion + step_of) - outer(companion - step_of))
         if not self._paired:
             return move, torch.zeros(())
-        slope = _first_difference(outer, smooth, inner(smooth))
+        slope = forward_derivative(outer, smooth, inner(smooth))[1]
         return move, self.spacing * self.lr**2 / 2 * slope
 
     def _observed(self, run: Tensor, companion: Tensor, smooth: Tensor, shifted: _ShiftedRuns | None) -> Tensor:
-        """The columns of all observables at one time (B, O, 3)."""
+        """The columns of all observables at one time (B, O, 4)."""
         columns = []
         for observable in self.observables.values():
             value, moved = _finite(observable, run), _finite(observable, companion)
-            first, second = moved - value, torch.zeros_like(value)
+            first, second, placement = moved - value, torch.zeros_like(value), torch.zeros_like(value)
             if shifted is not None:
                 second = shifted.error(observable)
+                placement = shifted.placement * second
                 first = first + second  # eq. (5)
             elif self._paired:
                 second = moved - _finite(observable, smooth)
-            columns.append(torch.stack([value, first, second], dim=-1))
+            columns.append(torch.stack([value, first, second, placement], dim=-1))
         return torch.stack(columns, dim=-2)
 
 
@@ -234,6 +246,9 @@ class _ShiftedRuns:
         self._sampler, self._block = sampler, block
         self._generator = keyed_generator(sampler.seed, "defects", block, sampler.steps + 1)
         self._chosen = torch.from_numpy(self._generator.integers(sampler.steps, size=sampler.block_size))
+        signs = torch.from_numpy(2.0 * self._generator.integers(2, size=sampler.block_size) - 1)
+        self.placement = signs.to(sampler.theta0)
+        """1 where the shifts are after the step, -1 where they are before it (B,)."""
         self._paths = torch.zeros(0, dtype=torch.long)
         """Those whose step is past (A,)."""
         self._states: Tensor | None = None
@@ -241,25 +256,30 @@ class _ShiftedRuns:
         self._weights: Tensor | None = None
         """(R, A)."""
 
-    def advance(self, uniforms: Tensor) -> None:
-        """One step of all shifted runs."""
+    def advance(self, step: int, run: Tensor, uniforms: Tensor) -> None:
+        """Start the runs that are shifted before this step, and take it with all; run (B, D) at its begin."""
+        paths = ((self._chosen == step) & (self.placement < 0)).nonzero()[:, 0]
+        if len(paths):
+            self._start(paths, run[paths], run[paths])
         if self._states is not None:
             draw = self._sampler.problem.draw(uniforms[self._paths])
             self._states = self._states - self._sampler.lr * self._sampler.problem.gradient(self._states, draw)
 
-    def begin(self, step: int, before: Tensor, after: Tensor) -> None:
-        """Start the runs of the paths whose step this is; states before and after it (B, D)."""
-        paths = (self._chosen == step).nonzero()[:, 0]
-        if not len(paths):
-            return
-        shifts, weights = self._stencil(before[paths])
-        states = after[paths] + shifts
-        if self._states is None or self._weights is None:
-            self._paths, self._states, self._weights = paths, states, weights
-        else:
-            self._paths = torch.cat([self._paths, paths])
-            self._states = torch.cat([self._states, states], dim=1)
-            self._weights = torch.cat([self._weights, weights], dim=1)
+    def begin_after(self, step: int, before: Tensor, after: Tensor) -> None:
+        """Start the runs that are shifted after this step; the run before and after it (B, D)."""
+        paths = ((self._chosen == step) & (self.placement > 0)).nonzero()[:, 0]
+        if len(paths):
+            self._start(paths, before[paths], after[paths])
+
+    def _start(self, paths: Tensor, x: Tensor, centre: Tensor) -> None:
+        """Start the runs of some paths around `centre`, with coefficients at x, each (A, D)."""
+        shifts, weights = self._stencil(x)
+        states = centre + shifts
+        if self._states is not None and self._weights is not None:
+            paths = torch.cat([self._paths, paths])
+            states = torch.cat([self._states, states], dim=1)
+            weights = torch.cat([self._weights, weights], dim=1)
+        self._paths, self._states, self._weights = paths, states, weights
 
     def error(self, observable: Observable) -> Tensor:
         """Eq. (4): K lr^3 Lambda v (B,), 0 where the step is still to come."""
@@ -271,7 +291,7 @@ class _ShiftedRuns:
         return result
 
     def _stencil(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Shifts (R, A, D) and weights (R, A) with sum_r weight_r v(. + shift_r) = Lambda v, coefficients at x (A, D)."""
+        """Shifts (R, A, D) and weights (R, A): sum_r weight_r v(. + shift_r) = Lambda v, coefficients at x (A, D)."""
         draws = _Draws(self._sampler.problem, len(x), self._generator)
         b, other = draws.drift()(x), draws.drift()(x)
         noise = draws.noise()
@@ -328,7 +348,9 @@ def _stencil_of(directions: Sequence[Tensor], x: Tensor, factor: float) -> tuple
         return torch.stack([multiple * shift for multiple in multiples]), torch.stack(weights)
     shifts, weights = [], []
     total = math.prod(2 * scale[:, 0] for scale in scales)
-    for signs in torch.cartesian_prod(*[torch.tensor([1.0, -1.0], dtype=x.dtype)] * degree).reshape(-1, degree).tolist():
+    for signs in (
+        torch.cartesian_prod(*[torch.tensor([1.0, -1.0], dtype=x.dtype)] * degree).reshape(-1, degree).tolist()
+    ):
         moved = [sign * scale * direction for sign, scale, direction in zip(signs, scales, directions, strict=True)]
         shifts.append(sum(moved, torch.zeros_like(x)))
         weights.append(factor * math.prod(signs) / total)
