@@ -203,7 +203,7 @@ def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
     known = np.isfinite(ratios)
     if not known.any():
         return np.full(len(rows), np.inf)
-    weights = 1 / np.maximum(errors[known], _SMALL * np.abs(ratios[known]).max() + np.finfo(float).tiny) ** 2
+    weights = _weights(ratios[known], errors[known])
     delta = np.average(ratios[known], weights=weights)
     return max(abs(delta) - weights.sum() ** -0.5, 0.0) * lrs**3
 
@@ -215,12 +215,14 @@ def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
     known = np.isfinite(ratios)
     if known.sum() < 2:
         return np.full(len(rows), np.inf)
-    weights = 1 / np.maximum(errors[known], _SMALL * np.abs(ratios[known]).max() + np.finfo(float).tiny) ** 2
+    weights = _weights(ratios[known], errors[known])
     from_centre = lrs[known] - np.average(lrs[known], weights=weights)
     spread = (weights * from_centre**2).sum()
     slope = (weights * from_centre * ratios[known]).sum() / spread
     return max(abs(slope) - spread**-0.5, 0.0) * lrs ** (power + 1)
 
 
-_SMALL = 1e-12
-"""Relative standard error that is taken for errors without noise."""
+def _weights(values: np.ndarray, stderrs: np.ndarray) -> np.ndarray:
+    """1 / stderr^2, with a relative standard error of 1e-12 for values without noise."""
+    largest = np.abs(values).max()
+    return 1 / np.maximum(stderrs, 1e-12 * largest if largest > 0 else 1.0) ** 2
