@@ -9,9 +9,9 @@ the bias is of the size of the next term, d lr^(p+1), in
 
 by regression over the learning rates. The bound on the bias,
 
-    max(|delta| - stderr(delta), 0) lr^3    or    max(|d| - stderr(d), 0) lr^(p+1),                               (1)
+    |delta| lr^3    or    |d| lr^(p+1),                                                                           (1)
 
-is added to the interval. What the data cannot tell from zero is inside the Monte Carlo interval.
+is added to the interval.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
         return np.full(len(rows), np.inf)
     weights = _weights(ratios[known], errors[known])
     delta = np.average(ratios[known], weights=weights)
-    return max(abs(delta) - weights.sum() ** -0.5, 0.0) * lrs**3
+    return abs(delta) * lrs**3
 
 
 def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
@@ -219,7 +219,7 @@ def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
     from_centre = lrs[known] - np.average(lrs[known], weights=weights)
     spread = (weights * from_centre**2).sum()
     slope = (weights * from_centre * ratios[known]).sum() / spread
-    return max(abs(slope) - spread**-0.5, 0.0) * lrs ** (power + 1)
+    return abs(slope) * lrs ** (power + 1)
 
 
 def _weights(values: np.ndarray, stderrs: np.ndarray) -> np.ndarray:
