@@ -92,7 +92,7 @@ def large() -> dict[str, object]:
         theta0 = problem.initial()
         equation = sme.ModifiedEquation(problem, 0.01, 1)
         sme.iterate(problem, theta0, 0.01, 1, 8)  # warm-up
-        scheme = "small_noise_rk4" if problem.exact else "svag"
+        scheme = "small_noise_rk4" if problem.has_closed_form else "svag"
         iterated, _ = harness.timed(sme.iterate, problem, theta0, 0.01, 5, 8, save=[5])
         solved, _ = harness.timed(sme.solve, equation, theta0, [0, 0.05], scheme, dt=0.005, paths=8)
         result[name] = {

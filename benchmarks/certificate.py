@@ -1,7 +1,7 @@
 """The certificate on a tanh 2-4-1 network: slopes, constants, wall time, and what the control variates gain.
 
-`gain` is plain standard error over the one reached, at equal paths: its square is the factor in paths. The last column
-is the work of plain Monte Carlo for the same error bar, in paths a side.
+`stderr_reduction` is plain standard error over the one reached, at equal paths: its square is the factor in paths. The
+last column is the work of plain Monte Carlo for the same error bar, in paths a side.
 
     python benchmarks/certificate.py [--rel_tol 0.05] [--out certificate.json]
 """
@@ -29,8 +29,18 @@ def main():
     print(f"{harness.SMALL}, T = {HORIZON:g}, loss, rel_tol {arguments.rel_tol:g}; {harness.threads()}")
     print(f"measured in {measured:.1f} s; with the fit and the predicted constants {total:.1f} s\n")
     table = study.table[study.table.time == HORIZON]
-    table = table.assign(plain_paths=(table.gain**2 * table[["discrete_paths", "sde_paths"]].mean(axis=1)))
-    columns = ["order", "lr", "error", "stderr", "solver_bias", "discrete_paths", "sde_paths", "kurtosis", "gain"]
+    table = table.assign(plain_paths=(table.stderr_reduction**2 * table[["discrete_paths", "sde_paths"]].mean(axis=1)))
+    columns = [
+        "order",
+        "lr",
+        "error",
+        "stderr",
+        "solver_bias",
+        "discrete_paths",
+        "sde_paths",
+        "kurtosis",
+        "stderr_reduction",
+    ]
     print(harness.shown(table[[*columns, "resolved", "plain_paths"]]))
     fit["half_width"] = (fit.slope_high - fit.slope_low) / 2
     columns = [

@@ -48,8 +48,7 @@ class GivenIteration(DropoutIteration):
 
 class GivenIntegration(Integration):
     def advance_split(self, theta, block, step):
-        state, (prediction, increment) = self._step(theta, step, self.given * self.dt**0.5)
-        return sme.sampling.ensemble.Step(state, prediction, increment, self.given)
+        return sme.sampling.ensemble.Step(*self._step(theta, step, self.given * self.dt**0.5), self.given)
 
 
 @torch.no_grad()

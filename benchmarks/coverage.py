@@ -8,6 +8,8 @@
 - Fits: slopes and constants of errors with third-order terms, five shapes, at four learning rates. The room that a fit
   leaves for missing terms makes its slopes conservative at every precision, and its constants where errors are precise.
 - Constants: those predicted without Monte Carlo against exact errors extrapolated to lr = 0.
+- Heavy tails: the worst cases of `heavy_tails.py`.
+- Landscape: the cases of `landscape_coverage.py`.
 
     python benchmarks/coverage.py [--replicates 1000] [--sections fits 'heavy tails'] [--out coverage.json]
 """
@@ -18,17 +20,20 @@ import one_thread  # noqa: F401 (first: the libraries below read it when they ar
 import harness
 import heavy_tails
 import joblib
+import landscape_coverage
 import numpy as np
 import pandas as pd
 import torch
 from harness import NORMAL_QUANTILE
 
 from smesolve.comparison.error_budget import ErrorBudget
-from smesolve.comparison.estimate import PairSampler, estimate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.sampler import PairSampler
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.sampling.runner import Runner
 
@@ -36,7 +41,7 @@ LR, HORIZON, SCHEME = 0.1, 0.5, "small_noise_rk4"
 
 KEEP_PROBS = (0.8, 0.5)
 
-POINTS, FIT_REPLICATES = 4, 500
+POINTS, FIT_REPLICATES, TAIL_REPLICATES = 4, 500, 200
 
 SHAPES = {
     "polynomial": lambda x: 1 + 0.5 * x + 0.3 * x**2 + 0.2 * x**3,
@@ -63,22 +68,21 @@ def _replicates(keep_prob, count):
     observables = named_observables(problem, ["loss"])
     with torch.no_grad():
         hessians = value_hessians(problem, theta0, [HORIZON], observables, LR)
-        budget = ErrorBudget(
-            problem, theta0, LR, [HORIZON], [1, 2], observables, SCHEME, LR, "second", hessians, 0, Runner()
-        )
+        design = StudyDesign(problem, theta0, [LR], [HORIZON], [1, 2], observables, SCHEME, LR, "second")
+        budget = ErrorBudget(design, LR, hessians, Runner())
     rows = []
     iteration = moments.iteration(LR, round(HORIZON / LR))
-    dropout = [estimate(budget.sampler.statistics(block)) for block in range(count)]
+    dropout = [MeanEstimate.of(budget.sampler.statistics(block)) for block in range(count)]
     for side in budget.sides:
-        order = side.equation.order
+        order = side.order
         error = moments.error(LR, order, HORIZON)
         scheme = moments.scheme(LR, order, HORIZON, SCHEME, LR) - iteration
         paired = next(work for work in side.work.values() if isinstance(work, PairSampler))
         for block, other in enumerate(dropout):
-            equation, pairs = (estimate(part) for part in paired.statistics(block))
+            equation, pairs = (MeanEstimate.of(part) for part in paired.statistics(block))
             measured = (equation.mean - other.mean).item()
             half = NORMAL_QUANTILE * np.hypot(equation.stderr, other.stderr).item()
-            bias = side.bias_of(pairs).item()
+            bias = side.bias(pairs).item()
             whole = half + abs(bias) + NORMAL_QUANTILE * 2 * pairs.stderr.item()
             rows.append((keep_prob, order, abs(measured - scheme) <= half, abs(measured - error) <= whole))
     return pd.DataFrame(rows, columns=["keep_prob", "order", "monte_carlo", "budget"])
@@ -154,7 +158,8 @@ SECTIONS = {
     "errors": errors,
     "fits": lambda count: fits(min(count, FIT_REPLICATES)),
     "constants": lambda _: constants(),
-    "heavy tails": lambda count: heavy_tails.worst(heavy_tails.all_cases(min(count, 200))),
+    "heavy tails": lambda count: heavy_tails.worst(heavy_tails.all_cases(min(count, TAIL_REPLICATES))),
+    "landscape": landscape_coverage.landscape,
 }
 """What takes the number of replicates and returns a table."""
 

@@ -20,17 +20,27 @@ INPUTS = ["--data.name", "random", "--data.in_features", "4"]
 DATA = [*INPUTS, "--data.samples", "16"]
 SHORT = ["--horizon", "0.4", "--paths", "64", "--seed", "0"]
 LARGE = [*SHORT, "--lrs", "[0.1]"]
+BRIEF = ["--horizon", "0.02", "--paths", "16", "--lrs", "[0.01]", "--network.width", "1000", "--seed", "0"]
 OBSERVABLES = "[" + ", ".join(f"'theta[{k}]'" for k in range(60)) + "]"
+RATES = "[" + ", ".join(str(0.4 / steps) for steps in range(4, 24)) + "]"
+LANDSCAPE = ["landscape", *DATA, "--network.width", "8", "--steps", "20", "--runs", "4", "--lr", "0.05"]
 
 STUDIES = {
     "small": ["weak-error", *DATA, *LARGE, "--network.width", "4"],
     "compare": ["compare", *DATA, *LARGE, "--network.width", "4"],
     "dense Hessians, D 250": ["weak-error", *DATA, *SHORT, "--lrs", "[0.02]", "--network.width", "50"],
     "60 observables": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--observables", OBSERVABLES],
+    "20 learning rates": ["weak-error", *DATA, *SHORT, "--lrs", RATES, "--network.width", "8"],
     "low-rank Hessians, D 2,000": ["weak-error", *DATA, *SHORT, "--lrs", "[0.05]", "--network.width", "400"],
-    "adjoints, D 5,000": ["weak-error", *DATA, *LARGE, "--network.width", "1000", "--control", "first"],
+    "low-rank Hessians, D 5,000": ["weak-error", *DATA, *BRIEF],
+    "adjoints, D 5,000": ["weak-error", *DATA, *BRIEF, "--control", "first"],
     "500 samples": ["weak-error", *INPUTS, "--data.samples", "500", *LARGE, "--network.width", "30"],
+    "masks for each sample": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--training.masks", "per_sample"],
+    "float32": ["weak-error", *DATA, *LARGE, "--network.width", "50", "--dtype", "float32"],
+    "two workers": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--workers", "2"],
     "kappa": ["scaling", *DATA, "--study", "kappa", "--network.width", "4", "--paths", "64", "--kappas", "[1, 2]"],
+    "landscape, alignment": [*LANDSCAPE, "--sections", "[alignment]"],
+    "landscape, flatness": [*LANDSCAPE, "--sections", "[flatness]"],
     "derive": ["derive", "--iteration", "dropout", "--width", "2", "--order", "2"],
 }
 """By name, the arguments of the command line."""

@@ -42,7 +42,9 @@ def main():
             "gradient": lambda problem, theta=theta, mask=mask: problem.gradient(theta, mask),
             "mean_gradient": lambda problem, theta=theta: problem.mean_gradient(theta),
             "noise_product": lambda problem, theta=theta, xi=normals: problem.noise_product(theta, xi),
-            "drift_and_noise": lambda problem, theta=theta, xi=normals: problem.drift_and_noise(theta, xi, 0.1),
+            "noisy_mean_gradient": lambda problem, theta=theta, xi=normals: problem.linearize(
+                theta
+            ).noisy_mean_gradient(xi, 0.1),
             "hessian_product": lambda problem, theta=theta: problem.hessian_product(theta, theta),
         }
         for call, function in calls.items():

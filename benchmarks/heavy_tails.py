@@ -23,11 +23,14 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 import smesolve as sme
-from smesolve.comparison.budget_row import HEAVY_TAILS, budget_row
+from smesolve.comparison.budget_row import budget_row
 from smesolve.comparison.error_budget import ErrorBudget
-from smesolve.comparison.estimate import Estimate, PairSampler, Statistics, estimate
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import Observable, named_observables
+from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.comparison.sampler import PairSampler
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.sampling.runner import Runner
 
@@ -68,12 +71,12 @@ def scalar_error(keep_prob: float, lr: float, steps: int, exponent: int, order: 
     return float(equation - (1 - k + k * (1 - lr / k**2) ** exponent) ** steps)
 
 
-def slices(block: np.ndarray, paths: int, antithetic: bool, order: int) -> Iterator[Estimate]:
+def slices(block: np.ndarray, paths: int, antithetic: bool, order: int) -> Iterator[MeanEstimate]:
     """Estimates of groups of `paths` paths of a block (2 + c, B, T, O)."""
     # Path b + B/2 is the partner of path b.
     rows = np.arange(BLOCK).reshape(2, -1) if antithetic else np.arange(BLOCK)
     for part in np.split(rows, BLOCK // paths, axis=-1):
-        yield estimate(Statistics.of(block[:, part.flatten()], antithetic, order))
+        yield MeanEstimate.of(PathStatistics.of(block[:, part.flatten()], antithetic, order))
 
 
 @torch.no_grad()
@@ -99,9 +102,8 @@ def replicates(
     """
     functions, horizon = named_observables(problem, observables), lr * steps
     hessians = value_hessians(problem, theta0, [horizon], functions, lr) if control == "second" else None
-    budget = ErrorBudget(
-        problem, theta0, lr, [horizon], [1, 2], functions, "small_noise_rk4", lr, control, hessians, 0, Runner()
-    )
+    design = StudyDesign(problem, theta0, [lr], [horizon], [1, 2], functions, "small_noise_rk4", lr, control)
+    budget = ErrorBudget(design, lr, hessians, Runner())
     rows = []
     for block in range(-(-count * max(paths) // BLOCK)):
         iteration = budget.sampler.values(block)
@@ -120,13 +122,13 @@ def replicates(
                 for dropout, equation, pairs in islice(estimates, missing):
                     for column, name in enumerate(functions):
                         row = budget_row(
-                            (0, column), dropout, equation, pairs, side.bias_of(pairs), budget.noise_free,
-                            float(side.tolerance[0, column]), True, problem.dtype, None,
+                            (0, column), dropout, equation, pairs, side.bias(pairs), budget.noise_free,
+                            float(side.solution.error[0, column]), True, None,
                         )  # fmt: skip
-                        error = exact[side.equation.order, name]
-                        covered, heavy = row["low"] <= error <= row["high"], row["reason"].startswith(HEAVY_TAILS)
+                        error = exact[side.order, name]
+                        covered, heavy = row["low"] <= error <= row["high"], row["reason"].heavy_tailed
                         rows.append({
-                            "order": side.equation.order, "observable": name, "paths": number, "covered": covered,
+                            "order": side.order, "observable": name, "paths": number, "covered": covered,
                             "heavy": heavy, "wrong": not (covered or heavy), "resolved": row["resolved"],
                         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -1,22 +1,20 @@
-"""Do the 95% intervals of landscape numbers cover? Against spectra that are given, so that the answers are known.
+"""Coverage of landscape's intervals, against spectra that are given, so that the answers are known.
 
-- Draws: `sampled_alignment` and `sampled_covariance_error` from N normal draws, for spectra k^-p of both operators.
-  With equal decays the cosine is 1, its maximum, and intervals of N = 30 draws are wider than they need be.
-- Probes: traces and Frobenius norm of one operator from random vectors.
+- Draws: `sampled_alignment` and `sampled_covariance_error` from N normal draws, for spectra k^-p of both operators in
+  a common basis. With equal decays the cosine is 1, its maximum, and intervals are wider than they need be.
+- Probes: `alignment` of one operator with two covariances, and `frobenius_norm`, from random vectors. `share` and
+  `part` are those of the second covariance.
 - Means: Student's intervals of few independent runs, as all sections print them, and the sampled error of the Fisher
   form of the penalty against a reference of many draws.
-
-    python benchmarks/landscape_coverage.py [--replicates 400] [--out landscape_coverage.json]
 """
 
-import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
+from __future__ import annotations
 
-# isort: split
-import harness
+import joblib
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from smesolve.landscape import (
     alignment,
@@ -25,85 +23,98 @@ from smesolve.landscape import (
     mean_over,
     sampled_alignment,
     sampled_covariance_error,
-    trace,
 )
 from smesolve.problem.masks import BernoulliMasks
 
+__all__ = ["landscape"]
+
 D = 100
+"""Dimension."""
 
 DECAYS = ((1.0, 0.2), (1.0, 0.5), (1.0, 2.0), (2.0, 1.0), (2.0, 2.0), (2.0, 3.0))
-"""Of the eigenvalues of Hessian and covariance, in a common basis."""
+"""Of the eigenvalues of Hessian and covariance."""
 
 DRAWS = (30, 60, 100, 300)
 
-COLUMNS = ("trace", "cosine", "ratio", "score")
+PROBES, PROBED = (12, 30, 60), ((1.0, 0.5), (1.0, 2.0), (2.0, 1.0))
+"""Numbers of probes and decays."""
+
+COLUMNS = ("trace", "cosine", "ratio", "score", "share", "part")
 
 
 def landscape(count: int) -> pd.DataFrame:
     """Coverage of each printed number: a row for each case."""
-    rows = [_draws(p, q, N, count) for p, q in DECAYS for N in DRAWS]
-    rows += [_probes(q, probes, count) for q in (0.5, 1.0, 2.0) for probes in (12, 30, 60)]
-    rows += [_means(runs, count) for runs in (2, 4, 10)]
-    rows += [_penalty(keep_prob, count) for keep_prob in (0.8, 0.5)]
-    return pd.DataFrame(rows).assign(replicates=count)
+    jobs = [joblib.delayed(_draws)(p, q, N, count) for p, q in DECAYS for N in DRAWS]
+    jobs += [joblib.delayed(_probes)(p, q, probes, count) for p, q in PROBED for probes in PROBES]
+    jobs += [joblib.delayed(_means)(runs, count) for runs in (2, 4, 10)]
+    jobs += [joblib.delayed(_penalty)(keep_prob, count) for keep_prob in (0.8, 0.5)]
+    return pd.DataFrame(joblib.Parallel(n_jobs=2)(jobs)).assign(replicates=count)
 
 
-def _covers(row: dict[str, float], exact: dict[str, float], name: str) -> bool:
-    return row[f"{name}_low"] <= exact[name] <= row[f"{name}_high"]
+class _Hits:
+    """How often intervals hold the exact values, by name."""
+
+    def __init__(self, exact: dict[str, float]) -> None:
+        self.exact = exact
+        self.hits = dict.fromkeys(exact, 0)
+
+    def add(self, row: dict[str, float]) -> None:
+        """One replicate: columns name_low and name_high."""
+        for name, value in self.exact.items():
+            self.hits[name] += row[f"{name}_low"] <= value <= row[f"{name}_high"]
+
+    def shares(self, case: str, count: int) -> dict[str, object]:
+        """The row of the case."""
+        return {"case": case} | {name: hit / count for name, hit in self.hits.items()}
+
+
+def _exact(
+    hessian: LinearOperator, covariances: dict[str, LinearOperator], columns: tuple[str, ...]
+) -> dict[str, float]:
+    """Those columns of the last covariance."""
+    row = alignment(hessian, covariances, D).iloc[-1]
+    return {name: float(row[name]) for name in columns}
 
 
 def _draws(hessian: float, covariance: float, draws: int, count: int) -> dict[str, object]:
     k, rng = np.arange(1.0, D + 1), np.random.default_rng(draws)
     operator, spread = aslinearoperator(np.diag(k**-hessian)), k ** (-covariance / 2)
-    exact = alignment(operator, {"S": aslinearoperator(np.diag(spread**2))}, D).iloc[0].to_dict()
-    norm = float(np.linalg.norm(spread**2))
-    hits = {name: 0 for name in (*COLUMNS, "norm")}
+    # with one covariance the share is 1 and the part is the cosine
+    exact = _exact(operator, {"S": aslinearoperator(np.diag(spread**2))}, COLUMNS[:4])
+    found = _Hits(exact | {"norm": float(np.linalg.norm(spread**2))})
     for _ in range(count):
         noise = torch.from_numpy(rng.standard_normal((draws, D)) * spread)
-        row = sampled_alignment(operator, noise, D)
-        for name in COLUMNS:
-            hits[name] += _covers(row, exact, name)
-        found, _ = sampled_covariance_error(noise, torch.zeros(D, dtype=torch.float64))
-        hits["norm"] += found.low <= norm <= found.high
-    case = f"draws {draws}, decays {hessian:g} and {covariance:g}"
-    return {"case": case} | {name: hit / count for name, hit in hits.items()}
+        norm, _ = sampled_covariance_error(noise, torch.zeros(D, dtype=torch.float64))
+        found.add(sampled_alignment(operator, noise, D) | norm.columns("norm"))
+    return found.shares(f"{draws} draws, decays {hessian:g} and {covariance:g}", count)
 
 
-def _probes(decay: float, probes: int, count: int) -> dict[str, object]:
-    eigenvalues = np.arange(1.0, D + 1) ** -decay
-    rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((D, D)))
-    operator = aslinearoperator(rotation * eigenvalues @ rotation.T)
-    hits = {"trace": 0, "norm": 0}
+def _probes(hessian: float, covariance: float, probes: int, count: int) -> dict[str, object]:
+    k, rotation = np.arange(1.0, D + 1), np.linalg.qr(np.random.default_rng(0).standard_normal((D, D)))[0]
+    first, second, third = (
+        aslinearoperator(rotation * k**-decay @ rotation.T) for decay in (hessian, hessian, covariance)
+    )
+    covariances = {"S": second, "T": third}
+    exact = _exact(first, covariances, COLUMNS)
+    found = _Hits(exact | {"norm": float(np.linalg.norm(k**-covariance))})
     for seed in range(count):
-        of_trace, of_norm = trace(operator, probes, seed), frobenius_norm(operator, probes, seed)
-        hits["trace"] += of_trace.low <= eigenvalues.sum() <= of_trace.high
-        hits["norm"] += of_norm.low <= np.linalg.norm(eigenvalues) <= of_norm.high
-    return {"case": f"probes {probes}, decay {decay:g}"} | {name: hit / count for name, hit in hits.items()}
+        row = alignment(first, covariances, probes, seed).iloc[-1].to_dict()
+        found.add(row | frobenius_norm(third, probes, seed).columns("norm"))
+    return found.shares(f"{probes} probes, decays {hessian:g} and {covariance:g}", count)
 
 
 def _means(runs: int, count: int) -> dict[str, object]:
-    rng = np.random.default_rng(runs)
-    found = [mean_over(rng.standard_normal(runs)) for _ in range(count)]
-    return {"case": f"mean of {runs} runs", "mean": np.mean([one.low <= 0 <= one.high for one in found])}
+    rng, found = np.random.default_rng(runs), _Hits({"mean": 0.0})
+    for _ in range(count):
+        found.add(mean_over(rng.standard_normal(runs)).columns("mean"))
+    return found.shares(f"mean of {runs} runs", count)
 
 
 def _penalty(keep_prob: float, count: int) -> dict[str, object]:
     rng, law = np.random.default_rng(0), BernoulliMasks(keep_prob)
     features, weights = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((8, 5), (5, 3)))
     exact = dropout_penalty_error(features, weights, law, "categorical", 40_000, count)
-    found = [dropout_penalty_error(features, weights, law, "categorical", 100, seed) for seed in range(count)]
-    covered = np.mean([one.low <= exact.value <= one.high for one in found])
-    return {"case": f"penalty, keep_prob {keep_prob:g}", "mean": covered}
-
-
-def main() -> None:
-    parser = harness.parser(__doc__)
-    parser.add_argument("--replicates", type=int, default=400)
-    arguments = parser.parse_args()
-    table = landscape(arguments.replicates)
-    print(harness.shown(table))
-    harness.write(arguments.out, table.to_dict("records"))
-
-
-if __name__ == "__main__":
-    main()
+    found = _Hits({"mean": exact.value})
+    for seed in range(count):
+        found.add(dropout_penalty_error(features, weights, law, "categorical", 100, seed).columns("mean"))
+    return found.shares(f"penalty, keep_prob {keep_prob:g}", count)

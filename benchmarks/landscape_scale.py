@@ -12,7 +12,7 @@ import harness
 import numpy as np
 
 import smesolve as sme
-from smesolve import landscape
+from smesolve import experiments, landscape
 
 
 def eigenpairs(problem, theta):
@@ -39,13 +39,13 @@ def sampled_alignment(problem, theta):
 
 
 def variance_principle(problem, theta):
-    study = landscape.variance_principle(problem, theta[None], lr=0.02, draws=60, directions=10, factors=[2.0])
+    study = experiments.variance_principle(problem, theta[None], lr=0.02, draws=60, directions=10, factors=[2.0])
     return f"{len(study.points)} points"
 
 
 def flatness(problem, theta):
     solutions = {"first": theta[None], "second": problem.initial(1)[None]}
-    row = landscape.flatness(problem, solutions, directions=5, probes=60).table.iloc[0]
+    row = experiments.flatness(problem, solutions, directions=5, probes=60).table.iloc[0]
     return f"trace {row.trace:.3g}, largest eigenvalue {row.top_eigenvalue:.3g}, width {row.width:.3g}"
 
 
@@ -54,7 +54,7 @@ def implicit_regularisation(problem, theta):
 
 
 def condensation(problem, theta):
-    study = landscape.condensation(problem, theta[None], lr=0.02, steps=[0, 10])
+    study = experiments.condensation(problem, theta[None], lr=0.02, steps=[0, 10])
     return f"participation {study.table.participation.iloc[-1]:.4g}"
 
 

@@ -314,7 +314,7 @@ def jax_peers(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict
     for advance, same in ((fused, problem), (fused_weak, weak)):
         normals = np.random.default_rng(0).standard_normal(same.noise_dim)
         scaled = torch.from_numpy((LR * DT) ** 0.5 * normals)
-        expected = theta0 + same.drift_and_noise(theta0, scaled, -DT)
+        expected = theta0 + same.linearize(theta0).noisy_mean_gradient(scaled, -DT)
         assert np.abs(np.asarray(advance(start, jnp.asarray(normals))) - expected.numpy()).max() < 1e-12
     return runs
 
@@ -369,13 +369,13 @@ def profile(
     size = problem.block_size
     theta = theta0.expand(size, -1).contiguous()
     normals = torch.randn(size, problem.noise_dim, dtype=torch.float64)
-    at = problem.network.linearise(theta, problem.x)
+    at = problem.network.linearize(theta, problem.x)
     features, readout = torch.randn_like(at.features), torch.randn_like(at.readout)
     runs = {
         "random numbers": lambda: keyed_normals((size, problem.noise_dim), 0, 0, 0),
-        "forward pass": lambda: problem.network.linearise(theta, problem.x),
+        "forward pass": lambda: problem.network.linearize(theta, problem.x),
         "pullback": lambda: at.pullback(features, readout, None),
-        "drift and noise": lambda: problem.drift_and_noise(theta, normals, -0.1),
+        "drift and noise": lambda: problem.linearize(theta).noisy_mean_gradient(normals, -0.1),
     }
     return {f"{name}{label}": (torch.no_grad()(run), size) for name, run in runs.items()}
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 import smesolve as sme
-from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.settings import DataSettings
 
 RANKS, PAIRS = (8, 16, 32, 64, 128), 1024
 
 
 def main() -> None:
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(64, 32, 10), *load_data(DataConfig(samples=500)), keep_prob=0.8)
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(64, 32, 10), *load_data(DataSettings(samples=500)), keep_prob=0.8)
     theta = problem.initial()
     for _ in range(20):
         theta = theta - 0.05 * problem.mean_gradient(theta)

@@ -42,7 +42,15 @@ def biases(problem: sme.DropoutProblem, theta0: torch.Tensor, order: int) -> dic
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", sme.NothingTestedWarning)  # the bias is wanted, not the weak error
                 row = sme.weak_error(
-                    problem, theta0, [LR], HORIZON, [order], times=[HORIZON], scheme=scheme, dt=ratio * LR, paths=PAIRS
+                    problem,
+                    theta0,
+                    [LR],
+                    HORIZON,
+                    orders=[order],
+                    times=[HORIZON],
+                    scheme=scheme,
+                    dt=ratio * LR,
+                    paths=PAIRS,
                 ).table.iloc[0]
             found[scheme, ratio] = {
                 "bias": row.solver_bias,
@@ -72,7 +80,7 @@ def controlled_seconds(problem: sme.DropoutProblem, theta0: torch.Tensor, order:
     times = []
     for paths in (PAIRS, 4 * PAIRS):
         options = {"times": [HORIZON], "dt": LR, "paths": paths}
-        times.append(harness.timed(sme.weak_error, problem, theta0, [LR], HORIZON, [order], **options)[0])
+        times.append(harness.timed(sme.weak_error, problem, theta0, [LR], HORIZON, orders=[order], **options)[0])
     return (times[1] - times[0]) / (3 * PAIRS)
 
 
@@ -160,7 +168,7 @@ def draw(results: dict[int, dict], path: str) -> None:
     """Time against error, a panel for each order."""
     from matplotlib.figure import Figure
 
-    from smesolve.study.figures import drawing
+    from smesolve.experiments.shared.figures import drawing
 
     looks = {"euler": "o", "small_noise_heun": "s", "small_noise_rk4": "^", "torchsde (euler)": "v", "jax (euler)": "x",
              "diffrax (euler)": "+", "rk4, control variates": "D", "sampling alone": ""}  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pdoc
 import pdoc.render
 
-from smesolve.comparison import scaling
+from smesolve.experiments import scaling
 
 STUDIES = sorted(part.name for part in pkgutil.iter_modules(scaling.__path__))
 
@@ -19,8 +19,11 @@ MODULES = [
     "smesolve.comparison.exact",
     "smesolve.comparison.leading_error",
     "smesolve.comparison.observables",
-    *(f"smesolve.comparison.scaling.{name}" for name in STUDIES),
+    "smesolve.experiments",
+    *(f"smesolve.experiments.scaling.{name}" for name in STUDIES),
     "smesolve.problem.schedule",
+    "smesolve.problem.linearization",
+    "smesolve.solver.perturbed_sde",
     "smesolve.solver.schemes.scheme",
     "smesolve.solver.schemes.gradient_scheme",
     "smesolve.sampling.randomness",

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from smesolve.comparison.scaling.acceleration import gradients_per_step
+from smesolve.experiments.scaling.acceleration import gradients_per_step
+from smesolve.experiments.shared.markdown import table_of
 from smesolve.solver.schemes import SCHEMES, GradientScheme
-from smesolve.study.markdown import table_of
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -37,7 +37,7 @@ class Header(NamedTuple):
 
 
 def header(path: Path) -> Header:
-    """The command, what is studied, and after "Seen:" what came out."""
+    """Return the command, what is studied, and after "Seen:" what came out."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("# "):
@@ -49,13 +49,13 @@ def header(path: Path) -> Header:
 
 
 def index() -> str:
-    """The page in Markdown."""
+    """Return the page in Markdown."""
     parts = [
         "# Examples",
-        "Every study as a configuration for the command line and as a script in Python, with its figure at full size. "
-        "The commands run in the root of the repository; a script, `python examples/NAME.py`, writes its figure, "
-        "`NAME.png`, where it is started. Brackets are 95% intervals. This page is made by `make_index.py` from the "
-        "headers of the configurations.",
+        "Every study as a configuration for the command line, with its figure at full size; of each kind one is a "
+        "script in Python as well. The commands run in the root of the repository; a script, `python "
+        "examples/NAME.py`, writes its figure where it is started. Brackets are 95% intervals. This page is made by "
+        "`make_index.py` from the headers of the configurations.",
     ]
     for heading, names in GROUPS.items():
         parts.append(f"## {heading}")
@@ -70,11 +70,17 @@ def _entry(path: Path) -> str:
     lines = [
         f"### {name}",
         f"{summary} Seen: {seen}",
-        f"`{command}` · [{name}.yaml]({name}.yaml) · [{name}.py]({name}.py)",
+        " · ".join([f"`{command}`", *(f"[{file.name}]({file.name})" for file in _files(name))]),
     ]
     if (HERE / "figures" / f"{name}.png").is_file():
         lines.append(f"![{name}](figures/{name}.png)")
     return "\n\n".join(lines)
+
+
+def _files(name: str) -> list[Path]:
+    """Return the configuration of an example, and its script where there is one; all derivations share theirs."""
+    script = "derived_paths" if name.startswith("derive_") else name
+    return [file for file in (HERE / f"{name}.yaml", HERE / f"{script}.py") if file.is_file()]
 
 
 def take_figures(results: Path) -> None:

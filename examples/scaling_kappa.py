@@ -1,35 +1,23 @@
 """kappa masks a step at kappa times the learning rate: up to which kappa does the iteration follow the equation?"""
 
-from pathlib import Path
-
+import numpy as np
 from matplotlib.figure import Figure
 
 import smesolve as sme
-from smesolve.comparison.scaling.linear_scaling_rule import linear_scaling_rule
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
-from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
-from smesolve.study.figures import save_figure
-from smesolve.study.scaling_kappa import kappa_figure
+from smesolve.experiments import SamplingEffort
+from smesolve.experiments.scaling.kappa import kappa_figure, linear_scaling_rule
 
 
 def main(kappas: tuple[int, ...] = (1, 2, 4, 8, 16, 40), horizon: float = 2.0, rel_tol: float = 0.1) -> Figure:
     """Run the study and draw it."""
-    x, y = load_data(DataConfig("random", samples=8, in_features=2, seed=0))
+    x = np.random.default_rng(0).standard_normal((8, 2))
     network = sme.TwoLayerNetwork(in_features=2, width=4, out_features=1, activation="tanh")
-    problem = sme.DropoutProblem(network, x, y, keep_prob=0.8)
-    result = linear_scaling_rule(
-        problem,
-        problem.initial(seed=1),
-        lr=0.025,
-        kappas=kappas,
-        horizon=horizon,
-        tolerance=0.01,
-        effort=SamplingEffort(rel_tol=rel_tol),
-    )
+    problem = sme.DropoutProblem(network, x, np.sin(2 * x[:, :1]), keep_prob=0.8)
+    theta0, effort = problem.initial(seed=1), SamplingEffort(rel_tol=rel_tol)
+    result = linear_scaling_rule(problem, theta0, 0.025, kappas, horizon, tolerance=0.01, effort=effort)
     print(result.reach())
     return kappa_figure(result)
 
 
 if __name__ == "__main__":
-    save_figure(main(), Path("."), "scaling_kappa")
+    main().savefig("scaling_kappa.png", dpi=300)

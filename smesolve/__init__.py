@@ -6,6 +6,4 @@ command line explains itself without loading torch.
 
 import lazy_loader
 
-import smesolve.process_settings  # now, as torch must not be loaded before
-
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,3 +1,4 @@
+from . import experiments as experiments
 from . import landscape as landscape
 from . import symbolic as symbolic
 from .comparison.observables import OBSERVABLES as OBSERVABLES
@@ -11,6 +12,7 @@ from .problem.compiled_problem import NotCompiledWarning as NotCompiledWarning
 from .problem.dropout import DropoutProblem as DropoutProblem
 from .problem.feature_network import FeatureNetwork as FeatureNetwork
 from .problem.iteration import iterate as iterate
+from .problem.linearization import Linearization as Linearization
 from .problem.losses import LOSSES as LOSSES
 from .problem.masks import BernoulliMasks as BernoulliMasks
 from .problem.masks import FiniteMasks as FiniteMasks
@@ -31,5 +33,7 @@ from .solver.brownian import KeyedBrownian as KeyedBrownian
 from .solver.integration import solve as solve
 from .solver.modified_equation import ModifiedEquation as ModifiedEquation
 from .solver.schemes import SCHEMES as SCHEMES
+from .solver.schemes.gradient_scheme import GradientScheme as GradientScheme
 from .solver.schemes.scheme import NothingTestedWarning as NothingTestedWarning
+from .solver.schemes.scheme import Scheme as Scheme
 from .version import __version__ as __version__

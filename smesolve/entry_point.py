@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,10 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-__all__ = ["OTHER_NAMES", "entry_point", "plain_surroundings"]
+__all__ = ["OTHER_NAMES", "entry_point", "nearest_name", "plain_surroundings", "use_one_thread_if_forked"]
+
+_IMPORTED_IN = os.getpid()
+"""The process that imported the package; another one that has this module was forked from it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +58,20 @@ def entry_point(function: Callable[P, T]) -> Callable[P, T]:
     return guarded
 
 
+def nearest_name(name: str, known: list[str]) -> str:
+    """Return the known name that was probably meant, "did you mean 'lrs'", or all of them that are not nested."""
+    if OTHER_NAMES.get(name) in known:
+        meant = OTHER_NAMES[name]
+        return f"did you mean {meant!r}{f', which is 1 - {name}' if meant == 'keep_prob' else ''}"
+    last_parts = {nested.split(".")[-1]: nested for nested in reversed(known)}
+    close = difflib.get_close_matches(name, known, n=1) or [
+        last_parts[part] for part in difflib.get_close_matches(name.split(".")[-1], list(last_parts), n=1)
+    ]
+    if close:
+        return f"did you mean {close[0]!r}"
+    return f"known are {', '.join(one for one in known if '.' not in one)}"
+
+
 def _unknown_argument(qualified_name: str, unknown: str, names: list[str]) -> str:
     """Return one sentence, with the name that was meant where it can be guessed."""
     owner, _, name = qualified_name.rpartition(".")
@@ -70,6 +88,17 @@ def _unknown_argument(qualified_name: str, unknown: str, names: list[str]) -> st
     return f"{called} has no argument {unknown}; {remedy}."
 
 
+def use_one_thread_if_forked() -> None:
+    """Let torch compute on one thread in a process that was forked (`os.fork`, multiprocessing's "fork").
+
+    The threads of the parent are not there, and OpenMP would wait for them without end.
+    """
+    if os.getpid() != _IMPORTED_IN:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+
+
 @contextmanager
 def plain_surroundings() -> Iterator[None]:
     """Within it numpy does not raise where floats overflow or divide by zero, and tensors can be differentiated.
@@ -77,6 +106,7 @@ def plain_surroundings() -> Iterator[None]:
     A path that diverges, or a quotient 0/0 that means "nothing is known", is no error here; `torch.inference_mode`
     makes tensors that no derivative can be taken of.
     """
+    use_one_thread_if_forked()
     with ExitStack() as stack:
         if any(kind in ("raise", "call") for kind in np.geterr().values()):
             stack.enter_context(np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"))

@@ -8,7 +8,7 @@ import os
 
 from smesolve.errors import SmesolveError
 
-__all__ = ["check_numbers_fit", "machine_memory"]
+__all__ = ["check_numbers_fit", "free_memory", "machine_memory"]
 
 
 @functools.cache
@@ -18,6 +18,18 @@ def machine_memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
         return math.inf
+
+
+def free_memory() -> float:
+    """Bytes that the system could give to a process now; the machine's memory where the system does not say (Linux
+    says).
+    """
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            sizes = dict(line.split(":", 1) for line in file)
+        return 1024.0 * int(sizes["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return machine_memory()
 
 
 def check_numbers_fit(what: str, numbers: float, remedy: str) -> None:

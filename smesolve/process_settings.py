@@ -1,10 +1,13 @@
-"""Settings of the process, made on import, before torch is loaded: steps of some microseconds depend on them.
+"""Settings of the process that make small steps faster: the command line applies them, importing the library does not.
 
-- Idle OpenMP threads sleep instead of spinning, which slows every step where anything else runs on the machine; a
-  setting of the user's own (OMP_WAIT_POLICY) comes first.
-- Freed memory is kept. The arrays of a block are a megabyte; handing each back to the system and asking for it again
-  costs page faults that take longer than the arithmetic. Where the C library is not glibc nothing is changed.
-- A process that is forked (`os.fork`, multiprocessing's "fork") computes on one thread.
+Steps of some microseconds depend on them.
+
+- Idle OpenMP threads sleep instead of spinning, which slows every step where anything else runs on the machine; the
+  user's own OMP_WAIT_POLICY comes first.
+- Freed memory is kept. The arrays of a block take a megabyte; handing each back to the system and asking for it again
+  causes page faults that take longer than the arithmetic. Where the C library is not glibc nothing is changed.
+
+Worker processes inherit both as environment variables. A program of your own may apply them, before torch is imported.
 """
 
 from __future__ import annotations
@@ -13,23 +16,25 @@ import ctypes
 import os
 import sys
 
-# Parameters of glibc's mallopt(3) and their values: trim threshold, top pad, mmap threshold.
-_KEEP_MEMORY = ((-1, 2**31 - 1), (-2, 2**26), (-3, 2**25))
+__all__ = ["apply_process_settings"]
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-if sys.platform == "linux":
-    _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if _mallopt is not None:
-        for _parameter, _value in _KEEP_MEMORY:
-            _mallopt(_parameter, _value)
-
-
-def _one_thread() -> None:
-    """In a forked process, where the parent's threads are not: OpenMP would wait for them without end."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
+_KEEP_MEMORY = (
+    (-1, "MALLOC_TRIM_THRESHOLD_", 2**31 - 1),
+    (-2, "MALLOC_TOP_PAD_", 2**26),
+    (-3, "MALLOC_MMAP_THRESHOLD_", 2**25),
+)
+"""Parameters of glibc's mallopt(3), the environment variables that set them in new processes, and their values."""
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_one_thread)
+def apply_process_settings() -> None:
+    """Let idle threads sleep and freed memory stay, in this process and those that it starts."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    for parameter, variable, value in _KEEP_MEMORY:
+        if variable not in os.environ:
+            os.environ[variable] = str(value)
+            mallopt(parameter, value)

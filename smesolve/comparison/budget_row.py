@@ -1,13 +1,20 @@
-"""What is known of one error: its interval, whether it is resolved, and what keeps it from that.
+"""One error with its interval, and whether it is resolved.
 
-error = E g(Theta_t) - E g(theta_k)  +-  Monte Carlo  +-  bias of the scheme  +-  rounding  +-  tolerance
+    error = E g(Theta_t) - E g(theta_k)  +-  Monte Carlo  +-  bias of the scheme  +-  rounding  +-  tolerance     (1)
 
-- Monte Carlo: Student's quantile times the standard error s of the difference of the two means, plus what the
-  skewness and kurtosis of each add (`Estimate.correction`) times (s_i/s)^2, as their third cumulants add up.
+- Monte Carlo, with s_1 and s_2 the standard errors of the two means, and s that of their difference: Student's quantile
+  times s, plus what the skewness and kurtosis of each side add (`MeanEstimate.correction`), as their third cumulants
+  add up:
+
+    student s + sum_i correction_i (s_i/s)^2,      s^2 = s_1^2 + s_2^2.                                       (2)
+
 - Bias of the scheme: its estimate, and the interval of that.
-- Rounding: eps sqrt(steps) (|g| + sum_i |theta_i d_i g|), about. Each step rounds every parameter, which moves g by the
-  sum at most, and the roundings of different steps add up like independent ones.
-- Tolerance: of the ordinary differential equation that the bias is measured against.
+- Rounding: each step rounds every parameter, which moves g by sum_i |theta_i d_i g| at most, and the roundings of
+  different steps add up like independent ones,
+
+    2 eps sqrt(steps) (|g| + sum_i |theta_i d_i g|).                                                          (3)
+
+- Tolerance: that of the ordinary differential equation which the bias is measured against.
 """
 
 from __future__ import annotations
@@ -19,21 +26,19 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.confidence import student_quantile
-from smesolve.comparison.estimate import Estimate
+from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import Observable
+from smesolve.comparison.outcomes import Status
 from smesolve.sampling.ensemble import Process
 
-__all__ = ["HEAVY_TAILS", "NOT_FINITE", "TOO_WIDE", "NoiseFreeValues", "budget_row", "tells", "unusable"]
+__all__ = ["NoiseFreeValues", "budget_row", "is_noisy"]
 
 ROUNDING = 2.0
-"""Rounding error in the units above, a bound: 0.2 was seen for float32 (`benchmarks/device.py`), most of it common to
-both means."""
+"""Bound on the rounding error in units of eps sqrt(steps) (|g| + sum_i |theta_i d_i g|). For float32 0.2 was seen
+(`benchmarks/device.py`), most of it common to both means."""
 
-DIVERGED, HEAVY_TAILS, NOT_FINITE = "diverged", "heavy tails", "the observable is not finite"
-"""How reasons begin of errors whose interval says nothing."""
-
-TOO_WIDE = "rel_tol not reached at max_paths"
-"""Reason of an error that is resolved, but not as well as asked for."""
+REL_TOL_SLACK = 1.05
+"""Factor of rel_tol up to which an error counts as precise enough: paths come in whole blocks."""
 
 
 class NoiseFreeValues:
@@ -64,76 +69,68 @@ class NoiseFreeValues:
         self._unit = ROUNDING * float(torch.finfo(theta0.dtype).eps) * np.sqrt(saved)[:, None]
 
     def rounding(self, *means: np.ndarray) -> np.ndarray:
-        """Bound on the rounding error of these means (T, O)."""
-        return self._unit * np.maximum(self._sizes, np.abs(means).max(0))
+        """Return a bound on the rounding error of these means (T, O)."""
+        return np.asarray(self._unit * np.maximum(self._sizes, np.abs(means).max(0)))  # (3)
 
 
-def unusable(reason: str) -> bool:
-    """Whether an error has no interval that can be believed, by the reason of its row."""
-    return reason.startswith((DIVERGED, HEAVY_TAILS, NOT_FINITE))
+def is_noisy(side: MeanEstimate, rounding: np.ndarray) -> np.ndarray:
+    """Return where the noise of this side is more than rounding (T, O).
 
-
-def tells(side: Estimate, rounding: np.ndarray) -> np.ndarray:
-    """Where the noise of this side is more than rounding (T, O).
-
-    However small it is beside that of the other side: where no path shows the mean, the spread of the sample is small.
+    It counts however small it is compared with the other side: a sample in which no path shows the mean has little
+    spread.
     """
-    return side.half_width > rounding
+    return np.asarray(side.half_width > rounding)
 
 
 def budget_row(
     at: tuple[int, int],
-    dropout: Estimate,
-    equation: Estimate,
-    pairs: Estimate,
+    dropout: MeanEstimate,
+    equation: MeanEstimate,
+    pairs: MeanEstimate,
     bias: np.ndarray,
     noise_free: NoiseFreeValues,
     tolerance: float,
     polynomial: bool,
-    dtype: torch.dtype,
     rel_tol: float | None,
 ) -> dict[str, object]:
-    """The columns of one error, as `WeakErrorStudy` lists them.
+    """Return the columns of one error, which `WeakErrorStudy` lists.
 
     Args:
-        at: time and observable.
+        at: indices of time and observable.
         dropout, equation, pairs: estimates of both sides, and of the difference between dt and dt/2.
         bias: of the scheme.
-        noise_free: of the iteration.
+        noise_free: values of the iteration without noise.
         tolerance: bound on the error of the ordinary differential equation.
-        polynomial: whether the observable grows like a polynomial at most.
-        dtype: of the paths.
-        rel_tol: where the error is held to one.
+        polynomial: whether the observable grows at most like a polynomial.
+        rel_tol: largest Monte Carlo half-width as a share of the error. Default: any.
     """
     error = equation.mean[at] - dropout.mean[at]
     stderr = float(np.hypot(equation.stderr[at], dropout.stderr[at]))
     rounding = noise_free.rounding(equation.mean, dropout.mean)
     freedom = min(equation.freedom, dropout.freedom)
-    sampling = float(student_quantile(freedom)) * stderr
+    monte_carlo = float(student_quantile(freedom)) * stderr
     if stderr > 0:
-        sampling += sum(side.correction[at] * (side.stderr[at] / stderr) ** 2 for side in (dropout, equation))
-    half = sampling + abs(bias[at]) + 2 * pairs.half_width[at] + rounding[at] + tolerance
-    # those of the pairs at dt are among the paths of the equation
+        monte_carlo += sum(side.correction[at] * (side.stderr[at] / stderr) ** 2 for side in (dropout, equation))  # (2)
+    half = monte_carlo + abs(bias[at]) + 2 * pairs.half_width[at] + rounding[at] + tolerance  # (1)
+    # The diverged paths of pairs at dt are among those of the equation.
     sde_diverged = max(equation.diverged[at], pairs.diverged[at])
     diverged = dropout.diverged[at] + sde_diverged
     undefined = dropout.undefined[at] + max(equation.undefined[at], pairs.undefined[at])
-    limits = [
-        (sampling, "inside its Monte Carlo interval"),
-        (rounding[at], f"inside the rounding of {dtype}".replace("torch.", "")),
-        (half, "inside the solver bias"),
-    ]
-    tails = _tails(at, dropout, equation, noise_free, rounding, polynomial)
-    reason = ""
+    status = Status.RESOLVED
     if diverged:
-        reason = DIVERGED
+        status = Status.DIVERGED
     elif undefined:
-        reason = f"{NOT_FINITE} on {undefined} paths"
-    elif tails:
-        reason = tails
-    elif inside := [name for limit, name in limits if not abs(error) > limit]:
-        reason = inside[0]
-    elif rel_tol is not None and sampling > 1.05 * rel_tol * abs(error):
-        reason = TOO_WIDE
+        status = Status.NOT_FINITE
+    elif tails := _tails(at, dropout, equation, noise_free, rounding, polynomial):
+        status = tails
+    elif not abs(error) > monte_carlo:
+        status = Status.WITHIN_MONTE_CARLO
+    elif not abs(error) > rounding[at]:
+        status = Status.WITHIN_ROUNDING
+    elif not abs(error) > half:
+        status = Status.WITHIN_SOLVER_BIAS
+    elif rel_tol is not None and monte_carlo > REL_TOL_SLACK * rel_tol * abs(error):
+        status = Status.TOO_WIDE
 
     def spread(of_dropout: np.ndarray, of_equation: np.ndarray) -> float:
         return float(np.hypot(of_dropout[at] * dropout.paths**0.5, of_equation[at] * equation.paths**0.5))
@@ -145,7 +142,7 @@ def budget_row(
         "error": error,
         "stderr": stderr,
         "freedom": freedom,
-        "half_width": sampling,
+        "half_width": monte_carlo,
         "low": error - half,
         "high": error + half,
         "solver_bias": bias[at],
@@ -161,35 +158,35 @@ def budget_row(
         "discrete_half_width": dropout.half_width[at],
         "sde_half_width": equation.half_width[at],
         "kurtosis": max(dropout.kurtosis[at], equation.kurtosis[at]),
-        "gain": spread(dropout.plain_stderr, equation.plain_stderr) / left if left else np.nan,
+        "stderr_reduction": spread(dropout.plain_stderr, equation.plain_stderr) / left if left else np.nan,
         "diverged": diverged,
         "discrete_diverged": dropout.diverged[at],
         "sde_diverged": sde_diverged,
-        "resolved": reason in ("", TOO_WIDE),
-        "reason": reason,
+        "resolved": status.resolved,
+        "reason": status,
     }
 
 
 def _tails(
     at: tuple[int, int],
-    dropout: Estimate,
-    equation: Estimate,
+    dropout: MeanEstimate,
+    equation: MeanEstimate,
     noise_free: NoiseFreeValues,
     rounding: np.ndarray,
     polynomial: bool,
-) -> str:
-    """What these samples cannot see, or nothing.
+) -> Status | None:
+    """Return what these samples cannot show, or None.
 
     Two things no sample shows. Draws of the iteration are discrete: where the rare ones matter, all paths of a sample
     may be equal, and then they are equal to the noise-free path only if there is no noise. And the noise of a modified
     equation grows with theta, so that its solution has the tails of a lognormal law: the mean of what outgrows every
     polynomial is infinite, and the theorem of weak order leaves it out.
     """
-    if any((side.heavy_tailed & tells(side, rounding))[at] for side in (dropout, equation)):
-        return HEAVY_TAILS
+    if any((side.heavy_tailed & is_noisy(side, rounding))[at] for side in (dropout, equation)):
+        return Status.HEAVY_TAILS
     spread = dropout.plain_stderr[at] * dropout.paths**0.5
     if spread <= rounding[at] and abs(dropout.mean[at] - noise_free.values[at]) > 2 * rounding[at]:
-        return f"{HEAVY_TAILS}: all paths of the iteration are equal, but not to its path without noise"
+        return Status.UNSEEN_NOISE
     if not polynomial and equation.plain_stderr[at] * equation.paths**0.5 > rounding[at]:
-        return f"{HEAVY_TAILS}: the observable outgrows every polynomial"
-    return ""
+        return Status.FAST_GROWTH
+    return None

@@ -5,45 +5,53 @@ the value function, lam_j and Lam_j its gradient and Hessian at thetabar_j. A st
 before its noise, and a noise increment nu_j = s C chi_j, where chi_j (M) is independent of theta_j with mean zero and
 covariance I, and s is -lr (iteration: chi are functions of the masks) or sqrt(lr dt) (equation: normals). Then
 
-    cv_1 = sum_j < lam, nu_j >
-    cv_2 = sum_j < Lam (prediction_j - predictionbar_j), nu_j >
-    cv_3 = sum_j s^2/2 (chi_j^T Q_j chi_j - tr Q_j),      Q_j = C^T Lam C at thetabar_j
+    cv_1 = sum_j < lam, nu_j >                                                                             (1)
+    cv_2 = sum_j < Lam (prediction_j - predictionbar_j), nu_j >                                            (2)
+    cv_3 = sum_j s^2/2 (chi_j^T Q_j chi_j - tr Q_j),      Q_j = C^T Lam C at thetabar_j                    (3)
 
 have mean zero, whatever lam, Lam and Q are. They are the Taylor terms of phi(theta_K) of first and second order in the
 noise: of first order; of second order from two different steps; of second order from one step. What is left has a
 standard deviation O(lr^1.5) where phi(theta_K) has O(lr^0.5). cv_3 does not change the power of lr but its constant:
 without it cv_1 and cv_2 leave three to four times as much.
 
-lam is exact for each process: the adjoint recursion through its own noise-free step, taken where in the step the noise
-enters (`noise_time`). Lam and Q only move the variance, so one Lam, that of the mean iteration, serves the iteration
-and every scheme: it is off by O(lr), which costs O(lr^2).
+lam is exact for each process: it obeys the adjoint recursion through the process's own noise-free step, and is taken
+where in the step the noise enters (`noise_time`),
+
+    lam = noise_time lam_(j+1) + (1 - noise_time) lam_j.                                                   (4)
+
+Lam and Q only change the variance, so one Lam, that of the mean iteration, serves the iteration and every scheme: it is
+off by O(lr), which costs O(lr^2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from smesolve.comparison.draw_control_variate import DrawControlVariate
 from smesolve.comparison.noise_free_path import NoiseFreePath
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
-from smesolve.sampling.ensemble import Step
+from smesolve.sampling.ensemble import Process, Step
 
-__all__ = ["ControlVariate"]
+__all__ = ["ControlVariate", "control_of"]
 
 
 @dataclass(frozen=True)
 class ControlVariate:
     """The control variates of one process for all targets (saved steps) and observables.
 
-    cv_1 alone without Hessians; with them cv_2, and cv_3 where Q is there, for the targets that have Hessians.
+    Without Hessians there is cv_1; with them there are cv_2, and cv_3 where Q is known, for the targets that have
+    Hessians.
     """
 
     path: NoiseFreePath
     step_time: float
     """Time of one step of the process."""
     noise_time: float
-    """Where in a step the noise enters, as the process says."""
+    """Where in a step the noise enters: 0 at its begin, 1 at its end."""
     variance: float
     """s^2 = lr^2 (iteration) or lr dt (equation): the variance that multiplies C C^T in a step."""
     hessians: ValueHessians | None = None
@@ -58,24 +66,50 @@ class ControlVariate:
     def add(self, totals: Tensor, step: int, taken: Step) -> None:
         """Add the terms of step j to the running totals (count, B, T, O), in place.
 
-        Cost: D a target and observable; D^2 + M^2 where they have dense Hessians, 64 D + 32 M where of low rank.
+        Cost: D for each target and observable; D^2 + M^2 with dense Hessians, 64 D + 32 M with those of low rank.
         """
         after = self.path.adjoints[step + 1]
         before = self.path.adjoints[step][-after.shape[0] :]
-        adjoints = self.noise_time * after + (1 - self.noise_time) * before
-        totals[0, :, -after.shape[0] :] += _inner(taken.increment, adjoints)
+        adjoints = self.noise_time * after + (1 - self.noise_time) * before  # (4)
+        totals[0, :, -after.shape[0] :] += _inner(taken.increment, adjoints)  # (1)
         if self.hessians is None:
             return
         point = self.hessians.index((step + 1) * self.step_time)
         lam = self.hessians.hessians[point]
         rows = slice(totals.shape[2] - lam.targets, None)
         deviation = taken.prediction - self.path.predictions[step]
-        totals[1, :, rows] += lam.bilinear(deviation, taken.increment)
+        totals[1, :, rows] += lam.bilinear(deviation, taken.increment)  # (2)
         if self.hessians.quadratics is not None and taken.noise is not None:
             Q = self.hessians.quadratics[point]
-            totals[2, :, rows] += self.variance / 2 * (Q.bilinear(taken.noise, taken.noise) - Q.trace())
+            totals[2, :, rows] += self.variance / 2 * (Q.bilinear(taken.noise, taken.noise) - Q.trace())  # (3)
+
+
+def control_of(
+    design: StudyDesign,
+    process: Process,
+    saved: Sequence[int],
+    lr: float,
+    step_time: float,
+    hessians: ValueHessians | None,
+) -> ControlVariate | DrawControlVariate | None:
+    """Make the control variates of a process, or return None where the study has none.
+
+    Args:
+        design: of the study.
+        process: the iteration, or the equation under its scheme.
+        saved: step numbers of the times.
+        lr: learning rate.
+        step_time: time of one step of the process.
+        hessians: of the value functions, for control variates of second order.
+    """
+    if design.control == "none":
+        return None
+    path = NoiseFreePath.of(process, design.theta0, saved, design.observables)
+    if design.problem.has_closed_form:
+        return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
+    return DrawControlVariate.of(design.problem, path)
 
 
 def _inner(vectors: Tensor, adjoints: Tensor) -> Tensor:
-    """< adjoint, vector > for each path, target and observable: (B, T, O)."""
-    return (vectors @ adjoints.flatten(0, 1).mT).unflatten(-1, adjoints.shape[:2])
+    """Return < adjoint, vector > for each path, target and observable: (B, T, O)."""
+    return (vectors @ adjoints.flatten(0, 1).mT).reshape(len(vectors), *adjoints.shape[:2])

@@ -3,24 +3,30 @@
 With thetabar the flow of b = -grad L_S and u_t(theta) = g(flow of theta over T - t), the local errors of one step of
 length lr add up along thetabar (Milstein 1986; Li, Tai, E 2019, section 4):
 
-    E g(Theta_T) - E g(theta_{T/lr}) = c lr^order + O(lr^(order+1)),      c = int_0^T (D u_t)(thetabar(t)) dt.
+    E g(Theta_T) - E g(theta_{T/lr}) = c lr^order + O(lr^(order+1)),      c = int_0^T (D u_t)(thetabar(t)) dt.     (1)
 
-Order 1: the equation lacks the drift lr b1 = -lr/2 (d_t b + (Db) b), d_t b being that of a schedule, so
-D u = -grad u . b1: one adjoint path.
+Order 1: the equation lacks the drift lr b1 = -lr/2 (d_t b + (Db) b), d_t b being that of a schedule, so one adjoint
+path gives
+
+    D u = -grad u . b1.                                                                                    (2)
 
 Order 1 where b jumps at kinks of the network: Db is not all of its derivative, but c is still that of the path
 without noise. A walk of steps lr X, with E X = mu and Var X = s^2, spends below a level at distance L the mean
 time L/mu + lr (mu^2 + s^2)/(2 mu^2), and the diffusion of the same drift and variance L/mu + lr s^2/(2 mu^2) (Wald's
-identity; L >> lr): the walk half a step more, as without noise. (This is to first order in the jump, which is 1/n of
-a gradient where one neuron switches on one sample.) So c is minus the slope at h = 0 of V_0(h) = g(Theta_T) for
-Euler's method with steps h. Where in a step a kink is met is as good as random: V_0(h) scatters by O(h), and the
-slope is fitted to hundreds of step sizes, with a standard error.
+identity; L >> lr): the walk half a step more, as without noise. This is to first order in the jump, which is 1/n of a
+gradient where one neuron switches on one sample. So for Euler's method with steps h,
+
+    c = -d/dh V_0(h) at h = 0,      V_0(h) = g(Theta_T).                                                   (3)
+
+Where in a step a kink is met is as good as random: V_0(h) scatters by O(h), and the slope is fitted to hundreds of step
+sizes, with a standard error.
 
 Order 2: D u is the lr^3 term of the one-step expectations. With xi the mask noise of the gradient, Sigma its covariance
 and kappa3 its third cumulant, which no Brownian motion has,
 
-    D u = [ 1/4 D^2 b : Sigma - 1/12 D^2 b[b, b] - 1/3 (Db)(Db) b ] . grad u
-          + [ 1/4 (b . grad) Sigma + 1/2 sym(Db Sigma) ] : Hess u + 1/6 kappa3 : D^3 u.
+    D u = [ 1/4 D^2 b : Sigma - 1/12 D^2 b[b, b] - 1/3 (Db)(Db) b ] . grad u                               (4)
+          + [ 1/4 (b . grad) Sigma + 1/2 sym(Db Sigma) ] : Hess u                                          (5)
+          + 1/6 kappa3 : D^3 u.                                                                            (6)
 
 Expectations over the masks are by enumeration.
 
@@ -31,7 +37,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,17 +45,18 @@ from torch import Tensor
 
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.value_function import along, along_flow
+from smesolve.entry_point import plain_surroundings
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import ModifiedEquation
 
 __all__ = ["first_constants", "leading_constants", "second_constants"]
 
-SECOND_ORDER_DIM, SECOND_ORDER_DRAWS = 64, 1024
+MAX_DIM, MAX_DRAWS = 64, 1024
 """Largest D and number of draws for which the constant of order 2 is computed: it takes third derivatives of flows."""
 
 STEP_SIZES, FEWEST_STEPS = 256, 50
-"""Step sizes to which the constant of a network with kinks is fitted, and the steps that the largest of them takes; the
+"""Number of step sizes to which the constant of a network with kinks is fitted, and steps of the largest of them; the
 smallest takes eight times as many."""
 
 STABLE_SHARE = 1 / 8
@@ -59,6 +65,7 @@ STABLE_SHARE = 1 / 8
 COLUMNS = ["order", "time", "observable", "constant", "stderr"]
 
 
+@plain_surroundings()
 @torch.no_grad()
 def leading_constants(
     problem: Problem,
@@ -67,23 +74,31 @@ def leading_constants(
     observables: Mapping[str, Observable],
     step: float,
     orders: Sequence[int],
+    stability_limit: float | None = None,
 ) -> pd.DataFrame:
-    """Leading constants of the orders asked for: order 1 at every time, order 2 at the last one where affordable.
+    """Compute leading constants (1): of order 1 at every time, of order 2 at the last one where it is affordable.
 
     Args:
-        step: the largest step by which a network with kinks is followed.
+        problem: what is trained.
+        theta0: (D,), the start.
+        times: of observation.
+        observables: by name.
+        step: largest step of Euler's method for a network with kinks.
+        orders: 1 and/or 2.
+        stability_limit: 2/lambda_max(Hess L_S(theta0)). Default: computed where the network has kinks.
 
     Returns:
         Columns order, time, observable, constant, stderr (of the fit for networks with kinks, else the numerical
-        error); no rows where the problem is not `exact`. Cost: a few hundred gradients of one path for order 1, of 256
-        paths where the network has kinks; for order 2 (D <= 64, at most 1024 draws, neither schedules nor kinks) some
-        seconds.
+        error). There are no rows where the mean gradient has no closed form.
+
+    Cost: a few hundred gradients of one path for order 1, of 256 paths where the network has kinks; some seconds for
+    order 2 (D <= 64, at most 1024 draws, neither schedules nor kinks).
     """
     rows: list[tuple[int, float, str, float, float]] = []
-    if not problem.exact:
+    if not problem.has_closed_form:
         return pd.DataFrame(rows, columns=COLUMNS)
     for time in times if 1 in orders else ():
-        for name, value in first_constants(problem, theta0, time, observables, step).items():
+        for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
             rows.append((1, time, name, *value))
     if 2 in orders and problem.autonomous and _affordable(problem) and not kinks(problem, theta0):
         for name, value in second_constants(problem, theta0, times[-1], observables).items():
@@ -92,54 +107,64 @@ def leading_constants(
 
 
 def _affordable(problem: Problem) -> bool:
-    return problem.draw_count <= SECOND_ORDER_DRAWS and problem.dim <= SECOND_ORDER_DIM
+    return problem.draw_count <= MAX_DRAWS and problem.dim <= MAX_DIM
 
 
 def first_constants(
-    problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable], step: float
+    problem: Problem,
+    theta0: Tensor,
+    time: float,
+    observables: Mapping[str, Observable],
+    step: float,
+    stability_limit: float | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """c of order 1 and its standard error for each observable, a numerical error where the network has no kinks.
+    """Return c of order 1 and its standard error for each observable, arguments as of `leading_constants`.
 
-    Nothing where it has kinks and the problem a schedule.
+    The error is a numerical one where the network has no kinks. Where it has kinks and the problem follows a schedule
+    nothing is known.
     """
     if not kinks(problem, theta0):
         return _from_adjoints(problem, theta0, time, observables)
-    return _from_step_sizes(problem, theta0, time, observables, step) if problem.autonomous else {}
+    if not problem.autonomous:
+        return {}
+    limit = problem.stability_limit(theta0) if stability_limit is None else stability_limit
+    return _from_step_sizes(problem, theta0, time, observables, min(step, STABLE_SHARE * limit))
 
 
 def _from_adjoints(
     problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable]
 ) -> dict[str, tuple[float, float]]:
-    """-int lam . b1 dt along the flow, lam its adjoint."""
-    equation: Any = ModifiedEquation(problem, lr=1.0, order=2)  # its correction is b1
+    """Integrate (2) along the flow."""
+    equation = ModifiedEquation(problem, lr=1.0, order=2)  # its correction is b1
 
-    def density(t: float, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
-        state = theta[None]
-        return -derivatives[0] @ equation.correction(t, state, equation.leading_drift(t, state))[0]
+    def density(t: float, left_limit: bool, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
+        return -derivatives[0] @ equation.correction(t, theta[None], left_limit)[0]  # (2)
 
     return along_flow(problem, theta0, time, observables, 1, density)
 
 
 def _from_step_sizes(
-    problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable], step: float
+    problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable], largest: float
 ) -> dict[str, tuple[float, float]]:
-    """Minus the slope of V_0(h) at h = 0, fitted with its h^2 over step sizes below `step`; V_0(h) scatters like h."""
-    largest = min(step, STABLE_SHARE * problem.stability_limit(theta0))
+    """Fit the slope (3) of V_0(h), with its h^2, over step sizes up to `largest`."""
     fewest = max(FEWEST_STEPS, math.ceil(time / largest))
     counts = np.unique(np.geomspace(fewest, 8 * fewest, STEP_SIZES).round().astype(int))[::-1].copy()
     ends = torch.cat(
-        [_euler(problem, theta0, time, part) for part in torch.tensor(counts, device="cpu").split(problem.block_size)]
+        [
+            _euler(problem, theta0, time, part)
+            for part in torch.split(torch.tensor(counts, device="cpu"), problem.block_size)
+        ]
     )
     found = {}
     for name, observable in observables.items():
         values = observable(ends).cpu().numpy()
         fit, covariance = np.polyfit(time / counts, values, 2, w=counts, cov=True)
-        found[name] = (-float(fit[1]), float(covariance[1, 1] ** 0.5))
+        found[name] = (-float(fit[1]), float(covariance[1, 1] ** 0.5))  # (3)
     return found
 
 
 def _euler(problem: Problem, theta0: Tensor, time: float, counts: Tensor) -> Tensor:
-    """Ends (K, D) of the gradient flow of L_S by Euler's method with counts[k] even steps, counts decreasing."""
+    """Return ends (K, D) of the gradient flow of L_S by Euler's method with counts[k] even steps, counts decreasing."""
     h = (time / counts).to(theta0)[:, None]
     theta = theta0.expand(len(counts), -1).clone()
     for step in range(int(counts[0])):
@@ -151,11 +176,11 @@ def _euler(problem: Problem, theta0: Tensor, time: float, counts: Tensor) -> Ten
 def second_constants(
     problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable]
 ) -> dict[str, tuple[float, float]]:
-    """c of order 2 and its numerical error for each observable."""
+    """Return c of order 2 and its numerical error for each observable."""
     draws, weights = problem.all_draws()
     weights = weights.to(theta0)
 
-    def density(t: float, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
+    def density(t: float, left_limit: bool, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
         (lam, Lam, U), (hessian, third) = derivatives, tensors  # hessian: -Db, third: -D^2 b
         mean = problem.mean_gradient(theta)
 
@@ -168,8 +193,8 @@ def second_constants(
         kappa_U = torch.einsum("k,gkij,ki,kj->g", weights, torch.einsum("gijl,kl->gkij", U, xi), xi, xi)
         Sigma_change = (weights[:, None] * change).mT @ xi  # (b . grad) Sigma is twice its symmetric part
         drift = third @ mean @ mean / 12 + hessian @ (hessian @ mean) / 3
-        drift = drift - torch.einsum("kij,ij->k", third, Sigma) / 4
-        curvature = torch.einsum("gij,ij->g", Lam, Sigma_change - hessian @ Sigma) / 2
-        return lam @ drift + curvature + kappa_U / 6
+        drift = drift - torch.einsum("kij,ij->k", third, Sigma) / 4  # (4), D^2 b = -D^3 L_S
+        curvature = torch.einsum("gij,ij->g", Lam, Sigma_change - hessian @ Sigma) / 2  # (5)
+        return lam @ drift + curvature + kappa_U / 6  # with (6)
 
     return along_flow(problem, theta0, time, observables, 3, density)

@@ -12,24 +12,24 @@ from torch import Tensor
 from smesolve.comparison.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 
-__all__ = ["CHUNK_NUMBERS", "DENSE_DIM", "NoiseFreePath", "directional"]
+__all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "directional"]
 
 DENSE_DIM = 256
 """Up to this D, D x D matrices are made for every step and target."""
 
-CHUNK_NUMBERS = 2**20
-"""Numbers in one array of a batch of derivatives (8 MiB): larger ones spend their time on page faults."""
+CHUNK_FLOATS = 2**20
+"""Floats in one array of a batch of derivatives (8 MiB): larger ones spend their time on page faults."""
 
 
 class NoiseFreeProcess(Protocol):
-    """What a noise-free path needs of a `Process`."""
+    """What a noise-free path takes of a `Process`."""
 
     @property
     def autonomous(self) -> bool:
-        """Every step is the same map."""
+        """Whether every step is the same map."""
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """State and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
+        """Return state and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
         ...
 
 
@@ -48,7 +48,7 @@ class NoiseFreePath:
     def of(
         cls, process: NoiseFreeProcess, theta0: Tensor, saved: Sequence[int], observables: Mapping[str, Observable]
     ) -> NoiseFreePath:
-        """Integrate without noise, then the adjoints back. Cost: K steps and K pullbacks of one path."""
+        """Integrate the path forwards and the adjoints backwards. Cost: K steps and K pullbacks of one path."""
         states, predictions = [theta0[None]], []
         for step in range(saved[-1]):
             state, prediction = process.noise_free_step(states[-1], step)
@@ -61,7 +61,7 @@ class NoiseFreePath:
         pull = _pullbacks(process, path[:-1])
         for step in range(saved[-1], -1, -1):
             if step < saved[-1]:
-                current = pull(step, current.flatten(0, 1)).unflatten(0, current.shape[:2])
+                current = pull(step, current.flatten(0, 1)).reshape(current.shape)
             if step in saved:
                 gradients = torch.stack([torch.func.grad(g)(path[step]) for g in observables.values()])
                 current = torch.cat([gradients[None], current])
@@ -70,7 +70,7 @@ class NoiseFreePath:
 
 
 def _pullbacks(process: NoiseFreeProcess, states: Tensor) -> Callable[[int, Tensor], Tensor]:
-    """(step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
+    """Return the map (step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
 
     Jacobians of all steps come in one batch where D is small and no step differs from the others: they are independent
     once the path is known.
@@ -86,14 +86,16 @@ def _pullbacks(process: NoiseFreeProcess, states: Tensor) -> Callable[[int, Tens
 
     def pull(step: int, vectors: Tensor) -> Tensor:
         _, pullback = torch.func.vjp(lambda theta: process.noise_free_step(theta[None], step)[0][0], states[step])
-        return torch.func.vmap(lambda vector: pullback(vector)[0])(vectors)
+        pulled: Tensor = torch.func.vmap(lambda vector: pullback(vector)[0])(vectors)
+        return pulled
 
     return pull
 
 
 def directional(derivative: Callable[[Tensor], Tensor], states: Tensor, work: int = 1) -> Tensor:
-    """derivative(e_i) (K, D) for every unit vector, as matrices (K, D, D) whose columns they are."""
+    """Return matrices (K, D, D) whose columns are derivative(e_i) (K, D) for the unit vectors e_i."""
     steps, dim = states.shape
     identity = torch.eye(dim, dtype=states.dtype, device=states.device)
-    chunk = max(1, CHUNK_NUMBERS // (steps * max(dim, work)))
-    return torch.func.vmap(derivative, chunk_size=chunk)(identity).movedim(0, -1)
+    chunk = max(1, CHUNK_FLOATS // (steps * max(dim, work)))
+    columns: Tensor = torch.func.vmap(derivative, chunk_size=chunk)(identity)
+    return columns.movedim(0, -1)

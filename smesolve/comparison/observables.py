@@ -9,41 +9,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import MOST_ENTRIES, checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.problem import Problem
+from smesolve.validation import MOST_ENTRIES, check_observables, check_problem
 
 __all__ = ["OBSERVABLES", "Observable", "grows_polynomially", "named_observables"]
 
 Observable = Callable[[Tensor], Tensor]
-"""theta (..., D) -> (...,), differentiable by `torch.func`; smooth, as the theorem of weak order asks."""
+"""A map of theta (..., D) to (...,), differentiable by `torch.func`; smooth, as the theorem of weak order asks."""
 
 OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
     "loss": lambda problem: problem.loss,
     "modified_loss": lambda problem: problem.modified_loss,
     "squared_norm": lambda problem: lambda theta: theta.square().sum(-1),
 }
-"""Observables by name, made for a problem; add to it to name one of your own."""
+"""Observables by name, made for a problem. Add to it to name your own."""
 
-DEGREE = 16
+MAX_DEGREE = 16
 """Growth like a higher power of theta counts as faster than any polynomial."""
 
-DIRECTIONS = 8
-"""Rays along which the growth of an observable is looked at."""
+RAYS = 8
+"""Rays along which the growth of an observable is evaluated."""
 
 
-@checked
+@entry_point
 def named_observables(problem: Problem, observables: Sequence[str | Observable]) -> dict[str, Observable]:
-    """Observables by name, from names in `OBSERVABLES`, coordinates "theta[3]", and callables (their `__name__`).
+    """Return observables by name, of names in `OBSERVABLES`, coordinates "theta[3]", and callables (their `__name__`).
 
     Raises:
         SmesolveError: an unknown name, a coordinate outside the parameters, a callable that does not map (B, D) to (B,)
             or that torch cannot differentiate.
     """
+    problem, observables = check_problem("problem", problem), check_observables("observables", observables)
     if len(observables) > MOST_ENTRIES:
         raise SmesolveError(
             f"observables has {len(observables)} entries, more than {MOST_ENTRIES}; give fewer, or a callable that "
-            "computes what is wanted of many."
+            "computes what you want of many."
         )
     result: dict[str, Observable] = {}
     for observable in observables:
@@ -92,13 +94,13 @@ def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Obser
 
 
 def grows_polynomially(observable: Observable, theta0: Tensor) -> bool:
-    """Whether |g| grows like a power of |theta| at most, as far as a few rays from the origin show.
+    """Return whether |g| grows at most like a power of |theta|, as far as a few rays from the origin show.
 
     The theorem of weak order asks for it, and not only for its proof: where the noise grows with theta, the solution of
     the modified equation has the tails of a lognormal law, and E exp(|theta|) is infinite.
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
-    rays = torch.randn(DIRECTIONS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu")
+    rays = torch.randn(RAYS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu")
     rays = (rays / rays.norm(dim=1, keepdim=True)).to(theta0)
     # Powers up to 24 of the far distance are finite in this type.
     far = max(1.0, float(theta0.norm())) * torch.finfo(theta0.dtype).max ** (1 / 24)
@@ -106,4 +108,4 @@ def grows_polynomially(observable: Observable, theta0: Tensor) -> bool:
     sizes = [observable(distance * rays).abs().double() for distance in (near, far)]
     known = ~(sizes[0].isnan() | sizes[1].isnan())
     growth = (sizes[1].clamp(min=1.0).log() - sizes[0].clamp(min=1.0).log()) / np.log(far / near)
-    return not bool(((growth > DEGREE) | growth.isnan())[known].any())
+    return not bool(((growth > MAX_DEGREE) | growth.isnan())[known].any())

@@ -1,26 +1,32 @@
-"""Weak order from measured errors: weighted regression with intervals.
+"""Weak order from measured errors, by weighted regression with intervals.
 
-Errors are signed and have independent standard errors s_i (learning rates use independent streams). With x = lr/max lr
-over the N points used, the model is the expansion of the weak error in powers of the learning rate,
+Errors are signed and have independent standard errors s_i, as learning rates use independent streams. With
+x = lr/max lr over the N points used, the model is the expansion of the weak error in powers of the learning rate,
 
-    error(lr) = c lr^p (1 + d_1 x + d_2 x^2 + ... + d_N x^N),     |d_1| <= 1,     d_k = 0 +- S 2^(2 - k) from k = 2 on.
+    error(lr) = c lr^p (1 + d_1 x + d_2 x^2 + ... + d_N x^N),                                                  (1)
+    |d_1| <= 1,     d_k = 0 +- S 2^(2 - k) from k = 2 on.
 
-d_1 is fitted, bounded because it is a correction of the leading term: without the bound a second fit of three points is
-never far, c = 0 at order p - 1. The terms beyond it are bounded nuisances: each counts as one more observation of 0,
-and so the misfit is
+d_1 is fitted, and bounded because it corrects the leading term: without the bound a second fit of three points is never
+far, c = 0 at order p - 1. The terms beyond it are bounded nuisances. Each counts as one more observation of 0, so that
+the misfit is
 
-    sum_i (error_i - error(lr_i))^2 / s_i^2 + sum_(k >= 2) (d_k / (S 2^(2 - k)))^2.
+    sum_i (error_i - error(lr_i))^2 / s_i^2 + sum_(k >= 2) (d_k / (S 2^(2 - k)))^2.                            (2)
 
-Their scale S is read from the data where p is the order to be tested: `MARGIN` times the largest difference of
-error/lr^order between two points, with its noise and relative to the mean, and at most `BOUND`. However small the s_i,
-an interval is therefore no shorter than what the missing terms could do to it, and an order is refused only if no such
-terms explain the errors.
+The data give the scale S where p is the order to be tested:
 
-The interval of p is that of the profile, all p with min over c and d of the misfit at most 1.96^2 above its least
-value. Two points cannot carry d: their slope is the local one between them. The constant is linear in c and c d_k once
-p is given. While a chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the
-asymptotic range and leaves. It leaves as well where the interval excludes the order and that of the remaining points
-holds it and neither of its neighbours, if these are four or more: three fit too many orders to contradict it.
+    S = min(BOUND, MARGIN (max h - min h + noise) / |mean h|),     h_i = error_i/lr_i^order.                   (3)
+
+However small the s_i, an interval is therefore no shorter than what the missing terms could do to it, and an order is
+refused only if no such terms explain the errors.
+
+The interval of p is that of the profile: all p for which the misfit, least over c and d, is at most
+
+    1.96^2 above its least value.                                                                              (4)
+
+Two points cannot carry d; their slope is the local one between them. The constant is linear in c and c d_k once p is
+given. While a chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the asymptotic
+range and leaves. It leaves as well where the interval excludes the order while that of the remaining points holds it
+and neither of its neighbours, if these are four or more: three fit too many orders to contradict it.
 """
 
 from __future__ import annotations
@@ -34,6 +40,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from smesolve.comparison.confidence import NORMAL_QUANTILE
+from smesolve.comparison.outcomes import LeftOut, Verdict
 
 __all__ = ["fit_orders"]
 
@@ -47,14 +54,14 @@ REJECT = 0.01
 """p-value under which a fit is rejected."""
 
 SEARCHED, SPACING = 8.0, 0.1
-"""Orders are searched this far from the slope between the outer points, first on a grid of this spacing; an interval
-that goes farther is infinite."""
+"""Distance from the slope between the outer points within which orders are searched, and the spacing of the first
+search. An interval that reaches farther is infinite."""
 
 STEPS = 2.0 ** np.arange(-30, np.log2(SEARCHED) + 1)
-"""Distances from the best order between which the end of its interval is looked for."""
+"""Distances from the best order between which the end of its interval is searched."""
 
 SAME = 1e-9
-"""Relative difference up to which two learning rates are one and the same."""
+"""Relative difference up to which two learning rates are the same."""
 
 DIGITS = 1e-12
 """Relative standard error that no error falls below: they are differences of rounded numbers."""
@@ -68,14 +75,15 @@ COLUMNS = [
 def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd.DataFrame:
     """Fit every order and observable of a weak-error table (one row for each lr).
 
+    Args:
+        table: rows with order, observable, lr, error, stderr, solver_bias, solver_bias_stderr, resolved.
+        predicted: leading constants with order, observable, constant, stderr. Default: none.
+
     Returns:
-        A row for each: `slope` with its 95% interval; `constant` c at the nominal order (p fixed to it) with its
-        interval and the `constant_p_value` of that fit, and `predicted_constant` with its `predicted_stderr` where
-        theory gives it; number of `points`, `p_value` of the fit, and `left_out`, which names each point that was not
-        used and why. NaN where fewer than two points are usable. `verdict`: "not resolved" (fewer than two points),
-        "local slope" (two), "certified" (the interval of the slope holds the order and neither of its neighbours),
-        "too wide" (a neighbour as well), "another order", or "not asymptotic" (the constant has surely not the sign of
-        the predicted one).
+        A row for each order and observable: `slope` with its 95% interval; `constant` c with p fixed to the order, its
+        interval and the `constant_p_value` of that fit; `predicted_constant` with its `predicted_stderr` where theory
+        gives it; the number of `points`, the `p_value` of the fit, and `left_out`, which names each point that is not
+        used and why; and the `Verdict`. Numbers are NaN where fewer than two points are usable.
     """
     if predicted is None:
         predicted = pd.DataFrame(columns=["order", "observable", "constant", "stderr"])
@@ -89,30 +97,30 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
+def _verdict(row: Mapping[str, Any]) -> Verdict:
     if row["points"] <= 2:
-        return "local slope" if row["points"] == 2 else "not resolved"
+        return Verdict.LOCAL_SLOPE if row["points"] == 2 else Verdict.NOT_RESOLVED
     if row["constant_high"] < 0 < row["predicted_constant"] or row["predicted_constant"] < 0 < row["constant_low"]:
-        return "not asymptotic"
+        return Verdict.NOT_ASYMPTOTIC
     if not row["slope_low"] <= row["order"] <= row["slope_high"]:
-        return "another order"
-    return "certified" if _certifies(row, row["order"]) else "too wide"
+        return Verdict.ANOTHER_ORDER
+    return Verdict.CERTIFIED if _certifies(row, row["order"]) else Verdict.TOO_WIDE
 
 
 def _certifies(slope: Mapping[str, Any], order: int) -> bool:
-    """The interval holds the order and neither of its neighbours."""
-    low, high = slope["slope_low"], slope["slope_high"]
+    """Return whether the interval holds the order and neither of its neighbours."""
+    low, high = float(slope["slope_low"]), float(slope["slope_high"])
     return order - 1 < low <= order <= high < order + 1
 
 
 def _fit(group: pd.DataFrame, order: int) -> dict[str, object]:
-    left_out = [f"lr={lr:g}: unresolved" for lr in group[~group.resolved].lr]
+    left_out = [f"lr={lr:g}: {LeftOut.UNRESOLVED}" for lr in group[~group.resolved].lr]
     used = _joined(group[group.resolved])
     flips = np.flatnonzero(np.sign(used.error) != np.sign(used.error[:1]))
     if len(flips):
         # The sign of the smallest lr is the asymptotic one; everything from the first flip on lies beyond it.
         beyond = used.lr[flips[0] :]
-        left_out += [f"lr={lr:g}: error has the other sign, outside the asymptotic range" for lr in beyond]
+        left_out += [f"lr={lr:g}: {LeftOut.OTHER_SIGN}" for lr in beyond]
         used = used.first(flips[0])
     total = len(used.lr)
     if total < 2:
@@ -128,7 +136,7 @@ def _fit(group: pd.DataFrame, order: int) -> dict[str, object]:
                 break
     assert kept is not None  # two points are always accepted
     points, slope = kept
-    left_out += [f"lr={lr:g}: outside the asymptotic range" for lr in used.lr[points:]]
+    left_out += [f"lr={lr:g}: {LeftOut.NOT_ASYMPTOTIC}" for lr in used.lr[points:]]
     constant = _constant(used.first(points), order)
     return slope | constant | {"points": points, "left_out": "; ".join(left_out)}
 
@@ -142,12 +150,12 @@ class _Errors:
     sigma: np.ndarray
 
     def first(self, points: int) -> _Errors:
-        """Those of the smallest learning rates."""
+        """Return those of the smallest learning rates."""
         return _Errors(self.lr[:points], self.error[:points], self.sigma[:points])
 
 
 def _joined(rows: pd.DataFrame) -> _Errors:
-    """Errors at different learning rates: the weighted mean of those whose rates are equal up to rounding."""
+    """Return the errors at different learning rates; those with equal rates, up to rounding, are averaged by weight."""
     rows = rows.sort_values("lr")
     lr, error = rows.lr.to_numpy(float), rows.error.to_numpy(float)
     sigma = np.hypot(rows.stderr, np.hypot(rows.solver_bias, rows.solver_bias_stderr)).to_numpy(float)
@@ -159,7 +167,7 @@ def _joined(rows: pd.DataFrame) -> _Errors:
 
 
 def _slope(errors: _Errors, order: int) -> dict[str, float]:
-    """The order p of least misfit, its interval, and the p-value of the fit."""
+    """Return the order p of least misfit, its interval (4), and the p-value of the fit."""
     lr, error = errors.lr, errors.error
     corrected = len(lr) >= CORRECTED_POINTS
     scale = _scale(errors, order)
@@ -175,8 +183,8 @@ def _slope(errors: _Errors, order: int) -> dict[str, float]:
     least, freedom = misfit(best), len(lr) - 2 - corrected
 
     def end(side: float) -> float:
-        """Where the misfit first exceeds that of the interval, going away from the best p."""
-        outside = _misfit(best + side * STEPS, errors, scale, corrected) - least > NORMAL_QUANTILE**2
+        """Return where the misfit first exceeds that of the interval, going away from the best p."""
+        outside = _misfit(best + side * STEPS, errors, scale, corrected) - least > NORMAL_QUANTILE**2  # (4)
         if not outside.any():
             return side * np.inf
         far = int(outside.argmax())
@@ -195,7 +203,7 @@ def _slope(errors: _Errors, order: int) -> dict[str, float]:
 
 
 def _scale(errors: _Errors, order: int) -> float:
-    """S: what the errors at the order to be tested leave room for, their noise included."""
+    """Return S (3): what the errors at the order to be tested leave room for, their noise included."""
     height, noise = errors.error / errors.lr**order, errors.sigma / errors.lr**order
     low, high = height.argmin(), height.argmax()
     spread = height[high] - height[low] + NORMAL_QUANTILE * np.hypot(noise[low], noise[high])
@@ -203,10 +211,11 @@ def _scale(errors: _Errors, order: int) -> float:
 
 
 def _design(p: np.ndarray, errors: _Errors, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Observations in standard errors, the N errors and the N - 1 zeros of d_2 ... d_N, for each p.
+    """Return the terms of (1) in units of standard errors, at the N errors and the N - 1 zeros of d_2 ... d_N of (2).
 
     Returns:
-        Directions of c and c d_1 (P, 2 N - 1), those of the nuisances (P, 2 N - 1, N - 1), and what was observed.
+        Directions of c and c d_1 (P, 2 N - 1) for each p, those of the nuisances (P, 2 N - 1, N - 1),
+        and the observations.
     """
     x, points = errors.lr / errors.lr[-1], len(errors.lr)
     powers = np.arange(2, points + 1)
@@ -220,31 +229,31 @@ def _design(p: np.ndarray, errors: _Errors, scale: float) -> tuple[np.ndarray, n
 
 
 def _misfit(p: np.ndarray, errors: _Errors, scale: float, corrected: bool) -> np.ndarray:
-    """The misfit at each p, least over c and, where `corrected`, d."""
+    """Return the misfit (2) at each p, least over c and, where `corrected`, over d."""
     first, second, nuisances, height = _design(p, errors, scale)
     if not corrected:
-        return np.square(_beside(first, height)).sum(-1)
-    first, second, height = _beside_all(nuisances, first, second, height)
-    # Both are taken beside the first direction, which may be longer than what is left of them by ten digits.
-    rest, left = _beside(first, second), _beside(first, height)
-    bend = _product(rest, left) / _product(rest, rest)
-    lead = _product(first, height - bend * second) / _product(first, first)
-    inside = np.square(left - bend * rest).sum(-1)
-    edges = [np.square(_beside(edge, height)).sum(-1) for edge in (first + second, first - second)]
-    return np.where((abs(bend) <= abs(lead))[:, 0], inside, np.minimum(*edges))
+        return np.asarray(np.square(_orthogonal_to(first, height)).sum(-1))
+    first, second, height = _orthogonal_to_all(nuisances, first, second, height)
+    # Both are projected off the first direction, which may be longer than what is left of them by ten digits.
+    rest, left = _orthogonal_to(first, second), _orthogonal_to(first, height)
+    correction = _product(rest, left) / _product(rest, rest)  # c d_1
+    lead = _product(first, height - correction * second) / _product(first, first)  # c
+    inside = np.square(left - correction * rest).sum(-1)
+    edges = [np.square(_orthogonal_to(edge, height)).sum(-1) for edge in (first + second, first - second)]
+    return np.asarray(np.where((abs(correction) <= abs(lead))[:, 0], inside, np.minimum(*edges)))
 
 
 def _constant(errors: _Errors, order: int) -> dict[str, float]:
-    """c with its interval for p = order and the p-value of that fit: linear regression on lr^order, lr^(order + 1), ...
+    """Fit c for p = order, with its interval and the p-value, by linear regression on lr^order, lr^(order + 1), ...
 
-    |d_1| is not bounded here: c is the value at lr = 0 of what is linear in lr but for the nuisances.
+    |d_1| is not bounded here, as c is the value at lr = 0 of what is linear in lr but for the nuisances.
     """
     design = _design(np.array([float(order)]), errors, _scale(errors, order))
-    first, second, height = _beside_all(design[2], design[0], design[1], design[3])
-    alone, left = _beside(second, first), _beside(second, height)
-    constant = (_product(alone, left) / _product(alone, alone)).item()
-    half = NORMAL_QUANTILE / float(np.linalg.norm(alone))
-    misfit = float(np.square(left - constant * alone).sum())
+    first, second, height = _orthogonal_to_all(design[2], design[0], design[1], design[3])
+    lead, left = _orthogonal_to(second, first), _orthogonal_to(second, height)
+    constant = (_product(lead, left) / _product(lead, lead)).item()
+    half = NORMAL_QUANTILE / float(np.linalg.norm(lead))
+    misfit = float(np.square(left - constant * lead).sum())
     names = ("constant", "constant_low", "constant_high")
     values = (np.array([0.0, -half, half]) + constant) / errors.lr[0] ** order
     return dict(zip(names, values, strict=True)) | {
@@ -253,16 +262,16 @@ def _constant(errors: _Errors, order: int) -> dict[str, float]:
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products along the last dimension, which is kept."""
-    return (left * right).sum(-1, keepdims=True)
+    """Return inner products along the last dimension, which is kept."""
+    return np.asarray((left * right).sum(-1, keepdims=True))
 
 
-def _beside(direction: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """The part of vectors that is orthogonal to a direction."""
-    return of - direction * _product(direction, of) / _product(direction, direction)
+def _orthogonal_to(direction: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Return the part of vectors that is orthogonal to a direction."""
+    return np.asarray(of - direction * _product(direction, of) / _product(direction, direction))
 
 
-def _beside_all(directions: np.ndarray, *vectors: np.ndarray) -> list[np.ndarray]:
-    """The parts of vectors (P, K) that are orthogonal to the columns of matrices (P, K, J)."""
+def _orthogonal_to_all(directions: np.ndarray, *vectors: np.ndarray) -> list[np.ndarray]:
+    """Return the parts of vectors (P, K) that are orthogonal to the columns of matrices (P, K, J)."""
     basis = np.linalg.qr(directions).Q
     return [of - (basis @ (basis.swapaxes(1, 2) @ of[..., None]))[..., 0] for of in vectors]

@@ -1,27 +1,26 @@
-"""The size of a study: bytes of memory and steps of blocks, and the refusal of what no machine or no lifetime holds."""
+"""The size of a study: bytes of memory, steps of blocks and work, and the refusal of what no machine can do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
 import joblib
-from torch import Tensor
 
+from smesolve.comparison.cost import ITERATION_STEP_COST, step_cost
 from smesolve.comparison.equation_side import paired_blocks
-from smesolve.comparison.error_budget import first_dt
-from smesolve.comparison.noise_free_path import CHUNK_NUMBERS, DENSE_DIM
+from smesolve.comparison.noise_free_path import CHUNK_FLOATS, DENSE_DIM
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import OVERSAMPLING, RANK
 from smesolve.errors import SmesolveError
 from smesolve.machine_memory import machine_memory
-from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import check_block_steps
+from smesolve.sampling.moments import CHUNK_FLOATS as CHUNK_FLOATS_OF_MOMENTS
 
 __all__ = ["StudySize"]
 
 WORKING_ARRAYS = 6
-"""Arrays of a block that a step holds at once, of `numbers_per_path` numbers a path."""
+"""Arrays of a block that a step holds at once, of `floats_per_path` floats a path."""
 
 DERIVATIVE_ARRAYS = 7
 """The same for a derivative of a derivative along a direction."""
@@ -31,60 +30,77 @@ DERIVATIVE_ARRAYS = 7
 class StudySize:
     """What a weak-error study asks of a machine, known before anything is computed."""
 
-    problem: Problem
-    theta0: Tensor
-    lrs: Sequence[float]
-    times: Sequence[float]
-    orders: int
-    """How many."""
-    observables: int
-    """How many."""
-    control: str
-    """"none", "first" or "second"."""
-    scheme: str
-    dt: float | None
+    design: StudyDesign
     paths: int
     """Of each ensemble in the first round."""
-    workers: int | None
+    workers: int | None = None
+    """Processes that share the blocks; None for this one."""
 
     def check(self, max_memory: float | None) -> None:
-        """Refuse a study that takes more than max_memory, by default this machine's memory, or more steps than a
-        process can take.
+        """Refuse a study that takes more steps than a process can run, or more memory than allowed.
+
+        Args:
+            max_memory: bytes. Default: this machine's memory.
 
         Raises:
             SmesolveError: with the numbers.
         """
+        design = self.design
         check_block_steps(
-            f"paths={self.paths} at lr={min(self.lrs):g}{'' if self.dt is None else f' and dt={self.dt:g}'}",
+            f"paths={self.paths} at lr={min(design.lrs):g}{'' if design.dt is None else f' and dt={design.dt:g}'}",
             self.block_steps,
             self.workers,
             "take fewer paths, a larger lr or dt, or fewer learning rates",
         )
         size, limit = self.processes * self.memory, machine_memory() if max_memory is None else max_memory
         if size > limit:
-            whose = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
-            remedy = 'control="first", or ' if self.control == "second" else ""
+            whose = (
+                f"this machine's memory of {limit:.3g} bytes" if max_memory is None else f"max_memory={limit:g} bytes"
+            )
+            remedy = 'control="first", or ' if design.control == "second" else ""
             raise SmesolveError(
-                f"{whose}{f' of {limit:.3g} bytes' if max_memory is None else ''} is less than the {size:.3g} bytes "
-                f"that {self.observables} observables at {len(self.times)} times with control={self.control!r} take in "
-                f"{self.processes} processes; take {remedy}fewer observables, times or workers"
-                f"{'' if max_memory is None else ', or raise it'}."
+                f"{whose} is less than the {size:.3g} bytes that control variates and paths take for "
+                f"{_counted(len(design.observables), 'observable')} at {_counted(len(design.times), 'time')} with "
+                f"control={design.control!r} in {_counted(self.processes, 'process', 'es')}; take "
+                f"{remedy}fewer observables, times or workers{'' if max_memory is None else ', or raise it'}."
             )
 
     @property
     def processes(self) -> int:
-        """The calling one and its workers."""
-        jobs = joblib.effective_n_jobs(self.workers)
+        """The calling process and its workers."""
+        jobs = int(joblib.effective_n_jobs(self.workers))
         return 1 if jobs == 1 else 1 + jobs
+
+    # --- the first round -------------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of each ensemble in the first round."""
+        return -(-self.paths // self.design.problem.block_size)
+
+    @property
+    def equation_blocks(self) -> int:
+        """Blocks of one equation in units of one at dt: a pair is a path at dt and one at dt/2, of twice the steps."""
+        return self.blocks + 2 * paired_blocks(self.blocks, self.design.problem.block_size)
 
     @property
     def block_steps(self) -> float:
         """Steps of a block in the first round, of all ensembles and learning rates."""
-        size = self.problem.block_size
-        blocks = -(-self.paths // size)
-        # a pair is a path at dt with one at dt/2, of twice as many steps
-        equation = self.orders * (blocks + 2 * paired_blocks(blocks, size))
-        return sum(self.times[-1] * (blocks / lr + equation / first_dt(self.scheme, lr, self.dt)) for lr in self.lrs)
+        design, equations = self.design, len(self.design.orders) * self.equation_blocks
+        return sum(design.horizon * (self.blocks / lr + equations / design.first_dt(lr)) for lr in design.lrs)
+
+    @property
+    def work(self) -> float:
+        """Gradients that the first round takes, of all ensembles and learning rates."""
+        design = self.design
+        equations = self.equation_blocks * sum(step_cost(order, design.scheme) for order in design.orders)
+        steps = sum(
+            design.horizon * (self.blocks * ITERATION_STEP_COST / lr + equations / design.first_dt(lr))
+            for lr in design.lrs
+        )
+        return steps * design.problem.block_size
+
+    # --- memory ----------------------------------------------------------------------------------------------------
 
     @property
     def memory(self) -> float:
@@ -93,22 +109,36 @@ class StudySize:
 
     @property
     def controls(self) -> int:
-        """Control variates of each target and observable, at most."""
-        return {"none": 0, "first": 1, "second": 3}[self.control]
+        """Largest number of control variates of each target and observable."""
+        return {"none": 0, "first": 1, "second": 3}[self.design.control]
 
     @property
     def block_memory(self) -> float:
-        """Bytes of one block: states and draws, values of a pair of paths, products of up to four deviations.
+        """Bytes of one block: states, draws, values of pairs, products of deviations, and vectors of quadratic forms.
 
-        With c control variates a path has 2 + c values at each time and of each observable; moments of q = 1 + c
-        variables up to the fourth come from C(q + 2, 3) + C(q + 3, 4) products, of half a block at a time.
+        With c control variates a path has 2 + c values at each time and of each observable: those of both paths of a
+        pair, their difference, that with the control variates of both, and half as many means of antithetic paths.
+        Moments of 1 + 2c variables up to the second, or of q = 1 + c up to the fourth, are made of a bounded number of
+        deviations at once. A dense form A of a target takes A d of all paths, and once more in another order.
         """
-        block, c = self.problem.block_size, self.controls
-        points = len(self.times) * self.observables
-        values = 2 * (2 + c) + (2 + 2 * c)  # both of a pair, and their difference
-        products = (comb(c + 3, 3) + comb(c + 4, 4)) / 2
-        steps = WORKING_ARRAYS * self.problem.numbers_per_path
-        return 8.0 * block * (steps + points * (values + products))
+        design, problem, c = self.design, self.design.problem, self.controls
+        points = len(design.times) * len(design.observables)
+        values = 3 * (2 + c) + (2 + 2 * c) + (1 + 2 * c) / 2
+        products = (comb(c + 3, 3) + c + 2) * min(CHUNK_FLOATS_OF_MOMENTS, points * problem.block_size / 2)
+        steps = WORKING_ARRAYS * problem.floats_per_path
+        forms = 2 * points * max(problem.dim, self._noise_forms_dim) if self._dense else 0
+        return 8.0 * (problem.block_size * (steps + points * values + forms) + products)
+
+    @property
+    def _dense(self) -> bool:
+        """Whether there are dense forms."""
+        return self.design.control == "second" and self.design.problem.dim <= DENSE_DIM
+
+    @property
+    def _noise_forms_dim(self) -> int:
+        """M where there are forms in the noise, else 0."""
+        problem = self.design.problem
+        return problem.noise_dim if problem.noise_dim <= 2 * problem.dim else 0
 
     @property
     def control_memory(self) -> float:
@@ -118,34 +148,42 @@ class StudySize:
         has two step sizes, dt and dt/2. While dense Hessians are made, the derivatives of the Hessian of the loss along
         the adjoints are there as well, and for every step that Hessian and the Jacobian of the step.
         """
-        if self.control == "none":
+        design, problem = self.design, self.design.problem
+        if design.control == "none":
             return 0.0
-        problem, bytes_each = self.problem, self.theta0.element_size()
-        dense, lr = problem.dim <= DENSE_DIM, min(self.lrs)
-        targets = sum(self.times) * self.observables
-        rate = 1 / lr + 3 * self.orders / first_dt(self.scheme, lr, self.dt)
+        bytes_each, lr, observables = design.theta0.element_size(), min(design.lrs), len(design.observables)
+        targets = sum(design.times) * observables
+        rate = 1 / lr + 3 * len(design.orders) / design.first_dt(lr)
         adjoints = targets * rate * problem.dim * bytes_each
-        if self.control == "first":
+        if design.control == "first":
             return adjoints
-        quadratic = problem.noise_dim if problem.noise_dim <= 2 * problem.dim else 0
-        if dense:
+        quadratic = self._noise_forms_dim
+        if self._dense:
             forms = targets / lr * (2 * problem.dim**2 + quadratic**2)
-            return adjoints + (forms + 2 * self.times[-1] / lr * problem.dim**2) * bytes_each
-        spacing = problem.stability_limit(self.theta0, self.times[-1]) / 4
-        forms = self.times[-1] * self.observables / spacing * RANK * (problem.dim + quadratic)
+            return adjoints + (forms + 2 * design.horizon / lr * problem.dim**2) * bytes_each
+        spacing = design.stability_limit / 4
+        forms = design.horizon * observables / spacing * RANK * (problem.dim + quadratic)
         return adjoints + forms * bytes_each
 
     @property
     def derivative_memory(self) -> float:
-        """Bytes of the derivatives along all directions, of all steps at once, that dense control variates are made of;
-        for low rank those along the vectors that find the subspace.
+        """Bytes of derivatives along all directions and of all steps at once, of which dense control variates are made.
+
+        For low rank they are those along the vectors that find the subspace.
         """
-        problem = self.problem
-        if self.control == "none" or not problem.exact:
+        design, problem = self.design, self.design.problem
+        if design.control == "none" or not problem.has_closed_form:
             return 0.0
-        steps = max(1.0, 2 * self.times[-1] / first_dt(self.scheme, min(self.lrs), self.dt))
+        steps = max(1.0, 2 * design.horizon / design.first_dt(min(design.lrs)))
         if problem.dim <= DENSE_DIM:
-            rows = steps * min(problem.dim, max(1.0, CHUNK_NUMBERS // (steps * problem.dim)))
+            rows = steps * min(problem.dim, max(1.0, CHUNK_FLOATS // (steps * problem.dim)))
+            floats = problem.floats_per_path
         else:
-            rows = RANK + OVERSAMPLING if self.control == "second" else 1
-        return DERIVATIVE_ARRAYS * rows * problem.numbers_per_path * self.theta0.element_size()
+            rows = RANK + OVERSAMPLING if design.control == "second" else 1
+            # Hessian products have no noise.
+            floats = max(problem.dim, problem.floats_per_path - 2 * problem.noise_dim)
+        return DERIVATIVE_ARRAYS * rows * floats * design.theta0.element_size()
+
+
+def _counted(number: int, noun: str, ending: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else ending}"

@@ -3,13 +3,13 @@
 The value function u_t(theta) = g(flow of theta from t to T) does not change along the flow of b = -grad L_S. Its
 derivatives lam = grad u, Lam = Hess u and U = D^3 u at thetabar(t), the flow from theta0, obey with H = Hess L_S
 
-    lam' = H lam
-    Lam' = H Lam + Lam H + D^3 L_S[lam]
-    U'   = 3 sym(H U) + 3 sym(D^3 L_S Lam) + D^4 L_S[lam]
+    lam' = H lam                                                                                           (1)
+    Lam' = H Lam + Lam H + D^3 L_S[lam]                                                                    (2)
+    U'   = 3 sym(H U) + 3 sym(D^3 L_S Lam) + D^4 L_S[lam]                                                  (3)
 
-backwards from those of g at T. `along_flow` integrates a density of t and of these derivatives as one more component,
-by scipy's `solve_ivp`: thetabar forwards with dense output, the rest backwards, from break to break of a schedule. It
-does so with one tolerance after the other until two agree, and what they differ by is the error that is reported.
+backwards from those of g at T. `along_flow` integrates a density of t and of these derivatives as one more component
+by SciPy's `solve_ivp`: thetabar forwards with dense output, the rest backwards, from break to break of a schedule. It
+tries one tolerance after the other until two agree, and reports the difference of these as the error.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from torch import Tensor
 
 from smesolve.comparison.observables import Observable
 from smesolve.problem.problem import Problem
-from smesolve.problem.schedule import LeftLimit
 
 __all__ = ["Density", "along", "along_flow"]
 
-Density = Callable[[float, Tensor, list[Tensor], list[Tensor]], Tensor]
-"""(t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)], as many as asked for, and [Hess L_S (D, D),
-D^3 L_S (D, D, D)] at thetabar where there are more than one) -> (G,)."""
+Density = Callable[[float, bool, Tensor, list[Tensor], list[Tensor]], Tensor]
+"""(t, whether just before t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)], as many as asked for,
+and [Hess L_S (D, D), D^3 L_S (D, D, D)] at thetabar where there are more than one) -> (G,)."""
 
 TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
 """Relative tolerances of the integration, tried in this order; those that the precision does not carry are left out."""
@@ -41,8 +40,8 @@ AGREEMENT = 1e-3
 ROUNDINGS = 64
 """Units of rounding in the finest tolerance of a precision."""
 
-BATCH_NUMBERS = 2**22
-"""Numbers in the working arrays of one batch of directional derivatives."""
+BATCH_FLOATS = 2**22
+"""Floats in the working arrays of one batch of directional derivatives."""
 
 
 def along_flow(
@@ -53,14 +52,19 @@ def along_flow(
     derivatives: int,
     density: Density,
 ) -> dict[str, tuple[float, float]]:
-    """int_0^T density dt and its numerical error for each observable; NaN where an integration fails.
+    """Integrate a density from 0 to T for each observable; return it with its numerical error, or NaN where that fails.
 
     Args:
+        problem: whose gradient flow it is.
+        theta0: (D,), the start.
+        time: T.
+        observables: g by name.
         derivatives: how many derivatives of the value function the density takes, 1 or 3.
+        density: what is integrated.
 
-    Cost: for 1 a few gradients and a Hessian product an observable at each of some hundred times, more where the
-    horizon is many times 1/lambda_max(H), as the method is explicit; for 3 D^2/2 fourth derivatives of L_S an
-    observable as well.
+    Cost: for one derivative a few gradients and a Hessian product for each observable at some hundred times, more where
+    the horizon is many times 1/lambda_max(H), as the method is explicit; for three derivatives D^2/2 fourth derivatives
+    of L_S for each observable as well.
     """
     finest = ROUNDINGS * torch.finfo(problem.dtype).eps
     tolerances = [tolerance for tolerance in TOLERANCES if tolerance >= finest]
@@ -77,12 +81,13 @@ def along_flow(
 
 
 def along(gradient: Callable[[Tensor], Tensor], theta: Tensor, direction: Tensor) -> Tensor:
-    """Derivative at theta (..., D), along a direction (..., D), of a function that is a gradient.
+    """Compute the derivative at theta (..., D), along a direction (..., D), of a function that is a gradient.
 
     Its Jacobian is symmetric, so the derivative is that of gradient . direction: backward derivatives of backward
     derivatives cost several times less than nested forward ones.
     """
-    return torch.func.grad(lambda at: (gradient(at) * direction).sum())(theta)
+    found: Tensor = torch.func.grad(lambda at: (gradient(at) * direction).sum())(theta)
+    return found
 
 
 def _integral(
@@ -116,10 +121,11 @@ def _integral(
 def _flow(
     problem: Problem, like: Tensor, theta: np.ndarray, begin: float, end: float, tolerance: float
 ) -> OdeSolution | None:
-    """thetabar(t) within one piece of a schedule."""
+    """Return thetabar(t) within one piece of a schedule, or None where the integration fails."""
 
     def velocity(t: float, y: np.ndarray) -> np.ndarray:
-        return -problem.at(_within(t, begin, end)).mean_gradient(like.new_tensor(y)).cpu().double().numpy()
+        gradient = problem.at(t, _from_left(t, begin, end)).mean_gradient(like.new_tensor(y))
+        return np.asarray(-gradient.cpu().double().numpy())
 
     scale = tolerance * max(float(np.abs(theta).max()), 1e-3)
     path = solve_ivp(velocity, (begin, end), theta, "DOP853", dense_output=True, rtol=tolerance, atol=scale)
@@ -137,19 +143,19 @@ def _backwards(
     density: Density,
     tolerance: float,
 ) -> list[Tensor] | None:
-    """Derivatives and integral at `begin` from those at `end`."""
+    """Return derivatives and integral at `begin` from those at `end`, or None where the integration fails."""
     sizes = [part.numel() for part in state]
 
     def parts(y: np.ndarray) -> list[Tensor]:
-        *heads, integral = like.new_tensor(y).split(sizes)
+        *heads, integral = torch.split(like.new_tensor(y), sizes)
         return [head.reshape(shape) for head, shape in zip(heads, shapes, strict=True)] + [integral]
 
     def velocity(t: float, y: np.ndarray) -> np.ndarray:
-        at, theta = _within(t, begin, end), like.new_tensor(path(t))
-        derivatives, now = parts(y)[:-1], problem.at(at)
+        from_left, theta = _from_left(t, begin, end), like.new_tensor(path(t))
+        derivatives, now = parts(y)[:-1], problem.at(t, from_left)
         tensors = _loss_tensors(now, theta) if len(derivatives) > 1 else []
-        changes = [*_changes(now, theta, derivatives, tensors), -density(at, theta, derivatives, tensors)]
-        return torch.cat([change.flatten() for change in changes]).cpu().double().numpy()
+        changes = [*_changes(now, theta, derivatives, tensors), -density(t, from_left, theta, derivatives, tensors)]
+        return np.asarray(torch.cat([change.flatten() for change in changes]).cpu().double().numpy())
 
     start = torch.cat([part.flatten() for part in state]).cpu().double().numpy()
     # Each component is held to the largest one of its kind; the integral, which starts from 0, to its relative error.
@@ -159,37 +165,52 @@ def _backwards(
     return parts(ended.y[:, -1]) if ended.success else None
 
 
-def _within(t: float, begin: float, end: float) -> float:
-    """A time of the piece from begin to end, on whose side of a break it lies."""
-    return LeftLimit(t) if t > (begin + end) / 2 else t
+def _from_left(t: float, begin: float, end: float) -> bool:
+    """Return whether a time of the piece from begin to end is its left limit, should it be a break."""
+    return t > (begin + end) / 2
 
 
 def _derivatives(observable: Observable, theta: Tensor, count: int) -> list[Tensor]:
-    """The first derivatives of an observable at theta (D,)."""
+    """Return the first `count` derivatives of an observable at theta (D,)."""
     function = torch.func.grad(observable)
     found = [function(theta)]
     for _ in range(count - 1):
-        function = torch.func.jacrev(function)
+        function = _jacobian(function)
         found.append(function(theta))
     return found
 
 
+def _jacobian(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the map of theta (D,) to the derivative (..., D) of a function (D,) -> (...).
+
+    The unit vectors are made here: `torch.func.jacrev` of torch 2.4 makes them on torch's default device.
+    """
+
+    def derivative(theta: Tensor) -> Tensor:
+        value, pull = torch.func.vjp(function, theta)
+        units = torch.eye(value.numel(), dtype=theta.dtype, device=theta.device).reshape(-1, *value.shape)
+        rows: Tensor = torch.func.vmap(lambda unit: pull(unit)[0])(units)
+        return rows.reshape(*value.shape, -1)
+
+    return derivative
+
+
 def _changes(problem: Problem, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-    """The time derivatives of lam, Lam and U."""
+    """Return the time derivatives of lam, Lam and U."""
     lam = derivatives[0]
-    changes = [problem.hessian_product(theta.expand_as(lam), lam)]
+    changes = [problem.hessian_product(theta.expand_as(lam), lam)]  # (1)
     if len(derivatives) == 1:
         return changes
     (hessian, third), (Lam, U) = tensors, derivatives[1:]
-    turned = hessian @ Lam
-    changes.append(turned + turned.mT + torch.einsum("gk,kij->gij", lam, third))
+    product = hessian @ Lam
+    changes.append(product + product.mT + torch.einsum("gk,kij->gij", lam, third))  # (2)
     mixed = torch.einsum("ki,gkjl->gijl", hessian, U) + torch.einsum("gik,kjl->gijl", Lam, third)
     cyclic = mixed + mixed.permute(0, 2, 3, 1) + mixed.permute(0, 3, 1, 2)
-    return [*changes, cyclic + _fourth(problem, theta, lam)]
+    return [*changes, cyclic + _fourth(problem, theta, lam)]  # (3)
 
 
 def _loss_tensors(problem: Problem, theta: Tensor) -> list[Tensor]:
-    """Hess L_S (D, D) and D^3 L_S (D, D, D) at theta (D,)."""
+    """Return Hess L_S (D, D) and D^3 L_S (D, D, D) at theta (D,)."""
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
     hessian = problem.hessian_product(theta.expand_as(identity), identity)
 
@@ -200,7 +221,7 @@ def _loss_tensors(problem: Problem, theta: Tensor) -> list[Tensor]:
 
 
 def _fourth(problem: Problem, theta: Tensor, vectors: Tensor) -> Tensor:
-    """D^4 L_S[vector] (G, D, D, D) at theta (D,) for vectors (G, D)."""
+    """Return D^4 L_S[vector] (G, D, D, D) at theta (D,) for vectors (G, D)."""
 
     def fourth(i: Tensor, j: Tensor) -> Tensor:
         each = vectors[:, None].expand(-1, *i.shape)
@@ -211,14 +232,14 @@ def _fourth(problem: Problem, theta: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _symmetric(problem: Problem, function: Callable[[Tensor, Tensor], Tensor], work: int) -> Tensor:
-    """function(e_i, e_j) (..., D) as a tensor (..., D, D, D) that is symmetric in i and j: each pair once, in batches.
+    """Return function(e_i, e_j) (..., D) as a tensor (..., D, D, D), symmetric in i and j: each pair once, in batches.
 
     Args:
         work: points at which the problem is evaluated for a pair.
     """
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
     rows, columns = torch.triu_indices(problem.dim, problem.dim, device=problem.device)
-    size = max(1, BATCH_NUMBERS // (problem.numbers_per_path * work))
+    size = max(1, BATCH_FLOATS // (problem.floats_per_path * work))
     batches = zip(rows.split(size), columns.split(size), strict=True)
     values = torch.cat([function(identity[i], identity[j]) for i, j in batches], dim=-2)
     made = values.new_empty(*values.shape[:-2], problem.dim, problem.dim, problem.dim)

@@ -1,13 +1,19 @@
-"""Gradient and curvature of value functions: the Hessians Lam along the noise-free path, dense or of low rank.
+"""Hessians Lam of value functions along the noise-free path of the mean iteration, dense or of low rank.
 
-Lam_j = J^T Lam_{j+1} J - h DH[lam_{j+1}], J = I - h H + h^2 H^2 / 2, H = Hess L_S(thetabar_j), back from the Hessian of
-the observable; h is the step of the mean iteration, lam its adjoint. Under a schedule H is that of the problem at t_j;
-Q_j = C^T Lam_j C has the C of the problem just before t_j, for it meets the noise of the step that ends there.
+Backwards from the Hessian of the observable, with the step h of the mean iteration, its adjoint lam and
+H = Hess L_S(thetabar_j),
+
+    Lam_j = J^T Lam_{j+1} J - h D^3 L_S[lam_{j+1}],      J = I - h H + h^2 H^2 / 2,                        (1)
+    Q_j = C^T Lam_j C.                                                                                     (2)
+
+Under a schedule H is that of the problem at t_j. C is that of the problem just before t_j, for Q_j meets the noise of
+the step that ends there.
 
 For D <= 256 the matrices are dense. For larger D the leading eigenpairs are followed: Lam_{j+1} = U^T S U gives
 products with Lam_j at the price of Hessian products, and two rounds of these on U and some random vectors (subspace
 iteration with a Rayleigh-Ritz step: Halko, Martinsson, Tropp, SIAM Review 53, 2011) give the eigenpairs of Lam_j. What
-is cut off only moves the variance of the control variates (`python benchmarks/value_hessian_rank.py` prints how much).
+is cut off only changes the variance of the control variates (`python benchmarks/value_hessian_rank.py` prints how
+much).
 """
 
 from __future__ import annotations
@@ -24,7 +30,6 @@ from smesolve.comparison.observables import Observable
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
-from smesolve.problem.schedule import LeftLimit
 from smesolve.solver.time_grid import grid_numbers
 
 __all__ = ["OVERSAMPLING", "RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
@@ -42,15 +47,15 @@ class DenseForms:
 
     @property
     def targets(self) -> int:
-        """T."""
+        """T, the number of targets."""
         return self.matrices.shape[0]
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
-        """left^T A right for each path, target and observable: (B, T, O). Cost: N^2 each."""
+        """Return left^T A right for each path, target and observable, (B, T, O). Cost: N^2 each."""
         return torch.einsum("tobd,bd->bto", left @ self.matrices, right)
 
     def trace(self) -> Tensor:
-        """(T, O)."""
+        """Return the traces (T, O)."""
         return self.matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
@@ -65,21 +70,21 @@ class LowRankForms:
 
     @property
     def targets(self) -> int:
-        """T."""
+        """T, the number of targets."""
         return self.factors.shape[0]
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
-        """left^T A right for each path, target and observable: (B, T, O). Cost: 2 r N each."""
+        """Return left^T A right for each path, target and observable, (B, T, O). Cost: 2 r N each."""
         return torch.einsum("tobr,tobr,tor->bto", left @ self.factors.mT, right @ self.factors.mT, self.values)
 
     def trace(self) -> Tensor:
-        """(T, O)."""
+        """Return the traces (T, O)."""
         return (self.values * self.factors.square().sum(-1)).sum(-1)
 
 
 @dataclass(frozen=True)
 class ValueHessians:
-    """Lam and Q = C^T Lam C of the mean iteration on a grid of times, for all targets or for the last one alone."""
+    """Lam and Q = C^T Lam C of the mean iteration on a grid of times, for all targets or only for the last one."""
 
     spacing: float
     """Time between grid points."""
@@ -90,7 +95,7 @@ class ValueHessians:
     has none."""
 
     def index(self, time: float) -> int:
-        """The first grid point not before a time, so that targets drop out when they are passed."""
+        """Return the first grid point not before a time, so that targets drop out when they are passed."""
         return math.ceil(time / self.spacing - 1e-9)
 
 
@@ -100,18 +105,28 @@ def value_hessians(
     times: Sequence[float],
     observables: Mapping[str, Observable],
     lr: float,
+    stability_limit: float | None = None,
 ) -> ValueHessians:
-    """Hessians of the value functions along the mean iteration.
+    """Compute the Hessians of the value functions along the mean iteration.
 
     For D <= 256 all targets are followed, on the grid of the iteration, h = lr. For larger D only the last time is,
-    with the largest h that divides it and keeps h lambda_max <= 1/2: one call serves all learning rates.
+    with the largest h that divides it and keeps h lambda_max <= 1/2, so that one call serves all learning rates.
 
-    Cost a grid point, time and observable: D <= 256: 4 D Hessian products and three products of D x D matrices, memory
-    D^2 + M^2 numbers. Larger D: about 500 Hessian products, memory 32 (D + M) numbers.
+    Args:
+        problem: what is trained.
+        theta0: (D,), the start.
+        times: of observation.
+        observables: by name.
+        lr: learning rate.
+        stability_limit: 2/lambda_max up to the last time. Default: computed.
+
+    Cost for each grid point, time and observable: for D <= 256, 4 D Hessian products and three products of D x D
+    matrices, memory D^2 + M^2 floats; for larger D, some 500 Hessian products, memory 32 (D + M) floats.
     """
     if problem.dim <= DENSE_DIM:
         return _dense(problem, theta0, times, observables, lr)
-    return _low_rank(problem, theta0, times[-1], observables)
+    limit = problem.stability_limit(theta0, times[-1]) if stability_limit is None else stability_limit
+    return _low_rank(problem, theta0, times[-1], observables, limit)
 
 
 def _has_quadratics(problem: Problem) -> bool:
@@ -127,10 +142,10 @@ def _dense(
 ) -> ValueHessians:
     targets = grid_numbers(times, lr, "times", "lr")
     path = NoiseFreePath.of(DropoutIteration(problem, lr), theta0, targets, observables)
-    work, states = problem.numbers_per_path, path.states[:-1]
+    work, states = problem.floats_per_path, path.states[:-1]
 
     def matrices(product: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
-        """product(problem of the step, arrays at the step, vector) as matrices (K, D, D), for the first K steps."""
+        """Return product(problem of the step, arrays at the step, vector) as matrices (K, D, D) for K steps."""
 
         def batch(here: Problem, at: Sequence[Tensor]) -> Tensor:
             return directional(lambda v: product(here, *at, v.expand_as(at[0])), at[0], work)
@@ -142,14 +157,14 @@ def _dense(
 
     every_hessian = matrices(lambda here, at, v: here.hessian_product(at, v), states)
 
-    def bends(target: int, observable: int) -> Tensor:
-        """DH[lam_{j+1}] for the steps before the target."""
+    def third_derivatives(target: int, observable: int) -> Tensor:
+        """Return D^3 L_S[lam_{j+1}] for the steps before the target."""
         states = path.states[: targets[target]]
         behind = target - len(targets)
         lams = torch.stack([path.adjoints[j + 1][behind, observable] for j in range(len(states))])
-        return matrices(_bend, states, lams)
+        return matrices(_third_derivative, states, lams)
 
-    every_bend = [[bends(t, g) for g in range(len(observables))] for t in range(len(targets))]
+    every_third = [[third_derivatives(t, g) for g in range(len(observables))] for t in range(len(targets))]
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
     current = theta0.new_empty(0, len(observables), problem.dim, problem.dim)
     hessians, quadratics = [], []
@@ -158,20 +173,24 @@ def _dense(
             H = every_hessian[step]
             J = identity - lr * H + lr**2 / 2 * (H @ H)
             ahead = range(len(targets) - current.shape[0], len(targets))
-            bend = torch.stack([torch.stack([every_bend[t][g][step] for g in range(len(observables))]) for t in ahead])
-            current = J.mT @ current @ J - lr * bend
+            third = torch.stack(
+                [torch.stack([every_third[t][g][step] for g in range(len(observables))]) for t in ahead]
+            )
+            current = J.mT @ current @ J - lr * third  # (1)
         if step in targets:
             values = [_final_product(g, path.states[step])(identity) for g in observables.values()]
             current = torch.cat([torch.stack(values)[None], current])
         hessians.append(DenseForms(current))
         if _has_quadratics(problem):
-            factor = problem.at(LeftLimit(step * lr)).noise_factor(path.states[step])
-            quadratics.append(DenseForms(factor.mT @ current @ factor))
+            factor = problem.at(step * lr, left_limit=True).noise_factor(path.states[step])
+            quadratics.append(DenseForms(factor.mT @ current @ factor))  # (2)
     return ValueHessians(lr, hessians[::-1], quadratics[::-1] or None)
 
 
-def _low_rank(problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable]) -> ValueHessians:
-    steps = max(1, math.ceil(4 * time / problem.stability_limit(theta0, time)))
+def _low_rank(
+    problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable], stability_limit: float
+) -> ValueHessians:
+    steps = max(1, math.ceil(4 * time / stability_limit))
     h = time / steps
     path = NoiseFreePath.of(DropoutIteration(problem, h), theta0, [steps], observables)
     generator = torch.Generator(device="cpu").manual_seed(0)  # the vectors only find a subspace
@@ -195,13 +214,13 @@ def _low_rank(problem: Problem, theta0: Tensor, time: float, observables: Mappin
         forms = LowRankForms(factors, values)
         hessians.append(forms)
         if _has_quadratics(problem):
-            before = problem.at(LeftLimit(step * h))
+            before = problem.at(step * h, left_limit=True)
             quadratics.append(LowRankForms(_through_noise(before, path.states[step], factors), values))
     return ValueHessians(h, hessians[::-1], quadratics[::-1] or None)
 
 
 def _final_product(observable: Observable, state: Tensor) -> Callable[[Tensor], Tensor]:
-    """vectors (k, D) -> Hess g vectors."""
+    """Return the map of vectors (k, D) to Hess g vectors."""
     slope = torch.func.vmap(torch.func.grad(observable))
     return lambda vectors: forward_derivative(slope, state.expand_as(vectors), vectors)[1]
 
@@ -209,7 +228,7 @@ def _final_product(observable: Observable, state: Tensor) -> Callable[[Tensor], 
 def _product(
     problem: Problem, state: Tensor, lam: Tensor, factors: Tensor, values: Tensor, h: float
 ) -> Callable[[Tensor], Tensor]:
-    """vectors (k, D) -> Lam_j vectors, from the eigenpairs of Lam_{j+1}."""
+    """Return the map of vectors (k, D) to Lam_j vectors (1), from the eigenpairs of Lam_{j+1}."""
 
     def hessian(vectors: Tensor) -> Tensor:
         return problem.hessian_product(state.expand_as(vectors), vectors)
@@ -218,14 +237,14 @@ def _product(
     carried = factors - h * once + h**2 / 2 * hessian(once)  # rows J u, as J is symmetric
 
     def product(vectors: Tensor) -> Tensor:
-        bend = _bend(problem, state.expand_as(vectors), lam.expand_as(vectors), vectors)
-        return ((vectors @ carried.mT) * values) @ carried - h * bend
+        third = _third_derivative(problem, state.expand_as(vectors), lam.expand_as(vectors), vectors)
+        return ((vectors @ carried.mT) * values) @ carried - h * third
 
     return product
 
 
 def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvectors (r, D) and eigenvalues (r,) of largest modulus in the space of product(start)."""
+    """Return eigenvectors (r, D) and eigenvalues (r,) of largest modulus in the space of product(start)."""
     basis = torch.linalg.qr(product(start).mT).Q.mT
     projected = basis @ product(basis).mT
     values, vectors = torch.linalg.eigh((projected + projected.mT) / 2)
@@ -233,15 +252,16 @@ def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> t
     return vectors[:, leading].mT @ basis, values[leading]
 
 
-def _bend(problem: Problem, states: Tensor, lams: Tensor, vectors: Tensor) -> Tensor:
-    """DH[lam] vector at each state."""
+def _third_derivative(problem: Problem, states: Tensor, lams: Tensor, vectors: Tensor) -> Tensor:
+    """Return D^3 L_S[lam] vector at each state."""
     vectors = vectors.contiguous()
-    return forward_derivative(lambda at: problem.hessian_product(at, vectors), states, lams)[1]
+    derivative: Tensor = forward_derivative(lambda at: problem.hessian_product(at, vectors), states, lams)[1]
+    return derivative
 
 
 def _through_noise(problem: Problem, state: Tensor, factors: Tensor) -> Tensor:
-    """Rows C^T u (..., M) for rows u (..., D): the transpose of the noise product, which is linear."""
+    """Return rows C^T u (..., M) for rows u (..., D), by the transpose of the noise product, which is linear."""
     zero = torch.zeros(problem.noise_dim, dtype=problem.dtype, device=problem.device)
     _, pull = torch.func.vjp(lambda normals: problem.noise_product(state, normals), zero)
-    rows = torch.func.vmap(lambda u: pull(u)[0])(factors.flatten(0, -2))
-    return rows.unflatten(0, factors.shape[:-1])
+    rows: Tensor = torch.func.vmap(lambda u: pull(u)[0])(factors.flatten(0, -2))
+    return rows.reshape(*factors.shape[:-1], -1)

@@ -1,24 +1,25 @@
-"""The result of a weak-error measurement: tidy tables, and what follows from them."""
+"""The result of a weak-error measurement: tables, and what follows from them."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from smesolve.comparison.budget_row import unusable
 from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.order_fit import fit_orders
-from smesolve.errors import SmesolveError
+from smesolve.comparison.outcomes import Status
+from smesolve.validation import check_choice
 
 __all__ = ["StudyInterrupted", "WeakErrorStudy", "with_normal_errors"]
 
 
 def with_normal_errors(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the standard errors that a regression takes: of a normal law with the same 95% intervals.
+    """Return the rows with the standard errors that a regression takes, of a normal law with the same 95% intervals.
 
     Rounding and tolerance, which are not sampled, count with the bias.
     """
@@ -27,15 +28,15 @@ def with_normal_errors(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 class StudyInterrupted(KeyboardInterrupt):
-    """A study that was interrupted, with what is known so far."""
+    """An interrupted study, with what is known so far."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         super().__init__()
         self.table = table
-        """As that of a `WeakErrorStudy`, with a column `final`: False where paths were still to come."""
+        """The table of a `WeakErrorStudy`, with a column `final`: False where paths were still to come."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WeakErrorStudy:
     """Weak errors of the modified equation for several learning rates and orders.
 
@@ -53,38 +54,59 @@ class WeakErrorStudy:
     paths                         the fewer of discrete_paths and sde_paths, which come in whole blocks
     discrete_stderr, sde_stderr   of the two means, and discrete_half_width, sde_half_width of their 95% intervals
     kurtosis                      of what is averaged, the larger side
-    gain                          by which control variates and antithetic pairs shorten the error bar of these paths
+    stderr_reduction              factor by which control variates and antithetic pairs reduce the standard error
     diverged                      paths on both sides (discrete_diverged, sde_diverged); with one there is no mean
-    resolved, reason              whether 0 lies outside an interval that can be believed, and if not, why: "heavy
-                                  tails" where so few paths carry a mean that a sample cannot tell it; or why it is
-                                  wider than rel_tol
+    resolved, reason              whether 0 lies outside an interval that can be believed; and a `Status`, which says
+                                  why not, or that the interval is wider than rel_tol
     dt, scheme                    of the equation
     """
 
     table: pd.DataFrame
     """A row for each order, lr, time and observable; its columns are listed above."""
 
-    samples: dict[tuple[float, str], dict[str, np.ndarray]] = field(repr=False)
-    """(lr, "dropout" | "order 1" | "order 2") -> observable -> values at the last time of the first paths, as many as
-    were asked for."""
+    samples: dict[tuple[float, int | None], dict[str, np.ndarray]]
+    """Values at the horizon of the first paths that `keep` asked for, by (lr, order) and observable; the order of the
+    iteration is None."""
 
     horizon: float
     """Last time."""
 
-    predict: Callable[[], pd.DataFrame] = field(repr=False)
+    predict: Callable[[], pd.DataFrame]
     """Computes `constants`."""
+
+    def __repr__(self) -> str:
+        return f"{self._summary()}\n{self._errors_at_horizon().to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self._summary())}</p>{self._errors_at_horizon().to_html(index=False)}"
+
+    def _summary(self) -> str:
+        """Return what was measured, in one line."""
+        lrs, orders = self.table.lr.unique(), self.table.order.unique()
+        few, many = self.table.paths.min(), self.table[["discrete_paths", "sde_paths"]].max().max()
+        rates = f"lr {lrs[0]:g}" if len(lrs) == 1 else f"{len(lrs)} learning rates from {min(lrs):g} to {max(lrs):g}"
+        return (
+            f"WeakErrorStudy: {'order' if len(orders) == 1 else 'orders'} {' and '.join(map(str, orders))}, {rates}, "
+            f"{self.table.time.nunique()} times up to {self.horizon:g}, {few if few == many else f'{few} to {many}'} "
+            "paths; errors at the horizon with 95% intervals:"
+        )
+
+    def _errors_at_horizon(self) -> pd.DataFrame:
+        return self._at_horizon(self.table)[["order", "observable", "lr", "error", "low", "high", "resolved"]]
+
+    def _at_horizon(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[np.isclose(rows.time, self.horizon)]
 
     @cached_property
     def constants(self) -> pd.DataFrame:
-        """Leading constants that theory predicts: order, time, observable, constant, stderr
-        (`leading_error`).
+        """Leading constants that theory predicts: order, time, observable, constant, stderr (`leading_error`).
 
-        Computed on first use: some seconds an observable where the constant of order 2 can be had.
+        They are computed on first use, in some seconds an observable where the constant of order 2 is known.
         """
         return self.predict()
 
     def fit(self, at: str = "final") -> pd.DataFrame:
-        """Orders with intervals, a row for each order and observable.
+        """Fit the weak order, with intervals, for each order and observable.
 
         error = c lr^p (1 + d lr + ...) is fitted by weighted least squares to the resolved errors; the terms beyond d
         are bounded by what the errors leave room for (`order_fit`), so the intervals are never shorter than these terms
@@ -93,26 +115,23 @@ class WeakErrorStudy:
         interval of its slope holds it and neither of its neighbours.
 
         Args:
-            at: "final" for the error at the horizon, "max" for the largest over the times (`maximum`).
+            at: "final" for the error at the horizon, "max" for the largest over the times (`maximum`). Default:
+                "final".
 
         Returns:
             Columns order, observable; slope p, slope_low, slope_high; constant c for p = order, constant_low,
             constant_high, constant_p_value of the fit with p = order; predicted_constant and predicted_stderr, NaN
-            where theory gives none (order 1: mean gradients known by sampling alone; order 2: kinks, schedules, D > 64
-            or more than 1,024 draws as well); points, p_value of the fit, left_out (points that were not used, and
-            why); verdict: "certified", "too wide", "another order", "not asymptotic" (the constant has not the
-            predicted sign), "local slope" or "not resolved".
+            where theory gives none (order 1: mean gradients without a closed form; order 2: kinks, schedules, D > 64 or
+            more than 1,024 draws as well); points, p_value of the fit, left_out (points that were not used, and why);
+            verdict, a `Verdict`: "certified", "too wide", "another order", "not asymptotic", "local slope" or "not
+            resolved".
         """
-        if at not in ("final", "max"):
-            raise SmesolveError(f"at must be 'final' or 'max', got {at!r}.")
-        rows = self.table[np.isclose(self.table.time, self.horizon)] if at == "final" else self.maximum()
-        return fit_orders(
-            with_normal_errors(rows),
-            self.constants[np.isclose(self.constants.time, self.horizon)] if at == "final" else None,
-        )
+        if check_choice("at", at, ("final", "max")) == "max":
+            return fit_orders(with_normal_errors(self.maximum()))
+        return fit_orders(with_normal_errors(self._at_horizon(self.table)), self._at_horizon(self.constants))
 
     def maximum(self) -> pd.DataFrame:
-        """Largest |error| over the times of the study, as in the theorem: max_k |E g(theta_k) - E g(Theta_{k lr})|.
+        """Compute the largest |error| over the times, as in the theorem: max_k |E g(theta_k) - E g(Theta_{k lr})|.
 
         `low` and `high` hold for all times at once (Bonferroni), so the maximum lies between them at 95%. It is not
         resolved where the error at one of the times is not known, for example because of heavy tails.
@@ -122,7 +141,7 @@ class WeakErrorStudy:
         for (order, lr, observable), group in self.table.groupby(["order", "lr", "observable"], sort=False):
             freedom = group.freedom.min()
             widen = student_quantile(freedom, 1 - (1 - CONFIDENCE) / times) / student_quantile(freedom)
-            unknown = group.reason[group.reason.map(unusable)]
+            unknown = group.reason[[not Status(reason).has_interval for reason in group.reason]]
             half = widen * (group.high - group.low) / 2
             low, high = (group.error.abs() - half).clip(lower=0).max(), (group.error.abs() + half).max()
             largest = group.loc[group.error.abs().idxmax()] if group.error.notna().all() else group.iloc[-1]

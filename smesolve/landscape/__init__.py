@@ -1,41 +1,17 @@
-"""Hessian and noise covariance at a point: operators, traces, spectra, and what the papers measure with them."""
+"""Hessian and noise covariance at a point: operators, traces, spectra, flatness and penalties.
 
-from smesolve.landscape.alignment import (
-    COVARIANCES,
-    AlignmentStudy,
-    alignment,
-    alignment_along,
-    overlap,
-    sampled_alignment,
-)
-from smesolve.landscape.condensation import (
-    CondensationStudy,
-    condensation,
-    cosine_map,
-    effective_orientations,
-    input_weights,
-    participation,
-)
-from smesolve.landscape.estimates import Estimate, mean_over
+These are tools; the experiments of the papers that use them are in `smesolve.experiments.landscape_sections`.
+"""
+
+from smesolve.landscape.estimates import Estimate, Interval, mean_over
 from smesolve.landscape.flatness import (
-    FlatnessStudy,
+    factorial_effects,
     filter_normalised_directions,
-    flatness,
-    half_effects,
     interpolation,
+    interval_flatness,
     loss_along,
 )
-from smesolve.landscape.haar_null import HaarNull, haar_null
-from smesolve.landscape.implicit_regularisation import (
-    FLOWS,
-    RegularisationStudy,
-    covariance_trace,
-    exact_regularisation_orders,
-    first_penalty,
-    flow,
-    regularisation_orders,
-    second_penalty,
-)
+from smesolve.landscape.hessian_alignment import COVARIANCES, alignment, overlap, sampled_alignment
 from smesolve.landscape.information_geometry import (
     ManifoldGeometry,
     dropout_penalty_error,
@@ -43,9 +19,15 @@ from smesolve.landscape.information_geometry import (
     manifold_geometry,
     penalty_comparison,
 )
-from smesolve.landscape.interval_flatness import interval_flatness
-from smesolve.landscape.likelihoods import LIKELIHOODS
-from smesolve.landscape.noises import NOISES, NoiseScales, noise_alignment, noisy_problem, random_noise
+from smesolve.landscape.likelihoods import LIKELIHOODS, Likelihood
+from smesolve.landscape.noise_samples import (
+    principal_directions,
+    random_gradients,
+    random_noise,
+    random_trajectories,
+)
+from smesolve.landscape.noises import NOISES, NoiseScales, noisy_problem
+from smesolve.landscape.null_model import HaarNull, haar_null
 from smesolve.landscape.operators import (
     batch_of_one_operator,
     covariance_operator,
@@ -57,56 +39,52 @@ from smesolve.landscape.operators import (
     pair_term_operator,
     sampled_covariance_operator,
 )
+from smesolve.landscape.orientations import cosine_map, effective_orientations, input_weights, participation
+from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow, second_penalty
 from smesolve.landscape.spectrum import Eigenpairs, leading_eigenpairs, principal_angles
-from smesolve.landscape.traces import Traces, frobenius_norm, sampled_covariance_error, sampled_traces, trace, traces
-from smesolve.landscape.training import HALVES, HalfIteration, initial_points, train
-from smesolve.landscape.variance_principle import (
-    VariancePrinciple,
-    principal_directions,
-    random_gradients,
-    random_trajectories,
-    variance_principle,
+from smesolve.landscape.trace_estimation import (
+    Traces,
+    frobenius_norm,
+    sampled_covariance_error,
+    sampled_traces,
+    trace,
+    traces,
 )
+from smesolve.landscape.training import ABLATIONS, AblatedIteration, checkpoints, initial_points, train
 
 __all__ = [
+    "ABLATIONS",
     "COVARIANCES",
     "FLOWS",
-    "HALVES",
     "LIKELIHOODS",
     "NOISES",
-    "AlignmentStudy",
-    "CondensationStudy",
+    "AblatedIteration",
     "Eigenpairs",
     "Estimate",
-    "FlatnessStudy",
     "HaarNull",
-    "HalfIteration",
+    "Interval",
+    "Likelihood",
     "ManifoldGeometry",
     "NoiseScales",
-    "RegularisationStudy",
     "Traces",
-    "VariancePrinciple",
     "alignment",
-    "alignment_along",
     "batch_of_one_operator",
-    "condensation",
+    "checkpoints",
     "cosine_map",
     "covariance_operator",
     "covariance_trace",
     "dropout_penalty_error",
     "effective_orientations",
-    "exact_regularisation_orders",
+    "factorial_effects",
     "filter_normalised_directions",
     "first_penalty",
     "fisher_operator",
     "fisher_penalty",
-    "flatness",
     "flow",
     "frobenius_norm",
     "gauss_newton_operator",
     "gradient_term_operator",
     "haar_null",
-    "half_effects",
     "hessian_operator",
     "initial_points",
     "input_weights",
@@ -117,7 +95,6 @@ __all__ = [
     "loss_hessian_operator",
     "manifold_geometry",
     "mean_over",
-    "noise_alignment",
     "noisy_problem",
     "overlap",
     "pair_term_operator",
@@ -128,7 +105,6 @@ __all__ = [
     "random_gradients",
     "random_noise",
     "random_trajectories",
-    "regularisation_orders",
     "sampled_alignment",
     "sampled_covariance_error",
     "sampled_covariance_operator",
@@ -137,5 +113,4 @@ __all__ = [
     "trace",
     "traces",
     "train",
-    "variance_principle",
 ]

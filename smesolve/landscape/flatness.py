@@ -1,74 +1,90 @@
-"""Flatness of solutions, and which half of dropout makes them flat.
+"""Flatness of the loss: its width and its values along directions, and effects of a two-by-two design.
 
-- trace and largest eigenvalue of Hess R_S,
-- width along random filter-normalised directions (Li, Xu, Taylor, Studer, Goldstein, NeurIPS 2018): the distance over
-  which R_S stays below its value at the solution plus a given rise; 1 is the length of the filters themselves,
-- R_S on the segment between two solutions.
+The interval flatness along a unit vector v is the width
 
-Dropout is a drift (the penalty R_1) and a noise, each in or out: a two-by-two design. With y_dn the logarithm of a
-measure for drift d and noise n, from the same initial point and with the same masks, there are paired contrasts,
+    F_v = |right - left|                                                                                             (1)
 
-    drift        (y_10 - y_00 + y_11 - y_01) / 2
-    noise        (y_01 - y_00 + y_11 - y_10) / 2
-    interaction   y_11 - y_10 - y_01 + y_00,
+between the nearest points on each side of theta where the loss is `factor` times the loss at theta; the papers take 2
+(Zhang, Zhou, Xu, arXiv 2111.01022).
+
+Dropout is a drift (the penalty R_1) and a noise, each in or out: a two-by-two factorial design. With y_dn the logarithm
+of a measure for drift d and noise n, from the same initial point and with the same masks, the paired contrasts are
+
+    drift        (y_10 - y_00 + y_11 - y_01) / 2                                                                     (2)
+    noise        (y_01 - y_00 + y_11 - y_10) / 2                                                                     (3)
+    interaction   y_11 - y_10 - y_01 + y_00,                                                                         (4)
 
 one value for each initial point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.arguments import Parameters, checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.landscape.estimates import over_runs
-from smesolve.landscape.interval_flatness import interval_width
 from smesolve.landscape.operators import loss_hessian_operator
-from smesolve.landscape.spectrum import leading_eigenpairs
-from smesolve.landscape.traces import trace
-from smesolve.landscape.training import HALVES
+from smesolve.landscape.training import ABLATIONS
 from smesolve.problem.problem import Problem
+from smesolve.validation import (
+    check_callable,
+    check_instance,
+    check_integer,
+    check_list,
+    check_number,
+    check_parameters,
+    check_seed,
+    check_tensor,
+)
 
 __all__ = [
-    "FlatnessStudy",
+    "check_curvature",
+    "factorial_effects",
     "filter_normalised_directions",
-    "flatness",
-    "half_effects",
     "interpolation",
+    "interval_flatness",
+    "interval_width",
+    "logarithms",
     "loss_along",
 ]
 
 
-@dataclass(frozen=True)
-class FlatnessStudy:
-    """Flatness of the solutions of several trainings."""
-
-    table: pd.DataFrame
-    """training, run, loss, trace, top_eigenvalue, width: mean over directions, NaN where R_S never rises that far along
-    one of them."""
-    curves: pd.DataFrame
-    """training, run, distance, loss: mean of R_S over the directions at that distance."""
-    interpolations: pd.DataFrame
-    """first, second, run, alpha, loss: R_S at (1 - alpha) first + alpha second."""
+BISECTIONS = 40
+GROWTH = 1.3
+"""Factor between the trial distances on the way to the first crossing."""
+REACH = 1e3
+"""Distance, in norms of theta, from which on the loss is assumed never to cross the threshold."""
+CHUNK = 16
+"""Points whose loss is computed together."""
 
 
-@checked
+def _problem(problem: Problem) -> Problem:
+    return check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
+
+
+@entry_point
 def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, seed: int = 0) -> Tensor:
-    """(k, D): random directions in which each filter has the norm of theta's filter; theta (D,).
+    """Return random directions (k, D) in which each filter has the norm of the same filter in theta (D,).
 
-    A filter is a row of a parameter with two dimensions or more, so all that enters one neuron. Parameters with one
-    dimension, such as biases, stay as they are (their entries are 0), as in the source.
+    Source: Li, Xu, Taylor, Studer, Goldstein (NeurIPS 2018). A filter is a row of a parameter with two or more
+    dimensions: all weights that enter one neuron. Entries of parameters with one dimension, such as biases, are 0, as
+    in the source.
     """
+    theta = check_parameters("theta", theta, _problem(problem))
+    check_integer("count", count)
+    check_seed("seed", seed)
+    if problem.network is None:
+        raise SmesolveError(f"problem must have a network, whose filters are normalised, got {problem!r}.")
     generator = np.random.default_rng(np.random.SeedSequence(seed))
     pieces = []
     sizes = [parameter.numel() for parameter in problem.network.parameters()]
-    for parameter, part in zip(problem.network.parameters(), theta.split(sizes), strict=True):
+    for parameter, part in zip(problem.network.parameters(), torch.split(theta, sizes), strict=True):
         if parameter.ndim < 2:
             pieces.append(theta.new_zeros(count, parameter.numel()))
             continue
@@ -79,111 +95,128 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
     return torch.cat(pieces, dim=1)
 
 
-@checked(directions=Parameters(("k",)))
+@entry_point
 def loss_along(problem: Problem, theta: Tensor, directions: Tensor, distances: Sequence[float]) -> Tensor:
-    """R_S(theta + t d) (k, T) for directions d (k, D) and distances t. Cost: k T forward passes."""
+    """Return R_S(theta + t d), (k, T), for directions d (k, D) and distances t. Cost: k T forward passes."""
+    theta = check_parameters("theta", theta, _problem(problem))
+    directions = check_parameters("directions", directions, problem, ("k",))
+    distances = check_list("distances", distances, check_number)
     rows = [problem.loss(theta + t * directions) for t in distances]
     return torch.stack(rows, dim=-1)
 
 
-@checked(first=Parameters(None), second=Parameters(None))
+@entry_point
 def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Sequence[float]) -> Tensor:
-    """R_S((1 - alpha) first + alpha second) (..., A) for solutions (..., D)."""
+    """Return R_S((1 - alpha) first + alpha second), (..., A), for solutions (..., D)."""
+    first = check_parameters("first", first, _problem(problem), None)
+    second = check_parameters("second", second, problem, None)
+    alphas = check_list("alphas", alphas, check_number)
     return torch.stack([problem.loss((1 - alpha) * first + alpha * second) for alpha in alphas], dim=-1)
 
 
 def check_curvature(problem: Problem, starts: Tensor) -> None:
-    """Refuse a loss R_S that is constant around initial points (B, D): it stays so, and has no flatness to compare."""
+    """Refuse a loss R_S that is constant around initial points (B, D): training leaves it so, without any flatness."""
     for theta in starts:
         probe = np.random.default_rng(0).standard_normal(len(theta))
         if not (loss_hessian_operator(problem, theta) @ probe).any():
+            size = "" if problem.x is None else f", inputs of size up to {float(problem.x.abs().max()):g}"
             raise SmesolveError(
-                f"data must give the loss curvature, got a Hessian of 0 at an initial point, inputs of size up to "
-                f"{float(problem.x.abs().max()):g}: take other inputs, or leave out the section flatness."
+                f"data must give the loss curvature, got a Hessian of 0 at an initial point{size}: take other inputs, "
+                "or leave out the section flatness."
             )
 
 
-@checked(solutions=Parameters(("B",)))
-@torch.no_grad()
-def flatness(
-    problem: Problem,
-    solutions: Mapping[str, Tensor],
-    directions: int = 20,
-    rise: float = 0.05,
-    distances: Sequence[float] = tuple(np.linspace(-1, 1, 21)),
-    alphas: Sequence[float] = tuple(np.linspace(-0.5, 1.5, 21)),
-    probes: int = 100,
-    seed: int = 0,
-) -> FlatnessStudy:
-    """Flatness of R_S at solutions.
+def logarithms(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Return the table with the natural logarithm of each measure in its place.
 
-    Args:
-        problem: whose loss R_S; the same for all solutions.
-        solutions: training -> (B, D), run b from the same initial point in every training.
-        directions: random filter-normalised directions a solution.
-        rise: of R_S that ends the width.
-        distances: of the curves.
-        alphas: of the interpolation, from the first training to each other one.
-        probes: vectors for the trace.
-        seed: of directions and vectors; run b has the same directions up to their filter norms in every training.
+    It is NaN in all runs of a training where the measure is not positive in one of them, because a mean over the other
+    runs would be one over selected runs.
     """
-    rows, curves, segments = [], [], []
-    reference = next(iter(solutions))
-    for name, states in solutions.items():
-        for run, theta in enumerate(states):
-            rays = filter_normalised_directions(problem, theta, directions, seed + run)
-            base = problem.loss(theta)
-            width = interval_width(problem.loss, theta, rays, base + rise)
-            hessian = loss_hessian_operator(problem, theta)
-            fixed = {"training": name, "run": run}
-            rows.append(
-                fixed
-                | {
-                    "loss": float(base),
-                    "trace": trace(hessian, probes, seed + run).value,
-                    "top_eigenvalue": float(leading_eigenpairs(hessian, 1, tol=1e-4).values[0]),
-                    "width": float(width.mean()),
-                }
-            )
-            values = loss_along(problem, theta, rays, distances).mean(0).cpu().numpy()
-            curves.append(pd.DataFrame(fixed | {"distance": distances, "loss": values}))
-        if name != reference:
-            values = interpolation(problem, solutions[reference], states, alphas).cpu().numpy()
-            for run, line in enumerate(values):
-                fixed = {"first": reference, "second": name, "run": run}
-                segments.append(pd.DataFrame(fixed | {"alpha": alphas, "loss": line}))
-    return FlatnessStudy(pd.DataFrame(rows), pd.concat(curves), pd.concat(segments) if segments else pd.DataFrame())
+    positive = table.groupby("training")[list(measures)].transform(lambda column: (column > 0).all())
+    return table.assign(**{measure: np.log(table[measure].where(positive[measure])) for measure in measures})
 
 
-@checked
-def half_effects(table: pd.DataFrame, measures: Sequence[str] = ("trace", "top_eigenvalue", "width")) -> pd.DataFrame:
-    """Effects of drift and noise on the logarithm of each measure, with intervals over the runs.
+@entry_point
+def factorial_effects(
+    table: pd.DataFrame, measures: Sequence[str] = ("trace", "top_eigenvalue", "width")
+) -> pd.DataFrame:
+    """Estimate the effects of drift and noise on the logarithm of each measure, with intervals over the runs.
 
     Args:
-        table: of a `FlatnessStudy` with all four trainings of `HALVES`.
-        measures: positive columns.
+        table: a row for each training of `ABLATIONS` and each run, with columns `training`, `run` and the measures.
+        measures: names of columns.
 
     Returns:
         A row for each measure and effect ("drift", "noise", "interaction"): `change` with `_low` and `_high`, the mean
-        change of the natural logarithm.
+        change of the natural logarithm (`logarithms`); NaN where the measure is not positive in one of the runs.
 
     Raises:
-        SmesolveError: a training is missing, or a measure is not positive.
+        SmesolveError: if a training or a column is missing.
     """
-    missing = [name for name in HALVES if name not in set(table.training)]
+    check_instance("table", table, pd.DataFrame, "a table with columns training and run")
+    if lacking := [name for name in ("training", "run", *measures) if name not in table]:
+        raise SmesolveError(f"table must have the column {lacking[0]!r}, got {', '.join(map(str, table.columns))}.")
+    missing = [name for name in ABLATIONS if name not in set(table.training)]
     if missing:
-        raise SmesolveError(f"table lacks the training {missing[0]!r}; all of {', '.join(HALVES)} are needed.")
-    frames = []
+        raise SmesolveError(f"table lacks the training {missing[0]!r}; it must have all of {', '.join(ABLATIONS)}.")
+    ablations, frames = logarithms(table[table.training.isin(ABLATIONS)], measures), []
     for measure in measures:
-        if not (table[measure] > 0).all():
-            raise SmesolveError(
-                f"table has {measure} {table[measure].min():g}, but logarithms need positive values: train for longer, "
-                "or leave it out of measures."
-            )
-        y = np.log(table.pivot(index="run", columns="training", values=measure))
-        drift = (y["drift only"] - y["gradient descent"] + y["dropout"] - y["noise only"]) / 2
-        noise = (y["noise only"] - y["gradient descent"] + y["dropout"] - y["drift only"]) / 2
-        interaction = y["dropout"] - y["drift only"] - y["noise only"] + y["gradient descent"]
+        y = ablations.pivot(index="run", columns="training", values=measure)
+        drift = (y["drift only"] - y["gradient descent"] + y["dropout"] - y["noise only"]) / 2  # (2)
+        noise = (y["noise only"] - y["gradient descent"] + y["dropout"] - y["drift only"]) / 2  # (3)
+        interaction = y["dropout"] - y["drift only"] - y["noise only"] + y["gradient descent"]  # (4)
         for effect, values in (("drift", drift), ("noise", noise), ("interaction", interaction)):
             frames.append(pd.DataFrame({"measure": measure, "effect": effect, "change": values.to_numpy()}))
     return over_runs(pd.concat(frames), ["measure", "effect"], ["change"])
+
+
+@entry_point
+def interval_flatness(
+    loss: Callable[[Tensor], Tensor], theta: Tensor, directions: Tensor, factor: float = 2.0
+) -> np.ndarray:
+    """Return F_v (k,) along unit vectors v (k, D): the width of the interval where loss < factor loss(theta).
+
+    Args:
+        loss: loss (...,) of parameters (..., D).
+        theta: parameters (D,) at the centre.
+        directions: unit vectors (k, D).
+        factor: threshold in units of the loss at theta, above 1.
+    """
+    check_callable("loss", loss)
+    theta = check_tensor("theta", theta, "D")
+    directions = check_tensor("directions", directions, len(theta), ("k",), dtype=theta.dtype)
+    check_number("factor", factor, 1.0, remedy="the threshold is factor times the loss at theta")
+    return interval_width(loss, theta, directions, factor * loss(theta))  # (1)
+
+
+def interval_width(
+    loss: Callable[[Tensor], Tensor], theta: Tensor, directions: Tensor, threshold: Tensor
+) -> np.ndarray:
+    """Return the width (k,), in lengths of the directions (k, D), of the interval around theta where loss < threshold.
+
+    Each side is searched in steps that grow by 30% from 1e-4 |theta| to the first crossing, which is located by
+    bisection. A rise and fall of the loss within one such step is missed. The width is NaN where the loss does not
+    cross the threshold on one of the sides.
+    """
+    sides = torch.cat([directions, -directions])
+    norm = float(theta.norm()) or 1.0
+
+    def crosses(distance: Tensor) -> Tensor:
+        points = [
+            loss(theta + part[:, None] * side)
+            for part, side in zip(torch.split(distance, CHUNK), torch.split(sides, CHUNK), strict=True)
+        ]
+        values = torch.cat(points)
+        return ~(values < threshold)  # a loss that is not finite has crossed
+
+    low, high = sides.new_zeros(len(sides)), sides.new_full((len(sides),), 1e-4 * norm)
+    found = crosses(high)
+    while not found.all() and float(high.max()) < REACH * norm:
+        low, high = torch.where(found, low, high), torch.where(found, high, GROWTH * high)
+        found = found | crosses(high)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        beyond = crosses(middle)
+        low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+    width = torch.where(found, high, torch.nan).reshape(2, -1).sum(0)
+    return width.cpu().numpy()

@@ -1,22 +1,23 @@
-"""The network at one point theta: its outputs f (o, n), and products with their Jacobian J (o n, D), never formed."""
+"""The network at one point theta: its outputs f (o, n), and products with their Jacobian J (o n, D)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.problem.networks import Linearisation
+from smesolve.problem.networks import NetworkLinearization
 from smesolve.problem.one_at_a_time import forward_derivative
 
 __all__ = ["LinearisedNetwork", "network_outputs"]
 
 
 def network_outputs(problem: DropoutProblem, theta: Tensor) -> Tensor:
-    """f (..., o, n) without dropout at theta (..., D). Cost: one forward pass."""
-    return _outputs(problem.network.linearise(theta, problem.x))
+    """Return f (..., o, n) without dropout at theta (..., D). Cost: one forward pass."""
+    return _outputs(problem.network.linearize(theta, problem.x))
 
 
-def _outputs(at: Linearisation) -> Tensor:
+def _outputs(at: NetworkLinearization) -> Tensor:
+    """Return readout times features, plus the bias."""
     outputs = at.readout @ at.features
     return outputs if at.bias is None else outputs + at.bias
 
@@ -26,27 +27,38 @@ class LinearisedNetwork:
 
     def __init__(self, problem: DropoutProblem, theta: Tensor) -> None:
         self._problem, self._theta = problem, theta
-        self.at = problem.network.linearise(theta, problem.x)
+        self.at = problem.network.linearize(theta, problem.x)
         self.outputs = _outputs(self.at)
-        """f (o, n)."""
+        """The outputs f (o, n)."""
 
-    def along(self, directions: Tensor) -> tuple[Linearisation, Tensor]:
-        """Derivatives of features, readout and bias along (B, D), and of the outputs, J u (B, o, n): two gradients."""
+    def along(self, directions: Tensor) -> tuple[NetworkLinearization, Tensor]:
+        """Return the derivatives of features, readout and bias along (B, D), and of the outputs, J u (B, o, n).
+
+        Cost: about two gradients.
+        """
 
         def parts(points: Tensor) -> tuple[Tensor, ...]:
-            at = self._problem.network.linearise(points, self._problem.x)
+            at = self._problem.network.linearize(points, self._problem.x)
             return (at.features, at.readout) if at.bias is None else (at.features, at.readout, at.bias)
 
         at, points = self.at, self._theta.expand_as(directions).contiguous()
         features, readout, *bias = forward_derivative(parts, points, directions)[1]
-        tangent = Linearisation(features, readout, bias[0] if bias else None, at.pullback)
-        change = readout @ at.features + at.readout @ features
+        tangent = NetworkLinearization(features, readout, bias[0] if bias else None, at.pullback)
+        change: Tensor = readout @ at.features + at.readout @ features
         return tangent, change + bias[0] if bias else change
 
     def pulled(self, outputs: Tensor, features: Tensor | float = 0.0, readout: Tensor | float = 0.0) -> Tensor:
-        """J^T of cotangents (B, o, n), with what is added to those of features (B, m, n) and readout (B, o, m): (B, D).
+        """Return J^T (B, D) of cotangents (B, o, n) of the outputs.
+
+        Args:
+            outputs: cotangents of the outputs.
+            features: added to the cotangents of the features (B, m, n).
+            readout: added to the cotangents of the readout (B, o, m).
 
         Cost: one gradient.
         """
         bias = None if self.at.bias is None else outputs.sum(-1, keepdim=True)
-        return self.at.pullback(self.at.readout.mT @ outputs + features, outputs @ self.at.features.mT + readout, bias)
+        pulled: Tensor = self.at.pullback(
+            self.at.readout.mT @ outputs + features, outputs @ self.at.features.mT + readout, bias
+        )
+        return pulled

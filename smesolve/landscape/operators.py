@@ -1,18 +1,21 @@
 """Curvature and noise at a point theta as scipy linear operators: products only, no D x D array.
 
-Every operator is symmetric and takes blocks of vectors. Notation, for a network f(x_i) = A h_i + b with m neurons under
-dropout (h_i their features, z_ir = A_r h_ir their contributions, e = f - y, v the variance of the masks):
+Every operator is symmetric and takes blocks of vectors. For a network f(x_i) = A h_i + b with m neurons under dropout,
+let h_i be their features, z_ir = A_r h_ir their contributions, e = f - y, v the variance of the masks, and J_i, Z_ir
+the Jacobians of f(x_i) and z_ir:
 
-    Hessian              of L_S = E R_S(.; eta), or of R_S
-    Gauss-Newton of R_S  1/n sum_i J_i^T J_i,  J_i the Jacobian of f(x_i)
-    Gauss-Newton of L_S  1/n sum_i [ J_i^T J_i + v sum_r Z_ir^T Z_ir ],  Z_ir the Jacobian of z_ir
-    Fisher information   1/n sum_i J_i^T F_i J_i,  F_i that of the likelihood of one sample's outputs
-    covariance           Sigma = Cov(grad R_S(theta; eta)) = C C^T, exact
-    batch of one         1/n sum_i [ J_i^T (e_i e_i^T + v sum_r z_ir z_ir^T) J_i + v sum_r Z_ir^T e_i e_i^T Z_ir ]
+    Hessian of L_S = E R_S(.; eta), or of R_S                                                                        (1)
+    Gauss-Newton of R_S  1/n sum_i J_i^T J_i                                                                         (2)
+    Gauss-Newton of L_S  1/n sum_i [ J_i^T J_i + v sum_r Z_ir^T Z_ir ]                                               (3)
+    Fisher information   1/n sum_i J_i^T F_i J_i,  F_i that of the likelihood of one sample's outputs                (4)
+    batch of one         1/n sum_i [ J_i^T (e_i e_i^T + v sum_r z_ir z_ir^T) J_i + v sum_r Z_ir^T e_i e_i^T Z_ir ]   (5)
+    covariance           Sigma = Cov(grad R_S(theta; eta)) = C C^T                                                   (6)
+                         = v sum_k (g_k + cross_k)(g_k + cross_k)^T + pairs                                          (7)
 
-The last is the approximate covariance of Zhang, Li, Luo, Xu (ICLR 2024), section 5.2: what the gradient of ONE random
-sample under a random mask has as second moment, up to terms of higher order in the masks. It is not the covariance of
-full-batch dropout, Sigma.
+g_k is the block of neuron k in grad L_S, and column k of C is sqrt(v) (g_k + cross_k), cross_k in the blocks of the
+other neurons. (5) is the approximate covariance of Zhang, Li, Luo, Xu (ICLR 2024), section 5.2: the second moment of
+the gradient of ONE random sample under a random mask, up to terms of higher order in the masks. It is not the
+covariance Sigma of full-batch dropout.
 """
 
 from __future__ import annotations
@@ -24,20 +27,24 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from smesolve.arguments import Parameters, checked
-from smesolve.errors import SmesolveError, shown
+from smesolve.entry_point import entry_point, plain_surroundings
+from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.problem.networks import Linearisation
+from smesolve.problem.networks import NetworkLinearization
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
+from smesolve.validation import check_instance, check_parameters, check_tensor
 
 __all__ = [
     "SymmetricOperator",
     "batch_of_one_operator",
+    "check_linear_noise",
+    "check_sampled_noise",
     "covariance_operator",
+    "dropout_problem",
     "fisher_operator",
     "gauss_newton_operator",
     "gradient_term_operator",
@@ -48,24 +55,25 @@ __all__ = [
 ]
 
 
-class SymmetricOperator(LinearOperator):
+class SymmetricOperator(LinearOperator):  # type: ignore[misc]  # scipy has no stubs
     """A symmetric D x D operator from a product on rows.
 
     Args:
-        theta: (D,), for size, dtype and device.
+        theta: a tensor (D,), for size, dtype and device.
         product: (B, D) -> (B, D), row by row.
-        numbers_per_vector: what `product` holds in memory for one row; rows are multiplied in blocks that fit a cache.
+        floats_per_vector: floats in the working arrays of `product` for one row; rows are multiplied in blocks that fit
+            into a cache.
     """
 
-    def __init__(self, theta: Tensor, product: Callable[[Tensor], Tensor], numbers_per_vector: int) -> None:
+    def __init__(self, theta: Tensor, product: Callable[[Tensor], Tensor], floats_per_vector: int) -> None:
         super().__init__(np.float64, (theta.numel(), theta.numel()))
         self._like, self._product = theta, product
-        self._rows = fitting_block_size(numbers_per_vector)
+        self._rows = fitting_block_size(floats_per_vector)
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
         rows = torch.from_numpy(np.ascontiguousarray(X.T)).to(self._like)
-        with torch.no_grad():
-            blocks = [self._product(block.contiguous()) for block in rows.split(self._rows)]
+        with plain_surroundings(), torch.no_grad():
+            blocks = [self._product(block.contiguous()) for block in torch.split(rows, self._rows)]
         return torch.cat(blocks).double().cpu().numpy().T
 
     def _matvec(self, x: np.ndarray) -> np.ndarray:
@@ -75,37 +83,53 @@ class SymmetricOperator(LinearOperator):
         return self
 
 
-# --- Hessians ----------------------------------------------------------------------------------------------------
+def dropout_problem(problem: Problem) -> DropoutProblem:
+    """Return the argument `problem` of a function that needs a `DropoutProblem`."""
+    return check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
 
 
-@checked
+def _problem(problem: Problem) -> Problem:
+    return check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
+
+
+# --- Hessians ---------------------------------------------------------------------------------------------------------
+
+
+@entry_point
 def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
-    """Hess L_S(theta), theta (D,). Cost of a product: about two gradients."""
+    """Return Hess L_S(theta) of (1), theta (D,). Cost of a product: about two gradients."""
+    theta = check_parameters("theta", theta, _problem(problem))
     return SymmetricOperator(
-        theta, lambda rows: problem.hessian_product(theta.expand_as(rows), rows), problem.numbers_per_path
+        theta, lambda rows: problem.hessian_product(theta.expand_as(rows), rows), problem.floats_per_path
     )
 
 
-@checked
+@entry_point
 def loss_hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
-    """Hess R_S(theta) of the loss without dropout, theta (D,). Cost of a product: about four gradients."""
+    """Return Hess R_S(theta) of the loss without dropout, theta (D,). Cost of a product: about four gradients."""
+    theta = check_parameters("theta", theta, _problem(problem))
     gradient = torch.func.grad(lambda points: problem.loss(points).sum())
     return SymmetricOperator(
         theta,
         lambda rows: forward_derivative(gradient, theta.expand_as(rows), rows)[1],
-        2 * problem.numbers_per_path,
+        2 * problem.floats_per_path,
     )
 
 
-# --- operators of the linearised network -------------------------------------------------------------------------
+# --- operators of the linearised network ------------------------------------------------------------------------------
 
 
-@checked
+@entry_point
 def gauss_newton_operator(problem: DropoutProblem, theta: Tensor, modified: bool = True) -> SymmetricOperator:
-    """Gauss-Newton part of Hess L_S(theta), or of Hess R_S(theta) where not `modified`. Cost: about two gradients."""
+    """Return the Gauss-Newton part (3) of Hess L_S(theta), or (2) of Hess R_S(theta) if not `modified`.
+
+    Cost of a product: about two gradients.
+    """
+    theta = check_parameters("theta", theta, dropout_problem(problem))
+    check_instance("modified", modified, bool, "True or False")
     variance = float(problem.law.variance) if modified else 0.0
 
-    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+    def cotangents(at: NetworkLinearization, tangent: NetworkLinearization, outputs: Tensor) -> _Cotangents:
         inner = (at.readout * tangent.readout).sum(-2)[..., None] * at.features
         features = variance * (inner + at.readout.square().sum(-2)[..., None] * tangent.features)
         overlaps = (tangent.features * at.features).sum(-1)[..., None, :]
@@ -115,44 +139,43 @@ def gauss_newton_operator(problem: DropoutProblem, theta: Tensor, modified: bool
     return _linearised_operator(problem, LinearisedNetwork(problem, theta), theta, cotangents)
 
 
-@checked
+@entry_point
 def fisher_operator(problem: DropoutProblem, theta: Tensor, likelihood: str = "gaussian") -> SymmetricOperator:
-    """Fisher information of one sample, averaged over the data, with the network's outputs as parameters of a law.
-
-    Args:
-        problem: for its network and inputs; targets do not enter.
-        theta: (D,).
-        likelihood: a name in `LIKELIHOODS`: "gaussian" (unit variance: the Gauss-Newton operator of R_S) or
-            "categorical" (outputs are logits).
+    """Return the Fisher information (4) of one sample, averaged over the data.
 
     Cost of a product: about two gradients.
 
-    Raises:
-        SmesolveError: an unknown likelihood.
+    Args:
+        problem: problem with the network and the inputs; targets do not enter.
+        theta: parameters (D,).
+        likelihood: a name in `LIKELIHOODS`: "gaussian" (unit variance: the Gauss-Newton operator of R_S) or
+            "categorical" (outputs are logits).
     """
+    theta = check_parameters("theta", theta, dropout_problem(problem))
     law, network = likelihood_named(likelihood), LinearisedNetwork(problem, theta)
 
-    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+    def cotangents(at: NetworkLinearization, tangent: NetworkLinearization, outputs: Tensor) -> _Cotangents:
         return law.information(network.outputs.mT, outputs.mT).mT, 0.0, 0.0
 
     return _linearised_operator(problem, network, theta, cotangents)
 
 
-@checked
+@entry_point
 def batch_of_one_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
-    """The papers' approximate covariance of a step on one random sample under a random mask (module docstring).
+    """Return the papers' approximate covariance (5) of a step on one random sample under a random mask.
 
     Source: Zhang, Li, Luo, Xu (ICLR 2024), section 5.2, l_{i,1} and l_{i,2}, here for any number of outputs.
-    Cost: about two gradients.
+    Cost of a product: about two gradients.
     """
+    theta = check_parameters("theta", theta, dropout_problem(problem))
     variance = float(problem.law.variance)
     network = LinearisedNetwork(problem, theta)
     error = network.outputs - problem.y.mT
     pulled = network.at.readout.mT @ error
 
-    def cotangents(at: Linearisation, tangent: Linearisation, outputs: Tensor) -> _Cotangents:
+    def cotangents(at: NetworkLinearization, tangent: NetworkLinearization, outputs: Tensor) -> _Cotangents:
         spread = at.readout @ (at.features.square() * (at.readout.mT @ outputs))
-        main = error * (error * outputs).sum(-2, keepdim=True) + variance * spread
+        main = error * (error * outputs).sum(-2, keepdim=True) + variance * spread  # J_i^T (...) J_i of (5)
         # e_i . Z_ir u, for neuron r and sample i
         along = (tangent.readout.mT @ error) * at.features + pulled * tangent.features
         return main, variance * pulled * along, variance * (error @ (along * at.features).mT)
@@ -167,74 +190,78 @@ def _linearised_operator(
     problem: DropoutProblem,
     network: LinearisedNetwork,
     theta: Tensor,
-    cotangents: Callable[[Linearisation, Linearisation, Tensor], _Cotangents],
+    cotangents: Callable[[NetworkLinearization, NetworkLinearization, Tensor], _Cotangents],
 ) -> SymmetricOperator:
-    """An operator 1/n (pullback of cotangents)(of the tangents along the vector).
+    """Return the operator 1/n (pullback of cotangents)(of the tangents along the vector).
 
-    `cotangents` maps (network, its tangent, tangent of the outputs (..., o, n)) to the cotangents of outputs, and what
-    is added to those of features (..., m, n) and readout (..., o, m).
+    `cotangents` maps (network, its tangent, tangent of the outputs (..., o, n)) to the cotangents of the outputs, and
+    to terms added to those of features (..., m, n) and readout (..., o, m).
     """
 
     def product(rows: Tensor) -> Tensor:
         return network.pulled(*cotangents(network.at, *network.along(rows))) / problem.samples
 
-    return SymmetricOperator(theta, product, 3 * problem.numbers_per_path)
+    return SymmetricOperator(theta, product, 3 * problem.floats_per_path)
 
 
-# --- covariance --------------------------------------------------------------------------------------------------
+# --- covariance -------------------------------------------------------------------------------------------------------
 
 
-@checked
+@entry_point
 def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
-    """Sigma(theta) = Cov(gradient), theta (D,), exact. Cost of a product: about three gradients.
+    """Return the exact covariance (6) of the gradient, theta (D,). Cost of a product: about three gradients.
 
     Raises:
-        SmesolveError: the noise is known by sampling alone; take `sampled_covariance_operator`.
+        SmesolveError: if the noise is known by sampling only; take `sampled_covariance_operator`.
     """
+    theta = check_parameters("theta", theta, _problem(problem))
     check_linear_noise(problem)
     return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals))
 
 
 def check_linear_noise(problem: Problem) -> None:
-    """Refuse a problem whose noise product is no matrix times its normals."""
+    """Refuse a problem whose noise product is not a matrix times its normals."""
     if not problem.linear_noise:
         raise SmesolveError(
-            f"problem has no linear noise product ({type(problem).__name__} with sampled, per-sample or weak noise): "
-            "take masks='shared', or sampled_covariance_operator and sampled_traces on draws of its noise."
+            f"problem must have a noise product that is linear in its normals, got {type(problem).__name__} with "
+            "sampled, per-sample or weak noise; take masks='shared', or sampled_covariance_operator and sampled_traces "
+            "on draws of its noise."
         )
 
 
-@checked
+@entry_point
 def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
-    """The part of Sigma that vanishes where grad L_S does: v sum_k g_k g_k^T, g_k = the block of neuron k in grad L_S.
+    """Return v sum_k g_k g_k^T, the part of Sigma in (7) that vanishes where grad L_S does.
 
-    Column k of C is sqrt(v) (g_k + cross_k), cross_k in the blocks of the other neurons; this is the first term of
-    Sigma_kk in Zhang, Li, Luo, Xu (ICLR 2024), section 5.1. Exact for networks in which each parameter belongs to one
-    neuron; where neurons share parameters, as below the last hidden layer, g_k is what neuron k adds to grad L_S.
+    This is the first term of Sigma_kk in Zhang, Li, Luo, Xu (ICLR 2024), section 5.1. It is exact for networks in which
+    each parameter belongs to one neuron; where neurons share parameters, as below the last hidden layer, g_k is the
+    contribution of neuron k to grad L_S.
 
     Raises:
-        SmesolveError: the masks are not those of dropout, 0 or 1/keep_prob, or not shared by the samples: then no
+        SmesolveError: if the masks are not those of dropout, 0 or 1/keep_prob, or not shared by the samples: then no
             part of Sigma has this form.
     """
+    theta = check_parameters("theta", theta, dropout_problem(problem))
     return _factor_operator(problem, theta, _gradient_factor(problem, theta))
 
 
-@checked
+@entry_point
 def pair_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
-    """The part of Sigma that stays at critical points: columns cross_k and all pairs.
+    """Return the part of Sigma in (7) that stays at critical points: columns cross_k and all pairs.
 
-    Sigma = gradient term + pair term + v sum_k (g_k cross_k^T + cross_k g_k^T); the last has no trace, as the two have
-    no block in common, and it vanishes with grad L_S as well.
+    Sigma = gradient term + pair term + v sum_k (g_k cross_k^T + cross_k g_k^T). The last term has trace 0, as the two
+    vectors have no block in common, and it vanishes with grad L_S as well.
 
     Raises:
         SmesolveError: as `gradient_term_operator`.
     """
+    theta = check_parameters("theta", theta, dropout_problem(problem))
     own = _gradient_factor(problem, theta)
     return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals) - own(normals))
 
 
 def _gradient_factor(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor], Tensor]:
-    """normals (..., M) -> sqrt(v) sum_k xi_k g_k: the cotangents of the mean gradient, times xi_k on neuron k."""
+    """Return normals (..., M) -> sqrt(v) sum_k xi_k g_k: cotangents of the mean gradient, times xi_k on neuron k."""
     check_linear_noise(problem)
     variance = float(problem.law.variance)
     # Own cotangents are e + (1 + s) z_k, those of the mean gradient e + v z_k; for masks 0 or 1/keep_prob 1 + s = v.
@@ -249,40 +276,49 @@ def _gradient_factor(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor
         xi = variance**0.5 * normals[..., : problem.width]
         # The readout's bias has no mask, so it is in no neuron's block.
         bias = None if at.bias is None else at.bias.new_zeros(*xi.shape[:-1], *at.bias.shape)
-        return at.pullback(xi[..., None] * features, xi[..., None, :] * readout, bias) / problem.samples
+        pulled: Tensor = at.pullback(xi[..., None] * features, xi[..., None, :] * readout, bias)
+        return pulled / problem.samples
 
     return factor
 
 
 def _factor_operator(problem: Problem, theta: Tensor, factor: Callable[[Tensor], Tensor]) -> SymmetricOperator:
-    """C C^T: the transposed product is one pullback through the factor, which is linear in its normals (B, M)."""
+    """Return C C^T; the product with C^T is one pullback through the factor, which is linear in its normals."""
 
     def product(rows: Tensor) -> Tensor:
         origin = rows.new_zeros(rows.shape[0], problem.noise_dim)
         with torch.enable_grad():
             _, transposed = torch.func.vjp(factor, origin)
-        return factor(transposed(rows)[0])
+        result: Tensor = factor(transposed(rows)[0])
+        return result
 
-    return SymmetricOperator(theta, product, 3 * (problem.numbers_per_path + problem.noise_dim))
-
-
-DRAWS = Parameters(("N",))
-"""Independent draws (N, D)."""
+    return SymmetricOperator(theta, product, 3 * (problem.floats_per_path + problem.noise_dim))
 
 
-def check_draws(name: str, draws: Tensor, dim: int, dtype: torch.dtype, other: str) -> None:
-    """Refuse draws (N, D), the argument `name`, of another dimension or dtype than those of the argument `other`."""
-    if draws.shape[-1] != dim or draws.dtype != dtype:
-        raise SmesolveError(f"{name} must be {dtype} of shape (N, {dim}), to go with {other}, got {shown(draws)}.")
+def check_sampled_noise(name: str, draws: Tensor, dim: int, dtype: torch.dtype | None, other: str) -> Tensor:
+    """Return independent draws (N, D), the argument `name`, that go with the argument `other`.
 
-
-@checked(gradients=DRAWS, mean=Parameters())
-def sampled_covariance_operator(gradients: Tensor, mean: Tensor) -> SymmetricOperator:
-    """1/N sum_j (g_j - mean)(g_j - mean)^T from N gradients (N, D) and their known mean (D,): unbiased for Sigma.
-
-    `smesolve.landscape.traces.sampled_covariance_error` says how far it is from Sigma. Memory N D; cost of a product:
-    two products of size N D.
+    Args:
+        name: name of the argument.
+        draws: the draws.
+        dim: D.
+        dtype: dtype of the draws. Default: torch.float64 or torch.float32.
+        other: argument that fixes D and dtype.
     """
-    check_draws("gradients", gradients, len(mean), mean.dtype, "mean")
+    draws = check_tensor(name, draws, "D", ("N",))
+    if draws.shape[-1] != dim or (dtype is not None and draws.dtype != dtype):
+        raise invalid(name, f"be {dtype or draws.dtype} of shape (N, {dim}), to go with {other}", draws)
+    return draws
+
+
+@entry_point
+def sampled_covariance_operator(gradients: Tensor, mean: Tensor) -> SymmetricOperator:
+    """Return 1/N sum_j (g_j - mean)(g_j - mean)^T from N gradients (N, D) with mean (D,), which is unbiased for Sigma.
+
+    `sampled_covariance_error` estimates its distance from Sigma. Memory N D; cost of a product: two products of size
+    N D.
+    """
+    mean = check_tensor("mean", mean, "D")
+    gradients = check_sampled_noise("gradients", gradients, len(mean), mean.dtype, "mean")
     centred = gradients - mean
     return SymmetricOperator(mean, lambda rows: (rows @ centred.mT) @ centred / len(centred), len(centred))

@@ -1,4 +1,4 @@
-"""Leading eigenpairs by Lanczos, and angles between the subspaces they span."""
+"""Leading eigenpairs by the Lanczos algorithm, and angles between the subspaces that they span."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 from scipy.linalg import eigh, subspace_angles
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from smesolve.arguments import checked
-from smesolve.errors import SmesolveError
+from smesolve.entry_point import entry_point
+from smesolve.errors import invalid
+from smesolve.validation import check_instance, check_integer, check_tolerance
 
-__all__ = ["Eigenpairs", "leading_eigenpairs", "principal_angles"]
+__all__ = ["Eigenpairs", "check_operator", "leading_eigenpairs", "principal_angles"]
 
 
 @dataclass(frozen=True)
@@ -23,30 +24,31 @@ class Eigenpairs:
     vectors: np.ndarray
     """(D, k), orthonormal columns."""
     residuals: np.ndarray
-    """(k,), |A u - lambda u|: within this distance of each value there is an eigenvalue (Weinstein)."""
+    """(k,), |A u - lambda u|: an eigenvalue lies within this distance of each value (Weinstein)."""
 
 
-@checked
+@entry_point
 def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) -> Eigenpairs:
-    """The `count` largest eigenvalues and their vectors. Cost: tens of products an eigenpair; memory 2 count D.
+    """Compute the `count` largest eigenvalues and their eigenvectors.
+
+    Cost: tens of products for each eigenpair; memory 2 count D.
 
     Args:
-        operator: symmetric, D x D.
-        count: k, less than D.
+        operator: symmetric operator, D x D.
+        count: number k of eigenpairs, less than D.
         tol: relative accuracy of the eigenvalues.
 
     Raises:
-        SmesolveError: count is not from 1 to D - 1.
-        ArithmeticError: Lanczos did not converge.
+        ArithmeticError: if the Lanczos algorithm does not converge.
     """
-    dim = operator.shape[0]
-    if not 1 <= count < dim:
-        raise SmesolveError(f"count must lie from 1 to D - 1 = {dim - 1}, got {count!r}.")
+    dim = check_operator("operator", operator).shape[0]
+    check_integer("count", count, 1, dim - 1, f"the operator has D = {dim}")
+    check_tolerance("tol", tol)
     if dim <= max(64, 2 * count + 1):
         values, vectors = eigh(operator @ np.eye(dim))
         values, vectors = values[-count:], vectors[:, -count:]
     else:
-        start = np.random.default_rng(0).standard_normal(dim)  # fixed, so that a result can be repeated
+        start = np.random.default_rng(0).standard_normal(dim)  # a fixed start: results are reproducible
         try:
             values, vectors = eigsh(operator, k=count, which="LA", tol=tol, v0=start)
         except ArpackNoConvergence as failure:
@@ -57,10 +59,22 @@ def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) 
     return Eigenpairs(values, vectors, residuals)
 
 
-@checked
+@entry_point
 def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Angles in [0, pi/2], increasing, between the spans of columns (D, k) and (D, l): (min(k, l),).
+    """Return the angles in [0, pi/2], increasing, between the spans of columns (D, k) and (D, l): (min(k, l),).
 
-    By sines where cosines would lose small angles to rounding (Knyazev, Argentati, SIAM J. Sci. Comput. 23, 2002).
+    `scipy.linalg.subspace_angles` takes sines where cosines would lose small angles to rounding (Knyazev, Argentati,
+    SIAM J. Sci. Comput. 23, 2002).
     """
-    return subspace_angles(first, second)[::-1]
+    for name, columns in (("first", first), ("second", second)):
+        if check_instance(name, columns, np.ndarray, "an array of columns (D, k)").ndim != 2:
+            raise invalid(name, "be an array of columns (D, k)", columns)
+    if len(first) != len(second):
+        raise invalid("second", f"have the {len(first)} rows of first", second)
+    angles: np.ndarray = subspace_angles(first, second)
+    return angles[::-1]
+
+
+def check_operator(name: str, operator: LinearOperator) -> LinearOperator:
+    """Return a linear operator."""
+    return check_instance(name, operator, LinearOperator, "a LinearOperator, such as hessian_operator(problem, theta)")

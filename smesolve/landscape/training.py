@@ -1,33 +1,36 @@
-"""Training runs from many initial points, with dropout whole or in halves.
+"""Training runs from many initial points, with dropout or an ablation of it.
 
-Dropout does two things to gradient descent on R_S: it changes the mean gradient from grad R_S to grad L_S (drift), and
-it adds the noise grad R_S(.; eta) - grad L_S, of covariance Sigma. Each half is to be had alone, on the same masks:
+Dropout changes gradient descent on R_S in two ways: it changes the mean gradient from grad R_S to grad L_S (drift), and
+it adds the noise grad R_S(.; eta) - grad L_S of covariance Sigma. Each of the two can be left out, on the same masks:
 
-    gradient descent   grad R_S
-    drift only         grad L_S
-    noise only         grad R_S + grad R_S(.; eta) - grad L_S
-    dropout            grad R_S(.; eta)
+    gradient descent   grad R_S                                      (1)
+    drift only         grad L_S                                      (2)
+    noise only         grad R_S + grad R_S(.; eta) - grad L_S        (3)
+    dropout            grad R_S(.; eta)                              (4)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import INDEX, checked
-from smesolve.errors import SmesolveError
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError, invalid
+from smesolve.landscape.operators import dropout_problem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem  # noqa: F401 (the type hints of the inherited constructor name it)
 from smesolve.sampling.ensemble import Process
+from smesolve.validation import check_choice, check_integer, check_list, check_positive, check_seed, check_tensor
 
-__all__ = ["HALVES", "HalfIteration", "initial_points", "train"]
+__all__ = ["ABLATIONS", "AblatedIteration", "check_steps", "checkpoints", "initial_points", "train"]
 
-HALVES = {
+ABLATIONS = {
     "gradient descent": (False, False),
     "drift only": (True, False),
     "noise only": (False, True),
@@ -35,20 +38,35 @@ HALVES = {
 }
 """Name -> (drift of L_S instead of R_S, noise of the masks)."""
 
-FAR = 1e6
-"""Growth of the parameters from which a run has diverged."""
+DIVERGED = 1e6
+"""Growth of the norm of the parameters from which a run has diverged."""
 
 
 @dataclass(frozen=True)
-class HalfIteration(DropoutIteration):
-    """Dropout's iteration with or without its drift and its noise; draws are those of `DropoutIteration`.
+class AblatedIteration(DropoutIteration):
+    """The iteration of dropout with or without its drift and its noise; draws are those of `DropoutIteration`.
 
-    With half="dropout" it is the iteration of any problem, whatever its noise.
+    With ablation="dropout" this is the iteration of any problem, with any noise; other ablations need a
+    `DropoutProblem`.
+
+    Args:
+        problem: problem that is trained.
+        lr: learning rate.
+        seed: root seed of the masks.
+        ablation: a name in `ABLATIONS`.
+        runs: number of runs, where they are fewer than a block; only these are computed. Default: whole blocks.
     """
 
-    half: str = "dropout"
+    ablation: str = "dropout"
     runs: int | None = None
-    """Runs, where they are fewer than a block: only these are computed."""
+
+    def __post_init__(self) -> None:
+        check_positive("lr", self.lr)
+        check_seed("seed", self.seed)
+        if check_choice("ablation", self.ablation, ABLATIONS) != "dropout":
+            dropout_problem(self.problem)
+        if self.runs is not None:
+            check_integer("runs", self.runs)
 
     @property
     def block_size(self) -> int:
@@ -57,47 +75,54 @@ class HalfIteration(DropoutIteration):
         return whole if self.runs is None else min(self.runs, whole)
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """One step of every path of a block. Cost: up to three gradients a path."""
-        problem: Any = self.problem
-        drift, noise = HALVES[self.half]
-        if drift and noise:
-            return super().advance(theta, block, step)
+        """Take one step of every path of a block. Cost: up to three gradients for each path."""
+        drift, noise = ABLATIONS[self.ablation]
+        problem = self.problem
+        if (drift and noise) or not isinstance(problem, DropoutProblem):
+            return super().advance(theta, block, step)  # (4)
         if noise:
-            gradient, mean = problem.gradient_and_mean_gradient(theta, self._draw(problem, block, step))
-            direction = self._plain(theta) + gradient - mean
+            at = problem.linearize(theta)
+            gradient = at.gradient(self._draw(problem, block, step))
+            direction = _loss_gradient(problem, theta) + gradient - at.mean_gradient()  # (3)
         else:
-            direction = problem.mean_gradient(theta) if drift else self._plain(theta)
+            direction = problem.mean_gradient(theta) if drift else _loss_gradient(problem, theta)  # (2), (1)
         return theta - self.lr * direction
 
-    def _plain(self, theta: Tensor) -> Tensor:
-        """grad R_S: no neuron masked."""
-        problem: Any = self.problem
-        return problem.gradient(theta, theta.new_ones(problem.mask_shape))
+
+def _loss_gradient(problem: DropoutProblem, theta: Tensor) -> Tensor:
+    """Return grad R_S, the gradient with no neuron masked."""
+    return problem.gradient(theta, theta.new_ones(problem.mask_shape))
 
 
-@checked
+@entry_point
 def initial_points(problem: DropoutProblem, count: int, seed: int = 0, scale: float = 1.0) -> Tensor:
-    """(B, D): initial parameters of the seeds seed, ..., seed + count - 1, times `scale`."""
+    """Return initial parameters (B, D) of the seeds seed, ..., seed + count - 1, times `scale`."""
+    dropout_problem(problem)
+    check_integer("count", count)
+    check_seed("seed", seed)
+    check_positive("scale", scale)
     return scale * torch.stack([problem.initial(seed + k) for k in range(count)])
 
 
-@checked(saved=INDEX)
+@entry_point
 @torch.no_grad()
 def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
-    """Runs of an iteration, each from a start of its own with noise of its own.
+    """Train from several starts, each with noise of its own.
 
     Args:
-        process: such as a `HalfIteration`, or an SDE's `Integration`.
-        starts: (B, D).
+        process: an `AblatedIteration`, or the `Integration` of an SDE.
+        starts: initial parameters (B, D).
         saved: increasing step numbers.
 
     Returns:
-        (T, B, D), the parameters at the saved steps. Cost: whole blocks of `process.block_size` runs are trained.
+        The parameters at the saved steps, (T, B, D). Cost: whole blocks of `process.block_size` runs are trained.
 
     Raises:
-        SmesolveError: a run diverged: its parameters are not finite or a million times as large as at the start.
+        SmesolveError: if a run diverges, so that its parameters are not finite or a million times as large as at the
+            start.
     """
-    saved = list(saved)
+    saved = check_steps("saved", saved)
+    starts = check_tensor("starts", starts, "D", ("B",))
     result = starts.new_empty(len(saved), *starts.shape)
     for block, first in enumerate(range(0, len(starts), process.block_size)):
         part = starts[first : first + process.block_size]
@@ -109,9 +134,25 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
                 row += 1
             if step < saved[-1]:
                 theta = process.advance(theta, block, step)
-    diverged = int((~(result[-1].norm(dim=-1) < FAR * (1 + starts.norm(dim=-1)))).sum())
+    diverged = int((~(result[-1].norm(dim=-1) < DIVERGED * (1 + starts.norm(dim=-1)))).sum())
     if diverged:
         raise SmesolveError(
             f"lr is too large: {diverged} of {len(starts)} runs diverged in {saved[-1]} steps; lower it."
         )
     return result
+
+
+@entry_point
+def checkpoints(steps: int, count: int) -> list[int]:
+    """Return 0 and then up to `count` - 1 step numbers that are evenly spaced in their logarithm, up to `steps`."""
+    check_integer("steps", steps)
+    check_integer("count", count, 2)
+    return sorted({0, *np.unique(np.round(np.geomspace(1, steps, count - 1))).astype(int).tolist()})
+
+
+def check_steps(name: str, steps: Sequence[int]) -> list[int]:
+    """Return increasing step numbers of at least 0."""
+    numbers = check_list(name, steps, lambda entry, step: check_integer(entry, step, 0))
+    if any(second <= first for first, second in pairwise(numbers)):
+        raise invalid(name, "hold increasing step numbers", steps)
+    return numbers

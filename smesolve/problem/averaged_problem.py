@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smesolve.arguments import checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.derived_problem import DerivedProblem
+from smesolve.problem.linearization import Linearization
 from smesolve.problem.masks import MAX_MASKS
 from smesolve.problem.problem import Problem
+from smesolve.validation import check_integer
 
 __all__ = ["AveragedProblem"]
 
@@ -30,27 +32,35 @@ class AveragedProblem(DerivedProblem):
     Source: Wei, Kakade, Ma (arXiv 2002.12915), DROP_k.
     """
 
-    @checked
+    @entry_point
     def __init__(self, problem: Problem, count: int) -> None:
         super().__init__(problem)
-        self.count = count
-        self.draw_dim = count * problem.draw_dim
-        self.numbers_per_path = count * problem.numbers_per_path
+        self.count = check_integer("count", count)
+        self.draw_dim = self.count * problem.draw_dim
+
+    @property
+    def floats_per_path(self) -> int:
+        """Floats in the working arrays of one path: those of every draw."""
+        return self.count * self.problem.floats_per_path
+
+    def linearize(self, theta: Tensor) -> Linearization:
+        """Return everything at theta."""
+        return _Averaged(self, theta, self.count)
 
     def draw(self, uniforms: Tensor) -> Any:
-        """`count` draws, in the last leading dimension."""
+        """Return `count` draws, in the last leading dimension."""
         return self.problem.draw(uniforms.unflatten(-1, (self.count, -1)))
 
     @property
     def draw_count(self) -> float:
-        """Sequences of `count` draws; infinity beyond the range of floats."""
+        """Number of sequences of `count` draws; infinity beyond the range of floats."""
         try:
             return self.problem.draw_count**self.count
         except OverflowError:
             return math.inf
 
     def all_draws(self) -> tuple[Tensor, Tensor]:
-        """Every sequence of `count` draws (K, count, ...) and its probability (K,); refused beyond 2^22 of them."""
+        """Return every sequence of `count` draws (K, count, ...) and its probability (K,); at most 2^22 of them."""
         if self.draw_count > MAX_MASKS:
             raise SmesolveError(f"count={self.count} makes more than {MAX_MASKS} sequences of draws; lower it.")
         draws, weights = self.problem.all_draws()
@@ -59,23 +69,58 @@ class AveragedProblem(DerivedProblem):
         )
         return draws[places], weights[places].prod(-1)
 
-    def gradient(self, theta: Tensor, draw: Any) -> Tensor:
-        """The mean gradient of `count` draws: (..., D). Cost: that many gradients."""
-        return self.problem.gradient(theta[..., None, :], draw).mean(-2)
-
-    def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
-        """That of one draw over sqrt(count)."""
-        return self.problem.noise_product(theta, normals) / self.count**0.5
-
-    def noise_factor(self, theta: Tensor) -> Tensor:
-        """That of one draw over sqrt(count)."""
-        return self.problem.noise_factor(theta) / self.count**0.5
-
-    def noise_functions(self, draw: Any) -> Tensor | None:
-        """Their sum over the draws, over sqrt(count)."""
-        functions = self.problem.noise_functions(draw)
-        return None if functions is None else functions.sum(-2) / self.count**0.5
+    def noise_coordinates(self, draw: Any) -> Tensor | None:
+        """Return their sum over the draws, divided by sqrt(count)."""
+        coordinates = self.problem.noise_coordinates(draw)
+        return None if coordinates is None else coordinates.sum(-2) / self.count**0.5
 
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
-        """Their mean over the draws."""
-        return torch.as_tensor(self.problem.noise_along(coefficients, draw)).mean(-1)
+        """Return the mean over the draws."""
+        return self.problem.noise_along(coefficients, draw).mean(-1)
+
+
+class _Averaged(Linearization):
+    """Draws are averaged, and noise divided by sqrt(count).
+
+    The network is evaluated when it is first needed: gradients have one more dimension, that of the draws.
+    """
+
+    problem: AveragedProblem
+
+    def __init__(self, problem: AveragedProblem, theta: Tensor, count: int) -> None:
+        super().__init__(problem, theta)
+        self._root = float(count**0.5)
+        self._made: Linearization | None = None
+
+    @property
+    def _at(self) -> Linearization:
+        if self._made is None:
+            self._made = self.problem.problem.linearize(self.theta)
+        return self._made
+
+    def loss(self) -> Tensor:
+        return self._at.loss()
+
+    def modified_loss(self) -> Tensor:
+        return self._at.modified_loss()
+
+    def gradient(self, draw: Any) -> Tensor:
+        return self.problem.problem.gradient(self.theta[..., None, :], draw).mean(-2)
+
+    def mean_gradient(self) -> Tensor:
+        return self._at.mean_gradient()
+
+    def noise_product(self, normals: Tensor) -> Tensor:
+        return self._at.noise_product(normals) / self._root
+
+    def noisy_mean_gradient(self, normals: Tensor, weight: float) -> Tensor:
+        return self._at.noisy_mean_gradient(normals / self._root, weight)
+
+    def reference_gradient(self) -> Tensor:
+        return self._at.reference_gradient()
+
+    def hessian_product(self, vector: Tensor) -> Tensor:
+        return self._at.hessian_product(vector)
+
+    def noise_factor(self) -> Tensor:
+        return self._at.noise_factor() / self._root

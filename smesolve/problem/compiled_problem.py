@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from smesolve.arguments import checked
+from smesolve.entry_point import entry_point
 from smesolve.problem.derived_problem import DerivedProblem
+from smesolve.problem.linearization import Linearization, PointwiseLinearization
 from smesolve.problem.problem import Problem
 
 __all__ = ["CompiledProblem", "NotCompiledWarning"]
+
+T = TypeVar("T")
 
 
 class NotCompiledWarning(UserWarning):
@@ -26,7 +31,7 @@ class NotCompiledWarning(UserWarning):
 class CompiledProblem(DerivedProblem):
     """A problem whose steps on whole blocks of paths are fused by `torch.compile`; values agree up to rounding.
 
-    What is asked of other numbers of paths (the noise-free path, tests) is not compiled. The first step of each kind
+    Other numbers of paths (the noise-free path, tests) are not compiled. The first step of each kind
     takes some 5 to 30 seconds, less where torch finds its cache; each process compiles for itself. Steps then take
     0.7 to 0.9 of their time at 64 to 256 samples and nearly all of it at 16 and at 1,000 (`benchmarks/step_cost.py`):
     worth it from minutes of sampling on.
@@ -39,7 +44,7 @@ class CompiledProblem(DerivedProblem):
         NotCompiledWarning: there is no compiler (C++ on the CPU, triton on a GPU); everything works as without it.
     """
 
-    @checked
+    @entry_point
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         missing = _missing_compiler(self.device)
@@ -47,55 +52,89 @@ class CompiledProblem(DerivedProblem):
             warnings.warn(
                 f"CompiledProblem found no {missing}, so nothing is compiled; install one to make steps faster.",
                 NotCompiledWarning,
-                stacklevel=2,
+                stacklevel=3,  # past the guard of the constructor
             )
         self.compiles = not missing
-        self._kernels: dict[str, Callable] = {}
+        self._kernels: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-    def gradient(self, theta: Tensor, draw: Any) -> Tensor:
-        """As `problem`."""
-        return self._run("gradient", theta, draw)
-
-    def mean_gradient(self, theta: Tensor) -> Tensor:
-        """As `problem`."""
-        return self._run("mean_gradient", theta)
-
-    def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
-        """As `problem`."""
-        return self._run("noise_product", theta, normals)
-
-    def gradient_and_mean_gradient(self, theta: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
-        """As `problem`."""
-        return self._run("gradient_and_mean_gradient", theta, draw)
-
-    def mean_gradient_and_noise_product(self, theta: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
-        """As `problem`."""
-        return self._run("mean_gradient_and_noise_product", theta, normals)
-
-    def mean_gradient_noise_product_and_bend(self, theta: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `problem`."""
-        return self._run("mean_gradient_noise_product_and_bend", theta, normals)
-
-    def drift_and_noise(self, theta: Tensor, normals: Tensor, weight: float) -> Tensor:
-        """As `problem`."""
-        # a tensor, as torch.compile would make code of its own for every number
-        return self._run("drift_and_noise", theta, normals, theta.new_tensor(weight))
-
-    def _run(self, name: str, theta: Tensor, *arguments: Any) -> Any:
-        eager = getattr(self.problem, name)
+    def linearize(self, theta: Tensor) -> Linearization:
+        """Return everything at theta, compiled for a whole block of paths."""
         if not self.compiles or tuple(theta.shape) != (self.block_size, self.dim):
-            return eager(theta, *arguments)
-        if name not in self._kernels:
-            self._kernels[name] = torch.compile(eager, dynamic=False)
-        return self._kernels[name](theta, *arguments)
+            return self.problem.linearize(theta)
+        return _Compiled(self, theta)
+
+    def kernel(self, function: Callable[..., T]) -> Callable[..., T]:
+        """Return the compiled function (theta, *tensors) -> function(linearization at theta, *tensors)."""
+        if function not in self._kernels:
+
+            def whole(theta: Tensor, *tensors: Any) -> T:
+                return function(self.problem.linearize(theta), *tensors)
+
+            self._kernels[function] = _subnormal_numbers_kept(torch.compile(whole, dynamic=False))
+        return self._kernels[function]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Compiled code stays in its process."""
+        """Leave the compiled code in its process."""
         return self.__dict__ | {"_kernels": {}}
 
 
+def _subnormal_numbers_kept(function: Callable[..., T]) -> Callable[..., T]:
+    """Undo what code compiled with -ffast-math, by torch 2.4, does when it is loaded: subnormal numbers become 0."""
+
+    @functools.wraps(function)
+    def kept(*arguments: Any) -> T:
+        before = sys.float_info.min / 2 > 0
+        try:
+            return function(*arguments)
+        finally:
+            if before and not sys.float_info.min / 2 > 0:
+                torch.set_flush_denormal(False)
+
+    return kept
+
+
+class _Compiled(PointwiseLinearization):
+    """Gradients, noise, and whole functions of them by `evaluate`: one compiled kernel each, with its forward pass."""
+
+    def __init__(self, compiled: CompiledProblem, theta: Tensor) -> None:
+        super().__init__(compiled.problem, theta)
+        self._kernel = compiled.kernel
+
+    def gradient(self, draw: Any) -> Tensor:
+        return self.evaluate(_gradient, draw)
+
+    def mean_gradient(self) -> Tensor:
+        return self.evaluate(_mean_gradient)
+
+    def noise_product(self, normals: Tensor) -> Tensor:
+        return self.evaluate(_noise_product, normals)
+
+    def noisy_mean_gradient(self, normals: Tensor, weight: float) -> Tensor:
+        # a tensor, as torch.compile would make new code for every number
+        return self.evaluate(_noisy_mean_gradient, normals, self.theta.new_tensor(weight))
+
+    def evaluate(self, function: Callable[..., T], *tensors: Any) -> T:
+        return self._kernel(function)(self.theta, *tensors)
+
+
+def _gradient(at: Linearization, draw: Any) -> Tensor:
+    return at.gradient(draw)
+
+
+def _mean_gradient(at: Linearization) -> Tensor:
+    return at.mean_gradient()
+
+
+def _noise_product(at: Linearization, normals: Tensor) -> Tensor:
+    return at.noise_product(normals)
+
+
+def _noisy_mean_gradient(at: Linearization, normals: Tensor, weight: float) -> Tensor:
+    return at.noisy_mean_gradient(normals, weight)
+
+
 def _missing_compiler(device: torch.device) -> str | None:
-    """What torch.compile would look for in vain on a device."""
+    """Return what torch.compile would miss on a device, or None."""
     if device.type == "cpu":
         compiler = os.environ.get("CXX", "g++")
         return None if shutil.which(compiler) else f"C++ compiler {compiler!r}"

@@ -1,4 +1,4 @@
-"""Calls of torch that `torch.func` cannot differentiate or batch in every order, decomposed into calls that it can."""
+"""Decompositions of calls of torch that `torch.func` cannot differentiate or batch in every order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DecomposedLoss:
         self.loss = loss
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """One loss for each sample."""
+        """Return one loss for each sample."""
         with Decomposed():
             return self.loss(outputs, targets)
 
@@ -48,9 +48,10 @@ _RECURRENT = (torch.gru, torch.lstm, torch.rnn_relu, torch.rnn_tanh)
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g v / |v|, the norm over all dimensions but `dim`, or over all of them where it is -1."""
+    """Return g v / |v|, the norm over all dimensions but `dim`, or over all of them where it is -1."""
     others = [other for other in range(v.ndim) if dim == -1 or other != dim]
-    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
+    norm: Tensor = torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1)
+    return v * (g / norm)
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:

@@ -7,86 +7,66 @@ from typing import Any
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
+from smesolve.problem.linearization import Linearization
+from smesolve.problem.linearized_problem import LinearizedProblem
 from smesolve.problem.problem import Problem
+from smesolve.validation import check_problem
 
 __all__ = ["DerivedProblem", "ScaledProblem"]
 
 
-class DerivedProblem(Problem):
-    """Everything as in `problem`; a subclass says what differs.
+class DerivedProblem(LinearizedProblem):
+    """Everything as in `problem`; a subclass changes its linearization or its draws.
 
     Raises:
         SmesolveError: a problem under a schedule, which would be lost.
     """
 
     def __init__(self, problem: Problem) -> None:
+        check_problem("problem", problem)
         if not problem.autonomous:
             raise SmesolveError(
                 f"{type(self).__name__} would lose the schedule of its problem, a {type(problem).__name__}; "
                 f"schedule it last: ScheduledProblem({type(self).__name__}(...), ...)."
             )
-        self.problem: Any = problem
+        self.problem = problem
         self.network, self.x, self.y, self.samples = problem.network, problem.x, problem.y, problem.samples
         self.dim, self.dtype, self.device = problem.dim, problem.dtype, problem.device
-        self.exact, self.linear_noise = problem.exact, problem.linear_noise
+        self.has_closed_form, self.linear_noise = problem.has_closed_form, problem.linear_noise
         self.draw_dim, self.noise_dim = problem.draw_dim, problem.noise_dim
-        self.numbers_per_path = problem.numbers_per_path
+
+    @property
+    def floats_per_path(self) -> int:
+        """Floats in the working arrays of one path, approximately."""
+        return self.problem.floats_per_path
+
+    def linearize(self, theta: Tensor) -> Linearization:
+        """Return everything at theta."""
+        return self.problem.linearize(theta)
 
     def draw(self, uniforms: Tensor) -> Any:
-        """As `problem`."""
+        """Return draws from uniforms (..., U)."""
         return self.problem.draw(uniforms)
 
     @property
     def draw_count(self) -> float:
-        """As `problem`."""
+        """Number of different draws."""
         return self.problem.draw_count
 
     def all_draws(self) -> tuple[Any, Tensor]:
-        """As `problem`."""
+        """Return every draw and its probability (K,)."""
         return self.problem.all_draws()
 
-    def loss(self, theta: Tensor) -> Tensor:
-        """As `problem`."""
-        return self.problem.loss(theta)
-
-    def modified_loss(self, theta: Tensor) -> Tensor:
-        """As `problem`."""
-        return self.problem.modified_loss(theta)
-
-    def gradient(self, theta: Tensor, draw: Any) -> Tensor:
-        """As `problem`."""
-        return self.problem.gradient(theta, draw)
-
-    def mean_gradient(self, theta: Tensor) -> Tensor:
-        """As `problem`."""
-        return self.problem.mean_gradient(theta)
-
-    def reference_gradient(self, theta: Tensor) -> Tensor:
-        """As `problem`."""
-        return self.problem.reference_gradient(theta)
-
-    def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
-        """As `problem`."""
-        return self.problem.hessian_product(theta, vector)
-
-    def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
-        """As `problem`."""
-        return self.problem.noise_product(theta, normals)
-
-    def noise_factor(self, theta: Tensor) -> Tensor:
-        """As `problem`."""
-        return self.problem.noise_factor(theta)
-
-    def noise_functions(self, draw: Any) -> Tensor | None:
-        """As `problem`."""
-        return self.problem.noise_functions(draw)
+    def noise_coordinates(self, draw: Any) -> Tensor | None:
+        """Return what the noise product replaces by normals: (..., M)."""
+        return self.problem.noise_coordinates(draw)
 
     def noise_coefficients(self, theta: Tensor, direction: Tensor) -> Any:
-        """As `problem`."""
+        """Return the coefficients of the noise along a direction, for `noise_along`."""
         return self.problem.noise_coefficients(theta, direction)
 
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
-        """As `problem`."""
+        """Return the noise of first order in the draw along that direction: (...,)."""
         return self.problem.noise_along(coefficients, draw)
 
 
@@ -97,30 +77,45 @@ class ScaledProblem(DerivedProblem):
         super().__init__(problem)
         self.factor = factor
 
-    def gradient(self, theta: Tensor, draw: Any) -> Tensor:
-        """factor gradient."""
-        return self.factor * self.problem.gradient(theta, draw)
-
-    def mean_gradient(self, theta: Tensor) -> Tensor:
-        """factor grad L_S."""
-        return self.factor * self.problem.mean_gradient(theta)
-
-    def reference_gradient(self, theta: Tensor) -> Tensor:
-        """factor times that of `problem`."""
-        return self.factor * self.problem.reference_gradient(theta)
-
-    def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
-        """factor Hess L_S vector."""
-        return self.factor * self.problem.hessian_product(theta, vector)
-
-    def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
-        """factor C normals."""
-        return self.factor * self.problem.noise_product(theta, normals)
-
-    def noise_factor(self, theta: Tensor) -> Tensor:
-        """factor C."""
-        return self.factor * self.problem.noise_factor(theta)
+    def linearize(self, theta: Tensor) -> Linearization:
+        """Return everything at theta."""
+        return _Scaled(self, theta, self.problem.linearize(theta), self.factor)
 
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
-        """factor times that of `problem`."""
+        """Return `factor` times that of `problem`."""
         return self.factor * self.problem.noise_along(coefficients, draw)
+
+
+class _Scaled(Linearization):
+    """Losses of `at`, and its gradients and noise times a factor."""
+
+    def __init__(self, problem: Problem, theta: Tensor, at: Linearization, factor: float) -> None:
+        super().__init__(problem, theta)
+        self._at, self._factor = at, factor
+
+    def loss(self) -> Tensor:
+        return self._at.loss()
+
+    def modified_loss(self) -> Tensor:
+        return self._at.modified_loss()
+
+    def gradient(self, draw: Any) -> Tensor:
+        return self._factor * self._at.gradient(draw)
+
+    def mean_gradient(self) -> Tensor:
+        return self._factor * self._at.mean_gradient()
+
+    def noise_product(self, normals: Tensor) -> Tensor:
+        return self._factor * self._at.noise_product(normals)
+
+    def noisy_mean_gradient(self, normals: Tensor, weight: float) -> Tensor:
+        return self._factor * self._at.noisy_mean_gradient(normals, weight)
+
+    def reference_gradient(self) -> Tensor:
+        return self._factor * self._at.reference_gradient()
+
+    def hessian_product(self, vector: Tensor) -> Tensor:
+        return self._factor * self._at.hessian_product(vector)
+
+    def noise_factor(self) -> Tensor:
+        return self._factor * self._at.noise_factor()

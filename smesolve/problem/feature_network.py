@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 
-from smesolve.arguments import checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.module_function import ModuleFunction
 from smesolve.problem.module_trial import ModuleTrial
-from smesolve.problem.networks import DropoutNetwork, Linearisation
+from smesolve.problem.networks import DropoutNetwork, NetworkLinearization
+from smesolve.validation import check_instance
 
 __all__ = ["FeatureNetwork"]
 
@@ -34,9 +34,11 @@ class FeatureNetwork(DropoutNetwork):
             it, features that drop, couple the samples, return another shape, or fail in what a study does with them.
     """
 
-    @checked
+    @entry_point
     def __init__(self, features: nn.Module, readout: nn.Linear) -> None:
         super().__init__()
+        check_instance("features", features, nn.Module, "a torch.nn.Module")
+        check_instance("readout", readout, nn.Linear, "a torch.nn.Linear")
         if {*map(id, features.parameters())} & {*map(id, readout.parameters())}:
             raise SmesolveError("readout must not share parameters with features; give it weights of its own.")
         self.features, self.readout = features, readout
@@ -44,15 +46,16 @@ class FeatureNetwork(DropoutNetwork):
         self._features = ModuleFunction(features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (..., n, o) without dropout."""
-        return self.readout(self.features(x))
+        """Return outputs (..., n, o) without dropout."""
+        outputs: Tensor = self.readout(self.features(x))
+        return outputs
 
     def check(self, x: Tensor) -> None:
-        """Refuse features that drop or do not map x to (n, m)."""
+        """Check that features do not drop and map x to (n, m)."""
         trial = ModuleTrial("features", self.features, x)
         if trial.dropout_layers():
             raise SmesolveError(
-                "features must not drop: FeatureNetwork has dropout on its last hidden layer alone; put that dropout "
+                "features must not drop: FeatureNetwork has dropout on its last hidden layer only; put that dropout "
                 "into eval mode, or use ModuleProblem for dropout in several layers."
             )
         shape = tuple(trial.outputs().shape)
@@ -64,12 +67,12 @@ class FeatureNetwork(DropoutNetwork):
         trial.derivatives(lambda outputs, targets: outputs.square().sum(1), x)
         trial.pickles()
 
-    def linearise(self, theta: Tensor, x: Tensor) -> Linearisation:
-        """Features and their pullback by `torch.func`, batched over paths."""
+    def linearize(self, theta: Tensor, x: Tensor) -> NetworkLinearization:
+        """Return features and their pullback by `torch.func`, batched over paths."""
         lead = theta.shape[:-1]
         inner, readout, *bias = theta.split([self._features.dim, *(p.numel() for p in self.readout.parameters())], -1)
         features, pull = vjp(
-            vmap(lambda vector: self._features(vector, x).mT), inner.reshape(math.prod(lead), self._features.dim)
+            vmap(lambda vector: self._features(vector, x).mT), inner.reshape(lead.numel(), self._features.dim)
         )
 
         def pullback(features_cotangent: Tensor, readout_cotangent: Tensor, bias_cotangent: Tensor | None) -> Tensor:
@@ -78,7 +81,7 @@ class FeatureNetwork(DropoutNetwork):
                 pieces.append(bias_cotangent[..., 0])
             return torch.cat(pieces, dim=-1)
 
-        return Linearisation(
+        return NetworkLinearization(
             features.reshape(*lead, self.width, x.shape[0]),
             readout.reshape(*lead, self.out_features, self.width),
             bias[0][..., None] if bias else None,
@@ -86,13 +89,13 @@ class FeatureNetwork(DropoutNetwork):
         )
 
 
-def _pull_back(pull: Callable[[Tensor], tuple[Tensor]], cotangent: Tensor, lead: tuple[int, ...]) -> Tensor:
+def _pull_back(pull: Callable[..., tuple[Tensor, ...]], cotangent: Tensor, lead: torch.Size) -> Tensor:
     """Apply a pullback made for paths of leading shape `lead` to a cotangent whose leading shape broadcasts it."""
     wide = cotangent.shape[:-2]
-    lead = (1,) * (len(wide) - len(lead)) + tuple(lead)
-    # Where one path meets several cotangents, the pullback itself is batched over them.
-    many = [axis for axis, (one, all_) in enumerate(zip(lead, wide, strict=True)) if one == 1 < all_]
-    order = [*many, *(axis for axis in range(len(wide)) if axis not in many)]
-    flat = cotangent.permute(*order, -2, -1).reshape(-1, math.prod(lead), *cotangent.shape[-2:])
-    pulled = vmap(lambda one: pull(one)[0])(flat).reshape(*(wide[axis] for axis in order), -1)
-    return pulled.permute(*(order.index(axis) for axis in range(len(wide))), -1)
+    ones = (1,) * (len(wide) - len(lead)) + tuple(lead)
+    # Where one path meets several cotangents, these come first, and the pullback is batched over them.
+    several = [axis for axis, (one, all_) in enumerate(zip(ones, wide, strict=True)) if one == 1 < all_]
+    first = list(range(len(several)))
+    ordered = cotangent.movedim(several, first)
+    pulled: Tensor = vmap(lambda one: pull(one)[0])(ordered.reshape(-1, lead.numel(), *cotangent.shape[-2:]))
+    return pulled.reshape(*ordered.shape[:-2], -1).movedim(first, several)

@@ -10,11 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smesolve.arguments import checked
-from smesolve.errors import SmesolveError
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError, shown
+from smesolve.problem.linearization import Linearization
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths
 from smesolve.sampling.randomness import keyed_uniforms
+from smesolve.validation import (
+    check_integer,
+    check_list,
+    check_optional,
+    check_parameters,
+    check_positive,
+    check_problem,
+    check_seed,
+    check_workers,
+)
 
 __all__ = ["DropoutIteration", "SampledStep", "iterate"]
 
@@ -32,7 +43,7 @@ class DropoutIteration:
 
     @property
     def autonomous(self) -> bool:
-        """Every step has the same law."""
+        """Whether every step has the same law."""
         return self.problem.autonomous
 
     @property
@@ -41,23 +52,23 @@ class DropoutIteration:
         return self.problem.block_size
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """One step of every path of a block. Cost: one gradient a path."""
+        """Return one step of every path of a block. Cost: one gradient a path."""
         problem = self.problem.at(step * self.lr)
         return theta - self.lr * problem.gradient(theta, self._draw(problem, block, step))
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
-        """The step split into theta - lr grad L_S and -lr (gradient - grad L_S): half as much again."""
+        """Return the step as theta - lr grad L_S and -lr (gradient - grad L_S). Cost: one and a half gradients."""
         problem = self.problem.at(step * self.lr)
         draw = self._draw(problem, block, step)
-        if not problem.exact:
+        if not problem.has_closed_form:
             weight = theta.new_full((self.block_size, 1), self.lr)
             return SampledStep(theta - self.lr * problem.gradient(theta, draw), [(weight, draw)])
-        gradient, mean = problem.gradient_and_mean_gradient(theta, draw)
-        noise = problem.noise_functions(draw)
+        gradient, mean = problem.linearize(theta).evaluate(_gradient_and_mean, draw)
+        noise = problem.noise_coordinates(draw)
         return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean), noise)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """theta - lr grad L_S, twice: the step is its own prediction."""
+        """Return theta - lr grad L_S, twice: the step is its own prediction."""
         state = theta - self.lr * self.problem.at(step * self.lr).reference_gradient(theta)
         return state, state
 
@@ -75,7 +86,11 @@ class SampledStep:
     """Weights (B, 1) and independent draws."""
 
 
-@checked
+def _gradient_and_mean(at: Linearization, draw: Any) -> tuple[Tensor, Tensor]:
+    return at.gradient(draw), at.mean_gradient()
+
+
+@entry_point
 @torch.no_grad()
 def iterate(
     problem: Problem,
@@ -84,19 +99,21 @@ def iterate(
     steps: int,
     paths: int,
     seed: int = 0,
+    *,
     save: Sequence[int] | None = None,
     workers: int | None = None,
     max_memory: float | None = None,
 ) -> Tensor:
-    """Training of many independent paths from theta0.
+    """Train many independent paths from theta0.
 
     Args:
+        problem: what is trained.
         theta0: (D,), the start of every path.
         lr: learning rate, the step of the iteration.
         steps: number of steps.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
-        save: increasing step numbers to keep; all of 0, 1, ..., steps unless given.
+        save: increasing step numbers to keep. Default: 0, 1, ..., steps.
         workers: processes that share the blocks of paths; the result is the same for any number of them.
         max_memory: bytes that the result may take; more are refused.
 
@@ -108,9 +125,20 @@ def iterate(
             finite, more paths than max_memory holds.
 
     Warns:
-        DivergenceWarning: where paths are not finite at the end.
+        DivergenceWarning: some paths are not finite at the end.
     """
-    saved = range(steps + 1) if save is None else save
-    if save is not None and (any(b <= a for a, b in pairwise(save)) or save[-1] > steps):
-        raise SmesolveError(f"save must hold increasing step numbers from 0 to steps={steps}, got {save}.")
+    problem = check_problem("problem", problem)
+    theta0 = check_parameters("theta0", theta0, problem)
+    lr, steps = check_positive("lr", lr), check_integer("steps", steps)
+    paths, seed = check_integer("paths", paths), check_seed("seed", seed)
+    saved: Sequence[int] = range(steps + 1)
+    if save is not None:
+        saved = check_list("save", save, lambda name, value: check_integer(name, value, least=0))
+        if any(b <= a for a, b in pairwise(saved)) or saved[-1] > steps:
+            raise SmesolveError(
+                f"save must hold increasing step numbers from 0 to steps={steps}, got {shown(saved)}; sort them and "
+                "leave out repeated ones."
+            )
+    workers = check_workers("workers", workers)
+    max_memory = check_optional("max_memory", max_memory, check_positive)
     return collect_paths(DropoutIteration(problem, lr, seed), theta0, paths, saved, workers, max_memory)

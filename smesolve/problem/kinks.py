@@ -54,7 +54,7 @@ KINKED = {
 
 
 def kinks(problem: Problem, theta: Tensor) -> list[str]:
-    """Names of the operations in R_S whose first derivative jumps; theta (D,). Cost: one forward pass.
+    """Return the names of the operations in R_S whose first derivative jumps; theta (D,). Cost: one forward pass.
 
     A kink that is put together of comparisons (`torch.where`) is not seen.
     """
@@ -64,10 +64,10 @@ def kinks(problem: Problem, theta: Tensor) -> list[str]:
 
 
 class _Operations(TorchDispatchMode):
-    """Those with kinks that torch dispatches, whatever they were called by and under any `torch.func`."""
+    """Record the operations with kinks that torch dispatches, also under `torch.func`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)  # by name: type checkers find no annotations through super()
         self.seen: set[str] = set()
 
     def __torch_dispatch__(
@@ -82,5 +82,5 @@ class _Operations(TorchDispatchMode):
 
 
 def _elu_jumps(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> bool:
-    """Whether the slope of scale alpha (exp(input_scale x) - 1), x < 0, differs at 0 from scale: selu's does."""
+    """Return whether the slope of scale alpha (exp(input_scale x) - 1), x < 0, differs at 0 from scale: selu's does."""
     return alpha * input_scale != 1

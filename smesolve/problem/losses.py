@@ -30,7 +30,7 @@ def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """As torch.nn.functional.cross_entropy, whose gradient has no forward derivative under `python -O`."""
+    """Return torch's cross-entropy, whose own gradient has no forward derivative under `python -O`."""
     logs = outputs - outputs.logsumexp(1, keepdim=True)
     if targets.is_floating_point():
         return -(targets * logs).sum(1)
@@ -38,7 +38,7 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def class_targets(y: Tensor, outputs: Tensor) -> Tensor:
-    """Targets of loss='cross_entropy', as torch takes them: int64 class indices, or probabilities like the outputs.
+    """Return targets for loss='cross_entropy', as torch takes them: int64 class indices, or probabilities.
 
     Args:
         y: whole numbers (n,) of any dtype, or probabilities of the classes (n, C).
@@ -75,7 +75,7 @@ def class_targets(y: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _probabilities(y: Tensor) -> Tensor:
-    """Non-negative numbers whose sum over the classes is 1 up to rounding."""
+    """Return y, if it holds non-negative numbers whose sum over the classes is 1 up to rounding."""
     off = (y.sum(1) - 1).abs().max().item()
     if (y < 0).any() or off > ROUNDING:
         got = f"{y.min().item():g} among them" if (y < 0).any() else f"a sum that differs from 1 by {off:.2g}"

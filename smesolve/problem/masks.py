@@ -6,7 +6,7 @@ v = E zeta^2 and s = E zeta^3 / v, projecting zeta^2 on {1, zeta} gives
     zeta^2 = v + s zeta + chi,      E chi = E[chi zeta] = 0,      E chi^2 = E zeta^4 - v^2 - s^2 v.
 
 The remainder chi vanishes exactly for laws on two values, which dropout has: eta in {0, 1/keep_prob}.
-A law enters derivation and kernels through its central moments alone; parameters may be sympy symbols, so that the
+A law enters derivation and kernels through its central moments only; parameters may be sympy symbols, so that the
 symbolic derivation uses the same law as the numbers.
 """
 
@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.arguments import KEEP_PROB, POSITIVE, Number, SymbolOr, checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.quantile_moments import QuantileMoments, quantile_moments
+from smesolve.validation import check_expression, check_keep_prob, check_list, check_positive
 
 __all__ = ["BernoulliMasks", "FiniteMasks", "GaussianMasks", "Law", "MaskLaw", "UniformMasks", "all_masks"]
 
@@ -61,7 +62,7 @@ class Law(ABC):
 
     @abstractmethod
     def central_moment(self, j: int) -> Any:
-        """E (X - E X)^j: a number, or a sympy expression where the law's parameters are symbols."""
+        """Return E (X - E X)^j: a number, or a sympy expression where the law's parameters are symbols."""
 
     @property
     def support(self) -> tuple[list[Any], list[Any]] | None:
@@ -72,15 +73,15 @@ class Law(ABC):
 class MaskLaw(Law):
     """The law of one mask variable eta, E eta = 1; masks of different neurons are independent.
 
-    A law of one's own defines `central_moment` and `quantile`, and `support` where eta takes finitely
-    many values (enumeration needs it). Everything else follows.
+    A law of your own defines `central_moment` and `quantile`, and `support` where eta takes finitely
+    many values (enumeration needs it). Everything else has a default.
     """
 
     mean = 1
 
     @abstractmethod
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """The value eta = F^{-1}(u) for each u in [0, 1), of the same shape: one uniform a mask."""
+        """Return eta = F^{-1}(u) for each u in [0, 1), of the same shape: one uniform a mask."""
 
     @property
     def variance(self) -> Any:
@@ -104,7 +105,7 @@ class MaskLaw(Law):
         return 0.0 if isinstance(rest, Real) and rest <= ROUNDING * fourth else rest
 
     def check_moments(self) -> None:
-        """Refuse a law whose quantile, central moments and support are not those of one law of mean 1.
+        """Check that quantile, central moments and support are those of one law of mean 1.
 
         All moments that the package needs are compared, up to rounding and the error bound of `quantile_moments`.
 
@@ -116,19 +117,19 @@ class MaskLaw(Law):
         found = quantile_moments(self._checked_quantile, HIGHEST_MOMENT)
         mean, bound = 1 + float(found.values[0]), float(found.bounds[0])
         if not abs(mean - 1) <= bound + TOLERATED * min(1.0, float(found.absolute[0])):
-            raise SmesolveError(f"masks must have mean 1, but {name}.quantile gives {mean:.6g}; divide it by that.")
+            raise SmesolveError(f"law must have mean 1, but {name}.quantile gives {mean:.6g}; divide it by that.")
         for j, moment in enumerate(stated, start=2):
             value, bound, scale = (
                 float(array[j - 1]) for array in (found.values, found.bounds, NEGLIGIBLE * found.absolute)
             )
             if not abs(value - moment) <= bound + TOLERATED * max(abs(moment), scale):
                 raise SmesolveError(
-                    f"masks must be of one law, but {name}.quantile has the central moment {value:.6g} of order {j} "
-                    f"and {name}.central_moment({j}) gives {moment:.6g}; mend one of them."
+                    f"law must be consistent, but {name}.quantile has the central moment {value:.6g} of order {j} "
+                    f"and {name}.central_moment({j}) gives {moment:.6g}; correct one of them."
                 )
             if not bound <= DECIDED * max(abs(moment), scale):
                 raise SmesolveError(
-                    f"masks must be of one law, but whether the central moment {moment:.6g} of order {j} of {name} is "
+                    f"law must be consistent, but whether the central moment {moment:.6g} of order {j} of {name} is "
                     f"that of its quantile cannot be decided: {value:.6g} +- {bound:.2g} comes from uniforms of 53 "
                     "bits; take a law with lighter tails, or one that differs from 1 by more than rounding."
                 )
@@ -136,7 +137,7 @@ class MaskLaw(Law):
             self._check_support(found, [1.0, 0.0, *stated])
 
     def _finite_moment(self, j: int) -> float:
-        """A central moment as a number."""
+        """Return a central moment as a number."""
 
         def given() -> Any:
             try:
@@ -150,10 +151,10 @@ class MaskLaw(Law):
         moment = call_of_user(f"{type(self).__name__}.central_moment", float, moment)
         if not math.isfinite(moment):
             raise SmesolveError(
-                f"masks must have finite central moments up to order {HIGHEST_MOMENT}, but that of order {j} of "
+                f"law must have finite central moments up to order {HIGHEST_MOMENT}, but that of order {j} of "
                 f"{self!r} is {moment}; take masks that spread less."
             )
-        return moment
+        return float(moment)
 
     def _checked_quantile(self, uniforms: np.ndarray) -> np.ndarray:
         given = torch.from_numpy(uniforms)
@@ -166,7 +167,7 @@ class MaskLaw(Law):
         return masks.numpy()
 
     def _check_support(self, found: QuantileMoments, moments: Sequence[float]) -> None:
-        """Refuse a support that is not that of moments and quantile."""
+        """Check that the support is that of moments and quantile."""
         name = type(self).__name__
         support: Any = self.support
         values, probabilities = (np.array([float(number) for number in part]) for part in support)
@@ -178,8 +179,8 @@ class MaskLaw(Law):
             )
             if not abs(moment - given) <= rounding + TOLERATED**2 * scale:
                 raise SmesolveError(
-                    f"masks must be of one law, but {name}.support has the central moment {moment:.6g} of order {j} "
-                    f"where {given:.6g} is right by {name}.central_moment; mend one of them."
+                    f"law must be consistent, but {name}.support has the central moment {moment:.6g} of order {j} "
+                    f"where {given:.6g} is right by {name}.central_moment; correct one of them."
                 )
         order = np.argsort(values)
         place = np.searchsorted(values[order][:-1] + np.diff(values[order]) / 2, found.points)
@@ -187,19 +188,19 @@ class MaskLaw(Law):
         strange = np.abs(found.points - nearest) > ROUNDING * (1 + np.abs(nearest))
         if strange.any():
             raise SmesolveError(
-                f"masks must be of one law, but {name}.quantile takes the value {found.points[strange][0]:.6g}, which "
-                f"{name}.support does not hold; mend one of them."
+                f"law must be consistent, but {name}.quantile takes the value {found.points[strange][0]:.6g}, which "
+                f"{name}.support does not hold; correct one of them."
             )
         frequencies = np.bincount(place, found.weights, len(values))
         for value, given, frequency in zip(values[order], probabilities[order], frequencies, strict=True):
             if not abs(frequency - given) <= found.undecided + TOLERATED * given:
                 raise SmesolveError(
-                    f"masks must be of one law, but {name}.quantile takes the value {value:.6g} with probability "
-                    f"{frequency:.6g} and {name}.support gives {given:.6g}; mend one of them."
+                    f"law must be consistent, but {name}.quantile takes the value {value:.6g} with probability "
+                    f"{frequency:.6g} and {name}.support gives {given:.6g}; correct one of them."
                 )
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
-        """Independent masks of the given shape (float64)."""
+        """Return independent masks of the given shape (float64)."""
         return self.quantile(torch.from_numpy(rng.random(shape)))
 
 
@@ -211,7 +212,7 @@ class BernoulliMasks(MaskLaw):
     """
 
     def __init__(self, keep_prob: Any) -> None:
-        self.keep_prob = SymbolOr(KEEP_PROB)("keep_prob", keep_prob, {})
+        self.keep_prob = check_expression("keep_prob", keep_prob, check_keep_prob)
         if isinstance(keep_prob, Real) and float(keep_prob) < LEAST_PROBABILITY:
             raise SmesolveError(
                 f"keep_prob must be at least {LEAST_PROBABILITY:.2g}, got {keep_prob}: masks are drawn from uniforms "
@@ -219,7 +220,7 @@ class BernoulliMasks(MaskLaw):
             )
 
     def central_moment(self, j: int) -> Any:
-        """E zeta^j = (1 - keep) (-1)^j + keep (1/keep - 1)^j."""
+        """Return E zeta^j = (1 - keep) (-1)^j + keep (1/keep - 1)^j."""
         keep = self.keep_prob
         return (1 - keep) * (-1) ** j + keep * (1 / keep - 1) ** j
 
@@ -229,8 +230,9 @@ class BernoulliMasks(MaskLaw):
         return [0, 1 / self.keep_prob], [1 - self.keep_prob, self.keep_prob]
 
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """0 for u < 1 - keep_prob, else 1/keep_prob."""
-        return (uniforms >= 1 - self.keep_prob).to(uniforms.dtype) / self.keep_prob
+        """Return 0 for u < 1 - keep_prob, else 1/keep_prob."""
+        kept: Tensor = (uniforms >= 1 - self.keep_prob).to(uniforms.dtype)
+        return kept / float(self.keep_prob)
 
     def __repr__(self) -> str:
         return f"BernoulliMasks(keep_prob={self.keep_prob})"
@@ -243,15 +245,16 @@ class GaussianMasks(MaskLaw):
     """
 
     def __init__(self, variance: Any) -> None:
-        self._variance = SymbolOr(POSITIVE)("variance", variance, {})
+        self._variance = check_expression("variance", variance, check_positive)
 
     def central_moment(self, j: int) -> Any:
-        """E zeta^j = (j - 1)!! variance^(j/2) for even j, else 0."""
+        """Return E zeta^j = (j - 1)!! variance^(j/2) for even j, else 0."""
         return 0 if j % 2 else math.prod(range(1, j, 2)) * self._variance ** (j // 2)
 
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """1 + sqrt(variance) Phi^{-1}(u); u = 0, which 2^-53 of all uniforms are, is read as the least u above it."""
-        return 1 + float(self._variance) ** 0.5 * torch.special.ndtri(uniforms.clamp(min=2.0**-54))
+        """Return 1 + sqrt(variance) Phi^{-1}(u); u = 0, of probability 2^-53, is read as 2^-54."""
+        normals: Tensor = torch.special.ndtri(uniforms.clamp(min=2.0**-54))
+        return 1 + float(self._variance**0.5) * normals
 
     def __repr__(self) -> str:
         return f"GaussianMasks(variance={self._variance})"
@@ -261,14 +264,14 @@ class UniformMasks(MaskLaw):
     """eta uniform on [1 - half_width, 1 + half_width]: variance half_width^2/3, s = 0."""
 
     def __init__(self, half_width: Any) -> None:
-        self._half_width = SymbolOr(POSITIVE)("half_width", half_width, {})
+        self._half_width = check_expression("half_width", half_width, check_positive)
 
     def central_moment(self, j: int) -> Any:
-        """E zeta^j = half_width^j / (j + 1) for even j, else 0."""
+        """Return E zeta^j = half_width^j / (j + 1) for even j, else 0."""
         return 0 if j % 2 else self._half_width**j / (j + 1)
 
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """1 + half_width (2u - 1)."""
+        """Return 1 + half_width (2u - 1)."""
         return 1 + float(self._half_width) * (2 * uniforms - 1)
 
     def __repr__(self) -> str:
@@ -283,9 +286,10 @@ class FiniteMasks(MaskLaw):
             mean than 1.
     """
 
-    @checked(values=SymbolOr(Number()), probabilities=SymbolOr(Number()))
+    @entry_point
     def __init__(self, values: Sequence[Any], probabilities: Sequence[Any]) -> None:
-        self._values, self._probabilities = list(values), list(probabilities)
+        self._values = check_list("values", values, check_expression)
+        self._probabilities = check_list("probabilities", probabilities, check_expression)
         if len(self._values) != len(self._probabilities):
             raise SmesolveError(
                 f"values and probabilities must be of the same length, got {len(self._values)} and "
@@ -312,16 +316,16 @@ class FiniteMasks(MaskLaw):
             )
 
     def central_moment(self, j: int) -> Any:
-        """E zeta^j = sum_i q_i (value_i - 1)^j."""
+        """Return E zeta^j = sum_i q_i (value_i - 1)^j."""
         return sum(q * (value - 1) ** j for value, q in zip(self._values, self._probabilities, strict=True))
 
     @property
     def support(self) -> tuple[list[Any], list[Any]]:
-        """Values and probabilities as they were given."""
+        """The given values and probabilities."""
         return self._values, self._probabilities
 
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """values[i] where u lies between the cumulated probabilities i and i + 1."""
+        """Return values[i] where u lies between the cumulated probabilities i and i + 1."""
         values, probabilities = (
             torch.tensor([float(number) for number in part], dtype=uniforms.dtype, device=uniforms.device)
             for part in self.support
@@ -333,12 +337,12 @@ class FiniteMasks(MaskLaw):
 
 
 def _equals_one(number: Any) -> bool:
-    """Up to the rounding of floats; a sympy expression may be left to the derivation, which finds out."""
+    """Return whether a number is 1 up to rounding; sympy expressions are left to the derivation."""
     return not isinstance(number, Real) or abs(float(number) - 1) < 1e-12
 
 
 def all_masks(law: MaskLaw, count: int) -> tuple[Tensor, Tensor]:
-    """All values (K, count) of `count` independent mask variables and their probabilities (K,), for laws with support.
+    """Return all values (K, count) of `count` independent mask variables, and their probabilities (K,).
 
     Raises:
         SmesolveError: the law has infinitely many values, or there are more than 2^22 masks.

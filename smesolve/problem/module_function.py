@@ -64,7 +64,7 @@ class ModuleFunction:
         self.dim = sum(self._sizes)
 
     def __call__(self, theta: Tensor, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
-        """Outputs for inputs x, with one mask for each dropout call; None for masks leaves dropout out.
+        """Return outputs for inputs x, with one mask for each dropout call; None for masks leaves dropout out.
 
         Raises:
             SmesolveError: batch normalisation in train mode.
@@ -75,12 +75,12 @@ class ModuleFunction:
         return self._run(theta, x, lambda shape, drop_prob: next(remaining))
 
     def dropout_calls(self, theta: Tensor, x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
-        """Outputs for inputs x without dropout, and the dropout calls on the way."""
+        """Return outputs for inputs x without dropout, and the dropout calls on the way."""
         with one_at_a_time, _attributes_put_back(self._layers):
             return self._recorded(self._values(theta), x)
 
     def called_twice(self, theta: Tensor, x: Tensor) -> tuple[list[tuple[Tensor, list[DropoutCall]]], list[str]]:
-        """`dropout_calls` of two calls, the second of which finds what the first has left behind.
+        """Return `dropout_calls` of two calls, the second of which finds what the first has left behind.
 
         Returns:
             What both calls give, and the names of the buffers that they change.
@@ -92,7 +92,7 @@ class ModuleFunction:
         return both, changed
 
     def running_layer(self, frames: Iterable[FrameType] | None = None) -> str:
-        """The innermost layer of the module whose method is running, or among the frames (innermost first)."""
+        """Return the innermost layer of the module whose method is running, or among the frames (innermost first)."""
         layers = {id(layer): layer_name(key, layer) for key, layer in self.module.named_modules()}
         if frames is None:
             frames = (frame for frame, _ in traceback.walk_stack(None))
@@ -104,7 +104,7 @@ class ModuleFunction:
             return self._call(self._values(theta), x, mask_of)
 
     def _values(self, theta: Tensor) -> dict[str, Tensor]:
-        """Parameters, and copies of the buffers, by name."""
+        """Return parameters, and copies of the buffers, by name."""
         pieces = zip(self._names, self._shapes, theta.split(self._sizes), strict=True)
         buffers = {name: self.module.get_buffer(name).clone() for name in self._buffers}
         return {name: piece.view(shape) for name, shape, piece in pieces} | buffers
@@ -118,15 +118,16 @@ class ModuleFunction:
         return self._call(values, x, record), calls
 
     def _call(self, values: dict[str, Tensor], x: Tensor, mask_of: MaskOf) -> Tensor:
-        """New values of buffers go into `values`."""
+        """Return the outputs; new values of buffers go into `values`."""
         # Of the kernels for attention, this one has forward derivatives.
         with _TorchCalls(self, mask_of), sdpa_kernel(SDPBackend.MATH):
-            return functional_call(self.module, values, (x,))
+            outputs: Tensor = functional_call(self.module, values, (x,))
+            return outputs
 
 
 @contextmanager
 def _attributes_put_back(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """What a forward pass under `torch.func` leaves in attributes is of no use afterwards: no copy, no pickle."""
+    """Put back what a forward pass under `torch.func` leaves in attributes: it could be neither copied nor pickled."""
     attributes = [(vars(layer), dict(vars(layer))) for layer in layers]
     values = [before[name] for _, before in attributes for name in before.keys() - _OF_EVERY_MODULE]
     containers = [

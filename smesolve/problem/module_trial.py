@@ -78,7 +78,7 @@ class ModuleTrial:
         self._few = torch.arange(few, device=x.device) % self.samples
 
     def _with_noise(self) -> Tensor:
-        """The present parameters and normals, a tenth of each tensor's size; where a tensor is zero, of size 0.1."""
+        """Return the present parameters plus normals of a tenth of each tensor's size, 0.1 where a tensor is zero."""
         values = [part.detach().flatten() for part in self.function.module.parameters() if part.numel()]
         noise = [0.1 * (float(value.square().mean().sqrt()) or 1.0) * self._normals(value.shape) for value in values]
         return torch.cat(values) + torch.cat(noise) if values else self.x.new_zeros(0)
@@ -89,7 +89,7 @@ class ModuleTrial:
     # --- forward passes ------------------------------------------------------------------------------------------
 
     def dropout_layers(self) -> list[DropoutLayer]:
-        """Where the module drops. Cost: a pass on all samples, and two on a few.
+        """Return where the module drops. Cost: a pass on all samples, and two on a few.
 
         Raises:
             SmesolveError: a module that fails, draws random numbers of its own, couples the samples, writes into x, or
@@ -124,10 +124,10 @@ class ModuleTrial:
         return [self._layer(*pair) for pair in zip(calls, few_calls, strict=True)]
 
     def _layer(self, call: DropoutCall, few: DropoutCall) -> DropoutLayer:
-        """From the calls on all and on a few samples."""
+        """Return the dropout layer of a call on all samples and the same call on a few."""
         if not 0 < call.drop_prob < 1:
             raise SmesolveError(
-                f"{self.name} drops with p={call.drop_prob:g} in its {call.layer}, but p must lie in (0, 1); mend it, "
+                f"{self.name} drops with p={call.drop_prob:g} in its {call.layer}, but p must lie in (0, 1); set it, "
                 "or put the layer into eval mode."
             )
         if call.shape == few.shape:
@@ -140,7 +140,7 @@ class ModuleTrial:
         return DropoutLayer(call.shape[1:], 1 - call.drop_prob, per_sample=True)
 
     def _pass(self, x: Tensor, function: Callable[[Tensor, Tensor], Any], remedy: str) -> Any:
-        """function(parameters, a copy of x), without random numbers."""
+        """Return function(parameters, a copy of x), which must draw no random numbers."""
         own = x.clone()
         with torch.random.fork_rng(devices=[] if x.device.type == "cpu" else [x.device]), _RandomCalls(self):
             found = self._attempt(f"work on x of shape {tuple(x.shape)}", function, self.theta, own, remedy=remedy)
@@ -149,7 +149,7 @@ class ModuleTrial:
         return found
 
     def outputs(self) -> Tensor:
-        """Without dropout, on all samples."""
+        """Return the outputs on all samples, without dropout."""
         return self.function(self.theta, self.x)
 
     # --- derivatives, copies, pickles ----------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class ModuleTrial:
         shared: bool = True,
         batches: bool = False,
     ) -> None:
-        """Derivatives as studies take them, on a few samples. Cost: some 30 gradients of these.
+        """Check derivatives as studies take them, on a few samples. Cost: some 30 gradients of these.
 
         Args:
             loss: one number for each sample.
@@ -184,16 +184,17 @@ class ModuleTrial:
         along = self._normals(thetas.shape)
 
         def value(vector: Tensor, masks: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
-            """On a batch of its own, or on the few samples, which no derivative may write into."""
+            """Return the loss on a batch of its own, or on the few samples, which no derivative may write into."""
             inputs, targets = few if rows is None else (self.x[rows], y[rows])
             return loss(self.function(vector, inputs, [*masks.values()] or None), targets).mean()
 
         slope, paths = grad(value), (0, 0, 0 if batches else None)
 
         def slopes(vectors: Tensor) -> Tensor:
-            return vmap(slope, in_dims=paths)(vectors, masks, rows)
+            found: Tensor = vmap(slope, in_dims=paths)(vectors, masks, rows)
+            return found
 
-        def bends(vectors: Tensor) -> Tensor:
+        def curvatures(vectors: Tensor) -> Tensor:
             return forward_derivative(slopes, vectors, along)[1]
 
         vector, mask = thetas[-1], {name: mask[-1] for name, mask in masks.items()}
@@ -203,17 +204,17 @@ class ModuleTrial:
         if not _same(many[-1], one):
             raise SmesolveError(
                 f"{self.name} has other gradients for several paths at once (torch.func.vmap) than for each by itself; "
-                "make its outputs a function of inputs and parameters alone, without a state that changes."
+                "make its outputs a function of inputs and parameters only, without a state that changes."
             )
         self._attempt(
             "allow losses of several paths at once by torch.func.vmap",
             vmap(lambda vector: value(vector, {})),
             thetas,
         )
-        self._attempt("allow forward derivatives of its gradient by torch.func.jvp", bends, thetas)
+        self._attempt("allow forward derivatives of its gradient by torch.func.jvp", curvatures, thetas)
         self._attempt(
             "allow second forward derivatives of its gradient by torch.func.jvp",
-            lambda: forward_derivative(bends, thetas, along),
+            lambda: forward_derivative(curvatures, thetas, along),
         )
         if mask:
             self._attempt(
@@ -223,7 +224,7 @@ class ModuleTrial:
             )
 
     def pickles(self) -> None:
-        """Workers are sent a pickle of the module, after its first calls.
+        """Check that the module can be pickled for worker processes, after its first calls.
 
         Raises:
             SmesolveError: what holds it up.
@@ -237,7 +238,7 @@ class ModuleTrial:
             ) from error
 
     def _attempt(self, what: str, function: Callable[..., Any], *values: Any, remedy: str = OTHER_REMEDY) -> Any:
-        """function(*values), or one sentence that names the layer in which it fails."""
+        """Return function(*values), or raise one sentence that names the layer in which it fails."""
         try:
             return function(*values)
         except Exception as error:
@@ -255,7 +256,7 @@ def _reason(error: Exception) -> str:
 
 
 def _same(values: Tensor, others: Tensor) -> bool:
-    """Equal but for rounding."""
+    """Return whether values are equal up to rounding."""
     if values.shape != others.shape:
         return False
     if not values.is_floating_point():
@@ -269,7 +270,7 @@ class _RandomCalls(TorchDispatchMode):
     """Refuses what draws random numbers, in whatever words: only masks of dropout are drawn from the study's seed."""
 
     def __init__(self, trial: ModuleTrial) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)  # by name: type checkers find no annotations through super()
         self._trial = trial
 
     def __torch_dispatch__(
@@ -291,6 +292,6 @@ class _RandomCalls(TorchDispatchMode):
         return result
 
     def _state(self) -> Tensor:
-        """Of the generator of the device on which the module works."""
+        """Return the state of the generator of the device on which the module works."""
         device = self._trial.x.device
         return torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)

@@ -17,37 +17,50 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from smesolve.entry_point import plain_surroundings
+
 __all__ = ["forward_derivative", "hessian", "one_at_a_time"]
+
+T = TypeVar("T")
 
 one_at_a_time = threading.RLock()
 
 
-def forward_derivative(function: Callable[..., Any], at: Tensor, direction: Tensor) -> tuple[Any, Any]:
-    """function(at), and its derivative along a direction of the same shape."""
-    with one_at_a_time:
+def forward_derivative(function: Callable[[Tensor], T], at: Tensor, direction: Tensor) -> tuple[T, T]:
+    """Return function(at) and its derivative along a direction of the same shape.
+
+    Also in `torch.inference_mode`, where forward derivatives of torch 2.4 are zero.
+    """
+    with one_at_a_time, plain_surroundings():
         load_forward_mode()
         # contiguous: forward differentiation refuses tensors that `expand` made
-        return torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
+        value, derivative, *_ = torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
+        return value, derivative
 
 
 def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """The matrix of second derivatives of a function (D,) -> () at one point: (D, D)."""
-    with one_at_a_time:
+    """Return the matrix of second derivatives of a function (D,) -> () at one point: (D, D)."""
+    # The unit vectors are made here: `torch.func.hessian` of torch 2.4 makes them on torch's default device.
+    vectors = torch.eye(at.shape[0], dtype=at.dtype, device=at.device)
+    gradient = torch.func.grad(function)
+    with one_at_a_time, plain_surroundings():
         load_forward_mode()
-        return torch.func.hessian(function)(at)
+        # Rows, then transposed: with out_dims=-1 torch 2.13 gives a constant derivative a shape from nowhere.
+        matrix: Tensor = torch.func.vmap(lambda vector: torch.func.jvp(gradient, (at,), (vector,))[1])(vectors).mT
+        return matrix
 
 
 @functools.cache
 def load_forward_mode() -> None:
-    """Make torch load its forward mode, which warns of a deprecation of torch's own: an error under `python -W error`.
+    """Load torch's forward mode, which warns about a deprecation of torch's own: an error under `python -W error`.
 
-    One filter for this message alone goes into the list of filters and out again. `warnings.catch_warnings` would put
+    One filter for this message only goes into the list of filters and out again. `warnings.catch_warnings` would put
     back a copy of the whole list, and so undo what another thread changes meanwhile.
     """
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")

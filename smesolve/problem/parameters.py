@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector, parametrize
 
 from smesolve.errors import SmesolveError
 
-__all__ = ["MissingInitialiserWarning", "check_parameters", "copied", "drawn_parameters", "held", "layer_name"]
+__all__ = ["MissingInitialiserWarning", "check_trainable", "copied", "drawn_parameters", "held", "layer_name"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,8 +26,8 @@ class MissingInitialiserWarning(UserWarning):
 # --- what a problem asks of them ---------------------------------------------------------------------------------
 
 
-def check_parameters(name: str, module: nn.Module) -> None:
-    """Refuse a module whose parameters cannot be trained as one real vector.
+def check_trainable(name: str, module: nn.Module) -> None:
+    """Check that the parameters of a module can be trained as one real vector.
 
     Raises:
         SmesolveError: compiled or lazy layers; no parameters; parameters without values, frozen in part, of other
@@ -86,7 +86,7 @@ def _check_layers(name: str, module: nn.Module) -> None:
 
 
 def layer_name(key: str, layer: nn.Module) -> str:
-    """What messages call a layer, by its key in `named_modules`."""
+    """Return what messages call a layer, by its key in `named_modules`."""
     return f"layer {key!r} ({type(layer).__name__})" if key else f"top level ({type(layer).__name__})"
 
 
@@ -94,7 +94,7 @@ def layer_name(key: str, layer: nn.Module) -> str:
 
 
 def copied(name: str, module: M, share: bool = False) -> M:
-    """A deep copy, without the graphs of tensors that earlier calls have left in attributes.
+    """Return a deep copy, without the graphs of tensors that earlier calls have left in attributes.
 
     Args:
         name: what messages call the module.
@@ -118,7 +118,7 @@ def copied(name: str, module: M, share: bool = False) -> M:
 
 
 def held(module: nn.Module, operation: Any) -> str:
-    """The remedy, naming the attribute that an operation on attributes fails for."""
+    """Return the remedy, which names the attribute for which an operation on attributes fails."""
     for key, layer in module.named_modules():
         for attribute, value in vars(layer).items():
             if attribute == "_modules":
@@ -141,8 +141,9 @@ def held(module: nn.Module, operation: Any) -> str:
 
 
 def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Tensor:
-    """Parameters (D,) from the modules' own initialisation with a seed; neither the network nor torch's generator
-    changes.
+    """Return parameters (D,) from the modules' own initialisation with a seed.
+
+    Neither the network nor torch's generator changes.
 
     Every module draws by its `reset_parameters`, or torch's private `_reset_parameters`, submodules first, as they are
     made first. Under a parametrization, such as weight_norm, the weight is drawn and its parameters follow.
@@ -186,7 +187,7 @@ def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Ten
 def _submodules_first(
     key: str, module: nn.Module, seen: set[nn.Module] | None = None
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Every module once, with its name, after those that it is made of."""
+    """Yield every module once, with its name, after those that it is made of."""
     seen = set() if seen is None else seen
     if module in seen:
         return
@@ -209,7 +210,7 @@ def _reset(key: str, layer: nn.Module) -> None:
         except Exception as error:
             raise SmesolveError(
                 f"initial could not draw the parameters of {layer_name(key, layer)}: its reset_parameters() failed "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); mend it, or take initial(seed=None) "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); fix it, or take initial(seed=None) "
                 "for the present values."
             ) from error
     for name, value in drawn.items():
@@ -217,7 +218,7 @@ def _reset(key: str, layer: nn.Module) -> None:
 
 
 def _assign(layer: nn.Module, name: str, value: Tensor) -> None:
-    """Make the parameters behind a parametrized tensor those of a value, where they alone can say it.
+    """Set the parameters behind a parametrized tensor to those of a value, where they determine it.
 
     Some parametrizations have no inverse, and some keep a part of the value in a buffer, which theta does not hold.
     """

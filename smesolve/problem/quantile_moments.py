@@ -58,14 +58,14 @@ class QuantileMoments:
 
 
 def quantile_moments(quantile: Callable[[np.ndarray], np.ndarray], orders: int) -> QuantileMoments:
-    """Moments about 1 up to order J = `orders` of the law with a quantile function; it is called on arrays.
+    """Return moments about 1 up to order J = `orders` of the law with a quantile function; it is called on arrays.
 
     Where the quantile is not finite, so are the moments.
     """
     powers = np.arange(1, orders + 1)
 
     def panels(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Ends, values (n, 5), integrals and error bounds (n, J)."""
+        """Return ends, values (n, 5), integrals and error bounds (n, J)."""
         values = quantile(begin[:, None] + (end - begin)[:, None] * QUARTERS)
         functions = (values[..., None] - 1) ** powers
         width = (end - begin)[:, None]
@@ -110,12 +110,15 @@ def _first_edges() -> np.ndarray:
 
 
 def _absolute(begin: np.ndarray, end: np.ndarray, values: np.ndarray, powers: np.ndarray) -> np.ndarray:
-    """Integrals of |X - 1|^j over panels (n, J)."""
-    return (end - begin)[:, None] * np.einsum("q,nqj->nj", FOUR, np.abs(values[..., None] - 1) ** powers)
+    """Return the integrals of |X - 1|^j over panels (n, J)."""
+    integrals: np.ndarray = (end - begin)[:, None] * np.einsum(
+        "q,nqj->nj", FOUR, np.abs(values[..., None] - 1) ** powers
+    )
+    return integrals
 
 
 def _beyond(distance: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """What the integrals of |X - 1|^j beyond 2^-53 of an end are taken to be, as the geometric series of the last ones.
+    """Return the integrals of |X - 1|^j beyond 2^-53 of an end, extrapolated as a geometric series.
 
     Args:
         distance: of the panels from that end (n,), the nearer edge.

@@ -1,8 +1,8 @@
 """Ensembles of independent paths, run in blocks of fixed size.
 
-A block is the unit of computing and of randomness. It is always run whole, also where fewer of its paths are
-asked for: matrix products round differently for different batch sizes, so only blocks of one size give path b
-the same value, bit for bit, whatever the number of paths or the way they are spread.
+A block is the unit of computing and of randomness. It is always run whole, also where fewer of its paths are asked
+for. Matrix products round differently for different batch sizes, so that only blocks of one size give path b the same
+value, bit for bit, whatever the number of paths and of processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
-from smesolve.machine_memory import machine_memory
+from smesolve.machine_memory import free_memory
 from smesolve.sampling.parallel import Task, run_blocks
 
 __all__ = [
@@ -31,42 +31,42 @@ __all__ = [
     "block_of",
     "check_block_steps",
     "collect_paths",
-    "divergence_told_otherwise",
     "fitting_block_size",
     "in_lists",
     "warn_of_divergence",
+    "without_divergence_warnings",
 ]
 
 
 LIST = 2**12
-"""Blocks that are handed to the workers at once."""
+"""Number of blocks that are handed to the workers at once."""
 
 MOST_BLOCK_STEPS = 2**29
-"""Steps of blocks that a process can take: half a day at 100 microseconds each, which few problems reach."""
+"""Largest number of steps of blocks for one process: half a day at 100 microseconds each, which few problems reach."""
 
 
 class DivergenceWarning(RuntimeWarning):
-    """Some paths left the finite numbers."""
+    """Some paths diverged: their parameters are no longer finite."""
 
 
-_told_otherwise: ContextVar[bool] = ContextVar("_told_otherwise", default=False)
-"""Whether the caller says itself what diverged. Filters of the `warnings` module hold for all threads at once."""
+_silenced: ContextVar[bool] = ContextVar("_silenced", default=False)
+"""Whether the caller reports divergence itself. Filters of the `warnings` module would hold for all threads at once."""
 
 
 @contextmanager
-def divergence_told_otherwise() -> Iterator[None]:
-    """No `DivergenceWarning` from this thread: a row of a table says it."""
-    before = _told_otherwise.set(True)
+def without_divergence_warnings() -> Iterator[None]:
+    """Within it this thread gives no `DivergenceWarning`, as a row of a table says it."""
+    before = _silenced.set(True)
     try:
         yield
     finally:
-        _told_otherwise.reset(before)
+        _silenced.reset(before)
 
 
-def warn_of_divergence(message: str) -> None:
-    """A `DivergenceWarning` at the call of the public function, unless a table tells it."""
-    if not _told_otherwise.get():
-        warnings.warn(message, DivergenceWarning, stacklevel=4)
+def warn_of_divergence(message: str, stacklevel: int) -> None:
+    """Warn that paths diverged, unless a table says it; `stacklevel` as of `warnings.warn`."""
+    if not _silenced.get():
+        warnings.warn(message, DivergenceWarning, stacklevel=1 + stacklevel)
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ class Step:
     state: Tensor
     """theta_{j+1}."""
     prediction: Tensor
-    """A noise-free step from theta_j: known before the noise of this step."""
+    """A noise-free step from theta_j, known before the noise of this step."""
     increment: Tensor
-    """The noise of this step: mean zero given theta_j."""
+    """The noise of this step, of mean zero given theta_j."""
     noise: Tensor | None
-    """What the increment is made of (B, M): mean zero, covariance I, independent of theta_j. The increment is
-    -lr C noise (iteration) or sqrt(lr dt) C noise (equation), at theta_j or nearby; None where it is not
-    linear in such."""
+    """What the increment is made of (B, M), of mean zero and covariance I, independent of theta_j. The increment is
+    -lr C noise (iteration) or sqrt(lr dt) C noise (equation), at theta_j or nearby. None where it is not linear in such
+    noise."""
 
 
 class Process(Protocol):
@@ -90,7 +90,7 @@ class Process(Protocol):
 
     @property
     def block_size(self) -> int:
-        """Paths in a block."""
+        """Number of paths in a block."""
 
     @property
     def noise_time(self) -> float:
@@ -98,57 +98,64 @@ class Process(Protocol):
 
     @property
     def autonomous(self) -> bool:
-        """Every step has the same law, given its start."""
+        """Whether every step has the same law, given its start."""
 
     @property
     def antithetic(self) -> bool:
-        """Path b + B/2 of a block has the noise of path b with the other sign; otherwise all paths are independent."""
+        """Whether path b + B/2 of a block has the noise of path b with the other sign, or all paths are independent."""
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """theta_{step+1} of one block (B, D) from theta_step; the noise is keyed by (block, step)."""
+        """Return theta_{step+1} of one block (B, D), given theta_step; the noise is keyed by (block, step)."""
         ...
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Any:
-        """The same step, up to rounding, with what its control variate takes: a `Step`, or a `SampledStep`."""
+        """Return the same step, up to rounding, with what its control variate takes: a `Step` or a `SampledStep`."""
         ...
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """State and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
+        """Return state and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
         ...
 
 
-def fitting_block_size(numbers_per_path: int) -> int:
-    """The power of two in [8, 1024] whose block of paths holds at most 2^18 numbers (2 MiB: a level-2 cache).
+def fitting_block_size(floats_per_path: int) -> int:
+    """Return the power of two in [8, 1024] whose block of paths holds at most 2^18 floats (2 MiB: a level-2 cache).
 
-    It depends on the problem alone, never on the machine, so that results are the same everywhere.
+    It depends only on the problem, never on the machine, so that results are the same everywhere.
     """
-    size = max(1, 2**18 // numbers_per_path)
+    size = max(1, 2**18 // floats_per_path)
     return min(max(8, 1 << (size.bit_length() - 1)), 1024)
 
 
 def in_lists(tasks: Iterable[Task]) -> Iterator[list[Task]]:
-    """Tasks in lists of at most `LIST` of them: memory does not grow with the number of blocks."""
+    """Yield tasks in lists of at most `LIST` of them, so that memory does not grow with the number of blocks."""
     tasks = iter(tasks)
     while some := list(islice(tasks, LIST)):
         yield some
 
 
 def check_block_steps(what: str, steps: float, workers: int | None, remedy: str) -> None:
-    """Refuse more steps of blocks than a process can take.
+    """Refuse more steps of blocks than the processes can take.
+
+    Args:
+        what: would take these steps, in words.
+        steps: their number.
+        workers: processes, as for `run_blocks`.
+        remedy: what to do about it, in words.
 
     Raises:
-        SmesolveError: with `what` takes so many, their number, and the remedy.
+        SmesolveError: there are too many.
     """
     processes = joblib.effective_n_jobs(workers)
-    if steps > MOST_BLOCK_STEPS * processes:
+    most = MOST_BLOCK_STEPS * processes
+    if steps > most:
         raise SmesolveError(
-            f"{what} would take {steps:.2g} steps of a block of paths, but {MOST_BLOCK_STEPS:.2g} for each process, "
-            f"some days, are the most, and there {'is one' if processes == 1 else f'are {processes}'}; {remedy}."
+            f"{what} would take {steps:.2g} steps of a block of paths, but {most:.2g}, some days, are the "
+            f"most for {'one process' if processes == 1 else f'{processes} processes'}; {remedy}."
         )
 
 
 def block_of(process: Process, theta0: Tensor) -> Tensor:
-    """theta0 (D,) as the start of every path of a block (B, D)."""
+    """Return theta0 (D,) as the start of every path of a block (B, D)."""
     return theta0.expand(process.block_size, -1)
 
 
@@ -160,18 +167,22 @@ class _WholePaths:
     theta0: Tensor
     saved: Sequence[int]
     first: int
+    paths: int
+    """Number of paths of the ensemble; those of the last block beyond it are run and not kept."""
 
     @torch.no_grad()
     def __call__(self, block: int) -> np.ndarray:
-        """(T, B, D)."""
-        theta = block_of(self.process, self.theta0)
-        states: list[Tensor] = []
+        """Return the states of a block (T, at most B, D)."""
+        theta, kept = block_of(self.process, self.theta0), 0
+        count = min(self.process.block_size, self.paths - block * self.process.block_size)
+        states = theta.new_empty(len(self.saved), count, theta.shape[-1])
         for step in range(self.first, self.saved[-1] + 1):
-            if step == self.saved[len(states)]:
-                states.append(theta)
+            if step == self.saved[kept]:
+                states[kept] = theta[:count]
+                kept += 1
             if step < self.saved[-1]:
                 theta = self.process.advance(theta, block, step)
-        return torch.stack(states).cpu().numpy()
+        return np.asarray(states.cpu().numpy())
 
 
 def collect_paths(
@@ -183,16 +194,17 @@ def collect_paths(
     max_memory: float | None = None,
     first: int = 0,
 ) -> Tensor:
-    """Whole paths (T, paths, D) at the saved step numbers, strictly increasing. Memory T paths D numbers.
+    """Run whole paths and return them at the saved step numbers, (T, paths, D). Memory: T paths D floats.
 
     Args:
-        process: what moves the paths.
-        theta0: (D,), their start.
-        paths: their number.
-        saved: step numbers.
-        workers: processes, as for `run_blocks`.
-        max_memory: bytes that the paths may take; more are refused.
-        first: step number at which they start.
+        process: the iteration, or an SDE under a scheme.
+        theta0: (D,), the start of every path.
+        paths: number of paths.
+        saved: strictly increasing step numbers.
+        workers: processes, as for `run_blocks`. Default: only this one.
+        max_memory: bytes that the paths may take; more are refused. Default: the paths and one block must fit into the
+            free memory of this machine.
+        first: step number at which the paths start. Default: 0.
 
     Raises:
         SmesolveError: the paths do not fit into max_memory.
@@ -201,26 +213,29 @@ def collect_paths(
         DivergenceWarning: with the number of paths that are not finite at the last saved step.
     """
     size = len(saved) * paths * theta0.numel() * theta0.element_size()
-    if size > (machine_memory() if max_memory is None else max_memory):
-        limit = "this machine's memory" if max_memory is None else f"max_memory={max_memory:g} bytes"
+    limit = free_memory() if max_memory is None else max_memory
+    one_block = size / paths * min(paths, process.block_size)
+    if size + (one_block if max_memory is None else 0) > limit:
+        whose = f"the free memory of {limit:.3g}" if max_memory is None else f"max_memory={limit:g}"
         raise SmesolveError(
-            f"{limit} is less than the {size} bytes that {paths} paths of {theta0.numel()} parameters at {len(saved)} "
-            f"steps take; save fewer steps, or take fewer paths{'' if max_memory is None else ', or raise it'}."
+            f"{whose} bytes is less than the {size} bytes that {paths} paths of {theta0.numel()} parameters at "
+            f"{len(saved)} steps take; save fewer steps, or take fewer paths"
+            f"{'' if max_memory is None else ', or raise it'}."
         )
     blocks = -(-paths // process.block_size)
     check_block_steps(
         f"{paths} paths of {saved[-1]} steps", blocks * (saved[-1] - first), workers, "take fewer paths, or fewer steps"
     )
-    result = theta0.new_empty(len(saved), paths, theta0.shape[-1])
-    whole = _WholePaths(process, theta0, saved, first)
+    result, diverged = theta0.new_empty(len(saved), paths, theta0.shape[-1]), 0
+    whole = _WholePaths(process, theta0, saved, first, paths)
     for tasks in in_lists(("paths", block) for block in range(blocks)):
         for position, states in run_blocks({"paths": whole}, tasks, workers):
             begin = tasks[position][1] * process.block_size
-            end = min(begin + process.block_size, paths)
-            result[:, begin:end] = torch.from_numpy(states[:, : end - begin])
-    diverged = int((~result[-1].isfinite().all(-1)).sum())
+            result[:, begin : begin + states.shape[1]] = torch.from_numpy(states)
+            diverged += int((~np.isfinite(states[-1]).all(-1)).sum())  # not of all at once, which takes as much again
     if diverged:
         warn_of_divergence(
-            f"{diverged} of {paths} paths diverged before step {saved[-1]}: a mean over them means nothing; lower lr."
+            f"{diverged} of {paths} paths diverged before step {saved[-1]}: a mean over them means nothing; lower lr.",
+            stacklevel=5,  # the user's call, past the decorators of the public function
         )
     return result

@@ -1,46 +1,83 @@
-"""Joint central moments of several variables, kept instead of the values themselves.
+"""Joint central moments of several variables, which are kept instead of the values themselves.
 
 Of q variables x_1..x_q at P points, N values each, are kept: N, the means, and the sums over the values of
 
-    prod_{i in I} (x_i - mean_i)      for every multiset I of 2 up to `order` variables.
+    prod_{i in I} (x_i - mean_i)      for every multiset I of 2 up to `order` variables.                   (1)
 
-About other centres c the sums follow from these by expanding prod (x_i - mean_i + d_i), d = mean - c. That merges two
-sets of values (sums of both about their common mean, added), as Chan, Golub and LeVeque (1983) do for the variance and
-Pebay (Sandia report SAND2008-6212, 2008) for higher moments; and the moments of any linear combination w.x follow by
-contraction, so that coefficients can be chosen when the values are gone.
+About other centres c the sums follow by expanding, with d = mean - c,
+
+    prod_{i in I} (x_i - mean_i + d_i) = sum_{J in I} prod_{i in J} (x_i - mean_i) prod_{i not in J} d_i.  (2)
+
+That merges two sets of values: the sums of both about their common mean are added, as Chan, Golub and LeVeque (1983) do
+for the variance and Pebay (Sandia report SAND2008-6212, 2008) for higher moments. The moments of a linear combination
+w.x follow by contraction,
+
+    sum_I (orderings of I) prod_{i in I} w_i (sum of I),                                                   (3)
+
+so that coefficients can be chosen when the values are gone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations, combinations_with_replacement, pairwise
 from math import factorial, prod
 
 import numpy as np
 
 __all__ = ["Moments"]
 
+CHUNK_FLOATS = 2**16
+"""Deviations of one variable that are multiplied at once, so that products of up to four of them stay in a cache."""
+
 
 @cache
 def _multisets(variables: int, degree: int) -> np.ndarray:
-    """All multisets of `degree` variables, increasing (A, degree)."""
+    """Return all multisets of `degree` variables, increasing (A, degree)."""
     found = list(combinations_with_replacement(range(variables), degree))
     return np.array(found, dtype=int).reshape(-1, degree)
 
 
 @cache
 def _positions(variables: int, degree: int, kept: tuple[int, ...]) -> np.ndarray:
-    """For each multiset of one degree the row, among those of degree len(kept), of its entries at `kept` (A,)."""
+    """Return the row of the entries at `kept` of each multiset, among the multisets of degree len(kept) (A,)."""
     rows = {tuple(multiset): row for row, multiset in enumerate(_multisets(variables, len(kept)).tolist())}
     return np.array([rows[tuple(multiset)] for multiset in _multisets(variables, degree)[:, kept].tolist()])
 
 
 @cache
 def _multiplicities(variables: int, degree: int) -> np.ndarray:
-    """Number of different orderings of each multiset (A,)."""
+    """Return the number of different orderings of each multiset (A,)."""
     counts = [np.bincount(multiset, minlength=variables) for multiset in _multisets(variables, degree)]
     return np.array([factorial(degree) / prod(factorial(int(c)) for c in count) for count in counts])
+
+
+def _chunks(points: int, values: int) -> list[int]:
+    """Return the edges of chunks of points, none of which holds one point unless there is only one.
+
+    numpy adds a single column in pairs and several columns row by row, which rounds differently.
+    """
+    count = max(1, min(-(-points * values // CHUNK_FLOATS), points // 2))
+    return [points * k // count for k in range(count + 1)]
+
+
+def _central(values: np.ndarray, order: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return means (q, P) of values (q, N, P), and sums of products of deviations (A, P) of each degree from 2 on."""
+    mean = values.mean(1)
+    # A sum of N equal numbers is off by N roundings, all in one direction: what is left of the mean is added to it.
+    mean = mean + (values - mean[:, None]).mean(1)
+    deviations = values - mean[:, None]
+    products, sums = list(deviations), []
+    for degree in range(2, order + 1):
+        rows = _positions(len(values), degree, tuple(range(degree - 1)))
+        last = _multisets(len(values), degree)[:, -1]
+        made: Iterable[np.ndarray] = (products[row] * deviations[k] for row, k in zip(rows, last, strict=True))
+        if degree < order:  # the next degree is made of these
+            made = products = list(made)
+        sums.append(np.stack([product.sum(0) for product in made]))  # (1)
+    return mean, sums
 
 
 @dataclass(frozen=True)
@@ -48,7 +85,7 @@ class Moments:
     """Central moments of q variables at P points, of degrees 2 to the order."""
 
     count: int
-    """N, the values seen."""
+    """N, the number of values."""
     mean: np.ndarray
     """(q, P)."""
     sums: tuple[np.ndarray, ...]
@@ -56,18 +93,19 @@ class Moments:
 
     @classmethod
     def of(cls, values: np.ndarray, order: int) -> Moments:
-        """Moments of values (q, N, P), N at least 1. Cost: N P times the number of multisets, C(q + order, order)."""
-        mean = values.mean(1)
-        # A sum of N equal numbers is off by N roundings, all in one direction: what is left of the mean is added to it.
-        mean = mean + (values - mean[:, None]).mean(1)
-        deviations = values - mean[:, None]
-        products, sums = list(deviations), []
-        for degree in range(2, order + 1):
-            rows = _positions(len(values), degree, tuple(range(degree - 1)))
-            last = _multisets(len(values), degree)[:, -1]
-            products = [products[row] * deviations[variable] for row, variable in zip(rows, last, strict=True)]
-            sums.append(np.stack([product.sum(0) for product in products]))
-        return cls(values.shape[1], mean, tuple(sums))
+        """Compute the moments of values (q, N, P), N at least 1. Cost: N P times the C(q + order, order) multisets.
+
+        Points are independent of each other and are taken in chunks, so that the memory of the products does not grow
+        with P. The result is the same for any chunks, to the last bit.
+        """
+        edges = _chunks(values.shape[2], values.shape[1])
+        parts = [_central(values[:, :, begin:end], order) for begin, end in pairwise(edges)]
+        means, sums = zip(*parts, strict=True)
+        return cls(
+            values.shape[1],
+            np.concatenate(means, axis=1),
+            tuple(np.concatenate(degree, axis=1) for degree in zip(*sums, strict=True)),
+        )
 
     @property
     def order(self) -> int:
@@ -75,14 +113,14 @@ class Moments:
         return len(self.sums) + 1
 
     def merged(self, other: Moments) -> Moments:
-        """Moments of the values of both together."""
+        """Return the moments of the values of both together."""
         count = self.count + other.count
         mean = self.mean + (other.mean - self.mean) * (other.count / count)
         pairs = zip(self._about(mean), other._about(mean), strict=True)
         return Moments(count, mean, tuple(mine + theirs for mine, theirs in pairs))
 
     def _about(self, centre: np.ndarray) -> list[np.ndarray]:
-        """The sums about another centre (q, P)."""
+        """Return the sums about another centre (q, P)."""
         shift, variables = self.mean - centre, len(self.mean)
         moved = []
         for degree in range(2, self.order + 1):
@@ -92,33 +130,33 @@ class Moments:
                 for kept in combinations(range(degree), size):
                     others = [k for k in range(degree) if k not in kept]
                     factor = shift[multisets[:, others]].prod(1)
-                    total = total + self.sums[size - 2][_positions(variables, degree, kept)] * factor
+                    total = total + self.sums[size - 2][_positions(variables, degree, kept)] * factor  # (2)
             moved.append(total)
         return moved
 
     def combined(self, weights: np.ndarray) -> Moments:
-        """Moments of the one variable sum_i weights_i x_i, weights (q, P)."""
+        """Return the moments of the one variable sum_i weights_i x_i, weights (q, P)."""
         sums = []
         for degree, mine in enumerate(self.sums, start=2):
             multisets = _multisets(len(weights), degree)
             factor = _multiplicities(len(weights), degree)[:, None] * weights[multisets].prod(1)
-            sums.append((factor * mine).sum(0, keepdims=True))
+            sums.append((factor * mine).sum(0, keepdims=True))  # (3)
         return Moments(self.count, (weights * self.mean).sum(0, keepdims=True), tuple(sums))
 
     def covariance(self) -> np.ndarray:
-        """Sums of products of two deviations as a matrix for each point (P, q, q), not divided by N."""
+        """Return sums of products of two deviations as a matrix for each point (P, q, q), not divided by N."""
         variables = len(self.mean)
         pairs = np.sort(np.indices((variables, variables)).reshape(2, -1).T, axis=1)
         rows = {tuple(multiset): row for row, multiset in enumerate(_multisets(variables, 2).tolist())}
         return self.sums[0][[rows[tuple(pair)] for pair in pairs.tolist()]].T.reshape(-1, variables, variables)
 
     def packed(self) -> np.ndarray:
-        """All of it in one array (1 + q + A, P); `unpacked` undoes it."""
+        """Return all of it in one array (1 + q + A, P); `unpacked` undoes it."""
         return np.concatenate([np.full((1, self.mean.shape[1]), self.count), self.mean, *self.sums])
 
     @classmethod
     def unpacked(cls, array: np.ndarray, variables: int, order: int) -> Moments:
-        """The moments that `packed` gave as one array."""
+        """Return the moments that `packed` gave as one array."""
         sizes = [len(_multisets(variables, degree)) for degree in range(2, order + 1)]
         parts = np.split(array[1 + variables :], np.cumsum(sizes)[:-1])
         return cls(int(array[0, 0]), array[1 : 1 + variables], tuple(parts))

@@ -1,4 +1,4 @@
-"""Blocks of paths over processes, by joblib: on this machine, or on a cluster inside `joblib.parallel_config`.
+"""Blocks of paths in processes of joblib: on this machine, or on a cluster inside `joblib.parallel_config`.
 
 What all blocks need (problem, control variates) is pickled once, into one array of bytes. joblib maps a large array
 into the memory of its own workers, dask sends it once to each worker, and each worker unpickles it once. Workers are
@@ -33,17 +33,17 @@ Task = tuple[str, int]
 """Name of the work and number of the block."""
 
 ATTEMPTS = 7
-"""Times in a row that workers may be lost without one block finished in between."""
+"""Times in a row that workers may be lost without a block finished in between."""
 
 PAUSE = 0.25
-"""Seconds, doubled from one loss to the next: a cluster takes its time to see that a worker is gone, and a machine with
-much to do to start another; until then each attempt fails at once."""
+"""Seconds, doubled from one loss to the next. A cluster takes time to see that a worker is gone, and a busy machine to
+start another; until then each attempt fails at once."""
 
 _unpickled: dict[str, Mapping[str, Callable[[int], Any]]] = {}
-"""In a worker: the work last unpickled, by its digest."""
+"""In a worker, the work that was unpickled last, by its digest."""
 
 _one_at_a_time = threading.Lock()
-"""In a worker with several threads (dask's may have them) one block runs at a time."""
+"""In a worker with several threads, as dask's may have them, one block runs at a time."""
 
 
 def run_blocks(
@@ -52,10 +52,10 @@ def run_blocks(
     """Run tasks and yield (position in tasks, result) as they are done, in any order.
 
     Args:
-        work: by name, functions of the block number whose results depend on it alone.
+        work: by name, functions of the block number whose results depend only on it.
         tasks: what to run.
-        workers: processes; in this one alone where it is None or 1, unless `joblib.parallel_config` says otherwise.
-            The threads of torch are divided among them.
+        workers: processes, which share the threads of torch. Default: only this process, unless
+            `joblib.parallel_config` says otherwise.
 
     Raises:
         RuntimeError: workers were lost several times in a row; what they had not finished is run again before.
@@ -103,7 +103,7 @@ def run_blocks(
 def _run(
     shared: np.ndarray, digest: str, threads: int, parent: int, position: int, name: str, block: int
 ) -> tuple[int, Any, Exception | None]:
-    """In a worker: one block."""
+    """Run one block in a worker."""
     with _one_at_a_time:
         if os.getpid() != parent:  # joblib runs tasks in the parent where a cluster has lost all workers but one
             _settle(parent, threads)
@@ -117,23 +117,26 @@ def _run(
 
 
 def _settle(parent: int, threads: int) -> None:
-    """In a process that is only a worker: its threads of torch, and what it does when its parent is interrupted."""
+    """Set the threads of torch of a process that is only a worker, and let its parent handle interruptions."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent deals with it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 
 
 def _workers_that_end_with_this_process() -> AbstractContextManager[object]:
-    """joblib's own workers watch this process from their start; those of a cluster belong to the cluster."""
+    """Let joblib's own workers watch this process from their start; those of a cluster belong to the cluster."""
     backend, _ = get_active_backend()
     if not isinstance(backend, LokyBackend):
         return nullcontext()
-    return joblib.parallel_config("loky", initializer=_end_with, initargs=(os.getpid(),))
+    watched: AbstractContextManager[object] = joblib.parallel_config(
+        "loky", initializer=_end_with, initargs=(os.getpid(),)
+    )
+    return watched
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has ended: joblib's workers go on waiting where that was killed.
+    """End this process when its parent has ended, for joblib's workers go on waiting where that was killed.
 
     Windows does not say that a parent has ended; there joblib ends workers that have had nothing to do for 5 minutes.
     """

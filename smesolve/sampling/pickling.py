@@ -1,4 +1,4 @@
-"""Pickles of whatever a study's workers need."""
+"""Pickles of what the workers of a study need."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["dumps"]
 
 
 def dumps(value: Any) -> bytes:
-    """`cloudpickle.dumps`, also of modules with torch's parametrizations, which refuse to be pickled whole."""
+    """Pickle as `cloudpickle.dumps` does, also modules with torch's parametrizations, which refuse to be pickled."""
     file = io.BytesIO()
     _Pickler(file).dump(value)
     return file.getvalue()
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, nn.Module) and parametrize.is_parametrized(value):
             return _parametrized, (type(value).__bases__[0], vars(value))
@@ -28,10 +28,11 @@ class _Pickler(cloudpickle.Pickler):
 
 
 def _parametrized(kind: type[nn.Module], attributes: Mapping[str, Any]) -> nn.Module:
-    """A module of a class that torch makes for it, as `copy.deepcopy` does."""
-    module: Any = kind.__new__(kind)
+    """Make a module of a class that torch makes for it, as `copy.deepcopy` does."""
+    module = kind.__new__(kind)
     vars(module).update(attributes)
     parametrize._inject_new_class(module)
-    for name in module.parametrizations:
+    parametrizations: Any = module.parametrizations
+    for name in parametrizations:
         parametrize._inject_property(module, name)
     return module

@@ -11,7 +11,7 @@ __all__ = ["Progress", "hidden"]
 
 
 def hidden(shown: bool | None) -> bool | None:
-    """What tqdm calls `disable`. Default: bars are shown only on a terminal; without stderr they never are."""
+    """Return what tqdm calls `disable`: None shows bars only on a terminal, and without stderr they are never shown."""
     if sys.stderr is None:
         return True
     return None if shown is None else not shown
@@ -21,6 +21,10 @@ class Progress:
     """One bar on stderr for all blocks of a study, each weighed by its work.
 
     The time left is the work left at the speed so far; results that were there already count for neither.
+
+    Args:
+        shown: whether to show it; None for only on a terminal.
+        work: all work, in any unit.
     """
 
     def __init__(self, shown: bool | None, work: float) -> None:
@@ -41,21 +45,21 @@ class Progress:
         self._bar.close()
 
     def describe(self, text: str) -> None:
-        """What is worked on."""
+        """Show what is worked on."""
         self._described = text
         self._bar.set_description_str(text)
 
     def detail(self, text: str) -> None:
-        """What of it is worked on, or what for."""
+        """Show what of it is worked on, or what for."""
         self._bar.set_description_str(f"{self._described}, {text}")
 
     def add(self, work: float) -> None:
-        """More work than was expected."""
+        """Add work that was not expected."""
         self._bar.total += work
         self._bar.refresh()
 
     def done(self, work: float, before: bool = False) -> None:
-        """Work is done; `before`: its results were there already."""
+        """Count work as done; `before` says that its results were there already."""
         if before and not self._bar.disable:  # a bar that is not shown has no such number
             self._bar.initial += work
         self._bar.update(work)

@@ -1,4 +1,4 @@
-"""Blocks of a study: run where they are missing, kept in a journal, and handed on in the order that was asked for.
+"""Blocks of a study, run where they are missing, kept in a journal, and handed on in the order of the tasks.
 
 Sums over blocks are formed in that order, so they are the same bit for bit for any number of workers and interruptions.
 """
@@ -20,14 +20,14 @@ Arrays = dict[str, np.ndarray]
 
 
 class Work(Protocol):
-    """What is done to each block of one kind."""
+    """What is done in each block of one kind."""
 
     @property
     def cost(self) -> float:
-        """Work of a block, in any unit that is the same for all kinds."""
+        """Work of a block, in a unit that is the same for all kinds."""
 
     def run(self, block: int) -> Arrays:
-        """The result of a block, which depends on its number alone."""
+        """Return the result of a block, which depends only on its number."""
         ...
 
 
@@ -35,9 +35,9 @@ class Runner:
     """Runs blocks for a study.
 
     Args:
-        workers: processes, as for `run_blocks`.
-        journal: where results are kept and found again; none are kept without it.
-        progress: told of every block.
+        workers: processes, as for `run_blocks`. Default: only this one.
+        journal: where results are kept and found again. Default: none are kept.
+        progress: the bar that counts the work. Default: none is shown.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class Runner:
         self.progress = progress or Progress(shown=False, work=0)
 
     def results(self, work: Mapping[str, Work], tasks: Sequence[Task]) -> Iterator[Arrays]:
-        """The result of each task, in order; names of work are the same in every run of a study and never reused.
+        """Yield the result of each task in order; each is in the journal before it is handed on, often long before.
 
-        Each result is in the journal before it is handed on, often long before.
+        Args:
+            work: by name; names are the same in every run of a study and never reused.
+            tasks: what to run.
         """
         keys = [f"{name}, block {block}" for name, block in tasks]
         journal: Any = {} if self.journal is None else self.journal

@@ -1,4 +1,4 @@
-"""Keyed Brownian motion on an integer grid, for torchsde's solvers and for ours."""
+"""Keyed Brownian motion on an integer grid, for the schemes of this package and for torchsde's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smesolve.arguments import checked
+from smesolve.entry_point import entry_point
 from smesolve.rounded_number import as_numbers
 from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.time_grid import grid_steps
+from smesolve.validation import check_device, check_dtype, check_integer, check_positive, check_seed
 
-__all__ = ["GivenIncrements", "KeyedBrownian"]
+__all__ = ["KeyedBrownian"]
 
 
 class KeyedBrownian:
@@ -34,7 +35,7 @@ class KeyedBrownian:
 
     levy_area_approximation = "none"
 
-    @checked
+    @entry_point
     def __init__(
         self,
         paths: int,
@@ -45,11 +46,13 @@ class KeyedBrownian:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.shape = (paths, noise_dim)
-        self.dt, self.seed, self.block, self.dtype, self.device = dt, seed, block, dtype, device
+        self.shape = (check_integer("paths", paths), check_integer("noise_dim", noise_dim, least=0))
+        self.dt, self.seed = check_positive("dt", dt), check_seed("seed", seed)
+        self.block = check_integer("block", block, least=0)
+        self.dtype, self.device = check_dtype("dtype", dtype), check_device("device", device)
 
     def __call__(self, ta: Any, tb: Any) -> Tensor:
-        """W(tb) - W(ta).
+        """Return W(tb) - W(ta).
 
         Raises:
             SmesolveError: the interval does not begin and end on the grid.
@@ -60,6 +63,10 @@ class KeyedBrownian:
         )
         if first == last:  # in torchsde, whose float sum of steps can end a rounding error before the last time
             return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        return self.increment(first, last)
+
+    def increment(self, first: int, last: int) -> Tensor:
+        """Return W(last dt) - W(first dt), first < last."""
         increment = keyed_normals(self.shape, self.seed, self.block, first)
         for step in range(first + 1, last):
             increment += keyed_normals(self.shape, self.seed, self.block, step)
@@ -67,23 +74,5 @@ class KeyedBrownian:
 
 
 def _number(time: Any) -> float:
-    """A time of torchsde, which is a tensor of the dtype of its `ts`."""
+    """Return a time as a float; torchsde gives tensors of the dtype of its `ts`."""
     return as_numbers(time.detach().reshape(1))[0] if isinstance(time, Tensor) else float(time)
-
-
-class GivenIncrements:
-    """A Brownian motion in torchsde's sense that returns `value` (B, M) over any interval."""
-
-    levy_area_approximation = "none"
-
-    def __init__(self, value: Tensor) -> None:
-        self.value = value
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(B, M)."""
-        return tuple(self.value.shape)
-
-    def __call__(self, ta: Any, tb: Any) -> Tensor:
-        """The given increment."""
-        return self.value

@@ -1,4 +1,4 @@
-"""Integration of a modified equation by the gradients of its problem alone."""
+"""Integration of a modified equation by the gradients of its problem only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError
 from smesolve.problem.iteration import SampledStep
+from smesolve.problem.linearization import Linearization
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.sampling.ensemble import Step
 from smesolve.sampling.randomness import keyed_generator
@@ -22,7 +23,7 @@ class GradientIntegration:
     """A modified equation under a `GradientScheme` with step dt, as a process on blocks of paths.
 
     Args:
-        equation: the modified equation; its problem need not be exact.
+        equation: the modified equation; its problem need not have a closed form.
         scheme: the scheme.
         dt: step.
         seed: root seed of the draws.
@@ -58,33 +59,34 @@ class GradientIntegration:
         self._means, self._deviations = means, deviations
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """One step of the scheme for every path of a block. Cost: its gradients, and at order 2 about three more."""
-        return self._move(theta, *self._draws(block, step))[0]
+        """Return one step of the scheme for every path of a block. Cost: its gradients, three more at order 2."""
+        return self._move(self.problem.linearize(theta), *self._draws(block, step))[0]
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
-        """The step with its noise: apart where the mean gradient is known, else as weighted draws."""
+        """Return the step with its noise: separate where the mean gradient is known, otherwise as weighted draws."""
         draws, weights = self._draws(block, step)
-        state, total = self._move(theta, draws, weights)
-        if not self.problem.exact:
+        at = self.problem.linearize(theta)
+        state, total = self._move(at, draws, weights)
+        if not self.problem.has_closed_form:
             return SampledStep(state, [(self.dt * weight, draw) for weight, draw in zip(weights, draws, strict=True)])
-        mean = self.problem.mean_gradient(theta)
-        functions = [self.problem.noise_functions(draw) for draw in draws]
-        noise = None
-        if functions[0] is not None:
-            chi = sum(weight * function for weight, function in zip(weights, functions, strict=True))
+        mean, noise = at.mean_gradient(), None
+        coordinates: list[Any] = [self.problem.noise_coordinates(draw) for draw in draws]
+        if coordinates[0] is not None:
+            chi: Any = sum(weight * chi_r for weight, chi_r in zip(weights, coordinates, strict=True))
             noise = -((self.dt / self.equation.lr) ** 0.5) * chi
         return Step(state, theta - self.dt * mean, self.dt * (mean - total), noise)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """An Euler step of the noise-free equation, twice: the step is its own prediction."""
-        drift = -self.problem.reference_gradient(theta)
+        """Return an Euler step of the noise-free equation, twice: the step is its own prediction."""
+        at = self.problem.linearize(theta)
+        drift = -at.reference_gradient()
         if self.equation.order == 2:
-            drift = drift + self.equation.lr / 2 * self.problem.hessian_product(theta, drift)
+            drift = drift + self.equation.lr / 2 * at.hessian_product(drift)
         state = theta + self.dt * drift
         return state, state
 
     def _draws(self, block: int, step: int) -> tuple[list[Any], list[Tensor]]:
-        """Independent draws of one step and their weights (B, 1)."""
+        """Return independent draws of one step and their weights (B, 1)."""
         problem, signs = self.problem, torch.ones(self.block_size, 1, dtype=self.problem.dtype, device="cpu")
         paths = self.block_size // (2 if self.antithetic else 1)
         generator = keyed_generator(self.seed, "gradients", block, step * self._nested)
@@ -96,12 +98,13 @@ class GradientIntegration:
         weights = [mean + deviation * signs for mean, deviation in zip(self._means, self._deviations, strict=True)]
         return [problem.draw(part) for part in uniforms], weights
 
-    def _move(self, theta: Tensor, draws: list[Any], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """y1 and the weighted sum of gradients."""
-        gradients = [self.problem.gradient(theta, draw) for draw in draws]
+    def _move(self, at: Linearization, draws: list[Any], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return y1 and the weighted sum of gradients."""
+        gradients = [at.gradient(draw) for draw in draws]
         total: Any = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))
-        state = theta - self.dt * total
+        state = at.theta - self.dt * total
         if self.equation.order == 2:
-            bend = forward_derivative(lambda at: self.problem.gradient(at, draws[0]), theta, gradients[1])[1]
-            state = state - self.dt * self.equation.lr / 2 * bend
+            # (Dg)(y; draw_0) g(y; draw_1)
+            curved = forward_derivative(lambda y: self.problem.gradient(y, draws[0]), at.theta, gradients[1])[1]
+            state = state - self.dt * self.equation.lr / 2 * curved
         return state, total

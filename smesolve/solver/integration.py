@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,45 +10,61 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smesolve.arguments import checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, shown
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
-from smesolve.solver.brownian import GivenIncrements, KeyedBrownian
+from smesolve.solver.brownian import KeyedBrownian
 from smesolve.solver.gradient_integration import GradientIntegration
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
-from smesolve.solver.schemes.scheme import NothingTestedWarning, PerturbedSDE, what_tests_nothing
+from smesolve.solver.schemes.scheme import NothingTestedWarning, Scheme, what_tests_nothing
 from smesolve.solver.time_grid import grid_numbers, grid_steps
+from smesolve.validation import (
+    check_choice,
+    check_integer,
+    check_list,
+    check_number,
+    check_optional,
+    check_parameters,
+    check_positive,
+    check_seed,
+    check_tensor,
+    check_workers,
+)
 
 __all__ = ["Integration", "check_declared", "check_jumps", "check_scheme", "integration", "solve"]
 
 
 DECLARED = ("noise_time", "weak_error", "drift_evaluations", "corrections", "noise_products")
-"""What a scheme says of itself, for measurements with it."""
+"""What a scheme declares, for measurements with it."""
 
 
 def check_declared(scheme: str) -> None:
-    """Refuse a scheme that does not declare its properties."""
+    """Check that a scheme declares its properties."""
     missing = [name for name in DECLARED if not hasattr(SCHEMES[scheme], name)]
     if missing:
-        raise SmesolveError(
-            f"scheme={scheme!r} must declare {', '.join(missing)}; see smesolve.solver.schemes.scheme.Scheme."
-        )
+        raise SmesolveError(f"scheme={scheme!r} must declare {', '.join(missing)}; see help(smesolve.Scheme).")
 
 
 def check_jumps(problem: Problem | None, step: float, last: float, name: str = "dt") -> None:
-    """Refuse a step that does not meet all jumps of a schedule before the last time; `name` names the step."""
+    """Check that a step meets all jumps of a schedule before the last time; `name` names the step."""
     for jump in () if problem is None else problem.jumps:
         if jump < last:
             grid_steps(jump, step, "the schedule's jump", name)
 
 
 def check_scheme(problem: Problem | None, scheme: str) -> None:
-    """Refuse an unknown scheme, and one that needs a drift and noise in closed form where the problem has none."""
-    if scheme not in SCHEMES:
-        raise SmesolveError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
-    if problem is not None and not problem.exact and not issubclass(SCHEMES[scheme], GradientScheme):
+    """Check that a scheme is known and complete, and that the problem has what it needs."""
+    chosen = SCHEMES[check_choice("scheme", scheme, SCHEMES)]
+    if not inspect.isclass(chosen) or not issubclass(chosen, (Scheme, GradientScheme)):
+        raise SmesolveError(f"SCHEMES[{scheme!r}] must be a subclass of Scheme or GradientScheme, got {shown(chosen)}.")
+    undefined = sorted(getattr(chosen, "__abstractmethods__", ()))
+    if undefined:
+        raise SmesolveError(f"scheme={scheme!r} must define {', '.join(undefined)}; see help(smesolve.Scheme).")
+    if problem is not None and not problem.has_closed_form and not issubclass(chosen, GradientScheme):
         raise SmesolveError(
             f"scheme={scheme!r} needs drift and noise in closed form, which this {type(problem).__name__} does not "
             "have; take scheme='svag' or 'sampled_euler'."
@@ -62,7 +79,7 @@ class Integration:
     Args:
         sde: torchsde SDE, Ito, with `f` and `g_prod` or `g` (a `ModifiedEquation`, or one of your own).
         theta0: (D,), for sizes, dtype and device.
-        scheme: a name in `SCHEMES`.
+        scheme: a name in `SCHEMES`, of a `Scheme`.
         dt: step.
         seed: root seed of the Brownian motion.
         antithetic: in a block of B paths, path b + B/2 takes the increments of path b with the other sign.
@@ -70,71 +87,71 @@ class Integration:
     """
 
     def __init__(
-        self, sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
+        self,
+        sde: Any,
+        theta0: Tensor,
+        scheme: str,
+        dt: float,
+        seed: int = 0,
+        nested: int = 1,
+        antithetic: bool = False,
     ) -> None:
-        check_scheme(getattr(sde, "problem", None), scheme)
-        noise_dim = sde.noise_dim if hasattr(sde, "noise_dim") else sde.g(0.0, theta0[None]).shape[-1]
-        self.block_size = getattr(sde, "block_size", None) or fitting_block_size(theta0.numel() * noise_dim)
-        self.dt, self.antithetic = dt, antithetic
-        self.autonomous = not hasattr(sde, "problem") or sde.problem.autonomous
+        check_scheme(sde.problem if isinstance(sde, ModifiedEquation) else None, scheme)
+        chosen = SCHEMES[scheme]
+        if not issubclass(chosen, Scheme):
+            raise SmesolveError(f"scheme={scheme!r} takes gradients, not drift and noise; call integration instead.")
+        self._noise_dim = sde.noise_dim if hasattr(sde, "noise_dim") else sde.g(0.0, theta0[None]).shape[-1]
+        self.block_size = getattr(sde, "block_size", None) or fitting_block_size(theta0.numel() * self._noise_dim)
+        self.dt, self.antithetic, self._nested = dt, antithetic, nested
+        self.autonomous = not isinstance(sde, ModifiedEquation) or sde.problem.autonomous
+        paths = self.block_size // (2 if antithetic else 1)
         self._brownian = KeyedBrownian(
-            self.block_size // (2 if antithetic else 1),
-            noise_dim,
-            dt / nested,
-            seed,
-            dtype=theta0.dtype,
-            device=theta0.device,
+            paths, self._noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
         )
-        self._increments = GivenIncrements(theta0.new_zeros(self.block_size, noise_dim))
-        made: Any = SCHEMES[scheme]
-        self._solver = made(
-            sde=PerturbedSDE(sde), bm=self._increments, dt=dt, adaptive=False, rtol=0, atol=0, dt_min=0, options={}
-        )
+        self._sde, self._scheme = PerturbedSDE(sde), chosen()
 
     @property
     def noise_time(self) -> float:
         """Where in a step the noise enters."""
-        return self._solver.noise_time
+        return self._scheme.noise_time
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """One step of the scheme for every path of a block."""
-        self._increments.value = self._drawn(block, step)
-        return self._solver.advance(step * self.dt, (step + 1) * self.dt, theta)
+        """Return one step of the scheme for every path of a block."""
+        t0, t1 = step * self.dt, (step + 1) * self.dt
+        return self._scheme.advance(self._sde, t0, t1, theta, self._increments(block, step))
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
-        """The step with the scheme's prediction, noise increment and normals."""
-        increments = self._drawn(block, step)
-        state, (prediction, increment) = self._step(theta, step, increments)
-        return Step(state, prediction, increment, increments / self.dt**0.5)
-
-    def _drawn(self, block: int, step: int) -> Tensor:
-        """Brownian increments (B, M) of one step."""
-        self._brownian.block = block
-        increments = self._brownian(step * self.dt, (step + 1) * self.dt)
-        return torch.cat([increments, -increments]) if self.antithetic else increments
+        """Return the step with the scheme's prediction, noise increment and normals."""
+        increments = self._increments(block, step)
+        return Step(*self._step(theta, step, increments), increments / self.dt**0.5)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """State and prediction of the scheme's step with all Brownian increments zero."""
-        state, (prediction, _) = self._step(theta, step, theta.new_zeros(theta.shape[0], self._increments.shape[1]))
+        """Return state and prediction of the scheme's step with all Brownian increments zero."""
+        state, prediction, _ = self._step(theta, step, theta.new_zeros(theta.shape[0], self._noise_dim))
         return state, prediction
 
-    def _step(self, theta: Tensor, step: int, increments: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        self._increments.value = increments
-        return self._solver.step(step * self.dt, (step + 1) * self.dt, theta, ())
+    def _increments(self, block: int, step: int) -> Tensor:
+        """Return the Brownian increments (B, M) of one step."""
+        self._brownian.block = block
+        increments = self._brownian.increment(step * self._nested, (step + 1) * self._nested)
+        return torch.cat([increments, -increments]) if self.antithetic else increments
+
+    def _step(self, theta: Tensor, step: int, increments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._scheme.step(self._sde, step * self.dt, (step + 1) * self.dt, theta, increments)
 
 
 def integration(
     sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
 ) -> Integration | GradientIntegration:
-    """The process of an SDE under a scheme by name, whichever kind of scheme it is; arguments as `Integration`."""
-    chosen = SCHEMES.get(scheme)
-    if chosen is not None and issubclass(chosen, GradientScheme):
+    """Return the process of an SDE under a scheme by name, of either kind; arguments as for `Integration`."""
+    chosen = SCHEMES[check_choice("scheme", scheme, SCHEMES)]
+    if inspect.isclass(chosen) and issubclass(chosen, GradientScheme):
         return GradientIntegration(sde, chosen, dt, seed, nested, antithetic)
     return Integration(sde, theta0, scheme, dt, seed, nested, antithetic)
 
 
 def _check_sde(sde: Any) -> None:
-    """Refuse what is no Ito SDE in torchsde's sense."""
+    """Check that an object is an Ito SDE in torchsde's sense."""
     drift, noise = callable(getattr(sde, "f", None)), any(callable(getattr(sde, g, None)) for g in ("g", "g_prod"))
     if not (drift and noise and getattr(sde, "sde_type", None) == "ito"):
         raise SmesolveError(
@@ -142,7 +159,7 @@ def _check_sde(sde: Any) -> None:
         )
 
 
-@checked
+@entry_point
 @torch.no_grad()
 def solve(
     sde: Any,
@@ -156,14 +173,14 @@ def solve(
     workers: int | None = None,
     max_memory: float | None = None,
 ) -> Tensor:
-    """Independent paths of an SDE from theta0.
+    """Return independent paths of an SDE from theta0.
 
     Args:
         sde: a `ModifiedEquation`, or any Ito SDE in torchsde's sense.
         theta0: (D,), the start of every path.
         ts: increasing times to return, ts[0] the start; dt divides every one of them.
         scheme: "euler", "small_noise_heun", "small_noise_rk4"; "svag" or "sampled_euler" for problems whose drift is
-            known by sampling alone; or one added to `SCHEMES`.
+            known by sampling only; or one added to `SCHEMES`.
         dt: step of the scheme; not the learning rate.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
@@ -179,18 +196,22 @@ def solve(
 
     Warns:
         NothingTestedWarning: dt = lr on an order-1 equation, for schemes whose step then is that of the iteration.
-        DivergenceWarning: where paths are not finite at the end.
+        DivergenceWarning: some paths are not finite at the end.
     """
     _check_sde(sde)
-    times = [t if isinstance(t, float) else float(t) for t in ts]
+    problem = sde.problem if isinstance(sde, ModifiedEquation) else None
+    theta0 = check_tensor("theta0", theta0, "D") if problem is None else check_parameters("theta0", theta0, problem)
+    times, dt = check_list("ts", ts, check_number), check_positive("dt", dt)
+    paths, seed = check_integer("paths", paths), check_seed("seed", seed)
+    workers = check_workers("workers", workers)
+    max_memory = check_optional("max_memory", max_memory, check_positive)
+    check_scheme(problem, scheme)
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)
-    check_jumps(getattr(sde, "problem", None), dt, saved[-1] * dt)
-    check_scheme(getattr(sde, "problem", None), scheme)
+    check_jumps(problem, dt, saved[-1] * dt)
     nothing = what_tests_nothing(SCHEMES[scheme], scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
     if nothing:
         warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
-    return collect_paths(
-        integration(sde, theta0, scheme, dt, seed), theta0, paths, saved, workers, max_memory, saved[0]
-    )
+    process = integration(sde, theta0, scheme, dt, seed)
+    return collect_paths(process, theta0, paths, saved, workers, max_memory, saved[0])

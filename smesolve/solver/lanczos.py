@@ -1,4 +1,4 @@
-"""Functions of a symmetric matrix that is known by its products alone."""
+"""Functions of a symmetric matrix that is known by its products only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["apply_function"]
 def apply_function(
     product: Callable[[Tensor], Tensor], vector: Tensor, function: Callable[[Tensor], Tensor], steps: int = 16
 ) -> Tensor:
-    """f(A) vector for each path, A symmetric: (B, D) from (B, D), by the Lanczos process.
+    """Return f(A) vector for each path, A symmetric: (B, D) from (B, D), by the Lanczos process.
 
     f(A) v ~ |v| V f(T) e_1 with the orthonormal Krylov basis V and the tridiagonal T = V^T A V. Exact for min(steps, D)
     = D; the error falls geometrically in `steps` where f is analytic around the spectrum of A.
@@ -43,10 +43,11 @@ def apply_function(
         going = length > 1e-12 * scale
         off_diagonal.append(torch.where(going, length, 0.0)[..., 0])
         basis.append(torch.where(going, image / length.clamp_min(tiny), 0.0))
-    T = torch.diag_embed(torch.stack(diagonal, -1))
+    T: Tensor = torch.diag_embed(torch.stack(diagonal, -1))
     if len(diagonal) > 1:
         links = torch.stack(off_diagonal[:-1], -1)
         T = T + torch.diag_embed(links, 1) + torch.diag_embed(links, -1)
     values, vectors = torch.linalg.eigh(T)
     weights = (vectors * (function(values) * vectors[..., 0, :])[..., None, :]).sum(-1)
-    return norm * (torch.stack(basis[:-1], -1) @ weights[..., None])[..., 0]
+    result: Tensor = norm * (torch.stack(basis[:-1], -1) @ weights[..., None])[..., 0]
+    return result

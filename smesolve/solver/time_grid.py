@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from smesolve.arguments import POSITIVE
 from smesolve.errors import SmesolveError
 from smesolve.rounded_number import RoundedNumber
+from smesolve.validation import check_positive
 
 __all__ = ["even_grid", "grid_numbers", "grid_steps", "on_grid", "on_step"]
 
@@ -28,12 +28,12 @@ LARGEST_OF_LOW_PRECISION = 0.1
 
 
 def grid_steps(duration: float, step: float, what: str, name: str = "dt", least: int = 1) -> int:
-    """The whole number of steps in `duration`; `what` names the duration and `name` the step in errors.
+    """Return the whole number of steps in `duration`; `what` names the duration and `name` the step in errors.
 
     Raises:
         SmesolveError: the step is not positive, does not divide the duration, or fits into it less than `least` times.
     """
-    POSITIVE(name, step, {})
+    check_positive(name, step)
     wanted, given = f"{what}={_shown(duration)}", f"{name}={_shown(step)}"
     if abs(duration) / step > MOST_STEPS:
         raise SmesolveError(
@@ -52,7 +52,7 @@ def grid_steps(duration: float, step: float, what: str, name: str = "dt", least:
 
 
 def grid_numbers(times: Sequence[float], step: float, what: str, name: str = "dt", least: int = 1) -> list[int]:
-    """The step numbers of increasing times, which `what` names as a whole.
+    """Return the step numbers of increasing times, which `what` names as a whole.
 
     Raises:
         SmesolveError: as `grid_steps`, or two times are the same step number or do not increase.
@@ -74,18 +74,18 @@ def grid_numbers(times: Sequence[float], step: float, what: str, name: str = "dt
 
 
 def on_grid(duration: float, step: float, what: str, name: str = "dt") -> float:
-    """A duration as float64: as it is, or, given in a lower precision, the multiple of the step that it stands for."""
+    """Return a duration as float64: unchanged, or the multiple of the step that one of lower precision stands for."""
     steps = grid_steps(duration, step, what, name, least=0)
     return float(duration) if _is_near(duration, step, steps) else steps * float(step)
 
 
 def on_step(duration: float, step: float, steps: int) -> float:
-    """A step as float64: as it is, or, given in a lower precision, the share of the duration that it stands for."""
+    """Return a step as float64: unchanged, or the share of the duration that one of lower precision stands for."""
     return float(step) if _is_near(duration, step, steps) else float(duration) / steps
 
 
 def even_grid(horizon: float, steps: Sequence[float], most: int) -> list[float] | None:
-    """The finest even grid of at most so many times up to the horizon that all steps divide, or None."""
+    """Return the finest even grid up to the horizon, of at most so many times, that all steps divide, or None."""
     for parts in range(most, 0, -1):
         grid = [horizon * (k + 1) / parts for k in range(parts)]
         numbers = [time / step for step in steps for time in grid]
@@ -107,19 +107,19 @@ def _rounding(number: float) -> float:
 
 
 def _tolerance(duration: float, step: float) -> float:
-    """Of duration/step."""
+    """Return the tolerance of duration/step."""
     size, epsilon = max(duration / step, 1.0), max(_rounding(duration), _rounding(step))
     return max(_float64_tolerance(size), min(epsilon * size**2, LARGEST_OF_LOW_PRECISION))
 
 
 def _shown(number: float) -> str:
-    """In six digits where these are all, so that no two different numbers look the same."""
+    """Return six digits where these are all, so that no two different numbers look the same."""
     short = f"{number:g}"
     return short if float(short) == number else repr(float(number))
 
 
 def _dividing(duration: float, step: float) -> float:
-    """The largest step up to `step` that divides the duration, of at most three digits if one is near."""
+    """Return the largest step up to `step` that divides the duration, of at most three digits if one is near."""
     fewest = max(1, math.ceil(duration / step))
     candidates = [duration / count for count in range(fewest, fewest + min(fewest, 100) + 1)]
     return next((one for one in candidates if abs(float(f"{one:.3g}") - one) < 1e-12 * one), candidates[0])

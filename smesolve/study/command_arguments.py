@@ -1,86 +1,151 @@
 """The arguments of a command, read and checked before jsonargparse has them.
 
-jsonargparse reads values by YAML 1.1, and what does not fit as something else that might: 1:30 as 90, the path of
-another file as its content. So every value is read here, by `read_yaml`, checked against the type of its key, and
-handed on in JSON, which has one meaning.
+jsonargparse reads values by YAML 1.1, and reads what does not fit in another way: 1:30 as 90, the path of another file
+as its content. So every value is read here by `read_yaml`, checked against the type of its key, and handed on in JSON,
+which has one meaning.
 """
 
 from __future__ import annotations
 
 import json
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
-from smesolve.errors import shown
-from smesolve.study.commands import COMMANDS
-from smesolve.study.configuration_errors import ConfigError, nearest
+from smesolve.entry_point import nearest_name
+from smesolve.errors import SmesolveError, shown
+from smesolve.experiments.shared.registry import default_study, find_experiment, studies
 from smesolve.study.configuration_types import check_mapping, check_type, known_keys, may_be_string
 from smesolve.study.yaml_reader import read_file, read_yaml
 
-__all__ = ["parser_arguments"]
+__all__ = ["CommandKeys", "chosen_study", "parser_arguments"]
 
 
-def parser_arguments(argv: list[str]) -> list[str]:
-    """The arguments as jsonargparse shall have them: CONFIG first, so that options change it.
+@dataclass(frozen=True)
+class CommandKeys:
+    """What a command takes beside the keys of its settings."""
 
-    Args:
-        argv: a command that is known, CONFIG (or DIR for extend) wherever it stands, and options.
+    command: str
+    study: str
+    settings: type
+
+    @property
+    def positional(self) -> str:
+        """Key of the argument without an option."""
+        return "directory" if self.command == "extend" else "config"
+
+    @property
+    def paths(self) -> set[str]:
+        """Options that are paths."""
+        return {"directory"} if self.command == "extend" else {"config", "out"}
+
+    @property
+    def flags(self) -> list[str]:
+        """Options without a value."""
+        return ["resume", "dry-run"] if self.command == "extend" else ["overwrite", "resume", "dry-run"]
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Keys of the configuration with their types."""
+        return known_keys(self.settings) | ({"study": str} if self.study else {})
+
+    def unknown(self, key: str, known: list[str]) -> SmesolveError:
+        """Return the error for a key that the command does not know."""
+        others = (study for study in studies(self.command) if study != self.study)
+        if any(key in known_keys(find_experiment(self.command, study).Settings) for study in others):
+            return SmesolveError(f"{key} is not read by study {self.study!r}; leave it out.")
+        return SmesolveError(f"key {key!r} is unknown; {nearest_name(key, known)}.")
+
+
+def chosen_study(argv: list[str]) -> str:
+    """Return the study that the arguments of a command choose, by an option or in CONFIG; "" where it has none.
 
     Raises:
-        ConfigError: options that are unknown, without a value or given twice, and values of another type.
+        SmesolveError: the file cannot be read.
     """
     command, *rest = argv
-    hints = known_keys(COMMANDS[command].config)
-    flags = {"overwrite": bool, "resume": bool, "dry-run": bool}
-    if command == "extend":
-        del flags["overwrite"]
-    if not COMMANDS[command].resumable:
-        del flags["resume"]
-    positional, paths = ("directory", {"directory"}) if command == "extend" else ("config", {"config", "out"})
+    known = studies(command)
+    if not known:
+        return ""
+    study: Any = None
+    for k, token in enumerate(rest):
+        if token.startswith("--study="):
+            study = token.removeprefix("--study=")
+        elif token == "--study" and k + 1 < len(rest):
+            study = rest[k + 1]
+    if study is None:
+        files = [rest[k + 1] for k, token in enumerate(rest[:-1]) if token == "--config"]
+        files += [token.removeprefix("--config=") for token in rest if token.startswith("--config=")]
+        files += [token for k, token in enumerate(rest) if not token.startswith("-") and _is_positional(rest, k)]
+        study = read_file(files[0]).get("study") if files else None
+    if study is None:
+        return default_study(command)
+    if study not in known:
+        raise SmesolveError(f"study must be one of {', '.join(known)}, got {shown(study)}.")
+    return str(study)
+
+
+def _is_positional(tokens: list[str], k: int) -> bool:
+    """Return whether token k is not the value of an option before it."""
+    before = tokens[k - 1] if k else ""
+    return not before.startswith("--") or "=" in before or before in ("--overwrite", "--resume", "--dry-run")
+
+
+def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
+    """Return the arguments as jsonargparse shall have them: CONFIG first, so that options change it.
+
+    Args:
+        keys: what the command takes.
+        rest: CONFIG (or DIR for extend) wherever it stands, and options.
+
+    Raises:
+        SmesolveError: options that are unknown, without a value or given twice, and values of another type.
+    """
+    hints, flags, paths, positional = keys.hints, keys.flags, keys.paths, keys.positional
     in_files = {key: hint for key, hint in hints.items() if "." not in key} | {"out": str | None}
     in_files |= {flag.replace("-", "_"): bool for flag in flags}
     known = [*hints, *flags, *paths, "print_config"]
     given: dict[str, str] = {}
-    tokens, arguments = deque(rest), [command]
+    tokens, arguments = deque(rest), list[str]()
     while tokens:
         token = tokens.popleft()
         name, equals, value = token.removeprefix("--").partition("=")
         if not token.startswith("-"):
             if positional in given:
-                raise ConfigError(f"argument {token!r} is one too many; give one {_place(command)} and options.")
+                place = "DIR" if positional == "directory" else "CONFIG"
+                raise SmesolveError(f"argument {token!r} is one too many; give one {place} and options.")
             name, value = positional, token
         elif token in ("-h", "--help") or name == "print_config":
             arguments.append(token)
             continue
         elif name in flags and token.startswith("--"):
             if equals:
-                raise ConfigError(f"--{name} has no value, got {shown(value)}; give --{name}, or leave it out.")
+                raise SmesolveError(f"--{name} has no value, got {shown(value)}; give --{name}, or leave it out.")
             arguments.append(token)
             continue
         elif not token.startswith("--") or name not in {*hints, *paths}:
-            raise ConfigError(f"key {name!r} is unknown; {nearest(name, known)}.")
+            raise keys.unknown(name, known)
         elif not equals:
             if not tokens or tokens[0].startswith("--"):
-                raise ConfigError(f"--{name} is without a value; give one after it, or leave it out.")
+                raise SmesolveError(f"--{name} is without a value; give one after it, or leave it out.")
             value = tokens.popleft()
         _check_once(name, given)
         given[name] = value
         if name == "config":
             content = read_file(value)
             content = {key.replace("-", "_") if key in flags else key: entry for key, entry in content.items()}
+            for key in content:
+                if key not in in_files and key not in known:
+                    raise keys.unknown(key, [*hints, *in_files])
             check_mapping(content, in_files, [*hints, *in_files])
-            arguments.insert(1, f"--config={json.dumps(content)}")
+            arguments.insert(0, f"--config={json.dumps(content)}")
         elif name in paths or may_be_string(hints[name]):
             arguments.append(f"--{name}={value}")
         else:
             arguments.append(f"--{name}={json.dumps(_typed(name, value, hints[name]))}")
-    if command == "extend" and "directory" not in given and not {"-h", "--help"} & set(rest):
-        raise ConfigError("DIR is missing; name the directory of finished results, such as results/digits.")
+    if positional == "directory" and "directory" not in given and not {"-h", "--help"} & set(rest):
+        raise SmesolveError("DIR is missing; name the directory of finished results, such as results/digits.")
     return arguments
-
-
-def _place(command: str) -> str:
-    return "DIR" if command == "extend" else "CONFIG"
 
 
 def _check_once(name: str, given: dict[str, str]) -> None:
@@ -88,11 +153,11 @@ def _check_once(name: str, given: dict[str, str]) -> None:
     for other in given:
         if name == other or name.startswith(f"{other}.") or other.startswith(f"{name}."):
             first = f"--{other} {shown(given[other])}"
-            raise ConfigError(f"--{name} stands there a second time, after {first}; keep one of the two.")
+            raise SmesolveError(f"--{name} stands there a second time, after {first}; keep one of the two.")
 
 
 def _typed(name: str, text: str, hint: Any) -> Any:
-    """The value of an option that is no string."""
+    """Return the value of an option that is no string."""
     value = read_yaml(text, f"--{name} {shown(text)}")
     check_type(name, value, hint)
     return value

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import errno
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError
-from smesolve.sampling.journal import Journal, first_difference
-from smesolve.study.command_arguments import parser_arguments
-from smesolve.study.command_parser import command_parser, print_completion
-from smesolve.study.commands import COMMANDS, data_digest, identity
-from smesolve.study.configuration import ExtendConfig, build
-from smesolve.study.configuration_errors import ConfigError, nearest
+from smesolve.experiments.shared.markdown import printable
+from smesolve.experiments.shared.registry import find_experiment
+from smesolve.experiments.shared.settings import build
+from smesolve.process_settings import apply_process_settings
+from smesolve.sampling.study_difference import first_difference
+from smesolve.study.command_arguments import chosen_study, parser_arguments
+from smesolve.study.command_parser import command_parser, keys_of, known_commands, print_completion, program_parser
 from smesolve.study.html_report import html_report
-from smesolve.study.manifest import MANIFEST, finished_manifest, read_manifest, sealed, write_manifest
-from smesolve.study.matplotlib_import import import_matplotlib
+from smesolve.study.manifest import MANIFEST, finished_manifest, sealed, write_manifest
 from smesolve.study.output import (
     JOURNAL,
     PARTIAL_TABLE,
@@ -33,26 +34,36 @@ from smesolve.study.output import (
     partial_of,
     whole_directory,
 )
-from smesolve.study.terminal import complain, prepare_streams, printable, say
-from smesolve.version import __version__
+from smesolve.study.terminal import complain, prepare_streams, say
+
+if TYPE_CHECKING:
+    from smesolve.experiments.shared.experiment import Experiment
 
 __all__ = ["main"]
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of the operating system that a user can mend: there is no room for a file."""
+"""Errors of the operating system that a user can remedy: there is no room for a file."""
+
+REMEDIES = {
+    **dict.fromkeys(NO_SPACE, "make room on its disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+    **dict.fromkeys((errno.EAGAIN, errno.ENOMEM), "take fewer workers, or end other processes"),
+    errno.EIO: "check its disk",
+}
+"""What a user can do about an error of the operating system."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Request:
-    """What is asked for: a command with its configuration and where its results go."""
+    """What is asked for: an experiment with its settings, and where its results go."""
 
-    name: str
-    config: Any
+    experiment: Experiment[Any]
     out: Path
     overwrite: bool = False
     resume: bool = False
     dry_run: bool = False
-    """Say what the study would take, and write nothing."""
+    """Say what the experiment would take, and write nothing."""
     extends: bool = False
     """The results in `out` are replaced by those of the same study with more paths."""
 
@@ -64,12 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments. Default: those of the process.
 
     Returns:
-        Exit code: 0, 1 where there is no room for results, 2 for a configuration that cannot be used, 130 when
-        interrupted; other than 0 with one sentence on stderr.
+        Exit code: 0, 1 where results cannot be written, 2 for a configuration that cannot be used and for anything else
+        that the operating system refuses, 130 when interrupted; other than 0 with one sentence on stderr.
     """
     if argv is not None:
         return _run(list(argv))
     prepare_streams()
+    apply_process_settings()  # torch is not loaded yet
     # Batch systems end a job by SIGTERM, a terminal that is closed by SIGHUP: clean up as on Ctrl-C.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -82,21 +94,16 @@ def _run(argv: list[str]) -> int:
     request = None
     try:
         request = _read(argv)
+        experiment = request.experiment
+        _set_threads(getattr(experiment.settings, "threads", None))
         if request.dry_run:
-            _print_estimate(request)
+            _print_estimate(experiment)
             return 0
         moved = finish_move(request.out)
         if (moved or request.resume) and _is_finished(request):
             say(f"smesolve: results in {printable(request.out)} were finished before")
             return 0
-        start = time.perf_counter()
-        prepare = partial(_begin_extended, request) if request.extends else None
-        with whole_directory(request.out, request.overwrite, request.resume, prepare) as directory:
-            seed, data = COMMANDS[request.name].run(request.config, directory)
-            elapsed = time.perf_counter() - start
-            config = dataclasses.asdict(request.config)
-            write_manifest(directory, request.name, argv, config, seed, elapsed, data)
-            (directory / "report.html").write_text(html_report(directory), encoding="utf-8")
+        _write_results(request, argv)
     except KeyboardInterrupt:
         complain(f"smesolve: interrupted; {_what_is_left(request)}")
         return 130
@@ -106,141 +113,153 @@ def _run(argv: list[str]) -> int:
         complain(f"smesolve: {printable(error)}")
         return 2
     except OSError as error:
-        if not _is_about_results(error, request):
-            raise
-        complain(f"smesolve: results cannot be written ({error.strerror or error}); {_what_is_left(request)}")
-        return 1
+        if _is_about_results(error, request):
+            complain(f"smesolve: results cannot be written ({_reason(error)}); {_what_is_left(request)}")
+            return 1
+        complain(f"smesolve: {_refusal(error)}; {_what_is_left(request)}")
+        return 2
     say(f"smesolve: results in {printable(request.out)}")
     return 0
 
 
+def _write_results(request: Request, argv: list[str]) -> None:
+    """Run the experiment of a request, and write all of its results."""
+    from smesolve.study.extension import begin_extended
+    from smesolve.study.run import configuration, run
+
+    start, experiment = time.perf_counter(), request.experiment
+    prepare = partial(begin_extended, request.out, experiment.settings.paths) if request.extends else None
+    with whole_directory(request.out, request.overwrite, request.resume, prepare, experiment.extendable) as directory:
+        run(experiment, directory)
+        elapsed, seed = time.perf_counter() - start, getattr(experiment.settings, "seed", None)
+        config, data = configuration(experiment), experiment.data_digest()
+        write_manifest(directory, experiment.command, argv, config, seed, elapsed, data)
+        (directory / "report.html").write_text(html_report(directory), encoding="utf-8")
+
+
+def _set_threads(threads: int | None) -> None:
+    """Set the number of torch's threads, where one is asked for."""
+    if threads is not None:
+        import torch  # here: --help does without it
+
+        torch.set_num_threads(threads)
+
+
 def _is_about_results(error: OSError, request: Request | None) -> bool:
-    """Whether the operating system could not write results, which a user can mend."""
+    """Return whether the operating system could not write results, which a user can remedy."""
     if request is None or request.dry_run:
         return False
-    partial = partial_of(request.out)
-    places = (str(partial), str(partial.with_name(partial.name.removesuffix(".partial"))))
-    named = [str(name) for name in (error.filename, error.filename2) if isinstance(name, (str, os.PathLike))]
-    removed = not (partial / WORK).is_dir()  # pandas does not say so by an error's number
-    return error.errno in NO_SPACE or removed or any(name.startswith(places) for name in named)
+    directory = _partial(request)
+    if directory is None:
+        return False
+    places = (str(directory), str(directory.with_name(directory.name.removesuffix(".partial"))))
+    removed = error.errno is None and str(directory) in str(error)  # pandas says so in words
+    return error.errno in NO_SPACE or removed or any(name.startswith(places) for name in _names(error))
+
+
+def _partial(request: Request) -> Path | None:
+    """Return the directory of results that are not whole; None where it cannot be found any more."""
+    try:
+        return partial_of(request.out)
+    except SmesolveError:
+        return None
+
+
+def _names(error: OSError) -> list[str]:
+    """Return the files that an error of the operating system names."""
+    return [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, Path))]
+
+
+def _reason(error: OSError) -> str:
+    """Return what the operating system says, on one line."""
+    return printable(" ".join((error.strerror or str(error) or type(error).__name__).split()))
+
+
+def _refusal(error: OSError) -> str:
+    """Return what the operating system refuses, with the remedy."""
+    files = " and ".join(repr(name) for name in _names(error))
+    what = f"{printable(files)} cannot be used" if files else "the operating system refuses what a command needs"
+    remedy = REMEDIES.get(error.errno or 0, "correct that")
+    return f"{what} ({_reason(error)}); {remedy} and give the same command again"
 
 
 def _what_is_left(request: Request | None) -> str:
-    """What an interrupted command leaves, in words."""
+    """Return what an interrupted command leaves, in words."""
     if request is None:
         return "nothing was written."
-    directory = partial_of(request.out)
+    directory = _partial(request)
+    if request.dry_run or directory is None:
+        return "nothing was written."
     if sealed(directory / WORK):
         return f"{printable(directory / WORK)} holds the whole results; the same command puts them in their place."
     if not (directory / JOURNAL).exists():
         return "nothing was written."
     table = f" and {PARTIAL_TABLE}, which is not final" if (directory / PARTIAL_TABLE).exists() else ""
-    goal = getattr(request.config, "rel_tol", None)
+    goal = getattr(request.experiment.settings, "rel_tol", None) if "rel_tol" in request.experiment.goals else None
     sooner = f", and to end sooner with a larger rel_tol than {goal:g}" if goal else ""
-    return f"{printable(directory)} holds the finished blocks{table}; go on by the same command with --resume{sooner}."
+    return f"{printable(directory)} holds what is finished{table}; go on by the same command with --resume{sooner}."
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
 def _read(argv: list[str]) -> Request:
-    """What the arguments ask for."""
-    parser = command_parser()
+    """Return what the arguments ask for."""
     if argv and argv[0] in ("-h", "--help", "--version"):
-        parser.parse_args(argv[:1])
+        program_parser().parse_args(argv[:1])
     if argv and argv[0].startswith("--print_completion"):
         print_completion(argv)
+    known = known_commands()
     if not argv or argv[0].startswith("-"):
-        raise ConfigError(f"a command is missing; give one of {', '.join(COMMANDS)} first, or --help.")
-    if argv[0] not in COMMANDS:
-        raise ConfigError(f"command {argv[0]!r} is unknown; {nearest(argv[0], list(COMMANDS))}.")
+        raise SmesolveError(f"a command is missing; give one of {', '.join(known)} first, or --help.")
+    command = argv[0]
+    if command not in known:
+        raise SmesolveError(f"command {command!r} is unknown; {nearest_name(command, known)}.")
+    keys = keys_of(command, chosen_study(argv))
     try:
-        values = parser.parse_args(parser_arguments(argv)).as_dict()
+        values = command_parser(keys).parse_args(parser_arguments(keys, argv[1:])).as_dict()
     except argparse.ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
-    name = values["command"]
-    chosen = values[name]
-    config = build(COMMANDS[name].config, chosen)
-    if name == "extend":
-        directory = given_directory("DIR", chosen["directory"])
-        return _extended(directory, config, chosen["resume"], chosen["dry_run"])
-    if chosen["out"] is None and not chosen["dry_run"]:
-        raise ConfigError("--out is missing; name the directory for the results, such as --out results.")
-    out = given_directory("--out", "." if chosen["out"] is None else chosen["out"])
-    return Request(name, config, out, chosen["overwrite"], chosen.get("resume", False), chosen["dry_run"])
+        raise SmesolveError(" ".join(str(error).split())) from None
+    settings: Any = build(keys.settings, values)
+    if command == "extend":
+        from smesolve.study.extension import extended  # here: it loads torch
 
-
-def _extended(directory: Path, config: ExtendConfig, resume: bool, dry_run: bool) -> Request:
-    """The study whose results are in a directory, with more paths."""
-    if not dry_run:
-        finish_move(directory)
-    manifest = read_manifest(directory)
-    name, versions = manifest.get("study"), manifest.get("versions")
-    written_by = versions.get("smesolve") if isinstance(versions, dict) else None
-    if isinstance(written_by, str) and written_by != __version__:
-        raise ConfigError(
-            f"{str(directory)!r} was written by smesolve {written_by}, and this is {__version__}; extend it "
-            "with the version that wrote it."
-        )
-    manifest = finished_manifest(directory)
-    if name not in COMMANDS or not COMMANDS[name].resumable:
-        raise ConfigError(f"{str(directory)!r} holds results of {name}, which has no paths to add.")
-    old = _config_of(manifest, directory)
-    if config.paths < old.paths or (config.paths == old.paths and not resume):
-        raise ConfigError(f"--paths {config.paths} is not more than the {old.paths} of {str(directory)!r}; raise it.")
-    more = {key: getattr(config, key) for key in ("paths", "threads", "workers")}
-    return Request(name, dataclasses.replace(old, **more), directory, resume=resume, dry_run=dry_run, extends=True)
-
-
-def _config_of(manifest: dict[str, Any], directory: Path) -> Any:
-    """The configuration of finished results."""
-    try:
-        return build(COMMANDS[manifest["study"]].config, manifest["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
-        raise ConfigError(
-            f"the configuration in {str(directory / MANIFEST)!r} is damaged: {reason}; restore it from a copy, or run "
-            "the study anew."
-        ) from None
-
-
-def _begin_extended(request: Request, directory: Path) -> None:
-    """Begin the journal of an extended study with that of the finished one."""
-    changes = {"config": {"paths": request.config.paths}}
-    Journal.continued(request.out / JOURNAL, directory / JOURNAL, changes)
+        directory = given_directory("DIR", values["directory"])
+        experiment = extended(directory, settings, values["resume"], values["dry_run"])
+        return Request(experiment, directory, resume=values["resume"], dry_run=values["dry_run"], extends=True)
+    if values["out"] is None and not values["dry_run"]:
+        raise SmesolveError("--out is missing; name the directory for the results, such as --out results.")
+    out = given_directory("--out", "." if values["out"] is None else values["out"])
+    experiment = find_experiment(command, keys.study)(settings)
+    return Request(experiment, out, values["overwrite"], values["resume"], values["dry_run"])
 
 
 def _is_finished(request: Request) -> bool:
-    """Whether `out` holds the results of this very study.
+    """Return whether `out` holds the results of this very study.
 
     Raises:
-        ConfigError: it holds those of another one, which are not to be replaced.
+        SmesolveError: it holds those of another one, which are not to be replaced.
     """
+    from smesolve.study.run import configuration, identity
+
     if not (request.out / MANIFEST).is_file():
         return False
-    manifest = finished_manifest(request.out)
+    manifest, experiment = finished_manifest(request.out), request.experiment
     there = identity(manifest["study"], manifest["config"]) | {"version": manifest["versions"]["smesolve"]}
-    asked = identity(request.name, dataclasses.asdict(request.config))
-    difference = first_difference(there, asked)
+    difference = first_difference(there, identity(experiment.command, configuration(experiment)))
     if not difference and manifest.get("data") is not None:
-        from smesolve.study.problems import configured_problem
-
-        digest = data_digest(configured_problem(request.config), request.config)
-        difference = first_difference({"data": manifest["data"]}, {"data": digest})
+        difference = first_difference({"data": manifest["data"]}, {"data": experiment.data_digest()})
     if difference and not (request.overwrite or request.extends):
-        raise ConfigError(
+        raise SmesolveError(
             f"--out {str(request.out)!r} holds finished results of another study: {difference}; name another "
             "directory, or replace it by --overwrite."
         )
     return not difference
 
 
-def _print_estimate(request: Request) -> None:
-    """What --dry-run says, a line for each of its fields."""
-    import_matplotlib()
-    from smesolve.study.dry_run import ESTIMATES  # here, as --help does without torch
-
-    fields = ESTIMATES[request.name](request.config)
-    say(f"smesolve: dry run of {request.name}, nothing is written")
+def _print_estimate(experiment: Experiment[Any]) -> None:
+    """Print what --dry-run says, a line for each of its fields."""
+    fields = experiment.dry_run()
+    say(f"smesolve: dry run of {experiment.command}, nothing is written")
     for name, value in fields.items():
         say(f"  {name + ':':9}{value}")

@@ -6,14 +6,16 @@ import argparse
 import platform
 from collections.abc import Mapping, Sequence
 
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter  # type: ignore[attr-defined]
 from shtab import DIRECTORY, FILE, complete
 
-from smesolve.study.commands import COMMANDS
-from smesolve.study.configuration_errors import ConfigError
+from smesolve.errors import SmesolveError, shown
+from smesolve.experiments.shared.registry import commands, find_experiment, studies, summary
+from smesolve.study.command_arguments import CommandKeys
+from smesolve.study.configuration_types import known_keys
 from smesolve.study.versions import versions
 
-__all__ = ["command_parser", "print_completion"]
+__all__ = ["command_parser", "keys_of", "known_commands", "print_completion", "program_parser"]
 
 SHELLS = ("bash", "zsh")
 
@@ -37,23 +39,35 @@ completion of commands and options in your shell, once:
 `smesolve COMMAND --help` explains the keys of a command and what it writes."""
 
 
+EXTEND = "Add paths to finished results of compare or weak-error: DIR --paths N."
+
+REPORTED = "report.html (one file to send), report.md, manifest.json (configuration, seed, versions)"
+
+
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Descriptions as they are written, and every option on lines of its own."""
 
 
-def command_parser() -> ArgumentParser:
-    """The parser of all commands, made from their configurations."""
-    return _joined({name: _part(name) for name in COMMANDS})
+def known_commands() -> list[str]:
+    """Return the names of all commands."""
+    return [*commands(), "extend"]
 
 
-def _version() -> str:
-    """The version, and a line of those that an error report should name."""
-    found = versions()
-    own = found.pop("smesolve")
-    return f"{own}\n{', '.join(f'{name} {number}' for name, number in found.items())}, {platform.platform()}"
+def keys_of(command: str, study: str) -> CommandKeys:
+    """Return what a command takes."""
+    if command == "extend":
+        from smesolve.study.extension import ExtendSettings  # here: it loads torch
+
+        return CommandKeys(command, study, ExtendSettings)
+    return CommandKeys(command, study, find_experiment(command, study).Settings)
 
 
-def _joined(parts: Mapping[str, ArgumentParser]) -> ArgumentParser:
+def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> ArgumentParser:
+    """Return the parser of the whole program.
+
+    Args:
+        parts: parsers of the commands. Default: they have no options, which is enough for --help and --version.
+    """
     parser = ArgumentParser(
         prog="smesolve",
         description=HELP,
@@ -63,24 +77,48 @@ def _joined(parts: Mapping[str, ArgumentParser]) -> ArgumentParser:
         formatter_class=_Help,
         usage="smesolve COMMAND [CONFIG] [--KEY VALUE ...] --out DIR",
     )
-    commands = parser.add_subcommands(dest="command")
-    for name, part in parts.items():
-        commands.add_subcommand(name, part, help=COMMANDS[name].description)
+    subcommands = parser.add_subcommands(dest="command")
+    for name in known_commands():
+        part = ArgumentParser() if parts is None else parts[name]
+        subcommands.add_subcommand(name, part, help=EXTEND if name == "extend" else summary(name))
     return parser
 
 
-def _part(name: str) -> ArgumentParser:
-    """The parser of one command; options that are paths say so to the shell."""
-    command = COMMANDS[name]
-    text = f"{command.description}\n\nexample:\n  smesolve {name} {command.example}\n\nwrites:\n  {command.writes}"
+def command_parser(keys: CommandKeys) -> ArgumentParser:
+    """Return the parser of one command; options that are paths say so to the shell."""
+    command, extends = keys.command, keys.command == "extend"
     part = ArgumentParser(
-        description=text,
+        prog=f"smesolve {command}",
+        description=_description(keys),
         exit_on_error=False,
+        allow_abbrev=False,
         formatter_class=_Help,
-        usage=f"smesolve {name} {'DIR --paths N' if name == 'extend' else '[CONFIG] [--KEY VALUE ...] --out DIR'}",
+        usage=f"smesolve {command} {'DIR --paths N' if extends else '[CONFIG] [--KEY VALUE ...] --out DIR'}",
     )
-    part.add_class_arguments(command.config)
-    if name == "extend":
+    if keys.study:
+        part.add_argument("--study", type=str, default=keys.study, help=f"one of {', '.join(studies(command))}.")
+    part.add_class_arguments(keys.settings)
+    _add_places(part, extends)
+    return part
+
+
+def _description(keys: CommandKeys) -> str:
+    command = keys.command
+    if command == "extend":
+        text, example, writes = EXTEND, "results/digits --paths 100000", "what the study wrote, with more paths"
+    else:
+        kind = find_experiment(command, keys.study)
+        text, example, writes = summary(command), kind.example, f"{REPORTED},\n  {kind.writes}"
+        if keys.study:
+            lines = (f"  {study:14} {summary(command, study)}" for study in studies(command))
+            text += "\n\nstudies, each with keys of its own (--study NAME --help); these are the keys of "
+            text = "\n".join([f"{text}{keys.study}:", *lines])
+    return f"{text}\n\nexample:\n  smesolve {command} {example}\n\nwrites:\n  {writes}"
+
+
+def _add_places(part: ArgumentParser, extends: bool) -> None:
+    """Add the options that all commands have: where results come from and go to."""
+    if extends:
         part.add_argument(
             "--directory", type=str, required=True, help="finished results; may be given without --directory."
         ).complete = DIRECTORY
@@ -95,23 +133,38 @@ def _part(name: str) -> ArgumentParser:
     part.add_argument(
         "--dry-run", action="store_true", help="print sizes, steps, paths, time and memory, and write nothing."
     )
-    if command.resumable:
-        part.add_argument("--resume", action="store_true", help="go on with an interrupted study, if there is one.")
-    return part
+    part.add_argument("--resume", action="store_true", help="go on with an interrupted study, if there is one.")
+
+
+def _version() -> str:
+    """Return the version, and a line of those that an error report should name."""
+    found = versions()
+    own = found.pop("smesolve")
+    return f"{own}\n{', '.join(f'{name} {number}' for name, number in found.items())}, {platform.platform()}"
 
 
 def print_completion(argv: Sequence[str]) -> None:
     """Print the shell's completion script and end the process, as --help does.
 
     Raises:
-        ConfigError: no shell, or one that is not known.
+        SmesolveError: no shell, or one that is not known.
     """
     shell = argv[0].partition("=")[2] or "".join(argv[1:2])
     if shell not in SHELLS:
-        raise ConfigError(f"--print_completion must be one of {', '.join(SHELLS)}, got {shell!r}.")
-    parts = {name: _part(name) for name in COMMANDS}
-    for name, part in parts.items():
-        # what `parser_arguments` reads without its option is an argument to the shell
+        raise SmesolveError(f"--print_completion must be one of {', '.join(SHELLS)}, got {shown(shell)}.")
+    parts = {}
+    for name in known_commands():
+        part = ArgumentParser()
+        options: set[str] = set()
+        for study in studies(name) or [""]:
+            settings = keys_of(name, study).settings
+            part.add_class_arguments(settings, skip={key for key in options if "." not in key})
+            options |= set(known_keys(settings))
+        if studies(name):
+            part.add_argument("--study", type=str, help=f"one of {', '.join(studies(name))}.")
+        _add_places(part, name == "extend")
+        # What is read without its option is an argument to the shell.
         part.add_argument("CONFIG").complete = DIRECTORY if name == "extend" else FILE
-    print(complete(_joined(parts), shell))
+        parts[name] = part
+    print(complete(program_parser(parts), shell))
     raise SystemExit(0)

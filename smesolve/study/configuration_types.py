@@ -1,4 +1,4 @@
-"""The keys of a configuration dataclass, and whether values have their types."""
+"""The keys of a settings dataclass, and whether values have their types."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
-from smesolve.arguments import MOST_ENTRIES
-from smesolve.errors import shown
-from smesolve.study.configuration_errors import ConfigError, nearest
+from smesolve.entry_point import nearest_name
+from smesolve.errors import SmesolveError, shown
+from smesolve.validation import MOST_ENTRIES
 
 __all__ = ["check_mapping", "check_type", "known_keys", "may_be_string"]
 
 
 def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
-    """The keys of a configuration dataclass with their types; nested ones as "data.name"."""
+    """Return the keys of a settings dataclass with their types; nested ones are called "data.name"."""
     keys: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         keys[prefix + name] = hint
         if dataclasses.is_dataclass(hint):
-            keys |= known_keys(hint, f"{prefix}{name}.")
+            keys |= known_keys(cast(type, hint), f"{prefix}{name}.")
     return keys
 
 
@@ -31,18 +31,18 @@ def check_mapping(values: Mapping[str, Any], hints: Mapping[str, Any], known: li
     Args:
         values: what a file or an option holds.
         hints: types by key.
-        known: keys that may be meant by an unknown one.
+        known: keys that an unknown one may stand for.
         prefix: of the keys in messages, such as "data.".
 
     Raises:
-        ConfigError: for the first of them.
+        SmesolveError: for the first of them.
     """
     for key, value in values.items():
         if key not in hints and prefix + key in known:
             head, _, tail = key.partition(".")
-            raise ConfigError(f"key {key!r} must be nested in a file, {head}: {{{tail}: ...}}.")
+            raise SmesolveError(f"key {key!r} must be nested in a file, {head}: {{{tail}: ...}}.")
         if key not in hints:
-            raise ConfigError(f"key {prefix + key!r} is unknown; {nearest(prefix + key, known)}.")
+            raise SmesolveError(f"key {prefix + key!r} is unknown; {nearest_name(prefix + key, known)}.")
         check_type(prefix + key, value, hints[key])
 
 
@@ -50,13 +50,13 @@ def check_type(key: str, value: Any, hint: Any) -> None:
     """Refuse a value that does not have the type of its key; an integer is a number, a string is none.
 
     Raises:
-        ConfigError: it names the key, the type and the value.
+        SmesolveError: it names the key, the type and the value.
     """
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        check_mapping(value, get_type_hints(hint), list(known_keys(hint, f"{key}.")), f"{key}.")
+        check_mapping(value, get_type_hints(hint), list(known_keys(cast(type, hint), f"{key}.")), f"{key}.")
     elif isinstance(value, list) and (in_list := _list_option(hint)) is not None:
         if len(value) > MOST_ENTRIES:
-            raise ConfigError(f"{key} has {len(value)} entries, more than {MOST_ENTRIES}; give a shorter list.")
+            raise SmesolveError(f"{key} has {len(value)} entries, more than {MOST_ENTRIES}; give a shorter list.")
         (item,) = get_args(in_list)
         for k, entry in enumerate(value):
             if not _fits(entry, item):
@@ -65,11 +65,11 @@ def check_type(key: str, value: Any, hint: Any) -> None:
         raise _refusal(key, shown(value), value, hint)
 
 
-def _refusal(key: str, got: str, value: Any, hint: Any) -> ConfigError:
+def _refusal(key: str, got: str, value: Any, hint: Any) -> SmesolveError:
     if _is_endless(value):
-        return ConfigError(f"{key} must be finite, got {value}.")
+        return SmesolveError(f"{key} must be finite, got {value}.")
     quotes = "; put it into quotes if it is a string" if type(value) in (int, float) and _has_strings(hint) else ""
-    return ConfigError(f"{key} must be {_expected(hint)}, got {got}{quotes}.")
+    return SmesolveError(f"{key} must be {_expected(hint)}, got {got}{quotes}.")
 
 
 def _is_endless(value: Any) -> bool:
@@ -81,22 +81,22 @@ def _has_strings(hint: Any) -> bool:
 
 
 def may_be_string(hint: Any) -> bool:
-    """Whether a string is among what a hint allows."""
+    """Return whether a type hint allows a string."""
     return str in _options(hint)
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
-    """The types of a union, or the only one."""
+    """Return the types of a union, or the only type."""
     return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _list_option(hint: Any) -> Any:
-    """The list among what a hint allows, if there is one."""
+    """Return the list type that a hint allows, if it allows one."""
     return next((option for option in _options(hint) if get_origin(option) is list), None)
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value that is no list has one of the types of a hint."""
+    """Return whether a value that is no list has one of the types of a hint."""
     options = _options(hint)
     if isinstance(value, bool):
         return bool in options

@@ -20,9 +20,9 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from smesolve.errors import SmesolveError
-from smesolve.study.latex_lines import widest
+from smesolve.experiments.shared.latex_lines import widest
+from smesolve.experiments.shared.markdown import fenced, join, table_of
 from smesolve.study.manifest import read_manifest
-from smesolve.study.markdown import fenced, join, table_of
 
 __all__ = ["html_report"]
 
@@ -37,7 +37,7 @@ SHORT = 32
 
 
 def html_report(directory: Path) -> str:
-    """The page of the report.md in a directory with finished results.
+    """Return the page of the report.md in a directory with finished results.
 
     Raises:
         SmesolveError: the report shows a picture that is not a PNG beside it.
@@ -55,14 +55,14 @@ def html_report(directory: Path) -> str:
 
 
 def _inches(png: bytes) -> float:
-    """Width for which a figure was drawn, so that all have letters of one size."""
-    from smesolve.study.figures import DPI  # late, as matplotlib takes its time
+    """Return the width that a figure was drawn for, so that all have letters of one size."""
+    from smesolve.experiments.shared.figures import DPI  # late, as matplotlib takes its time
 
     return int.from_bytes(png[16:20], "big") / DPI
 
 
 def _provenance(manifest: dict[str, Any]) -> str:
-    """What repeats the study, in Markdown."""
+    """Return what repeats the study, in Markdown."""
     config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True, default_flow_style=None).strip()
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     rows = [
@@ -76,10 +76,13 @@ def _provenance(manifest: dict[str, Any]) -> str:
 
 
 def _markdown(directory: Path) -> MarkdownIt:
-    """Commonmark with tables; pictures become data URIs, fences of `math` MathML, wide things scroll."""
+    """Return a renderer of CommonMark with tables.
 
-    def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
-        path, caption = directory / tokens[index].attrs["src"], html.escape(tokens[index].content)
+    Pictures become data URIs, `math` fences become MathML, and wide tables and formulas scroll.
+    """
+
+    def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        path, caption = directory / str(tokens[index].attrs["src"]), html.escape(tokens[index].content)
         if path.parent != directory or path.suffix not in PICTURES or not path.is_file():
             raise SmesolveError(f"report.md shows {path.name!r}, which is no picture of its directory; use a PNG.")
         data = path.read_bytes()
@@ -89,23 +92,23 @@ def _markdown(directory: Path) -> MarkdownIt:
         )
         return f'<span class="figure">{picture}<span class="caption">{caption}</span></span>'
 
-    def fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         if tokens[index].info != "math":
             return RendererHTML.fence(self, tokens, index, options, env)
         source = tokens[index].content.strip()
         formula = convert(source, display="block").replace("~", "&#xa0;")  # ties in text, which it leaves as they are
         return f'<div class="wide" style="--points: {widest(source):.0f}">{formula}</div>\n'
 
-    def text(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def text(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return NUMBER.sub(r'<span class="number">\g<0></span>', html.escape(tokens[index].content, quote=False))
 
-    def cell(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def cell(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return '<td class="number">' if len(tokens[index + 1].content) <= SHORT else "<td>"
 
-    def opened(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def opened(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return '<div class="wide"><table>\n'
 
-    def closed(self: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
+    def closed(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return "</table></div>\n"
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smesolve.study.configuration_errors import ConfigError
+from smesolve.errors import SmesolveError
 from smesolve.study.versions import versions
 
 __all__ = ["MANIFEST", "changed_file", "finished_manifest", "read_manifest", "seal", "sealed", "write_manifest"]
@@ -19,7 +19,7 @@ __all__ = ["MANIFEST", "changed_file", "finished_manifest", "read_manifest", "se
 MANIFEST = "manifest.json"
 
 CHUNK = 2**20
-"""Bytes of a file that are read at once."""
+"""Number of bytes of a file that are read at once."""
 
 
 def write_manifest(
@@ -35,9 +35,9 @@ def write_manifest(
 
     Args:
         directory: where it is written.
-        name: of the kind of study, which `command` need not be: "smesolve extend" makes more of any.
+        name: command of the study. `command` may be another one, as "smesolve extend" adds paths to any.
         command: arguments of the command line.
-        config: of the study.
+        config: configuration of the study.
         seed: its root seed, if it has one.
         wall_time: seconds that this command took.
         data: digest of the data, if it has any.
@@ -68,24 +68,24 @@ def seal(directory: Path) -> None:
 
 
 def sealed(directory: Path) -> bool:
-    """Whether a directory holds a manifest that lists the files beside it."""
+    """Return whether a directory holds a manifest that lists the files beside it."""
     try:
         return "files" in read_manifest(directory)
-    except ConfigError:
+    except SmesolveError:
         return False
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest in a directory, which may be of results that are not whole.
+    """Return the manifest in a directory, which may be of results that are not whole.
 
     Raises:
-        ConfigError: there is none, or it cannot be read.
+        SmesolveError: there is none, or it cannot be read.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise ConfigError(
+        raise SmesolveError(
             f"{str(directory)!r} has no {MANIFEST} that can be read ({reason}); name a directory with finished results."
         ) from None
     if not isinstance(manifest, dict):
@@ -94,10 +94,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def finished_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of finished results: a study, its configuration, versions, and the names of the files beside it.
+    """Return the manifest of finished results: study, configuration, versions, and names of the files beside it.
 
     Raises:
-        ConfigError: there is none, it cannot be read, or another program wrote it.
+        SmesolveError: there is none, it cannot be read, or another program wrote it.
     """
     manifest = read_manifest(directory)
     for key, kind in {"study": str, "config": dict, "versions": dict, "files": dict}.items():
@@ -113,7 +113,7 @@ def finished_manifest(directory: Path) -> dict[str, Any]:
 
 
 def changed_file(directory: Path, files: Mapping[str, str]) -> str | None:
-    """The first of the files that are not as smesolve wrote them; files that are missing are not changed."""
+    """Return the first file that is not as smesolve wrote it; a missing file counts as unchanged."""
     for name, digest in files.items():
         path = directory / name
         if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or _digest(path) != digest):
@@ -121,8 +121,8 @@ def changed_file(directory: Path, files: Mapping[str, str]) -> str | None:
     return None
 
 
-def _foreign(directory: Path, reason: str) -> ConfigError:
-    return ConfigError(
+def _foreign(directory: Path, reason: str) -> SmesolveError:
+    return SmesolveError(
         f"the {MANIFEST} of {str(directory)!r} is not one that smesolve wrote, or is damaged: {reason}; name a "
         "directory with finished results of this version."
     )
@@ -144,7 +144,7 @@ def _digest(path: Path) -> str:
 
 
 def _quoted(argument: str) -> str:
-    """An argument for a shell, on one line and in characters that every terminal shows or takes."""
+    """Return an argument for a shell, on one line and in characters that every terminal shows."""
     if argument.isprintable():
         return shlex.quote(argument)
     parts = (

@@ -1,8 +1,8 @@
 """Results on disk: they appear whole or not at all, and no file that smesolve did not write is touched.
 
-Results of DIR are made in DIR.partial, in the folder `WORK`, and move to DIR when they are whole: by one rename where
-there is no DIR, and file by file where there is one, which remains the same folder with whatever else is in it. The
-move begins after the manifest was sealed, so one that was interrupted is completed by the next command on DIR.
+Results are written to the folder `WORK` of DIR.partial, and move to DIR when they are whole: by one rename if DIR does
+not exist, and file by file otherwise, so that DIR remains the same folder and keeps its other files. The manifest is
+sealed before the move begins, so the next command on DIR completes a move that was interrupted.
 
 DIR.partial itself holds the journal and the lock. A symbolic link is followed first: DIR is where it points.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from smesolve.sampling.journal import is_journal
-from smesolve.study.configuration_errors import ConfigError
+from smesolve.errors import SmesolveError
+from smesolve.sampling.record_file import is_journal
 from smesolve.study.manifest import MANIFEST, changed_file, finished_manifest, seal, sealed
 
 __all__ = [
@@ -34,38 +34,38 @@ __all__ = [
 ]
 
 JOURNAL = "blocks.journal"
-"""Every finished block of a study: what --resume and extend go on from."""
+"""The finished cells or blocks of a study, from which --resume and extend continue."""
 
 PARTIAL_TABLE = "table.partial.csv"
 """What was known when a study was interrupted."""
 
 WORK = ".smesolve"
-"""Folder in DIR.partial where results are written; all that is in it was written by smesolve."""
+"""Folder in DIR.partial where results are written. It holds only files of smesolve."""
 
 LOCK = ".lock"
 
 
 def given_directory(option: str, text: str) -> Path:
-    """The directory that an option names; a tilde that the shell left is the home directory.
+    """Return the directory that an option names; a leading tilde is the home directory.
 
     Raises:
-        ConfigError: it names none.
+        SmesolveError: it does not name a directory.
     """
     if not text or "\0" in text:
-        raise ConfigError(f"{option} must be the path of a directory, got {text!r}.")
+        raise SmesolveError(f"{option} must be the path of a directory, got {text!r}.")
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ConfigError(
+        raise SmesolveError(
             f"{option} {text!r} names a home directory that is not known; write the path in full."
         ) from None
 
 
 def partial_of(out: Path) -> Path:
-    """Where results are while they are not whole.
+    """Return the directory of results that are not whole.
 
     Raises:
-        ConfigError: `out` is a loop of symbolic links, or the root of a file system.
+        SmesolveError: `out` is a loop of symbolic links, or the root of a file system.
     """
     real = _real(out)
     return real.with_name(f"{real.name}.partial")
@@ -77,23 +77,26 @@ def whole_directory(
     overwrite: bool,
     resume: bool = False,
     prepare: Callable[[Path], None] | None = None,
+    keep_journal: bool = False,
 ) -> Iterator[Path]:
-    """A directory to write results into; they move to `out` when the block ends well. The block writes the manifest.
+    """Yield a directory to write results into; they move to `out` when the block ends well.
 
-    When the block does not end well, `out`.partial stays if its journal has got new results, and vanishes otherwise.
-    While the block runs no other process gets in: a lock of the operating system, which ends with the process however
-    that ends.
+    The block writes the manifest.
+
+    If the block raises, `out`.partial stays when its journal has new results, and is removed otherwise. A lock of the
+    operating system keeps other processes out while the block runs; it ends with the process.
 
     Args:
-        out: of the results.
+        out: directory of the results.
         overwrite: replace results that are there, and discard an interrupted study.
-        resume: go on with an interrupted study where there is one.
-        prepare: called with the directory where no interrupted study is there, to write a journal that is gone on
-            with; results are then replaced.
+        resume: continue an interrupted study if there is one.
+        prepare: called with the directory if there is no interrupted study; it writes the journal to continue from, and
+            results are then replaced.
+        keep_journal: move the journal to `out` with the results. Otherwise it is removed when they are there.
 
     Raises:
-        ConfigError: `out` cannot be made or written to, is a file or holds something; with `overwrite`, something that
-            is not as smesolve wrote it; there is an interrupted study, or another process works on it.
+        SmesolveError: `out` cannot be made or written to, is a file or holds something; with `overwrite`, something
+            that is not as smesolve wrote it; there is an interrupted study, or another process works on it.
     """
     with _refused(out):
         real, partial = _real(out), partial_of(out)
@@ -108,7 +111,7 @@ def whole_directory(
             _check_free(out, overwrite or prepare is not None)
             there = journal.exists() and not overwrite
             if there and not resume:
-                raise ConfigError(
+                raise SmesolveError(
                     f"{str(partial)!r} holds an interrupted study; go on with it by --resume, or discard it by "
                     "--overwrite."
                 )
@@ -122,7 +125,7 @@ def whole_directory(
                 os.replace(partial / WORK / JOURNAL, journal)
         before = _size(journal)
         yield partial / WORK
-        if journal.exists():
+        if keep_journal and journal.exists():
             os.replace(journal, partial / WORK / JOURNAL)
         seal(partial / WORK)
         _move(partial / WORK, real)
@@ -146,7 +149,7 @@ def finish_move(out: Path) -> bool:
     """Move results that are whole to where they belong, if a command was interrupted in that; returns whether it was.
 
     Raises:
-        ConfigError: something is in the way.
+        SmesolveError: something is in the way.
     """
     real, partial = _real(out), partial_of(out)
     if not sealed(partial / WORK):
@@ -158,9 +161,7 @@ def finish_move(out: Path) -> bool:
         except BaseException:
             lock.release()
             raise
-        if not (partial / JOURNAL).exists():
-            _remove(partial, lock)
-        lock.release()
+        _remove(partial, lock)
     return True
 
 
@@ -168,59 +169,61 @@ def finish_move(out: Path) -> bool:
 
 
 def _real(out: Path) -> Path:
-    """Where a path leads after all symbolic links."""
+    """Return where a path leads after all symbolic links."""
     try:
         real = Path(os.path.realpath(out))
         loop = real.is_symlink()
     except OSError as error:  # the working directory is gone, a name is too long
-        raise ConfigError(f"--out {str(out)!r} cannot be found ({error.strerror}); name another directory.") from None
+        raise SmesolveError(f"--out {str(out)!r} cannot be found ({error.strerror}); name another directory.") from None
     if loop:
-        raise ConfigError(f"--out {str(out)!r} is a loop of symbolic links; name a directory.")
+        raise SmesolveError(f"--out {str(out)!r} is a loop of symbolic links; name a directory.")
     if not real.name:
-        raise ConfigError(f"--out {str(out)!r} is the root of a file system; name a directory in it.")
+        raise SmesolveError(f"--out {str(out)!r} is the root of a file system; name a directory in it.")
     return real
 
 
 @contextmanager
 def _refused(out: Path) -> Iterator[None]:
-    """What the operating system refuses, in one sentence."""
+    """Raise what the operating system refuses as one sentence."""
     try:
         yield
     except NotImplementedError:
-        raise ConfigError(
+        raise SmesolveError(
             f"--out {str(out)!r} is on a file system without file locks; name a directory on another one."
         ) from None
     except OSError as error:
         remedy = "a directory in a place that can be written to"
         if error.errno == errno.ENAMETOOLONG:
             remedy = "a directory with a shorter path"
-        raise ConfigError(f"--out {str(out)!r} cannot be used ({error.strerror or error}); name {remedy}.") from None
+        raise SmesolveError(f"--out {str(out)!r} cannot be used ({error.strerror or error}); name {remedy}.") from None
 
 
 def _check_free(out: Path, replace: bool) -> None:
     """Refuse a directory that results cannot go into."""
     real = _real(out)
     if real.exists() and not real.is_dir():
-        raise ConfigError(f"--out {str(out)!r} is a file; name a directory.")
+        raise SmesolveError(f"--out {str(out)!r} is a file; name a directory.")
     if not real.is_dir():
         return
     if any(real.iterdir()):
         if not replace:
-            raise ConfigError(f"--out {str(out)!r} is not empty; name another directory, or replace it by --overwrite.")
-        # What to delete is the user's word alone, so only results of this program are.
+            raise SmesolveError(
+                f"--out {str(out)!r} is not empty; name another directory, or replace it by --overwrite."
+            )
+        # Only results of this program are deleted: nobody but the user may decide about other files.
         if not (real / MANIFEST).is_file():
-            raise ConfigError(
+            raise SmesolveError(
                 f"--out {str(out)!r} has no {MANIFEST}, so it was not written by smesolve and is not replaced; name "
                 "another directory."
             )
         files = finished_manifest(real)["files"]
         changed = changed_file(real, {name: digest for name, digest in files.items() if name != JOURNAL})
         if changed:
-            raise ConfigError(
+            raise SmesolveError(
                 f"{changed!r} in {str(out)!r} has changed since smesolve wrote it, and would be replaced; move it away."
             )
     if real.stat().st_dev != real.parent.stat().st_dev:
-        raise ConfigError(
+        raise SmesolveError(
             f"--out {str(out)!r} is the root of a mounted file system, and results move there from beside it; name a "
             "directory in it."
         )
@@ -229,11 +232,11 @@ def _check_free(out: Path, replace: bool) -> None:
 
 
 def _locked(partial: Path) -> FileLock:
-    """The directory, made where there is none, and locked; refused where something in it has a name that is needed."""
+    """Make the directory where there is none, and lock it; a file that has a name that is needed is refused."""
     if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
-        raise ConfigError(f"{str(partial)!r} is not a directory of smesolve; move it away, or name another --out.")
+        raise SmesolveError(f"{str(partial)!r} is not a directory of smesolve; move it away, or name another --out.")
     partial.mkdir(parents=True, exist_ok=True)
-    own = {
+    own: dict[str, Callable[[Path], bool]] = {
         LOCK: lambda path: path.is_file() and not path.stat().st_size,
         WORK: Path.is_dir,
         JOURNAL: is_journal,
@@ -242,14 +245,14 @@ def _locked(partial: Path) -> FileLock:
     for name, written_here in own.items():
         path = partial / name
         if os.path.lexists(path) and (path.is_symlink() or not written_here(path)):
-            raise ConfigError(
+            raise SmesolveError(
                 f"{str(path)!r} was not written by smesolve, which needs its name; move it away, or name another --out."
             )
     lock = FileLock(partial / LOCK, blocking=False)
     try:
         lock.acquire()
     except Timeout:
-        raise ConfigError(
+        raise SmesolveError(
             f"{str(partial)!r} is in use by another process; wait for its end, or name another --out."
         ) from None
     return lock
@@ -284,7 +287,7 @@ def _move(work: Path, out: Path) -> None:
     there = [path for path in out.iterdir() if path.name in new or not (old or begun)]
     for path in there:
         if path.is_dir() or (path.name not in (*old, MANIFEST) and (work / path.name).exists()):
-            raise ConfigError(
+            raise SmesolveError(
                 f"{str(path)!r} was not written by smesolve and is where new results belong, which are whole in "
                 f"{str(work)!r}; move it away and give the same command again."
             )

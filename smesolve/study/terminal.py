@@ -1,4 +1,4 @@
-"""What commands say on stdout and stderr, whatever these are: a terminal in ASCII, a pipe that has ended, nothing."""
+"""Output of commands on stdout and stderr, which may be an ASCII terminal, a closed pipe, or missing."""
 
 from __future__ import annotations
 
@@ -8,29 +8,24 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["complain", "prepare_streams", "printable", "say"]
+__all__ = ["complain", "prepare_streams", "say"]
 
 
 def say(text: str) -> None:
-    """Write a line to stdout, if that takes it."""
+    """Write a line to stdout, if it can be written."""
     _write(sys.stdout, text)
 
 
 def complain(text: str) -> None:
-    """Write a line to stderr, if that takes it."""
+    """Write a line to stderr, if it can be written."""
     _write(sys.stderr, text)
 
 
-def printable(text: object) -> str:
-    """A path or another text on one line; control characters, and bytes that are no text, as their escape sequences."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
-
-
 def prepare_streams() -> None:
-    """Make stdout and stderr of this process take every text, also where it was started without them.
+    """Make stdout and stderr of this process accept every string, even if it was started without them.
 
-    A number that no file has goes to the first file that is opened, and what a library writes to stderr would be
-    written into that: all three standard files are opened.
+    The next file that is opened gets the lowest free number. If that were the number of stderr, messages of libraries
+    would be written into that file, so all three standard files are opened first.
     """
     for number in (0, 1, 2):
         try:

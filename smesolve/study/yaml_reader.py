@@ -1,6 +1,6 @@
-"""YAML as a configuration has it: every text has one meaning, or is refused by one sentence.
+"""YAML of a configuration: every string has one meaning, or is refused by one sentence.
 
-Scalars are those of YAML 1.2's core schema, in decimal. What YAML 1.1 reads in another way (1:30 as 90, 0100 as 64, yes
+Scalars are those of YAML 1.2's core schema, in decimal. What YAML 1.1 reads differently (1:30 as 90, 0100 as 64, yes
 as true, 1_000 as 1000) is refused, as are keys that stand twice, merge keys, tags, several documents, and files and
 aliases that are too large for a configuration. Only mappings, lists, strings, numbers, booleans and null are made.
 """
@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from smesolve.errors import shown
-from smesolve.study.configuration_errors import ConfigError
+from smesolve.errors import SmesolveError, shown
 
 __all__ = ["read_file", "read_yaml"]
 
@@ -54,7 +53,7 @@ OTHERWISE_BOOL = re.compile(r"yes|no|on|off", re.IGNORECASE)
 """Plain scalars that are booleans to some YAML readers, and strings to others."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no stubs
     """PyYAML's reader in Python, with the plain scalars of `PATTERNS`; the one in C has no bound on its stack."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
@@ -65,10 +64,10 @@ for _kind, (_pattern, _first) in PATTERNS.items():
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """The mapping that a configuration file holds.
+    """Return the mapping that a configuration file holds.
 
     Raises:
-        ConfigError: no such file, or one that is no configuration.
+        SmesolveError: no such file, or one that is no configuration.
     """
     origin = f"CONFIG {path!r}"
     try:
@@ -78,45 +77,45 @@ def read_file(path: str) -> dict[str, Any]:
             raise _too_long(origin, size)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{origin} does not exist; give the path of a YAML file.") from None
+        raise SmesolveError(f"{origin} does not exist; give the path of a YAML file.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{origin} is no text in UTF-8; save it as UTF-8.") from None
-    except ConfigError:
+        raise SmesolveError(f"{origin} is no text in UTF-8; save it as UTF-8.") from None
+    except SmesolveError:
         raise
     except (OSError, ValueError) as error:  # ValueError: what no path may hold
-        raise ConfigError(f"{origin} cannot be read ({error}); give the path of a YAML file.") from None
+        raise SmesolveError(f"{origin} cannot be read ({error}); give the path of a YAML file.") from None
     mapping = read_yaml(text, origin)
     if mapping is None:
-        raise ConfigError(f"{origin} is empty; give lines 'key: value'.")
+        raise SmesolveError(f"{origin} is empty; give lines 'key: value'.")
     if not isinstance(mapping, dict):
-        raise ConfigError(f"{origin} must hold lines 'key: value', got {type(mapping).__name__}.")
+        raise SmesolveError(f"{origin} must hold lines 'key: value', got {type(mapping).__name__}.")
     return mapping
 
 
-def _too_long(origin: str, size: int) -> ConfigError:
-    """The refusal of a text of so many bytes; pipes and devices say 0."""
+def _too_long(origin: str, size: int) -> SmesolveError:
+    """Return the error for an input of so many bytes; pipes and devices say 0."""
     bytes_ = f"{size} bytes, more than {MOST_BYTES}" if size > MOST_BYTES else f"more than {MOST_BYTES} bytes"
-    return ConfigError(f"{origin} has {bytes_}; give lines 'key: value' with shorter lists and strings.")
+    return SmesolveError(f"{origin} has {bytes_}; give lines 'key: value' with shorter lists and strings.")
 
 
 def read_yaml(text: str, origin: str) -> Any:
-    """The value of a text: None, bool, int, float, str, and lists and dictionaries of them.
+    """Return the value of a YAML string: None, bool, int, float, str, or lists and dictionaries of these.
 
     Args:
         text: one YAML document.
-        origin: what the text is, for messages.
+        origin: where the string comes from, for messages.
 
     Raises:
-        ConfigError: a text that is no YAML, or has more than one meaning.
+        SmesolveError: the string is not YAML, or has more than one meaning.
     """
     if len(text) > MOST_BYTES:
         raise _too_long(origin, len(text.encode(errors="surrogateescape")))
     try:
         node = _Loader(text).get_single_node()
     except RecursionError:
-        raise ConfigError(f"{origin} is nested too deeply; give lines 'key: value'.") from None
+        raise SmesolveError(f"{origin} is nested too deeply; give lines 'key: value'.") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{origin} {_invalid(error)}.") from None
+        raise SmesolveError(f"{origin} {_invalid(error)}.") from None
     return None if node is None else _Reader(origin, "\n" in text.strip()).value(node, 0)
 
 
@@ -136,13 +135,13 @@ class _Reader:
     def __init__(self, origin: str, several_lines: bool) -> None:
         self.origin, self.several_lines, self.count = origin, several_lines, 0
 
-    def refused(self, node: yaml.Node, reason: str) -> ConfigError:
-        """What is wrong with a node, and where."""
+    def refused(self, node: yaml.Node, reason: str) -> SmesolveError:
+        """Return the error that says what is wrong with a node, and where."""
         line = f", line {node.start_mark.line + 1}" if self.several_lines else ""
-        return ConfigError(f"{self.origin}{line}: {reason}.")
+        return SmesolveError(f"{self.origin}{line}: {reason}.")
 
     def value(self, node: yaml.Node, depth: int) -> Any:
-        """What a node stands for; an alias is read anew wherever it stands."""
+        """Return what a node stands for; an alias is read again wherever it stands."""
         self.count += 1
         if self.count > MOST_VALUES or depth > MOST_DEPTH:
             raise self.refused(

@@ -1,21 +1,27 @@
-"""From an explicit iteration to its stochastic modified equation, by sympy.
+"""Derivation of the stochastic modified equation of an explicit iteration, by sympy.
 
     network = ExplicitNetwork(in_features=1, hidden=2)
     equation = modified_equation(dropout(network, BernoulliMasks(keep_prob)), order=2)     # keep_prob: number or symbol
     equation.drift, equation.diffusion, equation.covariance
-    print(equation.verify())                       # the order proven, the first mismatch
+    print(equation.verify())                       # the proven order, or the first mismatch
     sde = equation.to_torch({"p": 0.8, "x_1_1": 1.0, "y_1_1": 0.5}, lr=0.05)    # for torchsde.sdeint
 
 `LossExpansion` does the same for dropout at any width and every loss polynomial in the output, and
-`PolynomialLossProblem` is the numeric problem with the kernels that are generated from it.
+`PolynomialLossProblem` is the numerical problem with the kernels generated from it.
 """
 
 from smesolve.symbolic.chaos_expansion import expectation
 from smesolve.symbolic.counterexamples import averaged_modified_flow, without_blocks
 from smesolve.symbolic.dropout_formulas import Claim, DropoutFormulas
+from smesolve.symbolic.equation import SymbolicModifiedEquation, modified_equation
+from smesolve.symbolic.explicit_iteration import Iteration, gradient_descent
 from smesolve.symbolic.explicit_network import ExplicitNetwork, squared_error
-from smesolve.symbolic.iteration import Iteration, gradient_descent
-from smesolve.symbolic.iterations import (
+from smesolve.symbolic.laws import Centred, SampleIndex
+from smesolve.symbolic.loss_expansion import LossExpansion
+from smesolve.symbolic.polynomial_problem import PolynomialLossProblem
+from smesolve.symbolic.smooth_functions import smooth_function
+from smesolve.symbolic.third_cumulants import ThirdCumulant, third_cumulant
+from smesolve.symbolic.training_steps import (
     dropconnect,
     dropout,
     dropout_sgd,
@@ -24,12 +30,6 @@ from smesolve.symbolic.iterations import (
     parameter_noise,
     sgd,
 )
-from smesolve.symbolic.laws import Centred, SampleIndex
-from smesolve.symbolic.loss_expansion import LossExpansion
-from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
-from smesolve.symbolic.polynomial_problem import PolynomialLossProblem
-from smesolve.symbolic.smooth_function import smooth_function
-from smesolve.symbolic.third_cumulant import ThirdCumulant, third_cumulant
 from smesolve.symbolic.verification import MomentCheck, Verification
 from smesolve.symbolic.zero_test import vanishes
 

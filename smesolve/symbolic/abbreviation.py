@@ -1,4 +1,4 @@
-"""Long expressions in sentences."""
+"""Abbreviation of long expressions in messages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from sympy import Expr
 
 __all__ = ["abbreviated"]
 
-LONGEST = 400
-"""Characters."""
+MAX_CHARACTERS = 400
 
 
 def abbreviated(expression: Expr) -> str:
-    """The expression, or its beginning and how long it is."""
+    """Return the expression, or its beginning and its number of operations."""
     text = str(expression)
-    if len(text) <= LONGEST:
+    if len(text) <= MAX_CHARACTERS:
         return text
-    return f"{text[:LONGEST]} ... ({expression.count_ops()} operations in all)"
+    return f"{text[:MAX_CHARACTERS]} ... ({expression.count_ops()} operations in all)"

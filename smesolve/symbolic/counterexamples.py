@@ -1,32 +1,39 @@
-"""Equations that are not the modified equation, for `verify` to reject with the order that they do have."""
+"""Equations that are not the modified equation; `verify` rejects them and reports their true order."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import sympy
 from sympy import Matrix, Rational
 
-from smesolve.arguments import INDEX, checked
-from smesolve.errors import SmesolveError
+from smesolve.entry_point import entry_point
+from smesolve.errors import invalid
 from smesolve.symbolic.chaos_expansion import step_moment
-from smesolve.symbolic.iteration import Iteration
-from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
+from smesolve.symbolic.equation import SymbolicModifiedEquation, modified_equation
+from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.real_calculus import derivative
+from smesolve.validation import check_instance, check_integer, check_list
 
 __all__ = ["averaged_modified_flow", "without_blocks"]
 
 
-@checked
+@entry_point
 def averaged_modified_flow(iteration: Iteration) -> SymbolicModifiedEquation:
-    """The flow of R_S + R_1 + R_2 with R_2 = lr/4 E|s_1|^2 (Zhang & Xu, TPAMI 2024), put to the test of order 2.
+    """Return the flow of R_S + R_1 + R_2 (Zhang & Xu, TPAMI 2024) as an equation that claims order 2.
 
-    For gradient steps s_1 = -grad R_S(theta; eta): dTheta = -grad(L_S + R_2) dt, without noise. As R_2 = lr/4
-    (|grad L_S|^2 + Tr Sigma), its drift has -lr/4 grad Tr Sigma too much, and it is of order 1 with or without noise.
+    For gradient steps s_1 = -grad R_S(theta; eta), without noise,
+
+        dTheta = -grad(L_S + R_2) dt,    R_2 = lr/4 E|s_1|^2 = lr/4 (|grad L_S|^2 + Tr Sigma).                       (1)
+
+    The drift of the modified equation of order 2 lacks -lr/4 grad Tr Sigma, so that this flow has order 1, with or
+    without noise.
     """
+    check_instance("iteration", iteration, Iteration, "an Iteration, such as dropout(network, masks)")
     size = range(len(iteration.state))
-    energy = sympy.Add(*(step_moment(iteration, [(0, i), (0, i)]) for i in size))
+    energy = sympy.Add(*(step_moment(iteration, [(0, i), (0, i)]) for i in size))  # E|s_1|^2 of (1)
     b0 = modified_equation(iteration, order=1).drift_terms[0]
     return SymbolicModifiedEquation(
         iteration=iteration,
@@ -36,21 +43,31 @@ def averaged_modified_flow(iteration: Iteration) -> SymbolicModifiedEquation:
     )
 
 
-@checked(groups=INDEX)
+@entry_point
 def without_blocks(equation: SymbolicModifiedEquation, groups: Sequence[Sequence[int]]) -> SymbolicModifiedEquation:
-    """The same drift, and a diffusion in which groups of state variables have independent noise.
+    """Return the equation with independent noise in each group of state variables.
 
-    Its covariance is Sigma without the blocks between different groups: with a neuron's parameters as a group, the
-    Sigma_kk are right and all Sigma_kr are missing.
+    The covariance becomes Sigma without the blocks between different groups: if a group holds a neuron's parameters,
+    the blocks Sigma_kk are right and all Sigma_kr are missing.
+
+    Args:
+        equation: the equation.
+        groups: indices of state variables, from 0, group by group.
     """
+    check_instance("equation", equation, SymbolicModifiedEquation, "a SymbolicModifiedEquation")
     rows = equation.diffusion.rows
-    outside = [i for group in groups for i in group if i >= rows]
-    if outside:
-        raise SmesolveError(f"groups must hold indices of the {rows} state variables, got {outside[0]}; count from 0.")
+
+    def group_of(name: str, group: Any) -> list[int]:
+        indices = check_list(name, group, lambda entry, index: check_integer(entry, index, 0))
+        if max(indices) >= rows:
+            raise invalid(name, f"hold indices of the {rows} state variables", group, "count from 0")
+        return indices
+
+    groups = check_list("groups", groups, group_of)
     columns = []
     for group in groups:
         for c in range(equation.diffusion.cols):
-            kept = [equation.diffusion[i, c] if i in group else 0 for i in range(equation.diffusion.rows)]
+            kept = [equation.diffusion[i, c] if i in group else 0 for i in range(rows)]
             if any(kept):
                 columns.append(kept)
     return dataclasses.replace(equation, diffusion=Matrix(columns).T)

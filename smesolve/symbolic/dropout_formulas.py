@@ -1,12 +1,21 @@
 """The formulas of the dropout papers on an explicit network, and which of them are exact.
 
 For one hidden layer with masks, one output and squared loss, with z_r(x_i) = a_r sigma(w_r . x_i), e_i = f(x_i) - y_i,
-q_r = (w_r, a_r), v = E zeta^2 (v = 1/p - 1 for keep_prob p) and D_r(c) = 1/n sum_i c_i grad_{q_r} z_r(x_i). Each
-`Claim` holds both sides of one equation and what their comparison has shown. Where the papers write 1/p, 1 + v stands
-here, so that a claim can be put to other mask laws, too.
+q_r = (w_r, a_r), v = E zeta^2 (v = 1/p - 1 for keep_prob p) and D_r(c) = 1/n sum_i c_i grad_{q_r} z_r(x_i):
 
-Sources: Zhang, Li, Luo, Xu (ICLR 2024), eq. 4 (modified loss), sec. 5.1 (Sigma_kk, Sigma_kr), sec. 5.2 (approximate
-Hessian and covariance); Zhang, Xu (TPAMI 2024): R_1, R_2.
+    R_1 = v/(2n) sum_ir z_r(x_i)^2                                                                                   (1)
+    R_2 = lr/4 (|grad L_S|^2 + Tr Sigma)                                                                             (2)
+    Sigma_kk = v [D_k(e + v z_k)]^(x)2 + v (1 + v) sum_{l != k} [D_k(z_l)]^(x)2                                      (3)
+    Sigma_kr = v D_k(c) D_r(z_k)^T + v D_k(z_r) D_r(c)^T - v^2 D_k(z_r) D_r(z_k)^T
+               + v sum_{l != k, r} D_k(z_l) D_r(z_l)^T,    c = e + v (z_k + z_r), k != r                             (4)
+    approximate Hess L_S = 1/n sum_i [grad f^(x)2 + v sum_r (grad z_r)^(x)2]                                         (5)
+    approximate Sigma = 1/n sum_i [(e_i^2 + v sum_r z_r^2) grad f^(x)2 + v e_i^2 sum_r (grad z_r)^(x)2]              (6)
+
+Each `Claim` holds both sides of one equation, and the result of their comparison. Where the papers write 1/p, 1 + v
+stands here, so that claims can be tested with other mask laws as well.
+
+Sources: Zhang, Li, Luo, Xu (ICLR 2024), eq. 4 (modified loss), sec. 5.1 for (3) and (4), sec. 5.2 for (5) and (6);
+Zhang, Xu (TPAMI 2024) for (1) and (2).
 """
 
 from __future__ import annotations
@@ -19,24 +28,25 @@ import sympy
 from sympy import Expr, ImmutableMatrix, Integer, Matrix, Rational, Symbol
 from sympy.core.function import AppliedUndef
 
-from smesolve.arguments import checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.masks import MaskLaw
 from smesolve.symbolic.chaos_expansion import expectation
+from smesolve.symbolic.equation import SymbolicModifiedEquation, modified_equation
+from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.explicit_network import ExplicitNetwork
-from smesolve.symbolic.iteration import Iteration
-from smesolve.symbolic.iterations import dropout, dropout_sgd
 from smesolve.symbolic.latex_code import align
-from smesolve.symbolic.modified_equation import SymbolicModifiedEquation, modified_equation
 from smesolve.symbolic.orthogonal_polynomials import exact
+from smesolve.symbolic.training_steps import dropout, dropout_sgd
 from smesolve.symbolic.zero_test import vanishes
+from smesolve.validation import check_instance
 
 __all__ = ["Claim", "DropoutFormulas"]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """left = right, both as matrices of expressions."""
+    """The claim left = right about two matrices of expressions."""
 
     name: str
     latex: str
@@ -59,22 +69,24 @@ class Claim:
 
 
 class DropoutFormulas:
-    """The papers' objects for one network and mask law.
+    """The formulas of the papers for one network and mask law.
 
     Args:
-        network: one hidden layer, one output, squared loss.
+        network: a network with one hidden layer, one output and squared loss.
         masks: law of the masks; the papers have BernoulliMasks.
     """
 
-    @checked
+    @entry_point
     def __init__(self, network: ExplicitNetwork, masks: MaskLaw) -> None:
+        check_instance("network", network, ExplicitNetwork, "an ExplicitNetwork")
+        check_instance("masks", masks, MaskLaw, "a MaskLaw, such as BernoulliMasks(keep_prob)")
         f, y = sympy.symbols("f y")
         squared = sympy.expand(network.loss(f, y) - (f - y) ** 2 / 2) == 0
         if len(network.widths) != 1 or network.out_features != 1 or not squared:
             raise SmesolveError(
-                "the papers' formulas are for one hidden layer, one output and squared loss, got "
+                "network must have one hidden layer, one output and squared loss for the formulas of the papers, got "
                 f"{len(network.widths)} hidden layers, {network.out_features} outputs"
-                f"{'' if squared else ' and another loss'}."
+                f"{'' if squared else ' and another loss'}; derive others by modified_equation."
             )
         self.network, self.masks = network, masks
         self.variance: Expr = exact(masks.variance)
@@ -99,25 +111,25 @@ class DropoutFormulas:
 
     @cached_property
     def r1(self) -> Expr:
-        """R_1 = v/(2n) sum_ir z_r(x_i)^2."""
+        """R_1 of (1)."""
         squares = sympy.Add(*(z**2 for row in self.contributions for z in row))
         return self.variance / (2 * self.network.samples) * squares
 
     @cached_property
     def r2(self) -> Expr:
-        """R_2 = lr/4 (|grad L_S|^2 + Tr Sigma); a claim says that it is lr/4 E|grad R_S(theta; eta)|^2."""
+        """R_2 of (2); a claim says that it is lr/4 E|grad R_S(theta; eta)|^2."""
         b0, covariance = self.equation.drift_terms[0], self.equation.covariance
         return self.iteration.small / 4 * ((b0.T * b0)[0] + covariance.trace())
 
     # --- covariance, block by block ---------------------------------------------------------------------------------
 
     def neuron(self, r: int) -> list[int]:
-        """Positions of q_r = (w_r, a_r) in the state; neurons count from 0."""
+        """Return the positions of q_r = (w_r, a_r) in the state; neurons count from 0."""
         (hidden, readout) = self.network.weights
         return [self.iteration.state.index(symbol) for symbol in (*hidden[r], readout[0][r])]
 
     def pulled(self, r: int, cotangents: Sequence[Expr]) -> Matrix:
-        """D_r(c), a column over q_r."""
+        """Return D_r(c), a column over q_r."""
         state, n = self.iteration.state, self.network.samples
         return Matrix(
             [
@@ -130,17 +142,14 @@ class DropoutFormulas:
         )
 
     def diagonal_block(self, k: int) -> ImmutableMatrix:
-        """Sigma_kk = v [D_k(e_without_k + z_k/p)]^(x)2 + v (1 + v) sum_{l != k} [D_k(z_l)]^(x)2."""
+        """Return Sigma_kk by (3)."""
         v = self.variance
         own = self.pulled(k, [e + v * z[k] for e, z in zip(self.errors, self.contributions, strict=True)])
         others = [self.pulled(k, self._neuron_values(j)) for j in self._others(k)]
         return ImmutableMatrix(v * own * own.T + v * (1 + v) * self._sum_of_squares(others))
 
     def cross_block(self, k: int, r: int) -> ImmutableMatrix:
-        """Sigma_kr, k != r, with c = e_without_k,r + z_k/p + z_r/p:
-
-        v D_k(c) D_r(z_k)^T + v D_k(z_r) D_r(c)^T - v^2 D_k(z_r) D_r(z_k)^T + v sum_{l != k, r} D_k(z_l) D_r(z_l)^T.
-        """
+        """Return Sigma_kr, k != r, by (4)."""
         v = self.variance
         c = [e + v * (z[k] + z[r]) for e, z in zip(self.errors, self.contributions, strict=True)]
         z_k, z_r = self._neuron_values(k), self._neuron_values(r)
@@ -154,12 +163,12 @@ class DropoutFormulas:
 
     @cached_property
     def approximate_hessian(self) -> ImmutableMatrix:
-        """1/n sum_i [grad f^(x)2 + v sum_r (grad z_r)^(x)2]."""
+        """The approximation (5) of Hess L_S."""
         return self._weighted_squares([1] * self.network.samples, [self.variance] * self.network.samples)
 
     @cached_property
     def approximate_covariance(self) -> ImmutableMatrix:
-        """1/n sum_i [l_1 grad f^(x)2 + l_2 sum_r (grad z_r)^(x)2], l_1 = e_i^2 + v sum_r z_r^2, l_2 = v e_i^2."""
+        """The approximation (6) of Sigma."""
         v = self.variance
         first = [e**2 + v * sympy.Add(*(x**2 for x in z)) for e, z in zip(self.errors, self.contributions, strict=True)]
         return self._weighted_squares(first, [v * e**2 for e in self.errors])
@@ -173,7 +182,7 @@ class DropoutFormulas:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """Each formula beside what is derived from the masks' moments; `exact` says whether they agree."""
+        """Each formula beside the derivation from the moments of the masks; `exact` says whether they agree."""
         state, lr, equation = self.iteration.state, self.iteration.small, self.equation
         gradient = _gradient(self.modified_loss, state)
         mean = -equation.drift_terms[0]
@@ -248,7 +257,7 @@ class DropoutFormulas:
         return claims
 
     def latex(self) -> str:
-        """The definitions as one align environment (amsmath)."""
+        """Return the definitions as one align environment (amsmath)."""
         return align(DEFINITIONS)
 
     def _second_moment(self) -> Expr:
@@ -266,7 +275,7 @@ class DropoutFormulas:
         return sum((column * column.T for column in columns), sympy.zeros(size, size))
 
     def _weighted_squares(self, first: Sequence[Expr], second: Sequence[Expr]) -> ImmutableMatrix:
-        """1/n sum_i [first_i grad f^(x)2 + second_i sum_r (grad z_r)^(x)2]."""
+        """Return 1/n sum_i [first_i grad f^(x)2 + second_i sum_r (grad z_r)^(x)2], as in (5) and (6)."""
         state, size = self.iteration.state, len(self.iteration.state)
         total = sympy.zeros(size, size)
         for l1, l2, z in zip(first, second, self.contributions, strict=True):
@@ -305,6 +314,6 @@ def _gradient(function: Expr, state: Sequence[Symbol]) -> Matrix:
 
 
 def _without_second_derivatives(matrix: ImmutableMatrix) -> ImmutableMatrix:
-    """The matrix where the undefined activation is piecewise linear."""
+    """Return the matrix for an undefined activation that is piecewise linear."""
     calls = {call for call in matrix.atoms(AppliedUndef) if call.func.__name__.endswith("primeprime")}
     return matrix.xreplace(dict.fromkeys(calls, Integer(0)))

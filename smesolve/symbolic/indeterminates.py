@@ -1,10 +1,10 @@
 """Expressions as polynomials: every sub-expression that is not polynomial becomes an indeterminate.
 
-sigma(w x), sigma'(w x), tanh(w x), exp(a) ... are replaced by symbols of their own. A root b^(1/q) and a
-reciprocal 1/b are symbols, too, with the relation R^q = b or R^(-1) = b kept. What remains is built from
-numbers and symbols by sums, products and powers, which sympy's polynomial rings decide exactly and fast.
-An undefined function and its derivatives at different points are independent numbers (a smooth function may
-have any jet at any finite set of points), so for these nothing is lost.
+sigma(w x), sigma'(w x), tanh(w x), exp(a) ... are replaced by symbols of their own. A root b^(1/q) and a reciprocal 1/b
+are replaced as well, and the relation R^q = b or R^(-1) = b is kept. The result consists of sums, products and powers
+of numbers and symbols, which the polynomial rings of sympy decide exactly and fast. An undefined function and its
+derivatives at different points are independent numbers (a smooth function may have any jet at any finite set of
+points), so that nothing is lost for these.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Relation(NamedTuple):
 class Indeterminates:
     """A growing dictionary between non-polynomial sub-expressions and the symbols that stand for them.
 
-    With `variables`, whatever contains none of these becomes an indeterminate as a whole, too: the result is
-    then a polynomial in the variables alone, and no other bracket of it is ever expanded.
+    Args:
+        variables: symbols that stay. A sub-expression without any of them becomes one indeterminate, so that the
+            result is a polynomial in the variables only and none of its coefficients is expanded. Default: all.
     """
 
     def __init__(self, variables: Collection[Symbol] | None = None) -> None:
@@ -39,7 +40,7 @@ class Indeterminates:
         self._converted: dict[Expr, Expr] = {}
 
     def replace(self, expression: Expr) -> Expr:
-        """The expression with symbols in place of what is not polynomial."""
+        """Return the expression with symbols in place of sub-expressions that are not polynomial."""
         known = self._converted.get(expression)
         if known is None:
             known = self._converted[expression] = self._replace(expression)
@@ -47,12 +48,12 @@ class Indeterminates:
 
     @property
     def relations(self) -> list[Relation]:
-        """Roots and reciprocals, converted: the base of each holds symbols of earlier ones only."""
+        """Relations of roots and reciprocals; the base of each holds symbols of earlier relations only."""
         return list(self._relation_of.values())
 
     @property
     def meaning(self) -> dict[Dummy, Expr]:
-        """What each symbol stands for; substituting it undoes `replace`."""
+        """The sub-expression that each symbol stands for; substitution of these undoes `replace`."""
         meaning = {token: expression for expression, token in self._token_of.items()}
         for symbol, exponent, base in self.relations:
             meaning[symbol] = base.xreplace(meaning) ** Rational(1, exponent)

@@ -1,10 +1,10 @@
-"""Torch code of the cotangents that `loss_expansion` derives.
+"""Torch code of the cotangents (4) and (5) that `loss_expansion` derives.
 
 The generated functions take features h (..., m, n), readout A (..., o, m), bias b (..., o, 1) or 0 and targets y (o,
 n), and return cotangents of features, readout and outputs, not yet divided by n. Contributions z = A h are not formed:
 sums over neurons of powers of z are matrix products of powers of A and h. For losses of degree 2 the noise is linear
-in a symmetric matrix S, which acts through the Gram matrices of A and h: the cost does not depend on o. From degree 3
-on, tensors of the normals are contracted with z (..., o, m, n).
+in a symmetric matrix S, which acts through the Gram matrices of A and h, so that the cost does not depend on o. From
+degree 3 on, tensors of the normals are contracted with z (..., o, m, n).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ SUM_OF_MEAN_AND_NOISE = [
 
 
 def kernel_source(expansion: LossExpansion) -> str:
-    """A module with loss, slope (its derivative), mean_loss, mean and its derivative, noise, weight mean + noise.
+    """Return a module with loss, slope (its derivative), mean_loss, mean, its derivative, noise, weight mean + noise.
 
     Raises:
-        SmesolveError: a law whose parameters are symbols.
+        SmesolveError: if the law has symbols for parameters.
     """
     if any(kappa.free_symbols for kappa in expansion.cumulants):
         raise SmesolveError(f"{expansion.law!r} has symbols for parameters: kernels need a law of numbers.")
@@ -57,7 +57,7 @@ def kernel_source(expansion: LossExpansion) -> str:
 
 
 def _mean(expansion: LossExpansion) -> list[str]:
-    """c_k = sum_c kappa_c W_c z_k^{c-1} / (c-1)!."""
+    """Return code of the mean cotangents c_k = sum_c kappa_c W_c z_k^{c-1} / (c-1)!, (4) of `loss_expansion`."""
     weights = _Weights(expansion)
     cotangents = [
         _pulled(c - 1, weights.times(c, float(kappa / factorial(c - 1)))) for c, kappa in expansion.used_cumulants
@@ -67,7 +67,7 @@ def _mean(expansion: LossExpansion) -> list[str]:
 
 
 def _mean_along(expansion: LossExpansion) -> list[str]:
-    """The mean's cotangent of the features, and the derivatives of the three cotangents along (dh, dA, db).
+    """Return code of the mean's cotangent of the features, and the derivatives of all three along (dh, dA, db).
 
     dW_a = W_{a+1} dF + sum_j kappa_j/j! W_{a+j} dP_j.
     """
@@ -122,12 +122,12 @@ def _mean_along(expansion: LossExpansion) -> list[str]:
 
 
 def _power_along(name: str, power: int) -> str:
-    """The derivative of name**power along dname."""
+    """Return code of the derivative of name**power along dname."""
     return f"d{name}" if power == 1 else f"({_product([str(power), _power(name, power - 1), f'd{name}'])})"
 
 
 def _quadratic_noise(expansion: LossExpansion) -> list[str]:
-    """weight E c + dPhi/dz = S z + u g with g = loss'(b, y), the part of W_1 that no neuron makes.
+    """Return code of weight E c + dPhi/dz = S z + u g with g = loss'(b, y), the part of W_1 without the neurons.
 
     Phi = W_1 <w1, z> + W_2 (<w2, z^2> + pair <Xi, z (x) z>), W_1 = W_2 F + g, E c_k = W_1 + kappa_2 W_2 z_k, so
     u = w1 + weight and S = W_2 (w1 1^T + 1 w1^T + 2 diag w2 + 2 pair Xi + weight (1 1^T + kappa_2 I)).
@@ -154,11 +154,14 @@ def _quadratic_noise(expansion: LossExpansion) -> list[str]:
 
 
 def _noise(expansion: LossExpansion) -> list[str]:
-    """dPhi/dz_k: from the W by dW_a/dz_k = sum_c kappa_c W_{a+c} z_k^{c-1} / (c-1)!, from the tensors slot by slot."""
+    """Return code of dPhi/dz_k, (5) of `loss_expansion`.
+
+    The W contribute by dW_a/dz_k = sum_c kappa_c W_{a+c} z_k^{c-1} / (c-1)!, the tensors slot by slot.
+    """
     d, weights = expansion.degree, _Weights(expansion)
     lines = _neuron_weights(expansion)
     potentials: list[tuple[int, str]] = []
-    """(a, name of what W_a multiplies in Phi)."""
+    """(a, name of the factor of W_a in Phi)."""
     slots: dict[int, list[str]] = {}
     """{q: arrays (..., o, m, n) that multiply z_k^q}."""
     for a in range(1, d + 1):
@@ -200,7 +203,7 @@ def _noise(expansion: LossExpansion) -> list[str]:
 
 
 def _neuron_weights(expansion: LossExpansion) -> list[str]:
-    """w_a = sum_l tau_{l, a} xi_l: what W_a z_r^a is weighted by, neuron by neuron."""
+    """Return code of w_a = sum_l tau_{l, a} xi_l, the weight of W_a z_r^a neuron by neuron."""
     lines = []
     for a in range(1, expansion.degree + 1):
         parts = [f"{float(row[a])!r} * normals[{degree},]" for degree, row in expansion.tau.items() if row[a] != 0]
@@ -210,7 +213,7 @@ def _neuron_weights(expansion: LossExpansion) -> list[str]:
 
 
 class _Weights:
-    """The W_a of an expansion: those that are asked for are computed once, and numbers are written out."""
+    """The W_a of an expansion: each is computed once where it is used, and constants are written out."""
 
     def __init__(self, expansion: LossExpansion) -> None:
         self._expansion = expansion
@@ -225,36 +228,42 @@ class _Weights:
         return f"W{a}"
 
     def times(self, a: int, factor: float = 1.0) -> str:
-        """factor W_a, as a name, a product, or a number."""
+        """Return code of factor W_a: a name, a product, or a number."""
         weight = self[a]
         if weight[0] != "W":
             return repr(factor * float(weight))
         return weight if factor == 1 else f"({factor!r} * {weight})"
 
     def over_neurons(self, a: int) -> str:
-        """The index that makes W_a an array (..., o, 1, n)."""
+        """Return the index that makes W_a an array (..., o, 1, n)."""
         return "[..., None, :]" if self[a][0] == "W" else ""
 
     @property
     def lines(self) -> list[str]:
-        """The code of those in use."""
+        """Code of the W_a in use."""
         return [f"W{a} = {_spread(self._expansion.averaged[a])}" for a in sorted(self.used)]
 
 
 def _sums(expansion: LossExpansion, used: Iterable[int]) -> list[str]:
-    """F, and the power sums that the W_a in use are made of."""
+    """Return code of F and of the power sums in the W_a in use."""
     symbols = set().union(*(expansion.averaged[a].free_symbols for a in used))
     needed = [c for c, P in expansion.power_sums.items() if P in symbols]
     return ["F = A @ h + b", *(f"P{c} = {_power('A', c)} @ {_power('h', c)}" for c in needed)]
 
 
 def _spread(expression: sympy.Expr) -> str:
-    """Code of an expression that has the shape of F even where it does not depend on F."""
+    """Return code of an expression in the shape of F, even where it does not depend on F."""
     return printed(expression, ZERO) + ("" if expression.has(OUTPUT) else " + torch.zeros_like(F)")
 
 
 def _pulled(power: int, weight: str, neurons: str | None = None) -> tuple[str, str]:
-    """Cotangents of features and readout for c_k = weight [neurons_k] z_k^power; weight (..., o, n) or a number."""
+    """Return code of the cotangents of features and readout for c_k = weight [neurons_k] z_k^power.
+
+    Args:
+        power: exponent of z_k.
+        weight: code of an array (..., o, n), or a number.
+        neurons: code of weights (..., m) of the neurons. Default: none.
+    """
     rows, columns = (f"{neurons}[..., :, None]", f"{neurons}[..., None, :]") if neurons else ("", "")
     a, h = _power("A", power + 1), _power("h", power + 1)
     if weight[0] in "-0123456789":  # small factors first: one pass over the large array
@@ -275,7 +284,7 @@ def _product(factors: list[str]) -> str:
 
 
 def _contracted(degrees: tuple[int, ...], powers: tuple[int, ...], free: int) -> str:
-    """< xi_l, z^powers > with slot `free` left open: (..., o, m, n)."""
+    """Return code of < xi_l, z^powers > with slot `free` left open: (..., o, m, n)."""
     letters = "abcdefgh"[: len(degrees)]
     others = [j for j in range(len(degrees)) if j != free]
     operands = ",".join([f"...{letters}", *(f"...o{letters[j]}n" for j in others)])

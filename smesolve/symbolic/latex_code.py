@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import sympy
 from sympy import ImmutableMatrix
 
-from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.symbol_names import latex_names
 
 __all__ = ["align", "equation_latex"]
 
 
 def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix) -> str:
-    """The SDE, then b_a and the columns C_c entry by entry; entries that are 0 are left out."""
+    """Return the SDE, and b_a and the columns C_c entry by entry without entries that are 0, as LaTeX."""
     symbols = set().union(iteration.state, [iteration.small], *(m.free_symbols for m in (*drift_terms, diffusion)))
     names = latex_names(sorted(symbols, key=sympy.default_sort_key))
     lr = rf"\mathrm{{{names[iteration.small]}}}"
@@ -34,6 +34,6 @@ def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix],
 
 
 def align(lines: Sequence[str]) -> str:
-    """The lines as one align* environment."""
+    """Return the lines as one align* environment."""
     body = " \\\\\n".join(lines)
     return f"\\begin{{align*}}\n{body}\n\\end{{align*}}"

@@ -1,6 +1,6 @@
 """Laws of random variables that are not masks: a sample's index, and noise that is added.
 
-Mask laws (mean 1) are in `smesolve.problem.masks`; `Law` is what an iteration asks of each of them.
+Mask laws, of mean 1, are in `smesolve.problem.masks`; `Law` is the interface of all of them.
 """
 
 from __future__ import annotations
@@ -9,31 +9,34 @@ from typing import Any
 
 from sympy import Rational
 
-from smesolve.arguments import checked
+from smesolve.entry_point import entry_point
 from smesolve.problem.masks import Law, MaskLaw
+from smesolve.symbolic.term_count import MOST_TERMS
+from smesolve.validation import check_instance, check_integer
 
 __all__ = ["Centred", "SampleIndex"]
 
 
 class SampleIndex(Law):
-    """An index uniform on 1, ..., samples: which sample a step of SGD takes."""
+    """An index that is uniform on 1, ..., samples: the sample that a step of SGD takes."""
 
-    @checked
+    @entry_point
     def __init__(self, samples: int) -> None:
-        self.samples = samples
+        self.samples = check_integer("samples", samples, most=MOST_TERMS, remedy="each is a term of the step")
 
     @property
     def mean(self) -> Rational:
-        """(samples + 1)/2."""
+        """The mean (samples + 1)/2."""
         return Rational(self.samples + 1, 2)
 
     def central_moment(self, j: int) -> Rational:
-        """(1/samples) sum_i (i - mean)^j."""
-        return sum((i - self.mean) ** j for i in range(1, self.samples + 1)) / Rational(self.samples)
+        """Return (1/samples) sum_i (i - mean)^j, computed in integers."""
+        total = sum((2 * i - self.samples - 1) ** j for i in range(1, self.samples + 1))
+        return Rational(total, 2**j * self.samples)
 
     @property
     def support(self) -> tuple[list[int], list[Rational]]:
-        """1, ..., samples with probability 1/samples each."""
+        """The values 1, ..., samples, with probability 1/samples each."""
         return list(range(1, self.samples + 1)), [Rational(1, self.samples)] * self.samples
 
     def __repr__(self) -> str:
@@ -41,21 +44,21 @@ class SampleIndex(Law):
 
 
 class Centred(Law):
-    """eta - 1 for eta of a mask law: noise of mean 0 with the same central moments."""
+    """The law of eta - 1 for a mask eta: noise of mean 0 with the same central moments."""
 
     mean = 0
 
-    @checked
+    @entry_point
     def __init__(self, law: MaskLaw) -> None:
-        self.law = law
+        self.law = check_instance("law", law, MaskLaw, "a MaskLaw, such as BernoulliMasks(keep_prob)")
 
     def central_moment(self, j: int) -> Any:
-        """That of the mask law."""
+        """Return the central moment of the mask law."""
         return self.law.central_moment(j)
 
     @property
     def support(self) -> tuple[list[Any], list[Any]] | None:
-        """The mask law's values, less 1."""
+        """The values of the mask law minus 1, and their probabilities."""
         if self.law.support is None:
             return None
         values, probabilities = self.law.support

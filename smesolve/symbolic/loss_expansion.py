@@ -1,20 +1,21 @@
 """Dropout on the last hidden layer at any width, for every loss polynomial in the output.
 
 With f(eta) = sum_r eta_r z_r + b, F = sum_r z_r + b, power sums P_c = sum_r z_r^c and the cumulants kappa_c of eta
-(kappa_1 = 1), independence of the masks gives the mean loss of a sample and its derivatives in closed form,
+(kappa_1 = 1), independence of the masks gives the mean loss of a sample and its derivatives in closed form:
 
-    W_a = d^a/dF^a E loss(f(eta), y) = E loss^(a)(f(eta), y) = exp(sum_{c >= 2} kappa_c P_c/c! d^c/dF^c) loss^(a)(F, y).
+    W_a = d^a/dF^a E loss(f(eta), y) = exp(sum_{c >= 2} kappa_c P_c/c! d^c/dF^c) loss^(a)(F, y).                     (1)
 
-The gradient is the derivative of the random loss, so its expansion in orthonormal polynomials q_l of the masks is the
-derivative of the expansion of the loss: one scalar, the noise potential
+The gradient is the derivative of the random loss, so that its expansion in orthonormal polynomials q_l of the masks is
+the derivative of the expansion of the loss: one scalar, the noise potential
 
-    Phi = sum_l sum_a W_{a_1 + ... + a_k} prod_j tau_{l_j, a_j} < xi_l, z^{a_1} (x) ... (x) z^{a_k} >
+    Phi = sum_l sum_a W_{a_1 + ... + a_k} prod_j tau_{l_j, a_j} < xi_l, z^{a_1} (x) ... (x) z^{a_k} >                (2)
+    T_l(s) = E[q_l(zeta) e^{s zeta}] / E e^{s zeta} / sqrt(h_l) = sum_{a >= l} tau_{l, a} s^a                        (3)
 
-over degrees l = (l_1, ..., l_k) of distinct neurons, with independent standard normals in place of the orthonormal
-products, and T_l(s) = E[q_l(zeta) e^{s zeta}] / E e^{s zeta} / sqrt(h_l) = sum_{a >= l} tau_{l, a} s^a. Cotangents of
-the contributions follow by dW_a/dz_k = sum_{c >= 1} kappa_c W_{a+c} z_k^{c-1} / (c-1)!:
+over degrees l = (l_1, ..., l_k) of distinct neurons, with independent standard normals xi in place of the orthonormal
+products. Cotangents of the contributions follow by dW_a/dz_k = sum_{c >= 1} kappa_c W_{a+c} z_k^{c-1} / (c-1)!:
 
-    mean   c_k = sum_{c >= 1} kappa_c W_c z_k^{c-1} / (c-1)!,        noise   c_k = dPhi/dz_k.
+    mean   c_k = sum_{c >= 1} kappa_c W_c z_k^{c-1} / (c-1)!                                                         (4)
+    noise  c_k = dPhi/dz_k.                                                                                          (5)
 
 For squared error W_1 = e, W_2 = 1: the mean cotangent e + v z_k of Zhang, Li, Luo & Xu (ICLR 2024, sec. 4.1), and for
 masks on two values the noise sqrt(v) [xi_k (e + s z_k) + sum_r xi_r z_r] + v sum_{r != k} Xi_kr z_r, an exact factor of
@@ -33,12 +34,12 @@ from typing import NamedTuple
 import sympy
 from sympy import Expr, Integer, Rational, Symbol
 
-from smesolve.arguments import EXPRESSION, checked
 from smesolve.errors import SmesolveError, call_of_user
 from smesolve.problem.masks import MaskLaw
 from smesolve.symbolic.latex_code import align
 from smesolve.symbolic.orthogonal_polynomials import OrthogonalPolynomials, exact, orthogonal_polynomials, tidy
 from smesolve.symbolic.symbol_roles import law_parameters
+from smesolve.validation import check_callable, check_expression, check_instance
 
 __all__ = ["LossExpansion", "Term"]
 
@@ -46,33 +47,34 @@ OUTPUT, TARGET = Symbol("F"), Symbol("y")
 
 
 class Term(NamedTuple):
-    """coefficient W_{sum powers} < xi_l, z^powers >, xi_l symmetric, summed over all tuples of distinct neurons."""
+    """One term coefficient W_{sum powers} < xi_l, z^powers > of (2), summed over all tuples of distinct neurons."""
 
     degrees: tuple[int, ...]
-    """l, not increasing."""
+    """The degrees l, in decreasing order."""
     powers: tuple[int, ...]
-    """a; sorted where degrees are equal, the coefficient counts the other orders."""
+    """The powers a, sorted where degrees are equal; the coefficient counts their permutations."""
     coefficient: Expr
 
 
-@checked
 @dataclass(frozen=True)
 class LossExpansion:
-    """The expansion for one loss and one law.
+    """The expansion for one loss and one mask law.
 
     Args:
-        loss: of an output and its target, a polynomial in the output; the loss of a sample sums it over outputs.
-        law: of the masks.
+        loss: loss of an output and its target, a polynomial in the output; a sample's loss is its sum over outputs.
+        law: law of the masks.
 
     Raises:
-        SmesolveError: a loss that is no polynomial in the output.
+        SmesolveError: if the loss is no polynomial in the output.
     """
 
     loss: Callable[[Expr, Expr], Expr]
     law: MaskLaw
 
     def __post_init__(self) -> None:
-        expression = EXPRESSION("the value of loss", call_of_user("loss", self.loss, OUTPUT, TARGET), {})
+        check_instance("law", self.law, MaskLaw, "a MaskLaw, such as BernoulliMasks(keep_prob)")
+        value = call_of_user("loss", check_callable("loss", self.loss), OUTPUT, TARGET)
+        expression = check_expression("the value of loss", value)
         unknown = sympy.sympify(expression).free_symbols - {OUTPUT, TARGET}
         if unknown or not sympy.sympify(expression).is_polynomial(OUTPUT) or self.degree < 1:
             raise SmesolveError(
@@ -89,27 +91,27 @@ class LossExpansion:
 
     @cached_property
     def expression(self) -> Expr:
-        """loss(F, y), floats read as decimals of 15 digits."""
+        """The loss as an expression in F and y, with floats read as decimals of 15 digits."""
         return exact(sympy.sympify(self.loss(OUTPUT, TARGET)))
 
     @cached_property
     def degree(self) -> int:
-        """d, of the loss in the output."""
-        return sympy.degree(self.expression, OUTPUT)
+        """The degree d of the loss in the output."""
+        return int(sympy.degree(self.expression, OUTPUT))
 
     @cached_property
     def power_sums(self) -> dict[int, Symbol]:
-        """P_2, ..., P_d."""
+        """The symbols P_2, ..., P_d."""
         return {c: Symbol(f"P{c}") for c in range(2, self.degree + 1)}
 
     @cached_property
     def polynomials(self) -> OrthogonalPolynomials:
-        """q_l of the masks up to degree d."""
+        """The polynomials q_l of the masks up to degree d."""
         return orthogonal_polynomials(self.law, self.degree)
 
     @cached_property
     def cumulants(self) -> list[Expr]:
-        """kappa_0 (unused), kappa_1 = 1, kappa_2, ..., kappa_d of eta."""
+        """The cumulants kappa_0 (unused), kappa_1 = 1, kappa_2, ..., kappa_d of eta."""
         moments = [self.polynomials.central_moment(j) for j in range(self.degree + 1)]
         kappa = [Integer(0)]
         for n in range(1, self.degree + 1):
@@ -119,11 +121,11 @@ class LossExpansion:
 
     @cached_property
     def averaged(self) -> list[Expr]:
-        """W_0, ..., W_d in F, y and the power sums; W_d is the same for every F."""
+        """W_0, ..., W_d of (1) in F, y and the power sums; W_d does not depend on F."""
         return [self._averaged(sympy.diff(self.expression, OUTPUT, a)) for a in range(self.degree + 1)]
 
     def _averaged(self, function: Expr) -> Expr:
-        """exp(sum_c kappa_c P_c/c! d^c/dF^c) function, through the series of exp(sum_c kappa_c P_c t^c/c!)."""
+        """Return exp(sum_c kappa_c P_c/c! d^c/dF^c) function of (1), by the series of exp(sum_c kappa_c P_c t^c/c!)."""
         series = [Integer(1)]
         for n in range(1, self.degree + 1):
             # n B_n = sum_c c x_c B_{n-c} for exp(sum_c x_c t^c) = sum_n B_n t^n
@@ -135,7 +137,7 @@ class LossExpansion:
 
     @cached_property
     def tau(self) -> dict[int, list[Expr]]:
-        """{l: [tau_{l, 0}, ..., tau_{l, d}]} for every degree l >= 1 that the law has."""
+        """{l: [tau_{l, 0}, ..., tau_{l, d}]} of (3) for every degree l >= 1 of the law."""
         d = self.degree
         moment = self.polynomials.central_moment
         rows = {}
@@ -146,13 +148,13 @@ class LossExpansion:
                 known = sum(q * moment(n - a) / factorial(n - a) for a, q in enumerate(quotient))
                 quotient.append(tidy(Rational(1, factorial(n)) * shifted - known))
             root = sympy.sqrt(self.polynomials.norms[degree])
-            # q root / norm: sqrt(v) and not v / sqrt(v)
+            # (q / norm) root gives sqrt(v), whereas q / root would give v / sqrt(v).
             rows[degree] = [tidy(q / self.polynomials.norms[degree]) * root for q in quotient]
         return rows
 
     @cached_property
     def patterns(self) -> list[tuple[int, ...]]:
-        """The degrees l of distinct neurons, not increasing, of sum at most d: by largest degree, then number."""
+        """The degrees l of distinct neurons, in decreasing order and of sum at most d, by largest degree and number."""
         found = [
             tuple(reversed(degrees))
             for size in range(1, self.degree + 1)
@@ -163,7 +165,7 @@ class LossExpansion:
 
     @cached_property
     def terms(self) -> list[Term]:
-        """Phi, term by term."""
+        """The terms of Phi in (2)."""
         terms = []
         for degrees in self.patterns:
             ranges = [range(degree, self.degree + 1) for degree in degrees]
@@ -179,18 +181,18 @@ class LossExpansion:
         return terms
 
     def count(self, width: int) -> int:
-        """M, the independent normals at a width: all sets of distinct neurons with their degrees."""
+        """Return M, the number of independent normals at a width: all sets of distinct neurons with their degrees."""
         return sum(self.tuples_count(degrees, width) for degrees in self.patterns)
 
     @staticmethod
     def tuples_count(degrees: tuple[int, ...], width: int) -> int:
-        """Choices of distinct neurons for the degrees, equal degrees unordered."""
+        """Return the number of choices of distinct neurons for the degrees, equal degrees unordered."""
         ordered = prod(width - j for j in range(len(degrees)))
         return ordered // prod(factorial(degrees.count(degree)) for degree in set(degrees))
 
     @property
     def used_cumulants(self) -> list[tuple[int, Expr]]:
-        """(c, kappa_c) for the cumulants that do not vanish."""
+        """The pairs (c, kappa_c) of cumulants that do not vanish."""
         return [(c, kappa) for c, kappa in enumerate(self.cumulants) if kappa != 0]
 
     def __str__(self) -> str:
@@ -203,7 +205,7 @@ class LossExpansion:
         return "\n".join(lines)
 
     def latex(self) -> str:
-        """Averages W_a, cotangents of the mean, and the noise potential as one align environment (amsmath)."""
+        """Return W_a, the mean cotangents (4) and the noise potential (2) as one align environment (amsmath)."""
         names = {P: Symbol(f"P_{c}") for c, P in self.power_sums.items()}
         lines = [f"W_{{{a}}} &= {sympy.latex(W.xreplace(names))}" for a, W in enumerate(self.averaged)]
         z = Symbol("z_k")

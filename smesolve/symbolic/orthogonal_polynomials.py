@@ -1,11 +1,13 @@
 """Orthogonal polynomials of one random variable.
 
-For X = E X + zeta, Gram-Schmidt on 1, zeta, zeta^2, ... with <f, g> = E f g gives monic polynomials
-q_0 = 1, q_1 = zeta, q_2 = zeta^2 - s zeta - v, ... with norms h_j = E q_j^2; h_1 = v, and
-h_2 = E zeta^4 - v^2 - s^2 v is a mask law's `chi_variance`. A law on K values has h_K = 0: then q_K = 0 almost
-surely, and that one relation (for dropout zeta^2 = v + s zeta) fixes every moment from 2K - 1 on.
-These are the building stones of polynomial chaos (Xiu & Karniadakis 2002, sec. 3) and of the Hoeffding
-decomposition (Hoeffding 1948; van der Vaart 1998, sec. 11.4).
+For X = E X + zeta, the Gram-Schmidt process on 1, zeta, zeta^2, ... with <f, g> = E f g gives monic polynomials
+
+    q_k = zeta^k - sum_{j < k} <zeta^k, q_j>/h_j q_j,    h_k = E q_k^2 = <zeta^k, q_k>                               (1)
+
+with q_0 = 1, q_1 = zeta, q_2 = zeta^2 - s zeta - v, h_1 = v, and h_2 = E zeta^4 - v^2 - s^2 v, the `chi_variance` of a
+mask law. A law on K values has h_K = 0: then q_K = 0 almost surely, and this relation (for dropout zeta^2 = v + s zeta)
+fixes every moment from 2K - 1 on. Polynomial chaos (Xiu & Karniadakis 2002, sec. 3) and the Hoeffding decomposition
+(Hoeffding 1948; van der Vaart 1998, sec. 11.4) are built from these polynomials.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ __all__ = ["OrthogonalPolynomials", "exact", "orthogonal_polynomials", "tidy"]
 
 @dataclass(frozen=True)
 class OrthogonalPolynomials:
-    """The orthogonal polynomials of one law that do not vanish, up to the degree asked for."""
+    """The orthogonal polynomials of one law that do not vanish, up to a degree."""
 
     law: Law
     polynomials: tuple[tuple[Expr, ...], ...]
@@ -35,12 +37,12 @@ class OrthogonalPolynomials:
     norms: tuple[Expr, ...]
     """h_j = E q_j^2, none of them zero."""
     relation: tuple[Expr, ...] | None
-    """The monic polynomial of least degree that is 0 almost surely, where one was met."""
+    """The monic polynomial of least degree that is 0 almost surely, where its degree is within reach; else None."""
     _moments: list[Expr]
-    """E zeta^0, E zeta, ..., as far as they were asked for."""
+    """E zeta^0, E zeta, ..., as far as they are known."""
 
     def central_moment(self, j: int) -> Expr:
-        """E zeta^j, through the relation where there is one."""
+        """Return E zeta^j, by the relation where there is one."""
         while len(self._moments) <= j:
             k = len(self._moments)
             if self.relation is None:
@@ -52,18 +54,18 @@ class OrthogonalPolynomials:
         return self._moments[j]
 
     def value(self, degree: int, point: Expr) -> Expr:
-        """q_degree at X = point."""
+        """Return q_degree at X = point."""
         zeta = point - exact(self.law.mean)
         return tidy(sum(c * zeta**i for i, c in enumerate(self.polynomials[degree])))
 
     def mean_of_product(self, degrees: Sequence[int]) -> Expr:
-        """E[q_i q_j ...] for the degrees i, j, ..."""
+        """Return E[q_i q_j ...] for the degrees i, j, ..."""
         factors = [self.polynomials[degree] for degree in degrees]
         terms = product(*(enumerate(q) for q in factors))
         return tidy(sum(prod(c for _, c in term) * self.central_moment(sum(i for i, _ in term)) for term in terms))
 
     def moment(self, power: int, degree: int = 0) -> Expr:
-        """E[X^power q_degree], by the binomial theorem for X = E X + zeta."""
+        """Return E[X^power q_degree], by the binomial theorem for X = E X + zeta."""
         mean = exact(self.law.mean)
         return tidy(
             sum(
@@ -75,11 +77,11 @@ class OrthogonalPolynomials:
 
 
 def orthogonal_polynomials(law: Law, degree: int) -> OrthogonalPolynomials:
-    """Gram-Schmidt from `law.central_moment`, up to `degree` or to the first polynomial of norm zero.
+    """Compute (1) from `law.central_moment`, up to `degree` or to the first polynomial of norm zero.
 
-    Floats are read as decimals of 15 digits, and `law.support`, where there is one, says at which
-    degree the norm is zero, so that rounding in the moments of BernoulliMasks(0.8) cannot hide it: the
-    expansion is then exact for a law on as many values whose first moments are those decimals.
+    Floats are read as decimals of 15 digits. For a law on finitely many values, `law.support` says at which degree the
+    norm is zero, so that rounding in the moments of BernoulliMasks(0.8) cannot hide it: the expansion is then exact for
+    a law on as many values whose first moments are those decimals.
     """
     values = None if law.support is None else len(law.support[0])
     moments: list[Expr] = []
@@ -95,12 +97,12 @@ def orthogonal_polynomials(law: Law, degree: int) -> OrthogonalPolynomials:
         for projection, q in zip(projections, polynomials, strict=True):
             for i, c in enumerate(q):
                 monic[i] -= projection * c
-        polynomial = tuple(map(tidy, monic))
+        polynomial = tuple(map(tidy, monic))  # q_k of (1)
         if k == values:
             return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, moments)
         while len(moments) < 2 * k + 1:
             moments.append(_exact_moment(law, len(moments)))
-        norm = tidy(sum(c * moments[k + i] for i, c in enumerate(polynomial)))
+        norm = tidy(sum(c * moments[k + i] for i, c in enumerate(polynomial)))  # h_k of (1)
         if norm == 0:
             return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, moments)
         polynomials.append(polynomial)
@@ -109,10 +111,11 @@ def orthogonal_polynomials(law: Law, degree: int) -> OrthogonalPolynomials:
 
 
 def exact(number: Any) -> Any:
-    """A number, expression or matrix in which floats are read as decimals of 15 digits.
+    """Return a number, expression or matrix in which floats are read as decimals of 15 digits.
 
-    1/3 and other floats that are the nearest ones to a fraction of a denominator up to 1000 are read as that. Floats
-    of more digits keep them. sympy's own nsimplify(rational=True) reads 0.333333333333 as 1/3 and 1.0000000000001 as 1.
+    A float that is nearest to a fraction with a denominator of at most 1000, such as 1/3, is read as that fraction;
+    floats of higher precision keep their digits. sympy's own nsimplify(rational=True) would read 0.333333333333 as 1/3
+    and 1.0000000000001 as 1.
     """
     expression = sympy.sympify(number)
     return expression.xreplace({entry: _fraction(entry) for entry in expression.atoms(Float)})
@@ -127,10 +130,10 @@ def _fraction(number: Float) -> Rational:
 
 
 def tidy(expression: Expr) -> Expr:
-    """Cancelled and expanded: one form for each rational function."""
+    """Return the expression cancelled and expanded: one form for each rational function."""
     return sympy.expand(sympy.cancel(expression))
 
 
 def _exact_moment(law: Law, j: int) -> Expr:
-    # E zeta^0 = 1 and E zeta = 0 by definition, whatever rounding makes of them.
+    # E zeta^0 = 1 and E zeta = 0 by definition, free of rounding.
     return Integer(1 - j) if j < 2 else tidy(exact(law.central_moment(j)))

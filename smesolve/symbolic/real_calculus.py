@@ -1,9 +1,9 @@
 """Derivatives and smoothness of expressions in real variables.
 
-A step is real, so a symbol without assumptions is taken as real: the derivative of Abs(a) is sign(a) for a real symbol
-a, and has no meaning for a complex one. Where a function has a kink, the derivative is that of sympy: |x|' = sign(x)
-with sign(0) = 0, and max(0, x)' = Heaviside(x) with Heaviside(0) = 1/2. Where it jumps there is no derivative: the
-derivative here is that on both sides of the jump, and `smoothness` names the functions concerned.
+A step is real, so that a symbol without assumptions is taken as real: the derivative of Abs(a) is sign(a) for a real
+symbol a, and has no meaning for a complex one. Where a function has a kink, the derivative is that of sympy: |x|' =
+sign(x) with sign(0) = 0, and max(0, x)' = Heaviside(x) with Heaviside(0) = 1/2. Where a function jumps, `derivative`
+returns the derivative on both sides of the jump, and `smoothness` names the function.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ KINKED = (
 """Functions whose value or derivative jumps."""
 
 JUMPING = (sympy.sign, sympy.Heaviside, floor, sympy.ceiling, sympy.KroneckerDelta)
-"""Those that are constant between their jumps."""
+"""Functions that are constant between their jumps."""
 
 OF_COMPLEX_NUMBERS = (sympy.re, sympy.im, sympy.conjugate, sympy.arg)
 
 
 def as_real(expression: Expr) -> tuple[Expr, dict[Symbol, Symbol]]:
-    """The expression in real symbols, as sympy simplifies it then, and the symbols that these stand for."""
+    """Return the expression in real symbols, and the symbols that these stand for."""
     meaning = {
         type(symbol)(symbol.name, real=True): symbol
         for symbol in sorted(expression.free_symbols, key=sympy.default_sort_key)
@@ -53,7 +53,7 @@ def as_real(expression: Expr) -> tuple[Expr, dict[Symbol, Symbol]]:
 
 
 def derivative(expression: Expr, symbol: Symbol) -> Expr:
-    """d/d symbol; where the expression jumps, the derivative on both sides of the jump."""
+    """Return the derivative by a symbol; where the expression jumps, the derivative on both sides of the jump."""
     if not expression.has(*KINKED, *OF_COMPLEX_NUMBERS):
         return sympy.diff(expression, symbol)
     real, meaning = as_real(expression)
@@ -65,14 +65,14 @@ def derivative(expression: Expr, symbol: Symbol) -> Expr:
 
 
 def _is_of_a_jump(part: Expr) -> bool:
-    """Whether this is the derivative of a function that is constant between its jumps."""
+    """Return whether this is the derivative of a function that is constant between its jumps."""
     if isinstance(part, Subs):
         part = part.expr
     return isinstance(part, DiracDelta) or (isinstance(part, Derivative) and isinstance(part.expr, JUMPING))
 
 
 def in_terms_of_floor(expression: Expr) -> Expr:
-    """The expression without frac and Mod, of which sympy knows no derivative."""
+    """Return the expression with floor in place of frac and Mod, whose derivatives sympy does not know."""
     if not expression.has(sympy.frac, sympy.Mod):
         return expression
     expression = expression.replace(sympy.frac, lambda x: x - floor(x))
@@ -80,7 +80,7 @@ def in_terms_of_floor(expression: Expr) -> Expr:
 
 
 class Smoothness(NamedTuple):
-    """Where expressions do not have derivatives of every order."""
+    """The parts of expressions that do not have derivatives of every order."""
 
     kinks: tuple[Expr, ...]
     """Parts whose value or some derivative jumps, or is not known to be continuous."""
@@ -89,7 +89,7 @@ class Smoothness(NamedTuple):
 
 
 def smoothness(expressions: Iterable[Expr], state: Collection[Symbol]) -> Smoothness:
-    """What depends on the state and is not smooth on the whole space; a function without a definition is smooth."""
+    """Find the parts that depend on the state and are not smooth on the whole space; undefined functions are smooth."""
     kinks: dict[Expr, None] = {}
     domain: dict[Expr, None] = {}
     for expression in expressions:
@@ -105,7 +105,7 @@ def smoothness(expressions: Iterable[Expr], state: Collection[Symbol]) -> Smooth
 
 
 def _trouble(part: Expr) -> str | None:
-    """ "kink" or "domain" where this function or power itself, its arguments left aside, is not smooth."""
+    """Return "kink" or "domain" where this function or power, apart from its arguments, is not smooth."""
     if part.has(AppliedUndef) or isinstance(part, SMOOTH):
         return None
     if isinstance(part, Pow):
@@ -114,7 +114,7 @@ def _trouble(part: Expr) -> str | None:
             return None if exponent > 0 or base.is_nonzero else "domain"
         if base.is_positive:
             return None
-        # |x|^q for even roots of squares: zero is reached from inside the domain.
+        # Even roots of squares, |x|^q, reach zero from inside their domain.
         return "kink" if base.is_nonnegative or not exponent.is_Rational else "domain"
     if isinstance(part, SMOOTH_INSIDE):
         inside = isinstance(part, sympy.log) and part.args[0].is_positive

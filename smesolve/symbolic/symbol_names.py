@@ -1,4 +1,4 @@
-"""What symbols are called in Python and in LaTeX."""
+"""Names of symbols in Python and in LaTeX."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from smesolve.errors import SmesolveError
 __all__ = ["latex_names", "python_names"]
 
 TAKEN = {"self", "torch", *keyword.kwlist, *dir(builtins)}
-"""What the generated code itself uses, or may not be used."""
+"""Names that the generated code uses itself, or that Python reserves."""
 
 
 def python_names(symbols: Iterable[Symbol]) -> dict[Symbol, str]:
-    """An identifier for each symbol: its name, with underscores for what Python does not allow in names.
+    """Return an identifier for each symbol: its name, with underscores in place of forbidden characters.
 
-    Names start with a letter, so that those with an underscore are free for the code around.
+    Identifiers start with a letter, so that names with a leading underscore are free for the surrounding code.
 
     Raises:
-        SmesolveError: two symbols with the same identifier.
+        SmesolveError: if two symbols have the same identifier.
     """
     names = {symbol: _identifier(symbol.name) for symbol in symbols}
     for name, count in Counter(names.values()).items():
@@ -37,16 +37,16 @@ def python_names(symbols: Iterable[Symbol]) -> dict[Symbol, str]:
 
 
 def _identifier(name: str) -> str:
-    # Python reads identifiers in this normal form.
+    # Python reads identifiers in the normal form NFKC.
     name = unicodedata.normalize("NFKC", name)
     name = "".join(letter if f"a{letter}".isidentifier() else "_" for letter in name).lstrip("_")
     return name if name.isidentifier() and name not in TAKEN else f"s_{name}"
 
 
 def latex_names(symbols: Iterable[Symbol]) -> dict[Symbol, str]:
-    """LaTeX for each symbol: that of sympy, or the name in typewriter letters where that is no mathematics.
+    """Return LaTeX for each symbol: that of sympy, or the name in typewriter letters where it is no mathematics.
 
-    Symbols that sympy writes alike, such as x1 and x_1, are told apart in the same way.
+    Symbols that sympy writes alike, such as x1 and x_1, get typewriter letters as well.
     """
     plain = {symbol: GREEK.sub(_spelled, symbol.name) for symbol in symbols}
     written = {symbol: sympy.latex(Symbol(name)) for symbol, name in plain.items()}
@@ -59,7 +59,7 @@ def latex_names(symbols: Iterable[Symbol]) -> dict[Symbol, str]:
 
 MATHEMATICAL = re.compile(r"[A-Za-z][A-Za-z0-9]*([_^]+[A-Za-z0-9]+)*'*")
 GREEK = re.compile(r"(?<![^_^])[\u0391-\u03a9\u03b1-\u03c9](?![^_^'])")
-"""A Greek letter that is a name, an index or an exponent of its own."""
+"""A Greek letter that is a whole name, index or exponent."""
 
 
 def _spelled(letter: re.Match[str]) -> str:

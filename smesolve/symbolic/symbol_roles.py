@@ -1,32 +1,39 @@
-"""What the symbols of an iteration may be: one symbol for each name, real, with no more assumptions than its role has.
+"""Checks of the symbols of an iteration: one symbol for each name, real, with no more assumptions than its role allows.
 
-sympy identifies a symbol by its name and its assumptions together: Symbol("a") and Symbol("a", positive=True) print
+sympy identifies a symbol by its name together with its assumptions: Symbol("a") and Symbol("a", positive=True) print
 alike, and the derivative of one with respect to the other is 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import sympy
 from sympy import Dummy, Expr, Symbol
 
 from smesolve.errors import SmesolveError
 from smesolve.problem.masks import Law
+from smesolve.validation import check_instance
 
-__all__ = ["check_assumptions", "check_law_of", "check_one_symbol_per_name", "law_parameters"]
+__all__ = ["check_assumptions", "check_law_of", "check_one_symbol_per_name", "check_symbol", "law_parameters"]
 
-VALUES_OF = {
+ASSUMPTIONS: dict[str, Callable[[Expr], bool | None]] = {
     "integer": lambda value: value.is_integer if not value.is_Float else value == int(value),
     "positive": lambda value: value.is_positive,
     "negative": lambda value: value.is_negative,
     "zero": lambda value: value.is_zero,
 }
-"""Assumptions by which sympy simplifies real expressions, and whether a value has them."""
+"""Assumptions by which sympy simplifies real expressions, each with a function that says whether a value has it."""
+
+
+def check_symbol(name: str, value: Any) -> Symbol:
+    """Return a sympy symbol."""
+    return check_instance(name, value, Symbol, "a sympy symbol", "make it by sympy.symbols")
 
 
 def check_one_symbol_per_name(named: Mapping[str, Iterable[Symbol]]) -> None:
-    """Refuse two symbols that differ only in their assumptions; `named` says where each of them comes from."""
+    """Refuse two symbols that differ only in their assumptions; the keys of `named` say where the symbols stand."""
     seen: dict[str, tuple[str, Symbol]] = {}
     for place, symbols in named.items():
         for symbol in sorted(set(symbols), key=sympy.default_sort_key):
@@ -41,7 +48,7 @@ def check_one_symbol_per_name(named: Mapping[str, Iterable[Symbol]]) -> None:
 
 
 def check_assumptions(role: str, symbol: Symbol) -> None:
-    """Refuse a symbol that its assumptions keep from being any real number; the small parameter is positive."""
+    """Refuse a symbol whose assumptions exclude the values of its role: real numbers, positive for the small one."""
     if not symbol.is_commutative or symbol.is_extended_real is False:
         wrong = "it is not a real number"
     elif role in ("state", "small") and symbol.is_integer:
@@ -59,10 +66,10 @@ def check_assumptions(role: str, symbol: Symbol) -> None:
 def check_law_of(symbol: Symbol, law: Law) -> None:
     """Refuse assumptions about a random symbol that do not hold for all values of its law.
 
-    sympy simplifies by them: |eta| is eta for a positive eta, whatever values eta takes.
+    sympy simplifies by assumptions: |eta| becomes eta for a positive eta, whatever values eta takes.
     """
     values = None if law.support is None else [sympy.sympify(value) for value in law.support[0]]
-    for name, holds_for in VALUES_OF.items():
+    for name, holds_for in ASSUMPTIONS.items():
         assumed = getattr(symbol, f"is_{name}")
         if assumed is None:
             continue
@@ -74,7 +81,7 @@ def check_law_of(symbol: Symbol, law: Law) -> None:
 
 
 def law_parameters(law: Law) -> set[Symbol]:
-    """The symbols in a law's values and probabilities, or else in its moments."""
+    """Return the symbols in a law's values and probabilities, or in its moments where it has no finite support."""
     numbers: list[Expr] = (
         [law.central_moment(j) for j in (2, 3, 4)] if law.support is None else [*law.support[0], *law.support[1]]
     )

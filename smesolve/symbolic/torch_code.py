@@ -16,7 +16,7 @@ from sympy.core.function import AppliedUndef
 from torch import nn
 
 from smesolve.errors import SmesolveError, shown
-from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.symbol_names import python_names
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.symbolic.torch_printer import check_functions, printed
@@ -54,11 +54,11 @@ class ModifiedEquation(torch.nn.Module):
 
 
 def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: ImmutableMatrix) -> str:
-    """The module's text.
+    """Return the text of the module.
 
     Raises:
-        SmesolveError: undefined functions, which have no values, functions without torch code of the same meaning, and
-            symbols whose names are the same as Python has them.
+        SmesolveError: if the equation contains undefined functions, functions without torch code of the same meaning,
+            or symbols with the same name in Python.
     """
     diffusion = sympy.sqrt(iteration.small) * diffusion
     entries = [*drift, *diffusion]
@@ -69,12 +69,12 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
             "derive it with a concrete activation."
         )
     constants = _constants(iteration, entries)
-    # The state is real: sqrt(a^2) is |a|.
+    # In real symbols sympy simplifies sqrt(a^2) to |a|.
     names: dict[Expr, Expr] = {
         symbol: Symbol(name, real=True, positive=symbol.is_positive)
         for symbol, name in python_names((*iteration.state, *constants)).items()
     }
-    # Integrals without symbols, before sub-expressions of them are shared.
+    # Integrals without symbols become numbers before cse takes sub-expressions out of them.
     integrals = {part for entry in entries for part in entry.atoms(ExprWithLimits) if part.is_number}
     names |= {part: part.evalf(20) for part in integrals}
     for entry in entries:
@@ -113,10 +113,10 @@ def torch_equation(
     values: Mapping[Symbol | str, float],
     small: float,
 ) -> nn.Module:
-    """The generated class with a number for every constant.
+    """Return an instance of the generated class with a number for every constant.
 
     Raises:
-        SmesolveError: as `python_module`, and where values lacks a constant or has what is none.
+        SmesolveError: as `python_module`; if values lacks a constant, or names something else.
     """
     source = python_module(iteration, drift, diffusion)
     constants = _constants(iteration, [*drift, *diffusion])
@@ -126,13 +126,14 @@ def torch_equation(
         raise SmesolveError(f"values lacks {', '.join(missing)}: give a number for each constant.")
     namespace: dict[str, Any] = {}
     exec(compile(source, "<modified equation>", "exec"), namespace)
-    return namespace["ModifiedEquation"](*(float(numbers[symbol.name]) for symbol in constants))
+    equation: nn.Module = namespace["ModifiedEquation"](*(float(numbers[symbol.name]) for symbol in constants))
+    return equation
 
 
 def _numbers(
     iteration: Iteration, constants: Sequence[Symbol], values: Mapping[Symbol | str, float]
 ) -> dict[str, float]:
-    """By name; those of constants that have dropped out of the equation may be there, too."""
+    """Return the numbers by name; constants that have dropped out of the equation are allowed."""
     check_one_symbol_per_name({**iteration.roles, "values": [key for key in values if isinstance(key, Symbol)]})
     known = {symbol.name for symbol in (*iteration.constants, *iteration.roles["the laws in random"], *constants[1:])}
     numbers: dict[str, float] = {}
@@ -150,6 +151,6 @@ def _numbers(
 
 
 def _constants(iteration: Iteration, entries: Sequence[Expr]) -> list[Symbol]:
-    """The arguments of the class: the small parameter, then every other symbol that is not of the state, by name."""
+    """Return the arguments of the class: the small parameter, then all other symbols outside of the state, by name."""
     symbols = set().union(*(entry.free_symbols for entry in entries)) - {*iteration.state, iteration.small}
     return [iteration.small, *sorted(symbols, key=str)]

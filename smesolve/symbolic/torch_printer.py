@@ -1,9 +1,9 @@
 """Sympy expressions as torch code of the same meaning.
 
-A closed list of functions: a name that both libraries have may stand for two functions (sinc, frac), so nothing is
-printed by its name without a look at its meaning. `sympy.printing.pytorch` is not used: sympy 1.13 does not have it,
-its Max(0, x), Heaviside(x), and log(2) call torch functions with Python numbers, which torch refuses, its Heaviside has
-no gradient, and its Derivative calls autograd.
+The list of functions is closed: a name in both libraries may stand for two functions (sinc, frac), so that nothing is
+printed by its name only. `sympy.printing.pytorch` is no base class for this: sympy 1.13 lacks it, its Max(0, x),
+Heaviside(x) and log(2) call torch functions with Python numbers, which torch refuses, its Heaviside has no gradient,
+and its Derivative calls autograd.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAME_NAME = (
     sympy.sinh, sympy.cosh, sympy.tanh, sympy.asinh, sympy.acosh, sympy.atanh,
     sympy.erf, sympy.floor,
 )  # fmt: skip
-"""Functions that both libraries have under one name, with one meaning."""
+"""Functions with the same name and the same meaning in both libraries."""
 
 FUNCTIONS: dict[type[Expr], Callable[..., str]] = {
     **{function: f"torch.{function.__name__}({{}})".format for function in SAME_NAME},
@@ -56,11 +56,11 @@ FUNCTIONS: dict[type[Expr], Callable[..., str]] = {
     # torch.heaviside has no gradient.
     sympy.Heaviside: "torch.where({0} > 0, 1.0, torch.where({0} < 0, 0.0, {1} + 0 * {0}))".format,
 }
-"""Functions that have torch code of the same meaning, from the code of their arguments, which are tensors."""
+"""Torch code of each function, from the code of its arguments, which are tensors."""
 
 
-class _Printer(AbstractPythonCodePrinter):
-    """Numbers are Python floats, and tensors among the arguments of functions."""
+class _Printer(AbstractPythonCodePrinter):  # type: ignore[misc]  # sympy has no stubs
+    """A printer of numbers as Python floats, and of numbers in arguments of functions as tensors."""
 
     def __init__(self, zero: str) -> None:
         super().__init__({"fully_qualified_modules": False})
@@ -75,7 +75,7 @@ class _Printer(AbstractPythonCodePrinter):
             arguments = sorted(expr.args, key=sympy.default_sort_key) if order_free else expr.args
             return FUNCTIONS[expr.func](*map(self._tensor, arguments))
         if isinstance(expr, PRINTED_BY_SYMPY):
-            return super()._print(expr, **kwargs)
+            return str(super()._print(expr, **kwargs))
         if isinstance(expr, sympy.Piecewise):
             return self._piecewise(expr)
         if isinstance(expr, Relational):
@@ -93,7 +93,7 @@ class _Printer(AbstractPythonCodePrinter):
         return f"{self.parenthesize(expr.base, power, strict=True)}**{self.parenthesize(expr.exp, power, strict=True)}"
 
     def _piecewise(self, expr: Expr) -> str:
-        # Where no condition holds, sympy has no value.
+        # Where no condition holds, a Piecewise of sympy has no value.
         code = f"({self._zero} + float('nan'))"
         for value, condition in reversed(expr.args):
             chosen = self._tensor(value)
@@ -106,12 +106,12 @@ ALLOWED = (*PRINTED_BY_SYMPY, sympy.Piecewise, ExprCondPair, Relational, And, Or
 
 
 def _is_short_fraction(expr: Expr) -> bool:
-    """Whether Python computes the same number from its numerator and denominator."""
+    """Return whether Python computes the same number from its numerator and denominator."""
     return bool(expr.is_Rational) and max(abs(expr.p), expr.q) <= 2**53
 
 
 def _float(expr: Expr) -> str:
-    """The nearest float."""
+    """Return code of the nearest float."""
     value = expr.evalf(20)
     if not (value.is_Float or value.is_Rational) or not math.isfinite(float(value)):
         raise SmesolveError(
@@ -123,7 +123,7 @@ def _float(expr: Expr) -> str:
 
 
 def check_functions(expression: Expr) -> None:
-    """Refuse what has no torch code of the same meaning."""
+    """Refuse an expression that has no torch code of the same meaning."""
     parts = sympy.preorder_traversal(expression)
     for part in parts:
         if isinstance(part, Expr) and part.is_number:
@@ -137,10 +137,10 @@ def check_functions(expression: Expr) -> None:
 
 
 def printed(expression: Expr, zero: str) -> str:
-    """An expression in real symbols as torch code; `zero` is code of a tensor of zeros.
+    """Return an expression in real symbols as torch code; `zero` is code of a tensor of zeros.
 
     Raises:
-        SmesolveError: a function without torch code of the same meaning, and numbers that are no finite floats.
+        SmesolveError: if a function has no torch code of the same meaning, or a number is no finite float.
     """
     check_functions(expression)
-    return _Printer(zero).doprint(expression)
+    return str(_Printer(zero).doprint(expression))

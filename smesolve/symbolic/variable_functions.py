@@ -1,8 +1,9 @@
 """Functions of one random variable in a form that can be multiplied, averaged and expanded.
 
 A step is a sum of products of functions of its random variables. For each variable these are either its powers
-(`Powers`, any law with moments) or, where the step is no polynomial in it, the indicators of its values (`Atoms`, laws
-on finitely many values: then every function is a sum of indicators). Keys name the functions; key 0 is the constant 1.
+(`Powers`, for any law with moments) or, where the step is no polynomial in it, the indicators of its values (`Atoms`,
+for laws on finitely many values: then every function is a sum of indicators). Integer keys stand for the functions;
+key 0 is the constant 1.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ class VariableFunctions(Protocol):
 
     @property
     def polynomials(self) -> OrthogonalPolynomials:
-        """q_j, in which functions are expanded."""
+        """The polynomials q_j in which functions are expanded."""
 
     @property
     def norms(self) -> tuple[Expr, ...]:
         """h_j = E q_j^2."""
 
     def product(self, a: int, b: int) -> int | None:
-        """The key of f_a f_b; None where that is 0."""
+        """Return the key of f_a f_b; None where the product is 0."""
 
     def projection(self, key: int, degree: int) -> Expr:
-        """E[f_key q_degree] / h_degree; for degree 0 the mean E f_key."""
+        """Return E[f_key q_degree] / h_degree; for degree 0 this is the mean E f_key."""
 
 
 @dataclass(frozen=True)
 class Powers:
-    """f_j = X^j up to `degree`."""
+    """The powers f_j = X^j up to `degree`."""
 
     law: Law
     degree: int
@@ -56,20 +57,20 @@ class Powers:
         return self.polynomials.norms
 
     def product(self, a: int, b: int) -> int:
-        """Exponents add."""
+        """Return a + b."""
         return a + b
 
     def projection(self, key: int, degree: int) -> Expr:
-        """E[X^key q_degree] / h_degree."""
+        """Return E[X^key q_degree] / h_degree."""
         return tidy(self.polynomials.moment(key, degree) / self.norms[degree])
 
 
 @dataclass(frozen=True)
 class Atoms:
-    """f_i = 1 where X is its i-th value (i = 1, ..., K), else 0."""
+    """The indicators f_i = 1 where X is its i-th value (i = 1, ..., K), else 0."""
 
     support: tuple[list[Any], list[Any]]
-    """Of the law: values and probabilities."""
+    """Values and probabilities of the law."""
 
     @cached_property
     def values(self) -> list[Expr]:
@@ -78,7 +79,7 @@ class Atoms:
 
     @cached_property
     def weights(self) -> list[Expr]:
-        """Their probabilities, exactly: the last one is what the others leave."""
+        """The probabilities, exactly; the last one is 1 minus the others."""
         weights = [exact(weight) for weight in self.support[1][:-1]]
         return [*weights, sympy.expand(1 - sum(weights))]
 
@@ -93,13 +94,13 @@ class Atoms:
         return self.polynomials.norms
 
     def product(self, a: int, b: int) -> int | None:
-        """The indicator itself; those of different values have product 0."""
+        """Return the key of the product: indicators of different values have product 0."""
         if 0 in (a, b):
             return a + b
         return a if a == b else None
 
     def projection(self, key: int, degree: int) -> Expr:
-        """P(X = x_key) q_degree(x_key) / h_degree."""
+        """Return P(X = x_key) q_degree(x_key) / h_degree."""
         if key == 0:
             return Integer(degree == 0)
         weight, value = self.weights[key - 1], self.values[key - 1]
@@ -108,7 +109,7 @@ class Atoms:
 
 @dataclass(frozen=True)
 class _OnAtoms(Law):
-    """The law of exact values and weights, with its own mean."""
+    """A law given by exact values and weights."""
 
     values: list[Expr]
     weights: list[Expr]

@@ -2,25 +2,23 @@
 
 Let Delta be the increment of one step from theta. If for all multi-indices i_1 ... i_j, j = 1 .. order,
 
-    E[Delta_i1 ... Delta_ij] of the iteration = the same of the SDE at time lr, up to O(lr^(order+1)),
+    E[Delta_i1 ... Delta_ij] of the iteration = that of the SDE at time lr + O(lr^(order+1))                         (1)
 
-and E |Delta|^(order+1) = O(lr^(order+1)), then the weak error on a fixed horizon is O(lr^order) (Milstein
-1986; Li, Tai & E, JMLR 2019, sec. 3, given their growth conditions, which are analysis and not algebra).
+and E |Delta|^(order+1) = O(lr^(order+1)), then the weak error on a fixed horizon is O(lr^order) (Milstein 1986; Li, Tai
+& E, JMLR 2019, sec. 3, under growth conditions, which algebra cannot decide).
 
-Here lr stands for the small parameter of the iteration, whatever it is: for momentum it is the square root of the
-learning rate. Milstein asks for j up to 2 order + 1, because for him Delta = O(sqrt(lr)). Here the noise is small:
-Delta = O(lr), in the iteration because every Delta carries one lr, in the SDE because each operator lr^(a+1) L_a
-below takes away at most a + 1 factors of Delta. So the coefficient of lr^q in a moment of degree j > q is
-zero on both sides and there is nothing to compare beyond j = q.
+lr is the small parameter of the iteration; for momentum it is the square root of the learning rate. Milstein asks for j
+up to 2 order + 1, because his Delta is O(sqrt(lr)). Here the noise is small and Delta = O(lr): in the iteration every
+Delta carries one lr, in the SDE each operator lr^(a+1) L_a below removes at most a + 1 factors of Delta. So the
+coefficient of lr^q in a moment of degree j > q is zero on both sides, and nothing is left to compare beyond j = q.
 
 The theorem asks for a step and an equation with continuous derivatives up to some order. Where they have kinks, the
-moments are compared away from these, and no order is proven. Expressions such as log(a) and 1/a are taken to stay
+moments are compared away from these, and no order is proven. Expressions such as log(a) and 1/a are assumed to stay
 inside their domain. All symbols are real.
 
-Iteration: E[Delta_i1 ... Delta_ij] with Delta = sum_a lr^a s_a, exactly, from the moments of the random variables.
-SDE: E f(Theta_lr) = exp(lr L) f, L = sum_a lr^a L_a, with
-
-    L_a f = b_a . grad f,    and for a = 1 in addition 1/2 (C C^T) : Hess f.
+    iteration:  E[Delta_i1 ... Delta_ij] with Delta = sum_a lr^a s_a, from the moments of the random variables       (2)
+    SDE:        E f(Theta_lr) = exp(lr L) f,    L = sum_a lr^a L_a                                                   (3)
+                L_a f = b_a . grad f  (+ 1/2 (C C^T) : Hess f for a = 1)                                             (4)
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
-from math import factorial
+from math import comb, factorial
 from typing import NamedTuple
 
 import sympy
@@ -36,14 +34,15 @@ from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
-from smesolve.symbolic.iteration import Iteration
+from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.real_calculus import Smoothness, derivative, smoothness
+from smesolve.symbolic.term_count import check_products
 from smesolve.symbolic.zero_test import vanishes
 
-__all__ = ["Generator", "MomentCheck", "Verification", "verify"]
+__all__ = ["Generator", "MomentCheck", "Verification", "check_proof", "verify"]
 
 DeltaPolynomial = dict[tuple[int, ...], Expr]
-"""sum_m c_m(theta) Delta_m with sorted index tuples m: a function of theta near theta_0 = theta - Delta."""
+"""{sorted indices m: c_m(theta)} of sum_m c_m Delta_m, a function of theta near theta_0 = theta - Delta."""
 
 
 class MomentCheck(NamedTuple):
@@ -57,24 +56,24 @@ class MomentCheck(NamedTuple):
 
 @dataclass(frozen=True)
 class Verification:
-    """What the comparison of one-step moments has shown."""
+    """The result of a comparison of one-step moments."""
 
     claimed: int
     """The weak order that the equation claims."""
     agreement: int
     """All coefficients up to lr^agreement agree, away from kinks where there are any. At most claimed + 1 is tried."""
     checked: tuple[MomentCheck, ...]
-    """Every comparison made, in order; a proven one has difference 0."""
+    """Every comparison, in order; a proven one has difference 0."""
     first_mismatch: MomentCheck | None
     """The first coefficient that differs; None where none does up to lr^(claimed+1)."""
     state: tuple[Symbol, ...]
     small: Symbol
     smoothness: Smoothness
-    """Of the step, the drift and the diffusion as functions of the state."""
+    """Smoothness of the step, the drift and the diffusion as functions of the state."""
 
     @property
     def order(self) -> int:
-        """The weak order proven; 0 where there are kinks, for which the theorem does not speak."""
+        """The proven weak order; 0 where there are kinks, which the theorem excludes."""
         return 0 if self.smoothness.kinks else self.agreement
 
     @property
@@ -84,7 +83,7 @@ class Verification:
 
     @property
     def assumption(self) -> str:
-        """What is taken for granted of the state, or what forbids a proof; empty where nothing is."""
+        """Assumptions about the state, or the reason why there is no proof; empty where there is neither."""
         if self.smoothness.kinks:
             return (
                 f"Not smooth, or not known to be: {_listed(self.smoothness.kinks)}. The moments are compared away from "
@@ -114,10 +113,22 @@ class Verification:
         return "\n".join(lines)
 
 
+def check_proof(iteration: Iteration, order: int) -> None:
+    """Refuse a comparison of one-step moments with too many products of terms before it begins.
+
+    Raises:
+        SmesolveError: if there are too many; the message holds the numbers.
+    """
+    size, terms = len(iteration.state), max(len(m) for term in iteration.step_monomials for m in term)
+    products = sum(comb(size + j - 1, j) * float(terms) ** j for j in range(1, order + 2))
+    check_products(f"the proof of order {order}", products, terms, size)
+
+
 def verify(
     iteration: Iteration, order: int, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
 ) -> Verification:
-    """Compare coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is done."""
+    """Compare (1) coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is reached."""
+    check_proof(iteration, order)
     generator = Generator(iteration.state, drift_terms, diffusion)
     checked: list[MomentCheck] = []
 
@@ -140,13 +151,13 @@ def verify(
 
 
 def _listed(parts: Sequence[Expr]) -> str:
-    """The first parts by name, and how many there are."""
+    """Return the first parts, and the number of the others."""
     first = ", ".join(abbreviated(part) for part in parts[:3])
     return first if len(parts) <= 3 else f"{first} and {len(parts) - 3} more"
 
 
 def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) -> Expr:
-    """The coefficient of lr^power in E[Delta_i1 ... Delta_ij]: E[s_a1,i1 ... s_aj,ij] with a1 + ... + aj = power."""
+    """Return the coefficient of lr^power in (2): E[s_a1,i1 ... s_aj,ij] with a1 + ... + aj = power."""
     terms = range(len(iteration.step_terms))
     return sympy.Add(
         *(
@@ -158,7 +169,7 @@ def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) 
 
 
 class Generator:
-    """L = sum_a lr^a L_a of the SDE, acting on functions written as polynomials in Delta."""
+    """The generator L of (3), acting on functions that are polynomials in Delta."""
 
     def __init__(
         self, state: Sequence[Symbol], drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
@@ -168,7 +179,7 @@ class Generator:
         self.covariance = diffusion * diffusion.T
 
     def taylor_coefficient(self, f: DeltaPolynomial, power: int, applied: int = 0) -> Expr:
-        """The coefficient of lr^power in exp(lr L) f at Delta = 0: words L_a1 ... L_an / n! in all orders."""
+        """Return the coefficient of lr^power in exp(lr L) f at Delta = 0: all words L_a1 ... L_an / n!."""
         within_reach = {index: c for index, c in f.items() if len(index) <= power}
         if power == 0:
             return within_reach.get((), Integer(0)) / factorial(applied)
@@ -180,7 +191,7 @@ class Generator:
         )
 
     def apply(self, a: int, f: DeltaPolynomial) -> DeltaPolynomial:
-        """L_a f."""
+        """Return L_a f by (4)."""
         summands: dict[tuple[int, ...], list[Expr]] = {}
 
         def add(weight: Expr, g: DeltaPolynomial) -> None:
@@ -200,7 +211,7 @@ class Generator:
         return {index: sympy.Add(*terms) for index, terms in summands.items()}
 
     def derivative(self, f: DeltaPolynomial, i: int) -> DeltaPolynomial:
-        """d/dtheta_i by the product rule: of the coefficients, and of the factors Delta_i."""
+        """Return df/dtheta_i by the product rule for the coefficients and the factors Delta_i."""
         summands: dict[tuple[int, ...], list[Expr]] = {}
         for index, c in f.items():
             summands.setdefault(index, []).append(derivative(c, self.state[i]))

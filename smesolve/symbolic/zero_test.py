@@ -1,10 +1,9 @@
-"""Does an expression vanish identically? Decided, not guessed.
+"""A decision whether an expression vanishes identically.
 
-Refuted by a value: at a random rational point, computed to 60 and to 120 digits, with undefined functions and their
-derivatives as further free numbers. Proven by algebra: as an element of a polynomial ring over QQ, modulo
-the relations of roots and after clearing denominators (`indeterminates`). Where the value is zero and the
-ring element is not (functions that depend on each other, such as tanh w and tanh 2w), `sympy.simplify` in
-terms of exp has the last word.
+It is refuted by a value: at a random rational point, computed to 60 and to 120 digits, with undefined functions and
+their derivatives as further free numbers. It is proven by algebra: as an element of a polynomial ring over QQ, modulo
+the relations of roots and after clearing denominators (`indeterminates`). Where the value is zero and the ring element
+is not (functions that depend on each other, such as tanh w and tanh 2w), `sympy.simplify` in terms of exp decides.
 """
 
 from __future__ import annotations
@@ -22,41 +21,45 @@ from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 from sympy.polys.rings import PolyElement, PolyRing
 
-from smesolve.arguments import EXPRESSION, checked
+from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.indeterminates import Indeterminates
 from smesolve.symbolic.real_calculus import KINKED, as_real, in_terms_of_floor
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
+from smesolve.validation import check_expression
 
 __all__ = ["is_zero_in_ring", "vanishes"]
 
 DIGITS = 60
 
 
-@checked(expression=EXPRESSION)
+@entry_point
 def vanishes(expression: Expr) -> bool:
-    """True if the expression is proven to be 0 for all real values of its symbols, False if it is shown not to be.
+    """Return True if the expression is proven to be 0 for all real values of its symbols, False if it is refuted.
 
-    Of functions with kinks, the points where they have them are left aside.
+    The points at which functions have kinks are left out.
+
+    Raises:
+        SmesolveError: if neither can be shown.
     """
-    expression = sympy.sympify(expression)
+    expression = sympy.sympify(check_expression("expression", expression))
     check_one_symbol_per_name({"expression": expression.free_symbols})
     expression = in_terms_of_floor(as_real(expression)[0])
     if expression.is_Number:
-        return expression == 0
+        return bool(expression == 0)
     if _value_is_not_zero(expression):
         return False
     if _is_proven_zero(expression) or all(map(_is_proven_zero, _branches(expression))):
         return True
     raise SmesolveError(
-        f"it could not be decided whether {abbreviated(expression)} vanishes: at random points it is 0 up to rounding, "
-        "but sympy does not simplify it to 0; write it in fewer functions that depend on each other."
+        f"expression {abbreviated(expression)} is 0 up to rounding at random points, but sympy does not simplify it to "
+        "0; write it in fewer functions that depend on each other."
     )
 
 
 def _is_proven_zero(expression: Expr) -> bool:
-    return is_zero_in_ring(expression) or sympy.simplify(expression.rewrite(sympy.exp)) == 0
+    return is_zero_in_ring(expression) or bool(sympy.simplify(expression.rewrite(sympy.exp)) == 0)
 
 
 def _value_is_not_zero(expression: Expr) -> bool:
@@ -64,18 +67,18 @@ def _value_is_not_zero(expression: Expr) -> bool:
     expression = expression.xreplace({jet: sympy.Dummy(real=True) for jet in jets})
     symbols = sorted(expression.free_symbols, key=sympy.default_sort_key)
     rng = random.Random(0)
-    # Inside (1/4, 3/4): a keep_prob, and within reach of every activation.
+    # Inside (1/4, 3/4), where a keep_prob is valid and no activation saturates.
     first = [-1 if symbol.is_negative else 1 for symbol in symbols]
     numerators = [sign * rng.randint(2500, 7500) for sign in first]
     parts = [*expression.atoms(*KINKED), *(p for p in expression.atoms(sympy.Pow) if not p.exp.is_integer)]
     branching = [part for part in parts if part.free_symbols <= set(symbols)]
-    # Shared sub-expressions would be taken out of what binds a symbol of its own.
+    # cse would take sub-expressions out of integrals and sums, which bind symbols of their own.
     cse = not expression.has(ExprWithLimits)
     value = sympy.lambdify(symbols, [expression, *branching], [MORE_FUNCTIONS, "mpmath"], cse=cse)
     if _at(value, numerators)[0]:
         return True
     for _ in range(POINTS if branching else 0):
-        # Everywhere, and only where roots are real.
+        # All branches are visited, and points where roots are not real are skipped.
         signs = [
             sign if symbol.is_nonnegative or symbol.is_nonpositive else rng.choice([-1, 1])
             for symbol, sign in zip(symbols, first, strict=True)
@@ -87,9 +90,9 @@ def _value_is_not_zero(expression: Expr) -> bool:
 
 
 def _at(value: Callable[..., list[Any]], numerators: list[int]) -> tuple[bool, bool]:
-    """Whether the first value is not 0, and whether all of them are real numbers.
+    """Return whether the first value is not 0, and whether all values are real.
 
-    A value that is not 0 is the same with twice as many digits, however small it is; what rounding leaves is not.
+    A value that is not 0 stays the same with twice as many digits, however small it is; a rounding error does not.
     """
     try:
         values, precise = (_with(digits, value, numerators) for digits in (DIGITS, 2 * DIGITS))
@@ -106,17 +109,17 @@ def _with(digits: int, value: Callable[..., list[Any]], numerators: list[int]) -
 
 
 POINTS = 32
-"""At which an expression with several branches is tried, beside the first one."""
+"""Number of further points at which an expression with several branches is tried."""
 
 MORE_FUNCTIONS = {
     "Heaviside": lambda x, at_zero: mpmath.mpf(x > 0) if x else at_zero,
     "KroneckerDelta": lambda i, j: mpmath.mpf(i == j),
 }
-"""Those that mpmath lacks."""
+"""Functions that mpmath lacks."""
 
 
 def _branches(expression: Expr) -> Iterator[Expr]:
-    """The expression on each side of its kinks: for every combination of signs of what Heaviside functions are of."""
+    """Yield the expression on each side of its kinks, for every combination of signs of their arguments."""
     steps = expression.rewrite((sympy.Abs, sympy.sign, sympy.Max, sympy.Min), Heaviside)
     sides: dict[Expr, list[tuple[Basic, bool]]] = {}
     for gate in steps.atoms(Heaviside, Relational):
@@ -139,27 +142,27 @@ def _branches(expression: Expr) -> Iterator[Expr]:
 
 
 MOST_GATES = 6
-"""Kinks of which all combinations of sides are looked at."""
+"""Largest number of kinks for which all combinations of sides are tried."""
 
 
 def is_zero_in_ring(expression: Expr) -> bool:
-    """True proves that the expression is 0; False says so only of the polynomial in free indeterminates."""
+    """Return True if the expression is 0 as a polynomial in free indeterminates, which proves that it vanishes."""
     indeterminates = Indeterminates()
     polynomial = indeterminates.replace(expression)
     relations = indeterminates.relations
     symbols = polynomial.free_symbols.union(*(relation.base.free_symbols for relation in relations))
     if not symbols:
-        return polynomial == 0
+        return bool(polynomial == 0)
     ring = PolyRing(sorted(symbols, key=sympy.default_sort_key), QQ)
     element = ring.from_expr(polynomial)
-    # The last one first: what it brings back are earlier ones.
+    # The base of the last relation holds symbols of earlier relations only.
     for relation in reversed(relations):
         element = _reduced(element, ring(relation.symbol), relation.exponent, ring.from_expr(relation.base))
-    return element == 0
+    return bool(element == 0)
 
 
 def _reduced(element: PolyElement, symbol: PolyElement, exponent: int, base: PolyElement) -> PolyElement:
-    """Reduce by symbol^exponent = base: powers of a root, or the denominator that a reciprocal stands for."""
+    """Reduce by symbol^exponent = base: powers of a root, or the denominator of a reciprocal."""
     position = element.ring.gens.index(symbol)
     by_power: dict[int, PolyElement] = {}
     for monomial, coefficient in element.terms():

@@ -1,31 +1,34 @@
 import dataclasses
+import functools
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from problems import ThreeValuedMasks, make_problem
+from problems import ThreeValuedMasks, linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
-from smesolve.comparison.equation_side import EquationSide
-from smesolve.comparison.estimate import PairSampler, Sampler, draw, estimate
 from smesolve.comparison.exact import LinearMoments, enumerated_expectation, scalar_dropout
 from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.comparison.noise_free_equation import NoiseFreeSolution
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import _verdict, fit_orders
+from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.comparison.value_hessians import DenseForms, value_hessians
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.solver.integration import Integration
 
 
-def linear_problem(keep_prob=0.7, in_features=2, samples=6):
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
-    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
-    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
+def drawn(sampler, paths):
+    """Estimates from whole blocks, of at least so many paths."""
+    blocks = range(-(-paths // sampler.process.block_size))
+    return MeanEstimate.of(functools.reduce(PathStatistics.merged, (sampler.statistics(block) for block in blocks)))
 
 
 class EnumeratedIteration(DropoutIteration):
@@ -115,7 +118,7 @@ def test_control_variates_shrink_the_error_bar_without_moving_the_mean(scheme):
         results = []
         for hessians in (None, value_hessians(problem, theta0, [1.0], observables, lr)):
             control = ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
-            results.append(estimate(draw(Sampler(process, theta0, saved, observables, control), 4096)))
+            results.append(drawn(Sampler(process, theta0, saved, observables, control), 4096))
         first, second = results
         assert second.plain_stderr > 5 * first.stderr > 50 * second.stderr
         for result in results:
@@ -142,7 +145,7 @@ def test_the_adjoint_stands_where_the_noise_enters(scheme):
             return problem.modified_loss(theta[0])
 
         slope = (value(1e-4) - value(-1e-4)) / 2e-4
-        _, (_, increment) = process._step(path.states[3:4], 3, column[None])
+        _, _, increment = process._step(path.states[3:4], 3, column[None])
         weight = process.noise_time
         adjoint = weight * path.adjoints[4][0, 0] + (1 - weight) * path.adjoints[3][0, 0]
         gaps.append(abs((adjoint @ increment[0]) / slope - 1).item())
@@ -182,17 +185,15 @@ def test_exact_references_agree_with_each_other():
 
     known = scalar_dropout(k, lr=0.1, horizon=2.0, u0=0.9 / k - y)
     line = LinearMoments(scalar, start)
-    assert line.iteration(0.1, 20, u_squared) == pytest.approx(known["iteration"].second_moment, rel=1e-12)
+    assert line.iteration(0.1, 20, u_squared) == pytest.approx(known[None].second_moment, rel=1e-12)
     for order in (1, 2):
-        assert line.equation(0.1, order, 2.0, u_squared) == pytest.approx(
-            known[f"order {order}"].second_moment, rel=1e-12
-        )
+        assert line.equation(0.1, order, 2.0, u_squared) == pytest.approx(known[order].second_moment, rel=1e-12)
     # stability limits: growth just beyond, decay just below
-    for name in ("iteration", "order 1", "order 2"):
-        limit = scalar_dropout(0.1, 0.01, 0.1)[name].stability_limit
+    for order in (None, 1, 2):
+        limit = scalar_dropout(0.1, 0.01, 0.1)[order].stability_limit
         for factor, stable in ((0.98, True), (1.02, False)):
             lr = limit * factor
-            assert (scalar_dropout(0.1, lr, 100 * lr)[name].second_moment < 1) == stable
+            assert (scalar_dropout(0.1, lr, 100 * lr)[order].second_moment < 1) == stable
     with pytest.raises(ValueError, match="affine"):
         LinearMoments(make_problem(width=2), make_problem(width=2).initial())
 
@@ -220,7 +221,7 @@ def test_enumeration_in_float32():
     assert enumerated_expectation(problem, theta0.float(), 0.3, 2, "loss") == pytest.approx(
         enumerated_expectation(wide, theta0, 0.3, 2, "loss"), rel=1e-5
     )
-    with pytest.raises(ValueError, match=r"needs a problem in torch\.float64"):
+    with pytest.raises(ValueError, match=r"problem must be in torch\.float64"):
         LinearMoments(problem, theta0.float())
 
 
@@ -312,11 +313,11 @@ def test_solver_bias_is_seen_and_dt_follows(monkeypatch):
     true_bias = moments.scheme(0.1, 2, 1.0, "euler", 0.05) - moments.equation(0.1, 2, 1.0)
     assert row.solver_bias == pytest.approx(true_bias, rel=0.2)
     assert row.low < moments.error(0.1, 2, 1.0) < row.high
-    followed, follow = [], EquationSide._without_scheme
-    monkeypatch.setattr(EquationSide, "_without_scheme", lambda side: followed.append(side.dt) or follow(side))
+    followed, follow = [], NoiseFreeSolution.of
+    monkeypatch.setattr(NoiseFreeSolution, "of", lambda equation, *rest: followed.append(1) or follow(equation, *rest))
     chosen = sme.weak_error(problem, theta0, **arguments).table.iloc[-1]
     assert chosen["dt"] == pytest.approx(0.1 / 64)  # halved as often as it may
-    assert followed == [pytest.approx(0.1 / 8)]  # the noise-free path is long where there are kinks: once for all dt
+    assert len(followed) == 1  # the noise-free solution does not depend on dt
     assert abs(chosen.solver_bias) < 0.5 * abs(row.solver_bias)
     assert chosen.low < moments.error(0.1, 2, 1.0) < chosen.high
 
@@ -337,12 +338,12 @@ def test_pairs_on_one_brownian_path_differ_little():
     coarse = Sampler(Integration(sde, theta0, "small_noise_rk4", 0.1, 1, nested=2), theta0, [10], observables, None)
     fine = Sampler(Integration(sde, theta0, "small_noise_rk4", 0.05, 1), theta0, [20], observables, None)
     first, difference = PairSampler(coarse, fine).statistics(0)
-    assert estimate(difference).paths == 1024
-    assert estimate(difference).mean == pytest.approx(
-        estimate(coarse.statistics(0)).mean - estimate(fine.statistics(0)).mean, abs=1e-15
+    assert MeanEstimate.of(difference).paths == 1024
+    assert MeanEstimate.of(difference).mean == pytest.approx(
+        MeanEstimate.of(coarse.statistics(0)).mean - MeanEstimate.of(fine.statistics(0)).mean, abs=1e-15
     )
-    assert estimate(difference).stderr < 0.1 * estimate(fine.statistics(0)).stderr
-    assert estimate(first).mean == estimate(coarse.statistics(0)).mean
+    assert MeanEstimate.of(difference).stderr < 0.1 * MeanEstimate.of(fine.statistics(0)).stderr
+    assert MeanEstimate.of(first).mean == MeanEstimate.of(coarse.statistics(0)).mean
 
 
 def synthetic(order, lrs, noise, seed, correction=0.0):
@@ -434,7 +435,7 @@ def test_bad_input_gets_one_clear_sentence():
         ({"seed": -1}, "seed must be an integer of at least 0"),
         ({"lrs": [0.1, 0.1]}, "lrs holds a value twice"),
         ({"lrs": [100.0], "horizon": 100.0}, "lr=100 is beyond the stability limit"),
-        ({"orders": [3]}, "order must be 1 or 2"),
+        ({"orders": [3]}, "orders.0. must be at most 2"),
         ({"observables": ["los"]}, "observable must be one of loss, modified_loss"),
         ({"observables": "loss"}, "observables must be a sequence"),
         ({"observables": ["theta[99]"]}, "outside the 6 parameters"),
@@ -493,7 +494,7 @@ def test_control_variates_of_large_problems_follow_the_last_time_on_a_coarse_gri
     control = ControlVariate(path, lr, process.noise_time, lr**2, hessians)
     sampler = Sampler(process, theta0, saved, observables, control)
     first = Sampler(process, theta0, saved, observables, dataclasses.replace(control, hessians=None))
-    assert (estimate(draw(sampler, 2048)).stderr[-1] < 0.5 * estimate(draw(first, 2048)).stderr[-1]).all()
+    assert (drawn(sampler, 2048).stderr[-1] < 0.5 * drawn(first, 2048).stderr[-1]).all()
     controls = np.concatenate([sampler.values(block)[2:] for block in range(2)], axis=1)
     assert (np.abs(controls.mean(1)) < 4 * controls.std(1) / 2048**0.5 + 1e-15).all()
 
@@ -535,3 +536,24 @@ def test_a_dt_that_is_given_is_kept_however_large_its_bias():
     )  # fmt: skip
     assert study.table.dt.tolist() == [0.2] and not study.table.resolved.item()
     assert study.table.reason.item() == "inside the solver bias"
+
+
+@pytest.mark.parametrize(
+    ("control", "dense_dim", "expected"),
+    [("none", 256, []), ("first", 256, []), ("second", 256, [0.4, 0.2]), ("second", 0, [0.4])],
+)
+def test_hessians_are_computed_once_for_each_grid_that_they_are_for(control, dense_dim, expected, monkeypatch):
+    """Dense ones live on the grid of one learning rate; those of low rank serve all of them."""
+    problem, computed = make_problem(width=2), []
+
+    def counted(problem, theta0, times, functions, lr, stability_limit):
+        computed.append(lr)
+        return "Hessians"
+
+    monkeypatch.setattr("smesolve.comparison.weak_error.value_hessians", counted)
+    monkeypatch.setattr("smesolve.comparison.weak_error.DENSE_DIM", dense_dim)
+    row = {"diverged": 0, "reason": "", "observable": "loss"}
+    nothing = SimpleNamespace(draw=lambda *given: None, rows=lambda rel_tol: [row], samples=dict)
+    monkeypatch.setattr("smesolve.comparison.weak_error.ErrorBudget", lambda *given: nothing)
+    sme.weak_error(problem, problem.initial(), [0.4, 0.2], 0.4, orders=(1,), paths=8, control=control)
+    assert computed == expected

@@ -9,10 +9,10 @@ from torch import nn
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
-from smesolve.comparison.draw_control import DrawControl
-from smesolve.comparison.estimate import Sampler
+from smesolve.comparison.draw_control_variate import DrawControlVariate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.noise_free_path import NoiseFreePath
+from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.value_hessians import DenseForms, ValueHessians
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
@@ -69,7 +69,7 @@ def test_draw_control_is_all_of_a_noise_that_is_linear_in_its_draws(scheme, coun
         process, steps = DropoutIteration(problem, LR, 1), STEPS
     else:
         process, steps = integration(sme.ModifiedEquation(problem, LR, 1), theta0, scheme, dt, 1), 2 * STEPS
-    control = DrawControl.of(problem, NoiseFreePath.of(process, theta0, [2, steps], observables))
+    control = DrawControlVariate.of(problem, NoiseFreePath.of(process, theta0, [2, steps], observables))
     values = Sampler(process, theta0, [2, steps], observables, control).values(0)
     assert (values[0, :, 1].std(0) > 1e-3).all() and (values[2, :, 0] == 0).all()
     assert np.ptp(values[1, :, 1], axis=0).max() < 1e-12
@@ -120,20 +120,20 @@ def test_a_step_of_a_scheme_is_a_polynomial_where_the_drift_is_linear(scheme, or
     y = torch.tensor([[0.8], [-1.1]], dtype=torch.float64)
     process = integration(sme.ModifiedEquation(problem, lr, order), y[0], scheme, dt)
     increments = torch.tensor([[0.4], [-0.9]], dtype=torch.float64)
-    found, (prediction, increment) = process._step(y, 3, increments)
+    found, prediction, increment = process._step(y, 3, increments)
     noise = -(lr**0.5) * 0.6 * h**0.5 * increments
-    z, bend = h * dt, (order - 1) * lr * h**2 * dt / 2
+    z, correction = h * dt, (order - 1) * lr * h**2 * dt / 2
     if scheme == "euler":
-        plain = (1 - z - bend) * y
+        plain = (1 - z - correction) * y
         expected = plain + noise
     else:
-        P = noise - bend * (1 - z / 2) * y
-        plain = (1 - z + z**2 / 2) * y - bend * (1 - z / 2) * y
+        P = noise - correction * (1 - z / 2) * y
+        plain = (1 - z + z**2 / 2) * y - correction * (1 - z / 2) * y
         heun = (1 - z + z**2 / 2) * y + (1 - z / 2) * P
         rk4 = (1 - z + z**2 / 2 - z**3 / 6 + z**4 / 24) * y + (1 - z / 2 + z**2 / 6) * P
         expected = heun if scheme == "small_noise_heun" else rk4
         if scheme == "small_noise_rk4":  # its prediction takes the second stage, one step further
-            plain = (1 - z * (1 - z / 2)) * y - bend * (1 - z / 2) * y
+            plain = (1 - z * (1 - z / 2)) * y - correction * (1 - z / 2) * y
     assert torch.allclose(increment, noise, rtol=1e-13)
     assert torch.allclose(found, expected, rtol=1e-13)
     assert torch.allclose(prediction, plain, rtol=1e-13)

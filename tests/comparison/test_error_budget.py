@@ -1,5 +1,6 @@
 """The interval of a weak error, the paths that a tolerance asks for, and the largest error over the times, exactly."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,17 +8,21 @@ import pandas as pd
 import pytest
 import torch
 from given_errors import Q, exactly
+from problems import make_problem
 from scipy import stats
 
 import smesolve as sme
 from smesolve.comparison.budget_row import budget_row
-from smesolve.comparison.equation_side import EquationSide, block_cost, step_cost
-from smesolve.comparison.error_budget import _next, first_dt
-from smesolve.comparison.estimate import Estimate
+from smesolve.comparison.cost import step_cost
+from smesolve.comparison.equation_side import EquationSide
+from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import named_observables
-from smesolve.comparison.weak_error import chosen_control
+from smesolve.comparison.paths_wanted import Estimates, bias_is_large, next_paths, wanted_paths
+from smesolve.comparison.study_design import StudyDesign, chosen_control
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.sampling.runner import Runner
 
 FREEDOM = 60
 STUDENT = stats.t.ppf(0.975, FREEDOM)
@@ -29,12 +34,12 @@ def estimated(mean, stderr, paths=100, plain=0.4, kurtosis=3.0, diverged=0, skew
     numbers = {"mean": mean, "stderr": stderr, "plain_stderr": plain, "skewness": skewness, "kurtosis": kurtosis}
     numbers |= {"shortage": 0.0, "plain_shortage": 0.0, "diverged": diverged, "undefined": 0}
     arrays = {name: np.full((1, 1), value) for name, value in numbers.items()}
-    return Estimate(**arrays, values=paths, freedom=FREEDOM, paths=paths)
+    return MeanEstimate(**arrays, values=paths, freedom=FREEDOM, paths=paths)
 
 
 def budget(dropout, equation, pairs, bias=0.0, rel_tol=None, tolerance=0.0):
     noise_free = SimpleNamespace(values=np.zeros((1, 1)), rounding=lambda *means: np.full((1, 1), ROUNDING))
-    given = (np.full((1, 1), bias), noise_free, tolerance, True, torch.float64, rel_tol)
+    given = (np.full((1, 1), bias), noise_free, tolerance, True, rel_tol)
     return budget_row((0, 0), dropout, equation, pairs, *given)
 
 
@@ -47,7 +52,7 @@ def test_the_interval_of_an_error_adds_monte_carlo_bias_rounding_and_tolerance()
     assert (row["solver_bias"], row["solver_bias_stderr"], row["tolerance"]) == exactly((-0.05, 0.004, 0.007))
     assert (row["discrete"], row["sde"], row["discrete_stderr"], row["sde_stderr"]) == (1.0, 1.8, 0.03, 0.04)
     assert (row["paths"], row["discrete_paths"], row["sde_paths"], row["kurtosis"]) == (100, 400, 100, 5.0)
-    assert row["gain"] == exactly(np.hypot(0.5 * 20, 0.6 * 10) / np.hypot(0.03 * 20, 0.04 * 10))
+    assert row["stderr_reduction"] == exactly(np.hypot(0.5 * 20, 0.6 * 10) / np.hypot(0.03 * 20, 0.04 * 10))
     assert row["resolved"] and row["reason"] == "" and row["diverged"] == 0
 
 
@@ -98,8 +103,8 @@ def test_the_noise_free_bias_is_that_of_the_scheme_on_the_mean():
     problem = sme.DropoutProblem(sme.LinearNetwork(1), one, 0 * one, keep_prob=0.5)
     theta0, dt = torch.ones(1, dtype=torch.float64), 0.25
     observables = named_observables(problem, ["theta[0]"])
-    equation = sme.ModifiedEquation(problem, 0.25, 1)
-    side = EquationSide(equation, theta0, [0.5, 1.0], observables, "small_noise_rk4", dt, 0, lambda *given: None)
+    design = StudyDesign(problem, theta0, [0.25], [0.5, 1.0], (1,), observables, "small_noise_rk4")
+    side = EquationSide(design, sme.ModifiedEquation(problem, 0.25, 1), dt, seed=0)
 
     def taylor(h):
         return 1 - 2 * h + (2 * h) ** 2 / 2 - (2 * h) ** 3 / 6 + (2 * h) ** 4 / 24
@@ -108,17 +113,122 @@ def test_the_noise_free_bias_is_that_of_the_scheme_on_the_mean():
         coarse, fine = (taylor(h) ** round(time / h) for h in (dt, dt / 2))
         assert side._noise_free_bias[row, 0] == pytest.approx(coarse - np.exp(-2 * time), abs=1e-10)
         assert side._noise_free_difference[row, 0] == exactly(coarse - fine)
-    assert side.cost == exactly(step_cost(1, "small_noise_rk4"))
+    for name, sampler in side.work.items():
+        side.add((name, len(side._pairs)), sampler.run(0))
+    assert side.statistics.values.shape == (0, 1)  # no value is kept that was not asked for
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("bias", "half_width", "rounding", "tolerance", "halved"),
+    [
+        (0.101, 0.0, 0.0, 0.0, True),
+        (0.099, 0.0, 0.0, 0.0, False),
+        (0.25, 0.124, 0.0, 0.0, True),
+        (0.25, 0.126, 0.0, 0.0, False),
+        (0.25, 0.0, 0.249, 0.0, True),
+        (0.25, 0.0, 0.251, 0.0, False),
+        (0.25, 0.0, 0.0, 0.249, True),
+        (0.25, 0.0, 0.0, 0.251, False),
+        (0.25, 0.06, 0.06, 0.06, True),
+        (0.25, 0.07, 0.06, 0.06, False),
+        (np.nan, 0.0, 0.0, 0.0, False),
+    ],
+)
+def test_dt_is_halved_for_a_significant_bias_above_a_tenth_of_the_error(
+    bias, half_width, rounding, tolerance, halved, sign
+):
+    """The bias counts beyond twice the half-width of the pairs, the rounding and the tolerance; the error is -sign."""
+    estimates = Estimates(
+        SimpleNamespace(mean=np.array([[1.0], [2.0 + sign]])),
+        SimpleNamespace(mean=np.array([[1.0], [2.0]])),
+        SimpleNamespace(half_width=np.array([[0.0], [half_width]])),
+    )
+    biases, rounded, solved = (np.array([[9.0], [last]]) for last in (sign * bias, rounding, tolerance))
+    assert bias_is_large(estimates, biases, rounded, solved) is halved
+
+
+def test_dt_is_halved_three_times_at_most_and_the_noise_free_solution_is_kept(monkeypatch):
+    problem = make_problem(width=2)
+    functions = named_observables(problem, ["loss"])
+    design = StudyDesign(problem, problem.initial(), [0.2], [0.4], (1,), functions, "small_noise_heun")
+    budget = ErrorBudget(design, 0.2, None, Runner())
+    solution = budget.sides[0].solution
+    monkeypatch.setattr("smesolve.comparison.error_budget.bias_is_large", lambda *given: True)
+    budget.draw(64, None, 64)
+    assert budget.sides[0].dt == 0.2 / 8 and budget.sides[0].solution is solution
+    given = ErrorBudget(dataclasses.replace(design, dt=0.1), 0.2, None, Runner())
+    given.draw(64, None, 64)
+    assert given.sides[0].dt == 0.1
+
+
+def part(half_width, paths, shortage=0.0, plain_shortage=0.0, mean=0.0):
+    """An estimate at two times, of which the first one must not matter."""
+    last = {"mean": mean, "half_width": half_width, "shortage": shortage, "plain_shortage": plain_shortage}
+    return SimpleNamespace(**{name: np.array([[7.0], [value]]) for name, value in last.items()}, paths=paths)
+
+
+def wanted(dropout, equation, pairs, rel_tol=0.2, max_paths=10**6):
+    rounding = np.full((2, 1), ROUNDING)
+    return wanted_paths(Estimates(dropout, equation, pairs), rounding, 6.0, rel_tol, max_paths)
+
+
+@pytest.mark.parametrize("rel_tol", [0.2, 0.02])
+def test_paths_that_are_asked_for_meet_the_tolerance_with_the_least_work(rel_tol):
+    """Half-widths fall like paths^-1/2; a step costs 1.5 gradients of the iteration and here 6 of the equation."""
+    dropout, equation, pairs = part(0.3, 100, mean=1.0), part(0.1, 400, mean=0.5), part(0.05, 25)
+    first, second, third = wanted(dropout, equation, pairs, rel_tol)
+    widths = np.array([0.3 * (100 / first) ** 0.5, 0.1 * (400 / second) ** 0.5])
+    assert np.hypot(*widths) == pytest.approx(rel_tol * 0.5, rel=1e-2) and np.hypot(*widths) <= rel_tol * 0.5
+
+    def work(share):
+        """Of the same accuracy where the iteration's variance is this share of all."""
+        variances = (rel_tol * 0.5) ** 2 * np.array([share, 1 - share])
+        return 1.5 * 100 * 0.3**2 / variances[0] + 6 * 400 * 0.1**2 / variances[1]
+
+    least = min(work(share) for share in np.linspace(0.01, 0.99, 197))
+    assert 1.5 * first + 6 * second == pytest.approx(least, rel=2e-2)
+    # the bias is twice a difference of pairs: its half-width is a tenth of the error, or rel_tol of it where less
+    needed = 25 * (2 * 0.05 / (min(0.1, rel_tol) * 0.5)) ** 2
+    assert third == min(np.ceil(round(needed, 9)), max(second, 400))
+
+
+def test_nothing_is_asked_for_where_noise_is_rounding_or_a_mean_is_not_finite():
+    rounded, more = part(0.99 * ROUNDING, 100), part(1.01 * ROUNDING, 100, mean=ROUNDING)
+    assert wanted(part(0.99 * ROUNDING, 100, mean=1.0), rounded, rounded) == (0, 0, 0)
+    assert wanted(part(np.nan, 100, mean=np.nan), part(0.1, 400), part(0.1, 25)) == (0, 0, 0)
+    first, second, third = wanted(more, rounded, rounded)
+    assert (first, second, third) == (np.ceil(100 * (1.01 / 0.2) ** 2), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "equation", "max_paths", "expected"),
+    [
+        (part(0.01, 100, shortage=3.0), part(0.01, 400), 300, (300, 1)),
+        (part(0.01, 100, plain_shortage=3.0), part(0.01, 400), 300, (300, 1)),
+        (part(0.01, 100, plain_shortage=3.0, shortage=np.nan), part(0.01, 400), 300, (300, 1)),
+        (part(0.01, 100, shortage=3.0), part(0.01, 400), 299, (1, 1)),
+        (part(0.01, 100, shortage=0.99), part(0.01, 400), 1000, (1, 1)),
+        (part(0.01, 100), part(0.01, 400, shortage=2.0), 800, (1, 800)),
+        (part(0.99 * ROUNDING, 100, shortage=3.0), part(0.01, 400), 300, (0, 1)),
+    ],
+)
+def test_paths_for_the_tails_are_asked_for_if_max_paths_may_be_enough(dropout, equation, max_paths, expected):
+    """The tolerance asks for one path: the error is 100."""
+    equation.mean[1] = 100.0
+    assert wanted(dropout, equation, part(0.0, 25), max_paths=max_paths)[:2] == expected
 
 
 def test_costs_in_gradients():
     """Euler: one gradient, a noise product (1.5) and at order 2 a Hessian product (4)."""
     assert (step_cost(1, "euler"), step_cost(2, "euler"), step_cost(2, "small_noise_heun")) == (2.5, 6.5, 7.5)
     assert (step_cost(1, "svag"), step_cost(1, "sampled_euler"), step_cost(2, "svag")) == (2, 4, 6)
-    assert block_cost(1, "euler", 0.1, 2.0, 64) == exactly(2.5 * 20 * 64)
-    assert (first_dt("euler", 0.4, None), first_dt("small_noise_rk4", 0.4, None), first_dt("euler", 0.4, 0.2)) == (
-        0.05, 0.4, 0.2,
-    )  # fmt: skip
+
+
+def test_the_first_step_of_a_scheme():
+    """lr/8 for schemes of weak error O(dt), else lr, where dt is not given."""
+    for scheme, dt, expected in (("euler", None, 0.05), ("small_noise_rk4", None, 0.4), ("euler", 0.2, 0.2)):
+        assert StudyDesign(None, None, [0.4], [2.0], (1,), {}, scheme, dt).first_dt(0.4) == expected
 
 
 # --- the study ------------------------------------------------------------------------------------------------------
@@ -155,7 +265,7 @@ def test_a_study_covers_the_exact_error_as_its_intervals_state():
     scores = []
     for seed in range(40):
         row = sme.weak_error(
-            problem, theta0, [0.25], 0.5, (1,), times=[0.5], paths=64, control="none", seed=seed
+            problem, theta0, [0.25], 0.5, orders=(1,), times=[0.5], paths=64, control="none", seed=seed
         ).table.iloc[0]
         scores.append((row.error - row.solver_bias - exact) / row.stderr)
     # the sum of 40 squares of standard scores, within its central 99.9%
@@ -163,7 +273,6 @@ def test_a_study_covers_the_exact_error_as_its_intervals_state():
 
 
 def test_a_round_adds_at_most_four_times_the_paths():
-    known = SimpleNamespace(paths=100)
     for wanted, most, expected in (
         (50, 1000, 100),
         (250, 1000, 250),
@@ -171,9 +280,9 @@ def test_a_round_adds_at_most_four_times_the_paths():
         (900, 300, 300),
         (900, 50, 100),
     ):
-        assert _next(known, wanted, most) == expected
+        assert next_paths(100, wanted, most) == expected
 
 
 def test_value_hessians_are_taken_up_to_two_to_the_fourteen_parameters():
     for dim, exact, control in ((2**14, True, "second"), (2**14 + 1, True, "first"), (3, False, "first")):
-        assert chosen_control("auto", SimpleNamespace(dim=dim, exact=exact)) == control
+        assert chosen_control("auto", SimpleNamespace(dim=dim, has_closed_form=exact)) == control

@@ -12,11 +12,11 @@ from scipy import stats
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
-from smesolve.comparison.scaling.error_map import ErrorMap, error_map, stability_limits
-from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
-from smesolve.comparison.scaling.mean_square_growth import growth_rates, observed_limit
-from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
+from smesolve.comparison.gradient_flow import flow_change, relaxation_time
+from smesolve.comparison.mean_square_growth import growth_rates, observed_limit
+from smesolve.comparison.readout_problem import readout_problem
+from smesolve.comparison.stability_limits import stability_limits
+from smesolve.experiments.scaling.map import ErrorMap, error_map
 
 # --- growth of second moments ---------------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ def test_an_observed_limit_has_students_interval_over_its_populations(order, sha
         z = lr / limit - 1
         return z + bend * z * abs(z) + shift
 
-    monkeypatch.setattr("smesolve.comparison.scaling.mean_square_growth.growth_rates", given)
+    monkeypatch.setattr("smesolve.comparison.mean_square_growth.growth_rates", given)
     found = observed_limit(problem, order, populations=4, seed=7)
     first, root, last = np.unique(lrs)
     assert (first, last) == exactly((0.94 * root, 1.06 * root))
@@ -116,7 +116,7 @@ def test_an_observed_limit_has_students_interval_over_its_populations(order, sha
 
 def test_the_map_states_shares_of_the_change_and_multiples_of_the_limit(monkeypatch):
     given = SimpleNamespace(lr=0.5, low=0.4, high=0.7)
-    monkeypatch.setattr("smesolve.comparison.scaling.error_map.observed_limit", lambda *_, **more: given)
+    monkeypatch.setattr("smesolve.comparison.stability_limits.observed_limit", lambda *_, **more: given)
     problem = make_problem(width=2)
     theta0 = problem.initial()
     result = error_map(problem, theta0, [0.3], [0.1, 0.2], 1.5, (1, 2), first_coordinate, GivenErrors())
@@ -153,7 +153,7 @@ def test_the_map_states_shares_of_the_change_and_multiples_of_the_limit(monkeypa
 
 
 def test_cells_with_an_unstable_mean_are_not_measured(monkeypatch):
-    monkeypatch.setattr("smesolve.comparison.scaling.error_map.stability_limits", lambda *given: pd.DataFrame())
+    monkeypatch.setattr("smesolve.experiments.scaling.map.stability_limits", lambda *given: pd.DataFrame())
     problem = make_problem(width=1, keep_prob=0.9)
     table = error_map(problem, problem.initial(), [0.9], [0.3, 3.0], 2.1, (1,), "loss", GivenErrors()).table
     network = table[table.model == "network"].set_index("reason")
@@ -209,7 +209,7 @@ def test_the_bootstrap_moves_an_error_by_its_standard_error(monkeypatch):
 
     table = synthetic_cells()
     rng = OneCell()
-    monkeypatch.setattr("smesolve.comparison.scaling.error_map.np.random.default_rng", lambda seed: rng)
+    monkeypatch.setattr("smesolve.comparison.collapse.np.random.default_rng", lambda seed: rng)
     found = ErrorMap(table, pd.DataFrame(), "loss").collapse().set_index("ordinate")
     cells = table[table.multiple <= 0.3]
     for ordinate, unit in (("relative", 1.0), ("rate", cells.horizon)):
@@ -239,10 +239,10 @@ def test_a_limit_that_is_observed_has_four_populations_of_the_iteration_and_eigh
         asked[process] = (populations, seed)
         return SimpleNamespace(lr=1.0, low=0.9, high=1.2)
 
-    monkeypatch.setattr("smesolve.comparison.scaling.error_map.observed_limit", given)
+    monkeypatch.setattr("smesolve.comparison.stability_limits.observed_limit", given)
     one = torch.ones(1, 1, dtype=torch.float64)
     problem = sme.DropoutProblem(sme.LinearNetwork(1), one, one, keep_prob=0.1)
-    limits = stability_limits({0.1: problem}, (1, 2), SamplingEffort(seed=5))
+    limits = stability_limits(problem, (1, 2), seed=5)
     assert asked == {None: (4, 5), 1: (8, 5), 2: (8, 5)}
     closed = [2 * 0.01, 2 * 0.01 / 0.9, 2 * 0.01 / 0.8]
     assert limits.predicted.tolist() == pytest.approx(closed, rel=1e-9)

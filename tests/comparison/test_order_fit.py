@@ -70,7 +70,7 @@ def test_scalar_dropout_is_not_of_another_order(keep_prob):
     lrs = np.array([0.2, 0.1, 0.05, 0.025])
     for order in (1, 2):
         moments = [scalar_dropout(keep_prob, lr, 1.0) for lr in lrs]
-        errors = np.array([m[f"order {order}"].second_moment - m["iteration"].second_moment for m in moments])
+        errors = np.array([m[order].second_moment - m[None].second_moment for m in moments])
         fit = fit_orders(pd.concat([study(order, lrs, errors, 1e-5, seed) for seed in range(6)]))
         assert not (fit.verdict == "another order").any()
         assert (fit.slope_high - fit.slope_low > 1e-4).all()

@@ -9,23 +9,23 @@ from given_errors import Q, exactly
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from problems import make_problem
 from scipy import stats
 
-from smesolve.comparison.scaling.schedules import Schedules
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.experiments.compare import Compare, _nearer, comparison_figure
+from smesolve.experiments.landscape_sections.comparisons import against_first, signed
+from smesolve.experiments.landscape_sections.flatness import FlatnessStudy, flatness_figure
+from smesolve.experiments.landscape_sections.implicit_regularisation import _draw_errors
+from smesolve.experiments.scaling.map import _bounds
+from smesolve.experiments.scaling.schedule import Schedules, schedule_figure
+from smesolve.experiments.shared.error_curves import curve
+from smesolve.experiments.shared.figures import ORDERS, band
+from smesolve.experiments.shared.section import interval
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
+from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
+from smesolve.experiments.weak_error import WeakError, weak_error_figure
 from smesolve.landscape.estimates import mean_over
-from smesolve.landscape.flatness import FlatnessStudy, half_effects
-from smesolve.study.configuration import NetworkConfig, StudyConfig
-from smesolve.study.figures import ORDERS, comparison_figure, weak_error_figure
-from smesolve.study.landscape_flatness import flatness_figure
-from smesolve.study.landscape_regularisation import _errors
-from smesolve.study.landscape_section import against_first, band, signed
-from smesolve.study.reports import _nearer, comparison_report, weak_error_report
-from smesolve.study.scaling_map import _bounds
-from smesolve.study.scaling_schedule import schedule_figure
-from smesolve.study.scaling_section import curve
-from smesolve.study.section import interval
+from smesolve.landscape.flatness import factorial_effects
 
 LRS, TIMES = (0.2, 0.1), (0.5, 1.0)
 
@@ -57,14 +57,20 @@ def study():
         }
         row |= {"solver_bias": 0.0005, "solver_bias_stderr": 0.13 * stderr, "paths": 64, "discrete_paths": 64}
         row |= {"sde_paths": 128, "discrete_stderr": 0.61 * stderr, "sde_stderr": 0.79 * stderr, "kurtosis": 3.5}
-        row |= {"gain": 12.5, "discrete_diverged": 0, "sde_diverged": 0, "dt": lr / 2, "scheme": "small_noise_rk4"}
+        row |= {
+            "stderr_reduction": 12.5,
+            "discrete_diverged": 0,
+            "sde_diverged": 0,
+            "dt": lr / 2,
+            "scheme": "small_noise_rk4",
+        }
         row |= {"freedom": freedom, "half_width": wide, "rounding": 0.0, "tolerance": 0.0}
         row |= {"discrete_half_width": 0.62 * wide, "sde_half_width": 0.83 * wide}
         row |= {"solver_bias_half_width": 0.17 * wide}
         resolved = abs(error) > half
         rows.append(row | {"resolved": resolved, "reason": "" if resolved else "inside the solver bias"})
     values = {"loss": np.linspace(0.5, 1.5, 20)}
-    samples = {(lr, label): values for lr in LRS for label in ("dropout", "order 1", "order 2")}
+    samples = {(lr, order): values for lr in LRS for order in (None, 1, 2)}
     constants = [{"order": 1, "time": 1.0, "observable": "loss", "constant": -0.4, "stderr": 0.0137}]
     return WeakErrorStudy(pd.DataFrame(rows), samples, 1.0, lambda: pd.DataFrame(constants))
 
@@ -78,8 +84,9 @@ def cells(report, title):
 
 @pytest.fixture(scope="module")
 def reports(study):
-    config = StudyConfig(network=NetworkConfig(width=3))
-    return [report(study, config, make_problem(), []) for report in (comparison_report, weak_error_report)]
+    data = DataSettings("random", samples=3, in_features=2)
+    settings = WeakErrorSettings(data=data, network=NetworkSettings(width=3))
+    return [one.report(one.summarise([study])) for one in (Compare(settings), WeakError(settings))]
 
 
 def test_reports_print_the_half_widths_of_the_table(study, reports):
@@ -96,7 +103,11 @@ def test_reports_print_the_half_widths_of_the_table(study, reports):
         assert beside["Monte Carlo ±"] == f"{row.half_width:.1e}"
         assert beside["95% interval"] == f"[{row.low:+.2e}, {row.high:+.2e}]"
         assert (beside["dropout"], beside["SME"]) == (f"{row.discrete:.6g}", f"{row.sde:.6g}")
-        assert (printed["error"], printed["gain"], printed["kurtosis"]) == (f"{row.error:+.3e}", "12.5", "3.5")
+        assert (printed["error"], printed["stderr_reduction"], printed["kurtosis"]) == (
+            f"{row.error:+.3e}",
+            "12.5",
+            "3.5",
+        )
         assert (printed["dt"], printed["paths dropout / SME"]) == (f"{row['dt']:g}", "64 / 128")
         assert (printed["resolved"] == "yes") == row.resolved == (beside["resolved"] == "yes")
 
@@ -122,7 +133,7 @@ def test_reports_print_fits_constants_and_maxima_as_they_are(study, reports):
 
 def test_the_distribution_is_stated_by_its_sample_statistics(study, reports):
     printed = cells(reports[0], "Distribution of the observables at the horizon")[0]
-    values = study.samples[0.2, "dropout"]["loss"]
+    values = study.samples[0.2, None]["loss"]
     assert (printed["plain mean"], printed["standard deviation"]) == ("1", f"{values.std(ddof=1):.3g}")
     quantiles = [printed[name] for name in ("5%", "median", "95%")]
     assert quantiles == [f"{q:.5g}" for q in np.quantile(values, [0.05, 0.5, 0.95])]
@@ -232,7 +243,7 @@ def test_errors_under_schedules_and_of_flows_have_their_intervals():
     axis = schedule_figure(Schedules(whole, pd.DataFrame())).axes[0]
     assert bars(axis)[0] == [exactly((0.1, 0.25, 0.55)), exactly((0.2, 0.0, 0.4))]
     axis = Figure().subplots()
-    _errors(axis, table.assign(low=[-0.5, -0.3]), 0, "flow")
+    _draw_errors(axis, table.assign(low=[-0.5, -0.3]), 0, "flow")
     assert bars(axis)[0] == [exactly((0.1, 0.25, 0.55)), exactly((0.2, 0.02, 0.6))]
 
 
@@ -246,7 +257,7 @@ def test_flatness_draws_students_intervals():
     lines = pd.concat(
         [table[["run"]].assign(first=names[0], second=table.training, alpha=x, loss=table.loss * x) for x in TIMES]
     )
-    effects = half_effects(table)
+    effects = factorial_effects(table)
     a, b, c, d = flatness_figure(FlatnessStudy(table, curves, lines), effects).axes
     for name, edges, bar in zip(names, filled(a), bars(c), strict=True):
         losses = table.loss[table.training == name]
@@ -272,10 +283,9 @@ def test_bands_differences_and_words_of_a_landscape_study():
     row = against_first(runs, ["loss"]).iloc[0]
     expected = mean_over([0.5, 0.0, 1.0])
     assert (row.loss, row.loss_low, row.loss_high) == exactly((0.5, expected.low, expected.high))
-    for low, high, null, word in ((0.1, 0.3, 0.0, "higher"), (-0.3, -0.1, 0.0, "lower"), (0.1, 0.3, 0.2, "unresolved")):
-        assert signed(SimpleNamespace(value=(low + high) / 2, low=low, high=high), "higher", "lower", null).startswith(
-            word
-        )
+    for low, high, word in ((0.1, 0.3, "higher"), (-0.3, -0.1, "lower"), (-0.1, 0.1, "unresolved")):
+        said = signed(SimpleNamespace(value=(low + high) / 2, low=low, high=high), "higher", "lower")
+        assert said.startswith(word)
 
 
 @pytest.mark.parametrize(

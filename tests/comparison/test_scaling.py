@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from problems import make_problem
+from problems import linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
-from smesolve.comparison.equation_side import EquationSide
-from smesolve.comparison.estimate import Sampler
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments, enumerated_expectation, scalar_dropout
 from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.noise_free_equation import NoiseFreeSolution, observed_along_scheme
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables
+from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.derived_problem import ScaledProblem
 from smesolve.problem.iteration import DropoutIteration
-from smesolve.problem.schedule import LeftLimit, Piecewise, ScheduledProblem, cosine, step, warm_up
+from smesolve.problem.schedule import Piecewise, ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.solver.integration import integration
 from smesolve.solver.lanczos import apply_function
@@ -25,13 +25,6 @@ from smesolve.solver.lanczos import apply_function
 
 def relative(a, b):
     return ((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item()
-
-
-def linear_problem(keep_prob=0.7, in_features=2, samples=6):
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(samples, in_features, generator=generator, dtype=torch.float64)
-    y = torch.randn(samples, 1, generator=generator, dtype=torch.float64)
-    return sme.DropoutProblem(sme.LinearNetwork(in_features), x, y, keep_prob=keep_prob)
 
 
 # --- averaged draws ------------------------------------------------------------------------------------------------
@@ -44,7 +37,7 @@ def test_averaged_draws_divide_the_covariance_and_keep_the_mean():
     draw = averaged.sample(5, seed=1)
     gradients = torch.stack([problem.gradient(theta, draw[:, k]) for k in range(3)])
     assert relative(averaged.gradient(theta, draw), gradients.mean(0)) < 1e-14
-    noise = averaged.noise_product(theta, averaged.noise_functions(draw))
+    noise = averaged.noise_product(theta, averaged.noise_coordinates(draw))
     assert relative(averaged.mean_gradient(theta) + noise, averaged.gradient(theta, draw)) < 1e-13
     assert relative(3 * averaged.covariance(theta), problem.covariance(theta)) < 1e-14
     with pytest.raises(ValueError, match="count must be a positive integer"):
@@ -80,9 +73,10 @@ def test_the_linear_scaling_rule_leaves_the_order_1_equation_unchanged():
 @pytest.mark.parametrize("schedule", [cosine(1.0), cosine(1.0, 0.2), warm_up(0.4, 0.1), step(0.5, 0.1)])
 def test_schedules_have_the_slope_of_their_values(schedule):
     t = torch.tensor(0.31, dtype=torch.float64)
-    slope = torch.func.jvp(schedule, (t,), (torch.ones_like(t),))[1]
-    assert float(slope) == pytest.approx(float(schedule(t + 1e-6) - schedule(t - 1e-6)) / 2e-6, abs=1e-8)
-    ends = [float(schedule(torch.tensor(time, dtype=torch.float64))) for time in (0.0, 1.0)]
+    begin, here, end = (schedule.piece(at) if isinstance(schedule, Piecewise) else schedule for at in (0.0, 0.31, 1.0))
+    slope = torch.func.jvp(here, (t,), (torch.ones_like(t),))[1]
+    assert float(slope) == pytest.approx(float(here(t + 1e-6) - here(t - 1e-6)) / 2e-6, abs=1e-8)
+    ends = [float(piece(torch.tensor(at, dtype=torch.float64))) for piece, at in ((begin, 0.0), (end, 1.0))]
     assert ends in ([1.0, 0.0], [1.0, 0.2], [0.1, 1.0], [1.0, 0.1])
 
 
@@ -143,7 +137,7 @@ def test_weak_error_takes_a_schedule():
     order1 = study.table.set_index("order").loc[1]
     assert order1.resolved
     first = sme.weak_error(problem, theta0, [0.2], 1.0, times=[1.0], observables=["loss"], paths=512, control="first")
-    assert order1.gain > 5 * first.table.gain[0] > 10
+    assert order1.stderr_reduction > 5 * first.table.stderr_reduction[0] > 10
     enumerated = enumerated_two_steps(problem, theta0, 0.5)
     sampled = problem.loss(sme.iterate(problem, theta0, 0.5, 2, 20_000)[-1])
     assert abs(sampled.mean() - enumerated) < 4 * sampled.std() / 20_000**0.5
@@ -151,9 +145,10 @@ def test_weak_error_takes_a_schedule():
 
 def test_a_piecewise_schedule_has_two_values_at_a_break():
     schedule = Piecewise([0.5, 2.0], [torch.ones_like, cosine(1.0), lambda t: 0.3 * t])
-    values = [(0.2, 1.0), (LeftLimit(0.5), 1.0), (0.5, 0.5), (0.1 * 5 - 1e-16, 0.5), (LeftLimit(2.0), 1.0), (2.0, 0.6)]
-    for time, value in values:
-        assert float(schedule.piece(time)(torch.tensor(time, dtype=torch.float64))) == pytest.approx(value, abs=1e-12)
+    for time, value in ((0.2, 1.0), (0.5, 0.5), (0.1 * 5 - 1e-16, 0.5), (2.0, 0.6)):
+        assert schedule.value(time) == pytest.approx(value, abs=1e-12)
+    for time in (0.5, 2.0):
+        assert schedule.value(time, left_limit=True) == pytest.approx(1.0, abs=1e-12)
     assert schedule.jumps == [0.5, 2.0]
     problem = ScheduledProblem(
         make_problem(), lr_factor=warm_up(0.4, 0.1), keep_prob=Piecewise([0.2], [falling, falling])
@@ -176,16 +171,17 @@ def test_the_scheme_and_the_noise_free_path_cross_a_jump(order):
     """Linear regression: without noise both follow the mean of the equation, which is exact."""
     problem = jumping(linear_problem())
     theta0 = torch.tensor([1.0, -0.5], dtype=torch.float64)
-    moments, observables = ScheduledMoments(problem, theta0, substeps=64), named_observables(problem, ["theta[0]"])
+    moments, observables = ScheduledMoments(problem, theta0), named_observables(problem, ["theta[0]"])
     gaps = []
     for steps in (16, 32):
         dt = 1 / steps
         lr = 0.25 if order == 1 else dt
         exact = moments.equation(lr, order, round(1 / lr), "theta[0]")
         equation = sme.ModifiedEquation(problem, lr, order)
-        side = EquationSide(equation, theta0, [1.0], observables, "small_noise_rk4", dt, 0, lambda process, step: None)
-        assert side.exact[0][0, 0] == pytest.approx(exact, abs=1e-10)
-        gaps.append(side._noise_free(integration(equation, theta0, "small_noise_rk4", dt))[0, 0] - exact)
+        solution = NoiseFreeSolution.of(equation, theta0, [1.0], observables)
+        assert solution.values[0, 0] == pytest.approx(exact, abs=1e-10)
+        process = integration(equation, theta0, "small_noise_rk4", dt)
+        gaps.append(observed_along_scheme(process, theta0, [steps], observables)[0, 0] - exact)
     # dt^4 in the drift; at order 2 lr^2 dt from where lr b1 is taken
     assert np.log2(gaps[0] / gaps[1]) == pytest.approx(4 if order == 1 else 3, abs=0.3)
 
@@ -350,7 +346,7 @@ def test_small_noise_schemes_keep_their_bias_under_a_schedule(scheme, rate):
         sme.DropoutProblem(sme.LinearNetwork(1), one, one, keep_prob=0.5), lr_factor=lambda t: 1 + 2 * t
     )
     lr, steps = 0.04, 10
-    exact = ScheduledMoments(problem, one[0] * 2, substeps=200).equation(lr, 2, steps, "squared_norm")
+    exact = ScheduledMoments(problem, one[0] * 2).equation(lr, 2, steps, "squared_norm")
     coarse, fine = (scheme_moment(problem, scheme, lr, lr / parts, steps * parts) - exact for parts in (2, 4))
     assert coarse / fine > rate
     assert abs(fine) < 2e-4
@@ -423,9 +419,9 @@ def test_stability_limits_equal_the_closed_forms_of_scalar_dropout(keep_prob):
     problem = sme.DropoutProblem(sme.LinearNetwork(1), x, y, keep_prob=keep_prob)
     moments = LinearMoments(problem, torch.zeros(1, dtype=torch.float64))
     closed = scalar_dropout(keep_prob, 0.01, 1.0)
-    assert moments.stability_limit() == pytest.approx(closed["iteration"].stability_limit, rel=1e-10)
+    assert moments.stability_limit() == pytest.approx(closed[None].stability_limit, rel=1e-10)
     for order in (1, 2):
-        limit = closed[f"order {order}"].stability_limit
+        limit = closed[order].stability_limit
         assert moments.stability_limit(order) == (pytest.approx(limit, rel=1e-10) if limit < 1e6 else limit)
 
 

@@ -9,25 +9,22 @@ from problems import make_problem
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments, scalar_dropout
-from smesolve.comparison.scaling.acceleration import acceleration, gradients_per_step
-from smesolve.comparison.scaling.error_map import ErrorMap, error_map, stability_limits
-from smesolve.comparison.scaling.gradient_flow import flow_change, relaxation_time
-from smesolve.comparison.scaling.linear_scaling_rule import LinearScalingRule, linear_scaling_rule
-from smesolve.comparison.scaling.long_horizon import stationary_variances
-from smesolve.comparison.scaling.mean_square_growth import growth_rates, observed_limit
-from smesolve.comparison.scaling.readout_problem import readout_problem
-from smesolve.comparison.scaling.sampling_effort import SamplingEffort
-from smesolve.comparison.scaling.schedules import SCHEDULES, schedules
-from smesolve.comparison.scaling.width_sweep import mean_field_problem
+from smesolve.comparison.gradient_flow import flow_change, relaxation_time
+from smesolve.comparison.mean_square_growth import growth_rates, observed_limit
+from smesolve.comparison.readout_problem import readout_problem
+from smesolve.comparison.stability_limits import stability_limits
+from smesolve.comparison.stationary_variances import stationary_variances
+from smesolve.experiments.scaling.acceleration import AccelerationSettings, acceleration, gradients_per_step
+from smesolve.experiments.scaling.kappa import Kappa, KappaSettings, LinearScalingRule, linear_scaling_rule
+from smesolve.experiments.scaling.map import ErrorMap, error_map
+from smesolve.experiments.scaling.schedule import SCHEDULES, schedules
+from smesolve.experiments.scaling.width import mean_field_problem
+from smesolve.experiments.shared.sampling_effort import SamplingEffort
+from smesolve.experiments.shared.section import Section, markdown
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.study.command_line import main
-from smesolve.study.configuration import NetworkConfig, TrainingConfig
-from smesolve.study.configuration_errors import ConfigError
-from smesolve.study.problems import build_problem
-from smesolve.study.scaling import scaling_report
-from smesolve.study.scaling_configuration import ScalingConfig
-from smesolve.study.section import Section, markdown
 
 
 def scalar_problem(keep_prob):
@@ -51,10 +48,10 @@ def test_scalar_weak_errors_equal_the_closed_forms(keep_prob):
     for multiple in (0.05, 0.5, 0.95):
         lr = multiple * 2 * keep_prob**2
         closed = scalar_dropout(keep_prob, lr, steps * lr)
-        exact = closed["iteration"].second_moment
+        exact = closed[None].second_moment
         assert moments.iteration(lr, steps, excess(keep_prob)) == pytest.approx(exact, rel=1e-10)
         for order in (1, 2):
-            error = closed[f"order {order}"].second_moment - exact
+            error = closed[order].second_moment - exact
             assert moments.error(lr, order, steps * lr, excess(keep_prob)) == pytest.approx(error, rel=1e-8, abs=1e-11)
 
 
@@ -83,12 +80,10 @@ def test_scheduled_moments_equal_those_without_schedule_and_the_enumeration():
     problem = make_problem(width=2)
     readout, start = readout_problem(problem, problem.initial())
     constant = SCHEDULES["constant"](readout, 1.0)
-    plain, scheduled = LinearMoments(readout, start), ScheduledMoments(constant, start, substeps=8)
+    plain, scheduled = LinearMoments(readout, start), ScheduledMoments(constant, start)
     for order in (1, 2):
         assert scheduled.error(0.25, order, 1.0) == pytest.approx(plain.error(0.25, order, 1.0), rel=1e-10)
     falling = ScheduledProblem(readout, lr_factor=cosine(1.0, 0.3))
-    fine, coarse = (ScheduledMoments(falling, start, substeps=n).equation(0.25, 2, 4) for n in (64, 128))
-    assert fine == pytest.approx(coarse, abs=1e-10)
     draws, weights = readout.all_draws()
     theta, weight = start[None], torch.ones(1, dtype=torch.float64)
     for k in range(3):
@@ -159,7 +154,7 @@ def test_observed_limits_agree_with_the_predicted_ones_within_two_percent(order)
 
 def test_limits_beyond_the_mean_are_predicted_alone():
     problem = scalar_problem(0.8)
-    limits = stability_limits({0.8: problem}, (1,)).set_index("process")
+    limits = stability_limits(problem, (1,)).set_index("process")
     assert list(limits.index) == ["iteration", "order 1"]
     assert limits.ratio["iteration"] == pytest.approx(1, abs=0.02)
     assert limits.predicted["order 1"] == pytest.approx(2 * 0.64 / 0.2) and np.isnan(limits.observed["order 1"])
@@ -241,11 +236,11 @@ def test_an_interval_that_holds_the_tolerance_decides_nothing():
 def test_schedules_keep_the_weak_order_exactly(name):
     problem = make_problem(width=2)
     readout, start = readout_problem(problem, problem.initial())
-    moments = ScheduledMoments(SCHEDULES[name](readout, 1.0), start, substeps=40)
+    moments = ScheduledMoments(SCHEDULES[name](readout, 1.0), start)
     for order in (1, 2):
         errors = [moments.error(lr, order, 1.0) for lr in (0.1, 0.05)]
         assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
-    with pytest.raises(ValueError, match="names must hold schedules of"):
+    with pytest.raises(ValueError, match="names holds 'linear', which is unknown"):
         schedules(problem, problem.initial(), [0.1], 1.0, names=["linear"])
     with pytest.raises(ValueError, match="lrs must hold at least two learning rates"):
         schedules(problem, problem.initial(), [0.1], 1.0)
@@ -259,10 +254,7 @@ def test_workers_change_no_bit_of_a_study():
         for workers in (None, 2)
     )
     pd.testing.assert_frame_equal(alone.table, shared.table, check_exact=True)
-    alone, shared = (
-        stability_limits({0.1: scalar_problem(0.1), 0.2: scalar_problem(0.2)}, (), SamplingEffort(workers=workers))
-        for workers in (None, 2)
-    )
+    alone, shared = (stability_limits(scalar_problem(0.1), (2,), workers=workers) for workers in (None, 2))
     assert np.isfinite(alone.observed).all()
     pd.testing.assert_frame_equal(alone, shared, check_exact=True)
 
@@ -313,13 +305,16 @@ TINY = {"data": {"name": "random", "samples": 4, "in_features": 2}, "network": {
         ("kappa", {"lrs": [0.1], "kappas": [1, 2]}),
         ("schedule", {"lrs": [0.2, 0.1], "horizon": 0.4, "schedules": ["step"], "orders": [1]}),
         ("horizon", {"lrs": [0.5], "times": [0.5, 1.0], "multiples": [0.1]}),
-        ("width", {"lrs": [0.1], "horizon": 0.2, "widths": [2, 4], "orders": [1], "network": {}}),
+        ("width", {"lrs": [0.1], "horizon": 0.2, "widths": [2, 4], "orders": [1]}),
         ("acceleration", {"lrs": [0.05], "horizon": 0.4, "factors": [2, 4]}),
     ],
 )
 def test_scaling_writes_tables_figures_and_report(tmp_path, study, changes):
     config = tmp_path / "study.yaml"
-    config.write_text(yaml.safe_dump(TINY | {"study": study} | changes), encoding="utf-8")
+    given = TINY | {"study": study} | changes
+    if study == "width":
+        del given["network"]  # its networks are its own
+    config.write_text(yaml.safe_dump(given), encoding="utf-8")
     out = tmp_path / "out"
     assert main(["scaling", str(config), "--out", str(out)]) == 0
     written = {path.name for path in out.iterdir()}
@@ -332,27 +327,35 @@ def test_scaling_writes_tables_figures_and_report(tmp_path, study, changes):
 def test_the_report_says_that_relu_is_outside_the_theorem():
     section = Section("Error", {}, {}, "text", "- conclusion")
     for activation in ("relu", "tanh"):
-        config = ScalingConfig(study="kappa", network=NetworkConfig(width=4, activation=activation))
-        report = scaling_report(build_problem(config, np.ones((3, 2)), np.ones((3, 1))), config, section)
+        data, network = DataSettings("random", samples=3, in_features=2), NetworkSettings(4, activation)
+        report = Kappa(KappaSettings(data=data, network=network)).report([section])
         assert ("relu has kinks" in report.split("## ")[1]) == (activation == "relu")
 
 
-def test_a_key_that_a_study_does_not_read_is_refused():
-    with pytest.raises(ConfigError, match="kappas is not read by study 'map'"):
-        ScalingConfig(study="map", kappas=[3])
-    for unread in ({"network": NetworkConfig(width=4)}, {"observables": ["loss"]}):
-        with pytest.raises(ConfigError, match=f"{next(iter(unread))} is not read by study 'width'"):
-            ScalingConfig(study="width", **unread)
-    with pytest.raises(ConfigError, match="study must be one of"):
-        ScalingConfig(study="maps")
-    with pytest.raises(ConfigError, match=r"training must be squared_error .* 'map', which compares .* leave it out"):
-        ScalingConfig(study="map", training=TrainingConfig(batch_size=2))
-    with pytest.raises(ConfigError, match="lrs must hold one value"):
-        ScalingConfig(study="kappa", lrs=[0.1, 0.2])
+@pytest.mark.parametrize(
+    ("study", "changes", "fragments"),
+    [
+        ("map", {"kappas": [3]}, ["kappas is not read by study 'map'"]),
+        ("width", {"network": {"width": 4}}, ["network is not read by study 'width'"]),
+        ("width", {"observables": ["loss"]}, ["observables is not read by study 'width'"]),
+        ("maps", {}, ["study must be one of", "'maps'"]),
+        ("map", {"training": {"batch_size": 2}}, ["training is not read by study 'map'"]),
+        ("kappa", {"lrs": [0.1, 0.2]}, ["lrs must hold one value"]),
+        ("kappa", {"kappa": [1]}, ["'kappa' is unknown", "did you mean 'kappas'"]),
+        ("schedule", {"lrs": [0.1, 0.2], "schedules": ["linear"]}, ["schedules", "'linear'", "cosine"]),
+    ],
+)
+def test_only_keys_of_the_study_itself_are_read(tmp_path, capsys, study, changes, fragments):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump({"study": study} | changes), encoding="utf-8")
+    for options in ([], ["--dry-run"]):
+        assert main(["scaling", str(config), "--out", str(tmp_path / "out"), *options]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and all(fragment in error for fragment in fragments), error
 
 
 def test_multiples_of_the_learning_rate_divide_the_horizon_by_default_and_others_are_refused():
-    for study, name in (("kappa", "kappas"), ("acceleration", "factors")):
-        assert ScalingConfig(study=study)
+    for settings, name in ((KappaSettings, "kappas"), (AccelerationSettings, "factors")):
+        assert settings()
         with pytest.raises(ValueError, match=rf"8 lr \({name}\)=0.4 does not divide horizon=1; take for example"):
-            ScalingConfig(study=study, **{name: [2, 8]})
+            settings(**{name: [2, 8]})

@@ -11,13 +11,14 @@ from problems import make_problem
 from scipy import stats
 
 import smesolve as sme
-from smesolve.comparison.budget_row import HEAVY_TAILS, TOO_WIDE, unusable
 from smesolve.comparison.confidence import student_quantile
-from smesolve.comparison.equation_side import EquationSide
-from smesolve.comparison.estimate import LENGTHENED, SKEW_SHIFT, Statistics, estimate
+from smesolve.comparison.mean_estimate import LENGTHENED, SKEW_SHIFT, MeanEstimate
+from smesolve.comparison.noise_free_equation import NoiseFreeSolution
 from smesolve.comparison.observables import grows_polynomially, named_observables
-from smesolve.sampling.journal import HEAD, JournalError
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.sampling.moments import Moments
+from smesolve.sampling.record_file import HEAD, JournalError
 
 
 def scalar_problem(keep_prob):
@@ -43,7 +44,7 @@ def exact_error(keep_prob, lr, steps, exponent, order):
 
 def one_sample(values):
     """The estimate of plain values (N,), without control variates."""
-    return estimate(Statistics.of(np.stack([values, values])[:, :, None, None], antithetic=False, order=4))
+    return MeanEstimate.of(PathStatistics.of(np.stack([values, values])[:, :, None, None], antithetic=False, order=4))
 
 
 # --- tails -------------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def test_intervals_cover_or_say_that_the_tails_are_heavy(law):
     for count in (256, 2048):
         # a point of the estimate is a replicate
         values = draw(rng, (count, 400))
-        found = estimate(Statistics.of(np.stack([values, values])[:, :, None], antithetic=False, order=4))
+        found = MeanEstimate.of(PathStatistics.of(np.stack([values, values])[:, :, None], antithetic=False, order=4))
         missed = np.abs(found.mean - mean) > found.half_width
         assert (missed & ~found.heavy_tailed).mean() <= wrong
         assert found.heavy_tailed.mean() <= heavy
@@ -97,7 +98,7 @@ def test_a_residual_with_tails_lengthens_the_interval_of_light_values():
     control = rng.standard_normal(512)
     residual = 1e-3 * (rng.random(512) < 0.02)
     columns = np.stack([control + residual, residual, control])[:, :, None, None]
-    found = estimate(Statistics.of(columns, antithetic=False, order=4))
+    found = MeanEstimate.of(PathStatistics.of(columns, antithetic=False, order=4))
     assert not found.heavy_tailed.item() and found.shortage.item() > 1
     shift = SKEW_SHIFT * found.skewness.item() / 512**0.5
     expected = LENGTHENED * (student_quantile(found.freedom) + shift) * found.stderr.item()
@@ -109,7 +110,7 @@ def test_few_values_keep_the_coefficient_one():
     control = rng.standard_normal(8)
     value = control + 0.1 * rng.standard_normal(8)
     columns = np.stack([value, value - control, control])[:, :, None, None]
-    few = estimate(Statistics.of(columns, antithetic=False, order=4))
+    few = MeanEstimate.of(PathStatistics.of(columns, antithetic=False, order=4))
     assert few.mean.item() == pytest.approx((value - control).mean(), rel=1e-12)
     assert few.freedom == 8 - 1 - 2
 
@@ -124,15 +125,15 @@ def test_means_that_a_sample_does_not_see_are_not_resolved(keep_prob, lr, expone
     table = sme.weak_error(problem, theta0, [lr], 8 * lr, observables=[power(exponent)], times=[8 * lr]).table
     for row in table.itertuples():
         error = exact_error(keep_prob, lr, 8, exponent, row.order)
-        assert row.reason == HEAVY_TAILS or row.low < error < row.high
-        assert row.reason != HEAVY_TAILS or not row.resolved
-    assert (table.reason == HEAVY_TAILS).any()
+        assert row.reason == Status.HEAVY_TAILS or row.low < error < row.high
+        assert row.reason != Status.HEAVY_TAILS or not row.resolved
+    assert (table.reason == Status.HEAVY_TAILS).any()
 
 
 def test_light_tails_are_resolved_as_before():
     problem, theta0 = scalar_problem(0.8), torch.ones(1, dtype=torch.float64)
     table = sme.weak_error(problem, theta0, [0.05], 0.4, observables=["loss", power(4)], times=[0.4]).table
-    assert not table.reason.str.startswith(HEAVY_TAILS).any()
+    assert not any(Status(reason).heavy_tailed for reason in table.reason)
 
 
 def test_paths_that_all_miss_the_rare_draw_are_seen():
@@ -141,7 +142,7 @@ def test_paths_that_all_miss_the_rare_draw_are_seen():
     table = sme.weak_error(
         problem, theta0, [0.64], 5.12, orders=[1], observables=[power(1), power(2)], times=[5.12], control="none"
     ).table
-    assert table.reason.str.startswith(HEAVY_TAILS).all() and not table.resolved.any()
+    assert all(Status(reason).heavy_tailed for reason in table.reason) and not table.resolved.any()
 
 
 def test_observables_that_outgrow_every_polynomial_are_not_resolved():
@@ -152,7 +153,7 @@ def test_observables_that_outgrow_every_polynomial_are_not_resolved():
 
     study = sme.weak_error(problem, theta0, [0.1, 0.05], 0.2, observables=[exponential, "loss"], times=[0.2])
     infinite = study.table[study.table.observable == "exponential"]
-    assert infinite.reason.str.startswith(HEAVY_TAILS).all() and not infinite.resolved.any()
+    assert all(Status(reason).heavy_tailed for reason in infinite.reason) and not infinite.resolved.any()
     assert study.table[study.table.observable == "loss"].resolved.all()
     fit = study.fit("max").set_index("observable")
     assert (fit.verdict[["exponential"]] == "not resolved").all() and (fit.points["exponential"] == 0).all()
@@ -235,24 +236,20 @@ def test_the_tolerance_of_the_noise_free_solution_is_in_the_budget():
             2 * (row.half_width + abs(row.solver_bias) + row.rounding + row.tolerance), rel=1e-6
         )
     equation = sme.ModifiedEquation(problem, 0.1, 1)
-    side = EquationSide(
-        equation, theta0, [1.0, 2.0], named_observables(problem, [power(1)]), "small_noise_rk4", 0.1, 0, lambda *_: None
-    )
-    assert (np.abs(side.exact[0][:, 0] - np.exp([-1.0, -2.0])) <= side.tolerance[:, 0] + 1e-15).all()
+    solution = NoiseFreeSolution.of(equation, theta0, [1.0, 2.0], named_observables(problem, [power(1)]))
+    assert (np.abs(solution.values[:, 0] - np.exp([-1.0, -2.0])) <= solution.error[:, 0] + 1e-15).all()
 
 
 @pytest.mark.parametrize(("keep_prob", "multiple"), [(0.3, 0.1), (0.5, 0.1), (0.5, 1.67), (0.95, 0.02)])
 def test_the_bound_on_the_noise_free_solution_holds_in_few_steps_of_the_solver(keep_prob, multiple):
     problem, lr = scalar_problem(keep_prob), multiple * keep_prob**2
     for order in (1, 2):
-        side = EquationSide(
-            sme.ModifiedEquation(problem, lr, order), torch.ones(1, dtype=torch.float64), [lr, 8 * lr],
-            named_observables(problem, [power(1)]), "small_noise_rk4", lr, 0, lambda *_: None,
-        )  # fmt: skip
+        equation, theta0 = sme.ModifiedEquation(problem, lr, order), torch.ones(1, dtype=torch.float64)
+        solution = NoiseFreeSolution.of(equation, theta0, [lr, 8 * lr], named_observables(problem, [power(1)]))
         rate = (1 + (order - 1) * lr / (2 * keep_prob)) / keep_prob
         exact = np.exp(-rate * lr * np.array([1, 8]))
-        assert (np.abs(side.exact[0][:, 0] - exact) <= side.tolerance[:, 0]).all()
-        assert (side.tolerance < 1e-9).all()
+        assert (np.abs(solution.values[:, 0] - exact) <= solution.error[:, 0]).all()
+        assert (solution.error < 1e-9).all()
 
 
 def test_skewness_and_kurtosis_of_rounding_are_those_of_some_values():
@@ -260,7 +257,7 @@ def test_skewness_and_kurtosis_of_rounding_are_those_of_some_values():
     rng = np.random.default_rng(0)
     control = rng.standard_normal(256)
     columns = np.stack([control, -0.5 * control, control])[:, :, None, None]
-    found = estimate(Statistics.of(columns, antithetic=False, order=4))
+    found = MeanEstimate.of(PathStatistics.of(columns, antithetic=False, order=4))
     assert abs(found.skewness.item()) <= 16 and found.kurtosis.item() <= 256
     assert found.half_width.item() < 1e-12
 
@@ -278,7 +275,7 @@ def test_an_observable_that_is_not_finite_on_some_paths_spoils_its_own_rows_only
     with pytest.warns(RuntimeWarning, match="'logarithm' is not finite on some paths"):
         study = sme.weak_error(problem, theta0, [0.1], 0.2, observables=[logarithm, "loss"], control="none")
     table = study.table.set_index("observable")
-    assert table.reason["logarithm"].str.startswith("the observable is not finite on").all()
+    assert (table.reason["logarithm"] == Status.NOT_FINITE).all()
     assert table.error["logarithm"].isna().all() and (table.diverged == 0).all()
     assert table.error["loss"].notna().all()
     alone = sme.weak_error(problem, theta0, [0.1], 0.2, observables=["loss"], control="none").table
@@ -301,8 +298,10 @@ def test_observables_that_are_no_function_of_theta_are_refused():
 
 
 def test_which_reasons_leave_no_interval():
-    assert unusable("diverged") and unusable(HEAVY_TAILS) and unusable("the observable is not finite on 3 paths")
-    assert not unusable("") and not unusable(TOO_WIDE) and not unusable("inside the solver bias")
+    tails = {Status.HEAVY_TAILS, Status.UNSEEN_NOISE, Status.FAST_GROWTH}
+    assert {status for status in Status if status.heavy_tailed} == tails
+    assert {status for status in Status if not status.has_interval} == tails | {Status.DIVERGED, Status.NOT_FINITE}
+    assert {status for status in Status if status.resolved} == {Status.RESOLVED, Status.TOO_WIDE}
 
 
 # --- what is kept ------------------------------------------------------------------------------------------------
@@ -325,8 +324,8 @@ def test_a_journal_of_another_version_gets_a_sentence(tmp_path):
 def test_statistics_do_not_depend_on_the_split_into_blocks():
     """But for the halves, which are those of each block."""
     values = np.random.default_rng(0).standard_normal((2, 64, 2, 3)) ** 3
-    whole = estimate(Statistics.of(values, antithetic=False, order=4))
-    parts = [Statistics.of(part, antithetic=False, order=4) for part in np.split(values, 4, axis=1)]
-    merged = estimate(parts[0].merged(parts[1]).merged(parts[2]).merged(parts[3]))
+    whole = MeanEstimate.of(PathStatistics.of(values, antithetic=False, order=4))
+    parts = [PathStatistics.of(part, antithetic=False, order=4) for part in np.split(values, 4, axis=1)]
+    merged = MeanEstimate.of(parts[0].merged(parts[1]).merged(parts[2]).merged(parts[3]))
     for name in ("mean", "stderr", "skewness", "kurtosis", "shortage", "plain_shortage", "half_width"):
         assert np.allclose(getattr(merged, name), getattr(whole, name), rtol=1e-10), name

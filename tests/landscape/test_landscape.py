@@ -10,9 +10,9 @@ from scipy.sparse.linalg import aslinearoperator
 from scipy.stats import binom, ortho_group
 
 import smesolve as sme
+from smesolve.experiments import alignment_along
 from smesolve.landscape import (
     alignment,
-    alignment_along,
     batch_of_one_operator,
     covariance_operator,
     fisher_operator,
@@ -46,6 +46,47 @@ def test_hessian_and_covariance_equal_their_dense_matrices(problem):
     assert near(covariance_operator(problem, theta), problem.covariance(theta))
 
 
+@pytest.mark.parametrize(
+    ("make", "arrays"),
+    [
+        (hessian_operator, 1),
+        (loss_hessian_operator, 2),
+        (gauss_newton_operator, 3),
+        (fisher_operator, 3),
+        (batch_of_one_operator, 3),
+    ],
+)
+def test_rows_are_multiplied_in_blocks_of_what_a_product_holds(problem, make, arrays, monkeypatch):
+    """One array of what a path takes in a Hessian product, two in one by torch alone, three of a linearised network."""
+    theta = problem.initial()
+    whole = dense(make(problem, theta))
+    held = rows_of_two(monkeypatch)
+    assert near(make(problem, theta), whole)
+    assert held == [arrays * problem.floats_per_path]
+
+
+def rows_of_two(monkeypatch):
+    """The sizes that operators state from now on; whatever they are, blocks have two rows."""
+    held = []
+    monkeypatch.setattr("smesolve.landscape.operators.fitting_block_size", lambda numbers: held.append(numbers) or 2)
+    return held
+
+
+@pytest.mark.parametrize("make", [covariance_operator, gradient_term_operator, pair_term_operator])
+def test_products_with_a_factor_hold_its_normals_as_well(problem, make, monkeypatch):
+    held, theta = rows_of_two(monkeypatch), problem.initial()
+    make(problem, theta)
+    assert held == [3 * (problem.floats_per_path + problem.noise_dim)]
+
+
+def test_products_with_sampled_gradients_hold_one_number_a_gradient(monkeypatch):
+    held = rows_of_two(monkeypatch)
+    gradients = torch.arange(15, dtype=torch.float64).reshape(5, 3).square()
+    mean = gradients.mean(0)
+    assert near(sampled_covariance_operator(gradients, mean), (gradients - mean).mT @ (gradients - mean) / 5)
+    assert held == [5]
+
+
 def test_operators_of_the_linearised_network_equal_their_definitions(problem):
     theta = problem.initial()
     (J, Z), outputs = jacobians(problem, theta), plain_outputs(problem)(theta)
@@ -62,7 +103,7 @@ def test_operators_of_the_linearised_network_equal_their_definitions(problem):
     along = torch.einsum("io,irop->irp", error, Z)
     expected = torch.einsum("iop,iou,iuq->pq", J, spread, J) + v * torch.einsum("irp,irq->pq", along, along)
     assert near(batch_of_one_operator(problem, theta), expected / n)
-    with pytest.raises(ValueError, match="likelihood must be one of gaussian, categorical"):
+    with pytest.raises(ValueError, match="likelihood must be one of 'gaussian', 'categorical'"):
         fisher_operator(problem, theta, "poisson")
 
 
@@ -94,7 +135,7 @@ def test_terms_of_the_covariance():
         gradient_term_operator(other, other.initial())
     for nonlinear in (problem.with_weak_noise(), make_problem(width=4, masks="per_sample")):
         for make in (gradient_term_operator, pair_term_operator, covariance_operator):
-            with pytest.raises(ValueError, match="problem has no linear noise product"):
+            with pytest.raises(ValueError, match="problem must have a noise product that is linear"):
                 make(nonlinear, nonlinear.initial())
 
 
@@ -146,7 +187,7 @@ def test_traces_are_exact_once_the_probes_span_the_space():
     assert abs(frobenius_norm(operator, probes=20).value - np.linalg.norm(A)) < 1e-12
     of = traces({"A": operator}, ["AAA"], probes=20)
     assert abs(of["AAA"].value - np.trace(A @ A @ A)) < 1e-9
-    with pytest.raises(ValueError, match="probes must be at least 12, got 5"):
+    with pytest.raises(ValueError, match="probes must be an integer of at least 12, got 5"):
         trace(operator, probes=5)
 
 
@@ -161,7 +202,7 @@ def test_leading_eigenpairs_and_principal_angles():
     other = np.linalg.qr(rng.standard_normal((200, 5)))[0]
     angles = principal_angles(basis[:, :3], other)
     assert np.allclose(angles, np.sort(subspace_angles(basis[:, :3], other)))
-    with pytest.raises(ValueError, match="count must lie from 1 to D - 1 = 199, got 200"):
+    with pytest.raises(ValueError, match="count must be at most 199, got 200"):
         leading_eigenpairs(aslinearoperator(A), 200)
 
 
@@ -233,7 +274,7 @@ def test_alignment_with_any_number_of_covariances():
     many = {f"covariance {k}": operator for k in range(13)}
     table = alignment(operator, many, probes=60)
     assert list(table.covariance) == list(many) and np.allclose(table.cosine, 1)
-    with pytest.raises(ValueError, match="probes must be at least 18, got 13"):
+    with pytest.raises(ValueError, match="probes must be an integer of at least 18, got 13"):
         alignment(operator, many, probes=13)
 
 

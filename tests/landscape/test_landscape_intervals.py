@@ -13,18 +13,17 @@ from scipy.sparse.linalg import aslinearoperator
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
+from smesolve.experiments import exact_regularisation_orders, regularisation_orders
 from smesolve.landscape import (
     alignment,
-    exact_regularisation_orders,
+    factorial_effects,
     flow,
     haar_null,
-    half_effects,
     leading_eigenpairs,
     manifold_geometry,
     mean_over,
     overlap,
     penalty_comparison,
-    regularisation_orders,
     sampled_alignment,
     sampled_covariance_error,
     sampled_traces,
@@ -239,7 +238,7 @@ def test_effects_of_both_halves_have_students_intervals_over_the_starts():
         zip(("gradient descent", "drift only", "noise only", "dropout"), rng.standard_normal((4, runs)), strict=True)
     )
     rows = [{"training": name, "run": run, "width": np.exp(y)} for name, ys in logs.items() for run, y in enumerate(ys)]
-    found = half_effects(pd.DataFrame(rows), ["width"]).set_index("effect")
+    found = factorial_effects(pd.DataFrame(rows), ["width"]).set_index("effect")
     none, drift, noise, both = logs.values()
     contrasts = {
         "drift": (drift - none + both - noise) / 2, "noise": (noise - none + both - drift) / 2,
@@ -292,7 +291,9 @@ def test_flows_have_the_interval_of_the_dropout_mean(monkeypatch):
         for time in (0.2, 0.4)
     ]
     study = type("Study", (), {"table": pd.DataFrame(rows)})
-    monkeypatch.setattr("smesolve.landscape.implicit_regularisation.weak_error", lambda *given, **more: study)
+    monkeypatch.setattr(
+        "smesolve.experiments.landscape_sections.implicit_regularisation.weak_error", lambda *given, **more: study
+    )
     found = regularisation_orders(problem, theta0, list(stderr), 0.4)
     assert len(found.table) == 2 * (2 + 4)
     for row in found.table.itertuples():

@@ -8,22 +8,21 @@ from problems import make_problem
 from scipy import stats
 
 import smesolve as sme
+from smesolve.experiments import condensation, noise_alignment
+from smesolve.experiments.landscape_sections.variance_principle import _relation
 from smesolve.landscape import (
     NOISES,
     NoiseScales,
-    condensation,
     effective_orientations,
     initial_points,
     input_weights,
     interval_flatness,
-    noise_alignment,
     participation,
     random_noise,
     sampled_alignment,
     train,
 )
 from smesolve.landscape.operators import loss_hessian_operator
-from smesolve.landscape.variance_principle import _relation
 from smesolve.solver.integration import Integration
 
 

@@ -8,6 +8,7 @@ from problems import make_problem
 from scipy.stats import binom
 
 import smesolve as sme
+from smesolve.experiments import noise_alignment
 from smesolve.landscape import (
     NOISES,
     NoiseScales,
@@ -15,7 +16,6 @@ from smesolve.landscape import (
     gauss_newton_operator,
     hessian_operator,
     initial_points,
-    noise_alignment,
     noisy_problem,
     random_noise,
     sampled_alignment,
@@ -46,7 +46,7 @@ def test_covariances_of_label_noise_and_mini_batches():
     expected = np.cov(single.numpy().T, bias=True) / 2 * (n - 2) / (n - 1)
     assert np.abs(batches - expected).max() < 1e-14
     sampled = noisy_problem(problem, "parameter noise", SCALES)
-    with pytest.raises(ValueError, match="no linear noise product"):
+    with pytest.raises(ValueError, match="noise product that is linear in its normals"):
         covariance_operator(sampled, theta)
     # Noise on the parameters has covariance s^2 H^2 to leading order.
     noise = random_noise(sampled, theta, 4000)
@@ -54,13 +54,13 @@ def test_covariances_of_label_noise_and_mini_batches():
     expected, products = 0.01**2 * H @ H, noise[:, :, None] * noise[:, None, :]
     error = (products.mean(0) - expected).abs()
     assert (error < 5 * products.std(0) / 4000**0.5 + 1e-3 * expected.abs().max()).all()
-    with pytest.raises(ValueError, match="name must be one of dropout, mini-batch"):
+    with pytest.raises(ValueError, match="name must be one of 'dropout', 'mini-batch'"):
         noisy_problem(problem, "salt")
     linear = sme.DropoutProblem(sme.LinearNetwork(2), problem.x, problem.y[:, :1], keep_prob=0.8)
     with pytest.raises(ValueError, match="problem must have a TwoLayerNetwork"):
         noisy_problem(linear, "mini-batch")
-    gaussian = sme.DropoutProblem(problem.network, problem.x, problem.y, masks=sme.GaussianMasks(0.2))
-    with pytest.raises(ValueError, match="problem must have masks 0 or 1/keep_prob"):
+    gaussian = sme.DropoutProblem(problem.network, problem.x, problem.y, law=sme.GaussianMasks(0.2))
+    with pytest.raises(ValueError, match=r"problem must have the masks of torch.nn.Dropout"):
         noisy_problem(gaussian, "dropout and mini-batch", SCALES)
 
 

@@ -8,19 +8,17 @@ from problems import make_problem
 from scipy.optimize import brentq
 
 import smesolve as sme
+from smesolve.experiments import condensation, exact_regularisation_orders, flatness, regularisation_orders
 from smesolve.landscape import (
-    condensation,
     cosine_map,
     covariance_trace,
     dropout_penalty_error,
     effective_orientations,
-    exact_regularisation_orders,
+    factorial_effects,
     filter_normalised_directions,
     first_penalty,
     fisher_penalty,
-    flatness,
     flow,
-    half_effects,
     initial_points,
     input_weights,
     interpolation,
@@ -28,11 +26,10 @@ from smesolve.landscape import (
     manifold_geometry,
     participation,
     penalty_comparison,
-    regularisation_orders,
     second_penalty,
 )
-from smesolve.landscape.implicit_regularisation import covariance_trace_gradient
 from smesolve.landscape.information_geometry import normal_curvatures
+from smesolve.landscape.penalties import covariance_trace_gradient
 from smesolve.problem.masks import BernoulliMasks, all_masks
 
 
@@ -77,7 +74,7 @@ def test_flow_descends_its_loss(name):
 
     moved = (flow(problem, theta, name, lr, time) - flow(problem, theta, name, lr, 2 * time) / 4 - 0.75 * theta) * 2
     assert (moved / time + torch.func.grad(penalised)(theta)).abs().max() < 1e-5
-    with pytest.raises(ValueError, match="name must be one of flow of R_S"):
+    with pytest.raises(ValueError, match="name must be one of 'flow of R_S'"):
         flow(problem, theta, "R_3", lr, time)
 
 
@@ -157,12 +154,11 @@ def test_flatness_and_the_effects_of_both_halves():
     assert len(study.interpolations) == 3 * 3 * 21 and len(study.curves) == 4 * 3 * 21
     logs = {"gradient descent": 0, "drift only": 1, "noise only": 5, "dropout": 7}
     table = study.table.assign(trace=np.exp(study.table.training.map(logs)))
-    effects = half_effects(table, ["trace"]).set_index("effect").change
+    effects = factorial_effects(table, ["trace"]).set_index("effect").change
     assert np.allclose([effects["drift"], effects["noise"], effects["interaction"]], [1.5, 5.5, 1.0])
     with pytest.raises(ValueError, match="table lacks the training 'dropout'"):
-        half_effects(study.table[study.table.training != "dropout"])
-    with pytest.raises(ValueError, match="table has trace -1, but logarithms need positive values"):
-        half_effects(table.assign(trace=-1.0))
+        factorial_effects(study.table[study.table.training != "dropout"])
+    assert factorial_effects(table.assign(trace=-1.0), ["trace"]).change.isna().all()
 
 
 # --- condensation ------------------------------------------------------------------------------------------------
@@ -196,7 +192,7 @@ def test_input_weights_and_condensation_study():
     }  # fmt: skip
     first = study.table[study.table.step == 0].groupby("run").participation.nunique()
     assert (first == 1).all()
-    with pytest.raises(ValueError, match="training must be one of gradient descent"):
+    with pytest.raises(ValueError, match=r"trainings\[0\] must be one of 'gradient descent'"):
         condensation(problem, starts, 0.05, [0, 1], ["adam"])
     with pytest.raises(ValueError, match="problem must have a TwoLayerNetwork"):
         input_weights(linear_problem(), linear_problem().initial())
@@ -208,7 +204,7 @@ def test_input_weights_and_condensation_study():
 def test_fisher_form_is_exact_for_squared_error_and_its_error_is_measured_otherwise():
     problem = make_problem(width=3, out_features=2)
     theta = problem.initial()
-    at = problem.network.linearise(theta, problem.x)
+    at = problem.network.linearize(theta, problem.x)
     form = fisher_penalty(at.features.mT, at.readout.mT, problem.law.variance)
     assert abs(form - float(first_penalty(problem, theta))) < 1e-15
     law = BernoulliMasks(0.7)
@@ -231,7 +227,7 @@ def test_fisher_form_is_exact_for_squared_error_and_its_error_is_measured_otherw
     row = penalty_comparison(features, weights, {0.7: law}, draws=400).iloc[0]
     assert row.penalty_low < penalty < row.penalty_high
     assert row.relative_error_low < (form - penalty) / penalty < row.relative_error_high
-    with pytest.raises(ValueError, match="likelihood must be one of gaussian, categorical"):
+    with pytest.raises(ValueError, match="likelihood must be one of 'gaussian', 'categorical'"):
         fisher_penalty(features, weights, 0.1, "poisson")
 
 
@@ -283,7 +279,7 @@ def test_a_linear_model_is_flat():
 class Valley(sme.Problem):
     """R_S = |theta_0| + |theta_1|^2 / 2: flows slide along the kink."""
 
-    network, samples, dim, draw_dim, noise_dim, numbers_per_path = None, 1, 2, 1, 0, 4
+    network, samples, dim, draw_dim, noise_dim, floats_per_path = None, 1, 2, 1, 0, 4
     dtype, device = torch.float64, torch.device("cpu")
 
     def draw(self, uniforms):

@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 import torch
 from landscape_checks import covers_as_stated
+from scipy import stats
 from scipy.sparse.linalg import aslinearoperator
 from scipy.stats import binom
 
 from smesolve.landscape import (
     alignment,
+    frobenius_norm,
     principal_angles,
     sampled_alignment,
     sampled_covariance_error,
     sampled_traces,
+    trace,
 )
 from smesolve.landscape.estimates import Estimate, Interval, over_root
-from smesolve.landscape.jackknife import jackknife, without_samples
+from smesolve.landscape.jackknife import LeftOut, jackknife, without_samples
 
 D = 120
 
@@ -53,6 +56,86 @@ def test_a_jackknife_of_means_has_their_variance_and_of_a_square_its_bias():
     assert mean.value == pytest.approx(rows.mean()) and mean.stderr == pytest.approx(rows.std(ddof=1) / 40**0.5)
     square, _ = jackknife(lambda t: t[..., 0] ** 2, rows.mean(0), samples)
     assert square.value == pytest.approx(rows.mean() ** 2 - rows.var(ddof=1) / 40)
+
+
+def test_a_jackknife_knows_the_skewness_and_the_freedom_of_a_mean():
+    rows = np.random.default_rng(1).exponential(size=(25, 1))
+    skewness, kurtosis = stats.skew(rows[:, 0], bias=False), stats.kurtosis(rows[:, 0], bias=False)
+    assert skewness > 0 and kurtosis > 0
+    mean, _ = jackknife(lambda t: t[..., 0], rows.mean(0), [without_samples(rows)])
+    assert mean.skewness == pytest.approx(skewness / 5)
+    assert mean.freedom == pytest.approx(2 / (2 / 24 + kurtosis / 25))
+    equal, _ = jackknife(lambda t: t[..., 0], np.array([0.1]), [without_samples(np.full((25, 1), 0.1))])
+    assert equal.half < 1e-12
+
+
+def test_independent_sets_of_samples_add_their_cumulants():
+    """x - 2 y, both means of samples of their own."""
+    rng = np.random.default_rng(2)
+    first, second = rng.exponential(size=(20, 1)), rng.exponential(size=(30, 1)) ** 2
+    one, two = without_samples(first), without_samples(second)
+    samples = [
+        LeftOut(*(np.hstack([rows, np.full_like(rows, second.mean())]) for rows in (one.one, one.two)), one.pairs),
+        LeftOut(*(np.hstack([np.full_like(rows, first.mean()), rows]) for rows in (two.one, two.two)), two.pairs),
+    ]
+    found, _ = jackknife(lambda t: t[..., 0] - 2 * t[..., 1], np.array([first.mean(), second.mean()]), samples)
+    variances = np.array([first.var(ddof=1) / 20, 4 * second.var(ddof=1) / 30])
+    thirds = [
+        stats.skew(sign * rows[:, 0], bias=False) / len(rows) ** 0.5 * variance**1.5
+        for sign, rows, variance in ((1, first, variances[0]), (-1, second, variances[1]))
+    ]
+    assert found.stderr**2 == pytest.approx(variances.sum())
+    assert found.skewness == pytest.approx(sum(thirds) / variances.sum() ** 1.5)
+
+
+def test_samples_at_an_extremum_leave_the_variance_that_pairs_have():
+    """x^2 at a sample mean of exactly 0: the variance of the pseudo-values tells nothing."""
+    rows = np.array([-2.0, -1.0, -0.5, 0.5, 1.0, 2.0])[:, None]
+    left_out = without_samples(rows)
+    square, (pseudo,) = jackknife(lambda t: t[..., 0] ** 2, rows.mean(0), [left_out])
+    first, second = left_out.one[left_out.pairs, 0] ** 2
+    differences = 4 * left_out.two[:, 0] ** 2 - 5 * (first + second)
+    interaction = differences.var() / 2
+    assert pseudo.var(ddof=1) / 6 < interaction / 2
+    assert square.stderr**2 == pytest.approx(interaction / 3)
+
+
+@pytest.mark.parametrize("freedom", [3.0, 12.0, np.inf])
+@pytest.mark.parametrize("skewness", [-0.9, -0.1, 0.0, 1e-5, 0.4])
+def test_a_skewed_estimate_reaches_to_the_longer_end_of_halls_interval(skewness, freedom):
+    t, g = stats.t.ppf(0.975, freedom), abs(skewness)
+    reach = Estimate(2.0, 0.25, freedom, skewness).half / 0.25
+
+    def transformed(T):
+        return T + g * (T**2 / 3 + 1 / 6) + g**2 * T**3 / 27
+
+    assert transformed(-reach) == pytest.approx(-t, rel=1e-8)
+    assert reach == pytest.approx(t, abs=1e-12) if skewness == 0 else transformed(reach) > t
+
+
+@pytest.mark.parametrize(("decay", "probes"), [(0.5, 12), (2.0, 12)])
+def test_intervals_of_few_probes_cover_the_truth(decay, probes):
+    """Few vectors see few of the directions that the basis leaves: values are skewed."""
+    eigenvalues, runs = np.arange(1.0, 101) ** -decay, 400
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((100, 100)))
+    operator = aslinearoperator(rotation * eigenvalues @ rotation.T)
+    exact, hits = (eigenvalues.sum(), np.linalg.norm(eigenvalues)), np.zeros(2)
+    for seed in range(runs):
+        found = trace(operator, probes, seed), frobenius_norm(operator, probes, seed)
+        hits += [one.low <= value <= one.high for one, value in zip(found, exact, strict=True)]
+    assert (0.93 * runs <= hits).all() and (hits <= 0.985 * runs).all(), hits / runs
+
+
+@pytest.mark.parametrize("draws", [60, 150])
+def test_a_cosine_at_its_maximum_is_covered(draws):
+    """H = Sigma up to a factor: single draws do nothing there."""
+    values, runs, hits = np.arange(1.0, 21) ** -2, 200, 0
+    rng, operator = np.random.default_rng(8), aslinearoperator(np.diag(values))
+    for _ in range(runs):
+        of = sampled_traces(operator, torch.from_numpy(rng.standard_normal((draws, 20)) * values**0.5), probes=20)
+        cosine = of.derived(lambda t: t["HS"] / np.sqrt(t["HH"] * t["SS"]))
+        hits += cosine.low <= 1 <= cosine.high
+    assert hits >= 0.95 * runs, hits / runs
 
 
 def test_left_out_draws_are_those_of_the_other_draws():

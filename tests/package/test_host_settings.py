@@ -11,6 +11,8 @@ import torch
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.observables import named_observables
 from smesolve.landscape import alignment, covariance_operator, hessian_operator
 
 SCRIPT = """
@@ -34,7 +36,7 @@ def numbers():
     equation = sme.ModifiedEquation(problem, 0.1, 2)
     scheduled = sme.ScheduledProblem(problem, lambda t: 1 - t / 4, lambda t: 0.8 + 0.1 * t)
     masks = sme.FiniteMasks([0.0, 1.0, 2.5], [0.3, 0.5, 0.2])
-    linear = sme.DropoutProblem(sme.LinearNetwork(2, device="cpu"), problem.x, problem.y, masks=masks)
+    linear = sme.DropoutProblem(sme.LinearNetwork(2, device="cpu"), problem.x, problem.y, law=masks)
     start = linear.initial(0)
     moments = LinearMoments(linear, start)
     averaged = sme.AveragedProblem(linear, 2)
@@ -44,6 +46,7 @@ def numbers():
     classes = sme.ModuleProblem(torch.nn.Sequential(*layers), problem.x, (problem.y[:, 0] > 0).long(), "cross_entropy")
     at = classes.initial(0)
     table = alignment(hessian_operator(problem, theta), {"S": covariance_operator(problem, theta)})
+    constants = leading_constants(problem, theta, [0.2], named_observables(problem, ["loss"]), 0.1, (1, 2))
     return [
         float(value)
         for value in (
@@ -59,6 +62,7 @@ def numbers():
             sme.iterate(classes, at, 0.1, 3, 4)[-1].sum(),
             classes.hessian_product(at, at).sum(),
             table.ratio[0],
+            *constants.constant,
         )
     ]
 
@@ -151,7 +155,7 @@ layers = torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Dropout(0.2), torch.nn
 module = sme.ModuleProblem(torch.nn.Sequential(*layers).double(), x, x[:, :1])
 dropout = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, x[:, :1], keep_prob=0.8)
 for problem in (module, dropout):
-    options = {"paths": 64, "max_paths": 64, "rel_tol": None}
+    options = {"paths": 64, "max_paths": 64, "rel_tol": None, "dt": 0.1}  # a given dt is not halved
     study = sme.weak_error(problem, problem.initial(0), [0.2], 0.2, **options)
     study.fit()
 theta = dropout.initial(0)
@@ -162,6 +166,44 @@ print(len(study.table))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2\n"
+
+
+def test_importing_changes_nothing_in_the_process():
+    code = """
+import ctypes, os
+class Watched(ctypes.CDLL):
+    def __getattr__(self, name):
+        assert name != "mallopt"
+        return super().__getattr__(name)
+ctypes.CDLL = Watched
+def forbidden(**hooks):
+    assert not any("smesolve" in str(hook.__module__) for hook in hooks.values())
+register, os.register_at_fork = os.register_at_fork, lambda **hooks: (forbidden(**hooks), register(**hooks))
+environment = dict(os.environ)
+import smesolve as sme
+for name in sme.__all__:
+    getattr(sme, name)
+assert dict(os.environ) == environment
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_settles_its_process(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    code = """
+import os, sys
+from smesolve.study.command_line import main
+assert "OMP_WAIT_POLICY" not in os.environ
+sys.argv = ["smesolve", "--version"]
+try:
+    main()
+except SystemExit:
+    pass
+print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == "PASSIVE False", done.stderr
 
 
 def test_in_a_forked_process(plain):

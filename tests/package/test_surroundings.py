@@ -9,8 +9,9 @@ import pytest
 import yaml
 from small_study import STUDY
 
+from smesolve.experiments.shared.markdown import printable
 from smesolve.sampling.progress import Progress
-from smesolve.study.terminal import complain, printable, say
+from smesolve.study.terminal import complain, say
 
 PROGRAM = "import sys; from smesolve.study.command_line import main; sys.exit(main())"
 

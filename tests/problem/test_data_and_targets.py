@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import smesolve as sme
-from smesolve.problem.problem import finite_data
+from smesolve.problem.data import finite_data
 
 X = np.linspace(-1, 1, 8).reshape(4, 2)
 T = torch.tensor(X)

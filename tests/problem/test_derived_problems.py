@@ -25,36 +25,33 @@ def test_gradients_noise_and_curvature_are_multiples(derived):
     normals = torch.linspace(-1, 2, 2 * problem.noise_dim, dtype=torch.float64).view(2, -1)
     vector = torch.linspace(1, -2, 2 * problem.dim, dtype=torch.float64).view(2, -1)
     gradient, product = problem.mean_gradient(theta), problem.noise_product(theta, normals)
-    bend = problem.hessian_product(theta, gradient)
+    curvature = problem.hessian_product(theta, gradient)
     assert close(made.mean_gradient(theta), mean * gradient)
     assert close(made.reference_gradient(theta), mean * problem.reference_gradient(theta))
     assert close(made.hessian_product(theta, vector), mean * problem.hessian_product(theta, vector))
     assert close(made.noise_product(theta, normals), noise * product)
     assert close(made.noise_factor(theta), noise * problem.noise_factor(theta))
     assert close(made.covariance(theta), noise**2 * problem.covariance(theta))
-    assert close(made.drift_and_noise(theta, normals, -0.3), -0.3 * mean * gradient + noise * product)
-    for found, expected in zip(
-        made.mean_gradient_noise_product_and_bend(theta, normals),
-        (mean * gradient, noise * product, mean**2 * bend),
-        strict=True,
-    ):
-        assert close(found, expected)
+    at = made.linearize(theta)
+    assert close(at.noisy_mean_gradient(normals, -0.3), -0.3 * mean * gradient + noise * product)
+    assert close(at.mean_gradient(), mean * gradient) and close(at.noise_product(normals), noise * product)
+    assert close(at.hessian_product(at.mean_gradient()), mean**2 * curvature)
+    assert close(at.reference_gradient(), mean * gradient)
     assert close(made.loss(theta), problem.loss(theta)) and close(
         made.modified_loss(theta), problem.modified_loss(theta)
     )
     assert made.stability_limit(theta[0]) == pytest.approx(problem.stability_limit(theta[0]) / mean, rel=1e-3)
     draw = made.sample(2, seed=3)
-    chi = made.noise_functions(draw)
-    found = made.gradient_and_mean_gradient(theta, draw)
-    assert close(found[0], made.gradient(theta, draw)) and close(found[1], mean * gradient)
-    assert close(found[0], mean * gradient + made.noise_product(theta, chi))
+    chi = made.noise_coordinates(draw)
+    assert close(at.gradient(draw), made.gradient(theta, draw))
+    assert close(at.gradient(draw), mean * gradient + made.noise_product(theta, chi))
 
 
 def test_averages_of_draws_count_them():
     problem = make_problem(width=2)
     made = AveragedProblem(problem, 3)
     assert (made.draw_dim, made.noise_dim) == (3 * problem.draw_dim, problem.noise_dim)
-    assert made.numbers_per_path == 3 * problem.numbers_per_path
+    assert made.floats_per_path == 3 * problem.floats_per_path
     assert made.draw_count == problem.draw_count**3
     draws, weights = made.all_draws()
     assert draws.shape == (4**3, 3, 2) and float(weights.sum()) == exactly(1.0)
@@ -78,12 +75,11 @@ def test_the_linear_part_of_the_noise_is_a_multiple(derived):
 
 
 def test_schedules_of_the_package_have_their_values():
-    def at(schedule, *times):
-        return [float(schedule(torch.tensor(time, dtype=torch.float64))) for time in times]
-
-    assert at(cosine(4.0, 0.2), 0.0, 1.0, 2.0, 4.0) == exactly([1.0, 0.2 + 0.8 * (1 + 0.5**0.5) / 2, 0.6, 0.2])
-    assert at(warm_up(2.0, 0.25), 0.0, 1.0, 2.0, 3.0) == exactly([0.25, 0.625, 1.0, 1.0])
-    assert at(step(2.0, 0.3), 0.0, 1.99, 2.0, 5.0) == exactly([1.0, 1.0, 0.3, 0.3])
+    times = torch.tensor([0.0, 1.0, 2.0, 4.0], dtype=torch.float64)
+    falls = [1.0, 0.2 + 0.8 * (1 + 0.5**0.5) / 2, 0.6, 0.2]
+    assert [float(cosine(4.0, 0.2)(time)) for time in times] == exactly(falls)
+    assert [warm_up(2.0, 0.25).value(time) for time in (0.0, 1.0, 2.0, 3.0)] == exactly([0.25, 0.625, 1.0, 1.0])
+    assert [step(2.0, 0.3).value(time) for time in (0.0, 1.99, 2.0, 5.0)] == exactly([1.0, 1.0, 0.3, 0.3])
 
 
 def test_a_problem_under_both_schedules_has_the_product_of_their_effects():
@@ -103,4 +99,4 @@ def test_a_problem_under_both_schedules_has_the_product_of_their_effects():
 def test_pieces_begin_at_their_breaks_up_to_rounding():
     schedule = Piecewise([1.0, 3.0], [torch.zeros_like, torch.ones_like, lambda t: 2 + 0 * t])
     for time, value in ((1 - 1e-8, 0.0), (1 - 1e-10, 1.0), (3 - 1e-8, 1.0), (3 - 1e-10, 2.0), (1e6, 2.0)):
-        assert float(schedule(torch.tensor(time, dtype=torch.float64))) == value
+        assert schedule.value(time) == value

@@ -55,8 +55,8 @@ def study(theta0=THETA, lr=0.1):
         (lambda: problem(keep_prob=1e-300), f"keep_prob {SIZE}"),
         (lambda: problem(keep_prob=1e-20), "keep_prob must be at least 1.1e-13"),
         (
-            lambda: problem(network(dtype=torch.float32), masks=sme.GaussianMasks(1e30)),
-            "moments that torch.float32 holds",
+            lambda: problem(network(dtype=torch.float32), law=sme.GaussianMasks(1e30)),
+            "moments whose products torch.float32 holds",
         ),
         (lambda: study(1e300 * THETA), "theta0 has values up to .* whose squares overflow in torch.float64"),
         (lambda: sme.iterate(PROBLEM, 1e200 * THETA, 0.1, 1, 2), "theta0 has values up to .* whose squares overflow"),

@@ -87,7 +87,7 @@ class Refracted(sme.Problem):
     Euler's method with step h meets 0 late by a time uniform on [0, h): it ends jump h/2 too far.
     """
 
-    network, samples, dim, draw_dim, noise_dim, numbers_per_path = None, 1, 1, 1, 1, 4
+    network, samples, dim, draw_dim, noise_dim, floats_per_path = None, 1, 1, 1, 1, 4
     dtype, device = torch.float64, torch.device("cpu")
 
     def __init__(self, jump):
@@ -126,7 +126,17 @@ def test_noise_does_not_change_the_constant_of_a_kink_to_first_order_in_its_jump
     start, lr = torch.tensor([-1.0], dtype=torch.float64), 0.1
     ratios, halves = [], []
     for jump in (0.25, 0.5):
-        study = sme.weak_error(Refracted(jump), start, [lr], 1.5, (1,), ["theta[0]"], [1.5], 2**16, dt=lr / 8)
+        study = sme.weak_error(
+            Refracted(jump),
+            start,
+            [lr],
+            1.5,
+            orders=(1,),
+            observables=["theta[0]"],
+            times=[1.5],
+            paths=2**14,
+            dt=lr / 8,
+        )
         row, predicted = study.table.iloc[0], -jump / 2 * lr
         ratios.append(row.error / predicted)
         halves.append((row.high - row.low) / 2 / abs(predicted))

@@ -118,7 +118,7 @@ def test_a_right_law_passes_and_one_per_cent_in_any_moment_does_not(make):
     law = make()
     law.check_moments()
     for order, factor in zip(ORDERS, (0.99, 1.01, 0.99), strict=True):
-        with pytest.raises(ValueError, match=f"of order {order} .*mend one of them"):
+        with pytest.raises(ValueError, match=f"of order {order} .*correct one of them"):
             law.with_factor(order, factor).check_moments()
 
 
@@ -167,9 +167,9 @@ def test_the_fourth_moment_of_normal_masks_is_not_that_of_another_law():
         (log_normal(2.0), "of order 3 of Law is that of its quantile cannot be decided"),
         (pareto(4.2), "of order 4 of Law is that of its quantile cannot be decided"),
         (sme.UniformMasks(1e-15), "cannot be decided"),
-        (sme.UniformMasks(1e99), "masks must have finite central moments up to order 4, but that of order 4"),
-        (Law(lambda u: u, [1 / 12, 0.0, 1 / 80]), "masks must have mean 1, but Law.quantile gives 0.5"),
-        (Law(lambda u: 0.995 + 0 * u, [0.0, 0.0, 0.0]), "masks must have mean 1, but Law.quantile gives 0.995"),
+        (sme.UniformMasks(1e99), "law must have finite central moments up to order 4, but that of order 4"),
+        (Law(lambda u: u, [1 / 12, 0.0, 1 / 80]), "law must have mean 1, but Law.quantile gives 0.5"),
+        (Law(lambda u: 0.995 + 0 * u, [0.0, 0.0, 0.0]), "law must have mean 1, but Law.quantile gives 0.995"),
         (Law(lambda u: u[..., :1], [1.0, 0.0, 1.0]), "Law.quantile must map uniforms to masks"),
         (Law(lambda u: (2 * u).astype(np.float32), [1 / 3, 0.0, 0.2]), "Law.quantile must map uniforms to masks"),
         (Law(lambda u: u / "0", [1.0, 0.0, 1.0]), "Law.quantile must work on what it is given here"),
@@ -191,7 +191,7 @@ def test_a_support_is_compared_with_the_quantile_too():
     values, chances = 1 + 0.2 * nodes, weights / weights.sum()
     moments = [chances @ (values - 1) ** j for j in ORDERS]
     law = Law(lambda u: 1 + 0.2 * stats.norm.ppf(np.maximum(u, 2.0**-54)), moments, (values.tolist(), chances.tolist()))
-    with pytest.raises(ValueError, match=re.escape("Law.support does not hold; mend one of them.")):
+    with pytest.raises(ValueError, match=re.escape("Law.support does not hold; correct one of them.")):
         law.check_moments()
     quantile = lambda u: values[np.searchsorted(np.cumsum(chances)[:-1], u, side="right")]  # noqa: E731
     Law(quantile, moments, (values.tolist(), chances.tolist())).check_moments()

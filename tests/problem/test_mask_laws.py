@@ -97,18 +97,50 @@ class LogNormalMasks(sme.MaskLaw):
 @pytest.mark.parametrize(
     ("law", "words"),
     [
-        (Stated(2.0, 1.0, 1.0), "masks must have mean 1, but Stated.quantile gives 2; divide it by that."),
-        (Stated(1.0, 0.3, 1.0), "of order 2 and Stated.central_moment(2) gives 1; mend one of them."),
-        (Stated(1.0, 0.5, 0.25, third=0.25), "of order 3 and Stated.central_moment(3) gives 0.25; mend one of them."),
-        (Stated(float("nan"), 1.0, 1.0), "masks must have mean 1, but Stated.quantile gives nan"),
+        (Stated(2.0, 1.0, 1.0), "law must have mean 1, but Stated.quantile gives 2; divide it by that."),
+        (Stated(1.0, 0.3, 1.0), "of order 2 and Stated.central_moment(2) gives 1; correct one of them."),
+        (
+            Stated(1.0, 0.5, 0.25, third=0.25),
+            "of order 3 and Stated.central_moment(3) gives 0.25; correct one of them.",
+        ),
+        (Stated(float("nan"), 1.0, 1.0), "law must have mean 1, but Stated.quantile gives nan"),
     ],
 )
 def test_a_law_that_is_not_one_is_refused(law, words):
     x = torch.ones(2, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match=re.escape(words)):
-        sme.DropoutProblem(sme.TwoLayerNetwork(2, 3, 1), x, x[:, :1], masks=law)
+        sme.DropoutProblem(sme.TwoLayerNetwork(2, 3, 1), x, x[:, :1], law=law)
 
 
 @pytest.mark.parametrize("law", [Stated(1.0, 0.5, 0.25), LogNormalMasks(0.3), LogNormalMasks(1.0)])
 def test_laws_that_are_one_are_taken(law):
     law.check_moments()
+
+
+class Moved(sme.MaskLaw):
+    """Three values, of which the quantile takes the next ones by a share of them."""
+
+    support = ([2.5, 0.25, 1.0], [0.25, 0.5, 0.25])
+
+    def __init__(self, share):
+        self.share = share
+
+    def central_moment(self, j):
+        return sum(weight * (value - 1) ** j for value, weight in zip(*self.support, strict=True))
+
+    def quantile(self, uniforms):
+        values, ends = torch.tensor([[0.25, 1.0, 2.5], [0.5, 0.75, 1.0]], dtype=uniforms.dtype)
+        return values[torch.searchsorted(ends, uniforms, right=True)] * (1 + self.share)
+
+
+@pytest.mark.parametrize("share", [-4e-13, -2e-16, 0.0, 2.3e-16, 4e-13])
+def test_a_value_up_to_rounding_is_the_nearest_one_of_the_support(share):
+    Moved(share).check_moments()
+
+
+@pytest.mark.parametrize("share", [-1e-11, 1e-11])
+def test_a_value_that_is_off_by_more_than_rounding_is_refused(share):
+    with pytest.raises(
+        ValueError, match=r"of one law, but Moved\.quantile takes the value 0\.25, which Moved\.support"
+    ):
+        Moved(share).check_moments()

@@ -40,7 +40,7 @@ def test_a_two_layer_network_has_the_gradients_of_its_dropout_problem(masks):
     exact = make_problem(width=3, out_features=2, bias=True, masks=masks)
     module = sme.ModuleProblem(perceptron(3, 2, 1 - 0.8), exact.x, exact.y, masks=masks)
     assert module.dim == exact.dim
-    assert not module.exact
+    assert not module.has_closed_form
     theta = points(module, 6)
     eta = exact.sample(6, seed=0)
     rows = eta if masks == "per_sample" else eta[:, None]
@@ -77,10 +77,10 @@ def test_mini_batches_equal_enumeration(replacement, loss):
     gradients = problem.gradient(theta[:, None], {"indices": indices})
     mean = gradients.mean(1)
     centred = gradients - mean[:, None]
-    assert problem.exact
+    assert problem.has_closed_form
     assert relative(problem.mean_gradient(theta), mean) < 1e-13
     assert relative(problem.covariance(theta), centred.mT @ centred / len(indices)) < 1e-13
-    functions = problem.noise_functions({"indices": indices})
+    functions = problem.noise_coordinates({"indices": indices})
     noise = problem.noise_product(theta[:, None], functions)
     assert relative(problem.mean_gradient(theta)[:, None] + noise, gradients) < 1e-13
     slope = torch.func.vmap(torch.func.grad(problem.modified_loss))(theta)
@@ -99,7 +99,7 @@ def test_label_noise_has_the_covariance_of_its_jacobian(batch_size):
         expected = expected + quiet.covariance(theta)
     assert relative(problem.covariance(theta), expected) < 1e-13
     draw = problem.sample(50, seed=0)
-    noise = problem.noise_product(theta, problem.noise_functions(draw))
+    noise = problem.noise_product(theta, problem.noise_coordinates(draw))
     assert relative(problem.mean_gradient(theta) + noise, problem.gradient(theta, draw)) < 1e-13
 
 
@@ -265,8 +265,8 @@ def test_outputs_may_be_one_number_a_sample():
     theta = wide.initial()
     first, second = wide.sample(4, 0), narrow.sample(4, 0)
     assert torch.equal(wide.gradient(theta, first), narrow.gradient(theta, second))
-    functions = narrow.noise_functions(second)
-    assert torch.allclose(functions, wide.noise_functions(first))
+    functions = narrow.noise_coordinates(second)
+    assert torch.allclose(functions, wide.noise_coordinates(first))
     gradient = narrow.mean_gradient(theta) + narrow.noise_product(theta, functions)
     assert torch.allclose(gradient, narrow.gradient(theta, second), rtol=1e-12)
 

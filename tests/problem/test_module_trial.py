@@ -158,7 +158,7 @@ def test_train_flags_are_those_of_the_making():
     noisy = problem.gradient(theta, draw)
     module.eval()
     assert torch.equal(problem.gradient(theta, draw), noisy)
-    assert sme.ModuleProblem(module, X, Y).exact
+    assert sme.ModuleProblem(module, X, Y).has_closed_form
     assert not torch.equal(noisy, problem.gradient(theta, {}).expand_as(noisy))
 
 

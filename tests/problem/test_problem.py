@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from problems import ThreeValuedMasks, enumerated_moments, make_problem, plain_gradient
+from sympy import Symbol
 
 import smesolve as sme
 from smesolve.problem.masks import all_masks
@@ -69,7 +70,57 @@ def test_noise_product_with_signs_has_the_enumerated_covariance_and_no_odd_momen
     assert relative(problem.noise_product(theta, -2 * some), -2 * product) < 1e-14
     assert relative(problem.covariance(theta), covariance) < 1e-12
     mean = problem.mean_gradient(theta)
-    assert relative(problem.drift_and_noise(theta, some, -0.3), product - 0.3 * mean) < 1e-13
+    assert relative(problem.linearize(theta).noisy_mean_gradient(some, -0.3), product - 0.3 * mean) < 1e-13
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("masks", ["shared", "per_sample"])
+def test_gaussian_masks_have_the_covariance_of_an_exact_quadrature(masks, outputs):
+    """The gradient is quadratic in the masks, so three Gauss-Hermite nodes a mask give its covariance exactly."""
+    problem = make_problem(width=2, samples=2, out_features=outputs, law=sme.GaussianMasks(0.3), masks=masks)
+    theta = problem.initial(seed=2)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(3)
+    count = problem.draw_dim
+    grid = torch.cartesian_prod(*[torch.tensor(nodes)] * count).reshape(-1, *problem.mask_shape)
+    probabilities = torch.cartesian_prod(*[torch.tensor(weights / weights.sum())] * count).reshape(-1, count).prod(-1)
+    gradients = problem.gradient(theta, 1 + 0.3**0.5 * grid)
+    mean = probabilities @ gradients
+    covariance = (gradients - mean).mT @ (probabilities[:, None] * (gradients - mean))
+    assert relative(problem.mean_gradient(theta), mean) < 1e-12
+    assert relative(problem.covariance(theta), covariance) < 1e-12
+    if masks == "per_sample":  # given its signs the noise is linear in its other normals
+        assert relative(covariance_over_signs(problem, theta), covariance) < 1e-12
+
+
+def covariance_over_signs(problem, theta):
+    n, m = problem.samples, problem.width
+    size = problem.noise_dim // n
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * (n * m)).reshape(-1, 1, n, m)
+    normals = torch.eye(n * size, dtype=torch.float64).reshape(-1, n, size).repeat(len(signs), 1, 1, 1)
+    keep = normals[0, :, :, m : 2 * m].abs().sum((-2, -1)) == 0  # unit vectors of normals whose value counts
+    normals = normals[:, keep]
+    normals[..., m : 2 * m] = signs
+    columns = problem.noise_product(theta, normals.flatten(-2))
+    return torch.einsum("scd,sce->de", columns, columns) / len(signs)
+
+
+def test_masks_say_who_shares_them_and_law_what_they_are():
+    problem = make_problem(width=2)
+    arguments = problem.network, problem.x, problem.y
+    gaussian = sme.DropoutProblem(*arguments, law=sme.GaussianMasks(0.25), masks="per_sample")
+    assert gaussian.draw_dim == problem.samples * 2 and gaussian.law.variance == 0.25
+    for call, sentence in (
+        (lambda: sme.DropoutProblem(*arguments, masks=sme.GaussianMasks(0.25)), "masks must be .* law as law="),
+        (lambda: sme.DropoutProblem(*arguments, law=0.8), "law must be a MaskLaw, got 0.8"),
+        (lambda: sme.DropoutProblem(*arguments), "keep_prob is missing"),
+        (lambda: sme.DropoutProblem(*arguments, 0.8, law=sme.GaussianMasks(0.25)), "both name a mask law"),
+        (lambda: sme.DropoutProblem(*arguments, Symbol("p")), "keep_prob must lie in"),
+        (lambda: problem.with_keep_prob(Symbol("p")), "keep_prob must lie in"),
+        (lambda: sme.DropoutProblem(*arguments, law=sme.GaussianMasks(Symbol("v", positive=True))), "has symbols"),
+        (lambda: gaussian.with_keep_prob(0.5), "keep_prob=0.5 does not describe the masks of this problem"),
+    ):
+        with pytest.raises(sme.SmesolveError, match=sentence):
+            call()
 
 
 def test_weak_noise_of_laws_on_more_than_two_values_has_their_covariance():
@@ -130,11 +181,11 @@ def test_feature_network_refuses_what_it_cannot_do(features, message):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_noise_functions_turn_the_noise_product_into_the_gradient_itself(case):
+def test_noise_coordinates_turn_the_noise_product_into_the_gradient_itself(case):
     problem = make_problem(**case)
     theta = torch.randn(1, problem.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     masks, weights = all_masks(problem.law, problem.width)
-    functions = problem.noise_functions(masks)
+    functions = problem.noise_coordinates(masks)
     noise = problem.noise_product(theta, functions)
     assert relative(problem.mean_gradient(theta) + noise, problem.gradient(theta, masks)) < 1e-12
     assert (weights @ functions).abs().max() < 1e-14
@@ -182,10 +233,10 @@ def test_shapes_follow_the_leading_dimensions_of_theta():
     broadcast = problem.gradient(theta[0], masks)
     assert broadcast.shape == (4, 5, problem.dim)
     assert relative(broadcast[2, 3], problem.gradient(theta[0, 3], masks[2, 0])) < 1e-14
-    mean, noise = problem.mean_gradient_and_noise_product(theta, normals)
-    assert torch.equal(noise, product)
-    assert relative(problem.drift_and_noise(theta, normals, -0.3), product - 0.3 * mean) < 1e-14
-    assert torch.equal(mean, problem.mean_gradient(theta))
+    at = problem.linearize(theta)
+    assert torch.equal(at.noise_product(normals), product)
+    assert torch.equal(at.mean_gradient(), problem.mean_gradient(theta))
+    assert relative(at.noisy_mean_gradient(normals, -0.3), product - 0.3 * at.mean_gradient()) < 1e-14
 
 
 def test_parameters_are_in_the_order_of_torch():
@@ -243,7 +294,7 @@ def test_bad_data_get_one_clear_sentence():
         ((x[:2], y), {"keep_prob": 0.5}, "same number of samples"),
         ((x / 0, y), {"keep_prob": 0.5}, "x has 8 values that are NaN or infinite"),
         ((x, y), {}, "keep_prob is missing"),
-        ((x, y), {"keep_prob": 0.5, "masks": sme.BernoulliMasks(0.5)}, "both name a mask law"),
+        ((x, y), {"keep_prob": 0.5, "law": sme.BernoulliMasks(0.5)}, "both name a mask law"),
         ((x, y), {"keep_prob": 0.5, "masks": "per-neuron"}, "masks must be"),
     ]
     for data, arguments, sentence in refusals:

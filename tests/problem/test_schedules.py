@@ -6,7 +6,7 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.problem.schedule import LeftLimit, Piecewise, ScheduledProblem, step
+from smesolve.problem.schedule import Piecewise, ScheduledProblem, step
 
 
 def scalar(feature=1.0, keep_prob=0.8):
@@ -93,7 +93,7 @@ def test_the_stability_limit_of_a_network_follows_keep_prob():
     scheduled = ScheduledProblem(problem, lambda t: 1 + t, lambda t: 0.9 - 0.6 * t)
     times = np.linspace(0, 1, 200, endpoint=False)
     exact = min(scheduled.at(float(t)).stability_limit(theta) for t in times[::20])
-    worst = scheduled.at(LeftLimit(1.0)).stability_limit(theta)
+    worst = scheduled.at(1.0, left_limit=True).stability_limit(theta)
     assert worst * 0.999 <= scheduled.stability_limit(theta, 1.0) <= exact
 
 
@@ -106,7 +106,7 @@ def test_weak_error_refuses_by_the_effective_learning_rate(factor, lr, stable):
     theta0 = torch.tensor([0.3], dtype=torch.float64)
 
     def study():
-        return sme.weak_error(problem, theta0, [lr], 2 * lr, (1,), ["theta[0]"], paths=64)
+        return sme.weak_error(problem, theta0, [lr], 2 * lr, orders=(1,), observables=["theta[0]"], paths=64)
 
     if stable:
         assert np.isfinite(study().table.error).all()
@@ -118,6 +118,6 @@ def test_weak_error_refuses_by_the_effective_learning_rate(factor, lr, stable):
 def test_weak_error_refuses_a_factor_that_grows_too_large_later():
     problem = ScheduledProblem(scalar(), step(2.0, 3.0))
     theta0 = torch.tensor([0.3], dtype=torch.float64)
-    sme.weak_error(problem, theta0, [1.0], 2.0, (1,), ["theta[0]"], paths=64)
+    sme.weak_error(problem, theta0, [1.0], 2.0, orders=(1,), observables=["theta[0]"], paths=64)
     with pytest.raises(ValueError, match="at the worst time of the schedule"):
-        sme.weak_error(problem, theta0, [1.0], 4.0, (1,), ["theta[0]"], paths=64)
+        sme.weak_error(problem, theta0, [1.0], 4.0, orders=(1,), observables=["theta[0]"], paths=64)

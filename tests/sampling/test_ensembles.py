@@ -14,7 +14,9 @@ import torch
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.comparison.estimate import Statistics, estimate
+from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.sampling.journal import Journal, JournalError
 from smesolve.sampling.moments import Moments
 from smesolve.sampling.parallel import run_blocks
@@ -64,17 +66,17 @@ def test_an_estimate_from_statistics_is_the_regression_on_all_values(left):
     columns = np.stack([value, value - controls.sum(0), *controls])[:, :, None, None]
     statistics = None
     for block in np.split(columns, blocks, axis=1):
-        one = Statistics.of(block, antithetic=False, order=4, keep=3)
+        one = PathStatistics.of(block, antithetic=False, order=4, keep=3)
         statistics = one if statistics is None else statistics.merged(one)
-    found, direct = estimate(statistics), cross_fitted(value, controls.T)
+    found, direct = MeanEstimate.of(statistics), cross_fitted(value, controls.T)
     assert found.mean.item() == pytest.approx(direct.mean(), rel=1e-13)
     assert found.stderr.item() == pytest.approx(direct.std(ddof=1) / len(value) ** 0.5, rel=1e-9)
     centred = direct - direct.mean()
     assert found.kurtosis.item() == pytest.approx((centred**4).mean() / (centred**2).mean() ** 2, rel=1e-8)
     assert found.plain_stderr.item() == pytest.approx(value.std(ddof=1) / len(value) ** 0.5, rel=1e-12)
     assert statistics.paths == blocks * size and statistics.values.shape == (3 * blocks, 1)
-    again = Statistics.from_arrays(statistics.arrays("prefix "), "prefix ")
-    assert estimate(again).mean == found.mean and (again.values == statistics.values).all()
+    again = PathStatistics.from_arrays(statistics.arrays("prefix "), "prefix ")
+    assert MeanEstimate.of(again).mean == found.mean and (again.values == statistics.values).all()
 
 
 def test_a_diverged_path_is_counted_and_spoils_the_mean():
@@ -82,8 +84,8 @@ def test_a_diverged_path_is_counted_and_spoils_the_mean():
     for bad in (np.nan, np.inf, -1e80):
         broken = values.copy()
         broken[0, 3, 1] = broken[0, 5, 0] = bad
-        statistics = Statistics.of(values, False, 4).merged(Statistics.of(broken, False, 4))
-        found = estimate(statistics)
+        statistics = PathStatistics.of(values, False, 4).merged(PathStatistics.of(broken, False, 4))
+        found = MeanEstimate.of(statistics)
         assert found.diverged.sum() + found.undefined.sum() == 2 and found.paths == 32
         assert np.isnan(found.mean).all()
 
@@ -284,7 +286,7 @@ def test_float32_sees_the_same_draws_and_says_where_it_ends():
     # the error of order 2 at the smallest lr is beyond float32, and said to be
     assert double.resolved.all()
     last = single[(single.lr == 0.004) & (single.order == 2)].iloc[0]
-    assert not last.resolved and last.reason == "inside the rounding of float32"
+    assert not last.resolved and last.reason == Status.WITHIN_ROUNDING
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -337,7 +339,7 @@ def test_more_paths_repeat_no_block(tmp_path, undisturbed):
     with Journal(tmp_path / "more", {"paths": 3000, "seed": 0}) as journal:
         assert len(journal) == few
         table = small_study(keep=1500, journal=journal).table
-        names = list(journal._offsets)
+        names = list(journal._records._places)
     pd.testing.assert_frame_equal(table, undisturbed.table, check_exact=True)
     # no block in pairs that had run alone, or the other way round
     plain = [name.replace(", pairs", "") for name in names]
@@ -384,10 +386,10 @@ def test_a_full_disk_leaves_a_usable_journal(tmp_path, monkeypatch):
         def __getattr__(self, name):
             return getattr(self.file, name)
 
-    file, journal._file = journal._file, FullDisk(journal._file)
+    file, journal._records._file = journal._records._file, FullDisk(journal._records._file)
     with pytest.raises(OSError, match="No space left"):
         journal.put("two", {"a": np.ones(5)})
-    journal._file = file
+    journal._records._file = file
     journal.put("three", {"a": np.ones(5)})
     journal.close()
     with Journal(tmp_path / "blocks", {}) as journal:

@@ -30,7 +30,7 @@ SERVER = """
 import json, os, resource, signal, sys, time
 from smesolve.sampling.journal import Journal
 from smesolve.study.command_line import main
-import smesolve.study.figures
+import smesolve.experiments.shared.figures
 
 put = Journal.put
 
@@ -206,7 +206,7 @@ def test_other_versions_other_data_and_damage_are_refused(commands, tmp_path, ca
         assert error.count("\n") == 1 and fragment in error, error
 
     with monkeypatch.context() as other:
-        other.setattr("smesolve.study.commands.__version__", "99")
+        other.setattr("smesolve.study.run.__version__", "99")
         refused("its version is")
     np.savez(tmp_path / "data.npz", x=x + 1, y=x[:, :1])
     refused("its data is")

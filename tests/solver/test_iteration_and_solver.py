@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torchsde
-from problems import ThreeValuedMasks, make_problem
+from problems import ThreeValuedMasks, linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
 from smesolve.sampling.randomness import keyed_uniforms
-from smesolve.solver.integration import Integration
-from smesolve.solver.schemes.scheme import Scheme
+from smesolve.solver.integration import integration
 
 
 def test_iterate_applies_one_dropout_gradient_a_step():
@@ -104,7 +103,7 @@ def test_euler_equals_torchsde_up_to_rounding():
 def test_antithetic_paths_take_the_other_sign():
     problem = make_problem()
     theta0 = problem.initial()
-    process = Integration(sme.ModifiedEquation(problem, 0.1), theta0, "euler", 0.1, seed=2, antithetic=True)
+    process = integration(sme.ModifiedEquation(problem, 0.1), theta0, "euler", 0.1, seed=2, antithetic=True)
     taken = process.advance_split(theta0.expand(process.block_size, -1), 0, 0)
     half = process.block_size // 2
     assert torch.equal(taken.noise[:half], -taken.noise[half:])
@@ -121,13 +120,6 @@ def test_brownian_increments_are_nested_and_standard():
     assert not torch.equal(fine(0.0, 0.25), sme.KeyedBrownian(4000, 3, 0.25, seed=1, block=1)(0.0, 0.25))
     with pytest.raises(ValueError, match=r"dt=0.25 does not divide"):
         fine(0.0, 0.3)
-
-
-def linear_problem(keep_prob=0.7):
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(6, 2, generator=generator, dtype=torch.float64)
-    y = torch.randn(6, 1, generator=generator, dtype=torch.float64)
-    return sme.DropoutProblem(sme.LinearNetwork(2), x, y, keep_prob=keep_prob)
 
 
 @pytest.mark.parametrize(("scheme", "power"), [("euler", 1), ("small_noise_heun", 2), ("small_noise_rk4", 4)])
@@ -168,14 +160,11 @@ def test_bias_of_each_scheme_falls_at_its_declared_rate(order):
 
 
 def test_a_scheme_of_ones_own_joins_the_registry(monkeypatch):
-    class Midpoint(Scheme):
-        weak_error, drift_evaluations, corrections, noise_products = "dt", 2, 2, 1
-
-        def step(self, t0, t1, y0, extra0):
-            dt = t1 - t0
-            noise = self.sde.g_prod(t0, y0, self.bm(t0, t1))
-            prediction = y0 + dt * self.sde.f(t0, y0 + dt / 2 * self.sde.f(t0, y0))
-            return prediction + noise, (prediction, noise)
+    class Midpoint(sme.Scheme):
+        def step(self, sde, t0, t1, y, dW):
+            dt, noise = t1 - t0, sde.noise(t0, y, dW)
+            prediction = y + dt * sde.drift(t0, y + dt / 2 * sde.drift(t0, y))
+            return prediction + noise, prediction, noise
 
     monkeypatch.setitem(sme.SCHEMES, "midpoint", Midpoint)
     problem = make_problem()
@@ -215,7 +204,7 @@ def test_bad_input_gets_one_clear_sentence():
     theta0 = problem.initial()
     equation = sme.ModifiedEquation(problem, lr=0.1)
     cases = [
-        (lambda: sme.solve(equation, theta0, [0, 1.0], "heun", dt=0.1, paths=2), "scheme must be one of euler"),
+        (lambda: sme.solve(equation, theta0, [0, 1.0], "heun", dt=0.1, paths=2), "scheme must be one of 'euler'"),
         (lambda: sme.solve(equation, theta0, [0, 1.0], dt=0.3, paths=2), "dt=0.3 does not divide .*dt=0.25"),
         (lambda: sme.solve(equation, theta0, [0, 1.0], dt=-0.1, paths=2), "dt must be a positive number"),
         (lambda: sme.solve(equation, theta0, [1.0, 0.5], dt=0.1, paths=2), "ts must increase"),
@@ -261,11 +250,28 @@ def test_a_start_later_than_zero_is_a_start_at_that_time():
 
 
 def test_a_scheme_that_is_measured_declares_its_properties(monkeypatch):
-    class Silent(Scheme):
+    class Silent(sme.Scheme):
         noise_time = 0.5
+
+        def step(self, sde, t0, t1, y, dW):
+            return y, y, dW
 
     monkeypatch.setitem(sme.SCHEMES, "silent", Silent)
     problem = make_problem()
     words = "scheme='silent' must declare weak_error, drift_evaluations, corrections, noise_products; see "
     with pytest.raises(ValueError, match=re.escape(words)):
         sme.weak_error(problem, problem.initial(), [0.1], 0.1, scheme="silent")
+
+
+def test_a_scheme_without_a_step_and_what_is_no_scheme_are_refused(monkeypatch):
+    class Stepless(sme.Scheme):
+        noise_time = 0.5
+
+    equation, theta0 = sme.ModifiedEquation(make_problem(), 0.1), make_problem().initial()
+    for scheme, sentence in (
+        (Stepless, "scheme='mine' must define step"),
+        (Stepless.step, "must be a subclass of Scheme"),
+    ):
+        monkeypatch.setitem(sme.SCHEMES, "mine", scheme)
+        with pytest.raises(sme.SmesolveError, match=sentence):
+            sme.solve(equation, theta0, [0, 1.0], "mine", dt=0.1, paths=2)

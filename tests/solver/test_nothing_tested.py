@@ -50,7 +50,7 @@ def measured(scheme, dt, order=1, problem=PROBLEM):
         THETA0,
         [0.1],
         0.2,
-        (order,),
+        orders=(order,),
         times=[0.2],
         scheme=scheme,
         dt=dt,

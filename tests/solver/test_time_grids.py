@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from problems import make_problem
 
 import smesolve as sme
-from smesolve.comparison.scaling.long_horizon import long_horizon
+from smesolve.experiments.scaling.horizon import long_horizon
 from smesolve.rounded_number import RoundedNumber, as_numbers
 from smesolve.solver.time_grid import even_grid, grid_numbers, grid_steps, on_grid
 

@@ -10,11 +10,13 @@ import pytest
 import yaml
 
 from smesolve.study.command_line import main
-from smesolve.study.commands import COMMANDS
+from smesolve.study.command_parser import keys_of, known_commands
 from smesolve.study.configuration_types import known_keys
 
 DATA = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2"]
 RANDOM = [*DATA, "--network.width", "3"]
+COMMANDS = known_commands()
+STUDY_OF = {"scaling": "map"}
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--threads", "1"]
 
 
@@ -39,7 +41,7 @@ def test_the_help_of_a_command_has_an_example_what_it_writes_and_every_key(name,
     text = " ".join(said(capsys, name, "--help").split())
     assert f"example: smesolve {name} " in text and "writes: " in text
     text = text.partition("options: ")[2]
-    for key, hint in known_keys(COMMANDS[name].config).items():
+    for key, hint in known_keys(keys_of(name, STUDY_OF.get(name, "")).settings).items():
         if not dataclasses.is_dataclass(hint):
             option = re.search(rf"--{re.escape(key)}\b.*?\((?:required, )?type: [^)]*\)", text)
             assert option and "default" in option[0], key
@@ -48,7 +50,11 @@ def test_the_help_of_a_command_has_an_example_what_it_writes_and_every_key(name,
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "extend"])
 def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path, capsys):
-    keys = [key for key, hint in known_keys(COMMANDS[name].config).items() if not dataclasses.is_dataclass(hint)]
+    keys = [
+        key
+        for key, hint in known_keys(keys_of(name, STUDY_OF.get(name, "")).settings).items()
+        if not dataclasses.is_dataclass(hint)
+    ]
     nested = [key for key in keys if "." in key]
     for key in [keys[-1], *nested[:1], *nested[-1:]]:
         wrong = f"{key}x"
@@ -63,7 +69,7 @@ def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path,
 def test_a_key_that_is_near_none_is_answered_by_the_keys_without_those_inside_them(capsys):
     assert main(["landscape", "--qqqq", "1"]) == 2
     error = capsys.readouterr().err
-    assert "key 'qqqq' is unknown; known are sections, data, network, keep_prob, lr, " in error and "data." not in error
+    assert "key 'qqqq' is unknown; known are data, network, sections, keep_prob, lr, " in error and "data." not in error
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -161,7 +167,7 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == f"smesolve: dry run of {name}, nothing is written"
     fields = dict(line.strip().split(":", 1) for line in lines)
-    assert list(fields) == ["problem", "D", "M", "steps", "paths", "time", "memory"]
+    assert list(fields) == ["problem", "cells", "D", "M", "steps", "paths", "time", "memory"]
     dim = {"derive": 2, "scaling width": 12}.get(study, 9)  # of the widest network
     assert int(fields["D"]) == dim and int(fields["M"]) >= 1
     assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about \d+ MiB", fields["memory"])

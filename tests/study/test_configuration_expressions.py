@@ -8,12 +8,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.derivation.derivation import derived_iteration
+from smesolve.experiments.shared.derivation.expressions import EXTREMA, FUNCTIONS, read_expression
+from smesolve.experiments.shared.derivation.settings import DeriveSettings
 from smesolve.problem.masks import GaussianMasks
 from smesolve.study.command_line import main
-from smesolve.study.configuration import DeriveConfig
-from smesolve.study.configuration_errors import ConfigError
-from smesolve.study.derivation import derived_iteration
-from smesolve.study.expressions import EXTREMA, FUNCTIONS, read_expression
 from smesolve.symbolic import Iteration, modified_equation
 
 a, b = sympy.symbols("a b", real=True)
@@ -62,14 +62,14 @@ def test_long_expressions_are_read(text):
 def test_a_declared_name_means_what_is_declared(name):
     symbol = sympy.Symbol(name, real=True)
     assert read(f"2*{name} - 1", {name: symbol}) == 2 * symbol - 1
-    config = DeriveConfig(**CUSTOM | {"constants": [name], "step": [f"-lr*eta*(eta*a - {name})"]})
+    config = DeriveSettings(**CUSTOM | {"constants": [name], "step": [f"-lr*eta*(eta*a - {name})"]})
     assert derived_iteration(config).constants == (symbol,)
 
 
 @pytest.mark.parametrize("name", ["E", "I", "zoo", "oo", "nan", "x"])
 def test_an_undeclared_name_is_no_number(name):
     with pytest.raises(ValueError, match=f"step contains {name}, which has no role"):
-        derived_iteration(DeriveConfig(**CUSTOM | {"step": [f"-lr*eta*(eta*a - y*{name})"]}))
+        derived_iteration(DeriveSettings(**CUSTOM | {"step": [f"-lr*eta*(eta*a - y*{name})"]}))
 
 
 CODE = [
@@ -152,7 +152,7 @@ TOO_LARGE = [
 @pytest.mark.parametrize("text", CODE[:-2] + NO_NUMBERS + TOO_LARGE + CODE[-1:])
 def test_what_is_no_expression_is_answered_by_one_sentence(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SmesolveError) as refused:
         read(text)
     sentence = str(refused.value)
     assert sentence.startswith("step ") and "cannot be read as an expression: " in sentence and "; " in sentence
@@ -170,7 +170,7 @@ SIGNS = st.sampled_from(["+", "-", "*", "/", "**", "(", ")", ",", "<", ">=", "."
 def test_any_text_is_an_expression_or_answered_by_one_sentence(text):
     try:
         value = read(text)
-    except ConfigError as error:
+    except SmesolveError as error:
         assert "cannot be read as an expression" in str(error) and "\n" not in str(error)
     else:
         assert isinstance(value, sympy.Expr)
@@ -186,8 +186,8 @@ def test_any_text_is_an_expression_or_answered_by_one_sentence(text):
     ],
 )
 def test_names_are_names_and_stand_for_one_thing(changes, words):
-    with pytest.raises(ConfigError, match=words):
-        derived_iteration(DeriveConfig(**CUSTOM | changes))
+    with pytest.raises(SmesolveError, match=words):
+        derived_iteration(DeriveSettings(**CUSTOM | changes))
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_names_are_names_and_stand_for_one_thing(changes, words):
     ],
 )
 def test_a_key_that_is_not_read_is_refused(changes, words):
-    with pytest.raises(ConfigError, match=words):
-        DeriveConfig(**changes)
+    with pytest.raises(SmesolveError, match=words):
+        DeriveSettings(**changes)
 
 
 @pytest.mark.parametrize("key", ["step", "loss"])

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from smesolve.errors import SmesolveError
 from smesolve.study.command_line import main
-from smesolve.study.configuration_errors import ConfigError
 from smesolve.study.yaml_reader import read_file, read_yaml
 
 
@@ -97,7 +96,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda text: ascii(text[:20]))
 def test_what_has_no_one_meaning_is_answered_by_one_sentence(text):
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SmesolveError) as refused:
         read_yaml(text, "text")
     sentence = str(refused.value)
     assert REFUSED[text] in sentence and "\n" not in sentence and sentence.endswith(".") and "; " in sentence
@@ -107,7 +106,7 @@ def test_what_has_no_one_meaning_is_answered_by_one_sentence(text):
     "text", ["1" * 90_000 + "x", "1_" * 45_000 + "x", "1:1" * 30_000, "- " * 100 + "1", "a: " + "-" * 90_000]
 )
 def test_long_scalars_take_no_long_time(text):
-    with contextlib.suppress(ConfigError):
+    with contextlib.suppress(SmesolveError):
         read_yaml(text, "text")
 
 
@@ -126,12 +125,12 @@ def test_long_scalars_take_no_long_time(text):
 def test_a_file_that_is_no_configuration_is_answered_by_one_sentence(content, words, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(SmesolveError, match=words):
         read_file(str(path))
 
 
 def test_an_endless_file_is_refused():
-    with pytest.raises(ConfigError, match="more than 100000 bytes"):
+    with pytest.raises(SmesolveError, match="more than 100000 bytes"):
         read_file("/dev/zero")
 
 
@@ -285,7 +284,7 @@ def test_any_file_is_a_configuration_or_answered_by_one_sentence(tmp_path_factor
 def test_any_text_is_a_value_or_answered_by_one_sentence(text):
     try:
         value = read_yaml(text, "text")
-    except ConfigError as error:
+    except SmesolveError as error:
         assert str(error).endswith(".") and "\n" not in str(error) and isinstance(error, SmesolveError)
     else:
         assert isinstance(value, (type(None), bool, int, float, str, list, dict))
@@ -296,7 +295,7 @@ def test_any_text_is_a_value_or_answered_by_one_sentence(text):
 def test_what_yaml_writes_is_read_again(value):
     try:
         again = read_yaml(yaml.safe_dump(value, sort_keys=False), "text")
-    except ConfigError as error:
+    except SmesolveError as error:
         assert "beyond the range" in str(error) or "true or false" in str(error)
     else:
         assert again == value or repr(again) == repr(value)

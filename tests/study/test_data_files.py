@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from smesolve.errors import SmesolveError
-from smesolve.study.configuration import DataConfig
-from smesolve.study.datasets import load_data
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.settings import DataSettings
 
 X = np.linspace(-1, 1, 6)
 
@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 def read_csv(content, target=None, encoding="utf-8"):
     with open("data.csv", "wb") as file:
         file.write(content if isinstance(content, bytes) else content.encode(encoding))
-    return [part.tolist() for part in load_data(DataConfig("data.csv", target=target))]
+    return [part.tolist() for part in load_data(DataSettings("data.csv", target=target))]
 
 
 def refused(read, words):
@@ -59,7 +59,7 @@ def test_a_table_is_read_whatever_program_wrote_it(content, encoding):
 
 def test_columns_that_pandas_numbers_are_names():
     pd.DataFrame([[1, 2, 3], [4, 5, 6]]).to_csv("data.csv", index=False)
-    x, y = load_data(DataConfig("data.csv", target="1"))
+    x, y = load_data(DataSettings("data.csv", target="1"))
     assert x.tolist() == [[1, 3], [4, 6]] and y.tolist() == [[2], [5]]
 
 
@@ -119,7 +119,7 @@ def test_what_the_target_is_not_is_refused():
 
 def read_npz(**arrays):
     np.savez("data.npz", **arrays)
-    return load_data(DataConfig("data.npz"))
+    return load_data(DataSettings("data.npz"))
 
 
 @pytest.mark.parametrize("kind", ["f2", "f4", "f8", ">f8", "longdouble"])
@@ -168,7 +168,7 @@ def test_nothing_is_unpickled():
     refused(lambda: read_npz(x=np.array([Witness()] * 6), y=X), "must hold real numbers, got object")
     with open("data.npz", "wb") as file:
         np.save(file, np.array([Witness()]), allow_pickle=True)
-    refused(lambda: load_data(DataConfig("data.npz")), "cannot be read as numbers")
+    refused(lambda: load_data(DataSettings("data.npz")), "cannot be read as numbers")
     assert not os.path.exists("witness")
 
 
@@ -196,14 +196,14 @@ def written(header_shape, content=b""):
 )
 def test_a_header_is_not_believed(shape, words):
     written(shape, X.tobytes())
-    refused(lambda: load_data(DataConfig("data.npz")), words)
+    refused(lambda: load_data(DataSettings("data.npz")), words)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x05\x06" + b"\0" * 18, b"x,y\n1,2\n"])
 def test_a_file_that_is_no_archive_is_refused(content):
     with open("data.npz", "wb") as file:
         file.write(content)
-    refused(lambda: load_data(DataConfig("data.npz")), "data.name='data.npz'")
+    refused(lambda: load_data(DataSettings("data.npz")), "data.name='data.npz'")
 
 
 def archive():
@@ -228,7 +228,7 @@ def test_a_damaged_archive_is_read_or_refused(changes, missing):
     with open("data.npz", "wb") as file:
         file.write(content)
     try:
-        x, _ = load_data(DataConfig("data.npz"))
+        x, _ = load_data(DataSettings("data.npz"))
     except ValueError as error:
         assert isinstance(error, SmesolveError) and "\n" not in str(error)
     else:
@@ -244,4 +244,4 @@ def test_an_encrypted_archive_is_refused():
             position = content.find(mark, position + 1)
     with open("data.npz", "wb") as file:
         file.write(content)
-    refused(lambda: load_data(DataConfig("data.npz")), "encrypted")
+    refused(lambda: load_data(DataSettings("data.npz")), "encrypted")

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
+from smesolve.experiments.shared.figures import PAGE, save_figure
+from smesolve.experiments.shared.latex_lines import PAGE_WIDTH, broken, shortened, widest
 from smesolve.study import command_line
 from smesolve.study.command_line import main
-from smesolve.study.figures import PAGE, save_figure
 from smesolve.study.html_report import html_report
-from smesolve.study.latex_lines import PAGE_WIDTH, broken, shortened, widest
 from smesolve.symbolic.latex_code import align
 
 DATA = {"data": {"name": "random", "samples": 4, "in_features": 2}, "threads": 1}

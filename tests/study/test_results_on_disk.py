@@ -1,6 +1,5 @@
 """Where results go: links, names, places that cannot be written to, and files that smesolve did not write."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -13,10 +12,11 @@ import pytest
 import small_study
 import yaml
 
+from smesolve.experiments.shared.registry import EXPERIMENTS, find_experiment
+from smesolve.experiments.shared.section import Section
 from smesolve.sampling.journal import Journal, JournalError
 from smesolve.study import command_line, output
 from smesolve.study.command_line import main
-from smesolve.study.commands import COMMANDS, Origin
 from smesolve.study.manifest import finished_manifest
 from smesolve.study.output import whole_directory
 
@@ -51,16 +51,22 @@ def place(finished, tmp_path, monkeypatch):
     return tmp_path / "place"
 
 
+class Quick(find_experiment("derive")):
+    """An experiment that writes two files; it is not the numbers that are tried here."""
+
+    def cells(self):
+        return []
+
+    def summarise(self, results):
+        return [Section("Nothing", {}, {}, "", "", {"table.csv": "lr\n"})]
+
+    def report(self, sections, warnings=()):
+        return "# Report\n"
+
+
 @pytest.fixture
 def quick(monkeypatch):
-    """A command that writes two files; it is not the numbers that are tried here."""
-
-    def run(config, directory):
-        (directory / "report.md").write_text("# Report\n", encoding="utf-8")
-        (directory / "table.csv").write_text("lr\n", encoding="utf-8")
-        return Origin()
-
-    monkeypatch.setitem(COMMANDS, "derive", dataclasses.replace(COMMANDS["derive"], run=run))
+    monkeypatch.setitem(EXPERIMENTS, ("derive", ""), Quick)
 
 
 def sentence(capsys, *arguments, code=2):

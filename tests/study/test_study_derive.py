@@ -136,7 +136,7 @@ def compiled(directory):
             ["the mean of the masks must be 1, got 3/4", "divide the values by the mean"],
         ),
         (["--iteration", "dropconnect", "--law", "gaussian"], ["step of w_1_1 is not a polynomial in eta_w_1_1"]),
-        (["--layers", "[3]"], ["layers contains 3, but the hidden layers are numbered from 1 to 1."]),
+        (["--layers", "[3]"], ["layers[0] must be at most 1, got 3; the number of hidden layers is 1."]),
     ],
 )
 def test_what_cannot_be_derived_gets_one_sentence(out, capsys, options, words):

@@ -171,9 +171,9 @@ def test_a_float_is_the_number_that_was_written(number, fraction):
         ),
         (
             {"random": {eta: 0.8}},
-            "random[eta] must be a Law, such as BernoulliMasks(keep_prob), got 0.8.",
+            "random[eta] must be a law, such as BernoulliMasks(keep_prob) or SampleIndex(n), got 0.8.",
         ),
-        ({"random": {eta: None}}, "random[eta] must be a Law, such as BernoulliMasks(keep_prob), got None."),
+        ({"random": {eta: None}}, "random[eta] must be a law, such as BernoulliMasks(keep_prob)"),
         (
             {"random": {eta: ShiftedMasks()}},
             "random[eta] is ShiftedMasks(), a mask law of mean 21/10, but the mean of a mask must be 1: divide its "
@@ -190,14 +190,14 @@ def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: ExplicitNetwork(hidden=0), "hidden must be a positive integer or a sequence, such as a list, got 0."),
+        (lambda: ExplicitNetwork(hidden=0), "hidden must be a positive integer, got 0;"),
         (
             lambda: ExplicitNetwork(activation="relu6"),
-            "activation 'relu6' is not known: use one of ['identity', 'tanh'] or ",
+            "activation must be one of 'tanh', 'identity', got 'relu6'; give a function",
         ),
         (
             lambda: ExplicitNetwork(samples=2, data=([[1.0, 2.0]], [[1.0], [2.0]])),
-            "data: x has shape (1, 2), expected (2, 1)",
+            "data of x must have shape (2, 1), got (1, 2)",
         ),
         (lambda: BernoulliMasks(1.2), "keep_prob must lie in (0, 1]"),
         (lambda: GaussianMasks(-1.0), "variance must be a positive number, got -1.0."),
@@ -219,7 +219,7 @@ def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
         ),
         (
             lambda: dropout(ExplicitNetwork(), LAW, [2]),
-            "layers contains 2, but the hidden layers are numbered from 1 to 1.",
+            "layers[0] must be at most 1, got 2; the number of hidden layers is 1.",
         ),
         (lambda: dropconnect(ExplicitNetwork(), LAW), "step of w_1_1 is not a polynomial in eta_w_1_1"),
         (
@@ -229,7 +229,7 @@ def test_what_is_refused_is_said_in_one_sentence(changes, sentence):
         (lambda: sgd(ExplicitNetwork(samples=2), batch=0), "batch must be a positive integer, got 0."),
         (
             lambda: momentum(momentum(dropout(ExplicitNetwork(), LAW))),
-            "momentum needs an iteration whose step is proportional to the small parameter.",
+            "iteration must have a step that is proportional to the small parameter",
         ),
     ],
 )

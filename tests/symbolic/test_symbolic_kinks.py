@@ -172,7 +172,7 @@ def test_what_vanishes_away_from_kinks(expression, zero):
 
 @pytest.mark.parametrize("expression", [sqrt(a) * sqrt(b) - sqrt(a * b), log(a * b) - log(a) - log(b)])
 def test_what_cannot_be_decided_is_said_in_one_sentence(expression):
-    with pytest.raises(ValueError, match=r"it could not be decided whether .* vanishes"):
+    with pytest.raises(ValueError, match=r"expression .* is 0 up to rounding at random points"):
         vanishes(expression)
 
 
@@ -186,7 +186,7 @@ def test_what_is_small_is_not_zero(scale):
 def test_more_kinks_than_can_be_looked_at_prove_nothing():
     letters = symbols("a:h")
     kinks = sum(Max(0, letter) - (letter + Abs(letter)) / 2 for letter in letters)
-    with pytest.raises(ValueError, match="it could not be decided"):
+    with pytest.raises(ValueError, match="is 0 up to rounding at random points"):
         vanishes(kinks)
 
 

@@ -41,7 +41,7 @@ def make(loss, law, width=3, outputs=2, bias=True, samples=4):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(samples, 2, generator=generator, dtype=torch.float64)
     y = torch.randn(samples, outputs, generator=generator, dtype=torch.float64)
-    problem = PolynomialLossProblem(sme.TwoLayerNetwork(2, width, outputs, bias=bias), x, y, loss, masks=law)
+    problem = PolynomialLossProblem(sme.TwoLayerNetwork(2, width, outputs, bias=bias), x, y, loss, law=law)
     return problem, torch.randn(5, problem.dim, generator=generator, dtype=torch.float64)
 
 
@@ -91,7 +91,7 @@ def test_losses_without_target_and_with_its_functions_as_coefficients(loss, widt
     risk_of = sympy.lambdify([F, y], loss(F, y), [maximum, "math"])
 
     def risk(theta, mask):
-        at = problem.network.linearise(theta, problem.x)
+        at = problem.network.linearize(theta, problem.x)
         outputs = (at.readout * mask[..., None, :]) @ at.features + (0.0 if at.bias is None else at.bias)
         return risk_of(outputs, problem.y.mT).sum((-2, -1)) / problem.samples
 
@@ -107,7 +107,7 @@ def test_losses_without_target_and_with_its_functions_as_coefficients(loss, widt
     slope = torch.func.jvp(problem.mean_gradient, (theta,), (vector,))[1]
     assert torch.allclose(problem.hessian_product(theta, vector), slope, rtol=1e-11, atol=1e-11)
     normals = torch.ones(5, problem.noise_dim, dtype=torch.float64)
-    together = problem.drift_and_noise(thetas, normals, 0.7)
+    together = problem.linearize(thetas).noisy_mean_gradient(normals, 0.7)
     apart = 0.7 * problem.mean_gradient(thetas) + problem.noise_product(thetas, normals)
     assert together.shape == thetas.shape and torch.allclose(together, apart, rtol=1e-11, atol=1e-11)
 
@@ -120,7 +120,7 @@ def test_every_masks_gradient_is_mean_plus_noise_product_of_its_functions(loss, 
     problem, theta = make(LOSSES[loss], LAWS[law], width=width)
     masks = LAWS[law].quantile(torch.rand(5, width, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
     gradient = problem.gradient(theta, masks)
-    functions = problem.noise_functions(masks)
+    functions = problem.noise_coordinates(masks)
     assert functions.shape == (5, problem.noise_dim)
     expected = problem.mean_gradient(theta) + problem.noise_product(theta, functions)
     assert (gradient - expected).abs().max() < 1e-12 * gradient.abs().max()
@@ -131,7 +131,7 @@ def test_every_masks_gradient_is_mean_plus_noise_product_of_its_functions(loss, 
 @pytest.mark.parametrize("law", LAWS)
 def test_squared_error_is_dropout_problem_normal_by_normal(law):
     problem, theta = make(squared_error, LAWS[law], width=4)
-    hand = sme.DropoutProblem(problem.network, problem.x, problem.y, masks=LAWS[law])
+    hand = sme.DropoutProblem(problem.network, problem.x, problem.y, law=LAWS[law])
     normals = torch.randn(5, hand.noise_dim, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     assert problem.noise_dim == hand.noise_dim
     for name, arguments in [
@@ -141,18 +141,19 @@ def test_squared_error_is_dropout_problem_normal_by_normal(law):
         ("noise_product", (normals,)),
         ("gradient", (1 + 0.1 * normals[:, :4],)),
         ("hessian_product", (theta.flip(0),)),
-        ("drift_and_noise", (normals, 0.3)),
+        ("noisy_mean_gradient", (normals, 0.3)),
     ]:
-        ours, theirs = getattr(problem, name)(theta, *arguments), getattr(hand, name)(theta, *arguments)
+        ours, theirs = (getattr(one.linearize(theta), name) for one in (problem, hand))
+        ours, theirs = ours(*arguments), theirs(*arguments)
         assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-13), name
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_drift_and_noise_are_the_two_together(loss, outputs):
+def test_the_noisy_mean_gradient_is_the_sum_of_both(loss, outputs):
     problem, theta = make(LOSSES[loss], LAWS["three values"], outputs=outputs)
     normals = torch.randn(5, problem.noise_dim, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    together = problem.drift_and_noise(theta, normals, 0.7)
+    together = problem.linearize(theta).noisy_mean_gradient(normals, 0.7)
     apart = 0.7 * problem.mean_gradient(theta) + problem.noise_product(theta, normals)
     assert torch.allclose(together, apart, rtol=1e-12, atol=1e-12)
 
@@ -176,7 +177,7 @@ def test_without_dropout_there_is_no_noise(loss):
     assert torch.equal(problem.covariance(theta[0]), torch.zeros(problem.dim, problem.dim, dtype=torch.float64))
     ones = torch.ones(5, problem.width, dtype=torch.float64)
     assert torch.allclose(problem.gradient(theta, ones), problem.mean_gradient(theta), rtol=1e-12, atol=1e-13)
-    assert torch.equal(problem.drift_and_noise(theta, normals, 1.0), problem.mean_gradient(theta))
+    assert torch.equal(problem.linearize(theta).noisy_mean_gradient(normals, 1.0), problem.mean_gradient(theta))
 
 
 def test_factor_is_that_of_the_explicit_derivation():
@@ -257,7 +258,7 @@ def test_what_is_refused_is_said_in_one_sentence():
         PolynomialLossProblem(network, x, y, lambda f, y: y**2, keep_prob=0.8)
     with pytest.raises(ValueError, match="but P2 stands for the output, the target or a power sum here"):
         LossExpansion(squared_error, sme.GaussianMasks(Symbol("P2", positive=True)))
-    with pytest.raises(ValueError, match='masks must be "shared" or a MaskLaw for polynomial losses'):
+    with pytest.raises(TypeError, match="has no argument masks"):
         PolynomialLossProblem(network, x, y, squared_error, keep_prob=0.8, masks="per_sample")
     with pytest.raises(ValueError, match="has symbols for parameters: kernels need a law of numbers"):
-        PolynomialLossProblem(network, x, y, squared_error, masks=sme.GaussianMasks(Symbol("v", positive=True)))
+        PolynomialLossProblem(network, x, y, squared_error, law=sme.GaussianMasks(Symbol("v", positive=True)))

@@ -193,7 +193,7 @@ def test_latex_leaves_zeros_out():
 
 @pytest.mark.parametrize("order", [0, 3])
 def test_orders_beyond_2_are_refused(order):
-    with pytest.raises(ValueError, match=f"order must be 1 or 2, got {order}: at order 3 the third cumulant"):
+    with pytest.raises(ValueError, match=f"order must be .* got {order}; at order 3 the third cumulant"):
         modified_equation(two_layer_dropout(1, 1, 1), order=order)
 
 

@@ -1,11 +1,10 @@
-"""Euler-Maruyama, as torchsde has it."""
+"""The Euler-Maruyama scheme."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
+from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.scheme import Scheme
 
 __all__ = ["Euler"]
@@ -14,8 +13,8 @@ __all__ = ["Euler"]
 class Euler(Scheme):
     """y1 = y + dt f(y) + g(y) dW: weak error O(dt).
 
-    torchsde's `euler` discards the two parts of the step that control variates need, hence this class; its paths
-    equal those of `torchsde.sdeint(..., method="euler")` up to rounding.
+    Paths equal those of ``torchsde.sdeint(..., method="euler")`` up to rounding; torchsde's scheme discards the two
+    parts of the step that control variates need.
     """
 
     at_learning_rate = "its step is the discrete iteration with Gaussian noise"
@@ -25,14 +24,12 @@ class Euler(Scheme):
     corrections = 1
     noise_products = 1
 
-    def step(self, t0: Any, t1: Any, y0: Tensor, extra0: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One Euler-Maruyama step."""
-        drift, noise = self.sde.f_and_g_prod(t0, y0, self.bm(t0, t1))
-        prediction = y0 + drift * (t1 - t0)
-        return prediction + noise, (prediction, noise)
+    def step(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one step, its prediction and its noise."""
+        drift, noise = sde.drift_and_noise(t0, y, dW)
+        prediction = y + drift * (t1 - t0)
+        return prediction + noise, prediction, noise
 
-    def advance(self, t0: Any, t1: Any, y0: Tensor) -> Tensor:
-        """Drift and noise by one pullback, where the equation has it."""
-        if self.sde.euler_increment is None:
-            return super().advance(t0, t1, y0)
-        return y0 + self.sde.euler_increment(t0, y0, t1 - t0, self.bm(t0, t1))
+    def advance(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> Tensor:
+        """Return one step, with drift and noise by one pullback."""
+        return y + sde.euler_increment(t0, y, t1 - t0, dW)

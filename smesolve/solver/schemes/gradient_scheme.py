@@ -18,26 +18,29 @@ __all__ = ["GradientScheme"]
 
 
 class GradientScheme(ABC):
-    """A scheme of one's own subclasses this, declares its properties, gives its weights, and joins `SCHEMES`."""
+    """A scheme that needs gradients only; one of your own defines `weights` and is added to `SCHEMES` by name."""
 
     weak_order: ClassVar[float] = 1.0
     at_learning_rate: ClassVar[str | None] = "its step has the mean and the covariance of the discrete iteration's"
     """What a step of dt = lr on the order-1 equation is: the sums above are 1."""
     noise_time: ClassVar[float] = 1.0
+    """Where in the step the noise enters: at its end."""
     weak_error: ClassVar[str] = "dt"
     """Leading terms of the weak error for the modified equation."""
     drift_evaluations: ClassVar[int]
     """Gradients a step, each with a draw of its own."""
     corrections: ClassVar[int] = 1
+    """Hessian products a step, at order 2."""
     noise_products: ClassVar[int] = 0
+    """Noise products a step."""
 
     @staticmethod
     @abstractmethod
     def weights(ratio: float) -> tuple[list[float], list[float]]:
-        """Means and deviations, a_r = mean_r + deviation_r, for ratio = lr/dt.
+        """Return means and deviations, a_r = mean_r + deviation_r, for ratio = lr/dt.
 
         Changing the sign of the deviations changes that of the noise and nothing else: that is the antithetic path.
 
         Raises:
-            SmesolveError: there are no such weights: dt is too large.
+            SmesolveError: dt is too large for such weights to exist.
         """

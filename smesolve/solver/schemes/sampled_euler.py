@@ -16,14 +16,14 @@ class SampledEuler(GradientScheme):
 
     y1 = y - dt/R sum_r g_r + sqrt(lr dt - dt^2/R) (g - g')/sqrt(2). The sampled drift has a covariance of its own,
     dt^2 Sigma / R; the noise is reduced by as much, so that the step's covariance is lr dt Sigma exactly. The third
-    cumulant of a step is that of the drift alone, dt^3/R^2, smaller than SVAG's by the order of lr/dt.
+    cumulant of a step is that of the drift only, dt^3/R^2, smaller than SVAG's by the order of lr/dt.
     """
 
     drift_evaluations = DRIFT_DRAWS + 2
 
     @staticmethod
     def weights(ratio: float) -> tuple[list[float], list[float]]:
-        """(1/R, ..., 1/R, 0, 0) and (0, ..., 0, c, -c) with 2 c^2 = lr/dt - 1/R."""
+        """Return (1/R, ..., 1/R, 0, 0) and (0, ..., 0, c, -c) with 2 c^2 = lr/dt - 1/R."""
         spare = ratio - 1 / DRIFT_DRAWS
         if spare < 0:
             raise SmesolveError(

@@ -1,4 +1,4 @@
-"""What a scheme is: a torchsde solver with declared properties whose step also returns its noise.
+"""What a scheme is: one step of an SDE with declared properties, which also returns its noise.
 
 The modified equation is a perturbation of the gradient flow: its drift is b, of order one, plus lr b1, and its
 noise is of size sqrt(lr). A small-noise scheme (Milstein & Tretyakov, SIAM J. Numer. Anal. 34, 1997) treats b to
@@ -7,14 +7,14 @@ high order and the perturbation, evaluated once a step near the middle of the no
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torchsde._core.base_sde import ForwardSDE
-from torchsde._core.base_solver import BaseSDESolver
-from torchsde.settings import LEVY_AREA_APPROXIMATIONS, NOISE_TYPES, SDE_TYPES
 
-__all__ = ["NothingTestedWarning", "PerturbedSDE", "Scheme", "what_tests_nothing"]
+from smesolve.solver.perturbed_sde import PerturbedSDE
+
+__all__ = ["NothingTestedWarning", "Scheme", "what_tests_nothing"]
 
 
 SAME_STEP = 1e-9
@@ -26,7 +26,7 @@ class NothingTestedWarning(UserWarning):
 
 
 def what_tests_nothing(scheme: Any, name: str, order: Any, lr: float | None, dt: float) -> str | None:
-    """The sentence on a scheme whose step of dt on the equation of an order is that of the iteration, or None.
+    """Return the warning for a scheme whose step of dt on the equation of an order is that of the iteration, or None.
 
     Args:
         scheme: a `Scheme` or `GradientScheme`.
@@ -44,36 +44,21 @@ def what_tests_nothing(scheme: Any, name: str, order: Any, lr: float | None, dt:
     )
 
 
-class PerturbedSDE(ForwardSDE):
-    """An SDE in the form dY = (leading + correction) dt + g dW; without a split of its own, all drift is leading."""
+class Scheme(ABC):
+    """A scheme for Ito SDEs with general noise.
 
-    def __init__(self, sde: Any) -> None:
-        super().__init__(sde)
-        self.euler_increment = getattr(sde, "euler_increment", None)
-        split = hasattr(sde, "leading_drift")
-        self.leading_drift = sde.leading_drift if split else self.f
-        self.parts = sde.parts if split else lambda t, y, v: (*self.f_and_g_prod(t, y, v), None)
-
-
-class Scheme(BaseSDESolver):
-    """A torchsde solver for Ito SDEs with general noise.
-
-    A scheme of one's own subclasses this, declares its properties, writes `step`, and joins `SCHEMES`. `step`
-    returns (y1, (prediction, increment)): a noise-free step from y0 and the mean-zero noise of the step, which
-    control variates are made of. It asks for what holds at t1 by `LeftLimit(t1)`: a schedule may jump there.
+    A scheme of your own subclasses this, declares its properties, defines `step`, and is added to `SCHEMES` by name.
+    `solve` needs `step` only; measurements such as `weak_error` need all properties.
     """
 
-    sde_type = SDE_TYPES.ito
-    noise_types = NOISE_TYPES.all()
-    levy_area_approximations = LEVY_AREA_APPROXIMATIONS.all()
-    strong_order = 0.5
     weak_order: ClassVar[float] = 1.0
+    """Weak order for SDEs whose noise is not small."""
     at_learning_rate: ClassVar[str | None] = None
-    """What a step of dt = lr on the order-1 equation is, where its mean and covariance are those of the iteration."""
+    """What a step of dt = lr on the order-1 equation is, if its mean and covariance are those of the iteration."""
 
     noise_time: ClassVar[float]
-    """Where in the step the noise enters, for control variates: 0 begin, 1 end. To first order in the noise, y1 moves
-    by the noise-free flow over the rest of the step, applied to the increment."""
+    """Where in the step the noise enters, for control variates: 0 at its begin, 1 at its end. To first order in the
+    noise, y1 moves by the noise-free flow over the rest of the step, applied to the increment."""
     weak_error: ClassVar[str]
     """Leading terms of the weak error for the modified equation."""
     drift_evaluations: ClassVar[int]
@@ -83,15 +68,20 @@ class Scheme(BaseSDESolver):
     noise_products: ClassVar[int]
     """Noise products a step."""
 
-    def step(self, t0: Any, t1: Any, y0: Tensor, extra0: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """From y0 at t0 to (y1, (prediction, increment)) at t1; extra0 is not used."""
-        raise NotImplementedError
+    @abstractmethod
+    def step(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y1, its prediction, and its noise, each (B, D).
 
-    def advance(self, t0: Any, t1: Any, y0: Tensor) -> Tensor:
-        """y1 alone, up to rounding that of `step`; a scheme overrides it where it has a shorter way."""
-        return self.step(t0, t1, y0, ())[0]
+        Control variates are made of the prediction, a noise-free step from y, and the noise, of mean zero given y.
 
-    def _perturbation(self, t: Any, y: Tensor, dt: float, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Leading drift at y, noise increment at y, and noise increment plus dt times the drift's correction."""
-        leading, noise, correction = self.sde.parts(t, y, dW)
-        return leading, noise, noise if correction is None else noise + dt * correction
+        Args:
+            sde: drift and noise; what holds at t1 is asked for by `left_limit=True`, as a schedule may jump there.
+            t0: begin of the step.
+            t1: end of the step.
+            y: states at t0, (B, D).
+            dW: Brownian increments of the step, (B, M).
+        """
+
+    def advance(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> Tensor:
+        """Return y1 only; a scheme overrides this where that is faster. The result is that of `step` up to rounding."""
+        return self.step(sde, t0, t1, y, dW)[0]

@@ -1,12 +1,10 @@
-"""Small-noise Heun scheme."""
+"""The small-noise Heun scheme."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from smesolve.problem.schedule import LeftLimit
+from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.scheme import Scheme
 
 __all__ = ["SmallNoiseHeun"]
@@ -24,10 +22,10 @@ class SmallNoiseHeun(Scheme):
     corrections = 1
     noise_products = 1
 
-    def step(self, t0: Any, t1: Any, y0: Tensor, extra0: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One step; the prediction is the midpoint rule."""
+    def step(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one step; its prediction is the midpoint rule."""
         dt = t1 - t0
-        k1 = self.sde.leading_drift(t0, y0)
-        middle, noise, P = self._perturbation((t0 + t1) / 2, y0 + dt / 2 * k1, dt, self.bm(t0, t1))
-        k2 = self.sde.leading_drift(LeftLimit(t1), y0 + dt * k1 + P)
-        return y0 + dt / 2 * (k1 + k2) + P, (y0 + dt * middle + (P - noise), noise)
+        k1 = sde.leading_drift(t0, y)
+        middle, noise, P = sde.perturbation((t0 + t1) / 2, y + dt / 2 * k1, dt, dW)
+        k2 = sde.leading_drift(t1, y + dt * k1 + P, left_limit=True)
+        return y + dt / 2 * (k1 + k2) + P, y + dt * middle + (P - noise), noise

@@ -1,12 +1,10 @@
-"""Small-noise Runge-Kutta scheme of four stages."""
+"""The small-noise Runge-Kutta scheme of four stages."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from smesolve.problem.schedule import LeftLimit
+from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.scheme import Scheme
 
 __all__ = ["SmallNoiseRK4"]
@@ -26,13 +24,11 @@ class SmallNoiseRK4(Scheme):
     corrections = 1
     noise_products = 1
 
-    def step(self, t0: Any, t1: Any, y0: Tensor, extra0: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One step; the prediction is the midpoint rule."""
-        dt = t1 - t0
-        middle = (t0 + t1) / 2
-        k1 = self.sde.leading_drift(t0, y0)
-        k2, noise, P = self._perturbation(middle, y0 + dt / 2 * k1, dt, self.bm(t0, t1))
-        k3 = self.sde.leading_drift(middle, y0 + dt / 2 * k2 + P)
-        k4 = self.sde.leading_drift(LeftLimit(t1), y0 + dt * k3 + P)
-        y1 = y0 + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4) + P
-        return y1, (y0 + dt * k2 + (P - noise), noise)
+    def step(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one step; its prediction is the midpoint rule."""
+        dt, middle = t1 - t0, (t0 + t1) / 2
+        k1 = sde.leading_drift(t0, y)
+        k2, noise, P = sde.perturbation(middle, y + dt / 2 * k1, dt, dW)
+        k3 = sde.leading_drift(middle, y + dt / 2 * k2 + P)
+        k4 = sde.leading_drift(t1, y + dt * k3 + P, left_limit=True)
+        return y + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4) + P, y + dt * k2 + (P - noise), noise

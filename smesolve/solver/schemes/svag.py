@@ -19,7 +19,7 @@ class SVAG(GradientScheme):
 
     @staticmethod
     def weights(ratio: float) -> tuple[list[float], list[float]]:
-        """(1/2, 1/2) and +- sqrt(2l - 1)/2."""
+        """Return (1/2, 1/2) and +- sqrt(2l - 1)/2."""
         if ratio < 0.5:
             raise SmesolveError(f"dt must be at most 2 lr for svag, got dt = {1 / ratio:g} lr; take dt = lr/8.")
         deviation = max(0.0, 2 * ratio - 1) ** 0.5 / 2

@@ -1,0 +1,85 @@
+"""Collapse of errors on one curve: which power q of keep_prob makes them a function of lr / keep_prob^q."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy import optimize
+
+from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
+
+__all__ = ["COLLAPSE_BELOW", "POWERS", "spreads_about_one_curve"]
+
+COLLAPSE_BELOW = 0.3
+"""Multiples of the natural scale up to which errors are compared with one curve: beyond, they change sign."""
+
+POWERS = (0.0, 1.0, 2.0)
+"""q of the candidates lr / keep_prob^q."""
+
+RESAMPLES = 400
+"""Draws of the bootstrap."""
+
+
+def spreads_about_one_curve(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Measure how far errors are from one curve against lr / keep_prob^q.
+
+    ln|error| of the resolved cells of small lr is fitted by a parabola in ln(lr / keep_prob^q).
+
+    Args:
+        table: a row for each cell: model, order, keep_prob, multiple, lr, horizon, relative with its interval, and
+            resolved.
+        seed: of the bootstrap.
+
+    Returns:
+        A row for each model, order and ordinate ("relative", the error at the horizon, and "rate", this error over
+        the horizon): `spread_0`, `spread_1`, `spread_2` with `_low`, `_high`, the root mean square distance from
+        the curve for q = 0, 1, 2; `power`, the q of least spread, with its interval, and `spread`; `cells`.
+        Intervals (95%) are by the bootstrap, over cells and their errors.
+    """
+    rng, rows = np.random.default_rng(seed), []
+    for (model, order), group in table.groupby(["model", "order"], sort=False):
+        cells = _comparable(group)
+        for ordinate in ("relative", "rate"):
+            if len(cells) < 8 or cells.keep_prob.nunique() < 3:
+                continue
+            rows.append({"model": model, "order": order, "ordinate": ordinate} | _spreads(cells, ordinate, rng))
+    return pd.DataFrame(rows)
+
+
+def _comparable(group: pd.DataFrame) -> pd.DataFrame:
+    """Return the resolved cells of small lr that have the sign of most of them."""
+    cells = group[group.resolved & (group.multiple <= COLLAPSE_BELOW)]
+    return cells[np.sign(cells.relative) == np.sign(np.sign(cells.relative).sum())] if len(cells) else cells
+
+
+def _spreads(cells: pd.DataFrame, ordinate: str, rng: np.random.Generator) -> dict[str, float]:
+    log_lr, log_keep = np.log(cells.lr.to_numpy()), np.log(cells.keep_prob.to_numpy())
+    error, unit = np.abs(cells.relative.to_numpy()), cells.horizon.to_numpy() if ordinate == "rate" else 1.0
+    sigma = (cells.relative_high - cells.relative_low).to_numpy() / (2 * NORMAL_QUANTILE)
+
+    def spread(power: float, chosen: np.ndarray, heights: np.ndarray) -> float:
+        x = (log_lr - power * log_keep)[chosen]
+        x = (x - x.mean()) / max(x.std(), 1e-12)
+        left = heights - np.polyval(np.polyfit(x, heights, 2), x)
+        return float((left @ left / max(len(x) - 3, 1)) ** 0.5)
+
+    def all_spreads(chosen: np.ndarray, heights: np.ndarray) -> list[float]:
+        free = partial(spread, chosen=chosen, heights=heights)
+        best = optimize.minimize_scalar(free, bounds=(-1, 5), method="bounded")
+        return [*(spread(power, chosen, heights) for power in POWERS), float(best.x), float(best.fun)]
+
+    found = all_spreads(np.arange(len(cells)), np.log(error / unit))
+    drawn: list[list[float]] = []
+    while len(drawn) < RESAMPLES:
+        chosen = rng.integers(len(cells), size=len(cells))
+        noisy = np.abs(error + sigma * rng.standard_normal(len(cells))) / unit
+        if len(set(chosen)) > 5 and (noisy > 0).all():
+            drawn.append(all_spreads(chosen, np.log(noisy)[chosen]))
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    names = [*(f"spread_{power:g}" for power in POWERS), "power", "spread"]
+    result: dict[str, float] = {"cells": len(cells)}
+    for name, value, below, above in zip(names, found, low, high, strict=True):
+        result |= {name: value, f"{name}_low": below, f"{name}_high": above}
+    return result

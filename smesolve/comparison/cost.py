@@ -1,0 +1,21 @@
+"""The work of paths in gradients, which progress bars count and which decides how paths are shared between sides."""
+
+from __future__ import annotations
+
+from smesolve.solver.schemes import SCHEMES
+
+__all__ = ["ITERATION_STEP_COST", "step_cost"]
+
+ITERATION_STEP_COST = 1.5
+"""Gradients that one step of the iteration takes with its control variates."""
+
+NOISE_PRODUCT_COST, HESSIAN_PRODUCT_COST = 1.5, 4.0
+"""Gradients that a noise product and a Hessian product take."""
+
+
+def step_cost(order: int, scheme: str) -> float:
+    """Return the gradients that one step of a scheme takes on the equation of an order."""
+    declared = SCHEMES[scheme]
+    noise = NOISE_PRODUCT_COST * declared.noise_products
+    corrections = HESSIAN_PRODUCT_COST * declared.corrections * (order - 1)
+    return float(declared.drift_evaluations + noise + corrections)

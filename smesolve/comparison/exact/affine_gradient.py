@@ -1,0 +1,123 @@
+"""Gradients affine in theta as matrices, and the linear maps that second moments obey under them.
+
+With psi = (1, theta), the drift -grad L_S is B psi and column j of the noise factor is U_j psi; the first rows of B and
+of U_j are zero, as psi_0 = 1 does not move. The second moments P = E psi psi^T obey
+
+    iteration   P' = (I + lr B) P (I + lr B)^T + lr^2 sum_j U_j P U_j^T                            (1)
+    equation    dP/dt = A P + P A^T + lr sum_j V_j P V_j^T                                         (2)
+    order 1     A = B,                      V_j = U_j                                              (3)
+    order 2     A = B - lr/2 B^2,           V_j = U_j                                              (4)
+    quadratic   A = log(I + lr B)/lr,       V_j = S(lr H) U_j,    S(z)^2 = 2 log(1 - z)/(z (z - 2))    (5)
+
+with the Hessian H of L_S, which is -B without its first row and column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.linalg import logm
+from torch import Tensor
+
+from smesolve.errors import SmesolveError
+from smesolve.problem.problem import Problem
+from smesolve.solver.modified_equation import Order
+
+__all__ = ["AffineGradient", "affine_matrix", "start_moments"]
+
+MAX_DIM = 24
+"""Largest D: the linear maps of second moments have (D + 1)^4 entries."""
+
+SMALL = 1e-8
+"""|z| below which S(z) is 1 up to rounding."""
+
+
+@dataclass(frozen=True)
+class AffineGradient:
+    """A problem whose gradient is affine in theta, as matrices on psi = (1, theta)."""
+
+    drift: np.ndarray
+    """B (D + 1, D + 1)."""
+    columns: np.ndarray
+    """U_j (M, D + 1, D + 1)."""
+
+    @classmethod
+    def of(cls, problem: Problem) -> AffineGradient:
+        """Return the matrices of a problem.
+
+        Raises:
+            SmesolveError: the gradient is not affine in theta, the problem is in float32, or D > 24.
+        """
+        if problem.dim > MAX_DIM:
+            raise SmesolveError(f"problem must have D of at most {MAX_DIM} for exact moments, got D={problem.dim}.")
+        if problem.dtype != torch.float64:
+            raise SmesolveError(
+                f"problem must be in torch.float64 for exact moments, got {problem.dtype}; make it of float64 data."
+            )
+        size = problem.dim + 1
+        drift = affine_matrix(lambda theta: -problem.mean_gradient(theta), problem.dim)
+        factors = affine_matrix(lambda theta: problem.noise_factor(theta).mT.flatten(-2), problem.dim)
+        columns = factors[1:].reshape(-1, problem.dim, size)
+        return cls(drift, np.concatenate([np.zeros((len(columns), 1, size)), columns], axis=1))
+
+    def after_step(self, P: np.ndarray, lr: float) -> np.ndarray:
+        """Return P after one step of the iteration (1)."""
+        step = np.eye(len(P)) + lr * self.drift
+        noise = np.einsum("jab,bc,jdc->ad", self.columns, P, self.columns, optimize=True)
+        return np.asarray(step @ P @ step.T + lr**2 * noise)
+
+    def moment_map(self, lr: float) -> np.ndarray:
+        """Return the linear map of vec P in one step of the iteration (1)."""
+        step = np.eye(len(self.drift)) + lr * self.drift
+        return np.asarray(np.kron(step, step) + lr**2 * sum(np.kron(U, U) for U in self.columns))
+
+    def generator(self, lr: float, order: Order) -> np.ndarray:
+        """Return the linear map of vec P in the moment equation (2)."""
+        A, columns = self.drift, self.columns  # (3)
+        if order == 2:
+            A = self.drift - lr / 2 * self.drift @ self.drift  # (4)
+        elif order == "quadratic":
+            A, columns = self._resummed(lr)
+        identity = np.eye(len(A))
+        return np.asarray(np.kron(A, identity) + np.kron(identity, A) + lr * sum(np.kron(V, V) for V in columns))
+
+    def _resummed(self, lr: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return A and V_j of the equation that resums quadratic losses (5)."""
+        A = np.real(logm(np.eye(len(self.drift)) + lr * self.drift)) / lr
+        values, vectors = np.linalg.eigh(-self.drift[1:, 1:])
+        z = lr * values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = np.where(np.abs(z) < SMALL, 1.0, np.sqrt(2 * np.log1p(-z) / (z * (z - 2))))
+        columns = self.columns.copy()
+        columns[:, 1:] = vectors @ (root[:, None] * vectors.T) @ columns[:, 1:]
+        return A, columns
+
+
+def start_moments(theta0: Tensor) -> np.ndarray:
+    """Return psi psi^T (D + 1, D + 1) of the start (D,)."""
+    psi = np.concatenate([[1.0], theta0.cpu().numpy()])
+    return np.outer(psi, psi)
+
+
+def affine_matrix(function: Callable[[Tensor], Tensor], dim: int) -> np.ndarray:
+    """Return the matrix on psi = (1, theta) of an affine function of theta (D,), with a first row of zeros.
+
+    Raises:
+        SmesolveError: the function is not affine.
+    """
+    points = torch.cat(
+        [torch.zeros(1, dim, dtype=torch.float64, device="cpu"), torch.eye(dim, dtype=torch.float64, device="cpu")]
+    )
+    values = function(points)
+    matrix = torch.cat([values[:1], values[1:] - values[:1]]).mT
+    trial = torch.linspace(-1.3, 2.1, dim, dtype=torch.float64, device="cpu")
+    predicted = matrix @ torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), trial])
+    if not torch.allclose(function(trial[None])[0], predicted, rtol=1e-9, atol=1e-9):
+        raise SmesolveError(
+            "problem must have a gradient affine in theta for exact moments; use LinearNetwork, of which only the "
+            "readout is trained."
+        )
+    return np.concatenate([np.zeros((1, dim + 1)), matrix.cpu().numpy()])

@@ -1,0 +1,66 @@
+"""What a study says of an error, of a fit, and of a point that a fit leaves out; tables hold these words."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["LeftOut", "Status", "Verdict"]
+
+
+class Status(StrEnum):
+    """Whether an error is resolved, and if not, why; the column `reason` of a table of weak errors."""
+
+    RESOLVED = ""
+    TOO_WIDE = "rel_tol not reached at max_paths"
+    """Resolved, but not as precisely as asked for."""
+    WITHIN_MONTE_CARLO = "inside its Monte Carlo interval"
+    WITHIN_ROUNDING = "inside the rounding of its two means"
+    WITHIN_SOLVER_BIAS = "inside the solver bias"
+    DIVERGED = "diverged"
+    NOT_FINITE = "the observable is not finite on some paths"
+    HEAVY_TAILS = "heavy tails"
+    """So few paths carry a mean that a sample cannot tell it."""
+    UNSEEN_NOISE = "heavy tails: all paths of the iteration are equal, but not to its path without noise"
+    FAST_GROWTH = "heavy tails: the observable outgrows every polynomial"
+
+    @property
+    def resolved(self) -> bool:
+        """Whether 0 lies outside an interval that can be believed."""
+        return self in (Status.RESOLVED, Status.TOO_WIDE)
+
+    @property
+    def heavy_tailed(self) -> bool:
+        """Whether a sample does not show the mean."""
+        return self in (Status.HEAVY_TAILS, Status.UNSEEN_NOISE, Status.FAST_GROWTH)
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the interval of the error can be believed."""
+        return not (self.heavy_tailed or self in (Status.DIVERGED, Status.NOT_FINITE))
+
+
+class Verdict(StrEnum):
+    """What a fit says of the weak order."""
+
+    NOT_RESOLVED = "not resolved"
+    """Fewer than two points are usable."""
+    LOCAL_SLOPE = "local slope"
+    """There are two points, and the slope is the one between them."""
+    CERTIFIED = "certified"
+    """The interval of the slope holds the order and neither of its neighbours."""
+    TOO_WIDE = "too wide"
+    """The interval holds a neighbour of the order as well."""
+    ANOTHER_ORDER = "another order"
+    """The interval does not hold the order."""
+    NOT_ASYMPTOTIC = "not asymptotic"
+    """The interval of the constant has the other sign than the predicted constant."""
+
+
+class LeftOut(StrEnum):
+    """Why a fit does not use a point."""
+
+    UNRESOLVED = "unresolved"
+    OTHER_SIGN = "error has the other sign, outside the asymptotic range"
+    """Its error has another sign than that of the smallest learning rate."""
+    NOT_ASYMPTOTIC = "outside the asymptotic range"
+    """With it the fit is rejected."""

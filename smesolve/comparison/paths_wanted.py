@@ -1,0 +1,113 @@
+"""How many paths, and which step of the scheme, the errors at a horizon ask for.
+
+The work n_1 c_1 + n_2 c_2 of n_i paths at cost c_i is least, for a given variance s_1^2/n_1 + s_2^2/n_2 = v of the
+error, at
+
+    n_i = s_i / sqrt(c_i) (s_1 sqrt(c_1) + s_2 sqrt(c_2)) / v.                                             (1)
+
+s_i is the standard deviation of a normal law with the same interval, so that the paths are enough for the interval.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from smesolve.comparison.budget_row import is_noisy
+from smesolve.comparison.confidence import NORMAL_QUANTILE
+from smesolve.comparison.cost import ITERATION_STEP_COST
+from smesolve.comparison.mean_estimate import MeanEstimate
+
+__all__ = ["Estimates", "Wanted", "bias_is_large", "next_paths", "wanted_paths"]
+
+BIAS_SHARE = 0.1
+"""Share of the error under which the scheme's bias is brought, where dt is not given."""
+
+GROWTH = 4
+"""Largest factor by which a round adds paths: the errors that set its aim are themselves uncertain."""
+
+MOST_WANTED = 2.0**40
+"""Bound on the paths that an error asks for; max_paths is less."""
+
+
+class Estimates(NamedTuple):
+    """Estimates of both sides of an error, and of the difference between dt and dt/2."""
+
+    dropout: MeanEstimate
+    equation: MeanEstimate
+    pairs: MeanEstimate
+
+
+class Wanted(NamedTuple):
+    """Paths of the iteration, of the equation and of its pairs."""
+
+    dropout: int
+    equation: int
+    pairs: int
+
+
+def bias_is_large(estimates: Estimates, bias: np.ndarray, rounding: np.ndarray, tolerance: np.ndarray) -> bool:
+    """Return whether the bias at the last time is significant and more than a tenth of the error.
+
+    Args:
+        estimates: of both sides and of the pairs.
+        bias: of the scheme (T, O).
+        rounding: bound on the rounding error of the means (T, O).
+        tolerance: bound on the error of the noise-free solution (T, O).
+    """
+    error = estimates.equation.mean - estimates.dropout.mean
+    uncertainty = 2 * estimates.pairs.half_width + rounding + tolerance
+    large = (np.abs(bias) > BIAS_SHARE * np.abs(error)) & (np.abs(bias) > uncertainty)
+    return bool(large[-1].any())
+
+
+def wanted_paths(
+    estimates: Estimates, rounding: np.ndarray, equation_cost: float, rel_tol: float, max_paths: int
+) -> Wanted:
+    """Return the paths that meet the tolerance at the last time.
+
+    The pairs get a tenth of the error, or rel_tol where that is less, as their 95% half-width. Nothing is asked for
+    where a mean is not finite, or its noise is rounding. Where few values carry a mean, more of them are asked for if
+    max_paths may be enough.
+
+    Args:
+        estimates: of both sides and of the pairs.
+        rounding: bound on the rounding error of the means (T, O).
+        equation_cost: gradients that a path of the equation takes over one lr.
+        rel_tol: 95% Monte Carlo half-width as a share of the error.
+        max_paths: largest number of paths.
+    """
+    dropout, equation, _ = estimates
+    error = np.abs(equation.mean - dropout.mean)[-1]
+    s_1, s_2, s_pairs = (
+        np.where(part.half_width > rounding, part.half_width / NORMAL_QUANTILE, 0.0)[-1] * part.paths**0.5
+        for part in estimates
+    )
+    root_1, root_2 = ITERATION_STEP_COST**0.5, equation_cost**0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        work = (s_1 * root_1 + s_2 * root_2) / (rel_tol * error / NORMAL_QUANTILE) ** 2
+        share = min(BIAS_SHARE, rel_tol)
+        asked = (
+            s_1 / root_1 * work,  # (1)
+            s_2 / root_2 * work,
+            (2 * s_pairs / (share * error / NORMAL_QUANTILE)) ** 2,
+        )
+    # A spread of zero over an error of zero, no noise at all, asks for nothing.
+    finite = [np.minimum(np.nan_to_num(count, posinf=MOST_WANTED), MOST_WANTED) for count in asked]
+    of_dropout, of_equation, of_pairs = (int(np.ceil(count.max())) for count in finite)
+    of_dropout = max(of_dropout, _wanted_for_tails(dropout, rounding, max_paths))
+    of_equation = max(of_equation, _wanted_for_tails(equation, rounding, max_paths))
+    return Wanted(of_dropout, of_equation, min(of_pairs, max(of_equation, equation.paths)))
+
+
+def _wanted_for_tails(side: MeanEstimate, rounding: np.ndarray, max_paths: int) -> int:
+    """Return the paths that tell the law of the mean at the last time, or 0 where max_paths are too few."""
+    shortage = np.fmax(side.shortage, side.plain_shortage)
+    wanted = np.where((shortage > 1) & is_noisy(side, rounding), shortage, 0.0)[-1].max() * side.paths
+    return int(wanted) if wanted <= max_paths else 0
+
+
+def next_paths(paths: int, wanted: int, max_paths: int) -> int:
+    """Return the paths of the next round, given the present and the wanted ones."""
+    return max(paths, min(wanted, GROWTH * paths, max_paths))

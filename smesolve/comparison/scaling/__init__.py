@@ -1,1 +1,0 @@
-"""Studies of learning-rate scaling: where the modified equation holds, where it breaks, and what may be rescaled."""

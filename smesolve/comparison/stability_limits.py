@@ -1,0 +1,81 @@
+"""Mean-square limits of stability of a readout: predicted, from its exact moments, and observed, from paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.mean_square_growth import ObservedLimit, observed_limit
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.sampling.parallel import run_blocks
+
+__all__ = ["Agreement", "stability_limits", "with_agreement"]
+
+
+class Agreement(StrEnum):
+    """Whether an observed limit lies within 2% of the predicted one, as a report says it."""
+
+    NOT_OBSERVED = "not observed"
+    WHOLE_INTERVAL = "yes"
+    ONLY_ESTIMATE = "estimate is, interval is not"
+    NOT_RESOLVED = "not resolved"
+    OUTSIDE = "no"
+
+
+def stability_limits(
+    readout: DropoutProblem, orders: Sequence[int], seed: int = 0, workers: int | None = None
+) -> pd.DataFrame:
+    """Return the mean-square limits of the iteration and of the equations.
+
+    A limit beyond 2/lambda_max(H), where the mean of the iteration itself diverges, is only predicted.
+
+    Args:
+        readout: a linear problem with shared masks.
+        orders: of the equations.
+        seed: root seed of the paths.
+        workers: processes that share the limits; results do not depend on them.
+
+    Returns:
+        A row for each process ("iteration", "order 1", "order 2"): `predicted`, `observed` with `low`, `high`, and
+        `ratio`, observed / predicted; NaN for a limit that is not observed.
+
+    Cost: some seconds for each limit that is observed.
+    """
+    moments = LinearMoments(readout, readout.initial())
+    mean_limit = readout.stability_limit(readout.initial())
+    processes = {"iteration": None} | {f"order {order}": order for order in orders}
+    rows: list[dict[str, Any]] = [
+        {"process": name, "predicted": moments.stability_limit(process)} for name, process in processes.items()
+    ]
+    seen = [row for row in rows if row["predicted"] < mean_limit]
+
+    def observed(number: int) -> ObservedLimit:
+        process = processes[seen[number]["process"]]
+        # A step of the iteration has far less noise in |u|^2 than one of a diffusion.
+        return observed_limit(readout, process, populations=4 if process is None else 8, seed=seed)
+
+    for number, limit in run_blocks({"limits": observed}, [("limits", k) for k in range(len(seen))], workers):
+        row = seen[number]
+        row |= {"observed": limit.lr, "low": limit.low, "high": limit.high, "ratio": limit.lr / row["predicted"]}
+    return pd.DataFrame(rows, columns=["process", "predicted", "observed", "low", "high", "ratio"])
+
+
+def with_agreement(limits: pd.DataFrame) -> pd.DataFrame:
+    """Return the limits with the interval of observed / predicted, and an `Agreement` in the column `within`."""
+    table = limits.assign(ratio_low=limits.low / limits.predicted, ratio_high=limits.high / limits.predicted)
+    return table.assign(within=[_agreement(row) for row in table.itertuples()])
+
+
+def _agreement(row: Any) -> Agreement:
+    if not np.isfinite(row.observed):
+        return Agreement.NOT_OBSERVED
+    if row.ratio_low >= 0.98 and row.ratio_high <= 1.02:
+        return Agreement.WHOLE_INTERVAL
+    if row.ratio_low > 1.02 or row.ratio_high < 0.98:
+        return Agreement.OUTSIDE
+    return Agreement.ONLY_ESTIMATE if abs(row.ratio - 1) <= 0.02 else Agreement.NOT_RESOLVED

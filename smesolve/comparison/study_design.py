@@ -1,0 +1,212 @@
+"""What a weak-error study measures, checked and completed once, and handed to everything that measures it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from torch import Tensor
+
+from smesolve.comparison.observables import Observable, named_observables
+from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.problem.problem import Problem
+from smesolve.solver.integration import check_declared, check_jumps, check_scheme
+from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.schemes.scheme import NothingTestedWarning, what_tests_nothing
+from smesolve.solver.time_grid import even_grid, grid_numbers, grid_steps, on_grid, on_step
+from smesolve.validation import MOST_ENTRIES, check_integer, check_list
+
+__all__ = ["CONTROLS", "StudyDesign", "check_orders", "chosen_control", "chosen_scheme", "learning_rates_and_times"]
+
+CONTROLS = ("auto", "none", "first", "second")
+"""Control variates: chosen from D, none, those of the adjoint, or those of the value Hessian as well."""
+
+DEFAULT_TIMES = 5
+"""Largest number of times of observation where none are given."""
+
+VALUE_HESSIAN_DIM = 2**14
+"""Largest D for which control="auto" takes value Hessians: each costs some 500 Hessian products."""
+
+
+@dataclass(frozen=True)
+class StudyDesign:
+    """What a weak-error study measures. `of` checks and completes what the user asks for."""
+
+    problem: Problem
+    theta0: Tensor
+    """(D,), the start of iteration and equation."""
+    lrs: Sequence[float]
+    times: Sequence[float]
+    """Times of observation; the last one is the horizon."""
+    orders: Sequence[int]
+    """Of the modified equations."""
+    observables: Mapping[str, Observable]
+    """By name."""
+    scheme: str
+    """A name in `SCHEMES`."""
+    dt: float | None = None
+    """Step of the scheme, or None to choose it for each learning rate."""
+    control: str = "none"
+    """Control variates: "none", "first" or "second"."""
+    seed: int = 0
+    """Root seed."""
+    keep: int = 0
+    """Number of paths of each ensemble whose values at the horizon are kept."""
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        theta0: Tensor,
+        lrs: Sequence[float],
+        horizon: float,
+        *,
+        orders: Sequence[int],
+        observables: Sequence[str | Observable],
+        times: Sequence[float] | None = None,
+        scheme: str | None = None,
+        dt: float | None = None,
+        control: str = "auto",
+        seed: int = 0,
+        keep: int = 0,
+    ) -> StudyDesign:
+        """Check the arguments, which are those of `weak_error`, and choose defaults.
+
+        Raises:
+            SmesolveError: orders, schemes or controls that the problem does not have, learning rates that do not divide
+                the times or the jumps of a schedule, or a learning rate beyond the stability limit.
+        """
+        orders = check_orders("orders", orders)
+        scheme = chosen_scheme(scheme, problem)
+        check_scheme(problem, scheme)
+        check_declared(scheme)
+        lrs, times = learning_rates_and_times(lrs, horizon, times)
+        control = chosen_control(control, problem)
+        if dt is not None:
+            check_jumps(problem, dt, times[-1])
+            grid_numbers(times, dt, "times")
+        functions = named_observables(problem, observables)
+        design = cls(problem, theta0, lrs, times, orders, functions, scheme, dt, control, seed, keep)
+        for lr in lrs:
+            check_jumps(problem, lr, times[-1], "lr")
+            design.check_stable(lr)
+        return design
+
+    @property
+    def horizon(self) -> float:
+        """The last time."""
+        return self.times[-1]
+
+    @cached_property
+    def stability_limit(self) -> float:
+        """The learning rate beyond which the mean iteration diverges, at the worst time up to the horizon."""
+        return self.problem.stability_limit(self.theta0, self.horizon)
+
+    def check_stable(self, lr: float) -> None:
+        """Refuse a learning rate beyond the stability limit."""
+        if lr >= self.stability_limit:
+            time = "" if self.problem.autonomous else " at the worst time of the schedule"
+            raise SmesolveError(
+                f"lr={lr:g} is beyond the stability limit {self.stability_limit:.4g} = "
+                f"2/lambda_max(Hess L_S(theta0){time}), where the mean iteration diverges; take a smaller lr."
+            )
+
+    def steps(self, step: float, name: str = "dt") -> list[int]:
+        """Return the step numbers of the times; `name` names the step in errors."""
+        return grid_numbers(self.times, step, "times", name)
+
+    def first_dt(self, lr: float) -> float:
+        """Return the step with which the scheme begins."""
+        if self.dt is not None:
+            return self.dt
+        return lr / 8 if SCHEMES[self.scheme].weak_error == "dt" else lr
+
+    def nothing_tested(self) -> list[str]:
+        """Return a sentence for each learning rate and order whose comparison would agree by construction."""
+        found = (
+            what_tests_nothing(SCHEMES[self.scheme], self.scheme, order, lr, self.first_dt(lr))
+            for lr, order in product(self.lrs, self.orders)
+        )
+        return [sentence for sentence in found if sentence]
+
+    def warn_of_nothing_tested(self, stacklevel: int) -> None:
+        """Warn of comparisons that would agree by construction."""
+        for sentence in self.nothing_tested():
+            warnings.warn(sentence, NothingTestedWarning, stacklevel=stacklevel)
+
+
+def check_orders(name: str, values: Any) -> list[int]:
+    """Return different weak orders, 1 and/or 2."""
+    orders = check_list(name, values, _check_order)
+    if len(set(orders)) < len(orders):
+        raise SmesolveError(f"{name} holds a value twice: {shown(orders)}; leave one of them out.")
+    return orders
+
+
+def _check_order(name: str, value: Any) -> int:
+    if isinstance(value, str) and value == "quadratic":
+        raise invalid(name, "be 1 or 2", value, "the quadratic equation has no weak order of its own to certify")
+    remedy = "from order 3 on the third cumulant of the mask noise enters, which no Brownian SDE has"
+    return check_integer(name, value, 1, 2, remedy)
+
+
+def learning_rates_and_times(
+    lrs: Sequence[float], horizon: float, times: Sequence[float] | None
+) -> tuple[list[float], list[float]]:
+    """Return learning rates and times of observation on their common grid, as float64.
+
+    Args:
+        lrs: learning rates.
+        horizon: the last time.
+        times: of observation. Default: the finest even grid of at most five that all learning rates divide.
+
+    Raises:
+        SmesolveError: more than 1000 learning rates, one that does not divide the horizon or a time, two that are equal
+            up to rounding, or times that do not increase from above 0 to the horizon.
+    """
+    if len(lrs) > MOST_ENTRIES:
+        raise SmesolveError(f"lrs has {len(lrs)} entries, more than {MOST_ENTRIES}; give fewer learning rates.")
+    horizon = on_grid(horizon, lrs[0], "horizon", "lr")
+    steps: dict[int, float] = {}
+    for lr in lrs:
+        count = grid_steps(horizon, lr, "horizon", "lr")
+        if count in steps:
+            raise SmesolveError(
+                f"lrs holds a value twice, up to rounding: {float(steps[count])!r} and {float(lr)!r} both take {count} "
+                "steps to the horizon; leave one of them out."
+            )
+        steps[count] = on_step(horizon, lr, count)
+    rates = list(steps.values())
+    if times is None:
+        return rates, even_grid(horizon, rates, DEFAULT_TIMES) or [horizon]
+    for lr in rates:
+        numbers = grid_numbers(times, lr, "times", "lr")
+        if numbers[-1] != grid_steps(horizon, lr, "horizon", "lr"):
+            raise SmesolveError(
+                f"times must increase from above 0 to the horizon {horizon:g}, but the last one is {times[-1]:g}; let "
+                "them end at the horizon."
+            )
+    return rates, [on_grid(time, rates[0], "times", "lr") for time in times]
+
+
+def chosen_scheme(scheme: str | None, problem: Problem) -> str:
+    """Return the scheme. Default: "small_noise_rk4", or "sampled_euler" where the mean gradient has no closed form."""
+    return scheme or ("small_noise_rk4" if problem.has_closed_form else "sampled_euler")
+
+
+def chosen_control(control: str, problem: Problem) -> str:
+    """Return the control variates that "auto" stands for, and refuse those that a problem does not have."""
+    if not problem.has_closed_form:
+        if control == "second":
+            raise SmesolveError(
+                "control='second' needs the mean gradient in closed form, which this problem does not have; take "
+                "control='first'."
+            )
+        return "first" if control == "auto" else control
+    if control != "auto":
+        return control
+    return "second" if problem.dim <= VALUE_HESSIAN_DIM else "first"

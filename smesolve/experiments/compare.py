@@ -1,0 +1,288 @@
+"""Dropout beside its modified equation: curves, distributions, errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from smesolve.comparison.confidence import CONFIDENCE
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, points
+from smesolve.experiments.shared.markdown import join, plain, table_of
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.section import Captioned, Section
+from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperiment
+from smesolve.experiments.shared.weak_error_parts import (
+    at_horizon,
+    divergence,
+    errors_against_lr,
+    largest_errors,
+    measured_in_words,
+    name_of,
+    slopes,
+    symbol_of,
+)
+from smesolve.solver.time_grid import even_grid
+
+__all__ = ["Compare", "comparison_figure"]
+
+CURVE_TIMES = 12
+"""Most times of observation, for curves over time."""
+
+CAPTION = (
+    "(a) means over time, (b) errors of the means over time, (c) distribution over paths at the horizon, (d) "
+    "|error| at the horizon against the learning rate. Hollow: not resolved."
+)
+
+
+@experiment("compare")
+class Compare(WeakErrorExperiment):
+    """Dropout beside its modified equation: curves, distributions, errors."""
+
+    title = "Dropout against its stochastic modified equation"
+    example = "examples/digits.yaml --lrs '[0.1]' --out results/digits"
+    writes = "tables (CSV), figures (PNG and PDF), blocks.journal (finished blocks of paths, for extend)"
+    samples = 4096
+
+    @property
+    def times(self) -> list[float] | None:
+        """The finest even grid of at most `CURVE_TIMES` times that all learning rates and dt divide.
+
+        None where there is none: weak_error then says which step does not fit.
+        """
+        s = self.settings
+        return even_grid(s.horizon, [step for step in (*s.lrs, s.dt) if step is not None], CURVE_TIMES)
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Return dropout against its modified equation, in words and tables."""
+        study = self.result(results)
+        conclusion = join(
+            f"Errors at the horizon T = {study.horizon:g}, mean under the SME minus mean under dropout, with their "
+            f"{CONFIDENCE:.0%} intervals:",
+            _resolved(study),
+            divergence(study),
+        )
+        text = join(
+            measured_in_words(study, self.settings),
+            _horizon_table(study),
+            "## Order: error against learning rate",
+            slopes(study),
+            "## Largest error over the times",
+            largest_errors(study),
+            "## Distribution of the observables at the horizon",
+            _distributions(study),
+        )
+        figure = Captioned(comparison_figure(study), CAPTION)
+        title = f"At the horizon T = {study.horizon:g}"
+        return [Section(title, {"table": study.table}, {"comparison": figure}, text, conclusion.strip())]
+
+
+def comparison_figure(study: WeakErrorStudy) -> Figure:
+    """Draw means over time, errors over time, the final distribution, and the error against lr.
+
+    (a) to (c) are at the largest learning rate without a diverged path, (c) and (d) at the horizon. (b), (c) and (d)
+    show the first observable, (a) the first two.
+    """
+    with drawing():
+        figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
+        axes = figure.subplots(2, 2)
+        whole = study.table.groupby("lr").diverged.sum()
+        lr = whole[whole == 0].index.max() if (whole == 0).any() else study.table.lr.max()
+        rows = study.table[study.table.lr == lr]
+        observables = list(rows.observable.unique())
+        _means(axes[0, 0], rows, observables[:2], lr)
+        _errors_over_time(axes[0, 1], rows[rows.observable == observables[0]], observables[0], lr)
+        _distribution(axes[1, 0], study, lr, observables[0])
+        errors_against_lr(axes[1, 1], study, observables[0], predicted=False)
+        for axis, letter in zip(axes.flat, "abcd", strict=True):
+            axis.set_title(f"({letter}) {axis.get_title(loc='left')}", loc="left")
+        return figure
+
+
+def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) -> None:
+    """Draw means over time; the markers of the three curves are staggered, as the curves lie on each other."""
+    widest, lowest, highest = 0.0, np.inf, -np.inf
+    for observable in observables:
+        part = rows[rows.observable == observable]
+        curves = [(DROPOUT, part[part.order == part.order.iloc[0]], "discrete")]
+        curves += [(ORDERS[order], part[part.order == order], "sde") for order in sorted(part.order.unique())]
+        for k, (style, curve, side) in enumerate(curves):
+            mean, half = curve[side].to_numpy(), curve[f"{side}_half_width"].to_numpy()
+            axis.plot(
+                curve.time,
+                mean,
+                color=style.colour,
+                linestyle=style.line,
+                marker=style.marker,
+                markevery=(min(k, len(curve) - 1), len(curves)),
+                label=style.label if observable == observables[0] else None,
+            )
+            axis.fill_between(curve.time, mean - half, mean + half, color=style.colour, alpha=0.25, linewidth=0)
+            widest = np.nanmax([widest, half.max()])
+            lowest, highest = np.nanmin([lowest, mean.min()]), np.nanmax([highest, mean.max()])
+        end = curves[0][1].discrete.iloc[-1]
+        axis.annotate(
+            symbol_of(observable),
+            (part.time.max(), end),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            annotation_clip=False,
+        )
+    thin = widest < 0.01 * (highest - lowest)
+    axis.legend(title="95% intervals: thinner than the lines" if thin else "bands: 95% intervals", title_fontsize=7)
+    axis.set_xlabel("time $t = k\\,\\epsilon$")
+    axis.set_ylabel(" and ".join(f"mean {name_of(o)} {symbol_of(o)}" for o in observables))
+    axis.set_title(rf"means, $\epsilon$ = {lr:g}", loc="left")
+
+
+def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float) -> None:
+    axis.axhline(0, color="0.5", linewidth=0.6, zorder=0)
+    orders = sorted(rows.order.unique())
+    spacing = rows.time.min()
+    largest = np.nanmax(np.abs(rows[["low", "high"]].to_numpy()), initial=0.0)
+    power = int(np.floor(np.log10(largest))) if largest > 0 else 0
+    for k, order in enumerate(orders):
+        curve, style = rows[rows.order == order], ORDERS[order]
+        # Shifted a little, so that the intervals of the two orders do not cover each other.
+        time = curve.time + 0.12 * spacing * (k - (len(orders) - 1) / 2)
+        error, half = curve.error / 10.0**power, (curve.high - curve.low) / 2 / 10.0**power
+        axis.errorbar(
+            time,
+            error,
+            half,
+            color=style.colour,
+            linestyle=style.line,
+            marker=style.marker,
+            capsize=1.5,
+            elinewidth=0.8,
+            label=style.label,
+        )
+        points(axis, time, error, curve.resolved, style)
+    axis.set_xlabel("time $t = k\\,\\epsilon$")
+    axis.set_ylabel(f"error of the mean {name_of(observable)} [$10^{{{power}}}$]")
+    axis.legend(title="hollow: not resolved", title_fontsize=7)
+    axis.set_title(rf"SME minus dropout, $\epsilon$ = {lr:g}", loc="left")
+
+
+def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str) -> None:
+    orders = sorted(study.table.order.unique())
+    styles = [DROPOUT, *(ORDERS[order] for order in orders)]
+    samples = [study.samples[lr, order][observable] for order in (None, *orders)]
+    samples = [values[np.isfinite(values)] for values in samples]
+    together = np.concatenate(samples)
+    axis.set_title(rf"distribution over paths, $\epsilon$ = {lr:g}", loc="left")
+    if not len(together):
+        axis.text(0.5, 0.5, "all paths diverged", transform=axis.transAxes, ha="center")
+        return
+    low, high = np.quantile(together, [0.001, 0.999])
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    smallest = min(map(len, samples))
+    bins = np.linspace(low, high, int(np.clip(2 * smallest ** (1 / 3), 8, 40)) + 1).tolist()
+    for style, values in zip(styles, samples, strict=True):
+        filled = style is DROPOUT
+        weights = np.full(len(values), 1 / (max(len(values), 1) * (bins[1] - bins[0])))
+        axis.hist(
+            values,
+            bins,
+            weights=weights,
+            histtype="stepfilled" if filled else "step",
+            color="0.85" if filled else style.colour,
+            edgecolor=style.colour,
+            linestyle=style.line,
+            linewidth=0.9,
+            label=f"{style.label}, {len(values)} paths",
+        )
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
+    axis.set_xlabel(f"{name_of(observable)} {symbol_of(observable)} at $T$ = {study.horizon:g}")
+    axis.set_ylabel("density")
+    axis.legend()
+
+
+def _resolved(study: WeakErrorStudy) -> str:
+    final = at_horizon(study)
+    lines = []
+    for (order, observable), group in final.groupby(["order", "observable"]):
+        yes = ", ".join(
+            f"lr = {row.lr:g}: {row.error:+.2e} [{row.low:+.2e}, {row.high:+.2e}]"
+            for row in group[group.resolved].itertuples()
+        )
+        no = group[~group.resolved]
+        text = f"- Order {order}, {plain(observable)}: " + (f"resolved at {yes}" if yes else "resolved nowhere")
+        if len(no):
+            text += "; not resolved at " + ", ".join(f"lr = {r.lr:g} ({r.reason})" for r in no.itertuples())
+        lines.append(text + ".")
+    for (observable, lr), pair in final.groupby(["observable", "lr"], sort=False):
+        if set(pair.order) == {1, 2}:
+            lines.append(f"- {plain(observable)}, lr = {lr:g}: {_nearer(pair.set_index('order'))}")
+    return "\n".join(lines)
+
+
+def _nearer(pair: pd.DataFrame) -> str:
+    """Return which order is nearer to dropout, if the intervals of the two sizes do not overlap."""
+    if not all(Status(reason).has_interval for reason in pair.reason):
+        return "which order is nearer to dropout is not resolved."
+    half = (pair.high - pair.low) / 2
+    low, high = (pair.error.abs() - half).clip(lower=0), pair.error.abs() + half
+    for near, far in ((2, 1), (1, 2)):
+        if high[near] < low[far]:
+            factor = f"{low[far] / high[near]:.2g}"
+            return f"order {near} is nearer to dropout than order {far}, by a factor of at least {factor}."
+    return "which order is nearer to dropout is not resolved."
+
+
+def _horizon_table(study: WeakErrorStudy) -> str:
+    return table_of(
+        [
+            "observable",
+            "lr",
+            "order",
+            "dropout",
+            "SME",
+            "error",
+            "95% interval",
+            "Monte Carlo ±",
+            "solver bias",
+            "resolved",
+        ],
+        (
+            [
+                row.observable,
+                f"{row.lr:g}",
+                row.order,
+                f"{row.discrete:.6g}",
+                f"{row.sde:.6g}",
+                f"{row.error:+.2e}",
+                f"[{row.low:+.2e}, {row.high:+.2e}]",
+                f"{row.half_width:.1e}",
+                f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}",
+                "yes" if row.resolved else f"no: {row.reason}",
+            ]
+            for row in at_horizon(study).itertuples()
+        ),
+    )
+
+
+def _distributions(study: WeakErrorStudy) -> str:
+    rows = []
+    for (lr, order), observables in study.samples.items():
+        for observable, values in observables.items():
+            process = "dropout" if order is None else f"SME order {order}"
+            if not np.isfinite(values).all():
+                rows.append([observable, f"{lr:g}", process, "diverged", *[""] * 4])
+                continue
+            quantiles = [f"{q:.5g}" for q in np.quantile(values, [0.05, 0.5, 0.95])]
+            rows.append(
+                [observable, f"{lr:g}", process, f"{values.mean():.5g}", f"{values.std(ddof=1):.3g}", *quantiles]
+            )
+    rows.sort(key=lambda row: row[0])
+    table = table_of(["observable", "lr", "process", "plain mean", "standard deviation", "5%", "median", "95%"], rows)
+    counts = {len(values) for observables in study.samples.values() for values in observables.values()}
+    return f"{table}\n\nPlain statistics of the first {max(counts)} paths: here no control variate is used."

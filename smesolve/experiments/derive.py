@@ -1,0 +1,203 @@
+"""Derive the modified equation of a random iteration and prove its order."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import sympy
+
+from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.derivation.article import article
+from smesolve.experiments.shared.derivation.derivation import Derivation, derive, derived_iteration, description
+from smesolve.experiments.shared.derivation.settings import DeriveSettings
+from smesolve.experiments.shared.dry_run import memory_in_words
+from smesolve.experiments.shared.experiment import Experiment
+from smesolve.experiments.shared.latex_lines import broken, shortened
+from smesolve.experiments.shared.markdown import join, plain
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.section import Section
+from smesolve.symbolic import Verification, modified_equation
+from smesolve.symbolic.latex_code import align
+from smesolve.symbolic.verification import check_proof
+
+__all__ = ["Derive"]
+
+LONGEST = 1000
+"""Characters of an expression that a report still shows."""
+
+LONGEST_LINE = 600
+"""Characters of LaTeX that an entry of the equation may have in a report."""
+
+
+@experiment("derive")
+class Derive(Experiment[DeriveSettings]):
+    """Derive the modified equation of a random iteration and prove its order."""
+
+    Settings = DeriveSettings
+    title = "Stochastic modified equation, derived"
+    example = "--iteration dropout --width 2 --order 2 --out results/derivation"
+    writes = "equation.tex (LaTeX article), equation.py (torch module)"
+
+    def cells(self) -> list[Cell]:
+        """Return the derivation, which is one piece and is not kept: it is made of expressions."""
+        return [Cell("derivation", lambda: derive(self.settings), kept=False)]
+
+    def measured(self) -> str:
+        """Return the iteration in one sentence."""
+        return plain(description(self.settings))
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Return what is proven, what is not, and what was rejected."""
+        (derivation,) = results
+        files = {"equation.tex": article(derivation)}
+        if derivation.module:
+            files["equation.py"] = derivation.module
+        return [Section("The equation", {}, {}, _text(derivation), _conclusion(derivation), files)]
+
+    def dry_run(self) -> dict[str, str]:
+        """Return the time of the derivation itself; the proof compares more moments than can be timed beforehand."""
+        s, begin = self.settings, time.perf_counter()
+        iteration = derived_iteration(s)
+        check_proof(iteration, max(2, s.order))
+        columns = modified_equation(iteration, order=s.order).diffusion.cols
+        seconds, size = time.perf_counter() - begin, len(iteration.state)
+        moments = sum(math.comb(size + degree - 1, degree) for degree in range(1, 2 * s.order + 2))
+        return {
+            "problem": f"{s.iteration}, order {s.order}",
+            "cells": "1",
+            "D": str(size),
+            "M": str(columns),
+            "steps": "none: nothing is simulated",
+            "paths": "none",
+            "time": f"{seconds:.2g} s for the derivation, and the proof of up to {moments} moments of one step",
+            "memory": memory_in_words(0.0, None),
+        }
+
+
+def _text(derivation: Derivation) -> str:
+    """Return what was derived, in Markdown."""
+    equation, verification = derivation.equation, derivation.verification
+    small = equation.iteration.small
+    parts = [
+        f"State ({len(equation.iteration.state)}): "
+        f"{', '.join(map(str, equation.iteration.state))}. Every other symbol of the equation is free.",
+        f"Equation of order {equation.order} in {small}: {equation.diffusion.cols} Brownian motions, diffusion factor "
+        "exact (from the expansion in orthonormal polynomials, no matrix root). It stands in `equation.tex`"
+        + (
+            " and, as a torch SDE, in `equation.py`." if derivation.module else "; an undefined activation has no code."
+        ),
+        _formula(equation.latex()),
+        "## What is proven",
+        _proof(verification),
+        "## First mismatch",
+        _mismatch(verification),
+        "## Order 3",
+        f"At {small}^3 the third cumulant of the step enters, which no SDE driven by Brownian motion has.",
+        _obstruction(derivation),
+        *(
+            f"Values of {symbol} at which it vanishes whatever the other symbols are: "
+            f"{', '.join(map(str, roots)) or 'none'}."
+            for symbol, roots in derivation.unobstructed.items()
+        ),
+    ]
+    if derivation.counterexamples:
+        parts.append("## Rejected")
+        parts.append("Equations that one might take for the modified equation of order 2:")
+        parts.append("\n".join(f"- {name}: {_verdict(proof)}" for name, proof in derivation.counterexamples.items()))
+    if derivation.formulas:
+        parts.append("## Formulas of the papers")
+        parts.append("Each was compared with what the moments of the masks give, entry by entry:")
+        parts.append("\n".join(f"- {claim}" for claim in derivation.formulas.claims))
+    if derivation.expansion:
+        parts.append("## Any width")
+        parts.append(
+            "For dropout on the last hidden layer the gradient is one pullback of cotangents c_k of the contributions "
+            "z_k of the neurons, whatever the width, the data and the activation: F = sum_r z_r + b, P_c = sum_r "
+            "z_r^c, W_a is the mean of the a-th derivative of the loss, and c_k - E c_k = dPhi/dz_k with independent "
+            "standard normals xi_l for every choice of distinct neurons with degrees l:"
+        )
+        parts.append("\n".join(f"    {line}" for line in str(derivation.expansion).splitlines()))
+    return join(*parts)
+
+
+def _conclusion(derivation: Derivation) -> str:
+    """Return what is proven, and what is refuted."""
+    verification, small = derivation.verification, derivation.equation.iteration.small
+    lines = [
+        f"Weak order {verification.order} in {small} is "
+        + ("proven, at the level of one-step moments" if verification.holds else "all that is proven"),
+        "The third cumulant of the step vanishes and does not obstruct order 3"
+        if derivation.obstruction.vanishes
+        else "Order 3 is out of reach of any diffusion, for the third cumulant of the step does not vanish",
+        *(
+            f"Rejected: {name}, which claims order {proof.claimed} and has order {proof.order}"
+            for name, proof in derivation.counterexamples.items()
+        ),
+    ]
+    if derivation.formulas:
+        exact = sum(claim.exact for claim in derivation.formulas.claims)
+        lines.append(f"{exact} of {len(derivation.formulas.claims)} formulas of the papers are exact")
+    return "Everything here is proven by algebra, nothing is estimated:\n\n" + "\n".join(f"- {x}." for x in lines)
+
+
+def _proof(verification: Verification) -> str:
+    agreeing = sum(check.difference == 0 for check in verification.checked)
+    kinks = bool(verification.smoothness.kinks)
+    verdict = (
+        f"Weak order {verification.order} is proven at the level of moments"
+        if verification.holds
+        else f"The claimed weak order {verification.claimed} {'is NOT PROVEN' if kinks else 'FAILS'}; order "
+        f"{verification.order} is proven"
+    )
+    small = verification.small
+    moments = (
+        f"{verdict}: the one-step moments of iteration and SDE agree up to {small}^{verification.agreement}; "
+        f"{agreeing} coefficients were proven equal by sympy."
+    )
+    if kinks:
+        return f"{moments} {verification.assumption}"
+    return (
+        f"{moments} {verification.assumption} With the growth conditions of the theorem, which are analysis and not "
+        f"algebra, the weak error on a fixed horizon is O({small}^{verification.order})."
+    ).replace("  ", " ")
+
+
+def _mismatch(verification: Verification) -> str:
+    if verification.first_mismatch is None:
+        return f"There is none up to the next power of {verification.small}."
+    index, power, difference = verification.first_mismatch
+    moment = " ".join(f"Δ[{verification.state[i]}]" for i in index)
+    text = str(difference)
+    return (
+        f"At {verification.small}^{power}, in E[{moment}]; iteration minus SDE is an expression of "
+        f"{difference.count_ops()} operations that is not zero." + (f"\n\n    {text}" if len(text) <= LONGEST else "")
+    )
+
+
+def _obstruction(derivation: Derivation) -> str:
+    obstruction = derivation.obstruction
+    if obstruction.vanishes:
+        return f"Here {obstruction}."
+    name, entry = obstruction.simplest
+    return (
+        f"Here {len(obstruction.nonzero)} of {len(obstruction.entries)} third cumulants of the step do not vanish; the "
+        f"shortest is\n\n{_formula(align([f'{name} &= {sympy.latex(entry)}']))}"
+    )
+
+
+def _formula(lines: str) -> str:
+    """Return an align* environment in Markdown, of which each line fits a page."""
+    return f"```math\n{broken(shortened(lines, LONGEST_LINE))}\n```"
+
+
+def _verdict(verification: Verification) -> str:
+    """Return what an equation claims, what it has, and where they part."""
+    assert verification.first_mismatch is not None
+    index, power, _ = verification.first_mismatch
+    moment = " ".join(f"Δ[{verification.state[i]}]" for i in index)
+    return (
+        f"claims order {verification.claimed} and has order {verification.order}; first mismatch at "
+        f"{verification.small}^{power} in E[{moment}]"
+    )

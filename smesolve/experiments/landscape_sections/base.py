@@ -1,0 +1,119 @@
+"""What the sections of the landscape experiment share: the settings of the training runs, and the base class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from smesolve.experiments.shared.cell_store import CellStore
+from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.section import Section
+from smesolve.experiments.shared.settings import ProblemSettings
+from smesolve.landscape.training import AblatedIteration, initial_points, train
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.problem import Problem
+from smesolve.validation import check_integer, check_keep_prob, check_positive, check_seed
+
+__all__ = ["LandscapeSection", "TrainingRunSettings", "check_probes"]
+
+Options = TypeVar("Options")
+
+LEAST_PROBES = 12
+"""Fewer vectors leave no sample for the interval of a trace."""
+
+
+@dataclass(frozen=True)
+class TrainingRunSettings(ProblemSettings):
+    """Settings of several training runs of one network.
+
+    Args:
+        data: what is learned.
+        network: what learns; its seed is that of the first run, the following runs have the following seeds.
+        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
+        lr: learning rate.
+        steps: steps of training.
+        runs: number of independent runs, each from its own initial point with its own masks; intervals are over them.
+        seed: root seed of the masks and of the random vectors.
+    """
+
+    keep_prob: float = 0.8
+    lr: float = 0.1
+    steps: int = 2000
+    runs: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_keep_prob("keep_prob", self.keep_prob)
+        check_positive("lr", self.lr)
+        check_integer("steps", self.steps)
+        check_integer("runs", self.runs, 2, remedy="intervals are over the runs")
+        check_seed("seed", self.seed)
+
+
+class LandscapeSection(ABC, Generic[Options]):
+    """One section of the landscape experiment.
+
+    Args:
+        problem: dropout on the network of the settings.
+        settings: training runs.
+        options: options of the section.
+        store: results of cells on disk, if there are any.
+    """
+
+    name: ClassVar[str]
+    """Name in `sections`, and of the tables and the figure."""
+
+    def __init__(
+        self, problem: DropoutProblem, settings: TrainingRunSettings, options: Options, store: CellStore | None = None
+    ) -> None:
+        self.problem, self.settings, self.options, self.store = problem, settings, options, store
+
+    @abstractmethod
+    def cells(self) -> list[Cell]:
+        """Return the pieces of work. Their keys begin with the name of the section."""
+
+    @abstractmethod
+    def summarise(self, results: list[Any]) -> Section:
+        """Return the section from the results of the cells, in their order."""
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """The initial points (B, D) of the runs."""
+        return initial_points(self.problem, self.settings.runs, self.settings.network.seed)
+
+    def iteration(self, ablation: str = "dropout") -> AblatedIteration:
+        """Return the training of the settings by dropout, or by an ablation of it."""
+        s = self.settings
+        return AblatedIteration(self.problem, s.lr, s.seed, ablation, s.runs)
+
+    def ensembles(self, problem: Problem | None = None) -> list[Ensembles]:
+        """Return the training runs of a cell, whose cost the dry run estimates. Default: those of the problem."""
+        s = self.settings
+        horizon = [s.steps * s.lr]
+        return [Ensembles(problem or self.problem, self.starts[0], s.lr, horizon, (), s.runs, control="none")]
+
+    def training(self, process: AblatedIteration, steps: Sequence[int]) -> tuple[Cell, Callable[[], Tensor]]:
+        """Return a cell that trains, and a function that returns the states (T, B, D) at the steps.
+
+        The states are read from the store if the cell is there, as in an experiment that is resumed.
+        """
+        key = f"{self.name}, training"
+
+        @cache
+        def trained() -> Tensor:
+            if self.store is not None and key in self.store:
+                return torch.from_numpy(self.store.get(key)).to(self.starts)
+            return train(process, self.starts, steps)
+
+        return Cell(key, lambda: trained().cpu().numpy(), self.ensembles(process.problem)), trained
+
+
+def check_probes(name: str, value: Any) -> int:
+    """Return a number of vectors for traces."""
+    return check_integer(name, value, LEAST_PROBES, remedy="fewer leave no sample for an interval")

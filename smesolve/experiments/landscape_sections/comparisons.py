@@ -1,0 +1,43 @@
+"""Comparisons between training runs, and their intervals in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from smesolve.landscape.estimates import Estimate, mean_over
+
+__all__ = ["against_first", "known_or_unresolved", "signed"]
+
+
+def against_first(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Return the differences of each training to the first one, paired by run, with intervals."""
+    wide = table.pivot(index="run", columns="training", values=list(measures))
+    first, *others = table.training.unique()
+    rows = []
+    for name in others:
+        row: dict[str, object] = {"training": name}
+        for measure in measures:
+            row |= mean_over(wide[measure, name] - wide[measure, first]).columns(measure)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=None if rows else ["training", *measures])
+
+
+def signed(estimate: Estimate, higher: str, lower: str) -> str:
+    """Return `higher` or `lower` with the interval where it excludes 0, else "unresolved"."""
+    if estimate.low > 0:
+        return f"{higher} ({estimate})"
+    if estimate.high < 0:
+        return f"{lower} ({estimate})"
+    return "unresolved" if np.isnan(estimate.value) else f"unresolved ({estimate})"
+
+
+def known_or_unresolved(row: Any, column: str) -> str:
+    """Return the value in a row of a table with its interval; "unresolved" where it is not a number."""
+    value = getattr(row, column)
+    if np.isnan(value):
+        return "unresolved"
+    return f"{value:.3g} [{getattr(row, f'{column}_low'):.3g}, {getattr(row, f'{column}_high'):.3g}]"

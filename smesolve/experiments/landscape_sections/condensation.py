@@ -1,0 +1,259 @@
+"""Condensation: do the input weights of a two-layer network gather on few orientations along training?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smesolve.entry_point import entry_point
+from smesolve.experiments.landscape_sections.base import LandscapeSection
+from smesolve.experiments.landscape_sections.comparisons import against_first
+from smesolve.experiments.shared.cells import Cell, run_cells
+from smesolve.experiments.shared.figures import PAGE, band, drawing, symlog_steps
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.landscape.estimates import over_runs
+from smesolve.landscape.operators import dropout_problem
+from smesolve.landscape.orientations import cosine_map, effective_orientations, input_weights, participation
+from smesolve.landscape.training import ABLATIONS, AblatedIteration, check_steps, checkpoints, initial_points, train
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.sampling.ensemble import Process
+from smesolve.solver.integration import Integration
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.validation import (
+    check_choice,
+    check_instance,
+    check_integer,
+    check_list,
+    check_parameters,
+    check_positive,
+    check_seed,
+)
+
+__all__ = [
+    "TRAININGS",
+    "Condensation",
+    "CondensationSettings",
+    "CondensationStudy",
+    "condensation",
+    "condensation_figure",
+]
+
+CAPTION = (
+    "One row for each initial scale. Left: effective ratio and participation against the step, one line for each "
+    "training, means over runs with their 95% bands. Right: cosines of the input weights of all pairs of neurons at "
+    "the end of the first run, after the training named."
+)
+
+EQUATION = "SME order 2"
+
+TRAININGS = (*ABLATIONS, EQUATION)
+"""Dropout, its ablations (drift only is descent on R_S + R_1 = L_S), and its modified equation."""
+
+ODD = ("tanh", "identity")
+"""Activations whose orientations count up to their sign."""
+
+MEASURES = ["effective_ratio", "participation", "loss"]
+
+
+@dataclass(frozen=True)
+class CondensationSettings:
+    """Condensation of the input weights.
+
+    Args:
+        trainings: gradient descent, drift only (only R_1), noise only, dropout, SME order 2.
+        scales: factors of the initial parameters; 1 is the network's own initialisation, small ones condense by
+            themselves.
+        checkpoints: points along training, the start and then evenly in the logarithm of the step.
+    """
+
+    trainings: list[str] = field(default_factory=lambda: ["gradient descent", "drift only", "dropout", EQUATION])
+    scales: list[float] = field(default_factory=lambda: [1.0, 0.1])
+    checkpoints: int = 8
+
+    def __post_init__(self) -> None:
+        check_list("condensation.trainings", self.trainings, _check_training)
+        check_list("condensation.scales", self.scales, check_positive)
+        check_integer("condensation.checkpoints", self.checkpoints, 2)
+
+
+@dataclass(frozen=True)
+class CondensationStudy:
+    """Orientations along training."""
+
+    table: pd.DataFrame
+    """training, run, step, orientations, effective_ratio, participation, loss."""
+    maps: Mapping[str, np.ndarray]
+    """Training -> cosine map (m, m) of the last state of the first run, neurons in the order of their groups."""
+
+
+@entry_point
+def condensation(
+    problem: DropoutProblem,
+    starts: Tensor,
+    lr: float,
+    steps: Sequence[int],
+    trainings: Sequence[str] = ("gradient descent", "drift only", "dropout", EQUATION),
+    lines: bool = False,
+    seed: int = 0,
+) -> CondensationStudy:
+    """Measure orientations along training by gradient descent, by descent on R_S + R_1, by dropout and by its SME.
+
+    Args:
+        problem: dropout on a `TwoLayerNetwork`.
+        starts: initial points (B, D), one for each run.
+        lr: learning rate; the SME is integrated by small_noise_heun with dt = lr.
+        steps: increasing step numbers of the measurements.
+        trainings: names in `TRAININGS`.
+        lines: count orientations up to their sign, for odd activations.
+        seed: seed of the masks and of the Brownian motion.
+    """
+    starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
+    check_positive("lr", lr)
+    steps = check_steps("steps", steps)
+    trainings = check_list("trainings", trainings, _check_training)
+    check_instance("lines", lines, bool, "True or False")
+    check_seed("seed", seed)
+    results = run_cells(
+        [Cell(name, partial(_along, problem, name, starts, lr, steps, lines, seed)) for name in trainings]
+    )
+    return _study(trainings, results)
+
+
+def _check_training(name: str, training: Any) -> str:
+    return str(check_choice(name, training, TRAININGS))
+
+
+def _along(
+    problem: DropoutProblem, name: str, starts: Tensor, lr: float, steps: Sequence[int], lines: bool, seed: int
+) -> dict[str, Any]:
+    """Return the rows of one training, and the cosine map of its first run."""
+    states = train(_process(problem, name, starts, lr, seed), starts, steps)
+    weights, amplitudes = input_weights(problem, states)
+    rows = []
+    for i, step in enumerate(steps):
+        losses = problem.loss(states[i])
+        for run in range(len(starts)):
+            groups = effective_orientations(weights[i, run], lines)
+            rows.append(
+                {
+                    "training": name,
+                    "run": run,
+                    "step": step,
+                    "orientations": int(groups.max()),
+                    "effective_ratio": groups.max() / problem.width,
+                    "participation": participation(weights[i, run], amplitudes[i, run]),
+                    "loss": float(losses[run]),
+                }
+            )
+    order = np.argsort(effective_orientations(weights[-1, 0], lines), kind="stable")
+    return {"table": pd.DataFrame(rows), "map": cosine_map(weights[-1, 0][order])}
+
+
+def _process(problem: DropoutProblem, name: str, starts: Tensor, lr: float, seed: int) -> Process:
+    if name == EQUATION:
+        return Integration(ModifiedEquation(problem, lr, order=2), starts[0], "small_noise_heun", lr, seed)
+    return AblatedIteration(problem, lr, seed, name, len(starts))
+
+
+def _study(trainings: Sequence[str], results: Sequence[dict[str, Any]]) -> CondensationStudy:
+    table = pd.concat([result["table"] for result in results], ignore_index=True)
+    return CondensationStudy(table, {name: result["map"] for name, result in zip(trainings, results, strict=True)})
+
+
+class Condensation(LandscapeSection[CondensationSettings]):
+    """Train in every way from each initial scale, and compare run by run."""
+
+    name = "condensation"
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each initial scale and training."""
+        s, cells = self.settings, []
+        steps = checkpoints(s.steps, self.options.checkpoints)
+        for scale in self.options.scales:
+            starts = initial_points(self.problem, s.runs, s.network.seed, scale)
+            for name in self.options.trainings:
+                along = partial(_along, self.problem, name, starts, s.lr, steps, self._lines, s.seed)
+                cells.append(Cell(f"condensation, initial scale {scale:g}, {name}", along, self.ensembles()))
+        return cells
+
+    @property
+    def _lines(self) -> bool:
+        return self.settings.network.activation in ODD
+
+    def summarise(self, results: list[Any]) -> Section:
+        """Compare each training with the first one, paired by initial point."""
+        trainings, scales = self.options.trainings, self.options.scales
+        studies = {
+            scale: _study(trainings, results[k * len(trainings) : (k + 1) * len(trainings)])
+            for k, scale in enumerate(scales)
+        }
+        table = pd.concat([study.table.assign(scale=scale) for scale, study in studies.items()], ignore_index=True)
+        means = over_runs(table, ["scale", "training", "step"], MEASURES)
+        step = int(table.step.max())
+        ends = table[table.step == step].groupby("scale", sort=False)
+        against = pd.concat([against_first(group, MEASURES[:2]).assign(scale=scale) for scale, group in ends])
+        text = join(
+            "Input weights with their bias. `effective_ratio`: groups of neurons with mutual cosine above 0.95"
+            f"{', up to sign,' if self._lines else ''} over the width; `participation`: orientations weighted by "
+            f"amplitude, from 1 to {self.problem.width}. Initial parameters are the network's own times `scale`. At "
+            f"step {step}:",
+            markdown(means[means.step == step], ["scale", "training", *MEASURES]),
+            f"Against {trainings[0]}, paired by initial point (difference at the last step):",
+            markdown(against, ["scale", "training", "effective_ratio", "participation"]),
+        )
+        return Section(
+            "Condensation",
+            {"condensation": table},
+            {"condensation": Captioned(condensation_figure(studies, means), CAPTION)},
+            text,
+            _conclusion(against, trainings[0]),
+        )
+
+
+def _conclusion(against: pd.DataFrame, first: str) -> str:
+    lines = []
+    for row in against.to_dict("records"):
+        low, high = row["effective_ratio_low"], row["effective_ratio_high"]
+        verdict = (
+            "fewer orientations than" if high < 0 else "more orientations than" if low > 0 else "unresolved against"
+        )
+        lines.append(
+            f"- {row['training']}, initial scale {row['scale']:g}: {verdict} {first}, effective ratio "
+            f"{row['effective_ratio']:+.3g} [{low:.3g}, {high:.3g}]."
+        )
+    return "\n".join(lines) or f"- {first} is the only training, and is compared with nothing."
+
+
+def condensation_figure(studies: Mapping[float, CondensationStudy], means: pd.DataFrame) -> Figure:
+    """Draw effective ratio, participation and cosine maps after two trainings, a row for each initial scale."""
+    with drawing():
+        figure = Figure(figsize=(PAGE, 2.3 * len(studies) + 0.4), layout="constrained")
+        axes = figure.subplots(len(studies), 4, squeeze=False)
+        for row, (scale, study) in zip(axes, studies.items(), strict=True):
+            part = means[means.scale == scale]
+            for k, name in enumerate(part.training.unique()):
+                for axis, measure in zip(row[:2], MEASURES[:2], strict=True):
+                    band(axis, part[part.training == name], "step", measure, k, name)
+            for axis, measure in zip(row[:2], MEASURES[:2], strict=True):
+                symlog_steps(axis)
+                axis.set_ylim(bottom=0)
+                axis.set_ylabel(measure.replace("_", " "))
+            row[0].set_title(f"initial scale {scale:g}", loc="left")
+            shown = [name for name in ("gradient descent", "dropout") if name in study.maps] or list(study.maps)[:2]
+            for axis, name in zip(row[2:], shown, strict=False):
+                image = axis.imshow(study.maps[name], cmap="cividis", vmin=-1, vmax=1)
+                axis.set_title(name, loc="left")
+                axis.set_xlabel("cosines of weights")
+                axis.set_xticks([])
+                axis.set_yticks([])
+            figure.colorbar(image, ax=row[3], shrink=0.8)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
+        return figure

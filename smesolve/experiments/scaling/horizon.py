@@ -1,0 +1,376 @@
+"""Long horizons: growth of the weak error with time, and what is left of it in the stationary state.
+
+Weak order is a statement about a fixed horizon. In the stationary state the mean is right in all equations, and what is
+compared is the variance that the noise keeps up, E|theta - theta*|^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smesolve.comparison.confidence import student_quantile
+from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.gradient_flow import flow_change
+from smesolve.comparison.observables import Observable, named_observables
+from smesolve.comparison.readout_problem import readout_problem
+from smesolve.comparison.stationary_variances import EQUATIONS, stationary_variances
+from smesolve.entry_point import entry_point
+from smesolve.experiments.shared.cells import Cell, run_cells
+from smesolve.experiments.shared.error_curves import STYLES, curve
+from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.figures import PAGE, drawing, log_ticks
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
+from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.problem import Problem
+from smesolve.solver.integration import solve
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.time_grid import grid_numbers, on_grid
+from smesolve.validation import (
+    check_instance,
+    check_integer,
+    check_keep_prob,
+    check_list,
+    check_parameters,
+    check_positive,
+)
+
+__all__ = ["Horizon", "HorizonSettings", "LongHorizon", "horizon_figure", "long_horizon"]
+
+CAPTION = (
+    "Above: |relative error| of each equation against the horizon, for the readout (exact) and the network (measured, "
+    "with 95% intervals, hollow where not resolved). Below: stationary variance of each equation over the exact one "
+    "of the iteration, against the learning rate; grey: 1, where the equation is exact."
+)
+
+QUADRATIC_PATHS = 256
+"""Paths of the network's quadratic equation, whose step costs 60 gradients."""
+
+
+@dataclass(frozen=True)
+class HorizonSettings(SamplingSettings):
+    """Long horizons.
+
+    Args:
+        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
+        lrs: learning rate of the errors over time, in a list; it divides all times.
+        times: horizons.
+        multiples: learning rates of the stationary variances, in units of the mean-square limit of the readout's
+            iteration.
+        observables: the observable, in a list: loss, modified_loss, squared_norm, or a coordinate such as theta[0].
+    """
+
+    keep_prob: float = 0.8
+    lrs: list[float] = field(default_factory=lambda: [0.05])
+    times: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
+    multiples: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.4, 0.8])
+    observables: list[str] = field(default_factory=lambda: ["modified_loss"])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_keep_prob("keep_prob", self.keep_prob)
+        check_one("lrs", self.lrs, check_positive)
+        check_list("times", self.times, check_positive)
+        check_list("multiples", self.multiples, check_positive)
+        check_one("observables", self.observables, check_string)
+
+
+@dataclass(frozen=True)
+class LongHorizon:
+    """Weak errors at many horizons and variances in the stationary state."""
+
+    table: pd.DataFrame
+    """A row for each model ("readout", exact; "network", measured), equation and time: `relative` error with interval
+    `relative_low`, `relative_high`, and `resolved`."""
+
+    stationary: pd.DataFrame
+    """A row for each noise ("dropout", "label noise"), lr and equation: `exact` variance of the iteration, `variance`
+    of the equation, `ratio` of both."""
+
+    lr: float
+
+    def worse(self) -> pd.DataFrame:
+        """Return where order 2 is worse than order 1 in the stationary state, and where quadratic is nearest.
+
+        A row for each noise: the number of learning rates, at how many of them the stationary variance of order 2 is
+        farther from the exact one than that of order 1, and at how many that of the quadratic equation is nearest.
+        """
+        rows = []
+        for noise, group in self.stationary.groupby("noise", sort=False):
+            off = (group.pivot(index="lr", columns="equation", values="ratio") - 1).abs()
+            order_2, nearest = off["2"] > off["1"], off["quadratic"] < off[["1", "2"]].min(axis=1)
+            row = {"noise": noise, "lrs": len(off), "order_2_worse": order_2.sum(), "quadratic_nearest": nearest.sum()}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def nearest(self) -> pd.DataFrame:
+        """Return the equation whose |error| is surely the smallest, by model and time; "" where intervals overlap."""
+        half = (self.table.relative_high - self.table.relative_low) / 2
+        size = self.table.relative.abs()
+        bounds = self.table.assign(least=size - half, most=size + half)
+        rows = []
+        for (model, time), group in bounds.groupby(["model", "time"], sort=False):
+            best = group.loc[group.most.idxmin()]
+            sure = (group.least[group.equation != best.equation] > best.most).all()
+            orders = group.set_index("equation")
+            rows.append(
+                {
+                    "model": model,
+                    "time": time,
+                    "nearest": best.equation if sure else "",
+                    "order_2_worse": bool(orders.least["2"] > orders.most["1"]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+@entry_point
+def long_horizon(
+    problem: DropoutProblem,
+    theta0: Tensor,
+    lr: float,
+    times: Sequence[float],
+    lrs: Sequence[float],
+    observable: str | Observable = "modified_loss",
+    effort: SamplingEffort = EFFORT,
+    quadratic_paths: int = QUADRATIC_PATHS,
+) -> LongHorizon:
+    """Measure errors at many horizons and compute the stationary variances.
+
+    The network's quadratic equation is measured as its difference from order 2 on the same Brownian motion.
+
+    Args:
+        problem: what is trained.
+        theta0: (D,), the start.
+        lr: learning rate of the errors over time; divides all times.
+        times: increasing horizons.
+        lrs: learning rates of the stationary variances of the readout, in units of its mean-square limit.
+        observable: whose expectation is compared.
+        effort: paths, tolerance, seed, progress bar and processes.
+        quadratic_paths: paths of the network's quadratic equation, whose step costs 60 gradients.
+
+    Raises:
+        SmesolveError: bad arguments.
+    """
+    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
+    theta0 = check_parameters("theta0", theta0, problem)
+    lr = check_positive("lr", lr)
+    times = check_list("times", times, check_positive)
+    lrs = check_list("lrs", lrs, check_positive)
+    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
+    check_integer("quadratic_paths", quadratic_paths, 2)
+    cells = _cells(problem, theta0, lr, times, lrs, observable, effort, quadratic_paths)
+    return _combined(run_cells(cells, progress=effort.progress), lr)
+
+
+def _cells(
+    problem: DropoutProblem,
+    theta0: Tensor,
+    lr: float,
+    times: Sequence[float],
+    lrs: Sequence[float],
+    observable: str | Observable,
+    effort: SamplingEffort,
+    quadratic_paths: int,
+) -> list[Cell]:
+    """Return cells for the readout, the network, its quadratic equation, and two stationary variances."""
+    counts = grid_numbers(times, lr, "times", "lr")
+    times = [on_grid(time, lr, "times", "lr") for time in times]
+    readout, start = readout_problem(problem, theta0)
+    (name,) = named_observables(problem, [observable])
+    of_readout, of_network = (named_observables(one, [observable])[name] for one in (readout, problem))
+
+    def exact() -> list[dict[str, Any]]:
+        """Return the errors of the readout in all equations."""
+        moments, rows = LinearMoments(readout, start), []
+        change = flow_change(readout, start, times[-1], of_readout)
+        for time, count in zip(times, counts, strict=True):
+            discrete = moments.iteration(lr, count, observable)
+            for equation in EQUATIONS:
+                error = (moments.equation(lr, equation, time, observable) - discrete) / change
+                rows.append({"equation": str(equation), "time": time} | _errors(error, error, error, True))
+        return [{"model": "readout"} | row for row in rows]
+
+    def measured() -> dict[str, Any]:
+        """Return the errors of orders 1 and 2 of the network, and the change that they are shares of."""
+        study = effort.weak_error(problem, theta0, [lr], times, (1, 2), observable)
+        rows = [
+            {"equation": str(row.order), "time": row.time} | _errors(row.error, row.low, row.high, bool(row.resolved))
+            for row in study.table.itertuples()
+        ]
+        return {"rows": rows, "change": flow_change(problem, theta0, times[-1], of_network)}
+
+    def quadratic() -> list[dict[str, float]]:
+        """Return by how much the quadratic equation differs from order 2 at each time, on the same Brownian motion."""
+        options: dict[str, Any] = {"dt": lr, "paths": quadratic_paths, "seed": effort.seed, "workers": effort.workers}
+        second, other = (
+            of_network(solve(ModifiedEquation(problem, lr, order), theta0, [0, *times], **options)[1:])
+            for order in (2, "quadratic")
+        )
+        gap = other - second
+        quantile = float(student_quantile(quadratic_paths - 1))
+        return [
+            {"mean": mean, "half": quantile * spread / quadratic_paths**0.5}
+            for mean, spread in zip(gap.mean(-1).tolist(), gap.std(-1).tolist(), strict=True)
+        ]
+
+    def stationary(one: Problem, noise: str) -> pd.DataFrame:
+        """Return the stationary variances at shares of the mean-square limit of the iteration."""
+        limit = LinearMoments(one, start).stability_limit()
+        return stationary_variances(one, start, [share * limit for share in lrs]).assign(noise=noise)
+
+    return [
+        Cell("readout", exact),
+        Cell("network", measured, [effort.ensembles(problem, theta0, lr, times, (1, 2))]),
+        Cell("quadratic equation", quadratic),
+        Cell("stationary, dropout", partial(stationary, readout, "dropout")),
+        Cell("stationary, label noise", partial(stationary, _with_label_noise(readout), "label noise")),
+    ]
+
+
+def _with_label_noise(readout: DropoutProblem) -> ModuleProblem:
+    """Return the readout without dropout and with noise on its labels, which does not depend on theta.
+
+    Nor does its variance depend on the targets: they are zero, so that theta* = 0 and nothing cancels.
+    """
+    linear = torch.nn.Linear(readout.width, readout.out_features, bias=False).to(readout.x)
+    return ModuleProblem(linear, readout.x, torch.zeros_like(readout.y), label_noise=1.0)
+
+
+def _errors(error: float, low: float, high: float, resolved: bool) -> dict[str, Any]:
+    return {"relative": error, "relative_low": low, "relative_high": high, "resolved": resolved}
+
+
+def _combined(results: list[Any], lr: float) -> LongHorizon:
+    """Return the result: the quadratic equation of the network is order 2 with the difference added."""
+    readout, network, gaps, *stationary = results
+    rows, change = list(network["rows"]), network["change"]
+    second = [row for row in rows if row["equation"] == "2"]
+    for row, gap in zip(second, gaps, strict=True):
+        low = row["relative_low"] + gap["mean"] - gap["half"]
+        high = row["relative_high"] + gap["mean"] + gap["half"]
+        errors = _errors(row["relative"] + gap["mean"], low, high, low > 0 or high < 0)
+        rows.append({"equation": "quadratic", "time": row["time"]} | errors)
+    measured = [
+        {"model": "network"} | row | {key: row[key] / change for key in ("relative", "relative_low", "relative_high")}
+        for row in rows
+    ]
+    return LongHorizon(pd.DataFrame([*readout, *measured]), pd.concat(stationary, ignore_index=True), lr)
+
+
+@experiment("scaling", "horizon")
+class Horizon(NetworkExperiment[HorizonSettings]):
+    """Growth of the weak error with the horizon, and stationary variances."""
+
+    Settings = HorizonSettings
+    title = "Learning-rate scaling: horizon"
+    example = "examples/scaling_horizon.yaml --out results/scaling_horizon"
+
+    def cells(self) -> list[Cell]:
+        """Return cells for the errors over time and for the stationary variances."""
+        s = self.settings
+        lr, observable = s.lrs[0], s.observables[0]
+        return _cells(
+            self.dropout_problem, self.theta0, lr, s.times, s.multiples, observable, s.effort, QUADRATIC_PATHS
+        )
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Return the section of the errors over time and of the stationary variances."""
+        result = _combined(results, self.settings.lrs[0])
+        return [
+            Section(
+                "Growth of the weak error with the horizon",
+                {"table": result.table, "stationary": result.stationary},
+                {"horizon": Captioned(horizon_figure(result), CAPTION)},
+                _report(result),
+                _conclusion(result),
+            )
+        ]
+
+
+def horizon_figure(result: LongHorizon) -> Figure:
+    """Draw errors against the horizon for both models, and stationary variances over the exact one."""
+    with drawing():
+        figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
+        axes = figure.subplots(2, 2)
+        for axis, model in zip(axes[0], ("readout", "network"), strict=True):
+            for equation, part in result.table[result.table.model == model].groupby("equation", sort=False):
+                curve(axis, part.time, part, STYLES[equation], STYLES[equation].label)
+            axis.set_yscale("log")
+            log_ticks(axis, result.table.time)
+            axis.set_xlabel("horizon $T$")
+            axis.set_ylabel("|relative error|")
+            axis.set_title(f"{model}, $\\epsilon$ = {result.lr:g}", loc="left")
+            axis.legend()
+        for axis, (noise, group) in zip(axes[1], result.stationary.groupby("noise", sort=False), strict=True):
+            for equation, part in group.groupby("equation", sort=False):
+                style = STYLES[equation]
+                axis.plot(
+                    part.lr,
+                    part.ratio,
+                    color=style.colour,
+                    linestyle=style.line,
+                    marker=style.marker,
+                    label=style.label,
+                )
+            axis.axhline(1, color="0.5", linewidth=0.6, zorder=0)
+            log_ticks(axis, group.lr)
+            axis.set_xlabel(r"learning rate $\epsilon$")
+            axis.set_ylabel("stationary variance / exact")
+            axis.set_title(f"readout, {noise}", loc="left")
+            axis.legend()
+        return figure
+
+
+def _conclusion(result: LongHorizon) -> str:
+    lines = [
+        f"- Stationary variance, {row.noise}: order 2 is farther from the exact one than order 1 at "
+        f"{row.order_2_worse} of {row.lrs} learning rates; the quadratic equation is nearest at "
+        f"{row.quadratic_nearest}."
+        for row in result.worse().itertuples()
+    ]
+    for model, rows in result.nearest().groupby("model", sort=False):
+        worse = ", ".join(f"{time:g}" for time in rows.time[rows.order_2_worse])
+        best = "; ".join(f"T = {row.time:g}: {row.nearest or 'not resolved'}" for row in rows.itertuples())
+        lines.append(
+            f"- Over time, {model}: order 2 is worse than order 1, beyond the intervals, at "
+            f"{f'T = {worse}' if worse else 'no T'}. Nearest equation: {best}."
+        )
+    return "\n".join(lines)
+
+
+def _report(result: LongHorizon) -> str:
+    return join(
+        f"lr = {result.lr:g}. Errors relative to the change along the gradient flow over the last horizon; the "
+        "readout's are exact. An interval that holds 0 is not resolved.",
+        markdown(
+            result.table,
+            {
+                "model": "model",
+                "equation": "equation",
+                "T": "time",
+                "relative error": "relative",
+                "resolved": "resolved",
+            },
+        ),
+        "## Stationary variance",
+        "E|theta - theta*|^2 of the readout in the stationary state, all exact: the iteration's, and the ratio of that "
+        "of each equation to it. Label noise: the same readout without dropout, targets with normal noise.",
+        markdown(
+            result.stationary,
+            {"noise": "noise", "lr": "lr", "equation": "equation", "exact": "exact", "equation / exact": "ratio"},
+            {"ratio": ".8f"},
+        ),
+    )

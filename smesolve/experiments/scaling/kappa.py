@@ -1,0 +1,314 @@
+"""The linear scaling rule: up to which kappa masks a step at kappa lr the iteration follows the equation.
+
+With kappa masks a step at kappa times the learning rate the order-1 equation stays what it is. The iteration leaves it
+at its own order, with the leading constant c of the mean flow,
+
+    error = c kappa lr + O((kappa lr)^2),                                                                (1)
+
+so the rule holds up to kappa of about
+
+    kappa = tolerance / (|c| lr).                                                                        (2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.gradient_flow import flow_change
+from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.observables import Observable, named_observables
+from smesolve.comparison.readout_problem import readout_problem
+from smesolve.entry_point import entry_point
+from smesolve.experiments.shared.cells import Cell, run_cells
+from smesolve.experiments.shared.error_curves import curve
+from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
+from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.problem.averaged_problem import AveragedProblem
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.solver.time_grid import grid_steps
+from smesolve.validation import (
+    check_instance,
+    check_integer,
+    check_keep_prob,
+    check_list,
+    check_parameters,
+    check_positive,
+    check_tolerance,
+)
+
+__all__ = ["Kappa", "KappaSettings", "LinearScalingRule", "kappa_figure", "linear_scaling_rule"]
+
+CAPTION = (
+    "|relative error| of the order-1 equation against kappa. Markers: readout (exact) and network (measured, with 95% "
+    "intervals, hollow where not resolved); lines: their leading terms; dotted grey: the tolerance."
+)
+
+
+@dataclass(frozen=True)
+class KappaSettings(ToleranceSettings):
+    """Linear scaling rule.
+
+    Args:
+        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
+        lrs: learning rate of one mask a step, in a list.
+        horizon: last time T.
+        kappas: masks a step, at kappa times the learning rate, which divides the horizon.
+        tolerance: largest relative error that counts as following.
+        observables: the observable, in a list: loss, modified_loss, squared_norm, or a coordinate such as theta[0].
+    """
+
+    keep_prob: float = 0.8
+    lrs: list[float] = field(default_factory=lambda: [0.05])
+    horizon: float = 1.0
+    kappas: list[int] = field(default_factory=lambda: [1, 2, 4, 10, 20])
+    tolerance: float = 0.01
+    observables: list[str] = field(default_factory=lambda: ["modified_loss"])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_keep_prob("keep_prob", self.keep_prob)
+        check_one("lrs", self.lrs, check_positive)
+        check_positive("horizon", self.horizon)
+        for kappa in check_list("kappas", self.kappas, check_integer):
+            grid_steps(self.horizon, kappa * self.lrs[0], "horizon", f"{kappa} lr (kappas)")
+        check_tolerance("tolerance", self.tolerance)
+        check_one("observables", self.observables, check_string)
+
+
+@dataclass(frozen=True)
+class LinearScalingRule:
+    """How far the iteration with kappa masks at kappa lr follows the unchanged equation."""
+
+    table: pd.DataFrame
+    """A row for each model ("readout", exact; "network", measured) and kappa: lr (kappa times the first), `relative`
+    error with `relative_low`, `relative_high`, `predicted` (leading term), `resolved`, `follows`: True, False, or None
+    where the interval holds the tolerance."""
+
+    tolerance: float
+
+    def reach(self) -> pd.DataFrame:
+        """Return up to which kappa the iteration follows, a row for each model.
+
+        `holds` is the largest kappa up to which every error is inside the tolerance, `fails` the smallest one that is
+        not; `kappa`, with `kappa_low`, `kappa_high`, is where the error, interpolated on log scales, reaches the
+        tolerance; `predicted` is where the leading term does. NaN outside the measured range.
+        """
+        rows = []
+        for model, group in self.table.groupby("model", sort=False):
+            sure = group.follows.map(lambda verdict: verdict is True).cummin()
+            broken = group[group.follows.map(lambda verdict: verdict is False)]
+            size = group.relative.abs()
+            half = (group.relative_high - group.relative_low) / 2
+            rows.append(
+                {
+                    "model": model,
+                    "holds": group[sure].kappa.max() if sure.any() else np.nan,
+                    "fails": broken.kappa.min() if len(broken) else np.nan,
+                    "kappa": _crossing(group.kappa, size, self.tolerance),
+                    "kappa_low": _crossing(group.kappa, size + half, self.tolerance),
+                    "kappa_high": _crossing(group.kappa, (size - half).clip(lower=1e-300), self.tolerance),
+                    "predicted": self.tolerance / (group.predicted / group.kappa).abs().iloc[0],  # (2)
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def _crossing(kappas: pd.Series, sizes: pd.Series, tolerance: float) -> float:
+    """Return the first kappa at which sizes, linear between the points on log scales, reach the tolerance."""
+    x, y = np.log(kappas.to_numpy(float)), np.log(sizes.to_numpy() / tolerance)
+    for k in range(len(x) - 1):
+        if y[k] < 0 <= y[k + 1]:
+            return float(np.exp(x[k] - y[k] * (x[k + 1] - x[k]) / (y[k + 1] - y[k])))
+    return np.nan
+
+
+@entry_point
+def linear_scaling_rule(
+    problem: DropoutProblem,
+    theta0: Tensor,
+    lr: float,
+    kappas: Sequence[int],
+    horizon: float,
+    tolerance: float = 0.02,
+    observable: str | Observable = "modified_loss",
+    effort: SamplingEffort = EFFORT,
+) -> LinearScalingRule:
+    """Measure the error of the order-1 equation against the iteration with kappa masks at kappa lr.
+
+    Args:
+        problem: what is trained.
+        theta0: (D,), the start.
+        lr: learning rate of one mask a step.
+        kappas: masks a step; kappa lr divides the horizon.
+        horizon: last time.
+        tolerance: largest relative error that counts as following; relative to the change along the gradient flow.
+        observable: whose expectation is compared.
+        effort: paths, tolerance, seed, progress bar and processes.
+
+    Raises:
+        SmesolveError: bad arguments, a kappa lr that does not divide the horizon or is unstable.
+
+    Cost: horizon/lr gradients a path of the iteration for every kappa.
+    """
+    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
+    theta0 = check_parameters("theta0", theta0, problem)
+    lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
+    kappas = check_list("kappas", kappas, check_integer)
+    check_tolerance("tolerance", tolerance)
+    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
+    cells = _cells(problem, theta0, lr, kappas, horizon, observable, effort)
+    return _rule(run_cells(cells, progress=effort.progress), tolerance)
+
+
+def _cells(
+    problem: DropoutProblem,
+    theta0: Tensor,
+    lr: float,
+    kappas: Sequence[int],
+    horizon: float,
+    observable: str | Observable,
+    effort: SamplingEffort,
+) -> list[Cell]:
+    """Return a cell for each model and kappa."""
+    (name,) = named_observables(problem, [observable])
+
+    @cache
+    def units(one: DropoutProblem, at: Tensor) -> tuple[float, float]:
+        """Return the change along the gradient flow, and the leading constant c of (1)."""
+        function = named_observables(one, [observable])[name]
+        constant, _ = first_constants(one, at, horizon, {name: function}, lr)[name]
+        return flow_change(one, at, horizon, function), constant
+
+    def row(model: str, one: DropoutProblem, at: Tensor, kappa: int) -> dict[str, Any]:
+        """Return a row of the table, without the verdict."""
+        averaged = AveragedProblem(one, kappa)
+        if model == "readout":
+            error = low = high = LinearMoments(averaged, at).error(kappa * lr, 1, horizon, observable)
+            resolved = True
+        else:
+            study = effort.weak_error(averaged, at, [kappa * lr], [horizon], [1], observable)
+            error, low, high, resolved = study.table.iloc[0][["error", "low", "high", "resolved"]]
+        change, constant = units(one, at)
+        head = {"model": model, "kappa": kappa, "lr": kappa * lr, "resolved": bool(resolved)}
+        predicted = constant * kappa * lr  # (1)
+        shares = {"relative": error, "relative_low": low, "relative_high": high, "predicted": predicted}
+        return head | {key: value / change for key, value in shares.items()}
+
+    cells = []
+    for model, one, at in (("readout", *readout_problem(problem, theta0)), ("network", problem, theta0)):
+        for kappa in sorted(set(kappas)):
+            measured = effort.ensembles(AveragedProblem(one, kappa), at, kappa * lr, [horizon], [1])
+            ensembles = [] if model == "readout" else [measured]
+            cells.append(Cell(f"{model}, kappa {kappa}", partial(row, model, one, at, kappa), ensembles))
+    return cells
+
+
+def _rule(rows: list[dict[str, Any]], tolerance: float) -> LinearScalingRule:
+    table = pd.DataFrame(rows)
+    table["follows"] = [
+        _verdict(low, high, tolerance) for low, high in zip(table.relative_low, table.relative_high, strict=True)
+    ]
+    return LinearScalingRule(table, tolerance)
+
+
+def _verdict(low: float, high: float, tolerance: float) -> bool | None:
+    """Return whether an error with this interval is inside the tolerance; None where the interval does not say."""
+    if max(-low, high) <= tolerance:
+        return True
+    return False if low > tolerance or high < -tolerance else None
+
+
+@experiment("scaling", "kappa")
+class Kappa(NetworkExperiment[KappaSettings]):
+    """The linear scaling rule: up to which kappa the iteration follows the equation."""
+
+    Settings = KappaSettings
+    title = "Learning-rate scaling: kappa"
+    example = "examples/scaling_kappa.yaml --out results/scaling_kappa"
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each model and kappa."""
+        s = self.settings
+        return _cells(self.dropout_problem, self.theta0, s.lrs[0], s.kappas, s.horizon, s.observables[0], s.effort)
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Return the section of the rule."""
+        result = _rule(results, self.settings.tolerance)
+        return [
+            Section(
+                "Linear scaling rule",
+                {"table": result.table, "reach": result.reach()},
+                {"kappa": Captioned(kappa_figure(result), CAPTION)},
+                _report(result, self.settings),
+                _conclusion(result),
+            )
+        ]
+
+
+def kappa_figure(result: LinearScalingRule) -> Figure:
+    """Draw the relative error against kappa with the leading term and the tolerance."""
+    with drawing():
+        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
+        axis = figure.subplots()
+        for style, (model, part) in zip((DROPOUT, ORDERS[1]), result.table.groupby("model", sort=False), strict=True):
+            curve(axis, part.kappa, part, style, f"{model}: {'exact' if model == 'readout' else 'measured'}", line="")
+            axis.plot(
+                part.kappa, part.predicted.abs(), color=style.colour, linestyle=style.line, linewidth=0.8,
+                label=f"{model}: leading term",
+            )  # fmt: skip
+        axis.axhline(result.tolerance, color="0.5", linestyle=":", label=f"tolerance {result.tolerance:g}")
+        log_ticks(axis, result.table.kappa)
+        axis.set_yscale("log")
+        axis.set_xlabel(r"masks a step $\kappa$, learning rate $\kappa\epsilon$")
+        axis.set_ylabel("|relative error| of the order-1 equation")
+        axis.legend()
+        return figure
+
+
+def _conclusion(result: LinearScalingRule) -> str:
+    lines = []
+    for row in result.reach().to_dict("records"):
+        holds, fails = row["holds"], row["fails"]
+        follows = f"the iteration follows up to kappa = {holds:g}" if np.isfinite(holds) else "it never follows"
+        breaks = f", no longer at {fails:g}" if np.isfinite(fails) else ", the largest measured"
+        if np.isfinite(row["kappa"]):
+            breaks += f"; the error reaches the tolerance at kappa = {interval(row, 'kappa')}"
+        lines.append(
+            f"- {row['model']}: {follows}{breaks}; predicted from the leading constant: {row['predicted']:.3g}."
+        )
+    return "\n".join(lines)
+
+
+def _report(result: LinearScalingRule, settings: KappaSettings) -> str:
+    verdicts = {True: "yes", False: "no"}
+    table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
+    return join(
+        f"kappa masks a step at kappa lr, lr = {settings.lrs[0]:g}, leave the order-1 equation unchanged. Errors of "
+        f"that equation against the iteration at T = {settings.horizon:g}, relative to the change along the gradient "
+        f"flow; it follows where the whole interval is inside the tolerance {result.tolerance:g}.",
+        markdown(
+            table,
+            {
+                "model": "model",
+                "kappa": "kappa",
+                "kappa lr": "lr",
+                "relative error": "relative",
+                "leading term": "predicted",
+                "follows": "follows",
+            },
+        ),
+    )

@@ -1,0 +1,113 @@
+"""Cells: the pieces of work that an experiment is made of.
+
+A cell is run whole, and its result is kept on disk as soon as it is there, so that an interrupted experiment goes on
+with the cells that are left. What a cell simulates says what it costs: the progress bar and the dry run follow from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from smesolve.comparison.study_design import StudyDesign, chosen_control, chosen_scheme
+from smesolve.comparison.study_size import StudySize
+from smesolve.experiments.shared.cell_store import CellStore
+from smesolve.problem.problem import Problem
+from smesolve.sampling.progress import Progress
+from smesolve.solver.integration import check_scheme
+
+__all__ = ["Cell", "Ensembles", "run_cells"]
+
+
+@dataclass(frozen=True)
+class Ensembles:
+    """Paths of the iteration and of equations at one learning rate, from one start, up to one horizon."""
+
+    problem: Problem
+    theta0: Tensor
+    lr: float
+    times: Sequence[float]
+    """Times of observation; the last one is the horizon."""
+    orders: Sequence[int]
+    """Orders of the equations. Empty: only the iteration is run."""
+    paths: int
+    """Paths of each ensemble in the first round."""
+    scheme: str | None = None
+    dt: float | None = None
+    observables: int = 1
+    """Number of observables."""
+    control: str = "auto"
+    """Control variates, as for `weak_error`."""
+
+    def __post_init__(self) -> None:
+        check_scheme(self.problem, self.design.scheme)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the iteration."""
+        return max(1, round(self.times[-1] / self.lr))
+
+    @cached_property
+    def design(self) -> StudyDesign:
+        """The measurement that these ensembles are simulated for."""
+        observables = {str(k): self.problem.loss for k in range(self.observables)}
+        scheme, control = chosen_scheme(self.scheme, self.problem), chosen_control(self.control, self.problem)
+        given = self.problem, self.theta0, [self.lr], self.times, self.orders
+        return StudyDesign(*given, observables, scheme, self.dt, control)
+
+    def size(self, workers: int | None = None) -> StudySize:
+        """Return what the ensembles ask of a machine."""
+        return StudySize(self.design, self.paths, workers)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work.
+
+    Its result is made of dicts with string keys, lists, strings, numbers, None, numpy arrays and pandas tables, so that
+    it can be kept on disk.
+    """
+
+    key: str
+    """Name of the cell, such as "network, kappa 4". No two cells of an experiment share one, and a cell with the same
+    key and the same settings always has the same result."""
+    run: Callable[[], Any]
+    ensembles: Sequence[Ensembles] = ()
+    """What the cell simulates; empty where it simulates nothing."""
+    kept: bool = True
+    """Whether the result is kept on disk. False: the cell keeps its own blocks in the journal of the experiment."""
+
+    @property
+    def cost(self) -> float:
+        """Work of the cell, in gradients; 1 for a cell that simulates nothing."""
+        return sum(ensembles.size().work for ensembles in self.ensembles) or 1.0
+
+
+def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: bool | None = None) -> list[Any]:
+    """Return the results of the cells, in their order.
+
+    Args:
+        cells: to be run.
+        store: results that are known already, to which new ones are added. Default: no result is kept.
+        progress: show a progress bar. Default: on a terminal only.
+    """
+    costs = [cell.cost for cell in cells]
+    several = len(cells) > 1
+    results = []
+    with Progress(progress if several else False, math.fsum(costs)) as bar:
+        for number, (cell, cost) in enumerate(zip(cells, costs, strict=True), start=1):
+            bar.describe(f"{cell.key} (cell {number} of {len(cells)})")
+            known = store is not None and cell.key in store
+            if store is None or not cell.kept:
+                results.append(cell.run())
+            else:
+                if not known:
+                    store.put(cell.key, cell.run())
+                results.append(store.get(cell.key))
+            bar.done(cost, before=known)
+    return results

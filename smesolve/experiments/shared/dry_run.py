@@ -1,0 +1,159 @@
+"""What an experiment would take: sizes, steps, paths, and an estimate of time and memory from a few real blocks.
+
+Of each process of the ensembles of the cells (the iteration, the equation of each order) three steps of one block are
+run and timed; the time of the first round is that of its steps times its blocks. What comes before and after is not
+included: control variates, the noise-free path, further rounds for rel_tol, figures.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smesolve.comparison.weak_error import weak_error
+from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.markdown import counted
+from smesolve.experiments.shared.registry import find_experiment
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.sampling.ensemble import Process
+from smesolve.solver.integration import integration
+from smesolve.solver.modified_equation import ModifiedEquation
+
+__all__ = ["estimate", "memory_in_words"]
+
+TIMED_STEPS = 3
+MIB = 2**20
+
+SHOWN = 20
+"""Learning rates whose steps are printed."""
+
+
+def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[str, str]:
+    """Return what the cells would take, in words.
+
+    Args:
+        measured: what is measured on what.
+        cells: of the experiment.
+        workers: processes that share the paths.
+
+    Raises:
+        SmesolveError: the paths are more than a process can take, or need more memory than the machine has.
+    """
+    ensembles = [one for cell in cells for one in cell.ensembles]
+    fields = ({"problem": measured} if measured else {}) | {"cells": str(len(cells))}
+    if not ensembles:
+        return fields | {"time": "not known before the cells are run", "memory": memory_in_words(0.0, workers)}
+    arrays = 0.0
+    for one in ensembles:
+        size = one.size(workers)
+        size.check(None)
+        arrays = max(arrays, size.memory)
+    total: dict[str, float] = {}
+    per_step: dict[tuple[Any, ...], float] = {}
+    for one in ensembles:
+        for name, seconds in _seconds(one, per_step).items():
+            total[name] = total.get(name, 0.0) + seconds / (workers or 1)
+    parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in total.items())
+    steps = list(dict.fromkeys(f"{one.steps} at lr {one.lr:.4g}" for one in ensembles))
+    more = f", and so on for {len(steps) - SHOWN} more" if len(steps) > SHOWN else ""
+    largest = max((one.problem for one in ensembles), key=lambda problem: problem.floats_per_path * problem.block_size)
+    others = sum(not cell.ensembles for cell in cells)
+    untimed = f"; not in it: {counted(others, 'cell')} without paths" if others else ""
+    return fields | {
+        "D": str(largest.dim),
+        "M": str(largest.noise_dim),
+        "steps": ", ".join(steps[:SHOWN]) + more,
+        "paths": f"{ensembles[0].paths} of each ensemble in the first round",
+        "time": f"about {sum(total.values()):.2g} s for the first round on this machine as it is now ({parts})"
+        + untimed,
+        "memory": memory_in_words(arrays, workers),
+    }
+
+
+def memory_in_words(arrays: float, workers: int | None) -> str:
+    """Return the memory of a process with all that a command loads and writes, and that of its workers.
+
+    Args:
+        arrays: bytes of the arrays of one process.
+        workers: processes beside it.
+    """
+    _run_smallest()
+    peak = _peak()
+    if peak is None:
+        return f"about {arrays / MIB:,.0f} MiB for each process on top of what Python and its libraries take"
+    size = peak + arrays
+    beside = "" if workers in (None, 1) else f", and at most as much in each of {workers} workers"
+    return f"about {size / MIB:,.0f} MiB{beside}"
+
+
+@cache
+def _run_smallest() -> None:
+    """Run a study whose arrays take nothing, and write what it writes.
+
+    torch loads parts of itself when derivatives are taken, and matplotlib its fonts, which no list of modules says.
+    """
+    kind: Any = find_experiment("weak-error")
+    data, network = DataSettings("random", samples=2, in_features=1), NetworkSettings(width=1)
+    smallest = kind(kind.Settings(data=data, network=network, lrs=[0.2], horizon=0.4, paths=8))
+    study = weak_error(smallest.problem, smallest.theta0, [0.2], 0.4, paths=8, progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        for section in smallest.summarise([study]):
+            section.write(Path(folder))
+
+
+def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> dict[str, float]:
+    """Return the seconds of each ensemble in its first round.
+
+    Args:
+        ensembles: that are timed.
+        per_step: seconds of one step that were measured before; they do not depend on the learning rate.
+    """
+    problem, theta0, lr = ensembles.problem, ensembles.theta0, ensembles.lr
+    size, scheme = ensembles.size(), ensembles.design.scheme
+    dt = ensembles.design.first_dt(lr)
+
+    def timed(name: str, process: Callable[[], Process]) -> float:
+        key = name, id(problem), scheme
+        if key not in per_step:
+            per_step[key] = _seconds_per_step(process(), theta0)
+        return per_step[key]
+
+    def equation(order: int) -> Process:
+        return integration(ModifiedEquation(problem, lr, order), theta0, scheme, dt)
+
+    found = {"iteration": timed("iteration", lambda: DropoutIteration(problem, lr)) * ensembles.steps * size.blocks}
+    for order in ensembles.orders:
+        name = f"order {order}"
+        found[name] = timed(name, partial(equation, order)) * math.ceil(ensembles.times[-1] / dt) * size.equation_blocks
+    return found
+
+
+@torch.no_grad()
+def _seconds_per_step(process: Process, theta0: Tensor) -> float:
+    """Return the time of the quickest of some real steps of one whole block, control variates' split included."""
+    theta, times = theta0.expand(process.block_size, -1).contiguous(), []
+    for step in range(1 + TIMED_STEPS):  # the first one warms up
+        begin = time.perf_counter()
+        theta = process.advance_split(theta, 0, step).state
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+def _peak() -> float | None:
+    """Return the most bytes that this process has had; None on Windows, where Python does not say."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, else KiB
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

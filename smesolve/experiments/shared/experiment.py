@@ -1,0 +1,169 @@
+"""The base classes of experiments: settings in, cells to run, sections of a report out.
+
+A new experiment is one new file: a dataclass with its settings, and a subclass of `Experiment` under the decorator
+`experiment`. Command line, dry run, progress bar, resuming and report follow from its cells and its settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.dry_run import estimate
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.problems import build_problem, described, outside_theorems
+from smesolve.experiments.shared.section import Section
+from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.module_problem import ModuleProblem
+from smesolve.sampling.journal import Journal
+
+__all__ = ["Experiment", "NetworkExperiment", "digest_of"]
+
+S = TypeVar("S")
+N = TypeVar("N", bound=ProblemSettings)
+
+
+class Experiment(ABC, Generic[S]):
+    """Something that is run by name.
+
+    The first line of the docstring of a subclass is its description on the command line.
+
+    Args:
+        settings: an instance of `Settings`.
+    """
+
+    Settings: ClassVar[type[Any]]
+    """Dataclass of the keys of the configuration; its docstring explains each of them under "Args:"."""
+    title: ClassVar[str]
+    """Title of the report."""
+    example: ClassVar[str] = "--out results"
+    """Arguments after the command, for the help."""
+    writes: ClassVar[str] = "tables (CSV), figures (PNG and PDF)"
+    """What is in the directory in the end, beside the report and the manifest."""
+    extendable: ClassVar[bool] = False
+    """Whether finished results can be given more paths, by `smesolve extend`. Their journal is then kept."""
+    goals: ClassVar[Sequence[str]] = ()
+    """Keys that say how much is measured, and not what: results of other values serve as well."""
+    command: ClassVar[str]
+    study: ClassVar[str]
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+        self.journal: Journal | None = None
+        """Where cells that are not `kept` keep their own blocks; None where nothing is kept."""
+
+    @abstractmethod
+    def cells(self) -> list[Cell]:
+        """Return the pieces of work."""
+
+    @abstractmethod
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Return the sections of the report from the results of the cells, in their order."""
+
+    def measured(self) -> str:
+        """Return what was measured on what, in words, for the report."""
+        return ""
+
+    def caveats(self) -> str:
+        """Return what must be said beside the conclusions. Default: nothing."""
+        return ""
+
+    def data_digest(self) -> str | None:
+        """Return a digest of the data and the start, on which results depend as on the settings. Default: no data."""
+        return None
+
+    def dry_run(self) -> dict[str, str]:
+        """Return what the experiment would take: sizes, steps, paths, time and memory, each in words."""
+        return estimate(self.measured(), self.cells(), getattr(self.settings, "workers", None))
+
+    def report(self, sections: Sequence[Section], warnings: Sequence[str] = ()) -> str:
+        """Return the report in Markdown: conclusions first, then what was measured, then the sections."""
+        several = len(sections) > 1
+        seed = getattr(self.settings, "seed", None)
+        sampled = "" if seed is None else f"Seed {seed}; intervals are 95% intervals where nothing else is said."
+        conclusions, details, files = [], [], []
+        for section in sections:
+            conclusions += [f"**{section.title}**" if several else "", section.conclusion]
+            details += [f"## {section.title}", section.pictures if several else "", section.text.strip()]
+            files += [f"`{name}.csv`" for name in section.tables] + [f"`{name}`" for name in section.texts]
+            files += [f"`{name}.png`, `{name}.pdf`" for name in section.figures]
+        return join(
+            f"# {self.title}",
+            "## Conclusion",
+            *conclusions,
+            self.caveats(),
+            "\n".join(["## Warnings", "", *(f"- {text}" for text in warnings)]) if warnings else "",
+            "" if several else sections[0].pictures,
+            "## What was measured" if self.measured() or sampled else "",
+            f"{self.measured()} {sampled}".strip(),
+            *details,
+            "## Files",
+            f"`report.html`: this report in one file, with configuration, seed and versions. {', '.join(files)}; "
+            "`manifest.json`: configuration, seed, versions, command, wall time.",
+        )
+
+
+class NetworkExperiment(Experiment[N]):
+    """An experiment on one network and its data, which its settings describe.
+
+    The settings have `data`, `network` and `keep_prob`, and may have `training`, `dtype` and `device`.
+    """
+
+    @property
+    def training(self) -> TrainingSettings:
+        """Loss and noise. Default: squared error with dropout on the last hidden layer."""
+        return getattr(self.settings, "training", TrainingSettings())
+
+    @property
+    def keep_probs(self) -> list[float]:
+        """Probabilities that a neuron is kept; `problem` has the first one."""
+        return [self.settings.keep_prob]  # type: ignore[attr-defined]
+
+    @cached_property
+    def problem(self) -> DropoutProblem | ModuleProblem:
+        """The problem of the settings, on its data."""
+        dtype, device = (getattr(self.settings, name, word) for name, word in (("dtype", "float64"), ("device", "cpu")))
+        x, y = load_data(self.settings.data)
+        return build_problem(x, y, self.settings.network, self.training, self.keep_probs[0], dtype, device)
+
+    @property
+    def dropout_problem(self) -> DropoutProblem:
+        """The problem of settings whose training has closed forms."""
+        assert isinstance(self.problem, DropoutProblem)
+        return self.problem
+
+    @cached_property
+    def theta0(self) -> Tensor:
+        """The parameters (D,) that all paths start from."""
+        return self.problem.initial(self.settings.network.seed)
+
+    def measured(self) -> str:
+        """Return data, network and noise in words."""
+        settings = self.settings
+        return described(settings.data.name, self.problem, settings.network, self.training, self.keep_probs)
+
+    def caveats(self) -> str:
+        """Return what the theorems of weak order do not cover."""
+        return outside_theorems(self.problem, self.theta0)
+
+    def data_digest(self) -> str:
+        """Return a digest of the data and the initial parameters."""
+        return digest_of(self.problem.x, self.problem.y, self.theta0)
+
+
+def digest_of(*tensors: Tensor) -> str:
+    """Return a digest of tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.cpu().numpy()
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

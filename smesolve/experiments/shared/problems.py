@@ -1,0 +1,138 @@
+"""The problem of an experiment from its settings: network, data and noise; and what it is in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.markdown import counted, plain
+from smesolve.experiments.shared.settings import NetworkSettings, TrainingSettings
+from smesolve.machine_memory import check_numbers_fit
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.feature_network import FeatureNetwork
+from smesolve.problem.kinks import kinks
+from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.networks import DropoutNetwork, TwoLayerNetwork
+from smesolve.problem.problem import Problem
+
+__all__ = ["build_problem", "described", "described_data", "outside_theorems"]
+
+ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "identity": nn.Identity,
+}
+
+OUTSIDE = (
+    "kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are measurements at "
+    "these learning rates and instances of no theorem. The drift of order 2 leaves out what happens where a neuron "
+    "switches, an error of order lr: as lr falls, order 2 falls back to order 1. Errors scatter about their power law"
+    " as a step meets a switch here or there, which the interval of a slope does not contain. Monte Carlo intervals "
+    "hold nonetheless, as control variates have mean zero for any network; that the solver's bias falls at least like"
+    " dt is not guaranteed."
+)
+
+
+def build_problem(
+    x: np.ndarray,
+    y: np.ndarray,
+    network: NetworkSettings,
+    training: TrainingSettings,
+    keep_prob: float,
+    dtype: str = "float64",
+    device: str = "cpu",
+) -> DropoutProblem | ModuleProblem:
+    """Return a `DropoutProblem` where its closed forms hold, otherwise a `ModuleProblem`."""
+    sizes, outputs = [x.shape[1], *network.widths], y.shape[1]
+    if training.loss == "cross_entropy" and outputs == 1:
+        y, outputs = _class_labels(y[:, 0])
+    weights = sum(a * b for a, b in itertools.pairwise([*sizes, outputs]))
+    check_numbers_fit(f"the weights for network.width={network.width}", weights, "take a narrower network")
+    bias, activation = network.bias, network.activation
+    kind, place = getattr(torch, dtype), torch.device(device)
+    if training.has_closed_form:
+        layers: DropoutNetwork
+        if len(sizes) == 2:
+            layers = TwoLayerNetwork(sizes[0], sizes[1], outputs, activation, bias, dtype=kind, device=place)
+        else:
+            readout = nn.Linear(sizes[-1], outputs, bias=bias)
+            layers = FeatureNetwork(_hidden_layers(sizes, activation, bias), readout).to(dtype=kind, device=place)
+        return DropoutProblem(layers, x, y, keep_prob=keep_prob, masks=training.masks)
+    hidden = _hidden_layers(sizes, activation, bias, 1 - keep_prob, training.dropout)
+    module = hidden.append(nn.Linear(sizes[-1], outputs, bias=bias)).to(dtype=kind, device=place)
+    noises = dataclasses.asdict(training)
+    del noises["dropout"]  # the layers have it
+    return ModuleProblem(module, x, y, **noises)
+
+
+def _class_labels(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the indices of the classes (n,), numbered as their labels increase, and the number of classes."""
+    names, indices = np.unique(labels, return_inverse=True)
+    if (names != names.round()).any() or len(names) < 2:
+        raise SmesolveError(
+            f"y must hold whole numbers for training.loss=cross_entropy, the labels of at least two classes, got "
+            f"{len(names)} different values such as {names[-1]:g}; take training.loss=squared_error for regression."
+        )
+    return indices, len(names)
+
+
+def _hidden_layers(
+    sizes: list[int], activation: str, bias: bool, drop_prob: float = 0.0, dropout: str = "last"
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for depth, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=2):
+        layers += [nn.Linear(inputs, outputs, bias=bias), ACTIVATION_LAYERS[activation]()]
+        if drop_prob and (dropout == "every" or depth == len(sizes)):
+            layers.append(nn.Dropout(drop_prob))
+    return nn.Sequential(*layers)
+
+
+def described_data(name: str, samples: int, inputs: int) -> str:
+    """Return name and size of the data in words."""
+    return f"Data {plain(name)}: {counted(samples, 'sample')}, {counted(inputs, 'input')}."
+
+
+def described(
+    data: str,
+    problem: DropoutProblem | ModuleProblem,
+    network: NetworkSettings,
+    training: TrainingSettings,
+    keep_probs: Sequence[float],
+) -> str:
+    """Return data, network and noise in words."""
+    outputs = problem.y.shape[1] if problem.y.ndim > 1 else int(problem.y.max()) + 1  # columns, or classes
+    sizes = "-".join(map(str, [problem.x.shape[1], *network.widths, outputs]))
+    bias = " with biases" if network.bias else ""
+    where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
+    whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
+    kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
+    noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
+    if training.batch_size:
+        noises.append(f"mini-batches of {training.batch_size} with{'' if training.replacement else 'out'} replacement")
+    for name in ("label_noise", "parameter_noise", "weight_decay"):
+        if getattr(training, name):
+            noises.append(f"{name.replace('_', ' ')} {getattr(training, name):g}")
+    known = (
+        f"{problem.noise_dim} normals a noise product"
+        if problem.has_closed_form
+        else "mean gradient and covariance are known only by sampling"
+    )
+    return (
+        f"{described_data(data, *problem.x.shape)} Network {sizes}, {network.activation}{bias}: {problem.dim} "
+        f"parameters; loss {training.loss.replace('_', ' ')}. {', '.join(noises)}: {known}."
+    )
+
+
+def outside_theorems(problem: Problem, theta0: Tensor) -> str:
+    """Return what the theorems do not cover, or nothing where they hold."""
+    names = kinks(problem, theta0)
+    return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} {OUTSIDE}" if names else ""

@@ -1,0 +1,136 @@
+"""How much an experiment samples, and on how many processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from smesolve.comparison.observables import Observable
+from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.experiments.shared.cells import Ensembles
+from smesolve.experiments.shared.settings import ProblemSettings
+from smesolve.problem.problem import Problem
+from smesolve.validation import check_integer, check_seed, check_tolerance
+
+__all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings"]
+
+
+@dataclass(frozen=True)
+class SamplingEffort:
+    """What an experiment hands on to `weak_error`, whose documentation explains it."""
+
+    paths: int = 1024
+    """Paths on each side; the first round where rel_tol is given."""
+    rel_tol: float | None = None
+    """Share of each error at the horizon that its interval may take. Default: paths are not added."""
+    max_paths: int = 4096
+    """Most paths on each side, where rel_tol is given."""
+    seed: int = 0
+    """Root seed."""
+    progress: bool | None = None
+    """Show a progress bar. Default: on a terminal only."""
+    workers: int | None = None
+    """Processes that share the work; results do not depend on their number. Default: only this one."""
+
+    def __post_init__(self) -> None:
+        check_integer("paths", self.paths, 2)
+        check_integer("max_paths", self.max_paths)
+        check_seed("seed", self.seed)
+        if self.rel_tol is not None:
+            check_tolerance("rel_tol", self.rel_tol)
+        if self.workers is not None:
+            check_integer("workers", self.workers, most=2**12)
+
+    def ensembles(
+        self,
+        problem: Problem,
+        theta0: Tensor,
+        lr: float,
+        times: Sequence[float],
+        orders: Sequence[int],
+        scheme: str | None = None,
+        dt: float | None = None,
+    ) -> Ensembles:
+        """Return the ensembles that `weak_error` simulates at one learning rate."""
+        return Ensembles(problem, theta0, lr, times, orders, self.paths, scheme, dt)
+
+    def weak_error(
+        self,
+        problem: Problem,
+        theta0: Tensor,
+        lrs: Sequence[float],
+        times: Sequence[float],
+        orders: Sequence[int],
+        observable: str | Observable,
+        **more: Any,
+    ) -> WeakErrorStudy:
+        """Return `weak_error` of one observable at these times, the last one the horizon, with this effort.
+
+        It shows no progress bar of its own: that of the cells is there.
+        """
+        return weak_error(
+            problem,
+            theta0,
+            lrs,
+            times[-1],
+            orders=orders,
+            observables=[observable],
+            times=times,
+            paths=self.paths,
+            rel_tol=self.rel_tol,
+            max_paths=self.max_paths,
+            seed=self.seed,
+            workers=self.workers,
+            progress=False,
+            **more,
+        )
+
+
+EFFORT = SamplingEffort()
+"""The default effort."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings(ProblemSettings):
+    """Settings of an experiment that samples paths of one network.
+
+    Args:
+        paths: independent paths on each side; the first round where rel_tol is given.
+        seed: root seed of masks and Brownian motions.
+        threads: threads of torch, divided among the workers. Default: left as they are.
+        workers: processes that share the paths; results do not depend on them. Default: only this one.
+    """
+
+    paths: int = 1024
+    seed: int = 0
+    threads: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            check_integer("threads", self.threads, most=2**12)
+        _ = self.effort  # which checks the others
+
+    @property
+    def effort(self) -> SamplingEffort:
+        """The effort of these settings."""
+        names = {entry.name for entry in fields(SamplingEffort)} & {entry.name for entry in fields(self)}
+        return SamplingEffort(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class ToleranceSettings(SamplingSettings):
+    """Settings of an experiment that adds paths until errors are known well.
+
+    Args:
+        rel_tol: paths are added until the interval of every error at the horizon is at most this share of the error.
+            Default: no paths are added.
+        max_paths: bound on the paths of each side.
+    """
+
+    rel_tol: float | None = None
+    max_paths: int = 4096

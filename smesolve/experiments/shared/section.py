@@ -1,0 +1,90 @@
+"""A section of a report: its tables, figures and conclusions; and how numbers are shown in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from smesolve.experiments.shared.figures import save_figure
+from smesolve.experiments.shared.markdown import picture, table_of
+
+__all__ = ["Captioned", "Section", "interval", "markdown"]
+
+
+class Captioned(NamedTuple):
+    """A figure and its caption."""
+
+    figure: Figure
+    caption: str
+    """What axes, lines and markers are. It has no brackets, which would end a caption in Markdown."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What an experiment reports; tables and figures are named by their files, without the ending."""
+
+    title: str
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Captioned]
+    text: str
+    """The text, in Markdown."""
+    conclusion: str
+    """What was found: a list in Markdown, with an interval in each line."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Other files by their full names."""
+
+    def write(self, directory: Path) -> None:
+        """Write tables and figures into a directory."""
+        for name, table in self.tables.items():
+            table.to_csv(directory / f"{name}.csv", index=False)
+        for name, captioned in self.figures.items():
+            save_figure(captioned.figure, directory, name)
+        for name, text in self.texts.items():
+            (directory / name).write_text(text, encoding="utf-8")
+
+    @property
+    def pictures(self) -> str:
+        """The figures in Markdown."""
+        return "\n\n".join(picture(captioned.caption, name) for name, captioned in self.figures.items())
+
+
+def interval(row: Mapping[str, Any], name: str, form: str = ".3g") -> str:
+    """Return "value [low, high]" from the columns name, name_low, name_high.
+
+    Without an interval this is only the value, and without a value "-".
+    """
+    value, low, high = (float(row.get(name + end, np.nan)) for end in ("", "_low", "_high"))
+    if np.isnan(value):
+        return "-"
+    if not np.isfinite(low) or low == high:
+        return format(value, form)
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def markdown(
+    table: pd.DataFrame, columns: Iterable[str] | Mapping[str, str], forms: Mapping[str, str] | None = None
+) -> str:
+    """Return a table in Markdown, numbers with their intervals where they have any.
+
+    Args:
+        table: a column `a` may have its interval in `a_low` and `a_high`.
+        columns: columns to show under their own names, or a mapping from headers to columns.
+        forms: of the numbers of a column, Default: ".3g".
+    """
+    headed = columns if isinstance(columns, Mapping) else {column: column for column in columns}
+    forms = forms or {}
+
+    def cell(row: Mapping[str, Any], column: str) -> str:
+        value = row[column]
+        if isinstance(value, bool | np.bool_):
+            return "yes" if value else "no"
+        return interval(row, column, forms.get(column, ".3g")) if isinstance(value, float | np.floating) else str(value)
+
+    rows = table.to_dict("records")
+    return table_of(list(headed), ([cell(row, column) for column in headed.values()] for row in rows))

@@ -1,0 +1,189 @@
+"""Blocks of settings that experiments share: data, network and training, and how the work is done.
+
+The settings of an experiment are a frozen dataclass. jsonargparse makes the options of the command line from it, and
+the help from its docstring. Each checks its own fields when it is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_type_hints
+
+from smesolve.errors import invalid
+from smesolve.validation import (
+    check_choice,
+    check_instance,
+    check_integer,
+    check_list,
+    check_not_negative,
+    check_seed,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "EXECUTION",
+    "DataSettings",
+    "NetworkSettings",
+    "ProblemSettings",
+    "TrainingSettings",
+    "build",
+    "check_flag",
+    "check_one",
+    "check_string",
+]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+EXECUTION = ("threads", "workers", "max_memory")
+"""Keys of any experiment on which its numbers do not depend."""
+
+ACTIVATIONS = ("tanh", "relu", "gelu", "sigmoid", "softplus", "identity")
+
+LOSSES = ("squared_error", "cross_entropy")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Data.
+
+    Args:
+        name: "digits" (scikit-learn's handwritten digits), "random" (standard normal inputs, y = sin(2 x_1)), or the
+            path of a .npz file (arrays x and y) or a .csv file (inputs in columns x..., outputs in columns y...).
+        target: column of a .csv file with the only output, or the class labels; all others are inputs.
+        samples: number of samples, the first ones of digits and files. Default: all of them.
+        in_features: number of inputs, for "random" only.
+        seed: seed of the inputs, for "random" only. Default: 0.
+    """
+
+    name: str = "digits"
+    target: str | None = None
+    samples: int | None = None
+    in_features: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_string("data.name", self.name)
+        if self.target is not None:
+            check_string("data.target", self.target)
+        for name in ("samples", "in_features"):
+            if getattr(self, name) is not None:
+                check_integer(f"data.{name}", getattr(self, name))
+        if self.seed is not None:
+            check_seed("data.seed", self.seed)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Network.
+
+    Args:
+        width: neurons of the hidden layer, or a list for several hidden layers.
+        activation: tanh, relu, gelu, sigmoid, softplus or identity.
+        bias: give all layers a bias.
+        seed: seed of the initial parameters, from which all paths start.
+    """
+
+    width: int | list[int] = 32
+    activation: str = "tanh"
+    bias: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.width, list):
+            check_list("network.width", self.width, check_integer)
+        else:
+            check_integer("network.width", self.width)
+        check_choice("network.activation", self.activation, ACTIVATIONS)
+        check_flag("network.bias", self.bias)
+        check_seed("network.seed", self.seed)
+
+    @property
+    def widths(self) -> list[int]:
+        """Neurons of each hidden layer."""
+        return self.width if isinstance(self.width, list) else [self.width]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Training.
+
+    Args:
+        loss: squared_error or cross_entropy.
+        dropout: last (on the last hidden layer) or every (after every hidden layer).
+        masks: shared (one mask a step for all samples) or per_sample (as torch.nn.Dropout).
+        batch_size: samples of a step. Default: all of them.
+        replacement: draw the samples of a batch with replacement.
+        weight_decay: as in torch.optim.SGD.
+        label_noise: standard deviation of normals added to the targets.
+        parameter_noise: standard deviation of normals added to the parameters before each gradient.
+    """
+
+    loss: str = "squared_error"
+    dropout: str = "last"
+    masks: str = "shared"
+    batch_size: int | None = None
+    replacement: bool = False
+    weight_decay: float = 0.0
+    label_noise: float = 0.0
+    parameter_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("training.loss", self.loss, LOSSES)
+        check_choice("training.dropout", self.dropout, ("last", "every"))
+        check_choice("training.masks", self.masks, ("shared", "per_sample"))
+        if self.batch_size is not None:
+            check_integer("training.batch_size", self.batch_size)
+        check_flag("training.replacement", self.replacement)
+        for name in ("weight_decay", "label_noise", "parameter_noise"):
+            check_not_negative(f"training.{name}", getattr(self, name))
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether this is squared error with dropout on the last hidden layer, and no other noise."""
+        others = self.batch_size or self.weight_decay or self.label_noise or self.parameter_noise
+        return self.loss == "squared_error" and self.dropout == "last" and not others
+
+
+@dataclass(frozen=True)
+class ProblemSettings:
+    """Settings of an experiment on one network.
+
+    Args:
+        data: what is learned.
+        network: what learns.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+
+
+def check_one(name: str, values: Any, check_item: Callable[[str, Any], T]) -> list[T]:
+    """Return a list of one validated item."""
+    items = check_list(name, values, check_item)
+    if len(items) != 1:
+        raise invalid(name, "hold one value", values, "keep one")
+    return items
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False."""
+    return check_instance(name, value, bool, "True or False")
+
+
+def check_string(name: str, value: Any) -> str:
+    """Return a string."""
+    return check_instance(name, value, str, "a string")
+
+
+def build(kind: type[S], values: dict[str, Any]) -> S:
+    """Return an instance of a settings dataclass from nested dictionaries; keys that it does not have are left out."""
+    hints = get_type_hints(kind)
+    chosen = {}
+    for entry in dataclasses.fields(kind):  # type: ignore[arg-type]  # S is a dataclass
+        value, hint = values[entry.name], hints[entry.name]
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        chosen[entry.name] = build(hint, value) if nested else value
+    return kind(**chosen)

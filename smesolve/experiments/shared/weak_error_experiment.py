@@ -1,0 +1,156 @@
+"""What the experiments compare and weak-error share: their settings, and the one measurement that both make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+from smesolve.comparison.study_design import CONTROLS, StudyDesign, learning_rates_and_times
+from smesolve.comparison.study_size import StudySize
+from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings, check_string
+from smesolve.validation import (
+    check_choice,
+    check_device,
+    check_integer,
+    check_keep_prob,
+    check_list,
+    check_positive,
+    check_seed,
+    check_tolerance,
+)
+
+__all__ = ["WeakErrorExperiment", "WeakErrorSettings"]
+
+
+@dataclass(frozen=True)
+class WeakErrorSettings(ProblemSettings):
+    """Study.
+
+    Args:
+        training: loss and noise.
+        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
+        lrs: learning rates; each divides the horizon.
+        horizon: last time T; training takes T/lr steps.
+        orders: orders of the modified equation, 1 and/or 2.
+        observables: loss, modified_loss, squared_norm, or coordinates such as theta[0].
+        paths: independent paths on each side; the first round where rel_tol is given.
+        rel_tol: paths are added until the interval of every error at the horizon is at most this share of the error.
+            Default: no paths are added.
+        max_paths: bound on the paths of each side.
+        scheme: scheme of the equation: small_noise_rk4, small_noise_heun or euler; svag or sampled_euler where dropout
+            is not only on the last hidden layer, or the loss is not the squared error. Default: one that fits.
+        dt: step of the scheme. Default: chosen from the bias of the scheme.
+        control: control variates: auto, none, first or second.
+        seed: root seed of masks and Brownian motions.
+        threads: threads of torch, divided among the workers. Default: left as they are.
+        workers: processes that share the paths; results do not depend on them. Default: only this one.
+        device: device of torch, such as cpu or cuda.
+        dtype: float64, or float32 for errors above its rounding (1e-6 of a mean).
+        max_memory: bytes that control variates may take in all processes together. Default: the machine's memory.
+    """
+
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    keep_prob: float = 0.8
+    lrs: list[float] = field(default_factory=lambda: [0.1, 0.05])
+    horizon: float = 1.0
+    orders: list[int] = field(default_factory=lambda: [1, 2])
+    observables: list[str] = field(default_factory=lambda: ["loss", "modified_loss"])
+    paths: int = 1024
+    rel_tol: float | None = None
+    max_paths: int = 2**17
+    scheme: str | None = None
+    dt: float | None = None
+    control: str = "auto"
+    seed: int = 0
+    threads: int | None = None
+    workers: int | None = None
+    device: str = "cpu"
+    dtype: str = "float64"
+    max_memory: float | None = None
+
+    def __post_init__(self) -> None:
+        check_keep_prob("keep_prob", self.keep_prob)
+        check_list("lrs", self.lrs, check_positive)
+        check_positive("horizon", self.horizon)
+        check_list("orders", self.orders, check_integer)
+        check_list("observables", self.observables, check_string)
+        check_integer("paths", self.paths, 2)
+        check_integer("max_paths", self.max_paths)
+        check_choice("control", self.control, CONTROLS)
+        check_seed("seed", self.seed)
+        check_device("device", self.device)
+        check_choice("dtype", self.dtype, ("float64", "float32"))
+        for name, check in (("rel_tol", check_tolerance), ("dt", check_positive), ("max_memory", check_positive)):
+            if getattr(self, name) is not None:
+                check(name, getattr(self, name))
+        for name in ("threads", "workers"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), most=2**12, remedy="leave it out for the default")
+
+
+class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
+    """A measurement of weak errors: one cell, whose blocks of paths are kept one by one."""
+
+    Settings = WeakErrorSettings
+    extendable = True
+    goals = ("rel_tol", "max_paths")
+    samples: ClassVar[int] = 0
+    """Paths of each ensemble whose values at the horizon are kept."""
+
+    @property
+    def times(self) -> list[float] | None:
+        """Times of observation. Default: those of `weak_error`."""
+        return None
+
+    def cells(self) -> list[Cell]:
+        """Return the only cell."""
+        s = self.settings
+        lrs, times = learning_rates_and_times(s.lrs, s.horizon, self.times)
+        measured = s.orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
+        ensembles = [Ensembles(self.problem, self.theta0, lr, times, *measured) for lr in lrs]
+        sampling: dict[str, Any] = {
+            "paths": s.paths,
+            "rel_tol": s.rel_tol,
+            "max_paths": s.max_paths,
+            "max_memory": s.max_memory,
+        }
+        measure = partial(
+            weak_error,
+            self.problem,
+            self.theta0,
+            s.lrs,
+            s.horizon,
+            **self._asked(),
+            **sampling,
+            journal=self.journal,
+            keep=self.samples,
+            progress=True,
+        )
+        return [Cell("weak errors", measure, ensembles, kept=False)]
+
+    def _asked(self) -> dict[str, Any]:
+        """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""
+        names = ("orders", "observables", "scheme", "dt", "control")
+        return {name: getattr(self.settings, name) for name in names} | {"times": self.times}
+
+    def dry_run(self) -> dict[str, str]:
+        """Return what the study would take, after refusing what `weak_error` would refuse."""
+        s = self.settings
+        design = StudyDesign.of(self.problem, self.theta0, s.lrs, s.horizon, **self._asked())
+        StudySize(design, s.paths, s.workers).check(s.max_memory)
+        fields = super().dry_run()
+        fields["time"] += "; not in it: control variates, the noise-free path, further rounds"
+        for sentence in design.nothing_tested():
+            fields["warning"] = sentence
+        return fields
+
+    def result(self, results: list[Any]) -> WeakErrorStudy:
+        """Return the result of the only cell."""
+        (study,) = results
+        assert isinstance(study, WeakErrorStudy)
+        return study

@@ -1,0 +1,239 @@
+"""Certify the weak order, with an error budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
+from smesolve.comparison.leading_error import MAX_DIM, MAX_DRAWS
+from smesolve.comparison.outcomes import Status, Verdict
+from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.experiments.shared.figures import PAGE, drawing
+from smesolve.experiments.shared.markdown import join, plain, table_of
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.section import Captioned, Section
+from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperiment
+from smesolve.experiments.shared.weak_error_parts import (
+    at_horizon,
+    divergence,
+    errors_against_lr,
+    largest_errors,
+    measured_in_words,
+    number,
+    slope_in_words,
+    slopes,
+)
+from smesolve.problem.kinks import kinks
+from smesolve.problem.problem import Problem
+
+__all__ = ["WeakError", "weak_error_figure"]
+
+CAPTION = (
+    "|error| at the horizon against the learning rate, one panel for each observable. Points with their "
+    "intervals, hollow where not resolved; dashed: fits; thin: predicted leading terms; dotted: noise floor."
+)
+
+
+@experiment("weak-error")
+class WeakError(WeakErrorExperiment):
+    """Certify the weak order, with an error budget."""
+
+    title = "Weak error of the stochastic modified equation"
+    example = "examples/weak_order.yaml --rel_tol 0.1 --out results/weak_order"
+    writes = "tables (CSV), figures (PNG and PDF), fit.csv (slopes and constants with intervals), blocks.journal"
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Return the certificate of weak order with its error budget."""
+        study = self.result(results)
+        conclusion = join(
+            f"Weak orders at the horizon T = {study.horizon:g}, with {CONFIDENCE:.0%} intervals:",
+            _certified(study),
+            divergence(study),
+        )
+        return [
+            Section(
+                "Orders",
+                {"table": study.table, "fit": study.fit()},
+                {"weak_error": Captioned(weak_error_figure(study), CAPTION)},
+                self._text(study),
+                conclusion.strip(),
+            )
+        ]
+
+    def _text(self, study: WeakErrorStudy) -> str:
+        return join(
+            measured_in_words(study, self.settings),
+            slopes(study),
+            "## Error budget at the horizon",
+            "error = difference of the means ± Monte Carlo of dropout ± Monte Carlo of the SME ± solver bias. The two "
+            "Monte Carlo half-widths add in squares, the bias is added in full. `stderr_reduction`: factor "
+            "by which control variates shorten the Monte Carlo interval.",
+            _budget(study),
+            _tails(study),
+            "## Points that are not resolved",
+            _unresolved(study),
+            "## Predicted and measured constants",
+            "Leading constant c of error = c lr^order + O(lr^(order + 1)), fitted at the learning rates of the slope "
+            "with p = order: a limit where the verdict is certified, elsewhere only a fit. The prediction is an "
+            "integral along the gradient flow (for a network with kinks the slope of Euler's method in its step, with "
+            "its half-width) and uses no Monte Carlo.",
+            _constants(study),
+            _not_predicted(study.fit(), self.problem, kinks(self.problem, self.theta0)),
+            "## Largest error over the times",
+            largest_errors(study),
+        )
+
+
+def weak_error_figure(study: WeakErrorStudy) -> Figure:
+    """Draw |error| at the horizon against the learning rate, log-log, one panel for each observable.
+
+    Points with 95% intervals, hollow where unresolved; dashed fits with their slopes; the noise floor dotted; the
+    predicted leading term as a thin line.
+    """
+    with drawing():
+        observables = list(study.table.observable.unique())
+        columns = min(len(observables), 2)
+        lines = -(-len(observables) // columns)
+        figure = Figure(figsize=(PAGE / 2 * columns, 2.9 * lines), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False).flat
+        for axis, observable in zip(axes, observables, strict=False):
+            errors_against_lr(axis, study, observable, predicted=True)
+        for axis in list(axes)[len(observables) :]:
+            axis.set_visible(False)
+        return figure
+
+
+VERDICTS = {
+    Verdict.NOT_RESOLVED: "and nothing is said about the order",
+    Verdict.LOCAL_SLOPE: " between two learning rates: no more than this local slope is known",
+    Verdict.CERTIFIED: ", certified: the interval holds this order and neither of its neighbours",
+    Verdict.TOO_WIDE: (
+        ", not certified: the interval does not tell this order from its neighbours; more learning rates or a smaller "
+        "rel_tol shorten it"
+    ),
+    Verdict.ANOTHER_ORDER: ", which does not hold this order",
+    Verdict.NOT_ASYMPTOTIC: (
+        ", but the leading constant has not the sign that is predicted: these learning rates are too large for the "
+        "slope to say something of the order"
+    ),
+}
+"""What follows a slope, by the verdict on its fit."""
+
+
+def _certified(study: WeakErrorStudy) -> str:
+    """Return slopes and constants in words."""
+    lines = []
+    for row in study.fit().itertuples():
+        slope, interval = slope_in_words(row)
+        text = f"- Order {row.order}, {plain(row.observable)}: slope {slope} {interval}{VERDICTS[row.verdict]}"
+        if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
+            text += (
+                f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
+                f"without Monte Carlo: {_predicted(row, '.3g')}"
+            )
+        lines.append(f"{text}.")
+    final = at_horizon(study)
+    return "\n".join([*lines, f"- {final.resolved.sum()} of {len(final)} errors are resolved."])
+
+
+def _budget(study: WeakErrorStudy) -> str:
+    return table_of(
+        [
+            "observable",
+            "lr",
+            "order",
+            "error",
+            "dropout ±",
+            "SME ±",
+            "solver bias",
+            "dt",
+            "paths dropout / SME",
+            "kurtosis",
+            "stderr_reduction",
+            "resolved",
+        ],
+        (
+            [
+                row.observable,
+                f"{row.lr:g}",
+                row.order,
+                f"{row.error:+.3e}",
+                f"{row.discrete_half_width:.1e}",
+                f"{row.sde_half_width:.1e}",
+                f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}",
+                f"{row.dt:g}",
+                f"{row.discrete_paths} / {row.sde_paths}",
+                f"{row.kurtosis:.3g}",
+                f"{row.stderr_reduction:.3g}",
+                "yes" if row.resolved else "no",
+            ]
+            for row in at_horizon(study).itertuples()
+        ),
+    )
+
+
+def _tails(study: WeakErrorStudy) -> str:
+    final = at_horizon(study)
+    heavy = final[[Status(reason).heavy_tailed for reason in final.reason]]
+    if heavy.empty:
+        return "No mean rests on a few paths: the intervals can be believed."
+    points = "; ".join(f"order {r.order}, lr {r.lr:g}, {plain(r.observable)}" for r in heavy.itertuples())
+    return f"Heavy tails, where a sample of these paths does not show the mean: {points}."
+
+
+def _unresolved(study: WeakErrorStudy) -> str:
+    lines = [
+        f"- order {row.order}, lr = {row.lr:g}, {plain(row.observable)}: {row.reason}"
+        + (" (resolved, but wider than rel_tol)" if row.resolved else "")
+        for row in at_horizon(study).itertuples()
+        if row.reason
+    ]
+    return "\n".join(lines) or "None: every error at the horizon is resolved."
+
+
+def _constants(study: WeakErrorStudy) -> str:
+    return table_of(
+        ["order", "observable", "measured", "95% interval", "predicted", "measured / predicted"],
+        (
+            [
+                row.order,
+                row.observable,
+                number(row.constant, ".4g"),
+                f"[{row.constant_low:.4g}, {row.constant_high:.4g}]" if np.isfinite(row.constant) else "",
+                _predicted(row, ".4g"),
+                number(row.constant / row.predicted_constant if row.predicted_constant else np.nan, ".3f"),
+            ]
+            for row in study.fit().itertuples()
+        ),
+    )
+
+
+def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -> str:
+    """Return why theory gives no constant, where it gives none."""
+    orders = sorted(fit[fit.predicted_constant.isna()].order.unique())
+    if not orders:
+        return ""
+    if not problem.has_closed_form:
+        reason = "mean gradient and covariance are known only by sampling"
+    elif not problem.autonomous:
+        reason = "the integral is known for problems that do not depend on time"
+    elif kinked:
+        reason = "the integral takes third derivatives, which a network with kinks does not have"
+    else:
+        reason = (
+            f"the integral takes third derivatives along every draw of the masks, and is formed for at most "
+            f"{MAX_DIM} parameters and {MAX_DRAWS} draws; here are {problem.dim} and "
+            f"{problem.draw_count:.4g}"
+        )
+    return f"No constant of order {' and '.join(map(str, orders))} is predicted: {reason}."
+
+
+def _predicted(row: Any, form: str) -> str:
+    """Return the predicted constant, with its half-width if it has one."""
+    half = f" ± {NORMAL_QUANTILE * row.predicted_stderr:.1g}" if row.predicted_stderr > 0 else ""
+    return number(row.predicted_constant, form) + half

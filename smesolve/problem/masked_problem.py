@@ -1,0 +1,140 @@
+"""Networks with dropout on their last hidden layer: the data, the mask law, and who shares a mask."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smesolve.errors import SmesolveError, invalid
+from smesolve.machine_memory import check_numbers_fit
+from smesolve.problem.data import check_samples, check_table, finite_data
+from smesolve.problem.linearized_problem import LinearizedProblem
+from smesolve.problem.masks import BernoulliMasks, MaskLaw, all_masks
+from smesolve.problem.networks import DropoutNetwork, NetworkLinearization
+from smesolve.problem.parameters import check_trainable
+from smesolve.problem.problem import check_trailing
+from smesolve.validation import check_instance, check_keep_prob
+
+__all__ = ["MaskedProblem"]
+
+
+class MaskedProblem(LinearizedProblem):
+    """A network f(x; eta) = sum_r eta_r z_r(x) + b, its data, and the law of its masks eta; a subclass has the loss.
+
+    Args:
+        network: a `DropoutNetwork`.
+        x: inputs (n, d), or (n, ...) as the network takes them, tensor or array.
+        y: targets (n, o), tensor or array.
+        keep_prob: probability in (0, 1] that a neuron is kept, for `BernoulliMasks`.
+        masks: "shared" (one mask for all samples of a step) or "per_sample" (one for each sample).
+        law: mask law in place of keep_prob.
+
+    Raises:
+        SmesolveError: shapes that do not fit, data that are not finite, no mask law or two of them, a law whose
+            quantile and moments do not agree, or a network with some parameters frozen.
+    """
+
+    network: DropoutNetwork
+    x: Tensor
+    y: Tensor
+
+    def __init__(
+        self,
+        network: DropoutNetwork,
+        x: Tensor | np.ndarray,
+        y: Tensor | np.ndarray,
+        keep_prob: float | None = None,
+        masks: str = "shared",
+        law: MaskLaw | None = None,
+    ) -> None:
+        remedy = "take a TwoLayerNetwork, or a FeatureNetwork of your own layers"
+        check_instance("network", network, DropoutNetwork, "a DropoutNetwork", remedy)
+        check_trainable("network", network)
+        parameter = next(network.parameters())
+        self.network = network
+        self.dtype, self.device = parameter.dtype, parameter.device
+        self.x = finite_data("x", x, self.dtype, self.device)
+        self.y = finite_data("y", y, self.dtype, self.device)
+        self.law, self.per_sample = _mask_law(keep_prob, masks, law), masks == "per_sample"
+        moments = (self.law.variance, abs(self.law.skew), self.law.chi_variance)
+        if max(moments) > torch.finfo(self.dtype).max ** 0.5:
+            raise SmesolveError(
+                f"law must have moments whose products {self.dtype} holds, got {self.law!r}; take masks that spread "
+                "less, or a network in float64."
+            )
+        check_table("y", self.y)
+        if self.x.ndim < 2:
+            check_table("x", self.x)
+        check_samples(self.x, self.y)
+        network.check(self.x)
+        self.width, self.out_features = network.width, network.out_features
+        check_numbers_fit(f"the pairs of {self.width} neurons", 4 * self.width**2, "take a narrower network")
+        if self.y.shape[1] != self.out_features:
+            raise SmesolveError(
+                f"y must have {self.out_features} columns, the network's out_features, got {tuple(self.y.shape)}; "
+                "give the network as many outputs as there are targets."
+            )
+        self.samples = self.x.shape[0]
+        self.dim = sum(p.numel() for p in network.parameters())
+        self.draw_dim = math.prod(self.mask_shape)
+        self.targets = self.y.mT.contiguous()
+        """Targets (o, n), samples last as in `NetworkLinearization`."""
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """Shape of one mask: (m,), or (n, m) for masks per sample."""
+        return (self.samples, self.width) if self.per_sample else (self.width,)
+
+    def draw(self, uniforms: Tensor) -> Tensor:
+        """Return masks eta (..., m), or (..., n, m) per sample, from uniforms (..., U)."""
+        masks: Tensor = self.law.quantile(uniforms).to(dtype=self.dtype, device=self.device)
+        return masks.reshape(*masks.shape[:-1], *self.mask_shape)
+
+    @property
+    def draw_count(self) -> float:
+        """Number of different masks."""
+        return math.inf if self.law.support is None else len(self.law.support[0]) ** self.draw_dim
+
+    def all_draws(self) -> tuple[Tensor, Tensor]:
+        """Return every mask (K, m) or (K, n, m) and its probability (K,); more than 2^22 masks are refused."""
+        masks, weights = all_masks(self.law, self.draw_dim)
+        return masks.to(dtype=self.dtype, device=self.device).unflatten(-1, self.mask_shape), weights.to(self.device)
+
+    def contributions(self, theta: Tensor) -> Tensor:
+        """Return z (..., n, m, o), what each neuron adds to each output: small problems and tests."""
+        at = self.network_at(theta)
+        return torch.einsum("...mn,...om->...nmo", at.features, at.readout)
+
+    def network_at(self, theta: Tensor) -> NetworkLinearization:
+        """Return the network at theta (..., D) on the inputs: features, readout, bias and pullback."""
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
+        return self.network.linearize(theta, self.x)
+
+    def check_mask(self, mask: Tensor) -> None:
+        """Check that masks have the shape and the dtype of `draw`'s."""
+        meaning = "one mask entry for each neuron" + " and sample" * self.per_sample
+        check_trailing("draw", mask, self.mask_shape, meaning, self.dtype)
+
+    def check_normals(self, normals: Tensor) -> None:
+        """Check that normals are as many as a noise product takes."""
+        check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
+
+
+def _mask_law(keep_prob: float | None, masks: Any, law: Any) -> MaskLaw:
+    if isinstance(masks, MaskLaw):
+        raise invalid("masks", 'be "shared" or "per_sample"', masks, "give a mask law as law=")
+    if masks not in ("shared", "per_sample"):
+        raise invalid("masks", 'be "shared" or "per_sample"', masks, "it says which samples share a mask")
+    if law is None:
+        if keep_prob is None:
+            raise SmesolveError("keep_prob is missing; give a probability in (0, 1], or a mask law as law=.")
+        return BernoulliMasks(check_keep_prob("keep_prob", keep_prob))
+    checked = check_instance("law", law, MaskLaw, "a MaskLaw", "take for example GaussianMasks(variance)")
+    if keep_prob is not None:
+        raise SmesolveError(f"keep_prob={keep_prob} and law={law!r} both name a mask law; give one of them.")
+    checked.check_moments()
+    return checked

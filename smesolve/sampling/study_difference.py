@@ -1,0 +1,40 @@
+"""Studies as nested mappings: in what two of them differ, and one with some values replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from smesolve.errors import shown
+
+__all__ = ["first_difference", "with_changes"]
+
+
+def first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Return in words the first entry in which two studies differ, or "" where they are the same."""
+    old, new = _flat(there), _flat(asked)
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key) or (key in old) != (key in new):
+            if key == "data":
+                return "its data is not what it was: the data, or the initial parameters, have changed since"
+            given = [shown(values[key]) if key in values else "nothing" for values in (old, new)]
+            return f"its {key} is {given[0]}, but {given[1]} is asked for"
+    return ""
+
+
+def with_changes(study: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study with some of its nested values replaced."""
+    new = dict(study)
+    for key, value in changes.items():
+        old = new.get(key)
+        inside = with_changes(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        new[key] = inside
+    return new
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as "config.network.width"."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

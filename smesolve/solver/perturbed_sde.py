@@ -1,0 +1,63 @@
+"""An SDE as schemes see it: dY = (leading drift + correction) dt + g dW, noise and correction being small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torchsde._core.base_sde import ForwardSDE
+
+from smesolve.solver.modified_equation import ModifiedEquation
+
+__all__ = ["PerturbedSDE"]
+
+
+class PerturbedSDE:
+    """Drift and noise of an SDE, for `Scheme.step`.
+
+    All methods take a time t, states y (B, D) and, where there is noise, Brownian increments dW (B, M). Of a
+    `ModifiedEquation` the leading drift is b = -grad L_S; of any other SDE all drift is leading.
+
+    Args:
+        sde: an Ito SDE in torchsde's sense, or a `ModifiedEquation`.
+    """
+
+    def __init__(self, sde: Any) -> None:
+        self._equation = sde if isinstance(sde, ModifiedEquation) else None
+        self._forward: Any = ForwardSDE(sde)  # completes f, g, g_prod and their combinations
+
+    def leading_drift(self, t: float, y: Tensor, left_limit: bool = False) -> Tensor:
+        """Return the leading drift at t, or just before it, where a schedule may jump: (B, D)."""
+        if self._equation is not None:
+            return self._equation.leading_drift(t, y, left_limit)
+        return self.drift(t, y)
+
+    def drift(self, t: float, y: Tensor) -> Tensor:
+        """Return the whole drift: (B, D)."""
+        drift: Tensor = self._forward.f(t, y)
+        return drift
+
+    def noise(self, t: float, y: Tensor, dW: Tensor) -> Tensor:
+        """Return the noise g dW: (B, D)."""
+        noise: Tensor = self._forward.g_prod(t, y, dW)
+        return noise
+
+    def drift_and_noise(self, t: float, y: Tensor, dW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `drift` and `noise`, which share a forward pass, each (B, D)."""
+        both: tuple[Tensor, Tensor] = self._forward.f_and_g_prod(t, y, dW)
+        return both
+
+    def perturbation(self, t: float, y: Tensor, dt: float, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the leading drift, the noise g dW, and the noise plus dt times the drift's correction, each (B, D)."""
+        if self._equation is None:
+            drift, noise = self.drift_and_noise(t, y, dW)
+            return drift, noise, noise
+        leading, noise, correction = self._equation.parts(t, y, dW)
+        return leading, noise, noise if correction is None else noise + dt * correction
+
+    def euler_increment(self, t: float, y: Tensor, dt: float, dW: Tensor) -> Tensor:
+        """Return dt times the whole drift plus the noise, by one pullback where the equation has it: (B, D)."""
+        if self._equation is not None:
+            return self._equation.euler_increment(t, y, dt, dW)
+        drift, noise = self.drift_and_noise(t, y, dW)
+        return dt * drift + noise

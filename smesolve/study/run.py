@@ -1,0 +1,86 @@
+"""Run an experiment into a directory: its cells, its tables and figures, its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from smesolve.comparison.weak_error_study import StudyInterrupted
+from smesolve.experiments.shared.cell_store import CellStore
+from smesolve.experiments.shared.cells import run_cells
+from smesolve.experiments.shared.experiment import Experiment
+from smesolve.experiments.shared.settings import EXECUTION
+from smesolve.sampling.ensemble import DivergenceWarning
+from smesolve.sampling.journal import Journal
+from smesolve.solver.schemes.scheme import NothingTestedWarning
+from smesolve.study.output import JOURNAL, PARTIAL_TABLE
+from smesolve.study.terminal import complain
+from smesolve.version import __version__
+
+__all__ = ["configuration", "identity", "run"]
+
+REPORTED = (DivergenceWarning, NothingTestedWarning)
+"""Warnings that belong into the report."""
+
+
+def configuration(experiment: Experiment[Any]) -> dict[str, Any]:
+    """Return the configuration of an experiment, as a file has it."""
+    study = {"study": experiment.study} if experiment.study else {}
+    return study | dataclasses.asdict(experiment.settings)
+
+
+def identity(command: str, config: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """Return all that the numbers of an experiment depend on: its command, its settings but for execution, version."""
+    read = {key: value for key, value in config.items() if key not in (*EXECUTION, *left_out)}
+    return {"command": command, "config": read, "version": __version__}
+
+
+def run(experiment: Experiment[Any], directory: Path) -> None:
+    """Run an experiment, and write its tables, figures and report.md into a directory.
+
+    The journal, in the folder above, keeps what was done if the experiment is interrupted.
+
+    Raises:
+        JournalError: the journal belongs to another experiment, or is damaged.
+    """
+    study = identity(experiment.command, configuration(experiment), experiment.goals)
+    study["data"] = experiment.data_digest()
+    above = directory.parent
+    with _reported_warnings() as messages, Journal(above / JOURNAL, study) as experiment.journal:
+        try:
+            results = run_cells(experiment.cells(), CellStore(experiment.journal))
+        except StudyInterrupted as interrupted:
+            if len(interrupted.table):
+                interrupted.table.to_csv(above / PARTIAL_TABLE, index=False)
+            raise
+        finally:
+            if not len(experiment.journal):
+                experiment.journal.path.unlink(missing_ok=True)
+        sections = experiment.summarise(results)
+    for section in sections:
+        section.write(directory)
+    (directory / "report.md").write_text(experiment.report(sections, messages), encoding="utf-8")
+
+
+@contextmanager
+def _reported_warnings() -> Iterator[list[str]]:
+    """Print each of the `REPORTED` warnings once on stderr, and collect them for the report."""
+    messages: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def collect(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, REPORTED):
+                show(message, category, *where, **more)
+            elif str(message) not in messages:
+                messages.append(str(message))
+                complain(f"smesolve: warning: {message}")
+
+        for category in REPORTED:
+            warnings.simplefilter("always", category)
+        warnings.showwarning = collect
+        yield messages

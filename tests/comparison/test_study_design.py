@@ -1,0 +1,119 @@
+"""The design of a study: made once, checked once, and what a study says of itself."""
+
+import pandas as pd
+import pytest
+import torch
+from problems import make_problem
+
+import smesolve as sme
+from smesolve.comparison.control_variate import control_of
+from smesolve.comparison.draw_control_variate import DrawControlVariate
+from smesolve.comparison.outcomes import Status, Verdict
+from smesolve.comparison.study_design import StudyDesign
+from smesolve.errors import SmesolveError
+from smesolve.problem.iteration import DropoutIteration
+
+PROBLEM = make_problem(width=2)
+SMALL = {"lrs": [0.2, 0.1], "horizon": 0.4, "paths": 64, "times": [0.2, 0.4]}
+
+
+def module_problem():
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(2, 3), torch.nn.Dropout(0.2), torch.nn.Linear(3, 1)
+    return sme.ModuleProblem(torch.nn.Sequential(*layers).double(), PROBLEM.x, PROBLEM.y)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("dense_dim", [256, 0])
+def test_the_stability_limit_is_computed_once_for_a_study_and_its_fit(activation, dense_dim, monkeypatch):
+    """Also where Hessians of low rank, the size of the study and constants of networks with kinks take it."""
+    for module in ("value_hessians", "weak_error", "study_size"):
+        monkeypatch.setattr(f"smesolve.comparison.{module}.DENSE_DIM", dense_dim)
+    problem, computed = make_problem(width=2, activation=activation), []
+    limit = type(problem).stability_limit
+    monkeypatch.setattr(type(problem), "stability_limit", lambda *given: computed.append(1) or limit(*given))
+    sme.weak_error(problem, problem.initial(1), **SMALL, orders=[1]).fit()
+    assert len(computed) == 1
+
+
+def test_all_but_the_first_four_arguments_have_their_names():
+    with pytest.raises(TypeError, match="4 positional arguments"):
+        sme.weak_error(PROBLEM, PROBLEM.initial(), [0.1], 0.2, (1,))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"orders": [3]}, "orders"),
+        ({"orders": [True]}, "orders"),
+        ({"orders": [1.0]}, "orders"),
+        ({"orders": "12"}, "orders"),
+        ({"orders": ["quadratic"]}, "orders"),
+        ({"times": []}, "times"),
+        ({"times": [0.4, 0.2]}, "times"),
+        ({"times": [0.2]}, "times"),
+        ({"dt": 0.15}, "dt"),
+        ({"control": "both"}, "control"),
+        ({"scheme": "milstein"}, "scheme"),
+        ({"workers": 0}, "workers"),
+        ({"progress": 1}, "progress"),
+        ({"journal": "blocks"}, "journal"),
+        ({"keep": -1}, "keep"),
+        ({"max_memory": 0.0}, "max_memory"),
+        ({"observables": []}, "observables"),
+        ({"paths": 1}, "paths"),
+        ({"rel_tol": 1.0}, "rel_tol"),
+        ({"rel_tol": 0.1, "max_paths": 8}, "max_paths"),
+        ({"seed": 2**64}, "seed"),
+    ],
+)
+def test_every_argument_is_refused_by_its_name_before_anything_is_computed(change, name, monkeypatch):
+    monkeypatch.setattr("smesolve.comparison.weak_error.ErrorBudget", None)
+    with pytest.raises(SmesolveError, match=name) as caught:
+        sme.weak_error(PROBLEM, PROBLEM.initial(), **SMALL | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_control_variates_in_the_draws_are_zero_where_a_problem_does_not_expand_in_them():
+    problem = module_problem()
+    theta0, functions = problem.initial(), {"loss": problem.loss}
+    design = StudyDesign(problem, theta0, [0.1], [0.2], (1,), functions, "sampled_euler", control="first")
+    process = DropoutIteration(problem, 0.1)
+    totals, taken = torch.zeros(1, process.block_size, 1, 1).double(), process.advance_split(theta0, 0, 0)
+    control = control_of(design, process, [2], 0.1, 0.1, None)
+    control.add(totals, 0, taken)
+    assert isinstance(control, DrawControlVariate) and totals.abs().min() > 0
+
+    class Bare(sme.Problem):
+        """A problem with the methods of the base class alone, whose mean gradient has no closed form."""
+
+        has_closed_form = False
+        reference_gradient, loss, modified_loss = problem.reference_gradient, problem.loss, problem.modified_loss
+        gradient, mean_gradient, noise_product, draw = problem.gradient, None, None, problem.draw
+        dim, dtype, device = problem.dim, problem.dtype, problem.device
+
+    bare = StudyDesign(Bare(), theta0, [0.1], [0.2], (1,), functions, "sampled_euler", control="first")
+    totals = torch.zeros_like(totals)
+    control_of(bare, process, [2], 0.1, 0.1, None).add(totals, 0, taken)
+    assert (totals == 0).all()
+
+
+def test_a_study_shows_what_was_measured():
+    study = sme.weak_error(PROBLEM, PROBLEM.initial(1), **SMALL, orders=[1])
+    first, *rows = repr(study).splitlines()
+    assert first.startswith("WeakErrorStudy: order 1, 2 learning rates from 0.1 to 0.2, 2 times up to 0.4, ")
+    final = study.table[study.table.time == 0.4]
+    assert len(rows) == 1 + len(final) and all(
+        f"{error:.4f}"[:6] in text for error, text in zip(final.error, rows[1:], strict=True)
+    )
+    page = study._repr_html_()
+    assert page.count("<tr") == 1 + len(final) and "WeakErrorStudy" in page
+
+
+def test_statuses_and_verdicts_are_the_words_of_the_tables():
+    """So that a table that was written and read again gives the same statuses."""
+    study = sme.weak_error(PROBLEM, PROBLEM.initial(1), **SMALL, orders=[1])
+    for reason, resolved in zip(study.table.reason, study.table.resolved, strict=True):
+        assert Status(reason).resolved == resolved
+    assert all(Verdict(verdict) is Verdict.LOCAL_SLOPE for verdict in study.fit().verdict)
+    assert pd.Series([Status.WITHIN_SOLVER_BIAS]).to_csv(index=False).splitlines()[1] == "inside the solver bias"
