@@ -16,32 +16,26 @@ is added to the interval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from smesolve.comparison.budget_row import DIVERGED, HEAVY_TAILS, NOT_FINITE, TOO_WIDE, NoiseFreeValues
+from smesolve.comparison.budget_row import REL_TOL_SLACK, NoiseFreeValues
 from smesolve.comparison.defects import COLUMNS, DefectSampler
-from smesolve.comparison.estimate import Estimate, Statistics, estimate, merged
-from smesolve.comparison.observables import Observable
+from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.path_statistics import PathStatistics, merged
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.kinks import kinks
-from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
-from smesolve.solver.time_grid import grid_numbers
 
-__all__ = ["NOT_ASYMPTOTIC", "DefectBudget", "with_bias"]
+__all__ = ["DefectBudget", "with_bias"]
 
 PLACEMENT = COLUMNS.index("placement")
 
 GROWTH = 4
 """Largest factor by which a round adds paths."""
-
-NOT_ASYMPTOTIC = "the bias of the defects is not small: take smaller learning rates"
-"""Reason of an error whose estimate changes by more than half of itself from one learning rate to a smaller one."""
 
 ASYMPTOTIC = 0.5
 """Largest bias in units of the error."""
@@ -51,32 +45,23 @@ class DefectBudget:
     """Errors of all orders at one learning rate.
 
     Args:
-        problem, theta0, lr, times, orders, observables: as `weak_error` takes them.
-        seed: root seed of the study.
+        design: of the study.
+        lr: learning rate.
         runner: runs the blocks.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        theta0: Tensor,
-        lr: float,
-        times: Sequence[float],
-        orders: Sequence[int],
-        observables: Mapping[str, Observable],
-        seed: int,
-        runner: Runner,
-    ) -> None:
-        self.lr, self.times, self.orders, self.observables, self.runner = lr, list(times), orders, observables, runner
-        key = [seed, int(np.float64(lr).view(np.uint64))]
-        own_seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-        saved = grid_numbers(times, lr, "times", "lr")
+    def __init__(self, design: StudyDesign, lr: float, runner: Runner) -> None:
+        self.design, self.lr, self.runner = design, lr, runner
+        # Independent streams for each lr, whatever other lrs there are: the key is the number itself.
+        key = [design.seed, int(np.float64(lr).view(np.uint64))]
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        problem, theta0, saved = design.problem, design.theta0, design.steps(lr, "lr")
         self.kinked = bool(kinks(problem, theta0))
-        self.sampler = DefectSampler(problem, theta0, lr, saved, observables, orders, self.kinked, own_seed)
-        self._noise_free = NoiseFreeValues(DropoutIteration(problem, lr, own_seed), theta0, saved, observables)
-        self._name = f"lr {lr!r}, defects of orders {', '.join(map(str, orders))}"
+        self.sampler = DefectSampler(problem, theta0, lr, saved, design.observables, design.orders, self.kinked, seed)
+        self._noise_free = NoiseFreeValues(DropoutIteration(problem, lr, seed), theta0, saved, design.observables)
+        self._name = f"lr {lr!r}, defects of orders {', '.join(map(str, design.orders))}"
         self._blocks = 0
-        self.statistics: Statistics | None = None
+        self.statistics: PathStatistics | None = None
 
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
         """Draw `paths` paths, and then as many more as the tolerance at the horizon asks for."""
@@ -93,57 +78,58 @@ class DefectBudget:
         self.runner.progress.add(len(blocks) * self.sampler.cost)
         for tasks in in_lists((self._name, block) for block in blocks):
             for arrays in self.runner.results({self._name: self.sampler}, tasks):
-                self.statistics = merged(self.statistics, Statistics.from_arrays(arrays))
+                self.statistics = merged(self.statistics, PathStatistics.from_arrays(arrays))
         self._blocks = max(self._blocks, blocks.stop)
 
     def _wanted(self, rel_tol: float) -> int:
         """Paths that the worst known error of all at the horizon takes."""
         found = self._estimate()
-        width, error = (self._columns(part)[-1][:, list(self.orders)] for part in (found.half_width, found.mean))
-        short = self._columns(found.plain_shortage)[-1][:, list(self.orders)]
+        width, error = (self._columns(part)[-1][:, list(self.design.orders)] for part in (found.half_width, found.mean))
+        short = self._columns(found.plain_shortage)[-1][:, list(self.design.orders)]
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = np.where(width > 0, (width / (rel_tol * np.abs(error))) ** 2, 0.0)
         factor = np.nan_to_num(np.maximum(factor, np.where(width > 0, short, 0.0)), nan=0.0, posinf=2.0**40)
         return int(min(np.ceil(factor.max() * found.paths), 2.0**40))
 
-    def _estimate(self) -> Estimate:
+    def _estimate(self) -> MeanEstimate:
         if self.statistics is None:
             raise RuntimeError("no paths were drawn yet")
-        return estimate(self.statistics)
+        return MeanEstimate.of(self.statistics)
 
     def _columns(self, values: np.ndarray) -> np.ndarray:
         """(T, O, C) from (T, C O)."""
-        return values.reshape(len(self.times), len(self.observables), len(COLUMNS))
+        return values.reshape(len(self.design.times), len(self.design.observables), len(COLUMNS))
 
     def rows(self, rel_tol: float | None) -> list[dict[str, object]]:
         """The table rows of this learning rate; `with_bias` completes them."""
         found = self._estimate()
-        mean, stderr, width, tails = (
-            self._columns(part) for part in (found.mean, found.stderr, found.half_width, found.heavy_tailed)
+        mean, stderr, width, tails, kurtosis = (
+            self._columns(part)
+            for part in (found.mean, found.stderr, found.half_width, found.heavy_tailed, found.kurtosis)
         )
         diverged, undefined = self._columns(found.diverged), self._columns(found.undefined)
         rounding = self._noise_free.rounding(mean[..., 0])
-        shifts = 2 in self.orders and not self.kinked
+        shifts = 2 in self.design.orders and not self.kinked
         rows: list[dict[str, object]] = []
-        for order in self.orders:
-            for t, time in enumerate(self.times):
-                for o, name in enumerate(self.observables):
+        for order in self.design.orders:
+            for t, time in enumerate(self.design.times):
+                for o, name in enumerate(self.design.observables):
                     at = t, o, order
                     error, half = float(mean[at]), float(width[at])
                     lost, unknown = (int(count[t, o].max()) for count in (diverged, undefined))
-                    reason = ""
+                    status = Status.RESOLVED
                     if lost:
-                        reason = DIVERGED
+                        status = Status.DIVERGED
                     elif unknown:
-                        reason = f"{NOT_FINITE} on {unknown} paths"
+                        status = Status.NOT_FINITE
                     elif tails[at] and half > rounding[t, o]:
-                        reason = HEAVY_TAILS
+                        status = Status.HEAVY_TAILS
                     elif not abs(error) > half:
-                        reason = "inside its Monte Carlo interval"
+                        status = Status.WITHIN_MONTE_CARLO
                     elif not abs(error) > rounding[t, o]:
-                        reason = f"inside the rounding of {self.sampler.problem.dtype}".replace("torch.", "")
-                    elif rel_tol is not None and time == self.times[-1] and half > 1.05 * rel_tol * abs(error):
-                        reason = TOO_WIDE
+                        status = Status.WITHIN_ROUNDING
+                    elif rel_tol is not None and t == len(mean) - 1 and half > REL_TOL_SLACK * rel_tol * abs(error):
+                        status = Status.TOO_WIDE
                     rows.append(
                         {
                             "order": order,
@@ -157,15 +143,19 @@ class DefectBudget:
                             "freedom": found.freedom,
                             "half_width": half,
                             "rounding": rounding[t, o],
+                            "tolerance": 0.0,
                             "paths": found.paths,
+                            "discrete_paths": found.paths,
+                            "sde_paths": found.paths,
                             "discrete_stderr": stderr[t, o, 0],
                             "discrete_half_width": width[t, o, 0],
+                            "kurtosis": kurtosis[at],
                             "diverged": lost,
-                            "reason": reason,
-                            "placement": mean[t, o, PLACEMENT] if shifts else np.nan,
-                            "placement_stderr": stderr[t, o, PLACEMENT] if shifts else np.nan,
+                            "reason": status,
                             "estimator": "defects",
                             "kinked": self.kinked,
+                            "placement": mean[t, o, PLACEMENT] if shifts else np.nan,
+                            "placement_stderr": stderr[t, o, PLACEMENT] if shifts else np.nan,
                         }
                     )
         return rows
@@ -184,15 +174,22 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
         else:
             bounds[rows.index] = _next_term(rows, 1 if rows.kinked.any() else int(order))
     half = table.half_width + table.rounding + bounds
-    usable = table.reason.isin(["", TOO_WIDE])
-    reason = table.reason.mask(usable & (half >= table.error.abs()), "inside the bias of the defects")
-    reason = reason.mask(usable & (bounds > ASYMPTOTIC * table.error.abs()), NOT_ASYMPTOTIC)
-    return table.assign(
+    reasons = []
+    for status, error, bound, width in zip(map(Status, table.reason), table.error.abs(), bounds, half, strict=True):
+        if status.resolved and bound > ASYMPTOTIC * error:
+            status = Status.OUTSIDE_ASYMPTOTICS
+        elif status.resolved and not error > width:
+            status = Status.WITHIN_DEFECT_BIAS
+        reasons.append(status)
+    return table.drop(columns=["kinked", "placement", "placement_stderr"]).assign(
         bias=bounds,
         low=table.error - half,
         high=table.error + half,
-        reason=reason,
-        resolved=reason.isin(["", TOO_WIDE]),
+        reason=reasons,
+        resolved=[status.resolved for status in reasons],
+        solver_bias=0.0,
+        solver_bias_stderr=0.0,
+        solver_bias_half_width=0.0,
     )
 
 
@@ -205,7 +202,8 @@ def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
         return np.full(len(rows), np.inf)
     weights = _weights(ratios[known], errors[known])
     delta = np.average(ratios[known], weights=weights)
-    return abs(delta) * lrs**3
+    bound: np.ndarray = abs(delta) * lrs**3
+    return bound
 
 
 def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
@@ -219,10 +217,12 @@ def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
     from_centre = lrs[known] - np.average(lrs[known], weights=weights)
     spread = (weights * from_centre**2).sum()
     slope = (weights * from_centre * ratios[known]).sum() / spread
-    return abs(slope) * lrs ** (power + 1)
+    bound: np.ndarray = abs(slope) * lrs ** (power + 1)
+    return bound
 
 
 def _weights(values: np.ndarray, stderrs: np.ndarray) -> np.ndarray:
     """1 / stderr^2, with a relative standard error of 1e-12 for values without noise."""
     largest = np.abs(values).max()
-    return 1 / np.maximum(stderrs, 1e-12 * largest if largest > 0 else 1.0) ** 2
+    weights: np.ndarray = 1 / np.maximum(stderrs, 1e-12 * largest if largest > 0 else 1.0) ** 2
+    return weights

@@ -13,9 +13,9 @@ and (Q - P) v is known by expansion in lr:
                  + [1/4 (b . grad) Sigma + 1/2 sym(Db Sigma)] : Hess v + 1/6 kappa_3 : D^3 v                      (3)
 
 with the third cumulant kappa_3 of the gradient. Every factor may be replaced by an independent draw: b by F, Sigma by
-z z^T with z = (F - F')/sqrt(2), kappa_3 by (g_1 - g_2)(g_1 - g_3)(g_1 - g_4). Derivatives are differences: of gradients,
-and of runs with the same draws. So nothing but `Problem.gradient` is needed; where mean gradient and noise product have
-a closed form, they take the place of draws.
+z z^T with z = (F - F')/sqrt(2), kappa_3 by (g_1 - g_2)(g_1 - g_3)(g_1 - g_4). Derivatives are differences of gradients,
+and of runs with the same draws. So only `Problem.gradient` is needed; where mean gradient and noise product have a
+closed form, they take the place of draws.
 
 **Order 2.** One step k of K, at random; then derivatives of v by runs that start from shifted states, times K lr^3:
 
@@ -28,8 +28,8 @@ Both differ by the relative O(lr) that is not known, and half of their differenc
 
     Q_1 = e^{lr^2 W/2} Q_2 e^{lr^2 W/2} + O(lr^4)
 
-(Strang). So a companion run, with the draws of the run itself and moved by lr^2 w at each node k = 0, ..., K, by half of
-it at both ends, has the mean of the order-1 equation up to the error of order 2:
+(Strang). So a companion run, with the draws of the run itself and moved by lr^2 w at each node k = 0, ..., K, by half
+of it at both ends, has the mean of the order-1 equation up to the error of order 2:
 
     error_1 = E[g(companion_K) - g(s_K)] + error_2 + O(lr^3),                                                     (5)
 
@@ -39,8 +39,9 @@ a relative error of O(lr^2). Nodes may be q steps apart, moved q times as far (t
 
     lr^2 w = lr/4 [F(s + lr F') - F(s - lr F')]                                                                   (6)
 
-sees it, as do the companion's steps. There (3) does not hold. What the equation of order 2 lacks is what its drift, made
-of derivatives, does not see: the difference of two companions, one moved by (6), one by its derivative. It is O(lr).
+sees it, as do the companion's steps. There (3) does not hold. What the equation of order 2 lacks is what its drift,
+made of derivatives, does not see: the difference of two companions, one moved by (6), one by its derivative. It is
+O(lr).
 
 Sources: Talay & Tubaro (Stochastic Anal. Appl. 8, 1990) for errors as sums of defects; Li, Tai, E (JMLR 20(40), 2019)
 for the expansion of one step.
@@ -57,8 +58,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.estimate import Statistics
 from smesolve.comparison.observables import Observable
+from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
@@ -104,7 +105,7 @@ class DefectSampler:
     def block_size(self) -> int:
         """Paths in a block."""
         states = RUNS if 2 in self.orders else 2
-        return max(2, fitting_block_size(states * self.problem.numbers_per_path))
+        return max(2, fitting_block_size(states * self.problem.floats_per_path))
 
     @property
     def steps(self) -> int:
@@ -123,18 +124,18 @@ class DefectSampler:
         """Gradients that a block takes."""
         each = 2 + 3 / self.spacing
         if 2 in self.orders:
-            each += 1 + 2 / self.spacing if self.kinked else 5 if self.problem.exact else 7
+            each += 1 + 2 / self.spacing if self.kinked else 5 if self.problem.has_closed_form else 7
         return each * self.steps * self.block_size
 
     def run(self, block: int) -> dict[str, np.ndarray]:
         """Statistics of a block as arrays; point t, 4 o + c is column c of observable o at time t."""
         return self.statistics(block).arrays()
 
-    def statistics(self, block: int) -> Statistics:
+    def statistics(self, block: int) -> PathStatistics:
         """Statistics of a block, with moments up to the fourth."""
         values = self.values(block)
         values = values.reshape(*values.shape[:2], -1)
-        return Statistics.of(np.stack([values, values]), antithetic=False, order=4)
+        return PathStatistics.of(np.stack([values, values]), antithetic=False, order=4)
 
     @torch.no_grad()
     def values(self, block: int) -> np.ndarray:
@@ -217,14 +218,14 @@ class _Draws:
 
     def drift(self) -> Field:
         """F, whose mean is b: of a fresh draw, or b itself where it is known."""
-        if self._problem.exact:
+        if self._problem.has_closed_form:
             return lambda theta: -self._problem.mean_gradient(theta)
         gradient = self._gradient()
         return lambda theta: -gradient(theta)
 
     def noise(self) -> Field:
         """z, of mean zero and covariance Sigma."""
-        if self._problem.exact:
+        if self._problem.has_closed_form:
             normals = torch.from_numpy(self._generator.standard_normal((self._paths, self._problem.noise_dim)))
             normals = normals.to(dtype=self._problem.dtype, device=self._problem.device)
             return lambda theta: self._problem.noise_product(theta, normals)
@@ -234,7 +235,7 @@ class _Draws:
     def third_cumulant(self, theta: Tensor) -> list[Tensor]:
         """Three vectors whose product has mean kappa_3: (g - E g) thrice where the mean is known."""
         first = self._gradient()(theta)
-        if self._problem.exact:
+        if self._problem.has_closed_form:
             return [first - self._problem.mean_gradient(theta)]
         return [first - self._gradient()(theta) for _ in range(3)]
 
@@ -319,7 +320,7 @@ def _scaled(direction: Tensor, x: Tensor, degree: int) -> Tensor:
 
     Its length, eps^(1/(degree + 2)) max(1, |x|), balances rounding and the next derivative.
     """
-    length = torch.finfo(x.dtype).eps ** (1 / (degree + 2)) * x.norm(dim=-1, keepdim=True).clamp(min=1.0)
+    length: Tensor = torch.finfo(x.dtype).eps ** (1 / (degree + 2)) * x.norm(dim=-1, keepdim=True).clamp(min=1.0)
     return length / direction.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
 
 

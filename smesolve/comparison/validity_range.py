@@ -20,9 +20,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.comparison.budget_row import unusable
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
-from smesolve.comparison.observables import Observable, named_observables
+from smesolve.comparison.observables import Observable
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.study_design import StudyDesign, check_orders
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
@@ -31,10 +32,10 @@ from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
 from smesolve.validation import (
     check_integer,
-    check_list,
     check_observables,
     check_parameters,
     check_positive,
+    check_problem,
     check_seed,
     check_tolerance,
 )
@@ -134,19 +135,20 @@ def validity_range(
 
     Cost: about 9 gradients a step and path for both orders, at two to five learning rates.
     """
+    problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
     horizon, tolerance = check_positive("horizon", horizon), check_tolerance("tolerance", tolerance)
-    orders = check_list("orders", orders, lambda name, value: check_integer(name, value, 1, 2))
+    orders = check_orders("orders", orders)
     rel_tol, paths = check_tolerance("rel_tol", rel_tol), check_integer("paths", paths, 2)
     max_paths, seed = check_integer("max_paths", max_paths, paths), check_seed("seed", seed)
-    functions = named_observables(problem, check_observables("observables", observables))
+    observables = check_observables("observables", observables)
     if not problem.autonomous:
         raise SmesolveError(
             f"problem must not depend on time, got a {type(problem).__name__}; measure it by weak_error."
         )
     limit = problem.stability_limit(theta0, horizon)
     fewest = math.floor(horizon / limit * (1 + 1e-9)) + 1
-    start = {name: float(g(theta0[None])[0]) for name, g in functions.items()}
+    start: dict[str, float] = {}
     rows: list[dict[str, object]] = []
     done: set[int] = set()
     wanted = {max(fewest, math.ceil(FIRST * horizon / limit), 2)}
@@ -156,7 +158,11 @@ def validity_range(
             for steps in sorted(wanted - done):
                 lr = horizon / steps
                 bar.describe(f"lr {lr:.3g}")
-                budget = DefectBudget(problem, theta0, lr, [horizon], orders, functions, seed, runner)
+                design = StudyDesign.of(
+                    problem, theta0, [lr], horizon, orders=orders, observables=observables, control="none", seed=seed
+                )
+                start = {name: float(g(theta0[None])[0]) for name, g in design.observables.items()}
+                budget = DefectBudget(design, design.lrs[0], runner)
                 budget.draw(paths, rel_tol, max_paths)
                 rows += budget.rows(rel_tol)
                 done.add(steps)
@@ -186,7 +192,7 @@ def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float
     """The table of a `ValidityRange`."""
     rows = []
     for (order, observable), part in errors.groupby(["order", "observable"], sort=False):
-        usable = part[~part.reason.map(unusable)]
+        usable = part[[Status(reason).has_interval for reason in part.reason]]
         lrs = usable.lr.to_numpy()
         power = int(order)
         lr, low, high = (
