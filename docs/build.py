@@ -19,7 +19,6 @@ MODULES = [
     "smesolve.comparison.exact",
     "smesolve.comparison.leading_error",
     "smesolve.comparison.observables",
-    "smesolve.experiments",
     *(f"smesolve.experiments.scaling.{name}" for name in STUDIES),
     "smesolve.problem.schedule",
     "smesolve.problem.linearization",
@@ -28,13 +27,15 @@ MODULES = [
     "smesolve.solver.schemes.gradient_scheme",
     "smesolve.sampling.randomness",
 ]
-"""What users import from; the public names of each are its __all__. Those of smesolve hold landscape and symbolic."""
+"""Modules that users import from; the public names of each are its __all__. smesolve holds experiments, landscape and
+symbolic."""
 
 
 def build(folder: Path) -> None:
     """Write one HTML page a module, and an index."""
-    # pdoc looks up the types of a named tuple where `typing` is, not where the tuple is
-    warnings.filterwarnings("ignore", message=r".*MomentCheck.__init__")
+    # pdoc looks up the types of a named tuple where `typing` is, not where the tuple is, and those of inherited fields
+    # of a dataclass where the subclass is
+    warnings.filterwarnings("ignore", message=r".*(Captioned|MomentCheck|Settings).__init__")
     pdoc.render.configure(docformat="google", show_source=False)
     pdoc.pdoc(*MODULES, output_directory=folder)
 

@@ -300,6 +300,7 @@ def check_parameters(
         finite: check that all values are finite, and return them without their graph. Otherwise the tensor may be part
             of a graph, and NaN is answered by NaN.
     """
+    problem = check_problem("problem", problem)
     return check_tensor(name, value, problem.dim, lead, dtype=problem.dtype, device=problem.device, finite=finite)
 
 

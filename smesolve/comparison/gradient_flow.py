@@ -9,7 +9,7 @@ from smesolve.comparison.observables import Observable
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
-from smesolve.validation import check_callable, check_parameters, check_positive
+from smesolve.validation import check_callable, check_parameters, check_positive, check_problem
 
 __all__ = ["flow_change", "relaxation_time"]
 
@@ -24,6 +24,7 @@ def relaxation_time(problem: Problem, theta0: Tensor) -> float:
     Raises:
         SmesolveError: the Hessian has no positive eigenvalue.
     """
+    problem = check_problem("problem", problem)
     time = problem.stability_limit(check_parameters("theta0", theta0, problem)) / 2
     if time == float("inf"):
         raise SmesolveError("the Hessian of L_S at theta0 has no positive eigenvalue; take another start.")
@@ -39,6 +40,7 @@ def flow_change(problem: Problem, theta0: Tensor, horizon: float, observable: Ob
 
     Cost: four gradients for each `FLOW_STEP` relaxation times.
     """
+    problem = check_problem("problem", problem)
     theta0, horizon = check_parameters("theta0", theta0, problem), check_positive("horizon", horizon)
     check_callable("observable", observable)
     steps = max(1, round(horizon / relaxation_time(problem, theta0) / FLOW_STEP))

@@ -24,7 +24,7 @@ from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.operators import dropout_problem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
-from smesolve.problem.problem import Problem  # noqa: F401 (the type hints of the inherited constructor name it)
+from smesolve.problem.problem import Problem  # noqa: F401 (type hints of the inherited constructor name it)
 from smesolve.sampling.ensemble import Process
 from smesolve.validation import check_choice, check_integer, check_list, check_positive, check_seed, check_tensor
 

@@ -138,8 +138,8 @@ def test_a_step_of_a_scheme_is_a_polynomial_where_the_drift_is_linear(scheme, or
     assert torch.allclose(found, expected, rtol=1e-13)
     assert torch.allclose(prediction, plain, rtol=1e-13)
     assert process.noise_time == (1.0 if scheme == "euler" else 0.5)
-    process._increments.value = increments
-    assert torch.allclose(process._solver.advance(3 * dt, 4 * dt, y), found, rtol=1e-13)
+    advanced = process._scheme.advance(process._sde, 3 * dt, 4 * dt, y, increments)
+    assert torch.allclose(advanced, found, rtol=1e-13)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 8.0])

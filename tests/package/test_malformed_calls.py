@@ -29,9 +29,10 @@ GUARDS = ("entry_point.py", "guard.py")
 """Files whose decorators stand in front of what users call."""
 
 UNTRIED = {
-    "cosine_map", "effective_orientations", "gradients_per_step", "growth_rates", "half_effects", "interval_flatness",
-    "participation", "penalty_comparison", "principal_angles", "principal_directions", "sampled_traces",
-    "squared_error", "train", "DropoutNetwork", "Journal", "SymbolicModifiedEquation", "WeakErrorStudy",
+    "cosine_map", "effective_orientations", "gradients_per_step", "growth_rates", "interval_flatness",
+    "factorial_effects", "participation", "penalty_comparison", "principal_angles", "principal_directions",
+    "sampled_traces", "squared_error", "train",
+    "DropoutNetwork", "Journal", "Linearization", "SymbolicModifiedEquation", "WeakErrorStudy",
 }  # fmt: skip
 """Functions of what others return, mostly arrays and tables, and classes that others construct."""
 
@@ -58,8 +59,8 @@ def _callables():
     for module in (sme, symbolic, landscape):
         for name in module.__all__:
             value = getattr(module, name)
-            made = module is sme and inspect.isclass(value) and not issubclass(value, Exception)
-            if (inspect.isfunction(value) or (made and not inspect.isabstract(value))) and name not in UNTRIED:
+            made = module is sme and inspect.isclass(value) and "__init__" in vars(value)
+            if (inspect.isfunction(value) or made) and name not in UNTRIED:
                 yield name, value
 
 
@@ -100,7 +101,7 @@ OWNERS = {
 VALID = {
     "problem": PROBLEM, "problems": {"dropout": PROBLEM}, "network": NETWORK, "theta": THETA, "theta0": THETA,
     "starts": STARTS, "states": STARTS[None], "first": THETA, "second": THETA, "directions": STARTS,
-    "mask": torch.ones(3).double(), "normals": torch.ones(PROBLEM.noise_dim).double(), "x": X, "y": Y, "module": MODULE,
+    "draw": torch.ones(3).double(), "normals": torch.ones(PROBLEM.noise_dim).double(), "x": X, "y": Y, "module": MODULE,
     "lr": 0.1, "lrs": [0.1], "dt": 0.1, "horizon": 0.2, "ts": [0.0, 0.2], "times": [0.2], "time": 1.0, "steps": 2,
     "paths": 2, "count": 2, "seed": 0, "order": 2, "observable": "loss", "observables": ["loss"], "scheme": "euler",
     "sde": sme.ModifiedEquation(PROBLEM, 0.1), "factor": 0.1, "factors": [1], "kappas": [1], "multiples": [0.1],
@@ -157,7 +158,7 @@ RANGES = {
 }
 """Smallest and largest number that is allowed, where any positive one is not."""
 
-ANY_LEAD = {"mask", "normals", "interpolation.first", "interpolation.second", "ModuleProblem.loss.theta"}
+ANY_LEAD = {"draw", "normals", "interpolation.first", "interpolation.second", "ModuleProblem.loss.theta"}
 ANY_LEAD |= {f"DropoutProblem.{name}.theta" for name in METHODS}
 ANY_LEAD |= {f"{name}.theta" for name in ("input_weights", "first_penalty", "second_penalty", "covariance_trace")}
 """Tensors with any dimensions before the last one; all but `input_weights` answer NaN by NaN."""
@@ -261,7 +262,8 @@ FOUND = [
     ("DropoutProblem", {"keep_prob": True}), ("DropoutProblem", {"x": np.full((3, 2), np.inf)}),
     ("DropoutProblem", {"x": X.to_sparse()}), ("DropoutProblem", {"y": Y[:-1]}),
     ("FiniteMasks", {"probabilities": [0.5, 0.6]}), ("KeyedBrownian", {"device": "cuda:99"}),
-    ("LinearMoments", {"problem": PROBLEM, "theta0": THETA}), ("LossExpansion", {"loss": lambda f, y: sympy.sin(f)}),
+    ("LinearMoments", {"problem": PROBLEM, "theta0": THETA}),
+    ("PolynomialLossProblem", {"loss": lambda f, y: sympy.sin(f)}),
     ("ModifiedEquation", {"order": 1.0}), ("ModuleProblem", {"batch_size": 4}),
     ("ModuleProblem", {"loss": lambda f, y: f.sum()}), ("Piecewise", {"pieces": [torch.cos]}),
     ("ScheduledProblem", {"lr_factor": lambda t: t / 0}), ("TwoLayerNetwork", {"activation": narrow}),

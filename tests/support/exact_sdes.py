@@ -113,12 +113,12 @@ EXACT_SDES = {
 }
 
 
-def scheme_step(sde: torch.nn.Module, scheme: str, dt: float) -> Callable[[int, Tensor, Tensor], Tensor]:
-    """Return the step of a scheme, (k, y, normals) -> y1, from time k dt on."""
+def scheme_step(sde: torch.nn.Module, scheme: str, dt: float) -> Callable[[float, Tensor, Tensor], Tensor]:
+    """Return a scheme's step (t, y, normals) -> y1."""
     made, perturbed = sme.SCHEMES[scheme](), PerturbedSDE(sde)
 
-    def step(k: int, y: Tensor, normals: Tensor) -> Tensor:
-        return made.step(perturbed, k * dt, (k + 1) * dt, y, dt**0.5 * normals)[0]
+    def step(t: float, y: Tensor, normals: Tensor) -> Tensor:
+        return made.step(perturbed, t, t + dt, y, dt**0.5 * normals)[0]
 
     return step
 
@@ -126,12 +126,11 @@ def scheme_step(sde: torch.nn.Module, scheme: str, dt: float) -> Callable[[int, 
 def scheme_expectation(exact: ExactSDE, lr: float, scheme: str, dt: float, steps: int) -> float:
     """Return E g(Y) of a scheme after some steps. Cost: where the SDE is not affine, 3^steps paths."""
     nodes, weights = (NODES, WEIGHTS) if lr else (NODES[1:2], torch.ones(1, dtype=torch.float64))
-    y, weight = torch.tensor([exact.start], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     step = scheme_step(exact.at(lr), scheme, dt)
 
     def images(k: int, y: Tensor) -> Tensor:
         """Return y1 (K, P, D) for every increment of step k."""
-        moved = step(k, y.repeat(len(nodes), 1), nodes.repeat_interleave(len(y))[:, None])
+        moved = step(k * dt, y.repeat(len(nodes), 1), nodes.repeat_interleave(len(y))[:, None])
         return moved.unflatten(0, (len(nodes), len(y)))
 
     if exact.affine:
@@ -140,6 +139,7 @@ def scheme_expectation(exact: ExactSDE, lr: float, scheme: str, dt: float, steps
         for k in range(steps):
             moments = transition(partial(images, k), weights, dim) @ moments
         return second_moment(moments, np.array(exact.start))
+    y, weight = torch.tensor([exact.start], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     for k in range(steps):
         y, weight = images(k, y).flatten(0, 1), (weights[:, None] * weight).flatten()
     return float(weight @ exact.observable(y))
@@ -218,7 +218,7 @@ def _increment_steps(equation: sme.ModifiedEquation, start: Tensor, scheme: str,
 
     def maps(theta: Tensor) -> Tensor:
         starts, normals = theta.repeat(len(choices), 1), NODES[choices].repeat_interleave(len(theta), 0)
-        return step(0, starts, normals).unflatten(0, (len(choices), len(theta)))
+        return step(0.0, starts, normals).unflatten(0, (len(choices), len(theta)))
 
     return maps, weights
 
