@@ -259,6 +259,9 @@ def _is_finished(request: Request) -> bool:
 
 def _print_estimate(experiment: Experiment[Any]) -> None:
     """Print what --dry-run says, a line for each of its fields."""
+    from smesolve.study.smallest_study import run_smallest_study  # here: --help does without torch
+
+    run_smallest_study()
     fields = experiment.dry_run()
     say(f"smesolve: dry run of {experiment.command}, nothing is written")
     for name, value in fields.items():

@@ -24,7 +24,6 @@ RUNS = []
 @pytest.fixture
 def means():
     """The experiment, registered for one test."""
-    before = dict(EXPERIMENTS)
     RUNS.clear()
 
     # --- twenty lines from here ---
@@ -61,8 +60,8 @@ def means():
 
     # --- to here ---
     yield Means
-    EXPERIMENTS.clear()
-    EXPERIMENTS.update(before)
+    for key in (("means", ""), ("scaling", "means")):
+        EXPERIMENTS.pop(key, None)
 
 
 def mean_of(size, seed):

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from smesolve.comparison.weak_error import weak_error
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.markdown import counted
-from smesolve.experiments.shared.registry import find_experiment
-from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.integration import integration
@@ -81,34 +76,18 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[
 
 
 def memory_in_words(arrays: float, workers: int | None) -> str:
-    """Return the memory of a process with all that a command loads and writes, and that of its workers.
+    """Return the memory of a process, from the most that it has taken so far, and that of its workers.
 
     Args:
         arrays: bytes of the arrays of one process.
         workers: processes beside it.
     """
-    _run_smallest()
     peak = _peak()
     if peak is None:
         return f"about {arrays / MIB:,.0f} MiB for each process on top of what Python and its libraries take"
     size = peak + arrays
     beside = "" if workers in (None, 1) else f", and at most as much in each of {workers} workers"
     return f"about {size / MIB:,.0f} MiB{beside}"
-
-
-@cache
-def _run_smallest() -> None:
-    """Run a study whose arrays take nothing, and write what it writes.
-
-    torch loads parts of itself when derivatives are taken, and matplotlib its fonts, which no list of modules says.
-    """
-    kind: Any = find_experiment("weak-error")
-    data, network = DataSettings("random", samples=2, in_features=1), NetworkSettings(width=1)
-    smallest = kind(kind.Settings(data=data, network=network, lrs=[0.2], horizon=0.4, paths=8))
-    study = weak_error(smallest.problem, smallest.theta0, [0.2], 0.4, paths=8, progress=False)
-    with tempfile.TemporaryDirectory() as folder:
-        for section in smallest.summarise([study]):
-            section.write(Path(folder))
 
 
 def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> dict[str, float]:
