@@ -321,7 +321,8 @@ def _scaled(direction: Tensor, x: Tensor, degree: int) -> Tensor:
     Its length, eps^(1/(degree + 2)) max(1, |x|), balances rounding and the next derivative.
     """
     length: Tensor = torch.finfo(x.dtype).eps ** (1 / (degree + 2)) * x.norm(dim=-1, keepdim=True).clamp(min=1.0)
-    return length / direction.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
+    factor: Tensor = length / direction.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
+    return factor
 
 
 def _first_difference(field: Field, x: Tensor, u: Tensor) -> Tensor:

@@ -159,7 +159,15 @@ def validity_range(
                 lr = horizon / steps
                 bar.describe(f"lr {lr:.3g}")
                 design = StudyDesign.of(
-                    problem, theta0, [lr], horizon, orders=orders, observables=observables, control="none", seed=seed
+                    problem,
+                    theta0,
+                    [lr],
+                    horizon,
+                    orders=orders,
+                    observables=observables,
+                    times=[horizon],
+                    control="none",
+                    seed=seed,
                 )
                 start = {name: float(g(theta0[None])[0]) for name, g in design.observables.items()}
                 budget = DefectBudget(design, design.lrs[0], runner)

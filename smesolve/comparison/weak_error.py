@@ -68,7 +68,7 @@ def weak_error(
     scheme: str | None = None,
     dt: float | None = None,
     control: str = "auto",
-    estimator: str = "auto",
+    estimator: str = "difference",
     seed: int = 0,
     workers: int | None = None,
     journal: Journal | None = None,
@@ -107,7 +107,7 @@ def weak_error(
         estimator: "difference" of the means of both sides; "defects", by which errors are summed up along the discrete
             run, with a relative precision that does not depend on the learning rate (`smesolve.comparison.defects`);
             or "auto": the difference, which has no bias, where the mean gradient has a closed form or the problem
-            depends on time, else defects. scheme, dt, control and keep concern the difference. Default: "auto".
+            depends on time, else defects. scheme, dt, control and keep are not used for defects. Default: "difference".
 
     How it is run:
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.

@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 import smesolve as sme
-from smesolve.comparison.defect_budget import NOT_ASYMPTOTIC, DefectBudget, with_bias
+from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.defects import COLUMNS, DefectSampler
-from smesolve.comparison.estimate import Statistics, estimate
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import named_observables
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.sampling.runner import Runner
 
 
@@ -44,7 +47,7 @@ def measured(problem, theta0, lr, horizon, paths, orders=(1, 2), kinked=False, n
     saved = [round(time / lr) for time in times or [horizon]]
     sampler = DefectSampler(problem, theta0, lr, saved, named_observables(problem, names), orders, kinked)
     blocks = range(-(-paths // sampler.block_size))
-    found = estimate(reduce(Statistics.merged, (sampler.statistics(block) for block in blocks)))
+    found = MeanEstimate.of(reduce(PathStatistics.merged, (sampler.statistics(block) for block in blocks)))
     shape = len(saved), len(names), len(COLUMNS)
     return found.mean.reshape(shape), found.half_width.reshape(shape), found
 
@@ -125,8 +128,8 @@ def test_the_run_is_that_of_the_iteration():
 def budgets(problem, theta0, lrs, orders=(1, 2), paths=256, rel_tol=None):
     rows = []
     for lr in lrs:
-        functions = named_observables(problem, ["loss"])
-        budget = DefectBudget(problem, theta0, lr, [1.0], orders, functions, 0, Runner())
+        design = StudyDesign.of(problem, theta0, [lr], 1.0, orders=orders, observables=["loss"], times=[1.0])
+        budget = DefectBudget(design, lr, Runner())
         budget.draw(paths, rel_tol, 2**14)
         rows += budget.rows(rel_tol)
     return with_bias(pd.DataFrame(rows))
@@ -151,7 +154,7 @@ def test_an_error_of_exactly_zero_is_not_resolved():
 def test_a_range_that_is_not_asymptotic_is_called_so():
     table = budgets(linear_problem(), START, [0.5, 0.25], paths=2048)
     largest = table[(table.order == 2) & (table.lr == 0.5)].iloc[0]
-    assert largest.reason in (NOT_ASYMPTOTIC, "heavy tails", "inside the bias of the defects")
+    assert largest.reason in (Status.OUTSIDE_ASYMPTOTICS, Status.HEAVY_TAILS, Status.WITHIN_MONTE_CARLO)
     assert not largest.resolved
 
 
@@ -176,3 +179,73 @@ def test_without_kinks_both_companions_agree():
     theta0 = problem.initial(seed=1)
     gaps = [abs(measured(problem, theta0, lr, 1.0, 32, kinked=True)[0][0, 0, 2]) for lr in (0.1, 0.05)]
     assert gaps[0] / gaps[1] == pytest.approx(8, rel=0.3)
+
+
+# --- weak_error and validity_range -----------------------------------------------------------------------------------
+
+
+def test_weak_error_by_defects_certifies_both_orders():
+    problem = linear_problem()
+    exact = LinearMoments(problem, START)
+    study = sme.weak_error(
+        problem, START, [0.1, 0.05, 0.025, 0.0125], 1.0, estimator="defects", paths=512, rel_tol=0.15, max_paths=4096
+    )
+    rows = study.table[study.table.time == 1.0]
+    assert set(study.table.estimator) == {"defects"}
+    for row in rows.itertuples():
+        assert row.low < exact.error(row.lr, row.order, 1.0) < row.high
+        assert row.sde - row.discrete == pytest.approx(row.error)
+    fit = study.fit().set_index("order")
+    assert fit.slope_low[1] < 1 < fit.slope_high[1] and fit.slope_low[2] < 2 < fit.slope_high[2]
+    assert "defects" not in study.maximum().columns and len(study.maximum()) == 8
+
+
+def test_defects_and_the_difference_agree_for_sampled_gradients():
+    x, y = tanh_data()
+    layers = nn.Linear(2, 3), nn.Tanh(), nn.Dropout(0.2), nn.Linear(3, 2)
+    labels = (y[:, 0] > 0).long()
+    problem = sme.ModuleProblem(nn.Sequential(*layers).double(), x, labels, loss="cross_entropy", batch_size=4)
+    theta0, common = problem.initial(seed=0), {"lrs": [0.2], "horizon": 2.0, "orders": [1], "times": [2.0]}
+    defects = sme.weak_error(problem, theta0, **common, estimator="defects", paths=256).table.iloc[0]
+    difference = sme.weak_error(problem, theta0, **common, paths=4096).table.iloc[0]
+    assert defects.resolved
+    assert abs(defects.error - difference.error) < (defects.high - defects.low + difference.high - difference.low) / 2
+
+
+def test_half_of_a_single_learning_rate_tells_the_bias_of_order_one():
+    table = sme.weak_error(linear_problem(), START, [0.1], 1.0, orders=[1], estimator="defects", paths=256).table
+    assert set(table.lr) == {0.1}
+    exact = LinearMoments(linear_problem(), START).error(0.1, 1, 1.0)
+    last = table.iloc[-1]
+    assert last.low < exact < last.high and last.bias > 0
+
+
+def test_the_range_of_validity_is_that_of_exact_errors():
+    problem, tolerance = linear_problem(), 0.01
+    found = sme.validity_range(problem, START, 1.0, tolerance, orders=[1], paths=256)
+    row = found.table.iloc[0]
+    exact = LinearMoments(problem, START)
+    start = float(problem.loss(START))
+    relative = {
+        steps: abs(exact.error(1 / steps, 1, 1.0) / (exact.iteration(1 / steps, steps) - start))
+        for steps in range(4, 20)
+    }
+    below = max(1 / steps for steps, value in relative.items() if value < tolerance)
+    above = min(1 / steps for steps, value in relative.items() if value > tolerance)
+    assert row.lr_low < above and row.lr_high > below
+    assert row.lr_low < row.lr < row.lr_high < found.stability_limit
+    assert "order 1 up to lr = 0.1" in found.conclusion()
+
+
+def test_a_tolerance_that_is_never_exceeded_is_limited_by_stability():
+    found = sme.validity_range(linear_problem(), START, 0.5, 0.9, orders=[1], paths=64)
+    assert found.table.limited_by.tolist() == ["stability"]
+    assert "up to the stability limit" in repr(found)
+
+
+def test_what_depends_on_time_is_refused():
+    problem = sme.ScheduledProblem(linear_problem(), lr_factor=lambda t: 1 - t / 4)
+    with pytest.raises(sme.SmesolveError, match="estimator must be 'difference'"):
+        sme.weak_error(problem, START, [0.1], 1.0, estimator="defects")
+    with pytest.raises(sme.SmesolveError, match="problem must not depend on time"):
+        sme.validity_range(problem, START, 1.0)
