@@ -80,8 +80,8 @@ def test_an_observed_limit_has_students_interval_over_its_populations(order, sha
             lr, h, error = process.lr, process.lr / relaxation, 0.0
             assert float(process.problem.y.abs().max()) == 0
         else:
-            lr = process._solver.sde._base_sde.lr
-            assert process.antithetic and process._solver.sde._base_sde.order == order
+            lr = process._sde._equation.lr
+            assert process.antithetic and process._sde._equation.order == order
             unit = relaxation / (1 + (order - 1) * lr / (2 * relaxation))
             h = process.dt / unit
             assert h in (exactly(0.15), exactly(0.075))
