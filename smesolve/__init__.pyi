@@ -2,6 +2,8 @@ from . import experiments as experiments
 from . import landscape as landscape
 from . import symbolic as symbolic
 from .comparison.observables import OBSERVABLES as OBSERVABLES
+from .comparison.validity_range import ValidityRange as ValidityRange
+from .comparison.validity_range import validity_range as validity_range
 from .comparison.weak_error import weak_error as weak_error
 from .comparison.weak_error_study import WeakErrorStudy as WeakErrorStudy
 from .errors import SmesolveError as SmesolveError

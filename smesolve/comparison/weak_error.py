@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_error import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
@@ -21,7 +22,8 @@ from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError
+from smesolve.errors import SmesolveError, invalid
+from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import warn_of_divergence
 from smesolve.sampling.journal import Journal
@@ -43,7 +45,10 @@ from smesolve.validation import (
     check_workers,
 )
 
-__all__ = ["weak_error"]
+__all__ = ["ESTIMATORS", "chosen_estimator", "weak_error"]
+
+ESTIMATORS = ("auto", "difference", "defects")
+"""How errors are estimated."""
 
 
 @entry_point
@@ -63,6 +68,7 @@ def weak_error(
     scheme: str | None = None,
     dt: float | None = None,
     control: str = "auto",
+    estimator: str = "difference",
     seed: int = 0,
     workers: int | None = None,
     journal: Journal | None = None,
@@ -98,6 +104,10 @@ def weak_error(
         control: control variates: "none", "first" (adjoint), "second" (adjoint and value Hessian), or "auto": second
             for D <= 2^14, else first. Problems whose mean gradient has no closed form have a first order of their own,
             in the draws. Default: "auto".
+        estimator: "difference" of the means of both sides; "defects", by which errors are summed up along the discrete
+            run, with a relative precision that does not depend on the learning rate (`smesolve.comparison.defects`);
+            or "auto": the difference, which has no bias, where the mean gradient has a closed form or the problem
+            depends on time, else defects. scheme, dt, control and keep are not used for defects. Default: "difference".
 
     How it is run:
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.
@@ -135,6 +145,7 @@ def weak_error(
     if progress is not None:
         check_instance("progress", progress, bool, "True or False")
     max_memory = check_optional("max_memory", max_memory, check_positive)
+    check_choice("estimator", estimator, ESTIMATORS)
     design = StudyDesign.of(
         problem,
         check_parameters("theta0", theta0, problem),
@@ -149,15 +160,34 @@ def weak_error(
         seed=check_seed("seed", seed),
         keep=check_integer("keep", keep, 0),
     )
+    if chosen_estimator(estimator, problem) == "defects":
+        with Progress(progress, 0.0) as bar:
+            table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
+        _warn_of_missing_means(table)
+        return WeakErrorStudy(table, {}, design.horizon, _predicted(design))
     design.warn_of_nothing_tested(stacklevel=5)  # 5: past the decorators
     size = StudySize(design, paths, workers)
     size.check(max_memory)
     with Progress(progress, size.work) as bar:
         table, samples = _measured(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
     _warn_of_missing_means(table)
-    predict = partial(
+    return WeakErrorStudy(table, samples, design.horizon, _predicted(design))
+
+
+def chosen_estimator(estimator: str, problem: Problem) -> str:
+    """Return the estimator that "auto" stands for, and refuse defects of a problem that depends on time."""
+    if estimator == "auto":
+        return "difference" if problem.has_closed_form or not problem.autonomous else "defects"
+    if estimator == "defects" and not problem.autonomous:
+        raise invalid("estimator", "be 'difference' for a problem that depends on time", estimator)
+    return estimator
+
+
+def _predicted(design: StudyDesign) -> Callable[[], pd.DataFrame]:
+    """Return what computes the predicted constants of a study."""
+    return partial(
         leading_constants,
-        problem,
+        design.problem,
         design.theta0,
         design.times,
         design.observables,
@@ -165,7 +195,32 @@ def weak_error(
         design.orders,
         design.stability_limit,
     )
-    return WeakErrorStudy(table, samples, design.horizon, predict)
+
+
+def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_paths: int, runner: Runner) -> pd.DataFrame:
+    """Measure every learning rate by defects.
+
+    Where nothing but several learning rates tells the bias, half of a single one is measured as well.
+
+    Raises:
+        StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
+    """
+    rows: list[dict[str, object]] = []
+    lrs = [*design.lrs]
+    if len(lrs) == 1 and (2 not in design.orders or kinks(design.problem, design.theta0)):
+        lrs.append(lrs[0] / 2)
+    for number, lr in enumerate(lrs, start=1):
+        runner.progress.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")
+        budget = DefectBudget(design, lr, runner)
+        try:
+            budget.draw(paths, rel_tol, max_paths)
+        except KeyboardInterrupt:
+            latest = budget.rows(None) if budget.statistics is not None else []
+            table = [row | {"final": True} for row in rows] + [row | {"final": False} for row in latest]
+            raise StudyInterrupted(with_bias(pd.DataFrame(table)) if table else pd.DataFrame()) from None
+        rows += budget.rows(rel_tol)
+    table = with_bias(pd.DataFrame(rows))
+    return table[table.lr.isin(design.lrs)].reset_index(drop=True)
 
 
 def _measured(

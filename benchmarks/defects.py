@@ -1,0 +1,133 @@
+"""Weak errors by defects: constants, spread of one path, and seconds, on networks of several kinds and sizes.
+
+    python benchmarks/defects.py [--sections small digits kinks large] [--paths 64] [--out defects.json]
+
+- small: tanh 2-4-1, keep_prob 0.8, T = 2, in closed form and from draws of a module only. The constants of the errors
+  are known from derivatives, 0.004214 lr and 0.00181 lr^2. Beside it, what a difference of two plain means needs: its
+  spread is that of the observable on both sides, sqrt(2) std g.
+- digits: 200 images, 64-50-50-10, tanh and relu, dropout 0.2 after each hidden layer, one mask a sample, cross-entropy,
+  T = 8.
+- kinks: relu 10-16-8-1 of `kinks.py`, T = 0.5, lr 0.00625.
+- large: 784-1000-10 with 1000 random images, D = 795,010, 100 steps, order 1 only.
+
+`paths to 10%` are those whose 95% half-width is a tenth of the error.
+"""
+
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
+
+# isort: split
+import harness
+import numpy as np
+import pandas as pd
+import torch
+from harness import NORMAL_QUANTILE, parser, peak, shown, threads, timed, write
+from kinks import diabetes_problem
+from sklearn.datasets import load_digits
+from torch import nn
+
+import smesolve as sme
+from smesolve.comparison.defect_budget import DefectBudget
+from smesolve.comparison.observables import named_observables
+from smesolve.sampling.runner import Runner
+
+
+def small_module():
+    problem = harness.small_problem()
+    layers = nn.Linear(2, 4, bias=False), nn.Tanh(), nn.Dropout(0.2), nn.Linear(4, 1, bias=False)
+    module = nn.Sequential(*layers).double()
+    return sme.ModuleProblem(module, problem.x, problem.y, loss="squared_error", masks="shared")
+
+
+def digits_problem(activation):
+    data = load_digits()
+    x, y = data.data[:200] / 16, data.target[:200]
+    layers = [nn.Linear(64, 50), activation(), nn.Dropout(0.2), nn.Linear(50, 50), activation(), nn.Dropout(0.2)]
+    module = nn.Sequential(*layers, nn.Linear(50, 10)).double()
+    return sme.ModuleProblem(module, x, y, loss="cross_entropy")
+
+
+def large_problem():
+    generator = np.random.default_rng(0)
+    x, y = generator.random((1000, 784)) / 784**0.5, np.arange(1000) % 10
+    module = nn.Sequential(nn.Linear(784, 1000), nn.Tanh(), nn.Dropout(0.2), nn.Linear(1000, 10)).double()
+    return sme.ModuleProblem(module, x, y, loss="cross_entropy")
+
+
+def measured(name, problem, theta0, lrs, horizon, paths, orders=(1, 2)):
+    """A row for each learning rate and order."""
+    rows = []
+    for lr in lrs:
+        functions = named_observables(problem, ["loss"])
+        seconds, budget = timed(DefectBudget, problem, theta0, lr, [horizon], orders, functions, 0, Runner())
+        seconds, _ = timed(budget.draw, paths, None, paths)
+        for row in budget.rows(None):
+            error, stderr, drawn = row["error"], row["stderr"], row["paths"]
+            deviation = stderr * drawn**0.5 / abs(error)
+            plain = 2**0.5 * row["discrete_stderr"] * drawn**0.5 / abs(error)
+            needed, needed_by_difference = ((NORMAL_QUANTILE * part / 0.1) ** 2 for part in (deviation, plain))
+            rows.append(
+                {
+                    "problem": name,
+                    "D": problem.dim,
+                    "lr": lr,
+                    "order": row["order"],
+                    "error / lr^order": error / lr ** row["order"],
+                    "half-width": row["half_width"] / lr ** row["order"],
+                    "std of a path / error": deviation,
+                    "paths to 10%": needed,
+                    "seconds": seconds * needed / drawn,
+                    "plain difference": needed_by_difference,
+                    "times fewer": needed_by_difference / needed,
+                    "peak MiB": peak(),
+                }
+            )
+    return rows
+
+
+def small(paths):
+    start = harness.small_problem().initial(seed=1)
+    lrs = [0.2, 0.1, 0.05, 0.025, 0.0125]
+    return [
+        *measured("closed form", harness.small_problem(), start, lrs, 2.0, 16 * paths),
+        *measured("module", small_module(), start, lrs, 2.0, 16 * paths),
+    ]
+
+
+def digits(paths):
+    rows = []
+    for name, activation in (("digits tanh", nn.Tanh), ("digits relu", nn.ReLU)):
+        problem = digits_problem(activation)
+        rows += measured(name, problem, problem.initial(seed=0), [0.2, 0.1], 8.0, paths)
+    return rows
+
+
+def kinks(paths):
+    problem = diabetes_problem(nn.ReLU)
+    return measured("relu 10-16-8-1", problem, problem.initial(seed=0), [0.00625], 0.5, 4 * paths)
+
+
+def large(paths):
+    problem = large_problem()
+    return measured("784-1000-10", problem, problem.initial(seed=0), [0.1], 10.0, 8, orders=(1,))
+
+
+SECTIONS = {"small": small, "digits": digits, "kinks": kinks, "large": large}
+
+
+def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    arguments.add_argument("--paths", type=int, default=64)
+    given = arguments.parse_args()
+    print(threads())
+    rows = []
+    for section in given.sections:
+        found = SECTIONS[section](given.paths)
+        print(shown(pd.DataFrame(found), 4))
+        rows += found
+    write(given.out, rows)
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main()

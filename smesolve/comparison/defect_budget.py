@@ -1,0 +1,228 @@
+"""The weak errors at one learning rate by defects, and what their bias is.
+
+Estimates by defects have a bias that vanishes with lr faster than the error (`smesolve.comparison.defects`). For the
+error of order 2, and for that of order 1 which contains it, its size is delta lr^3, half the difference between both
+placements of the shifts. All learning rates of a study know delta. Where there are no shifts (order 1 only, or kinks)
+the bias is of the size of the next term, d lr^(p+1), in
+
+    e / lr^p = c + d lr + O(lr^2),
+
+by regression over the learning rates. The bound on the bias,
+
+    |delta| lr^3    or    |d| lr^(p+1),                                                                           (1)
+
+is added to the interval.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from smesolve.comparison.budget_row import REL_TOL_SLACK, NoiseFreeValues
+from smesolve.comparison.defects import COLUMNS, DefectSampler
+from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.path_statistics import PathStatistics, merged
+from smesolve.comparison.study_design import StudyDesign
+from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.kinks import kinks
+from smesolve.sampling.ensemble import in_lists
+from smesolve.sampling.runner import Runner
+
+__all__ = ["DefectBudget", "with_bias"]
+
+PLACEMENT = COLUMNS.index("placement")
+
+GROWTH = 4
+"""Largest factor by which a round adds paths."""
+
+ASYMPTOTIC = 0.5
+"""Largest bias in units of the error."""
+
+
+class DefectBudget:
+    """Errors of all orders at one learning rate.
+
+    Args:
+        design: of the study.
+        lr: learning rate.
+        runner: runs the blocks.
+    """
+
+    def __init__(self, design: StudyDesign, lr: float, runner: Runner) -> None:
+        self.design, self.lr, self.runner = design, lr, runner
+        # Independent streams for each lr, whatever other lrs there are: the key is the number itself.
+        key = [design.seed, int(np.float64(lr).view(np.uint64))]
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        problem, theta0, saved = design.problem, design.theta0, design.steps(lr, "lr")
+        self.kinked = bool(kinks(problem, theta0))
+        self.sampler = DefectSampler(problem, theta0, lr, saved, design.observables, design.orders, self.kinked, seed)
+        self._noise_free = NoiseFreeValues(DropoutIteration(problem, lr, seed), theta0, saved, design.observables)
+        self._name = f"lr {lr!r}, defects of orders {', '.join(map(str, design.orders))}"
+        self._blocks = 0
+        self.statistics: PathStatistics | None = None
+
+    def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
+        """Draw `paths` paths, and then as many more as the tolerance at the horizon asks for."""
+        self._run(paths)
+        while rel_tol is not None and self.statistics is not None:
+            drawn = self.statistics.paths
+            wanted = min(self._wanted(rel_tol), GROWTH * drawn, max_paths)
+            if wanted <= drawn:
+                return
+            self._run(wanted)
+
+    def _run(self, paths: int) -> None:
+        blocks = range(self._blocks, -(-paths // self.sampler.block_size))
+        self.runner.progress.add(len(blocks) * self.sampler.cost)
+        for tasks in in_lists((self._name, block) for block in blocks):
+            for arrays in self.runner.results({self._name: self.sampler}, tasks):
+                self.statistics = merged(self.statistics, PathStatistics.from_arrays(arrays))
+        self._blocks = max(self._blocks, blocks.stop)
+
+    def _wanted(self, rel_tol: float) -> int:
+        """Paths that the worst known error of all at the horizon takes."""
+        found = self._estimate()
+        width, error = (self._columns(part)[-1][:, list(self.design.orders)] for part in (found.half_width, found.mean))
+        short = self._columns(found.plain_shortage)[-1][:, list(self.design.orders)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = np.where(width > 0, (width / (rel_tol * np.abs(error))) ** 2, 0.0)
+        factor = np.nan_to_num(np.maximum(factor, np.where(width > 0, short, 0.0)), nan=0.0, posinf=2.0**40)
+        return int(min(np.ceil(factor.max() * found.paths), 2.0**40))
+
+    def _estimate(self) -> MeanEstimate:
+        if self.statistics is None:
+            raise RuntimeError("no paths were drawn yet")
+        return MeanEstimate.of(self.statistics)
+
+    def _columns(self, values: np.ndarray) -> np.ndarray:
+        """(T, O, C) from (T, C O)."""
+        return values.reshape(len(self.design.times), len(self.design.observables), len(COLUMNS))
+
+    def rows(self, rel_tol: float | None) -> list[dict[str, object]]:
+        """The table rows of this learning rate; `with_bias` completes them."""
+        found = self._estimate()
+        mean, stderr, width, tails, kurtosis = (
+            self._columns(part)
+            for part in (found.mean, found.stderr, found.half_width, found.heavy_tailed, found.kurtosis)
+        )
+        diverged, undefined = self._columns(found.diverged), self._columns(found.undefined)
+        rounding = self._noise_free.rounding(mean[..., 0])
+        shifts = 2 in self.design.orders and not self.kinked
+        rows: list[dict[str, object]] = []
+        for order in self.design.orders:
+            for t, time in enumerate(self.design.times):
+                for o, name in enumerate(self.design.observables):
+                    at = t, o, order
+                    error, half = float(mean[at]), float(width[at])
+                    lost, unknown = (int(count[t, o].max()) for count in (diverged, undefined))
+                    status = Status.RESOLVED
+                    if lost:
+                        status = Status.DIVERGED
+                    elif unknown:
+                        status = Status.NOT_FINITE
+                    elif tails[at] and half > rounding[t, o]:
+                        status = Status.HEAVY_TAILS
+                    elif not abs(error) > half:
+                        status = Status.WITHIN_MONTE_CARLO
+                    elif not abs(error) > rounding[t, o]:
+                        status = Status.WITHIN_ROUNDING
+                    elif rel_tol is not None and t == len(mean) - 1 and half > REL_TOL_SLACK * rel_tol * abs(error):
+                        status = Status.TOO_WIDE
+                    rows.append(
+                        {
+                            "order": order,
+                            "lr": self.lr,
+                            "time": time,
+                            "observable": name,
+                            "discrete": mean[t, o, 0],
+                            "sde": mean[t, o, 0] + error,
+                            "error": error,
+                            "stderr": stderr[at],
+                            "freedom": found.freedom,
+                            "half_width": half,
+                            "rounding": rounding[t, o],
+                            "tolerance": 0.0,
+                            "paths": found.paths,
+                            "discrete_paths": found.paths,
+                            "sde_paths": found.paths,
+                            "discrete_stderr": stderr[t, o, 0],
+                            "discrete_half_width": width[t, o, 0],
+                            "kurtosis": kurtosis[at],
+                            "diverged": lost,
+                            "reason": status,
+                            "estimator": "defects",
+                            "kinked": self.kinked,
+                            "placement": mean[t, o, PLACEMENT] if shifts else np.nan,
+                            "placement_stderr": stderr[t, o, PLACEMENT] if shifts else np.nan,
+                        }
+                    )
+        return rows
+
+
+def with_bias(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of all learning rates with `bias`, `low`, `high` and `resolved`; eq. (1).
+
+    Args:
+        table: rows of `DefectBudget`; for at least two learning rates where there are no shifts.
+    """
+    bounds = pd.Series(0.0, index=table.index)
+    for (order, _, _), rows in table.groupby(["order", "time", "observable"], sort=False):
+        if rows.placement_stderr.notna().all():
+            bounds[rows.index] = _placement_bias(rows)
+        else:
+            bounds[rows.index] = _next_term(rows, 1 if rows.kinked.any() else int(order))
+    half = table.half_width + table.rounding + bounds
+    reasons = []
+    for status, error, bound, width in zip(map(Status, table.reason), table.error.abs(), bounds, half, strict=True):
+        if status.resolved and bound > ASYMPTOTIC * error:
+            status = Status.OUTSIDE_ASYMPTOTICS
+        elif status.resolved and not error > width:
+            status = Status.WITHIN_DEFECT_BIAS
+        reasons.append(status)
+    return table.drop(columns=["kinked", "placement", "placement_stderr"]).assign(
+        bias=bounds,
+        low=table.error - half,
+        high=table.error + half,
+        reason=reasons,
+        resolved=[status.resolved for status in reasons],
+        solver_bias=0.0,
+        solver_bias_stderr=0.0,
+        solver_bias_half_width=0.0,
+    )
+
+
+def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
+    """delta lr^3 for the learning rates of one order, time and observable, delta by a weighted mean."""
+    lrs = rows.lr.to_numpy()
+    ratios, errors = rows.placement.to_numpy() / lrs**3, rows.placement_stderr.to_numpy() / lrs**3
+    known = np.isfinite(ratios)
+    if not known.any():
+        return np.full(len(rows), np.inf)
+    weights = _weights(ratios[known], errors[known])
+    delta = np.average(ratios[known], weights=weights)
+    bound: np.ndarray = abs(delta) * lrs**3
+    return bound
+
+
+def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
+    """d lr^(p+1) for the learning rates of one order, time and observable, d by a weighted regression."""
+    lrs = rows.lr.to_numpy()
+    ratios, errors = rows.error.to_numpy() / lrs**power, rows.stderr.to_numpy() / lrs**power
+    known = np.isfinite(ratios)
+    if known.sum() < 2:
+        return np.full(len(rows), np.inf)
+    weights = _weights(ratios[known], errors[known])
+    from_centre = lrs[known] - np.average(lrs[known], weights=weights)
+    spread = (weights * from_centre**2).sum()
+    slope = (weights * from_centre * ratios[known]).sum() / spread
+    bound: np.ndarray = abs(slope) * lrs ** (power + 1)
+    return bound
+
+
+def _weights(values: np.ndarray, stderrs: np.ndarray) -> np.ndarray:
+    """1 / stderr^2, with a relative standard error of 1e-12 for values without noise."""
+    largest = np.abs(values).max()
+    weights: np.ndarray = 1 / np.maximum(stderrs, 1e-12 * largest if largest > 0 else 1.0) ** 2
+    return weights

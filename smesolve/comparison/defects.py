@@ -1,0 +1,359 @@
+"""Weak errors by defects: summed up along the discrete run, without a difference of two noisy means.
+
+Let P v(s) = E v(s + lr F) be one training step, with F = -gradient(s, draw) of mean b = -grad L_S and covariance Sigma,
+and Q v(s) the modified equation over one lr. With v_k(s) = E[g(s_K) | s_k = s] the weak error is a telescoping sum,
+
+    E g(S_T) - E g(s_K) = sum_k P^k (Q - P) Q^{K-k-1} g,                                                          (1)
+
+and (Q - P) v is known by expansion in lr:
+
+    order 1     (Q_1 - P) v = lr^2 w . grad v + O(lr^3),        w = 1/2 (Db) b                                    (2)
+    order 2     (Q_2 - P) v = lr^3 Lambda v + O(lr^4),
+        Lambda v = [1/4 D^2 b : Sigma - 1/12 D^2 b[b, b] - 1/3 (Db)(Db) b] . grad v
+                 + [1/4 (b . grad) Sigma + 1/2 sym(Db Sigma)] : Hess v + 1/6 kappa_3 : D^3 v                      (3)
+
+with the third cumulant kappa_3 of the gradient. Every factor may be replaced by an independent draw: b by F, Sigma by
+z z^T with z = (F - F')/sqrt(2), kappa_3 by (g_1 - g_2)(g_1 - g_3)(g_1 - g_4). Derivatives are differences of gradients,
+and of runs with the same draws. So only `Problem.gradient` is needed; where mean gradient and noise product have a
+closed form, they take the place of draws.
+
+**Order 2.** One step k of K, at random; then derivatives of v by runs that start from shifted states, times K lr^3:
+
+    error_2 = K lr^3 E[Lambda v] (1 + O(lr)),                                                                     (4)
+
+with the coefficients of Lambda at s_k, and v = v_{k+1} shifted after the step or v = v_k shifted before it, at random.
+Both differ by the relative O(lr) that is not known, and half of their difference is of the size of the bias.
+
+**Order 1.** The equation of order 1 is that of order 2 without the term -lr w of its drift. With W = w . grad,
+
+    Q_1 = e^{lr^2 W/2} Q_2 e^{lr^2 W/2} + O(lr^4)
+
+(Strang). So a companion run, with the draws of the run itself and moved by lr^2 w at each node k = 0, ..., K, by half
+of it at both ends, has the mean of the order-1 equation up to the error of order 2:
+
+    error_1 = E[g(companion_K) - g(s_K)] + error_2 + O(lr^3),                                                     (5)
+
+a relative error of O(lr^2). Nodes may be q steps apart, moved q times as far (trapezoidal rule).
+
+**Kinks.** Derivatives miss what happens where a gradient jumps; the finite step
+
+    lr^2 w = lr/4 [F(s + lr F') - F(s - lr F')]                                                                   (6)
+
+sees it, as do the companion's steps. There (3) does not hold. What the equation of order 2 lacks is what its drift,
+made of derivatives, does not see: the difference of two companions, one moved by (6), one by its derivative. It is
+O(lr).
+
+Sources: Talay & Tubaro (Stochastic Anal. Appl. 8, 1990) for errors as sums of defects; Li, Tai, E (JMLR 20(40), 2019)
+for the expansion of one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smesolve.comparison.observables import Observable
+from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.problem.one_at_a_time import forward_derivative
+from smesolve.problem.problem import Problem
+from smesolve.sampling.ensemble import fitting_block_size
+from smesolve.sampling.randomness import keyed_generator, keyed_uniforms
+
+__all__ = ["COLUMNS", "DefectSampler"]
+
+COLUMNS = ("discrete", "order 1", "order 2", "placement")
+"""What is averaged for each observable: its value on the run, both errors, and half the difference of the error of
+order 2 between shifts after the step and before it."""
+
+NODES = 64
+"""The companion is moved at so many nodes at least, or at every step."""
+
+RUNS = 18
+"""States of a path: the run, two companions, and the shifted runs."""
+
+Field = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class DefectSampler:
+    """Blocks of paths whose means are the discrete mean and the errors of the equations of order 1 and 2.
+
+    Cost: 2 + 3/q gradients a step and path for order 1, q = 1 up to 127 steps; for order 2 another 7 (5 where the mean
+    gradient has a closed form), one with kinks. Memory: at most 18 states of D numbers a path, 2 for order 1 only.
+    """
+
+    problem: Problem
+    theta0: Tensor
+    """(D,), the start."""
+    lr: float
+    saved: Sequence[int]
+    """Step numbers of the observations, increasing and positive."""
+    observables: Mapping[str, Observable]
+    orders: Sequence[int]
+    kinked: bool
+    """The gradient jumps somewhere."""
+    seed: int = 0
+    """The run has the draws of the iteration with this seed."""
+
+    @cached_property
+    def block_size(self) -> int:
+        """Paths in a block."""
+        states = RUNS if 2 in self.orders else 2
+        return max(2, fitting_block_size(states * self.problem.floats_per_path))
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        return self.saved[-1]
+
+    @cached_property
+    def spacing(self) -> int:
+        """q, the steps from one node of the companion to the next."""
+        common = math.gcd(*self.saved)
+        most = max(1, self.steps // NODES)
+        return max(q for q in range(1, most + 1) if common % q == 0)
+
+    @property
+    def cost(self) -> float:
+        """Gradients that a block takes."""
+        each = 2 + 3 / self.spacing
+        if 2 in self.orders:
+            each += 1 + 2 / self.spacing if self.kinked else 5 if self.problem.has_closed_form else 7
+        return each * self.steps * self.block_size
+
+    def run(self, block: int) -> dict[str, np.ndarray]:
+        """Statistics of a block as arrays; point t, 4 o + c is column c of observable o at time t."""
+        return self.statistics(block).arrays()
+
+    def statistics(self, block: int) -> PathStatistics:
+        """Statistics of a block, with moments up to the fourth."""
+        values = self.values(block)
+        values = values.reshape(*values.shape[:2], -1)
+        return PathStatistics.of(np.stack([values, values]), antithetic=False, order=4)
+
+    @torch.no_grad()
+    def values(self, block: int) -> np.ndarray:
+        """Return (B, T, O, 4) float64: for each path the columns of `COLUMNS`."""
+        run = self.theta0.expand(self.block_size, -1)
+        companion = smooth = run
+        shifted = _ShiftedRuns(self, block) if 2 in self.orders and not self.kinked else None
+        rows: list[Tensor] = []
+        for step in range(self.steps + 1):
+            if step % self.spacing == 0:
+                move, slope = self._moves(companion, smooth, block, step)
+            if step == self.saved[len(rows)]:
+                rows.append(self._observed(run, companion + move / 2, smooth + slope / 2, shifted))
+            if step == self.steps:
+                break
+            if step % self.spacing == 0:
+                weight = 0.5 if step == 0 else 1.0
+                companion, smooth = companion + weight * move, smooth + weight * slope
+            uniforms = keyed_uniforms((self.block_size, self.problem.draw_dim), self.seed, block, step)
+            draw = self.problem.draw(uniforms)
+            if shifted is not None:
+                shifted.advance(step, run, uniforms)
+            before, run = run, run - self.lr * self.problem.gradient(run, draw)
+            companion = companion - self.lr * self.problem.gradient(companion, draw)
+            if self._paired:
+                smooth = smooth - self.lr * self.problem.gradient(smooth, draw)
+            if shifted is not None:
+                shifted.begin_after(step, before, run)
+        return torch.stack(rows, dim=1).cpu().numpy().astype(np.float64, copy=False)
+
+    @property
+    def _paired(self) -> bool:
+        """Whether there is a second companion, moved by derivatives."""
+        return self.kinked and 2 in self.orders
+
+    def _moves(self, companion: Tensor, smooth: Tensor, block: int, step: int) -> tuple[Tensor, Tensor]:
+        """q lr^2 w of the companion by eq. (6), and of the second companion by its derivative, each (B, D)."""
+        draws = _Draws(self.problem, self.block_size, keyed_generator(self.seed, "defects", block, step))
+        outer, inner = draws.drift(), draws.drift()
+        step_of = self.lr * inner(companion)
+        move = self.spacing * self.lr / 4 * (outer(companion + step_of) - outer(companion - step_of))
+        if not self._paired:
+            return move, torch.zeros(())
+        slope = forward_derivative(outer, smooth, inner(smooth))[1]
+        return move, self.spacing * self.lr**2 / 2 * slope
+
+    def _observed(self, run: Tensor, companion: Tensor, smooth: Tensor, shifted: _ShiftedRuns | None) -> Tensor:
+        """The columns of all observables at one time (B, O, 4)."""
+        columns = []
+        for observable in self.observables.values():
+            value, moved = _finite(observable, run), _finite(observable, companion)
+            first, second, placement = moved - value, torch.zeros_like(value), torch.zeros_like(value)
+            if shifted is not None:
+                second = shifted.error(observable)
+                placement = shifted.placement * second
+                first = first + second  # eq. (5)
+            elif self._paired:
+                second = moved - _finite(observable, smooth)
+            columns.append(torch.stack([value, first, second, placement], dim=-1))
+        return torch.stack(columns, dim=-2)
+
+
+def _finite(observable: Observable, theta: Tensor) -> Tensor:
+    """Values of an observable; infinite where a path diverged, NaN where the observable is not defined."""
+    values = observable(theta)
+    values = torch.where(values.isfinite(), values, torch.nan)
+    return torch.where(theta.isfinite().all(-1), values, torch.inf)
+
+
+class _Draws:
+    """Independent draws of the drift and of the noise, for some paths at one step."""
+
+    def __init__(self, problem: Problem, paths: int, generator: np.random.Generator) -> None:
+        self._problem, self._paths, self._generator = problem, paths, generator
+
+    def _gradient(self) -> Field:
+        uniforms = self._generator.random((self._paths, self._problem.draw_dim))
+        draw = self._problem.draw(torch.from_numpy(uniforms))
+        return lambda theta: self._problem.gradient(theta, draw)
+
+    def drift(self) -> Field:
+        """F, whose mean is b: of a fresh draw, or b itself where it is known."""
+        if self._problem.has_closed_form:
+            return lambda theta: -self._problem.mean_gradient(theta)
+        gradient = self._gradient()
+        return lambda theta: -gradient(theta)
+
+    def noise(self) -> Field:
+        """z, of mean zero and covariance Sigma."""
+        if self._problem.has_closed_form:
+            normals = torch.from_numpy(self._generator.standard_normal((self._paths, self._problem.noise_dim)))
+            normals = normals.to(dtype=self._problem.dtype, device=self._problem.device)
+            return lambda theta: self._problem.noise_product(theta, normals)
+        first, second = self._gradient(), self._gradient()
+        return lambda theta: (first(theta) - second(theta)) / 2**0.5
+
+    def third_cumulant(self, theta: Tensor) -> list[Tensor]:
+        """Three vectors whose product has mean kappa_3: (g - E g) thrice where the mean is known."""
+        first = self._gradient()(theta)
+        if self._problem.has_closed_form:
+            return [first - self._problem.mean_gradient(theta)]
+        return [first - self._gradient()(theta) for _ in range(3)]
+
+
+class _ShiftedRuns:
+    """Eq. (3) at one step of each path, by runs from shifted starts, with the draws of the run from there on."""
+
+    def __init__(self, sampler: DefectSampler, block: int) -> None:
+        self._sampler, self._block = sampler, block
+        self._generator = keyed_generator(sampler.seed, "defects", block, sampler.steps + 1)
+        self._chosen = torch.from_numpy(self._generator.integers(sampler.steps, size=sampler.block_size))
+        signs = torch.from_numpy(2.0 * self._generator.integers(2, size=sampler.block_size) - 1)
+        self.placement = signs.to(sampler.theta0)
+        """1 where the shifts are after the step, -1 where they are before it (B,)."""
+        self._paths = torch.zeros(0, dtype=torch.long)
+        """Those whose step is past (A,)."""
+        self._states: Tensor | None = None
+        """(R, A, D)."""
+        self._weights: Tensor | None = None
+        """(R, A)."""
+
+    def advance(self, step: int, run: Tensor, uniforms: Tensor) -> None:
+        """Start the runs that are shifted before this step, and take it with all; run (B, D) at its begin."""
+        paths = ((self._chosen == step) & (self.placement < 0)).nonzero()[:, 0]
+        if len(paths):
+            self._start(paths, run[paths], run[paths])
+        if self._states is not None:
+            draw = self._sampler.problem.draw(uniforms[self._paths])
+            self._states = self._states - self._sampler.lr * self._sampler.problem.gradient(self._states, draw)
+
+    def begin_after(self, step: int, before: Tensor, after: Tensor) -> None:
+        """Start the runs that are shifted after this step; the run before and after it (B, D)."""
+        paths = ((self._chosen == step) & (self.placement > 0)).nonzero()[:, 0]
+        if len(paths):
+            self._start(paths, before[paths], after[paths])
+
+    def _start(self, paths: Tensor, x: Tensor, centre: Tensor) -> None:
+        """Start the runs of some paths around `centre`, with coefficients at x, each (A, D)."""
+        shifts, weights = self._stencil(x)
+        states = centre + shifts
+        if self._states is not None and self._weights is not None:
+            paths = torch.cat([self._paths, paths])
+            states = torch.cat([self._states, states], dim=1)
+            weights = torch.cat([self._weights, weights], dim=1)
+        self._paths, self._states, self._weights = paths, states, weights
+
+    def error(self, observable: Observable) -> Tensor:
+        """Eq. (4): K lr^3 Lambda v (B,), 0 where the step is still to come."""
+        sampler = self._sampler
+        result = sampler.theta0.new_zeros(sampler.block_size)
+        if self._states is not None and self._weights is not None:
+            defects = (self._weights * _finite(observable, self._states)).sum(0)
+            result[self._paths] = sampler.steps * sampler.lr**3 * defects
+        return result
+
+    def _stencil(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Shifts (R, A, D) and weights (R, A): sum_r weight_r v(. + shift_r) = Lambda v, coefficients at x (A, D)."""
+        draws = _Draws(self._sampler.problem, len(x), self._generator)
+        b, other = draws.drift()(x), draws.drift()(x)
+        noise = draws.noise()
+        z = noise(x)
+        inner, outer = draws.drift(), draws.drift()
+        gradient_part = (
+            _second_difference(draws.drift(), x, z, z) / 4
+            - _second_difference(draws.drift(), x, b, other) / 12
+            - _first_difference(outer, x, _first_difference(inner, x, b)) / 3
+        )
+        hessian_part = (_first_difference(noise, x, b) + _first_difference(draws.drift(), x, z)) / 2
+        parts = [
+            _stencil_of([gradient_part], x, 1.0),
+            _stencil_of([hessian_part, z], x, 1.0),
+            _stencil_of(draws.third_cumulant(x), x, 1 / 6),
+        ]
+        return torch.cat([shifts for shifts, _ in parts]), torch.cat([weights for _, weights in parts])
+
+
+# --- differences -----------------------------------------------------------------------------------------------------
+
+
+def _scaled(direction: Tensor, x: Tensor, degree: int) -> Tensor:
+    """Factor (A, 1) that makes of a direction the shift of a central difference of this degree.
+
+    Its length, eps^(1/(degree + 2)) max(1, |x|), balances rounding and the next derivative.
+    """
+    length: Tensor = torch.finfo(x.dtype).eps ** (1 / (degree + 2)) * x.norm(dim=-1, keepdim=True).clamp(min=1.0)
+    factor: Tensor = length / direction.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
+    return factor
+
+
+def _first_difference(field: Field, x: Tensor, u: Tensor) -> Tensor:
+    """D field(x)[u]."""
+    h = _scaled(u, x, 1)
+    return (field(x + h * u) - field(x - h * u)) / (2 * h)
+
+
+def _second_difference(field: Field, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """D^2 field(x)[u, v]."""
+    h, k = _scaled(u, x, 2), _scaled(v, x, 2)
+    diagonal = field(x + h * u + k * v) + field(x - h * u - k * v)
+    return (diagonal - field(x + h * u - k * v) - field(x - h * u + k * v)) / (4 * h * k)
+
+
+def _stencil_of(directions: Sequence[Tensor], x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Shifts (R, A, D) and weights (R, A) of the derivative along one, two or three directions, or thrice along one."""
+    thrice = factor != 1.0 and len(directions) == 1
+    degree = 3 if thrice else len(directions)
+    scales = [_scaled(direction, x, degree) for direction in directions]
+    if thrice:  # D^3 v[c, c, c] = (v(2) - 2 v(1) + 2 v(-1) - v(-2)) / 2
+        shift, scale = scales[0] * directions[0], scales[0][:, 0]
+        multiples = (2, 1, -1, -2)
+        weights = [factor * weight / (2 * scale**3) for weight in (1, -2, 2, -1)]
+        return torch.stack([multiple * shift for multiple in multiples]), torch.stack(weights)
+    shifts, weights = [], []
+    total = math.prod(2 * scale[:, 0] for scale in scales)
+    for signs in (
+        torch.cartesian_prod(*[torch.tensor([1.0, -1.0], dtype=x.dtype)] * degree).reshape(-1, degree).tolist()
+    ):
+        moved = [sign * scale * direction for sign, scale, direction in zip(signs, scales, directions, strict=True)]
+        shifts.append(sum(moved, torch.zeros_like(x)))
+        weights.append(factor * math.prod(signs) / total)
+    return torch.stack(shifts), torch.stack(weights)

@@ -1,0 +1,245 @@
+"""The range of validity: up to which learning rate an equation describes a training to a given tolerance.
+
+The relative error of the equation of order p for an observable g at the horizon T is
+
+    r(lr) = |E g(Theta_T) - E g(theta_K)| / |E g(theta_K) - g(theta_0)|,    K = T / lr,                             (1)
+
+which grows like lr^p. The largest learning rate with r <= tolerance follows from r at a few learning rates, by
+interpolation of log r over log lr; each round measures where the last one expects it. Errors are measured by defects
+(`smesolve.comparison.defects`), which cost the same relative precision at every learning rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from smesolve.comparison.defect_budget import DefectBudget, with_bias
+from smesolve.comparison.observables import Observable
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.study_design import StudyDesign, check_orders
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
+from smesolve.problem.problem import Problem
+from smesolve.sampling.journal import Journal
+from smesolve.sampling.progress import Progress
+from smesolve.sampling.runner import Runner
+from smesolve.validation import (
+    check_integer,
+    check_observables,
+    check_parameters,
+    check_positive,
+    check_problem,
+    check_seed,
+    check_tolerance,
+)
+
+__all__ = ["ValidityRange", "validity_range"]
+
+ROUNDS = 4
+"""Rounds of measurements, at most."""
+
+FIRST = 4.0
+"""The first learning rate is so many times below the stability limit."""
+
+NEAR = 1.25
+"""A learning rate this close to the one that is sought is not measured again."""
+
+MOST_STEPS = 2**14
+"""Steps to the horizon, at most."""
+
+TOLERANCE, STABILITY, STEPS = "tolerance", "stability", "steps"
+"""What limits a learning rate: the error, the iteration itself, or the steps that are simulated."""
+
+
+@dataclass(frozen=True)
+class ValidityRange:
+    """The largest learning rates at which the equations describe a training to a tolerance.
+
+    Columns of `table`: order, observable; lr, lr_low, lr_high, the largest learning rate and its 95% interval;
+    limited_by: "tolerance", "stability" (the error stays below the tolerance up to the stability limit, which is
+    then `lr`), or "steps" (it exceeds the tolerance at every learning rate that was simulated; lr is extrapolated).
+    """
+
+    table: pd.DataFrame
+    errors: pd.DataFrame
+    """What was measured: the columns of a weak-error table by defects, and relative, relative_low, relative_high."""
+    horizon: float
+    tolerance: float
+    stability_limit: float
+    """2 / lambda_max(Hess L_S(theta0))."""
+
+    def conclusion(self) -> str:
+        """Return one sentence for each observable."""
+        sentences = []
+        for observable, rows in self.table.groupby("observable", sort=False):
+            parts = [f"order {row['order']} {self._described(row)}" for row in rows.to_dict("records")]
+            sentences.append(f"{observable}, to {100 * self.tolerance:g}% of its change: {', '.join(parts)}.")
+        return "\n".join(sentences)
+
+    def _described(self, row: dict[str, float | str]) -> str:
+        if row["limited_by"] == STABILITY:
+            return f"up to the stability limit, lr = {self.stability_limit:.3g}"
+        return f"up to lr = {row['lr']:.3g} [{row['lr_low']:.3g}, {row['lr_high']:.3g}]"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(horizon={self.horizon:g})\n{self.conclusion()}"
+
+
+@entry_point
+@torch.no_grad()
+def validity_range(
+    problem: Problem,
+    theta0: Tensor,
+    horizon: float,
+    tolerance: float = 0.01,
+    *,
+    orders: Sequence[int] = (1, 2),
+    observables: Sequence[str | Observable] = ("loss",),
+    rel_tol: float = 0.1,
+    paths: int = 64,
+    max_paths: int = 2**14,
+    seed: int = 0,
+    workers: int | None = None,
+    journal: Journal | None = None,
+    progress: bool | None = None,
+) -> ValidityRange:
+    """Find the largest learning rate at which each equation describes a training to a tolerance.
+
+    Args:
+        problem: what is trained; it may not depend on time.
+        theta0: (D,), the start.
+        horizon: time T of the comparison; the iteration takes T/lr steps.
+        tolerance: largest error, relative to the change of the observable from theta0 to the horizon.
+        orders: of the equations, 1 and/or 2.
+        observables: as `weak_error` takes them.
+        rel_tol: relative 95% half-width to which errors are measured.
+        paths: paths of the first round at each learning rate.
+        max_paths: most paths at each learning rate.
+        seed: root seed.
+        workers: processes that share the blocks of paths; the result is the same for any number of them.
+        journal: keeps every finished block on disk and finds it again.
+        progress: show the progress. Default: on a terminal.
+
+    Returns:
+        A `ValidityRange`.
+
+    Raises:
+        SmesolveError: unusable arguments, or a problem that depends on time.
+
+    Cost: about 9 gradients a step and path for both orders, at two to five learning rates.
+    """
+    problem = check_problem("problem", problem)
+    theta0 = check_parameters("theta0", theta0, problem)
+    horizon, tolerance = check_positive("horizon", horizon), check_tolerance("tolerance", tolerance)
+    orders = check_orders("orders", orders)
+    rel_tol, paths = check_tolerance("rel_tol", rel_tol), check_integer("paths", paths, 2)
+    max_paths, seed = check_integer("max_paths", max_paths, paths), check_seed("seed", seed)
+    observables = check_observables("observables", observables)
+    if not problem.autonomous:
+        raise SmesolveError(
+            f"problem must not depend on time, got a {type(problem).__name__}; measure it by weak_error."
+        )
+    limit = problem.stability_limit(theta0, horizon)
+    fewest = math.floor(horizon / limit * (1 + 1e-9)) + 1
+    start: dict[str, float] = {}
+    rows: list[dict[str, object]] = []
+    done: set[int] = set()
+    wanted = {max(fewest, math.ceil(FIRST * horizon / limit), 2)}
+    with Progress(progress, 0) as bar:
+        runner = Runner(workers, journal, bar)
+        for _ in range(ROUNDS):
+            for steps in sorted(wanted - done):
+                lr = horizon / steps
+                bar.describe(f"lr {lr:.3g}")
+                design = StudyDesign.of(
+                    problem,
+                    theta0,
+                    [lr],
+                    horizon,
+                    orders=orders,
+                    observables=observables,
+                    times=[horizon],
+                    control="none",
+                    seed=seed,
+                )
+                start = {name: float(g(theta0[None])[0]) for name, g in design.observables.items()}
+                budget = DefectBudget(design, design.lrs[0], runner)
+                budget.draw(paths, rel_tol, max_paths)
+                rows += budget.rows(rel_tol)
+                done.add(steps)
+            errors = _relative(with_bias(pd.DataFrame(rows)), start)
+            table = _ranges(errors, tolerance, limit, horizon)
+            wanted = _next_steps(table, done, horizon, fewest)
+            if not wanted:
+                break
+    return ValidityRange(table, errors, horizon, tolerance, limit)
+
+
+def _relative(errors: pd.DataFrame, start: dict[str, float]) -> pd.DataFrame:
+    """The errors with eq. (1) and its interval."""
+    change = (errors.discrete - errors.observable.map(start)).abs()
+    uncertain = change - errors.discrete_half_width  # a change that is not known has no relative error
+    largest = np.maximum(errors.low.abs(), errors.high.abs())
+    least = np.where(errors.low * errors.high > 0, np.minimum(errors.low.abs(), errors.high.abs()), 0.0)
+    return errors.assign(
+        change=change,
+        relative=errors.error.abs() / change,
+        relative_low=least / (change + errors.discrete_half_width),
+        relative_high=np.where(uncertain > 0, largest / uncertain.clip(lower=1e-300), np.inf),
+    ).sort_values(["order", "observable", "lr"], ignore_index=True)
+
+
+def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float) -> pd.DataFrame:
+    """The table of a `ValidityRange`."""
+    rows = []
+    for (order, observable), part in errors.groupby(["order", "observable"], sort=False):
+        usable = part[[Status(reason).has_interval for reason in part.reason]]
+        lrs = usable.lr.to_numpy()
+        power = int(order)
+        lr, low, high = (
+            _crossing(lrs, usable[column].to_numpy(), power, tolerance, limit)
+            for column in ("relative", "relative_high", "relative_low")
+        )
+        limited = STABILITY if lr >= limit else STEPS if lr < horizon / MOST_STEPS else TOLERANCE
+        rows.append(
+            {
+                "order": power,
+                "observable": observable,
+                "lr": lr,
+                "lr_low": low,
+                "lr_high": high,
+                "limited_by": limited,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float, limit: float) -> float:
+    """The largest lr up to which values, known at increasing lrs, stay below the tolerance; at most the limit."""
+    if not len(lrs) or np.isnan(values).all():
+        return math.nan
+    values = np.maximum(np.nan_to_num(values, nan=np.inf, posinf=1e300), 1e-300)
+    above = np.flatnonzero(values > tolerance)
+    if len(above) and above[0] > 0:
+        k = above[0]
+        share = math.log(tolerance / values[k - 1]) / math.log(values[k] / values[k - 1])
+        return min(limit, float(lrs[k - 1] * (lrs[k] / lrs[k - 1]) ** share))
+    k = 0 if len(above) else -1
+    return min(limit, float(lrs[k] * (tolerance / values[k]) ** (1 / power)))
+
+
+def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int) -> set[int]:
+    """Steps to the horizon at which to measure next: where the range is expected, unless that is close to what is."""
+    wanted = set()
+    for lr in table.lr.dropna():
+        steps = min(max(round(horizon / lr), fewest), MOST_STEPS)
+        if not any(1 / NEAR < steps / known < NEAR for known in done):
+            wanted.add(steps)
+    return wanted
