@@ -141,6 +141,6 @@ def test_a_value_up_to_rounding_is_the_nearest_one_of_the_support(share):
 @pytest.mark.parametrize("share", [-1e-11, 1e-11])
 def test_a_value_that_is_off_by_more_than_rounding_is_refused(share):
     with pytest.raises(
-        ValueError, match=r"of one law, but Moved\.quantile takes the value 0\.25, which Moved\.support"
+        ValueError, match=r"consistent, but Moved\.quantile takes the value 0\.25, which Moved\.support"
     ):
         Moved(share).check_moments()

@@ -118,6 +118,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             "rel_tol": s.rel_tol,
             "max_paths": s.max_paths,
             "max_memory": s.max_memory,
+            "workers": s.workers,
         }
         measure = partial(
             weak_error,
@@ -135,7 +136,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
 
     def _asked(self) -> dict[str, Any]:
         """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""
-        names = ("orders", "observables", "scheme", "dt", "control")
+        names = ("orders", "observables", "scheme", "dt", "control", "seed")
         return {name: getattr(self.settings, name) for name in names} | {"times": self.times}
 
     def dry_run(self) -> dict[str, str]:
