@@ -59,7 +59,7 @@ class GradientIntegration:
         self._means, self._deviations = means, deviations
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Return one step of the scheme for every path of a block. Cost: its gradients, three more at order 2."""
+        """Return one step of the scheme for every path of a block. Cost: its gradients and corrections."""
         return self._move(self.problem.linearize(theta), *self._draws(block, step))[0]
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
@@ -104,7 +104,13 @@ class GradientIntegration:
         total: Any = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))
         state = at.theta - self.dt * total
         if self.equation.order == 2:
-            # (Dg)(y; draw_0) g(y; draw_1)
-            curved = forward_derivative(lambda y: self.problem.gradient(y, draws[0]), at.theta, gradients[1])[1]
+            curved = self._along(at.theta, draws[0], gradients[1])
+            if self._deviations[0]:
+                # The noise is antisymmetric in both draws: it is uncorrelated with what is symmetric in them.
+                curved = (curved + self._along(at.theta, draws[1], gradients[0])) / 2
             state = state - self.dt * self.equation.lr / 2 * curved
         return state, total
+
+    def _along(self, theta: Tensor, draw: Any, direction: Tensor) -> Tensor:
+        """Return (Dg)(theta; draw) direction."""
+        return forward_derivative(lambda y: self.problem.gradient(y, draw), theta, direction)[1]

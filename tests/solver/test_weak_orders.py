@@ -60,19 +60,11 @@ def test_the_error_on_an_sde_falls_at_least_as_declared(scheme, name, ray):
     assert slope(error, steps[ray]) > declared_order(scheme, ray) - TOLERANCE
 
 
-SVAG_AT_ORDER_2 = pytest.mark.xfail(
-    strict=True,
-    reason="the drift's correction takes the two draws whose difference is the noise: a covariance of lr^1.5 dt^0.5",
-)
-
-
 @pytest.mark.parametrize("ray", ["lr = dt", "lr fixed"])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("scheme", sme.SCHEMES)
-def test_the_error_on_a_modified_equation_falls_as_declared(scheme, name, order, ray, request):
-    if (scheme, name, order, ray) == ("svag", "linear readout", 2, "lr fixed"):
-        request.applymarker(SVAG_AT_ORDER_2)
+def test_the_error_on_a_modified_equation_falls_as_declared(scheme, name, order, ray):
     problem, horizon = PROBLEMS[name], 1.0
     start = START[: problem.dim]
 

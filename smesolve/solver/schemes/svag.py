@@ -11,11 +11,13 @@ __all__ = ["SVAG"]
 class SVAG(GradientScheme):
     """Two gradients a step of dt = lr/l, weights (1 +- sqrt(2l - 1))/2: converges to the order-1 equation like 1/l.
 
-    l = 1 is the discrete iteration itself. Source: Li, Malladi, Arora (NeurIPS 2021, arXiv 2102.12470), section 4.
+    l = 1 is the discrete iteration itself. The correction of order 2 takes both draws in both orders, so that it has no
+    covariance with their amplified difference. Source: Li, Malladi, Arora (NeurIPS 2021, arXiv 2102.12470), section 4.
     """
 
     at_learning_rate = "it is the discrete iteration itself"
     drift_evaluations = 2
+    corrections = 2
 
     @staticmethod
     def weights(ratio: float) -> tuple[list[float], list[float]]:
