@@ -10,6 +10,7 @@ but the package.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def main(pytest_arguments: list[str]) -> int:
         found = subprocess.run([python, "-P", "-c", where], cwd=work, capture_output=True, text=True, check=True).stdout
         if (ROOT / "smesolve") in Path(found.strip()).parents:
             raise SystemExit(f"{found.strip()} is the source tree, not the wheel; remove {environment} and try again.")
-        return subprocess.run([python, "-P", "-m", "pytest", *pytest_arguments], cwd=work, check=False).returncode
+        # Two processes, of one thread of torch each: more threads would wait for each other.
+        command = [python, "-P", "-m", "pytest", "-n", "2", "--dist", "worksteal", *pytest_arguments]
+        return subprocess.run(command, cwd=work, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
 
 
 def run(*command: str | Path, cwd: Path | None = None, quiet: bool = False) -> None:
