@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 import smesolve as sme
-from smesolve.comparison.confidence import NORMAL_QUANTILE
+from smesolve.confidence import NORMAL_QUANTILE
 
 __all__ = [
     "NORMAL_QUANTILE",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
+from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE
 
 __all__ = ["COLLAPSE_BELOW", "POWERS", "spreads_about_one_curve"]
 

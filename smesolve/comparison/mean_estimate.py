@@ -31,8 +31,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smesolve.comparison.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.sampling.moments import Moments
 
 __all__ = ["MeanEstimate"]

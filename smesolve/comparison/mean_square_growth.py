@@ -25,7 +25,7 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from smesolve.comparison.confidence import student_quantile
+from smesolve.confidence import student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.dropout import DropoutProblem

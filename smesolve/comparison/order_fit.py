@@ -39,8 +39,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.outcomes import LeftOut, Verdict
+from smesolve.confidence import NORMAL_QUANTILE
 
 __all__ = ["fit_orders"]
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from smesolve.comparison.budget_row import is_noisy
-from smesolve.comparison.confidence import NORMAL_QUANTILE
 from smesolve.comparison.cost import ITERATION_STEP_COST
 from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.confidence import NORMAL_QUANTILE
 
 __all__ = ["Estimates", "Wanted", "bias_is_large", "next_paths", "wanted_paths"]
 

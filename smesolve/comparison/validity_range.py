@@ -31,6 +31,7 @@ from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
 from smesolve.validation import (
+    check_instance,
     check_integer,
     check_observables,
     check_parameters,
@@ -38,6 +39,7 @@ from smesolve.validation import (
     check_problem,
     check_seed,
     check_tolerance,
+    check_workers,
 )
 
 __all__ = ["ValidityRange", "validity_range"]
@@ -142,6 +144,11 @@ def validity_range(
     rel_tol, paths = check_tolerance("rel_tol", rel_tol), check_integer("paths", paths, 2)
     max_paths, seed = check_integer("max_paths", max_paths, paths), check_seed("seed", seed)
     observables = check_observables("observables", observables)
+    workers = check_workers("workers", workers)
+    if journal is not None:
+        check_instance("journal", journal, Journal, "a Journal")
+    if progress is not None:
+        check_instance("progress", progress, bool, "True or False")
     if not problem.autonomous:
         raise SmesolveError(
             f"problem must not depend on time, got a {type(problem).__name__}; measure it by weak_error."

@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.outcomes import Status
+from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.validation import check_choice
 
 __all__ = ["StudyInterrupted", "WeakErrorStudy", "with_normal_errors"]

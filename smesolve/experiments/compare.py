@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from smesolve.comparison.confidence import CONFIDENCE
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.confidence import CONFIDENCE
 from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, points
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from smesolve.comparison.confidence import CONFIDENCE, NORMAL_QUANTILE
 from smesolve.comparison.leading_error import MAX_DIM, MAX_DRAWS
 from smesolve.comparison.outcomes import Status, Verdict
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE
 from smesolve.experiments.shared.figures import PAGE, drawing
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smesolve.comparison.confidence import student_quantile
+from smesolve.confidence import student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.validation import check_instance, check_list
 

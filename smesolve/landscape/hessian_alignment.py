@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from smesolve.comparison.confidence import CONFIDENCE
+from smesolve.confidence import CONFIDENCE
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.landscape.null_model import HaarNull

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tiny_config import refused, write_config
 
 from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.errors import SmesolveError
@@ -16,46 +17,6 @@ from smesolve.experiments.shared.problems import build_problem, described
 from smesolve.experiments.shared.settings import DataSettings, NetworkSettings, TrainingSettings
 from smesolve.study import command_line
 from smesolve.study.command_line import main
-
-# 66 parameters: just too many for the predicted constant of order 2, which takes longer than all the rest.
-TINY = {
-    "data": {"name": "random", "samples": 4, "in_features": 2},
-    "network": {"width": 22},
-    "lrs": [0.2, 0.1],
-    "horizon": 0.4,
-    "paths": 64,
-    "threads": 1,
-}
-
-
-def write_config(directory, **changes):
-    path = directory / "study.yaml"
-    path.write_text(yaml.safe_dump(TINY | changes), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture
-def config(tmp_path):
-    return write_config(tmp_path)
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "results"
-
-
-def refused(capsys, arguments, *fragments):
-    """Exit code 2, one line on stderr that names each fragment, no traceback."""
-    assert main([str(argument) for argument in arguments]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1, error
-    assert error.startswith("smesolve: ")
-    assert "Traceback" not in error
-    for fragment in fragments:
-        assert fragment in error, f"{fragment!r} is not in {error!r}"
-
-
-# --- what is written ---------------------------------------------------------------------------------------------
 
 
 def test_compare_writes_table_report_figures_and_manifest(config, out):
@@ -146,9 +107,6 @@ def test_plotting_and_algebra_are_imported_late():
     assert done.stdout.strip() == "[]"
 
 
-# --- data --------------------------------------------------------------------------------------------------------
-
-
 def test_digits(tmp_path, out):
     pytest.importorskip("sklearn")
     config = write_config(tmp_path, data={"name": "digits", "samples": 20}, lrs=[0.1], horizon=0.1, paths=8)
@@ -204,9 +162,6 @@ def test_a_resumed_study_may_have_another_goal(config, out, capsys, monkeypatch)
     for sampler in (Sampler, PairSampler):
         monkeypatch.setattr(sampler, "run", interrupted)  # every block is there
     assert main(["weak-error", config, "--out", str(out), "--resume", "--rel_tol", "0.9"]) == 0
-
-
-# --- what is refused ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -304,63 +259,6 @@ def test_commands(out, capsys):
     refused(capsys, ["derive", "--keep_prob", "1.5", "--out", out], "keep_prob", "1.5")
 
 
-# --- whole or not at all -----------------------------------------------------------------------------------------
-
-
-def test_an_output_directory_with_content_is_refused_and_kept(config, out, capsys):
-    out.mkdir()
-    (out / "thesis.txt").write_text("years of work", encoding="utf-8")
-    refused(capsys, ["compare", config, "--out", out], "--out", "not empty", "--overwrite")
-    refused(capsys, ["compare", config, "--out", out, "--overwrite"], "not written by smesolve")
-    assert (out / "thesis.txt").read_text(encoding="utf-8") == "years of work"
-    refused(capsys, ["compare", config, "--out", out / "thesis.txt"], "is a file")
-
-
-def test_overwrite_replaces_results_whole_and_nothing_else(config, out):
-    assert main(["compare", config, "--out", str(out)]) == 0
-    (out / "notes.txt").write_text("of the first run", encoding="utf-8")
-    assert main(["weak-error", config, "--out", str(out), "--overwrite"]) == 0
-    assert (out / "fit.csv").is_file()
-    assert (out / "notes.txt").is_file() and not (out / "comparison.png").exists()
-
-
-def test_interruption_leaves_nothing(config, tmp_path, capsys, monkeypatch):
-    def interrupted(*args, **settings):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("smesolve.experiments.shared.weak_error_experiment.weak_error", interrupted)
-    assert main(["compare", config, "--out", str(tmp_path / "new" / "results")]) == 130
-    assert capsys.readouterr().err == "smesolve: interrupted; nothing was written.\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
-
-
-def test_the_end_by_a_batch_system_leaves_nothing(config, out):
-    program = [sys.executable, "-c", "import sys; from smesolve.study.command_line import main; sys.exit(main())"]
-    process = subprocess.Popen(
-        [*program, "compare", config, "--out", str(out), "--horizon", "1000"], stderr=subprocess.PIPE, text=True
-    )
-    # The first progress bar is there, so the work has begun.
-    assert process.stderr.read(1)
-    process.terminate()
-    _, error = process.communicate()
-    assert process.returncode == 130
-    assert error.endswith("smesolve: interrupted; nothing was written.\n")
-    assert [path.name for path in out.parent.iterdir()] == ["study.yaml"]
-
-
-def test_interruption_while_overwriting_keeps_the_old_results(config, out, monkeypatch):
-    assert main(["compare", config, "--out", str(out)]) == 0
-    before = (out / "table.csv").read_bytes()
-
-    def interrupted(*args, **settings):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command_line, "write_manifest", interrupted)
-    assert main(["compare", config, "--out", str(out), "--overwrite", "--seed", "9"]) == 130
-    assert (out / "table.csv").read_bytes() == before
-    assert {path.name for path in out.parent.iterdir()} == {"study.yaml", "results", "results.partial"}
-
-
 def test_a_defect_is_not_dressed_up_as_a_bad_configuration(config, out, monkeypatch):
     monkeypatch.setattr(
         "smesolve.experiments.shared.weak_error_experiment.weak_error", lambda *args, **settings: np.zeros(2).reshape(3)
@@ -368,9 +266,6 @@ def test_a_defect_is_not_dressed_up_as_a_bad_configuration(config, out, monkeypa
     with pytest.raises(ValueError, match="reshape"):
         main(["compare", config, "--out", str(out)])
     assert not out.exists()
-
-
-# --- warnings ----------------------------------------------------------------------------------------------------
 
 
 def test_nothing_tested_is_said_on_stderr_and_in_the_report(config, out, capsys):
@@ -397,9 +292,6 @@ def test_diverged_paths_are_in_report_and_figure(tmp_path, out, capsys):
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "paths diverged: order 1" in report and "not resolved at lr = 0.05 (diverged)" in report
     assert (out / "comparison.png").stat().st_size > 0
-
-
-# --- any network ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

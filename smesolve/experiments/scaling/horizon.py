@@ -16,12 +16,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.comparison.confidence import student_quantile
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.stationary_variances import EQUATIONS, stationary_variances
+from smesolve.confidence import student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import STYLES, curve

@@ -20,9 +20,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.comparison.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.observables import named_observables
+from smesolve.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.datasets import load_data

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smesolve.comparison.confidence import CONFIDENCE
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.confidence import CONFIDENCE
 from smesolve.experiments.shared.figures import ORDERS, log_ticks, points
 from smesolve.experiments.shared.markdown import table_of
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
