@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from smesolve.comparison.observables import Observable
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.ode import solve_ode
 
 __all__ = ["NoiseFreeSolution", "observed_along_scheme"]
 
@@ -61,28 +61,19 @@ def _solved(
     tolerance: float,
 ) -> np.ndarray:
     """Return observables along the solution (T, O), which begins anew at every break of a schedule."""
-    state, rows, last = theta0.cpu().numpy(), [], times[-1]
+    state, rows, last = theta0, [], times[-1]
     edges = [0.0, *(time for time in equation.problem.breaks if time < last), last]
     for begin, end in pairwise(edges):
 
-        def drift(t: float, y: np.ndarray, middle: float = (begin + end) / 2) -> np.ndarray:
-            return np.asarray(equation.drift(t, theta0.new_tensor(y)[None], t >= middle)[0].cpu().numpy())
+        def drift(t: float, theta: Tensor, middle: float = (begin + end) / 2) -> Tensor:
+            return equation.drift(t, theta[None], t >= middle)[0]
 
         observed = [time for time in times if begin < time <= end]
-        path = solve_ivp(
-            drift,
-            (begin, end),
-            state,
-            method="DOP853",
-            t_eval=sorted({*observed, end}),
-            rtol=tolerance,
-            atol=tolerance * max(1e-3, float(theta0.abs().max())),
-        )
-        if not path.success:
-            raise ArithmeticError(f"the noise-free path of order {equation.order} did not converge: {path.message}")
+        name = f"noise-free path of order {equation.order}"
+        path = solve_ode(drift, state, (begin, end), tolerance, times=sorted({*observed, end}), name=name)
         states = theta0.new_tensor(path.y.T[: len(observed)])
         rows.append(np.stack([g(states).cpu().numpy() for g in observables.values()], axis=-1))
-        state = path.y[:, -1]
+        state = theta0.new_tensor(path.y[:, -1])
     return np.concatenate(rows)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from smesolve.comparison.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.solver.ode import solve_ode
 
 __all__ = ["Density", "along", "along_flow"]
 
@@ -123,13 +124,13 @@ def _flow(
 ) -> OdeSolution | None:
     """Return thetabar(t) within one piece of a schedule, or None where the integration fails."""
 
-    def velocity(t: float, y: np.ndarray) -> np.ndarray:
-        gradient = problem.at(t, _from_left(t, begin, end)).mean_gradient(like.new_tensor(y))
-        return np.asarray(-gradient.cpu().double().numpy())
+    def velocity(t: float, theta: Tensor) -> Tensor:
+        return -problem.at(t, _from_left(t, begin, end)).mean_gradient(theta.to(like))
 
-    scale = tolerance * max(float(np.abs(theta).max()), 1e-3)
-    path = solve_ivp(velocity, (begin, end), theta, "DOP853", dense_output=True, rtol=tolerance, atol=scale)
-    return path.sol if path.success else None
+    try:
+        return solve_ode(velocity, torch.from_numpy(theta), (begin, end), tolerance).sol
+    except ArithmeticError:
+        return None
 
 
 def _backwards(
