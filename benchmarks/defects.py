@@ -27,7 +27,7 @@ from torch import nn
 
 import smesolve as sme
 from smesolve.comparison.defect_budget import DefectBudget
-from smesolve.comparison.observables import named_observables
+from smesolve.comparison.study_design import StudyDesign
 from smesolve.sampling.runner import Runner
 
 
@@ -57,8 +57,8 @@ def measured(name, problem, theta0, lrs, horizon, paths, orders=(1, 2)):
     """A row for each learning rate and order."""
     rows = []
     for lr in lrs:
-        functions = named_observables(problem, ["loss"])
-        seconds, budget = timed(DefectBudget, problem, theta0, lr, [horizon], orders, functions, 0, Runner())
+        design = StudyDesign.of(problem, theta0, [lr], horizon, orders=orders, observables=["loss"], times=[horizon])
+        budget = DefectBudget(design, lr, Runner())
         seconds, _ = timed(budget.draw, paths, None, paths)
         for row in budget.rows(None):
             error, stderr, drawn = row["error"], row["stderr"], row["paths"]
