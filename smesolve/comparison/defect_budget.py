@@ -24,6 +24,7 @@ from smesolve.comparison.defects import COLUMNS, DefectSampler
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.path_statistics import PathStatistics, merged
+from smesolve.comparison.paths_wanted import MOST_WANTED, next_paths
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.kinks import kinks
@@ -33,9 +34,6 @@ from smesolve.sampling.runner import Runner
 __all__ = ["DefectBudget", "with_bias"]
 
 PLACEMENT = COLUMNS.index("placement")
-
-GROWTH = 4
-"""Largest factor by which a round adds paths."""
 
 ASYMPTOTIC = 0.5
 """Largest bias in units of the error."""
@@ -66,10 +64,10 @@ class DefectBudget:
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
         """Draw `paths` paths, and then as many more as the tolerance at the horizon asks for."""
         self._run(paths)
-        while rel_tol is not None and self.statistics is not None:
-            drawn = self.statistics.paths
-            wanted = min(self._wanted(rel_tol), GROWTH * drawn, max_paths)
-            if wanted <= drawn:
+        while rel_tol is not None:
+            found = self._estimate()
+            wanted = next_paths(found.paths, self._wanted(found, rel_tol), max_paths)
+            if wanted <= found.paths:
                 return
             self._run(wanted)
 
@@ -81,15 +79,14 @@ class DefectBudget:
                 self.statistics = merged(self.statistics, PathStatistics.from_arrays(arrays))
         self._blocks = max(self._blocks, blocks.stop)
 
-    def _wanted(self, rel_tol: float) -> int:
-        """Paths that the worst known error of all at the horizon takes."""
-        found = self._estimate()
+    def _wanted(self, found: MeanEstimate, rel_tol: float) -> int:
+        """Return the paths that the worst known error at the horizon takes."""
         width, error = (self._columns(part)[-1][:, list(self.design.orders)] for part in (found.half_width, found.mean))
         short = self._columns(found.plain_shortage)[-1][:, list(self.design.orders)]
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = np.where(width > 0, (width / (rel_tol * np.abs(error))) ** 2, 0.0)
-        factor = np.nan_to_num(np.maximum(factor, np.where(width > 0, short, 0.0)), nan=0.0, posinf=2.0**40)
-        return int(min(np.ceil(factor.max() * found.paths), 2.0**40))
+        factor = np.nan_to_num(np.maximum(factor, np.where(width > 0, short, 0.0)), nan=0.0, posinf=MOST_WANTED)
+        return int(min(np.ceil(factor.max() * found.paths), MOST_WANTED))
 
     def _estimate(self) -> MeanEstimate:
         if self.statistics is None:
@@ -97,11 +94,11 @@ class DefectBudget:
         return MeanEstimate.of(self.statistics)
 
     def _columns(self, values: np.ndarray) -> np.ndarray:
-        """(T, O, C) from (T, C O)."""
+        """Return (T, O, C) from (T, C O)."""
         return values.reshape(len(self.design.times), len(self.design.observables), len(COLUMNS))
 
     def rows(self, rel_tol: float | None) -> list[dict[str, object]]:
-        """The table rows of this learning rate; `with_bias` completes them."""
+        """Return the table rows of this learning rate; `with_bias` completes them."""
         found = self._estimate()
         mean, stderr, width, tails, kurtosis = (
             self._columns(part)
@@ -194,7 +191,7 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
-    """delta lr^3 for the learning rates of one order, time and observable, delta by a weighted mean."""
+    """Return delta lr^3 for the learning rates of one order, time and observable, delta by a weighted mean."""
     lrs = rows.lr.to_numpy()
     ratios, errors = rows.placement.to_numpy() / lrs**3, rows.placement_stderr.to_numpy() / lrs**3
     known = np.isfinite(ratios)
@@ -207,7 +204,7 @@ def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
-    """d lr^(p+1) for the learning rates of one order, time and observable, d by a weighted regression."""
+    """Return d lr^(p+1) for the learning rates of one order, time and observable, d by a weighted regression."""
     lrs = rows.lr.to_numpy()
     ratios, errors = rows.error.to_numpy() / lrs**power, rows.stderr.to_numpy() / lrs**power
     known = np.isfinite(ratios)
@@ -222,7 +219,7 @@ def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
 
 
 def _weights(values: np.ndarray, stderrs: np.ndarray) -> np.ndarray:
-    """1 / stderr^2, with a relative standard error of 1e-12 for values without noise."""
+    """Return 1 / stderr^2, with a relative standard error of 1e-12 for values without noise."""
     largest = np.abs(values).max()
     weights: np.ndarray = 1 / np.maximum(stderrs, 1e-12 * largest if largest > 0 else 1.0) ** 2
     return weights

@@ -128,11 +128,11 @@ class DefectSampler:
         return each * self.steps * self.block_size
 
     def run(self, block: int) -> dict[str, np.ndarray]:
-        """Statistics of a block as arrays; point t, 4 o + c is column c of observable o at time t."""
+        """Return the statistics of a block as arrays; point t, 4 o + c is column c of observable o at time t."""
         return self.statistics(block).arrays()
 
     def statistics(self, block: int) -> PathStatistics:
-        """Statistics of a block, with moments up to the fourth."""
+        """Return the statistics of a block, with moments up to the fourth."""
         values = self.values(block)
         values = values.reshape(*values.shape[:2], -1)
         return PathStatistics.of(np.stack([values, values]), antithetic=False, order=4)
@@ -172,7 +172,7 @@ class DefectSampler:
         return self.kinked and 2 in self.orders
 
     def _moves(self, companion: Tensor, smooth: Tensor, block: int, step: int) -> tuple[Tensor, Tensor]:
-        """q lr^2 w of the companion by eq. (6), and of the second companion by its derivative, each (B, D)."""
+        """Return q lr^2 w of the companion by eq. (6), and of the second companion by its derivative, each (B, D)."""
         draws = _Draws(self.problem, self.block_size, keyed_generator(self.seed, "defects", block, step))
         outer, inner = draws.drift(), draws.drift()
         step_of = self.lr * inner(companion)
@@ -183,7 +183,7 @@ class DefectSampler:
         return move, self.spacing * self.lr**2 / 2 * slope
 
     def _observed(self, run: Tensor, companion: Tensor, smooth: Tensor, shifted: _ShiftedRuns | None) -> Tensor:
-        """The columns of all observables at one time (B, O, 4)."""
+        """Return the columns of all observables at one time (B, O, 4)."""
         columns = []
         for observable in self.observables.values():
             value, moved = _finite(observable, run), _finite(observable, companion)
@@ -199,7 +199,7 @@ class DefectSampler:
 
 
 def _finite(observable: Observable, theta: Tensor) -> Tensor:
-    """Values of an observable; infinite where a path diverged, NaN where the observable is not defined."""
+    """Return the values of an observable; infinite where a path diverged, NaN where the observable is not defined."""
     values = observable(theta)
     values = torch.where(values.isfinite(), values, torch.nan)
     return torch.where(theta.isfinite().all(-1), values, torch.inf)
@@ -217,14 +217,14 @@ class _Draws:
         return lambda theta: self._problem.gradient(theta, draw)
 
     def drift(self) -> Field:
-        """F, whose mean is b: of a fresh draw, or b itself where it is known."""
+        """Return F, whose mean is b: of a fresh draw, or b itself where it is known."""
         if self._problem.has_closed_form:
             return lambda theta: -self._problem.mean_gradient(theta)
         gradient = self._gradient()
         return lambda theta: -gradient(theta)
 
     def noise(self) -> Field:
-        """z, of mean zero and covariance Sigma."""
+        """Return z, of mean zero and covariance Sigma."""
         if self._problem.has_closed_form:
             normals = torch.from_numpy(self._generator.standard_normal((self._paths, self._problem.noise_dim)))
             normals = normals.to(dtype=self._problem.dtype, device=self._problem.device)
@@ -233,7 +233,7 @@ class _Draws:
         return lambda theta: (first(theta) - second(theta)) / 2**0.5
 
     def third_cumulant(self, theta: Tensor) -> list[Tensor]:
-        """Three vectors whose product has mean kappa_3: (g - E g) thrice where the mean is known."""
+        """Return the vectors whose product has mean kappa_3: (g - E g) thrice where the mean is known."""
         first = self._gradient()(theta)
         if self._problem.has_closed_form:
             return [first - self._problem.mean_gradient(theta)]
@@ -283,7 +283,7 @@ class _ShiftedRuns:
         self._paths, self._states, self._weights = paths, states, weights
 
     def error(self, observable: Observable) -> Tensor:
-        """Eq. (4): K lr^3 Lambda v (B,), 0 where the step is still to come."""
+        """Return eq. (4), K lr^3 Lambda v (B,), 0 where the step is still to come."""
         sampler = self._sampler
         result = sampler.theta0.new_zeros(sampler.block_size)
         if self._states is not None and self._weights is not None:
@@ -292,7 +292,7 @@ class _ShiftedRuns:
         return result
 
     def _stencil(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Shifts (R, A, D) and weights (R, A): sum_r weight_r v(. + shift_r) = Lambda v, coefficients at x (A, D)."""
+        """Return shifts (R, A, D) and weights (R, A): sum_r weight_r v(. + shift_r) = Lambda v at x (A, D)."""
         draws = _Draws(self._sampler.problem, len(x), self._generator)
         b, other = draws.drift()(x), draws.drift()(x)
         noise = draws.noise()
@@ -316,7 +316,7 @@ class _ShiftedRuns:
 
 
 def _scaled(direction: Tensor, x: Tensor, degree: int) -> Tensor:
-    """Factor (A, 1) that makes of a direction the shift of a central difference of this degree.
+    """Return the factor (A, 1) that makes of a direction the shift of a central difference of this degree.
 
     Its length, eps^(1/(degree + 2)) max(1, |x|), balances rounding and the next derivative.
     """
@@ -326,20 +326,20 @@ def _scaled(direction: Tensor, x: Tensor, degree: int) -> Tensor:
 
 
 def _first_difference(field: Field, x: Tensor, u: Tensor) -> Tensor:
-    """D field(x)[u]."""
+    """Return D field(x)[u]."""
     h = _scaled(u, x, 1)
     return (field(x + h * u) - field(x - h * u)) / (2 * h)
 
 
 def _second_difference(field: Field, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """D^2 field(x)[u, v]."""
+    """Return D^2 field(x)[u, v]."""
     h, k = _scaled(u, x, 2), _scaled(v, x, 2)
     diagonal = field(x + h * u + k * v) + field(x - h * u - k * v)
     return (diagonal - field(x + h * u - k * v) - field(x - h * u + k * v)) / (4 * h * k)
 
 
 def _stencil_of(directions: Sequence[Tensor], x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """Shifts (R, A, D) and weights (R, A) of the derivative along one, two or three directions, or thrice along one."""
+    """Return shifts (R, A, D) and weights (R, A) of the derivative along the directions, or thrice along one."""
     thrice = factor != 1.0 and len(directions) == 1
     degree = 3 if thrice else len(directions)
     scales = [_scaled(direction, x, degree) for direction in directions]

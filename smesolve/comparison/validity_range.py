@@ -155,29 +155,28 @@ def validity_range(
         )
     limit = problem.stability_limit(theta0, horizon)
     fewest = math.floor(horizon / limit * (1 + 1e-9)) + 1
-    start: dict[str, float] = {}
+    wanted = {max(fewest, math.ceil(FIRST * horizon / limit), 2)}
+    design = StudyDesign.of(
+        problem,
+        theta0,
+        [horizon / max(wanted)],
+        horizon,
+        orders=orders,
+        observables=observables,
+        times=[horizon],
+        control="none",
+        seed=seed,
+    )
+    start = {name: float(g(theta0[None])[0]) for name, g in design.observables.items()}
     rows: list[dict[str, object]] = []
     done: set[int] = set()
-    wanted = {max(fewest, math.ceil(FIRST * horizon / limit), 2)}
     with Progress(progress, 0) as bar:
         runner = Runner(workers, journal, bar)
         for _ in range(ROUNDS):
             for steps in sorted(wanted - done):
                 lr = horizon / steps
                 bar.describe(f"lr {lr:.3g}")
-                design = StudyDesign.of(
-                    problem,
-                    theta0,
-                    [lr],
-                    horizon,
-                    orders=orders,
-                    observables=observables,
-                    times=[horizon],
-                    control="none",
-                    seed=seed,
-                )
-                start = {name: float(g(theta0[None])[0]) for name, g in design.observables.items()}
-                budget = DefectBudget(design, design.lrs[0], runner)
+                budget = DefectBudget(design, lr, runner)
                 budget.draw(paths, rel_tol, max_paths)
                 rows += budget.rows(rel_tol)
                 done.add(steps)
@@ -190,7 +189,7 @@ def validity_range(
 
 
 def _relative(errors: pd.DataFrame, start: dict[str, float]) -> pd.DataFrame:
-    """The errors with eq. (1) and its interval."""
+    """Return the errors with eq. (1) and its interval."""
     change = (errors.discrete - errors.observable.map(start)).abs()
     uncertain = change - errors.discrete_half_width  # a change that is not known has no relative error
     largest = np.maximum(errors.low.abs(), errors.high.abs())
@@ -204,7 +203,7 @@ def _relative(errors: pd.DataFrame, start: dict[str, float]) -> pd.DataFrame:
 
 
 def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float) -> pd.DataFrame:
-    """The table of a `ValidityRange`."""
+    """Return the table of a `ValidityRange`."""
     rows = []
     for (order, observable), part in errors.groupby(["order", "observable"], sort=False):
         usable = part[[Status(reason).has_interval for reason in part.reason]]
@@ -229,7 +228,7 @@ def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float
 
 
 def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float, limit: float) -> float:
-    """The largest lr up to which values, known at increasing lrs, stay below the tolerance; at most the limit."""
+    """Return the largest lr, at most the limit, up to which values known at increasing lrs are below the tolerance."""
     if not len(lrs) or np.isnan(values).all():
         return math.nan
     values = np.maximum(np.nan_to_num(values, nan=np.inf, posinf=1e300), 1e-300)
@@ -243,7 +242,7 @@ def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float,
 
 
 def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int) -> set[int]:
-    """Steps to the horizon at which to measure next: where the range is expected, unless that is close to what is."""
+    """Return the steps to the horizon at which to measure next: where the range is expected and none is near."""
     wanted = set()
     for lr in table.lr.dropna():
         steps = min(max(round(horizon / lr), fewest), MOST_STEPS)
