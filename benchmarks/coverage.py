@@ -30,7 +30,7 @@ from harness import NORMAL_QUANTILE
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.exact import LinearMoments
-from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders

@@ -15,7 +15,7 @@ from sklearn.datasets import load_diabetes
 from torch import nn
 
 import smesolve as sme
-from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.leading_constants import first_constants
 from smesolve.comparison.observables import named_observables
 
 

@@ -17,7 +17,7 @@ STUDIES = sorted(part.name for part in pkgutil.iter_modules(scaling.__path__))
 MODULES = [
     "smesolve",
     "smesolve.comparison.exact",
-    "smesolve.comparison.leading_error",
+    "smesolve.comparison.leading_constants",
     "smesolve.comparison.observables",
     *(f"smesolve.experiments.scaling.{name}" for name in STUDIES),
     "smesolve.problem.schedule",

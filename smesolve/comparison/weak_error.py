@@ -13,7 +13,7 @@ from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.error_budget import ErrorBudget
-from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.observables import Observable
 from smesolve.comparison.outcomes import Status

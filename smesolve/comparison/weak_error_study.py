@@ -99,7 +99,7 @@ class WeakErrorStudy:
 
     @cached_property
     def constants(self) -> pd.DataFrame:
-        """Leading constants that theory predicts: order, time, observable, constant, stderr (`leading_error`).
+        """Leading constants that theory predicts: order, time, observable, constant, stderr.
 
         They are computed on first use, in some seconds an observable where the constant of order 2 is known.
         """

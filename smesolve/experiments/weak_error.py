@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from smesolve.comparison.leading_error import MAX_DIM, MAX_DRAWS
+from smesolve.comparison.leading_constants import MAX_DIM, MAX_DRAWS
 from smesolve.comparison.outcomes import Status, Verdict
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE

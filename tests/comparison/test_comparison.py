@@ -6,7 +6,7 @@ from problems import linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments, enumerated_expectation, scalar_dropout
-from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution
 from smesolve.comparison.observables import named_observables

@@ -10,7 +10,7 @@ from scipy.linalg import expm_frechet
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments
 from smesolve.comparison.exact.quadratic_observable import QuadraticObservable
-from smesolve.comparison.leading_error import _from_step_sizes, first_constants, leading_constants, second_constants
+from smesolve.comparison.leading_constants import _from_step_sizes, first_constants, leading_constants, second_constants
 from smesolve.comparison.observables import named_observables
 from smesolve.problem.schedule import step
 

@@ -8,7 +8,7 @@ from problems import linear_problem, make_problem
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments, enumerated_expectation
-from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.leading_constants import first_constants
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution, observed_along_scheme
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.observables import named_observables

@@ -12,7 +12,7 @@ from scipy import stats
 
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments
 from smesolve.comparison.gradient_flow import flow_change
-from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.leading_constants import first_constants
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.experiments.scaling import acceleration as acceleration_module
 from smesolve.experiments.scaling.acceleration import Acceleration, acceleration

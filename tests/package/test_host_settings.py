@@ -11,7 +11,7 @@ import torch
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
-from smesolve.comparison.leading_error import leading_constants
+from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.observables import named_observables
 from smesolve.landscape import alignment, covariance_operator, hessian_operator
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import smesolve as sme
-from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.leading_constants import first_constants
 from smesolve.problem.kinks import kinks
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change
-from smesolve.comparison.leading_error import first_constants
+from smesolve.comparison.leading_constants import first_constants
 from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.entry_point import entry_point

@@ -6,7 +6,7 @@ standard deviations of the observable on both sides, the cost of a path, and the
 deviations are checked by running it. Two plain ways are printed: dt = lr/4 with its bias left aside, which is generous,
 and the dt at which the bias is a tenth of the error.
 
-    python benchmarks/certificate_cost.py [--lrs 0.1 0.05 0.025 0.0125] [--out certificate_cost.json]
+    python benchmarks/weak_order_cost.py [--lrs 0.1 0.05 0.025 0.0125] [--out weak_order_cost.json]
 """
 
 from __future__ import annotations

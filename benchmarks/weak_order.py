@@ -3,7 +3,7 @@
 `stderr_reduction` is plain standard error over the one reached, at equal paths: its square is the factor in paths. The
 last column is the work of plain Monte Carlo for the same error bar, in paths a side.
 
-    python benchmarks/certificate.py [--rel_tol 0.05] [--out certificate.json]
+    python benchmarks/weak_order.py [--rel_tol 0.05] [--out weak_order.json]
 """
 
 import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
