@@ -37,6 +37,8 @@ RAYS = 8
 def named_observables(problem: Problem, observables: Sequence[str | Observable]) -> dict[str, Observable]:
     """Return observables by name, of names in `OBSERVABLES`, coordinates "theta[3]", and callables (their `__name__`).
 
+    They are functions of the parameters, and take an optimiser's state where the problem has one.
+
     Raises:
         SmesolveError: an unknown name, a coordinate outside the parameters, a callable that does not map (B, D) to (B,)
             or that torch cannot differentiate.
@@ -49,11 +51,16 @@ def named_observables(problem: Problem, observables: Sequence[str | Observable])
         )
     result: dict[str, Observable] = {}
     for observable in observables:
-        name, function = _resolve(problem, observable)
+        name, function = _resolve(problem.trained, observable)
         if name in result:
             raise SmesolveError(f"observables holds {name!r} twice; leave one out, or rename the callable.")
-        result[name] = function
+        result[name] = function if problem.trained is problem else _of_parameters(problem, function)
     return result
+
+
+def _of_parameters(problem: Problem, observable: Observable) -> Observable:
+    """Return an observable of the parameters in an optimiser's state as a function of that state."""
+    return lambda state: observable(problem.parameters(state))
 
 
 def _resolve(problem: Problem, observable: str | Observable) -> tuple[str, Observable]:

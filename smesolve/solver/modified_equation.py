@@ -20,6 +20,11 @@ Under a schedule b depends on time (`smesolve.problem.schedule`), and b1 has one
 
     (4)  b1 = -1/2 ((Db) b + d_t b).
 
+Of a step theta + lr F + lr^2 F2 + ... that is not that of gradient descent (`Problem.step`: momentum, Adam, ...), the
+equations are those of b = E F and Sigma = Cov F, with
+
+    (5)  b1 = E F2 - 1/2 ((Db) b + d_t b).
+
 Sources: Li, Tai, E (JMLR 20(40), 2019), theorem 9; Zhang, Li, Luo, Xu (ICLR 2024), eq. 8 and theorem 1; for the third
 equation the Hessian-aware SME (arXiv 2405.18373).
 """
@@ -58,7 +63,7 @@ class ModifiedEquation(nn.Module):
         order: weak order, 1 or 2, or "quadratic".
 
     Raises:
-        SmesolveError: another order, or "quadratic" under a schedule.
+        SmesolveError: another order, or "quadratic" under a schedule or for a step that is not gradient descent.
     """
 
     noise_type = "general"
@@ -74,6 +79,11 @@ class ModifiedEquation(nn.Module):
             raise SmesolveError(
                 f"order='quadratic' resums the steps of one loss, but this {type(problem).__name__} changes with time; "
                 "take order=2."
+            )
+        if order == "quadratic" and not (problem.conservative and problem.linear_step):
+            raise SmesolveError(
+                f"order='quadratic' resums the steps of gradient descent, but {problem!r} has another step; take "
+                "order=2."
             )
 
     @property
@@ -147,7 +157,10 @@ class ModifiedEquation(nn.Module):
         """Return lr b1 from Hess L_S b, which is -(Db) b."""
         if not self.problem.autonomous:
             curvature = curvature - self.problem.drift_slope(t, y, left_limit)  # (4)
-        return self.lr / 2 * curvature  # (2)
+        correction = self.lr / 2 * curvature  # (2)
+        if self.problem.linear_step:
+            return correction
+        return correction + self.lr * self.problem.at(t, left_limit).mean_second_term(y)  # (5)
 
     def _noise(self, at: Linearization, product: Tensor) -> Tensor:
         if self.order == "quadratic":
