@@ -18,6 +18,7 @@ from smesolve.validation import (
     check_integer,
     check_list,
     check_not_negative,
+    check_number,
     check_seed,
 )
 
@@ -56,6 +57,8 @@ class DataSettings:
         samples: number of samples, the first ones of digits and files. Default: all of them.
         in_features: number of inputs, for "random" only.
         seed: seed of the inputs, for "random" only. Default: 0.
+        test: share of the samples that is held out of training, for the observables test_loss and test_accuracy: drawn
+            at random, the same for any seed. Default: none.
     """
 
     name: str = "digits"
@@ -63,6 +66,7 @@ class DataSettings:
     samples: int | None = None
     in_features: int | None = None
     seed: int | None = None
+    test: float | None = None
 
     def __post_init__(self) -> None:
         check_string("data.name", self.name)
@@ -73,6 +77,8 @@ class DataSettings:
                 check_integer(f"data.{name}", getattr(self, name))
         if self.seed is not None:
             check_seed("data.seed", self.seed)
+        if self.test is not None:
+            check_number("data.test", self.test, 0.0, 1.0, remedy="0.2 holds out 20% of the samples")
 
 
 @dataclass(frozen=True)
