@@ -1,9 +1,9 @@
 """The obstruction to order 4: a negative fourth cumulant of one step.
 
 At lr^3 the generator (1/lr) log P of the iteration (`jump_equation`) has the fourth derivatives 1/24 kappa_4 : D^4,
-with the fourth cumulant kappa_4 of s_1. A Markov process in continuous time, diffusing or jumping, has a generator A that is
-non-negative where a function has a minimum of 0 (positive maximum principle; Courrege 1966). For a direction u and
-f = <u, . - theta>^4 at theta,
+with the fourth cumulant kappa_4 of s_1. A Markov process in continuous time, diffusing or jumping, has a generator A
+that is non-negative where a function has a minimum of 0 (positive maximum principle; Courrege 1966). For a direction u
+and f = <u, . - theta>^4 at theta,
 
     A f(theta) = lr^3 kappa_4(u, u, u, u) + O(lr^4),                                                                 (1)
 
