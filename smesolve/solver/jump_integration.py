@@ -91,7 +91,7 @@ class JumpIntegration:
         """
         times, uniforms = [], []
         for part in range(self._nested):
-            generator = keyed_generator(self._seed, "jumps", block, step * self._nested + part)
+            generator = keyed_generator(self._seed, "gradients", block, step * self._nested + part)
             counts = generator.poisson(self.dt / (self._nested * self.lr), self.block_size)
             most = int(counts.max())
             found = generator.random((most, self.block_size))

@@ -103,10 +103,10 @@ class AffineGradient:
         elif order in WITH_JUMPS:
             return self._jump_generator(lr, order, degree)
         size = len(A)
-        result = sum(_on_factors({i: A}, degree, size) for i in range(degree))
-        for i, j in combinations(range(degree), 2):
-            result = result + lr * sum(_on_factors({i: V, j: V}, degree, size) for V in columns)  # (6)
-        return np.asarray(result)
+        drift = sum(_on_factors({i: A}, degree, size) for i in range(degree))
+        pairs = combinations(range(degree), 2)
+        noise = sum(_on_factors({i: V, j: V}, degree, size) for i, j in pairs for V in columns)
+        return np.asarray(drift + lr * noise)  # (6)
 
     def iteration_map(self, lr: float, degree: int) -> np.ndarray:
         """Return the linear map of the moments of a degree, flat, in one step of the iteration (8).

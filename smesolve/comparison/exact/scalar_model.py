@@ -75,7 +75,8 @@ def scalar_dropout(
     steps = grid_steps(horizon, lr, "horizon", "lr")
 
     def of(growth: Callable[[int], float], limit: float) -> ScalarDropout:
-        return ScalarDropout(*(growth(j) * u0**j for j in (1, 2, 3, 4)), stability_limit=limit)
+        first, second, third, fourth = (growth(j) * u0**j for j in (1, 2, 3, 4))
+        return ScalarDropout(first, second, third, fourth, limit)
 
     def over_masks(j: int, kept: float, dropped: float) -> float:
         return k * kept**j + (1 - k) * dropped**j
