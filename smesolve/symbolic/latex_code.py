@@ -10,7 +10,10 @@ from sympy import ImmutableMatrix
 from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.symbol_names import latex_names
 
-__all__ = ["align", "equation_latex"]
+__all__ = ["align", "equation_latex", "shown", "words"]
+
+LONGEST = 20_000
+"""Characters of LaTeX that a notebook typesets without delay."""
 
 
 def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix) -> str:
@@ -31,6 +34,23 @@ def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix],
             if entry != 0:
                 lines.append(rf"\left({name}\right)_{{{names[parameter]}}} &= {sympy.latex(entry, symbol_names=names)}")
     return align(lines)
+
+
+def shown(environment: str) -> str:
+    """Return an align* environment for a notebook: where it is long, its first lines and how many are left out."""
+    if len(environment) <= LONGEST:
+        return environment
+    first, *lines = environment.removesuffix("\n\\end{align*}").split(" \\\\\n")
+    kept = [first.removeprefix("\\begin{align*}\n")]
+    while lines and sum(map(len, kept)) + len(lines[0]) <= LONGEST:
+        kept.append(lines.pop(0))
+    return align([*kept, words(f"{len(lines)} more lines: latex() returns all of them")])
+
+
+def words(text: str) -> str:
+    """Return text within mathematics."""
+    escaped = "".join(rf"\{char}" if char in "&%$#_{}" else char for char in text.replace("^", "to the power "))
+    return rf"\text{{{escaped}}}"
 
 
 def align(lines: Sequence[str]) -> str:
