@@ -1,8 +1,9 @@
-"""The obstruction to order 3: the third cumulant of one step.
+"""What no diffusion of order 3 can have: the third cumulant of one step.
 
 The increment Delta = lr s_1 + ... of the iteration has the third cumulant lr^3 kappa_ijk with kappa that of s_1. The
 third cumulant of an SDE driven by Brownian motion with noise sqrt(lr) C is O(lr^4). Hence, where kappa does not vanish,
-no such SDE has weak order 3, for any drift and diffusion.
+no such SDE has weak order 3, for any drift and diffusion. An equation with jumps has: `modified_equation(iteration,
+order=3)`, of `smesolve.symbolic.jump_equation`.
 
 With s_1 = E s_1 + sum_l d_l q_l (monic orthogonal polynomials q_l of the random variables),
 
@@ -103,7 +104,8 @@ class ThirdCumulant:
         _, entry = self.simplest
         return (
             f"{len(self.nonzero)} of {len(self.entries)} third cumulants of the step do not vanish, which obstructs "
-            f"order 3; the shortest is {abbreviated(entry)}"
+            f"order 3; the shortest is {abbreviated(entry)}. No diffusion has them; the jump equation, "
+            "modified_equation(iteration, order=3), does."
         )
 
 

@@ -46,6 +46,8 @@ def test_problems_say_their_sizes():
 
 def test_a_derivation_shows_its_equation_its_proof_and_its_obstruction():
     assert EQUATION._repr_latex_() == EQUATION.latex()
+    jumps = symbolic.modified_equation(ITERATION, order=3)
+    assert jumps._repr_latex_() == jumps.latex() and "<math" in typeset(jumps.latex())
     proof = EQUATION.verify()
     latex = proof._repr_latex_()
     assert r"\text{weak order 2 holds: " in latex and f"h^{{{proof.agreement}}}" in latex
