@@ -15,7 +15,7 @@ from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.compare import Compare, _nearer, comparison_figure
 from smesolve.experiments.landscape_sections.comparisons import against_first, signed
 from smesolve.experiments.landscape_sections.flatness import FlatnessStudy, flatness_figure
-from smesolve.experiments.landscape_sections.implicit_regularisation import _draw_errors
+from smesolve.experiments.landscape_sections.regularisation_study import _draw_errors
 from smesolve.experiments.scaling.map import _bounds
 from smesolve.experiments.scaling.schedule import Schedules, schedule_figure
 from smesolve.experiments.shared.error_curves import curve
