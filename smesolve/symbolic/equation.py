@@ -28,7 +28,7 @@ from smesolve.errors import SmesolveError
 from smesolve.symbolic.chaos_expansion import expand, step_covariance, step_moment
 from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.jump_equation import SymbolicJumpEquation, derive_jump_equation
-from smesolve.symbolic.latex_code import equation_latex
+from smesolve.symbolic.latex_code import equation_latex, shown
 from smesolve.symbolic.real_calculus import derivative
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.symbolic.torch_code import python_module, torch_equation
@@ -99,6 +99,9 @@ class SymbolicModifiedEquation:
     def latex(self) -> str:
         """Return the equation, its drift and its diffusion columns as one align environment (amsmath)."""
         return equation_latex(self.iteration, self.drift_terms, self.diffusion)
+
+    def _repr_latex_(self) -> str:
+        return shown(self.latex())
 
     def python_module(self) -> str:
         """Return a Python module with the SDE as a class; it can be saved and imported without this package."""

@@ -33,7 +33,7 @@ from torch import nn
 from smesolve.entry_point import entry_point
 from smesolve.symbolic.chaos_expansion import mean_of_product, step_covariance, step_moment
 from smesolve.symbolic.explicit_iteration import Iteration, Monomials
-from smesolve.symbolic.latex_code import jump_latex
+from smesolve.symbolic.latex_code import jump_latex, shown
 from smesolve.symbolic.real_calculus import derivative
 from smesolve.symbolic.torch_code import jump_equation, jump_module
 from smesolve.symbolic.verification import Generator, Verification, verify
@@ -85,6 +85,9 @@ class SymbolicJumpEquation:
     def latex(self) -> str:
         """Return the equation, its drift and its jumps as one align environment (amsmath)."""
         return jump_latex(self.iteration, self.drift_terms, self.jump_terms)
+
+    def _repr_latex_(self) -> str:
+        return shown(self.latex())
 
     def python_module(self) -> str:
         """Return a Python module with drift, jump and rate as a class, which needs nothing of this package."""

@@ -10,7 +10,10 @@ from sympy import ImmutableMatrix, Symbol
 from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.symbol_names import latex_names
 
-__all__ = ["align", "equation_latex", "jump_latex"]
+__all__ = ["align", "equation_latex", "jump_latex", "shown", "words"]
+
+LONGEST = 20_000
+"""Characters of LaTeX that a notebook typesets without delay."""
 
 
 def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix) -> str:
@@ -64,6 +67,23 @@ def _entries(iteration: Iteration, names: dict[Symbol, str], named: Sequence[tup
         for parameter, entry in zip(iteration.state, column, strict=True)
         if entry != 0
     ]
+
+
+def shown(environment: str) -> str:
+    """Return an align* environment for a notebook: where it is long, its first lines and how many are left out."""
+    if len(environment) <= LONGEST:
+        return environment
+    first, *lines = environment.removesuffix("\n\\end{align*}").split(" \\\\\n")
+    kept = [first.removeprefix("\\begin{align*}\n")]
+    while lines and sum(map(len, kept)) + len(lines[0]) <= LONGEST:
+        kept.append(lines.pop(0))
+    return align([*kept, words(f"{len(lines)} more lines: latex() returns all of them")])
+
+
+def words(text: str) -> str:
+    """Return text within mathematics."""
+    escaped = "".join(rf"\{char}" if char in "&%$#_{}" else char for char in text.replace("^", "to the power "))
+    return rf"\text{{{escaped}}}"
 
 
 def align(lines: Sequence[str]) -> str:

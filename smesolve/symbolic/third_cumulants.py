@@ -26,6 +26,7 @@ from smesolve.errors import SmesolveError
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import expand
 from smesolve.symbolic.explicit_iteration import Iteration
+from smesolve.symbolic.latex_code import align, shown, words
 from smesolve.symbolic.orthogonal_polynomials import tidy
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name, check_symbol
 from smesolve.symbolic.term_count import check_products
@@ -89,6 +90,13 @@ class ThirdCumulant:
         index, entry = min(self.nonzero.items(), key=lambda item: sympy.count_ops(item[1]))
         name = rf"\kappa_{{{', '.join(sympy.latex(self.state[i]) for i in index)}}}"
         return name, sympy.factor(entry) if sympy.count_ops(entry) < 100 else entry
+
+    def _repr_latex_(self) -> str:
+        counted = f"{len(self.nonzero)} of {len(self.entries)} third cumulants of the step do not vanish"
+        if self.vanishes:
+            return align([f"& {words(counted)}"])
+        name, entry = self.simplest
+        return shown(align([f"& {words(f'{counted}; the shortest is')}", rf"& {name} = {sympy.latex(entry)}"]))
 
     def __str__(self) -> str:
         if self.vanishes:

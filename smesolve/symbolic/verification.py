@@ -37,6 +37,7 @@ from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.explicit_iteration import Iteration
+from smesolve.symbolic.latex_code import align, shown, words
 from smesolve.symbolic.real_calculus import Smoothness, derivative, smoothness
 from smesolve.symbolic.term_count import check_products
 from smesolve.symbolic.zero_test import vanishes
@@ -113,6 +114,21 @@ class Verification:
                 f"first mismatch at {self.small}^{power} in E[{moment}], iteration minus SDE: {abbreviated(difference)}"
             )
         return "\n".join(lines)
+
+    def _repr_latex_(self) -> str:
+        verdict = "holds" if self.holds else "is not proven" if self.agreement >= self.claimed else "fails"
+        small = sympy.latex(self.small)
+        agree = words(f"weak order {self.claimed} {verdict}: one-step moments agree up to ")
+        lines = [rf"& {agree} {small}^{{{self.agreement}}}"]
+        if self.assumption:
+            lines.append(f"& {words(self.assumption)}")
+        if self.first_mismatch is not None:
+            indices, power, difference = self.first_mismatch
+            moment = r" \, ".join(rf"\Delta_{{{sympy.latex(self.state[i])}}}" for i in indices)
+            first = words("first mismatch, iteration minus SDE: ")
+            lines.append(rf"& {first} {small}^{{{power}}} \text{{ in }} \mathrm{{E}}[{moment}]:")
+            lines.append(rf"& \quad {sympy.latex(difference)}")
+        return shown(align(lines))
 
 
 def check_proof(iteration: Iteration, order: int) -> None:
