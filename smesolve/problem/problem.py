@@ -10,15 +10,18 @@ Iteration, modified equation, comparison and landscape use a problem by the attr
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
-from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.errors import SmesolveError, shown
+from smesolve.problem.definition import check_definition
 from smesolve.problem.linearization import (
     Linearization,
     PointwiseLinearization,
@@ -28,7 +31,7 @@ from smesolve.problem.linearization import (
 from smesolve.problem.one_at_a_time import one_at_a_time, transposed_derivative
 from smesolve.problem.parameters import drawn_parameters
 from smesolve.problem.stability import curvature_limit, step_limit
-from smesolve.problem.step_expansion import check_step, taylor_terms
+from smesolve.problem.step_expansion import taylor_terms
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import check_integer, check_not_negative, check_parameters, check_seed
@@ -37,22 +40,6 @@ __all__ = ["Problem", "check_trailing"]
 
 REFERENCE_DRAWS = 32
 """Draws, always the same, over which `reference_gradient` averages where the mean gradient has no closed form."""
-
-REQUIRED = {
-    "dim": "dim (D, the number of parameters)",
-    "draw_dim": "draw_dim (the number of uniforms in a draw)",
-    "draw": "draw(uniforms)",
-    "loss": "loss(theta)",
-    "gradient": "gradient(theta, draw)",
-}
-"""What a problem must define."""
-
-REQUIRED_CLOSED_FORM = {
-    "noise_dim": "noise_dim (M, the number of normals in a noise product)",
-    "mean_gradient": "mean_gradient(theta)",
-    "noise_product": "noise_product(theta, normals)",
-}
-"""What it must define, too, unless it sets has_closed_form = False."""
 
 
 class Problem:
@@ -89,6 +76,8 @@ class Problem:
     has_closed_form: bool = True
     """Whether mean gradient and noise product are known in closed form. Otherwise they are known by sampling only: see
     `reference_gradient`, and the schemes that take gradients in place of drift and noise."""
+    test: Problem | None = None
+    """The problem of test data, without noise, or None; `with_test_data` gives it."""
     autonomous: bool = True
     """Whether nothing depends on time; otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
@@ -103,6 +92,12 @@ class Problem:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.samples} samples, D={getattr(self, 'dim', '?')}, M={self.noise_dim})"
 
+    def _repr_latex_(self) -> str:
+        sizes = rf"\quad n = {self.samples},\; D = {getattr(self, 'dim', '?')},\; M = {self.noise_dim}"
+        return (
+            rf"$\displaystyle \theta_{{k+1}} = \theta_k - \mathrm{{lr}}\, \nabla R_S(\theta_k; \eta_{{k+1}}),{sizes}$"
+        )
+
     # --- what a problem defines --------------------------------------------------------------------------------------
 
     def draw(self, uniforms: Tensor) -> Any:
@@ -116,6 +111,10 @@ class Problem:
     def modified_loss(self, theta: Tensor) -> Tensor:
         """Return L_S(theta), the mean of the noisy loss: (...,). Only observables of that name need it."""
         raise self._missing("modified_loss")
+
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Return the outputs of the network on x without noise, (..., n, o). Only accuracies need it."""
+        raise self._missing("outputs")
 
     def gradient(self, theta: Tensor, draw: Any) -> Tensor:
         """Return the noisy gradient for given draws: (..., D)."""
@@ -143,39 +142,10 @@ class Problem:
         Raises:
             SmesolveError: something is missing (the message lists all of it), fails, or has another shape or dtype.
         """
-        required = REQUIRED | (REQUIRED_CLOSED_FORM if self.has_closed_form else {})
-        missing = [words for name, words in required.items() if not self._defines(name)]
-        if missing:
-            sampled = " (the last ones not with has_closed_form = False)" if self.has_closed_form else ""
-            raise SmesolveError(
-                f"{type(self).__name__} must define {', '.join(missing)}{sampled}; see help(smesolve.Problem)."
-            )
-        paths, dim = 3, check_integer("dim", self.dim)
-        theta = torch.zeros(paths, dim, dtype=self.dtype, device=self.device)
-        uniforms = keyed_uniforms((paths, check_integer("draw_dim", self.draw_dim, least=0)), 0, 0, 0)
-        draw = call_of_user(f"{type(self).__name__}.draw", self.draw, uniforms)
-        calls: list[tuple[str, tuple[Any, ...], tuple[int, ...]]] = [
-            ("loss", (theta,), (paths,)),
-            ("gradient", (theta, draw), (paths, dim)),
-        ]
-        if self.has_closed_form:
-            noise_dim = check_integer("noise_dim", self.noise_dim, least=0)
-            calls.append(("mean_gradient", (theta,), (paths, dim)))
-            calls.append(("noise_product", (theta, theta.new_ones(paths, noise_dim)), (paths, dim)))
-        for name, given, shape in calls:
-            found = call_of_user(f"{type(self).__name__}.{name}", getattr(self, name), *given)
-            if not isinstance(found, Tensor) or tuple(found.shape) != shape or found.dtype != self.dtype:
-                raise SmesolveError(
-                    f"{type(self).__name__}.{name} must return a {self.dtype} tensor of shape {shape} for {paths} "
-                    f"theta of {dim} parameters, got {shown(found)}; all methods take any leading dimensions."
-                )
-        if self._defines("step"):
-            name = f"{type(self).__name__}.step"
-            check_step(
-                name, self.linear_step, lambda lr: self.step(theta, draw, lr), theta, -self.gradient(theta, draw)
-            )
+        check_definition(self)
 
-    def _defines(self, name: str) -> bool:
+    def defines(self, name: str) -> bool:
+        """Return whether an attribute is the problem's own, or its class's, and not the default."""
         own = type(self).__mro__[: type(self).__mro__.index(Problem)]
         return any(name in vars(owner) for owner in (self, *own))
 
@@ -332,6 +302,27 @@ class Problem:
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
         """Return the part of <direction, gradient> of first order in the draw, of mean 0: (...,). Default: 0."""
         return torch.zeros((), dtype=self.dtype, device=self.device)
+
+    @entry_point
+    def with_test_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Self:
+        """Return the same training with test data, for the observables "test_loss" and "test_accuracy".
+
+        The test loss is that of the problem on the test data, without noise and without weight decay.
+
+        Args:
+            x: inputs of the test data, samples first.
+            y: their targets.
+
+        Raises:
+            SmesolveError: data that the problem could not have as its own, or a problem without data.
+        """
+        other = copy.copy(self)
+        other.test = self.on_data(x, y)
+        return other
+
+    def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Problem:
+        """Return the problem of the same network and loss on other data, without noise and weight decay."""
+        raise self._missing("on_data")
 
     @entry_point
     def sample(self, count: int, seed: int, step: int = 0) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,8 +66,9 @@ class Training(Problem):
             maximize, betas, eps, alpha, centered, momentum_decay, decoupled_weight_decay.
 
     Raises:
-        SmesolveError: another optimiser or option, options that torch refuses, a problem under a schedule or one that
-            is a training itself, or a step of your own that is not smooth in lr.
+        SmesolveError: another optimiser, options that torch refuses, a problem under a schedule or one that is a
+            training itself, or a step of your own that is not smooth in lr.
+        TypeError: an option that the optimiser does not have.
 
     Source: Li, Tai, E (JMLR 20(40), 2019) for momentum; Malladi, Lyu, Panigrahi, Arora (NeurIPS 2022) for adaptive
     optimisers of order 1.
@@ -276,6 +279,13 @@ class Training(Problem):
                 "'sampled_euler', or estimator='defects'."
             )
 
+    @entry_point
+    def with_test_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Self:
+        """Return the same training with test data, as `Problem.with_test_data`."""
+        other = copy.copy(self)
+        other.problem = self.problem.with_test_data(x, y)
+        return other
+
     # --- what is that of the problem ---------------------------------------------------------------------------------
 
     @property
@@ -335,7 +345,7 @@ def _rule(optimizer: type[torch.optim.Optimizer], lr: float, options: dict[str, 
     known_options = [key for key in inspect.signature(optimizer).parameters if key not in ("params", "lr")]
     for key, value in options.items():
         if key not in known_options:
-            raise SmesolveError(f"{name} has no option {key}; {nearest_name(key, known_options)}.")
+            raise TypeError(f"{name} has no option {key}; {nearest_name(key, known_options)}.")
         _check_option(key, value)
     try:
         make: Callable[..., torch.optim.Optimizer] = optimizer
@@ -364,6 +374,6 @@ def _own_step(step: Any, options: dict[str, Any]) -> OwnStep:
     if not callable(step) or isinstance(step, torch.optim.Optimizer):
         raise invalid("optimizer", "be a class such as torch.optim.Adam, or a step(state, draw, lr)", step)
     for key in options:
-        raise SmesolveError(f"Training has no argument {key} for a step of your own; leave it out.")
+        raise TypeError(f"Training has no argument {key} for a step of your own; leave it out.")
     made: OwnStep = step
     return made
