@@ -3,6 +3,7 @@
 These are tools; the experiments of the papers that use them are in `smesolve.experiments.landscape_sections`.
 """
 
+from smesolve.landscape.covering import Covering, covering
 from smesolve.landscape.estimates import Estimate, Interval, mean_over
 from smesolve.landscape.flatness import (
     factorial_effects,
@@ -39,7 +40,7 @@ from smesolve.landscape.operators import (
     pair_term_operator,
     sampled_covariance_operator,
 )
-from smesolve.landscape.orientations import cosine_map, effective_orientations, input_weights, participation
+from smesolve.landscape.orientations import cosine_map, input_weights, participation
 from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow, second_penalty
 from smesolve.landscape.spectrum import Eigenpairs, leading_eigenpairs, principal_angles
 from smesolve.landscape.trace_estimation import (
@@ -59,6 +60,7 @@ __all__ = [
     "LIKELIHOODS",
     "NOISES",
     "AblatedIteration",
+    "Covering",
     "Eigenpairs",
     "Estimate",
     "HaarNull",
@@ -73,8 +75,8 @@ __all__ = [
     "cosine_map",
     "covariance_operator",
     "covariance_trace",
+    "covering",
     "dropout_penalty_error",
-    "effective_orientations",
     "factorial_effects",
     "filter_normalised_directions",
     "first_penalty",

@@ -29,7 +29,7 @@ GUARDS = ("entry_point.py", "guard.py")
 """Files whose decorators stand in front of what users call."""
 
 UNTRIED = {
-    "cosine_map", "effective_orientations", "gradients_per_step", "growth_rates", "interval_flatness",
+    "cosine_map", "covering", "gradients_per_step", "growth_rates", "interval_flatness",
     "factorial_effects", "participation", "penalty_comparison", "principal_angles", "principal_directions",
     "sampled_traces", "squared_error", "train",
     "DropoutNetwork", "Journal", "Linearization", "SymbolicModifiedEquation", "ValidityRange", "WeakErrorStudy",
