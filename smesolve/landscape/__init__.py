@@ -21,6 +21,7 @@ from smesolve.landscape.information_geometry import (
     penalty_comparison,
 )
 from smesolve.landscape.likelihoods import LIKELIHOODS, Likelihood
+from smesolve.landscape.loss_profile import LossProfile, loss_profile
 from smesolve.landscape.noise_samples import (
     principal_directions,
     random_gradients,
@@ -66,6 +67,7 @@ __all__ = [
     "HaarNull",
     "Interval",
     "Likelihood",
+    "LossProfile",
     "ManifoldGeometry",
     "NoiseScales",
     "Traces",
@@ -95,6 +97,7 @@ __all__ = [
     "leading_eigenpairs",
     "loss_along",
     "loss_hessian_operator",
+    "loss_profile",
     "manifold_geometry",
     "mean_over",
     "noisy_problem",
