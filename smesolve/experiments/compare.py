@@ -136,7 +136,9 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
             annotation_clip=False,
         )
     thin = widest < 0.01 * (highest - lowest)
-    axis.legend(title="95% intervals: thinner than the lines" if thin else "bands: 95% intervals", title_fontsize=7)
+    axis.legend(
+        loc="best", title="95% intervals: thinner than the lines" if thin else "bands: 95% intervals", title_fontsize=7
+    )
     axis.set_xlabel("time $t = k\\,\\epsilon$")
     axis.set_ylabel(" and ".join(f"mean {name_of(o)} {symbol_of(o)}" for o in observables))
     axis.set_title(rf"means, $\epsilon$ = {lr:g}", loc="left")
@@ -167,7 +169,7 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
         points(axis, time, error, curve.resolved, style)
     axis.set_xlabel("time $t = k\\,\\epsilon$")
     axis.set_ylabel(f"error of the mean {name_of(observable)} [$10^{{{power}}}$]")
-    axis.legend(title="hollow: not resolved", title_fontsize=7)
+    axis.legend(loc="best", title="hollow: not resolved", title_fontsize=7)
     axis.set_title(rf"SME minus dropout, $\epsilon$ = {lr:g}", loc="left")
 
 
@@ -203,7 +205,7 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
     axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
     axis.set_xlabel(f"{name_of(observable)} {symbol_of(observable)} at $T$ = {study.horizon:g}")
     axis.set_ylabel("density")
-    axis.legend()
+    axis.legend(loc="best")
 
 
 def _resolved(study: WeakErrorStudy) -> str:

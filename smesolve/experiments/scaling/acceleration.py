@@ -296,7 +296,7 @@ def acceleration_figure(result: Acceleration) -> Figure:
             log_ticks(axis, result.table.factor)
             axis.set_yscale("log")
             axis.set_xlabel(r"step of the equation, dt / $\epsilon$")
-            axis.legend()
+            axis.legend(loc="best")
         return figure
 
 

@@ -313,7 +313,7 @@ def horizon_figure(result: LongHorizon) -> Figure:
             axis.set_xlabel("horizon $T$")
             axis.set_ylabel("|relative error|")
             axis.set_title(f"{model}, $\\epsilon$ = {result.lr:g}", loc="left")
-            axis.legend()
+            axis.legend(loc="best")
         for axis, (noise, group) in zip(axes[1], result.stationary.groupby("noise", sort=False), strict=True):
             for equation, part in group.groupby("equation", sort=False):
                 style = STYLES[equation]
@@ -330,7 +330,7 @@ def horizon_figure(result: LongHorizon) -> Figure:
             axis.set_xlabel(r"learning rate $\epsilon$")
             axis.set_ylabel("stationary variance / exact")
             axis.set_title(f"readout, {noise}", loc="left")
-            axis.legend()
+            axis.legend(loc="best")
         return figure
 
 

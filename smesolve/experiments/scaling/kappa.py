@@ -275,7 +275,7 @@ def kappa_figure(result: LinearScalingRule) -> Figure:
         axis.set_yscale("log")
         axis.set_xlabel(r"masks a step $\kappa$, learning rate $\kappa\epsilon$")
         axis.set_ylabel("|relative error| of the order-1 equation")
-        axis.legend()
+        axis.legend(loc="best")
         return figure
 
 
