@@ -42,6 +42,7 @@ from smesolve.landscape.operators import (
     sampled_covariance_operator,
 )
 from smesolve.landscape.orientations import cosine_map, input_weights, participation
+from smesolve.landscape.penalised_training import PENALISED_TRAININGS, PenalisedIteration
 from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow, second_penalty
 from smesolve.landscape.spectrum import Eigenpairs, leading_eigenpairs, principal_angles
 from smesolve.landscape.trace_estimation import (
@@ -60,6 +61,7 @@ __all__ = [
     "FLOWS",
     "LIKELIHOODS",
     "NOISES",
+    "PENALISED_TRAININGS",
     "AblatedIteration",
     "Covering",
     "Eigenpairs",
@@ -70,6 +72,7 @@ __all__ = [
     "LossProfile",
     "ManifoldGeometry",
     "NoiseScales",
+    "PenalisedIteration",
     "Traces",
     "alignment",
     "batch_of_one_operator",
