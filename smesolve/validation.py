@@ -279,9 +279,15 @@ def check_observable(name: str, value: Any) -> Any:
     return value
 
 
-def check_observables(name: str, values: Any) -> list[Any]:
-    """Return a list of observables."""
-    return check_list(name, values, check_observable)
+def check_observables(name: str, values: Any) -> Any:
+    """Return a list of observables, or a dict of them by names of the user's."""
+    if not isinstance(values, Mapping):
+        return check_list(name, values, check_observable)
+    checked = check_mapping(name, values, check_observable)
+    wrong = [key for key in checked if not isinstance(key, str) or not key]
+    if wrong:
+        raise invalid(name, "have names as its keys", wrong[0], "write {'name': callable}")
+    return checked
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------

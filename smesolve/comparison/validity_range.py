@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.study_design import StudyDesign, check_orders
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.observables import Observables, is_piecewise_constant
 from smesolve.problem.problem import Problem
 from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
@@ -103,7 +103,7 @@ def validity_range(
     tolerance: float = 0.01,
     *,
     orders: Sequence[int] = (1, 2),
-    observables: Sequence[str | Observable] = ("loss",),
+    observables: Observables = ("loss",),
     rel_tol: float = 0.1,
     paths: int = 64,
     max_paths: int = 2**14,
@@ -120,7 +120,7 @@ def validity_range(
         horizon: time T of the comparison; the iteration takes T/lr steps.
         tolerance: largest error, relative to the change of the observable from theta0 to the horizon.
         orders: of the equations, 1 and/or 2.
-        observables: as `weak_error` takes them.
+        observables: as `weak_error` takes them, but for accuracies and others that are constant between jumps.
         rel_tol: relative 95% half-width to which errors are measured.
         paths: paths of the first round at each learning rate.
         max_paths: most paths at each learning rate.
@@ -167,6 +167,12 @@ def validity_range(
         control="none",
         seed=seed,
     )
+    for name, g in design.observables.items():
+        if is_piecewise_constant(g, theta0):
+            raise SmesolveError(
+                f"observables: {name!r} is constant between jumps, and a range of validity rests on derivatives; "
+                "take a loss."
+            )
     start = {name: float(g(theta0[None])[0]) for name, g in design.observables.items()}
     rows: list[dict[str, object]] = []
     done: set[int] = set()

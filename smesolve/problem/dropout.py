@@ -109,6 +109,10 @@ class DropoutProblem(MaskedProblem):
         other.law = BernoulliMasks(check_keep_prob("keep_prob", keep_prob))
         return other
 
+    def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> DropoutProblem:
+        """Return the same network on other data, without dropout."""
+        return DropoutProblem(self.network, x, y, keep_prob=1.0)
+
     def with_weak_noise(self) -> DropoutProblem:
         """Return the same training with a noise product of 2m + 1 normals, not normal in law: for weak errors only.
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, shown
+from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
+from smesolve.sampling.observed_paths import observed_paths
 from smesolve.solver.brownian import KeyedBrownian
 from smesolve.solver.gradient_integration import GradientIntegration
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -159,6 +162,37 @@ def _check_sde(sde: Any) -> None:
         )
 
 
+@overload
+def solve(
+    sde: Any,
+    theta0: Tensor,
+    ts: Sequence[float] | Tensor,
+    scheme: str = "small_noise_rk4",
+    *,
+    dt: float,
+    paths: int,
+    seed: int = 0,
+    workers: int | None = None,
+    max_memory: float | None = None,
+    observables: None = None,
+) -> Tensor: ...
+
+
+@overload
+def solve(
+    sde: Any,
+    theta0: Tensor,
+    ts: Sequence[float] | Tensor,
+    scheme: str = "small_noise_rk4",
+    *,
+    dt: float,
+    paths: int,
+    seed: int = 0,
+    workers: int | None = None,
+    observables: Observables,
+) -> pd.DataFrame: ...
+
+
 @entry_point
 @torch.no_grad()
 def solve(
@@ -172,7 +206,8 @@ def solve(
     seed: int = 0,
     workers: int | None = None,
     max_memory: float | None = None,
-) -> Tensor:
+    observables: Observables | None = None,
+) -> Tensor | pd.DataFrame:
     """Return independent paths of an SDE from theta0.
 
     Args:
@@ -185,14 +220,18 @@ def solve(
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
         workers: processes that share the blocks of paths; the result is the same for any number of them.
-        max_memory: bytes that the result may take; more are refused.
+        max_memory: bytes that the paths may take; more are refused.
+        observables: what is measured along the paths, none of which are then kept; as for `iterate`. Of an SDE that is
+            no `ModifiedEquation` these are callables, coordinates and "squared_norm". Default: the paths are returned.
 
     Returns:
-        (T, paths, D), the parameters at `ts`. Cost a step: see the scheme.
+        (T, paths, D), the parameters at `ts`. Cost a step: see the scheme. With observables a DataFrame of their
+        statistics at `ts`, with the columns that `iterate` gives.
 
     Raises:
         SmesolveError: unknown scheme, dt that does not divide the times or the jumps of a schedule, times that do not
-            increase, bad theta0, paths or workers, more paths than max_memory holds.
+            increase, bad theta0, paths or workers, more paths than max_memory holds; an observable that is unknown, or
+            does not map (B, D) to (B,).
 
     Warns:
         NothingTestedWarning: dt = lr on an order-1 equation, for schemes whose step then is that of the iteration.
@@ -214,4 +253,8 @@ def solve(
     if nothing:
         warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
     process = integration(sde, theta0, scheme, dt, seed)
+    if observables is not None:
+        check_nothing_kept(max_memory)
+        functions = measured_observables(problem, theta0, observables)
+        return observed_paths(process, theta0, paths, saved, [float(t) for t in times], functions, workers, saved[0])
     return collect_paths(process, theta0, paths, saved, workers, max_memory, saved[0])

@@ -9,10 +9,10 @@ from smesolve.comparison.exact import LinearMoments, enumerated_expectation, sca
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import _verdict, fit_orders
 from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import named_observables
 from smesolve.solver.integration import Integration
 
 

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from smesolve.comparison.exact.affine_gradient import AffineGradient, affine_matrix, start_moments
 from smesolve.comparison.exact.quadratic_observable import QuadraticObservable
-from smesolve.comparison.observables import Observable
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.observables import Observable
 from smesolve.problem.schedule import ScheduledProblem
 from smesolve.solver.integration import check_jumps
 from smesolve.solver.time_grid import grid_steps

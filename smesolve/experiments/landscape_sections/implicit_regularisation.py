@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.exact import LinearMoments
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.weak_error import weak_error
@@ -35,6 +34,7 @@ from smesolve.landscape.operators import check_linear_noise, dropout_problem
 from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.journal import Journal
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (

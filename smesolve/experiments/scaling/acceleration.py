@@ -22,7 +22,6 @@ from torch import Tensor
 
 from smesolve.comparison.cost import step_cost
 from smesolve.comparison.gradient_flow import flow_change
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import curve
@@ -34,6 +33,7 @@ from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, 
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process, without_divergence_warnings
 from smesolve.solver.integration import check_scheme, integration

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.stationary_variances import EQUATIONS, stationary_variances
 from smesolve.confidence import student_quantile
@@ -34,6 +33,7 @@ from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation

@@ -25,7 +25,6 @@ from torch import Tensor
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.leading_constants import first_constants
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
@@ -39,6 +38,7 @@ from smesolve.experiments.shared.section import Captioned, Section, interval, ma
 from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_instance,

@@ -22,7 +22,6 @@ from torch import Tensor
 from smesolve.comparison.collapse import COLLAPSE_BELOW, POWERS
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change, relaxation_time
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.stability_limits import Agreement, stability_limits, with_agreement
 from smesolve.entry_point import entry_point
@@ -36,6 +35,7 @@ from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, 
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (

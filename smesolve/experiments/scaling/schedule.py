@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.exact import ScheduledMoments
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.order_fit import CORRECTED_POINTS
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.entry_point import entry_point, nearest_name
@@ -27,6 +26,7 @@ from smesolve.experiments.shared.sampling_effort import SamplingEffort, Toleranc
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.observables import Observable
 from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
 from smesolve.validation import (
     check_instance,

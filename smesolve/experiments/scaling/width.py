@@ -21,11 +21,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.gradient_flow import flow_change
-from smesolve.comparison.observables import named_observables
 from smesolve.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
-from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.datasets import load_data, training_and_test
 from smesolve.experiments.shared.error_curves import curve, with_reasons
 from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
@@ -39,6 +38,7 @@ from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import check_table, finite_data
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
+from smesolve.problem.observables import named_observables
 from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.validation import check_instance, check_integer, check_keep_prob, check_list, check_positive, check_seed
 
@@ -273,8 +273,9 @@ class Width(Experiment[WidthSettings]):
     @cached_property
     def data(self) -> tuple[Tensor, Tensor]:
         """Inputs and targets."""
-        x, y = map(torch.from_numpy, load_data(self.settings.data))
-        return _tables(x, y)
+        x, y = load_data(self.settings.data)
+        kept, _ = training_and_test(self.settings.data, len(x))
+        return _tables(torch.from_numpy(x[kept]), torch.from_numpy(y[kept]))
 
     def cells(self) -> list[Cell]:
         """Return a cell for each width and arm."""

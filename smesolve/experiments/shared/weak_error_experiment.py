@@ -37,7 +37,8 @@ class WeakErrorSettings(ProblemSettings):
         lrs: learning rates; each divides the horizon.
         horizon: last time T; training takes T/lr steps.
         orders: orders of the modified equation, 1 and/or 2.
-        observables: loss, modified_loss, squared_norm, or coordinates such as theta[0].
+        observables: loss, modified_loss, squared_norm, accuracy; test_loss and test_accuracy with data.test; or
+            coordinates such as theta[0].
         paths: independent paths on each side; the first round where rel_tol is given.
         rel_tol: paths are added until the interval of every error at the horizon is at most this share of the error.
             Default: no paths are added.

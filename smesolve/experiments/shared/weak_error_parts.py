@@ -34,9 +34,16 @@ INTERVALS = (
 )
 
 
-SYMBOLS = {"loss": r"$R_S$", "modified_loss": r"$L_S$", "squared_norm": r"$|\theta|^2$"}
+SYMBOLS = {
+    "loss": r"$R_S$",
+    "modified_loss": r"$L_S$",
+    "squared_norm": r"$|\theta|^2$",
+    "test_loss": r"$R_\mathrm{test}$",
+    "accuracy": r"$A_S$",
+    "test_accuracy": r"$A_\mathrm{test}$",
+}
 
-NAMES = {"loss": "loss", "modified_loss": "modified loss", "squared_norm": "squared norm"}
+NAMES = {name: name.replace("_", " ") for name in SYMBOLS}
 
 
 def name_of(observable: str) -> str:
