@@ -32,9 +32,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (

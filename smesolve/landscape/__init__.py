@@ -3,6 +3,7 @@
 These are tools; the experiments of the papers that use them are in `smesolve.experiments.landscape_sections`.
 """
 
+from smesolve.landscape.adam_training import ADAM_TRAININGS, train_by_adam
 from smesolve.landscape.covering import Covering, covering
 from smesolve.landscape.estimates import Estimate, Interval, mean_over
 from smesolve.landscape.flatness import (
@@ -57,6 +58,7 @@ from smesolve.landscape.training import ABLATIONS, AblatedIteration, checkpoints
 
 __all__ = [
     "ABLATIONS",
+    "ADAM_TRAININGS",
     "COVARIANCES",
     "FLOWS",
     "LIKELIHOODS",
@@ -121,4 +123,5 @@ __all__ = [
     "trace",
     "traces",
     "train",
+    "train_by_adam",
 ]

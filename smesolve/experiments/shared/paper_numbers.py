@@ -46,7 +46,8 @@ def beside_paper(ours: pd.DataFrame, figure: str, lr: float) -> pd.DataFrame:
 
     Returns:
         A row for each row of `ours`: `paper` (NaN where the figure has none), `ratio` of ours to theirs with its
-        interval, and `agrees`: "yes" where theirs lies in our interval, "no" where it does not, "-" where there is none.
+        interval, and `agrees`: "yes" where theirs lies in our interval, "no" where it does not, "unresolved" where the
+        interval holds 0 as well, "-" without a number of theirs.
     """
     numbers = paper_numbers(figure, lr)
     paper = [_paper_value(numbers, row) for row in ours.itertuples()]
@@ -59,7 +60,8 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
         ends = [table[column] / table.paper for column in ("value", "value_low", "value_high")]
     low, high = np.minimum(ends[1], ends[2]), np.maximum(ends[1], ends[2])
     inside = (table.value_low <= table.paper) & (table.paper <= table.value_high)
-    agrees = np.where(table.paper.isna(), "-", np.where(inside, "yes", "no"))
+    nothing = (table.value_low <= 0) & (table.value_high >= 0)
+    agrees = np.select([table.paper.isna(), inside & nothing, inside], ["-", "unresolved", "yes"], "no")
     return table.assign(ratio=ends[0], ratio_low=low, ratio_high=high, agrees=agrees)
 
 
