@@ -38,4 +38,6 @@ from .solver.schemes import SCHEMES as SCHEMES
 from .solver.schemes.gradient_scheme import GradientScheme as GradientScheme
 from .solver.schemes.scheme import NothingTestedWarning as NothingTestedWarning
 from .solver.schemes.scheme import Scheme as Scheme
+from .study.saved_study import SavedStudy as SavedStudy
+from .study.saved_study import load as load
 from .version import __version__ as __version__

@@ -45,7 +45,7 @@ from smesolve.validation import (
     check_workers,
 )
 
-__all__ = ["ESTIMATORS", "chosen_estimator", "weak_error"]
+__all__ = ["ESTIMATORS", "chosen_estimator", "predicted_constants", "weak_error"]
 
 ESTIMATORS = ("auto", "difference", "defects")
 """How errors are estimated."""
@@ -171,14 +171,14 @@ def weak_error(
         with Progress(progress, 0.0) as bar:
             table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
         _warn_of_missing_means(table)
-        return WeakErrorStudy(table, {}, design.horizon, _predicted(design))
+        return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), _start(design))
     design.warn_of_nothing_tested(stacklevel=5)  # 5: past the decorators
     size = StudySize(design, paths, workers)
     size.check(max_memory)
     with Progress(progress, size.work) as bar:
         table, samples = _measured(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
     _warn_of_missing_means(table)
-    return WeakErrorStudy(table, samples, design.horizon, _predicted(design))
+    return WeakErrorStudy(table, samples, design.horizon, predicted_constants(design), _start(design))
 
 
 def chosen_estimator(estimator: str, problem: Problem) -> str:
@@ -190,7 +190,12 @@ def chosen_estimator(estimator: str, problem: Problem) -> str:
     return estimator
 
 
-def _predicted(design: StudyDesign) -> Callable[[], pd.DataFrame]:
+def _start(design: StudyDesign) -> dict[str, float]:
+    """Return the values of the observables at the start."""
+    return {name: float(g(design.theta0[None])[0]) for name, g in design.observables.items()}
+
+
+def predicted_constants(design: StudyDesign) -> Callable[[], pd.DataFrame]:
     """Return what computes the predicted constants of a study; derivatives predict none of what jumps."""
     smooth = {name: g for name, g in design.observables.items() if not is_piecewise_constant(g, design.theta0)}
     return partial(

@@ -96,6 +96,12 @@ class Problem:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.samples} samples, D={getattr(self, 'dim', '?')}, M={self.noise_dim})"
 
+    def _repr_latex_(self) -> str:
+        sizes = rf"\quad n = {self.samples},\; D = {getattr(self, 'dim', '?')},\; M = {self.noise_dim}"
+        return (
+            rf"$\displaystyle \theta_{{k+1}} = \theta_k - \mathrm{{lr}}\, \nabla R_S(\theta_k; \eta_{{k+1}}),{sizes}$"
+        )
+
     # --- what a problem defines --------------------------------------------------------------------------------------
 
     def draw(self, uniforms: Tensor) -> Any:

@@ -46,6 +46,20 @@ Order = int | Literal["quadratic"]
 """Weak order 1 or 2, or equation (3), which resums quadratic losses (weak order 2 in its mean, 1 in general)."""
 
 
+FORMULAS: dict[Order, str] = {
+    1: r"-\nabla L_S(\Theta)\, dt + \sqrt{\varepsilon}\, C(\Theta)\, dW",
+    2: (
+        r"-\nabla \big( L_S + \tfrac{\varepsilon}{4} |\nabla L_S|^2 \big)(\Theta)\, dt "
+        r"+ \sqrt{\varepsilon}\, C(\Theta)\, dW"
+    ),
+    "quadratic": (
+        r"z^{-1} \log(1 - z)\, \nabla L_S(\Theta)\, dt + \sqrt{\varepsilon}\, "
+        r"\sqrt{2 \log(1 - z) / (z (z - 2))}\, C(\Theta)\, dW,\quad z = \varepsilon\, \mathrm{Hess}\, L_S(\Theta)"
+    ),
+}
+"""(1), (2) and (3) in LaTeX, epsilon the learning rate."""
+
+
 class ModifiedEquation(nn.Module):
     """The SME of `problem` at learning rate `lr`; time t = k lr.
 
@@ -75,6 +89,12 @@ class ModifiedEquation(nn.Module):
                 f"order='quadratic' resums the steps of one loss, but this {type(problem).__name__} changes with time; "
                 "take order=2."
             )
+
+    def _repr_latex_(self) -> str | None:
+        if self.order not in FORMULAS:
+            return None
+        values = rf"\quad \varepsilon = {float(self.lr):g},\; D = {self.problem.dim},\; M = {self.noise_dim}"
+        return rf"$\displaystyle d\Theta = {FORMULAS[self.order]},{values}$"
 
     @property
     def noise_dim(self) -> int:

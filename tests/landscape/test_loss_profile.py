@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from smesolve.errors import SmesolveError
-from smesolve.experiments.landscape_sections.flatness import _lines
+from smesolve.experiments.landscape_sections.comparisons import wider_sides
 from smesolve.landscape import loss_profile
 
 ALPHAS = np.linspace(-0.5, 1.5, 41)
@@ -37,9 +37,10 @@ def test_the_side_is_named_only_where_the_runs_agree():
         ]
 
     table = pd.concat(segments("b", [0.9, 0.95, 1.0]) + segments("c", [0.0, 0.05]) + segments("d", [0.1, 0.9]))
-    lines = _lines(table).set_index("second")
+    lines = wider_sides(table).set_index("second")
     assert lines.wider.to_dict() == {"b": "b", "c": "a", "d": "unresolved"}
     assert (lines.barrier == 0).all()
+    assert wider_sides(pd.DataFrame()).empty
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.experiments.landscape_sections.base import LandscapeSection, TrainingRunSettings, check_probes
-from smesolve.experiments.landscape_sections.comparisons import against_first, known_or_unresolved
+from smesolve.experiments.landscape_sections.comparisons import against_first, known_or_unresolved, wider_sides
 from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.figures import PAGE, SEQUENCE, band, drawing, legend_above
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.figures import PAGE, SEQUENCE, band, drawing, legend_above
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.flatness import (
     check_curvature,
@@ -38,7 +38,6 @@ from smesolve.landscape.flatness import (
     logarithms,
     loss_along,
 )
-from smesolve.landscape.loss_profile import loss_profile
 from smesolve.landscape.noises import NOISES, NoiseScales, noisy_problem
 from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
@@ -46,6 +45,7 @@ from smesolve.landscape.trace_estimation import trace
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
+from smesolve.result import Result, sentences
 from smesolve.validation import (
     check_choice,
     check_instance,
@@ -96,8 +96,8 @@ class FlatnessSettings:
         check_probes("flatness.probes", self.probes)
 
 
-@dataclass(frozen=True)
-class FlatnessStudy:
+@dataclass(frozen=True, repr=False)
+class FlatnessStudy(Result):
     """Flatness of the solutions of several trainings."""
 
     table: pd.DataFrame
@@ -107,6 +107,14 @@ class FlatnessStudy:
     """training, run, distance, loss: mean of R_S over the directions at that distance."""
     interpolations: pd.DataFrame
     """first, second, run, alpha, loss: R_S at (1 - alpha) first + alpha second."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(_effects(self), wider_sides(self.interpolations)))
+
+    def plot(self) -> Figure:
+        """Return losses along lines, and the effects of drift and noise."""
+        return flatness_figure(self, _effects(self))
 
 
 @entry_point
@@ -256,10 +264,9 @@ class Flatness(LandscapeSection[FlatnessSettings]):
     def summarise(self, results: list[Any]) -> Section:
         """Say what drift and noise change, and compare with gradient descent."""
         study = _study(results)
-        effects = factorial_effects(study.table)
-        effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
+        effects = _effects(study)
         means = over_runs(study.table, ["training"], MEASURES)
-        lines = _lines(study.interpolations)
+        lines = wider_sides(study.interpolations)
         against = against_first(logarithms(study.table, MEASURES[1:]), MEASURES[1:])
         text = join(
             f"Solutions after {self.settings.steps} steps from the same {self.settings.runs} initial points. `trace` "
@@ -284,6 +291,13 @@ class Flatness(LandscapeSection[FlatnessSettings]):
         }
         figures = {"flatness": Captioned(flatness_figure(study, effects), CAPTION)}
         return Section("Flatness of solutions", tables, figures, text, _conclusion(effects, lines))
+
+
+def _effects(study: FlatnessStudy) -> pd.DataFrame:
+    """Return the effects of drift and noise on each measure, with verdicts."""
+    effects = factorial_effects(study.table)
+    effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
+    return effects
 
 
 def _verdict(row: Any) -> str:
@@ -313,21 +327,6 @@ def _change(row: Any) -> str:
     if np.isnan(row.change):
         return "as it is not positive, or not known, at some solution and has no logarithm there"
     return f"change of the logarithm {row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]"
-
-
-def _lines(segments: pd.DataFrame) -> pd.DataFrame:
-    """Return barrier and asymmetry of the segments from gradient descent, and on which side the valley is wider."""
-    rows = []
-    for (name, run), group in segments.groupby(["second", "run"], sort=False):
-        ordered = group.sort_values("alpha")
-        profile = loss_profile(ordered.alpha.to_numpy(), ordered.loss.to_numpy())
-        rows.append({"second": name, "run": run, "barrier": profile.barrier, "asymmetry": profile.asymmetry})
-    table = over_runs(pd.DataFrame(rows), ["second"], ["barrier", "asymmetry"])
-    table["wider"] = [
-        row.second if row.asymmetry_high < 0 else segments["first"].iloc[0] if row.asymmetry_low > 0 else "unresolved"
-        for row in table.itertuples()
-    ]
-    return table
 
 
 def flatness_figure(study: FlatnessStudy, effects: pd.DataFrame) -> Figure:

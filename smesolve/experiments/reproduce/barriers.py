@@ -20,13 +20,13 @@ from torch import Tensor
 
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.figures import PAGE, SEQUENCE, band, drawing
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.paper_numbers import beside_paper
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.run_settings import RunSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
+from smesolve.figures import PAGE, SEQUENCE, band, drawing
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.flatness import interpolation
 from smesolve.landscape.loss_profile import loss_profile

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.experiment import Experiment, digest_of
-from smesolve.experiments.shared.figures import PAGE, band, drawing, symlog_steps
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, training_cost
+from smesolve.figures import PAGE, band, drawing, symlog_steps
 from smesolve.landscape.adam_training import ADAM_TRAININGS, train_by_adam
 from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import mean_over, over_runs

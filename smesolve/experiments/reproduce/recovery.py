@@ -18,11 +18,11 @@ from torch import Tensor
 
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.experiment import Experiment, digest_of
-from smesolve.experiments.shared.figures import PAGE, band, drawing, log_ticks
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data, training_cost
+from smesolve.figures import PAGE, band, drawing, log_ticks
 from smesolve.landscape.adam_training import ADAM_TRAININGS, train_by_adam
 from smesolve.landscape.estimates import over_runs
 from smesolve.problem.dropout import DropoutProblem

@@ -135,6 +135,10 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         )
         return [Cell("weak errors", measure, ensembles, kept=False)]
 
+    def design(self) -> StudyDesign:
+        """Return what is measured, checked."""
+        return StudyDesign.of(self.problem, self.theta0, self.settings.lrs, self.settings.horizon, **self._asked())
+
     def _asked(self) -> dict[str, Any]:
         """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""
         names = ("orders", "observables", "scheme", "dt", "control", "seed")
@@ -143,7 +147,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
     def dry_run(self) -> dict[str, str]:
         """Return what the study would take, after refusing what `weak_error` would refuse."""
         s = self.settings
-        design = StudyDesign.of(self.problem, self.theta0, s.lrs, s.horizon, **self._asked())
+        design = self.design()
         StudySize(design, s.paths, s.workers).check(s.max_memory)
         fields = super().dry_run()
         fields["time"] += "; not in it: control variates, the noise-free path, further rounds"
