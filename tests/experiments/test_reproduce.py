@@ -170,6 +170,7 @@ def test_a_target_is_recovered_from_where_all_larger_samples_are_below_the_thres
             {"data": {"name": "digits", "samples": 20, "test": None}},
             "data.test is missing; give the share",
         ),
+        ("penalties", {"data": {"name": "random", "samples": 9, "in_features": 2, "test": 0.4}}, "needs classes"),
         ("penalties", {"keep_probs": [1.5]}, "keep_probs[0] must lie in (0, 1]"),
         ("penalties", {"trainings": ["R_1"]}, "trainings[0] must be one of 'R_S', 'R_S + R_1'"),
         ("penalties", {"runs": 1}, "runs must be an integer of at least 2, got 1"),

@@ -109,6 +109,7 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
     def cells(self) -> list[Cell]:
         """Return a cell for each keep_prob and training, one for R_S, and one prediction for each keep_prob."""
         s = self.settings
+        _observables(self.dropout_problem)  # targets that are no classes are refused before anything is trained
         starts = initial_points(self.dropout_problem, s.runs, s.network.seed, s.scale)
         cells = []
         if "R_S" in s.trainings:
