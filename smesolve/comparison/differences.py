@@ -49,7 +49,8 @@ def stencil(directions: Sequence[Tensor], x: Tensor, shift: float | None = None)
     """Return shifts (R, A, D) and weights (R, A): sum_r weight_r v(x + shift_r) is the derivative along directions."""
     scales = [_scaled(direction, x, len(directions), shift) for direction in directions]
     total = math.prod(2 * scale[:, 0] for scale in scales)
-    shifts, weights = [], []
+    shifts: list[Tensor] = []
+    weights: list[Tensor] = []
     for signs in itertools.product((1.0, -1.0), repeat=len(directions)):
         moved = [sign * scale * direction for sign, scale, direction in zip(signs, scales, directions, strict=True)]
         shifts.append(sum(moved, torch.zeros_like(x)))
