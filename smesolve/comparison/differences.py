@@ -48,13 +48,13 @@ def second_difference(field: Field, x: Tensor, u: Tensor, v: Tensor, shift: floa
 def stencil(directions: Sequence[Tensor], x: Tensor, shift: float | None = None) -> tuple[Tensor, Tensor]:
     """Return shifts (R, A, D) and weights (R, A): sum_r weight_r v(x + shift_r) is the derivative along directions."""
     scales = [_scaled(direction, x, len(directions), shift) for direction in directions]
-    total = math.prod(2 * scale[:, 0] for scale in scales)
+    inverse = 1 / torch.stack([2 * scale[:, 0] for scale in scales]).prod(0)
     shifts: list[Tensor] = []
     weights: list[Tensor] = []
     for signs in itertools.product((1.0, -1.0), repeat=len(directions)):
         moved = [sign * scale * direction for sign, scale, direction in zip(signs, scales, directions, strict=True)]
         shifts.append(sum(moved, torch.zeros_like(x)))
-        weights.append(math.prod(signs) / total)
+        weights.append(math.prod(signs) * inverse)
     return torch.stack(shifts), torch.stack(weights)
 
 
