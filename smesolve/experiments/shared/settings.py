@@ -18,6 +18,7 @@ from smesolve.validation import (
     check_integer,
     check_list,
     check_not_negative,
+    check_number,
     check_seed,
 )
 
@@ -42,6 +43,9 @@ EXECUTION = ("threads", "workers", "max_memory")
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "sigmoid", "softplus", "identity")
 
+POOLINGS = (1, 2, 4, 7, 14)
+"""Sides of squares that tile an image of 28 x 28 pixels into more than one."""
+
 LOSSES = ("squared_error", "cross_entropy")
 
 
@@ -50,12 +54,17 @@ class DataSettings:
     """Data.
 
     Args:
-        name: "digits" (scikit-learn's handwritten digits), "random" (standard normal inputs, y = sin(2 x_1)), or the
-            path of a .npz file (arrays x and y) or a .csv file (inputs in columns x..., outputs in columns y...).
+        name: "digits" (scikit-learn's handwritten digits), "mnist" (5,000 images of MNIST, of which the first 1,000 are
+            those of MNIST), "random" (standard normal inputs, y = sin(2 x_1)), or the path of a .npz file (arrays x and
+            y) or a .csv file (inputs in columns x..., outputs in columns y...).
         target: column of a .csv file with the only output, or the class labels; all others are inputs.
-        samples: number of samples, the first ones of digits and files. Default: all of them.
+        samples: number of samples, the first ones of images and files. Default: all of them.
         in_features: number of inputs, for "random" only.
         seed: seed of the inputs, for "random" only. Default: 0.
+        test: share of the samples that is held out of training, for the observables test_loss and test_accuracy: drawn
+            at random, the same for any seed. Default: none.
+        pooling: pixels along the side of the squares that are averaged to one input, for "mnist" only: 1, 2 (14 x 14
+            inputs), 4, 7 or 14. Default: 1, the 784 pixels.
     """
 
     name: str = "digits"
@@ -63,6 +72,8 @@ class DataSettings:
     samples: int | None = None
     in_features: int | None = None
     seed: int | None = None
+    test: float | None = None
+    pooling: int | None = None
 
     def __post_init__(self) -> None:
         check_string("data.name", self.name)
@@ -73,6 +84,12 @@ class DataSettings:
                 check_integer(f"data.{name}", getattr(self, name))
         if self.seed is not None:
             check_seed("data.seed", self.seed)
+        if self.test is not None:
+            check_number("data.test", self.test, 0.0, 1.0, remedy="0.2 holds out 20% of the samples")
+        if self.pooling is not None:
+            check_integer("data.pooling", self.pooling)
+            if self.pooling not in POOLINGS:
+                raise invalid("data.pooling", f"be one of {', '.join(map(str, POOLINGS))}", self.pooling)
 
 
 @dataclass(frozen=True)
