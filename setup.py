@@ -17,11 +17,11 @@ OPTIONS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-Wno-p
 
 
 class BuildKernels(build_ext):
-    """Gives each library its own name, without the suffix of Python's extension modules."""
+    """Gives each library a name of its own: Python takes what ends in .so for a module."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """Return the path of a library."""
-        return os.path.join(*fullname.split(".")) + ".so"
+        return os.path.join(*fullname.split(".")) + ".kernels"
 
 
 def kernels(variant: str, *options: str) -> Extension:

@@ -88,7 +88,7 @@ def _usable() -> dict[str, ctypes.CDLL]:
         if loaded and least > level:
             break
         try:
-            one = ctypes.CDLL(str(Path(__file__).with_name(f"{name}.so")))
+            one = ctypes.CDLL(str(Path(__file__).with_name(f"{name}.kernels")))
             if one.smesolve_interface() != INTERFACE:
                 continue
             level = one.smesolve_level()  # said by the first one, which asks least of the processor
