@@ -120,6 +120,7 @@ VALID = {
     "iteration": ITERATION, "expression": eta, "equation": EQUATION, "groups": [[0]], "masks": LAW, "symbol": p,
     "state": [a], "step": [-h * eta * a], "random": {eta: LAW}, "small": h, "parameters": [a],
     "loss": (eta * a) ** 2, "layers": [1], "rel_tol": 0.1, "max_memory": 1e9, "workers": 1, "friction": 0.1,
+    "rate": 0.1, "first_rate": 0.1, "second_rate": 0.1, "eps": 0.1,
     "save": [0, 2], "batch_size": 2, "progress": False,
 }  # fmt: skip
 """Valid values of what has no default, or None for one."""
@@ -161,6 +162,7 @@ VALID_HERE = {
 
 RANGES = {
     **dict.fromkeys(["label_noise", "parameter_noise", "weight_decay", "variance", "last", "friction", "factor"], (0,)),
+    **dict.fromkeys(["rate", "first_rate", "second_rate", "eps"], (0,)),
     **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "saved", "warm_up.first"], (0,)),
     **dict.fromkeys([f"{name}.steps" for name in ("alignment_along", "condensation", "noise_alignment")], (0,)),
     "Training.warm.steps": (0,),
