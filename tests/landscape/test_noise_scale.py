@@ -7,7 +7,7 @@ from problems import linear_problem, make_problem
 from torch import nn
 
 import smesolve as sme
-from smesolve.landscape import noise_scale
+from smesolve.landscape import hessian_operator, noise_scale
 
 
 def test_all_masks_give_the_exact_scale():
@@ -63,3 +63,5 @@ def test_a_state_is_no_point():
     training = sme.Training(make_problem(), torch.optim.SGD, 0.1, momentum=0.9)
     with pytest.raises(sme.SmesolveError, match="problem must be the one that is trained"):
         noise_scale(training, training.initial())
+    with pytest.raises(sme.SmesolveError, match="problem must have a gradient of a loss"):
+        hessian_operator(training, training.initial())

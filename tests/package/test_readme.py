@@ -12,7 +12,14 @@ import smesolve as sme
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = ["README.md", "docs/derivation.md", "docs/extending.md", "docs/observables.md", "docs/showing_results.md"]
+PAGES = [
+    "README.md",
+    "docs/derivation.md",
+    "docs/extending.md",
+    "docs/observables.md",
+    "docs/showing_results.md",
+    "docs/training.md",
+]
 
 
 def blocks(page):
@@ -40,6 +47,8 @@ def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
         assert set(names["table"].observable) == {"size"} and names["study"].table.error.notna().all()
     elif page == "docs/showing_results.md":
         assert names["saved"].settings["lrs"] == [0.2] and names["figure"].axes
+    elif page == "docs/training.md":
+        assert names["paths"].isfinite().all() and names["equation"].verify().order == 1
     else:
         assert names["equation"].verify().order == 2
     if page == "README.md":
