@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +88,8 @@ class ModuleProblem(Problem):
         weight_decay: as in torch.optim.SGD.
         label_noise: standard deviation s_l of normals added to the targets, for "squared_error".
         parameter_noise: standard deviation s_p of normals added to the parameters before the gradient is taken.
+        shuffle: train as torch's DataLoader with shuffle=True does: one step is an epoch, in which every sample is in
+            one batch (`smesolve.problem.shuffled_epochs`). Default: the batch of each step is drawn anew.
 
     Raises:
         SmesolveError: unfit data, loss, scale or batch_size; a module that couples samples, draws other random numbers,
@@ -96,6 +99,12 @@ class ModuleProblem(Problem):
     network: nn.Module
     x: Tensor
     y: Tensor
+
+    def __new__(cls, *given: Any, shuffle: bool = False, **more: Any) -> ModuleProblem:
+        """Make a `ModuleProblem`, or the one of its subclasses whose step is an epoch."""
+        from smesolve.problem.shuffled_epochs import ShuffledEpochs  # here, as it is a subclass
+
+        return super().__new__(ShuffledEpochs if shuffle is True and cls is ModuleProblem else cls)
 
     @entry_point
     def __init__(
@@ -110,6 +119,8 @@ class ModuleProblem(Problem):
         weight_decay: float = 0.0,
         label_noise: float = 0.0,
         parameter_noise: float = 0.0,
+        *,
+        shuffle: bool = False,
     ) -> None:
         check_instance("module", module, nn.Module, "a torch.nn.Module")
         check_trainable("module", module)
@@ -130,6 +141,7 @@ class ModuleProblem(Problem):
         if self.batch_size is not None and self.batch_size > self.samples:
             raise invalid("batch_size", f"be an integer from 1 to the {self.samples} samples", batch_size)
         self.replacement = check_instance("replacement", replacement, bool, "True or False")
+        self.shuffle = check_instance("shuffle", shuffle, bool, "True or False")
         self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.label_noise = check_not_negative("label_noise", label_noise)
         self.parameter_noise = check_not_negative("parameter_noise", parameter_noise)
@@ -232,6 +244,9 @@ class ModuleProblem(Problem):
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """Return (1), (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""
+        return self._batch_gradient(theta, draw)
+
+    def _batch_gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         if not draw:
             return self._over_paths(grad(self._mean_loss), theta)
@@ -270,14 +285,14 @@ class ModuleProblem(Problem):
         if self.has_closed_form:
             mean = self.mean_gradient(theta)
             return mean, torch.zeros_like(mean)
-        gradients = self.gradient(theta, self._full_batch_draws(draws, seed))
+        gradients = self._batch_gradient(theta, self._full_batch_draws(draws, seed))
         return gradients.mean(0), gradients.std(0) / draws**0.5
 
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """Return `mean_gradient`, or the mean over 32 draws that are always the same: a smooth function of theta."""
         if self.has_closed_form:
             return self.mean_gradient(theta)
-        return self.gradient(theta[..., None, :], self._reference_draws).mean(-2)
+        return self._batch_gradient(theta[..., None, :], self._reference_draws).mean(-2)
 
     def _full_batch_draws(self, count: int, seed: int) -> Draw:
         size = sum(self._uniforms(self._reference_shapes).values())

@@ -116,7 +116,9 @@ def described(
     whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
     kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
     noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
-    if training.batch_size:
+    if training.shuffle:
+        noises.append(f"shuffled batches of {training.batch_size}, every sample once in an epoch, which is a step")
+    elif training.batch_size:
         noises.append(f"mini-batches of {training.batch_size} with{'' if training.replacement else 'out'} replacement")
     for name in ("label_noise", "parameter_noise", "weight_decay"):
         if getattr(training, name):
