@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.mean_estimate import MeanEstimate
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.outcomes import Status
 from smesolve.confidence import student_quantile
+from smesolve.problem.observables import Observable
 from smesolve.sampling.ensemble import Process
 
 __all__ = ["NoiseFreeValues", "budget_row", "is_noisy"]

@@ -58,8 +58,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size

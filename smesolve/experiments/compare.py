@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE
-from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, points
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section
@@ -21,13 +21,11 @@ from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperimen
 from smesolve.experiments.shared.weak_error_parts import (
     at_horizon,
     divergence,
-    errors_against_lr,
     largest_errors,
     measured_in_words,
-    name_of,
     slopes,
-    symbol_of,
 )
+from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, points
 from smesolve.solver.time_grid import even_grid
 
 __all__ = ["Compare", "comparison_figure"]
@@ -99,7 +97,7 @@ def comparison_figure(study: WeakErrorStudy) -> Figure:
         _means(axes[0, 0], rows, observables[:2], lr)
         _errors_over_time(axes[0, 1], rows[rows.observable == observables[0]], observables[0], lr)
         _distribution(axes[1, 0], study, lr, observables[0])
-        errors_against_lr(axes[1, 1], study, observables[0], predicted=False)
+        errors_against_lr(axes[1, 1], at_horizon(study), study.fit(), observables[0], predicted=False)
         for axis, letter in zip(axes.flat, "abcd", strict=True):
             axis.set_title(f"({letter}) {axis.get_title(loc='left')}", loc="left")
         return figure

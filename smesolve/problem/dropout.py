@@ -109,6 +109,18 @@ class DropoutProblem(MaskedProblem):
         other.law = BernoulliMasks(check_keep_prob("keep_prob", keep_prob))
         return other
 
+    def _repr_latex_(self) -> str:
+        masks = r"\eta_{r,i}" if self.per_sample else r"\eta_r"
+        keep = rf",\; \mathrm{{keep\_prob}} = {self.law.keep_prob:g}" if isinstance(self.law, BernoulliMasks) else ""
+        return (
+            rf"$\displaystyle R_S(\theta; \eta) = \frac{{1}}{{2n}} \sum_{{i=1}}^n \Big| \sum_{{r=1}}^m {masks}\, "
+            rf"z_r(x_i; \theta) - y_i \Big|^2,\quad n = {self.samples},\; m = {self.width},\; D = {self.dim}{keep}$"
+        )
+
+    def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> DropoutProblem:
+        """Return the same network on other data, without dropout."""
+        return DropoutProblem(self.network, x, y, keep_prob=1.0)
+
     def with_weak_noise(self) -> DropoutProblem:
         """Return the same training with a noise product of 2m + 1 normals, not normal in law: for weak errors only.
 

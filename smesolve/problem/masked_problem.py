@@ -114,6 +114,12 @@ class MaskedProblem(LinearizedProblem):
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         return self.network.linearize(theta, self.x)
 
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Return the outputs without dropout, (..., n, o)."""
+        at = self.network_at(theta)
+        outputs = (at.readout @ at.features).mT
+        return outputs if at.bias is None else outputs + at.bias.mT
+
     def check_mask(self, mask: Tensor) -> None:
         """Check that masks have the shape and the dtype of `draw`'s."""
         meaning = "one mask entry for each neuron" + " and sample" * self.per_sample

@@ -150,6 +150,7 @@ class ModuleProblem(Problem):
                 f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}; leave one of them out."
             )
 
+        self._loss = loss
         self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
         trial = ModuleTrial("module", module, self.x)
         self._function = trial.function
@@ -233,6 +234,14 @@ class ModuleProblem(Problem):
     def loss(self, theta: Tensor) -> Tensor:
         """Return the loss of all samples without noise, weight decay included: (...,)."""
         return self._over_paths(self._mean_loss, theta)
+
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Return the outputs of the module without noise, (..., n, ...)."""
+        return self._over_paths(lambda vector: self._function(vector, self.x), theta)
+
+    def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> ModuleProblem:
+        """Return the same module and loss on other data, without other noise than dropout's and weight decay."""
+        return ModuleProblem(self.network, x, y, self._loss, "shared" if self._shared else "per_sample")
 
     def modified_loss(self, theta: Tensor) -> Tensor:
         """Return the mean of the noisy loss (...,), over the reference draws where it has no closed form."""

@@ -35,7 +35,7 @@ from smesolve.symbolic.chaos_expansion import expectation
 from smesolve.symbolic.equation import SymbolicModifiedEquation, modified_equation
 from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.explicit_network import ExplicitNetwork
-from smesolve.symbolic.latex_code import align
+from smesolve.symbolic.latex_code import align, words
 from smesolve.symbolic.orthogonal_polynomials import exact
 from smesolve.symbolic.training_steps import dropout, dropout_sgd
 from smesolve.symbolic.zero_test import vanishes
@@ -63,6 +63,10 @@ class Claim:
     def exact(self) -> bool:
         """Whether every entry of left - right is proven to be 0; if not, one is shown not to be."""
         return all(entry == 0 for entry in self.difference)
+
+    def _repr_latex_(self) -> str:
+        verdict = words(f"{'exact' if self.exact else 'NOT exact'}: {self.name}")
+        return align([rf"& {verdict}", rf"& {self.latex}"])
 
     def __str__(self) -> str:
         return f"{'exact' if self.exact else 'NOT exact'}: {self.name}"

@@ -13,10 +13,10 @@ from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.defects import COLUMNS, DefectSampler
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.mean_estimate import MeanEstimate
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.comparison.study_design import StudyDesign
+from smesolve.problem.observables import named_observables
 from smesolve.sampling.runner import Runner
 
 

@@ -17,10 +17,10 @@ from smesolve.comparison import noise_free_path
 from smesolve.comparison import value_hessians as value_hessians_module
 from smesolve.comparison.equation_side import in_pairs
 from smesolve.comparison.error_budget import ErrorBudget
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
+from smesolve.problem.observables import named_observables
 from smesolve.sampling.runner import Runner
 
 

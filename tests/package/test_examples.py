@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smesolve.experiments.shared.figures import save_figure
+from smesolve.figures import save_figure
 from smesolve.study.command_line import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

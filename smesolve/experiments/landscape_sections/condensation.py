@@ -16,14 +16,15 @@ from smesolve.entry_point import entry_point
 from smesolve.experiments.landscape_sections.base import LandscapeSection
 from smesolve.experiments.landscape_sections.comparisons import against_first
 from smesolve.experiments.shared.cells import Cell, run_cells
-from smesolve.experiments.shared.figures import PAGE, band, drawing, symlog_steps
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.figures import PAGE, band, drawing, symlog_steps
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import dropout_problem
 from smesolve.landscape.orientations import cosine_map, effective_orientations, input_weights, participation
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, check_steps, checkpoints, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.result import Result, sentences
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.integration import Integration
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -84,14 +85,25 @@ class CondensationSettings:
         check_integer("condensation.checkpoints", self.checkpoints, 2)
 
 
-@dataclass(frozen=True)
-class CondensationStudy:
+@dataclass(frozen=True, repr=False)
+class CondensationStudy(Result):
     """Orientations along training."""
 
     table: pd.DataFrame
     """training, run, step, orientations, effective_ratio, participation, loss."""
     maps: Mapping[str, np.ndarray]
     """Training -> cosine map (m, m) of the last state of the first run, neurons in the order of their groups."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        last = self.table[self.table.step == self.table.step.max()]
+        against = against_first(last, MEASURES[:2]).assign(scale=1.0)
+        return sentences(_conclusion(against, last.training.iloc[0]))
+
+    def plot(self) -> Figure:
+        """Return orientations over training, and maps of cosines."""
+        table = self.table.assign(scale=1.0)
+        return condensation_figure({1.0: self}, over_runs(table, ["scale", "training", "step"], MEASURES))
 
 
 @entry_point

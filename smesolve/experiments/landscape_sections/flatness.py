@@ -25,9 +25,9 @@ from smesolve.experiments.landscape_sections.base import LandscapeSection, Train
 from smesolve.experiments.landscape_sections.comparisons import against_first
 from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.figures import PAGE, SEQUENCE, band, drawing, legend_above
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.figures import PAGE, SEQUENCE, band, drawing, legend_above
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.flatness import (
     check_curvature,
@@ -45,6 +45,7 @@ from smesolve.landscape.trace_estimation import trace
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
+from smesolve.result import Result, sentences
 from smesolve.validation import (
     check_choice,
     check_instance,
@@ -95,8 +96,8 @@ class FlatnessSettings:
         check_probes("flatness.probes", self.probes)
 
 
-@dataclass(frozen=True)
-class FlatnessStudy:
+@dataclass(frozen=True, repr=False)
+class FlatnessStudy(Result):
     """Flatness of the solutions of several trainings."""
 
     table: pd.DataFrame
@@ -106,6 +107,14 @@ class FlatnessStudy:
     """training, run, distance, loss: mean of R_S over the directions at that distance."""
     interpolations: pd.DataFrame
     """first, second, run, alpha, loss: R_S at (1 - alpha) first + alpha second."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(_effects(self)))
+
+    def plot(self) -> Figure:
+        """Return losses along lines, and the effects of drift and noise."""
+        return flatness_figure(self, _effects(self))
 
 
 @entry_point
@@ -255,8 +264,7 @@ class Flatness(LandscapeSection[FlatnessSettings]):
     def summarise(self, results: list[Any]) -> Section:
         """Say what drift and noise change, and compare with gradient descent."""
         study = _study(results)
-        effects = factorial_effects(study.table)
-        effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
+        effects = _effects(study)
         means = over_runs(study.table, ["training"], MEASURES)
         against = against_first(logarithms(study.table, MEASURES[1:]), MEASURES[1:])
         text = join(
@@ -280,6 +288,13 @@ class Flatness(LandscapeSection[FlatnessSettings]):
         }
         figures = {"flatness": Captioned(flatness_figure(study, effects), CAPTION)}
         return Section("Flatness of solutions", tables, figures, text, _conclusion(effects))
+
+
+def _effects(study: FlatnessStudy) -> pd.DataFrame:
+    """Return the effects of drift and noise on each measure, with verdicts."""
+    effects = factorial_effects(study.table)
+    effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
+    return effects
 
 
 def _verdict(row: Any) -> str:

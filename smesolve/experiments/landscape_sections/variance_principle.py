@@ -32,15 +32,16 @@ from smesolve.errors import invalid
 from smesolve.experiments.landscape_sections.base import LandscapeSection
 from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.figures import PAGE, SEQUENCE, drawing, logarithmic
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.figures import PAGE, SEQUENCE, drawing, logarithmic
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.flatness import interval_flatness
 from smesolve.landscape.noise_samples import principal_directions, random_gradients, random_trajectories
 from smesolve.landscape.operators import dropout_problem, hessian_operator, loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.result import Result, sentences
 from smesolve.validation import (
     check_choice,
     check_integer,
@@ -92,15 +93,23 @@ class VarianceSettings:
         check_choice("variance_principle.loss", self.loss, LOSSES)
 
 
-@dataclass(frozen=True)
-class VarianceStudy:
+@dataclass(frozen=True, repr=False)
+class VarianceStudy(Result):
     """Both relations on both data sets, for several runs."""
 
     points: pd.DataFrame
     """run, data, relation, factor (NaN for projections), index, x, y: T_i and F_{v_i}, or H_i and variance. H_i is NaN
     where it cannot be told from 0; directions without variance are left out."""
-    slopes: pd.DataFrame
+    table: pd.DataFrame
     """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points: one row a run."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(_summary(self)))
+
+    def plot(self) -> Figure:
+        """Return both relations, point by point."""
+        return variance_figure(self)
 
 
 @entry_point
@@ -267,11 +276,11 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
             "correlation, one value for each run. The principle says: flatness falls (slope < 0), projected variance "
             "grows (slope > 0).",
             markdown(table, shown),
-            _ablation(study.slopes),
+            _ablation(study.table),
         )
         return Section(
             "Variance principle",
-            {"variance_principle": study.points, "variance_principle_slopes": study.slopes},
+            {"variance_principle": study.points, "variance_principle_slopes": study.table},
             {"variance_principle": Captioned(variance_figure(study), CAPTION)},
             text,
             _conclusion(table),
@@ -280,7 +289,7 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
 
 def _summary(study: VarianceStudy) -> pd.DataFrame:
     """Return means over the runs, with verdicts."""
-    slopes = study.slopes.fillna({"factor": 0.0})
+    slopes = study.table.fillna({"factor": 0.0})
     table = over_runs(slopes, KEYS, ["slope", "rank_correlation"])
     expected = np.where(table.relation == "flatness", -1, 1)
     nearest = np.where(expected < 0, -table.slope_high, table.slope_low)
