@@ -33,7 +33,8 @@ from torch.func import grad, vmap
 
 from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.batch_noise import BatchNoise
-from smesolve.problem.module_problem import Draw, ModuleProblem
+from smesolve.problem.module_draws import Draw
+from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.problem import REFERENCE_DRAWS
 from smesolve.problem.step_expansion import taylor_terms
 
@@ -66,8 +67,9 @@ class ShuffledEpochs(ModuleProblem):
                 "batch_size", f"divide the {self.samples} samples with shuffle=True", self.batch_size, "change it"
             )
         self.batches = self.samples // self.batch_size
-        self._batch_draw_dim = self.draw_dim - self.samples  # all but the order of the samples
-        self.draw_dim = self.samples + self.batches * self._batch_draw_dim
+        others = {name: shape for name, shape in self._shapes.items() if name != "indices"}
+        self._batch_layout = self._layout_of(others)  # of all but the order of the samples
+        self.draw_dim = self.samples + self.batches * self._batch_layout.uniforms
         self._batch_noise = BatchNoise(self.samples, None, False, self.label_noise, self._output_shape)
         self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
 
@@ -81,9 +83,9 @@ class ShuffledEpochs(ModuleProblem):
 
     def draw(self, uniforms: Tensor) -> Draw:
         """Return an order of the samples, masks and normals of all batches, from uniforms (..., U)."""
-        order, rest = uniforms.split([self.samples, self.batches * self._batch_draw_dim], dim=-1)
-        shapes = {name: shape for name, shape in self._shapes.items() if name != "indices"}
-        draw = dict(self._drawn(rest.unflatten(-1, (self.batches, self._batch_draw_dim)), shapes))
+        layout = self._batch_layout
+        order, rest = uniforms.split([self.samples, self.batches * layout.uniforms], dim=-1)
+        draw = dict(layout.drawn(rest.unflatten(-1, (self.batches, layout.uniforms))))
         draw["indices"] = order.argsort(dim=-1).unflatten(-1, (self.batches, -1)).to(self.device)
         return draw
 
