@@ -1,4 +1,8 @@
-"""What is trained with noise: theta' = theta - lr gradient(theta, draw), a fresh draw each step.
+"""What is trained with noise: theta' = step(theta, draw, lr), a fresh draw each step.
+
+The step is that of gradient descent, theta - lr gradient(theta, draw), or any other one that is smooth in lr,
+
+    step(theta, draw, lr) = theta + lr F + lr^2 F2 + lr^3 F3 + ...,      F = -gradient(theta, draw).             (1)
 
 A draw is whatever is random in one step: dropout masks, the indices of a mini-batch, noise on labels or parameters.
 Iteration, modified equation, comparison and landscape use a problem by the attributes and methods of `Problem` only.
@@ -13,19 +17,21 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
-from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.errors import SmesolveError, shown
+from smesolve.problem.definition import check_definition
 from smesolve.problem.linearization import (
     Linearization,
     PointwiseLinearization,
     dense_noise_factor,
     reference_hessian_product,
 )
-from smesolve.problem.one_at_a_time import one_at_a_time
+from smesolve.problem.one_at_a_time import one_at_a_time, transposed_derivative
 from smesolve.problem.parameters import drawn_parameters
+from smesolve.problem.stability import curvature_limit, step_limit
+from smesolve.problem.step_expansion import taylor_terms
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import check_integer, check_not_negative, check_parameters, check_seed
@@ -34,22 +40,6 @@ __all__ = ["Problem", "check_trailing"]
 
 REFERENCE_DRAWS = 32
 """Draws, always the same, over which `reference_gradient` averages where the mean gradient has no closed form."""
-
-REQUIRED = {
-    "dim": "dim (D, the number of parameters)",
-    "draw_dim": "draw_dim (the number of uniforms in a draw)",
-    "draw": "draw(uniforms)",
-    "loss": "loss(theta)",
-    "gradient": "gradient(theta, draw)",
-}
-"""What a problem must define."""
-
-REQUIRED_CLOSED_FORM = {
-    "noise_dim": "noise_dim (M, the number of normals in a noise product)",
-    "mean_gradient": "mean_gradient(theta)",
-    "noise_product": "noise_product(theta, normals)",
-}
-"""What it must define, too, unless it sets has_closed_form = False."""
 
 
 class Problem:
@@ -92,6 +82,12 @@ class Problem:
     """Whether nothing depends on time; otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
     """Whether `noise_product` is linear in its normals."""
+    linear_step: bool = True
+    """Whether `step` is theta - lr gradient(theta, draw). A problem with another step sets this to False."""
+    conservative: bool = True
+    """Whether the mean gradient is the gradient of a function, so that its Jacobian is symmetric."""
+    largest_lr: float = math.inf
+    """Learning rate beyond which `step` is not defined."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.samples} samples, D={getattr(self, 'dim', '?')}, M={self.noise_dim})"
@@ -132,40 +128,24 @@ class Problem:
         """Return (..., D) from standard normals (..., M): mean zero, the covariance of `gradient`, no odd moments."""
         raise self._missing("noise_product")
 
+    def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:
+        """Return theta after one training step: (..., D), a smooth function of lr that is theta at lr = 0.
+
+        Default: theta - lr gradient(theta, draw). A problem that defines another step sets ``linear_step = False``,
+        and its `gradient` is -F of (1), the derivative of the step at lr = 0 with the other sign.
+        """
+        return theta - lr * self.gradient(theta, draw)
+
     def check(self) -> None:
         """Check that everything is defined that a problem must define, and has the right shape. Cost: one small block.
 
         Raises:
             SmesolveError: something is missing (the message lists all of it), fails, or has another shape or dtype.
         """
-        required = REQUIRED | (REQUIRED_CLOSED_FORM if self.has_closed_form else {})
-        missing = [words for name, words in required.items() if not self._defines(name)]
-        if missing:
-            sampled = " (the last ones not with has_closed_form = False)" if self.has_closed_form else ""
-            raise SmesolveError(
-                f"{type(self).__name__} must define {', '.join(missing)}{sampled}; see help(smesolve.Problem)."
-            )
-        paths, dim = 3, check_integer("dim", self.dim)
-        theta = torch.zeros(paths, dim, dtype=self.dtype, device=self.device)
-        uniforms = keyed_uniforms((paths, check_integer("draw_dim", self.draw_dim, least=0)), 0, 0, 0)
-        draw = call_of_user(f"{type(self).__name__}.draw", self.draw, uniforms)
-        calls: list[tuple[str, tuple[Any, ...], tuple[int, ...]]] = [
-            ("loss", (theta,), (paths,)),
-            ("gradient", (theta, draw), (paths, dim)),
-        ]
-        if self.has_closed_form:
-            noise_dim = check_integer("noise_dim", self.noise_dim, least=0)
-            calls.append(("mean_gradient", (theta,), (paths, dim)))
-            calls.append(("noise_product", (theta, theta.new_ones(paths, noise_dim)), (paths, dim)))
-        for name, given, shape in calls:
-            found = call_of_user(f"{type(self).__name__}.{name}", getattr(self, name), *given)
-            if not isinstance(found, Tensor) or tuple(found.shape) != shape or found.dtype != self.dtype:
-                raise SmesolveError(
-                    f"{type(self).__name__}.{name} must return a {self.dtype} tensor of shape {shape} for {paths} "
-                    f"theta of {dim} parameters, got {shown(found)}; all methods take any leading dimensions."
-                )
+        check_definition(self)
 
-    def _defines(self, name: str) -> bool:
+    def defines(self, name: str) -> bool:
+        """Return whether an attribute is the problem's own, or its class's, and not the default."""
         own = type(self).__mro__[: type(self).__mro__.index(Problem)]
         return any(name in vars(owner) for owner in (self, *own))
 
@@ -215,6 +195,50 @@ class Problem:
         """Return everything at theta, which shares one forward pass where the problem has one."""
         return PointwiseLinearization(self, theta)
 
+    @property
+    def trained(self) -> Problem:
+        """The problem whose parameters `parameters` returns; observables are those of it. Default: this one."""
+        return self
+
+    def parameters(self, theta: Tensor) -> Tensor:
+        """Return the parameters in theta (..., D), which are a part of it where theta is an optimiser's state."""
+        return theta
+
+    def check_start(self, name: str, theta: Tensor) -> None:
+        """Refuse a start (D,) from which there is no modified equation, `name` being its name. Default: none is."""
+
+    def step_terms(self, theta: Tensor, draw: Any, count: int) -> list[Tensor]:
+        """Return the first `count` of F, F2, F3, ... of (1) for one draw, each (..., D).
+
+        Default: derivatives of `step` in lr at lr = 0. Cost: one gradient, and 2^count times the work of the step's
+        other operations.
+        """
+        if self.linear_step:
+            first = -self.gradient(theta, draw)
+            return [first, *[torch.zeros_like(first)] * (count - 1)]
+        return taylor_terms(lambda lr: self.step(theta, draw, lr), theta, count)[1:]
+
+    def mean_second_term(self, theta: Tensor) -> Tensor:
+        """Return E F2 of (1) over the draws: (..., D). Default: 0 for a linear step."""
+        if self.linear_step:
+            return torch.zeros_like(theta)
+        raise self._missing("mean_second_term")
+
+    def mean_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
+        """Return the mean of `step` over the draws: (..., D). Default: theta - lr grad L_S for a linear step."""
+        if self.linear_step:
+            return theta - lr * self.mean_gradient(theta)
+        raise self._missing("mean_step")
+
+    def step_noise(self, theta: Tensor, normals: Tensor, lr: float | Tensor) -> Tensor:
+        """Return (..., D) from standard normals (..., M): mean zero, the covariance of `step`. Default: -lr C normals.
+
+        Only exact moments need it.
+        """
+        if self.linear_step:
+            return -lr * self.noise_product(theta, normals)
+        raise self._missing("step_noise")
+
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """Return a smooth function close to `mean_gradient`, for stability limits and control variates: (..., D).
 
@@ -224,9 +248,33 @@ class Problem:
             return self.mean_gradient(theta)
         return self.gradient(theta[..., None, :], self.sample(REFERENCE_DRAWS, seed=0)).mean(-2)
 
+    def reference_second_term(self, theta: Tensor) -> Tensor:
+        """Return a smooth function close to `mean_second_term`, as `reference_gradient` does: (..., D)."""
+        if self.has_closed_form or self.linear_step:
+            return self.mean_second_term(theta)
+        draws = self.sample(REFERENCE_DRAWS, seed=0)
+        return self.step_terms(theta[..., None, :], draws, 2)[1].mean(-2)
+
+    def reference_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
+        """Return a smooth function close to `mean_step`, as `reference_gradient` does: (..., D)."""
+        if self.linear_step:
+            return theta - lr * self.reference_gradient(theta)
+        if self.has_closed_form:
+            return self.mean_step(theta, lr)
+        return self.step(theta[..., None, :], self.sample(REFERENCE_DRAWS, seed=0), lr).mean(-2)
+
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, the derivative of `reference_gradient`: (..., D). Cost: two gradients."""
         return reference_hessian_product(self, theta, vector)
+
+    def adjoint_product(self, theta: Tensor, vector: Tensor) -> Tensor:
+        """Return the transposed derivative of `reference_gradient` times a vector: (..., D). Cost: two gradients.
+
+        Where the problem is conservative that is `hessian_product`.
+        """
+        if self.conservative:
+            return self.hessian_product(theta, vector)
+        return transposed_derivative(self.reference_gradient, theta, vector)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
         """Return C(theta), (..., D, K) with C C^T = Cov(gradient). Memory D K a path: small problems and tests."""
@@ -311,41 +359,20 @@ class Problem:
 
     @entry_point
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
-        """Return 2 / lambda_max(Hess L_S(theta)), theta (D,): beyond this lr the mean iteration leaves theta.
+        """Return the learning rate beyond which the mean iteration leaves theta (D,), infinity where there is none.
 
-        Under a schedule it is the least of the limits at all times up to the horizon.
+        For gradient descent that is 2 / lambda_max(Hess L_S(theta)), computed by Lanczos' method. For any other step it
+        is the least lr at which an eigenvalue of the Jacobian of `reference_step`, of a real part below 1, leaves the
+        unit circle, at most `largest_lr`. Under a schedule it is the least of the limits at all times up to the
+        horizon.
 
-        The largest eigenvalue is computed by Lanczos' method (scipy `eigsh`; some 20 Hessian products); the limit is
-        infinity where it is not positive.
+        Cost: some 20 Hessian products, or some 10 spectra of the Jacobian.
         """
         theta = check_parameters("theta", theta, self)
         check_not_negative("horizon", horizon)
-        at = self.linearize(theta)
-
-        def product(vector: np.ndarray) -> np.ndarray:
-            direction = torch.as_tensor(vector.reshape(-1), dtype=self.dtype, device=self.device)
-            return at.hessian_product(direction).cpu().numpy()
-
-        if self.dim == 1:
-            largest = float(product(np.ones(1))[0])
-        else:
-            operator = LinearOperator((self.dim, self.dim), matvec=product, dtype=np.float64)
-            start = np.random.default_rng(0).standard_normal(self.dim)  # in no invariant subspace
-            first = product(start)
-            if not np.isfinite(first).all():
-                raise SmesolveError(
-                    f"theta has a Hessian whose entries are not finite in {self.dtype}; take smaller parameters, or "
-                    "scale the data."
-                )
-            if not first.any():
-                return math.inf
-            try:
-                largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
-            except ArpackNoConvergence as failure:
-                raise ArithmeticError(
-                    f"the largest Hessian eigenvalue at theta did not converge: {failure}"
-                ) from failure
-        return 2 / largest if largest > 0 else math.inf
+        if self.linear_step and self.conservative:
+            return curvature_limit(self.linearize(theta).hessian_product, theta)
+        return step_limit(lambda at, lr: self.reference_step(at, lr) - at, theta, self.largest_lr)
 
 
 def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: str, dtype: torch.dtype) -> None:
