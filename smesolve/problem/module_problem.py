@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -75,13 +74,12 @@ class ModuleProblem(Problem):
         y: targets, samples first; for "cross_entropy" class indices from 0, or class probabilities.
         loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
         masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
-        batch_size: b, the number of samples in a step. Default: all.
+        batch_size: b, the number of samples in a step, drawn anew for each. Default: all. `ShuffledEpochs` takes
+            every sample once in an epoch.
         replacement: draw the samples of a batch with replacement.
         weight_decay: as in torch.optim.SGD.
         label_noise: standard deviation s_l of normals added to the targets, for "squared_error".
         parameter_noise: standard deviation s_p of normals added to the parameters before the gradient is taken.
-        shuffle: train as torch's DataLoader with shuffle=True does: one step is an epoch, in which every sample is in
-            one batch (`smesolve.problem.shuffled_epochs`). Default: the batch of each step is drawn anew.
 
     Raises:
         SmesolveError: unfit data, loss, scale or batch_size; a module that couples samples, draws other random numbers,
@@ -91,12 +89,6 @@ class ModuleProblem(Problem):
     network: nn.Module
     x: Tensor
     y: Tensor
-
-    def __new__(cls, *given: Any, shuffle: bool = False, **more: Any) -> ModuleProblem:
-        """Make a `ModuleProblem`, or the one of its subclasses whose step is an epoch."""
-        from smesolve.problem.shuffled_epochs import ShuffledEpochs  # here, as it is a subclass
-
-        return super().__new__(ShuffledEpochs if shuffle is True and cls is ModuleProblem else cls)
 
     @entry_point
     def __init__(
@@ -111,8 +103,6 @@ class ModuleProblem(Problem):
         weight_decay: float = 0.0,
         label_noise: float = 0.0,
         parameter_noise: float = 0.0,
-        *,
-        shuffle: bool = False,
     ) -> None:
         check_instance("module", module, nn.Module, "a torch.nn.Module")
         check_trainable("module", module)
@@ -133,7 +123,6 @@ class ModuleProblem(Problem):
         if self.batch_size is not None and self.batch_size > self.samples:
             raise invalid("batch_size", f"be an integer from 1 to the {self.samples} samples", batch_size)
         self.replacement = check_instance("replacement", replacement, bool, "True or False")
-        self.shuffle = check_instance("shuffle", shuffle, bool, "True or False")
         self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.label_noise = check_not_negative("label_noise", label_noise)
         self.parameter_noise = check_not_negative("parameter_noise", parameter_noise)

@@ -24,49 +24,66 @@ Time is that of the epochs: t = lr times their number, so the small parameter is
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from smesolve.errors import SmesolveError, invalid
+from smesolve.entry_point import entry_point
+from smesolve.errors import invalid
 from smesolve.problem.batch_noise import BatchNoise
+from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_draws import Draw
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.problem import REFERENCE_DRAWS
 from smesolve.problem.step_expansion import taylor_terms
+from smesolve.validation import check_integer
 
 __all__ = ["ShuffledEpochs"]
 
 
 class ShuffledEpochs(ModuleProblem):
-    """A `ModuleProblem` whose step is an epoch, eq. (1); ``ModuleProblem(..., batch_size=b, shuffle=True)`` makes it.
+    """A `ModuleProblem` whose step is an epoch, eq. (1), as of torch's DataLoader with shuffle=True.
 
     Draws have one more dimension, of the N batches, before those of a batch. Cost of a step: N gradients on b samples.
-    `draw_count` is infinite: orders of the samples are not enumerated.
+
+    Args:
+        module, x, y, loss, masks, weight_decay, label_noise, parameter_noise: as for `ModuleProblem`.
+        batch_size: b, the number of samples in a batch, which divides the number of samples.
 
     Raises:
-        SmesolveError: beside those of `ModuleProblem`, no batch_size, one that does not divide the number of samples,
-            or batches with replacement.
+        SmesolveError: those of `ModuleProblem`, or a batch_size that does not divide the number of samples.
     """
 
+    batch_size: int
     linear_step = False
     has_mean_step = False
 
-    def __init__(self, *given: Any, shuffle: bool = True, **more: Any) -> None:
-        super().__init__(*given, **more, shuffle=shuffle)
-        self._given = given, more
-        if self.batch_size is None:
-            raise SmesolveError("shuffle=True needs a batch_size; give the number of samples in a batch.")
-        if self.replacement:
-            raise SmesolveError("shuffle=True takes every sample once in an epoch; leave out replacement=True.")
-        if self.samples % self.batch_size:
+    @entry_point
+    def __init__(
+        self,
+        module: nn.Module,
+        x: Tensor | np.ndarray,
+        y: Tensor | np.ndarray,
+        loss: str | SampleLoss = "squared_error",
+        masks: str = "per_sample",
+        *,
+        batch_size: int,
+        weight_decay: float = 0.0,
+        label_noise: float = 0.0,
+        parameter_noise: float = 0.0,
+    ) -> None:
+        noises = weight_decay, label_noise, parameter_noise
+        given = module, x, y, loss, masks, check_integer("batch_size", batch_size), False, *noises
+        self._make_independent = partial(ModuleProblem, *given)
+        super().__init__(*given)
+        if self.samples % batch_size:
             raise invalid(
-                "batch_size", f"divide the {self.samples} samples with shuffle=True", self.batch_size, "change it"
+                "batch_size", f"divide the {self.samples} samples", batch_size, "change it, or leave some out"
             )
-        self.batches = self.samples // self.batch_size
+        self.batches = self.samples // batch_size
         others = {name: shape for name, shape in self._shapes.items() if name != "indices"}
         self._batch_layout = self._layout_of(others)  # of all but the order of the samples
         self.draw_dim = self.samples + self.batches * self._batch_layout.uniforms
@@ -76,8 +93,7 @@ class ShuffledEpochs(ModuleProblem):
     @cached_property
     def independent_batches(self) -> ModuleProblem:
         """The same problem, but that the batch of every step is drawn anew."""
-        given, more = self._given
-        return ModuleProblem(*given, **more)
+        return self._make_independent()
 
     # --- the epoch ---------------------------------------------------------------------------------------------------
 

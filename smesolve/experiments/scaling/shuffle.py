@@ -27,12 +27,12 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.figures import PAGE, SEQUENCE, drawing, log_ticks
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import TrainingSettings
+from smesolve.figures import PAGE, SEQUENCE, drawing, log_ticks
 from smesolve.problem.iteration import iterate
 from smesolve.problem.shuffled_epochs import ShuffledEpochs
 from smesolve.solver.integration import solve
@@ -102,7 +102,7 @@ def shuffled_noise(
     """Measure the variance of the parameters after shuffled epochs, beside independent batches and their equation.
 
     Args:
-        problem: what is trained, a `ModuleProblem` with shuffle=True.
+        problem: what is trained, whose step is an epoch.
         theta0: (D,), the start.
         lrs: learning rates, each of which divides the horizon.
         horizon: last time T, that of T/lr epochs.
@@ -113,7 +113,7 @@ def shuffled_noise(
 
     Cost: for each lr T/lr epochs a path, twice, and as many steps of the equation as there are batches.
     """
-    check_instance("problem", problem, ShuffledEpochs, "a ModuleProblem with shuffle=True")
+    check_instance("problem", problem, ShuffledEpochs, "a ShuffledEpochs")
     theta0, horizon = check_parameters("theta0", theta0, problem), check_positive("horizon", horizon)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     for lr in check_list("lrs", lrs, check_positive):

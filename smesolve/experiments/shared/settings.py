@@ -156,8 +156,10 @@ class TrainingSettings:
         if self.batch_size is not None:
             check_integer("training.batch_size", self.batch_size)
         check_flag("training.replacement", self.replacement)
-        if check_flag("training.shuffle", self.shuffle) and self.batch_size is None:
-            raise SmesolveError("training.shuffle needs training.batch_size; give the number of samples in a batch.")
+        if check_flag("training.shuffle", self.shuffle) and (self.batch_size is None or self.replacement):
+            raise SmesolveError(
+                "training.shuffle needs training.batch_size, and no replacement; give the number of samples in a batch."
+            )
         for name in ("weight_decay", "label_noise", "parameter_noise"):
             check_not_negative(f"training.{name}", getattr(self, name))
 
