@@ -239,7 +239,7 @@ def shuffle_figure(result: ShuffledNoise) -> Figure:
 def _conclusion(result: ShuffledNoise) -> str:
     table, slopes = result.table, result.slopes
     usual = table[table.arm == ARMS[2]]
-    ratios = "; ".join(f"{interval(row, 'ratio')} at lr {row['lr']:g}" for row in usual.to_dict("records"))
+    ratios = "; ".join(f"{interval(row, 'ratio', '.4g')} at lr {row['lr']:g}" for row in usual.to_dict("records"))
     lines = [f"- The usual SDE overstates the variance of shuffled training by a factor of {ratios}."]
     for arm, part in slopes.groupby("arm", sort=False):
         last = part.to_dict("records")[-1]
@@ -252,7 +252,7 @@ def _report(result: ShuffledNoise, settings: ShuffleSettings) -> str:
     return join(
         f"Batches of {settings.training.batch_size}; total variance of the parameters after T/lr epochs, T = "
         f"{settings.horizon:g}, over {settings.paths} paths.",
-        markdown(result.table, headers),
+        markdown(result.table, headers, {"ratio": ".4g"}),
         "## Local slopes",
         markdown(result.slopes, {"arm": "arm", "from lr to lr": "lrs", "slope": "slope"}),
     )

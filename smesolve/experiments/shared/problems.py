@@ -21,6 +21,7 @@ from smesolve.problem.kinks import kinks
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import DropoutNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem
+from smesolve.problem.shuffled_epochs import ShuffledEpochs
 
 __all__ = ["build_problem", "described", "described_data", "outside_theorems"]
 
@@ -78,7 +79,11 @@ def build_problem(
     module = hidden.append(nn.Linear(sizes[-1], outputs, bias=bias)).to(dtype=kind, device=place)
     noises = dataclasses.asdict(training)
     del noises["dropout"]  # the layers have it
-    return _split(lambda x, y: ModuleProblem(module, x, y, **noises), x, y, held_out)
+    kind_of_problem: type[ModuleProblem] = ModuleProblem
+    if noises.pop("shuffle"):
+        del noises["replacement"]
+        kind_of_problem = ShuffledEpochs
+    return _split(lambda x, y: kind_of_problem(module, x, y, **noises), x, y, held_out)
 
 
 def _split(make: Callable[[np.ndarray, np.ndarray], P], x: np.ndarray, y: np.ndarray, held_out: np.ndarray | None) -> P:
