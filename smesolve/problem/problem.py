@@ -1,8 +1,7 @@
 """What is trained with noise: theta' = step(theta, draw, lr), a fresh draw each step.
 
-The step is that of gradient descent, theta - lr gradient(theta, draw), or any other one that is smooth in lr,
-
-    step(theta, draw, lr) = theta + lr F + lr^2 F2 + lr^3 F3 + ...,      F = -gradient(theta, draw).             (1)
+The step is that of gradient descent, theta - lr gradient(theta, draw), or another one
+(`smesolve.problem.training_step`).
 
 A draw is whatever is random in one step: dropout masks, the indices of a mini-batch, noise on labels or parameters.
 Iteration, modified equation, comparison and landscape use a problem by the attributes and methods of `Problem` only.
@@ -28,21 +27,18 @@ from smesolve.problem.linearization import (
     dense_noise_factor,
     reference_hessian_product,
 )
-from smesolve.problem.one_at_a_time import one_at_a_time, transposed_derivative
+from smesolve.problem.one_at_a_time import one_at_a_time
 from smesolve.problem.parameters import drawn_parameters
 from smesolve.problem.stability import curvature_limit, step_limit
-from smesolve.problem.step_expansion import taylor_terms
+from smesolve.problem.training_step import REFERENCE_DRAWS, TrainingStep
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import check_integer, check_not_negative, check_parameters, check_seed
 
 __all__ = ["Problem", "check_trailing"]
 
-REFERENCE_DRAWS = 32
-"""Draws, always the same, over which `reference_gradient` averages where the mean gradient has no closed form."""
 
-
-class Problem:
+class Problem(TrainingStep):
     """A loss with a noisy gradient.
 
     A problem of your own subclasses this and defines `dim`, `draw_dim`, `noise_dim`, `draw`, `loss`, `gradient`,
@@ -82,14 +78,6 @@ class Problem:
     """Whether nothing depends on time; otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
     """Whether `noise_product` is linear in its normals."""
-    linear_step: bool = True
-    """Whether `step` is theta - lr gradient(theta, draw). A problem with another step sets this to False."""
-    conservative: bool = True
-    """Whether the mean gradient is the gradient of a function, so that its Jacobian is symmetric."""
-    has_mean_step: bool = True
-    """Whether `mean_step` is known where the mean gradient is; control variates need it."""
-    largest_lr: float = math.inf
-    """Learning rate beyond which `step` is not defined."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.samples} samples, D={getattr(self, 'dim', '?')}, M={self.noise_dim})"
@@ -129,14 +117,6 @@ class Problem:
     def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
         """Return (..., D) from standard normals (..., M): mean zero, the covariance of `gradient`, no odd moments."""
         raise self._missing("noise_product")
-
-    def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:
-        """Return theta after one training step: (..., D), a smooth function of lr that is theta at lr = 0.
-
-        Default: theta - lr gradient(theta, draw). A problem that defines another step sets ``linear_step = False``,
-        and its `gradient` is -F of (1), the derivative of the step at lr = 0 with the other sign.
-        """
-        return theta - lr * self.gradient(theta, draw)
 
     def check(self) -> None:
         """Check that everything is defined that a problem must define, and has the right shape. Cost: one small block.
@@ -209,37 +189,23 @@ class Problem:
     def check_start(self, name: str, theta: Tensor) -> None:
         """Refuse a start (D,) from which there is no modified equation, `name` being its name. Default: none is."""
 
-    def step_terms(self, theta: Tensor, draw: Any, count: int) -> list[Tensor]:
-        """Return the first `count` of F, F2, F3, ... of (1) for one draw, each (..., D).
+    def small_noise_rk4(
+        self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
+    ) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme on the equation of an order, where one kernel computes it.
 
-        Default: derivatives of `step` in lr at lr = 0. Cost: one gradient, and 2^count times the work of the step's
-        other operations.
+        Args:
+            theta: (B, D).
+            increments: of the Brownian motion, (B, M).
+            order: of the equation, 1 or 2.
+            lr: learning rate of the equation.
+            dt: step.
+            split: whether the step's prediction and its noise are returned as well.
+
+        Returns:
+            The parameters after the step, and with `split` prediction and noise, each (B, D). Default: None.
         """
-        if self.linear_step:
-            first = -self.gradient(theta, draw)
-            return [first, *[torch.zeros_like(first)] * (count - 1)]
-        return taylor_terms(lambda lr: self.step(theta, draw, lr), theta, count)[1:]
-
-    def mean_second_term(self, theta: Tensor) -> Tensor:
-        """Return E F2 of (1) over the draws: (..., D). Default: 0 for a linear step."""
-        if self.linear_step:
-            return torch.zeros_like(theta)
-        raise self._missing("mean_second_term")
-
-    def mean_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
-        """Return the mean of `step` over the draws: (..., D). Default: theta - lr grad L_S for a linear step."""
-        if self.linear_step:
-            return theta - lr * self.mean_gradient(theta)
-        raise self._missing("mean_step")
-
-    def step_noise(self, theta: Tensor, normals: Tensor, lr: float | Tensor) -> Tensor:
-        """Return (..., D) from standard normals (..., M): mean zero, the covariance of `step`. Default: -lr C normals.
-
-        Only exact moments need it.
-        """
-        if self.linear_step:
-            return -lr * self.noise_product(theta, normals)
-        raise self._missing("step_noise")
+        return None
 
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """Return a smooth function close to `mean_gradient`, for stability limits and control variates: (..., D).
@@ -250,33 +216,9 @@ class Problem:
             return self.mean_gradient(theta)
         return self.gradient(theta[..., None, :], self.sample(REFERENCE_DRAWS, seed=0)).mean(-2)
 
-    def reference_second_term(self, theta: Tensor) -> Tensor:
-        """Return a smooth function close to `mean_second_term`, as `reference_gradient` does: (..., D)."""
-        if self.has_closed_form or self.linear_step:
-            return self.mean_second_term(theta)
-        draws = self.sample(REFERENCE_DRAWS, seed=0)
-        return self.step_terms(theta[..., None, :], draws, 2)[1].mean(-2)
-
-    def reference_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
-        """Return a smooth function close to `mean_step`, as `reference_gradient` does: (..., D)."""
-        if self.linear_step:
-            return theta - lr * self.reference_gradient(theta)
-        if self.has_closed_form:
-            return self.mean_step(theta, lr)
-        return self.step(theta[..., None, :], self.sample(REFERENCE_DRAWS, seed=0), lr).mean(-2)
-
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, the derivative of `reference_gradient`: (..., D). Cost: two gradients."""
         return reference_hessian_product(self, theta, vector)
-
-    def adjoint_product(self, theta: Tensor, vector: Tensor) -> Tensor:
-        """Return the transposed derivative of `reference_gradient` times a vector: (..., D). Cost: two gradients.
-
-        Where the problem is conservative that is `hessian_product`.
-        """
-        if self.conservative:
-            return self.hessian_product(theta, vector)
-        return transposed_derivative(self.reference_gradient, theta, vector)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
         """Return C(theta), (..., D, K) with C C^T = Cov(gradient). Memory D K a path: small problems and tests."""

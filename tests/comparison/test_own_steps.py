@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -120,13 +119,14 @@ def test_defects_hold_the_exact_errors(problem):
         assert half[order] < abs(exact)
 
 
-def test_defects_with_finite_steps_have_the_same_mean():
+def test_defects_that_see_kinks_have_the_same_means():
     sampler = DefectSampler(BALL, START, 0.05, [20], named_observables(BALL, ["loss"]), (1, 2), True)
     values = sampler.values(0)[:, 0, 0]
-    moments = LinearMoments(BALL, START)
-    exact = moments.error(0.05, 1, 1.0) - moments.error(0.05, 2, 1.0)  # what (5) leaves to shifted runs
-    assert abs(values[:, 1].mean() - exact) < 4 * values[:, 1].std() / len(values) ** 0.5 + 0.03 * abs(exact)
-    assert np.abs(values[:, 2]).max() < 1e-12  # a step without kinks misses nothing
+    half = 3 * values.std(0) / len(values) ** 0.5
+    for order in (1, 2):
+        exact = LinearMoments(BALL, START).error(0.05, order, 1.0)
+        assert abs(values[:, order].mean() - exact) < half[order] + 0.25 * abs(exact)
+    assert abs(values[:, 4].mean()) < half[4] + 1e-9  # without kinks nothing is missed
 
 
 @pytest.mark.parametrize("control", ["first", "second"])
