@@ -69,7 +69,7 @@ class DropoutIteration:
         """
         problem = self.problem.at(step * self.lr)
         draw = self._draw(problem, block, step)
-        if not problem.has_closed_form:
+        if not (problem.has_closed_form and problem.has_mean_step):
             weight = theta.new_full((self.block_size, 1), self.lr)
             return SampledStep(problem.step(theta, draw, self.lr), [(weight, draw)])
         if not problem.linear_step:
@@ -90,7 +90,7 @@ class DropoutIteration:
 
 @dataclass(frozen=True)
 class SampledStep:
-    """One step of a problem whose mean gradient is not known: y - sum_r weight_r gradient(y, draw_r) to first order."""
+    """One step of a problem whose mean step is not known: y - sum_r weight_r gradient(y, draw_r) to first order."""
 
     state: Tensor
     """(B, D), after the step."""

@@ -37,8 +37,8 @@ from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_draws import Draw
 from smesolve.problem.module_problem import ModuleProblem
-from smesolve.problem.problem import REFERENCE_DRAWS
 from smesolve.problem.step_expansion import taylor_terms
+from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.validation import check_integer
 
 __all__ = ["ShuffledEpochs"]
