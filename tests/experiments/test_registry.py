@@ -47,7 +47,7 @@ def test_the_help_explains_every_key(command, study, capsys):
 @pytest.mark.parametrize(
     ("command", "study", "words"),
     [
-        ("scaling", "", "study must be one of acceleration, horizon, kappa, map, schedule, shuffle, width, but is missing"),
+        ("scaling", "", "study must be one of acceleration, horizon, kappa, map, schedule, shuffle, width"),
         ("scaling", "kapa", "did you mean 'kappa'"),
         ("weak-eror", "", "did you mean 'weak-error'"),
     ],
