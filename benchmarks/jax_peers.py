@@ -78,7 +78,7 @@ def jax_peers(
         dx = dW @ x.T
         dh = slope * dx
         along = (da @ h + a @ dh) + v * (da[:, None] * h + a[:, None] * dh)
-        bend = -dt * lr / 2
+        bend = dt * lr / 2  # dt lr b1, b1 = 1/2 Hess L_S b
         u, signs = (lr * dt * v) ** 0.5 * normals[:m], jnp.sign(normals[m : 2 * m])
         pairs = (lr * dt) ** 0.5 * v * normals[2 * m]
         _, L, E = jnp.stack([a, a * u, a * signs]) @ h
