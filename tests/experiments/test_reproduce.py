@@ -87,6 +87,8 @@ def test_a_prediction_is_made_where_both_trainings_are(tmp_path):
     assert set(predicted.quantity) == {"R_S", "R_1", "test_accuracy", "test_loss"} and len(predicted) == 8
     printed = predicted[(predicted.quantity == "R_S") & np.isclose(predicted.keep_prob, 0.8)].iloc[0]
     assert printed.paper == pytest.approx(2.237 / 2.234 - 1)
+    report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
+    assert "- R_S of dropout against R_S + R_1, keep_prob 0.8: " in report
     (tmp_path / "other").mkdir()
     assert run(tmp_path / "other", "penalties", trainings=["dropout", "R_S"]) == 0
     assert not (tmp_path / "other" / "results" / "penalties_prediction.csv").exists()

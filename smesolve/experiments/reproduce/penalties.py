@@ -314,8 +314,9 @@ def _conclusion(pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
     for row in [] if predicted is None else predicted.to_dict("records"):
         if np.isnan(row["measured"]):
             continue
+        name = row["quantity"].replace("test_", "test ")
         lines.append(
-            f"- {row['quantity'].replace('_', ' ')} of dropout against R_S + R_1, keep_prob {row['keep_prob']:g}: "
+            f"- {name} of dropout against R_S + R_1, keep_prob {row['keep_prob']:g}: "
             f"{interval(row, 'measured', '+.2%')}, predicted {interval(row, 'predicted', '+.2%')}: {row['verdict']}."
         )
     return "\n".join(lines)
