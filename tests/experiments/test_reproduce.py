@@ -94,6 +94,14 @@ def test_a_prediction_is_made_where_both_trainings_are(tmp_path):
     assert not (tmp_path / "other" / "results" / "penalties_prediction.csv").exists()
 
 
+def test_without_masks_there_is_nothing_to_penalise(tmp_path):
+    assert run(tmp_path, "penalties", keep_probs=[1.0]) == 0
+    runs, predicted = table(tmp_path, "penalties"), table(tmp_path, "penalties_prediction")
+    assert (runs.R_1.abs() < 1e-15).all()
+    assert set(predicted[predicted.quantity == "R_S"].verdict) == {"unresolved"}
+    assert set(predicted[predicted.quantity == "R_1"].verdict) <= {"not defined", "unresolved"}
+
+
 @pytest.mark.parametrize(
     ("measured", "predicted", "verdict"),
     [

@@ -61,6 +61,10 @@ TITLES = {"test_accuracy": "test accuracy", "R_1": "$R_1$", "R_S": "$R_S$"}
 FIGURES = {"R_1": "2", "R_S": "2", "test_accuracy": "12"}
 
 
+UNIT = 0.5
+"""keep_prob of masks whose variance is 1."""
+
+
 @dataclass(frozen=True)
 class PenaltiesSettings(RunSettings):
     """Penalties in place of dropout.
@@ -113,7 +117,8 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
         starts = initial_points(self.dropout_problem, s.runs, s.network.seed, s.scale)
         cells = []
         if "R_S" in s.trainings:
-            cells.append(self._cell(self.dropout_problem, "R_S", "R_S", starts))
+            unit = self.dropout_problem.with_keep_prob(UNIT)
+            cells.append(self._cell(unit, "R_S", "R_S", starts))
         for keep_prob in s.keep_probs:
             problem = self.dropout_problem.with_keep_prob(keep_prob)
             for training in s.trainings:
@@ -148,8 +153,8 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
         runs, predictions = [], []
         without = next(left) if "R_S" in s.trainings else None
         for keep_prob in s.keep_probs:
-            if without is not None:  # the same runs; only R_1 depends on keep_prob
-                scaled = without.assign(R_1=without.R_1 * _odds(keep_prob) / _odds(s.keep_probs[0]))
+            if without is not None:  # the same runs; only R_1 depends on keep_prob, like the variance of the masks
+                scaled = without.assign(R_1=without.R_1 * (1 - keep_prob) / keep_prob)
                 runs.append(scaled.assign(training="R_S", keep_prob=keep_prob))
             others = [training for training in s.trainings if training != "R_S"]
             runs += [next(left).assign(training=training, keep_prob=keep_prob) for training in others]
@@ -184,11 +189,6 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
     def caveats(self) -> str:
         """Return nothing: no weak order is measured."""
         return ""
-
-
-def _odds(keep_prob: float) -> float:
-    """Return the variance of the masks, to which R_1 is proportional."""
-    return (1 - keep_prob) / keep_prob
 
 
 def _observables(problem: DropoutProblem) -> dict[str, Observable]:
@@ -335,7 +335,7 @@ def penalties_figure(beside: pd.DataFrame, predicted: pd.DataFrame | None) -> Fi
             axis.set_title(
                 f"({letter}) {quantity.replace('_', ' ') if quantity == 'test_accuracy' else f'${quantity}$'}"
             )
-            if quantity != "test_accuracy":
+            if quantity != "test_accuracy" and (beside[beside.quantity == quantity].value > 0).any():
                 axis.set_yscale("log")
         if predicted is not None:
             rows = predicted[predicted.quantity == "R_S"].sort_values("keep_prob")
