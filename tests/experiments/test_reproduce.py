@@ -87,6 +87,9 @@ def test_a_prediction_is_made_where_both_trainings_are(tmp_path):
     assert set(predicted.quantity) == {"R_S", "R_1", "test_accuracy", "test_loss"} and len(predicted) == 8
     printed = predicted[(predicted.quantity == "R_S") & np.isclose(predicted.keep_prob, 0.8)].iloc[0]
     assert printed.paper == pytest.approx(2.237 / 2.234 - 1)
+    assert printed.at_paper_lr == pytest.approx(printed.predicted * 0.005 / 0.1)  # which is the lr of figure 2
+    inside = printed.at_paper_lr_low <= printed.paper <= printed.at_paper_lr_high
+    assert (printed.agrees in ("yes", "unresolved")) == inside
     report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
     assert "- R_S of dropout against R_S + R_1, keep_prob 0.8: " in report
     (tmp_path / "other").mkdir()

@@ -245,8 +245,13 @@ def _paired(table: pd.DataFrame, lr: float) -> pd.DataFrame:
 
 
 def _differences(table: pd.DataFrame, predictions: pd.DataFrame, lr: float) -> pd.DataFrame:
-    """Return dropout minus R_S + R_1, measured and predicted, in units of the mean after R_S + R_1."""
+    """Return dropout minus R_S + R_1, measured and predicted, in units of the mean after R_S + R_1.
+
+    To leading order the difference at a given time is proportional to lr, so that the prediction has a value at the
+    learning rate of the paper, which stands beside theirs.
+    """
     numbers = paper_numbers("2", lr)
+    theirs = float(numbers.lr.iloc[0])
     rows = []
     for (keep_prob, quantity), group in predictions.groupby(["keep_prob", "observable"], sort=False):
         here = table[table.keep_prob == keep_prob]
@@ -259,12 +264,14 @@ def _differences(table: pd.DataFrame, predictions: pd.DataFrame, lr: float) -> p
                 "predicted": group.sort_values("run").effect.to_numpy() / unit,
             }
         )
-        row = over_runs(shares, ["keep_prob"], ["measured", "predicted"]).iloc[0].to_dict()
+        shares["value"] = shares.predicted * theirs / lr
+        row = over_runs(shares, ["keep_prob"], ["measured", "predicted", "value"]).iloc[0].to_dict()
         printed = numbers[(numbers.quantity == quantity) & np.isclose(numbers.keep_prob, keep_prob)]
         printed = printed.set_index("training").value
         paper = printed["dropout"] / printed["R_S + R_1"] - 1 if len(printed) == 2 else np.nan
         rows.append({"quantity": quantity} | row | {"paper": paper, "verdict": _verdict(row)})
-    return pd.DataFrame(rows)
+    ends = {f"value{end}": f"at_paper_lr{end}" for end in ("", "_low", "_high")}
+    return judged(pd.DataFrame(rows)).rename(columns=ends)
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -296,8 +303,22 @@ def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame |
         parts += [
             "Dropout minus R_S + R_1, in units of the value after R_S + R_1: `measured` on paired runs; `predicted` "
             "from the defects of single steps, lr^2/2 Sigma : Hess v summed along the descent on R_S + R_1, to leading "
-            "order in lr, from masks of its own; `paper` at its own size, lr and number of steps, which are not ours.",
-            markdown(predicted, ["quantity", "keep_prob", "measured", "predicted", "verdict", "paper"]),
+            "order in lr, from masks of its own. `at_paper_lr`: the prediction times the ratio of their lr to ours, to "
+            "which it is proportional at a given time; `agrees` says whether `paper` lies in its interval. Their size "
+            "and number of steps are not ours.",
+            markdown(
+                predicted,
+                [
+                    "quantity",
+                    "keep_prob",
+                    "measured",
+                    "predicted",
+                    "verdict",
+                    "at_paper_lr",
+                    "paper",
+                    "agrees",
+                ],
+            ),
         ]
     return join(*parts)
 
@@ -341,7 +362,9 @@ def penalties_figure(beside: pd.DataFrame, predicted: pd.DataFrame | None) -> Fi
             rows = predicted[predicted.quantity == "R_S"].sort_values("keep_prob")
             for index, column in enumerate(("measured", "predicted")):
                 band(axes[1, 1], rows, "keep_prob", column, index, column)
-            axes[1, 1].plot(rows.keep_prob, rows.paper, "o", color="0.4", markerfacecolor="white", label="paper")
+            axes[1, 1].plot(
+                rows.keep_prob, rows.paper, "o", color="0.4", markerfacecolor="white", label="paper, at its lr"
+            )
             axes[1, 1].axhline(0, color="0.5", linewidth=0.8)
             axes[1, 1].legend()
         axes[1, 1].set_title("(d) $R_S$ of dropout relative to $R_S + R_1$, minus 1")
