@@ -53,6 +53,11 @@ class DropoutIteration:
         return self.problem.autonomous
 
     @property
+    def in_threads(self) -> bool:
+        """Whether compiled kernels compute its steps."""
+        return self.problem.in_threads
+
+    @property
     def block_size(self) -> int:
         """Paths in a block."""
         return self.problem.block_size
