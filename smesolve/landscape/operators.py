@@ -93,8 +93,8 @@ def _problem(problem: Problem) -> Problem:
     check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
     if not problem.conservative:
         raise SmesolveError(
-            f"problem must have a gradient of a loss, got {problem!r}, whose state moves otherwise; take the problem that "
-            "is trained."
+            f"problem must have the gradient of a loss, got {problem!r}; take the problem that is trained, not its "
+            "training."
         )
     return problem
 

@@ -63,5 +63,5 @@ def test_a_state_is_no_point():
     training = sme.Training(make_problem(), torch.optim.SGD, 0.1, momentum=0.9)
     with pytest.raises(sme.SmesolveError, match="problem must be the one that is trained"):
         noise_scale(training, training.initial())
-    with pytest.raises(sme.SmesolveError, match="problem must have a gradient of a loss"):
+    with pytest.raises(sme.SmesolveError, match="problem must have the gradient of a loss"):
         hessian_operator(training, training.initial())
