@@ -249,7 +249,7 @@ def solve(
             between jumps are cut there.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
-        workers: processes that share the blocks of paths; the result is the same for any number of them.
+        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
         max_memory: bytes that the paths may take; more are refused.
         observables: what is measured along the paths, none of which are then kept; as for `iterate`. Of an SDE that is
             no `ModifiedEquation` these are callables, coordinates and "squared_norm". Default: the paths are returned.
