@@ -18,7 +18,7 @@ ALL = [(command, study) for command in commands() for study in studies(command) 
 
 def test_the_experiments_are_those_of_the_files():
     assert {command for command, _ in ALL} == {"compare", "derive", "landscape", "scaling", "weak-error"}
-    assert studies("scaling") == ["acceleration", "horizon", "kappa", "map", "schedule", "width"]
+    assert studies("scaling") == ["acceleration", "horizon", "kappa", "map", "schedule", "small-keep-prob", "width"]
     assert default_study("scaling") == "map" and default_study("compare") == ""
 
 
@@ -46,7 +46,11 @@ def test_the_help_explains_every_key(command, study, capsys):
 @pytest.mark.parametrize(
     ("command", "study", "words"),
     [
-        ("scaling", "", "study must be one of acceleration, horizon, kappa, map, schedule, width, but is missing"),
+        (
+            "scaling",
+            "",
+            "study must be one of acceleration, horizon, kappa, map, schedule, small-keep-prob, width, but is missing",
+        ),
         ("scaling", "kapa", "did you mean 'kappa'"),
         ("weak-eror", "", "did you mean 'weak-error'"),
     ],
