@@ -361,8 +361,8 @@ def _conclusion(result: SmallKeepProbResult) -> str:
         low, value, high = (tails[name][process] / tails.value["iteration"] for name in ("low", "value", "high"))
         lines.append(
             f"- Network, {process}: {part.differs.astype(bool).sum()} of {len(part)} statistics lie outside the "
-            f"iteration's interval, the others are not resolved; {tails.statistic.iloc[0]} at keep_prob {smallest:g} is "
-            f"{value:.3f} [{low:.3f}, {high:.3f}] times that of the iteration."
+            f"iteration's interval, the others are not resolved; {tails.statistic.iloc[0]} at keep_prob {smallest:g} "
+            f"is {value:.3f} [{low:.3f}, {high:.3f}] times that of the iteration."
         )
     return "\n".join(lines)
 
