@@ -28,7 +28,7 @@ def main(paths: int) -> None:
     problem = sme.DropoutProblem(network, x, torch.sin(2 * x[:, :1]), keep_prob=0.8)
     theta0 = 2 * problem.initial(seed=0)
     study = sme.weak_error(
-        problem, theta0, [0.2, 0.16, 0.125, 0.1], HORIZON, orders=(2, 3), times=[HORIZON], paths=paths
+        problem, theta0, [0.25, 0.2, 0.125, 0.1], HORIZON, orders=(2, 3), times=[HORIZON], paths=paths
     )
     print(study.table[["order", "lr", "error", "low", "high", "resolved"]].to_string(index=False))
     print(study.fit()[["order", "slope", "slope_low", "slope_high", "constant", "verdict"]].to_string(index=False))
