@@ -19,6 +19,7 @@ from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
 from smesolve.sampling.observed_paths import observed_paths
 from smesolve.solver.brownian import KeyedBrownian
 from smesolve.solver.gradient_integration import GradientIntegration
+from smesolve.solver.jump_integration import JumpIntegration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
@@ -39,8 +40,11 @@ from smesolve.validation import (
     check_workers,
 )
 
-__all__ = ["Integration", "check_declared", "check_jumps", "check_scheme", "integration", "solve"]
+__all__ = ["JUMP_SCHEME", "Integration", "check_declared", "check_jumps", "check_scheme", "integration", "solve"]
 
+
+JUMP_SCHEME = "jumps"
+"""What tables say in place of a scheme where an equation has jumps."""
 
 DECLARED = ("noise_time", "weak_error", "drift_evaluations", "corrections", "noise_products")
 """What a scheme declares, for measurements with it."""
@@ -154,8 +158,13 @@ class Integration:
 
 def integration(
     sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
-) -> Integration | GradientIntegration:
-    """Return the process of an SDE under a scheme by name, of either kind; arguments as for `Integration`."""
+) -> Integration | GradientIntegration | JumpIntegration:
+    """Return the process of an SDE under a scheme by name, of any kind; arguments as for `Integration`.
+
+    An equation with jumps has one scheme and independent paths: `scheme` and `antithetic` do not concern it.
+    """
+    if isinstance(sde, ModifiedEquation) and sde.jumps is not None:
+        return JumpIntegration(sde.problem, sde.jumps, sde.lr, dt, seed, nested)
     chosen = SCHEMES[check_choice("scheme", scheme, SCHEMES)]
     if inspect.isclass(chosen) and issubclass(chosen, GradientScheme):
         return GradientIntegration(sde, chosen, dt, seed, nested, antithetic)
@@ -164,7 +173,7 @@ def integration(
 
 def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, workers: int | None) -> None:
     """Check that a Brownian motion of the user's fits the SDE, the scheme and what else was asked for."""
-    if not issubclass(SCHEMES[scheme], Scheme):
+    if scheme not in SCHEMES or not issubclass(SCHEMES[scheme], Scheme):
         raise SmesolveError(f"scheme={scheme!r} takes draws and no Brownian motion; leave bm out.")
     shape = tuple(getattr(bm, "shape", ()))
     if not callable(bm) or shape != (paths, sde.noise_dim):
@@ -177,12 +186,26 @@ def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, worke
             raise SmesolveError(f"{name}={value} has no meaning beside bm, which has its own paths; leave it out.")
 
 
+def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str:
+    """Return the scheme of an SDE, or refuse one for an equation with jumps."""
+    if not isinstance(sde, ModifiedEquation) or sde.jumps is None:
+        scheme = "small_noise_rk4" if scheme is None else scheme
+        check_scheme(problem, scheme)
+        return scheme
+    if scheme is not None:
+        check_choice("scheme", scheme, SCHEMES)
+        raise SmesolveError(
+            f"scheme={scheme!r} steps a diffusion, but the equation of order {sde.order!r} has jumps; leave scheme out."
+        )
+    return JUMP_SCHEME
+
+
 @overload
 def solve(
     sde: Any,
     theta0: Tensor,
     ts: Sequence[float] | Tensor,
-    scheme: str = "small_noise_rk4",
+    scheme: str | None = None,
     *,
     dt: float,
     paths: int,
@@ -199,7 +222,7 @@ def solve(
     sde: Any,
     theta0: Tensor,
     ts: Sequence[float] | Tensor,
-    scheme: str = "small_noise_rk4",
+    scheme: str | None = None,
     *,
     dt: float,
     paths: int,
@@ -216,7 +239,7 @@ def solve(
     sde: Any,
     theta0: Tensor,
     ts: Sequence[float] | Tensor,
-    scheme: str = "small_noise_rk4",
+    scheme: str | None = None,
     *,
     dt: float,
     paths: int,
@@ -233,8 +256,10 @@ def solve(
         theta0: (D,), the start of every path.
         ts: increasing times to return, ts[0] the start; dt divides every one of them.
         scheme: "euler", "small_noise_heun", "small_noise_rk4"; "svag" or "sampled_euler" for problems whose drift is
-            known by sampling only; or one added to `SCHEMES`.
-        dt: step of the scheme; not the learning rate.
+            known by sampling only; or one added to `SCHEMES`. An equation with jumps (order 3 or "poisson") has one way
+            to integrate it, from jump to jump, and takes no scheme. Default: "small_noise_rk4" for a diffusion.
+        dt: step of the scheme; not the learning rate. With jumps, random numbers are keyed by steps of dt, and flows
+            between jumps are cut there.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
         workers: processes that share the blocks of paths; the result is the same for any number of them.
@@ -265,18 +290,18 @@ def solve(
     paths, seed = check_integer("paths", paths), check_seed("seed", seed)
     workers = check_workers("workers", workers)
     max_memory = check_optional("max_memory", max_memory, check_positive)
-    check_scheme(problem, scheme)
+    scheme = _chosen_scheme(sde, problem, scheme)
     if problem is None:
         sde = CompletedSDE(sde, theta0)
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)
     check_jumps(problem, dt, saved[-1] * dt)
-    nothing = what_tests_nothing(SCHEMES[scheme], scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
+    nothing = what_tests_nothing(SCHEMES.get(scheme), scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
     if nothing:
         warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
     if bm is None:
-        process: Integration | GradientIntegration = integration(sde, theta0, scheme, dt, seed)
+        process: Integration | GradientIntegration | JumpIntegration = integration(sde, theta0, scheme, dt, seed)
     else:
         _check_brownian(bm, sde, scheme, paths, seed, workers)
         process = Integration(sde, theta0, scheme, dt, bm=bm)

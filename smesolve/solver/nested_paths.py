@@ -96,6 +96,8 @@ def solver_named(name: str, sde: Any) -> Solver:
     Raises:
         SmesolveError: an unknown name, or a solver that cannot integrate this SDE.
     """
+    if getattr(sde, "jumps", None) is not None:
+        raise SmesolveError(f"sde of order {sde.order!r} has jumps, and no Brownian paths; measure it by weak_error.")
     theirs = [method for method in TORCHSDE if method not in SCHEMES]
     check_choice("schemes", name, [*SCHEMES, *theirs, *(PREFIX + method for method in TORCHSDE)])
     if name in SCHEMES:

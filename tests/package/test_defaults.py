@@ -23,7 +23,7 @@ DEFAULTS = [
     (sme.weak_error, {"orders": (1, 2), "observables": ("loss",), "paths": 1024, "max_paths": 2**17, "rel_tol": None}),
     (sme.weak_error, {"control": "auto", "seed": 0, "keep": 0, "dt": None, "scheme": None}),
     (sme.iterate, {"seed": 0}),
-    (sme.solve, {"scheme": "small_noise_rk4", "seed": 0}),
+    (sme.solve, {"scheme": None, "seed": 0}),
     (sme.ModifiedEquation, {"order": 2}),
     (sme.ModuleProblem, {"weight_decay": 0.0, "label_noise": 0.0, "parameter_noise": 0.0, "batch_size": None}),
     (sme.ModuleProblem.mean_gradient_estimate, {"draws": 64, "seed": 0}),

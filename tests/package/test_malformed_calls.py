@@ -32,8 +32,8 @@ UNTRIED = {
     "cosine_map", "effective_orientations", "gradients_per_step", "growth_rates", "interval_flatness",
     "factorial_effects", "participation", "penalty_comparison", "principal_angles", "principal_directions",
     "sampled_traces", "squared_error", "train", "load",
-    "DropoutNetwork", "Journal", "Linearization", "ConvergenceStudy", "SavedStudy", "SymbolicModifiedEquation", "ValidityRange",
-    "WeakErrorStudy", "mean_over",
+    "DropoutNetwork", "Journal", "Linearization", "SavedStudy", "SymbolicModifiedEquation", "ValidityRange",
+    "ConvergenceStudy", "WeakErrorStudy", "mean_over",
 }  # fmt: skip
 """Functions of what others return, mostly arrays and tables, classes that others construct, and means of NaN."""
 

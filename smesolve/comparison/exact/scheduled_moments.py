@@ -32,12 +32,12 @@ from smesolve.problem.schedule import ScheduledProblem
 from smesolve.solver.integration import check_jumps
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
+    check_diffusion_order,
     check_instance,
     check_integer,
     check_number,
     check_parameters,
     check_positive,
-    check_weak_order,
 )
 
 __all__ = ["ScheduledMoments"]
@@ -97,7 +97,7 @@ class ScheduledMoments:
                 learning rate's steps.
         """
         lr, steps = check_positive("lr", lr), check_integer("steps", steps)
-        order = check_weak_order("order", order)
+        order = check_diffusion_order("order", order)
         quadratic = QuadraticObservable.of(self.problem.problem, observable)
         P, scale = self._solved(lr, order, steps, 1)
         extrapolated = [P]
