@@ -33,6 +33,7 @@ from smesolve.problem.observables import Observable, Observables, measured_obser
 from smesolve.sampling.ensemble import check_block_steps, in_lists, warn_of_divergence
 from smesolve.sampling.moments import Moments
 from smesolve.sampling.observed_paths import mean_columns
+from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Arrays, Runner
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.nested_paths import NestedPaths, Solver, solver_named
@@ -40,6 +41,7 @@ from smesolve.solver.sde_contract import CompletedSDE, check_sde
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_choice,
+    check_instance,
     check_integer,
     check_list,
     check_mapping,
@@ -151,6 +153,7 @@ def convergence(
     *,
     paths: int = 4096,
     workers: int | None = None,
+    progress: bool | None = None,
 ) -> ConvergenceStudy:
     """Measure how the errors of solvers of any SDE fall with the step.
 
@@ -170,6 +173,7 @@ def convergence(
         seed: root seed of the Brownian motions.
         paths: number of independent paths.
         workers: processes that share the blocks of paths; errors are the same for any number of them.
+        progress: show the progress. Default: only on a terminal.
 
     Returns:
         A `ConvergenceStudy`.
@@ -190,6 +194,8 @@ def convergence(
     horizon, strong = check_positive("horizon", horizon), check_choice("error", error, ("weak", "strong")) == "strong"
     steps = _steps(horizon, dts)
     solvers = [solver_named(name, completed) for name in _different("schemes", check_list("schemes", schemes))]
+    if progress is not None:
+        check_instance("progress", progress, bool, "True or False")
     paths, seed, workers = check_integer("paths", paths, 2), check_seed("seed", seed), check_workers("workers", workers)
     functions = {} if observables is None else measured_observables(problem, theta0, observables)
     exact, against = _reference(reference, completed, horizon, steps, functions, strong)
@@ -202,7 +208,7 @@ def convergence(
     _try_exact(exact, grid)
     last = runs.pop() if against else None
     work = _Errors(grid, theta0, runs, last, exact, functions, strong, paths)
-    moments, seconds, lost = _summed(work, workers)
+    moments, seconds, lost = _summed(work, workers, progress)
     if lost.any():
         warn_of_divergence(
             f"{int(lost.max())} of {paths} paths diverged, or have an error that is not finite: those rows have no "
@@ -297,16 +303,17 @@ def _try_exact(exact: Mapping[str, Any], grid: NestedPaths) -> None:
                 )
 
 
-def _summed(work: _Errors, workers: int | None) -> tuple[Moments, np.ndarray, np.ndarray]:
+def _summed(work: _Errors, workers: int | None, progress: bool | None) -> tuple[Moments, np.ndarray, np.ndarray]:
     """Run all blocks; return the moments of all errors, seconds (R,) and lost paths (R, O)."""
     blocks = -(-work.paths // work.grid.paths)
     each = sum(work.grid.steps // run.ratio for run in (*work.runs, *([work.reference] if work.reference else [])))
     check_block_steps(f"{work.paths} paths", blocks * each, workers, "take fewer paths, or larger steps")
     total: Moments | None = None
     seconds, lost = np.zeros(len(work.runs)), np.zeros((len(work.runs), len(work.observables) or 1))
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"), Progress(progress, blocks * work.cost) as bar:
+        bar.describe("errors")
         for tasks in in_lists(("errors", block) for block in range(blocks)):
-            for arrays in Runner(workers).results({"errors": work}, tasks):
+            for arrays in Runner(workers, None, bar).results({"errors": work}, tasks):
                 part = Moments.unpacked(arrays["moments"], 1, DEGREE)
                 total = part if total is None else total.merged(part)
                 seconds += arrays["seconds"]

@@ -146,7 +146,7 @@ def test_a_printed_configuration_runs_as_it_is(flags, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", commands())
 def test_every_printed_configuration_is_read_again(name, tmp_path, capsys):
-    options = {"derive": [], "landscape": [*RANDOM, "--alignment.eigenpairs", "2"]}.get(name, RANDOM)
+    options = {"convergence": [], "derive": [], "landscape": [*RANDOM, "--alignment.eigenpairs", "2"]}.get(name, RANDOM)
     config = tmp_path / "study.yaml"
     config.write_text(said(capsys, name, *options, "--print_config=comments"), encoding="utf-8")
     assert main([name, str(config), "--dry-run"]) == 0
@@ -157,6 +157,7 @@ STUDIES = {
     "compare": [*RANDOM, *SMALL],
     "weak-error": [*RANDOM, *SMALL, "--workers", "2"],
     "landscape": [*RANDOM, "--steps", "4", "--runs", "2", "--alignment.eigenpairs", "2"],
+    "convergence": ["--paths", "8"],
     "derive": ["--width", "1"],
     "scaling map": [*RANDOM, "--paths", "8", "--keep_probs", "[0.8]", "--multiples", "[0.1]"],
     "scaling kappa": [*RANDOM, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--kappas", "[1, 2]"],
@@ -190,7 +191,7 @@ def test_a_dry_run_refuses_what_the_study_would_refuse(tmp_path, capsys):
     assert main(["compare", *RANDOM, "--lrs", "[0.3]", "--horizon", "1.0", "--dry-run"]) == 2
     assert "lr=0.3 does not divide horizon=1" in capsys.readouterr().err
     for options, words in (
-        (["--lrs", "[0.2]", "--horizon", "0.4", "--observables", "[accuracy]"], "observable must be one of loss"),
+        (["--lrs", "[0.2]", "--horizon", "0.4", "--observables", "[weight]"], "observable must be one of loss"),
         (["--lrs", "[0.2]", "--horizon", "0.4", "--dt", "0.15"], "dt=0.15 does not divide times[0]"),
         (["--lrs", "[1000.0]", "--horizon", "1000.0"], "beyond the stability limit"),
     ):
