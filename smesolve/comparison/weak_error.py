@@ -22,7 +22,6 @@ from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
-from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observables, is_piecewise_constant
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import warn_of_divergence
@@ -220,7 +219,7 @@ def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_path
     """
     rows: list[dict[str, object]] = []
     lrs = [*design.lrs]
-    if len(lrs) == 1 and (2 not in design.orders or kinks(design.problem, design.theta0)):
+    if len(lrs) == 1 and 2 not in design.orders:
         lrs.append(lrs[0] / 2)
     for number, lr in enumerate(lrs, start=1):
         runner.progress.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")
