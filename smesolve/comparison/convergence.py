@@ -53,7 +53,7 @@ from smesolve.validation import (
     check_workers,
 )
 
-__all__ = ["Reference", "convergence"]
+__all__ = ["Reference", "block_size", "common_grid", "convergence"]
 
 Reference = Mapping[str, float | Callable[[Tensor], Tensor]] | tuple[str, float]
 """Exact values by the observables' names, numbers or functions W(T) (B, M) -> g(Y(T)) (B,); or (scheme, dt)."""
@@ -201,10 +201,10 @@ def convergence(
     exact, against = _reference(reference, completed, horizon, steps, functions, strong)
 
     used = [*((solver, count) for solver in solvers for count in steps), *([against] if against else [])]
-    fine = _common_grid([count for _, count in used], horizon)
+    fine = common_grid([count for _, count in used], horizon)
     runs = [_Run(solver, horizon / count, fine // count) for solver, count in used]
     noise_dim, areas = completed.noise_dim, any(solver.with_areas for solver, _ in used)
-    grid = NestedPaths(_block_size(fine, noise_dim), noise_dim, fine, horizon / fine, seed, areas, theta0)
+    grid = NestedPaths(block_size(fine, noise_dim), noise_dim, fine, horizon / fine, seed, areas, theta0)
     _try_exact(exact, grid)
     last = runs.pop() if against else None
     work = _Errors(grid, theta0, runs, last, exact, functions, strong, paths)
@@ -272,7 +272,7 @@ def _reference(
     return exact, None
 
 
-def _common_grid(steps: Sequence[int], horizon: float) -> int:
+def common_grid(steps: Sequence[int], horizon: float) -> int:
     """Return the number of steps of the grid that all steps lie on."""
     fine = math.lcm(*steps)
     if fine > MOST_RATIO * max(steps):
@@ -283,7 +283,7 @@ def _common_grid(steps: Sequence[int], horizon: float) -> int:
     return fine
 
 
-def _block_size(steps: int, noise_dim: int) -> int:
+def block_size(steps: int, noise_dim: int) -> int:
     """Return the paths of a block, a power of two that depends on the grid only."""
     size = max(1, BLOCK_FLOATS // (steps * max(noise_dim, 1)))
     return min(max(8, 1 << (size.bit_length() - 1)), 1024)

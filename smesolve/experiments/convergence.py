@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smesolve.comparison.convergence import convergence
+from smesolve.comparison.convergence import block_size, common_grid, convergence
 from smesolve.comparison.convergence_study import ConvergenceStudy
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError
@@ -23,7 +24,7 @@ from smesolve.experiments.shared.sde_expressions import TEST_EQUATIONS, Expressi
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_string
 from smesolve.result import sentences
-from smesolve.solver.sde_contract import NOISE_TYPES
+from smesolve.solver.sde_contract import NOISE_TYPES, CompletedSDE
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import check_choice, check_integer, check_list, check_number, check_positive, check_seed
 
@@ -196,17 +197,24 @@ class Convergence(Experiment[ConvergenceSettings]):
         )
 
     def dry_run(self) -> dict[str, str]:
-        """Return steps and paths, after refusing what `convergence` would refuse, on two paths."""
-        s = self.settings
-        convergence(**self._arguments() | {"paths": 2, "workers": None}, progress=False)
-        steps = [*(round(s.horizon / dt) for dt in s.dts)]
-        reference = f", and {round(s.horizon / s.reference_dt)} of the reference" if s.reference_dt else ""
+        """Return steps, paths and the time of one block, after refusing what `convergence` would refuse."""
+        s, begin = self.settings, time.perf_counter()
+        arguments = self._arguments()
+        convergence(**arguments | {"paths": 2, "workers": None}, progress=False)
+        seconds = time.perf_counter() - begin
+        noise_dim = CompletedSDE(self.sde, arguments["theta0"]).noise_dim
+        steps = sorted(round(s.horizon / dt) for dt in s.dts)
+        last = [round(s.horizon / s.reference_dt)] if s.reference_dt else []
+        blocks = -(-s.paths // block_size(common_grid([*steps, *last], s.horizon), noise_dim))
         return {
             "problem": sentences(self.measured()),
             "cells": "1",
-            "steps": f"{', '.join(map(str, sorted(steps)))} of each of {len(s.schemes)} solvers{reference}",
+            "D": str(len(self.state)),
+            "M": str(noise_dim),
+            "steps": f"{', '.join(map(str, steps))} of each of {len(s.schemes)} solvers"
+            + (f", and {last[0]} of the reference" if last else ""),
             "paths": str(s.paths),
-            "time": "not known before the cells are run",
+            "time": f"about {seconds * blocks / (s.workers or 1):.2g} s",
             "memory": memory_in_words(0.0, s.workers),
         }
 

@@ -179,7 +179,7 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
     assert first == f"smesolve: dry run of {name}, nothing is written"
     fields = dict(line.strip().split(":", 1) for line in lines)
     assert list(fields) == ["problem", "cells", "D", "M", "steps", "paths", "time", "memory"]
-    dim = {"derive": 2, "scaling width": 12}.get(study, 9)  # of the widest network
+    dim = {"convergence": 1, "derive": 2, "scaling width": 12}.get(study, 9)  # of the widest network
     assert int(fields["D"]) == dim and int(fields["M"]) >= 1
     assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about \d+ MiB", fields["memory"])
     if name == "compare":
