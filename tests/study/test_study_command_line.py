@@ -290,7 +290,7 @@ def test_diverged_paths_are_in_report_and_figure(tmp_path, out, capsys):
     assert main(["compare", config, "--out", str(out)]) == 0
     assert "diverged at lr = 0.05" in capsys.readouterr().err
     report = (out / "report.md").read_text(encoding="utf-8")
-    assert "paths diverged: order 1" in report and "not resolved at lr = 0.05 (diverged)" in report
+    assert "paths diverged: order 1" in report and "No error at the horizon has an interval: diverged" in report
     assert (out / "comparison.png").stat().st_size > 0
 
 
