@@ -215,6 +215,24 @@ class Problem:
         """Return everything at theta, which shares one forward pass where the problem has one."""
         return PointwiseLinearization(self, theta)
 
+    def small_noise_rk4(
+        self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
+    ) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme on the equation of an order, where one kernel computes it.
+
+        Args:
+            theta: (B, D).
+            increments: of the Brownian motion, (B, M).
+            order: of the equation, 1 or 2.
+            lr: learning rate of the equation.
+            dt: step.
+            split: whether the step's prediction and its noise are returned as well.
+
+        Returns:
+            The parameters after the step, and with `split` prediction and noise, each (B, D). Default: None.
+        """
+        return None
+
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """Return a smooth function close to `mean_gradient`, for stability limits and control variates: (..., D).
 

@@ -221,6 +221,12 @@ class ModifiedEquation(nn.Module):
         drift, noise = self.f_and_g_prod(t, y, v)
         return dt * drift + noise
 
+    def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme by one kernel, with `split` its prediction and noise, too, or None."""
+        if self.order == "quadratic" or not self.problem.autonomous:
+            return None
+        return self.problem.small_noise_rk4(y, dW, self.order, self.lr, dt, split)
+
     def _correction(self, t: Any, at: Linearization, leading: Tensor, left_limit: bool) -> Tensor:
         if self.order == "quadratic":
             return self._resummed(at, leading, lambda z: -torch.log1p(-z) / z) - leading  # (3)
@@ -253,6 +259,4 @@ def _mean_and_noise(at: Linearization, normals: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _mean_noise_and_curvature(at: Linearization, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean gradient, the noise product, and Hess L_S times the mean gradient."""
-    mean = at.mean_gradient()
-    return mean, at.noise_product(normals), at.hessian_product(mean)
+    return at.mean_noise_and_curvature(normals)

@@ -29,7 +29,7 @@ GUARDS = ("entry_point.py", "guard.py")
 """Files whose decorators stand in front of what users call."""
 
 UNTRIED = {
-    "cosine_map", "effective_orientations", "gradients_per_step", "growth_rates", "interval_flatness",
+    "cosine_map", "covering", "gradients_per_step", "growth_rates", "interval_flatness",
     "factorial_effects", "participation", "penalty_comparison", "principal_angles", "principal_directions",
     "sampled_traces", "squared_error", "train", "load",
     "DropoutNetwork", "Journal", "Linearization", "SavedStudy", "SymbolicModifiedEquation", "ValidityRange",
@@ -144,9 +144,12 @@ VALID_HERE = {
     "flow": {"name": "flow of R_S"},
     "flow_change": {"observable": PROBLEM.loss},
     "haar_null": {"first": SINGLES, "second": SINGLES},
+    "loss_profile": {"alphas": [-0.5, 0.0, 1.0, 1.5], "losses": [1.0, 2.0, 1.5, 1.0]},
+    "noise_effect": {"observables": {"loss": PROBLEM.loss}},
     "observed_limit": {"problem": LINEAR},
     "overlap": {"count": 2},
     "schedules": {"lrs": [0.1, 0.05]},
+    "train_by_adam": {"saved": [0, 1]},
     "smooth_function": {"name": "sigma"},
     "variance_principle": {"directions": 3},
 }
@@ -156,10 +159,10 @@ VALID_HERE = {
 
 RANGES = {
     **dict.fromkeys(["label_noise", "parameter_noise", "weight_decay", "variance", "last", "friction", "factor"], (0,)),
-    **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "warm_up.first"], (0,)),
+    **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "saved", "warm_up.first"], (0,)),
     **dict.fromkeys([f"{name}.steps" for name in ("alignment_along", "condensation", "noise_alignment")], (0,)),
     **dict.fromkeys([f"{name}.stability_limit.horizon" for name in ("Problem", "ScheduledProblem")], (0,)),
-    **dict.fromkeys(["ts", "distances", "alphas", "values", "probabilities", "u0"], (-math.inf,)),
+    **dict.fromkeys(["ts", "distances", "alphas", "losses", "values", "probabilities", "u0"], (-math.inf,)),
     **dict.fromkeys(["haar_null.first", "haar_null.second"], (-math.inf,)),
     **dict.fromkeys(["rel_tol", "tolerance", "tol", "keep_prob", "keep_probs"], (None, 1)),
 }
