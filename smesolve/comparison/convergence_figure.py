@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smesolve.figures import PAGE, SEQUENCE, CurveStyle, drawing, log_ticks, points
+from smesolve.figures import PAGE, SEQUENCE, CurveStyle, drawing, legend_above, log_ticks, points
 
 __all__ = ["convergence_figure"]
 
@@ -37,7 +37,7 @@ def convergence_figure(table: pd.DataFrame, fits: pd.DataFrame, kind: str) -> Fi
             for axis in line:
                 axis.set_yscale("log")
                 axis.set_ylabel(f"{kind} error of {observable.replace('$', chr(92) + '$')}")
-                axis.legend()
+                legend_above(axis, columns=1 if len(orders) < 3 else 2, room=0.12 + 0.08 * len(orders))
             log_ticks(line[0], rows.solver_dt)
             line[0].set_xlabel("step dt")
             line[0].set_title("convergence; hollow: not resolved", loc="left")
