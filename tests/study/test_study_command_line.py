@@ -22,7 +22,8 @@ from smesolve.study.command_line import main
 def test_compare_writes_table_report_figures_and_manifest(config, out):
     assert main(["compare", config, "--out", str(out), "--seed", "5"]) == 0
     assert {path.name for path in out.iterdir()} == {
-        "table.csv", "report.md", "report.html", "comparison.png", "comparison.pdf", "manifest.json", "blocks.journal",
+        "table.csv", "distributions.csv", "report.md", "report.html", "comparison.png", "comparison.pdf",
+        "manifest.json", "blocks.journal",
     }  # fmt: skip
     table = pd.read_csv(out / "table.csv")
     assert set(table.order) == {1, 2} and set(table.lr) == {0.2, 0.1}
@@ -34,7 +35,7 @@ def test_compare_writes_table_report_figures_and_manifest(config, out):
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["seed"] == 5 and manifest["config"]["seed"] == 5
     data = {"name": "random", "target": None, "samples": 4, "in_features": 2, "seed": None}
-    assert manifest["config"]["data"] == data
+    assert manifest["config"]["data"] == data | {"test": None, "pooling": None}
     assert manifest["command"].startswith("smesolve compare")
     assert set(manifest["versions"]) >= {"python", "smesolve", "torch", "torchsde", "numpy", "scipy"}
     assert manifest["wall_time"] > 0 and manifest["threads"] >= 1
