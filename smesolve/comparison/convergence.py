@@ -193,6 +193,8 @@ def convergence(
     check_sde("sde", sde, ("ito", "stratonovich"))
     problem = sde.problem if isinstance(sde, ModifiedEquation) else None
     theta0 = check_tensor("theta0", theta0, "D") if problem is None else check_parameters("theta0", theta0, problem)
+    if problem is not None:
+        problem.check_start("theta0", theta0)
     completed = CompletedSDE(sde, theta0) if problem is None else sde
     horizon, strong = check_positive("horizon", horizon), check_choice("error", error, ("weak", "strong")) == "strong"
     steps = _steps(horizon, dts)
