@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -103,6 +103,8 @@ class _Errors:
     observables: Mapping[str, Observable]
     strong: bool
     paths: int
+    in_threads: ClassVar[bool] = False
+    """SDEs and observables here are any functions of the user's."""
 
     @property
     def cost(self) -> float:

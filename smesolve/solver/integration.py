@@ -118,10 +118,16 @@ class Integration:
         self._brownian = KeyedBrownian(
             paths, self._noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
         )
+        self._in_threads = isinstance(sde, ModifiedEquation) and sde.problem.in_threads and chosen.in_threads
         self._sde, self._scheme = PerturbedSDE(sde), chosen()
         self._given = bm
         if bm is not None:
             self.block_size = int(bm.shape[0])
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether compiled kernels compute its steps."""
+        return self._in_threads
 
     @property
     def noise_time(self) -> float:
@@ -148,8 +154,7 @@ class Integration:
         if self._given is not None:
             increments: Tensor = self._given(step * self.dt, (step + 1) * self.dt)
             return increments
-        self._brownian.block = block
-        increments = self._brownian.increment(step * self._nested, (step + 1) * self._nested)
+        increments = self._brownian.increment(step * self._nested, (step + 1) * self._nested, block)
         return torch.cat([increments, -increments]) if self.antithetic else increments
 
     def _step(self, theta: Tensor, step: int, increments: Tensor) -> tuple[Tensor, Tensor, Tensor]:

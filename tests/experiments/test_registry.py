@@ -19,7 +19,7 @@ ALL = [(command, study) for command in commands() for study in studies(command) 
 def test_the_experiments_are_those_of_the_files():
     names = {"compare", "convergence", "derive", "landscape", "reproduce", "scaling", "weak-error"}
     assert {command for command, _ in ALL} == names
-    assert studies("scaling") == ["acceleration", "horizon", "kappa", "map", "schedule", "width"]
+    assert studies("scaling") == ["acceleration", "horizon", "kappa", "map", "schedule", "shuffle", "width"]
     assert studies("reproduce") == ["barriers", "orientations", "penalties", "recovery"]
     assert default_study("scaling") == "map" and default_study("compare") == ""
 
@@ -48,7 +48,7 @@ def test_the_help_explains_every_key(command, study, capsys):
 @pytest.mark.parametrize(
     ("command", "study", "words"),
     [
-        ("scaling", "", "study must be one of acceleration, horizon, kappa, map, schedule, width, but is missing"),
+        ("scaling", "", "study must be one of acceleration, horizon, kappa, map, schedule, shuffle, width"),
         ("scaling", "kapa", "did you mean 'kappa'"),
         ("weak-eror", "", "did you mean 'weak-error'"),
     ],
