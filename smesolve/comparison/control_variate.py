@@ -104,7 +104,7 @@ def control_of(
     """
     if design.control == "none":
         return None
-    path = NoiseFreePath.of(process, design.theta0, saved, design.observables)
+    path = NoiseFreePath.of(process, design.theta0, saved, design.observables, design.problem.reference_floats)
     if design.problem.has_closed_form:
         return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
     return DrawControlVariate.of(design.problem, path)

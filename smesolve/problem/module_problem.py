@@ -21,8 +21,10 @@ Sources: Li, Tai, E (JMLR 20(40), 2019) for mini-batches; Wei, Kakade, Ma (arXiv
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable
 from smesolve.problem.problem import REFERENCE_DRAWS, Problem, check_trailing
+from smesolve.problem.saved_floats import saved_floats
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
     check_instance,
@@ -199,6 +202,22 @@ class ModuleProblem(Problem):
     def floats_per_path(self) -> int:
         """Floats in the working arrays of one path: parameters and draws."""
         return self.dim + self.draw_dim
+
+    @cached_property
+    def reference_floats(self) -> int:
+        """Floats in the arrays of one `reference_gradient`: of each draw, parameters and what the layers give."""
+        shapes = [
+            shape for name, shape in self._noise_shapes(rows := min(2, self.samples)).items() if name in self._laws
+        ]
+        given = [torch.ones(shape, dtype=self.dtype, device=self.device) for shape in shapes]
+
+        def loss(vector: Tensor, x: Tensor, y: Tensor, *masks: Tensor) -> Tensor:
+            function = copy.deepcopy(self._function)  # here no tensor is one for inference only
+            return self._sample_loss(function(vector, x, [*masks] or None), y).sum()
+
+        saved = saved_floats(loss, self.initial(seed=None), self.x[:rows], self.y[:rows], *given) // rows
+        floats = self.dim + saved * self.samples
+        return floats if self.has_closed_form else REFERENCE_DRAWS * floats
 
     # --- draws and gradients -------------------------------------------------------------------------------------
 
