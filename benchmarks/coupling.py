@@ -18,9 +18,9 @@ from scipy import special
 import smesolve as sme
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.noise_free_path import NoiseFreePath
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import named_observables
 from smesolve.solver.integration import Integration
 
 HORIZON, BLOCKS = 2.0, 8

@@ -32,11 +32,11 @@ from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.mean_estimate import MeanEstimate
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.sampler import PairSampler
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import value_hessians
+from smesolve.problem.observables import named_observables
 from smesolve.sampling.runner import Runner
 
 LR, HORIZON, SCHEME = 0.1, 0.5, "small_noise_rk4"

@@ -103,7 +103,7 @@ def digits(paths):
 
 def kinks(paths):
     problem = diabetes_problem(nn.ReLU)
-    return measured("relu 10-16-8-1", problem, problem.initial(seed=0), [0.00625], 0.5, 4 * paths)
+    return measured("relu 10-16-8-1", problem, problem.initial(seed=0), [0.025, 0.00625], 0.5, 16 * paths)
 
 
 def large(paths):

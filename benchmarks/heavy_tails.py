@@ -27,11 +27,11 @@ from smesolve.comparison.budget_row import budget_row
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.mean_estimate import MeanEstimate
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.comparison.sampler import PairSampler
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import value_hessians
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.runner import Runner
 
 KEEP_PROBS, MULTIPLES, POWERS = (0.8, 0.5, 0.3), (0.1, 0.3, 1.0, 1.67), (1, 2, 3, 4)

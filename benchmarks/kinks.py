@@ -16,7 +16,7 @@ from torch import nn
 
 import smesolve as sme
 from smesolve.comparison.leading_constants import first_constants
-from smesolve.comparison.observables import named_observables
+from smesolve.problem.observables import named_observables
 
 
 def diabetes_problem(activation: type[nn.Module]) -> sme.DropoutProblem:

@@ -168,7 +168,7 @@ def draw(results: dict[int, dict], path: str) -> None:
     """Time against error, a panel for each order."""
     from matplotlib.figure import Figure
 
-    from smesolve.experiments.shared.figures import drawing
+    from smesolve.figures import drawing
 
     looks = {"euler": "o", "small_noise_heun": "s", "small_noise_rk4": "^", "torchsde (euler)": "v", "jax (euler)": "x",
              "diffrax (euler)": "+", "rk4, control variates": "D", "sampling alone": ""}  # fmt: skip

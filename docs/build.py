@@ -18,7 +18,7 @@ MODULES = [
     "smesolve",
     "smesolve.comparison.exact",
     "smesolve.comparison.leading_constants",
-    "smesolve.comparison.observables",
+    "smesolve.problem.observables",
     *(f"smesolve.experiments.scaling.{name}" for name in STUDIES),
     "smesolve.problem.schedule",
     "smesolve.problem.linearization",

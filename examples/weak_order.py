@@ -4,7 +4,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import smesolve as sme
-from smesolve.experiments.weak_error import weak_error_figure
 
 
 def main(
@@ -17,7 +16,7 @@ def main(
     theta0 = problem.initial(seed=1)
     study = sme.weak_error(problem, theta0, lrs=lrs, horizon=horizon, observables=["loss"], rel_tol=rel_tol, seed=0)
     print(study.fit())
-    return weak_error_figure(study)
+    return study.plot()
 
 
 if __name__ == "__main__":

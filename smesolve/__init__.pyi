@@ -1,7 +1,6 @@
 from . import experiments as experiments
 from . import landscape as landscape
 from . import symbolic as symbolic
-from .comparison.observables import OBSERVABLES as OBSERVABLES
 from .comparison.validity_range import ValidityRange as ValidityRange
 from .comparison.validity_range import validity_range as validity_range
 from .comparison.weak_error import weak_error as weak_error
@@ -25,6 +24,7 @@ from .problem.module_problem import ModuleProblem as ModuleProblem
 from .problem.networks import DropoutNetwork as DropoutNetwork
 from .problem.networks import LinearNetwork as LinearNetwork
 from .problem.networks import TwoLayerNetwork as TwoLayerNetwork
+from .problem.observables import OBSERVABLES as OBSERVABLES
 from .problem.parameters import MissingInitialiserWarning as MissingInitialiserWarning
 from .problem.problem import Problem as Problem
 from .problem.schedule import Piecewise as Piecewise
@@ -38,4 +38,6 @@ from .solver.schemes import SCHEMES as SCHEMES
 from .solver.schemes.gradient_scheme import GradientScheme as GradientScheme
 from .solver.schemes.scheme import NothingTestedWarning as NothingTestedWarning
 from .solver.schemes.scheme import Scheme as Scheme
+from .study.saved_study import SavedStudy as SavedStudy
+from .study.saved_study import load as load
 from .version import __version__ as __version__

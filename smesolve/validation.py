@@ -28,6 +28,7 @@ __all__ = [
     "check_callable",
     "check_choice",
     "check_device",
+    "check_diffusion_order",
     "check_dtype",
     "check_expression",
     "check_instance",
@@ -144,12 +145,20 @@ def check_tolerance(name: str, value: Any) -> float:
 
 
 def check_weak_order(name: str, value: Any) -> Any:
-    """Return the order of a modified equation: 1, 2 or "quadratic"."""
+    """Return the order of a modified equation: 1, 2, 3, "quadratic" or "poisson"."""
     if not isinstance(value, str):
         value = check_integer(name, value, remedy="or 'quadratic' for the equation that resums quadratic losses")
-    if value not in (1, 2, "quadratic"):
-        remedy = "from order 3 on the third cumulant of the mask noise enters, which no Brownian SDE has"
-        raise invalid(name, "be 1 or 2, or 'quadratic'", value, remedy)
+    if value not in (1, 2, 3, "quadratic", "poisson"):
+        remedy = "order 4 would take jumps with the fourth cumulant of the noise, which is negative in general"
+        raise invalid(name, "be 1, 2 or 3, or 'quadratic' or 'poisson'", value, remedy)
+    return value
+
+
+def check_diffusion_order(name: str, value: Any) -> Any:
+    """Return the order of a modified equation that is a diffusion: 1, 2 or "quadratic"."""
+    if check_weak_order(name, value) in (3, "poisson"):
+        remedy = "the equation of order 3 and 'poisson' have jumps, and no diffusion has order 3"
+        raise invalid(name, "be 1 or 2, or 'quadratic', here", value, remedy)
     return value
 
 
@@ -279,9 +288,15 @@ def check_observable(name: str, value: Any) -> Any:
     return value
 
 
-def check_observables(name: str, values: Any) -> list[Any]:
-    """Return a list of observables."""
-    return check_list(name, values, check_observable)
+def check_observables(name: str, values: Any) -> Any:
+    """Return a list of observables, or a dict of them by names of the user's."""
+    if not isinstance(values, Mapping):
+        return check_list(name, values, check_observable)
+    checked = check_mapping(name, values, check_observable)
+    wrong = [key for key in checked if not isinstance(key, str) or not key]
+    if wrong:
+        raise invalid(name, "have names as its keys", wrong[0], "write {'name': callable}")
+    return checked
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------

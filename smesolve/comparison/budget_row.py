@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.mean_estimate import MeanEstimate
-from smesolve.comparison.observables import Observable
-from smesolve.comparison.outcomes import Status
+from smesolve.comparison.outcomes import Status, status_of
 from smesolve.confidence import student_quantile
+from smesolve.problem.observables import Observable
 from smesolve.sampling.ensemble import Process
 
 __all__ = ["NoiseFreeValues", "budget_row", "is_noisy"]
@@ -116,21 +116,16 @@ def budget_row(
     sde_diverged = max(equation.diverged[at], pairs.diverged[at])
     diverged = dropout.diverged[at] + sde_diverged
     undefined = dropout.undefined[at] + max(equation.undefined[at], pairs.undefined[at])
-    status = Status.RESOLVED
-    if diverged:
-        status = Status.DIVERGED
-    elif undefined:
-        status = Status.NOT_FINITE
-    elif tails := _tails(at, dropout, equation, noise_free, rounding, polynomial):
-        status = tails
-    elif not abs(error) > monte_carlo:
-        status = Status.WITHIN_MONTE_CARLO
-    elif not abs(error) > rounding[at]:
-        status = Status.WITHIN_ROUNDING
-    elif not abs(error) > half:
-        status = Status.WITHIN_SOLVER_BIAS
-    elif rel_tol is not None and monte_carlo > REL_TOL_SLACK * rel_tol * abs(error):
-        status = Status.TOO_WIDE
+    status = status_of(
+        error,
+        monte_carlo,
+        rounding[at],
+        diverged=bool(diverged),
+        undefined=bool(undefined),
+        tails=_tails(at, dropout, equation, noise_free, rounding, polynomial),
+        biased=None if abs(error) > half else Status.WITHIN_SOLVER_BIAS,
+        too_wide=rel_tol is not None and monte_carlo > REL_TOL_SLACK * rel_tol * abs(error),
+    )
 
     def spread(of_dropout: np.ndarray, of_equation: np.ndarray) -> float:
         return float(np.hypot(of_dropout[at] * dropout.paths**0.5, of_equation[at] * equation.paths**0.5))

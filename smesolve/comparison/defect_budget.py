@@ -2,14 +2,14 @@
 
 Estimates by defects have a bias that vanishes with lr faster than the error (`smesolve.comparison.defects`). For the
 error of order 2, and for that of order 1 which contains it, its size is delta lr^3, half the difference between both
-placements of the shifts. All learning rates of a study know delta. Where there are no shifts (order 1 only, or kinks)
-the bias is of the size of the next term, d lr^(p+1), in
+placements of the shifts. All learning rates of a study know delta. At kinks half of both terms of the error of order 2
+comes on top. Where there are no shifts (order 1 only) the bias is of the size of the next term, d lr^2, in
 
-    e / lr^p = c + d lr + O(lr^2),
+    e / lr = c + d lr + O(lr^2),
 
 by regression over the learning rates. The bound on the bias,
 
-    |delta| lr^3    or    |d| lr^(p+1),                                                                           (1)
+    |delta| lr^3    or    |d| lr^2,                                                                               (1)
 
 is added to the interval.
 """
@@ -22,7 +22,7 @@ import pandas as pd
 from smesolve.comparison.budget_row import REL_TOL_SLACK, NoiseFreeValues
 from smesolve.comparison.defects import COLUMNS, DefectSampler
 from smesolve.comparison.mean_estimate import MeanEstimate
-from smesolve.comparison.outcomes import Status
+from smesolve.comparison.outcomes import Status, status_of
 from smesolve.comparison.path_statistics import PathStatistics, merged
 from smesolve.comparison.paths_wanted import MOST_WANTED, next_paths
 from smesolve.comparison.study_design import StudyDesign
@@ -33,7 +33,11 @@ from smesolve.sampling.runner import Runner
 
 __all__ = ["DefectBudget", "with_bias"]
 
-PLACEMENT = COLUMNS.index("placement")
+PLACEMENT, KINKS = COLUMNS.index("placement"), COLUMNS.index("kinks")
+
+UNKNOWN_AT_KINKS = 0.5
+"""Share of both terms of the error of order 2 at kinks that is taken to be unknown: crossings of few kinks in few steps
+do not average out, and jumps of jumps are left out beyond the second power of their size."""
 
 ASYMPTOTIC = 0.5
 """Largest bias in units of the error."""
@@ -54,8 +58,8 @@ class DefectBudget:
         key = [design.seed, int(np.float64(lr).view(np.uint64))]
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         problem, theta0, saved = design.problem, design.theta0, design.steps(lr, "lr")
-        self.kinked = bool(kinks(problem, theta0))
-        self.sampler = DefectSampler(problem, theta0, lr, saved, design.observables, design.orders, self.kinked, seed)
+        kinked = bool(kinks(problem, theta0))
+        self.sampler = DefectSampler(problem, theta0, lr, saved, design.observables, design.orders, kinked, seed)
         self._noise_free = NoiseFreeValues(DropoutIteration(problem, lr, seed), theta0, saved, design.observables)
         self._name = f"lr {lr!r}, defects of orders {', '.join(map(str, design.orders))}"
         self._blocks = 0
@@ -106,27 +110,14 @@ class DefectBudget:
         )
         diverged, undefined = self._columns(found.diverged), self._columns(found.undefined)
         rounding = self._noise_free.rounding(mean[..., 0])
-        shifts = 2 in self.design.orders and not self.kinked
+        paired, kinked = 2 in self.design.orders, self.sampler.kinked
         rows: list[dict[str, object]] = []
         for order in self.design.orders:
             for t, time in enumerate(self.design.times):
                 for o, name in enumerate(self.design.observables):
                     at = t, o, order
                     error, half = float(mean[at]), float(width[at])
-                    lost, unknown = (int(count[t, o].max()) for count in (diverged, undefined))
-                    status = Status.RESOLVED
-                    if lost:
-                        status = Status.DIVERGED
-                    elif unknown:
-                        status = Status.NOT_FINITE
-                    elif tails[at] and half > rounding[t, o]:
-                        status = Status.HEAVY_TAILS
-                    elif not abs(error) > half:
-                        status = Status.WITHIN_MONTE_CARLO
-                    elif not abs(error) > rounding[t, o]:
-                        status = Status.WITHIN_ROUNDING
-                    elif rel_tol is not None and t == len(mean) - 1 and half > REL_TOL_SLACK * rel_tol * abs(error):
-                        status = Status.TOO_WIDE
+                    tolerable = REL_TOL_SLACK * rel_tol * abs(error) if rel_tol is not None else np.inf
                     rows.append(
                         {
                             "order": order,
@@ -147,19 +138,24 @@ class DefectBudget:
                             "discrete_stderr": stderr[t, o, 0],
                             "discrete_half_width": width[t, o, 0],
                             "kurtosis": kurtosis[at],
-                            "diverged": lost,
-                            "reason": status,
+                            "diverged": int(diverged[t, o].max()),
                             "estimator": "defects",
-                            "kinked": self.kinked,
-                            "placement": mean[t, o, PLACEMENT] if shifts else np.nan,
-                            "placement_stderr": stderr[t, o, PLACEMENT] if shifts else np.nan,
+                            # what `with_bias` takes
+                            "undefined": int(undefined[t, o].max()),
+                            "heavy_tailed": bool(tails[at] and half > rounding[t, o]),
+                            "too_wide": t == len(mean) - 1 and half > tolerable,
+                            "placement": mean[t, o, PLACEMENT] if paired else np.nan,
+                            "placement_stderr": stderr[t, o, PLACEMENT] if paired else np.nan,
+                            "at_kinks": abs(mean[t, o, KINKS]) + abs(mean[t, o, 2] - mean[t, o, KINKS])
+                            if kinked
+                            else 0.0,
                         }
                     )
         return rows
 
 
 def with_bias(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of all learning rates with `bias`, `low`, `high` and `resolved`; eq. (1).
+    """Return the rows of all learning rates with `bias`, `low`, `high`, `reason` and `resolved`; eq. (1).
 
     Args:
         table: rows of `DefectBudget`; for at least two learning rates where there are no shifts.
@@ -167,18 +163,25 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
     bounds = pd.Series(0.0, index=table.index)
     for (order, _, _), rows in table.groupby(["order", "time", "observable"], sort=False):
         if rows.placement_stderr.notna().all():
-            bounds[rows.index] = _placement_bias(rows)
+            bounds[rows.index] = _placement_bias(rows) + UNKNOWN_AT_KINKS * rows.at_kinks
         else:
-            bounds[rows.index] = _next_term(rows, 1 if rows.kinked.any() else int(order))
+            bounds[rows.index] = _next_term(rows, int(order))
     half = table.half_width + table.rounding + bounds
-    reasons = []
-    for status, error, bound, width in zip(map(Status, table.reason), table.error.abs(), bounds, half, strict=True):
-        if status.resolved and bound > ASYMPTOTIC * error:
-            status = Status.OUTSIDE_ASYMPTOTICS
-        elif status.resolved and not error > width:
-            status = Status.WITHIN_DEFECT_BIAS
-        reasons.append(status)
-    return table.drop(columns=["kinked", "placement", "placement_stderr"]).assign(
+    reasons = [
+        status_of(
+            row["error"],
+            row["half_width"],
+            row["rounding"],
+            diverged=row["diverged"] > 0,
+            undefined=row["undefined"] > 0,
+            tails=Status.HEAVY_TAILS if row["heavy_tailed"] else None,
+            biased=_biased(abs(row["error"]), bound, width),
+            too_wide=row["too_wide"],
+        )
+        for row, bound, width in zip(table.to_dict("records"), bounds, half, strict=True)
+    ]
+    used = ["undefined", "heavy_tailed", "too_wide", "placement", "placement_stderr", "at_kinks"]
+    return table.drop(columns=used).assign(
         bias=bounds,
         low=table.error - half,
         high=table.error + half,
@@ -188,6 +191,13 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
         solver_bias_stderr=0.0,
         solver_bias_half_width=0.0,
     )
+
+
+def _biased(error: float, bound: float, half: float) -> Status | None:
+    """Return whether an error is larger than its bias, whose bound is in `half`."""
+    if bound > ASYMPTOTIC * error:
+        return Status.OUTSIDE_ASYMPTOTICS
+    return None if error > half else Status.WITHIN_DEFECT_BIAS
 
 
 def _placement_bias(rows: pd.DataFrame) -> np.ndarray:

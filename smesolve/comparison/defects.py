@@ -28,20 +28,37 @@ Both differ by the relative O(lr) that is not known, and half of their differenc
 
     Q_1 = e^{lr^2 W/2} Q_2 e^{lr^2 W/2} + O(lr^4)
 
-(Strang). So a companion run, with the draws of the run itself and moved by lr^2 w at each node k = 0, ..., K, by half
-of it at both ends, has the mean of the order-1 equation up to the error of order 2:
+(Strang). So a companion run, with the draws of the run itself and moved at each node k = 0, ..., K, by half at both
+ends, by
 
-    error_1 = E[g(companion_K) - g(s_K)] + error_2 + O(lr^3),                                                     (5)
+    lr^2 w = lr/4 [F(s + lr F') - F(s - lr F')],                                                                  (5)
+
+has the mean of the order-1 equation up to the error of order 2:
+
+    error_1 = E[g(companion_K) - g(s_K)] + error_2 + O(lr^3),                                                     (6)
 
 a relative error of O(lr^2). Nodes may be q steps apart, moved q times as far (trapezoidal rule).
 
-**Kinks.** Derivatives miss what happens where a gradient jumps; the finite step
+**Kinks.** Derivatives miss what happens where a gradient jumps, a defect of size lr wherever a step crosses. There the
+companion is moved by lr^2 DF'(s)[y] at the nodes, of mean lr^2 w, and after each step by the rest of what the drift of
+the equation does along its path within the step,
 
-    lr^2 w = lr/4 [F(s + lr F') - F(s - lr F')]                                                                   (6)
+    lr [F'(s + lr y) - F'(s) - lr DF'(s)[y]],      y of mean U b and covariance U Sigma, U uniform in [0, 1],      (7)
 
-sees it, as do the companion's steps. There (3) does not hold. What the equation of order 2 lacks is what its drift,
-made of derivatives, does not see: the difference of two companions, one moved by (6), one by its derivative. It is
-O(lr).
+so that its mean displacement is that of Q_1, wherever in the step a path crosses. The smooth part of (7) is taken out
+of the first line of (3) again,
+
+    Lambda_1 v = Lambda v - [1/4 D^2 b : Sigma + 1/6 D^2 b[b, b]] . grad v,
+    error_1 = E[g(companion_K) - g(s_K)] + K lr^3 E[Lambda_1 v].                                                  (8)
+
+The drift of order 2 is made of derivatives, like the moves of a second companion without (7), and so
+
+    error_2 = E[g(companion_K) - g(second companion_K)] + K lr^3 E[Lambda_1 v].                                   (9)
+
+The first term is what the drift of order 2 leaves out, and O(lr): kinks cost the equation its order. Derivatives of v
+are meant in the sense of distributions there, and taken by long shifts, of sqrt(lr limit)/2 times their directions,
+limit the stability limit, or the horizon where that is less. What jumps do to jumps is left out beyond the second power
+of their size.
 
 Sources: Talay & Tubaro (Stochastic Anal. Appl. 8, 1990) for errors as sums of defects; Li, Tai, E (JMLR 20(40), 2019)
 for the expansion of one step.
@@ -50,7 +67,7 @@ for the expansion of one step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -58,8 +75,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
+from smesolve.comparison.differences import Field, cubic_stencil, first_difference, second_difference, stencil
 from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
@@ -67,9 +85,9 @@ from smesolve.sampling.randomness import keyed_generator, keyed_uniforms
 
 __all__ = ["COLUMNS", "DefectSampler"]
 
-COLUMNS = ("discrete", "order 1", "order 2", "placement")
-"""What is averaged for each observable: its value on the run, both errors, and half the difference of the error of
-order 2 between shifts after the step and before it."""
+COLUMNS = ("discrete", "order 1", "order 2", "placement", "kinks")
+"""What is averaged for each observable: its value on the run, both errors, half the difference of the error of order 2
+between shifts after the step and before it, and the first term of eq. (9)."""
 
 NODES = 64
 """The companion is moved at so many nodes at least, or at every step."""
@@ -77,15 +95,14 @@ NODES = 64
 RUNS = 18
 """States of a path: the run, two companions, and the shifted runs."""
 
-Field = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class DefectSampler:
     """Blocks of paths whose means are the discrete mean and the errors of the equations of order 1 and 2.
 
     Cost: 2 + 3/q gradients a step and path for order 1, q = 1 up to 127 steps; for order 2 another 7 (5 where the mean
-    gradient has a closed form), one with kinks. Memory: at most 18 states of D numbers a path, 2 for order 1 only.
+    gradient has a closed form). With kinks another 3 for order 1 and 5 for order 2. Memory: at most 18 states of D
+    numbers a path, 2 for order 1 only.
     """
 
     problem: Problem
@@ -114,9 +131,9 @@ class DefectSampler:
 
     @cached_property
     def spacing(self) -> int:
-        """q, the steps from one node of the companion to the next."""
+        """q, the steps from one node of the companion to the next; 1 where kinks are to be met at every step."""
         common = math.gcd(*self.saved)
-        most = max(1, self.steps // NODES)
+        most = 1 if self.kinked else max(1, self.steps // NODES)
         return max(q for q in range(1, most + 1) if common % q == 0)
 
     @property
@@ -124,7 +141,9 @@ class DefectSampler:
         """Gradients that a block takes."""
         each = 2 + 3 / self.spacing
         if 2 in self.orders:
-            each += 1 + 2 / self.spacing if self.kinked else 5 if self.problem.has_closed_form else 7
+            each += 5 if self.problem.has_closed_form else 7
+        if self.kinked:
+            each += 8 if self._paired else 3
         return each * self.steps * self.block_size
 
     def run(self, block: int) -> dict[str, np.ndarray]:
@@ -139,29 +158,37 @@ class DefectSampler:
 
     @torch.no_grad()
     def values(self, block: int) -> np.ndarray:
-        """Return (B, T, O, 4) float64: for each path the columns of `COLUMNS`."""
+        """Return (B, T, O, C) float64: for each path the columns of `COLUMNS`."""
         run = self.theta0.expand(self.block_size, -1)
-        companion = smooth = run
-        shifted = _ShiftedRuns(self, block) if 2 in self.orders and not self.kinked else None
+        companion = second = run
+        shifted = _ShiftedRuns(self, block) if 2 in self.orders else None
         rows: list[Tensor] = []
+        rest = second_move = run.new_zeros(())
         for step in range(self.steps + 1):
             if step % self.spacing == 0:
-                move, slope = self._moves(companion, smooth, block, step)
+                draws = _Draws(self.problem, self.block_size, keyed_generator(self.seed, "defects", block, step))
+                if not self.kinked:
+                    move = self._move(companion, draws)
+                else:
+                    outer, displacement = draws.drift(), draws.displacement()
+                    move, rest = self._move_at_kinks(companion, outer, displacement)
+                    if self._paired:
+                        second_move = self._slope(second, outer, displacement(second))
             if step == self.saved[len(rows)]:
-                rows.append(self._observed(run, companion + move / 2, smooth + slope / 2, shifted))
+                rows.append(self._observed(run, companion + move / 2, second + second_move / 2, shifted))
             if step == self.steps:
                 break
             if step % self.spacing == 0:
                 weight = 0.5 if step == 0 else 1.0
-                companion, smooth = companion + weight * move, smooth + weight * slope
+                companion, second = companion + weight * move, second + weight * second_move
             uniforms = keyed_uniforms((self.block_size, self.problem.draw_dim), self.seed, block, step)
             draw = self.problem.draw(uniforms)
             if shifted is not None:
                 shifted.advance(step, run, uniforms)
             before, run = run, run - self.lr * self.problem.gradient(run, draw)
-            companion = companion - self.lr * self.problem.gradient(companion, draw)
+            companion = companion - self.lr * self.problem.gradient(companion, draw) + rest
             if self._paired:
-                smooth = smooth - self.lr * self.problem.gradient(smooth, draw)
+                second = second - self.lr * self.problem.gradient(second, draw)
             if shifted is not None:
                 shifted.begin_after(step, before, run)
         return torch.stack(rows, dim=1).cpu().numpy().astype(np.float64, copy=False)
@@ -171,31 +198,43 @@ class DefectSampler:
         """Whether there is a second companion, moved by derivatives."""
         return self.kinked and 2 in self.orders
 
-    def _moves(self, companion: Tensor, smooth: Tensor, block: int, step: int) -> tuple[Tensor, Tensor]:
-        """Return q lr^2 w of the companion by eq. (6), and of the second companion by its derivative, each (B, D)."""
-        draws = _Draws(self.problem, self.block_size, keyed_generator(self.seed, "defects", block, step))
+    @cached_property
+    def shift(self) -> float | None:
+        """The shifts of derivatives at kinks, a power of two; None for the shortest ones."""
+        if not self.kinked:
+            return None
+        limit = min(self.problem.stability_limit(self.theta0), self.steps * self.lr)
+        longest = math.sqrt(self.lr * limit) / 2
+        return float(2.0 ** math.floor(math.log2(longest)))  # rounding of the limit must not show in results
+
+    def _move(self, companion: Tensor, draws: _Draws) -> Tensor:
+        """Return q times eq. (5) for the companion (B, D)."""
         outer, inner = draws.drift(), draws.drift()
         step_of = self.lr * inner(companion)
-        move = self.spacing * self.lr / 4 * (outer(companion + step_of) - outer(companion - step_of))
-        if not self._paired:
-            return move, torch.zeros(())
-        slope = forward_derivative(outer, smooth, inner(smooth))[1]
-        return move, self.spacing * self.lr**2 / 2 * slope
+        return self.spacing * self.lr / 4 * (outer(companion + step_of) - outer(companion - step_of))
 
-    def _observed(self, run: Tensor, companion: Tensor, smooth: Tensor, shifted: _ShiftedRuns | None) -> Tensor:
-        """Return the columns of all observables at one time (B, O, 4)."""
+    def _move_at_kinks(self, companion: Tensor, outer: Field, displacement: Field) -> tuple[Tensor, Tensor]:
+        """Return the move of the companion at a node, and eq. (7), each (B, D)."""
+        y = displacement(companion)
+        value, slope = forward_derivative(outer, companion, y)
+        move = self.lr**2 * slope
+        return move, self.lr * (outer(companion + self.lr * y) - value) - move
+
+    def _slope(self, second: Tensor, outer: Field, y: Tensor) -> Tensor:
+        """Return the move of the second companion at a node, lr^2 DF'(s)[y] (B, D)."""
+        return self.lr**2 * forward_derivative(outer, second, y)[1]
+
+    def _observed(self, run: Tensor, companion: Tensor, second: Tensor, shifted: _ShiftedRuns | None) -> Tensor:
+        """Return the columns of all observables at one time (B, O, C)."""
         columns = []
         for observable in self.observables.values():
             value, moved = _finite(observable, run), _finite(observable, companion)
-            first, second, placement = moved - value, torch.zeros_like(value), torch.zeros_like(value)
-            if shifted is not None:
-                second = shifted.error(observable)
-                placement = shifted.placement * second
-                first = first + second  # eq. (5)
-            elif self._paired:
-                second = moved - _finite(observable, smooth)
-            columns.append(torch.stack([value, first, second, placement], dim=-1))
-        return torch.stack(columns, dim=-2)
+            nothing = torch.zeros_like(value)
+            error = nothing if shifted is None else shifted.error(observable)
+            placement = nothing if shifted is None else shifted.placement * error
+            beyond = moved - _finite(observable, second) if self._paired else nothing
+            columns.append(torch.stack([value, moved - value + error, beyond + error, placement, beyond], dim=-1))
+        return torch.stack(columns, dim=-2)  # eqs. (6), (8), (9)
 
 
 def _finite(observable: Observable, theta: Tensor) -> Tensor:
@@ -231,6 +270,17 @@ class _Draws:
             return lambda theta: self._problem.noise_product(theta, normals)
         first, second = self._gradient(), self._gradient()
         return lambda theta: (first(theta) - second(theta)) / 2**0.5
+
+    def displacement(self) -> Field:
+        """Return y, of mean U b and covariance U Sigma, U uniform in [0, 1]: a part of a step, in units of lr."""
+        share = torch.from_numpy(self._generator.random((self._paths, 1)))
+        share = share.to(dtype=self._problem.dtype, device=self._problem.device)
+        if self._problem.has_closed_form:
+            drift, noise = self.drift(), self.noise()
+            return lambda theta: share * drift(theta) + share.sqrt() * noise(theta)
+        first, second = self.drift(), self.drift()
+        weight = (share + (2 * share - share.square()).sqrt()) / 2  # weight^2 + (share - weight)^2 = share
+        return lambda theta: weight * first(theta) + (share - weight) * second(theta)
 
     def third_cumulant(self, theta: Tensor) -> list[Tensor]:
         """Return the vectors whose product has mean kappa_3: (g - E g) thrice where the mean is known."""
@@ -293,67 +343,20 @@ class _ShiftedRuns:
 
     def _stencil(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return shifts (R, A, D) and weights (R, A): sum_r weight_r v(. + shift_r) = Lambda v at x (A, D)."""
+        h = self._sampler.shift
         draws = _Draws(self._sampler.problem, len(x), self._generator)
         b, other = draws.drift()(x), draws.drift()(x)
         noise = draws.noise()
         z = noise(x)
         inner, outer = draws.drift(), draws.drift()
-        gradient_part = (
-            _second_difference(draws.drift(), x, z, z) / 4
-            - _second_difference(draws.drift(), x, b, other) / 12
-            - _first_difference(outer, x, _first_difference(inner, x, b)) / 3
-        )
-        hessian_part = (_first_difference(noise, x, b) + _first_difference(draws.drift(), x, z)) / 2
-        parts = [
-            _stencil_of([gradient_part], x, 1.0),
-            _stencil_of([hessian_part, z], x, 1.0),
-            _stencil_of(draws.third_cumulant(x), x, 1 / 6),
-        ]
+        if self._sampler.kinked:
+            curved = second_difference(draws.drift(), x, b, other, h) / -4  # eq. (8)
+        else:
+            curved = second_difference(draws.drift(), x, z, z, h) / 4
+            curved = curved - second_difference(draws.drift(), x, b, other, h) / 12
+        gradient_part = curved - first_difference(outer, x, first_difference(inner, x, b, h), h) / 3
+        hessian_part = (first_difference(noise, x, b, h) + first_difference(draws.drift(), x, z, h)) / 2
+        third = draws.third_cumulant(x)
+        cubic, weights = stencil(third, x, h) if len(third) == 3 else cubic_stencil(third[0], x, h)
+        parts = [stencil([gradient_part], x, h), stencil([hessian_part, z], x, h), (cubic, weights / 6)]
         return torch.cat([shifts for shifts, _ in parts]), torch.cat([weights for _, weights in parts])
-
-
-# --- differences -----------------------------------------------------------------------------------------------------
-
-
-def _scaled(direction: Tensor, x: Tensor, degree: int) -> Tensor:
-    """Return the factor (A, 1) that makes of a direction the shift of a central difference of this degree.
-
-    Its length, eps^(1/(degree + 2)) max(1, |x|), balances rounding and the next derivative.
-    """
-    length: Tensor = torch.finfo(x.dtype).eps ** (1 / (degree + 2)) * x.norm(dim=-1, keepdim=True).clamp(min=1.0)
-    factor: Tensor = length / direction.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
-    return factor
-
-
-def _first_difference(field: Field, x: Tensor, u: Tensor) -> Tensor:
-    """Return D field(x)[u]."""
-    h = _scaled(u, x, 1)
-    return (field(x + h * u) - field(x - h * u)) / (2 * h)
-
-
-def _second_difference(field: Field, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Return D^2 field(x)[u, v]."""
-    h, k = _scaled(u, x, 2), _scaled(v, x, 2)
-    diagonal = field(x + h * u + k * v) + field(x - h * u - k * v)
-    return (diagonal - field(x + h * u - k * v) - field(x - h * u + k * v)) / (4 * h * k)
-
-
-def _stencil_of(directions: Sequence[Tensor], x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """Return shifts (R, A, D) and weights (R, A) of the derivative along the directions, or thrice along one."""
-    thrice = factor != 1.0 and len(directions) == 1
-    degree = 3 if thrice else len(directions)
-    scales = [_scaled(direction, x, degree) for direction in directions]
-    if thrice:  # D^3 v[c, c, c] = (v(2) - 2 v(1) + 2 v(-1) - v(-2)) / 2
-        shift, scale = scales[0] * directions[0], scales[0][:, 0]
-        multiples = (2, 1, -1, -2)
-        weights = [factor * weight / (2 * scale**3) for weight in (1, -2, 2, -1)]
-        return torch.stack([multiple * shift for multiple in multiples]), torch.stack(weights)
-    shifts, weights = [], []
-    total = math.prod(2 * scale[:, 0] for scale in scales)
-    for signs in (
-        torch.cartesian_prod(*[torch.tensor([1.0, -1.0], dtype=x.dtype)] * degree).reshape(-1, degree).tolist()
-    ):
-        moved = [sign * scale * direction for sign, scale, direction in zip(signs, scales, directions, strict=True)]
-        shifts.append(sum(moved, torch.zeros_like(x)))
-        weights.append(factor * math.prod(signs) / total)
-    return torch.stack(shifts), torch.stack(weights)

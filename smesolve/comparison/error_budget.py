@@ -17,13 +17,13 @@ from smesolve.comparison.control_variate import control_of
 from smesolve.comparison.cost import ITERATION_STEP_COST, step_cost
 from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.mean_estimate import MeanEstimate
-from smesolve.comparison.observables import grows_polynomially
 from smesolve.comparison.path_statistics import PathStatistics, merged
 from smesolve.comparison.paths_wanted import Estimates, Wanted, bias_is_large, next_paths, wanted_paths
 from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import grows_polynomially
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.parallel import Task
 from smesolve.sampling.runner import Runner, Work
@@ -199,7 +199,7 @@ class ErrorBudget:
                         rel_tol if row == len(self.design.times) - 1 else None,
                     )
                     head = {"order": side.order, "lr": self.lr, "time": time, "observable": name}
-                    rows.append(head | budget | {"dt": side.dt, "scheme": self.design.scheme})
+                    rows.append(head | budget | {"solver_dt": side.dt, "scheme": self.design.scheme})
         return rows
 
     def samples(self) -> dict[tuple[float, int | None], dict[str, np.ndarray]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.validation import check_callable, check_parameters, check_positive, check_problem
 

@@ -43,10 +43,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.value_function import BATCH_FLOATS, NESTED_ARRAYS, along, along_flow
 from smesolve.entry_point import plain_surroundings
 from smesolve.problem.kinks import kinks
+from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import ModifiedEquation
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
+from smesolve.problem.observables import Observable
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.ode import solve_ode

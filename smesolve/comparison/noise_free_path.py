@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
+from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 
 __all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["LeftOut", "Status", "Verdict"]
+__all__ = ["LeftOut", "Status", "Verdict", "status_of"]
 
 
 class Status(StrEnum):
@@ -40,6 +40,42 @@ class Status(StrEnum):
     def has_interval(self) -> bool:
         """Whether the interval of the error can be believed."""
         return not (self.heavy_tailed or self in (Status.DIVERGED, Status.NOT_FINITE))
+
+
+def status_of(
+    error: float,
+    monte_carlo: float,
+    rounding: float,
+    *,
+    diverged: bool,
+    undefined: bool,
+    tails: Status | None,
+    biased: Status | None,
+    too_wide: bool,
+) -> Status:
+    """Return the first that applies of all that can be said of an error.
+
+    Args:
+        error: the estimate.
+        monte_carlo, rounding: half-widths of these parts of its interval.
+        diverged, undefined: whether some paths diverged, or the observable is not finite on some.
+        tails: what the sample cannot show, or None.
+        biased: that the error lies inside a bias, or None.
+        too_wide: whether the interval is wider than asked for.
+    """
+    if diverged:
+        return Status.DIVERGED
+    if undefined:
+        return Status.NOT_FINITE
+    if tails is not None:
+        return tails
+    if not abs(error) > monte_carlo:
+        return Status.WITHIN_MONTE_CARLO
+    if not abs(error) > rounding:
+        return Status.WITHIN_ROUNDING
+    if biased is not None:
+        return biased
+    return Status.TOO_WIDE if too_wide else Status.RESOLVED
 
 
 class Verdict(StrEnum):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control_variate import DrawControlVariate
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.problem.observables import Observable
 from smesolve.sampling.ensemble import Process, block_of
 
 __all__ = ["PairSampler", "Sampler"]

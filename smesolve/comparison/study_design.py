@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.problem.observables import Observable, Observables, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import check_declared, check_jumps, check_scheme
 from smesolve.solver.schemes import SCHEMES
@@ -66,7 +66,7 @@ class StudyDesign:
         horizon: float,
         *,
         orders: Sequence[int],
-        observables: Sequence[str | Observable],
+        observables: Observables,
         times: Sequence[float] | None = None,
         scheme: str | None = None,
         dt: float | None = None,

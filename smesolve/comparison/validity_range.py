@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,13 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.study_design import StudyDesign, check_orders
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.observables import Observables, is_piecewise_constant
 from smesolve.problem.problem import Problem
+from smesolve.result import Result
 from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
@@ -41,6 +43,9 @@ from smesolve.validation import (
     check_tolerance,
     check_workers,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["ValidityRange", "validity_range"]
 
@@ -60,8 +65,8 @@ TOLERANCE, STABILITY, STEPS = "tolerance", "stability", "steps"
 """What limits a learning rate: the error, the iteration itself, or the steps that are simulated."""
 
 
-@dataclass(frozen=True)
-class ValidityRange:
+@dataclass(frozen=True, repr=False)
+class ValidityRange(Result):
     """The largest learning rates at which the equations describe a training to a tolerance.
 
     Columns of `table`: order, observable; lr, lr_low, lr_high, the largest learning rate and its 95% interval;
@@ -90,8 +95,15 @@ class ValidityRange:
             return f"up to the stability limit, lr = {self.stability_limit:.3g}"
         return f"up to lr = {row['lr']:.3g} [{row['lr_low']:.3g}, {row['lr_high']:.3g}]"
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(horizon={self.horizon:g})\n{self.conclusion()}"
+    def summary(self) -> str:
+        """Return what was asked, and `conclusion`."""
+        return f"Largest learning rates of a training up to T = {self.horizon:g}:\n{self.conclusion()}"
+
+    def plot(self) -> Figure:
+        """Return relative errors against the learning rate, with the tolerance and the ranges."""
+        from smesolve.comparison.validity_figure import validity_figure  # late, as matplotlib takes its time
+
+        return validity_figure(self.errors, self.table, self.tolerance)
 
 
 @entry_point
@@ -103,7 +115,7 @@ def validity_range(
     tolerance: float = 0.01,
     *,
     orders: Sequence[int] = (1, 2),
-    observables: Sequence[str | Observable] = ("loss",),
+    observables: Observables = ("loss",),
     rel_tol: float = 0.1,
     paths: int = 64,
     max_paths: int = 2**14,
@@ -120,7 +132,7 @@ def validity_range(
         horizon: time T of the comparison; the iteration takes T/lr steps.
         tolerance: largest error, relative to the change of the observable from theta0 to the horizon.
         orders: of the equations, 1 and/or 2.
-        observables: as `weak_error` takes them.
+        observables: as `weak_error` takes them, but for accuracies and others that are constant between jumps.
         rel_tol: relative 95% half-width to which errors are measured.
         paths: paths of the first round at each learning rate.
         max_paths: most paths at each learning rate.
@@ -167,6 +179,12 @@ def validity_range(
         control="none",
         seed=seed,
     )
+    for name, g in design.observables.items():
+        if is_piecewise_constant(g, theta0):
+            raise SmesolveError(
+                f"observables: {name!r} is constant between jumps, and a range of validity rests on derivatives; "
+                "take a loss."
+            )
     start = {name: float(g(theta0[None])[0]) for name, g in design.observables.items()}
     rows: list[dict[str, object]] = []
     done: set[int] = set()

@@ -22,7 +22,7 @@ import torch
 from scipy.integrate import OdeSolution, solve_ivp
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
+from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.ode import solve_ode
 

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, batch_sizes, directional
-from smesolve.comparison.observables import Observable
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.solver.time_grid import grid_numbers

@@ -15,7 +15,6 @@ from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.study_design import CONTROLS, StudyDesign
 from smesolve.comparison.study_size import StudySize
@@ -23,7 +22,7 @@ from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
-from smesolve.problem.kinks import kinks
+from smesolve.problem.observables import Observables, is_piecewise_constant
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import warn_of_divergence
 from smesolve.sampling.journal import Journal
@@ -45,7 +44,7 @@ from smesolve.validation import (
     check_workers,
 )
 
-__all__ = ["ESTIMATORS", "chosen_estimator", "weak_error"]
+__all__ = ["ESTIMATORS", "chosen_estimator", "predicted_constants", "weak_error"]
 
 ESTIMATORS = ("auto", "difference", "defects")
 """How errors are estimated."""
@@ -60,7 +59,7 @@ def weak_error(
     horizon: float,
     *,
     orders: Sequence[int] = (1, 2),
-    observables: Sequence[str | Observable] = ("loss",),
+    observables: Observables = ("loss",),
     times: Sequence[float] | None = None,
     paths: int = 1024,
     rel_tol: float | None = None,
@@ -86,8 +85,9 @@ def weak_error(
 
     What is compared:
         orders: of the modified equation, 1 and/or 2. Default: both.
-        observables: names ("loss", "modified_loss", "squared_norm", "theta[0]", see `OBSERVABLES`) or callables.
-            Default: the loss.
+        observables: names ("loss", "modified_loss", "squared_norm", "test_loss", "accuracy", "theta[0]", see
+            `OBSERVABLES`) and callables, or a dict from names of your own to them. Default: the loss. Accuracies are
+            constant between jumps: for them there are neither control variates, nor predicted constants, nor defects.
         times: times of observation, the last one the horizon. Default: the finest even grid of at most five that all
             learning rates divide.
 
@@ -160,18 +160,24 @@ def weak_error(
         seed=check_seed("seed", seed),
         keep=check_integer("keep", keep, 0),
     )
-    if chosen_estimator(estimator, problem) == "defects":
+    flat = [name for name, g in design.observables.items() if is_piecewise_constant(g, design.theta0)]
+    if flat and estimator == "defects":
+        raise SmesolveError(
+            f"observables: {flat[0]!r} is constant between jumps, and defects are made of derivatives; take "
+            "estimator='difference'."
+        )
+    if not flat and chosen_estimator(estimator, problem) == "defects":
         with Progress(progress, 0.0) as bar:
             table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
         _warn_of_missing_means(table)
-        return WeakErrorStudy(table, {}, design.horizon, _predicted(design))
+        return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), _start(design))
     design.warn_of_nothing_tested(stacklevel=5)  # 5: past the decorators
     size = StudySize(design, paths, workers)
     size.check(max_memory)
     with Progress(progress, size.work) as bar:
         table, samples = _measured(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
     _warn_of_missing_means(table)
-    return WeakErrorStudy(table, samples, design.horizon, _predicted(design))
+    return WeakErrorStudy(table, samples, design.horizon, predicted_constants(design), _start(design))
 
 
 def chosen_estimator(estimator: str, problem: Problem) -> str:
@@ -183,14 +189,20 @@ def chosen_estimator(estimator: str, problem: Problem) -> str:
     return estimator
 
 
-def _predicted(design: StudyDesign) -> Callable[[], pd.DataFrame]:
-    """Return what computes the predicted constants of a study."""
+def _start(design: StudyDesign) -> dict[str, float]:
+    """Return the values of the observables at the start."""
+    return {name: float(g(design.theta0[None])[0]) for name, g in design.observables.items()}
+
+
+def predicted_constants(design: StudyDesign) -> Callable[[], pd.DataFrame]:
+    """Return what computes the predicted constants of a study; derivatives predict none of what jumps."""
+    smooth = {name: g for name, g in design.observables.items() if not is_piecewise_constant(g, design.theta0)}
     return partial(
         leading_constants,
         design.problem,
         design.theta0,
         design.times,
-        design.observables,
+        smooth,
         min(design.lrs),
         design.orders,
         design.stability_limit,
@@ -207,7 +219,7 @@ def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_path
     """
     rows: list[dict[str, object]] = []
     lrs = [*design.lrs]
-    if len(lrs) == 1 and (2 not in design.orders or kinks(design.problem, design.theta0)):
+    if len(lrs) == 1 and 2 not in design.orders:
         lrs.append(lrs[0] / 2)
     for number, lr in enumerate(lrs, start=1):
         runner.progress.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")

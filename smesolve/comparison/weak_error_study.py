@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from smesolve.comparison.agreement import headline
 from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.outcomes import Status
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
+from smesolve.result import Result
 from smesolve.validation import check_choice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["StudyInterrupted", "WeakErrorStudy", "with_normal_errors"]
 
@@ -37,7 +42,7 @@ class StudyInterrupted(KeyboardInterrupt):
 
 
 @dataclass(frozen=True, repr=False)
-class WeakErrorStudy:
+class WeakErrorStudy(Result):
     """Weak errors of the modified equation for several learning rates and orders.
 
     Columns of `table`:
@@ -58,7 +63,7 @@ class WeakErrorStudy:
     diverged                      paths on both sides (discrete_diverged, sde_diverged); with one there is no mean
     resolved, reason              whether 0 lies outside an interval that can be believed; and a `Status`, which says
                                   why not, or that the interval is wider than rel_tol
-    dt, scheme                    of the equation
+    solver_dt, scheme             of the equation: step and scheme
     """
 
     table: pd.DataFrame
@@ -74,25 +79,48 @@ class WeakErrorStudy:
     predict: Callable[[], pd.DataFrame]
     """Computes `constants`."""
 
-    def __repr__(self) -> str:
-        return f"{self._summary()}\n{self._errors_at_horizon().to_string(index=False)}"
+    start: Mapping[str, float] = field(default_factory=dict)
+    """Values of the observables at the start."""
 
-    def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self._summary())}</p>{self._errors_at_horizon().to_html(index=False)}"
-
-    def _summary(self) -> str:
-        """Return what was measured, in one line."""
-        lrs, orders = self.table.lr.unique(), self.table.order.unique()
-        few, many = self.table.paths.min(), self.table[["discrete_paths", "sde_paths"]].max().max()
+    def summary(self) -> str:
+        """Return what was measured, and how near each order is at the largest learning rate, a line each observable."""
+        table = self.table
+        lrs, orders = table.lr.unique(), table.order.unique()
+        few, many = table.paths.min(), table[["discrete_paths", "sde_paths"]].max().max()
         rates = f"lr {lrs[0]:g}" if len(lrs) == 1 else f"{len(lrs)} learning rates from {min(lrs):g} to {max(lrs):g}"
-        return (
+        head = (
             f"WeakErrorStudy: {'order' if len(orders) == 1 else 'orders'} {' and '.join(map(str, orders))}, {rates}, "
-            f"{self.table.time.nunique()} times up to {self.horizon:g}, {few if few == many else f'{few} to {many}'} "
-            "paths; errors at the horizon with 95% intervals:"
+            f"{table.time.nunique()} times up to {self.horizon:g}, {few if few == many else f'{few} to {many}'} "
+            "paths; errors at the horizon with 95% intervals."
         )
+        final = self.at_horizon()
+        lines = [headline(rows, self.start, self.spread) for _, rows in final.groupby("observable", sort=False)]
+        return "\n".join([head, *lines])
 
-    def _errors_at_horizon(self) -> pd.DataFrame:
-        return self._at_horizon(self.table)[["order", "observable", "lr", "error", "low", "high", "resolved"]]
+    def shown(self) -> pd.DataFrame:
+        """Return means and errors at the horizon."""
+        columns = ["observable", "order", "lr", "discrete", "sde", "error", "low", "high", "resolved"]
+        return self.at_horizon()[columns]
+
+    def plot(self) -> Figure:
+        """Return |error| at the horizon against the learning rate, with fits and predicted leading terms."""
+        from smesolve.comparison.weak_error_figure import weak_error_figure  # late, as matplotlib takes its time
+
+        return weak_error_figure(self.at_horizon(), self.fit())
+
+    @property
+    def spread(self) -> dict[tuple[float, str], float]:
+        """Standard deviations over the kept paths of the iteration, by learning rate and observable."""
+        return {
+            (lr, name): float(values.std(ddof=1))
+            for (lr, order), kept in self.samples.items()
+            for name, values in kept.items()
+            if order is None and len(values) > 1
+        }
+
+    def at_horizon(self) -> pd.DataFrame:
+        """Return the rows of `table` at the horizon."""
+        return self._at_horizon(self.table)
 
     def _at_horizon(self, rows: pd.DataFrame) -> pd.DataFrame:
         return rows[np.isclose(rows.time, self.horizon)]
@@ -128,7 +156,7 @@ class WeakErrorStudy:
         """
         if check_choice("at", at, ("final", "max")) == "max":
             return fit_orders(with_normal_errors(self.maximum()))
-        return fit_orders(with_normal_errors(self._at_horizon(self.table)), self._at_horizon(self.constants))
+        return fit_orders(with_normal_errors(self.at_horizon()), self._at_horizon(self.constants))
 
     def maximum(self) -> pd.DataFrame:
         """Compute the largest |error| over the times, as in the theorem: max_k |E g(theta_k) - E g(Theta_{k lr})|.

@@ -7,12 +7,12 @@ from .landscape_sections.condensation import condensation_figure as condensation
 from .landscape_sections.flatness import FlatnessStudy as FlatnessStudy
 from .landscape_sections.flatness import flatness as flatness
 from .landscape_sections.flatness import flatness_figure as flatness_figure
-from .landscape_sections.implicit_regularisation import RegularisationStudy as RegularisationStudy
 from .landscape_sections.implicit_regularisation import exact_regularisation_orders as exact_regularisation_orders
-from .landscape_sections.implicit_regularisation import regularisation_figure as regularisation_figure
 from .landscape_sections.implicit_regularisation import regularisation_orders as regularisation_orders
 from .landscape_sections.noises import noise_alignment as noise_alignment
 from .landscape_sections.noises import noises_figure as noises_figure
+from .landscape_sections.regularisation_study import RegularisationStudy as RegularisationStudy
+from .landscape_sections.regularisation_study import regularisation_figure as regularisation_figure
 from .landscape_sections.variance_principle import VarianceStudy as VarianceStudy
 from .landscape_sections.variance_principle import variance_figure as variance_figure
 from .landscape_sections.variance_principle import variance_principle as variance_principle

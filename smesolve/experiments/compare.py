@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE
-from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, points
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section
@@ -21,13 +21,11 @@ from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperimen
 from smesolve.experiments.shared.weak_error_parts import (
     at_horizon,
     divergence,
-    errors_against_lr,
     largest_errors,
     measured_in_words,
-    name_of,
     slopes,
-    symbol_of,
 )
+from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, points
 from smesolve.solver.time_grid import even_grid
 
 __all__ = ["Compare", "comparison_figure"]
@@ -99,7 +97,7 @@ def comparison_figure(study: WeakErrorStudy) -> Figure:
         _means(axes[0, 0], rows, observables[:2], lr)
         _errors_over_time(axes[0, 1], rows[rows.observable == observables[0]], observables[0], lr)
         _distribution(axes[1, 0], study, lr, observables[0])
-        errors_against_lr(axes[1, 1], study, observables[0], predicted=False)
+        errors_against_lr(axes[1, 1], at_horizon(study), study.fit(), observables[0], predicted=False)
         for axis, letter in zip(axes.flat, "abcd", strict=True):
             axis.set_title(f"({letter}) {axis.get_title(loc='left')}", loc="left")
         return figure
@@ -136,7 +134,9 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
             annotation_clip=False,
         )
     thin = widest < 0.01 * (highest - lowest)
-    axis.legend(title="95% intervals: thinner than the lines" if thin else "bands: 95% intervals", title_fontsize=7)
+    axis.legend(
+        loc="best", title="95% intervals: thinner than the lines" if thin else "bands: 95% intervals", title_fontsize=7
+    )
     axis.set_xlabel("time $t = k\\,\\epsilon$")
     axis.set_ylabel(" and ".join(f"mean {name_of(o)} {symbol_of(o)}" for o in observables))
     axis.set_title(rf"means, $\epsilon$ = {lr:g}", loc="left")
@@ -167,7 +167,7 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
         points(axis, time, error, curve.resolved, style)
     axis.set_xlabel("time $t = k\\,\\epsilon$")
     axis.set_ylabel(f"error of the mean {name_of(observable)} [$10^{{{power}}}$]")
-    axis.legend(title="hollow: not resolved", title_fontsize=7)
+    axis.legend(loc="best", title="hollow: not resolved", title_fontsize=7)
     axis.set_title(rf"SME minus dropout, $\epsilon$ = {lr:g}", loc="left")
 
 
@@ -203,7 +203,7 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
     axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
     axis.set_xlabel(f"{name_of(observable)} {symbol_of(observable)} at $T$ = {study.horizon:g}")
     axis.set_ylabel("density")
-    axis.legend()
+    axis.legend(loc="best")
 
 
 def _resolved(study: WeakErrorStudy) -> str:

@@ -18,7 +18,7 @@ from smesolve.experiments.shared.latex_lines import broken, shortened
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Section
-from smesolve.symbolic import Verification, modified_equation
+from smesolve.symbolic import SymbolicJumpEquation, Verification, modified_equation
 from smesolve.symbolic.latex_code import align
 from smesolve.symbolic.verification import check_proof
 
@@ -61,14 +61,14 @@ class Derive(Experiment[DeriveSettings]):
         s, begin = self.settings, time.perf_counter()
         iteration = derived_iteration(s)
         check_proof(iteration, max(2, s.order))
-        columns = modified_equation(iteration, order=s.order).diffusion.cols
+        equation = modified_equation(iteration, order=s.order)
         seconds, size = time.perf_counter() - begin, len(iteration.state)
         moments = sum(math.comb(size + degree - 1, degree) for degree in range(1, 2 * s.order + 2))
         return {
             "problem": f"{s.iteration}, order {s.order}",
             "cells": "1",
             "D": str(size),
-            "M": str(columns),
+            "M": "none: jumps" if isinstance(equation, SymbolicJumpEquation) else str(equation.diffusion.cols),
             "steps": "none: nothing is simulated",
             "paths": "none",
             "time": f"{seconds:.2g} s for the derivation, and the proof of up to {moments} moments of one step",
@@ -80,13 +80,21 @@ def _text(derivation: Derivation) -> str:
     """Return what was derived, in Markdown."""
     equation, verification = derivation.equation, derivation.verification
     small = equation.iteration.small
+    if isinstance(equation, SymbolicJumpEquation):
+        noise = f"a drift, and jumps at rate 1/{small} with random variables drawn anew at each"
+    else:
+        noise = (
+            f"{equation.diffusion.cols} Brownian motions, diffusion factor exact (from the expansion in orthonormal "
+            "polynomials, no matrix root)"
+        )
     parts = [
         f"State ({len(equation.iteration.state)}): "
         f"{', '.join(map(str, equation.iteration.state))}. Every other symbol of the equation is free.",
-        f"Equation of order {equation.order} in {small}: {equation.diffusion.cols} Brownian motions, diffusion factor "
-        "exact (from the expansion in orthonormal polynomials, no matrix root). It stands in `equation.tex`"
+        f"Equation of order {equation.order} in {small}: {noise}. It stands in `equation.tex`"
         + (
-            " and, as a torch SDE, in `equation.py`." if derivation.module else "; an undefined activation has no code."
+            " and, as a torch module, in `equation.py`."
+            if derivation.module
+            else "; an undefined activation has no code."
         ),
         _formula(equation.latex()),
         "## What is proven",
@@ -130,7 +138,8 @@ def _conclusion(derivation: Derivation) -> str:
         + ("proven, at the level of one-step moments" if verification.holds else "all that is proven"),
         "The third cumulant of the step vanishes and does not obstruct order 3"
         if derivation.obstruction.vanishes
-        else "Order 3 is out of reach of any diffusion, for the third cumulant of the step does not vanish",
+        else "Order 3 is out of reach of any diffusion, for the third cumulant of the step does not vanish; "
+        "an equation with jumps has it (order: 3)",
         *(
             f"Rejected: {name}, which claims order {proof.claimed} and has order {proof.order}"
             for name, proof in derivation.counterexamples.items()

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from smesolve.comparison.leading_constants import MAX_DIM, MAX_DRAWS
 from smesolve.comparison.outcomes import Status, Verdict
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE
-from smesolve.experiments.shared.figures import PAGE, drawing
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section
@@ -21,7 +19,6 @@ from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperimen
 from smesolve.experiments.shared.weak_error_parts import (
     at_horizon,
     divergence,
-    errors_against_lr,
     largest_errors,
     measured_in_words,
     number,
@@ -31,7 +28,7 @@ from smesolve.experiments.shared.weak_error_parts import (
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 
-__all__ = ["WeakError", "weak_error_figure"]
+__all__ = ["WeakError"]
 
 CAPTION = (
     "|error| at the horizon against the learning rate, one panel for each observable. Points with their "
@@ -59,7 +56,7 @@ class WeakError(WeakErrorExperiment):
             Section(
                 "Orders",
                 {"table": study.table, "fit": study.fit()},
-                {"weak_error": Captioned(weak_error_figure(study), CAPTION)},
+                {"weak_error": Captioned(study.plot(), CAPTION)},
                 self._text(study),
                 conclusion.strip(),
             )
@@ -87,25 +84,6 @@ class WeakError(WeakErrorExperiment):
             "## Largest error over the times",
             largest_errors(study),
         )
-
-
-def weak_error_figure(study: WeakErrorStudy) -> Figure:
-    """Draw |error| at the horizon against the learning rate, log-log, one panel for each observable.
-
-    Points with 95% intervals, hollow where unresolved; dashed fits with their slopes; the noise floor dotted; the
-    predicted leading term as a thin line.
-    """
-    with drawing():
-        observables = list(study.table.observable.unique())
-        columns = min(len(observables), 2)
-        lines = -(-len(observables) // columns)
-        figure = Figure(figsize=(PAGE / 2 * columns, 2.9 * lines), layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False).flat
-        for axis, observable in zip(axes, observables, strict=False):
-            errors_against_lr(axis, study, observable, predicted=True)
-        for axis in list(axes)[len(observables) :]:
-            axis.set_visible(False)
-        return figure
 
 
 VERDICTS = {
@@ -151,7 +129,7 @@ def _budget(study: WeakErrorStudy) -> str:
             "dropout ±",
             "SME ±",
             "solver bias",
-            "dt",
+            "solver_dt",
             "paths dropout / SME",
             "kurtosis",
             "stderr_reduction",
@@ -166,7 +144,7 @@ def _budget(study: WeakErrorStudy) -> str:
                 f"{row.discrete_half_width:.1e}",
                 f"{row.sde_half_width:.1e}",
                 f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}",
-                f"{row.dt:g}",
+                f"{row.solver_dt:g}",
                 f"{row.discrete_paths} / {row.sde_paths}",
                 f"{row.kurtosis:.3g}",
                 f"{row.stderr_reduction:.3g}",

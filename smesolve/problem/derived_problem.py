@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
@@ -32,6 +33,7 @@ class DerivedProblem(LinearizedProblem):
         self.problem = problem
         self.network, self.x, self.y, self.samples = problem.network, problem.x, problem.y, problem.samples
         self.dim, self.dtype, self.device = problem.dim, problem.dtype, problem.device
+        self.test = problem.test
         self.has_closed_form, self.linear_noise = problem.has_closed_form, problem.linear_noise
         self.draw_dim, self.noise_dim = problem.draw_dim, problem.noise_dim
 
@@ -48,6 +50,14 @@ class DerivedProblem(LinearizedProblem):
     def linearize(self, theta: Tensor) -> Linearization:
         """Return everything at theta."""
         return self.problem.linearize(theta)
+
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Return the outputs of the network without noise, (..., n, o)."""
+        return self.problem.outputs(theta)
+
+    def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Problem:
+        """Return the problem of the same network on other data, without noise."""
+        return self.problem.on_data(x, y)
 
     def draw(self, uniforms: Tensor) -> Any:
         """Return draws from uniforms (..., U)."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, overload
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, shown
 from smesolve.problem.linearization import Linearization
+from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths
+from smesolve.sampling.observed_paths import observed_paths
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
     check_integer,
@@ -90,6 +93,37 @@ def _gradient_and_mean(at: Linearization, draw: Any) -> tuple[Tensor, Tensor]:
     return at.gradient(draw), at.mean_gradient()
 
 
+@overload
+def iterate(
+    problem: Problem,
+    theta0: Tensor,
+    lr: float,
+    steps: int,
+    paths: int,
+    seed: int = 0,
+    *,
+    save: Sequence[int] | None = None,
+    workers: int | None = None,
+    max_memory: float | None = None,
+    observables: None = None,
+) -> Tensor: ...
+
+
+@overload
+def iterate(
+    problem: Problem,
+    theta0: Tensor,
+    lr: float,
+    steps: int,
+    paths: int,
+    seed: int = 0,
+    *,
+    save: Sequence[int] | None = None,
+    workers: int | None = None,
+    observables: Observables,
+) -> pd.DataFrame: ...
+
+
 @entry_point
 @torch.no_grad()
 def iterate(
@@ -103,7 +137,8 @@ def iterate(
     save: Sequence[int] | None = None,
     workers: int | None = None,
     max_memory: float | None = None,
-) -> Tensor:
+    observables: Observables | None = None,
+) -> Tensor | pd.DataFrame:
     """Train many independent paths from theta0.
 
     Args:
@@ -115,14 +150,21 @@ def iterate(
         seed: root seed; path b is the same whatever `paths` is.
         save: increasing step numbers to keep. Default: 0, 1, ..., steps.
         workers: processes that share the blocks of paths; the result is the same for any number of them.
-        max_memory: bytes that the result may take; more are refused.
+        max_memory: bytes that the paths may take; more are refused.
+        observables: what is measured along the paths, none of which are then kept: names ("loss", "accuracy",
+            "theta[0]", see `OBSERVABLES`) and callables theta (..., D) -> (...,), or a dict from names of your own to
+            them. Default: the paths are returned.
 
     Returns:
-        (T, paths, D), the parameters at the saved steps. Cost: one gradient a step and path.
+        (T, paths, D), the parameters at the saved steps. Cost: one gradient a step and path. With observables a
+        DataFrame of their statistics, a row for each saved step and observable: time, observable, mean, stderr, low and
+        high (95% interval of the mean), std (over paths), q05, q50 and q95 (quantiles over the first `quantile_paths`
+        paths, all of them where they are few), paths, quantile_paths, and lost (paths on which it is not finite; with
+        one of them the statistics are NaN). Memory: one block of paths, and at most 32 MiB or 2 KiB a row.
 
     Raises:
         SmesolveError: lr not positive, steps, paths or workers not positive integers, theta0 of the wrong shape or not
-            finite, more paths than max_memory holds.
+            finite, more paths than max_memory holds; an observable that is unknown, or does not map (B, D) to (B,).
 
     Warns:
         DivergenceWarning: some paths are not finite at the end.
@@ -141,4 +183,9 @@ def iterate(
             )
     workers = check_workers("workers", workers)
     max_memory = check_optional("max_memory", max_memory, check_positive)
+    if observables is not None:
+        check_nothing_kept(max_memory)
+        functions = measured_observables(problem, theta0, observables)
+        process = DropoutIteration(problem, lr, seed)
+        return observed_paths(process, theta0, paths, saved, [k * lr for k in saved], functions, workers)
     return collect_paths(DropoutIteration(problem, lr, seed), theta0, paths, saved, workers, max_memory)

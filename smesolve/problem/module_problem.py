@@ -21,7 +21,6 @@ Sources: Li, Tai, E (JMLR 20(40), 2019) for mini-batches; Wei, Kakade, Ma (arXiv
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -37,7 +36,7 @@ from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
-from smesolve.problem.masks import BernoulliMasks
+from smesolve.problem.masks import BernoulliMasks, standard_normals
 from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable
@@ -141,6 +140,7 @@ class ModuleProblem(Problem):
                 f"label_noise={label_noise} needs loss='squared_error', got loss={loss!r}; leave one of them out."
             )
 
+        self._loss = loss
         self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
         trial = ModuleTrial("module", module, self.x)
         self._function = trial.function
@@ -206,17 +206,10 @@ class ModuleProblem(Problem):
     @cached_property
     def reference_floats(self) -> int:
         """Floats in the arrays of one `reference_gradient`: of each draw, parameters and what the layers give."""
-        shapes = [
-            shape for name, shape in self._noise_shapes(rows := min(2, self.samples)).items() if name in self._laws
-        ]
-        given = [torch.ones(shape, dtype=self.dtype, device=self.device) for shape in shapes]
-
-        def loss(vector: Tensor, x: Tensor, y: Tensor, *masks: Tensor) -> Tensor:
-            function = copy.deepcopy(self._function)  # here no tensor is one for inference only
-            return self._sample_loss(function(vector, x, [*masks] or None), y).sum()
-
-        saved = saved_floats(loss, self.initial(seed=None), self.x[:rows], self.y[:rows], *given) // rows
-        floats = self.dim + saved * self.samples
+        rows = min(2, self.samples)
+        shapes = [shape for name, shape in self._noise_shapes(rows).items() if name in self._laws]
+        given = self.initial(seed=None), self.x[:rows], self.y[:rows], shapes
+        floats = self.dim + saved_floats(self._function, self._sample_loss, *given) * self.samples // rows
         return floats if self.has_closed_form else REFERENCE_DRAWS * floats
 
     # --- draws and gradients -------------------------------------------------------------------------------------
@@ -233,13 +226,21 @@ class ModuleProblem(Problem):
                 chosen = (part * self.samples).long() if self.replacement else part.argsort(dim=-1)
                 draw[name] = chosen[..., : shapes[name][0]].to(self.device)
             else:
-                values = self._laws[name].quantile(part) if name in self._laws else _normals(part)
+                values = self._laws[name].quantile(part) if name in self._laws else standard_normals(part)
                 draw[name] = values.unflatten(-1, shapes[name]).to(dtype=self.dtype, device=self.device)
         return draw
 
     def loss(self, theta: Tensor) -> Tensor:
         """Return the loss of all samples without noise, weight decay included: (...,)."""
         return self._over_paths(self._mean_loss, theta)
+
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Return the outputs of the module without noise, (..., n, ...)."""
+        return self._over_paths(lambda vector: self._function(vector, self.x), theta)
+
+    def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> ModuleProblem:
+        """Return the same module and loss on other data, without other noise than dropout's and weight decay."""
+        return ModuleProblem(self.network, x, y, self._loss, "shared" if self._shared else "per_sample")
 
     def modified_loss(self, theta: Tensor) -> Tensor:
         """Return the mean of the noisy loss (...,), over the reference draws where it has no closed form."""
@@ -394,9 +395,3 @@ class ModuleProblem(Problem):
             noise = part - 1 if name in self._laws else part
             total = total + (weights * noise).flatten(-len(self._shapes[name])).sum(-1)
         return total
-
-
-def _normals(uniforms: Tensor) -> Tensor:
-    """Return standard normals from uniforms in [0, 1)."""
-    normals: Tensor = torch.special.ndtri(uniforms.clamp_min(2.0**-54))
-    return normals

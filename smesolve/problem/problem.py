@@ -6,9 +6,10 @@ Iteration, modified equation, comparison and landscape use a problem by the attr
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -85,6 +86,8 @@ class Problem:
     has_closed_form: bool = True
     """Whether mean gradient and noise product are known in closed form. Otherwise they are known by sampling only: see
     `reference_gradient`, and the schemes that take gradients in place of drift and noise."""
+    test: Problem | None = None
+    """The problem of test data, without noise, or None; `with_test_data` gives it."""
     autonomous: bool = True
     """Whether nothing depends on time; otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
@@ -92,6 +95,12 @@ class Problem:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.samples} samples, D={getattr(self, 'dim', '?')}, M={self.noise_dim})"
+
+    def _repr_latex_(self) -> str:
+        sizes = rf"\quad n = {self.samples},\; D = {getattr(self, 'dim', '?')},\; M = {self.noise_dim}"
+        return (
+            rf"$\displaystyle \theta_{{k+1}} = \theta_k - \mathrm{{lr}}\, \nabla R_S(\theta_k; \eta_{{k+1}}),{sizes}$"
+        )
 
     # --- what a problem defines --------------------------------------------------------------------------------------
 
@@ -106,6 +115,10 @@ class Problem:
     def modified_loss(self, theta: Tensor) -> Tensor:
         """Return L_S(theta), the mean of the noisy loss: (...,). Only observables of that name need it."""
         raise self._missing("modified_loss")
+
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Return the outputs of the network on x without noise, (..., n, o). Only accuracies need it."""
+        raise self._missing("outputs")
 
     def gradient(self, theta: Tensor, draw: Any) -> Tensor:
         """Return the noisy gradient for given draws: (..., D)."""
@@ -212,6 +225,24 @@ class Problem:
         """Return everything at theta, which shares one forward pass where the problem has one."""
         return PointwiseLinearization(self, theta)
 
+    def small_noise_rk4(
+        self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
+    ) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme on the equation of an order, where one kernel computes it.
+
+        Args:
+            theta: (B, D).
+            increments: of the Brownian motion, (B, M).
+            order: of the equation, 1 or 2.
+            lr: learning rate of the equation.
+            dt: step.
+            split: whether the step's prediction and its noise are returned as well.
+
+        Returns:
+            The parameters after the step, and with `split` prediction and noise, each (B, D). Default: None.
+        """
+        return None
+
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """Return a smooth function close to `mean_gradient`, for stability limits and control variates: (..., D).
 
@@ -251,6 +282,27 @@ class Problem:
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
         """Return the part of <direction, gradient> of first order in the draw, of mean 0: (...,). Default: 0."""
         return torch.zeros((), dtype=self.dtype, device=self.device)
+
+    @entry_point
+    def with_test_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Self:
+        """Return the same training with test data, for the observables "test_loss" and "test_accuracy".
+
+        The test loss is that of the problem on the test data, without noise and without weight decay.
+
+        Args:
+            x: inputs of the test data, samples first.
+            y: their targets.
+
+        Raises:
+            SmesolveError: data that the problem could not have as its own, or a problem without data.
+        """
+        other = copy.copy(self)
+        other.test = self.on_data(x, y)
+        return other
+
+    def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Problem:
+        """Return the problem of the same network and loss on other data, without noise and weight decay."""
+        raise self._missing("on_data")
 
     @entry_point
     def sample(self, count: int, seed: int, step: int = 0) -> Any:

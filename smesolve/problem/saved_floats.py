@@ -1,28 +1,44 @@
-"""The size of what a derivative of a function of the parameters keeps, which no module says of itself."""
+"""The size of what a gradient of a module keeps of its layers, which no module says of itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from smesolve.problem.module_function import ModuleFunction
+
 __all__ = ["saved_floats"]
 
 
-def saved_floats(function: Callable[..., Tensor], vector: Tensor, *inputs: Tensor) -> int:
-    """Return the floats that torch keeps for a backward derivative by the vector, but for vector and inputs.
+def saved_floats(
+    function: ModuleFunction,
+    sample_loss: Callable[[Tensor, Tensor], Tensor],
+    theta: Tensor,
+    x: Tensor,
+    y: Tensor,
+    shapes: Sequence[tuple[int, ...]],
+) -> int:
+    """Return the floats that torch keeps for a gradient, parameters, data and masks not included.
 
     Args:
-        function: of the vector (D,) and the inputs, a number.
-        vector: the parameters.
-        inputs: further arguments.
+        function: the module.
+        sample_loss: of outputs and targets.
+        theta: (D,), its parameters.
+        x: inputs.
+        y: targets.
+        shapes: of the masks of its calls of dropout; empty where it has none.
     """
     saved: dict[int, int] = {}
     with torch.inference_mode(False), torch.enable_grad():
-        vector, *copies = (part.clone() for part in (vector, *inputs))  # each with a storage of its own
-        given = {part.untyped_storage().data_ptr() for part in (vector, *copies)}
+        # Copies are no tensors for inference only, which autograd refuses, and have storages of their own.
+        function = copy.deepcopy(function)
+        theta, x, y = (part.clone() for part in (theta, x, y))
+        masks = [theta.new_ones(shape) for shape in shapes]
+        given = {part.untyped_storage().data_ptr() for part in (theta, x, y, *masks)}
 
         def keep(part: Tensor) -> Tensor:
             place = part.untyped_storage().data_ptr()
@@ -31,5 +47,5 @@ def saved_floats(function: Callable[..., Tensor], vector: Tensor, *inputs: Tenso
             return part
 
         with saved_tensors_hooks(keep, lambda part: part):
-            function(vector.requires_grad_(), *copies)
+            sample_loss(function(theta.requires_grad_(), x, masks or None), y).sum()
     return sum(saved.values())

@@ -5,17 +5,21 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, shown
+from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
+from smesolve.sampling.observed_paths import observed_paths
 from smesolve.solver.brownian import KeyedBrownian
 from smesolve.solver.gradient_integration import GradientIntegration
+from smesolve.solver.jump_integration import JumpIntegration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
@@ -35,8 +39,11 @@ from smesolve.validation import (
     check_workers,
 )
 
-__all__ = ["Integration", "check_declared", "check_jumps", "check_scheme", "integration", "solve"]
+__all__ = ["JUMP_SCHEME", "Integration", "check_declared", "check_jumps", "check_scheme", "integration", "solve"]
 
+
+JUMP_SCHEME = "jumps"
+"""What tables say in place of a scheme where an equation has jumps."""
 
 DECLARED = ("noise_time", "weak_error", "drift_evaluations", "corrections", "noise_products")
 """What a scheme declares, for measurements with it."""
@@ -142,8 +149,13 @@ class Integration:
 
 def integration(
     sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
-) -> Integration | GradientIntegration:
-    """Return the process of an SDE under a scheme by name, of either kind; arguments as for `Integration`."""
+) -> Integration | GradientIntegration | JumpIntegration:
+    """Return the process of an SDE under a scheme by name, of any kind; arguments as for `Integration`.
+
+    An equation with jumps has one scheme and independent paths: `scheme` and `antithetic` do not concern it.
+    """
+    if isinstance(sde, ModifiedEquation) and sde.jumps is not None:
+        return JumpIntegration(sde.problem, sde.jumps, sde.lr, dt, seed, nested)
     chosen = SCHEMES[check_choice("scheme", scheme, SCHEMES)]
     if inspect.isclass(chosen) and issubclass(chosen, GradientScheme):
         return GradientIntegration(sde, chosen, dt, seed, nested, antithetic)
@@ -159,20 +171,66 @@ def _check_sde(sde: Any) -> None:
         )
 
 
-@entry_point
-@torch.no_grad()
+def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str:
+    """Return the scheme of an SDE, or refuse one for an equation with jumps."""
+    if not isinstance(sde, ModifiedEquation) or sde.jumps is None:
+        scheme = "small_noise_rk4" if scheme is None else scheme
+        check_scheme(problem, scheme)
+        return scheme
+    if scheme is not None:
+        check_choice("scheme", scheme, SCHEMES)
+        raise SmesolveError(
+            f"scheme={scheme!r} steps a diffusion, but the equation of order {sde.order!r} has jumps; leave scheme out."
+        )
+    return JUMP_SCHEME
+
+
+@overload
 def solve(
     sde: Any,
     theta0: Tensor,
     ts: Sequence[float] | Tensor,
-    scheme: str = "small_noise_rk4",
+    scheme: str | None = None,
     *,
     dt: float,
     paths: int,
     seed: int = 0,
     workers: int | None = None,
     max_memory: float | None = None,
-) -> Tensor:
+    observables: None = None,
+) -> Tensor: ...
+
+
+@overload
+def solve(
+    sde: Any,
+    theta0: Tensor,
+    ts: Sequence[float] | Tensor,
+    scheme: str | None = None,
+    *,
+    dt: float,
+    paths: int,
+    seed: int = 0,
+    workers: int | None = None,
+    observables: Observables,
+) -> pd.DataFrame: ...
+
+
+@entry_point
+@torch.no_grad()
+def solve(
+    sde: Any,
+    theta0: Tensor,
+    ts: Sequence[float] | Tensor,
+    scheme: str | None = None,
+    *,
+    dt: float,
+    paths: int,
+    seed: int = 0,
+    workers: int | None = None,
+    max_memory: float | None = None,
+    observables: Observables | None = None,
+) -> Tensor | pd.DataFrame:
     """Return independent paths of an SDE from theta0.
 
     Args:
@@ -180,19 +238,25 @@ def solve(
         theta0: (D,), the start of every path.
         ts: increasing times to return, ts[0] the start; dt divides every one of them.
         scheme: "euler", "small_noise_heun", "small_noise_rk4"; "svag" or "sampled_euler" for problems whose drift is
-            known by sampling only; or one added to `SCHEMES`.
-        dt: step of the scheme; not the learning rate.
+            known by sampling only; or one added to `SCHEMES`. An equation with jumps (order 3 or "poisson") has one way
+            to integrate it, from jump to jump, and takes no scheme. Default: "small_noise_rk4" for a diffusion.
+        dt: step of the scheme; not the learning rate. With jumps, random numbers are keyed by steps of dt, and flows
+            between jumps are cut there.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
         workers: processes that share the blocks of paths; the result is the same for any number of them.
-        max_memory: bytes that the result may take; more are refused.
+        max_memory: bytes that the paths may take; more are refused.
+        observables: what is measured along the paths, none of which are then kept; as for `iterate`. Of an SDE that is
+            no `ModifiedEquation` these are callables, coordinates and "squared_norm". Default: the paths are returned.
 
     Returns:
-        (T, paths, D), the parameters at `ts`. Cost a step: see the scheme.
+        (T, paths, D), the parameters at `ts`. Cost a step: see the scheme. With observables a DataFrame of their
+        statistics at `ts`, with the columns that `iterate` gives.
 
     Raises:
         SmesolveError: unknown scheme, dt that does not divide the times or the jumps of a schedule, times that do not
-            increase, bad theta0, paths or workers, more paths than max_memory holds.
+            increase, bad theta0, paths or workers, more paths than max_memory holds; an observable that is unknown, or
+            does not map (B, D) to (B,).
 
     Warns:
         NothingTestedWarning: dt = lr on an order-1 equation, for schemes whose step then is that of the iteration.
@@ -205,13 +269,17 @@ def solve(
     paths, seed = check_integer("paths", paths), check_seed("seed", seed)
     workers = check_workers("workers", workers)
     max_memory = check_optional("max_memory", max_memory, check_positive)
-    check_scheme(problem, scheme)
+    scheme = _chosen_scheme(sde, problem, scheme)
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)
     check_jumps(problem, dt, saved[-1] * dt)
-    nothing = what_tests_nothing(SCHEMES[scheme], scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
+    nothing = what_tests_nothing(SCHEMES.get(scheme), scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
     if nothing:
         warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
     process = integration(sde, theta0, scheme, dt, seed)
+    if observables is not None:
+        check_nothing_kept(max_memory)
+        functions = measured_observables(problem, theta0, observables)
+        return observed_paths(process, theta0, paths, saved, [float(t) for t in times], functions, workers, saved[0])
     return collect_paths(process, theta0, paths, saved, workers, max_memory, saved[0])

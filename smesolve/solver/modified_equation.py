@@ -20,6 +20,9 @@ Under a schedule b depends on time (`smesolve.problem.schedule`), and b1 has one
 
     (4)  b1 = -1/2 ((Db) b + d_t b).
 
+Order 3 has no diffusion. Its equation, and that of training steps at random times ("poisson"), have jumps at rate 1/lr
+(`smesolve.solver.jumps`): `smesolve.solve` integrates them, torchsde cannot.
+
 Sources: Li, Tai, E (JMLR 20(40), 2019), theorem 9; Zhang, Li, Luo, Xu (ICLR 2024), eq. 8 and theorem 1; for the third
 equation the Hessian-aware SME (arXiv 2405.18373).
 """
@@ -36,14 +39,33 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.linearization import Linearization
 from smesolve.problem.problem import Problem
+from smesolve.solver.jumps import JumpDynamics, Poissonised, ThirdOrder
 from smesolve.solver.lanczos import apply_function
 from smesolve.validation import check_positive, check_problem, check_weak_order
 
-__all__ = ["ModifiedEquation", "Order"]
+__all__ = ["WITH_JUMPS", "ModifiedEquation", "Order"]
 
 
-Order = int | Literal["quadratic"]
-"""Weak order 1 or 2, or equation (3), which resums quadratic losses (weak order 2 in its mean, 1 in general)."""
+Order = int | Literal["quadratic", "poisson"]
+"""Weak order 1, 2 or 3; equation (3), which resums quadratic losses (weak order 2 in its mean, 1 in general); or
+training steps at the times of a Poisson process (weak order 1)."""
+
+WITH_JUMPS = (3, "poisson")
+"""Orders whose equations jump."""
+
+
+FORMULAS: dict[Order, str] = {
+    1: r"-\nabla L_S(\Theta)\, dt + \sqrt{\varepsilon}\, C(\Theta)\, dW",
+    2: (
+        r"-\nabla \big( L_S + \tfrac{\varepsilon}{4} |\nabla L_S|^2 \big)(\Theta)\, dt "
+        r"+ \sqrt{\varepsilon}\, C(\Theta)\, dW"
+    ),
+    "quadratic": (
+        r"z^{-1} \log(1 - z)\, \nabla L_S(\Theta)\, dt + \sqrt{\varepsilon}\, "
+        r"\sqrt{2 \log(1 - z) / (z (z - 2))}\, C(\Theta)\, dW,\quad z = \varepsilon\, \mathrm{Hess}\, L_S(\Theta)"
+    ),
+}
+"""(1), (2) and (3) in LaTeX, epsilon the learning rate."""
 
 
 class ModifiedEquation(nn.Module):
@@ -55,10 +77,11 @@ class ModifiedEquation(nn.Module):
     Args:
         problem: what is trained; where it has no closed form, only schemes that take gradients integrate the equation.
         lr: learning rate.
-        order: weak order, 1 or 2, or "quadratic".
+        order: weak order, 1 or 2, or "quadratic", which are diffusions; 3, with jumps, for problems with a mean
+            gradient in closed form; or "poisson": training steps at the times of a Poisson process.
 
     Raises:
-        SmesolveError: another order, or "quadratic" under a schedule.
+        SmesolveError: another order, or one that a schedule, or a problem without closed form, does not have.
     """
 
     noise_type = "general"
@@ -75,6 +98,29 @@ class ModifiedEquation(nn.Module):
                 f"order='quadratic' resums the steps of one loss, but this {type(problem).__name__} changes with time; "
                 "take order=2."
             )
+        if order in WITH_JUMPS and not problem.autonomous:
+            raise SmesolveError(
+                f"order={order!r} has jumps of one law, but this {type(problem).__name__} changes with time; take "
+                "order=2."
+            )
+        if order == 3 and not problem.has_closed_form:
+            raise SmesolveError(
+                f"order=3 needs the mean gradient in closed form, which this {type(problem).__name__} does not have; "
+                "take order='poisson', or order=2 with scheme='svag'."
+            )
+
+    @property
+    def jumps(self) -> JumpDynamics | None:
+        """What happens between and at the jumps; None for a diffusion."""
+        if self.order == 3:
+            return ThirdOrder(self.problem, self.lr)
+        return Poissonised(self.problem, self.lr) if self.order == "poisson" else None
+
+    def _repr_latex_(self) -> str | None:
+        if self.order not in FORMULAS:
+            return None
+        values = rf"\quad \varepsilon = {float(self.lr):g},\; D = {self.problem.dim},\; M = {self.noise_dim}"
+        return rf"$\displaystyle d\Theta = {FORMULAS[self.order]},{values}$"
 
     @property
     def noise_dim(self) -> int:
@@ -90,22 +136,33 @@ class ModifiedEquation(nn.Module):
 
     def f(self, t: Any, y: Tensor) -> Tensor:
         """Return the drift (B, D). Cost: one gradient at order 1, three at order 2, 60 for "quadratic"."""
+        self._check_diffusion()
         return self.drift(t, y)
 
     def g_prod(self, t: Any, y: Tensor, v: Tensor) -> Tensor:
         """Return sqrt(lr) C(y) v, (B, D) from (B, M). Cost: one and a half gradients, 60 for "quadratic"."""
+        self._check_diffusion()
         at = self.problem.at(t).linearize(y)
         return self._noise(at, at.noise_product(v))
 
     def f_and_g_prod(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return `f` and `g_prod` with one forward pass."""
+        self._check_diffusion()
         leading, noise, correction = self.parts(t, y, v)
         return leading if correction is None else leading + correction, noise
+
+    def _check_diffusion(self) -> None:
+        if self.order in WITH_JUMPS:
+            raise SmesolveError(
+                f"order={self.order!r} is an equation with jumps, which torchsde cannot integrate; call sme.solve."
+            )
 
     # --- its parts, for schemes --------------------------------------------------------------------------------------
 
     def drift(self, t: Any, y: Tensor, left_limit: bool = False) -> Tensor:
-        """Return the drift at t, or just before it: (B, D)."""
+        """Return the drift at t, or just before it: (B, D). At order 3 it is that between the jumps."""
+        if self.order == 3:
+            return ThirdOrder(self.problem, self.lr).drift(y)
         at = self.problem.at(t, left_limit).linearize(y)
         leading = -at.mean_gradient()
         return leading if self.order == 1 else leading + self._correction(t, at, leading, left_limit)
@@ -137,6 +194,12 @@ class ModifiedEquation(nn.Module):
             return root * self.problem.at(t).linearize(y).noisy_mean_gradient(v, -dt / root)
         drift, noise = self.f_and_g_prod(t, y, v)
         return dt * drift + noise
+
+    def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme by one kernel, with `split` its prediction and noise, too, or None."""
+        if self.order == "quadratic" or not self.problem.autonomous:
+            return None
+        return self.problem.small_noise_rk4(y, dW, self.order, self.lr, dt, split)
 
     def _correction(self, t: Any, at: Linearization, leading: Tensor, left_limit: bool) -> Tensor:
         if self.order == "quadratic":
@@ -170,6 +233,4 @@ def _mean_and_noise(at: Linearization, normals: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _mean_noise_and_curvature(at: Linearization, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean gradient, the noise product, and Hess L_S times the mean gradient."""
-    mean = at.mean_gradient()
-    return mean, at.noise_product(normals), at.hessian_product(mean)
+    return at.mean_noise_and_curvature(normals)

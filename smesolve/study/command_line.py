@@ -1,4 +1,4 @@
-"""The command line: smesolve compare | weak-error | scaling | landscape | derive | extend."""
+"""The command line: smesolve compare | weak-error | scaling | landscape | derive | extend | sweep."""
 
 from __future__ import annotations
 
@@ -17,12 +17,21 @@ from typing import TYPE_CHECKING, Any
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.markdown import printable
+from smesolve.experiments.shared.registry import commands as experiments
 from smesolve.experiments.shared.registry import find_experiment
 from smesolve.experiments.shared.settings import build
+from smesolve.problem.kernels.library import library
 from smesolve.process_settings import apply_process_settings
 from smesolve.sampling.study_difference import first_difference
 from smesolve.study.command_arguments import chosen_study, parser_arguments
-from smesolve.study.command_parser import command_parser, keys_of, known_commands, print_completion, program_parser
+from smesolve.study.command_parser import (
+    command_parser,
+    keys_of,
+    known_commands,
+    print_completion,
+    program_parser,
+    sweep_parser,
+)
 from smesolve.study.html_report import html_report
 from smesolve.study.manifest import MANIFEST, finished_manifest, sealed, write_manifest
 from smesolve.study.output import (
@@ -93,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     request = None
     try:
+        if argv[:1] == ["sweep"]:
+            return _run_sweep(argv[1:])
         request = _read(argv)
         experiment = request.experiment
         _set_threads(getattr(experiment.settings, "threads", None))
@@ -122,11 +133,46 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
+def _run_sweep(argv: list[str]) -> int:
+    """Run the cells of a sweep, and join their tables when all are finished; return the exit code."""
+    from smesolve.study.sweep import begin_sweep, join_sweep, read_sweep, shard_of
+
+    start = time.perf_counter()
+    try:
+        values = sweep_parser().parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise SmesolveError(" ".join(str(error).split())) from None
+    sweep, (shard, shards) = read_sweep(values.config, experiments()), shard_of(values.shard)
+    if values.out is None and not values.dry_run:
+        raise SmesolveError("--out is missing; name the directory for the results, such as --out results.")
+    out = given_directory("--out", "." if values.out is None else values.out)
+    cells = sweep.cells(out)
+    requests = [_read([*cell.arguments, "--resume"]) for cell in cells]  # all are refused before any is run
+    if values.dry_run:
+        for cell, request in zip(cells, requests, strict=True):
+            say(f"smesolve: cell {cell.directory.name}")
+            _print_estimate(request.experiment)
+        return 0
+    begin_sweep(sweep, out, values.resume or shards > 1)
+    for number, cell in enumerate(cells[shard - 1 :: shards], start=1):
+        say(f"smesolve: cell {number} of {len(cells[shard - 1 :: shards])}, {printable(cell.directory.name)}")
+        code = _run([*cell.arguments, "--resume"])
+        if code:
+            return code
+    if join_sweep(sweep, out, ["sweep", *argv], time.perf_counter() - start):
+        say(f"smesolve: results in {printable(out)}")
+    else:
+        say(f"smesolve: this shard is finished; the last one joins the tables of all cells in {printable(out)}")
+    return 0
+
+
 def _write_results(request: Request, argv: list[str]) -> None:
     """Run the experiment of a request, and write all of its results."""
     from smesolve.study.extension import begin_extended
     from smesolve.study.run import configuration, run
 
+    if library() is None:
+        say("smesolve: no compiled kernels are in use, so formulas in torch stand in, which take 3 to 6 times as long")
     start, experiment = time.perf_counter(), request.experiment
     prepare = partial(begin_extended, request.out, experiment.settings.paths) if request.extends else None
     with whole_directory(request.out, request.overwrite, request.resume, prepare, experiment.extendable) as directory:

@@ -15,7 +15,7 @@ from smesolve.study.command_arguments import CommandKeys
 from smesolve.study.configuration_types import known_keys
 from smesolve.study.versions import versions
 
-__all__ = ["command_parser", "keys_of", "known_commands", "print_completion", "program_parser"]
+__all__ = ["command_parser", "keys_of", "known_commands", "print_completion", "program_parser", "sweep_parser"]
 
 SHELLS = ("bash", "zsh")
 
@@ -41,7 +41,13 @@ completion of commands and options in your shell, once:
 
 EXTEND = "Add paths to finished results of compare or weak-error: DIR --paths N."
 
+SWEEP = "Run a command for every combination of values of some of its keys; one joined table."
+
 REPORTED = "report.html (one file to send), report.md, manifest.json (configuration, seed, versions)"
+
+
+OTHERS = {"extend": EXTEND, "sweep": SWEEP}
+"""Commands that are no experiments."""
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -50,7 +56,7 @@ class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 def known_commands() -> list[str]:
     """Return the names of all commands."""
-    return [*commands(), "extend"]
+    return [*commands(), *OTHERS]
 
 
 def keys_of(command: str, study: str) -> CommandKeys:
@@ -80,7 +86,7 @@ def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> Argumen
     subcommands = parser.add_subcommands(dest="command")
     for name in known_commands():
         part = ArgumentParser() if parts is None else parts[name]
-        subcommands.add_subcommand(name, part, help=EXTEND if name == "extend" else summary(name))
+        subcommands.add_subcommand(name, part, help=OTHERS.get(name) or summary(name))
     return parser
 
 
@@ -99,6 +105,41 @@ def command_parser(keys: CommandKeys) -> ArgumentParser:
         part.add_argument("--study", type=str, default=keys.study, help=f"one of {', '.join(studies(command))}.")
     part.add_class_arguments(keys.settings)
     _add_places(part, extends)
+    return part
+
+
+def sweep_parser() -> ArgumentParser:
+    """Return the parser of the command sweep."""
+    part = ArgumentParser(
+        prog="smesolve sweep",
+        description=f"""{SWEEP}
+
+CONFIG is a configuration of the command with two more keys, such as
+
+  command: weak-error
+  sweep:
+    keep_prob: [0.8, 0.5]
+    network.width: [16, 32]
+
+Every combination is a study of its own in DIR/cells, with its report. Shards run at the same time, on one machine or
+several that share DIR; the one that ends last joins the tables.
+
+example:
+  smesolve sweep sweep.yaml --out results/sweep --shard 1/2
+
+writes:
+  {REPORTED},
+  the tables of all cells joined (CSV), cells""",
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=_Help,
+        usage="smesolve sweep CONFIG --out DIR [--shard I/N]",
+    )
+    part.add_argument("config", type=str, help="YAML file.").complete = FILE
+    part.add_argument("--out", type=str | None, help="directory for the results; needed unless --dry-run.")
+    part.add_argument("--shard", type=str | None, help="i/n: run only every n-th cell, from the i-th on.")
+    part.add_argument("--resume", action="store_true", help="go on with an interrupted sweep.")
+    part.add_argument("--dry-run", action="store_true", help="print what each cell would take, and write nothing.")
     return part
 
 
@@ -154,6 +195,9 @@ def print_completion(argv: Sequence[str]) -> None:
         raise SmesolveError(f"--print_completion must be one of {', '.join(SHELLS)}, got {shown(shell)}.")
     parts = {}
     for name in known_commands():
+        if name == "sweep":
+            parts[name] = sweep_parser()
+            continue
         part = ArgumentParser()
         options: set[str] = set()
         for study in studies(name) or [""]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from smesolve.study.output import JOURNAL, finish_move
 from smesolve.validation import check_integer
 from smesolve.version import __version__
 
-__all__ = ["ExtendSettings", "begin_extended", "extended"]
+__all__ = ["ExtendSettings", "begin_extended", "extended", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def extended(directory: Path, more: ExtendSettings, resume: bool, dry_run: bool)
         kind = None
     if kind is None or not kind.extendable:
         raise SmesolveError(f"{str(directory)!r} holds results of {name}, which has no paths to add.")
-    old = _settings_of(kind, manifest, directory)
+    old = settings_of(kind, manifest["config"], directory)
     if more.paths < old.paths or (more.paths == old.paths and not resume):
         raise SmesolveError(f"--paths {more.paths} is not more than the {old.paths} of {str(directory)!r}; raise it.")
     return kind(dataclasses.replace(old, **dataclasses.asdict(more)))
@@ -78,10 +79,10 @@ def begin_extended(out: Path, paths: int, directory: Path) -> None:
     Journal.continued(out / JOURNAL, directory / JOURNAL, {"config": {"paths": paths}})
 
 
-def _settings_of(kind: type[Experiment[Any]], manifest: dict[str, Any], directory: Path) -> Any:
+def settings_of(kind: type[Experiment[Any]], config: Mapping[str, Any], directory: Path) -> Any:
     """Return the settings of finished results."""
     try:
-        return build(kind.Settings, manifest["config"])
+        return build(kind.Settings, dict(config))
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
         raise SmesolveError(

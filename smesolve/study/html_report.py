@@ -56,7 +56,7 @@ def html_report(directory: Path) -> str:
 
 def _inches(png: bytes) -> float:
     """Return the width that a figure was drawn for, so that all have letters of one size."""
-    from smesolve.experiments.shared.figures import DPI  # late, as matplotlib takes its time
+    from smesolve.figures import DPI  # late, as matplotlib takes its time
 
     return int.from_bytes(png[16:20], "big") / DPI
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 
 from smesolve.comparison.weak_error import weak_error
-from smesolve.experiments.shared.figures import save_figure
 from smesolve.experiments.shared.markdown import picture
-from smesolve.experiments.weak_error import weak_error_figure
+from smesolve.figures import save_figure
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.study.html_report import html_report
@@ -31,7 +30,7 @@ def run_smallest_study() -> None:
     study = weak_error(problem, problem.initial(), [0.2], 0.4, paths=8, progress=False)
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        save_figure(weak_error_figure(study), directory, "weak_error")
+        save_figure(study.plot(), directory, "weak_error")
         (directory / "report.md").write_text(picture("Weak error.", "weak_error"), encoding="utf-8")
         write_manifest(directory, "weak-error", [], {}, 0, 0.0)
         html_report(directory)

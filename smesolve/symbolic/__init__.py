@@ -16,6 +16,8 @@ from smesolve.symbolic.dropout_formulas import Claim, DropoutFormulas
 from smesolve.symbolic.equation import SymbolicModifiedEquation, modified_equation
 from smesolve.symbolic.explicit_iteration import Iteration, gradient_descent
 from smesolve.symbolic.explicit_network import ExplicitNetwork, squared_error
+from smesolve.symbolic.fourth_cumulants import FourthCumulant, fourth_cumulant
+from smesolve.symbolic.jump_equation import SymbolicJumpEquation
 from smesolve.symbolic.laws import Centred, SampleIndex
 from smesolve.symbolic.loss_expansion import LossExpansion
 from smesolve.symbolic.polynomial_problem import PolynomialLossProblem
@@ -38,11 +40,13 @@ __all__ = [
     "Claim",
     "DropoutFormulas",
     "ExplicitNetwork",
+    "FourthCumulant",
     "Iteration",
     "LossExpansion",
     "MomentCheck",
     "PolynomialLossProblem",
     "SampleIndex",
+    "SymbolicJumpEquation",
     "SymbolicModifiedEquation",
     "ThirdCumulant",
     "Verification",
@@ -51,6 +55,7 @@ __all__ = [
     "dropout",
     "dropout_sgd",
     "expectation",
+    "fourth_cumulant",
     "gradient_descent",
     "label_noise",
     "modified_equation",

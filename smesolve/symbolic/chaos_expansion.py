@@ -27,7 +27,7 @@ from smesolve.symbolic.term_count import check_terms
 from smesolve.symbolic.variable_functions import Powers, VariableFunctions
 from smesolve.validation import check_expression, check_instance
 
-__all__ = ["expand", "expectation", "step_covariance", "step_moment"]
+__all__ = ["expand", "expectation", "mean_of_product", "step_covariance", "step_moment"]
 
 
 def expand(
@@ -112,10 +112,14 @@ def step_moment(iteration: Iteration, factors: Sequence[tuple[int, int]]) -> Exp
 
     a = 0 stands for s_1, the part of the step that is linear in the small parameter.
     """
-    functions = iteration.functions
+    return mean_of_product(iteration.functions, [iteration.step_monomials[a][i] for a, i in factors])
+
+
+def mean_of_product(functions: Sequence[VariableFunctions], factors: Sequence[Monomials]) -> Expr:
+    """Return the expectation of a product of functions of the random variables, exactly, from their moments."""
     product: Monomials = {(0,) * len(functions): Integer(1)}
-    for a, i in factors:
-        product = _product(functions, product, iteration.step_monomials[a][i])
+    for factor in factors:
+        product = _product(functions, product, factor)
     return _expectation(functions, product)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, overload
 
 import sympy
 from sympy import ImmutableMatrix, Rational, Symbol
@@ -27,11 +27,12 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.symbolic.chaos_expansion import expand, step_covariance, step_moment
 from smesolve.symbolic.explicit_iteration import Iteration
-from smesolve.symbolic.latex_code import equation_latex
+from smesolve.symbolic.jump_equation import SymbolicJumpEquation, derive_jump_equation
+from smesolve.symbolic.latex_code import equation_latex, shown
 from smesolve.symbolic.real_calculus import derivative
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.symbolic.torch_code import python_module, torch_equation
-from smesolve.symbolic.verification import Verification, verify
+from smesolve.symbolic.verification import Generator, Verification, diffusion_terms, verify
 from smesolve.validation import check_instance, check_integer, check_list, check_mapping, check_number, check_positive
 
 __all__ = ["SymbolicModifiedEquation", "modified_equation"]
@@ -90,11 +91,17 @@ class SymbolicModifiedEquation:
 
     def verify(self) -> Verification:
         """Compare the one-step moments of iteration and SDE, which proves the weak order or finds a mismatch."""
-        return verify(self.iteration, self.order, self.drift_terms, self.diffusion)
+        generator = Generator(self.iteration.state, self.drift_terms, diffusion_terms(self.diffusion))
+        return verify(
+            self.iteration, self.order, generator, [e for m in (*self.drift_terms, self.diffusion) for e in m]
+        )
 
     def latex(self) -> str:
         """Return the equation, its drift and its diffusion columns as one align environment (amsmath)."""
         return equation_latex(self.iteration, self.drift_terms, self.diffusion)
+
+    def _repr_latex_(self) -> str:
+        return shown(self.latex())
 
     def python_module(self) -> str:
         """Return a Python module with the SDE as a class; it can be saved and imported without this package."""
@@ -116,16 +123,28 @@ def _checked_matrix(name: str, value: Any) -> sympy.MatrixBase:
     return check_instance(name, value, sympy.MatrixBase, "a sympy matrix")
 
 
+@overload
+def modified_equation(iteration: Iteration, order: Literal[3]) -> SymbolicJumpEquation: ...
+@overload
+def modified_equation(iteration: Iteration, order: Literal[1, 2] = 2) -> SymbolicModifiedEquation: ...
+@overload
+def modified_equation(iteration: Iteration, order: int) -> SymbolicModifiedEquation | SymbolicJumpEquation: ...
 @entry_point
-def modified_equation(iteration: Iteration, order: int = 2) -> SymbolicModifiedEquation:
-    """Derive the modified equation of weak order 1 or 2.
+def modified_equation(iteration: Iteration, order: int = 2) -> SymbolicModifiedEquation | SymbolicJumpEquation:
+    """Derive the modified equation of weak order 1, 2 or 3.
+
+    Orders 1 and 2 are diffusions. Order 3 has none, since the third cumulant of the noise enters the one-step moments:
+    its equation has jumps (`smesolve.symbolic.jump_equation`). From order 4 on there is no equation in general
+    (`fourth_cumulant`).
 
     The columns of the diffusion are in the order of `expand`; without noise there is one column of zeros. Where b0 has
     kinks or jumps, D b0 is its derivative away from them, and `verify` proves no order.
     """
     check_instance("iteration", iteration, Iteration, "an Iteration, such as dropout(network, masks)")
-    remedy = "at order 3 the third cumulant of the noise enters the one-step moments, and no Brownian SDE has one"
-    check_integer("order", order, 1, 2, remedy)
+    remedy = "order 4 would take jumps with the fourth cumulant of the noise, which is negative in general"
+    check_integer("order", order, 1, 3, remedy)
+    if order == 3:
+        return derive_jump_equation(iteration)
     mean, *columns = expand(iteration.functions, iteration.step_monomials[0]).values()
     b0 = sympy.Matrix(mean)
     drift_terms = [b0]

@@ -36,7 +36,7 @@ from sympy import Expr, Integer, Rational, Symbol
 
 from smesolve.errors import SmesolveError, call_of_user
 from smesolve.problem.masks import MaskLaw
-from smesolve.symbolic.latex_code import align
+from smesolve.symbolic.latex_code import align, shown
 from smesolve.symbolic.orthogonal_polynomials import OrthogonalPolynomials, exact, orthogonal_polynomials, tidy
 from smesolve.symbolic.symbol_roles import law_parameters
 from smesolve.validation import check_callable, check_expression, check_instance
@@ -203,6 +203,9 @@ class LossExpansion:
             start = "    + " if number else "Phi = "
             lines.append(f"{start}({term.coefficient}) W_{sum(term.powers)} <xi_{term.degrees}, {vectors}>")
         return "\n".join(lines)
+
+    def _repr_latex_(self) -> str:
+        return shown(self.latex())
 
     def latex(self) -> str:
         """Return W_a, the mean cotangents (4) and the noise potential (2) as one align environment (amsmath)."""

@@ -61,6 +61,7 @@ class PolynomialLossProblem(MaskedProblem):
         law: MaskLaw | None = None,
     ) -> None:
         super().__init__(network, x, y, keep_prob, "shared", law)
+        self._loss = loss
         self.expansion = LossExpansion(loss, self.law)
         degree = max((len(degrees) for degrees in self.expansion.patterns), default=1)
         if self.width**degree > MAX_ENTRIES:
@@ -99,6 +100,10 @@ class PolynomialLossProblem(MaskedProblem):
     def linearize(self, theta: Tensor) -> Linearization:
         """Return everything at theta, by one forward pass."""
         return _PolynomialLinearization(self, theta)
+
+    def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> PolynomialLossProblem:
+        """Return the same network and loss on other data."""
+        return PolynomialLossProblem(self.network, x, y, self._loss, law=self.law)
 
     def noise_coordinates(self, draw: Tensor) -> Tensor:
         """Return the orthonormal polynomials of the masks that the noise product replaces by normals, (..., M)."""

@@ -1,8 +1,9 @@
-"""The obstruction to order 3: the third cumulant of one step.
+"""What no diffusion of order 3 can have: the third cumulant of one step.
 
 The increment Delta = lr s_1 + ... of the iteration has the third cumulant lr^3 kappa_ijk with kappa that of s_1. The
 third cumulant of an SDE driven by Brownian motion with noise sqrt(lr) C is O(lr^4). Hence, where kappa does not vanish,
-no such SDE has weak order 3, for any drift and diffusion.
+no such SDE has weak order 3, for any drift and diffusion. An equation with jumps has: `modified_equation(iteration,
+order=3)`, of `smesolve.symbolic.jump_equation`.
 
 With s_1 = E s_1 + sum_l d_l q_l (monic orthogonal polynomials q_l of the random variables),
 
@@ -25,6 +26,7 @@ from smesolve.errors import SmesolveError
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import expand
 from smesolve.symbolic.explicit_iteration import Iteration
+from smesolve.symbolic.latex_code import align, shown, words
 from smesolve.symbolic.orthogonal_polynomials import tidy
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name, check_symbol
 from smesolve.symbolic.term_count import check_products
@@ -89,13 +91,21 @@ class ThirdCumulant:
         name = rf"\kappa_{{{', '.join(sympy.latex(self.state[i]) for i in index)}}}"
         return name, sympy.factor(entry) if sympy.count_ops(entry) < 100 else entry
 
+    def _repr_latex_(self) -> str:
+        counted = f"{len(self.nonzero)} of {len(self.entries)} third cumulants of the step do not vanish"
+        if self.vanishes:
+            return align([f"& {words(counted)}"])
+        name, entry = self.simplest
+        return shown(align([f"& {words(f'{counted}; the shortest is')}", rf"& {name} = {sympy.latex(entry)}"]))
+
     def __str__(self) -> str:
         if self.vanishes:
             return f"the third cumulant of the step vanishes ({len(self.entries)} entries proven zero): no obstruction"
         _, entry = self.simplest
         return (
             f"{len(self.nonzero)} of {len(self.entries)} third cumulants of the step do not vanish, which obstructs "
-            f"order 3; the shortest is {abbreviated(entry)}"
+            f"order 3; the shortest is {abbreviated(entry)}. No diffusion has them; the jump equation, "
+            "modified_equation(iteration, order=3), does."
         )
 
 

@@ -1,4 +1,4 @@
-"""The modified equation as a Python module: torch code that `torchsde.sdeint` takes as it is.
+"""The modified equation as a Python module: torch code that `torchsde.sdeint` takes as it is, or drift and jumps.
 
 The module imports torch and nothing else. Every symbol that is not a state variable, the small parameter first,
 becomes an argument of its class.
@@ -21,28 +21,27 @@ from smesolve.symbolic.symbol_names import python_names
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.symbolic.torch_printer import check_functions, printed
 
-__all__ = ["python_module", "torch_equation"]
+__all__ = ["jump_equation", "jump_module", "python_module", "torch_equation"]
 
-TEMPLATE = '''"""Stochastic modified equation, by smesolve: dTheta = f dt + g dW, Ito, {columns} Brownian motions."""
+HEAD = '''"""{title}"""
 
 import torch
 
 
-class ModifiedEquation(torch.nn.Module):
-    """For torchsde.sdeint: f (B, D) and g (B, D, M) at a state (B, D), one step of the iteration takes time {small}.
+class {name}(torch.nn.Module):
+    """{words} One step of the iteration takes time {small}.
 
     State, in this order: {state}.
     """
-
-    noise_type = "general"
-    sde_type = "ito"
-
+{attributes}
     def __init__(self, {arguments}):
         super().__init__()
         if not {small} > 0:
             raise ValueError(f"{small} must be positive, got {{{small}}}: it is the small parameter of the iteration.")
         self.register_buffer("_numbers", torch.tensor([{arguments}], dtype=torch.float64))
+{more}'''
 
+DIFFUSION = '''
     def f(self, _t, _state):
         """Drift (B, D)."""
 {drift}
@@ -52,42 +51,66 @@ class ModifiedEquation(torch.nn.Module):
 {diffusion}.unflatten(-1, ({rows}, {columns}))
 '''
 
+JUMPS = '''
+    def drift(self, _t, _state):
+        """Drift between the jumps (B, D)."""
+{drift}
 
-def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: ImmutableMatrix) -> str:
-    """Return the text of the module.
+    def jump(self, _t, _state, _draw):
+        """Size of a jump from _state (B, D) for the random variables _draw (B, R), in this order: {random}."""
+{jump}
+'''
+
+
+class _Code:
+    """Torch code for expressions in the state, the constants and the small parameter of an iteration.
 
     Raises:
-        SmesolveError: if the equation contains undefined functions, functions without torch code of the same meaning,
+        SmesolveError: if an expression contains undefined functions, functions without torch code of the same meaning,
             or symbols with the same name in Python.
     """
-    diffusion = sympy.sqrt(iteration.small) * diffusion
-    entries = [*drift, *diffusion]
-    undefined = sorted({str(call.func) for entry in entries for call in entry.atoms(AppliedUndef)})
-    if undefined:
-        raise SmesolveError(
-            f"the equation contains undefined functions ({', '.join(undefined)}), which have no values: "
-            "derive it with a concrete activation."
-        )
-    constants = _constants(iteration, entries)
-    # In real symbols sympy simplifies sqrt(a^2) to |a|.
-    names: dict[Expr, Expr] = {
-        symbol: Symbol(name, real=True, positive=symbol.is_positive)
-        for symbol, name in python_names((*iteration.state, *constants)).items()
-    }
-    # Integrals without symbols become numbers before cse takes sub-expressions out of them.
-    integrals = {part for entry in entries for part in entry.atoms(ExprWithLimits) if part.is_number}
-    names |= {part: part.evalf(20) for part in integrals}
-    for entry in entries:
-        check_functions(entry.xreplace(names))
-    arguments = ", ".join(names[symbol].name for symbol in constants)
 
-    def body(part: Sequence[Expr]) -> str:
-        shared, outputs = sympy.cse([entry.xreplace(names) for entry in part], sympy.numbered_symbols("_c"))
-        state = ", ".join(names[symbol].name for symbol in iteration.state)
+    def __init__(self, iteration: Iteration, entries: Sequence[Expr], random: Sequence[Symbol] = ()) -> None:
+        undefined = sorted({str(call.func) for entry in entries for call in entry.atoms(AppliedUndef)})
+        if undefined:
+            raise SmesolveError(
+                f"the equation contains undefined functions ({', '.join(undefined)}), which have no values: "
+                "derive it with a concrete activation."
+            )
+        self.iteration, self.random = iteration, tuple(random)
+        self.constants = _constants(iteration, entries, self.random)
+        # In real symbols sympy simplifies sqrt(a^2) to |a|.
+        self.names: dict[Expr, Expr] = {
+            symbol: Symbol(name, real=True, positive=symbol.is_positive)
+            for symbol, name in python_names((*iteration.state, *self.constants, *self.random)).items()
+        }
+        # Integrals without symbols become numbers before cse takes sub-expressions out of them.
+        integrals = {part for entry in entries for part in entry.atoms(ExprWithLimits) if part.is_number}
+        self.names |= {part: part.evalf(20) for part in integrals}
+        for entry in entries:
+            check_functions(entry.xreplace(self.names))
+
+    def listed(self, symbols: Sequence[Symbol]) -> str:
+        """Return the names of symbols in Python."""
+        return ", ".join(self.names[symbol].name for symbol in symbols)
+
+    def head(self, **words: str) -> str:
+        """Return the module up to the constructor of its class."""
+        return HEAD.format(
+            small=self.names[self.iteration.small].name,
+            state=self.listed(self.iteration.state),
+            arguments=self.listed(self.constants),
+            **words,
+        )
+
+    def body(self, part: Sequence[Expr], random: bool = False) -> str:
+        """Return the body of a method of the state, and of the random variables, that returns the expressions."""
+        shared, outputs = sympy.cse([entry.xreplace(self.names) for entry in part], sympy.numbered_symbols("_c"))
         spread = ", ".join(f"_zero + {printed(output, '_zero')}" for output in outputs)
         lines = [
-            f"{arguments}, = self._numbers.to(_state).unbind()",
-            f"{state}, = _state.unbind(-1)",
+            f"{self.listed(self.constants)}, = self._numbers.to(_state).unbind()",
+            f"{self.listed(self.iteration.state)}, = _state.unbind(-1)",
+            *([f"{self.listed(self.random)}, = _draw.unbind(-1)"] if random and self.random else []),
             "_zero = torch.zeros_like(_state[..., 0])",
             *(f"{name} = {printed(value, '_zero')}" for name, value in shared),
             # Constant entries are spread over the paths.
@@ -95,15 +118,37 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
         ]
         return "\n".join(f"        {line}" for line in lines)
 
-    return TEMPLATE.format(
-        small=names[iteration.small].name,
-        state=", ".join(names[symbol].name for symbol in iteration.state),
-        arguments=arguments,
-        drift=body(list(drift)),
-        diffusion=body(list(diffusion)),
-        rows=diffusion.rows,
-        columns=diffusion.cols,
+
+def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: ImmutableMatrix) -> str:
+    """Return the text of the module of a diffusion; errors as those of `_Code`."""
+    diffusion = sympy.sqrt(iteration.small) * diffusion
+    code = _Code(iteration, [*drift, *diffusion])
+    title = f"Stochastic modified equation, by smesolve: dTheta = f dt + g dW, Ito, {diffusion.cols} Brownian motions."
+    head = code.head(
+        title=title,
+        name="ModifiedEquation",
+        words="For torchsde.sdeint: f (B, D) and g (B, D, M) at a state (B, D).",
+        attributes='\n    noise_type = "general"\n    sde_type = "ito"\n',
+        more="",
     )
+    methods = {"drift": code.body(list(drift)), "diffusion": code.body(list(diffusion))}
+    return head + DIFFUSION.format(rows=diffusion.rows, columns=diffusion.cols, **methods)
+
+
+def jump_module(iteration: Iteration, drift: ImmutableMatrix, jump: ImmutableMatrix) -> str:
+    """Return the text of the module of a jump equation; errors as those of `_Code`."""
+    random = [symbol for symbol in iteration.random if jump.has(symbol)]
+    code = _Code(iteration, [*drift, *jump], random)
+    small = code.names[iteration.small].name
+    head = code.head(
+        title=f"Modified equation of order 3, by smesolve: a drift, and jumps at rate 1/{small}.",
+        name="JumpEquation",
+        words="Drift (B, D) and jumps (B, D) at a state (B, D).",
+        attributes="",
+        more=f"        self.rate = 1 / {small}\n",
+    )
+    methods = {"drift": code.body(list(drift)), "jump": code.body(list(jump), random=True)}
+    return head + JUMPS.format(random=code.listed(random) or "none", **methods)
 
 
 def torch_equation(
@@ -113,20 +158,43 @@ def torch_equation(
     values: Mapping[Symbol | str, float],
     small: float,
 ) -> nn.Module:
-    """Return an instance of the generated class with a number for every constant.
+    """Return an instance of the class of `python_module` with a number for every constant.
 
     Raises:
         SmesolveError: as `python_module`; if values lacks a constant, or names something else.
     """
-    source = python_module(iteration, drift, diffusion)
     constants = _constants(iteration, [*drift, *diffusion])
+    source = python_module(iteration, drift, diffusion)
+    return _instance(source, "ModifiedEquation", iteration, constants, values, small)
+
+
+def jump_equation(
+    iteration: Iteration,
+    drift: ImmutableMatrix,
+    jump: ImmutableMatrix,
+    values: Mapping[Symbol | str, float],
+    small: float,
+) -> nn.Module:
+    """Return an instance of the class of `jump_module`; errors as those of `torch_equation`."""
+    constants = _constants(iteration, [*drift, *jump], tuple(iteration.random))
+    return _instance(jump_module(iteration, drift, jump), "JumpEquation", iteration, constants, values, small)
+
+
+def _instance(
+    source: str,
+    name: str,
+    iteration: Iteration,
+    constants: Sequence[Symbol],
+    values: Mapping[Symbol | str, float],
+    small: float,
+) -> nn.Module:
     numbers = _numbers(iteration, constants, values) | {iteration.small.name: small}
     missing = sorted(symbol.name for symbol in constants if symbol.name not in numbers)
     if missing:
         raise SmesolveError(f"values lacks {', '.join(missing)}: give a number for each constant.")
     namespace: dict[str, Any] = {}
     exec(compile(source, "<modified equation>", "exec"), namespace)
-    equation: nn.Module = namespace["ModifiedEquation"](*(float(numbers[symbol.name]) for symbol in constants))
+    equation: nn.Module = namespace[name](*(float(numbers[symbol.name]) for symbol in constants))
     return equation
 
 
@@ -150,7 +218,7 @@ def _numbers(
     return numbers
 
 
-def _constants(iteration: Iteration, entries: Sequence[Expr]) -> list[Symbol]:
+def _constants(iteration: Iteration, entries: Sequence[Expr], random: Sequence[Symbol] = ()) -> list[Symbol]:
     """Return the arguments of the class: the small parameter, then all other symbols outside of the state, by name."""
-    symbols = set().union(*(entry.free_symbols for entry in entries)) - {*iteration.state, iteration.small}
+    symbols = set().union(*(entry.free_symbols for entry in entries)) - {*iteration.state, *random, iteration.small}
     return [iteration.small, *sorted(symbols, key=str)]

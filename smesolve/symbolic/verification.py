@@ -19,11 +19,13 @@ inside their domain. All symbols are real.
     iteration:  E[Delta_i1 ... Delta_ij] with Delta = sum_a lr^a s_a, from the moments of the random variables       (2)
     SDE:        E f(Theta_lr) = exp(lr L) f,    L = sum_a lr^a L_a                                                   (3)
                 L_a f = b_a . grad f  (+ 1/2 (C C^T) : Hess f for a = 1)                                             (4)
+    jumps:      at rate 1/lr, of size lr J, J = sum_e lr^e J_e, in place of the diffusion:
+                L_a f = b_a . grad f + sum_d 1/d! sum E[J_e1 ... J_ed] : D^d f,   e1 + ... + ed = a + 1 - d          (5)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
 from math import comb, factorial
@@ -35,11 +37,12 @@ from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.explicit_iteration import Iteration
+from smesolve.symbolic.latex_code import align, shown, words
 from smesolve.symbolic.real_calculus import Smoothness, derivative, smoothness
 from smesolve.symbolic.term_count import check_products
 from smesolve.symbolic.zero_test import vanishes
 
-__all__ = ["Generator", "MomentCheck", "Verification", "check_proof", "verify"]
+__all__ = ["Generator", "MomentCheck", "Verification", "check_proof", "diffusion_terms", "verify"]
 
 DeltaPolynomial = dict[tuple[int, ...], Expr]
 """{sorted indices m: c_m(theta)} of sum_m c_m Delta_m, a function of theta near theta_0 = theta - Delta."""
@@ -112,6 +115,21 @@ class Verification:
             )
         return "\n".join(lines)
 
+    def _repr_latex_(self) -> str:
+        verdict = "holds" if self.holds else "is not proven" if self.agreement >= self.claimed else "fails"
+        small = sympy.latex(self.small)
+        agree = words(f"weak order {self.claimed} {verdict}: one-step moments agree up to ")
+        lines = [rf"& {agree} {small}^{{{self.agreement}}}"]
+        if self.assumption:
+            lines.append(f"& {words(self.assumption)}")
+        if self.first_mismatch is not None:
+            indices, power, difference = self.first_mismatch
+            moment = r" \, ".join(rf"\Delta_{{{sympy.latex(self.state[i])}}}" for i in indices)
+            first = words("first mismatch, iteration minus SDE: ")
+            lines.append(rf"& {first} {small}^{{{power}}} \text{{ in }} \mathrm{{E}}[{moment}]:")
+            lines.append(rf"& \quad {sympy.latex(difference)}")
+        return shown(align(lines))
+
 
 def check_proof(iteration: Iteration, order: int) -> None:
     """Refuse a comparison of one-step moments with too many products of terms before it begins.
@@ -124,17 +142,20 @@ def check_proof(iteration: Iteration, order: int) -> None:
     check_products(f"the proof of order {order}", products, terms, size)
 
 
-def verify(
-    iteration: Iteration, order: int, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
-) -> Verification:
-    """Compare (1) coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is reached."""
+def verify(iteration: Iteration, order: int, generator: Generator, equation: Sequence[Expr]) -> Verification:
+    """Compare (1) coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is reached.
+
+    Args:
+        iteration: the iteration.
+        order: the claimed weak order.
+        generator: of the equation.
+        equation: the functions of the state of which the equation consists, whose smoothness the theorem asks for.
+    """
     check_proof(iteration, order)
-    generator = Generator(iteration.state, drift_terms, diffusion)
     checked: list[MomentCheck] = []
 
     def shown_by(agreement: int, mismatch: MomentCheck | None) -> Verification:
         steps = (c for term in iteration.step_monomials for monomials in term for c in monomials.values())
-        equation = (entry for matrix in (*drift_terms, diffusion) for entry in matrix)
         smooth = smoothness([*steps, *equation], iteration.state)
         return Verification(order, agreement, tuple(checked), mismatch, tuple(iteration.state), iteration.small, smooth)
 
@@ -168,15 +189,32 @@ def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) 
     )
 
 
+def diffusion_terms(diffusion: ImmutableMatrix) -> list[dict[tuple[int, ...], Expr]]:
+    """Return the `noise_terms` of a diffusion, which has one of a = 1, by (4)."""
+    covariance = diffusion * diffusion.T
+    pairs = combinations_with_replacement(range(covariance.rows), 2)
+    return [{}, {(i, j): covariance[i, j] * (Rational(1, 2) if i == j else 1) for i, j in pairs}]
+
+
 class Generator:
-    """The generator L of (3), acting on functions that are polynomials in Delta."""
+    """The generator L of (3), acting on functions that are polynomials in Delta.
+
+    Args:
+        state: symbols of the state.
+        drift_terms: b_0, b_1, ... of (4), each (D, 1).
+        noise_terms: for each a, the coefficient of each derivative of f in L_a beyond the drift, by the sorted indices
+            of the derivative: 1/2 C C^T of (4), as `diffusion_terms` writes it, or the moments of (5).
+    """
 
     def __init__(
-        self, state: Sequence[Symbol], drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix
+        self,
+        state: Sequence[Symbol],
+        drift_terms: Sequence[ImmutableMatrix],
+        noise_terms: Sequence[Mapping[tuple[int, ...], Expr]],
     ) -> None:
         self.state = state
         self.drift_terms = drift_terms
-        self.covariance = diffusion * diffusion.T
+        self.noise_terms = noise_terms
 
     def taylor_coefficient(self, f: DeltaPolynomial, power: int, applied: int = 0) -> Expr:
         """Return the coefficient of lr^power in exp(lr L) f at Delta = 0: all words L_a1 ... L_an / n!."""
@@ -185,29 +223,32 @@ class Generator:
             return within_reach.get((), Integer(0)) / factorial(applied)
         if not within_reach:
             return Integer(0)
-        operators = range(min(max(len(self.drift_terms), 2), power))
+        operators = range(min(max(len(self.drift_terms), len(self.noise_terms)), power))
         return sympy.Add(
             *(self.taylor_coefficient(self.apply(a, within_reach), power - a - 1, applied + 1) for a in operators)
         )
 
     def apply(self, a: int, f: DeltaPolynomial) -> DeltaPolynomial:
-        """Return L_a f by (4)."""
+        """Return L_a f by (4) or (5)."""
         summands: dict[tuple[int, ...], list[Expr]] = {}
 
         def add(weight: Expr, g: DeltaPolynomial) -> None:
             for index, c in g.items():
                 summands.setdefault(index, []).append(weight * c)
 
-        size = len(self.state)
-        first = [self.derivative(f, i) for i in range(size)]
+        derivatives: dict[tuple[int, ...], DeltaPolynomial] = {(): f}
+
+        def derivative_of_f(index: tuple[int, ...]) -> DeltaPolynomial:
+            if index not in derivatives:
+                derivatives[index] = self.derivative(derivative_of_f(index[:-1]), index[-1])
+            return derivatives[index]
+
         if a < len(self.drift_terms):
-            for i in range(size):
-                add(self.drift_terms[a][i], first[i])
-        if a == 1:
-            for i in range(size):
-                for j in range(i + 1):
-                    weight = self.covariance[i, j] * (Rational(1, 2) if i == j else 1)
-                    add(weight, self.derivative(first[i], j))
+            for i in range(len(self.state)):
+                add(self.drift_terms[a][i], derivative_of_f((i,)))
+        if a < len(self.noise_terms):
+            for index, weight in self.noise_terms[a].items():
+                add(weight, derivative_of_f(index))
         return {index: sympy.Add(*terms) for index, terms in summands.items()}
 
     def derivative(self, f: DeltaPolynomial, i: int) -> DeltaPolynomial:

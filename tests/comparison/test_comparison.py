@@ -9,10 +9,10 @@ from smesolve.comparison.exact import LinearMoments, enumerated_expectation, sca
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.order_fit import _verdict, fit_orders
 from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import named_observables
 from smesolve.solver.integration import Integration
 
 
@@ -179,7 +179,7 @@ def test_solver_bias_is_seen_and_dt_follows(monkeypatch):
     followed, follow = [], NoiseFreeSolution.of
     monkeypatch.setattr(NoiseFreeSolution, "of", lambda equation, *rest: followed.append(1) or follow(equation, *rest))
     chosen = sme.weak_error(problem, theta0, **arguments).table.iloc[-1]
-    assert chosen["dt"] == pytest.approx(0.1 / 64)  # halved as often as it may
+    assert chosen["solver_dt"] == pytest.approx(0.1 / 64)  # halved as often as it may
     assert len(followed) == 1  # the noise-free solution does not depend on dt
     assert abs(chosen.solver_bias) < 0.5 * abs(row.solver_bias)
     assert chosen.low < moments.error(0.1, 2, 1.0) < chosen.high
@@ -354,5 +354,5 @@ def test_a_dt_that_is_given_is_kept_however_large_its_bias():
         problem, problem.initial(seed=1), [0.2], 0.8, orders=(2,), times=[0.8], observables=["loss"], paths=256,
         scheme="euler", dt=0.2, rel_tol=0.5, max_paths=512,
     )  # fmt: skip
-    assert study.table.dt.tolist() == [0.2] and not study.table.resolved.item()
+    assert study.table.solver_dt.tolist() == [0.2] and not study.table.resolved.item()
     assert study.table.reason.item() == "inside the solver bias"

@@ -13,11 +13,11 @@ from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.exact import LinearMoments, enumerated_expectation
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.noise_free_path import NoiseFreePath
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.value_hessians import DenseForms, value_hessians
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import named_observables
 from smesolve.solver.integration import Integration
 
 

@@ -18,10 +18,10 @@ from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.mean_estimate import MeanEstimate
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.paths_wanted import Estimates, bias_is_large, next_paths, wanted_paths
 from smesolve.comparison.study_design import StudyDesign, chosen_control
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.problem.observables import named_observables
 from smesolve.sampling.runner import Runner
 
 FREEDOM = 60

@@ -11,7 +11,7 @@ import smesolve as sme
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments
 from smesolve.comparison.exact.quadratic_observable import QuadraticObservable
 from smesolve.comparison.leading_constants import _from_step_sizes, first_constants, leading_constants, second_constants
-from smesolve.comparison.observables import named_observables
+from smesolve.problem.observables import named_observables
 from smesolve.problem.schedule import step
 
 KEEP_PROB, CURVATURES = 0.9, (0.03, 4.01)

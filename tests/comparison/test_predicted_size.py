@@ -18,11 +18,11 @@ from smesolve.comparison import value_hessians as value_hessians_module
 from smesolve.comparison.equation_side import in_pairs
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import constants_floats
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.observables import named_observables
 from smesolve.sampling.runner import Runner
 
 

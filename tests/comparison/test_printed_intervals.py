@@ -15,15 +15,15 @@ from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.compare import Compare, _nearer, comparison_figure
 from smesolve.experiments.landscape_sections.comparisons import against_first, signed
 from smesolve.experiments.landscape_sections.flatness import FlatnessStudy, flatness_figure
-from smesolve.experiments.landscape_sections.implicit_regularisation import _draw_errors
-from smesolve.experiments.scaling.map import _bounds
+from smesolve.experiments.landscape_sections.regularisation_study import _draw_errors
 from smesolve.experiments.scaling.schedule import Schedules, schedule_figure
 from smesolve.experiments.shared.error_curves import curve
-from smesolve.experiments.shared.figures import ORDERS, band
+from smesolve.experiments.shared.error_map_figures import _bounds
 from smesolve.experiments.shared.section import interval
 from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
-from smesolve.experiments.weak_error import WeakError, weak_error_figure
+from smesolve.experiments.weak_error import WeakError
+from smesolve.figures import ORDERS, band
 from smesolve.landscape.estimates import mean_over
 from smesolve.landscape.flatness import factorial_effects
 
@@ -61,7 +61,7 @@ def study():
             "stderr_reduction": 12.5,
             "discrete_diverged": 0,
             "sde_diverged": 0,
-            "dt": lr / 2,
+            "solver_dt": lr / 2,
             "scheme": "small_noise_rk4",
         }
         row |= {"freedom": freedom, "half_width": wide, "rounding": 0.0, "tolerance": 0.0}
@@ -108,7 +108,7 @@ def test_reports_print_the_half_widths_of_the_table(study, reports):
             "12.5",
             "3.5",
         )
-        assert (printed["dt"], printed["paths dropout / SME"]) == (f"{row['dt']:g}", "64 / 128")
+        assert (printed["solver_dt"], printed["paths dropout / SME"]) == (f"{row['solver_dt']:g}", "64 / 128")
         assert (printed["resolved"] == "yes") == row.resolved == (beside["resolved"] == "yes")
 
 
@@ -208,7 +208,7 @@ def assert_sizes_against_lr(axis, study):
 
 
 def test_the_certificate_draws_intervals_fits_and_predictions(study):
-    (axis,) = weak_error_figure(study).axes
+    (axis,) = study.plot().axes
     assert_sizes_against_lr(axis, study)
     (predicted,) = (line for line in axis.lines if line.get_label().startswith("predicted"))
     assert predicted.get_ydata() == exactly([0.04, 0.08])

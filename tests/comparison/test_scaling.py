@@ -11,12 +11,12 @@ from smesolve.comparison.exact import LinearMoments, ScheduledMoments, enumerate
 from smesolve.comparison.leading_constants import first_constants
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution, observed_along_scheme
 from smesolve.comparison.noise_free_path import NoiseFreePath
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.derived_problem import ScaledProblem
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import named_observables
 from smesolve.problem.schedule import Piecewise, ScheduledProblem, cosine, step, warm_up
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.solver.integration import integration

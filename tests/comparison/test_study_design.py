@@ -100,11 +100,13 @@ def test_control_variates_in_the_draws_are_zero_where_a_problem_does_not_expand_
 
 def test_a_study_shows_what_was_measured():
     study = sme.weak_error(PROBLEM, PROBLEM.initial(1), **SMALL, orders=[1])
-    first, *rows = repr(study).splitlines()
+    first, sentence, *rows = repr(study).splitlines()
     assert first.startswith("WeakErrorStudy: order 1, 2 learning rates from 0.1 to 0.2, 2 times up to 0.4, ")
     final = study.table[study.table.time == 0.4]
+    assert sentence.startswith("At T = 0.4 and lr = 0.2, with 95% confidence, the mean loss under the SME of order 1 ")
     assert len(rows) == 1 + len(final) and all(
-        f"{error:.4f}"[:6] in text for error, text in zip(final.error, rows[1:], strict=True)
+        f"{row.discrete:.4g}" in text and f"{row.error:.4g}" in text
+        for row, text in zip(final.itertuples(), rows[1:], strict=True)
     )
     page = study._repr_html_()
     assert page.count("<tr") == 1 + len(final) and "WeakErrorStudy" in page

@@ -12,11 +12,11 @@ from problems import make_problem
 import smesolve as sme
 from smesolve.comparison.equation_side import in_pairs, paired_blocks
 from smesolve.comparison.error_budget import Aim, ErrorBudget
-from smesolve.comparison.observables import named_observables
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.study_size import StudySize
 from smesolve.experiments.shared import dry_run
 from smesolve.machine_memory import free_memory, machine_memory
+from smesolve.problem.observables import named_observables
 from smesolve.sampling import ensemble
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner

@@ -13,10 +13,10 @@ from scipy import stats
 import smesolve as sme
 from smesolve.comparison.mean_estimate import LENGTHENED, SKEW_SHIFT, MeanEstimate
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution
-from smesolve.comparison.observables import grows_polynomially, named_observables
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.confidence import student_quantile
+from smesolve.problem.observables import grows_polynomially, named_observables
 from smesolve.sampling.moments import Moments
 from smesolve.sampling.record_file import HEAD, JournalError
 

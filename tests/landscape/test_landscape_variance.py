@@ -106,7 +106,7 @@ def test_zero_eigenvalues_are_not_points_of_a_power_law():
     projections = study.points.query("relation == 'projection' and data == 'random gradients'")
     assert np.allclose(projections.x[:4], np.linalg.eigvalsh(x.mT @ x / 4)[::-1][:4])
     assert projections.x[4:].isna().all()
-    assert (study.slopes.query("relation == 'projection'").points == 4).all()
+    assert (study.table.query("relation == 'projection'").points == 4).all()
 
 
 def test_random_gradients_have_the_problem_s_mean_and_covariance():
@@ -132,7 +132,7 @@ def test_variance_principle_is_tidy_and_consistent():
     problem = make_problem(width=4, out_features=2, samples=6)
     starts = train(AblatedIteration(problem, 0.1), initial_points(problem, 2), [50])[-1]
     study = variance_principle(problem, starts, lr=0.1, draws=60, directions=5, factors=[2.0, 4.0], seed=7)
-    assert len(study.points) == 2 * 2 * 3 * 5 and len(study.slopes) == 2 * 2 * 3
+    assert len(study.points) == 2 * 2 * 3 * 5 and len(study.table) == 2 * 2 * 3
     projected = study.points.query("run == 1 and data == 'random gradients' and relation == 'projection'")
     H = torch.func.hessian(problem.loss)(starts[1])
     values, vectors = torch.linalg.eigh(H)

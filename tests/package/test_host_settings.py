@@ -12,8 +12,8 @@ import torch
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.leading_constants import leading_constants
-from smesolve.comparison.observables import named_observables
 from smesolve.landscape import alignment, covariance_operator, hessian_operator
+from smesolve.problem.observables import named_observables
 
 SCRIPT = """
 import numpy as np

@@ -29,11 +29,11 @@ GUARDS = ("entry_point.py", "guard.py")
 """Files whose decorators stand in front of what users call."""
 
 UNTRIED = {
-    "cosine_map", "effective_orientations", "gradients_per_step", "growth_rates", "interval_flatness",
+    "cosine_map", "covering", "gradients_per_step", "growth_rates", "interval_flatness",
     "factorial_effects", "participation", "penalty_comparison", "principal_angles", "principal_directions",
-    "sampled_traces", "squared_error", "train",
-    "DropoutNetwork", "Journal", "Linearization", "SymbolicModifiedEquation", "ValidityRange", "WeakErrorStudy",
-    "mean_over",
+    "sampled_traces", "squared_error", "train", "load",
+    "DropoutNetwork", "Journal", "Linearization", "SavedStudy", "SymbolicModifiedEquation", "ValidityRange",
+    "WeakErrorStudy", "mean_over",
 }  # fmt: skip
 """Functions of what others return, mostly arrays and tables, classes that others construct, and means of NaN."""
 
@@ -87,6 +87,9 @@ ITERATION = symbolic.Iteration([a], [-h * eta * (eta * a - y)], {eta: LAW}, h, [
 EQUATION = symbolic.modified_equation(ITERATION)
 CUMULANT = symbolic.third_cumulant(symbolic.dropout(EXPLICIT, sme.BernoulliMasks(p)))
 
+FOURTH_CUMULANT = symbolic.fourth_cumulant(symbolic.Iteration([a], [h * eta], {eta: sme.BernoulliMasks(p)}, h))
+JUMPS = symbolic.modified_equation(ITERATION, order=3)
+
 METHODS = ("loss", "modified_loss", "mean_gradient", "gradient", "noise_product")
 CALLED |= {f"DropoutProblem.{name}": getattr(PROBLEM, name) for name in METHODS} | {"ModuleProblem.loss": SAMPLED.loss}
 
@@ -95,7 +98,7 @@ SCHEDULED_MOMENTS = CALLED["ScheduledMoments"](SCHEDULED, LINEAR_THETA)
 OWNERS = {
     "DropoutProblem": PROBLEM, "LinearMoments": MOMENTS, "ModuleProblem": SAMPLED, "Problem": PROBLEM,
     "ScheduledMoments": SCHEDULED_MOMENTS, "ScheduledProblem": SCHEDULED, "SymbolicModifiedEquation": EQUATION,
-    "ThirdCumulant": CUMULANT,
+    "ThirdCumulant": CUMULANT, "FourthCumulant": FOURTH_CUMULANT, "SymbolicJumpEquation": JUMPS,
 }  # fmt: skip
 """Of methods, by class."""
 
@@ -133,14 +136,18 @@ VALID_HERE = {
     "PolynomialLossProblem": {"loss": lambda f, y: (f - y) ** 4, "keep_prob": 0.8},
     "ScheduledMoments": LINEAR_ONES | {"problem": SCHEDULED},
     "ScheduledProblem.stability_limit": {"theta": LINEAR_THETA},
+    "SymbolicJumpEquation.to_torch": {"values": {"y": 1.0}},
     "SymbolicModifiedEquation.to_torch": {"values": {"y": 1.0}},
     "alignment_along": {"steps": [0], "covariances": ["full batch"], "eigenpairs": 2},
     "flow": {"name": "flow of R_S"},
     "flow_change": {"observable": PROBLEM.loss},
     "haar_null": {"first": SINGLES, "second": SINGLES},
+    "loss_profile": {"alphas": [-0.5, 0.0, 1.0, 1.5], "losses": [1.0, 2.0, 1.5, 1.0]},
+    "noise_effect": {"observables": {"loss": PROBLEM.loss}},
     "observed_limit": {"problem": LINEAR},
     "overlap": {"count": 2},
     "schedules": {"lrs": [0.1, 0.05]},
+    "train_by_adam": {"saved": [0, 1]},
     "smooth_function": {"name": "sigma"},
     "variance_principle": {"directions": 3},
 }
@@ -150,10 +157,10 @@ VALID_HERE = {
 
 RANGES = {
     **dict.fromkeys(["label_noise", "parameter_noise", "weight_decay", "variance", "last", "friction", "factor"], (0,)),
-    **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "warm_up.first"], (0,)),
+    **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "saved", "warm_up.first"], (0,)),
     **dict.fromkeys([f"{name}.steps" for name in ("alignment_along", "condensation", "noise_alignment")], (0,)),
     **dict.fromkeys([f"{name}.stability_limit.horizon" for name in ("Problem", "ScheduledProblem")], (0,)),
-    **dict.fromkeys(["ts", "distances", "alphas", "values", "probabilities", "u0"], (-math.inf,)),
+    **dict.fromkeys(["ts", "distances", "alphas", "losses", "values", "probabilities", "u0"], (-math.inf,)),
     **dict.fromkeys(["haar_null.first", "haar_null.second"], (-math.inf,)),
     **dict.fromkeys(["rel_tol", "tolerance", "tol", "keep_prob", "keep_probs"], (None, 1)),
 }

@@ -12,7 +12,7 @@ import smesolve as sme
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = ["README.md", "docs/derivation.md", "docs/extending.md"]
+PAGES = ["README.md", "docs/derivation.md", "docs/extending.md", "docs/observables.md", "docs/showing_results.md"]
 
 
 def blocks(page):
@@ -36,6 +36,10 @@ def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
     elif page == "docs/defects.md":
         assert set(names["study"].table.estimator) == {"defects"} and names["study"].table.resolved.any()
         assert "to 2% of its change: order 1 up to lr = 0." in names["found"].conclusion()
+    elif page == "docs/observables.md":
+        assert set(names["table"].observable) == {"size"} and names["study"].table.error.notna().all()
+    elif page == "docs/showing_results.md":
+        assert names["saved"].settings["lrs"] == [0.2] and names["figure"].axes
     else:
         assert names["equation"].verify().order == 2
     if page == "README.md":

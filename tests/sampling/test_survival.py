@@ -30,7 +30,7 @@ SERVER = """
 import json, os, resource, signal, sys, time
 from smesolve.sampling.journal import Journal
 from smesolve.study.command_line import main
-import smesolve.experiments.shared.figures
+import smesolve.figures
 
 put = Journal.put
 

@@ -211,7 +211,7 @@ def test_bad_input_gets_one_clear_sentence():
         (lambda: sme.solve(equation, theta0, [0, 1.0], dt=0.1, paths=0), "paths must be a positive integer"),
         (lambda: sme.solve(equation, theta0[None], [0, 1.0], dt=0.1, paths=2), "theta0 must be one parameter vector"),
         (lambda: sme.solve(equation, theta0 / 0, [0, 1.0], dt=0.1, paths=2), "theta0 has values that are NaN"),
-        (lambda: sme.ModifiedEquation(problem, lr=0.1, order=3), "order must be 1 or 2.*third cumulant"),
+        (lambda: sme.ModifiedEquation(problem, lr=0.1, order=4), "order must be 1, 2 or 3.*fourth cumulant"),
         (lambda: sme.ModifiedEquation(problem, lr=-0.1), "lr must be a positive number"),
         (lambda: sme.iterate(problem, theta0, lr=float("nan"), steps=2, paths=2), "lr must be a positive number"),
         (lambda: sme.iterate(problem, theta0, lr=0.1, steps=0, paths=2), "steps must be a positive integer"),

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from smesolve.experiments.shared.registry import commands
 from smesolve.study.command_line import main
 from smesolve.study.command_parser import keys_of, known_commands
 from smesolve.study.configuration_types import known_keys
@@ -16,7 +17,7 @@ from smesolve.study.configuration_types import known_keys
 DATA = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2"]
 RANDOM = [*DATA, "--network.width", "3"]
 COMMANDS = known_commands()
-STUDY_OF = {"scaling": "map"}
+STUDY_OF = {"scaling": "map", "reproduce": "orientations"}
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--threads", "1"]
 
 
@@ -36,7 +37,7 @@ def test_the_help_names_every_command_with_worked_examples(capsys):
     assert "--print_completion bash" in text and "--print_config=comments" in text
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*commands(), "extend"])
 def test_the_help_of_a_command_has_an_example_what_it_writes_and_every_key(name, capsys):
     text = " ".join(said(capsys, name, "--help").split())
     assert f"example: smesolve {name} " in text and "writes: " in text
@@ -48,7 +49,7 @@ def test_the_help_of_a_command_has_an_example_what_it_writes_and_every_key(name,
             assert len(option[0].split("(type")[0].split()) > 2, f"{key} is not explained"
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "extend"])
+@pytest.mark.parametrize("name", commands())
 def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path, capsys):
     keys = [
         key
@@ -64,6 +65,13 @@ def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path,
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         assert main([name, str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out")]) == 2
         assert f"did you mean {key!r}" in capsys.readouterr().err
+
+
+def test_the_help_of_sweep_has_an_example_and_its_options(capsys):
+    text = " ".join(said(capsys, "sweep", "--help").split())
+    assert "example: smesolve sweep " in text and "writes: " in text and "keep_prob: [0.8, 0.5]" in text
+    for option in ("--out", "--shard", "--resume", "--dry-run"):
+        assert option in text.partition("options: ")[2]
 
 
 def test_a_key_that_is_near_none_is_answered_by_the_keys_without_those_inside_them(capsys):
@@ -103,6 +111,8 @@ echo "${{COMPREPLY[@]}}"
         ("smesolve weak-error --config stu", "study.yaml"),
         ("smesolve weak-error --out res", "results"),
         ("smesolve extend res", "results"),
+        ("smesolve sweep stu", "study.yaml"),
+        ("smesolve sweep --sh", "--shard"),
     ],
 )
 def test_the_shell_completes_commands_keys_and_paths(words, found, tmp_path, capsys):
@@ -134,9 +144,10 @@ def test_a_printed_configuration_runs_as_it_is(flags, tmp_path, capsys):
     pd.testing.assert_frame_equal(*tables)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "extend"])
+@pytest.mark.parametrize("name", commands())
 def test_every_printed_configuration_is_read_again(name, tmp_path, capsys):
-    options = {"derive": [], "landscape": [*RANDOM, "--alignment.eigenpairs", "2"]}.get(name, RANDOM)
+    others = {"derive": [], "reproduce": [], "landscape": [*RANDOM, "--alignment.eigenpairs", "2"]}
+    options = others.get(name, RANDOM)
     config = tmp_path / "study.yaml"
     config.write_text(said(capsys, name, *options, "--print_config=comments"), encoding="utf-8")
     assert main([name, str(config), "--dry-run"]) == 0
@@ -153,6 +164,9 @@ STUDIES = {
     "scaling schedule": [*RANDOM, "--lrs", "[0.2, 0.1]", "--horizon", "0.4", "--paths", "8"],
     "scaling horizon": [*RANDOM, "--lrs", "[0.2]", "--times", "[0.4]", "--paths", "8"],
     "scaling width": [*DATA, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
+    "reproduce orientations": ["--width", "3", "--steps", "4", "--runs", "2"],
+    "reproduce recovery": ["--width", "3", "--steps", "4", "--runs", "2", "--samples", "[3]"],
+    "reproduce barriers": [*RANDOM, "--steps", "4", "--runs", "2"],
     "scaling acceleration": [*RANDOM, "--lrs", "[0.1]", "--horizon", "0.4", "--paths", "8", "--factors", "[2]"],
 }
 
@@ -168,7 +182,8 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
     assert first == f"smesolve: dry run of {name}, nothing is written"
     fields = dict(line.strip().split(":", 1) for line in lines)
     assert list(fields) == ["problem", "cells", "D", "M", "steps", "paths", "time", "memory"]
-    dim = {"derive": 2, "scaling width": 12}.get(study, 9)  # of the widest network
+    dims = {"derive": 2, "scaling width": 12, "reproduce orientations": 10, "reproduce recovery": 10}
+    dim = dims.get(study, 9)  # of the widest network
     assert int(fields["D"]) == dim and int(fields["M"]) >= 1
     assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about \d+ MiB", fields["memory"])
     if name == "compare":

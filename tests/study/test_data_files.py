@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from smesolve.errors import SmesolveError
-from smesolve.experiments.shared.datasets import load_data
-from smesolve.experiments.shared.settings import DataSettings
+from smesolve.experiments.shared.datasets import load_data, training_and_test
+from smesolve.experiments.shared.problems import build_problem
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings, TrainingSettings
 
 X = np.linspace(-1, 1, 6)
 
@@ -245,3 +246,27 @@ def test_an_encrypted_archive_is_refused():
     with open("data.npz", "wb") as file:
         file.write(content)
     refused(lambda: load_data(DataSettings("data.npz")), "encrypted")
+
+
+def test_a_share_of_the_samples_is_held_out_and_classes_are_numbered_before():
+    labels = np.array([[7.0], [3.0]] * 4 + [[9.0], [7.0]])
+    x = np.arange(20.0).reshape(10, 2)
+    kept, held_out = training_and_test(DataSettings(test=0.3), 10)
+    assert len(held_out) == 3 and sorted([*kept, *held_out]) == list(range(10))
+    training, network = TrainingSettings(loss="cross_entropy"), NetworkSettings(width=2)
+    problem = build_problem(x, labels, network, training, 0.8, held_out=held_out)
+    assert problem.test.x.tolist() == x[held_out].tolist() and problem.x.tolist() == x[kept].tolist()
+    assert problem.test.y.tolist() == [[3, 7, 9].index(label) for label in labels[held_out, 0]]
+    assert problem.test.samples == 3 and problem.samples == 7
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.01, "holds out 0 of 10 samples"), (0.99, "holds out 10 of 10")])
+def test_both_parts_have_a_sample(share, words):
+    with pytest.raises(SmesolveError, match=words):
+        training_and_test(DataSettings(test=share), 10)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, True])
+def test_a_share_lies_between_0_and_1(share):
+    with pytest.raises(SmesolveError, match=r"data\.test must"):
+        DataSettings(test=share)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from smesolve.experiments.shared.figures import PAGE, save_figure
 from smesolve.experiments.shared.latex_lines import PAGE_WIDTH, broken, shortened, widest
+from smesolve.figures import PAGE, save_figure
 from smesolve.study import command_line
 from smesolve.study.command_line import main
 from smesolve.study.html_report import html_report

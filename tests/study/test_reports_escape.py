@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 
 import smesolve as sme
 from smesolve.experiments.shared.derivation.article import _escaped
-from smesolve.experiments.shared.figures import Figure, drawing, save_figure
 from smesolve.experiments.shared.markdown import fenced, plain, table_of
+from smesolve.figures import Figure, drawing, save_figure
 from smesolve.study.command_line import main
 
 NAMES = [
@@ -90,7 +90,7 @@ def test_figures_are_drawn_in_their_own_style_and_leave_that_of_the_user(tmp_pat
 def test_matplotlib_is_imported_whatever_backend_a_notebook_has_set(tmp_path):
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: thick\ntext.usetex: True\nbackend: nowhere\n")
     code = (
-        "import os, smesolve.experiments.shared.figures as f; import matplotlib; from pathlib import Path\n"
+        "import os, smesolve.figures as f; import matplotlib; from pathlib import Path\n"
         "f.save_figure(f.Figure(figsize=(1, 1)), Path('.'), 'x')\n"
         "print(os.environ['MPLBACKEND'], matplotlib.rcParams._get('text.usetex'))"
     )

@@ -24,7 +24,7 @@ from smesolve.symbolic import (
     without_blocks,
 )
 from smesolve.symbolic.chaos_expansion import step_moment
-from smesolve.symbolic.verification import Generator
+from smesolve.symbolic.verification import Generator, diffusion_terms
 
 a, y, eta = symbols("a y eta")
 KEEP = BernoulliMasks(Rational(4, 5))
@@ -68,7 +68,7 @@ def test_it_is_the_difference_of_the_third_moments_at_order_3_whatever_the_drift
     equation = modified_equation(iteration, order=2)
     kappa = third_cumulant(iteration)
     free = Matrix([Symbol(f"c_{i}") for i in range(4)])
-    generator = Generator(iteration.state, [*equation.drift_terms, free], equation.diffusion)
+    generator = Generator(iteration.state, [*equation.drift_terms, free], diffusion_terms(equation.diffusion))
     for index in [(0, 0, 0), (0, 1, 2), (2, 2, 3)]:
         difference = step_moment(iteration, [(0, i) for i in index])
         difference -= generator.taylor_coefficient({index: Integer(1)}, 3)

@@ -11,7 +11,7 @@ from test_symbolic_masks import three_valued_masks
 
 from smesolve.problem.masks import BernoulliMasks, GaussianMasks
 from smesolve.symbolic import Iteration, modified_equation, vanishes
-from smesolve.symbolic.verification import Generator
+from smesolve.symbolic.verification import Generator, diffusion_terms
 
 
 def gradient_of(potential, parameters):
@@ -130,7 +130,7 @@ def test_no_mismatch_where_the_equation_is_exact():
 def test_ito_taylor_expansion_of_geometric_brownian_motion():
     """dX = (m0 + lr m1) X dt + sqrt(lr) s X dW: E X^j = x^j exp((j m0 + lr (j m1 + j(j-1)/2 s^2)) lr)."""
     x, m0, m1, s, lr = symbols("x m_0 m_1 s lr")
-    generator = Generator([x], [Matrix([m0 * x]), Matrix([m1 * x])], Matrix([[s * x]]))
+    generator = Generator([x], [Matrix([m0 * x]), Matrix([m1 * x])], diffusion_terms(Matrix([[s * x]])))
     for j in range(1, 5):
         # (X - x)^j by the binomial theorem
         exact = sum(
@@ -147,7 +147,7 @@ def test_ito_taylor_expansion_of_a_linear_system():
     """dX = A X dt + sqrt(lr) C dW: E (X - x)(X - x)^T against the expansion of its linear ODE."""
     x1, x2 = symbols("x_1 x_2")
     x, matrix, factor = Matrix([x1, x2]), Matrix([[1, 2], [-3, 5]]), Matrix([[1, 0, 2], [3, -1, 1]])
-    generator = Generator([x1, x2], [matrix * x], factor)
+    generator = Generator([x1, x2], [matrix * x], diffusion_terms(factor))
     covariance = factor * factor.T
     shift = [sympy.zeros(2, 1)] + [(matrix**k / sympy.factorial(k)) * x for k in (1, 2, 3)]
     for i, j in [(0, 0), (0, 1), (1, 1)]:

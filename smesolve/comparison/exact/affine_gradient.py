@@ -9,13 +9,23 @@ of U_j are zero, as psi_0 = 1 does not move. The second moments P = E psi psi^T 
     order 2     A = B - lr/2 B^2,           V_j = U_j                                              (4)
     quadratic   A = log(I + lr B)/lr,       V_j = S(lr H) U_j,    S(z)^2 = 2 log(1 - z)/(z (z - 2))    (5)
 
-with the Hessian H of L_S, which is -B without its first row and column.
+with the Hessian H of L_S, which is -B without its first row and column. Moments E psi^(x q) of degree q obey, with
+F^(i) the map F on factor i,
+
+    diffusion   d/dt = sum_i A^(i) + lr sum_{i<j} sum_l V_l^(i) V_l^(j)                                    (6)
+    jumps       d/dt = sum_i A^(i) + 1/lr (E (I + K)^(x q) - I)                                            (7)
+    iteration   E (I + lr G)^(x q) in one step                                                             (8)
+
+where psi jumps by K psi, and G psi is minus the gradient, both of a random draw: their means run over all draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +34,15 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
-from smesolve.solver.modified_equation import Order
+from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
 
 __all__ = ["AffineGradient", "affine_matrix", "start_moments"]
 
 MAX_DIM = 24
 """Largest D: the linear maps of second moments have (D + 1)^4 entries."""
+
+MOST_DRAWS = 4096
+"""Largest number of draws that are enumerated."""
 
 SMALL = 1e-8
 """|z| below which S(z) is 1 up to rounding."""
@@ -43,6 +56,8 @@ class AffineGradient:
     """B (D + 1, D + 1)."""
     columns: np.ndarray
     """U_j (M, D + 1, D + 1)."""
+    problem: Problem
+    """Whose gradient it is."""
 
     @classmethod
     def of(cls, problem: Problem) -> AffineGradient:
@@ -61,7 +76,7 @@ class AffineGradient:
         drift = affine_matrix(lambda theta: -problem.mean_gradient(theta), problem.dim)
         factors = affine_matrix(lambda theta: problem.noise_factor(theta).mT.flatten(-2), problem.dim)
         columns = factors[1:].reshape(-1, problem.dim, size)
-        return cls(drift, np.concatenate([np.zeros((len(columns), 1, size)), columns], axis=1))
+        return cls(drift, np.concatenate([np.zeros((len(columns), 1, size)), columns], axis=1), problem)
 
     def after_step(self, P: np.ndarray, lr: float) -> np.ndarray:
         """Return P after one step of the iteration (1)."""
@@ -74,15 +89,62 @@ class AffineGradient:
         step = np.eye(len(self.drift)) + lr * self.drift
         return np.asarray(np.kron(step, step) + lr**2 * sum(np.kron(U, U) for U in self.columns))
 
-    def generator(self, lr: float, order: Order) -> np.ndarray:
-        """Return the linear map of vec P in the moment equation (2)."""
+    def generator(self, lr: float, order: Order, degree: int = 2) -> np.ndarray:
+        """Return the linear map of the moments of a degree, flat, in the moment equation (6) or (7).
+
+        Raises:
+            SmesolveError: jumps with more than 4096 different draws.
+        """
         A, columns = self.drift, self.columns  # (3)
         if order == 2:
             A = self.drift - lr / 2 * self.drift @ self.drift  # (4)
         elif order == "quadratic":
             A, columns = self._resummed(lr)
-        identity = np.eye(len(A))
-        return np.asarray(np.kron(A, identity) + np.kron(identity, A) + lr * sum(np.kron(V, V) for V in columns))
+        elif order in WITH_JUMPS:
+            return self._jump_generator(lr, order, degree)
+        size = len(A)
+        drift = sum(_on_factors({i: A}, degree, size) for i in range(degree))
+        pairs = combinations(range(degree), 2)
+        noise = sum(_on_factors({i: V, j: V}, degree, size) for i, j in pairs for V in columns)
+        return np.asarray(drift + lr * noise)  # (6)
+
+    def iteration_map(self, lr: float, degree: int) -> np.ndarray:
+        """Return the linear map of the moments of a degree, flat, in one step of the iteration (8).
+
+        Raises:
+            SmesolveError: more than 4096 different draws.
+        """
+        steps, weights = self._of_all_draws(lambda theta, draw: -lr * self.problem.gradient(theta, draw))
+        return _mean_power(steps, weights, degree)
+
+    def _jump_generator(self, lr: float, order: Order, degree: int) -> np.ndarray:
+        equation = ModifiedEquation(self.problem, lr, order)
+        dynamics = equation.jumps
+        assert dynamics is not None
+        jumps, weights = self._of_all_draws(lambda theta, draw: dynamics.jump(theta, draw)[0])
+        size = len(self.drift)
+        result = (_mean_power(jumps, weights, degree) - np.eye(size**degree)) / lr
+        if order == 3:
+            A = affine_matrix(lambda theta: equation.drift(0.0, theta), self.problem.dim)
+            result = result + sum(_on_factors({i: A}, degree, size) for i in range(degree))
+        return np.asarray(result)  # (7)
+
+    def _of_all_draws(self, function: Callable[[Tensor, Any], Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the matrices (K, D + 1, D + 1) of an affine function of theta for every draw, and probabilities."""
+        if self.problem.draw_count > MOST_DRAWS:
+            raise SmesolveError(
+                f"problem must have at most {MOST_DRAWS} different draws for exact moments that no diffusion has, got "
+                f"{self.problem.draw_count:g}; take fewer masks, or a law on finitely many values."
+            )
+        draws, weights = self.problem.all_draws()
+        dim, count = self.problem.dim, len(weights)
+
+        def together(theta: Tensor) -> Tensor:
+            starts = theta[:, None].expand(-1, count, -1)
+            return torch.stack([function(start, draws) for start in starts]).flatten(-2)
+
+        rows = affine_matrix(together, dim)[1:].reshape(count, dim, dim + 1)
+        return np.concatenate([np.zeros((count, 1, dim + 1)), rows], axis=1), weights.cpu().numpy()
 
     def _resummed(self, lr: float) -> tuple[np.ndarray, np.ndarray]:
         """Return A and V_j of the equation that resums quadratic losses (5)."""
@@ -94,6 +156,17 @@ class AffineGradient:
         columns = self.columns.copy()
         columns[:, 1:] = vectors @ (root[:, None] * vectors.T) @ columns[:, 1:]
         return A, columns
+
+
+def _on_factors(maps: Mapping[int, np.ndarray], degree: int, size: int) -> np.ndarray:
+    """Return the Kronecker product of maps on some factors and identities on the others."""
+    return reduce(np.kron, (maps.get(factor, np.eye(size)) for factor in range(degree)))
+
+
+def _mean_power(changes: np.ndarray, weights: np.ndarray, degree: int) -> np.ndarray:
+    """Return sum_k w_k (I + K_k)^(x degree)."""
+    identity = np.eye(changes.shape[-1])
+    return np.asarray(sum(w * reduce(np.kron, [identity + K] * degree) for w, K in zip(weights, changes, strict=True)))
 
 
 def start_moments(theta0: Tensor) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""Exact first and second moments of iteration, equations and schemes where the gradient is affine in theta."""
+"""Exact moments of iteration, equations and schemes where the gradient is affine in theta."""
 
 from __future__ import annotations
+
+from functools import reduce
 
 import numpy as np
 import torch
@@ -9,9 +11,9 @@ from torch import Tensor
 
 from smesolve.comparison.exact.affine_gradient import AffineGradient, affine_matrix, start_moments
 from smesolve.comparison.exact.quadratic_observable import QuadraticObservable
-from smesolve.comparison.observables import Observable
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import check_scheme
 from smesolve.solver.modified_equation import ModifiedEquation, Order
@@ -21,6 +23,7 @@ from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_choice,
+    check_diffusion_order,
     check_integer,
     check_optional,
     check_parameters,
@@ -30,6 +33,9 @@ from smesolve.validation import (
 )
 
 __all__ = ["LinearMoments"]
+
+MOST_MOMENTS = 1024
+"""Largest number of moments of one degree."""
 
 NEUTRAL = 1e-12
 """Growth, in units of the largest curvature or of one step, that is rounding. Moments that do not move, such as those
@@ -84,6 +90,36 @@ class LinearMoments:
         order, quadratic = check_weak_order("order", order), QuadraticObservable.of(self.problem, observable)
         P = expm(horizon * self._gradient.generator(lr, order)) @ self._start.flatten()
         return quadratic.expectation(P.reshape(self._start.shape))
+
+    @entry_point
+    def moments(self, lr: float, order: Order | None, horizon: float, degree: int = 3) -> np.ndarray:
+        """Compute E psi^(x degree), psi = (1, theta), of the equation of an order, or of the iteration for order None.
+
+        Returns:
+            (D + 1, ..., D + 1), `degree` times: entry (i, j, k) is E psi_i psi_j psi_k, where psi_0 is 1, so that all
+            lower moments are in it.
+
+        Raises:
+            SmesolveError: bad arguments, lr that does not divide the horizon (order None), more than 1024 entries, or,
+                for the iteration and equations with jumps, more than 4096 different draws.
+
+        Cost: the exponential, or a power, of a matrix with as many rows as there are entries.
+        """
+        lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
+        order, degree = check_optional("order", order, check_weak_order), check_integer("degree", degree)
+        size = len(self._start)
+        if size**degree > MOST_MOMENTS:
+            raise SmesolveError(
+                f"degree={degree} has (D + 1)^degree = {size}^{degree} moments, but {MOST_MOMENTS} are the most; take "
+                "a smaller one."
+            )
+        if order is None:
+            steps = grid_steps(horizon, lr, "horizon", "lr")
+            moved = np.linalg.matrix_power(self._gradient.iteration_map(lr, degree), steps)
+        else:
+            moved = expm(horizon * self._gradient.generator(lr, order, degree))
+        psi = self._start[0]
+        return np.asarray((moved @ reduce(np.kron, [psi] * degree)).reshape((size,) * degree))
 
     @entry_point
     def error(self, lr: float, order: Order, horizon: float, observable: str | Observable = "loss") -> float:
@@ -162,7 +198,7 @@ class LinearMoments:
         lr, horizon, dt = (
             check_positive(name, value) for name, value in (("lr", lr), ("horizon", horizon), ("dt", dt))
         )
-        order = check_weak_order("order", order)
+        order = check_diffusion_order("order", order)
         check_scheme(self.problem, check_choice("scheme", scheme, SCHEMES))
         if not self.problem.linear_noise:
             raise SmesolveError(

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.errors import SmesolveError
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.one_at_a_time import hessian
 from smesolve.problem.problem import Problem
 from smesolve.validation import check_observable

@@ -25,19 +25,19 @@ from torch import Tensor
 
 from smesolve.comparison.exact.affine_gradient import AffineGradient, affine_matrix, start_moments
 from smesolve.comparison.exact.quadratic_observable import QuadraticObservable
-from smesolve.comparison.observables import Observable
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.observables import Observable
 from smesolve.problem.schedule import ScheduledProblem
 from smesolve.solver.integration import check_jumps
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
+    check_diffusion_order,
     check_instance,
     check_integer,
     check_number,
     check_parameters,
     check_positive,
-    check_weak_order,
 )
 
 __all__ = ["ScheduledMoments"]
@@ -97,7 +97,7 @@ class ScheduledMoments:
                 learning rate's steps.
         """
         lr, steps = check_positive("lr", lr), check_integer("steps", steps)
-        order = check_weak_order("order", order)
+        order = check_diffusion_order("order", order)
         quadratic = QuadraticObservable.of(self.problem.problem, observable)
         P, scale = self._solved(lr, order, steps, 1)
         extrapolated = [P]

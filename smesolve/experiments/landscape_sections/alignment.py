@@ -17,14 +17,15 @@ from smesolve.errors import invalid
 from smesolve.experiments.landscape_sections.base import LandscapeSection, check_probes
 from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved, signed
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.figures import PAGE, band, drawing, legend_above, symlog_steps
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.figures import PAGE, band, drawing, legend_above, symlog_steps
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.hessian_alignment import COVARIANCES, alignment, check_dimension, overlap
 from smesolve.landscape.operators import dropout_problem, hessian_operator
 from smesolve.landscape.training import checkpoints
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.result import Result, sentences
 from smesolve.validation import check_choice, check_integer, check_list, check_parameters, check_seed
 
 __all__ = ["Alignment", "AlignmentSettings", "AlignmentStudy", "alignment_along", "alignment_figure"]
@@ -62,13 +63,21 @@ class AlignmentSettings:
         check_integer("alignment.eigenpairs", self.eigenpairs)
 
 
-@dataclass(frozen=True)
-class AlignmentStudy:
+@dataclass(frozen=True, repr=False)
+class AlignmentStudy(Result):
     """Alignment along a training run."""
 
     table: pd.DataFrame
     """A row for each run, step and covariance: the columns of `alignment`, the losses, and for the first covariance the
     columns of `overlap`."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(self.table, _means(self.table)))
+
+    def plot(self) -> Figure:
+        """Return cosines over training."""
+        return alignment_figure(self)
 
 
 @entry_point
@@ -166,7 +175,7 @@ class Alignment(LandscapeSection[AlignmentSettings]):
     def summarise(self, results: list[Any]) -> Section:
         """Say what is resolved at the last step, and why the alignment changes."""
         study = AlignmentStudy(pd.concat(results[1:], ignore_index=True))
-        means = over_runs(study.table, ["covariance", "step"], COLUMNS)
+        means = _means(study.table)
         step = int(study.table.step.max())
         verdicts = study.table.groupby(["covariance", "step"], sort=False).verdict.agg(
             lambda column: f"{(column == 'aligned').sum()}/{len(column)}"
@@ -192,6 +201,11 @@ class Alignment(LandscapeSection[AlignmentSettings]):
             text,
             _conclusion(study.table, means),
         )
+
+
+def _means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return means over the runs."""
+    return over_runs(table, ["covariance", "step"], COLUMNS)
 
 
 def _conclusion(table: pd.DataFrame, means: pd.DataFrame) -> str:

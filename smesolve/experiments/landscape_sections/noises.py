@@ -15,9 +15,9 @@ from smesolve.entry_point import entry_point
 from smesolve.experiments.landscape_sections.base import LandscapeSection, check_probes
 from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved
 from smesolve.experiments.shared.cells import Cell, run_cells
-from smesolve.experiments.shared.figures import PAGE, band, drawing, symlog_steps
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.figures import PAGE, band, drawing, symlog_steps
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.hessian_alignment import alignment, check_dimension, sampled_alignment
 from smesolve.landscape.noise_samples import random_noise

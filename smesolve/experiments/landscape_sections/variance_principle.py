@@ -5,7 +5,8 @@ Two data sets of `noise_samples`, random trajectories and random gradients, and 
     flatness    along the principal directions v_i of the data, variances T_i:   F_{v_i} falls as T_i grows          (1)
     projection  along the leading eigenvectors u_i of the Hessian:  Var(u_i . data) grows with the eigenvalue H_i    (2)
 
-with the interval flatness F_v of `interval_flatness`.
+with the interval flatness F_v of `interval_flatness`. Feng, Tu (PNAS 2021) write (1) as T_i ~ F_i^-psi, and find psi
+about 4 for mini-batches, at the threshold e of the loss; psi here is the slope of ln T on ln F, with its sign changed.
 
 The slope of a straight line through (log x, log y) and Spearman's rank correlation sum up both relations. The points of
 one data set depend on each other, so that neither has an interval of its own: independent data sets give one. Under the
@@ -32,15 +33,16 @@ from smesolve.errors import invalid
 from smesolve.experiments.landscape_sections.base import LandscapeSection
 from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.figures import PAGE, SEQUENCE, drawing, logarithmic
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.figures import PAGE, SEQUENCE, drawing, logarithmic
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.flatness import interval_flatness
 from smesolve.landscape.noise_samples import principal_directions, random_gradients, random_trajectories
 from smesolve.landscape.operators import dropout_problem, hessian_operator, loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.result import Result, sentences
 from smesolve.validation import (
     check_choice,
     check_integer,
@@ -92,15 +94,24 @@ class VarianceSettings:
         check_choice("variance_principle.loss", self.loss, LOSSES)
 
 
-@dataclass(frozen=True)
-class VarianceStudy:
+@dataclass(frozen=True, repr=False)
+class VarianceStudy(Result):
     """Both relations on both data sets, for several runs."""
 
     points: pd.DataFrame
     """run, data, relation, factor (NaN for projections), index, x, y: T_i and F_{v_i}, or H_i and variance. H_i is NaN
     where it cannot be told from 0; directions without variance are left out."""
-    slopes: pd.DataFrame
-    """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points: one row a run."""
+    table: pd.DataFrame
+    """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points, and psi for the
+    flatness: one row a run."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(_summary(self)))
+
+    def plot(self) -> Figure:
+        """Return both relations, point by point."""
+        return variance_figure(self)
 
 
 @entry_point
@@ -210,19 +221,23 @@ def _study(results: Sequence[pd.DataFrame]) -> VarianceStudy:
         dict(zip(keys, values, strict=True)) | _relation(group.x.to_numpy(), group.y.to_numpy())
         for values, group in table.groupby(keys, sort=False, dropna=False)
     ]
-    return VarianceStudy(table, pd.DataFrame(rows))
+    slopes = pd.DataFrame(rows)
+    slopes["psi"] = (-slopes.inverse_slope).where(slopes.relation == "flatness")
+    return VarianceStudy(table, slopes.drop(columns="inverse_slope"))
 
 
 def _relation(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Return slope of log y on log x, and Spearman's correlation, over the points where both are positive."""
+    """Return slopes of log y on log x and of log x on log y, and Spearman's correlation, where both are positive."""
     usable = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
     x, y = x[usable], y[usable]
     if len(x) < 3:
-        return {"slope": np.nan, "rank_correlation": np.nan, "p_value": np.nan, "points": len(x)}
+        unknown: dict[str, float] = dict.fromkeys(("slope", "inverse_slope", "rank_correlation", "p_value"), np.nan)
+        return unknown | {"points": len(x)}
     ranks = stats.spearmanr(x, y)
-    slope = float(np.polyfit(np.log(x), np.log(y), 1)[0])
+    slope, inverse = (float(np.polyfit(np.log(a), np.log(b), 1)[0]) for a, b in ((x, y), (y, x)))
     return {
         "slope": slope,
+        "inverse_slope": inverse,
         "rank_correlation": float(ranks.statistic),
         "p_value": float(ranks.pvalue),
         "points": len(x),
@@ -267,11 +282,14 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
             "correlation, one value for each run. The principle says: flatness falls (slope < 0), projected variance "
             "grows (slope > 0).",
             markdown(table, shown),
-            _ablation(study.slopes),
+            "`psi`, for variance ~ flatness^-psi: the slope of the logarithm of the variance on that of the flatness, "
+            "with its sign changed. Feng, Tu (PNAS 2021) find about 4 for mini-batches, at the threshold e.",
+            markdown(table[table.relation == "flatness"], ["data", "factor", "psi"]),
+            _ablation(study.table),
         )
         return Section(
             "Variance principle",
-            {"variance_principle": study.points, "variance_principle_slopes": study.slopes},
+            {"variance_principle": study.points, "variance_principle_slopes": study.table},
             {"variance_principle": Captioned(variance_figure(study), CAPTION)},
             text,
             _conclusion(table),
@@ -280,8 +298,8 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
 
 def _summary(study: VarianceStudy) -> pd.DataFrame:
     """Return means over the runs, with verdicts."""
-    slopes = study.slopes.fillna({"factor": 0.0})
-    table = over_runs(slopes, KEYS, ["slope", "rank_correlation"])
+    slopes = study.table.fillna({"factor": 0.0})
+    table = over_runs(slopes, KEYS, ["slope", "rank_correlation", "psi"])
     expected = np.where(table.relation == "flatness", -1, 1)
     nearest = np.where(expected < 0, -table.slope_high, table.slope_low)
     opposite = np.where(expected < 0, -table.slope_low, table.slope_high)

@@ -22,19 +22,20 @@ from torch import Tensor
 
 from smesolve.comparison.cost import step_cost
 from smesolve.comparison.gradient_flow import flow_change
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.figures import ORDERS, PAGE, drawing, log_ticks
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
+from smesolve.figures import ORDERS, PAGE, drawing, log_ticks
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
+from smesolve.result import Result, sentences
 from smesolve.sampling.ensemble import Process, without_divergence_warnings
 from smesolve.solver.integration import check_scheme, integration
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -105,14 +106,18 @@ class AccelerationSettings(SamplingSettings):
         check_one("observables", self.observables, check_string)
 
 
-@dataclass(frozen=True)
-class Acceleration:
+TOLERANCES = (1e-2, 1e-3)
+"""Relative errors at which a summary says what is gained."""
+
+
+@dataclass(frozen=True, repr=False)
+class Acceleration(Result):
     """Error and cost of the equation with large steps, beside the iteration."""
 
     table: pd.DataFrame
-    """A row for each order and factor c: dt, `relative` error (weak error and bias together) with `relative_low`,
-    `relative_high`, `gradients` a path and `gradient_speedup` (gradients of the iteration over these), `seconds` a path
-    and `speedup`, and the same of the iteration as `iteration_gradients`, `iteration_seconds`."""
+    """A row for each order and factor c: solver_dt, `relative` error (weak error and bias together) with
+    `relative_low`, `relative_high`, `gradients` a path and `gradient_speedup` (gradients of the iteration over these),
+    `seconds` a path and `speedup`, and the same of the iteration as `iteration_gradients`, `iteration_seconds`."""
 
     def break_even(self, tolerances: Sequence[float]) -> pd.DataFrame:
         """Return a row for each order and tolerance.
@@ -135,6 +140,14 @@ class Acceleration:
                 }
                 rows.append({"order": order, "tolerance": tolerance} | found | even)
         return pd.DataFrame(rows)
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(self.break_even(TOLERANCES)))
+
+    def plot(self) -> Figure:
+        """Return error and cost against the step."""
+        return acceleration_figure(self)
 
 
 def gradients_per_step(scheme: str, order: int) -> float:
@@ -215,7 +228,7 @@ def _cells(
                 "gradient_speedup": steps / gradients,
                 "seconds": _seconds_per_step(process, theta0) * steps / factor,
             }
-            head = {"order": row.order, "factor": factor, "dt": dt}
+            head = {"order": row.order, "factor": factor, "solver_dt": dt}
             found.append(head | {name: value / change() for name, value in errors.items()} | costs)
         return found
 
@@ -296,7 +309,7 @@ def acceleration_figure(result: Acceleration) -> Figure:
             log_ticks(axis, result.table.factor)
             axis.set_yscale("log")
             axis.set_xlabel(r"step of the equation, dt / $\epsilon$")
-            axis.legend()
+            axis.legend(loc="best")
         return figure
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.stationary_variances import EQUATIONS, stationary_variances
 from smesolve.confidence import student_quantile
@@ -26,15 +25,17 @@ from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import STYLES, curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.figures import PAGE, drawing, log_ticks
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.figures import PAGE, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
+from smesolve.result import Result, sentences
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_numbers, on_grid
@@ -87,8 +88,8 @@ class HorizonSettings(SamplingSettings):
         check_one("observables", self.observables, check_string)
 
 
-@dataclass(frozen=True)
-class LongHorizon:
+@dataclass(frozen=True, repr=False)
+class LongHorizon(Result):
     """Weak errors at many horizons and variances in the stationary state."""
 
     table: pd.DataFrame
@@ -134,6 +135,14 @@ class LongHorizon:
                 }
             )
         return pd.DataFrame(rows)
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(self))
+
+    def plot(self) -> Figure:
+        """Return error over time, and stationary variances."""
+        return horizon_figure(self)
 
 
 @entry_point
@@ -313,7 +322,7 @@ def horizon_figure(result: LongHorizon) -> Figure:
             axis.set_xlabel("horizon $T$")
             axis.set_ylabel("|relative error|")
             axis.set_title(f"{model}, $\\epsilon$ = {result.lr:g}", loc="left")
-            axis.legend()
+            axis.legend(loc="best")
         for axis, (noise, group) in zip(axes[1], result.stationary.groupby("noise", sort=False), strict=True):
             for equation, part in group.groupby("equation", sort=False):
                 style = STYLES[equation]
@@ -330,7 +339,7 @@ def horizon_figure(result: LongHorizon) -> Figure:
             axis.set_xlabel(r"learning rate $\epsilon$")
             axis.set_ylabel("stationary variance / exact")
             axis.set_title(f"readout, {noise}", loc="left")
-            axis.legend()
+            axis.legend(loc="best")
         return figure
 
 

@@ -25,20 +25,21 @@ from torch import Tensor
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.leading_constants import first_constants
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.observables import Observable, named_observables
+from smesolve.result import Result, sentences
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_instance,
@@ -89,8 +90,8 @@ class KappaSettings(ToleranceSettings):
         check_one("observables", self.observables, check_string)
 
 
-@dataclass(frozen=True)
-class LinearScalingRule:
+@dataclass(frozen=True, repr=False)
+class LinearScalingRule(Result):
     """How far the iteration with kappa masks at kappa lr follows the unchanged equation."""
 
     table: pd.DataFrame
@@ -125,6 +126,14 @@ class LinearScalingRule:
                 }
             )
         return pd.DataFrame(rows)
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(self))
+
+    def plot(self) -> Figure:
+        """Return error against kappa."""
+        return kappa_figure(self)
 
 
 def _crossing(kappas: pd.Series, sizes: pd.Series, tolerance: float) -> float:
@@ -275,7 +284,7 @@ def kappa_figure(result: LinearScalingRule) -> Figure:
         axis.set_yscale("log")
         axis.set_xlabel(r"masks a step $\kappa$, learning rate $\kappa\epsilon$")
         axis.set_ylabel("|relative error| of the order-1 equation")
-        axis.legend()
+        axis.legend(loc="best")
         return figure
 
 

@@ -22,13 +22,12 @@ from torch import Tensor
 from smesolve.comparison.collapse import COLLAPSE_BELOW, POWERS
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change, relaxation_time
-from smesolve.comparison.observables import Observable, named_observables
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.stability_limits import Agreement, stability_limits, with_agreement
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import with_reasons
-from smesolve.experiments.shared.error_map_figures import ErrorMap, collapse_figure, map_figure
+from smesolve.experiments.shared.error_map_figures import ErrorMap, collapse_figure, map_figure, nearer_order
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
@@ -36,6 +35,7 @@ from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, 
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
@@ -337,37 +337,12 @@ def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
     agreeing = (within == Agreement.WHOLE_INTERVAL).sum()
     return "\n".join(
         [
-            _nearer(result.table),
+            nearer_order(result.table),
             f"- Limits of stability: {agreeing} of {len(within)} observed ones agree with the prediction to within 2%, "
             "whole interval included.",
             *(_verdict(row) for row in collapse.itertuples()),
         ]
     )
-
-
-def _nearer(table: pd.DataFrame) -> str:
-    lines = []
-    for model, group in table.groupby("model", sort=False):
-        if set(group.order) != {1, 2}:
-            continue
-        first, second = (group[group.order == order].set_index(["keep_prob", "lr"]) for order in (1, 2))
-        bounds = {k: _bounds(one) for k, one in ((1, first), (2, second))}
-        second_nearer = bounds[2][1] < bounds[1][0]
-        first_nearer = bounds[1][1] < bounds[2][0]
-        low = first[first_nearer].multiple.min()
-        where = f", from multiple {low:.2g} on" if first_nearer.any() else ""
-        lines.append(
-            f"- {model}: order 2 is nearer in {second_nearer.sum()} of {len(first)} cells, order 1 in "
-            f"{first_nearer.sum()}{where}; the others are not resolved."
-        )
-    return "\n".join(lines)
-
-
-def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return the lower and upper bound of |relative|; NaN where it is not resolved."""
-    half = (one.relative_high - one.relative_low) / 2
-    size = one.relative.abs().where(one.resolved)
-    return size - half, size + half
 
 
 def _verdict(row: Any) -> str:

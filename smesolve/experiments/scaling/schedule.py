@@ -13,21 +13,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.exact import ScheduledMoments
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.order_fit import CORRECTED_POINTS
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.entry_point import entry_point, nearest_name
 from smesolve.errors import SmesolveError, shown
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.figures import ORDERS, PAGE, drawing, log_ticks
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import SamplingEffort, ToleranceSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.figures import ORDERS, PAGE, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.observables import Observable
 from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
+from smesolve.result import Result, sentences
 from smesolve.validation import (
     check_instance,
     check_integer,
@@ -90,8 +91,8 @@ class ScheduleSettings(ToleranceSettings):
         check_one("observables", self.observables, check_string)
 
 
-@dataclass(frozen=True)
-class Schedules:
+@dataclass(frozen=True, repr=False)
+class Schedules(Result):
     """Weak errors and slopes under each schedule."""
 
     table: pd.DataFrame
@@ -102,6 +103,14 @@ class Schedules:
     """A row for each schedule, model and order: `slope` with `slope_low`, `slope_high`; for the network `constant` with
     its interval, and `predicted_constant` at order 1 (`first_constant`). For the readout the slope between the two
     smallest learning rates, without an interval as its errors have none."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(self))
+
+    def plot(self) -> Figure:
+        """Return |error| against the learning rate under each schedule."""
+        return schedule_figure(self)
 
 
 @entry_point

@@ -21,24 +21,25 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.gradient_flow import flow_change
-from smesolve.comparison.observables import named_observables
 from smesolve.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
-from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.datasets import load_data, training_and_test
 from smesolve.experiments.shared.error_curves import curve, with_reasons
 from smesolve.experiments.shared.experiment import Experiment, digest_of
-from smesolve.experiments.shared.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import described_data
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import DataSettings, check_one
+from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import check_table, finite_data
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
+from smesolve.problem.observables import named_observables
+from smesolve.result import Result, sentences
 from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.validation import check_instance, check_integer, check_keep_prob, check_list, check_positive, check_seed
 
@@ -115,8 +116,8 @@ class WidthSettings:
         return SamplingEffort(self.paths, self.rel_tol, self.max_paths, self.seed, workers=self.workers)
 
 
-@dataclass(frozen=True)
-class WidthSweep:
+@dataclass(frozen=True, repr=False)
+class WidthSweep(Result):
     """Weak errors and the size of the penalty against width."""
 
     table: pd.DataFrame
@@ -126,6 +127,14 @@ class WidthSweep:
     slopes: pd.DataFrame
     """A row for each arm and order: the slope of ln|relative error| against ln width over the resolved widths, weighted
     by their intervals, with `slope_low`, `slope_high`."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(self))
+
+    def plot(self) -> Figure:
+        """Return |error| against the width."""
+        return width_figure(self)
 
 
 def _tables(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -273,8 +282,9 @@ class Width(Experiment[WidthSettings]):
     @cached_property
     def data(self) -> tuple[Tensor, Tensor]:
         """Inputs and targets."""
-        x, y = map(torch.from_numpy, load_data(self.settings.data))
-        return _tables(x, y)
+        x, y = load_data(self.settings.data)
+        kept, _ = training_and_test(self.settings.data, len(x))
+        return _tables(torch.from_numpy(x[kept]), torch.from_numpy(y[kept]))
 
     def cells(self) -> list[Cell]:
         """Return a cell for each width and arm."""

@@ -21,7 +21,10 @@ from smesolve.experiments.shared.settings import DataSettings
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import finite_data
 
-__all__ = ["DATASETS", "load_data"]
+__all__ = ["DATASETS", "load_data", "training_and_test"]
+
+SPLIT_KEY = 0
+"""Of the random numbers by which samples are held out."""
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -73,6 +76,25 @@ def load_data(config: DataSettings) -> Data:
     samples = _available(config, len(x))
     x, y = (finite_data(name, part[:samples], torch.float64, CPU).numpy() for name, part in (("x", x), ("y", y)))
     return x, y
+
+
+def training_and_test(config: DataSettings, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which samples are trained on, and which are held out by data.test; both increase.
+
+    Of mnist the last ones are held out, so that the first 1,000 of MNIST can be trained on; of others some at random.
+
+    Raises:
+        SmesolveError: none would be left on one side.
+    """
+    held = 0 if config.test is None else round(config.test * samples)
+    if config.test is not None and not 0 < held < samples:
+        raise SmesolveError(
+            f"data.test={config.test:g} holds out {held} of {samples} samples; both parts must have at least one."
+        )
+    if config.name == "mnist":
+        return np.arange(samples - held), np.arange(samples - held, samples)
+    order = np.random.default_rng(np.random.SeedSequence(SPLIT_KEY)).permutation(samples)
+    return np.sort(order[held:]), np.sort(order[:held])
 
 
 def _available(config: DataSettings, available: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smesolve.experiments.shared.figures import DROPOUT, ORDERS, SEQUENCE, CurveStyle, points
+from smesolve.figures import DROPOUT, ORDERS, SEQUENCE, CurveStyle, points
 
 __all__ = ["QUADRATIC", "STYLES", "curve", "with_reasons"]
 

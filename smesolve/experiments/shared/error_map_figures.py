@@ -17,9 +17,10 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from matplotlib.tri import Triangulation
 
 from smesolve.comparison.collapse import POWERS, spreads_about_one_curve
-from smesolve.experiments.shared.figures import PAGE, drawing
+from smesolve.figures import PAGE, drawing
+from smesolve.result import Result, sentences
 
-__all__ = ["ErrorMap", "collapse_figure", "map_figure"]
+__all__ = ["ErrorMap", "collapse_figure", "map_figure", "nearer_order"]
 
 LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Relative errors of the contours."""
@@ -29,8 +30,8 @@ MODELS = {"readout": "readout only (exact)", "network": "network (measured)"}
 LINES = {"iteration": ("-", "o"), "order 1": ("--", "s"), "order 2": (":", "^")}
 
 
-@dataclass(frozen=True)
-class ErrorMap:
+@dataclass(frozen=True, repr=False)
+class ErrorMap(Result):
     """Weak errors and limits of stability over lr and keep_prob."""
 
     table: pd.DataFrame
@@ -46,6 +47,40 @@ class ErrorMap:
     def collapse(self, seed: int = 0) -> pd.DataFrame:
         """Return how far errors are from one curve against lr / keep_prob^q; see `spreads_about_one_curve`."""
         return spreads_about_one_curve(self.table, seed)
+
+    def summary(self) -> str:
+        """Return which order is nearer where, a sentence in each line."""
+        return sentences(nearer_order(self.table))
+
+    def plot(self) -> Figure:
+        """Return the map of relative errors."""
+        return map_figure(self)
+
+
+def nearer_order(table: pd.DataFrame) -> str:
+    """Return in how many cells each order is nearer to the iteration, as a list in Markdown."""
+    lines = []
+    for model, group in table.groupby("model", sort=False):
+        if set(group.order) != {1, 2}:
+            continue
+        first, second = (group[group.order == order].set_index(["keep_prob", "lr"]) for order in (1, 2))
+        bounds = {k: _bounds(one) for k, one in ((1, first), (2, second))}
+        second_nearer = bounds[2][1] < bounds[1][0]
+        first_nearer = bounds[1][1] < bounds[2][0]
+        low = first[first_nearer].multiple.min()
+        where = f", from multiple {low:.2g} on" if first_nearer.any() else ""
+        lines.append(
+            f"- {model}: order 2 is nearer in {second_nearer.sum()} of {len(first)} cells, order 1 in "
+            f"{first_nearer.sum()}{where}; the others are not resolved."
+        )
+    return "\n".join(lines)
+
+
+def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return the lower and upper bound of |relative|; NaN where it is not resolved."""
+    half = (one.relative_high - one.relative_low) / 2
+    size = one.relative.abs().where(one.resolved)
+    return size - half, size + half
 
 
 def map_figure(result: ErrorMap) -> Figure:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.datasets import load_data, training_and_test
 from smesolve.experiments.shared.dry_run import estimate
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import build_problem, described, outside_theorems
@@ -132,7 +132,8 @@ class NetworkExperiment(Experiment[N]):
         """The problem of the settings, on its data."""
         dtype, device = (getattr(self.settings, name, word) for name, word in (("dtype", "float64"), ("device", "cpu")))
         x, y = load_data(self.settings.data)
-        return build_problem(x, y, self.settings.network, self.training, self.keep_probs[0], dtype, device)
+        _, held_out = training_and_test(self.settings.data, len(x))
+        return build_problem(x, y, self.settings.network, self.training, self.keep_probs[0], dtype, device, held_out)
 
     @property
     def dropout_problem(self) -> DropoutProblem:
@@ -156,7 +157,9 @@ class NetworkExperiment(Experiment[N]):
 
     def data_digest(self) -> str:
         """Return a digest of the data and the initial parameters."""
-        return digest_of(self.problem.x, self.problem.y, self.theta0)
+        test = self.problem.test
+        held_out = [] if test is None else [part for part in (test.x, test.y) if part is not None]
+        return digest_of(self.problem.x, self.problem.y, self.theta0, *held_out)
 
 
 def digest_of(*tensors: Tensor) -> str:

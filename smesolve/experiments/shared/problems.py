@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from smesolve.problem.networks import DropoutNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem
 
 __all__ = ["build_problem", "described", "described_data", "outside_theorems"]
+
+P = TypeVar("P", bound=Problem)
 
 ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -50,8 +53,12 @@ def build_problem(
     keep_prob: float,
     dtype: str = "float64",
     device: str = "cpu",
+    held_out: np.ndarray | None = None,
 ) -> DropoutProblem | ModuleProblem:
-    """Return a `DropoutProblem` where its closed forms hold, otherwise a `ModuleProblem`."""
+    """Return a `DropoutProblem` where its closed forms hold, otherwise a `ModuleProblem`.
+
+    Samples with the numbers `held_out` are its test data.
+    """
     sizes, outputs = [x.shape[1], *network.widths], y.shape[1]
     if training.loss == "cross_entropy" and outputs == 1:
         y, outputs = _class_labels(y[:, 0])
@@ -66,12 +73,20 @@ def build_problem(
         else:
             readout = nn.Linear(sizes[-1], outputs, bias=bias)
             layers = FeatureNetwork(_hidden_layers(sizes, activation, bias), readout).to(dtype=kind, device=place)
-        return DropoutProblem(layers, x, y, keep_prob=keep_prob, masks=training.masks)
+        return _split(lambda x, y: DropoutProblem(layers, x, y, keep_prob, training.masks), x, y, held_out)
     hidden = _hidden_layers(sizes, activation, bias, 1 - keep_prob, training.dropout)
     module = hidden.append(nn.Linear(sizes[-1], outputs, bias=bias)).to(dtype=kind, device=place)
     noises = dataclasses.asdict(training)
     del noises["dropout"]  # the layers have it
-    return ModuleProblem(module, x, y, **noises)
+    return _split(lambda x, y: ModuleProblem(module, x, y, **noises), x, y, held_out)
+
+
+def _split(make: Callable[[np.ndarray, np.ndarray], P], x: np.ndarray, y: np.ndarray, held_out: np.ndarray | None) -> P:
+    """Return the problem of the samples that are not held out, with the others as its test data."""
+    if held_out is None or not len(held_out):
+        return make(x, y)
+    kept = np.setdiff1d(np.arange(len(x)), held_out)
+    return make(x[kept], y[kept]).with_test_data(x[held_out], y[held_out])
 
 
 def _class_labels(labels: np.ndarray) -> tuple[np.ndarray, int]:
@@ -121,14 +136,15 @@ def described(
     for name in ("label_noise", "parameter_noise", "weight_decay"):
         if getattr(training, name):
             noises.append(f"{name.replace('_', ' ')} {getattr(training, name):g}")
+    held_out = "" if problem.test is None else f" Held out: {counted(problem.test.samples, 'test sample')}."
     known = (
         f"{problem.noise_dim} normals a noise product"
         if problem.has_closed_form
         else "mean gradient and covariance are known only by sampling"
     )
     return (
-        f"{described_data(data, *problem.x.shape)} Network {sizes}, {network.activation}{bias}: {problem.dim} "
-        f"parameters; loss {training.loss.replace('_', ' ')}. {', '.join(noises)}: {known}."
+        f"{described_data(data, *problem.x.shape)}{held_out} Network {sizes}, {network.activation}{bias}: "
+        f"{problem.dim} parameters; loss {training.loss.replace('_', ' ')}. {', '.join(noises)}: {known}."
     )
 
 

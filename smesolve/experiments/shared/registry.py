@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import smesolve.experiments
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError, shown
-from smesolve.experiments.shared.matplotlib_import import import_matplotlib
+from smesolve.matplotlib_import import import_matplotlib
 
 if TYPE_CHECKING:
     from smesolve.experiments.shared.experiment import Experiment

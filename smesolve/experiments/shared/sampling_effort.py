@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from smesolve.comparison.observables import Observable
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Ensembles
 from smesolve.experiments.shared.settings import ProblemSettings
+from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.validation import check_integer, check_seed, check_tolerance
 

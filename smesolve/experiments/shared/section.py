@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from smesolve.experiments.shared.figures import save_figure
 from smesolve.experiments.shared.markdown import picture, table_of
+from smesolve.figures import save_figure
 
 __all__ = ["Captioned", "Section", "interval", "markdown"]
 

@@ -18,6 +18,7 @@ from smesolve.validation import (
     check_integer,
     check_list,
     check_not_negative,
+    check_number,
     check_seed,
 )
 
@@ -60,6 +61,8 @@ class DataSettings:
         samples: number of samples, the first ones of images and files. Default: all of them.
         in_features: number of inputs, for "random" only.
         seed: seed of the inputs, for "random" only. Default: 0.
+        test: share of the samples that is held out of training, for the observables test_loss and test_accuracy: drawn
+            at random, the same for any seed; of "mnist" the last ones, 0.8 leaves the first 1,000. Default: none.
         pooling: pixels along the side of the squares that are averaged to one input, for "mnist" only: 1, 2 (14 x 14
             inputs), 4, 7 or 14. Default: 1, the 784 pixels.
     """
@@ -69,6 +72,7 @@ class DataSettings:
     samples: int | None = None
     in_features: int | None = None
     seed: int | None = None
+    test: float | None = None
     pooling: int | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +84,8 @@ class DataSettings:
                 check_integer(f"data.{name}", getattr(self, name))
         if self.seed is not None:
             check_seed("data.seed", self.seed)
+        if self.test is not None:
+            check_number("data.test", self.test, 0.0, 1.0, remedy="0.2 holds out 20% of the samples")
         if self.pooling is not None:
             check_integer("data.pooling", self.pooling)
             if self.pooling not in POOLINGS:

@@ -37,7 +37,8 @@ class WeakErrorSettings(ProblemSettings):
         lrs: learning rates; each divides the horizon.
         horizon: last time T; training takes T/lr steps.
         orders: orders of the modified equation, 1 and/or 2.
-        observables: loss, modified_loss, squared_norm, or coordinates such as theta[0].
+        observables: loss, modified_loss, squared_norm, accuracy; test_loss and test_accuracy with data.test; or
+            coordinates such as theta[0].
         paths: independent paths on each side; the first round where rel_tol is given.
         rel_tol: paths are added until the interval of every error at the horizon is at most this share of the error.
             Default: no paths are added.
@@ -134,6 +135,10 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         )
         return [Cell("weak errors", measure, ensembles, kept=False)]
 
+    def design(self) -> StudyDesign:
+        """Return what is measured, checked."""
+        return StudyDesign.of(self.problem, self.theta0, self.settings.lrs, self.settings.horizon, **self._asked())
+
     def _asked(self) -> dict[str, Any]:
         """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""
         names = ("orders", "observables", "scheme", "dt", "control", "seed")
@@ -142,7 +147,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
     def dry_run(self) -> dict[str, str]:
         """Return what the study would take, after refusing what `weak_error` would refuse."""
         s = self.settings
-        design = StudyDesign.of(self.problem, self.theta0, s.lrs, s.horizon, **self._asked())
+        design = self.design()
         StudySize(design, s.paths, s.workers).check(s.max_memory)
         fields = super().dry_run()
         fields["time"] += "; not in it: control variates, the noise-free path, further rounds"

@@ -6,25 +6,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE
-from smesolve.experiments.shared.figures import ORDERS, log_ticks, points
 from smesolve.experiments.shared.markdown import table_of
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
 
 __all__ = [
     "at_horizon",
     "divergence",
-    "errors_against_lr",
     "largest_errors",
     "measured_in_words",
-    "name_of",
     "number",
     "slope_in_words",
     "slopes",
-    "symbol_of",
 ]
 
 INTERVALS = (
@@ -34,95 +29,13 @@ INTERVALS = (
 )
 
 
-SYMBOLS = {"loss": r"$R_S$", "modified_loss": r"$L_S$", "squared_norm": r"$|\theta|^2$"}
-
-NAMES = {"loss": "loss", "modified_loss": "modified loss", "squared_norm": "squared norm"}
-
-
-def name_of(observable: str) -> str:
-    """Return the name of an observable in a figure."""
-    return NAMES.get(observable, observable.replace("$", r"\$"))
-
-
-def symbol_of(observable: str) -> str:
-    """Return the symbol of an observable in a figure."""
-    return SYMBOLS.get(observable, observable.replace("$", r"\$"))
-
-
-def errors_against_lr(axis: Axes, study: WeakErrorStudy, observable: str, predicted: bool) -> None:
-    """Draw |error| at the horizon against the learning rate, with its fit and, where asked for, its prediction."""
-    final = np.isclose(study.table.time, study.horizon) & (study.table.observable == observable)
-    rows = study.table[final & study.table.error.notna()].sort_values("lr")
-    fits = study.fit()
-    fits = fits[fits.observable == observable].set_index("order")
-    axis.set_yscale("log")
-    heights = pd.concat([rows.error.abs(), _floor(rows)])
-    heights = heights[heights > 0]
-    bottom = 0.4 * heights.min() if len(heights) else 1e-3
-    for order in sorted(rows.order.unique()):
-        part, style, fit = rows[rows.order == order], ORDERS[order], fits.loc[order]
-        size, floor = part.error.abs(), _floor(part)
-        axis.plot(part.lr, floor.clip(lower=bottom), color=style.colour, linestyle=":", linewidth=0.8, zorder=1)
-        half = (part.high - part.low) / 2
-        axis.errorbar(
-            part.lr,
-            size.clip(lower=bottom),
-            np.array([np.minimum(half, (size - bottom).clip(lower=0)), half]),
-            color=style.colour,
-            linestyle="",
-            capsize=1.5,
-            elinewidth=0.8,
-        )
-        points(axis, part.lr, size.clip(lower=bottom), part.resolved, style)
-        label = style.label
-        used = part[part.resolved]
-        if np.isfinite(fit.slope):
-            anchor = used.iloc[0]
-            lr = np.array([used.lr.min(), part.lr.max()])
-            line = abs(anchor.error) * (lr / anchor.lr) ** fit.slope
-            axis.plot(lr, line, color=style.colour, linestyle="--", zorder=1.5, linewidth=0.9)
-            half = (fit.slope_high - fit.slope_low) / 2
-            decimals = 2 if half >= 0.02 else 3
-            interval = f"[{fit.slope_low:.{decimals}f}, {fit.slope_high:.{decimals}f}]"
-            label = f"{style.label}: slope {fit.slope:.{decimals}f} {interval}"
-        axis.plot([], [], color=style.colour, linestyle="--", marker=style.marker, linewidth=0.9, label=label)
-        if predicted and np.isfinite(fit.predicted_constant):
-            ends = np.array([part.lr.min(), part.lr.max()])
-            power = "" if order == 1 else f"^{order}"
-            axis.plot(
-                ends,
-                abs(fit.predicted_constant) * ends**order,
-                color=style.colour,
-                linewidth=0.5,
-                zorder=1,
-                label=f"predicted: {abs(fit.predicted_constant):.3g} $\\epsilon{power}$",
-            )
-    axis.plot([], [], color="0.3", linestyle=":", linewidth=0.8, label="noise floor (95% half-width)")
-    if len(rows) and not rows.resolved.all():
-        axis.plot([], [], color="0.3", marker="o", markerfacecolor="white", linestyle="", label="not resolved")
-    axis.set_ylim(bottom=0.6 * bottom)
-    low, high = axis.get_ylim()
-    # Room for the legend above the points.
-    axis.set_ylim(low, high * (high / low) ** 0.45)
-    log_ticks(axis, study.table.lr)
-    axis.set_xlabel("learning rate $\\epsilon$")
-    axis.set_ylabel(f"|error| of the mean {name_of(observable)}")
-    axis.legend(loc="upper left")
-    axis.set_title(f"weak error at $T$ = {study.horizon:g}", loc="left")
-
-
-def _floor(rows: pd.DataFrame) -> pd.Series:
-    """Return the half-width of the interval, solver bias included: a smaller error is not resolved."""
-    return (rows.high - rows.low) / 2
-
-
 def measured_in_words(study: WeakErrorStudy, settings: WeakErrorSettings) -> str:
     """Return what was compared, on how many paths, and what the intervals are."""
     table = study.table
     orders = " and ".join(str(order) for order in sorted(table.order.unique()))
     steps = ", ".join(
         f"{dt:g} (order {order}, lr {lr:g})"
-        for (order, lr), dt in table.groupby(["order", "lr"], sort=False).dt.first().items()
+        for (order, lr), dt in table.groupby(["order", "lr"], sort=False).solver_dt.first().items()
     )
     lrs = ", ".join(f"{lr:g}" for lr in table.lr.unique())
     counts = pd.concat([table.discrete_paths, table.sde_paths])

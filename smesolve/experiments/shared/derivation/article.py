@@ -74,7 +74,8 @@ def _obstruction(derivation: Derivation) -> list[str]:
     name, entry = derivation.obstruction.simplest
     count = f"{len(derivation.obstruction.nonzero)} of {len(derivation.obstruction.entries)}"
     return [
-        f"{count} third cumulants of the step do not vanish, which no diffusion has; the shortest is",
+        f"{count} third cumulants of the step do not vanish, which no diffusion has; an equation with jumps does. The "
+        "shortest is",
         broken(align([f"{name} &= {sympy.latex(entry)}"])),
         *(
             f"Values of ${sympy.latex(symbol)}$ at which it vanishes whatever the other symbols are: "

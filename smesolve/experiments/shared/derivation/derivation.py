@@ -18,6 +18,7 @@ from smesolve.symbolic import (
     ExplicitNetwork,
     Iteration,
     LossExpansion,
+    SymbolicJumpEquation,
     SymbolicModifiedEquation,
     ThirdCumulant,
     Verification,
@@ -45,7 +46,7 @@ class Derivation:
     config: DeriveSettings
     description: str
     """The iteration in one sentence."""
-    equation: SymbolicModifiedEquation
+    equation: SymbolicModifiedEquation | SymbolicJumpEquation
     verification: Verification
     obstruction: ThirdCumulant
     unobstructed: dict[Symbol, list[Expr]]
@@ -57,7 +58,7 @@ class Derivation:
     formulas: DropoutFormulas | None
     """The papers' formulas, for dropout on one hidden layer, one output and squared error."""
     module: str | None
-    """The SDE as a Python module; None where the activation is arbitrary."""
+    """The equation as a Python module; None where the activation is arbitrary."""
 
 
 def derive(config: DeriveSettings) -> Derivation:

@@ -41,7 +41,7 @@ class DeriveSettings:
         random: names of the random symbols, each of the law above.
         constants: names of all other symbols.
         small: name of the small parameter, for custom.
-        order: weak order of the equation, 1 or 2.
+        order: weak order of the equation: 1 or 2, a diffusion, or 3, an equation with jumps.
     """
 
     iteration: str = "dropout"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from smesolve.experiments.shared.matplotlib_import import import_matplotlib
+from smesolve.matplotlib_import import import_matplotlib
 
 import_matplotlib()
 

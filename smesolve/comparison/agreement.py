@@ -1,0 +1,95 @@
+"""How near an equation is to the iteration, in words that can be repeated: relative errors and the bounds on them.
+
+A 95% interval [low, high] of an error says how large the error can be, whether or not it holds 0: at most
+max(|low|, |high|), beyond which nothing is hidden (an equivalence bound). An error is given relative to
+
+    the mean of the observable under the iteration, to the change of that mean since the start, and to its spread,
+    the standard deviation over paths,
+
+where these are known. A mean that has an interval itself enters by the end of it that makes the bound larger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from smesolve.comparison.outcomes import Status
+from smesolve.confidence import CONFIDENCE
+
+__all__ = ["agreement", "at_most", "headline"]
+
+
+def headline(final: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
+    """Return one sentence: how near the highest order is at the largest learning rate, beside the other order.
+
+    Args:
+        final: rows of a weak-error table at the horizon.
+        start: values of the observables at the start.
+        spread: standard deviations over paths of the iteration, by learning rate and observable, where they are known.
+    """
+    known = final[[_has_bound(reason) for reason in final.reason]]
+    if known.empty:
+        return f"No error at the horizon has an interval: {final.reason.iloc[0]}."
+    observable = known.observable.iloc[0]
+    known = known[known.observable == observable]
+    rows = known[known.lr == known.lr.max()]
+    text = agreement(rows, start, spread)
+    return (
+        f"At T = {rows.time.iloc[0]:g} and lr = {rows.lr.iloc[0]:g}, with {CONFIDENCE:.0%} confidence, the mean "
+        f"{observable.replace('_', ' ')} {text}."
+    )
+
+
+def agreement(rows: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
+    """Return how near each order is for one observable and learning rate, the highest order first."""
+    parts: list[str] = []
+    for row in rows.sort_values("order", ascending=False).to_dict("records"):
+        head = f"under the SME of order {row['order']}" if not parts else f"under order {row['order']} it"
+        parts.append(f"{head} {_of_row(row, start, spread)}")
+    return "; ".join(parts)
+
+
+def at_most(value: float) -> str:
+    """Return a bound with two digits, rounded up."""
+    if not value > 0 or not math.isfinite(value):
+        return f"{value:g}"
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / unit * (1 - 1e-12)) * unit:.2g}"
+
+
+def _has_bound(reason: str) -> bool:
+    """Return whether the interval of an error with this reason bounds it."""
+    status = Status(reason)
+    return status.has_interval and status != Status.OUTSIDE_ASYMPTOTICS
+
+
+def _of_row(row: Mapping[str, object], start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
+    number = {name: float(str(row[name])) for name in ("error", "low", "high", "discrete", "discrete_half_width", "lr")}
+    name = str(row["observable"])
+    if not _has_bound(str(row["reason"])):
+        return f"is not known ({row['reason']})"
+    largest, level = max(abs(number["low"]), abs(number["high"])), abs(number["discrete"])
+    uncertain = number["discrete_half_width"]
+    scales = {"": level - uncertain}
+    if name in start:
+        scales["of its change"] = abs(number["discrete"] - start[name]) - uncertain
+    if (number["lr"], name) in spread:
+        scales["of its spread over paths"] = spread[number["lr"], name]
+    bounds = [
+        f"{at_most(100 * largest / scale)}%{' ' if words else ''}{words}"
+        for words, scale in scales.items()
+        if scale > 0 and math.isfinite(scale)
+    ]
+    bounds = bounds or [at_most(largest)]
+    within = bounds[0] + (f" ({', '.join(bounds[1:])})" if bounds[1:] else "")
+    if not row["resolved"]:
+        return f"agrees to within {within}, and nothing larger is hidden"
+    if not level > uncertain:
+        return f"is off by {number['error']:+.2g} [{number['low']:+.2g}, {number['high']:+.2g}]"
+    ends = [100 * number[end] / scale for end in ("low", "high") for scale in (level - uncertain, level + uncertain)]
+    interval = f"[{np.min(ends):+.2g}%, {np.max(ends):+.2g}%]"
+    return f"is off by {100 * number['error'] / level:+.2g}% {interval}, by at most {within}"

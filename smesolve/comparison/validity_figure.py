@@ -1,0 +1,41 @@
+"""The figure of a range of validity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from smesolve.comparison.weak_error_figure import name_of
+from smesolve.figures import ORDERS, PAGE, drawing, log_ticks
+
+__all__ = ["validity_figure"]
+
+
+def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float) -> Figure:
+    """Draw relative errors against the learning rate, one panel for each observable, and where they are the tolerance.
+
+    Args:
+        errors: those of a `ValidityRange`.
+        table: its ranges.
+        tolerance: relative error.
+    """
+    observables = list(table.observable.unique())
+    with drawing():
+        figure = Figure(figsize=(PAGE / 2 * max(len(observables), 1), 2.9), layout="constrained")
+        for axis, observable in zip(figure.subplots(1, len(observables), squeeze=False)[0], observables, strict=True):
+            axis.axhline(tolerance, color="0.5", linewidth=0.6, label=f"tolerance {tolerance:g}")
+            for order, rows in errors[errors.observable == observable].groupby("order"):
+                style, rows = ORDERS[int(str(order))], rows[rows.relative > 0]
+                known = rows.relative_high.where(np.isfinite(rows.relative_high), rows.relative)
+                half = [rows.relative - rows.relative_low, known - rows.relative]
+                axis.errorbar(rows.lr, rows.relative, half, capsize=1.5, label=style.label, **style.line_options)
+                found = table[(table.observable == observable) & (table.order == order)].iloc[0]
+                if np.isfinite(found.lr_low) and np.isfinite(found.lr_high):
+                    axis.axvspan(found.lr_low, found.lr_high, color=style.colour, alpha=0.2, linewidth=0)
+            axis.set_yscale("log")
+            log_ticks(axis, errors.lr)
+            axis.set_xlabel("learning rate $\\epsilon$")
+            axis.set_ylabel(f"|error| of the mean {name_of(observable)} / its change")
+            axis.legend(title="bands: largest learning rates, 95%", title_fontsize=7)
+        return figure

@@ -1,0 +1,240 @@
+"""Observables g(theta): what is measured along paths, and whose expectations are compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.problem.problem import Problem
+from smesolve.validation import MOST_ENTRIES, check_observables, check_problem
+
+__all__ = [
+    "OBSERVABLES",
+    "Observable",
+    "Observables",
+    "check_nothing_kept",
+    "grows_polynomially",
+    "is_piecewise_constant",
+    "measured_observables",
+    "named_observables",
+]
+
+Observable = Callable[[Tensor], Tensor]
+"""A map of theta (..., D) to (...,). Those whose weak error is measured are differentiable by `torch.func`, and smooth
+where the theorem of weak order is to hold."""
+
+Observables = Sequence[str | Observable] | Mapping[str, str | Observable]
+"""Names and callables, whose names are their `__name__`; or a mapping from names of one's own to them."""
+
+ROUNDING = 1e-4
+"""Of a sum of probabilities: they may have been rounded to few digits."""
+
+
+def _squared_norm(problem: Problem) -> Observable:
+    return lambda theta: theta.square().sum(-1)
+
+
+def _test_loss(problem: Problem) -> Observable:
+    return _held_out(problem).loss
+
+
+def _accuracy(problem: Problem) -> Observable:
+    """Return the share of samples (...,) whose largest output is that of their class."""
+    labels = _class_labels(problem)
+
+    def accuracy(theta: Tensor) -> Tensor:
+        return (problem.outputs(theta).argmax(-1) == labels).to(theta.dtype).mean(-1)
+
+    return accuracy
+
+
+def _test_accuracy(problem: Problem) -> Observable:
+    return _accuracy(_held_out(problem))
+
+
+OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
+    "loss": lambda problem: problem.loss,
+    "modified_loss": lambda problem: problem.modified_loss,
+    "squared_norm": _squared_norm,
+    "test_loss": _test_loss,
+    "accuracy": _accuracy,
+    "test_accuracy": _test_accuracy,
+}
+"""Observables by name, made for a problem. Add to it to name your own."""
+
+MAX_DEGREE = 16
+"""Growth like a higher power of theta counts as faster than any polynomial."""
+
+RAYS = 8
+"""Rays along which the growth of an observable is evaluated, and points at which its gradient is."""
+
+
+@entry_point
+def named_observables(problem: Problem, observables: Observables) -> dict[str, Observable]:
+    """Return observables whose expectations are compared, by name.
+
+    Args:
+        problem: which the names are about.
+        observables: names in `OBSERVABLES`, coordinates "theta[3]", and callables, named by their `__name__`; or a
+            mapping from names of your own to them.
+
+    Raises:
+        SmesolveError: an unknown name, a name that this problem has not, a coordinate outside the parameters, a
+            callable that does not map (B, D) to (B,) or that torch cannot differentiate.
+    """
+    problem = check_problem("problem", problem)
+    result = measured_observables(problem, _origin(problem), observables)
+    origin = _origin(problem)
+    for name, function in result.items():
+        call_of_user(f"observable {name!r}, whose derivative torch takes,", torch.func.grad(function), origin)
+    return result
+
+
+def measured_observables(problem: Problem | None, like: Tensor, observables: Observables) -> dict[str, Observable]:
+    """Return observables that are evaluated and not differentiated, by name.
+
+    Args:
+        problem: which the names are about. None where there is only an SDE: then a name of something that a problem has
+            is refused.
+        like: a tensor of the parameters' size (D,), dtype and device.
+        observables: as for `named_observables`.
+
+    Raises:
+        SmesolveError: as `named_observables`, but for derivatives.
+    """
+    checked = check_observables("observables", observables)
+    if len(checked) > MOST_ENTRIES:
+        raise SmesolveError(
+            f"observables has {len(checked)} entries, more than {MOST_ENTRIES}; give fewer, or a callable that "
+            "computes what you want of many."
+        )
+    result: dict[str, Observable] = {}
+    for name, observable in checked.items() if isinstance(checked, dict) else ((_name_of(o), o) for o in checked):
+        if name in result:
+            raise SmesolveError(f"observables holds {name!r} twice; leave one out, or rename the callable.")
+        if callable(observable):
+            _try(name, observable, like)
+            result[name] = observable
+        else:
+            result[name] = _known(problem, observable, like.shape[-1])
+    return result
+
+
+def _name_of(observable: str | Observable) -> str:
+    return observable if isinstance(observable, str) else getattr(observable, "__name__", repr(observable))
+
+
+def _origin(problem: Problem) -> Tensor:
+    return torch.zeros(problem.dim, dtype=problem.dtype, device=problem.device)
+
+
+def _try(name: str, observable: Observable, like: Tensor) -> None:
+    """Check that a callable maps (B, D) to (B,), and is a function of theta."""
+    points = like.new_zeros(3, like.shape[-1])
+    trial = call_of_user(f"observable {name!r}", observable, points)
+    if not isinstance(trial, Tensor) or trial.shape != (3,):
+        raise SmesolveError(
+            f"observable {name!r} must map theta (..., D) to (...,), but it maps (3, {like.shape[-1]}) to "
+            f"{tuple(trial.shape) if isinstance(trial, Tensor) else shown(trial)}."
+        )
+    if trial.dtype != like.dtype:
+        raise SmesolveError(
+            f"observable {name!r} must return numbers of the problem's {like.dtype}, but returns "
+            f"{trial.dtype}; convert them, for example by .to({like.dtype}), or take the real part."
+        )
+    elsewhere = torch.linspace(-1.3, 2.1, points.numel()).to(points).view(3, -1)
+    if not torch.equal(*(observable(elsewhere).nan_to_num(nan=1e30) for _ in range(2))):
+        raise SmesolveError(
+            f"observable {name!r} must be a function of theta, but it returns other values when it is called "
+            "again; let it draw no random numbers (a module in training mode does: call its eval())."
+        )
+
+
+def _known(problem: Problem | None, name: str, dim: int) -> Observable:
+    """Return a coordinate, or the observable of a name in `OBSERVABLES`."""
+    coordinate = re.fullmatch(r"theta\[(\d+)\]", name)
+    if coordinate:
+        index = int(coordinate[1])
+        if index >= dim:
+            raise SmesolveError(f"observable {name!r} lies outside the {dim} parameters.")
+        return lambda theta: theta[..., index]
+    if name not in OBSERVABLES:
+        raise SmesolveError(
+            f"observable must be one of {', '.join(OBSERVABLES)}, a coordinate such as 'theta[0]', or a callable, "
+            f"got {name!r}."
+        )
+    if problem is None and name != "squared_norm":
+        raise SmesolveError(
+            f"observable {name!r} needs a problem, which this sde does not have; give a callable, a coordinate such as "
+            "'theta[0]', or 'squared_norm'."
+        )
+    return OBSERVABLES[name](problem)  # type: ignore[arg-type]  # the squared norm needs no problem
+
+
+def _held_out(problem: Problem) -> Problem:
+    """Return the problem of the test data."""
+    if problem.test is None:
+        raise SmesolveError(
+            f"observables of test data need test data, which this {type(problem).__name__} does not have; give them by "
+            "problem.with_test_data(x, y), or by data.test in a configuration."
+        )
+    return problem.test
+
+
+def _class_labels(problem: Problem) -> Tensor:
+    """Return the class of each sample (n,): class indices, or the only largest of their probabilities (n, C)."""
+    y = problem.y
+    if y is not None and y.ndim == 1 and not y.is_floating_point():
+        return y
+    if y is not None and y.ndim == 2 and y.shape[1] > 1:
+        top = y.topk(2, dim=1).values
+        if bool((y >= 0).all() & ((y.sum(1) - 1).abs() <= ROUNDING).all() & (top[:, 0] > top[:, 1]).all()):
+            return y.argmax(1)
+    raise SmesolveError(
+        "observable 'accuracy' needs classes: y must hold class indices for loss='cross_entropy', or rows with a 1 for "
+        f"the class and 0 elsewhere, got {'no y' if y is None else shown(y)}; take 'loss' for regression."
+    )
+
+
+def check_nothing_kept(max_memory: float | None) -> None:
+    """Refuse a bound on the memory of paths where observables are measured and no paths are kept."""
+    if max_memory is not None:
+        raise SmesolveError(
+            f"max_memory={max_memory:g} bounds the paths that are kept, and with observables none are; leave it out."
+        )
+
+
+def is_piecewise_constant(observable: Observable, theta0: Tensor) -> bool:
+    """Return whether the gradient of an observable is exactly zero at theta0 and around it, as that of an accuracy is.
+
+    Its weak error is that of a difference of means; derivatives, on which defects and predicted constants rest, say
+    nothing about it.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    shifts = torch.randn(RAYS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu").to(theta0)
+    points = torch.cat([theta0[None], theta0 + 0.1 * (1 + theta0.abs()) * shifts])
+    return not any(bool(torch.func.grad(observable)(point).any()) for point in points)
+
+
+def grows_polynomially(observable: Observable, theta0: Tensor) -> bool:
+    """Return whether |g| grows at most like a power of |theta|, as far as a few rays from the origin show.
+
+    The theorem of weak order asks for it, and not only for its proof: where the noise grows with theta, the solution of
+    the modified equation has the tails of a lognormal law, and E exp(|theta|) is infinite.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    rays = torch.randn(RAYS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu")
+    rays = (rays / rays.norm(dim=1, keepdim=True)).to(theta0)
+    # Powers up to 24 of the far distance are finite in this type.
+    far = max(1.0, float(theta0.norm())) * torch.finfo(theta0.dtype).max ** (1 / 24)
+    near = far**0.5
+    sizes = [observable(distance * rays).abs().double() for distance in (near, far)]
+    known = ~(sizes[0].isnan() | sizes[1].isnan())
+    growth = (sizes[1].clamp(min=1.0).log() - sizes[0].clamp(min=1.0).log()) / np.log(far / near)
+    return not bool(((growth > MAX_DEGREE) | growth.isnan())[known].any())

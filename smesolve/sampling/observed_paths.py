@@ -1,0 +1,161 @@
+"""Observables along paths: their statistics at saved steps, as a table, without keeping the paths.
+
+A block of paths is reduced to its moments where it is run, so that memory depends neither on the number of paths nor,
+but for the rows of the table, on the number of steps. Blocks are merged in their order, so that a table is the same bit
+for bit for any number of processes.
+
+The mean of N independent values with standard deviation s and skewness gamma has the 95% interval
+
+    mean -+ s/sqrt(N) [ t_{N-1} + (2 z^2 + 1)/6 |gamma|/sqrt(N) ],                                            (1)
+
+Student's quantile t and what the skewness shifts it by (Hall, The Bootstrap and Edgeworth Expansion, 1992, section
+2.6). Quantiles are those of the first paths, all of them where they are few: paths are independent, so these are a
+sample like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from smesolve.confidence import NORMAL_QUANTILE, student_quantile
+from smesolve.sampling.ensemble import Process, block_of, check_block_steps, in_lists, warn_of_divergence
+from smesolve.sampling.moments import Moments
+from smesolve.sampling.runner import Arrays, Runner
+
+__all__ = ["QUANTILES", "observed_paths"]
+
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
+"""Columns of quantiles, and their probabilities."""
+
+MOST_KEPT = 2**12
+"""Most values of an observable at a time from which quantiles are taken."""
+
+KEPT_IN_ALL, FEWEST_KEPT = 2**22, 2**8
+"""Values that are kept for all rows together (32 MiB), but for some of each row."""
+
+SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
+"""Of (1)."""
+
+DEGREE = 3
+"""Of the moments that are kept."""
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """Blocks of paths as moments of their observables, and the values of the first paths."""
+
+    process: Process
+    theta0: Tensor
+    saved: Sequence[int]
+    first: int
+    paths: int
+    observables: Mapping[str, Callable[[Tensor], Tensor]]
+    kept: int
+    """Number of paths whose values are kept."""
+
+    @property
+    def cost(self) -> float:
+        return float(self.saved[-1] - self.first)
+
+    @torch.no_grad()
+    def run(self, block: int) -> Arrays:
+        """Return packed moments (2 + 2, T O), the kept values (T, O, k), and at how many paths there is none (T, O)."""
+        size = self.process.block_size
+        count, kept = (min(size, most - block * size) for most in (self.paths, self.kept))
+        theta, row, shape = block_of(self.process, self.theta0), 0, (len(self.saved), len(self.observables))
+        values = np.empty((*shape, max(kept, 0)))
+        lost = np.zeros(shape)
+        moments = np.empty((*shape, 1 + DEGREE))
+        for step in range(self.first, self.saved[-1] + 1):
+            if step == self.saved[row]:
+                diverged = ~theta[:count].isfinite().all(-1)
+                found = torch.stack([observable(theta)[:count] for observable in self.observables.values()])
+                numbers = found.to(torch.float64).masked_fill(diverged, torch.nan).cpu().numpy()
+                lost[row] = (~np.isfinite(numbers)).sum(1)
+                moments[row] = Moments.of(numbers.T[None], DEGREE).packed().T
+                values[row] = numbers[:, : values.shape[2]]
+                row += 1
+            if step < self.saved[-1]:
+                theta = self.process.advance(theta, block, step)
+        return {"moments": moments.reshape(-1, 1 + DEGREE).T, "values": values, "lost": lost}
+
+
+def observed_paths(
+    process: Process,
+    theta0: Tensor,
+    paths: int,
+    saved: Sequence[int],
+    times: Sequence[float],
+    observables: Mapping[str, Callable[[Tensor], Tensor]],
+    workers: int | None = None,
+    first: int = 0,
+) -> pd.DataFrame:
+    """Run paths and return the statistics of observables at the saved steps.
+
+    Args:
+        process: the iteration, or an SDE under a scheme.
+        theta0: (D,), the start of every path.
+        paths: number of paths.
+        saved: strictly increasing step numbers.
+        times: those of the saved steps, as the table shows them.
+        observables: maps of theta (..., D) to (...,), by name.
+        workers: processes, as for `run_blocks`. Default: only this one.
+        first: step number at which the paths start. Default: 0.
+
+    Returns:
+        A row for each time and observable: time, observable; mean, stderr, low and high, the 95% interval (1); std, the
+        standard deviation over paths; the quantiles q05, q50 and q95, which are those of the first `quantile_paths`
+        paths; paths; and lost, the paths on which the observable is not finite at that time. With one of them the
+        statistics are NaN. Those of a single path but mean and quantiles are NaN, too.
+
+    Warns:
+        DivergenceWarning: with the number of paths that are not finite at the last saved step.
+    """
+    shape = len(saved), len(observables)
+    kept = min(paths, MOST_KEPT, max(FEWEST_KEPT, KEPT_IN_ALL // (shape[0] * shape[1])))
+    blocks = -(-paths // process.block_size)
+    check_block_steps(
+        f"{paths} paths of {saved[-1]} steps", blocks * (saved[-1] - first), workers, "take fewer paths, or fewer steps"
+    )
+    work = _Observed(process, theta0, saved, first, paths, observables, kept)
+    total, lost, parts = None, np.zeros(shape), []
+    with np.errstate(invalid="ignore", over="ignore"):
+        for tasks in in_lists(("observables", block) for block in range(blocks)):
+            for arrays in Runner(workers).results({"observables": work}, tasks):
+                moments = Moments.unpacked(arrays["moments"], 1, DEGREE)
+                total = moments if total is None else total.merged(moments)
+                lost += arrays["lost"]
+                if arrays["values"].size:
+                    parts.append(arrays["values"])
+        assert total is not None  # there is at least one path
+        table = _table(total, np.concatenate(parts, axis=2).reshape(-1, kept), lost.reshape(-1))
+    if lost[-1].any():
+        warn_of_divergence(
+            f"{int(lost[-1].max())} of {paths} paths diverged before step {saved[-1]}, or have an observable that is "
+            "not finite: a mean over them means nothing; lower lr.",
+            stacklevel=5,  # the user's call, past the decorators of the public function
+        )
+    table.insert(0, "time", np.repeat(np.asarray(times, dtype=float), shape[1]))
+    table.insert(1, "observable", list(observables) * shape[0])
+    return table
+
+
+def _table(moments: Moments, values: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
+    """Return the statistics of each row from its moments, its kept values (R, k), and its lost paths (R,)."""
+    count, mean, (squares, cubes) = moments.count, moments.mean[0], (part[0] for part in moments.sums)
+    spread = (squares.clip(min=0) / (count - 1)) ** 0.5 if count > 1 else np.full_like(mean, np.nan)
+    deviation = (squares.clip(min=0) / count) ** 0.5
+    skewness = np.divide(cubes / count, deviation**3, out=np.zeros_like(mean), where=deviation**3 > 0)
+    stderr = spread / count**0.5
+    quantile = student_quantile(count - 1) if count > 1 else np.nan
+    half = stderr * (quantile + SKEW_SHIFT * np.abs(skewness) / count**0.5)  # (1)
+    columns = {"mean": mean, "stderr": stderr, "low": mean - half, "high": mean + half, "std": spread}
+    columns |= dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values()), axis=1), strict=True))
+    table = pd.DataFrame({name: np.where(lost > 0, np.nan, column) for name, column in columns.items()})
+    return table.assign(paths=count, quantile_paths=values.shape[1], lost=lost.astype(int))

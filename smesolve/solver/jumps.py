@@ -1,0 +1,151 @@
+"""Equations with jumps: a flow between the times of a Poisson process of rate 1/lr, and a jump at each of them.
+
+With b = -grad L_S, g(theta; eta) the gradient of a draw and xi = -g - b, of mean zero,
+
+    order 3    dTheta = f dt,   jumps lr xi(Theta - lr/2 b; eta) - lr/2 (b(Theta + lr xi(Theta; eta)) - b(Theta))    (1)
+    Poisson    jumps -lr g(Theta; eta) and no drift: training steps at random times, weak order 1                    (2)
+
+where the drift f is made of differences along Euler's steps y_0 = Theta, y_(j+1) = y_j + lr b(y_j):
+
+    f = (11 b(y_0) - 7 b(y_1) + 2 b(y_2)) / 6.                                                                       (3)
+
+(1) is the equation that `smesolve.symbolic.jump_equation` derives, its derivatives being replaced by differences of
+gradients over the distance of one step:
+
+    f = b - lr/2 (Db) b + lr^2 (1/3 (Db)^2 b + 1/12 D^2 b [b, b]) + O(lr^3)                                          (4)
+    jump = lr xi - lr^2/2 ((D xi) b + (Db) xi) - lr^3/4 D^2 b [xi, xi] + rest                                        (5)
+
+The last term of (5) has the mean -lr^3/4 D^2 b : Sigma, which at rate 1/lr is the drift -lr^2/4 D^2 b : Sigma: the
+jump's own draw is an unbiased draw of Sigma, and its fluctuation, although correlated with the jump, changes the
+covariance of the jumps by O(lr^3) a unit of time only. The rest has mean O(lr^4) and changes the covariance by as
+little. So the generator is the derived one up to O(lr^3), and the weak order is 3; where b and xi are affine in theta
+both are the same. No derivative of a gradient is taken, and no root of a covariance.
+
+Between two jumps the flow of f over a time s lr is Newton's interpolation of Euler's steps, with differences Delta^j,
+
+    y(s) = y_0 + s Delta + s(s-1)/2 Delta^2 + s(s-1)(s-2)/6 Delta^3 + s^2 (s^2 - 6 s + 11)/24 Delta^4 + O(s^2 lr^5), (6)
+
+four gradients: exp(s (Delta - Delta^2/2 + Delta^3/3)) to fourth order, as f is the generator log(1 + Delta) of Euler's
+step without the terms from Delta^4 on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from smesolve.problem.problem import Problem
+
+__all__ = ["JumpDynamics", "Poissonised", "ThirdOrder"]
+
+LONGEST = 4.0
+"""Longest flow (6) in units of lr: over a longer time it is taken in parts, as Newton's polynomial grows outside of its
+nodes. A waiting time is longer with probability exp(-4)."""
+
+
+class JumpDynamics(Protocol):
+    """What happens between and at the times of the Poisson process; states (B, D), times (B, 1)."""
+
+    def flow(self, y: Tensor, time: Tensor) -> Tensor:
+        """Return the states after a time without jumps."""
+        ...
+
+    def jump(self, y: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
+        """Return the size of a jump, and its part of known mean: the noise that control variates take."""
+        ...
+
+    def compensator(self, y: Tensor) -> Tensor | None:
+        """Return what the second part of `jump` has on average in a unit of time, or None where it is 0."""
+        ...
+
+    def noise_free(self, y: Tensor, time: float) -> Tensor:
+        """Return the states after a time without noise."""
+        ...
+
+
+class ThirdOrder:
+    """The equation of weak order 3 (1)."""
+
+    def __init__(self, problem: Problem, lr: float) -> None:
+        self.problem, self.lr = problem, lr
+
+    def drift(self, y: Tensor) -> Tensor:
+        """Return f (3). Cost: three gradients."""
+        b_0 = self._b(y)
+        y_1 = y + self.lr * b_0
+        b_1 = self._b(y_1)
+        return (11 * b_0 - 7 * b_1 + 2 * self._b(y_1 + self.lr * b_1)) / 6  # (3)
+
+    def flow(self, y: Tensor, time: Tensor) -> Tensor:
+        """Return the flow of f (6). Cost: four gradients, for times up to 4 lr."""
+        parts = max(1, math.ceil(float(time.max()) / (LONGEST * self.lr) - 1e-9))
+        for _ in range(parts):
+            y = self._newton(y, time / (parts * self.lr))
+        return y
+
+    def jump(self, y: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
+        """Return the jump (1), and lr xi at the shifted point, of mean zero. Cost: about four gradients."""
+        at = self.problem.linearize(y)
+        b, xi = _drift_and_noise(at, draw)
+        _, noise = _drift_and_noise(self.problem.linearize(y - self.lr / 2 * b), draw)
+        return self.lr * noise - self.lr / 2 * (self._b(y + self.lr * xi) - b), self.lr * noise  # (1)
+
+    def compensator(self, y: Tensor) -> None:
+        """Return None: the mean of xi is zero."""
+        return
+
+    def noise_free(self, y: Tensor, time: float) -> Tensor:
+        """Return the flow of f."""
+        return self.flow(y, torch.full_like(y[..., :1], time))
+
+    def _b(self, y: Tensor) -> Tensor:
+        return -self.problem.mean_gradient(y)
+
+    def _newton(self, y: Tensor, s: Tensor) -> Tensor:
+        b_0 = self._b(y)
+        y_1 = y + self.lr * b_0
+        b_1 = self._b(y_1)
+        y_2 = y_1 + self.lr * b_1
+        b_2 = self._b(y_2)
+        b_3 = self._b(y_2 + self.lr * b_2)
+        second = s * (s - 1) / 2 * (b_1 - b_0)
+        third = s * (s - 1) * (s - 2) / 6 * (b_2 - 2 * b_1 + b_0)
+        fourth = s.square() * (s.square() - 6 * s + 11) / 24 * (b_3 - 3 * (b_2 - b_1) - b_0)
+        return y + self.lr * (s * b_0 + second + third + fourth)  # (6)
+
+
+class Poissonised:
+    """Training steps at the times of a Poisson process (2)."""
+
+    def __init__(self, problem: Problem, lr: float) -> None:
+        self.problem, self.lr = problem, lr
+
+    def flow(self, y: Tensor, time: Tensor) -> Tensor:
+        """Return the states as they are."""
+        return y
+
+    def jump(self, y: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
+        """Return the jump (2), twice. Cost: one gradient."""
+        size = -self.lr * self.problem.gradient(y, draw)
+        return size, size
+
+    def compensator(self, y: Tensor) -> Tensor:
+        """Return b: the jumps' mean -lr grad L_S at rate 1/lr."""
+        return -self.problem.mean_gradient(y)
+
+    def noise_free(self, y: Tensor, time: float) -> Tensor:
+        """Return the mean motion dy = b dt, by one classical Runge-Kutta step."""
+        k_1 = -self.problem.reference_gradient(y)
+        k_2 = -self.problem.reference_gradient(y + time / 2 * k_1)
+        k_3 = -self.problem.reference_gradient(y + time / 2 * k_2)
+        k_4 = -self.problem.reference_gradient(y + time * k_3)
+        return y + time / 6 * (k_1 + 2 * k_2 + 2 * k_3 + k_4)
+
+
+def _drift_and_noise(at: Any, draw: Any) -> tuple[Tensor, Tensor]:
+    """Return b and xi, which share one forward pass."""
+    mean, gradient = at.mean_gradient(), at.gradient(draw)
+    return -mean, mean - gradient
