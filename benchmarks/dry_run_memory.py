@@ -23,7 +23,7 @@ LARGE = [*SHORT, "--lrs", "[0.1]"]
 BRIEF = ["--horizon", "0.02", "--paths", "16", "--lrs", "[0.01]", "--network.width", "1000", "--seed", "0"]
 OBSERVABLES = "[" + ", ".join(f"'theta[{k}]'" for k in range(60)) + "]"
 RATES = "[" + ", ".join(str(0.4 / steps) for steps in range(4, 24)) + "]"
-SAMPLED = [*INPUTS, "--data.samples", "64", *LARGE, "--training.batch_size", "16"]
+SAMPLED = [*INPUTS, "--data.samples", "64", *LARGE, "--training.batch_size", "16", "--dt", "0.05"]
 LANDSCAPE = ["landscape", *DATA, "--network.width", "8", "--steps", "20", "--runs", "4", "--lr", "0.05"]
 
 STUDIES = {
