@@ -236,9 +236,9 @@ def _product(
 ) -> Callable[[Tensor], Tensor]:
     """Return the map of vectors (k, D) to Lam_j vectors (1), from the eigenpairs of Lam_{j+1}."""
 
-    hessian = _in_batches(problem, lambda some: problem.hessian_product(state.expand_as(some), some))
-    once = hessian(factors)
-    carried = factors - h * once + h**2 / 2 * hessian(once)  # rows J u, as J is symmetric
+    adjoint = _in_batches(problem, lambda some: problem.adjoint_product(state.expand_as(some), some))
+    once = adjoint(factors)
+    carried = factors - h * once + h**2 / 2 * adjoint(once)  # rows J^T u
 
     third = _in_batches(
         problem, lambda some: _third_derivative(problem, state.expand_as(some), lam.expand_as(some), some)
@@ -256,8 +256,10 @@ def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> t
 
 
 def _third_derivative(problem: Problem, states: Tensor, lams: Tensor, vectors: Tensor) -> Tensor:
-    """Return D^3 L_S[lam] vector at each state."""
+    """Return D^3 L_S[lam] vector at each state, the derivative of H^T lam along the vector where H is not symmetric."""
     vectors = vectors.contiguous()
+    if not problem.conservative:
+        return forward_derivative(lambda at: problem.adjoint_product(at, lams), states, vectors)[1]
     derivative: Tensor = forward_derivative(lambda at: problem.hessian_product(at, vectors), states, lams)[1]
     return derivative
 

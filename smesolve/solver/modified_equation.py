@@ -20,6 +20,11 @@ Under a schedule b depends on time (`smesolve.problem.schedule`), and b1 has one
 
     (4)  b1 = -1/2 ((Db) b + d_t b).
 
+Of a step theta + lr F + lr^2 F2 + ... that is not that of gradient descent (`Problem.step`: momentum, Adam, ...), the
+equations are those of b = E F and Sigma = Cov F, with
+
+    (5)  b1 = E F2 - 1/2 ((Db) b + d_t b).
+
 Order 3 has no diffusion. Its equation, and that of training steps at random times ("poisson"), have jumps at rate 1/lr
 (`smesolve.solver.jumps`): `smesolve.solve` integrates them, torchsde cannot.
 
@@ -81,7 +86,8 @@ class ModifiedEquation(nn.Module):
             gradient in closed form; or "poisson": training steps at the times of a Poisson process.
 
     Raises:
-        SmesolveError: another order, or one that a schedule, or a problem without closed form, does not have.
+        SmesolveError: another order, or one that a schedule, a problem without closed form, or a step that is not
+            gradient descent does not have.
     """
 
     noise_type = "general"
@@ -97,6 +103,10 @@ class ModifiedEquation(nn.Module):
             raise SmesolveError(
                 f"order='quadratic' resums the steps of one loss, but this {type(problem).__name__} changes with time; "
                 "take order=2."
+            )
+        if order in ("quadratic", 3) and not (problem.conservative and problem.linear_step):
+            raise SmesolveError(
+                f"order={order!r} is made for the steps of gradient descent, but {problem!r} has others; take order=2."
             )
         if order in WITH_JUMPS and not problem.autonomous:
             raise SmesolveError(
@@ -210,7 +220,10 @@ class ModifiedEquation(nn.Module):
         """Return lr b1 from Hess L_S b, which is -(Db) b."""
         if not self.problem.autonomous:
             curvature = curvature - self.problem.drift_slope(t, y, left_limit)  # (4)
-        return self.lr / 2 * curvature  # (2)
+        correction = self.lr / 2 * curvature  # (2)
+        if self.problem.linear_step:
+            return correction
+        return correction + self.lr * self.problem.at(t, left_limit).mean_second_term(y)  # (5)
 
     def _noise(self, at: Linearization, product: Tensor) -> Tensor:
         if self.order == "quadratic":

@@ -77,6 +77,7 @@ MODULE = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.2), torch
 SAMPLED = sme.ModuleProblem(MODULE, X, Y)
 LINEAR = sme.DropoutProblem(sme.LinearNetwork(2), X, Y, keep_prob=0.8)
 SCHEDULED = sme.ScheduledProblem(LINEAR)
+TRAINING = sme.Training(PROBLEM, torch.optim.Adam, 0.1)
 THETA, LINEAR_THETA = PROBLEM.initial(), LINEAR.initial()
 STARTS = torch.stack([THETA, 2 * THETA])
 HESSIAN, SIGMA = landscape.hessian_operator(PROBLEM, THETA), landscape.covariance_operator(PROBLEM, THETA)
@@ -99,6 +100,7 @@ OWNERS = {
     "DropoutProblem": PROBLEM, "LinearMoments": MOMENTS, "ModuleProblem": SAMPLED, "Problem": PROBLEM,
     "ScheduledMoments": SCHEDULED_MOMENTS, "ScheduledProblem": SCHEDULED, "SymbolicModifiedEquation": EQUATION,
     "ThirdCumulant": CUMULANT, "FourthCumulant": FOURTH_CUMULANT, "SymbolicJumpEquation": JUMPS,
+    "Training": TRAINING,
 }  # fmt: skip
 """Of methods, by class."""
 
@@ -138,6 +140,8 @@ VALID_HERE = {
     "ScheduledProblem.stability_limit": {"theta": LINEAR_THETA},
     "SymbolicJumpEquation.to_torch": {"values": {"y": 1.0}},
     "SymbolicModifiedEquation.to_torch": {"values": {"y": 1.0}},
+    "Training": {"optimizer": torch.optim.Adam},
+    "Training.warm": {"state": TRAINING.initial()},
     "alignment_along": {"steps": [0], "covariances": ["full batch"], "eigenpairs": 2},
     "flow": {"name": "flow of R_S"},
     "flow_change": {"observable": PROBLEM.loss},
@@ -159,6 +163,7 @@ RANGES = {
     **dict.fromkeys(["label_noise", "parameter_noise", "weight_decay", "variance", "last", "friction", "factor"], (0,)),
     **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "saved", "warm_up.first"], (0,)),
     **dict.fromkeys([f"{name}.steps" for name in ("alignment_along", "condensation", "noise_alignment")], (0,)),
+    "Training.warm.steps": (0,),
     **dict.fromkeys([f"{name}.stability_limit.horizon" for name in ("Problem", "ScheduledProblem")], (0,)),
     **dict.fromkeys(["ts", "distances", "alphas", "losses", "values", "probabilities", "u0"], (-math.inf,)),
     **dict.fromkeys(["haar_null.first", "haar_null.second"], (-math.inf,)),
@@ -230,8 +235,9 @@ def malformed_values(name, key, default):
 
 
 def arguments_of(name):
-    """Return the parameters of a function but for `self`."""
-    return {key: each for key, each in inspect.signature(CALLED[name]).parameters.items() if key != "self"}
+    """Return the parameters of a function but for `self` and for any keywords."""
+    parameters = inspect.signature(CALLED[name]).parameters.items()
+    return {key: each for key, each in parameters if key != "self" and each.kind is not each.VAR_KEYWORD}
 
 
 def valid_call(name):
