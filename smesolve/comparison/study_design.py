@@ -201,6 +201,13 @@ def chosen_scheme(scheme: str | None, problem: Problem) -> str:
 
 def chosen_control(control: str, problem: Problem) -> str:
     """Return the control variates that "auto" stands for, and refuse those that a problem does not have."""
+    if not problem.has_mean_step:
+        if control not in ("auto", "none"):
+            raise SmesolveError(
+                f"control={control!r} needs the mean of a training step, which {problem!r} does not have; take "
+                "control='none'."
+            )
+        return "none"
     if not problem.has_closed_form:
         if control == "second":
             raise SmesolveError(

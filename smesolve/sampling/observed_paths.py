@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,8 @@ class _Observed:
     observables: Mapping[str, Callable[[Tensor], Tensor]]
     kept: int
     """Number of paths whose values are kept."""
+    in_threads: ClassVar[bool] = False
+    """Observables here are any functions of the user's."""
 
     @property
     def cost(self) -> float:

@@ -65,11 +65,12 @@ class KeyedBrownian:
             return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         return self.increment(first, last)
 
-    def increment(self, first: int, last: int) -> Tensor:
-        """Return W(last dt) - W(first dt), first < last."""
-        increment = keyed_normals(self.shape, self.seed, self.block, first)
+    def increment(self, first: int, last: int, block: int | None = None) -> Tensor:
+        """Return W(last dt) - W(first dt), first < last, of this path block or of another one."""
+        block = self.block if block is None else block
+        increment = keyed_normals(self.shape, self.seed, block, first)
         for step in range(first + 1, last):
-            increment += keyed_normals(self.shape, self.seed, self.block, step)
+            increment += keyed_normals(self.shape, self.seed, block, step)
         return increment.mul_(self.dt**0.5).to(dtype=self.dtype, device=self.device)
 
 

@@ -115,7 +115,13 @@ class Integration:
         self._brownian = KeyedBrownian(
             paths, self._noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
         )
+        self._in_threads = isinstance(sde, ModifiedEquation) and sde.problem.in_threads and chosen.in_threads
         self._sde, self._scheme = PerturbedSDE(sde), chosen()
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether compiled kernels compute its steps."""
+        return self._in_threads
 
     @property
     def noise_time(self) -> float:
@@ -139,8 +145,7 @@ class Integration:
 
     def _increments(self, block: int, step: int) -> Tensor:
         """Return the Brownian increments (B, M) of one step."""
-        self._brownian.block = block
-        increments = self._brownian.increment(step * self._nested, (step + 1) * self._nested)
+        increments = self._brownian.increment(step * self._nested, (step + 1) * self._nested, block)
         return torch.cat([increments, -increments]) if self.antithetic else increments
 
     def _step(self, theta: Tensor, step: int, increments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
