@@ -199,7 +199,7 @@ class ErrorBudget:
                         rel_tol if row == len(self.design.times) - 1 else None,
                     )
                     head = {"order": side.order, "lr": self.lr, "time": time, "observable": name}
-                    rows.append(head | budget | {"solver_dt": side.dt, "scheme": self.design.scheme})
+                    rows.append(head | budget | {"solver_dt": side.dt, "scheme": self.design.scheme_of(side.order)})
         return rows
 
     def samples(self) -> dict[tuple[float, int | None], dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.outcomes import Status
-from smesolve.comparison.study_design import CONTROLS, StudyDesign
+from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders_of_defects
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
@@ -84,7 +84,8 @@ def weak_error(
         horizon: last time T; the iteration takes T/lr steps.
 
     What is compared:
-        orders: of the modified equation, 1 and/or 2. Default: both.
+        orders: of the modified equation, 1, 2 and/or 3. The equation of order 3 has jumps and is solved from jump to
+            jump: `scheme` does not concern it, and defects do not measure it. Default: 1 and 2.
         observables: names ("loss", "modified_loss", "squared_norm", "test_loss", "accuracy", "theta[0]", see
             `OBSERVABLES`) and callables, or a dict from names of your own to them. Default: the loss. Accuracies are
             constant between jumps: for them there are neither control variates, nor predicted constants, nor defects.
@@ -167,6 +168,7 @@ def weak_error(
             "estimator='difference'."
         )
     if not flat and chosen_estimator(estimator, problem) == "defects":
+        check_orders_of_defects(design.orders)
         with Progress(progress, 0.0) as bar:
             table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
         _warn_of_missing_means(table)

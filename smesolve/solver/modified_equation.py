@@ -69,8 +69,13 @@ FORMULAS: dict[Order, str] = {
         r"z^{-1} \log(1 - z)\, \nabla L_S(\Theta)\, dt + \sqrt{\varepsilon}\, "
         r"\sqrt{2 \log(1 - z) / (z (z - 2))}\, C(\Theta)\, dW,\quad z = \varepsilon\, \mathrm{Hess}\, L_S(\Theta)"
     ),
+    3: (
+        r"(b + \varepsilon b_1 + \varepsilon^2 b_2)(\Theta)\, dt - \varepsilon\, "
+        r"(\xi + \varepsilon \xi_1)(\Theta; \eta)\, dN,\quad b = -\nabla L_S,\; N \text{ of rate } 1/\varepsilon"
+    ),
+    "poisson": r"-\varepsilon\, \nabla R_S(\Theta; \eta)\, dN,\quad N \text{ of rate } 1/\varepsilon",
 }
-"""(1), (2) and (3) in LaTeX, epsilon the learning rate."""
+"""(1), (2) and (3) in LaTeX, and the equations with jumps, epsilon the learning rate."""
 
 
 class ModifiedEquation(nn.Module):
@@ -126,9 +131,7 @@ class ModifiedEquation(nn.Module):
             return ThirdOrder(self.problem, self.lr)
         return Poissonised(self.problem, self.lr) if self.order == "poisson" else None
 
-    def _repr_latex_(self) -> str | None:
-        if self.order not in FORMULAS:
-            return None
+    def _repr_latex_(self) -> str:
         values = rf"\quad \varepsilon = {float(self.lr):g},\; D = {self.problem.dim},\; M = {self.noise_dim}"
         return rf"$\displaystyle d\Theta = {FORMULAS[self.order]},{values}$"
 

@@ -34,6 +34,7 @@ SMALL = {
     "scaling_map": f"{SCALING} --keep_probs [0.8,0.5] --multiples [0.2,0.4]",
     "scaling_schedule": f"{SCALING} --lrs [0.25,0.125] --horizon 0.5 --schedules [cosine] --max_paths 64",
     "scaling_shuffle": f"{SCALING} --training.batch_size 2 --lrs [0.1,0.05] --horizon 0.1",
+    "scaling_small_keep_prob": f"{SCALING} --keep_probs [0.8,0.3]",
     "scaling_width": f"{EFFORT} --widths [2,4] --horizon 0.5",
     "landscape_alignment": f"{LANDSCAPE} --alignment.checkpoints 3 --alignment.probes 12 --alignment.eigenpairs 2",
     "landscape_condensation": LANDSCAPE,

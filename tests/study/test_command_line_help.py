@@ -163,6 +163,7 @@ STUDIES = {
     "scaling kappa": [*RANDOM, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--kappas", "[1, 2]"],
     "scaling schedule": [*RANDOM, "--lrs", "[0.2, 0.1]", "--horizon", "0.4", "--paths", "8"],
     "scaling horizon": [*RANDOM, "--lrs", "[0.2]", "--times", "[0.4]", "--paths", "8"],
+    "scaling small-keep-prob": [*RANDOM, "--paths", "8", "--keep_probs", "[0.8]"],
     "scaling width": [*DATA, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
     "scaling shuffle": [*RANDOM, "--training.batch_size", "2", "--lrs", "[0.1]", "--horizon", "0.2", "--paths", "8"],
     "reproduce orientations": ["--width", "3", "--steps", "4", "--runs", "2"],
