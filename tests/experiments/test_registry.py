@@ -17,7 +17,8 @@ ALL = [(command, study) for command in commands() for study in studies(command) 
 
 
 def test_the_experiments_are_those_of_the_files():
-    assert {command for command, _ in ALL} == {"compare", "derive", "landscape", "reproduce", "scaling", "weak-error"}
+    names = {"compare", "convergence", "derive", "landscape", "reproduce", "scaling", "weak-error"}
+    assert {command for command, _ in ALL} == names
     found = ["acceleration", "horizon", "kappa", "map", "schedule", "shuffle", "small-keep-prob", "width"]
     assert studies("scaling") == found
     assert studies("reproduce") == ["barriers", "orientations", "penalties", "recovery"]

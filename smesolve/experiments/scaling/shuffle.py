@@ -35,6 +35,7 @@ from smesolve.experiments.shared.settings import TrainingSettings
 from smesolve.figures import PAGE, SEQUENCE, drawing, log_ticks
 from smesolve.problem.iteration import iterate
 from smesolve.problem.shuffled_epochs import ShuffledEpochs
+from smesolve.result import Result, sentences
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_steps
@@ -79,8 +80,8 @@ class ShuffleSettings(SamplingSettings):
             raise SmesolveError("training.shuffle must be true: this study measures the noise of shuffled training.")
 
 
-@dataclass(frozen=True)
-class ShuffledNoise:
+@dataclass(frozen=True, repr=False)
+class ShuffledNoise(Result):
     """Variances of shuffled training, of independent batches and of the usual equation."""
 
     table: pd.DataFrame
@@ -89,6 +90,14 @@ class ShuffledNoise:
 
     slopes: pd.DataFrame
     """A row for each arm and pair of neighbouring learning rates: the local `slope` of log variance in log lr."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(self))
+
+    def plot(self) -> Figure:
+        """Return variances against the learning rate."""
+        return shuffle_figure(self)
 
 
 @entry_point
