@@ -53,7 +53,8 @@ class DenseForms:
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
         """Return left^T A right for each path, target and observable, (B, T, O). Cost: N^2 each."""
-        return torch.linalg.vecdot(left @ self.matrices, right).movedim(-1, 0)
+        forms: Tensor = torch.linalg.vecdot(left @ self.matrices, right)  # (T, O, B)
+        return forms.movedim(-1, 0)
 
     def trace(self) -> Tensor:
         """Return the traces (T, O)."""
