@@ -122,6 +122,7 @@ VALID = {
     "iteration": ITERATION, "expression": eta, "equation": EQUATION, "groups": [[0]], "masks": LAW, "symbol": p,
     "state": [a], "step": [-h * eta * a], "random": {eta: LAW}, "small": h, "parameters": [a],
     "loss": (eta * a) ** 2, "layers": [1], "rel_tol": 0.1, "max_memory": 1e9, "workers": 1, "friction": 0.1,
+    "rate": 0.1, "first_rate": 0.1, "second_rate": 0.1, "eps": 0.1,
     "save": [0, 2], "batch_size": 2, "progress": False, "dts": [0.1, 0.05], "schemes": ["euler"],
     "reference": ("euler", 0.025),
 }  # fmt: skip
@@ -167,6 +168,7 @@ VALID_HERE = {
 
 RANGES = {
     **dict.fromkeys(["label_noise", "parameter_noise", "weight_decay", "variance", "last", "friction", "factor"], (0,)),
+    **dict.fromkeys(["rate", "first_rate", "second_rate", "eps"], (0,)),
     **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "saved", "warm_up.first"], (0,)),
     **dict.fromkeys([f"{name}.steps" for name in ("alignment_along", "condensation", "noise_alignment")], (0,)),
     "Training.warm.steps": (0,),
