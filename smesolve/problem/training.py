@@ -294,6 +294,11 @@ class Training(Problem):
         return self.problem.floats_per_path + 6 * self.dim
 
     @property
+    def reference_floats(self) -> int:
+        """Floats in the arrays of one `reference_gradient`: those of the problem's, and some states."""
+        return self.problem.reference_floats + 6 * self.dim
+
+    @property
     def draw_count(self) -> float:
         """Number of different draws."""
         return self.problem.draw_count
