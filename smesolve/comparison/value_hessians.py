@@ -53,7 +53,8 @@ class DenseForms:
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
         """Return left^T A right for each path, target and observable, (B, T, O). Cost: N^2 each."""
-        return torch.einsum("tobd,bd->bto", left @ self.matrices, right)
+        forms: Tensor = torch.linalg.vecdot(left @ self.matrices, right)  # (T, O, B)
+        return forms.movedim(-1, 0)
 
     def trace(self) -> Tensor:
         """Return the traces (T, O)."""
@@ -76,7 +77,9 @@ class LowRankForms:
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
         """Return left^T A right for each path, target and observable, (B, T, O). Cost: 2 r N each."""
-        return torch.einsum("tobr,tobr,tor->bto", left @ self.factors.mT, right @ self.factors.mT, self.values)
+        images = left @ self.factors.mT  # (T, O, B, r)
+        others = images if right is left else right @ self.factors.mT
+        return ((images * others) @ self.values[..., None])[..., 0].movedim(-1, 0)
 
     def trace(self) -> Tensor:
         """Return the traces (T, O)."""
