@@ -172,7 +172,9 @@ class ModuleProblem(Problem):
         )
         self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
         # Now, not within a derivative, whose tensors could be neither kept nor pickled.
-        self._loss_floats = self._floats_of_loss()
+        some = slice(min(2, self.samples))
+        saved = saved_floats(self._function, self._sample_loss, self.initial(seed=None), self.x[some], self.y[some])
+        self._loss_floats = self.dim + saved * self.samples // some.stop
         self._reference_draws: Draw = {} if self.has_closed_form else self._full_batch_draws(REFERENCE_DRAWS, seed=0)
 
     def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
@@ -203,12 +205,6 @@ class ModuleProblem(Problem):
     def reference_floats(self) -> int:
         """Floats in the arrays of one `reference_gradient`: of each draw, parameters and what the layers give."""
         return self._loss_floats * (1 if self.has_closed_form else REFERENCE_DRAWS)
-
-    def _floats_of_loss(self) -> int:
-        rows = min(2, self.samples)
-        shapes = [shape for name, shape in self._noise_shapes(rows).items() if name in self._laws]
-        given = self.initial(seed=None), self.x[:rows], self.y[:rows], shapes
-        return self.dim + saved_floats(self._function, self._sample_loss, *given) * self.samples // rows
 
     # --- draws and gradients -------------------------------------------------------------------------------------
 

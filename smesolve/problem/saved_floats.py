@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,9 +20,8 @@ def saved_floats(
     theta: Tensor,
     x: Tensor,
     y: Tensor,
-    shapes: Sequence[tuple[int, ...]],
 ) -> int:
-    """Return the floats that torch keeps for a gradient, parameters, data and masks not included.
+    """Return the floats that torch keeps for a gradient without dropout, parameters and data not included.
 
     Args:
         function: the module.
@@ -30,15 +29,13 @@ def saved_floats(
         theta: (D,), its parameters.
         x: inputs.
         y: targets.
-        shapes: of the masks of its calls of dropout; empty where it has none.
     """
     saved: dict[int, int] = {}
     with torch.inference_mode(False), torch.enable_grad():
         # Copies are no tensors for inference only, which autograd refuses, and have storages of their own.
         function = copy.deepcopy(function)
         theta, x, y = (part.clone() for part in (theta, x, y))
-        masks = [theta.new_ones(shape) for shape in shapes]
-        given = {part.untyped_storage().data_ptr() for part in (theta, x, y, *masks)}
+        given = {part.untyped_storage().data_ptr() for part in (theta, x, y)}
 
         def keep(part: Tensor) -> Tensor:
             place = part.untyped_storage().data_ptr()
@@ -47,5 +44,5 @@ def saved_floats(
             return part
 
         with saved_tensors_hooks(keep, lambda part: part):
-            sample_loss(function(theta.requires_grad_(), x, masks or None), y).sum()
+            sample_loss(function(theta.requires_grad_(), x), y).sum()
     return sum(saved.values())
