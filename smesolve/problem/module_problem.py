@@ -34,6 +34,7 @@ from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
+from smesolve.problem.layer_floats import layer_floats
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_draws import Draw, DrawLayout
@@ -41,7 +42,6 @@ from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable
 from smesolve.problem.problem import Problem, check_trailing
-from smesolve.problem.saved_floats import saved_floats
 from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
@@ -173,8 +173,8 @@ class ModuleProblem(Problem):
         self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
         # Now, not within a derivative, whose tensors could be neither kept nor pickled.
         some = slice(min(2, self.samples))
-        saved = saved_floats(self._function, self._sample_loss, self.initial(seed=None), self.x[some], self.y[some])
-        self._loss_floats = self.dim + saved * self.samples // some.stop
+        given = layer_floats(self._function, self.initial(seed=None), self.x[some])
+        self._loss_floats = self.dim + given * self.samples // some.stop
         self._reference_draws: Draw = {} if self.has_closed_form else self._full_batch_draws(REFERENCE_DRAWS, seed=0)
 
     def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
