@@ -19,7 +19,7 @@ from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import NothingTestedWarning, what_tests_nothing
 from smesolve.solver.time_grid import even_grid, grid_numbers, grid_steps, on_grid, on_step
-from smesolve.validation import MOST_ENTRIES, check_integer, check_list
+from smesolve.validation import MOST_ENTRIES, check_choice, check_integer, check_list
 
 __all__ = [
     "CONTROLS",
@@ -220,11 +220,15 @@ def learning_rates_and_times(
 
 def chosen_scheme(scheme: str | None, problem: Problem) -> str:
     """Return the scheme. Default: "small_noise_rk4", or "sampled_euler" where the mean gradient has no closed form."""
-    return scheme or ("small_noise_rk4" if problem.has_closed_form else "sampled_euler")
+    if scheme is None:
+        return "small_noise_rk4" if problem.has_closed_form else "sampled_euler"
+    chosen: str = check_choice("scheme", scheme, SCHEMES)
+    return chosen
 
 
 def chosen_control(control: str, problem: Problem) -> str:
     """Return the control variates that "auto" stands for, and refuse those that a problem does not have."""
+    check_choice("control", control, CONTROLS)
     if not problem.has_mean_step:
         if control not in ("auto", "none"):
             raise SmesolveError(

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -117,16 +118,15 @@ def _in_threads(
     work: Mapping[str, Callable[[int], Result]], tasks: Sequence[Task], jobs: int
 ) -> Iterator[tuple[int, Result]]:
     """Run tasks in threads; at most two results for each of them wait to be taken."""
-    before = torch.get_num_threads()
+    before, errors = torch.get_num_threads(), np.geterr() | {"call": np.geterrcall()}
     queue, pending = iter(enumerate(tasks)), dict[Future[Result], int]()
     with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(max(1, before // jobs),)) as pool:
         try:
             while True:
                 for position, (name, block) in islice(queue, 2 * jobs - len(pending)):
-                    here = copy_context()  # numpy's error state, silenced warnings
-                    pending[pool.submit(here.run, _with_gradients, torch.is_grad_enabled(), work[name], block)] = (
-                        position
-                    )
+                    here = copy_context()  # silenced warnings
+                    run = partial(_as_in_the_caller, torch.is_grad_enabled(), errors, work[name], block)
+                    pending[pool.submit(here.run, run)] = position
                 if not pending:
                     return
                 for done in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -137,9 +137,11 @@ def _in_threads(
             torch.set_num_threads(before)  # the threads have set that of the whole process
 
 
-def _with_gradients(enabled: bool, function: Callable[[int], Result], block: int) -> Result:
-    """Run a block with torch's gradients as in the calling thread, for each thread has a switch of its own."""
-    with torch.set_grad_enabled(enabled):
+def _as_in_the_caller(
+    gradients: bool, errors: Mapping[str, Any], function: Callable[[int], Result], block: int
+) -> Result:
+    """Run a block with torch's gradients and numpy's error state as in the calling thread: each thread has its own."""
+    with torch.set_grad_enabled(gradients), np.errstate(**errors):
         return function(block)
 
 

@@ -1,5 +1,6 @@
 """The design of a study: made once, checked once, and what a study says of itself."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,7 +10,7 @@ import smesolve as sme
 from smesolve.comparison.control_variate import control_of
 from smesolve.comparison.draw_control_variate import DrawControlVariate
 from smesolve.comparison.outcomes import Status, Verdict
-from smesolve.comparison.study_design import StudyDesign
+from smesolve.comparison.study_design import StudyDesign, chosen_control, chosen_scheme
 from smesolve.errors import SmesolveError
 from smesolve.problem.iteration import DropoutIteration
 
@@ -90,7 +91,8 @@ def test_control_variates_in_the_draws_are_zero_where_a_problem_does_not_expand_
         has_closed_form = False
         reference_gradient, loss, modified_loss = problem.reference_gradient, problem.loss, problem.modified_loss
         gradient, mean_gradient, noise_product, draw = problem.gradient, None, None, problem.draw
-        dim, dtype, device = problem.dim, problem.dtype, problem.device
+        dim, draw_dim, noise_dim = problem.dim, problem.draw_dim, problem.noise_dim
+        dtype, device = problem.dtype, problem.device
 
     bare = StudyDesign(Bare(), theta0, [0.1], [0.2], (1,), functions, "sampled_euler", control="first")
     totals = torch.zeros_like(totals)
@@ -119,3 +121,11 @@ def test_statuses_and_verdicts_are_the_words_of_the_tables():
         assert Status(reason).resolved == resolved
     assert all(Verdict(verdict) is Verdict.LOCAL_SLOPE for verdict in study.fit().verdict)
     assert pd.Series([Status.WITHIN_SOLVER_BIAS]).to_csv(index=False).splitlines()[1] == "inside the solver bias"
+
+
+@pytest.mark.parametrize("value", ["", 0, np.array([None, 1], dtype=object), "milstein"])
+def test_what_is_no_choice_is_refused_and_no_default(value):
+    problem = make_problem(samples=3, width=2)
+    for choose, name in ((chosen_scheme, "scheme"), (chosen_control, "control")):
+        with pytest.raises(SmesolveError, match=f"^{name} must be one of"):
+            choose(value, problem)
