@@ -23,6 +23,7 @@ GROUPS = {
     "Weak order": ("weak_order", "digits_certificate"),
     "Learning-rate scaling": ("scaling_",),
     "Noise and landscape": ("landscape_",),
+    "Numbers of a paper beside ours": ("reproduce_",),
     "Derivations": ("derive_",),
 }
 """Names of the examples, or what they begin with, by heading."""

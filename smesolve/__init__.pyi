@@ -29,6 +29,7 @@ from .problem.parameters import MissingInitialiserWarning as MissingInitialiserW
 from .problem.problem import Problem as Problem
 from .problem.schedule import Piecewise as Piecewise
 from .problem.schedule import ScheduledProblem as ScheduledProblem
+from .problem.training import Training as Training
 from .sampling.ensemble import DivergenceWarning as DivergenceWarning
 from .sampling.journal import Journal as Journal
 from .solver.brownian import KeyedBrownian as KeyedBrownian

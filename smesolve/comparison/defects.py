@@ -1,21 +1,23 @@
 """Weak errors by defects: summed up along the discrete run, without a difference of two noisy means.
 
-Let P v(s) = E v(s + lr F) be one training step, with F = -gradient(s, draw) of mean b = -grad L_S and covariance Sigma,
-and Q v(s) the modified equation over one lr. With v_k(s) = E[g(s_K) | s_k = s] the weak error is a telescoping sum,
+Let P v(s) = E v(s + lr F + lr^2 F2 + lr^3 F3 + ...) be one training step, with F = -gradient(s, draw) of mean b and
+covariance Sigma, and F2 = F3 = 0 for gradient descent, and Q v(s) the modified equation over one lr. With
+v_k(s) = E[g(s_K) | s_k = s] the weak error is a telescoping sum,
 
     E g(S_T) - E g(s_K) = sum_k P^k (Q - P) Q^{K-k-1} g,                                                          (1)
 
 and (Q - P) v is known by expansion in lr:
 
-    order 1     (Q_1 - P) v = lr^2 w . grad v + O(lr^3),        w = 1/2 (Db) b                                    (2)
+    order 1     (Q_1 - P) v = lr^2 w . grad v + O(lr^3),        w = 1/2 (Db) b - E F2                             (2)
     order 2     (Q_2 - P) v = lr^3 Lambda v + O(lr^4),
         Lambda v = [1/4 D^2 b : Sigma - 1/12 D^2 b[b, b] - 1/3 (Db)(Db) b] . grad v
                  + [1/4 (b . grad) Sigma + 1/2 sym(Db Sigma)] : Hess v + 1/6 kappa_3 : D^3 v                      (3)
+                 + [1/2 (D E F2) b + 1/2 (Db) E F2 - E F3] . grad v - Cov(F, F2) : Hess v                         (3a)
 
 with the third cumulant kappa_3 of the gradient. Every factor may be replaced by an independent draw: b by F, Sigma by
-z z^T with z = (F - F')/sqrt(2), kappa_3 by (g_1 - g_2)(g_1 - g_3)(g_1 - g_4). Derivatives are differences of gradients,
-and of runs with the same draws. So only `Problem.gradient` is needed; where mean gradient and noise product have a
-closed form, they take the place of draws.
+z z^T with z = (F - F')/sqrt(2), Cov(F, F2) by (F - F')(F2 - F2')/2, kappa_3 by (g_1 - g_2)(g_1 - g_3)(g_1 - g_4).
+Derivatives are differences of gradients, and of runs with the same draws. So only `Problem.gradient` and
+`Problem.step_terms` are needed; where mean gradient and noise product have a closed form, they take the place of draws.
 
 **Order 2.** One step k of K, at random; then derivatives of v by runs that start from shifted states, times K lr^3:
 
@@ -71,6 +73,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +100,10 @@ AFTER = 0.625
 """Share of the paths whose shifts are after the step."""
 
 RUNS = 18
-"""States of a path: the run, two companions, and the shifted runs."""
+"""States of a path: the run, two companions, and the shifted runs of (3)."""
+
+MORE_RUNS = 4
+"""Shifted runs of (3a)."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,9 @@ class DefectSampler:
     @property
     def states(self) -> int:
         """States of a path, at most."""
-        return RUNS if 2 in self.orders else 2
+        if 2 not in self.orders:
+            return 2
+        return RUNS if self.problem.linear_step else RUNS + MORE_RUNS
 
     @property
     def steps(self) -> int:
@@ -182,6 +190,9 @@ class DefectSampler:
                     move, rest = self._move_at_kinks(companion, outer, displacement)
                     if self._paired:
                         second_move = self._slope(second, outer, displacement(second))
+                if not self.problem.linear_step:
+                    F2, weight = draws.second_term(), self.spacing * self.lr**2
+                    move, second_move = move - weight * F2(companion), second_move - weight * F2(second)
             if step == self.saved[len(rows)]:
                 rows.append(self._observed(run, companion + move / 2, second + second_move / 2, shifted))
             if step == self.steps:
@@ -193,10 +204,10 @@ class DefectSampler:
             draw = self.problem.draw(uniforms)
             if shifted is not None:
                 shifted.advance(step, run, uniforms)
-            before, run = run, run - self.lr * self.problem.gradient(run, draw)
-            companion = companion - self.lr * self.problem.gradient(companion, draw) + rest
+            before, run = run, self.problem.step(run, draw, self.lr)
+            companion = self.problem.step(companion, draw, self.lr) + rest
             if self._paired:
-                second = second - self.lr * self.problem.gradient(second, draw)
+                second = self.problem.step(second, draw, self.lr)
             if shifted is not None:
                 shifted.begin_after(step, before, run)
         return torch.stack(rows, dim=1).cpu().numpy().astype(np.float64, copy=False)
@@ -258,9 +269,12 @@ class _Draws:
     def __init__(self, problem: Problem, paths: int, generator: np.random.Generator) -> None:
         self._problem, self._paths, self._generator = problem, paths, generator
 
-    def _gradient(self) -> Field:
+    def _draw(self) -> Any:
         uniforms = self._generator.random((self._paths, self._problem.draw_dim))
-        draw = self._problem.draw(torch.from_numpy(uniforms))
+        return self._problem.draw(torch.from_numpy(uniforms))
+
+    def _gradient(self) -> Field:
+        draw = self._draw()
         return lambda theta: self._problem.gradient(theta, draw)
 
     def drift(self) -> Field:
@@ -289,6 +303,18 @@ class _Draws:
         first, second = self.drift(), self.drift()
         weight = (share + (2 * share - share.square()).sqrt()) / 2  # weight^2 + (share - weight)^2 = share
         return lambda theta: weight * first(theta) + (share - weight) * second(theta)
+
+    def second_term(self) -> Field:
+        """Return F2, whose mean is E F2: of a fresh draw, or E F2 itself where it is known."""
+        if self._problem.has_closed_form:
+            return self._problem.mean_second_term
+        draw = self._draw()
+        return lambda theta: self._problem.step_terms(theta, draw, 2)[1]
+
+    def step_terms(self, theta: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return two vectors whose product has mean Cov(F, F2), and F3 of a fresh draw."""
+        first, other = (self._problem.step_terms(theta, self._draw(), 3) for _ in range(2))
+        return [(a - b) / 2**0.5 for a, b in zip(first[:2], other[:2], strict=True)], first[2]
 
     def third_cumulant(self, theta: Tensor) -> list[Tensor]:
         """Return the vectors whose product has mean kappa_3: (g - E g) thrice where the mean is known."""
@@ -323,7 +349,7 @@ class _ShiftedRuns:
             self._start(paths, run[paths], run[paths])
         if self._states is not None:
             draw = self._sampler.problem.draw(uniforms[self._paths])
-            self._states = self._states - self._sampler.lr * self._sampler.problem.gradient(self._states, draw)
+            self._states = self._sampler.problem.step(self._states, draw, self._sampler.lr)
 
     def begin_after(self, step: int, before: Tensor, after: Tensor) -> None:
         """Start the runs that are shifted after this step; the run before and after it (B, D)."""
@@ -367,5 +393,12 @@ class _ShiftedRuns:
         hessian_part = (first_difference(noise, x, b, h) + first_difference(draws.drift(), x, z, h)) / 2
         third = draws.third_cumulant(x)
         cubic, weights = stencil(third, x, h) if len(third) == 3 else cubic_stencil(third[0], x, h)
-        parts = [stencil([gradient_part], x, h), stencil([hessian_part, z], x, h), (cubic, weights / 6)]
+        more = []
+        if not self._sampler.problem.linear_step:  # eq. (3a)
+            change = first_difference(draws.second_term(), x, draws.drift()(x), h)
+            change = change + first_difference(draws.drift(), x, draws.second_term()(x), h)
+            (noise_of_F, noise_of_F2), F3 = draws.step_terms(x)
+            gradient_part = gradient_part + change / 2 - F3
+            more = [stencil([-noise_of_F, noise_of_F2], x, h)]
+        parts = [stencil([gradient_part], x, h), stencil([hessian_part, z], x, h), (cubic, weights / 6), *more]
         return torch.cat([shifts for shifts, _ in parts]), torch.cat([weights for _, weights in parts])

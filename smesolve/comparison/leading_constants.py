@@ -8,7 +8,9 @@ length lr add up along thetabar (Milstein 1986; Li, Tai, E 2019, section 4):
 Order 1: the equation lacks the drift lr b1 = -lr/2 (d_t b + (Db) b), d_t b being that of a schedule, so one adjoint
 path gives
 
-    D u = -grad u . b1.                                                                                    (2)
+    D u = -grad u . b1,                                                                                    (2)
+
+with lr E F2 more in lr b1 where the step is not that of gradient descent (`smesolve.solver.modified_equation`).
 
 Order 1 where b jumps at kinks of the network: Db is not all of its derivative, but c is still that of the path
 without noise. A walk of steps lr X, with E X = mu and Var X = s^2, spends below a level at distance L the mean
@@ -92,7 +94,7 @@ def leading_constants(
         error). There are no rows where the mean gradient has no closed form.
 
     Cost: a few hundred gradients of one path for order 1, of 256 paths where the network has kinks; some seconds for
-    order 2 (D <= 64, at most 1024 draws, neither schedules nor kinks).
+    order 2 (D <= 64, at most 1024 draws, the step of gradient descent, neither schedules nor kinks).
     """
     rows: list[tuple[int, float, str, float, float]] = []
     if not problem.has_closed_form:
@@ -100,14 +102,15 @@ def leading_constants(
     for time in times if 1 in orders else ():
         for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
             rows.append((1, time, name, *value))
-    if 2 in orders and problem.autonomous and _affordable(problem) and not kinks(problem, theta0):
+    if 2 in orders and _affordable(problem) and not kinks(problem, theta0):
         for name, value in second_constants(problem, theta0, times[-1], observables).items():
             rows.append((2, times[-1], name, *value))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _affordable(problem: Problem) -> bool:
-    return problem.draw_count <= MAX_DRAWS and problem.dim <= MAX_DIM
+    plain = problem.autonomous and problem.conservative and problem.linear_step
+    return plain and problem.draw_count <= MAX_DRAWS and problem.dim <= MAX_DIM
 
 
 def first_constants(
@@ -120,12 +123,12 @@ def first_constants(
 ) -> dict[str, tuple[float, float]]:
     """Return c of order 1 and its standard error for each observable, arguments as of `leading_constants`.
 
-    The error is a numerical one where the network has no kinks. Where it has kinks and the problem follows a schedule
-    nothing is known.
+    The error is a numerical one where the network has no kinks. Where it has kinks and the problem follows a schedule,
+    or its step is not that of gradient descent, nothing is known.
     """
     if not kinks(problem, theta0):
         return _from_adjoints(problem, theta0, time, observables)
-    if not problem.autonomous:
+    if not (problem.autonomous and problem.linear_step):
         return {}
     limit = problem.stability_limit(theta0) if stability_limit is None else stability_limit
     return _from_step_sizes(problem, theta0, time, observables, min(step, STABLE_SHARE * limit))

@@ -90,6 +90,7 @@ class StudyDesign:
             check_jumps(problem, dt, times[-1])
             grid_numbers(times, dt, "times")
         functions = named_observables(problem, observables)
+        problem.check_start("theta0", theta0)
         design = cls(problem, theta0, lrs, times, orders, functions, scheme, dt, control, seed, keep)
         for lr in lrs:
             check_jumps(problem, lr, times[-1], "lr")

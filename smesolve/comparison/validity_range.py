@@ -172,6 +172,7 @@ def validity_range(
         raise SmesolveError(
             f"problem must not depend on time, got a {type(problem).__name__}; measure it by weak_error."
         )
+    problem.check_start("theta0", theta0)
     limit = problem.stability_limit(theta0, horizon)
     fewest = math.floor(horizon / limit * (1 + 1e-9)) + 1
     wanted = {_first_steps(limit, horizon)}

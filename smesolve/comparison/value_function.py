@@ -7,7 +7,8 @@ derivatives lam = grad u, Lam = Hess u and U = D^3 u at thetabar(t), the flow fr
     Lam' = H Lam + Lam H + D^3 L_S[lam]                                                                    (2)
     U'   = 3 sym(H U) + 3 sym(D^3 L_S Lam) + D^4 L_S[lam]                                                  (3)
 
-backwards from those of g at T. `along_flow` integrates a density of t and of these derivatives as one more component
+backwards from those of g at T. Where b is no gradient (`Problem.conservative`), H = -Db is transposed in (1), and
+(2) and (3) do not hold. `along_flow` integrates a density of t and of these derivatives as one more component
 by SciPy's `solve_ivp`: thetabar forwards with dense output, the rest backwards, from break to break of a schedule. It
 tries one tolerance after the other until two agree, and reports the difference of these as the error.
 """
@@ -199,7 +200,7 @@ def _jacobian(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
 def _changes(problem: Problem, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
     """Return the time derivatives of lam, Lam and U."""
     lam = derivatives[0]
-    changes = [problem.hessian_product(theta.expand_as(lam), lam)]  # (1)
+    changes = [problem.adjoint_product(theta.expand_as(lam), lam)]  # (1)
     if len(derivatives) == 1:
         return changes
     (hessian, third), (Lam, U) = tensors, derivatives[1:]

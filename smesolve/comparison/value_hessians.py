@@ -230,11 +230,11 @@ def _product(
 ) -> Callable[[Tensor], Tensor]:
     """Return the map of vectors (k, D) to Lam_j vectors (1), from the eigenpairs of Lam_{j+1}."""
 
-    def hessian(vectors: Tensor) -> Tensor:
-        return problem.hessian_product(state.expand_as(vectors), vectors)
+    def adjoint(vectors: Tensor) -> Tensor:
+        return problem.adjoint_product(state.expand_as(vectors), vectors)
 
-    once = hessian(factors)
-    carried = factors - h * once + h**2 / 2 * hessian(once)  # rows J u, as J is symmetric
+    once = adjoint(factors)
+    carried = factors - h * once + h**2 / 2 * adjoint(once)  # rows J^T u
 
     def product(vectors: Tensor) -> Tensor:
         third = _third_derivative(problem, state.expand_as(vectors), lam.expand_as(vectors), vectors)
@@ -253,8 +253,10 @@ def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> t
 
 
 def _third_derivative(problem: Problem, states: Tensor, lams: Tensor, vectors: Tensor) -> Tensor:
-    """Return D^3 L_S[lam] vector at each state."""
+    """Return D^3 L_S[lam] vector at each state, the derivative of H^T lam along the vector where H is not symmetric."""
     vectors = vectors.contiguous()
+    if not problem.conservative:
+        return forward_derivative(lambda at: problem.adjoint_product(at, lams), states, vectors)[1]
     derivative: Tensor = forward_derivative(lambda at: problem.hessian_product(at, vectors), states, lams)[1]
     return derivative
 

@@ -3,6 +3,8 @@
 These are tools; the experiments of the papers that use them are in `smesolve.experiments.landscape_sections`.
 """
 
+from smesolve.landscape.adam_training import ADAM_TRAININGS, train_by_adam
+from smesolve.landscape.covering import Covering, covering
 from smesolve.landscape.estimates import Estimate, Interval, mean_over
 from smesolve.landscape.flatness import (
     factorial_effects,
@@ -20,6 +22,7 @@ from smesolve.landscape.information_geometry import (
     penalty_comparison,
 )
 from smesolve.landscape.likelihoods import LIKELIHOODS, Likelihood
+from smesolve.landscape.loss_profile import LossProfile, loss_profile
 from smesolve.landscape.noise_samples import (
     principal_directions,
     random_gradients,
@@ -39,7 +42,8 @@ from smesolve.landscape.operators import (
     pair_term_operator,
     sampled_covariance_operator,
 )
-from smesolve.landscape.orientations import cosine_map, effective_orientations, input_weights, participation
+from smesolve.landscape.orientations import cosine_map, input_weights, participation
+from smesolve.landscape.penalised_training import PENALISED_TRAININGS, PenalisedIteration
 from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow, second_penalty
 from smesolve.landscape.spectrum import Eigenpairs, leading_eigenpairs, principal_angles
 from smesolve.landscape.trace_estimation import (
@@ -54,18 +58,23 @@ from smesolve.landscape.training import ABLATIONS, AblatedIteration, checkpoints
 
 __all__ = [
     "ABLATIONS",
+    "ADAM_TRAININGS",
     "COVARIANCES",
     "FLOWS",
     "LIKELIHOODS",
     "NOISES",
+    "PENALISED_TRAININGS",
     "AblatedIteration",
+    "Covering",
     "Eigenpairs",
     "Estimate",
     "HaarNull",
     "Interval",
     "Likelihood",
+    "LossProfile",
     "ManifoldGeometry",
     "NoiseScales",
+    "PenalisedIteration",
     "Traces",
     "alignment",
     "batch_of_one_operator",
@@ -73,8 +82,8 @@ __all__ = [
     "cosine_map",
     "covariance_operator",
     "covariance_trace",
+    "covering",
     "dropout_penalty_error",
-    "effective_orientations",
     "factorial_effects",
     "filter_normalised_directions",
     "first_penalty",
@@ -93,6 +102,7 @@ __all__ = [
     "leading_eigenpairs",
     "loss_along",
     "loss_hessian_operator",
+    "loss_profile",
     "manifold_geometry",
     "mean_over",
     "noisy_problem",
@@ -113,4 +123,5 @@ __all__ = [
     "trace",
     "traces",
     "train",
+    "train_by_adam",
 ]

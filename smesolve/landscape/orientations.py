@@ -1,11 +1,12 @@
-"""Orientations of the input weights of a two-layer network, and how many of them differ.
+"""Orientations of the input weights of a two-layer network, and how much they differ.
 
 The input weight of neuron j is u_j = (w_j, b_j), bias included, its orientation u_j / |u_j|, its amplitude |A_j||u_j|.
 Measures (Zhang, Xu, TPAMI 2024, arXiv 2207.05952):
 
     cosine map              cos_jk = u_j . u_k / (|u_j||u_k|)                                                        (1)
-    effective orientations  number of groups in which all cosines exceed 0.95 (complete linkage)                     (2)
-    participation           (sum_j p_j)^2 / sum_jk p_j p_k cos_jk^2,  p_j the amplitudes                             (3)
+    participation           (sum_j p_j)^2 / sum_jk p_j p_k cos_jk^2,  p_j the amplitudes                             (2)
+
+and the covering number of `smesolve.landscape.covering`, which does not depend on the amplitudes.
 
 The participation counts orientations smoothly by their amplitudes: it is m for orthogonal neurons of one amplitude, and
 1 for neurons on one line. A neuron with an odd activation (tanh) computes the same with -u_j and -A_j, so that its
@@ -16,8 +17,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
@@ -25,12 +24,9 @@ from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.operators import dropout_problem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
-from smesolve.validation import check_instance, check_number, check_parameters
+from smesolve.validation import check_instance, check_parameters
 
-__all__ = ["cosine_map", "effective_orientations", "input_weights", "participation"]
-
-THRESHOLD = 0.95
-"""Cosine from which on two orientations count as one."""
+__all__ = ["check_rows", "cosine_map", "input_weights", "participation"]
 
 
 @entry_point
@@ -62,7 +58,7 @@ def input_weights(problem: DropoutProblem, theta: Tensor) -> tuple[np.ndarray, n
 @entry_point
 def cosine_map(weights: np.ndarray) -> np.ndarray:
     """Return the cosines (1), (m, m), between rows (m, d); 0 with a row of zeros."""
-    weights = _rows(weights)
+    weights = check_rows("weights", weights)
     norms = np.linalg.norm(weights, axis=1, keepdims=True)
     units = weights / np.where(norms > 0, norms, 1.0)
     cosines: np.ndarray = units @ units.T
@@ -70,31 +66,9 @@ def cosine_map(weights: np.ndarray) -> np.ndarray:
 
 
 @entry_point
-def effective_orientations(weights: np.ndarray, lines: bool = False, threshold: float = THRESHOLD) -> np.ndarray:
-    """Return the group (m,) of each row of weights (m, d), numbered from 1, as in (2).
-
-    Args:
-        weights: rows (m, d).
-        lines: count orientations up to sign.
-        threshold: all cosines in a group exceed it.
-    """
-    weights = _rows(weights)
-    check_instance("lines", lines, bool, "True or False")
-    check_number("threshold", threshold, 0.0, 1.0)
-    cosines = cosine_map(weights)
-    distances = 1 - (np.abs(cosines) if lines else cosines)
-    np.fill_diagonal(distances, 0.0)
-    if len(weights) == 1:
-        return np.ones(1, dtype=int)
-    tree = linkage(squareform(np.maximum(distances, 0.0), checks=False), "complete")
-    groups: np.ndarray = fcluster(tree, 1 - threshold, "distance")
-    return groups
-
-
-@entry_point
 def participation(weights: np.ndarray, amplitudes: np.ndarray) -> float:
-    """Return (3) from weights (m, d) and amplitudes p (m,): a number from 1 to m, NaN where all amplitudes are 0."""
-    weights = _rows(weights)
+    """Return (2) from weights (m, d) and amplitudes p (m,): a number from 1 to m, NaN where all amplitudes are 0."""
+    weights = check_rows("weights", weights)
     if check_instance("amplitudes", amplitudes, np.ndarray, "an array (m,)").shape != weights.shape[:1]:
         raise invalid("amplitudes", f"have shape ({len(weights)},), one entry for each row of weights", amplitudes)
     if not amplitudes.any():
@@ -102,8 +76,10 @@ def participation(weights: np.ndarray, amplitudes: np.ndarray) -> float:
     return float(amplitudes.sum() ** 2 / (amplitudes @ cosine_map(weights) ** 2 @ amplitudes))
 
 
-def _rows(weights: np.ndarray) -> np.ndarray:
-    """Return weights (m, d)."""
-    if check_instance("weights", weights, np.ndarray, "an array (m, d)").ndim != 2:
-        raise invalid("weights", "be an array (m, d)", weights)
-    return weights
+def check_rows(name: str, rows: np.ndarray) -> np.ndarray:
+    """Return vectors (m, d)."""
+    if check_instance(name, rows, np.ndarray, "an array (m, d)").ndim != 2:
+        raise invalid(name, "be an array (m, d)", rows)
+    if not np.isfinite(rows).all():
+        raise invalid(name, "hold finite numbers", rows)
+    return rows

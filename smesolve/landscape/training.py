@@ -28,7 +28,7 @@ from smesolve.problem.problem import Problem  # noqa: F401 (type hints of the in
 from smesolve.sampling.ensemble import Process
 from smesolve.validation import check_choice, check_integer, check_list, check_positive, check_seed, check_tensor
 
-__all__ = ["ABLATIONS", "AblatedIteration", "check_steps", "checkpoints", "initial_points", "train"]
+__all__ = ["ABLATIONS", "AblatedIteration", "check_steps", "checkpoints", "initial_points", "loss_gradient", "train"]
 
 ABLATIONS = {
     "gradient descent": (False, False),
@@ -83,13 +83,13 @@ class AblatedIteration(DropoutIteration):
         if noise:
             at = problem.linearize(theta)
             gradient = at.gradient(self._draw(problem, block, step))
-            direction = _loss_gradient(problem, theta) + gradient - at.mean_gradient()  # (3)
+            direction = loss_gradient(problem, theta) + gradient - at.mean_gradient()  # (3)
         else:
-            direction = problem.mean_gradient(theta) if drift else _loss_gradient(problem, theta)  # (2), (1)
+            direction = problem.mean_gradient(theta) if drift else loss_gradient(problem, theta)  # (2), (1)
         return theta - self.lr * direction
 
 
-def _loss_gradient(problem: DropoutProblem, theta: Tensor) -> Tensor:
+def loss_gradient(problem: DropoutProblem, theta: Tensor) -> Tensor:
     """Return grad R_S, the gradient with no neuron masked."""
     return problem.gradient(theta, theta.new_ones(problem.mask_shape))
 

@@ -20,7 +20,8 @@ class DerivedProblem(LinearizedProblem):
     """Everything as in `problem`; a subclass changes its linearization or its draws.
 
     Raises:
-        SmesolveError: a problem under a schedule, which would be lost.
+        SmesolveError: a problem under a schedule, which would be lost, or one whose step is not that of gradient
+            descent.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -29,6 +30,11 @@ class DerivedProblem(LinearizedProblem):
             raise SmesolveError(
                 f"{type(self).__name__} would lose the schedule of its problem, a {type(problem).__name__}; "
                 f"schedule it last: ScheduledProblem({type(self).__name__}(...), ...)."
+            )
+        if not problem.linear_step or not problem.conservative:
+            raise SmesolveError(
+                f"{type(self).__name__} changes gradients, not steps, got {problem!r}; make it of the problem that is "
+                f"trained, and train it then: Training({type(self).__name__}(...), ...)."
             )
         self.problem = problem
         self.network, self.x, self.y, self.samples = problem.network, problem.x, problem.y, problem.samples

@@ -29,6 +29,7 @@ modified loss, section 5.1 for the covariance, which this factor reproduces with
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,10 +38,11 @@ from torch import Tensor
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.dropout_noise import Cotangents, PairNoise, per_sample_noise, sign_noise, squared_norms
+from smesolve.problem.kernels.fused import FusedKernels
 from smesolve.problem.linearization import Linearization
 from smesolve.problem.masked_problem import MaskedProblem
 from smesolve.problem.masks import BernoulliMasks, MaskLaw
-from smesolve.problem.networks import DropoutNetwork, Tangent
+from smesolve.problem.networks import DropoutNetwork, NetworkLinearization, Tangent
 from smesolve.validation import check_keep_prob
 
 __all__ = ["DropoutLinearization", "DropoutProblem"]
@@ -82,6 +84,7 @@ class DropoutProblem(MaskedProblem):
     ) -> None:
         super().__init__(network, x, y, keep_prob, masks, law)
         self.pair_noise = PairNoise(self.width, self.device)
+        self.kernels = None if self.per_sample else FusedKernels.of(network, self.x, self.targets)
         self._take_linear_noise(not self.per_sample)
 
     def _take_linear_noise(self, linear: bool) -> None:
@@ -140,6 +143,7 @@ class DropoutProblem(MaskedProblem):
         other = copy.copy(self)
         other.x, other.y, other.targets = self.x[i : i + 1], self.y[i : i + 1], self.targets[:, i : i + 1]
         other.samples, other.per_sample, other.draw_dim = 1, False, self.width
+        other.kernels = FusedKernels.of(other.network, other.x, other.targets)
         other._take_linear_noise(True)
         return other
 
@@ -151,6 +155,15 @@ class DropoutProblem(MaskedProblem):
     def linearize(self, theta: Tensor) -> DropoutLinearization:
         """Return everything at theta, by one forward pass."""
         return DropoutLinearization(self, theta)
+
+    def small_noise_rk4(
+        self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
+    ) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme by one kernel, or None where it cannot be given these tensors."""
+        if self.kernels is None or theta.shape[-1] != self.dim or not self.kernels.suit(theta, increments):
+            return None
+        self.check_normals(increments)
+        return self.kernels.small_noise_rk4(theta, self.law, increments, self.linear_noise, order, lr, dt, split)
 
     def noise_coordinates(self, draw: Tensor) -> Tensor | None:
         """Return (5), the orthonormal functions of the masks that the noise product replaces by normals: (..., M).
@@ -172,25 +185,32 @@ class DropoutProblem(MaskedProblem):
 
 
 class DropoutLinearization(Linearization):
-    """A `DropoutProblem` at theta (..., D); the forward pass and the residual R are shared.
+    """A `DropoutProblem` at theta (..., D).
 
-    Attributes:
-        network: the network at theta.
+    The compiled kernels compute what they can, each with a forward pass of its own. For everything else the formulas
+    below share one forward pass and the residual R.
     """
 
     problem: DropoutProblem
 
     def __init__(self, problem: DropoutProblem, theta: Tensor) -> None:
         super().__init__(problem, theta)
-        self.network = problem.network_at(theta)
-        self._residual: Tensor | None = None
+        problem.check_theta(theta)
 
-    @property
+    @cached_property
+    def network(self) -> NetworkLinearization:
+        """The network at theta."""
+        return self.problem.network_at(self.theta)
+
+    @cached_property
     def residual(self) -> Tensor:
         """R = sum_r z_r + b - y, (..., o, n)."""
-        if self._residual is None:
-            self._residual = self.network.readout @ self.network.features + self._offset
-        return self._residual
+        return self.network.readout @ self.network.features + self._offset
+
+    def _kernels(self, *tensors: Tensor) -> FusedKernels | None:
+        """Return the kernels, if they can be given theta and further tensors."""
+        kernels = self.problem.kernels
+        return kernels if kernels is not None and kernels.suit(self.theta, *tensors) else None
 
     @property
     def _offset(self) -> Tensor:
@@ -211,6 +231,8 @@ class DropoutLinearization(Linearization):
     def gradient(self, draw: Tensor) -> Tensor:
         """Return J of (2), for masks (..., m), or (..., n, m) per sample, whose entries are 0 or 1/keep_prob."""
         self.problem.check_mask(draw)
+        if kernels := self._kernels(draw):
+            return kernels.gradient(self.theta, draw)
         at = self.network
         if self.problem.per_sample:
             kept = draw.mT * at.features
@@ -222,6 +244,8 @@ class DropoutLinearization(Linearization):
 
     def mean_gradient(self) -> Tensor:
         """Return J of (3), of low rank, so that m x m products are avoided."""
+        if kernels := self._kernels():
+            return kernels.mean_gradient(self.theta, self.problem.law)
         at, variance = self.network, self.problem.law.variance
         penalty = variance * at.readout.square().sum(-2)[..., None]
         features = torch.addcmul(_through(at.readout, self.residual), penalty, at.features)
@@ -251,11 +275,24 @@ class DropoutLinearization(Linearization):
 
     def _shared_noise(self, normals: Tensor, weight: float) -> Tensor:
         problem = self.problem
+        if kernels := self._kernels(normals):
+            return kernels.noise(self.theta, problem.law, normals, problem.linear_noise, weight)
         noise = problem.pair_noise.cotangents if problem.linear_noise else sign_noise
         return self._pull(noise(self.network, self._offset, problem.law, normals, weight))
 
+    def mean_noise_and_curvature(self, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean gradient g, the noise product, and Hess L_S g, each (..., D)."""
+        kernels = self._kernels(normals)
+        if kernels is None:
+            return super().mean_noise_and_curvature(normals)
+        self.problem.check_normals(normals)
+        return kernels.parts(self.theta, self.problem.law, normals, self.problem.linear_noise)
+
     def hessian_product(self, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector; the derivative of (3) by hand where the network has a tangent."""
+        kernels = self._kernels(vector)
+        if kernels and vector.shape[-1] == self.problem.dim:
+            return kernels.hessian_product(self.theta, self.problem.law, vector)
         if self.network.tangent is None:
             return super().hessian_product(vector)
         return self._along(self.network.tangent(vector))

@@ -1,4 +1,7 @@
-"""The discrete iteration theta_{k+1} = theta_k - lr gradient(theta_k, draw_{k+1}), a fresh draw (mask) each step."""
+"""The discrete iteration theta_{k+1} = step(theta_k, draw_{k+1}, lr), a fresh draw (mask) each step.
+
+The step of gradient descent is theta - lr gradient(theta, draw).
+"""
 
 from __future__ import annotations
 
@@ -57,22 +60,28 @@ class DropoutIteration:
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """Return one step of every path of a block. Cost: one gradient a path."""
         problem = self.problem.at(step * self.lr)
-        return theta - self.lr * problem.gradient(theta, self._draw(problem, block, step))
+        return problem.step(theta, self._draw(problem, block, step), self.lr)
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
-        """Return the step as theta - lr grad L_S and -lr (gradient - grad L_S). Cost: one and a half gradients."""
+        """Return the step as its mean, theta - lr grad L_S, and its noise, -lr (gradient - grad L_S).
+
+        Cost: one and a half gradients.
+        """
         problem = self.problem.at(step * self.lr)
         draw = self._draw(problem, block, step)
         if not problem.has_closed_form:
             weight = theta.new_full((self.block_size, 1), self.lr)
-            return SampledStep(theta - self.lr * problem.gradient(theta, draw), [(weight, draw)])
+            return SampledStep(problem.step(theta, draw, self.lr), [(weight, draw)])
+        if not problem.linear_step:
+            state, prediction = problem.step(theta, draw, self.lr), problem.mean_step(theta, self.lr)
+            return Step(state, prediction, state - prediction, problem.noise_coordinates(draw))
         gradient, mean = problem.linearize(theta).evaluate(_gradient_and_mean, draw)
         noise = problem.noise_coordinates(draw)
         return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean), noise)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Return theta - lr grad L_S, twice: the step is its own prediction."""
-        state = theta - self.lr * self.problem.at(step * self.lr).reference_gradient(theta)
+        """Return the mean step, twice: it is its own prediction."""
+        state = self.problem.at(step * self.lr).reference_step(theta, self.lr)
         return state, state
 
     def _draw(self, problem: Problem, block: int, step: int) -> Any:
@@ -81,7 +90,7 @@ class DropoutIteration:
 
 @dataclass(frozen=True)
 class SampledStep:
-    """One step y -> y - sum_r weight_r gradient(y, draw_r) of a problem whose mean gradient is not known."""
+    """One step of a problem whose mean gradient is not known: y - sum_r weight_r gradient(y, draw_r) to first order."""
 
     state: Tensor
     """(B, D), after the step."""

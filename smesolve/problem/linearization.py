@@ -58,6 +58,11 @@ class Linearization(ABC):
         """Return weight `mean_gradient` + `noise_product`, the increment of an Euler step: (..., D)."""
         return weight * self.mean_gradient() + self.noise_product(normals)
 
+    def mean_noise_and_curvature(self, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean gradient g, the noise product, and Hess L_S g, of which order 2 is made, each (..., D)."""
+        mean = self.mean_gradient()
+        return mean, self.noise_product(normals), self.hessian_product(mean)
+
     def reference_gradient(self) -> Tensor:
         """Return a smooth function close to `mean_gradient`: (..., D). Default: `mean_gradient`."""
         return self.mean_gradient()

@@ -111,8 +111,12 @@ class MaskedProblem(LinearizedProblem):
 
     def network_at(self, theta: Tensor) -> NetworkLinearization:
         """Return the network at theta (..., D) on the inputs: features, readout, bias and pullback."""
-        check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
+        self.check_theta(theta)
         return self.network.linearize(theta, self.x)
+
+    def check_theta(self, theta: Tensor) -> None:
+        """Check that parameters have the problem's dimension and dtype."""
+        check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
 
     def outputs(self, theta: Tensor) -> Tensor:
         """Return the outputs without dropout, (..., n, o)."""

@@ -39,7 +39,8 @@ from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable
-from smesolve.problem.problem import REFERENCE_DRAWS, Problem, check_trailing
+from smesolve.problem.problem import Problem, check_trailing
+from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
     check_instance,

@@ -102,12 +102,15 @@ def measured_observables(problem: Problem | None, like: Tensor, observables: Obs
     Args:
         problem: which the names are about. None where there is only an SDE: then a name of something that a problem has
             is refused.
-        like: a tensor of the parameters' size (D,), dtype and device.
-        observables: as for `named_observables`.
+        like: a tensor of the parameters' size (D,), dtype and device, or an optimiser's state (S,).
+        observables: as for `named_observables`; functions of the parameters, which are taken out of a state.
 
     Raises:
         SmesolveError: as `named_observables`, but for derivatives.
     """
+    if problem is not None and problem.trained is not problem:
+        found = measured_observables(problem.trained, problem.parameters(like), observables)
+        return {name: _of_parameters(problem, function) for name, function in found.items()}
     checked = check_observables("observables", observables)
     if len(checked) > MOST_ENTRIES:
         raise SmesolveError(
@@ -124,6 +127,11 @@ def measured_observables(problem: Problem | None, like: Tensor, observables: Obs
         else:
             result[name] = _known(problem, observable, like.shape[-1])
     return result
+
+
+def _of_parameters(problem: Problem, observable: Observable) -> Observable:
+    """Return an observable of the parameters in an optimiser's state as a function of that state."""
+    return lambda state: observable(problem.parameters(state))
 
 
 def _name_of(observable: str | Observable) -> str:

@@ -25,7 +25,7 @@ from torch.autograd import forward_ad
 
 from smesolve.entry_point import plain_surroundings
 
-__all__ = ["forward_derivative", "hessian", "one_at_a_time"]
+__all__ = ["forward_derivative", "hessian", "one_at_a_time", "transposed_derivative"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,14 @@ def forward_derivative(function: Callable[[Tensor], T], at: Tensor, direction: T
         # contiguous: forward differentiation refuses tensors that `expand` made
         value, derivative, *_ = torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
         return value, derivative
+
+
+def transposed_derivative(function: Callable[[Tensor], Tensor], at: Tensor, vector: Tensor) -> Tensor:
+    """Return the transposed Jacobian of a function (..., D) -> (..., D), row by row, times vectors (..., D)."""
+    with plain_surroundings():
+        value, pull = torch.func.vjp(function, at)
+        pulled: Tensor = pull(vector.expand_as(value))[0]
+        return pulled
 
 
 def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""What is trained with noise: theta' = theta - lr gradient(theta, draw), a fresh draw each step.
+"""What is trained with noise: theta' = step(theta, draw, lr), a fresh draw each step.
+
+The step is that of gradient descent, theta - lr gradient(theta, draw), or another one
+(`smesolve.problem.training_step`).
 
 A draw is whatever is random in one step: dropout masks, the indices of a mini-batch, noise on labels or parameters.
 Iteration, modified equation, comparison and landscape use a problem by the attributes and methods of `Problem` only.
@@ -13,11 +16,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
-from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.errors import SmesolveError, shown
+from smesolve.problem.definition import check_definition
 from smesolve.problem.linearization import (
     Linearization,
     PointwiseLinearization,
@@ -26,33 +29,16 @@ from smesolve.problem.linearization import (
 )
 from smesolve.problem.one_at_a_time import one_at_a_time
 from smesolve.problem.parameters import drawn_parameters
+from smesolve.problem.stability import curvature_limit, step_limit
+from smesolve.problem.training_step import REFERENCE_DRAWS, TrainingStep
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import check_integer, check_not_negative, check_parameters, check_seed
 
 __all__ = ["Problem", "check_trailing"]
 
-REFERENCE_DRAWS = 32
-"""Draws, always the same, over which `reference_gradient` averages where the mean gradient has no closed form."""
 
-REQUIRED = {
-    "dim": "dim (D, the number of parameters)",
-    "draw_dim": "draw_dim (the number of uniforms in a draw)",
-    "draw": "draw(uniforms)",
-    "loss": "loss(theta)",
-    "gradient": "gradient(theta, draw)",
-}
-"""What a problem must define."""
-
-REQUIRED_CLOSED_FORM = {
-    "noise_dim": "noise_dim (M, the number of normals in a noise product)",
-    "mean_gradient": "mean_gradient(theta)",
-    "noise_product": "noise_product(theta, normals)",
-}
-"""What it must define, too, unless it sets has_closed_form = False."""
-
-
-class Problem:
+class Problem(TrainingStep):
     """A loss with a noisy gradient.
 
     A problem of your own subclasses this and defines `dim`, `draw_dim`, `noise_dim`, `draw`, `loss`, `gradient`,
@@ -138,34 +124,10 @@ class Problem:
         Raises:
             SmesolveError: something is missing (the message lists all of it), fails, or has another shape or dtype.
         """
-        required = REQUIRED | (REQUIRED_CLOSED_FORM if self.has_closed_form else {})
-        missing = [words for name, words in required.items() if not self._defines(name)]
-        if missing:
-            sampled = " (the last ones not with has_closed_form = False)" if self.has_closed_form else ""
-            raise SmesolveError(
-                f"{type(self).__name__} must define {', '.join(missing)}{sampled}; see help(smesolve.Problem)."
-            )
-        paths, dim = 3, check_integer("dim", self.dim)
-        theta = torch.zeros(paths, dim, dtype=self.dtype, device=self.device)
-        uniforms = keyed_uniforms((paths, check_integer("draw_dim", self.draw_dim, least=0)), 0, 0, 0)
-        draw = call_of_user(f"{type(self).__name__}.draw", self.draw, uniforms)
-        calls: list[tuple[str, tuple[Any, ...], tuple[int, ...]]] = [
-            ("loss", (theta,), (paths,)),
-            ("gradient", (theta, draw), (paths, dim)),
-        ]
-        if self.has_closed_form:
-            noise_dim = check_integer("noise_dim", self.noise_dim, least=0)
-            calls.append(("mean_gradient", (theta,), (paths, dim)))
-            calls.append(("noise_product", (theta, theta.new_ones(paths, noise_dim)), (paths, dim)))
-        for name, given, shape in calls:
-            found = call_of_user(f"{type(self).__name__}.{name}", getattr(self, name), *given)
-            if not isinstance(found, Tensor) or tuple(found.shape) != shape or found.dtype != self.dtype:
-                raise SmesolveError(
-                    f"{type(self).__name__}.{name} must return a {self.dtype} tensor of shape {shape} for {paths} "
-                    f"theta of {dim} parameters, got {shown(found)}; all methods take any leading dimensions."
-                )
+        check_definition(self)
 
-    def _defines(self, name: str) -> bool:
+    def defines(self, name: str) -> bool:
+        """Return whether an attribute is the problem's own, or its class's, and not the default."""
         own = type(self).__mro__[: type(self).__mro__.index(Problem)]
         return any(name in vars(owner) for owner in (self, *own))
 
@@ -214,6 +176,36 @@ class Problem:
     def linearize(self, theta: Tensor) -> Linearization:
         """Return everything at theta, which shares one forward pass where the problem has one."""
         return PointwiseLinearization(self, theta)
+
+    @property
+    def trained(self) -> Problem:
+        """The problem whose parameters `parameters` returns; observables are those of it. Default: this one."""
+        return self
+
+    def parameters(self, theta: Tensor) -> Tensor:
+        """Return the parameters in theta (..., D), which are a part of it where theta is an optimiser's state."""
+        return theta
+
+    def check_start(self, name: str, theta: Tensor) -> None:
+        """Refuse a start (D,) from which there is no modified equation, `name` being its name. Default: none is."""
+
+    def small_noise_rk4(
+        self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
+    ) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme on the equation of an order, where one kernel computes it.
+
+        Args:
+            theta: (B, D).
+            increments: of the Brownian motion, (B, M).
+            order: of the equation, 1 or 2.
+            lr: learning rate of the equation.
+            dt: step.
+            split: whether the step's prediction and its noise are returned as well.
+
+        Returns:
+            The parameters after the step, and with `split` prediction and noise, each (B, D). Default: None.
+        """
+        return None
 
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """Return a smooth function close to `mean_gradient`, for stability limits and control variates: (..., D).
@@ -311,41 +303,20 @@ class Problem:
 
     @entry_point
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
-        """Return 2 / lambda_max(Hess L_S(theta)), theta (D,): beyond this lr the mean iteration leaves theta.
+        """Return the learning rate beyond which the mean iteration leaves theta (D,), infinity where there is none.
 
-        Under a schedule it is the least of the limits at all times up to the horizon.
+        For gradient descent that is 2 / lambda_max(Hess L_S(theta)), computed by Lanczos' method. For any other step it
+        is the least lr at which an eigenvalue of the Jacobian of `reference_step`, of a real part below 1, leaves the
+        unit circle, at most `largest_lr`. Under a schedule it is the least of the limits at all times up to the
+        horizon.
 
-        The largest eigenvalue is computed by Lanczos' method (scipy `eigsh`; some 20 Hessian products); the limit is
-        infinity where it is not positive.
+        Cost: some 20 Hessian products, or some 10 spectra of the Jacobian.
         """
         theta = check_parameters("theta", theta, self)
         check_not_negative("horizon", horizon)
-        at = self.linearize(theta)
-
-        def product(vector: np.ndarray) -> np.ndarray:
-            direction = torch.as_tensor(vector.reshape(-1), dtype=self.dtype, device=self.device)
-            return at.hessian_product(direction).cpu().numpy()
-
-        if self.dim == 1:
-            largest = float(product(np.ones(1))[0])
-        else:
-            operator = LinearOperator((self.dim, self.dim), matvec=product, dtype=np.float64)
-            start = np.random.default_rng(0).standard_normal(self.dim)  # in no invariant subspace
-            first = product(start)
-            if not np.isfinite(first).all():
-                raise SmesolveError(
-                    f"theta has a Hessian whose entries are not finite in {self.dtype}; take smaller parameters, or "
-                    "scale the data."
-                )
-            if not first.any():
-                return math.inf
-            try:
-                largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
-            except ArpackNoConvergence as failure:
-                raise ArithmeticError(
-                    f"the largest Hessian eigenvalue at theta did not converge: {failure}"
-                ) from failure
-        return 2 / largest if largest > 0 else math.inf
+        if self.linear_step and self.conservative:
+            return curvature_limit(self.linearize(theta).hessian_product, theta)
+        return step_limit(lambda at, lr: self.reference_step(at, lr) - at, theta, self.largest_lr)
 
 
 def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: str, dtype: torch.dtype) -> None:

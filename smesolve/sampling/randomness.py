@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["STREAMS", "keyed_generator", "keyed_normals", "keyed_uniforms"]
 
-STREAMS = {"masks": 0, "normals": 1, "gradients": 2, "defects": 3}
+STREAMS = {"masks": 0, "normals": 1, "gradients": 2, "defects": 3, "warm": 4}
 """Each use of randomness has a stream of its own."""
 
 

@@ -17,6 +17,11 @@ def first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         if old.get(key) != new.get(key) or (key in old) != (key in new):
             if key == "data":
                 return "its data is not what it was: the data, or the initial parameters, have changed since"
+            if key == "kernels":
+                return (
+                    f"its numbers were computed by the kernels {old.get(key)}, but {new.get(key)} are in use; set the "
+                    f"environment variable SMESOLVE_KERNELS to {old.get(key)} where these are installed"
+                )
             given = [shown(values[key]) if key in values else "nothing" for values in (old, new)]
             return f"its {key} is {given[0]}, but {given[1]} is asked for"
     return ""

@@ -82,6 +82,8 @@ class GradientIntegration:
         drift = -at.reference_gradient()
         if self.equation.order == 2:
             drift = drift + self.equation.lr / 2 * at.hessian_product(drift)
+            if not self.problem.linear_step:
+                drift = drift + self.equation.lr * self.problem.reference_second_term(theta)
         state = theta + self.dt * drift
         return state, state
 
@@ -109,6 +111,9 @@ class GradientIntegration:
                 # The noise is antisymmetric in both draws: it is uncorrelated with what is symmetric in them.
                 curved = (curved + self._along(at.theta, draws[1], gradients[0])) / 2
             state = state - self.dt * self.equation.lr / 2 * curved
+            if not self.problem.linear_step:  # F2, symmetric in both draws for the same reason
+                seconds = [self.problem.step_terms(at.theta, draw, 2)[1] for draw in draws[:2]]
+                state = state + self.dt * self.equation.lr / 2 * (seconds[0] + seconds[1])
         return state, total
 
     def _along(self, theta: Tensor, draw: Any, direction: Tensor) -> Tensor:

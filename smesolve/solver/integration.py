@@ -270,6 +270,8 @@ def solve(
     workers = check_workers("workers", workers)
     max_memory = check_optional("max_memory", max_memory, check_positive)
     scheme = _chosen_scheme(sde, problem, scheme)
+    if problem is not None and scheme != JUMP_SCHEME:
+        problem.check_start("theta0", theta0)
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)

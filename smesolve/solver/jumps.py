@@ -5,7 +5,8 @@ With b = -grad L_S, g(theta; eta) the gradient of a draw and xi = -g - b, of mea
     order 3    dTheta = f dt,   jumps lr xi(Theta - lr/2 b; eta) - lr/2 (b(Theta + lr xi(Theta; eta)) - b(Theta))    (1)
     Poisson    jumps -lr g(Theta; eta) and no drift: training steps at random times, weak order 1                    (2)
 
-where the drift f is made of differences along Euler's steps y_0 = Theta, y_(j+1) = y_j + lr b(y_j):
+where the jumps of (2) are those of any other training step, too (`Problem.step`), and
+the drift f of (1) is made of differences along Euler's steps y_0 = Theta, y_(j+1) = y_j + lr b(y_j):
 
     f = (11 b(y_0) - 7 b(y_1) + 2 b(y_2)) / 6.                                                                       (3)
 
@@ -32,6 +33,7 @@ step without the terms from Delta^4 on.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -129,20 +131,31 @@ class Poissonised:
 
     def jump(self, y: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
         """Return the jump (2), twice. Cost: one gradient."""
-        size = -self.lr * self.problem.gradient(y, draw)
+        if self.problem.linear_step:
+            size = -self.lr * self.problem.gradient(y, draw)
+        else:
+            size = self.problem.step(y, draw, self.lr) - y
         return size, size
 
     def compensator(self, y: Tensor) -> Tensor:
-        """Return b: the jumps' mean -lr grad L_S at rate 1/lr."""
-        return -self.problem.mean_gradient(y)
+        """Return b: the jumps' mean at rate 1/lr, of gradient descent -grad L_S."""
+        return -self.problem.mean_gradient(y) if self.problem.linear_step else self._rate(self.problem.mean_step, y)
 
     def noise_free(self, y: Tensor, time: float) -> Tensor:
         """Return the mean motion dy = b dt, by one classical Runge-Kutta step."""
-        k_1 = -self.problem.reference_gradient(y)
-        k_2 = -self.problem.reference_gradient(y + time / 2 * k_1)
-        k_3 = -self.problem.reference_gradient(y + time / 2 * k_2)
-        k_4 = -self.problem.reference_gradient(y + time * k_3)
+        k_1 = self._reference(y)
+        k_2 = self._reference(y + time / 2 * k_1)
+        k_3 = self._reference(y + time / 2 * k_2)
+        k_4 = self._reference(y + time * k_3)
         return y + time / 6 * (k_1 + 2 * k_2 + 2 * k_3 + k_4)
+
+    def _reference(self, y: Tensor) -> Tensor:
+        if self.problem.linear_step:
+            return -self.problem.reference_gradient(y)
+        return self._rate(self.problem.reference_step, y)
+
+    def _rate(self, step: Callable[[Tensor, float], Tensor], y: Tensor) -> Tensor:
+        return (step(y, self.lr) - y) / self.lr
 
 
 def _drift_and_noise(at: Any, draw: Any) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,11 @@ Under a schedule b depends on time (`smesolve.problem.schedule`), and b1 has one
 
     (4)  b1 = -1/2 ((Db) b + d_t b).
 
+Of a step theta + lr F + lr^2 F2 + ... that is not that of gradient descent (`Problem.step`: momentum, Adam, ...), the
+equations are those of b = E F and Sigma = Cov F, with
+
+    (5)  b1 = E F2 - 1/2 ((Db) b + d_t b).
+
 Order 3 has no diffusion. Its equation, and that of training steps at random times ("poisson"), have jumps at rate 1/lr
 (`smesolve.solver.jumps`): `smesolve.solve` integrates them, torchsde cannot.
 
@@ -81,7 +86,8 @@ class ModifiedEquation(nn.Module):
             gradient in closed form; or "poisson": training steps at the times of a Poisson process.
 
     Raises:
-        SmesolveError: another order, or one that a schedule, or a problem without closed form, does not have.
+        SmesolveError: another order, or one that a schedule, a problem without closed form, or a step that is not
+            gradient descent does not have.
     """
 
     noise_type = "general"
@@ -97,6 +103,10 @@ class ModifiedEquation(nn.Module):
             raise SmesolveError(
                 f"order='quadratic' resums the steps of one loss, but this {type(problem).__name__} changes with time; "
                 "take order=2."
+            )
+        if order in ("quadratic", 3) and not (problem.conservative and problem.linear_step):
+            raise SmesolveError(
+                f"order={order!r} is made for the steps of gradient descent, but {problem!r} has others; take order=2."
             )
         if order in WITH_JUMPS and not problem.autonomous:
             raise SmesolveError(
@@ -195,6 +205,12 @@ class ModifiedEquation(nn.Module):
         drift, noise = self.f_and_g_prod(t, y, v)
         return dt * drift + noise
 
+    def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme by one kernel, with `split` its prediction and noise, too, or None."""
+        if self.order == "quadratic" or not self.problem.autonomous:
+            return None
+        return self.problem.small_noise_rk4(y, dW, self.order, self.lr, dt, split)
+
     def _correction(self, t: Any, at: Linearization, leading: Tensor, left_limit: bool) -> Tensor:
         if self.order == "quadratic":
             return self._resummed(at, leading, lambda z: -torch.log1p(-z) / z) - leading  # (3)
@@ -204,7 +220,10 @@ class ModifiedEquation(nn.Module):
         """Return lr b1 from Hess L_S b, which is -(Db) b."""
         if not self.problem.autonomous:
             curvature = curvature - self.problem.drift_slope(t, y, left_limit)  # (4)
-        return self.lr / 2 * curvature  # (2)
+        correction = self.lr / 2 * curvature  # (2)
+        if self.problem.linear_step:
+            return correction
+        return correction + self.lr * self.problem.at(t, left_limit).mean_second_term(y)  # (5)
 
     def _noise(self, at: Linearization, product: Tensor) -> Tensor:
         if self.order == "quadratic":
@@ -227,6 +246,4 @@ def _mean_and_noise(at: Linearization, normals: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _mean_noise_and_curvature(at: Linearization, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean gradient, the noise product, and Hess L_S times the mean gradient."""
-    mean = at.mean_gradient()
-    return mean, at.noise_product(normals), at.hessian_product(mean)
+    return at.mean_noise_and_curvature(normals)

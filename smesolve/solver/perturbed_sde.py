@@ -55,6 +55,10 @@ class PerturbedSDE:
         leading, noise, correction = self._equation.parts(t, y, dW)
         return leading, noise, noise if correction is None else noise + dt * correction
 
+    def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
+        """Return a whole step of that scheme, with `split` its prediction and noise, too; None without a kernel."""
+        return None if self._equation is None else self._equation.small_noise_rk4(y, dt, dW, split)
+
     def euler_increment(self, t: float, y: Tensor, dt: float, dW: Tensor) -> Tensor:
         """Return dt times the whole drift plus the noise, by one pullback where the equation has it: (B, D)."""
         if self._equation is not None:

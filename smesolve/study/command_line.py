@@ -20,6 +20,7 @@ from smesolve.experiments.shared.markdown import printable
 from smesolve.experiments.shared.registry import commands as experiments
 from smesolve.experiments.shared.registry import find_experiment
 from smesolve.experiments.shared.settings import build
+from smesolve.problem.kernels.library import library
 from smesolve.process_settings import apply_process_settings
 from smesolve.sampling.study_difference import first_difference
 from smesolve.study.command_arguments import chosen_study, parser_arguments
@@ -170,6 +171,8 @@ def _write_results(request: Request, argv: list[str]) -> None:
     from smesolve.study.extension import begin_extended
     from smesolve.study.run import configuration, run
 
+    if library() is None:
+        say("smesolve: no compiled kernels are in use, so formulas in torch stand in, which take 3 to 6 times as long")
     start, experiment = time.perf_counter(), request.experiment
     prepare = partial(begin_extended, request.out, experiment.settings.paths) if request.extends else None
     with whole_directory(request.out, request.overwrite, request.resume, prepare, experiment.extendable) as directory:

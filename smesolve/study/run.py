@@ -14,6 +14,7 @@ from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.cells import run_cells
 from smesolve.experiments.shared.experiment import Experiment
 from smesolve.experiments.shared.settings import EXECUTION
+from smesolve.problem.kernels.library import kernels_in_use
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.sampling.journal import Journal
 from smesolve.solver.schemes.scheme import NothingTestedWarning
@@ -48,7 +49,7 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
         JournalError: the journal belongs to another experiment, or is damaged.
     """
     study = identity(experiment.command, configuration(experiment), experiment.goals)
-    study["data"] = experiment.data_digest()
+    study["data"], study["kernels"] = experiment.data_digest(), kernels_in_use()
     above = directory.parent
     with _reported_warnings() as messages, Journal(above / JOURNAL, study) as experiment.journal:
         try:

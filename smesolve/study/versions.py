@@ -1,10 +1,11 @@
-"""The versions on which the numbers of a study depend."""
+"""The versions and the compiled kernels on which the numbers of a study depend."""
 
 from __future__ import annotations
 
 import platform
 from importlib.metadata import version
 
+from smesolve.problem.kernels.library import kernels_in_use
 from smesolve.version import __version__
 
 __all__ = ["PACKAGES", "versions"]
@@ -13,9 +14,10 @@ PACKAGES = ("torch", "torchsde", "numpy", "scipy", "pandas", "sympy", "matplotli
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of smesolve and of the `PACKAGES`, without importing any of them."""
+    """Return the versions of Python, smesolve and the `PACKAGES`, none of them imported, and the kernels in use."""
     return {
         "python": platform.python_version(),
         "smesolve": __version__,
+        "kernels": kernels_in_use(),
         **{package: version(package) for package in PACKAGES},
     }

@@ -10,12 +10,13 @@ q_r = (w_r, a_r), v = E zeta^2 (v = 1/p - 1 for keep_prob p) and D_r(c) = 1/n su
                + v sum_{l != k, r} D_k(z_l) D_r(z_l)^T,    c = e + v (z_k + z_r), k != r                             (4)
     approximate Hess L_S = 1/n sum_i [grad f^(x)2 + v sum_r (grad z_r)^(x)2]                                         (5)
     approximate Sigma = 1/n sum_i [(e_i^2 + v sum_r z_r^2) grad f^(x)2 + v e_i^2 sum_r (grad z_r)^(x)2]              (6)
+    d/dt 1/n sum_i |grad f(x_i)|^2 along the flow of R_S + R_1 at R_S = 0, by `smesolve.symbolic.gradient_norm`      (7)
 
 Each `Claim` holds both sides of one equation, and the result of their comparison. Where the papers write 1/p, 1 + v
 stands here, so that claims can be tested with other mask laws as well.
 
 Sources: Zhang, Li, Luo, Xu (ICLR 2024), eq. 4 (modified loss), sec. 5.1 for (3) and (4), sec. 5.2 for (5) and (6);
-Zhang, Xu (TPAMI 2024) for (1) and (2).
+Zhang, Xu (TPAMI 2024) for (1) and (2), and their Theorem 2 for (7) where sigma'' = 0.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from smesolve.symbolic.chaos_expansion import expectation
 from smesolve.symbolic.equation import SymbolicModifiedEquation, modified_equation
 from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.explicit_network import ExplicitNetwork
+from smesolve.symbolic.gradient_norm import curvature_rate, gradient_norm_rate, squares_rate
 from smesolve.symbolic.latex_code import align, words
 from smesolve.symbolic.orthogonal_polynomials import exact
 from smesolve.symbolic.training_steps import dropout, dropout_sgd
@@ -226,7 +228,16 @@ class DropoutFormulas:
             for r in range(k + 1, len(width)):
                 block = covariance.extract(self.neuron(k), self.neuron(r))
                 claims.append(_claim(f"Sigma_{k + 1}{r + 1}", SIGMA_KR, block, self.cross_block(k, r)))
-        return claims + self._approximations()
+        return [*claims, self._gradient_norm_claim(), *self._approximations()]
+
+    def _gradient_norm_claim(self) -> Claim:
+        network, v = self.network, self.variance
+        return _claim(
+            "rate of the mean squared gradient of f at R_S = 0",
+            GRADIENT_NORM_RATE,
+            [gradient_norm_rate(network, v)],
+            [squares_rate(network, v) + curvature_rate(network, v)],
+        )
 
     def _approximations(self) -> list[Claim]:
         one_sample = modified_equation(dropout_sgd(self.network, self.masks), order=1)
@@ -296,6 +307,11 @@ SIGMA_KK = (
 SIGMA_KR = (
     r"\Sigma_{kr} = v\, D_k(c) \otimes D_r(z_k) + v\, D_k(z_r) \otimes D_r(c) - v^2 D_k(z_r) \otimes D_r(z_k)"
     r" + v \sum_{l \ne k, r} D_k(z_l) \otimes D_r(z_l)"
+)
+GRADIENT_NORM_RATE = (
+    r"-\nabla R_1 \cdot \nabla \frac{1}{n} \sum_i |\nabla f(x_i)|^2 = -\frac{2v}{n^2} \sum_r \Big[ a_r^2 \sum_i"
+    r" \sigma_{ri}^2 \sum_i \sigma_{ri}'^2 |x_i|^2 + a_r^2 \Big|\sum_i \sigma_{ri} \sigma_{ri}' x_i\Big|^2"
+    r" + a_r^4 \sum_i \sigma_{ri} \sigma_{ri}' x_i \cdot \sum_i \sigma_{ri}' \sigma_{ri}'' |x_i|^2 x_i \Big]"
 )
 DEFINITIONS = [
     r"z_r(x_i) &= a_r \sigma(w_r \cdot x_i), \quad e_i = \sum_r z_r(x_i) - y_i, \quad v = \tfrac{1}{p} - 1",

@@ -150,10 +150,12 @@ def test_an_error_of_exactly_zero_is_not_resolved():
 
 
 def test_a_range_that_is_not_asymptotic_is_called_so():
-    table = budgets(linear_problem(), START, [0.5, 0.25], paths=2048)
-    largest = table[(table.order == 2) & (table.lr == 0.5)].iloc[0]
-    assert largest.reason in (Status.OUTSIDE_ASYMPTOTICS, Status.HEAVY_TAILS, Status.WITHIN_MONTE_CARLO)
-    assert not largest.resolved
+    """At lr/keep_prob^2 of 1 and a half both placements of the shifts differ by more than the error."""
+    problem = linear_problem(keep_prob=0.5)
+    table = budgets(problem, START, [0.25, 0.125], paths=2048)
+    reasons = table[table.order == 2].reason
+    assert set(reasons) <= {Status.OUTSIDE_ASYMPTOTICS, Status.HEAVY_TAILS, Status.WITHIN_MONTE_CARLO}
+    assert not table[table.order == 2].resolved.any()
 
 
 class Ramp(sme.Problem):

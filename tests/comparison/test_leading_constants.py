@@ -43,7 +43,7 @@ def exact_constant(moments, order, time, observable):
     """
     size = moments._start.shape[0]
     G = moments._gradient.generator(0.0, 1)
-    W = moments._gradient.moment_map(1.0) - np.eye(size**2) - G
+    W = moments._gradient.step(1.0).moment_map() - np.eye(size**2) - G
     own = moments._gradient.generator(1.0, order) - G
     missing = own - (W - G @ G / 2)
     if order == 2:

@@ -8,7 +8,7 @@ import pytest
 
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared import mnist_data
-from smesolve.experiments.shared.datasets import load_data
+from smesolve.experiments.shared.datasets import load_data, training_and_test
 from smesolve.experiments.shared.mnist_data import FIRST_THOUSAND, read_mnist
 from smesolve.experiments.shared.settings import DataSettings
 from smesolve.study.command_line import main
@@ -65,6 +65,12 @@ def test_pooling_averages_squares_of_pixels():
                 assert pooled[i * side + j] == pytest.approx(square.mean(), abs=1e-15)
             assert target.sum() == 1 and target.max() == 1
         assert x.shape == (3, side**2) and y.shape == (3, 10)
+
+
+@needs_images
+def test_four_fifths_held_out_leave_the_first_thousand():
+    kept, held_out = training_and_test(DataSettings("mnist", test=0.8), 5000)
+    assert kept.tolist() == list(range(1000)) and held_out.tolist() == list(range(1000, 5000))
 
 
 @needs_images

@@ -17,8 +17,9 @@ ALL = [(command, study) for command in commands() for study in studies(command) 
 
 
 def test_the_experiments_are_those_of_the_files():
-    assert {command for command, _ in ALL} == {"compare", "derive", "landscape", "scaling", "weak-error"}
+    assert {command for command, _ in ALL} == {"compare", "derive", "landscape", "reproduce", "scaling", "weak-error"}
     assert studies("scaling") == ["acceleration", "horizon", "kappa", "map", "schedule", "width"]
+    assert studies("reproduce") == ["barriers", "orientations", "penalties", "recovery"]
     assert default_study("scaling") == "map" and default_study("compare") == ""
 
 

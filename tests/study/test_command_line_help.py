@@ -17,7 +17,7 @@ from smesolve.study.configuration_types import known_keys
 DATA = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2"]
 RANDOM = [*DATA, "--network.width", "3"]
 COMMANDS = known_commands()
-STUDY_OF = {"scaling": "map"}
+STUDY_OF = {"scaling": "map", "reproduce": "orientations"}
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--threads", "1"]
 
 
@@ -146,7 +146,8 @@ def test_a_printed_configuration_runs_as_it_is(flags, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", commands())
 def test_every_printed_configuration_is_read_again(name, tmp_path, capsys):
-    options = {"derive": [], "landscape": [*RANDOM, "--alignment.eigenpairs", "2"]}.get(name, RANDOM)
+    others = {"derive": [], "reproduce": [], "landscape": [*RANDOM, "--alignment.eigenpairs", "2"]}
+    options = others.get(name, RANDOM)
     config = tmp_path / "study.yaml"
     config.write_text(said(capsys, name, *options, "--print_config=comments"), encoding="utf-8")
     assert main([name, str(config), "--dry-run"]) == 0
@@ -163,6 +164,9 @@ STUDIES = {
     "scaling schedule": [*RANDOM, "--lrs", "[0.2, 0.1]", "--horizon", "0.4", "--paths", "8"],
     "scaling horizon": [*RANDOM, "--lrs", "[0.2]", "--times", "[0.4]", "--paths", "8"],
     "scaling width": [*DATA, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
+    "reproduce orientations": ["--width", "3", "--steps", "4", "--runs", "2"],
+    "reproduce recovery": ["--width", "3", "--steps", "4", "--runs", "2", "--samples", "[3]"],
+    "reproduce barriers": [*RANDOM, "--steps", "4", "--runs", "2"],
     "scaling acceleration": [*RANDOM, "--lrs", "[0.1]", "--horizon", "0.4", "--paths", "8", "--factors", "[2]"],
 }
 
@@ -178,7 +182,8 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
     assert first == f"smesolve: dry run of {name}, nothing is written"
     fields = dict(line.strip().split(":", 1) for line in lines)
     assert list(fields) == ["problem", "cells", "D", "M", "steps", "paths", "time", "memory"]
-    dim = {"derive": 2, "scaling width": 12}.get(study, 9)  # of the widest network
+    dims = {"derive": 2, "scaling width": 12, "reproduce orientations": 10, "reproduce recovery": 10}
+    dim = dims.get(study, 9)  # of the widest network
     assert int(fields["D"]) == dim and int(fields["M"]) >= 1
     assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about \d+ MiB", fields["memory"])
     if name == "compare":

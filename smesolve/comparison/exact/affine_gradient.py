@@ -3,20 +3,22 @@
 With psi = (1, theta), the drift -grad L_S is B psi and column j of the noise factor is U_j psi; the first rows of B and
 of U_j are zero, as psi_0 = 1 does not move. The second moments P = E psi psi^T obey
 
-    iteration   P' = (I + lr B) P (I + lr B)^T + lr^2 sum_j U_j P U_j^T                            (1)
+    iteration   P' = G P G^T + sum_j W_j P W_j^T,    G = I + lr B,    W_j = lr U_j                 (1)
     equation    dP/dt = A P + P A^T + lr sum_j V_j P V_j^T                                         (2)
     order 1     A = B,                      V_j = U_j                                              (3)
-    order 2     A = B - lr/2 B^2,           V_j = U_j                                              (4)
+    order 2     A = B + lr (B_2 - B^2/2),   V_j = U_j                                              (4)
     quadratic   A = log(I + lr B)/lr,       V_j = S(lr H) U_j,    S(z)^2 = 2 log(1 - z)/(z (z - 2))    (5)
 
-with the Hessian H of L_S, which is -B without its first row and column. Moments E psi^(x q) of degree q obey, with
+with the Hessian H of L_S, which is -B without its first row and column, and E F2 = B_2 psi, which is 0 for gradient
+descent. Of another step that is affine in theta, G and W_j are those of `Problem.mean_step` and `Problem.step_noise`.
+Moments E psi^(x q) of degree q obey, with
 F^(i) the map F on factor i,
 
     diffusion   d/dt = sum_i A^(i) + lr sum_{i<j} sum_l V_l^(i) V_l^(j)                                    (6)
     jumps       d/dt = sum_i A^(i) + 1/lr (E (I + K)^(x q) - I)                                            (7)
     iteration   E (I + lr G)^(x q) in one step                                                             (8)
 
-where psi jumps by K psi, and G psi is minus the gradient, both of a random draw: their means run over all draws.
+where psi jumps by K psi, and lr G psi is the change of a step, both of a random draw: their means run over all draws.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
 
-__all__ = ["AffineGradient", "affine_matrix", "start_moments"]
+__all__ = ["AffineGradient", "AffineStep", "affine_matrix", "start_moments"]
 
 MAX_DIM = 24
 """Largest D: the linear maps of second moments have (D + 1)^4 entries."""
@@ -46,6 +48,27 @@ MOST_DRAWS = 4096
 
 SMALL = 1e-8
 """|z| below which S(z) is 1 up to rounding."""
+
+
+@dataclass(frozen=True)
+class AffineStep:
+    """One step of the iteration on psi = (1, theta), eq. (1)."""
+
+    mean: np.ndarray
+    """G (D + 1, D + 1)."""
+    columns: np.ndarray
+    """W_j up to a common factor (M, D + 1, D + 1)."""
+    square: float
+    """The square of that factor."""
+
+    def moments(self, P: np.ndarray) -> np.ndarray:
+        """Return P after the step."""
+        noise = np.einsum("jab,bc,jdc->ad", self.columns, P, self.columns, optimize=True)
+        return np.asarray(self.mean @ P @ self.mean.T + self.square * noise)
+
+    def moment_map(self) -> np.ndarray:
+        """Return the linear map of vec P in the step."""
+        return np.asarray(np.kron(self.mean, self.mean) + self.square * sum(np.kron(W, W) for W in self.columns))
 
 
 @dataclass(frozen=True)
@@ -72,22 +95,18 @@ class AffineGradient:
             raise SmesolveError(
                 f"problem must be in torch.float64 for exact moments, got {problem.dtype}; make it of float64 data."
             )
-        size = problem.dim + 1
         drift = affine_matrix(lambda theta: -problem.mean_gradient(theta), problem.dim)
-        factors = affine_matrix(lambda theta: problem.noise_factor(theta).mT.flatten(-2), problem.dim)
-        columns = factors[1:].reshape(-1, problem.dim, size)
-        return cls(drift, np.concatenate([np.zeros((len(columns), 1, size)), columns], axis=1), problem)
+        return cls(drift, _columns(lambda theta: problem.noise_factor(theta).mT, problem.dim), problem)
 
-    def after_step(self, P: np.ndarray, lr: float) -> np.ndarray:
-        """Return P after one step of the iteration (1)."""
-        step = np.eye(len(P)) + lr * self.drift
-        noise = np.einsum("jab,bc,jdc->ad", self.columns, P, self.columns, optimize=True)
-        return np.asarray(step @ P @ step.T + lr**2 * noise)
-
-    def moment_map(self, lr: float) -> np.ndarray:
-        """Return the linear map of vec P in one step of the iteration (1)."""
-        step = np.eye(len(self.drift)) + lr * self.drift
-        return np.asarray(np.kron(step, step) + lr**2 * sum(np.kron(U, U) for U in self.columns))
+    def step(self, lr: float) -> AffineStep:
+        """Return one step of the iteration."""
+        problem, identity = self.problem, np.eye(len(self.drift))
+        if problem.linear_step:
+            return AffineStep(identity + lr * self.drift, self.columns, lr**2)
+        normals = torch.eye(problem.noise_dim, dtype=problem.dtype, device=problem.device)
+        change = affine_matrix(lambda theta: problem.mean_step(theta, lr) - theta, problem.dim)
+        columns = _columns(lambda theta: problem.step_noise(theta[..., None, :], normals, lr), problem.dim)
+        return AffineStep(identity + change, columns, 1.0)
 
     def generator(self, lr: float, order: Order, degree: int = 2) -> np.ndarray:
         """Return the linear map of the moments of a degree, flat, in the moment equation (6) or (7).
@@ -98,6 +117,8 @@ class AffineGradient:
         A, columns = self.drift, self.columns  # (3)
         if order == 2:
             A = self.drift - lr / 2 * self.drift @ self.drift  # (4)
+            if not self.problem.linear_step:
+                A = A + lr * affine_matrix(self.problem.mean_second_term, self.problem.dim)
         elif order == "quadratic":
             A, columns = self._resummed(lr)
         elif order in WITH_JUMPS:
@@ -114,7 +135,7 @@ class AffineGradient:
         Raises:
             SmesolveError: more than 4096 different draws.
         """
-        steps, weights = self._of_all_draws(lambda theta, draw: -lr * self.problem.gradient(theta, draw))
+        steps, weights = self._of_all_draws(lambda theta, draw: self.problem.step(theta, draw, lr) - theta)
         return _mean_power(steps, weights, degree)
 
     def _jump_generator(self, lr: float, order: Order, degree: int) -> np.ndarray:
@@ -156,6 +177,12 @@ class AffineGradient:
         columns = self.columns.copy()
         columns[:, 1:] = vectors @ (root[:, None] * vectors.T) @ columns[:, 1:]
         return A, columns
+
+
+def _columns(factor: Callable[[Tensor], Tensor], dim: int) -> np.ndarray:
+    """Return the matrices (M, D + 1, D + 1) of the rows (M, D) that a factor has at theta (..., D)."""
+    rows = affine_matrix(lambda theta: factor(theta).flatten(-2), dim)[1:].reshape(-1, dim, dim + 1)
+    return np.concatenate([np.zeros((len(rows), 1, dim + 1)), rows], axis=1)
 
 
 def _on_factors(maps: Mapping[int, np.ndarray], degree: int, size: int) -> np.ndarray:

@@ -46,6 +46,6 @@ def enumerated_expectation(
     for step in range(steps):
         now = problem.at(step * lr)
         draws, weights = now.all_draws()
-        theta = (theta[:, None] - lr * now.gradient(theta[:, None], draws[None])).flatten(0, 1)
+        theta = now.step(theta[:, None], draws[None], lr).flatten(0, 1)
         weight = (weight[:, None] * weights.to(weight)).flatten()
     return float(weight @ function(theta).to(weight))

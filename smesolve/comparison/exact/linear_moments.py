@@ -78,9 +78,9 @@ class LinearMoments:
         """Compute E g(theta_steps) of the discrete iteration."""
         lr, steps = check_positive("lr", lr), check_integer("steps", steps)
         quadratic = QuadraticObservable.of(self.problem, observable)
-        P = self._start
+        P, step = self._start, self._gradient.step(lr)
         for _ in range(steps):
-            P = self._gradient.after_step(P, lr)
+            P = step.moments(P)
         return quadratic.expectation(P)
 
     @entry_point
@@ -141,7 +141,7 @@ class LinearMoments:
             raise SmesolveError(f"lr={lr:g} has no stationary state; take lr below the limit {limit:.6g}.")
         size = len(self._start)
         if order is None:
-            operator = self._gradient.moment_map(lr) - np.eye(size**2)
+            operator = self._gradient.step(lr).moment_map() - np.eye(size**2)
         else:
             operator = self._gradient.generator(lr, order)
         # P is the null vector with P_00 = 1; the first equation is void, as psi_0 does not move.
@@ -166,7 +166,7 @@ class LinearMoments:
 
         def unstable(lr: float) -> bool:
             if order is None:
-                radius = np.abs(np.linalg.eigvals(self._gradient.moment_map(lr)[np.ix_(moving, moving)])).max()
+                radius = np.abs(np.linalg.eigvals(self._gradient.step(lr).moment_map()[np.ix_(moving, moving)])).max()
                 return bool(radius > 1 + NEUTRAL)
             growth = np.linalg.eigvals(self._gradient.generator(lr, order)[np.ix_(moving, moving)]).real.max()
             return bool(growth > NEUTRAL * curvature)

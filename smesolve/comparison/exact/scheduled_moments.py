@@ -85,7 +85,7 @@ class ScheduledMoments:
         quadratic = QuadraticObservable.of(self.problem.problem, observable)
         P = start_moments(self.theta0)
         for k in range(steps):
-            P = AffineGradient.of(self.problem.at(k * lr)).after_step(P, lr)
+            P = AffineGradient.of(self.problem.at(k * lr)).step(lr).moments(P)
         return quadratic.expectation(P)
 
     @entry_point

@@ -19,9 +19,10 @@ from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.figures import PAGE, band, drawing, symlog_steps
+from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import dropout_problem
-from smesolve.landscape.orientations import cosine_map, effective_orientations, input_weights, participation
+from smesolve.landscape.orientations import cosine_map, input_weights, participation
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, check_steps, checkpoints, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.result import Result, sentences
@@ -90,7 +91,8 @@ class CondensationStudy(Result):
     """Orientations along training."""
 
     table: pd.DataFrame
-    """training, run, step, orientations, effective_ratio, participation, loss."""
+    """training, run, step, orientations and the least number that they can be, effective_ratio (orientations over the
+    width), participation, loss."""
     maps: Mapping[str, np.ndarray]
     """Training -> cosine map (m, m) of the last state of the first run, neurons in the order of their groups."""
 
@@ -153,19 +155,20 @@ def _along(
     for i, step in enumerate(steps):
         losses = problem.loss(states[i])
         for run in range(len(starts)):
-            groups = effective_orientations(weights[i, run], lines)
+            caps = covering(weights[i, run], lines)
             rows.append(
                 {
                     "training": name,
                     "run": run,
                     "step": step,
-                    "orientations": int(groups.max()),
-                    "effective_ratio": groups.max() / problem.width,
+                    "orientations": caps.upper,
+                    "least_orientations": caps.lower,
+                    "effective_ratio": caps.upper / problem.width,
                     "participation": participation(weights[i, run], amplitudes[i, run]),
                     "loss": float(losses[run]),
                 }
             )
-    order = np.argsort(effective_orientations(weights[-1, 0], lines), kind="stable")
+    order = np.argsort(covering(weights[-1, 0], lines).groups, kind="stable")
     return {"table": pd.DataFrame(rows), "map": cosine_map(weights[-1, 0][order])}
 
 
@@ -213,10 +216,10 @@ class Condensation(LandscapeSection[CondensationSettings]):
         ends = table[table.step == step].groupby("scale", sort=False)
         against = pd.concat([against_first(group, MEASURES[:2]).assign(scale=scale) for scale, group in ends])
         text = join(
-            "Input weights with their bias. `effective_ratio`: groups of neurons with mutual cosine above 0.95"
-            f"{', up to sign,' if self._lines else ''} over the width; `participation`: orientations weighted by "
-            f"amplitude, from 1 to {self.problem.width}. Initial parameters are the network's own times `scale`. At "
-            f"step {step}:",
+            "Input weights with their bias. `effective_ratio`: caps with a cosine above 0.95 to their centres that "
+            f"cover the orientations{', up to sign,' if self._lines else ''} over the width, {_how_exact(table)}; "
+            f"`participation`: orientations weighted by amplitude, from 1 to {self.problem.width}. Initial parameters "
+            f"are the network's own times `scale`. At step {step}:",
             markdown(means[means.step == step], ["scale", "training", *MEASURES]),
             f"Against {trainings[0]}, paired by initial point (difference at the last step):",
             markdown(against, ["scale", "training", "effective_ratio", "participation"]),
@@ -228,6 +231,14 @@ class Condensation(LandscapeSection[CondensationSettings]):
             text,
             _conclusion(against, trainings[0]),
         )
+
+
+def _how_exact(table: pd.DataFrame) -> str:
+    """Return whether the number of caps is the smallest one."""
+    beyond = table.orientations - table.least_orientations
+    if not beyond.any():
+        return "the fewest that there are"
+    return f"found greedily and at most {beyond.max()} more than the fewest that there are"
 
 
 def _conclusion(against: pd.DataFrame, first: str) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.experiments.landscape_sections.base import LandscapeSection, TrainingRunSettings, check_probes
-from smesolve.experiments.landscape_sections.comparisons import against_first
+from smesolve.experiments.landscape_sections.comparisons import against_first, known_or_unresolved, wider_sides
 from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
@@ -110,7 +110,7 @@ class FlatnessStudy(Result):
 
     def summary(self) -> str:
         """Return what was found, a sentence in each line."""
-        return sentences(_conclusion(_effects(self)))
+        return sentences(_conclusion(_effects(self), wider_sides(self.interpolations)))
 
     def plot(self) -> Figure:
         """Return losses along lines, and the effects of drift and noise."""
@@ -266,6 +266,7 @@ class Flatness(LandscapeSection[FlatnessSettings]):
         study = _study(results)
         effects = _effects(study)
         means = over_runs(study.table, ["training"], MEASURES)
+        lines = wider_sides(study.interpolations)
         against = against_first(logarithms(study.table, MEASURES[1:]), MEASURES[1:])
         text = join(
             f"Solutions after {self.settings.steps} steps from the same {self.settings.runs} initial points. `trace` "
@@ -277,8 +278,10 @@ class Flatness(LandscapeSection[FlatnessSettings]):
             markdown(effects, ["measure", "effect", "change", "verdict"]),
             "Against gradient descent, paired by initial point (change of the logarithm):",
             markdown(against, ["training", *MEASURES[1:]]),
-            "Where R_S is lowest on the line from gradient descent (alpha = 0) to (alpha = 1):",
-            _valley(study.interpolations),
+            "On the line from gradient descent (alpha = 0) to each other training (alpha = 1): `barrier`, the rise of "
+            "R_S between both above the higher one of them; `asymmetry`, ln R_S(alpha = 1.5) - ln R_S(alpha = -0.5), "
+            "which is negative where the valley is wider on the side of the other training.",
+            markdown(lines, ["second", "barrier", "asymmetry", "wider"]),
         )
         tables = {
             "flatness": study.table,
@@ -287,7 +290,7 @@ class Flatness(LandscapeSection[FlatnessSettings]):
             "flatness_interpolation": study.interpolations,
         }
         figures = {"flatness": Captioned(flatness_figure(study, effects), CAPTION)}
-        return Section("Flatness of solutions", tables, figures, text, _conclusion(effects))
+        return Section("Flatness of solutions", tables, figures, text, _conclusion(effects, lines))
 
 
 def _effects(study: FlatnessStudy) -> pd.DataFrame:
@@ -304,11 +307,19 @@ def _verdict(row: Any) -> str:
     return "larger" if row.change_low > 0 else "smaller" if row.change_high < 0 else "unresolved"
 
 
-def _conclusion(effects: pd.DataFrame) -> str:
-    return "\n".join(
+def _conclusion(effects: pd.DataFrame, lines: pd.DataFrame) -> str:
+    changes = [
         f"- {row.effect} on the {row.measure.replace('_', ' ')}: {row.verdict}, {_change(row)}."
         for row in effects.itertuples()
-    )
+    ]
+    sides = [
+        f"- On the line to {row.second} the valley is wider on the side of {row.wider}"
+        f" (asymmetry {known_or_unresolved(row, 'asymmetry')})."
+        if row.wider != "unresolved"
+        else f"- On the line to {row.second} it is unresolved which side of the valley is wider."
+        for row in lines.itertuples()
+    ]
+    return "\n".join(changes + sides)
 
 
 def _change(row: Any) -> str:
@@ -316,15 +327,6 @@ def _change(row: Any) -> str:
     if np.isnan(row.change):
         return "as it is not positive, or not known, at some solution and has no logarithm there"
     return f"change of the logarithm {row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]"
-
-
-def _valley(segments: pd.DataFrame) -> str:
-    """Return where on the segment from gradient descent the loss is lowest, run by run."""
-    lines = []
-    for name, group in segments.groupby("second", sort=False):
-        lowest = group.loc[group.groupby("run").loss.idxmin()].alpha
-        lines.append(f"- {name}: {mean_over(lowest)}")
-    return "\n".join(lines)
 
 
 def flatness_figure(study: FlatnessStudy, effects: pd.DataFrame) -> Figure:

@@ -5,7 +5,8 @@ Two data sets of `noise_samples`, random trajectories and random gradients, and 
     flatness    along the principal directions v_i of the data, variances T_i:   F_{v_i} falls as T_i grows          (1)
     projection  along the leading eigenvectors u_i of the Hessian:  Var(u_i . data) grows with the eigenvalue H_i    (2)
 
-with the interval flatness F_v of `interval_flatness`.
+with the interval flatness F_v of `interval_flatness`. Feng, Tu (PNAS 2021) write (1) as T_i ~ F_i^-psi, and find psi
+about 4 for mini-batches, at the threshold e of the loss; psi here is the slope of ln T on ln F, with its sign changed.
 
 The slope of a straight line through (log x, log y) and Spearman's rank correlation sum up both relations. The points of
 one data set depend on each other, so that neither has an interval of its own: independent data sets give one. Under the
@@ -101,7 +102,8 @@ class VarianceStudy(Result):
     """run, data, relation, factor (NaN for projections), index, x, y: T_i and F_{v_i}, or H_i and variance. H_i is NaN
     where it cannot be told from 0; directions without variance are left out."""
     table: pd.DataFrame
-    """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points: one row a run."""
+    """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points, and psi for the
+    flatness: one row a run."""
 
     def summary(self) -> str:
         """Return what was found, a sentence in each line."""
@@ -219,19 +221,23 @@ def _study(results: Sequence[pd.DataFrame]) -> VarianceStudy:
         dict(zip(keys, values, strict=True)) | _relation(group.x.to_numpy(), group.y.to_numpy())
         for values, group in table.groupby(keys, sort=False, dropna=False)
     ]
-    return VarianceStudy(table, pd.DataFrame(rows))
+    slopes = pd.DataFrame(rows)
+    slopes["psi"] = (-slopes.inverse_slope).where(slopes.relation == "flatness")
+    return VarianceStudy(table, slopes.drop(columns="inverse_slope"))
 
 
 def _relation(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Return slope of log y on log x, and Spearman's correlation, over the points where both are positive."""
+    """Return slopes of log y on log x and of log x on log y, and Spearman's correlation, where both are positive."""
     usable = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
     x, y = x[usable], y[usable]
     if len(x) < 3:
-        return {"slope": np.nan, "rank_correlation": np.nan, "p_value": np.nan, "points": len(x)}
+        unknown: dict[str, float] = dict.fromkeys(("slope", "inverse_slope", "rank_correlation", "p_value"), np.nan)
+        return unknown | {"points": len(x)}
     ranks = stats.spearmanr(x, y)
-    slope = float(np.polyfit(np.log(x), np.log(y), 1)[0])
+    slope, inverse = (float(np.polyfit(np.log(a), np.log(b), 1)[0]) for a, b in ((x, y), (y, x)))
     return {
         "slope": slope,
+        "inverse_slope": inverse,
         "rank_correlation": float(ranks.statistic),
         "p_value": float(ranks.pvalue),
         "points": len(x),
@@ -276,6 +282,9 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
             "correlation, one value for each run. The principle says: flatness falls (slope < 0), projected variance "
             "grows (slope > 0).",
             markdown(table, shown),
+            "`psi`, for variance ~ flatness^-psi: the slope of the logarithm of the variance on that of the flatness, "
+            "with its sign changed. Feng, Tu (PNAS 2021) find about 4 for mini-batches, at the threshold e.",
+            markdown(table[table.relation == "flatness"], ["data", "factor", "psi"]),
             _ablation(study.table),
         )
         return Section(
@@ -290,7 +299,7 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
 def _summary(study: VarianceStudy) -> pd.DataFrame:
     """Return means over the runs, with verdicts."""
     slopes = study.table.fillna({"factor": 0.0})
-    table = over_runs(slopes, KEYS, ["slope", "rank_correlation"])
+    table = over_runs(slopes, KEYS, ["slope", "rank_correlation", "psi"])
     expected = np.where(table.relation == "flatness", -1, 1)
     nearest = np.where(expected < 0, -table.slope_high, table.slope_low)
     opposite = np.where(expected < 0, -table.slope_low, table.slope_high)

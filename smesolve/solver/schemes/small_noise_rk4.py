@@ -27,8 +27,16 @@ class SmallNoiseRK4(Scheme):
     def step(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return one step; its prediction is the midpoint rule."""
         dt, middle = t1 - t0, (t0 + t1) / 2
+        if fused := sde.small_noise_rk4(y, dt, dW, split=True):
+            state, prediction, noise = fused
+            return state, prediction, noise
         k1 = sde.leading_drift(t0, y)
         k2, noise, P = sde.perturbation(middle, y + dt / 2 * k1, dt, dW)
         k3 = sde.leading_drift(middle, y + dt / 2 * k2 + P)
         k4 = sde.leading_drift(t1, y + dt * k3 + P, left_limit=True)
         return y + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4) + P, y + dt * k2 + (P - noise), noise
+
+    def advance(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> Tensor:
+        """Return one step, without its parts where one kernel computes it."""
+        fused = sde.small_noise_rk4(y, t1 - t0, dW, split=False)
+        return fused[0] if fused else self.step(sde, t0, t1, y, dW)[0]

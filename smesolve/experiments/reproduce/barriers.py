@@ -1,0 +1,217 @@
+"""Barriers: the loss on the line between a solution of R_S + R_1 and one of R_S + R_2 (figure 13).
+
+Both are trained from the same initial points. The paper's claim is that the valley is wider on the side of R_1: the
+largest loss between both lies nearer to the solution of R_S + R_2, and behind that of R_S + R_1 the loss grows slowly.
+The figure calls the ends L_1 and L_2; they are taken to be these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.paper_numbers import beside_paper
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.run_settings import RunSettings
+from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
+from smesolve.figures import PAGE, SEQUENCE, band, drawing
+from smesolve.landscape.estimates import over_runs
+from smesolve.landscape.flatness import interpolation
+from smesolve.landscape.loss_profile import loss_profile
+from smesolve.landscape.penalised_training import PenalisedIteration
+from smesolve.landscape.training import initial_points, train
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.validation import check_keep_prob, check_list
+
+__all__ = ["Barriers", "BarriersSettings", "barriers_figure"]
+
+CAPTION = (
+    "(a) R_S on the line from the solution of R_S + R_1, alpha = 0, to that of R_S + R_2, alpha = 1, one line for each "
+    "keep_prob, means over runs with 95% intervals. Against keep_prob, with the numbers of the paper as hollow "
+    "markers: (b) the largest loss between both, (c) where it is."
+)
+
+ENDS = ("R_S + R_1", "R_S + R_2")
+
+ALPHAS = tuple(np.linspace(-0.5, 1.5, 81).tolist())
+
+MEASURES = ("peak", "peak_alpha", "behind", "barrier", "asymmetry")
+"""`behind`: the loss at alpha = -0.5. The first three are those of the figure."""
+
+
+@dataclass(frozen=True)
+class BarriersSettings(RunSettings):
+    """Barriers between solutions.
+
+    Args:
+        data: what is learned.
+        network: what learns; its seed is that of the first run, the following runs have the following seeds.
+        lr: learning rate, that of R_2 as well.
+        steps: steps of training.
+        runs: number of independent runs; intervals are over them.
+        scale: factor of the initial parameters; 1 is the network's own initialisation.
+        seed: root seed of the masks.
+        dtype: float64 or float32.
+        device: device of torch, such as cpu or cuda.
+        threads: threads of torch. Default: as torch has them.
+        keep_probs: probabilities that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
+    """
+
+    data: DataSettings = field(default_factory=lambda: DataSettings("mnist", test=0.8))
+    network: NetworkSettings = field(default_factory=lambda: NetworkSettings(50, "relu"))
+    keep_probs: list[float] = field(default_factory=lambda: [0.5, 0.6, 0.7, 0.8, 0.9])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_list("keep_probs", self.keep_probs, check_keep_prob)
+
+
+@experiment("reproduce", "barriers")
+class Barriers(NetworkExperiment[BarriersSettings]):
+    """Barriers between solutions with R_1 and with R_2 (figure 13)."""
+
+    Settings = BarriersSettings
+    title = "Barriers between solutions"
+    example = "examples/reproduce_barriers.yaml --out results/reproduce_barriers"
+
+    @property
+    def keep_probs(self) -> list[float]:
+        """Probabilities that a neuron is kept."""
+        return self.settings.keep_probs
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each keep_prob."""
+        s = self.settings
+        starts = initial_points(self.dropout_problem, s.runs, s.network.seed, s.scale)
+        cells = []
+        for keep_prob in s.keep_probs:
+            problem = self.dropout_problem.with_keep_prob(keep_prob)
+            cost = Ensembles(problem, starts[0], s.lr, [s.steps * s.lr], (), 5 * s.runs, control="none")
+            cells.append(Cell(f"keep_prob {keep_prob:g}", partial(_lines, problem, starts, s), [cost]))
+        return cells
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Put barrier, position and loss behind the solution of R_S + R_1 beside the numbers of the figure."""
+        s = self.settings
+        lines = pd.concat(
+            [result.assign(keep_prob=keep) for result, keep in zip(results, s.keep_probs, strict=True)],
+            ignore_index=True,
+        )
+        means = over_runs(_profiles(lines), ["keep_prob"], MEASURES)
+        parts = [
+            beside_paper(
+                means.rename(columns={f"{name}{end}": f"value{end}" for end in ("", "_low", "_high")}).assign(
+                    quantity=name, training="interpolation"
+                )[["keep_prob", "quantity", "training", "value", "value_low", "value_high"]],
+                "13",
+                s.lr,
+            )
+            for name in MEASURES
+        ]
+        beside = pd.concat(parts, ignore_index=True)
+        text = join(
+            "`peak`: largest R_S between both solutions; `peak_alpha`: where it is; `behind`: R_S at alpha = -0.5; "
+            "`barrier`: the peak above the higher end; `asymmetry`: ln R_S(1.5) - ln R_S(-0.5), positive where the "
+            "valley is wider on the side of R_S + R_1. `agrees` says whether the paper's number lies in our "
+            "interval, which holds no difference of the settings.",
+            markdown(
+                beside,
+                {"keep_prob": "keep_prob", "quantity": "quantity", "paper": "paper", "ours": "value"}
+                | {"ratio": "ratio", "agrees": "agrees"},
+            ),
+        )
+        tables = {"barriers": beside, "barriers_lines": lines}
+        figures = {"barriers": Captioned(barriers_figure(lines, beside), CAPTION)}
+        return [Section("Barriers between solutions", tables, figures, text, _conclusion(means))]
+
+    def measured(self) -> str:
+        """Return data, network and training in words."""
+        s = self.settings
+        return (
+            f"{super().measured()} lr {s.lr:g}, {s.steps} steps, initial parameters times {s.scale:g}, {s.runs} runs. "
+            "The paper: 784-1000-10, lr 0.005; number of steps, activation and initial scale are not stated, and were "
+            "not fitted."
+        )
+
+    def caveats(self) -> str:
+        """Return nothing: no weak order is measured."""
+        return ""
+
+
+def _lines(problem: DropoutProblem, starts: Tensor, settings: BarriersSettings) -> pd.DataFrame:
+    """Return R_S on the line between both solutions of each run."""
+    s = settings
+    first, second = (
+        train(PenalisedIteration(problem, s.lr, s.seed, training, s.runs), starts, [s.steps])[0] for training in ENDS
+    )
+    with torch.no_grad():
+        losses = interpolation(problem, first, second, ALPHAS).double().cpu().numpy()
+    return pd.concat(
+        [pd.DataFrame({"run": run, "alpha": ALPHAS, "loss": line}) for run, line in enumerate(losses)],
+        ignore_index=True,
+    )
+
+
+def _profiles(lines: pd.DataFrame) -> pd.DataFrame:
+    """Return the measures of each line."""
+    rows = []
+    for (keep_prob, run), group in lines.groupby(["keep_prob", "run"], sort=False):
+        profile = loss_profile(group.alpha.to_numpy(), group.loss.to_numpy())
+        values = {name: getattr(profile, name) for name in MEASURES if name != "behind"}
+        rows.append({"keep_prob": keep_prob, "run": run, "behind": group.loss.iloc[0]} | values)
+    return pd.DataFrame(rows)
+
+
+def _conclusion(means: pd.DataFrame) -> str:
+    lines = []
+    for row in means.to_dict("records"):
+        wider = "R_S + R_1" if row["asymmetry_low"] > 0 else "R_S + R_2" if row["asymmetry_high"] < 0 else None
+        side = (
+            "it is unresolved which side is wider" if wider is None else f"the valley is wider on the side of {wider}"
+        )
+        lines.append(
+            f"- keep_prob {row['keep_prob']:g}: {side}, asymmetry {interval(row, 'asymmetry')}; barrier "
+            f"{interval(row, 'barrier')}, peak at alpha {interval(row, 'peak_alpha')}."
+        )
+    return "\n".join(lines)
+
+
+def barriers_figure(lines: pd.DataFrame, beside: pd.DataFrame) -> Figure:
+    """Draw the loss on the lines, and its peak and where that is against keep_prob."""
+    with drawing():
+        figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
+        axes = figure.subplots(1, 3)
+        profiles = over_runs(lines, ["keep_prob", "alpha"], ["loss"])
+        for index, (keep_prob, rows) in enumerate(profiles.groupby("keep_prob", sort=False)):
+            style = SEQUENCE[index % len(SEQUENCE)]
+            axes[0].plot(rows.alpha, rows.loss, color=style.colour, linestyle=style.line, label=f"{keep_prob:g}")
+            axes[0].fill_between(rows.alpha, rows.loss_low, rows.loss_high, color=style.colour, alpha=0.2, linewidth=0)
+        axes[0].set_xlabel("$\\alpha$")
+        axes[0].set_ylabel("$R_S$")
+        axes[0].legend(title="keep_prob")
+        _against_keep_prob(axes[1:], beside, ("peak", "peak_alpha"), ("largest $R_S$ between", "its $\\alpha$"))
+        for axis, letter in zip(axes, "abc", strict=True):
+            axis.set_title(f"({letter})", loc="left")
+        return figure
+
+
+def _against_keep_prob(axes: Sequence[Any], beside: pd.DataFrame, names: Sequence[str], labels: Sequence[str]) -> None:
+    for axis, name, label in zip(axes, names, labels, strict=True):
+        rows = beside[beside.quantity == name].sort_values("keep_prob")
+        band(axis, rows, "keep_prob", "value", 0, "ours")
+        axis.plot(rows.keep_prob, rows.paper, "s", color="0.4", markerfacecolor="white", label="paper")
+        axis.set_xlabel("keep_prob")
+        axis.set_ylabel(label)
+        axis.legend()

@@ -1,0 +1,361 @@
+"""Penalties in place of dropout: accuracy, R_1 and R_S of six trainings against keep_prob (figures 2 and 12).
+
+The trainings are those of `smesolve.landscape.penalised_training`, from the same initial points and with the same
+masks, so that their differences are paired. What theory says of the difference between dropout and R_S + R_1, which
+have the same mean step, is computed beside it by `smesolve.comparison.noise_effect`, with masks of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smesolve.comparison.noise_effect import noise_effect
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.paper_numbers import beside_paper, judged, paper_numbers
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.run_settings import RunSettings
+from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
+from smesolve.figures import PAGE, SEQUENCE, band, drawing
+from smesolve.landscape.estimates import over_runs
+from smesolve.landscape.penalised_training import PENALISED_TRAININGS, PenalisedIteration
+from smesolve.landscape.penalties import first_penalty
+from smesolve.landscape.training import initial_points, train
+from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.observables import Observable, named_observables
+from smesolve.validation import check_choice, check_keep_prob, check_list
+
+__all__ = ["Penalties", "PenaltiesSettings", "penalties_figure"]
+
+CAPTION = (
+    "Against keep_prob, one line for each training, means over runs with 95% intervals, hollow markers: the numbers of "
+    "the paper. (a) test accuracy; (b) R_1 and (c) R_S after dropout and after descent on R_S + R_1; (d) difference of "
+    "R_S between both, measured and as the theory says, in units of R_S."
+)
+
+PAIRS = (
+    ("dropout", "R_S"),
+    ("dropout", "R_S + R_1"),
+    ("dropout - R_2", "dropout"),
+    ("dropout - R_1", "R_S"),
+    ("R_S + R_2", "R_S"),
+    ("dropout - R_1", "R_S + R_2"),
+)
+"""Trainings whose test accuracies are compared."""
+
+TITLES = {"test_accuracy": "test accuracy", "R_1": "$R_1$", "R_S": "$R_S$"}
+"""Quantities that the figures show, and what they are called there."""
+
+FIGURES = {"R_1": "2", "R_S": "2", "test_accuracy": "12"}
+
+
+@dataclass(frozen=True)
+class PenaltiesSettings(RunSettings):
+    """Penalties in place of dropout.
+
+    Args:
+        data: what is learned; data.test holds out what the accuracy is measured on.
+        network: what learns; its seed is that of the first run, the following runs have the following seeds.
+        lr: learning rate, that of R_2 as well.
+        steps: steps of training.
+        runs: number of independent runs; intervals are over them.
+        scale: factor of the initial parameters; 1 is the network's own initialisation.
+        seed: root seed of the masks.
+        dtype: float64 or float32.
+        device: device of torch, such as cpu or cuda.
+        threads: threads of torch. Default: as torch has them.
+        keep_probs: probabilities that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
+        trainings: R_S, R_S + R_1, R_S + R_2, dropout, dropout - R_1, dropout - R_2.
+    """
+
+    data: DataSettings = field(default_factory=lambda: DataSettings("mnist", test=0.8))
+    network: NetworkSettings = field(default_factory=lambda: NetworkSettings(50, "relu"))
+    keep_probs: list[float] = field(default_factory=lambda: [0.5, 0.7, 0.9])
+    trainings: list[str] = field(default_factory=lambda: list(PENALISED_TRAININGS))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_list("keep_probs", self.keep_probs, check_keep_prob)
+        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, PENALISED_TRAININGS))
+        if self.data.test is None:
+            raise SmesolveError("data.test is missing; give the share that accuracies are measured on, such as 0.8.")
+
+
+@experiment("reproduce", "penalties")
+class Penalties(NetworkExperiment[PenaltiesSettings]):
+    """Penalties in place of dropout: accuracy, R_1 and R_S against keep_prob (figures 2 and 12)."""
+
+    Settings = PenaltiesSettings
+    title = "Penalties in place of dropout"
+    example = "examples/reproduce_penalties.yaml --out results/reproduce_penalties"
+
+    @property
+    def keep_probs(self) -> list[float]:
+        """Probabilities that a neuron is kept."""
+        return self.settings.keep_probs
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each keep_prob and training, one for R_S, and one prediction for each keep_prob."""
+        s = self.settings
+        _observables(self.dropout_problem)  # targets that are no classes are refused before anything is trained
+        starts = initial_points(self.dropout_problem, s.runs, s.network.seed, s.scale)
+        cells = []
+        if "R_S" in s.trainings:
+            cells.append(self._cell(self.dropout_problem, "R_S", "R_S", starts))
+        for keep_prob in s.keep_probs:
+            problem = self.dropout_problem.with_keep_prob(keep_prob)
+            for training in s.trainings:
+                if training != "R_S":
+                    cells.append(self._cell(problem, training, f"keep_prob {keep_prob:g}, {training}", starts))
+            if self._predicts:
+                predict = partial(_predicted, problem, starts, s.lr, s.steps, s.seed + 1)
+                cells.append(Cell(f"keep_prob {keep_prob:g}, prediction", predict, self._ensembles(problem, starts, 5)))
+        return cells
+
+    @property
+    def _predicts(self) -> bool:
+        return {"dropout", "R_S + R_1"} <= set(self.settings.trainings)
+
+    def _cell(self, problem: DropoutProblem, training: str, key: str, starts: Tensor) -> Cell:
+        s = self.settings
+        process = PenalisedIteration(problem, s.lr, s.seed, training, s.runs)
+        gradients = 4 if PENALISED_TRAININGS[training][2] else 1
+        run = partial(_trained, process, starts, s.steps)
+        return Cell(key, run, self._ensembles(problem, starts, gradients))
+
+    def _ensembles(self, problem: DropoutProblem, starts: Tensor, gradients: int) -> list[Ensembles]:
+        """Return runs that cost as much as these, with so many gradients a step."""
+        s = self.settings
+        paths = s.runs * gradients
+        return [Ensembles(problem, starts[0], s.lr, [s.steps * s.lr], (), paths, control="none")]
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Put the numbers of the figures beside ours, and the prediction beside the difference."""
+        s = self.settings
+        left = iter(results)
+        runs, predictions = [], []
+        without = next(left) if "R_S" in s.trainings else None
+        for keep_prob in s.keep_probs:
+            if without is not None:  # the same runs; only R_1 depends on keep_prob
+                scaled = without.assign(R_1=without.R_1 * _odds(keep_prob) / _odds(s.keep_probs[0]))
+                runs.append(scaled.assign(training="R_S", keep_prob=keep_prob))
+            others = [training for training in s.trainings if training != "R_S"]
+            runs += [next(left).assign(training=training, keep_prob=keep_prob) for training in others]
+            if self._predicts:
+                predictions.append(next(left).assign(keep_prob=keep_prob))
+        table = pd.concat(runs, ignore_index=True)
+        beside = _beside(table, s.lr)
+        pairs = _paired(table, s.lr)
+        predicted = _differences(table, pd.concat(predictions), s.lr) if predictions else None
+        tables = {"penalties": table, "penalties_figures": beside, "penalties_differences": pairs}
+        if predicted is not None:
+            tables["penalties_prediction"] = predicted
+        return [
+            Section(
+                "Penalties in place of dropout",
+                tables,
+                {"penalties": Captioned(penalties_figure(beside, predicted), CAPTION)},
+                _report(beside, pairs, predicted),
+                _conclusion(pairs, predicted),
+            )
+        ]
+
+    def measured(self) -> str:
+        """Return data, network and training in words."""
+        s = self.settings
+        return (
+            f"{super().measured()} lr {s.lr:g}, {s.steps} steps, initial parameters times {s.scale:g}, {s.runs} runs. "
+            "The paper: 784-1000-10 on the first 1,000 images of MNIST, tested on MNIST's own test set, which is not "
+            "among our data; number of steps, activation and initial scale are not stated, and were not fitted."
+        )
+
+    def caveats(self) -> str:
+        """Return nothing: no weak order is measured."""
+        return ""
+
+
+def _odds(keep_prob: float) -> float:
+    """Return the variance of the masks, to which R_1 is proportional."""
+    return (1 - keep_prob) / keep_prob
+
+
+def _observables(problem: DropoutProblem) -> dict[str, Observable]:
+    named = named_observables(problem, ["loss", "test_accuracy", "test_loss"])
+    return {
+        "R_S": named["loss"],
+        "R_1": lambda theta: first_penalty(problem, theta),
+        "test_accuracy": named["test_accuracy"],
+        "test_loss": named["test_loss"],
+    }
+
+
+def _trained(process: PenalisedIteration, starts: Tensor, steps: int) -> pd.DataFrame:
+    """Return a row for each run, with what is measured at its end."""
+    assert isinstance(process.problem, DropoutProblem)
+    (ends,) = train(process, starts, [steps])
+    values = {name: function(ends).double().cpu().numpy() for name, function in _observables(process.problem).items()}
+    return pd.DataFrame({"run": np.arange(len(starts))} | values)
+
+
+def _predicted(problem: DropoutProblem, starts: Tensor, lr: float, steps: int, seed: int) -> pd.DataFrame:
+    return noise_effect(problem, starts, lr, steps, _observables(problem), seed)
+
+
+def _beside(table: pd.DataFrame, lr: float) -> pd.DataFrame:
+    """Return means over runs beside the numbers of the figures."""
+    parts = []
+    for quantity in TITLES:
+        means = over_runs(table, ["training", "keep_prob"], [quantity])
+        names = {f"{quantity}{end}": f"value{end}" for end in ("", "_low", "_high")}
+        ours = means.rename(columns=names).assign(quantity=quantity)
+        parts.append(beside_paper(ours, FIGURES[quantity], lr))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _paired(table: pd.DataFrame, lr: float) -> pd.DataFrame:
+    """Return differences of test accuracies between trainings, run by run, beside those of the paper."""
+    numbers = paper_numbers("12", lr)
+    accuracies = numbers.assign(keep_prob=numbers.keep_prob.round(9)).set_index(["training", "keep_prob"]).value
+    rows = []
+    for keep_prob, group in table.groupby("keep_prob", sort=False):
+        wide = group.pivot(index="run", columns="training", values="test_accuracy")
+        for first, second in PAIRS:
+            if first not in wide or second not in wide:
+                continue
+            keys = [(name, 1.0 if name == "R_S" else round(keep_prob, 9)) for name in (first, second)]
+            known = all(key in accuracies.index for key in keys)
+            paper = accuracies[keys[0]] - accuracies[keys[1]] if known else np.nan
+            change = pd.DataFrame({"keep_prob": keep_prob, "value": wide[first] - wide[second]})
+            row = over_runs(change, ["keep_prob"], ["value"]).iloc[0].to_dict()
+            rows.append({"first": first, "second": second} | row | {"paper": paper})
+    columns = ["first", "second", "keep_prob", "value", "value_low", "value_high", "paper"]
+    return judged(pd.DataFrame(rows, columns=columns))
+
+
+def _differences(table: pd.DataFrame, predictions: pd.DataFrame, lr: float) -> pd.DataFrame:
+    """Return dropout minus R_S + R_1, measured and predicted, in units of the mean after R_S + R_1."""
+    numbers = paper_numbers("2", lr)
+    rows = []
+    for (keep_prob, quantity), group in predictions.groupby(["keep_prob", "observable"], sort=False):
+        here = table[table.keep_prob == keep_prob]
+        wide = here.pivot(index="run", columns="training", values=quantity)
+        unit = wide["R_S + R_1"].mean() or np.nan  # a share of 0 is not defined
+        shares = pd.DataFrame(
+            {
+                "keep_prob": keep_prob,
+                "measured": ((wide["dropout"] - wide["R_S + R_1"]) / unit).to_numpy(),
+                "predicted": group.sort_values("run").effect.to_numpy() / unit,
+            }
+        )
+        row = over_runs(shares, ["keep_prob"], ["measured", "predicted"]).iloc[0].to_dict()
+        printed = numbers[(numbers.quantity == quantity) & np.isclose(numbers.keep_prob, keep_prob)]
+        printed = printed.set_index("training").value
+        paper = printed["dropout"] / printed["R_S + R_1"] - 1 if len(printed) == 2 else np.nan
+        rows.append({"quantity": quantity} | row | {"paper": paper, "verdict": _verdict(row)})
+    return pd.DataFrame(rows)
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """Return how the predicted difference stands to the measured one."""
+    if np.isnan(row["measured"]):
+        return "not defined"
+    if row["measured_low"] <= 0 <= row["measured_high"]:
+        return "unresolved"
+    if row["predicted_low"] <= 0 <= row["predicted_high"]:
+        return "prediction unresolved"
+    if row["measured"] * row["predicted"] < 0:
+        return "other sign"
+    apart = row["predicted_high"] < row["measured_low"] or row["measured_high"] < row["predicted_low"]
+    return "same sign" if apart else "agrees"
+
+
+def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
+    headers = {"quantity": "quantity", "training": "training", "keep_prob": "keep_prob", "paper": "paper"}
+    ours = {"ours": "value", "ratio": "ratio", "agrees": "agrees"}
+    known = beside[beside.paper.notna()]
+    parts = [
+        "Numbers of the figures beside ours; `agrees` says whether theirs lies in our interval, which holds the spread "
+        "over initial points and masks and no difference of the settings; an interval that holds 0 too is unresolved.",
+        markdown(known, headers | ours, {"value": ".4g", "paper": ".4g"}),
+        "Differences of test accuracies, paired by run:",
+        markdown(pairs, ["first", "second", "keep_prob", "paper", "value", "ratio", "agrees"]),
+    ]
+    if predicted is not None:
+        parts += [
+            "Dropout minus R_S + R_1, in units of the value after R_S + R_1: `measured` on paired runs; `predicted` "
+            "from the defects of single steps, lr^2/2 Sigma : Hess v summed along the descent on R_S + R_1, to leading "
+            "order in lr, from masks of its own; `paper` at its own size, lr and number of steps, which are not ours.",
+            markdown(predicted, ["quantity", "keep_prob", "measured", "predicted", "verdict", "paper"]),
+        ]
+    return join(*parts)
+
+
+def _conclusion(pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
+    lines = []
+    for row in pairs.to_dict("records"):
+        resolved = row["value_low"] > 0 or row["value_high"] < 0
+        paper = "" if np.isnan(row["paper"]) else f"; the paper has {row['paper']:+.4f}"
+        lines.append(
+            f"- Test accuracy of {row['first']} minus that of {row['second']}, keep_prob {row['keep_prob']:g}: "
+            f"{interval(row, 'value', '+.4f')}{'' if resolved else ', unresolved'}{paper}."
+        )
+    for row in [] if predicted is None else predicted.to_dict("records"):
+        if np.isnan(row["measured"]):
+            continue
+        lines.append(
+            f"- {row['quantity'].replace('_', ' ')} of dropout against R_S + R_1, keep_prob {row['keep_prob']:g}: "
+            f"{interval(row, 'measured', '+.2%')}, predicted {interval(row, 'predicted', '+.2%')}: {row['verdict']}."
+        )
+    return "\n".join(lines)
+
+
+def penalties_figure(beside: pd.DataFrame, predicted: pd.DataFrame | None) -> Figure:
+    """Draw accuracy, R_1 and R_S against keep_prob, and the difference of R_S with its prediction."""
+    trainings = list(beside.training.unique())
+    with drawing():
+        figure = Figure(figsize=(PAGE, 5.0), layout="constrained")
+        axes = figure.subplots(2, 2)
+        for axis, letter, quantity in zip(axes.flat, "abc", TITLES, strict=False):
+            chosen = trainings if quantity == "test_accuracy" else ["dropout", "R_S + R_1"]
+            for training in [name for name in chosen if name in trainings]:
+                _curve(axis, beside[(beside.quantity == quantity) & (beside.training == training)], trainings, training)
+            axis.set_title(
+                f"({letter}) {quantity.replace('_', ' ') if quantity == 'test_accuracy' else f'${quantity}$'}"
+            )
+            if quantity != "test_accuracy":
+                axis.set_yscale("log")
+        if predicted is not None:
+            rows = predicted[predicted.quantity == "R_S"].sort_values("keep_prob")
+            for index, column in enumerate(("measured", "predicted")):
+                band(axes[1, 1], rows, "keep_prob", column, index, column)
+            axes[1, 1].plot(rows.keep_prob, rows.paper, "o", color="0.4", markerfacecolor="white", label="paper")
+            axes[1, 1].axhline(0, color="0.5", linewidth=0.8)
+            axes[1, 1].legend()
+        axes[1, 1].set_title("(d) $R_S$ of dropout relative to $R_S + R_1$, minus 1")
+        for axis in axes.flat:
+            axis.set_xlabel("keep_prob")
+            axis.title.set_horizontalalignment("left")
+            axis.title.set_x(0)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=3)
+        return figure
+
+
+def _curve(axis: Axes, rows: pd.DataFrame, trainings: Sequence[str], training: str) -> None:
+    """Draw our values as a line with its interval, and theirs as hollow markers."""
+    index = trainings.index(training)
+    rows = rows.sort_values("keep_prob")
+    band(axis, rows, "keep_prob", "value", index, training)
+    style = SEQUENCE[index]
+    axis.plot(rows.keep_prob, rows.paper, style.marker, color=style.colour, markerfacecolor="white")

@@ -1,0 +1,72 @@
+"""Numbers that Zhang, Xu (TPAMI 2024, arXiv 2207.05952) print in their figures, and how ours stand beside them.
+
+Their network is 784-1000-10, trained on the first 1,000 images of MNIST with squared error. Accuracies are shares of
+MNIST's own test set. In figure 13, `peak` is the largest loss on the line between two solutions, `peak_alpha` its
+position, and `behind` the loss at -0.5, as far behind the first solution as the middle is before it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["beside_paper", "paper_numbers"]
+
+CLOSE = 1e-9
+"""Relative difference up to which keep probabilities and learning rates are the same."""
+
+
+@cache
+def _numbers() -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).with_name("paper_numbers.csv"), dtype={"figure": str})
+
+
+def paper_numbers(figure: str, lr: float) -> pd.DataFrame:
+    """Return the numbers of a figure at the printed learning rate that is closest to lr (in ratio).
+
+    Columns: quantity, training, lr, keep_prob (1 where there is no dropout), value.
+    """
+    table = _numbers()[_numbers().figure == figure].drop(columns="figure")
+    printed = table.lr.unique()
+    nearest = printed[np.abs(np.log(printed / lr)).argmin()]
+    return table[table.lr == nearest].reset_index(drop=True)
+
+
+def beside_paper(ours: pd.DataFrame, figure: str, lr: float) -> pd.DataFrame:
+    """Return our numbers beside those of a figure where it has them.
+
+    Args:
+        ours: columns quantity, training, keep_prob, value, value_low, value_high.
+        figure: number of the figure.
+        lr: learning rate, of which the closest one of the figure is taken.
+
+    Returns:
+        A row for each row of `ours`: `paper` (NaN where the figure has none), `ratio` of ours to theirs with its
+        interval, and `agrees`: "yes" where theirs lies in our interval, "no" where it does not, "unresolved" where the
+        interval holds 0 as well, "-" without a number of theirs.
+    """
+    numbers = paper_numbers(figure, lr)
+    paper = [_paper_value(numbers, row) for row in ours.itertuples()]
+    return judged(ours.assign(paper=paper))
+
+
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """Add `ratio` and `agrees` to a table with `value`, its interval, and `paper`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = [table[column] / table.paper for column in ("value", "value_low", "value_high")]
+    low, high = np.minimum(ends[1], ends[2]), np.maximum(ends[1], ends[2])
+    inside = (table.value_low <= table.paper) & (table.paper <= table.value_high)
+    nothing = (table.value_low <= 0) & (table.value_high >= 0)
+    agrees = np.select([table.paper.isna(), inside & nothing, inside], ["-", "unresolved", "yes"], "no")
+    return table.assign(ratio=ends[0], ratio_low=low, ratio_high=high, agrees=agrees)
+
+
+def _paper_value(numbers: pd.DataFrame, row: Any) -> float:
+    same = (numbers.quantity == row.quantity) & (numbers.training == row.training)
+    keep_prob = 1.0 if row.training == "R_S" else row.keep_prob
+    found = numbers[same & np.isclose(numbers.keep_prob, keep_prob, rtol=CLOSE, atol=0)]
+    return float(found.value.iloc[0]) if len(found) else np.nan

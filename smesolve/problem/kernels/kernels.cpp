@@ -1,0 +1,209 @@
+// What fused.py calls: loops over paths, and the step of small_noise_rk4. No Python here.
+
+#include "path.h"
+
+struct Problem {
+  int64_t single, activation;  // the number in ACTIVATIONS of smesolve/problem/kernels/fused.py
+  std::unique_ptr<Data<double>> doubles;
+  std::unique_ptr<Data<float>> floats;
+};
+
+template <class R> static const Data<R>& data_of(const Problem& problem) {
+  if constexpr (sizeof(R) == 8) {
+    return *problem.doubles;
+  } else {
+    return *problem.floats;
+  }
+}
+
+// Calls function(path) with the Path of the problem's dtype and activation.
+template <class R, class Function> static void with_activation(const Problem& problem, Function function) {
+  const Data<R>& data = data_of<R>(problem);
+  switch (problem.activation) {
+    case 0: { Path<R, Tanh> path(data); return function(path, R()); }
+    case 1: { Path<R, Relu> path(data); return function(path, R()); }
+    case 2: { Path<R, Gelu> path(data); return function(path, R()); }
+    case 3: { Path<R, Sigmoid> path(data); return function(path, R()); }
+    case 4: { Path<R, Softplus> path(data); return function(path, R()); }
+    default: { Path<R, Identity> path(data); return function(path, R()); }
+  }
+}
+template <class Function> static void with_path(const void* handle, Function function) {
+  const Problem& problem = *static_cast<const Problem*>(handle);
+  if (problem.single) return with_activation<float>(problem, function);
+  with_activation<double>(problem, function);
+}
+
+// A (paths, ...) array; the stride of its paths is in numbers.
+struct Rows {
+  const void* data;
+  int64_t stride;
+  template <class R> const R* row(long path) const { return static_cast<const R*>(data) + path * stride; }
+};
+
+extern "C" {
+
+int64_t smesolve_interface() { return 1; }  // INTERFACE in smesolve/problem/kernels/library.py
+
+// The highest level of x86-64 that this processor has, 0 on others.
+int64_t smesolve_level() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  auto all = [](auto... has) { return (has && ...); };
+#define HAS(feature) (__builtin_cpu_supports(feature) != 0)
+  if (!all(HAS("avx2"), HAS("fma"), HAS("bmi"), HAS("bmi2"))) return 2;
+  if (!all(HAS("avx512f"), HAS("avx512bw"), HAS("avx512cd"), HAS("avx512dq"), HAS("avx512vl"))) return 3;
+  return 4;
+#else
+  return 0;
+#endif
+}
+
+void* smesolve_make(int64_t single, int64_t activation, int64_t n, int64_t d, int64_t m, int64_t o,
+                    int64_t hidden_bias, int64_t readout_bias, const void* x, const void* y) {
+  const Net net{n, d, m, o, hidden_bias != 0, readout_bias != 0};
+  auto* problem = new Problem{single, activation, nullptr, nullptr};
+  if (single) {
+    problem->floats.reset(new Data<float>(net, static_cast<const float*>(x), static_cast<const float*>(y)));
+  } else {
+    problem->doubles.reset(new Data<double>(net, static_cast<const double*>(x), static_cast<const double*>(y)));
+  }
+  return problem;
+}
+
+void smesolve_release(void* handle) { delete static_cast<Problem*>(handle); }
+
+void smesolve_gradient(const void* handle, int64_t paths, Rows theta, Rows masks, void* out) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    for (long b = 0; b < paths; b++) {
+      path.low_rank.gradient(f.m, masks.row<R>(b));
+      path.pull(path.low_rank, theta.row<R>(b), false, nullptr, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
+    }
+  });
+}
+
+void smesolve_mean_gradient(const void* handle, const Moments* law, int64_t paths, Rows theta, void* out) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    path.low_rank.mean(f.m, *law);
+    for (long b = 0; b < paths; b++)
+      path.pull(path.low_rank, theta.row<R>(b), false, nullptr, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
+  });
+}
+
+// weight times the mean gradient, plus the noise product
+void smesolve_noise(const void* handle, const Moments* law, int64_t linear, double weight, int64_t paths, Rows theta,
+                    Rows normals, void* out) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    for (long b = 0; b < paths; b++) {
+      const R* z = normals.row<R>(b);
+      R* to = static_cast<R*>(out) + b * f.dim();
+      if (linear) {
+        path.full.noise(f.m, *law, z, R(1), R(weight));
+        path.pull(path.full, theta.row<R>(b), false, nullptr, R(1) / f.n, to);
+      } else {
+        path.low_rank.noise(f.m, *law, z, R(1), R(weight));
+        path.pull(path.low_rank, theta.row<R>(b), false, nullptr, R(1) / f.n, to);
+      }
+    }
+  });
+}
+
+void smesolve_hessian_product(const void* handle, const Moments* law, int64_t paths, Rows theta, Rows vectors,
+                              void* out) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    for (long b = 0; b < paths; b++)
+      path.hessian(theta.row<R>(b), vectors.row<R>(b), R(law->variance), false, R(1) / f.n,
+                   static_cast<R*>(out) + b * f.dim());
+  });
+}
+
+// Mean gradient g, noise product, and Hess L_S g, which share a forward pass
+void smesolve_parts(const void* handle, const Moments* law, int64_t linear, int64_t paths, Rows theta, Rows normals,
+                    void* mean, void* noise, void* curvature) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    const R scale = R(1) / f.n;
+    for (long b = 0; b < paths; b++) {
+      const R *at = theta.row<R>(b), *z = normals.row<R>(b);
+      const long begin = b * f.dim();
+      R* gradient = static_cast<R*>(mean) + begin;
+      path.keep(at);
+      path.low_rank.mean(f.m, *law);
+      path.pull(path.low_rank, at, true, nullptr, scale, gradient);
+      if (linear) {
+        path.full.noise(f.m, *law, z, R(1), R(0));
+        path.pull(path.full, at, true, nullptr, scale, static_cast<R*>(noise) + begin);
+      } else {
+        path.low_rank.noise(f.m, *law, z, R(1), R(0));
+        path.pull(path.low_rank, at, true, nullptr, scale, static_cast<R*>(noise) + begin);
+      }
+      if (curvature)
+        path.hessian(at, gradient, R(law->variance), true, scale, static_cast<R*>(curvature) + begin);
+    }
+  });
+}
+
+// A step dt of small_noise_rk4 (smesolve/solver/schemes/small_noise_rk4.py) on the equation of order 1 or 2, with
+// Brownian increments dW. `prediction` and `noise` of the step are wanted together, or null.
+void smesolve_rk4(const void* handle, const Moments* law, int64_t linear, int64_t order, double lr, double dt,
+                  int64_t paths, Rows theta, Rows increments, void* out, void* prediction, void* noise) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    const long D = f.dim();
+    const R scale = R(1) / f.n, h = R(dt), root = R(std::sqrt(lr)), bend = order == 2 ? R(-dt * lr / 2) : R(0);
+    const R v = R(law->variance);
+    Array<R> memory(6 * D);
+    R *g1 = memory, *g2 = g1 + D, *g3 = g2 + D, *g4 = g3 + D, *P = g4 + D, *at = P + D;
+    auto mean = [&](const R* point, bool stored, R* gradient) {
+      path.low_rank.mean(f.m, *law);
+      path.pull(path.low_rank, point, stored, nullptr, scale, gradient);
+    };
+    for (long b = 0; b < paths; b++) {
+      const R *y = theta.row<R>(b), *dW = increments.row<R>(b);
+      R* end = static_cast<R*>(out) + b * D;
+      mean(y, false, g1);  // k1 = -g1
+      for (long j = 0; j < D; j++) at[j] = y[j] - h / 2 * g1[j];
+      path.keep(at);
+      mean(at, true, g2);
+      // P = sqrt(lr) C dW + dt lr b1 at y + dt/2 k1, b1 = -1/2 Hess L_S g2
+      auto perturb = [&](auto& pair) {
+        pair.noise(f.m, *law, dW, root, R(0));
+        if (noise || order == 1) {
+          path.pull(pair, at, true, nullptr, scale, P);
+        } else {
+          path.pull_and_bend(pair, at, g2, v, bend, nullptr, scale, P);
+        }
+      };
+      if (linear) {
+        perturb(path.full);
+      } else {
+        perturb(path.low_rank);
+      }
+      if (noise) {
+        std::memcpy(static_cast<R*>(noise) + b * D, P, sizeof(R) * D);
+        R* predicted = static_cast<R*>(prediction) + b * D;  // y + dt k2 + (P - noise)
+        for (long j = 0; j < D; j++) predicted[j] = y[j] - h * g2[j];
+        if (order == 2) {
+          path.hessian(at, g2, v, true, bend * scale, g3);
+          for (long j = 0; j < D; j++) predicted[j] += g3[j], P[j] += g3[j];
+        }
+      }
+      for (long j = 0; j < D; j++) at[j] = y[j] - h / 2 * g2[j] + P[j];
+      mean(at, false, g3);
+      for (long j = 0; j < D; j++) at[j] = y[j] - h * g3[j] + P[j];
+      mean(at, false, g4);
+      for (long j = 0; j < D; j++) end[j] = y[j] - h / 6 * (g1[j] + 2 * g2[j] + 2 * g3[j] + g4[j]) + P[j];
+    }
+  });
+}
+}

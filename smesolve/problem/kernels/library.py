@@ -1,0 +1,98 @@
+"""The library of compiled kernels that suits this processor, or none: then the formulas in torch stand in.
+
+The installation compiles the same C++ once for each level of x86-64 (v2, v3, v4), or once elsewhere, where it finds a
+compiler. Nothing of it depends on Python, whose lock is released during every call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+from smesolve.errors import SmesolveError
+
+__all__ = ["CHOICE", "TORCH", "VARIANTS", "Rows", "kernels_in_use", "library"]
+
+VARIANTS = {"x86-64-v4": 4, "x86-64-v3": 3, "x86-64-v2": 2, "generic": 0}
+"""Names of the variants, and the level that the processor must have."""
+
+TORCH = "torch"
+"""Name of the formulas in torch."""
+
+CHOICE = "SMESOLVE_KERNELS"
+"""Environment variable that names other kernels than those that suit the processor best: a variant, or "torch"."""
+
+INTERFACE = 1
+"""Number of the functions' signatures; a library with another number was left behind by another version."""
+
+
+class Rows(ctypes.Structure):
+    """The rows of a matrix: where its numbers begin, and how many there are from one row to the next."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("stride", ctypes.c_int64))
+
+
+_P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+_SIGNATURES = {
+    "make": ([_I] * 8 + [_P] * 2, _P),
+    "release": ([_P], None),
+    "gradient": ([_P, _I, Rows, Rows, _P], None),
+    "mean_gradient": ([_P, _P, _I, Rows, _P], None),
+    "noise": ([_P, _P, _I, _F, _I, Rows, Rows, _P], None),
+    "hessian_product": ([_P, _P, _I, Rows, Rows, _P], None),
+    "parts": ([_P, _P, _I, _I, Rows, Rows, _P, _P, _P], None),
+    "rk4": ([_P, _P, _I, _I, _F, _F, _I, Rows, Rows, _P, _P, _P], None),
+}
+"""Arguments and result of each function, without the prefix of its name."""
+
+
+def kernels_in_use() -> str:
+    """Return the name of the kernels that this process computes with: a variant, or "torch".
+
+    Raises:
+        SmesolveError: the environment names kernels that this installation or this processor does not have.
+    """
+    return _chosen(os.environ.get(CHOICE, ""))[0]
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the library of these kernels, or None for the formulas in torch."""
+    return _chosen(os.environ.get(CHOICE, ""))[1]
+
+
+@cache
+def _chosen(wanted: str) -> tuple[str, ctypes.CDLL | None]:
+    found = _usable()
+    if wanted and wanted not in (TORCH, *found):
+        raise SmesolveError(
+            f"{CHOICE} must name kernels that are installed and suit this processor, {', '.join([*found, TORCH])}, got "
+            f"{wanted!r}; name one of them, or unset it."
+        )
+    if not found or wanted == TORCH:
+        return TORCH, None
+    name = wanted or next(iter(found))
+    loaded = found[name]
+    for function, (arguments, result) in _SIGNATURES.items():
+        called = getattr(loaded, f"smesolve_{function}")
+        called.argtypes, called.restype = arguments, result
+    return name, loaded
+
+
+def _usable() -> dict[str, ctypes.CDLL]:
+    """Return the libraries that are installed and suit the processor, the best one first."""
+    loaded: dict[str, ctypes.CDLL] = {}
+    level = 0
+    for name, least in reversed(VARIANTS.items()):
+        if loaded and least > level:
+            break
+        try:
+            one = ctypes.CDLL(str(Path(__file__).with_name(f"{name}.kernels")))
+            if one.smesolve_interface() != INTERFACE:
+                continue
+            level = one.smesolve_level()  # said by the first one, which asks least of the processor
+        except (OSError, AttributeError):  # missing, built for another machine, or of another version
+            continue
+        loaded[name] = one
+    return dict(reversed(loaded.items()))

@@ -1,0 +1,148 @@
+"""Learning rates beyond which the mean iteration leaves a point.
+
+A linear map u' = (I + N) u, N = O(lr), is stable where every eigenvalue 1 + nu of it lies in the unit circle. For
+gradient descent N = -lr Hess L_S, and the condition on an eigenvalue lambda of the Hessian is
+
+    |1 - lr lambda| < 1,      lr < 2 / lambda_max.                                                               (1)
+
+Eigenvalues nu of a positive real part grow in the flow dtheta/dt = b as well, at any learning rate (saddle points, for
+gradient descent): they set no limit. For steps that are not linear in lr, or whose Jacobian is not symmetric,
+
+    |1 + nu(lr)| < 1 for every eigenvalue nu(lr) of N(lr) with Re nu < 0.                                        (2)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs, eigsh
+from torch import Tensor
+
+from smesolve.errors import SmesolveError
+from smesolve.problem.one_at_a_time import forward_derivative
+
+__all__ = ["curvature_limit", "step_limit"]
+
+DENSE_DIM = 256
+"""Up to this D all eigenvalues of (2) are computed."""
+
+LEADING = 6
+"""Eigenvalues of largest modulus that are computed for larger D."""
+
+HALVINGS = 60
+"""Factors of two within which a limit is sought."""
+
+TOLERANCE = 1e-3
+"""Relative tolerance of a limit."""
+
+
+def curvature_limit(product: Callable[[Tensor], Tensor], theta: Tensor) -> float:
+    """Return 2 / lambda_max of a symmetric matrix, eq. (1), or infinity where lambda_max is not positive.
+
+    Args:
+        product: (D,) -> (D,).
+        theta: (D,), for size, dtype and device.
+    """
+    operator, start = _operator(product, theta)
+    if theta.numel() == 1:
+        largest = float(operator.matvec(np.ones(1))[0])
+    else:
+        first = operator.matvec(start)
+        if not np.isfinite(first).all():
+            raise SmesolveError(
+                f"theta has a Hessian whose entries are not finite in {theta.dtype}; take smaller parameters, or "
+                "scale the data."
+            )
+        if not first.any():
+            return math.inf
+        try:
+            largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
+        except ArpackNoConvergence as failure:
+            raise ArithmeticError(f"the largest Hessian eigenvalue at theta did not converge: {failure}") from failure
+    return 2 / largest if largest > 0 else math.inf
+
+
+def step_limit(change: Callable[[Tensor, float], Tensor], theta: Tensor, largest_lr: float) -> float:
+    """Return the least learning rate at which (2) fails, at most `largest_lr`, or infinity where there is none.
+
+    Args:
+        change: (theta (..., D), lr) -> the mean change of theta in a step, (..., D).
+        theta: (D,), the point.
+        largest_lr: learning rates beyond it are not looked at.
+
+    Cost: about ten spectra, of D derivatives of `change` each for D <= 256, else of some hundred.
+    """
+
+    def unstable(lr: float) -> bool:
+        nu = _leading_eigenvalues(lambda at: change(at, lr), theta)
+        return bool((np.abs(1 + nu[nu.real < 0]) > 1 + 1e-9).any())
+
+    high = largest_lr
+    if math.isinf(high):
+        rate = np.abs(_leading_eigenvalues(lambda at: change(at, 1.0), theta)).max()
+        if rate == 0:
+            return math.inf
+        high = 1 / rate
+        while not unstable(high):
+            high *= 2
+            if high > 2**HALVINGS / rate:
+                return math.inf
+    elif not unstable(high):
+        return high
+    low = high / 2
+    while unstable(low):
+        low, high = low / 2, low
+        if low < largest_lr / 2**HALVINGS:
+            return low
+    while high - low > TOLERANCE * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if unstable(middle) else (middle, high)
+    return (low + high) / 2
+
+
+def _leading_eigenvalues(function: Callable[[Tensor], Tensor], theta: Tensor) -> np.ndarray:
+    """Return all eigenvalues of the Jacobian of a function at theta, or those of largest modulus for large D."""
+    dim = theta.numel()
+    if dim <= DENSE_DIM:
+        identity = torch.eye(dim, dtype=theta.dtype, device=theta.device)
+        _, rows = forward_derivative(function, theta.expand(dim, -1), identity)
+        matrix = rows.mT.double().cpu().numpy()
+        if not np.isfinite(matrix).all():
+            raise _not_finite(theta)
+        return np.asarray(np.linalg.eigvals(matrix))
+    operator, start = _operator(lambda vector: forward_derivative(function, theta, vector)[1], theta)
+    first = operator.matvec(start)
+    if not np.isfinite(first).all():
+        raise _not_finite(theta)
+    if not first.any():
+        return np.zeros(1)
+    try:
+        found = eigs(operator, k=LEADING, which="LM", tol=TOLERANCE, v0=start, return_eigenvectors=False)
+    except ArpackNoConvergence as failure:  # those that did converge are the largest ones
+        found = failure.eigenvalues
+        if not len(found):
+            raise ArithmeticError(f"the spectrum of the step at theta did not converge: {failure}") from failure
+    except ArpackError as failure:
+        raise ArithmeticError(f"the spectrum of the step at theta is not known: {failure}") from failure
+    return np.asarray(found)
+
+
+def _operator(product: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[LinearOperator, np.ndarray]:
+    """Return a product as an operator, and a vector that lies in none of its invariant subspaces."""
+
+    def matvec(vector: np.ndarray) -> np.ndarray:
+        direction = torch.as_tensor(vector.reshape(-1), dtype=theta.dtype, device=theta.device)
+        return product(direction).cpu().numpy()
+
+    dim = theta.numel()
+    return LinearOperator((dim, dim), matvec=matvec, dtype=np.float64), np.random.default_rng(0).standard_normal(dim)
+
+
+def _not_finite(theta: Tensor) -> SmesolveError:
+    return SmesolveError(
+        f"theta has a training step whose derivatives are not finite in {theta.dtype}; take another start, of an "
+        "adaptive optimiser a warm one (Training.warm)."
+    )

@@ -1,0 +1,63 @@
+"""The expansion of a training step in its learning rate: theta + lr F + lr^2 F2 + lr^3 F3 + ..."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.problem.one_at_a_time import forward_derivative
+
+__all__ = ["check_step", "taylor_terms"]
+
+
+def taylor_terms(function: Callable[[Tensor], Tensor], like: Tensor, count: int) -> list[Tensor]:
+    """Return f(0) and its Taylor coefficients f^(k)(0) / k!, k = 1, ..., count, of a function of one number.
+
+    Args:
+        function: () -> (...), smooth at 0.
+        like: a tensor, for dtype and device of the number.
+        count: of coefficients. Cost: 2^count times that of what depends on the number; what does not is computed once.
+    """
+    zero, one = like.new_zeros(()), like.new_ones(())
+
+    def derivatives(number: Tensor, highest: int) -> list[Tensor]:
+        if not highest:
+            return [function(number)]
+        values, slopes = forward_derivative(lambda at: derivatives(at, highest - 1), number, one)
+        return [*values, slopes[-1]]
+
+    return [value / math.factorial(power) for power, value in enumerate(derivatives(zero, count))]
+
+
+def check_step(
+    name: str, linear: bool, step: Callable[[Tensor], Tensor], theta: Tensor, first: Tensor | None = None
+) -> None:
+    """Check that a step that a problem defines agrees with what the problem says of it.
+
+    Args:
+        name: of the method.
+        linear: whether the problem says that its step is that of gradient descent.
+        step: lr -> the step from theta.
+        theta: (B, D), at which the step is tried.
+        first: F, minus the gradient, (B, D). Default: not known.
+    """
+    if linear:
+        raise SmesolveError(f"{name} replaces the step of gradient descent, so the problem must set linear_step=False.")
+    found = call_of_user(name, step, theta.new_zeros(()))
+    if not isinstance(found, Tensor) or found.shape != theta.shape or found.dtype != theta.dtype:
+        raise SmesolveError(
+            f"{name} must return a {theta.dtype} tensor of shape {tuple(theta.shape)} for as many theta, got "
+            f"{shown(found)}; all methods take any leading dimensions."
+        )
+    if not torch.allclose(found, theta):
+        raise SmesolveError(f"{name} must return theta itself at lr=0; make it a smooth function of lr that does.")
+    slope = call_of_user(name, taylor_terms, step, theta, 1)[1]
+    if first is not None and not torch.allclose(slope, first, equal_nan=True):
+        raise SmesolveError(
+            f"{name} must have the derivative -gradient(theta, draw) in lr at lr=0; return minus that derivative from "
+            "gradient."
+        )

@@ -1,0 +1,16 @@
+"""Optimisers of torch by their class; add a subclass of `UpdateRule` to `UPDATE_RULES` to train with another one."""
+
+import torch
+
+from smesolve.problem.update_rules.adam import Adam, AdamW, NAdam
+from smesolve.problem.update_rules.rmsprop import RMSprop
+from smesolve.problem.update_rules.sgd import SGD
+from smesolve.problem.update_rules.update_rule import UpdateRule
+
+UPDATE_RULES: dict[type[torch.optim.Optimizer], type[UpdateRule]] = {
+    torch.optim.SGD: SGD,
+    torch.optim.Adam: Adam,
+    torch.optim.AdamW: AdamW,
+    torch.optim.NAdam: NAdam,
+    torch.optim.RMSprop: RMSprop,
+}

@@ -1,0 +1,116 @@
+"""Adam and its relatives, as `torch.optim.Adam`, `AdamW` and `NAdam`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from smesolve.errors import SmesolveError
+from smesolve.problem.update_rules.update_rule import UpdateRule, decay_rate, root
+
+__all__ = ["Adam", "AdamW", "NAdam"]
+
+
+class Adam(UpdateRule):
+    """With beta_i = 1 - c_i lr, and p_i = beta_i^k, the products that torch computes from the number k of the step,
+
+        m' = m + c_1 lr (g - m),     v' = v + c_2 lr (g^2 - v),     p_i' = (1 - c_i lr) p_i                      (1)
+        theta' = theta - lr m' / (1 - p_1') / (sqrt(v' / (1 - p_2')) + eps).                                     (2)
+
+    As a part of the state, p_1 and p_2 make of the bias correction, which is a schedule, an autonomous equation. They
+    are 1 before the first step, where (2) has no limit for lr -> 0: m and v are as small as 1 - p_1 and 1 - p_2.
+
+    Source: Kingma, Ba (ICLR 2015); Malladi, Lyu, Panigrahi, Arora (NeurIPS 2022) for 1 - beta in units of time.
+    """
+
+    decoupled = False
+    """Whether weights decay beside the gradient, theta (1 - lr weight_decay), by default."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        if options.get("amsgrad"):
+            raise SmesolveError(
+                "amsgrad takes the largest second moment of the whole run, which makes no smooth step; leave it out."
+            )
+        self.rates = (decay_rate(options["betas"][0], self.lr), decay_rate(options["betas"][1], self.lr))
+        self._eps = options["eps"]
+        self._decoupled = options.get("decoupled_weight_decay", self.decoupled) or self.decoupled
+        self.buffers, self.numbers = ("exp_avg", "exp_avg_sq"), (1.0, 1.0)
+
+    def step(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor) -> list[Tensor]:
+        """Return theta, m, v, p_1 and p_2."""
+        theta, g = self._decayed(theta, gradient, lr)
+        m, v, p_1, p_2 = memory
+        (m, v), dead = self._averages(m, v, g, lr), (v == 0) & (g == 0)
+        p_1, p_2 = ((1 - rate * lr) * p for rate, p in zip(self.rates, (p_1, p_2), strict=True))
+        theta = theta - lr * m / (1 - p_1) / (root(v / (1 - p_2), dead) + self._eps)  # (2)
+        return [theta, m, v, p_1, p_2]
+
+    def singular(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor) -> Tensor:
+        """Return where v is not positive and not dead, or a bias correction is 0: booleans (..., D)."""
+        v, g = memory[1], self._decayed(theta, gradient, 0.0)[1]
+        return ~((v > 0) | (v == 0) & (g == 0)) | (memory[2] == 1) | (memory[3] == 1)
+
+    def _decayed(self, theta: Tensor, gradient: Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Return theta and gradient with weight decay in one of them."""
+        if not self._decoupled:
+            return theta, self.loss_gradient(theta, gradient)
+        return theta * (1 - lr * self._weight_decay), self._sign * gradient
+
+    def _averages(self, m: Tensor, v: Tensor, g: Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Return m' and v' of (1)."""
+        return m + self.rates[0] * lr * (g - m), v + self.rates[1] * lr * (g * g - v)
+
+
+class AdamW(Adam):
+    """Adam whose weights decay beside the gradient: theta (1 - lr weight_decay) in place of theta in (2).
+
+    Source: Loshchilov, Hutter (ICLR 2019).
+    """
+
+    decoupled = True
+
+
+class NAdam(Adam):
+    """Adam with Nesterov's step.
+
+    torch has mu_k = beta_1 (1 - q_k/2), q_k = 0.96^(k momentum_decay), and the product P_k of the first k of them. With
+    d(q) = (1 - beta_1 (1 - q/2)) / lr_0 at the given learning rate, mu = 1 - d lr, and q' = (1 - c_3 lr) q,
+    q'' = (1 - c_3 lr) q',
+
+        P' = (1 - d(q') lr) P,      mu'' = 1 - d(q'') lr                                                         (3)
+        theta' = theta - lr [ lr d(q') g / (1 - P') + mu'' m' / (1 - mu'' P') ] / (sqrt(v' / (1 - p_2')) + eps).  (4)
+
+    P takes the place of p_1. As d lr_0 is near 1/2 for the first thousands of steps, P is gone after a few of them.
+
+    Source: Dozat (ICLR 2016 workshop).
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self.numbers = (1.0, 1.0, 1.0)
+        self._beta: float = options["betas"][0]
+        self._decay_rate = decay_rate(0.96 ** options["momentum_decay"], self.lr)  # c_3
+
+    @property
+    def largest_lr(self) -> float:
+        """Learning rate beyond which a beta or mu would be negative."""
+        return min(super().largest_lr, self.lr / (1 - self._beta / 2))
+
+    def step(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor) -> list[Tensor]:
+        """Return theta, m, v, P, p_2 and q."""
+        theta, g = self._decayed(theta, gradient, lr)
+        m, v, product, p_2, q = memory
+        (m, v), dead = self._averages(m, v, g, lr), (v == 0) & (g == 0)
+        p_2, q = (1 - self.rates[1] * lr) * p_2, (1 - self._decay_rate * lr) * q
+        falls, ahead = self._rate(q), 1 - lr * self._rate((1 - self._decay_rate * lr) * q)
+        product = (1 - lr * falls) * product  # (3)
+        moved = lr * falls * g / (1 - product) + ahead * m / (1 - ahead * product)
+        theta = theta - lr * moved / (root(v / (1 - p_2), dead) + self._eps)  # (4)
+        return [theta, m, v, product, p_2, q]
+
+    def _rate(self, q: Tensor) -> Tensor:
+        """Return d(q)."""
+        return (1 - self._beta * (1 - q / 2)) / self.lr

@@ -1,0 +1,237 @@
+"""The compiled kernels compute what the formulas in torch say, and are given only what they can take."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from problems import ThreeValuedMasks, make_problem
+from torch.autograd import forward_ad
+
+import smesolve as sme
+from smesolve.problem.activations import ACTIVATIONS
+from smesolve.problem.kernels.library import CHOICE, TORCH, VARIANTS, kernels_in_use, library
+from smesolve.solver.perturbed_sde import PerturbedSDE
+from smesolve.solver.schemes.small_noise_rk4 import SmallNoiseRK4
+
+compiled = pytest.mark.skipif(library() is None, reason="no compiled kernels are installed")
+
+LAWS = {
+    "dropout": sme.BernoulliMasks(0.7),
+    "three values": ThreeValuedMasks(),
+    "uniform": sme.UniformMasks(0.5),
+    "no dropout": sme.BernoulliMasks(1.0),
+}
+
+
+def built(activation, law, n, d, m, o, bias, dtype=torch.float64, seed=0):
+    torch.manual_seed(seed)
+    network = sme.TwoLayerNetwork(d, m, o, activation, bias=bias, dtype=dtype)
+    return sme.DropoutProblem(network, torch.randn(n, d, dtype=dtype), torch.randn(n, o, dtype=dtype), law=LAWS[law])
+
+
+def in_torch(problem):
+    """The same problem by the formulas in torch."""
+    other = copy.copy(problem)
+    other.kernels = None
+    return other
+
+
+def everything(problem, paths=3):
+    """All that the kernels compute, at states of size 2."""
+    generator = torch.Generator().manual_seed(5)
+
+    def normals(*shape):
+        return torch.randn(*shape, generator=generator, dtype=problem.dtype)
+
+    theta, z, vector = 2 * normals(paths, problem.dim), normals(paths, problem.noise_dim), normals(paths, problem.dim)
+    masks = problem.draw(torch.rand(paths, problem.draw_dim, generator=generator))
+    at = problem.linearize(theta)
+    yield "gradient", at.gradient(masks)
+    yield "mean gradient", at.mean_gradient()
+    yield "noise product", at.noise_product(z)
+    yield "drift and noise", at.noisy_mean_gradient(z, -0.3)
+    yield "Hessian product", at.hessian_product(vector)
+    for name, value in zip(("mean", "noise", "curvature"), at.mean_noise_and_curvature(z), strict=True):
+        yield name, value
+    for order in (1, 2):
+        sde, scheme = PerturbedSDE(sme.ModifiedEquation(problem, 0.1, order)), SmallNoiseRK4()
+        step = scheme.step(sde, 0.0, 0.05, theta, 0.05**0.5 * z)
+        for name, value in zip(("state", "prediction", "noise"), step, strict=True):
+            yield f"rk4 of order {order}, {name}", value - theta if name != "noise" else value
+        yield f"rk4 of order {order}", scheme.advance(sde, 0.0, 0.05, theta, 0.05**0.5 * z) - theta
+
+
+def assert_equal_to_torch(problem, tolerance):
+    for one in (problem, problem.with_weak_noise()):
+        for (name, found), (_, expected) in zip(everything(one), everything(in_torch(one)), strict=True):
+            size = expected.abs().max()
+            assert (found - expected).abs().max() <= tolerance * size, name
+
+
+@compiled
+@settings(max_examples=60, deadline=None)
+@given(
+    activation=some.sampled_from(sorted(ACTIVATIONS)),
+    law=some.sampled_from(sorted(LAWS)),
+    n=some.integers(1, 70),
+    d=some.integers(1, 36),
+    m=some.integers(1, 21),
+    o=some.integers(1, 4),
+    bias=some.booleans(),
+    seed=some.integers(0, 1000),
+)
+def test_kernels_equal_the_formulas_in_torch(activation, law, n, d, m, o, bias, seed):
+    assert_equal_to_torch(built(activation, law, n, d, m, o, bias, seed=seed), 1e-13)
+
+
+@compiled
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_they_do_in_float32(activation):
+    assert_equal_to_torch(built(activation, "uniform", 61, 5, 13, 3, True, torch.float32), 3e-5)
+
+
+@compiled
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_does(variant, monkeypatch):
+    monkeypatch.setenv(CHOICE, variant)
+    try:
+        assert kernels_in_use() == variant
+    except sme.SmesolveError:
+        pytest.skip("not for this processor")
+    for activation in ("tanh", "gelu", "softplus"):
+        assert_equal_to_torch(built(activation, "three values", 37, 9, 6, 2, True), 1e-13)
+
+
+@compiled
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("size", [1e-8, 1.0, 30.0, 1e3, 1e100])
+def test_activations_are_those_of_torch_at_every_size(activation, size):
+    """Readout 1, one neuron, one sample x = 1 with target 0: the gradient is (h sigma'(x), h^2)."""
+    x = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    network = sme.TwoLayerNetwork(1, 1, 1, activation)
+    problem = sme.DropoutProblem(network, x.new_ones(1, 1), x.new_zeros(1, 1), keep_prob=1.0)
+    theta = torch.stack([size * x, torch.ones_like(x)], -1)
+    found, expected = problem.mean_gradient(theta), in_torch(problem).mean_gradient(theta)
+    same = torch.isclose(found, expected, rtol=1e-13, atol=1e-15) | (found == expected)
+    assert same.all(), theta[~same.all(-1)]
+
+
+@compiled
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_what_is_not_a_number_stays_so(activation):
+    """Of one path; the others are not touched."""
+    problem = make_problem(width=4, samples=9, activation=activation, bias=True)
+    theta, z = problem.initial().repeat(2, 1), torch.ones(2, problem.noise_dim, dtype=torch.float64)
+    theta[0, 0] = float("nan")
+    at = problem.linearize(theta)
+    for found in (at.mean_gradient(), at.noise_product(z), at.hessian_product(theta)):
+        assert found[0].isnan().any() and found[1].isfinite().all()
+
+
+@compiled
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_infinite_weights_saturate(activation):
+    problem = make_problem(width=4, samples=9, activation=activation)
+    theta = problem.initial()
+    theta[0] = float("inf")
+    assert torch.allclose(problem.mean_gradient(theta), in_torch(problem).mean_gradient(theta), rtol=1e-12, atol=1e-14)
+
+
+@compiled
+def test_leading_dimensions_broadcast():
+    problem = make_problem(width=4, out_features=2, bias=True)
+    theta = torch.randn(3, 1, problem.dim, dtype=torch.float64)
+    for lead in ((5,), (), (2, 1, 5)):
+        z = torch.randn(*lead, problem.noise_dim, dtype=torch.float64)
+        found, expected = problem.noise_product(theta, z), in_torch(problem).noise_product(theta, z)
+        assert found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
+    one, spaced = problem.initial(), torch.randn(4, 2 * problem.dim, dtype=torch.float64)[:, ::2]
+    for at in (one, one.expand(6, -1), spaced, spaced.mT.contiguous().mT, theta[:0]):
+        assert torch.allclose(problem.mean_gradient(at), in_torch(problem).mean_gradient(at), rtol=1e-12, atol=1e-14)
+
+
+@compiled
+def test_derivatives_go_through_the_formulas_in_torch():
+    problem = make_problem(width=4)
+    theta, vector = problem.initial(), torch.randn(problem.dim, dtype=torch.float64)
+    curvature = in_torch(problem).hessian_product(theta, vector)
+    jvp = torch.func.jvp(problem.mean_gradient, (theta,), (vector,))[1]
+    vjp = torch.func.vjp(problem.mean_gradient, theta)[1](vector)[0]
+    batched = torch.func.vmap(problem.mean_gradient)(theta.repeat(2, 1))
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(problem.mean_gradient(forward_ad.make_dual(theta, vector))).tangent
+    with torch.enable_grad():
+        leaf = theta.clone().requires_grad_()
+        (backward,) = torch.autograd.grad(problem.mean_gradient(leaf) @ vector, leaf)
+    for found in (jvp, vjp, dual, backward):
+        assert torch.allclose(found, curvature, rtol=1e-12, atol=1e-14)
+    assert torch.allclose(batched[1], problem.mean_gradient(theta), rtol=1e-12, atol=1e-14)
+    along_normals = torch.func.jacrev(lambda z: problem.noise_product(theta, z))(theta.new_zeros(problem.noise_dim))
+    assert torch.allclose(along_normals, problem.noise_factor(theta), rtol=1e-12, atol=1e-14)
+
+
+@compiled
+def test_parameters_that_are_not_trained_here_are_taken():
+    problem = make_problem(width=4)
+    parameter = torch.nn.Parameter(problem.initial())
+    with torch.no_grad():
+        assert torch.equal(problem.mean_gradient(parameter), problem.mean_gradient(problem.initial()))
+
+
+@compiled
+def test_copies_pickles_and_problems_of_one_sample_have_their_own_data():
+    problem = make_problem(width=4, samples=6)
+    theta = problem.initial()
+    expected = problem.mean_gradient(theta)
+    for other in (pickle.loads(pickle.dumps(problem)), copy.deepcopy(problem), copy.copy(problem)):
+        assert torch.equal(other.mean_gradient(theta), expected)
+    parts = torch.stack([problem.of_sample(i).mean_gradient(theta) for i in range(6)])
+    assert torch.allclose(parts.mean(0), expected, rtol=1e-12, atol=1e-14)
+    wider = problem.with_keep_prob(0.5)
+    assert torch.allclose(wider.mean_gradient(theta), in_torch(wider).mean_gradient(theta), rtol=1e-12, atol=1e-14)
+
+
+@compiled
+def test_threads_compute_the_same_to_the_last_digit():
+    problem = make_problem(width=13, samples=61).with_weak_noise()
+    theta = torch.randn(32, 64, problem.dim, dtype=torch.float64)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(problem.mean_gradient, theta))
+    assert all(torch.equal(one, problem.mean_gradient(at)) for one, at in zip(together, theta, strict=True))
+
+
+def test_the_environment_chooses(monkeypatch):
+    monkeypatch.setenv(CHOICE, TORCH)
+    assert kernels_in_use() == TORCH and library() is None
+    assert make_problem().kernels is None
+    monkeypatch.setenv(CHOICE, "fast")
+    with pytest.raises(sme.SmesolveError, match=r"SMESOLVE_KERNELS must name kernels .* got 'fast'; name one of them"):
+        make_problem()
+
+
+@compiled
+def test_pickles_open_where_there_are_no_kernels(monkeypatch):
+    problem = make_problem(width=4)
+    pickled, expected = pickle.dumps(problem), problem.mean_gradient(problem.initial())
+    monkeypatch.setenv(CHOICE, TORCH)
+    found = pickle.loads(pickled).mean_gradient(problem.initial())
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@compiled
+def test_other_networks_are_computed_in_torch():
+    class Shifted(sme.TwoLayerNetwork):
+        def linearize(self, theta, x):
+            return super().linearize(theta + 1, x)
+
+    x = torch.randn(5, 2, dtype=torch.float64)
+    shifted = sme.DropoutProblem(Shifted(2, 3), x, x[:, :1], keep_prob=0.8)
+    plain = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, x[:, :1], keep_prob=0.8)
+    theta = plain.initial()
+    assert torch.allclose(shifted.mean_gradient(theta), plain.mean_gradient(theta + 1), rtol=1e-12, atol=1e-14)
+    own = sme.TwoLayerNetwork(2, 3, activation=torch.sin)
+    assert sme.DropoutProblem(own, x, x[:, :1], keep_prob=0.8).kernels is None
