@@ -48,7 +48,8 @@ SAME = 1e-9
 """Relative difference up to which two learning rates are the same."""
 
 ASYMPTOTIC = 0.5
-"""Largest bias in units of the error."""
+"""Largest bias in units of the error, and largest error of order 2 in units of that of order 1: beyond it the expansion
+in the learning rate says no more than the order of magnitude."""
 
 
 class DefectBudget:
@@ -194,10 +195,10 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
             diverged=row["diverged"] > 0,
             undefined=row["undefined"] > 0,
             tails=Status.HEAVY_TAILS if row["heavy_tailed"] else None,
-            biased=_biased(abs(row["error"]), bound, width),
+            biased=_biased(abs(row["error"]), np.inf if far else bound, width),
             too_wide=row["too_wide"],
         )
-        for row, bound, width in zip(table.to_dict("records"), bounds, half, strict=True)
+        for row, bound, width, far in zip(table.to_dict("records"), bounds, half, _far(table), strict=True)
     ]
     used = ["undefined", "heavy_tailed", "too_wide", "placement", "placement_stderr", "at_kinks"]
     return table.drop(columns=used).assign(
@@ -210,6 +211,15 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
         solver_bias_stderr=0.0,
         solver_bias_half_width=0.0,
     )
+
+
+def _far(table: pd.DataFrame) -> pd.Series:
+    """Return where the error of order 2 is more than `ASYMPTOTIC` times that of order 1, whatever their noise."""
+    keys = ["lr", "time", "observable"]
+    first, second = (table[table.order == order].set_index(keys) for order in (1, 2))
+    least = (second.error.abs() - second.half_width) - ASYMPTOTIC * (first.error.abs() + first.half_width)
+    least = least.rename("least").reset_index()
+    return table[keys].merge(least, on=keys, how="left").least > 0
 
 
 def _biased(error: float, bound: float, half: float) -> Status | None:
