@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 import smesolve as sme
+from smesolve.solver.perturbed_sde import PerturbedSDE
+from smesolve.solver.schemes.small_noise_rk4 import SmallNoiseRK4
 
 
 def jax_peers(
@@ -62,6 +64,32 @@ def jax_peers(
         rows, columns = jnp.stack([R, L - dt * R, pairs * E]), jnp.stack([u, jnp.ones(m), signs])
         c = (columns.T @ rows + (s * u - pairs - dt * v)[:, None] * a[:, None] * h) / n
         return theta + jnp.concatenate([((a[:, None] * c * (1 - h * h)) @ x).ravel(), (h * c).sum(-1)])
+
+    def rk4_weak(theta: jax.Array, normals: jax.Array) -> jax.Array:
+        """A step of small_noise_rk4 on the equation of order 2, with weak noise; one pullback of noise and b1."""
+        k1 = drift(theta)
+        middle = theta + dt / 2 * k1
+        W, a = middle[: m * d].reshape(m, d), middle[m * d :]
+        h = jnp.tanh(W @ x.T)
+        slope, residual = 1 - h * h, a @ h - y
+        mean = residual + v * a[:, None] * h
+        k2 = -jnp.concatenate([((a[:, None] * mean * slope) @ x).ravel(), (h * mean).sum(-1)]) / n
+        dW, da = k2[: m * d].reshape(m, d), k2[m * d :]
+        dx = dW @ x.T
+        dh = slope * dx
+        along = (da @ h + a @ dh) + v * (da[:, None] * h + a[:, None] * dh)
+        bend = dt * lr / 2  # dt lr b1, b1 = 1/2 Hess L_S b
+        u, signs = (lr * dt * v) ** 0.5 * normals[:m], jnp.sign(normals[m : 2 * m])
+        pairs = (lr * dt) ** 0.5 * v * normals[2 * m]
+        _, L, E = jnp.stack([a, a * u, a * signs]) @ h
+        columns, rows = jnp.stack([u, jnp.ones(m), signs]), jnp.stack([residual, L, pairs * E])
+        c = columns.T @ rows + (s * u - pairs)[:, None] * a[:, None] * h
+        backward = slope * (a[:, None] * c + bend * (da[:, None] * mean + a[:, None] * along))
+        backward = backward - 2 * bend * h * dh * a[:, None] * mean
+        P = jnp.concatenate([(backward @ x).ravel(), (h * c + bend * (mean * dh + along * h)).sum(-1)]) / n
+        k3 = drift(theta + dt / 2 * k2 + P)
+        k4 = drift(theta + dt * k3 + P)
+        return theta + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4) + P
 
     def looped(advance: Callable[[jax.Array, jax.Array], jax.Array], numbers: int) -> Callable[[], object]:
         @jax.jit
@@ -122,6 +150,7 @@ def jax_peers(
         return lambda: run(keys).block_until_ready()
 
     runs = {"jax": looped(fused, M), "jax, weak noise": looped(fused_weak, 2 * m + 1), "diffrax": solve(False)}
+    runs["jax, small_noise_rk4, order 2, weak noise"] = looped(rk4_weak, 2 * m + 1)
     if B * problem.dim * M <= max_numbers:
         runs["diffrax dense"] = solve(True)
 
@@ -136,4 +165,8 @@ def jax_peers(
         scaled = torch.from_numpy((lr * dt) ** 0.5 * normals)
         expected = theta0 + same.linearize(theta0).noisy_mean_gradient(scaled, -dt)
         assert np.abs(np.asarray(advance(start, jnp.asarray(normals))) - expected.numpy()).max() < 1e-12
+    normals = np.random.default_rng(0).standard_normal(weak.noise_dim)
+    process = PerturbedSDE(sme.ModifiedEquation(weak, lr, 2))
+    expected = SmallNoiseRK4().advance(process, 0.0, dt, theta0[None], torch.from_numpy(dt**0.5 * normals)[None])[0]
+    assert np.abs(np.asarray(rk4_weak(start, jnp.asarray(normals))) - expected.numpy()).max() < 1e-12
     return runs

@@ -1,6 +1,8 @@
 from . import experiments as experiments
 from . import landscape as landscape
 from . import symbolic as symbolic
+from .comparison.convergence import convergence as convergence
+from .comparison.convergence_study import ConvergenceStudy as ConvergenceStudy
 from .comparison.validity_range import ValidityRange as ValidityRange
 from .comparison.validity_range import validity_range as validity_range
 from .comparison.weak_error import weak_error as weak_error
@@ -29,6 +31,7 @@ from .problem.parameters import MissingInitialiserWarning as MissingInitialiserW
 from .problem.problem import Problem as Problem
 from .problem.schedule import Piecewise as Piecewise
 from .problem.schedule import ScheduledProblem as ScheduledProblem
+from .problem.shuffled_epochs import ShuffledEpochs as ShuffledEpochs
 from .problem.training import Training as Training
 from .sampling.ensemble import DivergenceWarning as DivergenceWarning
 from .sampling.journal import Journal as Journal

@@ -74,7 +74,7 @@ SEQUENCE = (
 """Styles of the curves of one panel, in their order."""
 
 DROPOUT = SEQUENCE[0]._replace(label="dropout")
-ORDERS = {order: SEQUENCE[order]._replace(label=f"SME order {order}") for order in (1, 2)}
+ORDERS = {order: SEQUENCE[order]._replace(label=f"SME order {order}") for order in (1, 2, 3)}
 
 STYLE = {
     "font.size": 8,

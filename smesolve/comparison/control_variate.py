@@ -31,10 +31,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from smesolve.comparison.draw_control_variate import DrawControlVariate
+from smesolve.comparison.jump_control_variate import JumpControlVariate
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.sampling.ensemble import Process, Step
+from smesolve.solver.jump_integration import JumpIntegration
 
 __all__ = ["ControlVariate", "control_of"]
 
@@ -91,7 +93,7 @@ def control_of(
     lr: float,
     step_time: float,
     hessians: ValueHessians | None,
-) -> ControlVariate | DrawControlVariate | None:
+) -> ControlVariate | DrawControlVariate | JumpControlVariate | None:
     """Make the control variates of a process, or return None where the study has none.
 
     Args:
@@ -105,6 +107,8 @@ def control_of(
     if design.control == "none":
         return None
     path = NoiseFreePath.of(process, design.theta0, saved, design.observables)
+    if isinstance(process, JumpIntegration):
+        return JumpControlVariate(path, step_time, lr, hessians)
     if design.problem.has_closed_form:
         return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
     return DrawControlVariate.of(design.problem, path)

@@ -13,8 +13,18 @@ NOISE_PRODUCT_COST, HESSIAN_PRODUCT_COST = 1.5, 4.0
 """Gradients that a noise product and a Hessian product take."""
 
 
+JUMP_COST, FLOW_COST = 4.0, 4.0
+"""Gradients that a jump of the equation of order 3 takes, and the flow up to it."""
+
+
 def step_cost(order: int, scheme: str) -> float:
-    """Return the gradients that one step of a scheme takes on the equation of an order."""
+    """Return the gradients that one step of a scheme takes on the equation of an order.
+
+    At order 3, where no scheme has a part, it is that of a step of lr: one jump on average, the flow up to it, and the
+    share of a flow that is cut at the end of a step.
+    """
+    if order == 3:
+        return JUMP_COST + 2 * FLOW_COST
     declared = SCHEMES[scheme]
     noise = NOISE_PRODUCT_COST * declared.noise_products
     corrections = HESSIAN_PRODUCT_COST * declared.corrections * (order - 1)

@@ -73,6 +73,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -127,6 +128,7 @@ class DefectSampler:
     """The gradient jumps somewhere."""
     seed: int = 0
     """The run has the draws of the iteration with this seed."""
+    in_threads: ClassVar[bool] = False
 
     @cached_property
     def block_size(self) -> int:

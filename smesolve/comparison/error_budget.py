@@ -202,7 +202,8 @@ class ErrorBudget:
                         rel_tol if row == len(self.design.times) - 1 else None,
                     )
                     head = {"order": side.order, "lr": self.lr, "time": time, "observable": name}
-                    rows.append(head | budget | {"solver_dt": side.dt, "scheme": self.design.scheme} | DIFFERENCE)
+                    scheme = self.design.scheme_of(side.order)
+                    rows.append(head | budget | {"solver_dt": side.dt, "scheme": scheme} | DIFFERENCE)
         return rows
 
     def samples(self) -> dict[tuple[float, int | None], dict[str, np.ndarray]]:

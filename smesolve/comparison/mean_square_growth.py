@@ -118,7 +118,7 @@ def observed_limit(
 
     Args:
         problem: with a `LinearNetwork`.
-        order: 1 or 2, or None.
+        order: 1, 2 or 3, or None.
         populations: independent populations; the interval is Student's over their roots.
         seed: root seed.
 
@@ -132,7 +132,7 @@ def observed_limit(
     check_integer("populations", populations, 2)
     check_seed("seed", seed)
     if order is not None:
-        check_integer("order", order, most=2)
+        check_integer("order", order, most=3)
     if not isinstance(problem.network, LinearNetwork) or problem.per_sample:
         raise SmesolveError(
             "problem must have a LinearNetwork and masks shared by all samples for its limit to be observed; take that "

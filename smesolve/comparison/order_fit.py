@@ -92,7 +92,7 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
         match = predicted.query("order == @order and observable == @observable")
         constant, stderr = (np.nan, np.nan) if match.empty else match[["constant", "stderr"]].iloc[0]
         prediction = {"predicted_constant": float(constant), "predicted_stderr": float(stderr)}
-        row = {"order": order, "observable": observable, **prediction, **_fit(group, int(order))}
+        row = {"order": order, "observable": observable, **prediction, **_fit(group, float(order))}
         rows.append(row | {"verdict": _verdict(row)})
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -107,13 +107,13 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
     return Verdict.CERTIFIED if _certifies(row, row["order"]) else Verdict.TOO_WIDE
 
 
-def _certifies(slope: Mapping[str, Any], order: int) -> bool:
+def _certifies(slope: Mapping[str, Any], order: float) -> bool:
     """Return whether the interval holds the order and neither of its neighbours."""
     low, high = float(slope["slope_low"]), float(slope["slope_high"])
     return order - 1 < low <= order <= high < order + 1
 
 
-def _fit(group: pd.DataFrame, order: int) -> dict[str, object]:
+def _fit(group: pd.DataFrame, order: float) -> dict[str, object]:
     left_out = [f"lr={lr:g}: {LeftOut.UNRESOLVED}" for lr in group[~group.resolved].lr]
     used = _joined(group[group.resolved])
     flips = np.flatnonzero(np.sign(used.error) != np.sign(used.error[:1]))
@@ -166,7 +166,7 @@ def _joined(rows: pd.DataFrame) -> _Errors:
     return _Errors(lr[first], mean, total**-0.5)
 
 
-def _slope(errors: _Errors, order: int) -> dict[str, float]:
+def _slope(errors: _Errors, order: float) -> dict[str, float]:
     """Return the order p of least misfit, its interval (4), and the p-value of the fit."""
     lr, error = errors.lr, errors.error
     corrected = len(lr) >= CORRECTED_POINTS
@@ -202,7 +202,7 @@ def _slope(errors: _Errors, order: int) -> dict[str, float]:
     }
 
 
-def _scale(errors: _Errors, order: int) -> float:
+def _scale(errors: _Errors, order: float) -> float:
     """Return S (3): what the errors at the order to be tested leave room for, their noise included."""
     height, noise = errors.error / errors.lr**order, errors.sigma / errors.lr**order
     low, high = height.argmin(), height.argmax()
@@ -243,7 +243,7 @@ def _misfit(p: np.ndarray, errors: _Errors, scale: float, corrected: bool) -> np
     return np.asarray(np.where((abs(correction) <= abs(lead))[:, 0], inside, np.minimum(*edges)))
 
 
-def _constant(errors: _Errors, order: int) -> dict[str, float]:
+def _constant(errors: _Errors, order: float) -> dict[str, float]:
     """Fit c for p = order, with its interval and the p-value, by linear regression on lr^order, lr^(order + 1), ...
 
     |d_1| is not bounded here, as c is the value at lr = 0 of what is linear in lr but for the nuisances.

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from smesolve.comparison.control_variate import ControlVariate
 from smesolve.comparison.draw_control_variate import DrawControlVariate
+from smesolve.comparison.jump_control_variate import JumpControlVariate
 from smesolve.comparison.path_statistics import PathStatistics
-from smesolve.problem.observables import Observable
+from smesolve.problem.observables import Observable, in_threads
 from smesolve.sampling.ensemble import Process, block_of
 
 __all__ = ["PairSampler", "Sampler"]
@@ -35,12 +36,17 @@ class Sampler:
     """Step numbers of the observations, increasing and positive."""
     observables: Mapping[str, Observable]
     """By name."""
-    control: ControlVariate | DrawControlVariate | None
+    control: ControlVariate | DrawControlVariate | JumpControlVariate | None
     """Control variates, or None."""
     keep: int = 0
     """Number of paths whose values at the last time are kept."""
     cost: float = 1.0
     """Work of a block, in gradients."""
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether blocks may run in threads: process, observables and control variates keep nothing between calls."""
+        return self.process.in_threads and all(map(in_threads, self.observables.values()))
 
     @torch.no_grad()
     def values(self, block: int) -> np.ndarray:
@@ -92,6 +98,11 @@ class PairSampler:
     second: Sampler
     cost: float = 1.0
     """Work of a block, in gradients."""
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether blocks may run in threads."""
+        return self.first.in_threads and self.second.in_threads
 
     def statistics(self, block: int) -> tuple[PathStatistics, PathStatistics]:
         """Return those of the first process, and second moments of first - second with the control variates of both."""

@@ -14,13 +14,22 @@ from torch import Tensor
 from smesolve.errors import SmesolveError, invalid, shown
 from smesolve.problem.observables import Observable, Observables, named_observables
 from smesolve.problem.problem import Problem
-from smesolve.solver.integration import check_declared, check_jumps, check_scheme
+from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
+from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import NothingTestedWarning, what_tests_nothing
 from smesolve.solver.time_grid import even_grid, grid_numbers, grid_steps, on_grid, on_step
 from smesolve.validation import MOST_ENTRIES, check_integer, check_list
 
-__all__ = ["CONTROLS", "StudyDesign", "check_orders", "chosen_control", "chosen_scheme", "learning_rates_and_times"]
+__all__ = [
+    "CONTROLS",
+    "StudyDesign",
+    "check_orders",
+    "check_orders_of_defects",
+    "chosen_control",
+    "chosen_scheme",
+    "learning_rates_and_times",
+]
 
 CONTROLS = ("auto", "none", "first", "second")
 """Control variates: chosen from D, none, those of the adjoint, or those of the value Hessian as well."""
@@ -84,6 +93,8 @@ class StudyDesign:
         scheme = chosen_scheme(scheme, problem)
         check_scheme(problem, scheme)
         check_declared(scheme)
+        if 3 in orders:
+            ModifiedEquation(problem, 1.0, 3)  # refuses a problem that has none
         lrs, times = learning_rates_and_times(lrs, horizon, times)
         control = chosen_control(control, problem)
         if dt is not None:
@@ -126,6 +137,10 @@ class StudyDesign:
             return self.dt
         return lr / 8 if SCHEMES[self.scheme].weak_error == "dt" else lr
 
+    def scheme_of(self, order: int) -> str:
+        """Return what integrates the equation of an order, as tables name it."""
+        return JUMP_SCHEME if order == 3 else self.scheme
+
     def nothing_tested(self) -> list[str]:
         """Return a sentence for each learning rate and order whose comparison would agree by construction."""
         found = (
@@ -141,7 +156,7 @@ class StudyDesign:
 
 
 def check_orders(name: str, values: Any) -> list[int]:
-    """Return different weak orders, 1 and/or 2."""
+    """Return different weak orders, 1, 2 and/or 3."""
     orders = check_list(name, values, _check_order)
     if len(set(orders)) < len(orders):
         raise SmesolveError(f"{name} holds a value twice: {shown(orders)}; leave one of them out.")
@@ -150,9 +165,18 @@ def check_orders(name: str, values: Any) -> list[int]:
 
 def _check_order(name: str, value: Any) -> int:
     if isinstance(value, str) and value == "quadratic":
-        raise invalid(name, "be 1 or 2", value, "the quadratic equation has no weak order of its own to certify")
-    remedy = "from order 3 on the third cumulant of the mask noise enters, which no Brownian SDE has"
-    return check_integer(name, value, 1, 2, remedy)
+        raise invalid(name, "be 1, 2 or 3", value, "the quadratic equation has no weak order of its own to certify")
+    remedy = "order 4 would take jumps with the fourth cumulant of the noise, which is negative in general"
+    return check_integer(name, value, 1, 3, remedy)
+
+
+def check_orders_of_defects(orders: Sequence[int]) -> None:
+    """Refuse order 3, whose one-step defects would take fourth derivatives."""
+    if 3 in orders:
+        raise SmesolveError(
+            f"orders={list(orders)} holds 3, which defects do not measure; measure it by weak_error with "
+            "estimator='difference', or leave it out."
+        )
 
 
 def learning_rates_and_times(
@@ -201,6 +225,13 @@ def chosen_scheme(scheme: str | None, problem: Problem) -> str:
 
 def chosen_control(control: str, problem: Problem) -> str:
     """Return the control variates that "auto" stands for, and refuse those that a problem does not have."""
+    if not problem.has_mean_step:
+        if control not in ("auto", "none"):
+            raise SmesolveError(
+                f"control={control!r} needs the mean of a training step, which {problem!r} does not have; take "
+                "control='none'."
+            )
+        return "none"
     if not problem.has_closed_form:
         if control == "second":
             raise SmesolveError(

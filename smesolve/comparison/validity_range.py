@@ -23,7 +23,7 @@ from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.outcomes import Status
-from smesolve.comparison.study_design import StudyDesign, check_orders
+from smesolve.comparison.study_design import StudyDesign, check_orders, check_orders_of_defects
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.observables import Observables, is_piecewise_constant
@@ -160,6 +160,7 @@ def validity_range(
     theta0 = check_parameters("theta0", theta0, problem)
     horizon, tolerance = check_positive("horizon", horizon), check_tolerance("tolerance", tolerance)
     orders = check_orders("orders", orders)
+    check_orders_of_defects(orders)
     rel_tol, paths = check_tolerance("rel_tol", rel_tol), check_integer("paths", paths, 2)
     max_paths, seed = check_integer("max_paths", max_paths, paths), check_seed("seed", seed)
     observables = check_observables("observables", observables)

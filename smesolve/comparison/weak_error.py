@@ -18,7 +18,7 @@ from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.outcomes import Status
-from smesolve.comparison.study_design import CONTROLS, StudyDesign
+from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders_of_defects
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
@@ -86,7 +86,8 @@ def weak_error(
         horizon: last time T; the iteration takes T/lr steps.
 
     What is compared:
-        orders: of the modified equation, 1 and/or 2. Default: both.
+        orders: of the modified equation, 1, 2 and/or 3. The equation of order 3 has jumps and is solved from jump to
+            jump: `scheme` does not concern it, and defects do not measure it. Default: 1 and 2.
         observables: names ("loss", "modified_loss", "squared_norm", "test_loss", "accuracy", "theta[0]", see
             `OBSERVABLES`) and callables, or a dict from names of your own to them. Default: the loss. Accuracies are
             constant between jumps: for them there are neither control variates, nor predicted constants, nor defects.
@@ -109,8 +110,8 @@ def weak_error(
         estimator: "difference" of the means of both sides; "defects", by which errors are summed up along the discrete
             run, with a relative precision that does not depend on the learning rate (`smesolve.comparison.defects`);
             or "auto": the difference, which has no bias, where the mean gradient has a closed form, the problem depends
-            on time, an observable is constant between jumps, or scheme, dt, control or keep are given, which defects
-            have not; else defects. The column `estimator` says which. Default: "auto".
+            on time, an observable is constant between jumps, orders holds 3, or scheme, dt, control or keep are given,
+            which defects have not; else defects. The column `estimator` says which. Default: "auto".
 
     How it is run:
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.
@@ -196,9 +197,10 @@ def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, ob
     flat = [name for name, g in design.observables.items() if is_piecewise_constant(g, design.theta0)]
     used = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     if estimator == "auto":
-        by_difference = problem.has_closed_form or not problem.autonomous or flat or used
+        by_difference = problem.has_closed_form or not problem.autonomous or flat or used or 3 in design.orders
         return "difference" if by_difference else "defects"
     if estimator == "defects":
+        check_orders_of_defects(design.orders)
         if not problem.autonomous:
             raise invalid("estimator", "be 'difference' for a problem that depends on time", estimator)
         if flat:

@@ -148,6 +148,11 @@ class DropoutProblem(MaskedProblem):
         return other
 
     @property
+    def in_threads(self) -> bool:  # type: ignore[override]
+        """Whether compiled kernels compute its steps; a subclass may keep what threads must not share."""
+        return type(self) is DropoutProblem and self.kernels is not None and self.kernels.suit()
+
+    @property
     def floats_per_path(self) -> int:
         """Floats in the working arrays of one path: features, parameters and m x m products."""
         return self.width * self.samples + self.dim + self.width**2

@@ -53,6 +53,11 @@ class DropoutIteration:
         return self.problem.autonomous
 
     @property
+    def in_threads(self) -> bool:
+        """Whether compiled kernels compute its steps."""
+        return self.problem.in_threads
+
+    @property
     def block_size(self) -> int:
         """Paths in a block."""
         return self.problem.block_size
@@ -69,7 +74,7 @@ class DropoutIteration:
         """
         problem = self.problem.at(step * self.lr)
         draw = self._draw(problem, block, step)
-        if not problem.has_closed_form:
+        if not (problem.has_closed_form and problem.has_mean_step):
             weight = theta.new_full((self.block_size, 1), self.lr)
             return SampledStep(problem.step(theta, draw, self.lr), [(weight, draw)])
         if not problem.linear_step:
@@ -90,7 +95,7 @@ class DropoutIteration:
 
 @dataclass(frozen=True)
 class SampledStep:
-    """One step of a problem whose mean gradient is not known: y - sum_r weight_r gradient(y, draw_r) to first order."""
+    """One step of a problem whose mean step is not known: y - sum_r weight_r gradient(y, draw_r) to first order."""
 
     state: Tensor
     """(B, D), after the step."""

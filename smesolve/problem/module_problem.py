@@ -22,7 +22,7 @@ Sources: Li, Tai, E (JMLR 20(40), 2019) for mini-batches; Wei, Kakade, Ma (arXiv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
+from smesolve.problem.module_draws import Draw, DrawLayout
 from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable
@@ -52,15 +53,6 @@ from smesolve.validation import (
 )
 
 __all__ = ["Draw", "ModuleProblem"]
-
-Draw = Mapping[str, Tensor]
-"""What is random in one step, by name, with leading dimensions of paths; noise that a problem lacks has no entry.
-
-    indices         (..., b)           samples of the mini-batch
-    mask 0, ...     (..., b, ...)      one for each dropout call; 1 for b if shared, without b if a weight is dropped
-    labels          (..., b, o)        standard normals eps
-    parameters      (..., D)           standard normals xi
-"""
 
 
 class ModuleProblem(Problem):
@@ -83,7 +75,8 @@ class ModuleProblem(Problem):
         y: targets, samples first; for "cross_entropy" class indices from 0, or class probabilities.
         loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
         masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
-        batch_size: b, the number of samples in a step. Default: all.
+        batch_size: b, the number of samples in a step, drawn anew for each. Default: all. `ShuffledEpochs` takes
+            every sample once in an epoch.
         replacement: draw the samples of a batch with replacement.
         weight_decay: as in torch.optim.SGD.
         label_noise: standard deviation s_l of normals added to the targets, for "squared_error".
@@ -166,9 +159,10 @@ class ModuleProblem(Problem):
         # Shapes of one draw; the mean gradient is one of full batches, whose noise is that of masks and parameters.
         in_batch = batch_size or self.samples
         self._shapes = ({"indices": (in_batch,)} if batch_size else {}) | self._noise_shapes(in_batch)
-        self._reference_shapes = self._noise_shapes(self.samples)
-        self._reference_shapes.pop("labels", None)
-        self.draw_dim = sum(self._uniforms(self._shapes).values())
+        without_labels = {name: shape for name, shape in self._noise_shapes(self.samples).items() if name != "labels"}
+        self._layout = self._layout_of(self._shapes)
+        self._reference_layout = self._layout_of(without_labels)
+        self.draw_dim = self._layout.uniforms
         self._batch_noise = BatchNoise(
             self.samples, self.batch_size, self.replacement, self.label_noise, self._output_shape
         )
@@ -186,16 +180,14 @@ class ModuleProblem(Problem):
             shapes["parameters"] = (self.dim,)
         return shapes
 
+    def _layout_of(self, shapes: dict[str, tuple[int, ...]]) -> DrawLayout:
+        """Return where draws of some shapes are made."""
+        return DrawLayout(shapes, self._laws, self.samples, self.replacement, self.dtype, self.device)
+
     def check(self) -> None:
         """Nothing can be missing: the constructor tried the module."""
 
     # --- sizes ---------------------------------------------------------------------------------------------------
-
-    def _uniforms(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-        if "indices" in sizes and not self.replacement:
-            sizes["indices"] = self.samples
-        return sizes
 
     @property
     def floats_per_path(self) -> int:
@@ -206,19 +198,7 @@ class ModuleProblem(Problem):
 
     def draw(self, uniforms: Tensor) -> Draw:
         """Return batches, masks and normals from uniforms (..., U)."""
-        return self._drawn(uniforms, self._shapes)
-
-    def _drawn(self, uniforms: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> Draw:
-        sizes = self._uniforms(shapes)
-        draw = dict(zip(sizes, uniforms.split(list(sizes.values()), dim=-1), strict=True))
-        for name, part in draw.items():
-            if name == "indices":
-                chosen = (part * self.samples).long() if self.replacement else part.argsort(dim=-1)
-                draw[name] = chosen[..., : shapes[name][0]].to(self.device)
-            else:
-                values = self._laws[name].quantile(part) if name in self._laws else _normals(part)
-                draw[name] = values.unflatten(-1, shapes[name]).to(dtype=self.dtype, device=self.device)
-        return draw
+        return self._layout.drawn(uniforms)
 
     def loss(self, theta: Tensor) -> Tensor:
         """Return the loss of all samples without noise, weight decay included: (...,)."""
@@ -242,6 +222,9 @@ class ModuleProblem(Problem):
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """Return (1), (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""
+        return self._batch_gradient(theta, draw)
+
+    def _batch_gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         if not draw:
             return self._over_paths(grad(self._mean_loss), theta)
@@ -280,18 +263,18 @@ class ModuleProblem(Problem):
         if self.has_closed_form:
             mean = self.mean_gradient(theta)
             return mean, torch.zeros_like(mean)
-        gradients = self.gradient(theta, self._full_batch_draws(draws, seed))
+        gradients = self._batch_gradient(theta, self._full_batch_draws(draws, seed))
         return gradients.mean(0), gradients.std(0) / draws**0.5
 
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """Return `mean_gradient`, or the mean over 32 draws that are always the same: a smooth function of theta."""
         if self.has_closed_form:
             return self.mean_gradient(theta)
-        return self.gradient(theta[..., None, :], self._reference_draws).mean(-2)
+        return self._batch_gradient(theta[..., None, :], self._reference_draws).mean(-2)
 
     def _full_batch_draws(self, count: int, seed: int) -> Draw:
-        size = sum(self._uniforms(self._reference_shapes).values())
-        return self._drawn(keyed_uniforms((count, size), seed, 0, 0), self._reference_shapes)
+        layout = self._reference_layout
+        return layout.drawn(keyed_uniforms((count, layout.uniforms), seed, 0, 0))
 
     def _outputs(self, vector: Tensor, x: Tensor, draw: Draw) -> Tensor:
         if "parameters" in draw:
@@ -385,9 +368,3 @@ class ModuleProblem(Problem):
             noise = part - 1 if name in self._laws else part
             total = total + (weights * noise).flatten(-len(self._shapes[name])).sum(-1)
         return total
-
-
-def _normals(uniforms: Tensor) -> Tensor:
-    """Return standard normals from uniforms in [0, 1)."""
-    normals: Tensor = torch.special.ndtri(uniforms.clamp_min(2.0**-54))
-    return normals

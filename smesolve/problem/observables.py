@@ -20,9 +20,11 @@ __all__ = [
     "Observables",
     "check_nothing_kept",
     "grows_polynomially",
+    "in_threads",
     "is_piecewise_constant",
     "measured_observables",
     "named_observables",
+    "squared_norm",
 ]
 
 Observable = Callable[[Tensor], Tensor]
@@ -36,8 +38,15 @@ ROUNDING = 1e-4
 """Of a sum of probabilities: they may have been rounded to few digits."""
 
 
-def _squared_norm(problem: Problem) -> Observable:
-    return lambda theta: theta.square().sum(-1)
+def squared_norm(theta: Tensor) -> Tensor:
+    """Return |theta|^2, (...,)."""
+    return theta.square().sum(-1)
+
+
+def in_threads(observable: Observable) -> bool:
+    """Return whether threads may share an observable: a loss of a problem that they may share, or |theta|^2."""
+    owner = getattr(observable, "__self__", None)
+    return observable is squared_norm or (isinstance(owner, Problem) and owner.in_threads)
 
 
 def _test_loss(problem: Problem) -> Observable:
@@ -61,7 +70,7 @@ def _test_accuracy(problem: Problem) -> Observable:
 OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
     "loss": lambda problem: problem.loss,
     "modified_loss": lambda problem: problem.modified_loss,
-    "squared_norm": _squared_norm,
+    "squared_norm": lambda problem: squared_norm,
     "test_loss": _test_loss,
     "accuracy": _accuracy,
     "test_accuracy": _test_accuracy,

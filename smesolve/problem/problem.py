@@ -78,6 +78,8 @@ class Problem(TrainingStep):
     """Whether nothing depends on time; otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
     """Whether `noise_product` is linear in its normals."""
+    in_threads: bool = False
+    """Whether compiled kernels, which release Python's lock, compute its steps: blocks of paths then run in threads."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.samples} samples, D={getattr(self, 'dim', '?')}, M={self.noise_dim})"

@@ -32,6 +32,8 @@ class TrainingStep(ABC):
     """Whether `step` is theta - lr gradient(theta, draw). A problem with another step sets this to False."""
     conservative: bool = True
     """Whether the mean gradient is the gradient of a function, so that its Jacobian is symmetric."""
+    has_mean_step: bool = True
+    """Whether `mean_step` is known where the mean gradient is; control variates need it."""
     largest_lr: float = math.inf
     """Learning rate beyond which `step` is not defined."""
 

@@ -101,6 +101,10 @@ class Process(Protocol):
         """Whether every step has the same law, given its start."""
 
     @property
+    def in_threads(self) -> bool:
+        """Whether blocks may run in threads of one process, as for `run_blocks`."""
+
+    @property
     def antithetic(self) -> bool:
         """Whether path b + B/2 of a block has the noise of path b with the other sign, or all paths are independent."""
 
@@ -229,7 +233,7 @@ def collect_paths(
     result, diverged = theta0.new_empty(len(saved), paths, theta0.shape[-1]), 0
     whole = _WholePaths(process, theta0, saved, first, paths)
     for tasks in in_lists(("paths", block) for block in range(blocks)):
-        for position, states in run_blocks({"paths": whole}, tasks, workers):
+        for position, states in run_blocks({"paths": whole}, tasks, workers, process.in_threads):
             begin = tasks[position][1] * process.block_size
             result[:, begin : begin + states.shape[1]] = torch.from_numpy(states)
             diverged += int((~np.isfinite(states[-1]).all(-1)).sum())  # not of all at once, which takes as much again

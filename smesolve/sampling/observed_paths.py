@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from smesolve.sampling.ensemble import Process, block_of, check_block_steps, in_
 from smesolve.sampling.moments import Moments
 from smesolve.sampling.runner import Arrays, Runner
 
-__all__ = ["QUANTILES", "observed_paths"]
+__all__ = ["QUANTILES", "mean_columns", "observed_paths"]
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 """Columns of quantiles, and their probabilities."""
@@ -58,6 +59,8 @@ class _Observed:
     observables: Mapping[str, Callable[[Tensor], Tensor]]
     kept: int
     """Number of paths whose values are kept."""
+    in_threads: ClassVar[bool] = False
+    """Observables here are any functions of the user's."""
 
     @property
     def cost(self) -> float:
@@ -146,8 +149,8 @@ def observed_paths(
     return table
 
 
-def _table(moments: Moments, values: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
-    """Return the statistics of each row from its moments, its kept values (R, k), and its lost paths (R,)."""
+def mean_columns(moments: Moments) -> dict[str, np.ndarray]:
+    """Return mean, stderr, low, high (1) and std of one variable at P points, each (P,), from moments of degree 3."""
     count, mean, (squares, cubes) = moments.count, moments.mean[0], (part[0] for part in moments.sums)
     spread = (squares.clip(min=0) / (count - 1)) ** 0.5 if count > 1 else np.full_like(mean, np.nan)
     deviation = (squares.clip(min=0) / count) ** 0.5
@@ -155,7 +158,12 @@ def _table(moments: Moments, values: np.ndarray, lost: np.ndarray) -> pd.DataFra
     stderr = spread / count**0.5
     quantile = student_quantile(count - 1) if count > 1 else np.nan
     half = stderr * (quantile + SKEW_SHIFT * np.abs(skewness) / count**0.5)  # (1)
-    columns = {"mean": mean, "stderr": stderr, "low": mean - half, "high": mean + half, "std": spread}
+    return {"mean": mean, "stderr": stderr, "low": mean - half, "high": mean + half, "std": spread}
+
+
+def _table(moments: Moments, values: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
+    """Return the statistics of each row from its moments, its kept values (R, k), and its lost paths (R,)."""
+    columns = mean_columns(moments)
     columns |= dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values()), axis=1), strict=True))
     table = pd.DataFrame({name: np.where(lost > 0, np.nan, column) for name, column in columns.items()})
-    return table.assign(paths=count, quantile_paths=values.shape[1], lost=lost.astype(int))
+    return table.assign(paths=moments.count, quantile_paths=values.shape[1], lost=lost.astype(int))

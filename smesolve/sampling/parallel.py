@@ -1,8 +1,10 @@
-"""Blocks of paths in processes of joblib: on this machine, or on a cluster inside `joblib.parallel_config`.
+"""Blocks of paths in threads of this process, or in processes of joblib.
 
-What all blocks need (problem, control variates) is pickled once, into one array of bytes. joblib maps a large array
-into the memory of its own workers, dask sends it once to each worker, and each worker unpickles it once. Workers are
-processes, never threads: `torch.func.jvp` keeps a counter of its nesting that all threads share.
+Threads serve work that computes in compiled kernels, which release Python's lock: nothing is started or sent. All other
+work takes processes, on this machine or on a cluster inside `joblib.parallel_config`: Python code holds the lock, and
+`torch.func.jvp` keeps a counter of its nesting that all threads share. What all blocks need (problem, control variates)
+is pickled once, into one array of bytes. joblib maps a large array into the memory of its own workers, dask sends it
+once to each worker, and each worker unpickles it once.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
+from itertools import islice
 from typing import Any, TypeVar
 
 import joblib
@@ -47,15 +52,20 @@ _one_at_a_time = threading.Lock()
 
 
 def run_blocks(
-    work: Mapping[str, Callable[[int], Result]], tasks: Sequence[Task], workers: int | None = None
+    work: Mapping[str, Callable[[int], Result]],
+    tasks: Sequence[Task],
+    workers: int | None = None,
+    in_threads: bool = False,
 ) -> Iterator[tuple[int, Result]]:
     """Run tasks and yield (position in tasks, result) as they are done, in any order.
 
     Args:
         work: by name, functions of the block number whose results depend only on it.
         tasks: what to run.
-        workers: processes, which share the threads of torch. Default: only this process, unless
-            `joblib.parallel_config` says otherwise.
+        workers: processes or threads, which share the threads of torch. Default: one, unless `joblib.parallel_config`
+            says otherwise.
+        in_threads: whether the work releases Python's lock while it computes and keeps nothing that threads share; then
+            workers are threads, unless `joblib.parallel_config` names a backend.
 
     Raises:
         RuntimeError: workers were lost several times in a row; what they had not finished is run again before.
@@ -64,6 +74,9 @@ def run_blocks(
     if jobs == 1:
         for position, (name, block) in enumerate(tasks):
             yield position, work[name](block)
+        return
+    if in_threads and isinstance(get_active_backend()[0], LokyBackend):
+        yield from _in_threads(work, tasks, jobs)
         return
     names = {name for name, _ in tasks}
     pickled = pickling.dumps({name: work[name] for name in names})
@@ -98,6 +111,36 @@ def run_blocks(
                     results.close()
         if failure is not None:
             raise failure
+
+
+def _in_threads(
+    work: Mapping[str, Callable[[int], Result]], tasks: Sequence[Task], jobs: int
+) -> Iterator[tuple[int, Result]]:
+    """Run tasks in threads; at most two results for each of them wait to be taken."""
+    before = torch.get_num_threads()
+    queue, pending = iter(enumerate(tasks)), dict[Future[Result], int]()
+    with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(max(1, before // jobs),)) as pool:
+        try:
+            while True:
+                for position, (name, block) in islice(queue, 2 * jobs - len(pending)):
+                    here = copy_context()  # numpy's error state, silenced warnings
+                    pending[pool.submit(here.run, _with_gradients, torch.is_grad_enabled(), work[name], block)] = (
+                        position
+                    )
+                if not pending:
+                    return
+                for done in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(done), done.result()
+        finally:
+            for future in pending:
+                future.cancel()
+            torch.set_num_threads(before)  # the threads have set that of the whole process
+
+
+def _with_gradients(enabled: bool, function: Callable[[int], Result], block: int) -> Result:
+    """Run a block with torch's gradients as in the calling thread, for each thread has a switch of its own."""
+    with torch.set_grad_enabled(enabled):
+        return function(block)
 
 
 def _run(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["STREAMS", "keyed_generator", "keyed_normals", "keyed_uniforms"]
 
-STREAMS = {"masks": 0, "normals": 1, "gradients": 2, "defects": 3, "warm": 4}
+STREAMS = {"masks": 0, "normals": 1, "gradients": 2, "defects": 3, "warm": 4, "areas": 5}
 """Each use of randomness has a stream of its own."""
 
 
@@ -31,6 +31,9 @@ def keyed_uniforms(shape: tuple[int, ...], seed: int, block: int, step: int) -> 
     return torch.from_numpy(keyed_generator(seed, "masks", block, step).random(shape))
 
 
-def keyed_normals(shape: tuple[int, ...], seed: int, block: int, step: int) -> Tensor:
-    """Return standard normals for the Brownian motions of one block of paths over one step (float64)."""
-    return torch.from_numpy(keyed_generator(seed, "normals", block, step).standard_normal(shape))
+def keyed_normals(shape: tuple[int, ...], seed: int, block: int, step: int, stream: str = "normals") -> Tensor:
+    """Return standard normals for the Brownian motions of one block of paths over one step (float64).
+
+    The stream "areas" has those of their time integrals, independent of the increments.
+    """
+    return torch.from_numpy(keyed_generator(seed, stream, block, step).standard_normal(shape))

@@ -26,6 +26,10 @@ class Work(Protocol):
     def cost(self) -> float:
         """Work of a block, in a unit that is the same for all kinds."""
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether blocks may run in threads, as for `run_blocks`."""
+
     def run(self, block: int) -> Arrays:
         """Return the result of a block, which depends only on its number."""
         ...
@@ -35,7 +39,7 @@ class Runner:
     """Runs blocks for a study.
 
     Args:
-        workers: processes, as for `run_blocks`. Default: only this one.
+        workers: processes or threads, as for `run_blocks`. Default: only this one.
         journal: where results are kept and found again. Default: none are kept.
         progress: the bar that counts the work. Default: none is shown.
     """
@@ -56,7 +60,9 @@ class Runner:
         keys = [f"{name}, block {block}" for name, block in tasks]
         journal: Any = {} if self.journal is None else self.journal
         missing = [k for k, key in enumerate(keys) if key not in journal]
-        done = run_blocks({name: part.run for name, part in work.items()}, [tasks[k] for k in missing], self.workers)
+        functions = {name: part.run for name, part in work.items()}
+        in_threads = all(part.in_threads for part in work.values())
+        done = run_blocks(functions, [tasks[k] for k in missing], self.workers, in_threads)
         absent = set(missing)
         ahead: dict[int, Arrays] = {}
         for k, (name, _) in enumerate(tasks):

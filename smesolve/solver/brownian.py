@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
 from smesolve.rounded_number import as_numbers
 from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import check_device, check_dtype, check_integer, check_positive, check_seed
+from smesolve.validation import check_choice, check_device, check_dtype, check_integer, check_positive, check_seed
 
 __all__ = ["KeyedBrownian"]
+
+LEVELS = ("none", "space-time")
+"""What is known of a Brownian path beside its increments, in torchsde's words."""
 
 
 class KeyedBrownian:
@@ -21,7 +25,12 @@ class KeyedBrownian:
 
     The normals of grid step k are keyed by (seed, block, k). Over an interval of several grid steps the
     increments add up: a solver with step 2 dt sees the same path as one with step dt. Passed as `bm=` it drives
-    `torchsde.sdeint`, whose own Brownian motion is not seeded by `torch.manual_seed`.
+    `torchsde.sdeint`, whose own Brownian motion is not seeded by `torch.manual_seed`; passed as `bm=` to
+    `smesolve.solve`, it gives solvers with different steps one path.
+
+    With levy_area_approximation="space-time" it knows the time integrals that torchsde's method "srk" asks for, too:
+
+        U(ta, tb) = int_ta^tb (W(t) - W(ta)) dt,      over one grid step  U = dt (W/2 + H),  H ~ N(0, dt/12).     (1)
 
     Args:
         paths: B.
@@ -31,9 +40,8 @@ class KeyedBrownian:
         block: path block; different blocks are independent.
         dtype: of the increments.
         device: of the increments.
+        levy_area_approximation: "none" or "space-time".
     """
-
-    levy_area_approximation = "none"
 
     @entry_point
     def __init__(
@@ -45,32 +53,53 @@ class KeyedBrownian:
         block: int = 0,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
+        levy_area_approximation: str = "none",
     ) -> None:
+        self.levy_area_approximation: str = check_choice("levy_area_approximation", levy_area_approximation, LEVELS)
         self.shape = (check_integer("paths", paths), check_integer("noise_dim", noise_dim, least=0))
         self.dt, self.seed = check_positive("dt", dt), check_seed("seed", seed)
         self.block = check_integer("block", block, least=0)
         self.dtype, self.device = check_dtype("dtype", dtype), check_device("device", device)
 
-    def __call__(self, ta: Any, tb: Any) -> Tensor:
-        """Return W(tb) - W(ta).
+    def __call__(self, ta: Any, tb: Any, return_U: bool = False, return_A: bool = False) -> Any:
+        """Return W(tb) - W(ta), and with return_U also U(ta, tb) of (1).
 
         Raises:
-            SmesolveError: the interval does not begin and end on the grid.
+            SmesolveError: the interval does not begin and end on the grid, or return_U is asked of a Brownian motion
+                without space-time areas, or return_A (the areas between two motions) of any.
         """
+        if return_A or (return_U and self.levy_area_approximation == "none"):
+            asked = "the areas between Brownian motions" if return_A else "time integrals"
+            remedy = "take another method" if return_A else "make it with levy_area_approximation='space-time'"
+            raise SmesolveError(f"bm, a KeyedBrownian, does not have {asked}, which the method asks for; {remedy}.")
         first, last = (
             grid_steps(_number(time), self.dt, f"the interval's {end}", least=0)
             for time, end in ((ta, "begin"), (tb, "end"))
         )
         if first == last:  # in torchsde, whose float sum of steps can end a rounding error before the last time
-            return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+            zero = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+            return (zero, zero) if return_U else zero
+        if return_U:
+            return self.increment(first, last), self.time_integral(first, last)
         return self.increment(first, last)
 
-    def increment(self, first: int, last: int) -> Tensor:
-        """Return W(last dt) - W(first dt), first < last."""
-        increment = keyed_normals(self.shape, self.seed, self.block, first)
+    def increment(self, first: int, last: int, block: int | None = None) -> Tensor:
+        """Return W(last dt) - W(first dt), first < last, of this path block or of another one."""
+        block = self.block if block is None else block
+        increment = keyed_normals(self.shape, self.seed, block, first)
         for step in range(first + 1, last):
-            increment += keyed_normals(self.shape, self.seed, self.block, step)
+            increment += keyed_normals(self.shape, self.seed, block, step)
         return increment.mul_(self.dt**0.5).to(dtype=self.dtype, device=self.device)
+
+    def time_integral(self, first: int, last: int) -> Tensor:
+        """Return U(first dt, last dt) of (1), first < last."""
+        path, total = torch.zeros(self.shape, dtype=torch.float64), torch.zeros(self.shape, dtype=torch.float64)
+        for step in range(first, last):
+            increment = keyed_normals(self.shape, self.seed, self.block, step) * self.dt**0.5
+            area = keyed_normals(self.shape, self.seed, self.block, step, "areas") * (self.dt / 12) ** 0.5
+            total += self.dt * (path + increment / 2 + area)  # (1), from the value at the begin of each step
+            path += increment
+        return total.to(dtype=self.dtype, device=self.device)
 
 
 def _number(time: Any) -> float:

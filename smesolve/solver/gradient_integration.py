@@ -32,6 +32,8 @@ class GradientIntegration:
         antithetic: in a block of B paths, path b + B/2 takes the draws of path b with the noise's other sign.
     """
 
+    in_threads = False
+
     def __init__(
         self,
         equation: ModifiedEquation,

@@ -25,6 +25,7 @@ from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import NothingTestedWarning, Scheme, what_tests_nothing
+from smesolve.solver.sde_contract import CompletedSDE, check_sde
 from smesolve.solver.time_grid import grid_numbers, grid_steps
 from smesolve.validation import (
     check_choice,
@@ -91,6 +92,7 @@ class Integration:
         seed: root seed of the Brownian motion.
         antithetic: in a block of B paths, path b + B/2 takes the increments of path b with the other sign.
         nested: the Brownian path lives on a grid of dt/nested; with equal dt/nested two integrations see one path.
+        bm: a Brownian motion in torchsde's sense in place of the seed's; its paths are the only block.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Integration:
         seed: int = 0,
         nested: int = 1,
         antithetic: bool = False,
+        bm: Any = None,
     ) -> None:
         check_scheme(sde.problem if isinstance(sde, ModifiedEquation) else None, scheme)
         chosen = SCHEMES[scheme]
@@ -115,7 +118,16 @@ class Integration:
         self._brownian = KeyedBrownian(
             paths, self._noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
         )
+        self._in_threads = isinstance(sde, ModifiedEquation) and sde.problem.in_threads and chosen.in_threads
         self._sde, self._scheme = PerturbedSDE(sde), chosen()
+        self._given = bm
+        if bm is not None:
+            self.block_size = int(bm.shape[0])
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether compiled kernels compute its steps."""
+        return self._in_threads
 
     @property
     def noise_time(self) -> float:
@@ -139,8 +151,10 @@ class Integration:
 
     def _increments(self, block: int, step: int) -> Tensor:
         """Return the Brownian increments (B, M) of one step."""
-        self._brownian.block = block
-        increments = self._brownian.increment(step * self._nested, (step + 1) * self._nested)
+        if self._given is not None:
+            increments: Tensor = self._given(step * self.dt, (step + 1) * self.dt)
+            return increments
+        increments = self._brownian.increment(step * self._nested, (step + 1) * self._nested, block)
         return torch.cat([increments, -increments]) if self.antithetic else increments
 
     def _step(self, theta: Tensor, step: int, increments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,13 +176,19 @@ def integration(
     return Integration(sde, theta0, scheme, dt, seed, nested, antithetic)
 
 
-def _check_sde(sde: Any) -> None:
-    """Check that an object is an Ito SDE in torchsde's sense."""
-    drift, noise = callable(getattr(sde, "f", None)), any(callable(getattr(sde, g, None)) for g in ("g", "g_prod"))
-    if not (drift and noise and getattr(sde, "sde_type", None) == "ito"):
+def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, workers: int | None) -> None:
+    """Check that a Brownian motion of the user's fits the SDE, the scheme and what else was asked for."""
+    if scheme not in SCHEMES or not issubclass(SCHEMES[scheme], Scheme):
+        raise SmesolveError(f"scheme={scheme!r} takes draws and no Brownian motion; leave bm out.")
+    shape = tuple(getattr(bm, "shape", ()))
+    if not callable(bm) or shape != (paths, sde.noise_dim):
         raise SmesolveError(
-            f"sde must be a ModifiedEquation, or an object with f, g or g_prod, and sde_type 'ito', got {shown(sde)}."
+            f"bm must be a Brownian motion of shape ({paths}, {sde.noise_dim}), paths by the sde's Brownian motions, "
+            f"got {shape or shown(bm)}; make it by KeyedBrownian({paths}, {sde.noise_dim}, dt)."
         )
+    for name, value, default in (("seed", seed, 0), ("workers", workers or 1, 1)):
+        if value != default:
+            raise SmesolveError(f"{name}={value} has no meaning beside bm, which has its own paths; leave it out.")
 
 
 def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str:
@@ -197,6 +217,7 @@ def solve(
     seed: int = 0,
     workers: int | None = None,
     max_memory: float | None = None,
+    bm: Any = None,
     observables: None = None,
 ) -> Tensor: ...
 
@@ -212,6 +233,7 @@ def solve(
     paths: int,
     seed: int = 0,
     workers: int | None = None,
+    bm: Any = None,
     observables: Observables,
 ) -> pd.DataFrame: ...
 
@@ -229,6 +251,7 @@ def solve(
     seed: int = 0,
     workers: int | None = None,
     max_memory: float | None = None,
+    bm: Any = None,
     observables: Observables | None = None,
 ) -> Tensor | pd.DataFrame:
     """Return independent paths of an SDE from theta0.
@@ -246,6 +269,9 @@ def solve(
         seed: root seed; path b is the same whatever `paths` is.
         workers: processes that share the blocks of paths; the result is the same for any number of them.
         max_memory: bytes that the paths may take; more are refused.
+        bm: the Brownian motion of all paths, a `KeyedBrownian` or torchsde's `BrownianInterval` of size (paths, M):
+            runs with one of them and different steps and schemes see the same paths. It has a seed of its own, so seed
+            stays 0, and its paths run in one process. Default: one of the seed.
         observables: what is measured along the paths, none of which are then kept; as for `iterate`. Of an SDE that is
             no `ModifiedEquation` these are callables, coordinates and "squared_norm". Default: the paths are returned.
 
@@ -262,7 +288,7 @@ def solve(
         NothingTestedWarning: dt = lr on an order-1 equation, for schemes whose step then is that of the iteration.
         DivergenceWarning: some paths are not finite at the end.
     """
-    _check_sde(sde)
+    check_sde("sde", sde)
     problem = sde.problem if isinstance(sde, ModifiedEquation) else None
     theta0 = check_tensor("theta0", theta0, "D") if problem is None else check_parameters("theta0", theta0, problem)
     times, dt = check_list("ts", ts, check_number), check_positive("dt", dt)
@@ -272,6 +298,8 @@ def solve(
     scheme = _chosen_scheme(sde, problem, scheme)
     if problem is not None and scheme != JUMP_SCHEME:
         problem.check_start("theta0", theta0)
+    if problem is None:
+        sde = CompletedSDE(sde, theta0)
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)
@@ -279,7 +307,11 @@ def solve(
     nothing = what_tests_nothing(SCHEMES.get(scheme), scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
     if nothing:
         warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
-    process = integration(sde, theta0, scheme, dt, seed)
+    if bm is None:
+        process: Integration | GradientIntegration | JumpIntegration = integration(sde, theta0, scheme, dt, seed)
+    else:
+        _check_brownian(bm, sde, scheme, paths, seed, workers)
+        process = Integration(sde, theta0, scheme, dt, bm=bm)
     if observables is not None:
         check_nothing_kept(max_memory)
         functions = measured_observables(problem, theta0, observables)

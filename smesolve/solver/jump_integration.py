@@ -62,6 +62,7 @@ class JumpIntegration:
     noise_time = 0.5
     antithetic = False
     autonomous = True
+    in_threads = False
 
     def __init__(
         self, problem: Problem, dynamics: JumpDynamics, lr: float, dt: float, seed: int = 0, nested: int = 1

@@ -46,7 +46,7 @@ from smesolve.problem.linearization import Linearization
 from smesolve.problem.problem import Problem
 from smesolve.solver.jumps import JumpDynamics, Poissonised, ThirdOrder
 from smesolve.solver.lanczos import apply_function
-from smesolve.validation import check_positive, check_problem, check_weak_order
+from smesolve.validation import check_instance, check_positive, check_problem, check_weak_order
 
 __all__ = ["WITH_JUMPS", "ModifiedEquation", "Order"]
 
@@ -59,6 +59,9 @@ WITH_JUMPS = (3, "poisson")
 """Orders whose equations jump."""
 
 
+MOST_DENSE = 2**16
+"""Most numbers of a dense noise, D x M, of a path."""
+
 FORMULAS: dict[Order, str] = {
     1: r"-\nabla L_S(\Theta)\, dt + \sqrt{\varepsilon}\, C(\Theta)\, dW",
     2: (
@@ -69,8 +72,13 @@ FORMULAS: dict[Order, str] = {
         r"z^{-1} \log(1 - z)\, \nabla L_S(\Theta)\, dt + \sqrt{\varepsilon}\, "
         r"\sqrt{2 \log(1 - z) / (z (z - 2))}\, C(\Theta)\, dW,\quad z = \varepsilon\, \mathrm{Hess}\, L_S(\Theta)"
     ),
+    3: (
+        r"(b + \varepsilon b_1 + \varepsilon^2 b_2)(\Theta)\, dt - \varepsilon\, "
+        r"(\xi + \varepsilon \xi_1)(\Theta; \eta)\, dN,\quad b = -\nabla L_S,\; N \text{ of rate } 1/\varepsilon"
+    ),
+    "poisson": r"-\varepsilon\, \nabla R_S(\Theta; \eta)\, dN,\quad N \text{ of rate } 1/\varepsilon",
 }
-"""(1), (2) and (3) in LaTeX, epsilon the learning rate."""
+"""(1), (2) and (3) in LaTeX, and the equations with jumps, epsilon the learning rate."""
 
 
 class ModifiedEquation(nn.Module):
@@ -84,17 +92,19 @@ class ModifiedEquation(nn.Module):
         lr: learning rate.
         order: weak order, 1 or 2, or "quadratic", which are diffusions; 3, with jumps, for problems with a mean
             gradient in closed form; or "poisson": training steps at the times of a Poisson process.
+        dense: give the equation the method `g` as well, sqrt(lr) C as a matrix (B, D, M), for what torchsde does
+            without products, such as `sdeint_adjoint`. For order 1 or 2 of small problems whose noise is linear.
 
     Raises:
         SmesolveError: another order, or one that a schedule, a problem without closed form, or a step that is not
-            gradient descent does not have.
+            gradient descent does not have; a dense noise that is too large, or of another problem.
     """
 
     noise_type = "general"
     sde_type = "ito"
 
     @entry_point
-    def __init__(self, problem: Problem, lr: float, order: Order = 2) -> None:
+    def __init__(self, problem: Problem, lr: float, order: Order = 2, dense: bool = False) -> None:
         super().__init__()
         self.problem: Problem = check_problem("problem", problem)
         self.lr = check_positive("lr", lr)
@@ -118,6 +128,26 @@ class ModifiedEquation(nn.Module):
                 f"order=3 needs the mean gradient in closed form, which this {type(problem).__name__} does not have; "
                 "take order='poisson', or order=2 with scheme='svag'."
             )
+        if check_instance("dense", dense, bool, "True or False"):
+            self._check_dense()
+            self.g = self._dense_noise
+
+    def _check_dense(self) -> None:
+        problem = self.problem
+        if self.order not in (1, 2) or not problem.has_closed_form or not problem.linear_noise:
+            raise SmesolveError(
+                f"dense=True is for order 1 or 2 of a problem whose noise is linear in its normals, got order "
+                f"{self.order!r} of {problem!r}; leave it out."
+            )
+        if problem.dim * problem.noise_dim > MOST_DENSE:
+            raise SmesolveError(
+                f"dense=True would make {problem.dim} x {problem.noise_dim} numbers for each path, more than "
+                f"{MOST_DENSE}; leave it out, as solve and torchsde.sdeint do without."
+            )
+
+    def _dense_noise(self, t: Any, y: Tensor) -> Tensor:
+        """Return sqrt(lr) C(y), (B, D, M)."""
+        return float(self.lr**0.5) * self.problem.at(t).noise_factor(y)
 
     @property
     def jumps(self) -> JumpDynamics | None:
@@ -126,9 +156,7 @@ class ModifiedEquation(nn.Module):
             return ThirdOrder(self.problem, self.lr)
         return Poissonised(self.problem, self.lr) if self.order == "poisson" else None
 
-    def _repr_latex_(self) -> str | None:
-        if self.order not in FORMULAS:
-            return None
+    def _repr_latex_(self) -> str:
         values = rf"\quad \varepsilon = {float(self.lr):g},\; D = {self.problem.dim},\; M = {self.noise_dim}"
         return rf"$\displaystyle d\Theta = {FORMULAS[self.order]},{values}$"
 

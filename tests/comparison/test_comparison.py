@@ -298,7 +298,7 @@ def test_bad_input_gets_one_clear_sentence():
         ({"seed": -1}, "seed must be an integer of at least 0"),
         ({"lrs": [0.1, 0.1]}, "lrs holds a value twice"),
         ({"lrs": [100.0], "horizon": 100.0}, "lr=100 is beyond the stability limit"),
-        ({"orders": [3]}, "orders.0. must be at most 2"),
+        ({"orders": [4]}, "orders.0. must be at most 3"),
         ({"observables": ["los"]}, "observable must be one of loss, modified_loss"),
         ({"observables": "loss"}, "observables must be a sequence"),
         ({"observables": ["theta[99]"]}, "outside the 6 parameters"),

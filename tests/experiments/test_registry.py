@@ -17,8 +17,10 @@ ALL = [(command, study) for command in commands() for study in studies(command) 
 
 
 def test_the_experiments_are_those_of_the_files():
-    assert {command for command, _ in ALL} == {"compare", "derive", "landscape", "reproduce", "scaling", "weak-error"}
-    assert studies("scaling") == ["acceleration", "horizon", "kappa", "map", "schedule", "width"]
+    names = {"compare", "convergence", "derive", "landscape", "reproduce", "scaling", "weak-error"}
+    assert {command for command, _ in ALL} == names
+    found = ["acceleration", "horizon", "kappa", "map", "schedule", "shuffle", "small-keep-prob", "width"]
+    assert studies("scaling") == found
     assert studies("reproduce") == ["barriers", "orientations", "penalties", "recovery"]
     assert default_study("scaling") == "map" and default_study("compare") == ""
 
@@ -47,7 +49,11 @@ def test_the_help_explains_every_key(command, study, capsys):
 @pytest.mark.parametrize(
     ("command", "study", "words"),
     [
-        ("scaling", "", "study must be one of acceleration, horizon, kappa, map, schedule, width, but is missing"),
+        (
+            "scaling",
+            "",
+            "study must be one of acceleration, horizon, kappa, map, schedule, shuffle, small-keep-prob, width",
+        ),
         ("scaling", "kapa", "did you mean 'kappa'"),
         ("weak-eror", "", "did you mean 'weak-error'"),
     ],

@@ -87,9 +87,22 @@ def test_a_prediction_is_made_where_both_trainings_are(tmp_path):
     assert set(predicted.quantity) == {"R_S", "R_1", "test_accuracy", "test_loss"} and len(predicted) == 8
     printed = predicted[(predicted.quantity == "R_S") & np.isclose(predicted.keep_prob, 0.8)].iloc[0]
     assert printed.paper == pytest.approx(2.237 / 2.234 - 1)
+    assert printed.at_paper_lr == pytest.approx(printed.predicted * 0.005 / 0.1)  # which is the lr of figure 2
+    inside = printed.at_paper_lr_low <= printed.paper <= printed.at_paper_lr_high
+    assert (printed.agrees in ("yes", "unresolved")) == inside
+    report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
+    assert "- R_S of dropout against R_S + R_1, keep_prob 0.8: " in report
     (tmp_path / "other").mkdir()
     assert run(tmp_path / "other", "penalties", trainings=["dropout", "R_S"]) == 0
     assert not (tmp_path / "other" / "results" / "penalties_prediction.csv").exists()
+
+
+def test_without_masks_there_is_nothing_to_penalise(tmp_path):
+    assert run(tmp_path, "penalties", keep_probs=[1.0]) == 0
+    runs, predicted = table(tmp_path, "penalties"), table(tmp_path, "penalties_prediction")
+    assert (runs.R_1.abs() < 1e-15).all()
+    assert set(predicted[predicted.quantity == "R_S"].verdict) == {"unresolved"}
+    assert set(predicted[predicted.quantity == "R_1"].verdict) <= {"not defined", "unresolved"}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ UNTRIED = {
     "factorial_effects", "participation", "penalty_comparison", "principal_angles", "principal_directions",
     "sampled_traces", "squared_error", "train", "load",
     "DropoutNetwork", "Journal", "Linearization", "SavedStudy", "SymbolicModifiedEquation", "ValidityRange",
-    "WeakErrorStudy", "mean_over",
+    "ConvergenceStudy", "WeakErrorStudy", "mean_over",
 }  # fmt: skip
 """Functions of what others return, mostly arrays and tables, classes that others construct, and means of NaN."""
 
@@ -120,7 +120,8 @@ VALID = {
     "iteration": ITERATION, "expression": eta, "equation": EQUATION, "groups": [[0]], "masks": LAW, "symbol": p,
     "state": [a], "step": [-h * eta * a], "random": {eta: LAW}, "small": h, "parameters": [a],
     "loss": (eta * a) ** 2, "layers": [1], "rel_tol": 0.1, "max_memory": 1e9, "workers": 1, "friction": 0.1,
-    "save": [0, 2], "batch_size": 2, "progress": False,
+    "save": [0, 2], "batch_size": 2, "progress": False, "dts": [0.1, 0.05], "schemes": ["euler"],
+    "reference": ("euler", 0.025),
 }  # fmt: skip
 """Valid values of what has no default, or None for one."""
 
@@ -140,6 +141,7 @@ VALID_HERE = {
     "ScheduledProblem.stability_limit": {"theta": LINEAR_THETA},
     "SymbolicJumpEquation.to_torch": {"values": {"y": 1.0}},
     "SymbolicModifiedEquation.to_torch": {"values": {"y": 1.0}},
+    "convergence": {"observables": ["loss"], "reference": ("euler", 0.025), "paths": 2},
     "Training": {"optimizer": torch.optim.Adam},
     "Training.warm": {"state": TRAINING.initial()},
     "alignment_along": {"steps": [0], "covariances": ["full batch"], "eigenpairs": 2},

@@ -12,7 +12,14 @@ import smesolve as sme
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = ["README.md", "docs/derivation.md", "docs/extending.md", "docs/observables.md", "docs/showing_results.md"]
+PAGES = [
+    "README.md",
+    "docs/derivation.md",
+    "docs/extending.md",
+    "docs/observables.md",
+    "docs/showing_results.md",
+    "docs/convergence.md",
+]
 
 
 def blocks(page):
@@ -38,6 +45,10 @@ def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
         assert "to 2% of the change of the loss up to lr = 0." in names["found"].conclusion()
     elif page == "docs/observables.md":
         assert set(names["table"].observable) == {"size"} and names["study"].table.error.notna().all()
+    elif page == "docs/torchsde.md":
+        assert names["paths"].shape == (2, 4, 9) and names["sensitivity"].abs().sum() > 0
+    elif page == "docs/convergence.md":
+        assert names["study"].fit().declared.tolist() == [0.5, 1.0, 1.5] and 0 < names["distance"] < 0.3
     elif page == "docs/showing_results.md":
         assert names["saved"].settings["lrs"] == [0.2] and names["figure"].axes
     else:

@@ -30,7 +30,7 @@ DATA = torch.ones(4, 2), torch.ones(4, 1)
         (
             lambda: sme.iterate(zzz=0.1),
             "iterate has no argument zzz; its arguments are problem, theta0, lr, steps, paths, seed, save, workers, "
-            "max_memory.",
+            "max_memory, observables.",
         ),
     ],
 )

@@ -146,7 +146,7 @@ def test_a_printed_configuration_runs_as_it_is(flags, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", commands())
 def test_every_printed_configuration_is_read_again(name, tmp_path, capsys):
-    others = {"derive": [], "reproduce": [], "landscape": [*RANDOM, "--alignment.eigenpairs", "2"]}
+    others = {"convergence": [], "derive": [], "reproduce": [], "landscape": [*RANDOM, "--alignment.eigenpairs", "2"]}
     options = others.get(name, RANDOM)
     config = tmp_path / "study.yaml"
     config.write_text(said(capsys, name, *options, "--print_config=comments"), encoding="utf-8")
@@ -158,12 +158,15 @@ STUDIES = {
     "compare": [*RANDOM, *SMALL],
     "weak-error": [*RANDOM, *SMALL, "--workers", "2"],
     "landscape": [*RANDOM, "--steps", "4", "--runs", "2", "--alignment.eigenpairs", "2"],
+    "convergence": ["--paths", "8"],
     "derive": ["--width", "1"],
     "scaling map": [*RANDOM, "--paths", "8", "--keep_probs", "[0.8]", "--multiples", "[0.1]"],
     "scaling kappa": [*RANDOM, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--kappas", "[1, 2]"],
     "scaling schedule": [*RANDOM, "--lrs", "[0.2, 0.1]", "--horizon", "0.4", "--paths", "8"],
     "scaling horizon": [*RANDOM, "--lrs", "[0.2]", "--times", "[0.4]", "--paths", "8"],
+    "scaling small-keep-prob": [*RANDOM, "--paths", "8", "--keep_probs", "[0.8]"],
     "scaling width": [*DATA, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
+    "scaling shuffle": [*RANDOM, "--training.batch_size", "2", "--lrs", "[0.1]", "--horizon", "0.2", "--paths", "8"],
     "reproduce orientations": ["--width", "3", "--steps", "4", "--runs", "2"],
     "reproduce recovery": ["--width", "3", "--steps", "4", "--runs", "2", "--samples", "[3]"],
     "reproduce barriers": [*RANDOM, "--steps", "4", "--runs", "2"],
@@ -182,9 +185,9 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
     assert first == f"smesolve: dry run of {name}, nothing is written"
     fields = dict(line.strip().split(":", 1) for line in lines)
     assert list(fields) == ["problem", "cells", "D", "M", "steps", "paths", "time", "memory"]
-    dims = {"derive": 2, "scaling width": 12, "reproduce orientations": 10, "reproduce recovery": 10}
+    dims = {"convergence": 1, "derive": 2, "scaling width": 12, "reproduce orientations": 10, "reproduce recovery": 10}
     dim = dims.get(study, 9)  # of the widest network
-    assert int(fields["D"]) == dim and int(fields["M"]) >= 1
+    assert int(fields["D"]) == dim and int(fields["M"]) >= (study != "scaling shuffle")  # whose epochs have no noise
     assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about \d+ MiB", fields["memory"])
     if name == "compare":
         assert fields["steps"].strip() == "2 at lr 0.2" and fields["paths"].strip().startswith("8 of each ensemble")
@@ -195,7 +198,7 @@ def test_a_dry_run_refuses_what_the_study_would_refuse(tmp_path, capsys):
     assert main(["compare", *RANDOM, "--lrs", "[0.3]", "--horizon", "1.0", "--dry-run"]) == 2
     assert "lr=0.3 does not divide horizon=1" in capsys.readouterr().err
     for options, words in (
-        (["--lrs", "[0.2]", "--horizon", "0.4", "--observables", "[accuracy]"], "observable must be one of loss"),
+        (["--lrs", "[0.2]", "--horizon", "0.4", "--observables", "[weight]"], "observable must be one of loss"),
         (["--lrs", "[0.2]", "--horizon", "0.4", "--dt", "0.15"], "dt=0.15 does not divide times[0]"),
         (["--lrs", "[1000.0]", "--horizon", "1000.0"], "beyond the stability limit"),
     ):

@@ -34,7 +34,7 @@ def test_compare_writes_table_report_figures_and_manifest(config, out):
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["seed"] == 5 and manifest["config"]["seed"] == 5
     data = {"name": "random", "target": None, "samples": 4, "in_features": 2, "seed": None}
-    assert manifest["config"]["data"] == data
+    assert manifest["config"]["data"] == data | {"test": None, "pooling": None}
     assert manifest["command"].startswith("smesolve compare")
     assert set(manifest["versions"]) >= {"python", "smesolve", "torch", "torchsde", "numpy", "scipy"}
     assert manifest["wall_time"] > 0 and manifest["threads"] >= 1

@@ -26,7 +26,7 @@ def typeset(latex):
     return "".join(convert(line.replace("&", "")) for line in lines)
 
 
-@pytest.mark.parametrize("order", [1, 2, "quadratic"])
+@pytest.mark.parametrize("order", [1, 2, "quadratic", 3, "poisson"])
 def test_an_equation_says_which_one_it_is(order):
     problem = linear_problem()
     latex = sme.ModifiedEquation(problem, lr=0.05, order=order)._repr_latex_()
@@ -34,6 +34,7 @@ def test_an_equation_says_which_one_it_is(order):
     assert (r"\tfrac{\varepsilon}{4} |\nabla L_S|^2" in latex) == (order == 2) and (r"\log" in latex) == (
         order == "quadratic"
     )
+    assert ("dN" in latex) == (order in (3, "poisson"))
 
 
 def test_problems_say_their_sizes():

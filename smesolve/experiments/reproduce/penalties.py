@@ -61,6 +61,10 @@ TITLES = {"test_accuracy": "test accuracy", "R_1": "$R_1$", "R_S": "$R_S$"}
 FIGURES = {"R_1": "2", "R_S": "2", "test_accuracy": "12"}
 
 
+UNIT = 0.5
+"""keep_prob of masks whose variance is 1."""
+
+
 @dataclass(frozen=True)
 class PenaltiesSettings(RunSettings):
     """Penalties in place of dropout.
@@ -113,7 +117,8 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
         starts = initial_points(self.dropout_problem, s.runs, s.network.seed, s.scale)
         cells = []
         if "R_S" in s.trainings:
-            cells.append(self._cell(self.dropout_problem, "R_S", "R_S", starts))
+            unit = self.dropout_problem.with_keep_prob(UNIT)
+            cells.append(self._cell(unit, "R_S", "R_S", starts))
         for keep_prob in s.keep_probs:
             problem = self.dropout_problem.with_keep_prob(keep_prob)
             for training in s.trainings:
@@ -148,8 +153,8 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
         runs, predictions = [], []
         without = next(left) if "R_S" in s.trainings else None
         for keep_prob in s.keep_probs:
-            if without is not None:  # the same runs; only R_1 depends on keep_prob
-                scaled = without.assign(R_1=without.R_1 * _odds(keep_prob) / _odds(s.keep_probs[0]))
+            if without is not None:  # the same runs; only R_1 depends on keep_prob, like the variance of the masks
+                scaled = without.assign(R_1=without.R_1 * (1 - keep_prob) / keep_prob)
                 runs.append(scaled.assign(training="R_S", keep_prob=keep_prob))
             others = [training for training in s.trainings if training != "R_S"]
             runs += [next(left).assign(training=training, keep_prob=keep_prob) for training in others]
@@ -184,11 +189,6 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
     def caveats(self) -> str:
         """Return nothing: no weak order is measured."""
         return ""
-
-
-def _odds(keep_prob: float) -> float:
-    """Return the variance of the masks, to which R_1 is proportional."""
-    return (1 - keep_prob) / keep_prob
 
 
 def _observables(problem: DropoutProblem) -> dict[str, Observable]:
@@ -245,8 +245,13 @@ def _paired(table: pd.DataFrame, lr: float) -> pd.DataFrame:
 
 
 def _differences(table: pd.DataFrame, predictions: pd.DataFrame, lr: float) -> pd.DataFrame:
-    """Return dropout minus R_S + R_1, measured and predicted, in units of the mean after R_S + R_1."""
+    """Return dropout minus R_S + R_1, measured and predicted, in units of the mean after R_S + R_1.
+
+    To leading order the difference at a given time is proportional to lr, so that the prediction has a value at the
+    learning rate of the paper, which stands beside theirs.
+    """
     numbers = paper_numbers("2", lr)
+    theirs = float(numbers.lr.iloc[0])
     rows = []
     for (keep_prob, quantity), group in predictions.groupby(["keep_prob", "observable"], sort=False):
         here = table[table.keep_prob == keep_prob]
@@ -259,12 +264,14 @@ def _differences(table: pd.DataFrame, predictions: pd.DataFrame, lr: float) -> p
                 "predicted": group.sort_values("run").effect.to_numpy() / unit,
             }
         )
-        row = over_runs(shares, ["keep_prob"], ["measured", "predicted"]).iloc[0].to_dict()
+        shares["value"] = shares.predicted * theirs / lr
+        row = over_runs(shares, ["keep_prob"], ["measured", "predicted", "value"]).iloc[0].to_dict()
         printed = numbers[(numbers.quantity == quantity) & np.isclose(numbers.keep_prob, keep_prob)]
         printed = printed.set_index("training").value
         paper = printed["dropout"] / printed["R_S + R_1"] - 1 if len(printed) == 2 else np.nan
         rows.append({"quantity": quantity} | row | {"paper": paper, "verdict": _verdict(row)})
-    return pd.DataFrame(rows)
+    ends = {f"value{end}": f"at_paper_lr{end}" for end in ("", "_low", "_high")}
+    return judged(pd.DataFrame(rows)).rename(columns=ends)
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -296,8 +303,22 @@ def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame |
         parts += [
             "Dropout minus R_S + R_1, in units of the value after R_S + R_1: `measured` on paired runs; `predicted` "
             "from the defects of single steps, lr^2/2 Sigma : Hess v summed along the descent on R_S + R_1, to leading "
-            "order in lr, from masks of its own; `paper` at its own size, lr and number of steps, which are not ours.",
-            markdown(predicted, ["quantity", "keep_prob", "measured", "predicted", "verdict", "paper"]),
+            "order in lr, from masks of its own. `at_paper_lr`: the prediction times the ratio of their lr to ours, to "
+            "which it is proportional at a given time; `agrees` says whether `paper` lies in its interval. Their size "
+            "and number of steps are not ours.",
+            markdown(
+                predicted,
+                [
+                    "quantity",
+                    "keep_prob",
+                    "measured",
+                    "predicted",
+                    "verdict",
+                    "at_paper_lr",
+                    "paper",
+                    "agrees",
+                ],
+            ),
         ]
     return join(*parts)
 
@@ -314,8 +335,9 @@ def _conclusion(pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
     for row in [] if predicted is None else predicted.to_dict("records"):
         if np.isnan(row["measured"]):
             continue
+        name = row["quantity"].replace("test_", "test ")
         lines.append(
-            f"- {row['quantity'].replace('_', ' ')} of dropout against R_S + R_1, keep_prob {row['keep_prob']:g}: "
+            f"- {name} of dropout against R_S + R_1, keep_prob {row['keep_prob']:g}: "
             f"{interval(row, 'measured', '+.2%')}, predicted {interval(row, 'predicted', '+.2%')}: {row['verdict']}."
         )
     return "\n".join(lines)
@@ -334,13 +356,15 @@ def penalties_figure(beside: pd.DataFrame, predicted: pd.DataFrame | None) -> Fi
             axis.set_title(
                 f"({letter}) {quantity.replace('_', ' ') if quantity == 'test_accuracy' else f'${quantity}$'}"
             )
-            if quantity != "test_accuracy":
+            if quantity != "test_accuracy" and (beside[beside.quantity == quantity].value > 0).any():
                 axis.set_yscale("log")
         if predicted is not None:
             rows = predicted[predicted.quantity == "R_S"].sort_values("keep_prob")
             for index, column in enumerate(("measured", "predicted")):
                 band(axes[1, 1], rows, "keep_prob", column, index, column)
-            axes[1, 1].plot(rows.keep_prob, rows.paper, "o", color="0.4", markerfacecolor="white", label="paper")
+            axes[1, 1].plot(
+                rows.keep_prob, rows.paper, "o", color="0.4", markerfacecolor="white", label="paper, at its lr"
+            )
             axes[1, 1].axhline(0, color="0.5", linewidth=0.8)
             axes[1, 1].legend()
         axes[1, 1].set_title("(d) $R_S$ of dropout relative to $R_S + R_1$, minus 1")

@@ -72,7 +72,7 @@ class MapSettings(ToleranceSettings):
         keep_probs: probabilities that a neuron is kept.
         multiples: learning rates in units of the mean-square limit of the readout's iteration.
         relaxations: horizon in relaxation times 1/lambda_max.
-        orders: orders of the equation, 1 and/or 2.
+        orders: orders of the equation, 1, 2 and/or 3.
         observables: the observable, in a list: loss, modified_loss, squared_norm, or a coordinate such as theta[0].
     """
 

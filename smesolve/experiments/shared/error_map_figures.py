@@ -27,7 +27,7 @@ LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 
 MODELS = {"readout": "readout only (exact)", "network": "network (measured)"}
 
-LINES = {"iteration": ("-", "o"), "order 1": ("--", "s"), "order 2": (":", "^")}
+LINES = {"iteration": ("-", "o"), "order 1": ("--", "s"), "order 2": (":", "^"), "order 3": ("-.", "D")}
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.outcomes import Status
@@ -59,10 +58,15 @@ class OtherEstimator:
         return {name: g for name, g in known if not is_piecewise_constant(g, self.design.theta0)}
 
     @property
+    def orders(self) -> list[int]:
+        """Those that both estimators know."""
+        return [order for order in self.design.orders if order < 3]
+
+    @property
     def runs(self) -> Ensembles | DefectRuns:
         """What is simulated."""
         design, paths = self.design, PATHS[self.other]
-        given = design.problem, design.theta0, self.lr, [design.horizon], design.orders, paths
+        given = design.problem, design.theta0, self.lr, [design.horizon], self.orders, paths
         return DefectRuns(*given) if self.other == "defects" else Ensembles(*given)
 
     @property
@@ -74,7 +78,7 @@ class OtherEstimator:
     @property
     def affordable(self) -> bool:
         """Whether it is run."""
-        if not self.observables or not self.design.problem.autonomous:
+        if not self.observables or not self.orders or not self.design.problem.autonomous:
             return False
         numbers = self.runs.size().work * self.design.problem.floats_per_path
         return numbers <= AFFORDABLE or self.relative_work <= 1
@@ -86,7 +90,20 @@ class OtherEstimator:
     def _rows(self) -> pd.DataFrame:
         design = self.design
         seed = design.seed ^ 1  # both run the iteration, on draws of their own
-        return measured(design.problem, design.theta0, self.lr, design, self.observables, self.other, seed)
+        study = weak_error(
+            design.problem,
+            design.theta0,
+            [self.lr],
+            design.horizon,
+            orders=self.orders,
+            observables=self.observables,
+            times=[design.horizon],
+            paths=PATHS[self.other],
+            estimator=self.other,
+            seed=seed,
+            progress=False,
+        )
+        return study.table[["order", "observable", "error", "low", "high", "paths", "reason"]]
 
     def text(self, study: WeakErrorStudy, rows: pd.DataFrame | None) -> str:
         """Return a part of a report, in Markdown.
@@ -97,8 +114,8 @@ class OtherEstimator:
         """
         heading = "## Both estimators"
         if rows is None:
-            why = "the observables are constant between jumps"
-            if self.observables:
+            why = "the observables are constant between jumps, or the only order is 3"
+            if self.observables and self.orders:
                 why = f"that takes {self.relative_work:.2g} times the gradients of the first round of this study"
             return join(heading, f"The errors were not measured by {_called(self.other)} as well: {why}.")
         table = self._beside(study, rows)
@@ -135,32 +152,6 @@ class OtherEstimator:
         final = study.at_horizon()
         merged = final[np.isclose(final.lr, self.lr)].merge(rows, on=["order", "observable"], suffixes=("", "_other"))
         return merged.assign(agrees=[_agrees(row) for row in merged.to_dict("records")])
-
-
-def measured(
-    problem: Any,
-    theta0: Tensor,
-    lr: float,
-    design: StudyDesign,
-    observables: dict[str, Observable],
-    estimator: str,
-    seed: int,
-) -> pd.DataFrame:
-    """Return the rows of one learning rate at the horizon by one estimator."""
-    study = weak_error(
-        problem,
-        theta0,
-        [lr],
-        design.horizon,
-        orders=design.orders,
-        observables=observables,
-        times=[design.horizon],
-        paths=PATHS[estimator],
-        estimator=estimator,
-        seed=seed,
-        progress=False,
-    )
-    return study.table[["order", "observable", "error", "low", "high", "paths", "reason"]]
 
 
 def _agrees(row: dict[Any, Any]) -> str:

@@ -21,6 +21,7 @@ from smesolve.problem.kinks import kinks
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import DropoutNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem
+from smesolve.problem.shuffled_epochs import ShuffledEpochs
 
 __all__ = ["build_problem", "described", "described_data", "outside_theorems"]
 
@@ -78,7 +79,11 @@ def build_problem(
     module = hidden.append(nn.Linear(sizes[-1], outputs, bias=bias)).to(dtype=kind, device=place)
     noises = dataclasses.asdict(training)
     del noises["dropout"]  # the layers have it
-    return _split(lambda x, y: ModuleProblem(module, x, y, **noises), x, y, held_out)
+    kind_of_problem: type[ModuleProblem] = ModuleProblem
+    if noises.pop("shuffle"):
+        del noises["replacement"]
+        kind_of_problem = ShuffledEpochs
+    return _split(lambda x, y: kind_of_problem(module, x, y, **noises), x, y, held_out)
 
 
 def _split(make: Callable[[np.ndarray, np.ndarray], P], x: np.ndarray, y: np.ndarray, held_out: np.ndarray | None) -> P:
@@ -131,7 +136,9 @@ def described(
     whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
     kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
     noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
-    if training.batch_size:
+    if training.shuffle:
+        noises.append(f"shuffled batches of {training.batch_size}, every sample once in an epoch, which is a step")
+    elif training.batch_size:
         noises.append(f"mini-batches of {training.batch_size} with{'' if training.replacement else 'out'} replacement")
     for name in ("label_noise", "parameter_noise", "weight_decay"):
         if getattr(training, name):

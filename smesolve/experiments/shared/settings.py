@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
-from smesolve.errors import invalid
+from smesolve.errors import SmesolveError, invalid
 from smesolve.validation import (
     check_choice,
     check_instance,
@@ -133,6 +133,7 @@ class TrainingSettings:
         masks: shared (one mask a step for all samples) or per_sample (as torch.nn.Dropout).
         batch_size: samples of a step. Default: all of them.
         replacement: draw the samples of a batch with replacement.
+        shuffle: take every sample once in an epoch, as torch's DataLoader with shuffle=True; a step is then an epoch.
         weight_decay: as in torch.optim.SGD.
         label_noise: standard deviation of normals added to the targets.
         parameter_noise: standard deviation of normals added to the parameters before each gradient.
@@ -143,6 +144,7 @@ class TrainingSettings:
     masks: str = "shared"
     batch_size: int | None = None
     replacement: bool = False
+    shuffle: bool = False
     weight_decay: float = 0.0
     label_noise: float = 0.0
     parameter_noise: float = 0.0
@@ -154,6 +156,10 @@ class TrainingSettings:
         if self.batch_size is not None:
             check_integer("training.batch_size", self.batch_size)
         check_flag("training.replacement", self.replacement)
+        if check_flag("training.shuffle", self.shuffle) and (self.batch_size is None or self.replacement):
+            raise SmesolveError(
+                "training.shuffle needs training.batch_size, and no replacement; give the number of samples in a batch."
+            )
         for name in ("weight_decay", "label_noise", "parameter_noise"):
             check_not_negative(f"training.{name}", getattr(self, name))
 

@@ -59,20 +59,25 @@ class ValidityPart:
         ]
         return dict(smooth[:1])
 
+    @property
+    def orders(self) -> list[int]:
+        """Those whose ranges are known."""
+        return [order for order in self.design.orders if order < 3]
+
     def cells(self) -> list[Cell]:
         """Return its cell, or none where it is too expensive or not known."""
         design = self.design
-        if not self.observable or not design.problem.autonomous:
+        if not self.observable or not self.orders or not design.problem.autonomous:
             return []
         lr = first_learning_rate(design.problem, design.theta0, design.horizon)
-        runs = DefectRuns(design.problem, design.theta0, lr, [design.horizon], design.orders, PATHS)
+        runs = DefectRuns(design.problem, design.theta0, lr, [design.horizon], self.orders, PATHS)
         return [Cell("range of validity", self._measured, [runs])] if runs.size().work <= SHARE * self.work else []
 
     def _measured(self) -> dict[str, Any]:
         design = self.design
         measure = partial(validity_range, design.problem, design.theta0, design.horizon, TOLERANCE)
         found = measure(
-            orders=design.orders,
+            orders=self.orders,
             observables=self.observable,
             rel_tol=REL_TOL,
             paths=PATHS,

@@ -41,7 +41,7 @@ class WeakErrorSettings(ProblemSettings):
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         lrs: learning rates; each divides the horizon.
         horizon: last time T; training takes T/lr steps.
-        orders: orders of the modified equation, 1 and/or 2.
+        orders: orders of the modified equation, 1, 2 and/or 3.
         observables: loss, modified_loss, squared_norm, accuracy; test_loss and test_accuracy with data.test; or
             coordinates such as theta[0].
         paths: independent paths on each side; the first round where rel_tol is given.

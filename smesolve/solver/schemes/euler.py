@@ -18,6 +18,7 @@ class Euler(Scheme):
     """
 
     at_learning_rate = "its step is the discrete iteration with Gaussian noise"
+    in_threads = True
     noise_time = 1.0
     weak_error = "dt"
     drift_evaluations = 1

@@ -53,6 +53,8 @@ class Scheme(ABC):
 
     weak_order: ClassVar[float] = 1.0
     """Weak order for SDEs whose noise is not small."""
+    in_threads: ClassVar[bool] = False
+    """Whether a scheme keeps nothing from one call to the next, so that threads may share it."""
     at_learning_rate: ClassVar[str | None] = None
     """What a step of dt = lr on the order-1 equation is, if its mean and covariance are those of the iteration."""
 

@@ -16,6 +16,7 @@ class SmallNoiseHeun(Scheme):
     k1 = b(y), P = sqrt(lr) C(y + dt/2 k1) dW + dt lr b1(y + dt/2 k1), under a schedule at the middle of the step.
     """
 
+    in_threads = True
     noise_time = 0.5
     weak_error = "dt^2 + lr^2 dt"
     drift_evaluations = 2

@@ -18,6 +18,7 @@ class SmallNoiseRK4(Scheme):
     Stages 3 and 4 carry half of the weights, so mean and covariance of the step match those of the equation.
     """
 
+    in_threads = True
     noise_time = 0.5
     weak_error = "dt^4 + lr dt^2 + lr^2 dt"
     drift_evaluations = 4

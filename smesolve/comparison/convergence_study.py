@@ -1,0 +1,121 @@
+"""The result of a measurement of convergence: a table, orders with intervals, and a work-precision figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from smesolve.comparison.agreement import at_most
+from smesolve.comparison.order_fit import fit_orders
+from smesolve.confidence import NORMAL_QUANTILE
+from smesolve.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["ConvergenceStudy"]
+
+
+@dataclass(frozen=True, repr=False)
+class ConvergenceStudy(Result):
+    """Errors of solvers against their step.
+
+    Columns of `table`:
+
+    scheme, solver_dt, observable   which solver, with which step, and what is compared
+    error, stderr, low, high        the error with its standard error and 95% interval; all errors come from the same
+                                    paths, so that those of different steps have common noise
+    seconds                         that the solver took for all paths, increments not counted
+    paths, lost                     number of paths, and of those without a finite error; with one there is no error
+    resolved                        whether 0 lies outside the interval
+    """
+
+    table: pd.DataFrame
+    kind: str
+    """ "weak" or "strong"."""
+    horizon: float
+    reference: str
+    """What the errors are errors against, in words."""
+    declared: Mapping[str, float]
+    """Orders that the solvers declare, by name."""
+
+    @cached_property
+    def _orders(self) -> pd.DataFrame:
+        rows = []
+        for (scheme, observable), group in self.table.groupby(["scheme", "observable"], sort=False):
+            errors = group.assign(
+                lr=group.solver_dt,
+                order=self.declared[str(scheme)],
+                stderr=(group.high - group.low) / 2 / NORMAL_QUANTILE,
+                solver_bias=0.0,
+                solver_bias_stderr=0.0,
+            )
+            row = fit_orders(errors).iloc[0]
+            rows.append(
+                {
+                    "scheme": scheme,
+                    "observable": observable,
+                    "order": row.slope,
+                    "order_low": row.slope_low,
+                    "order_high": row.slope_high,
+                    "declared": self.declared[str(scheme)],
+                    "points": row.points,
+                    "p_value": row.p_value,
+                    "left_out": row.left_out.replace("lr=", "solver_dt="),
+                    "verdict": row.verdict,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def fit(self) -> pd.DataFrame:
+        """Fit the order of convergence of each solver and observable.
+
+        error = c dt^p (1 + d dt + ...) is fitted as weak orders in the learning rate are
+        (`smesolve.comparison.order_fit`): the terms beyond d are bounded by what the errors leave room for, so that
+        intervals are never shorter than these terms allow. Noise that errors at different steps have in common is
+        counted as independent, which makes intervals longer and not shorter.
+
+        Returns:
+            Columns scheme, observable; order p with order_low, order_high (95%); declared, what the solver claims;
+            points, p_value of the fit, left_out (steps that were not used, and why); verdict, "certified" where the
+            interval holds the declared order and none that is 1 larger or smaller.
+        """
+        return self._orders.copy()
+
+    def _nominal(self, scheme: str, group: pd.DataFrame) -> float:
+        """Return the declared order, or the local slope rounded to halves where none is declared."""
+        declared = self.declared[scheme]
+        if declared is not None:
+            return declared
+        used = group[group.resolved].sort_values("solver_dt")
+        if len(used) < 2:
+            return 1.0
+        (first, second), (small, large) = used.error.abs().iloc[:2], used.solver_dt.iloc[:2]
+        return max(0.5, round(2 * float(np.log(second / first) / np.log(large / small))) / 2)
+
+    def summary(self) -> str:
+        """Return the order of each solver, a sentence in each line."""
+        head = f"{self.kind.capitalize()} errors at T = {self.horizon:g} against {self.reference}, with 95% intervals:"
+        return "\n".join([head, *(self._sentence(row) for row in self.fit().to_dict("records"))])
+
+    def _sentence(self, row: Mapping[str, Any]) -> str:
+        start = f"{row['scheme']}, {row['observable']}: "
+        if not np.isfinite(row["order"]):
+            rows = self.table[(self.table.scheme == row["scheme"]) & (self.table.observable == row["observable"])]
+            last = rows.loc[rows.solver_dt.idxmin()]
+            bound = at_most(max(abs(last.low), abs(last.high)))
+            return f"{start}order not resolved; at dt = {last.solver_dt:g} the error is at most {bound}."
+        steps = f"{row['points']} steps" if row["points"] > 2 else "two steps, the local slope"
+        order = f"{row['order']:.2f} [{row['order_low']:.2f}, {row['order_high']:.2f}]"
+        return f"{start}order {order} over {steps}, declared {row['declared']:g}."
+
+    def plot(self) -> Figure:
+        """Return |error| against the step, and work-precision: |error| against seconds."""
+        from smesolve.comparison.convergence_figure import convergence_figure  # late, as matplotlib takes its time
+
+        return convergence_figure(self.table, self.fit(), self.kind)

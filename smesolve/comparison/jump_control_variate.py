@@ -1,0 +1,78 @@
+"""Martingale control variates of equations with jumps.
+
+As those of `control_variate`, with the noise nu of every jump where it happens, at time t and from the state y before
+it; nu = -lr C chi, chi being functions of its draw. Compensated jumps are martingales: with N jumps in a step of dt,
+
+    cv_1 = sum_N < lam(t + lr/2), nu >                                                                     (1)
+    cv_2 = sum_N < Lam (y - thetabar(t)), nu >                                                             (2)
+    cv_3 = sum_N lr^2/2 chi^T Q chi - lr dt/2 tr Q                                                         (3)
+
+have mean zero whatever lam, Lam, Q and thetabar are, as nu and chi have mean zero, chi has covariance I, and E N is
+dt/lr. The number of jumps is random, too: cv_3 takes out its noise as well. lam and thetabar are interpolated between
+the steps. A jump moves the state by nu - lr/2 (Db) nu to first order, as if nu came lr/2 later: so lam is taken there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from smesolve.comparison.noise_free_path import NoiseFreePath
+from smesolve.comparison.value_hessians import ValueHessians
+from smesolve.solver.jump_integration import JumpNoise, JumpStep
+
+__all__ = ["JumpControlVariate"]
+
+
+@dataclass(frozen=True)
+class JumpControlVariate:
+    """The control variates of an equation with jumps for all targets (saved steps) and observables."""
+
+    path: NoiseFreePath
+    step_time: float
+    """Time of one step of the process."""
+    lr: float
+    hessians: ValueHessians | None = None
+
+    @property
+    def count(self) -> int:
+        """Control variates for each target and observable."""
+        if self.hessians is None:
+            return 1
+        return 2 if self.hessians.quadratics is None else 3
+
+    def add(self, totals: Tensor, step: int, taken: JumpStep) -> None:
+        """Add the terms of step j to the running totals (count, B, T, O), in place.
+
+        Cost: for each jump, that of `ControlVariate.add`.
+        """
+        for noise in taken.noises:
+            self._add_first(totals, step, noise)
+        if self.hessians is None:
+            return
+        point = self.hessians.index((step + 1) * self.step_time)
+        lam = self.hessians.hessians[point]
+        rows = totals.shape[2] - lam.targets
+        for noise in taken.noises:
+            reference = self.path.states[step] + noise.time * (self.path.states[step + 1] - self.path.states[step])
+            terms = lam.bilinear(noise.state - reference, noise.increment)  # (2)
+            totals[1, :, rows:].index_add_(0, noise.paths, terms)
+        if self.hessians.quadratics is not None:
+            Q = self.hessians.quadratics[point]
+            totals[2, :, rows:] -= self.lr * self.step_time / 2 * Q.trace()  # (3)
+            for noise in taken.noises:
+                if noise.coordinates is not None:
+                    terms = self.lr**2 / 2 * Q.bilinear(noise.coordinates, noise.coordinates)  # (3)
+                    totals[2, :, rows:].index_add_(0, noise.paths, terms)
+
+    def _add_first(self, totals: Tensor, step: int, noise: JumpNoise) -> None:
+        after = self.path.adjoints[step + 1]
+        targets, observables = after.shape[:2]
+        before = self.path.adjoints[step][-targets:]
+        early, late = (
+            (noise.increment @ adjoints.flatten(0, 1).mT).reshape(-1, targets, observables)
+            for adjoints in (before, after)
+        )
+        weight = (noise.time + self.lr / (2 * self.step_time))[..., None]
+        totals[0, :, -targets:].index_add_(0, noise.paths, early + weight * (late - early))  # (1)

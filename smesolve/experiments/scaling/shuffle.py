@@ -1,0 +1,267 @@
+"""The noise of shuffled training, beside that of independent batches and of the equation that is used for both.
+
+Over one epoch of N batches the gradients of shuffled batches add up to N times the gradient of all samples, whatever
+their order, so the noise cancels: the variance of the parameters falls like lr^3 (`smesolve.problem.shuffled_epochs`).
+Of batches drawn independently, and of the stochastic differential equation with their covariance, it falls like lr.
+With Var the total variance E|theta - E theta|^2 at the horizon, the equation overstates the noise of training by
+
+    ratio = Var_SDE / Var_shuffled = O(lr^-2).                                                            (1)
+
+Time is that of the epochs: at t = k lr, k epochs or k N independent batches were taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smesolve.confidence import NORMAL_QUANTILE
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
+from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
+from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.settings import TrainingSettings
+from smesolve.figures import PAGE, SEQUENCE, drawing, log_ticks
+from smesolve.problem.iteration import iterate
+from smesolve.problem.shuffled_epochs import ShuffledEpochs
+from smesolve.result import Result, sentences
+from smesolve.solver.integration import solve
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.time_grid import grid_steps
+from smesolve.validation import check_instance, check_keep_prob, check_list, check_parameters, check_positive
+
+__all__ = ["Shuffle", "ShuffleSettings", "ShuffledNoise", "shuffle_figure", "shuffled_noise"]
+
+CAPTION = (
+    "Total variance of the parameters at the horizon against the learning rate, with 95% intervals: batches as a "
+    "shuffled loader gives them, batches drawn independently, and the usual equation of order 1."
+)
+
+ARMS = ("shuffled epochs", "independent batches", "usual SDE")
+
+STREAMS = {"shuffled epochs": 0, "independent batches": 1, "usual SDE": 2}
+"""Added to the root seed, so that the variances are independent of each other."""
+
+
+@dataclass(frozen=True)
+class ShuffleSettings(SamplingSettings):
+    """Noise of shuffled training.
+
+    Args:
+        training: loss and noise; it needs a batch_size, which divides the number of samples.
+        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob). Default: no dropout.
+        lrs: learning rates, each of which divides the horizon.
+        horizon: last time T: T/lr epochs.
+    """
+
+    training: TrainingSettings = field(default_factory=lambda: TrainingSettings(batch_size=1, shuffle=True))
+    keep_prob: float = 1.0
+    lrs: list[float] = field(default_factory=lambda: [0.04, 0.02, 0.01])
+    horizon: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_keep_prob("keep_prob", self.keep_prob)
+        check_positive("horizon", self.horizon)
+        for lr in check_list("lrs", self.lrs, check_positive):
+            grid_steps(self.horizon, lr, "horizon", "lr")
+        if not self.training.shuffle:
+            raise SmesolveError("training.shuffle must be true: this study measures the noise of shuffled training.")
+
+
+@dataclass(frozen=True, repr=False)
+class ShuffledNoise(Result):
+    """Variances of shuffled training, of independent batches and of the usual equation."""
+
+    table: pd.DataFrame
+    """A row for each arm of `ARMS` and lr: total `variance` of the parameters with `variance_low`, `variance_high`, and
+    its `ratio` to that of shuffled epochs with interval."""
+
+    slopes: pd.DataFrame
+    """A row for each arm and pair of neighbouring learning rates: the local `slope` of log variance in log lr."""
+
+    def summary(self) -> str:
+        """Return what was found, a sentence in each line."""
+        return sentences(_conclusion(self))
+
+    def plot(self) -> Figure:
+        """Return variances against the learning rate."""
+        return shuffle_figure(self)
+
+
+@entry_point
+def shuffled_noise(
+    problem: ShuffledEpochs,
+    theta0: Tensor,
+    lrs: Sequence[float],
+    horizon: float,
+    effort: SamplingEffort = EFFORT,
+) -> ShuffledNoise:
+    """Measure the variance of the parameters after shuffled epochs, beside independent batches and their equation.
+
+    Args:
+        problem: what is trained, whose step is an epoch.
+        theta0: (D,), the start.
+        lrs: learning rates, each of which divides the horizon.
+        horizon: last time T, that of T/lr epochs.
+        effort: paths, seed, progress bar and processes.
+
+    Raises:
+        SmesolveError: bad arguments, or a learning rate that does not divide the horizon.
+
+    Cost: for each lr T/lr epochs a path, twice, and as many steps of the equation as there are batches.
+    """
+    check_instance("problem", problem, ShuffledEpochs, "a ShuffledEpochs")
+    theta0, horizon = check_parameters("theta0", theta0, problem), check_positive("horizon", horizon)
+    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
+    for lr in check_list("lrs", lrs, check_positive):
+        grid_steps(horizon, lr, "horizon", "lr")
+    return _combined(run_cells(_cells(problem, theta0, lrs, horizon, effort), progress=effort.progress))
+
+
+def _cells(
+    epochs: ShuffledEpochs, theta0: Tensor, lrs: Sequence[float], horizon: float, effort: SamplingEffort
+) -> list[Cell]:
+    """Return a cell for each arm and learning rate."""
+    problem, batches = epochs.independent_batches, epochs.batches
+
+    def shuffled(lr: float, seed: int) -> Tensor:
+        steps = round(horizon / lr)
+        return iterate(epochs, theta0, lr, steps, effort.paths, seed, save=[steps], workers=effort.workers)
+
+    def independent(lr: float, seed: int) -> Tensor:
+        steps = batches * round(horizon / lr)
+        return iterate(problem, theta0, lr, steps, effort.paths, seed, save=[steps], workers=effort.workers)
+
+    def usual(lr: float, seed: int) -> Tensor:
+        # Its own time is that of the batches. A step of lr would be the iteration with Gaussian noise.
+        scheme, step = ("small_noise_rk4", lr) if problem.has_closed_form else ("svag", lr / 4)
+        equation = ModifiedEquation(problem, lr, order=1)
+        times = [0.0, batches * horizon]
+        paths = solve(
+            equation, theta0, times, scheme=scheme, dt=step, paths=effort.paths, seed=seed, workers=effort.workers
+        )
+        return paths[-1:]
+
+    arms: dict[str, Callable[[float, int], Tensor]] = dict(zip(ARMS, (shuffled, independent, usual), strict=True))
+
+    def row(arm: str, lr: float) -> dict[str, Any]:
+        variance, stderr = _total_variance(arms[arm](lr, effort.seed + STREAMS[arm])[0])
+        return {"arm": arm, "lr": lr, "variance": variance, "stderr": stderr}
+
+    cells = []
+    for arm in ARMS:
+        for lr in sorted(set(lrs), reverse=True):
+            one, time = (epochs, horizon) if arm == ARMS[0] else (problem, batches * horizon)
+            ensembles = [Ensembles(one, theta0, lr, [time], [], effort.paths, control="none")]
+            cells.append(Cell(f"{arm}, lr {lr:g}", partial(row, arm, lr), ensembles))
+    return cells
+
+
+def _total_variance(theta: Tensor) -> tuple[float, float]:
+    """Return tr Cov of paths (B, D), and its standard error: that of the mean of |theta - mean|^2."""
+    squares = (theta - theta.mean(0)).square().sum(-1) * (len(theta) / (len(theta) - 1))
+    return float(squares.mean()), float(squares.std() / len(theta) ** 0.5)
+
+
+def _combined(rows: list[dict[str, Any]]) -> ShuffledNoise:
+    """Return the table with intervals, ratios by eq. (1), and local slopes."""
+    table = pd.DataFrame(rows)
+    # On a log scale: variances are positive, and their relative errors are alike.
+    factor = (NORMAL_QUANTILE * table.stderr / table.variance).map(math.exp)
+    table["variance_low"], table["variance_high"] = table.variance / factor, table.variance * factor
+    reference = table[table.arm == ARMS[0]].set_index("lr")
+    base = table.lr.map(reference.variance)
+    table["ratio"] = table.variance / base  # (1)
+    spread = ((table.stderr / table.variance) ** 2 + (table.lr.map(reference.stderr) / base) ** 2) ** 0.5
+    spread[table.arm == ARMS[0]] = 0.0
+    factor = (NORMAL_QUANTILE * spread).map(math.exp)
+    table["ratio_low"], table["ratio_high"] = table.ratio / factor, table.ratio * factor
+    slopes = []
+    for arm, part in table.groupby("arm", sort=False):
+        for large, small in zip(part.iloc[:-1].itertuples(), part.iloc[1:].itertuples(), strict=True):
+            step = math.log(large.lr / small.lr)
+            slope = math.log(large.variance / small.variance) / step
+            half = NORMAL_QUANTILE * math.hypot(large.stderr / large.variance, small.stderr / small.variance) / step
+            between = f"{large.lr:g} to {small.lr:g}"
+            slopes.append(
+                {"arm": arm, "lrs": between, "slope": slope, "slope_low": slope - half, "slope_high": slope + half}
+            )
+    return ShuffledNoise(table, pd.DataFrame(slopes))
+
+
+@experiment("scaling", "shuffle")
+class Shuffle(NetworkExperiment[ShuffleSettings]):
+    """The noise of shuffled training, beside independent batches and the usual equation."""
+
+    Settings = ShuffleSettings
+    title = "Learning-rate scaling: shuffle"
+    example = "examples/scaling_shuffle.yaml --out results/scaling_shuffle"
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each arm and learning rate."""
+        s, epochs = self.settings, self.problem
+        assert isinstance(epochs, ShuffledEpochs)
+        return _cells(epochs, self.theta0, s.lrs, s.horizon, s.effort)
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Return the section of the variances."""
+        result = _combined(results)
+        return [
+            Section(
+                "Noise of shuffled training",
+                {"table": result.table, "slopes": result.slopes},
+                {"shuffle": Captioned(shuffle_figure(result), CAPTION)},
+                _report(result, self.settings),
+                _conclusion(result),
+            )
+        ]
+
+
+def shuffle_figure(result: ShuffledNoise) -> Figure:
+    """Draw the variances against the learning rate."""
+    with drawing():
+        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
+        axis = figure.subplots()
+        for style, (arm, part) in zip(SEQUENCE, result.table.groupby("arm", sort=False), strict=False):
+            spread = [part.variance - part.variance_low, part.variance_high - part.variance]
+            axis.errorbar(part.lr, part.variance, spread, capsize=1.5, label=arm, **style.line_options)
+        log_ticks(axis, result.table.lr)
+        axis.set_yscale("log")
+        axis.set_xlabel(r"learning rate $\epsilon$")
+        axis.set_ylabel(r"$E|\Theta - E\Theta|^2$")
+        axis.legend(loc="best")
+        return figure
+
+
+def _conclusion(result: ShuffledNoise) -> str:
+    table, slopes = result.table, result.slopes
+    usual = table[table.arm == ARMS[2]]
+    ratios = "; ".join(f"{interval(row, 'ratio', '.4g')} at lr {row['lr']:g}" for row in usual.to_dict("records"))
+    lines = [f"- The usual SDE overstates the variance of shuffled training by a factor of {ratios}."]
+    for arm, part in slopes.groupby("arm", sort=False):
+        last = part.to_dict("records")[-1]
+        lines.append(f"- Variance of {arm}: falls like lr^{interval(last, 'slope')} from lr {last['lrs']}.")
+    return "\n".join(lines)
+
+
+def _report(result: ShuffledNoise, settings: ShuffleSettings) -> str:
+    headers = {"arm": "arm", "lr": "lr", "variance": "variance", "ratio to shuffled epochs": "ratio"}
+    return join(
+        f"Batches of {settings.training.batch_size}; total variance of the parameters after T/lr epochs, T = "
+        f"{settings.horizon:g}, over {settings.paths} paths.",
+        markdown(result.table, headers, {"ratio": ".4g"}),
+        "## Local slopes",
+        markdown(result.slopes, {"arm": "arm", "from lr to lr": "lrs", "slope": "slope"}),
+    )

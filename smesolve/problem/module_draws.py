@@ -1,0 +1,70 @@
+"""Draws of a `ModuleProblem`: what is random in one step, made from uniforms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smesolve.problem.masks import MaskLaw
+
+__all__ = ["Draw", "DrawLayout"]
+
+Draw = Mapping[str, Tensor]
+"""What is random in one step, by name, with leading dimensions of paths; noise that a problem lacks has no entry.
+
+    indices         (..., b)           samples of the mini-batch
+    mask 0, ...     (..., b, ...)      one for each dropout call; 1 for b if shared, without b if a weight is dropped
+    labels          (..., b, o)        standard normals eps
+    parameters      (..., D)           standard normals xi
+"""
+
+
+@dataclass(frozen=True)
+class DrawLayout:
+    """Which parts a draw has, and how they are made from uniforms."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Shape of each part without the dimensions of paths."""
+    laws: Mapping[str, MaskLaw]
+    """Law of each mask."""
+    samples: int
+    """n, the number of samples that batches are drawn of."""
+    replacement: bool
+    """Whether batches are drawn with replacement."""
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Uniforms of each part: one a number, but n for a batch without replacement, which is cut from an order."""
+        sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        if "indices" in sizes and not self.replacement:
+            sizes["indices"] = self.samples
+        return sizes
+
+    @property
+    def uniforms(self) -> int:
+        """U, the uniforms of a draw."""
+        return sum(self.sizes.values())
+
+    def drawn(self, uniforms: Tensor) -> Draw:
+        """Return draws from uniforms (..., U) in [0, 1)."""
+        draw = dict(zip(self.sizes, uniforms.split(list(self.sizes.values()), dim=-1), strict=True))
+        for name, part in draw.items():
+            if name == "indices":
+                chosen = (part * self.samples).long() if self.replacement else part.argsort(dim=-1)
+                draw[name] = chosen[..., : self.shapes[name][0]].to(self.device)
+            else:
+                values = self.laws[name].quantile(part) if name in self.laws else _normals(part)
+                draw[name] = values.unflatten(-1, self.shapes[name]).to(dtype=self.dtype, device=self.device)
+        return draw
+
+
+def _normals(uniforms: Tensor) -> Tensor:
+    """Return standard normals from uniforms in [0, 1)."""
+    normals: Tensor = torch.special.ndtri(uniforms.clamp_min(2.0**-54))
+    return normals

@@ -1,0 +1,218 @@
+"""Training by shuffled epochs: one step is an epoch, in which every sample is in one batch.
+
+An epoch takes the N = n/b batches of a random order of the samples one after the other, as torch's DataLoader with
+shuffle=True gives them, with fresh masks in each,
+
+    (1)  theta_k = theta_(k-1) - lr g_k(theta_(k-1)),     k = 1, ..., N,     step(theta, draw, lr) = theta_N.
+
+In powers of lr the step is theta + lr F + lr^2 F2 + ... with
+
+    (2)  F = -sum_k g_k,       F2 = sum_(j<k) (D g_k) g_j.
+
+Without masks the sum of the batch gradients is N times the gradient G of all samples, in any order: F has no noise, and
+through weak order 2 the modified equation is an ordinary one. What independent batches leave as noise of variance
+O(lr) is here a drift,
+
+    (3)  E F2 = N (N - 1) / (2 n (n - 1)) [ n^2 (D G) G - sum_i (D h_i) h_i ],
+
+where h_i is the gradient of sample i, of mean G: two samples of different batches are a random pair of different
+samples. With b = -N G this gives the drift E F2 - 1/2 (Db) b of order 2, the implicit regularisation of Smith, Dherin,
+Barrett, De (ICLR 2021, eq. 1 and 22). The variance that is left falls like lr^3.
+
+Time is that of the epochs: t = lr times their number, so the small parameter is lr N.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+
+from smesolve.entry_point import entry_point
+from smesolve.errors import invalid
+from smesolve.problem.batch_noise import BatchNoise
+from smesolve.problem.losses import SampleLoss
+from smesolve.problem.module_draws import Draw
+from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.step_expansion import taylor_terms
+from smesolve.problem.training_step import REFERENCE_DRAWS
+from smesolve.validation import check_integer
+
+__all__ = ["ShuffledEpochs"]
+
+
+class ShuffledEpochs(ModuleProblem):
+    """A `ModuleProblem` whose step is an epoch, eq. (1), as of torch's DataLoader with shuffle=True.
+
+    Draws have one more dimension, of the N batches, before those of a batch. Cost of a step: N gradients on b samples.
+
+    Args:
+        module, x, y, loss, masks, weight_decay, label_noise, parameter_noise: as for `ModuleProblem`.
+        batch_size: b, the number of samples in a batch, which divides the number of samples.
+
+    Raises:
+        SmesolveError: those of `ModuleProblem`, or a batch_size that does not divide the number of samples.
+    """
+
+    batch_size: int
+    linear_step = False
+    has_mean_step = False
+
+    @entry_point
+    def __init__(
+        self,
+        module: nn.Module,
+        x: Tensor | np.ndarray,
+        y: Tensor | np.ndarray,
+        loss: str | SampleLoss = "squared_error",
+        masks: str = "per_sample",
+        *,
+        batch_size: int,
+        weight_decay: float = 0.0,
+        label_noise: float = 0.0,
+        parameter_noise: float = 0.0,
+    ) -> None:
+        noises = weight_decay, label_noise, parameter_noise
+        given = module, x, y, loss, masks, check_integer("batch_size", batch_size), False, *noises
+        self._make_independent = partial(ModuleProblem, *given)
+        super().__init__(*given)
+        if self.samples % batch_size:
+            raise invalid(
+                "batch_size", f"divide the {self.samples} samples", batch_size, "change it, or leave some out"
+            )
+        self.batches = self.samples // batch_size
+        others = {name: shape for name, shape in self._shapes.items() if name != "indices"}
+        self._batch_layout = self._layout_of(others)  # of all but the order of the samples
+        self.draw_dim = self.samples + self.batches * self._batch_layout.uniforms
+        self._batch_noise = BatchNoise(self.samples, None, False, self.label_noise, self._output_shape)
+        self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
+
+    @cached_property
+    def independent_batches(self) -> ModuleProblem:
+        """The same problem, but that the batch of every step is drawn anew."""
+        return self._make_independent()
+
+    # --- the epoch ---------------------------------------------------------------------------------------------------
+
+    def draw(self, uniforms: Tensor) -> Draw:
+        """Return an order of the samples, masks and normals of all batches, from uniforms (..., U)."""
+        layout = self._batch_layout
+        order, rest = uniforms.split([self.samples, self.batches * layout.uniforms], dim=-1)
+        draw = dict(layout.drawn(rest.unflatten(-1, (self.batches, layout.uniforms))))
+        draw["indices"] = order.argsort(dim=-1).unflatten(-1, (self.batches, -1)).to(self.device)
+        return draw
+
+    def _batch(self, draw: Draw, number: int) -> Draw:
+        """Return what is random in one batch of an epoch."""
+        return {name: part.select(-1 - len(self._shapes[name]), number) for name, part in draw.items()}
+
+    def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
+        """Return sum_k g_k(theta), which is -F of eq. (2): (..., D)."""
+        total = self._batch_gradient(theta, self._batch(draw, 0))
+        for number in range(1, self.batches):
+            total = total + self._batch_gradient(theta, self._batch(draw, number))
+        return total
+
+    def step(self, theta: Tensor, draw: Draw, lr: float | Tensor) -> Tensor:
+        """Return theta after an epoch, eq. (1): (..., D)."""
+        for number in range(self.batches):
+            theta = theta - lr * self._batch_gradient(theta, self._batch(draw, number))
+        return theta
+
+    def step_terms(self, theta: Tensor, draw: Draw, count: int) -> list[Tensor]:
+        """Return the first `count` of F, F2, F3, ..., each (..., D). Cost: 2^(count - 1) N gradients.
+
+        With theta_(k-1) = theta + lr t_1 + lr^2 t_2 + ..., batch k takes from t_(p+1) the term of order p of its
+        gradient there.
+        """
+        terms = [torch.zeros_like(theta)] * count
+        for number in range(self.batches):
+            batch = self._batch(draw, number)
+
+            def gradient(lr: Tensor, terms: list[Tensor] = terms, batch: Draw = batch) -> Tensor:
+                moved = theta
+                for power, term in enumerate(terms[:-1], start=1):
+                    moved = moved + lr**power * term
+                return self._batch_gradient(moved, batch)
+
+            orders = taylor_terms(gradient, theta, count - 1)
+            terms = [term - order for term, order in zip(terms, orders, strict=True)]
+        return terms
+
+    # --- its mean ----------------------------------------------------------------------------------------------------
+
+    def mean_gradient(self, theta: Tensor) -> Tensor:
+        """Return N G(theta): (..., D)."""
+        return self.batches * super().mean_gradient(theta)
+
+    def mean_gradient_estimate(self, theta: Tensor, draws: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the mean gradient of an epoch at theta (D,) and its standard error, each (D,)."""
+        mean, stderr = super().mean_gradient_estimate(theta, draws, seed)
+        return (mean, stderr) if self.has_closed_form else (self.batches * mean, self.batches * stderr)
+
+    def reference_gradient(self, theta: Tensor) -> Tensor:
+        """Return N times that of all samples: (..., D)."""
+        gradient = super().reference_gradient(theta)
+        return gradient if self.has_closed_form else self.batches * gradient
+
+    def reference_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
+        """Return the mean of 32 epochs, always the same: (..., D)."""
+        return self.step(theta[..., None, :], self.sample(REFERENCE_DRAWS, seed=0), lr).mean(-2)
+
+    def mean_second_term(self, theta: Tensor) -> Tensor:
+        """Return E F2, eq. (3): (..., D), where nothing but the order of the samples and labels is random.
+
+        Cost: about six gradients of every sample, in chunks of a batch.
+        """
+        if self.batches == 1:
+            return torch.zeros_like(theta)
+        n, N = self.samples, self.batches
+
+        def pairs(vector: Tensor) -> Tensor:
+            """Return n^2 (D G) G - sum_i (D h_i) h_i, by the gradients of |G|^2 / 2 and of |h_i|^2 / 2."""
+            G = grad(lambda v: grad(self._mean_loss)(v).square().sum() / 2)
+            own = torch.zeros_like(vector)
+            for start in range(0, n, n // N):
+                x, y = self.x[start : start + n // N], self.y[start : start + n // N]
+                own = own + grad(lambda v, x=x, y=y: self._squared_gradients(v, x, y))(vector)
+            result: Tensor = n**2 * G(vector) - own
+            return result
+
+        factor = N * (N - 1) / (2 * n * (n - 1))
+        return factor * self._over_paths(pairs, theta)  # (3)
+
+    def _squared_gradients(self, vector: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return sum_i |h_i|^2 / 2 over some samples."""
+
+        def loss(v: Tensor, one: Tensor, target: Tensor) -> Tensor:
+            value = self._sample_loss(self._outputs(v, one[None], {}), target[None]).squeeze(0)
+            return value + self.weight_decay / 2 * v.square().sum()
+
+        gradients: Tensor = vmap(grad(loss), in_dims=(None, 0, 0))(vector, x, y)
+        return gradients.square().sum() / 2
+
+    # --- its noise ---------------------------------------------------------------------------------------------------
+
+    def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
+        """Return noise with the covariance of `gradient`, (..., D); in closed form that of the labels, or none."""
+        product = super().noise_product(theta, normals)
+        return self.batches * product if self.has_closed_form else product
+
+    def noise_coordinates(self, draw: Draw) -> Tensor | None:
+        """Return the normals of the labels in the order of the samples (..., n o), or None where there are none."""
+        if not self.has_closed_form or not self.noise_dim:
+            return None
+        normals = draw["labels"].reshape(*draw["indices"].shape[:-2], self.samples, -1)
+        order = draw["indices"].flatten(-2)[..., None].expand(normals.shape)
+        return torch.zeros_like(normals).scatter(-2, order, normals).flatten(-2)
+
+    def noise_coefficients(self, theta: Tensor, direction: Tensor) -> Draw:
+        """Return no coefficients: what masks do to an epoch is not expanded."""
+        return {}
+
+    def noise_along(self, coefficients: Draw, draw: Draw) -> Tensor:
+        """Return 0."""
+        return torch.zeros((), dtype=self.dtype, device=self.device)

@@ -1,0 +1,163 @@
+"""Solvers of all kinds on the same Brownian paths: schemes of this package and methods of torchsde.
+
+A block of Brownian paths is drawn once on a fine grid of N steps of h, as increments W and, where a method asks for
+them, as the H of their time integrals. A solver with steps of dt = r h sees on each of its steps
+
+    W = sum_k W_k,      U = sum_k [ h (W_k/2 + H_k) + h (W_1 + ... + W_(k-1)) ],      k = 1..r,               (1)
+
+so that runs with different steps and solvers differ by the solvers alone, and not by the paths.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchsde._core.base_sde import ForwardSDE
+from torchsde._core.methods import select
+
+from smesolve.errors import SmesolveError
+from smesolve.sampling.randomness import keyed_normals
+from smesolve.solver.perturbed_sde import PerturbedSDE
+from smesolve.solver.schemes import SCHEMES
+from smesolve.solver.schemes.scheme import Scheme
+from smesolve.validation import check_choice
+
+__all__ = ["NestedPaths", "Solver", "solver_named"]
+
+TORCHSDE = ("euler", "milstein", "srk", "midpoint", "heun", "euler_heun", "reversible_heun")
+"""Methods of torchsde that need no areas between Brownian motions."""
+
+PREFIX = "torchsde."
+"""Before the name of a method of torchsde that a scheme of this package has as well."""
+
+
+@dataclass(frozen=True)
+class NestedPaths:
+    """Blocks of Brownian paths on a grid of steps of h."""
+
+    paths: int
+    """B, in a block."""
+    noise_dim: int
+    steps: int
+    """N, up to the horizon."""
+    h: float
+    seed: int
+    with_areas: bool
+    like: Tensor
+    """Of the dtype and on the device of the increments."""
+
+    def block(self, number: int) -> tuple[Tensor, Tensor | None]:
+        """Return W, and H where it is needed, of one block: (N, B, M) each."""
+        shape = self.paths, self.noise_dim
+        draws = [self._drawn(shape, number, "normals", self.h**0.5)]
+        if self.with_areas:
+            draws.append(self._drawn(shape, number, "areas", (self.h / 12) ** 0.5))
+        return draws[0], draws[1] if self.with_areas else None
+
+    def _drawn(self, shape: tuple[int, int], block: int, stream: str, scale: float) -> Tensor:
+        drawn = torch.stack([keyed_normals(shape, self.seed, block, k, stream) for k in range(self.steps)])
+        return drawn.mul_(scale).to(self.like)
+
+    def over_steps(self, W: Tensor, H: Tensor | None, ratio: int) -> tuple[Tensor, Tensor | None]:
+        """Return W and U of (1) over steps of `ratio` steps of the grid: (N / ratio, B, M) each."""
+        fine = W.unflatten(0, (-1, ratio))
+        if H is None:
+            return fine.sum(1), None
+        before = fine.cumsum(1) - fine
+        return fine.sum(1), self.h * (before + fine / 2 + H.unflatten(0, (-1, ratio))).sum(1)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A scheme of this package, or a method of torchsde, on one SDE."""
+
+    name: str
+    run: Callable[[Tensor, Tensor, Tensor | None, float], Tensor]
+    """(theta (B, D), W (K, B, M), U (K, B, M) or None, dt) -> theta (B, D) after K steps of dt."""
+    with_areas: bool
+    """Whether it asks for time integrals U."""
+    weak_order: float
+    strong_order: float
+
+
+def solver_named(name: str, sde: Any) -> Solver:
+    """Return a solver.
+
+    Args:
+        name: of a `Scheme` in `SCHEMES`, or of a method of torchsde, with "torchsde." before it where both have it.
+        sde: a `ModifiedEquation` or a `CompletedSDE`.
+
+    Raises:
+        SmesolveError: an unknown name, or a solver that cannot integrate this SDE.
+    """
+    if getattr(sde, "jumps", None) is not None:
+        raise SmesolveError(f"sde of order {sde.order!r} has jumps, and no Brownian paths; measure it by weak_error.")
+    theirs = [method for method in TORCHSDE if method not in SCHEMES]
+    check_choice("schemes", name, [*SCHEMES, *theirs, *(PREFIX + method for method in TORCHSDE)])
+    if name in SCHEMES:
+        chosen = SCHEMES[name]
+        if not inspect.isclass(chosen) or not issubclass(chosen, Scheme):
+            raise SmesolveError(
+                f"schemes: {name!r} takes draws and no Brownian motion, so that its paths cannot be nested; measure it "
+                "by weak_error."
+            )
+        if sde.sde_type != "ito":
+            raise SmesolveError(f"schemes: {name!r} is for Ito SDEs, got one of type {sde.sde_type!r}; take 'heun'.")
+        strong = 1.0 if sde.noise_type == "additive" else 0.5
+        return Solver(name, partial(_by_scheme, chosen(), PerturbedSDE(sde)), False, chosen.weak_order, strong)
+    method = name.removeprefix(PREFIX)
+    kind = select(method, sde.sde_type)
+    if kind.sde_type != sde.sde_type or sde.noise_type not in kind.noise_types:
+        raise SmesolveError(
+            f"schemes: torchsde's {method!r} is for SDEs of type {kind.sde_type!r} with noise "
+            f"{', '.join(kind.noise_types)}, got {sde.sde_type!r} with {sde.noise_type} noise; take another scheme."
+        )
+    if method in ("milstein", "srk") and not hasattr(sde, "g"):
+        raise SmesolveError(f"schemes: torchsde's {method!r} needs g, which this sde does not have; give it g(t, y).")
+    made = _method(kind, sde, _Increments(sde.noise_dim))
+    with_areas = "none" not in kind.levy_area_approximations
+    orders = float(made.weak_order), float(made.strong_order)
+    return Solver(name, partial(_by_torchsde, kind, sde), with_areas, *orders)
+
+
+def _by_scheme(scheme: Scheme, sde: PerturbedSDE, theta: Tensor, W: Tensor, U: Tensor | None, dt: float) -> Tensor:
+    for k, increments in enumerate(W):
+        theta = scheme.advance(sde, k * dt, (k + 1) * dt, theta, increments)
+    return theta
+
+
+class _Increments:
+    """The increments of the present step, as torchsde's methods ask a Brownian motion for them."""
+
+    levy_area_approximation = "space-time"
+
+    def __init__(self, noise_dim: int, paths: int = 1) -> None:
+        self.shape = (paths, noise_dim)
+        self.W: Tensor | None = None
+        self.U: Tensor | None = None
+
+    def __call__(self, ta: Any, tb: Any, return_U: bool = False) -> Any:
+        return (self.W, self.U) if return_U else self.W
+
+
+def _method(kind: Any, sde: Any, increments: _Increments) -> Any:
+    return kind(sde=ForwardSDE(sde), bm=increments, dt=0.0, adaptive=False, rtol=0.0, atol=0.0, dt_min=0.0, options={})
+
+
+def _by_torchsde(kind: Any, sde: Any, theta: Tensor, W: Tensor, U: Tensor | None, dt: float) -> Tensor:
+    increments = _Increments(sde.noise_dim, len(theta))
+    method = _method(kind, sde, increments)
+    extra = None
+    for k in range(len(W)):
+        t0, t1 = (theta.new_tensor(number * dt) for number in (k, k + 1))
+        increments.W, increments.U = W[k], None if U is None else U[k]
+        if extra is None:
+            extra = method.init_extra_solver_state(t0, theta)
+        theta, extra = method.step(t0, t1, theta, extra)
+    return theta

@@ -1,0 +1,137 @@
+"""What torchsde asks of an SDE, checked and completed before anything is integrated.
+
+An SDE is any object with `sde_type` ("ito" or "stratonovich"), `noise_type` ("general", "additive", "scalar" or
+"diagonal"), and drift and noise in one of these forms, with times t, states y (B, D) and increments v (B, M):
+
+    f(t, y) (B, D)  and  g(t, y) (B, D, M), for diagonal noise (B, D)
+    f(t, y)         and  g_prod(t, y, v) (B, D)
+    f_and_g(t, y)   or   f_and_g_prod(t, y, v)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smesolve.errors import SmesolveError, call_of_user, invalid, shown
+
+__all__ = ["NOISE_TYPES", "CompletedSDE", "check_sde"]
+
+NOISE_TYPES = ("general", "additive", "scalar", "diagonal")
+
+FORMS = ("f", "g", "g_prod", "f_and_g", "f_and_g_prod")
+
+
+class CompletedSDE:
+    """An SDE with everything that follows from what it defines: f, f_and_g_prod, g_prod, and g where it is known.
+
+    Times arrive as tensors, as torchsde gives them.
+
+    Args:
+        sde: the SDE, which `check_sde` accepts.
+        theta0: (D,), for sizes, dtype and device.
+
+    Raises:
+        SmesolveError: the number of Brownian motions is not known, or drift or noise has another shape.
+    """
+
+    def __init__(self, sde: Any, theta0: Tensor) -> None:
+        self.sde, self.sde_type, self.noise_type = sde, sde.sde_type, sde.noise_type
+        self._given = {
+            name: self._timed(getattr(sde, name), theta0) for name in FORMS if callable(getattr(sde, name, None))
+        }
+        if "g" in self._given or "f_and_g" in self._given:
+            self.g: Callable[..., Any] = self._given.get("g", self._second_of_both)
+        self.noise_dim = self._noise_dim(theta0)
+        self.f: Callable[..., Any] = self._given.get("f", self._drift)
+        self.g_prod: Callable[..., Any] = self._given.get("g_prod", self._product)
+        self.f_and_g_prod = self._given.get("f_and_g_prod", self._drift_and_product)
+        self._try(theta0)
+
+    @staticmethod
+    def _timed(function: Callable[..., Any], theta0: Tensor) -> Callable[..., Any]:
+        return lambda t, *rest: function(torch.as_tensor(t, dtype=theta0.dtype, device=theta0.device), *rest)
+
+    def _second_of_both(self, t: Any, y: Tensor) -> Any:
+        return self._given["f_and_g"](t, y)[1]
+
+    def _drift(self, t: Any, y: Tensor) -> Any:
+        if "f_and_g" in self._given:
+            return self._given["f_and_g"](t, y)[0]
+        return self._given["f_and_g_prod"](t, y, y.new_zeros(len(y), self.noise_dim))[0]
+
+    def _product(self, t: Any, y: Tensor, v: Tensor) -> Any:
+        if not hasattr(self, "g"):
+            return self._given["f_and_g_prod"](t, y, v)[1]
+        return self._applied(self.g(t, y), v)
+
+    def _applied(self, noise: Tensor, v: Tensor) -> Tensor:
+        if self.noise_type == "diagonal":
+            return noise * v
+        return torch.einsum("...dm,...m->...d", noise, v)
+
+    def _drift_and_product(self, t: Any, y: Tensor, v: Tensor) -> Any:
+        if "f_and_g" not in self._given or "g_prod" in self._given:
+            return self.f(t, y), self.g_prod(t, y, v)
+        drift, noise = self._given["f_and_g"](t, y)
+        return drift, self._applied(noise, v)
+
+    def _noise_dim(self, theta0: Tensor) -> int:
+        if isinstance(getattr(self.sde, "noise_dim", None), int):
+            return int(self.sde.noise_dim)
+        if self.noise_type in ("scalar", "diagonal"):
+            return 1 if self.noise_type == "scalar" else theta0.numel()
+        if not hasattr(self, "g"):
+            raise SmesolveError(
+                "sde has no g, and does not say its number of Brownian motions; give it noise_dim, an integer."
+            )
+        noise = call_of_user("sde.g", self.g, 0.0, theta0.expand(2, -1))
+        return int(noise.shape[-1]) if isinstance(noise, Tensor) and noise.ndim else 0
+
+    def _try(self, theta0: Tensor) -> None:
+        """Check the shapes of drift and noise."""
+        y = theta0.expand(2, -1)
+        expected, shapes = (2, theta0.numel()), {}
+        if hasattr(self, "g"):
+            wanted = expected if self.noise_type == "diagonal" else (*expected, self.noise_dim)
+            shapes["g"] = (call_of_user("sde.g", self.g, 0.0, y), wanted)
+            found, _ = shapes["g"]
+            if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
+                raise self._wrong("g", found, wanted)
+        shapes["f"] = (call_of_user("sde.f", self.f, 0.0, y), expected)
+        noise = y.new_zeros(2, self.noise_dim)
+        shapes["g_prod"] = (call_of_user("sde.g_prod", self.g_prod, 0.0, y, noise), expected)
+        for name, (found, wanted) in shapes.items():
+            if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
+                raise self._wrong(name, found, wanted)
+            if found.dtype != theta0.dtype:
+                raise SmesolveError(
+                    f"sde.{name} must return {theta0.dtype} as theta0 is, got {found.dtype}; convert its constants."
+                )
+
+    def _wrong(self, name: str, found: Any, wanted: tuple[int, ...]) -> SmesolveError:
+        got = tuple(found.shape) if isinstance(found, Tensor) else shown(found)
+        return SmesolveError(
+            f"sde.{name} must return shape {wanted} for 2 paths and noise_type={self.noise_type!r}, got {got}."
+        )
+
+
+def check_sde(name: str, sde: Any, kinds: Sequence[str] = ("ito",)) -> None:
+    """Check that an object is an SDE in torchsde's sense, of one of the kinds ("ito", "stratonovich").
+
+    Raises:
+        SmesolveError: it is none.
+    """
+    has = {form: callable(getattr(sde, form, None)) for form in FORMS}
+    complete = has["f_and_g"] or has["f_and_g_prod"] or (has["f"] and (has["g"] or has["g_prod"]))
+    kind, noise = getattr(sde, "sde_type", None), getattr(sde, "noise_type", None)
+    if not complete or kind not in kinds:
+        raise SmesolveError(
+            f"{name} must be a ModifiedEquation, or an object with f, g or g_prod, and sde_type "
+            f"{' or '.join(map(repr, kinds))}, got {shown(sde)}."
+        )
+    if noise not in NOISE_TYPES:
+        raise invalid(f"{name}.noise_type", f"be one of {', '.join(map(repr, NOISE_TYPES))}", noise)

@@ -1,0 +1,84 @@
+"""Weak errors of the equation of order 3 by difference, with control variates for its jumps."""
+
+import numpy as np
+import pytest
+import torch
+from problems import linear_problem, make_problem
+
+import smesolve as sme
+from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.jump_control_variate import JumpControlVariate
+from smesolve.comparison.noise_free_path import NoiseFreePath
+from smesolve.comparison.value_hessians import value_hessians
+from smesolve.sampling.ensemble import block_of
+from smesolve.solver.jump_integration import JumpIntegration
+from smesolve.solver.jumps import Poissonised, ThirdOrder
+
+
+@pytest.mark.parametrize("dynamics", [ThirdOrder, Poissonised])
+def test_control_variates_have_mean_zero_whatever_their_coefficients_and_shorten_the_error(dynamics):
+    problem, lr, saved = make_problem(samples=3), 0.1, [2, 4]
+    theta0, observables = problem.initial(), {"loss": problem.loss}
+    process = JumpIntegration(problem, dynamics(problem, lr), lr, dt=0.2, seed=1)
+    path = NoiseFreePath.of(process, theta0, saved, observables)
+    hessians = value_hessians(problem, theta0, [0.4, 0.8], observables, lr)
+    wrong = NoiseFreePath(path.states + 0.3, path.predictions, [adjoints + 0.5 for adjoints in path.adjoints])
+    for taken, right in ((path, True), (wrong, False)):
+        control = JumpControlVariate(taken, 0.2, lr, hessians)
+        assert control.count == 3
+        found, values = [], []
+        for block in range(8):
+            theta = block_of(process, theta0)
+            totals = theta.new_zeros(3, process.block_size, 2, 1)
+            for step in range(saved[-1]):
+                moved = process.advance_split(theta, block, step)
+                control.add(totals, step, moved)
+                theta = moved.state
+            found.append(totals[:, :, -1, 0])
+            values.append(problem.loss(theta))
+        totals, loss = torch.cat(found, dim=1), torch.cat(values)
+        deviation = totals.mean(1) / (totals.std(1) / totals.shape[1] ** 0.5)
+        assert float(deviation.abs().max()) < 4
+        if right:
+            assert float(loss.std() / (loss - totals.sum(0)).std()) > (8 if dynamics is ThirdOrder else 3)
+
+
+def test_errors_of_a_readout_are_the_exact_ones():
+    problem, theta0 = linear_problem(), torch.tensor([1.0, 0.8], dtype=torch.float64)
+    study = sme.weak_error(problem, theta0, lrs=[0.4, 0.2], horizon=0.8, orders=[2, 3], paths=2048, times=[0.8])
+    moments = LinearMoments(problem, theta0)
+    for row in study.table.itertuples():
+        assert row.low < moments.error(row.lr, row.order, 0.8) < row.high
+    third = study.table[study.table.order == 3]
+    assert (third.scheme == "jumps").all() and (third.stderr_reduction > 5).all()
+
+
+@pytest.mark.slow
+def test_the_error_of_a_network_is_resolved_and_falls_like_lr_cubed():
+    x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    network = sme.TwoLayerNetwork(in_features=2, width=4, out_features=1, activation="tanh")
+    problem = sme.DropoutProblem(network, x, torch.sin(2 * x[:, :1]), keep_prob=0.8)
+    study = sme.weak_error(
+        problem, 2 * problem.initial(), lrs=[0.2, 0.1], horizon=2.0, orders=[3], paths=2**15, times=[2.0]
+    )
+    assert study.table.resolved.all()
+    fit = study.fit().iloc[0]
+    assert fit.slope_low < 3 < fit.slope_high and fit.slope_low > 2
+    bounds = study.table.set_index("lr")
+    least = np.log2(bounds.high[0.2] / bounds.low[0.1])  # errors are negative
+    most = np.log2(bounds.low[0.2] / bounds.high[0.1])
+    assert 2 < least < 3 < most
+
+
+def test_what_does_not_measure_order_3_says_so():
+    problem = make_problem()
+    with pytest.raises(ValueError, match=r"orders=\[1, 3\] holds 3, which defects do not measure"):
+        sme.weak_error(problem, problem.initial(), [0.1], 0.2, orders=[1, 3], estimator="defects")
+    with pytest.raises(ValueError, match="holds 3, which defects do not measure"):
+        sme.validity_range(problem, problem.initial(), 0.2, 0.1, orders=[3])
+    with pytest.raises(ValueError, match=r"orders.* order 4 would take jumps"):
+        sme.weak_error(problem, problem.initial(), [0.1], 0.2, orders=[4])
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.2), torch.nn.Linear(3, 1)).double()
+    sampled = sme.ModuleProblem(module, problem.x, problem.y)
+    with pytest.raises(ValueError, match="order=3 needs the mean gradient in closed form"):
+        sme.weak_error(sampled, sampled.initial(), [0.1], 0.2, orders=[3], estimator="difference")
