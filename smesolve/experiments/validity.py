@@ -94,7 +94,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
 
     Settings = ValiditySettings
     title = "Range of validity of the stochastic modified equation"
-    example = "examples/validity.yaml --out results/validity"
+    example = "--data.samples 500 --horizon 0.5 --out results/validity"
     writes = "tables (CSV), one figure (PNG and PDF)"
     goals = ("rel_tol", "max_paths")
 

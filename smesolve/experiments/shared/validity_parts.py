@@ -16,7 +16,7 @@ from smesolve.problem.observables import Observable, is_piecewise_constant
 
 __all__ = ["ValidityPart", "in_words", "ranges_table"]
 
-TOLERANCE, REL_TOL, PATHS, MAX_PATHS = 0.01, 0.3, 64, 256
+TOLERANCE, REL_TOL, PATHS, MAX_PATHS = 0.01, 0.3, 64, 128
 
 SHARE = 0.5
 """Largest work at the first learning rate, in units of that of the first round of the study."""

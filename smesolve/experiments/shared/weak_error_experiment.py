@@ -177,7 +177,8 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         by_defects = self.estimator == "defects"
         size: StudySize | DefectSize = (DefectSize if by_defects else StudySize)(design, s.paths, s.workers)
         size.check(s.max_memory)
-        fields = super().dry_run() | {"estimator": self.estimator}
+        fields = super().dry_run()
+        fields["paths"] += f"; estimator {self.estimator}"
         control = "" if by_defects else "control variates, the noise-free path, "
         fields["time"] += f"; not in it: {control}further rounds"
         for sentence in [] if by_defects else design.nothing_tested():
