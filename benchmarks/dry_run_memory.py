@@ -23,6 +23,7 @@ LARGE = [*SHORT, "--lrs", "[0.1]"]
 BRIEF = ["--horizon", "0.02", "--paths", "16", "--lrs", "[0.01]", "--network.width", "1000", "--seed", "0"]
 OBSERVABLES = "[" + ", ".join(f"'theta[{k}]'" for k in range(60)) + "]"
 RATES = "[" + ", ".join(str(0.4 / steps) for steps in range(4, 24)) + "]"
+SAMPLED = [*INPUTS, "--data.samples", "64", *LARGE, "--training.batch_size", "16", "--dt", "0.05"]
 LANDSCAPE = ["landscape", *DATA, "--network.width", "8", "--steps", "20", "--runs", "4", "--lr", "0.05"]
 
 STUDIES = {
@@ -36,11 +37,14 @@ STUDIES = {
     "adjoints, D 5,000": ["weak-error", *DATA, *BRIEF, "--control", "first"],
     "500 samples": ["weak-error", *INPUTS, "--data.samples", "500", *LARGE, "--network.width", "30"],
     "masks for each sample": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--training.masks", "per_sample"],
+    "mini-batches": ["weak-error", *SAMPLED, "--network.width", "32"],
+    "mini-batches, deep": ["weak-error", *SAMPLED, "--network.width", "[32, 32]", "--training.dropout", "every"],
+    "mini-batches, D 5,000": ["weak-error", *SAMPLED, "--network.width", "1000", "--paths", "16"],
     "float32": ["weak-error", *DATA, *LARGE, "--network.width", "50", "--dtype", "float32"],
     "two workers": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--workers", "2"],
     "kappa": ["scaling", *DATA, "--study", "kappa", "--network.width", "4", "--paths", "64", "--kappas", "[1, 2]"],
     "landscape, alignment": [*LANDSCAPE, "--sections", "[alignment]"],
-    "landscape, flatness": [*LANDSCAPE, "--sections", "[flatness]"],
+    "landscape, flatness": [*LANDSCAPE, "--sections", "[flatness]", "--noises.batch_size", "4"],
     "derive": ["derive", "--iteration", "dropout", "--width", "2", "--order", "2"],
 }
 """By name, the arguments of the command line."""

@@ -132,11 +132,11 @@ def points(axis: Axes, x: pd.Series, y: pd.Series, resolved: pd.Series, style: C
 def log_ticks(axis: Axes, values: Iterable[float]) -> None:
     """Make the x axis logarithmic, with ticks only at these values."""
     values = sorted(set(values))
+    if len(values) == 1:
+        axis.set_xlim(values[0] / 2, values[0] * 2)  # before the scale changes: one value has no width
     axis.set_xscale("log")
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(values, [f"{value:.3g}" for value in values])
-    if len(values) == 1:
-        axis.set_xlim(values[0] / 2, values[0] * 2)
 
 
 def band(axis: Axes, table: pd.DataFrame, x: str, column: str, index: int, label: str) -> None:

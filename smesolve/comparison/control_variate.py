@@ -106,7 +106,7 @@ def control_of(
     """
     if design.control == "none":
         return None
-    path = NoiseFreePath.of(process, design.theta0, saved, design.observables)
+    path = NoiseFreePath.of(process, design.theta0, saved, design.observables, design.problem.reference_floats)
     if isinstance(process, JumpIntegration):
         return JumpControlVariate(path, step_time, lr, hessians)
     if design.problem.has_closed_form:

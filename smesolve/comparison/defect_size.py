@@ -59,6 +59,16 @@ class DefectSize:
         )
 
     @property
+    def step_memory(self) -> float:
+        """The same: a block of few steps takes as much as one of many."""
+        return self.memory
+
+    @property
+    def memory_beyond_steps(self) -> float:
+        """Bytes on top of these: none."""
+        return 0.0
+
+    @property
     def work(self) -> float:
         """Gradients that the first round takes, of all learning rates."""
         return sum(sampler.cost * self._blocks(sampler) for sampler in self.samplers)

@@ -45,17 +45,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.comparison.value_function import along, along_flow
+from smesolve.comparison.value_function import BATCH_FLOATS, NESTED_ARRAYS, along, along_flow
 from smesolve.entry_point import plain_surroundings
 from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import ModifiedEquation
 
-__all__ = ["first_constants", "leading_constants", "second_constants"]
+__all__ = ["constants_floats", "first_constants", "leading_constants", "second_constants"]
 
 MAX_DIM, MAX_DRAWS = 64, 1024
 """Largest D and number of draws for which the constant of order 2 is computed: it takes third derivatives of flows."""
+
+STATE_FLOATS = 2**18
+"""Third derivatives that are integrated at once."""
+
+INTEGRATOR_ARRAYS = 52
+"""Arrays of the derivatives that the integration holds at once: stages, their change, and what it is made of."""
 
 STEP_SIZES, FEWEST_STEPS = 256, 50
 """Number of step sizes to which the constant of a network with kinks is fitted, and steps of the largest of them; the
@@ -111,6 +117,21 @@ def leading_constants(
 def _affordable(problem: Problem) -> bool:
     plain = problem.autonomous and problem.conservative and problem.linear_step
     return plain and problem.draw_count <= MAX_DRAWS and problem.dim <= MAX_DIM
+
+
+def constants_floats(problem: Problem, orders: Sequence[int], observables: int) -> float:
+    """Return the floats in the arrays of `leading_constants` at their largest, those of smooth networks."""
+    if not problem.has_closed_form:
+        return 0.0
+    dim, at_once = problem.dim, min(observables, _observables_at_once(problem.dim))
+    floats = 0.0
+    if 1 in orders:
+        floats = INTEGRATOR_ARRAYS * observables * dim
+    if 2 in orders and problem.autonomous and _affordable(problem):
+        pairs = dim * (dim + 1) / 2
+        batch = min(at_once * pairs * problem.floats_per_path, BATCH_FLOATS)
+        floats = max(floats, INTEGRATOR_ARRAYS * at_once * dim**3 + NESTED_ARRAYS * batch)
+    return floats
 
 
 def first_constants(
@@ -186,18 +207,32 @@ def second_constants(
     def density(t: float, left_limit: bool, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> Tensor:
         (lam, Lam, U), (hessian, third) = derivatives, tensors  # hessian: -Db, third: -D^2 b
         mean = problem.mean_gradient(theta)
+        Sigma, Sigma_change, kappa_U = torch.zeros_like(hessian), torch.zeros_like(hessian), lam.new_zeros(len(lam))
+        batch = max(1, BATCH_FLOATS // max(problem.floats_per_path, Lam.numel()))
+        for some, share in zip(draws.split(batch), weights.split(batch), strict=True):
 
-        def noise(at: Tensor) -> Tensor:
-            return problem.gradient(at, draws) - problem.mean_gradient(at)
+            def noise(at: Tensor, some: Tensor = some) -> Tensor:
+                return problem.gradient(at, some) - problem.mean_gradient(at)
 
-        repeated = theta.expand(len(weights), -1)
-        xi, change = noise(repeated), along(noise, repeated, -mean.expand_as(repeated))
-        Sigma = (weights[:, None] * xi).mT @ xi
-        kappa_U = torch.einsum("k,gkij,ki,kj->g", weights, torch.einsum("gijl,kl->gkij", U, xi), xi, xi)
-        Sigma_change = (weights[:, None] * change).mT @ xi  # (b . grad) Sigma is twice its symmetric part
+            repeated = theta.expand(len(share), -1)
+            xi, change = noise(repeated), along(noise, repeated, -mean.expand_as(repeated))
+            Sigma += (share[:, None] * xi).mT @ xi
+            Sigma_change += (share[:, None] * change).mT @ xi  # (b . grad) Sigma is twice its symmetric part
+            U_xi = torch.einsum("gijl,kl->gkij", U, xi)
+            kappa_U += torch.einsum("k,gkij,ki,kj->g", share, U_xi, xi, xi)
         drift = third @ mean @ mean / 12 + hessian @ (hessian @ mean) / 3
         drift = drift - torch.einsum("kij,ij->k", third, Sigma) / 4  # (4), D^2 b = -D^3 L_S
         curvature = torch.einsum("gij,ij->g", Lam, Sigma_change - hessian @ Sigma) / 2  # (5)
         return lam @ drift + curvature + kappa_U / 6  # with (6)
 
-    return along_flow(problem, theta0, time, observables, 3, density)
+    found: dict[str, tuple[float, float]] = {}
+    names, count = list(observables), _observables_at_once(problem.dim)
+    for begin in range(0, len(names), count):
+        some = {name: observables[name] for name in names[begin : begin + count]}
+        found |= along_flow(problem, theta0, time, some, 3, density)
+    return found
+
+
+def _observables_at_once(dim: int) -> int:
+    """Return for how many observables their third derivatives are integrated at once."""
+    return max(1, STATE_FLOATS // dim**3)

@@ -12,7 +12,7 @@ from torch import Tensor
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 
-__all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "directional"]
+__all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional"]
 
 DENSE_DIM = 256
 """Up to this D, D x D matrices are made for every step and target."""
@@ -46,9 +46,24 @@ class NoiseFreePath:
 
     @classmethod
     def of(
-        cls, process: NoiseFreeProcess, theta0: Tensor, saved: Sequence[int], observables: Mapping[str, Observable]
+        cls,
+        process: NoiseFreeProcess,
+        theta0: Tensor,
+        saved: Sequence[int],
+        observables: Mapping[str, Observable],
+        work: int = 1,
     ) -> NoiseFreePath:
-        """Integrate the path forwards and the adjoints backwards. Cost: K steps and K pullbacks of one path."""
+        """Integrate the path forwards and the adjoints backwards.
+
+        Args:
+            process: whose path it is.
+            theta0: (D,), the start.
+            saved: step numbers of the targets.
+            observables: by name.
+            work: floats in the working arrays of a step of one path without noise. Default: no more than D.
+
+        Cost: K steps and K pullbacks of one path.
+        """
         states, predictions = [theta0[None]], []
         for step in range(saved[-1]):
             state, prediction = process.noise_free_step(states[-1], step)
@@ -58,7 +73,7 @@ class NoiseFreePath:
 
         adjoints: list[Tensor] = []
         current = theta0.new_empty(0, len(observables), theta0.shape[-1])
-        pull = _pullbacks(process, path[:-1])
+        pull = _pullbacks(process, path[:-1], work)
         for step in range(saved[-1], -1, -1):
             if step < saved[-1]:
                 current = pull(step, current.flatten(0, 1)).reshape(current.shape)
@@ -69,33 +84,54 @@ class NoiseFreePath:
         return cls(path, torch.cat(predictions), adjoints[::-1])
 
 
-def _pullbacks(process: NoiseFreeProcess, states: Tensor) -> Callable[[int, Tensor], Tensor]:
+def _pullbacks(process: NoiseFreeProcess, states: Tensor, work: int) -> Callable[[int, Tensor], Tensor]:
     """Return the map (step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
 
-    Jacobians of all steps come in one batch where D is small and no step differs from the others: they are independent
+    Jacobians of all steps come in batches where D is small and no step differs from the others: they are independent
     once the path is known.
     """
-    steps, dim = states.shape
-    if dim <= DENSE_DIM and process.autonomous:
+    if states.shape[1] <= DENSE_DIM and process.autonomous:
 
         def move(theta: Tensor) -> Tensor:
             return process.noise_free_step(theta, 0)[0]
 
-        jacobians = directional(lambda v: forward_derivative(move, states, v.expand(steps, dim))[1], states)
+        jacobians = directional(lambda at, vectors: forward_derivative(move, at, vectors)[1], [states], work)
         return lambda step, vectors: vectors @ jacobians[step]
+
+    chunk, _ = batch_sizes(1, states.shape[1], work)
 
     def pull(step: int, vectors: Tensor) -> Tensor:
         _, pullback = torch.func.vjp(lambda theta: process.noise_free_step(theta[None], step)[0][0], states[step])
-        pulled: Tensor = torch.func.vmap(lambda vector: pullback(vector)[0])(vectors)
+        pulled: Tensor = torch.func.vmap(lambda vector: pullback(vector)[0], chunk_size=chunk)(vectors)
         return pulled
 
     return pull
 
 
-def directional(derivative: Callable[[Tensor], Tensor], states: Tensor, work: int = 1) -> Tensor:
-    """Return matrices (K, D, D) whose columns are derivative(e_i) (K, D) for the unit vectors e_i."""
-    steps, dim = states.shape
-    identity = torch.eye(dim, dtype=states.dtype, device=states.device)
-    chunk = max(1, CHUNK_FLOATS // (steps * max(dim, work)))
-    columns: Tensor = torch.func.vmap(derivative, chunk_size=chunk)(identity)
-    return columns.movedim(0, -1)
+def directional(derivative: Callable[..., Tensor], arrays: Sequence[Tensor], work: int = 1) -> Tensor:
+    """Return matrices (K, D, D) whose columns are derivative(*arrays, e_i) (K, D) for the unit vectors e_i.
+
+    Args:
+        derivative: of arrays and vectors (..., D), in batches of steps and of unit vectors.
+        arrays: (K, D) each, at K steps.
+        work: floats in the working arrays of one derivative. Default: no more than D.
+    """
+    steps, dim = arrays[0].shape
+    identity = torch.eye(dim, dtype=arrays[0].dtype, device=arrays[0].device)
+    chunk, together = batch_sizes(steps, dim, work)
+    parts = []
+    for some in zip(*(array.split(together) for array in arrays), strict=True):
+
+        def along(vector: Tensor, some: Sequence[Tensor] = some) -> Tensor:
+            return derivative(*some, vector.expand_as(some[0]))
+
+        columns: Tensor = torch.func.vmap(along, chunk_size=chunk)(identity)
+        parts.append(columns.movedim(0, -1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def batch_sizes(steps: int, dim: int, work: int) -> tuple[int, int]:
+    """Return how many vectors and steps a batch of derivatives has, for arrays of `CHUNK_FLOATS` or one derivative."""
+    size = max(dim, work)
+    together = max(1, min(steps, CHUNK_FLOATS // size))
+    return max(1, CHUNK_FLOATS // (together * size)), together

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import comb
 
@@ -9,7 +10,8 @@ import joblib
 
 from smesolve.comparison.cost import ITERATION_STEP_COST, step_cost
 from smesolve.comparison.equation_side import paired_blocks
-from smesolve.comparison.noise_free_path import CHUNK_FLOATS, DENSE_DIM
+from smesolve.comparison.leading_constants import constants_floats
+from smesolve.comparison.noise_free_path import DENSE_DIM, batch_sizes
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import OVERSAMPLING, RANK
 from smesolve.errors import SmesolveError
@@ -22,7 +24,7 @@ __all__ = ["WORKING_ARRAYS", "StudySize", "check_memory", "processes"]
 WORKING_ARRAYS = 6
 """Arrays of a block that a step holds at once, of `floats_per_path` floats a path."""
 
-DERIVATIVE_ARRAYS = 7
+DERIVATIVE_ARRAYS = 30
 """The same for a derivative of a derivative along a direction."""
 
 
@@ -55,12 +57,17 @@ class StudySize:
         remedy = 'control="first", or ' if design.control == "second" else ""
         check_memory(
             self.memory,
-            processes(self.workers),
+            self.processes,
             max_memory,
             f"control variates and paths take for {_counted(len(design.observables), 'observable')} at "
             f"{_counted(len(design.times), 'time')} with control={design.control!r}",
             f"take {remedy}fewer observables, times or workers",
         )
+
+    @property
+    def processes(self) -> int:
+        """The calling process and its workers."""
+        return processes(self.workers)
 
     # --- the first round -------------------------------------------------------------------------------------------
 
@@ -95,8 +102,25 @@ class StudySize:
 
     @property
     def memory(self) -> float:
-        """Bytes of the arrays of one process at their largest: control variates, one block, its statistics."""
-        return self.control_memory + max(self.derivative_memory, self.block_memory)
+        """Bytes of the arrays of one process at their largest."""
+        return self.step_memory + self.memory_beyond_steps
+
+    @property
+    def memory_beyond_steps(self) -> float:
+        """The same for a process that has run steps of a block before: what is freed after them serves again.
+
+        Control variates stay while blocks are run; what they are made of is gone by then. For workers they are pickled
+        into one array of bytes, of which the calling process holds two copies. Predicted constants come last.
+        """
+        copies = 2 if self.processes > 1 else 0
+        beside = max(self.making_memory - self.step_memory, self.value_memory, copies * self.control_memory)
+        return max(self.control_memory + beside, self.constants_memory - self.step_memory)
+
+    @property
+    def step_memory(self) -> float:
+        """Bytes of the working arrays of one step of a block."""
+        problem = self.design.problem
+        return 8.0 * WORKING_ARRAYS * problem.floats_per_path * problem.block_size
 
     @property
     def controls(self) -> int:
@@ -104,8 +128,8 @@ class StudySize:
         return {"none": 0, "first": 1, "second": 3}[self.design.control]
 
     @property
-    def block_memory(self) -> float:
-        """Bytes of one block: states, draws, values of pairs, products of deviations, and vectors of quadratic forms.
+    def value_memory(self) -> float:
+        """Bytes of what comes of the steps of one block: values, products of deviations, vectors of quadratic forms.
 
         With c control variates a path has 2 + c values at each time and of each observable: those of both paths of a
         pair, their difference, that with the control variates of both, and half as many means of antithetic paths.
@@ -116,9 +140,8 @@ class StudySize:
         points = len(design.times) * len(design.observables)
         values = 3 * (2 + c) + (2 + 2 * c) + (1 + 2 * c) / 2
         products = (comb(c + 3, 3) + c + 2) * min(CHUNK_FLOATS_OF_MOMENTS, points * problem.block_size / 2)
-        steps = WORKING_ARRAYS * problem.floats_per_path
         forms = 2 * points * max(problem.dim, self._noise_forms_dim) if self._dense else 0
-        return 8.0 * (problem.block_size * (steps + points * values + forms) + products)
+        return 8.0 * (problem.block_size * (points * values + forms) + products)
 
     @property
     def _dense(self) -> bool:
@@ -133,7 +156,7 @@ class StudySize:
 
     @property
     def control_memory(self) -> float:
-        """Bytes of the control variates: adjoints at every step, Hessians at every grid point.
+        """Bytes of the control variates: adjoints at every step and Hessians at every grid point, or weights of draws.
 
         A target (time, observable) is followed back from its time, hence the sum over times. The equation of each order
         has two step sizes, dt and dt/2. While dense Hessians are made, the derivatives of the Hessian of the loss along
@@ -146,6 +169,8 @@ class StudySize:
         targets = sum(design.times) * observables
         rate = 1 / lr + 3 * len(design.orders) / design.first_dt(lr)
         adjoints = targets * rate * problem.dim * bytes_each
+        if not problem.has_closed_form:
+            return design.horizon * observables * rate * problem.draw_dim * bytes_each
         if design.control == "first":
             return adjoints
         quadratic = self._noise_forms_dim
@@ -157,23 +182,38 @@ class StudySize:
         return adjoints + forms * bytes_each
 
     @property
-    def derivative_memory(self) -> float:
-        """Bytes of derivatives along all directions and of all steps at once, of which dense control variates are made.
+    def making_memory(self) -> float:
+        """Bytes of what control variates are made of, and that is freed before paths are run.
 
-        For low rank they are those along the vectors that find the subspace.
+        These are batches of derivatives: along the unit vectors where D is small, else of adjoints and along the
+        vectors that find a subspace; or, of dense Hessians of a step, the third derivatives and a product.
         """
         design, problem = self.design, self.design.problem
-        if design.control == "none" or not problem.has_closed_form:
+        if design.control == "none":
             return 0.0
-        steps = max(1.0, 2 * design.horizon / design.first_dt(min(design.lrs)))
-        if problem.dim <= DENSE_DIM:
-            rows = steps * min(problem.dim, max(1.0, CHUNK_FLOATS // (steps * problem.dim)))
-            floats = problem.floats_per_path
+        floats, points = problem.reference_floats, len(design.times) * len(design.observables)
+        if problem.dim > DENSE_DIM:
+            vectors = min(points, batch_sizes(1, problem.dim, floats)[0])
+            derivatives = max(vectors, RANK + OVERSAMPLING if design.control == "second" else 0) * floats
         else:
-            rows = RANK + OVERSAMPLING if design.control == "second" else 1
-            # Hessian products have no noise.
-            floats = max(problem.dim, problem.floats_per_path - 2 * problem.noise_dim)
-        return DERIVATIVE_ARRAYS * rows * floats * design.theta0.element_size()
+            steps = max(1, math.ceil(2 * design.horizon / design.first_dt(min(design.lrs))))
+            sizes = [floats, problem.floats_per_path] if self._dense else [floats]
+            derivatives = max(self._batch_floats(steps, size) for size in sizes)
+        forms = 2 * points * problem.dim**2 if self._dense else 0
+        return max(DERIVATIVE_ARRAYS * derivatives, forms) * design.theta0.element_size()
+
+    def _batch_floats(self, steps: int, size: int) -> int:
+        """Return the floats in one array of a batch of derivatives along the unit vectors."""
+        dim = self.design.problem.dim
+        vectors, together = batch_sizes(steps, dim, size)
+        return min(vectors, dim) * together * max(dim, size)
+
+    @property
+    def constants_memory(self) -> float:
+        """Bytes of the predicted constants."""
+        design = self.design
+        observables = len(design.observables)
+        return constants_floats(design.problem, design.orders, observables) * design.theta0.element_size()
 
 
 def processes(workers: int | None) -> int:

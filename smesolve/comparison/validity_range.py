@@ -144,7 +144,7 @@ def validity_range(
         paths: paths of the first round at each learning rate.
         max_paths: most paths at each learning rate.
         seed: root seed.
-        workers: processes that share the blocks of paths; the result is the same for any number of them.
+        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
         journal: keeps every finished block on disk and finds it again.
         progress: show the progress. Default: on a terminal.
 

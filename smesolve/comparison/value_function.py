@@ -27,7 +27,7 @@ from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.ode import solve_ode
 
-__all__ = ["Density", "along", "along_flow"]
+__all__ = ["BATCH_FLOATS", "NESTED_ARRAYS", "Density", "along", "along_flow"]
 
 Density = Callable[[float, bool, Tensor, list[Tensor], list[Tensor]], Tensor]
 """(t, whether just before t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)], as many as asked for,
@@ -42,8 +42,11 @@ AGREEMENT = 1e-3
 ROUNDINGS = 64
 """Units of rounding in the finest tolerance of a precision."""
 
-BATCH_FLOATS = 2**22
-"""Floats in the working arrays of one batch of directional derivatives."""
+BATCH_FLOATS = 2**18
+"""Floats in one working array of a batch of directional derivatives (2 MiB)."""
+
+NESTED_ARRAYS = 60
+"""Working arrays of a batch that a fourth derivative of the loss, a backward derivative three times over, holds."""
 
 
 def along_flow(
@@ -110,7 +113,7 @@ def _integral(
         paths.append(path)
         theta = path(end)
     shapes = [(len(observables), *[problem.dim] * rank) for rank in range(1, derivatives + 1)]
-    current = [_derivatives(g, theta0.new_tensor(theta), derivatives) for g in observables.values()]
+    current = [_derivatives(problem, g, theta0.new_tensor(theta), derivatives) for g in observables.values()]
     state = [torch.stack(parts) for parts in zip(*current, strict=True)] + [theta0.new_zeros(len(observables))]
     for (begin, end), path in zip(reversed(pieces), reversed(paths), strict=True):
         ended = _backwards(problem, theta0, path, begin, end, state, shapes, density, tolerance)
@@ -172,29 +175,21 @@ def _from_left(t: float, begin: float, end: float) -> bool:
     return t > (begin + end) / 2
 
 
-def _derivatives(observable: Observable, theta: Tensor, count: int) -> list[Tensor]:
-    """Return the first `count` derivatives of an observable at theta (D,)."""
-    function = torch.func.grad(observable)
-    found = [function(theta)]
-    for _ in range(count - 1):
-        function = _jacobian(function)
-        found.append(function(theta))
-    return found
+def _derivatives(problem: Problem, observable: Observable, theta: Tensor, count: int) -> list[Tensor]:
+    """Return the gradient of an observable at theta (D,), and for count 3 its Hessian and third derivatives as well."""
 
+    def slope(at: Tensor) -> Tensor:
+        found: Tensor = torch.func.grad(lambda states: observable(states).sum())(at)
+        return found
 
-def _jacobian(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the map of theta (D,) to the derivative (..., D) of a function (D,) -> (...).
+    def third(i: Tensor, j: Tensor) -> Tensor:
+        return along(lambda at: along(slope, at, i), theta.expand_as(i), j)
 
-    The unit vectors are made here: `torch.func.jacrev` of torch 2.4 makes them on torch's default device.
-    """
-
-    def derivative(theta: Tensor) -> Tensor:
-        value, pull = torch.func.vjp(function, theta)
-        units = torch.eye(value.numel(), dtype=theta.dtype, device=theta.device).reshape(-1, *value.shape)
-        rows: Tensor = torch.func.vmap(lambda unit: pull(unit)[0])(units)
-        return rows.reshape(*value.shape, -1)
-
-    return derivative
+    gradient: Tensor = torch.func.grad(observable)(theta)
+    if count == 1:
+        return [gradient]
+    identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
+    return [gradient, along(slope, theta.expand_as(identity), identity), _symmetric(problem, third, 1)]
 
 
 def _changes(problem: Problem, theta: Tensor, derivatives: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:

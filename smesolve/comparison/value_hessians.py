@@ -21,11 +21,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, directional
+from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, batch_sizes, directional
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -52,7 +53,8 @@ class DenseForms:
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
         """Return left^T A right for each path, target and observable, (B, T, O). Cost: N^2 each."""
-        return torch.einsum("tobd,bd->bto", left @ self.matrices, right)
+        forms: Tensor = torch.linalg.vecdot(left @ self.matrices, right)  # (T, O, B)
+        return forms.movedim(-1, 0)
 
     def trace(self) -> Tensor:
         """Return the traces (T, O)."""
@@ -75,7 +77,9 @@ class LowRankForms:
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
         """Return left^T A right for each path, target and observable, (B, T, O). Cost: 2 r N each."""
-        return torch.einsum("tobr,tobr,tor->bto", left @ self.factors.mT, right @ self.factors.mT, self.values)
+        images = left @ self.factors.mT  # (T, O, B, r)
+        others = images if right is left else right @ self.factors.mT
+        return ((images * others) @ self.values[..., None])[..., 0].movedim(-1, 0)
 
     def trace(self) -> Tensor:
         """Return the traces (T, O)."""
@@ -141,14 +145,14 @@ def _dense(
     lr: float,
 ) -> ValueHessians:
     targets = grid_numbers(times, lr, "times", "lr")
-    path = NoiseFreePath.of(DropoutIteration(problem, lr), theta0, targets, observables)
+    path = NoiseFreePath.of(DropoutIteration(problem, lr), theta0, targets, observables, problem.reference_floats)
     work, states = problem.floats_per_path, path.states[:-1]
 
     def matrices(product: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
         """Return product(problem of the step, arrays at the step, vector) as matrices (K, D, D) for K steps."""
 
         def batch(here: Problem, at: Sequence[Tensor]) -> Tensor:
-            return directional(lambda v: product(here, *at, v.expand_as(at[0])), at[0], work)
+            return directional(partial(product, here), at, work)
 
         if problem.autonomous:
             return batch(problem, arrays)
@@ -173,12 +177,11 @@ def _dense(
             H = every_hessian[step]
             J = identity - lr * H + lr**2 / 2 * (H @ H)
             ahead = range(len(targets) - current.shape[0], len(targets))
-            third = torch.stack(
-                [torch.stack([every_third[t][g][step] for g in range(len(observables))]) for t in ahead]
-            )
-            current = J.mT @ current @ J - lr * third  # (1)
+            third = torch.stack([every_third[t][g][step] for t in ahead for g in range(len(observables))])
+            current = J.mT @ current @ J
+            current -= third.mul_(lr).reshape(current.shape)  # (1)
         if step in targets:
-            values = [_final_product(g, path.states[step])(identity) for g in observables.values()]
+            values = [_final_product(problem, g, path.states[step])(identity) for g in observables.values()]
             current = torch.cat([torch.stack(values)[None], current])
         hessians.append(DenseForms(current))
         if _has_quadratics(problem):
@@ -192,7 +195,7 @@ def _low_rank(
 ) -> ValueHessians:
     steps = max(1, math.ceil(4 * time / stability_limit))
     h = time / steps
-    path = NoiseFreePath.of(DropoutIteration(problem, h), theta0, [steps], observables)
+    path = NoiseFreePath.of(DropoutIteration(problem, h), theta0, [steps], observables, problem.reference_floats)
     generator = torch.Generator(device="cpu").manual_seed(0)  # the vectors only find a subspace
     hessians, quadratics = [], []
     forms: LowRankForms | None = None
@@ -203,7 +206,7 @@ def _low_rank(
                 RANK + OVERSAMPLING, problem.dim, generator=generator, dtype=torch.float64, device="cpu"
             ).to(theta0)
             if forms is None:
-                product = _final_product(observable, path.states[step])
+                product = _final_product(problem, observable, path.states[step])
             else:
                 factors, values = forms.factors[0, column], forms.values[0, column]
                 random[: len(factors)] = factors
@@ -219,10 +222,16 @@ def _low_rank(
     return ValueHessians(h, hessians[::-1], quadratics[::-1] or None)
 
 
-def _final_product(observable: Observable, state: Tensor) -> Callable[[Tensor], Tensor]:
+def _final_product(problem: Problem, observable: Observable, state: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the map of vectors (k, D) to Hess g vectors."""
     slope = torch.func.vmap(torch.func.grad(observable))
-    return lambda vectors: forward_derivative(slope, state.expand_as(vectors), vectors)[1]
+    return _in_batches(problem, lambda some: forward_derivative(slope, state.expand_as(some), some)[1])
+
+
+def _in_batches(problem: Problem, product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the same map of vectors (k, D), in batches whose arrays are bounded."""
+    size, _ = batch_sizes(1, problem.dim, problem.reference_floats)
+    return lambda vectors: torch.cat([product(some) for some in vectors.split(size)])
 
 
 def _product(
@@ -230,17 +239,14 @@ def _product(
 ) -> Callable[[Tensor], Tensor]:
     """Return the map of vectors (k, D) to Lam_j vectors (1), from the eigenpairs of Lam_{j+1}."""
 
-    def adjoint(vectors: Tensor) -> Tensor:
-        return problem.adjoint_product(state.expand_as(vectors), vectors)
-
+    adjoint = _in_batches(problem, lambda some: problem.adjoint_product(state.expand_as(some), some))
     once = adjoint(factors)
     carried = factors - h * once + h**2 / 2 * adjoint(once)  # rows J^T u
 
-    def product(vectors: Tensor) -> Tensor:
-        third = _third_derivative(problem, state.expand_as(vectors), lam.expand_as(vectors), vectors)
-        return ((vectors @ carried.mT) * values) @ carried - h * third
-
-    return product
+    third = _in_batches(
+        problem, lambda some: _third_derivative(problem, state.expand_as(some), lam.expand_as(some), some)
+    )
+    return lambda vectors: ((vectors @ carried.mT) * values) @ carried - h * third(vectors)
 
 
 def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,8 +115,8 @@ def weak_error(
 
     How it is run:
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.
-        workers: processes that share the blocks of paths; the result is the same for any number of them. On a cluster,
-            call this inside `joblib.parallel_config(backend="dask")`. Default: only this process.
+        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them. On
+            a cluster, call this inside `joblib.parallel_config(backend="dask")`. Default: only this process.
         journal: keeps every finished block on disk and finds it again; one journal serves one study. Default: none.
         progress: show the progress of the whole study. Default: only on a terminal.
         keep: paths of each ensemble whose values at the horizon are kept (`WeakErrorStudy.samples`). Default: 0.

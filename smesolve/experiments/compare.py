@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from smesolve.comparison.agreement import agreement, at_most, headline
 from smesolve.comparison.defect_size import DefectSize
+from smesolve.comparison.distribution_distance import DistributionDistance, distribution_distance
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
@@ -20,7 +22,7 @@ from smesolve.confidence import CONFIDENCE
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.section import Captioned, Section
+from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.validity_parts import ValidityPart
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperiment
 from smesolve.experiments.shared.weak_error_parts import (
@@ -84,10 +86,13 @@ class Compare(WeakErrorExperiment):
         """Return dropout against its modified equation, in words and tables."""
         study = self.result(results)
         validity = results[-1] if self.validity.cells() else None
+        distances = distances_at_horizon(study)
         conclusion = join(
-            f"Errors at the horizon T = {study.horizon:g}, mean under the SME minus mean under dropout, with their "
-            f"{CONFIDENCE:.0%} intervals:",
-            _resolved(study),
+            f"**{plain(headline(at_horizon(study), study.start, study.spread))}**",
+            f"At the horizon T = {study.horizon:g}, mean under the SME against mean under dropout, with "
+            f"{CONFIDENCE:.0%} confidence:",
+            _agreements(study),
+            _spreads(distances),
             self.other_estimator.conclusion(study, self.beside(results)),
             f"- {self.validity.found(validity).conclusion()}" if validity else "",
             divergence(study),
@@ -99,17 +104,21 @@ class Compare(WeakErrorExperiment):
             slopes(study),
             "## Largest error over the times",
             largest_errors(study),
-            *(
-                []
-                if by_defects(study)
-                else ["## Distribution of the observables at the horizon", _distributions(study)]
-            ),
+            *([] if by_defects(study) else _about_distributions(study, distances)),
             self.other_estimator.text(study, self.beside(results)),
             self.validity.text(validity) if validity else "",
         )
         figure = Captioned(comparison_figure(study), BY_DEFECTS if by_defects(study) else CAPTION)
         title = f"At the horizon T = {study.horizon:g}"
-        return [Section(title, {"table": study.table}, {"comparison": figure}, text, conclusion.strip())]
+        return [
+            Section(
+                title,
+                {"table": study.table} | ({} if by_defects(study) else {"distributions": distances}),
+                {"comparison": figure},
+                text,
+                conclusion.strip(),
+            )
+        ]
 
 
 def comparison_figure(study: WeakErrorStudy) -> Figure:
@@ -246,23 +255,61 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
     axis.legend(loc="best")
 
 
-def _resolved(study: WeakErrorStudy) -> str:
-    final = at_horizon(study)
+def _agreements(study: WeakErrorStudy) -> str:
+    """Return how near each order is to dropout, for each observable and learning rate, and which one is nearer."""
     lines = []
-    for (order, observable), group in final.groupby(["order", "observable"]):
-        yes = ", ".join(
-            f"lr = {row.lr:g}: {row.error:+.2e} [{row.low:+.2e}, {row.high:+.2e}]"
-            for row in group[group.resolved].itertuples()
+    for (observable, lr), rows in at_horizon(study).groupby(["observable", "lr"], sort=False):
+        nearer = f" {_nearer(rows.set_index('order')).capitalize()}" if set(rows.order) == {1, 2} else ""
+        lines.append(
+            f"- {plain(observable)}, lr = {lr:g}: the mean {agreement(rows, study.start, study.spread)}.{nearer}"
         )
-        no = group[~group.resolved]
-        text = f"- Order {order}, {plain(observable)}: " + (f"resolved at {yes}" if yes else "resolved nowhere")
-        if len(no):
-            text += "; not resolved at " + ", ".join(f"lr = {r.lr:g} ({r.reason})" for r in no.itertuples())
-        lines.append(text + ".")
-    for (observable, lr), pair in final.groupby(["observable", "lr"], sort=False):
-        if set(pair.order) == {1, 2}:
-            lines.append(f"- {plain(observable)}, lr = {lr:g}: {_nearer(pair.set_index('order'))}")
     return "\n".join(lines)
+
+
+def _about_distributions(study: WeakErrorStudy, distances: pd.DataFrame) -> list[str]:
+    return [
+        "## Distribution of the observables at the horizon",
+        _distributions(study),
+        "## Distance of the distributions",
+        markdown(distances, ["observable", "lr", "order", "spread", "distance"]),
+        "`spread`: standard deviation over that of dropout; `distance`: Wasserstein distance of order 1 from the "
+        "distribution under dropout, in standard deviations. An interval that holds 1, or 0, tells no difference.",
+    ]
+
+
+def _spreads(distances: pd.DataFrame) -> str:
+    """Return in words how far the distributions over paths are from dropout's."""
+    lines = []
+    for row in distances.to_dict("records"):
+        if np.isnan(row["distance"]):
+            continue
+        same = row["spread_low"] <= 1 <= row["spread_high"]
+        wide = "not told from" if same else "narrower than" if row["spread"] < 1 else "wider than"
+        apart = (
+            f"at most {at_most(row['distance_high'])}"
+            if row["distance_low"] == 0
+            else f"{row['distance']:.2g} [{row['distance_low']:.2g}, {row['distance_high']:.2g}]"
+        )
+        lines.append(
+            f"- {plain(row['observable'])}, lr = {row['lr']:g}, order {row['order']}: the distribution over paths is "
+            f"{wide} dropout's, with {interval(row, 'spread')} times its standard deviation, and lies {apart} of these "
+            "from it (Wasserstein distance)."
+        )
+    return "\n".join(lines)
+
+
+def distances_at_horizon(study: WeakErrorStudy) -> pd.DataFrame:
+    """Compute how far the distributions over the kept paths are from dropout's, at the horizon.
+
+    Returns:
+        Columns lr, order, observable, and those of `DistributionDistance`.
+    """
+    rows = []
+    for (lr, order), observables in study.samples.items():
+        for name, values in observables.items() if order is not None else ():
+            found = distribution_distance(study.samples[lr, None][name], values)
+            rows.append({"lr": lr, "order": order, "observable": name} | found._asdict())
+    return pd.DataFrame(rows, columns=["lr", "order", "observable", *DistributionDistance._fields])
 
 
 def _nearer(pair: pd.DataFrame) -> str:

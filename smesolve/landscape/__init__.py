@@ -29,6 +29,7 @@ from smesolve.landscape.noise_samples import (
     random_noise,
     random_trajectories,
 )
+from smesolve.landscape.noise_scale import NoiseScale, noise_scale
 from smesolve.landscape.noises import NOISES, NoiseScales, noisy_problem
 from smesolve.landscape.null_model import HaarNull, haar_null
 from smesolve.landscape.operators import (
@@ -73,6 +74,7 @@ __all__ = [
     "Likelihood",
     "LossProfile",
     "ManifoldGeometry",
+    "NoiseScale",
     "NoiseScales",
     "PenalisedIteration",
     "Traces",
@@ -105,6 +107,7 @@ __all__ = [
     "loss_profile",
     "manifold_geometry",
     "mean_over",
+    "noise_scale",
     "noisy_problem",
     "overlap",
     "pair_term_operator",

@@ -47,13 +47,13 @@ def loss_profile(alphas: np.ndarray, losses: np.ndarray) -> LossProfile:
     Raises:
         SmesolveError: the positions do not increase, lack 0 or 1, or do not end at the same distances.
     """
-    positions = np.array(check_list("alphas", list(alphas), check_number), dtype=float)
-    values = np.array(check_list("losses", list(losses), check_number, size=len(positions)), dtype=float)
+    positions = np.array(check_list("alphas", alphas, check_number), dtype=float)
+    values = np.array(check_list("losses", losses, check_number, size=len(positions)), dtype=float)
     ends = [np.flatnonzero(np.isclose(positions, end, rtol=0, atol=1e-9)) for end in (0.0, 1.0)]
     if (np.diff(positions) <= 0).any() or any(len(found) != 1 for found in ends):
-        raise invalid("alphas", "increase, with 0 and 1 among them", list(alphas))
+        raise invalid("alphas", "increase, with 0 and 1 among them", alphas)
     if not np.isclose(-positions[0], positions[-1] - 1, rtol=0, atol=1e-9):
-        raise invalid("alphas", "reach as far beyond 1 as beyond 0", list(alphas))
+        raise invalid("alphas", "reach as far beyond 1 as beyond 0", alphas)
     first, second = (int(found[0]) for found in ends)
     peak = first + int(values[first : second + 1].argmax())
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -89,7 +89,14 @@ def dropout_problem(problem: Problem) -> DropoutProblem:
 
 
 def _problem(problem: Problem) -> Problem:
-    return check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
+    """Return the argument `problem` of a function that takes the Hessian of its mean loss."""
+    check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
+    if not problem.conservative:
+        raise SmesolveError(
+            f"problem must have the gradient of a loss, got {problem!r}; take the problem that is trained, not its "
+            "training."
+        )
+    return problem
 
 
 # --- Hessians ---------------------------------------------------------------------------------------------------------

@@ -48,6 +48,11 @@ class DerivedProblem(LinearizedProblem):
         """Floats in the working arrays of one path, approximately."""
         return self.problem.floats_per_path
 
+    @property
+    def reference_floats(self) -> int:
+        """Floats in the working arrays of one `reference_gradient`."""
+        return self.problem.reference_floats
+
     def linearize(self, theta: Tensor) -> Linearization:
         """Return everything at theta."""
         return self.problem.linearize(theta)

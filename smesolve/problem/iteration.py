@@ -163,7 +163,7 @@ def iterate(
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
         save: increasing step numbers to keep. Default: 0, 1, ..., steps.
-        workers: processes that share the blocks of paths; the result is the same for any number of them.
+        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
         max_memory: bytes that the paths may take; more are refused.
         observables: what is measured along the paths, none of which are then kept: names ("loss", "accuracy",
             "theta[0]", see `OBSERVABLES`) and callables theta (..., D) -> (...,), or a dict from names of your own to

@@ -28,7 +28,16 @@ from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.quantile_moments import QuantileMoments, quantile_moments
 from smesolve.validation import check_expression, check_keep_prob, check_list, check_positive
 
-__all__ = ["BernoulliMasks", "FiniteMasks", "GaussianMasks", "Law", "MaskLaw", "UniformMasks", "all_masks"]
+__all__ = [
+    "BernoulliMasks",
+    "FiniteMasks",
+    "GaussianMasks",
+    "Law",
+    "MaskLaw",
+    "UniformMasks",
+    "all_masks",
+    "standard_normals",
+]
 
 ROUNDING = 1e-12
 """Relative difference that rounding may make: of E chi^2 = 0 from E zeta^4, of the values of a mask."""
@@ -238,6 +247,12 @@ class BernoulliMasks(MaskLaw):
         return f"BernoulliMasks(keep_prob={self.keep_prob})"
 
 
+def standard_normals(uniforms: Tensor) -> Tensor:
+    """Return Phi^{-1}(u) for uniforms in [0, 1); u = 0, of probability 2^-53, is read as 2^-54."""
+    normals: Tensor = torch.special.ndtri(uniforms.clamp(min=2.0**-54))
+    return normals
+
+
 class GaussianMasks(MaskLaw):
     """eta = 1 + sqrt(variance) N(0, 1), Gaussian multiplicative noise (Srivastava et al., JMLR 2014, sec. 10).
 
@@ -252,9 +267,8 @@ class GaussianMasks(MaskLaw):
         return 0 if j % 2 else math.prod(range(1, j, 2)) * self._variance ** (j // 2)
 
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """Return 1 + sqrt(variance) Phi^{-1}(u); u = 0, of probability 2^-53, is read as 2^-54."""
-        normals: Tensor = torch.special.ndtri(uniforms.clamp(min=2.0**-54))
-        return 1 + float(self._variance**0.5) * normals
+        """Return 1 + sqrt(variance) Phi^{-1}(u)."""
+        return 1 + float(self._variance**0.5) * standard_normals(uniforms)
 
     def __repr__(self) -> str:
         return f"GaussianMasks(variance={self._variance})"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smesolve.problem.masks import MaskLaw
+from smesolve.problem.masks import MaskLaw, standard_normals
 
 __all__ = ["Draw", "DrawLayout"]
 
@@ -59,12 +59,6 @@ class DrawLayout:
                 chosen = (part * self.samples).long() if self.replacement else part.argsort(dim=-1)
                 draw[name] = chosen[..., : self.shapes[name][0]].to(self.device)
             else:
-                values = self.laws[name].quantile(part) if name in self.laws else _normals(part)
+                values = self.laws[name].quantile(part) if name in self.laws else standard_normals(part)
                 draw[name] = values.unflatten(-1, self.shapes[name]).to(dtype=self.dtype, device=self.device)
         return draw
-
-
-def _normals(uniforms: Tensor) -> Tensor:
-    """Return standard normals from uniforms in [0, 1)."""
-    normals: Tensor = torch.special.ndtri(uniforms.clamp_min(2.0**-54))
-    return normals

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable
 from smesolve.problem.problem import Problem, check_trailing
+from smesolve.problem.saved_floats import saved_floats
 from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
@@ -193,6 +195,15 @@ class ModuleProblem(Problem):
     def floats_per_path(self) -> int:
         """Floats in the working arrays of one path: parameters and draws."""
         return self.dim + self.draw_dim
+
+    @cached_property
+    def reference_floats(self) -> int:
+        """Floats in the arrays of one `reference_gradient`: of each draw, parameters and what the layers give."""
+        rows = min(2, self.samples)
+        shapes = [shape for name, shape in self._noise_shapes(rows).items() if name in self._laws]
+        given = self.initial(seed=None), self.x[:rows], self.y[:rows], shapes
+        floats = self.dim + saved_floats(self._function, self._sample_loss, *given) * self.samples // rows
+        return floats if self.has_closed_form else REFERENCE_DRAWS * floats
 
     # --- draws and gradients -------------------------------------------------------------------------------------
 

@@ -144,6 +144,16 @@ class Problem(TrainingStep):
         return 4 * (self.dim + self.draw_dim + self.noise_dim)
 
     @property
+    def reference_floats(self) -> int:
+        """Floats in the working arrays of one `reference_gradient`, approximately.
+
+        Default: those of a path without its noise, or those of 32 paths, one for each draw.
+        """
+        if not self.has_closed_form:
+            return REFERENCE_DRAWS * self.floats_per_path
+        return max(self.dim, self.floats_per_path - 2 * self.noise_dim)
+
+    @property
     def block_size(self) -> int:
         """Paths that run together: the working arrays of a block fit a cache."""
         return fitting_block_size(self.floats_per_path)

@@ -29,8 +29,9 @@ __all__ = ["curvature_limit", "step_limit"]
 DENSE_DIM = 256
 """Up to this D all eigenvalues of (2) are computed."""
 
-LEADING = 6
-"""Eigenvalues of largest modulus that are computed for larger D."""
+LEADING, SUBSPACE, RESTARTS = 4, 48, 8
+"""Eigenvalues of largest modulus that are computed for larger D, vectors of Arnoldi's method, and its restarts: those
+that have not converged by then lie close together, behind others that have."""
 
 HALVINGS = 60
 """Factors of two within which a limit is sought."""
@@ -120,7 +121,16 @@ def _leading_eigenvalues(function: Callable[[Tensor], Tensor], theta: Tensor) ->
     if not first.any():
         return np.zeros(1)
     try:
-        found = eigs(operator, k=LEADING, which="LM", tol=TOLERANCE, v0=start, return_eigenvectors=False)
+        found = eigs(
+            operator,
+            k=LEADING,
+            which="LM",
+            ncv=SUBSPACE,
+            maxiter=RESTARTS,
+            tol=TOLERANCE,
+            v0=start,
+            return_eigenvectors=False,
+        )
     except ArpackNoConvergence as failure:  # those that did converge are the largest ones
         found = failure.eigenvalues
         if not len(found):

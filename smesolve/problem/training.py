@@ -290,8 +290,13 @@ class Training(Problem):
 
     @property
     def floats_per_path(self) -> int:
-        """Floats in the working arrays of one path: those of the problem, and some states."""
-        return self.problem.floats_per_path + 6 * self.dim
+        """Floats in the working arrays of one path: those of the problem, and a state."""
+        return self.problem.floats_per_path + self.dim
+
+    @property
+    def reference_floats(self) -> int:
+        """Floats in the arrays of one `reference_gradient`: those of the problem's, and some states."""
+        return self.problem.reference_floats + 6 * self.dim
 
     @property
     def draw_count(self) -> float:

@@ -267,7 +267,7 @@ def solve(
             between jumps are cut there.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
-        workers: processes that share the blocks of paths; the result is the same for any number of them.
+        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
         max_memory: bytes that the paths may take; more are refused.
         bm: the Brownian motion of all paths, a `KeyedBrownian` or torchsde's `BrownianInterval` of size (paths, M):
             runs with one of them and different steps and schemes see the same paths. It has a seed of its own, so seed

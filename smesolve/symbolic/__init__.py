@@ -20,6 +20,7 @@ from smesolve.symbolic.fourth_cumulants import FourthCumulant, fourth_cumulant
 from smesolve.symbolic.jump_equation import SymbolicJumpEquation
 from smesolve.symbolic.laws import Centred, SampleIndex
 from smesolve.symbolic.loss_expansion import LossExpansion
+from smesolve.symbolic.optimizer_steps import adam, rmsprop
 from smesolve.symbolic.polynomial_problem import PolynomialLossProblem
 from smesolve.symbolic.smooth_functions import smooth_function
 from smesolve.symbolic.third_cumulants import ThirdCumulant, third_cumulant
@@ -50,6 +51,7 @@ __all__ = [
     "SymbolicModifiedEquation",
     "ThirdCumulant",
     "Verification",
+    "adam",
     "averaged_modified_flow",
     "dropconnect",
     "dropout",
@@ -61,6 +63,7 @@ __all__ = [
     "modified_equation",
     "momentum",
     "parameter_noise",
+    "rmsprop",
     "sgd",
     "smooth_function",
     "squared_error",

@@ -13,11 +13,12 @@ import sympy
 from sympy import Expr, KroneckerDelta, Rational, Symbol
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, invalid
+from smesolve.errors import SmesolveError, invalid, shown
 from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.explicit_iteration import Iteration, gradient_descent
 from smesolve.symbolic.explicit_network import ExplicitNetwork
 from smesolve.symbolic.laws import Centred, SampleIndex
+from smesolve.symbolic.optimizer_steps import gradients_of
 from smesolve.validation import check_expression, check_instance, check_integer, check_list, check_not_negative
 
 __all__ = ["dropconnect", "dropout", "dropout_sgd", "label_noise", "momentum", "parameter_noise", "sgd"]
@@ -111,10 +112,13 @@ def parameter_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
 
 
 @entry_point
-def momentum(iteration: Iteration, friction: Expr | float | None = None) -> Iteration:
-    """Return the heavy-ball method v' = mu v + step, theta' = theta + v' in its own time scale h = sqrt(lr).
+def momentum(
+    iteration: Iteration, friction: Expr | float | None = None, *, rate: Expr | float | None = None
+) -> Iteration:
+    """Return the heavy-ball method in its own time scale h = sqrt(lr), or with `rate` in that of the learning rate.
 
-    With V = v/h and mu = 1 - friction h, both fixed as lr goes to 0, the state (theta, V) makes small steps:
+    In its own time scale v' = mu v + step, theta' = theta + v'. With V = v/h and mu = 1 - friction h, both fixed as lr
+    goes to 0, the state (theta, V) makes small steps:
 
         V' = V + h (s_1 - friction V)                                                                                (1)
         theta' = theta + h V'                                                                                        (2)
@@ -122,18 +126,30 @@ def momentum(iteration: Iteration, friction: Expr | float | None = None) -> Iter
     for gradient steps lr s_1. One step takes the time h. Order 1 in h is the equation of Li, Tai, E (JMLR 2019, sec.
     4): dV = -(friction V + grad f) dt + sqrt(h) C dW, dTheta = V dt.
 
+    In the time of the learning rate, with mu = 1 - c lr and the mean m of gradients, which is torch's momentum buffer
+    but for a constant factor (`smesolve.problem.update_rules.sgd`),
+
+        m' = m + c lr (g - m),      theta' = theta - lr m'.                                                         (3)
+
     Args:
         iteration: steps without momentum, proportional to the small parameter.
         friction: a number of at least 0, or an expression. Default: the symbol m.
+        rate: c of (3), a number of at least 0, or an expression. Default: the time scale is sqrt(lr).
     """
-    check_instance("iteration", iteration, Iteration, "an Iteration, such as dropout(network, masks)")
+    gradients = gradients_of(iteration)
+    if rate is not None:
+        if friction is not None:
+            raise SmesolveError(
+                f"friction={shown(friction)} and rate={shown(rate)} name two time scales; give one of them."
+            )
+        c, lr = sympy.sympify(check_expression("rate", rate, check_not_negative)), iteration.small
+        means = [Symbol(f"m_{theta.name}", real=True) for theta in iteration.state]
+        changes = [lr * c * (g - m) for g, m in zip(gradients, means, strict=True)]
+        steps = [-lr * (m + change) for m, change in zip(means, changes, strict=True)]  # (3)
+        constants = [*iteration.constants, *sorted(c.free_symbols - set(iteration.constants), key=str)]
+        return Iteration([*iteration.state, *means], [*steps, *changes], iteration.random, lr, constants)
     if friction is not None:
         friction = check_expression("friction", friction, check_not_negative)
-    if len(iteration.step_terms) > 1:
-        raise SmesolveError(
-            "iteration must have a step that is proportional to the small parameter, got one with higher powers; take "
-            "gradient steps."
-        )
     h = Symbol("h", positive=True)
     m = Symbol("m", positive=True) if friction is None else sympy.sympify(friction)
     velocity = [Symbol(f"V_{theta.name}", real=True) for theta in iteration.state]

@@ -13,7 +13,7 @@ from smesolve.comparison.draw_control_variate import DrawControlVariate
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.sampler import Sampler
-from smesolve.comparison.value_hessians import DenseForms, ValueHessians
+from smesolve.comparison.value_hessians import DenseForms, LowRankForms, ValueHessians
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.solver.integration import integration
@@ -153,3 +153,16 @@ def test_weights_of_gradient_schemes_have_their_sums(ratio):
         with pytest.raises(ValueError, match="dt must be at most 2 lr"):
             sme.SCHEMES[name].weights(0.49)
     assert sme.SCHEMES["sampled_euler"].weights(2.5)[0] == [0.5, 0.5, 0.0, 0.0]
+
+
+def test_bilinear_forms_are_those_of_their_matrices():
+    generator = torch.Generator().manual_seed(0)
+    factors, values, left, right = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((3, 2, 5, 7), (3, 2, 5), (11, 7), (11, 7))
+    )
+    matrices = factors.mT @ (values[..., None] * factors)
+    for one, other in ((left, right), (left, left)):
+        expected = torch.einsum("bi,toij,bj->bto", one, matrices, other)
+        for forms in (LowRankForms(factors, values), DenseForms(matrices)):
+            assert torch.allclose(forms.bilinear(one, other), expected, rtol=1e-12, atol=1e-12)

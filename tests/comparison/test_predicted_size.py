@@ -17,9 +17,11 @@ from smesolve.comparison import noise_free_path
 from smesolve.comparison import value_hessians as value_hessians_module
 from smesolve.comparison.equation_side import in_pairs
 from smesolve.comparison.error_budget import ErrorBudget
+from smesolve.comparison.leading_constants import constants_floats
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
+from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.observables import named_observables
 from smesolve.sampling.runner import Runner
 
@@ -112,8 +114,10 @@ def test_the_predicted_block_holds_the_values_of_a_pair_and_their_products(probl
     q, block = len(first) - 1, problem.block_size
     multisets = len(list(combinations_with_replacement(range(q), 3)))
     forms = 2 * 6 * block * max(problem.dim, problem.noise_dim) if control == "second" else 0
-    held = values + (multisets + q + 1) * block * 6 / 2 + 6 * block * problem.floats_per_path + forms
-    assert study_size(problem, observables=3, control=control).block_memory == pytest.approx(8 * held, rel=1e-12)
+    held = values + (multisets + q + 1) * block * 6 / 2 + forms
+    sizes = study_size(problem, observables=3, control=control)
+    assert sizes.value_memory == pytest.approx(8 * held, rel=1e-12)
+    assert sizes.step_memory == 8 * 6 * block * problem.floats_per_path
 
 
 def test_the_steps_of_a_study_are_counted_block_by_block(problem):
@@ -134,26 +138,66 @@ def test_a_study_has_its_workers_and_the_process_that_calls_them(problem):
 
 
 def test_the_predicted_derivatives_go_along_as_many_directions_as_a_chunk_holds():
-    """Seven arrays of the numbers of a path for each direction and step: 2 T/dt steps, all of them at once."""
+    """Thirty arrays of the floats of a gradient for each direction and step, whatever the number of steps: 2 T/dt."""
 
     def size(dim, **changes):
-        problem = SimpleNamespace(dim=dim, has_closed_form=True, floats_per_path=1000, noise_dim=0)
+        problem = SimpleNamespace(dim=dim, has_closed_form=True, reference_floats=1000, floats_per_path=1000)
         theta0 = torch.zeros(1, dtype=torch.float64)
-        return study_size(problem, theta0, **{"lrs": [0.001]} | changes).derivative_memory / (7 * 1000 * 8)
+        return study_size(problem, theta0, **{"lrs": [0.001], "control": "first"} | changes).making_memory / (30 * 8000)
 
-    assert size(5) == pytest.approx(800 * 5)  # all directions
-    assert size(256) == pytest.approx(800 * 5)  # 2^20 numbers are five times 800 x 256
-    assert size(256, dt=1e-5) == pytest.approx(80_000)  # one direction at least
-    assert (size(257), size(257, control="first"), size(5, control="none")) == (48, 1, 0)
-    assert size(5, lrs=[1.0]) == pytest.approx(5)  # one step at least
-    sampled = SimpleNamespace(dim=5, has_closed_form=False, floats_per_path=1000)
-    assert study_size(sampled, torch.zeros(1), control="first").derivative_memory == 0
+    assert size(5) == 800  # 2^20 floats: 800 steps along one vector
+    assert size(5, lrs=[0.01]) == 80 * 5  # all steps and directions
+    assert size(5, dt=1e-5) == 2**20 // 1000  # a part of the steps
+    assert size(5, lrs=[1.0]) == 5  # one step at least
+    assert (size(257), size(257, observables=2000), size(5, control="none")) == (2, 2**20 // 1000, 0)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_arrays_of_a_sampled_problem_are_those_of_its_reference_draws(inference):
+    """32 draws on all samples, a batch of which a step takes; weights of every draw are kept."""
+    layers = torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Dropout(0.2), torch.nn.Linear(3, 1)
+    x, y = torch.zeros(10, 2, dtype=torch.float64), torch.ones(10, 1, dtype=torch.float64)
+    with torch.inference_mode(inference):
+        sampled = ModuleProblem(torch.nn.Sequential(*layers).double(), x, y, batch_size=4)
+        activations = 10 * (3 + 3 + 1)  # of tanh and dropout, and the residual
+        assert (sampled.draw_dim, sampled.reference_floats) == (10 + 4 * 3, 32 * (13 + activations))
+        plain = ModuleProblem(torch.nn.Sequential(*layers[:2], layers[3]).double(), x, y, batch_size=4)
+        assert plain.reference_floats == 13 + 10 * (3 + 1)
+    sizes = study_size(sampled, sampled.initial(seed=0), scheme="svag", control="first", dt=0.05, observables=3)
+    assert sizes.making_memory == 8 * 30 * 13 * 16 * 32 * 83
+    assert sizes.control_memory == pytest.approx(8 * 0.4 * 3 * 22 * (1 / 0.1 + 6 / 0.05))
+
+
+@pytest.mark.parametrize("limit", [1, 60, 300, 2**20])
+def test_batches_of_derivatives_are_bounded_and_change_nothing(limit, monkeypatch):
+    """Steps and unit vectors in batches of any size give the same Jacobians."""
+    monkeypatch.setattr(noise_free_path, "CHUNK_FLOATS", limit)
+    taken = []
+
+    def derivative(states, vectors):
+        taken.append(states.numel() * 4)  # under vmap: of one unit vector
+        return torch.einsum("kd,kd->k", states, vectors)[:, None] * states
+
+    states = torch.arange(15.0, dtype=torch.float64).reshape(5, 3)
+    found = noise_free_path.directional(derivative, [states], 12)
+    assert torch.equal(found, states[:, :, None] * states[:, None, :])
+    assert max(taken) <= max(12, limit)
+
+
+def test_constants_take_the_arrays_that_are_integrated(problem):
+    """52 arrays of third derivatives for the observables at once, and 60 of a batch of fourth ones; none if sampled."""
+    batch = 21 * problem.floats_per_path
+    assert constants_floats(problem, (1,), 7) == 52 * 7 * 6
+    assert constants_floats(problem, (1, 2), 7) == 52 * 7 * 6**3 + 60 * 7 * batch
+    assert constants_floats(problem, (2,), 10**6) == 52 * (2**18 // 216) * 216 + 60 * 2**18
+    wide = make_problem(samples=4, width=40)
+    assert constants_floats(wide, (1, 2), 1) == 52 * wide.dim
 
 
 @pytest.mark.slow
 def test_the_predicted_memory_is_near_the_peak_of_the_run():
     benchmarks = Path(__file__).parents[2] / "benchmarks"
-    names = ["small", "dense Hessians, D 250", "60 observables"]
+    names = ["small", "dense Hessians, D 250", "20 learning rates", "500 samples", "mini-batches"]
     command = [sys.executable, "dry_run_memory.py", "--only", *names]
     said = subprocess.run(command, cwd=benchmarks, capture_output=True, text=True, check=True).stdout
     ratios = [float(number) for number in re.findall(r"(\d+\.\d\d)$", said, re.MULTILINE)]

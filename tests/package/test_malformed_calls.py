@@ -75,6 +75,7 @@ NETWORK, LAW = sme.TwoLayerNetwork(2, 3), sme.BernoulliMasks(0.8)
 PROBLEM = sme.DropoutProblem(NETWORK, X, Y, keep_prob=0.8)
 MODULE = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.2), torch.nn.Linear(3, 1)).double()
 SAMPLED = sme.ModuleProblem(MODULE, X, Y)
+EPOCHS = sme.ShuffledEpochs(torch.nn.Linear(2, 1).double(), X, Y, batch_size=1)
 LINEAR = sme.DropoutProblem(sme.LinearNetwork(2), X, Y, keep_prob=0.8)
 SCHEDULED = sme.ScheduledProblem(LINEAR)
 TRAINING = sme.Training(PROBLEM, torch.optim.Adam, 0.1)
@@ -98,6 +99,7 @@ MOMENTS = CALLED["LinearMoments"](LINEAR, LINEAR_THETA)
 SCHEDULED_MOMENTS = CALLED["ScheduledMoments"](SCHEDULED, LINEAR_THETA)
 OWNERS = {
     "DropoutProblem": PROBLEM, "LinearMoments": MOMENTS, "ModuleProblem": SAMPLED, "Problem": PROBLEM,
+    "ShuffledEpochs": EPOCHS,
     "ScheduledMoments": SCHEDULED_MOMENTS, "ScheduledProblem": SCHEDULED, "SymbolicModifiedEquation": EQUATION,
     "ThirdCumulant": CUMULANT, "FourthCumulant": FOURTH_CUMULANT, "SymbolicJumpEquation": JUMPS,
     "Training": TRAINING,
@@ -120,6 +122,7 @@ VALID = {
     "iteration": ITERATION, "expression": eta, "equation": EQUATION, "groups": [[0]], "masks": LAW, "symbol": p,
     "state": [a], "step": [-h * eta * a], "random": {eta: LAW}, "small": h, "parameters": [a],
     "loss": (eta * a) ** 2, "layers": [1], "rel_tol": 0.1, "max_memory": 1e9, "workers": 1, "friction": 0.1,
+    "rate": 0.1, "first_rate": 0.1, "second_rate": 0.1, "eps": 0.1,
     "save": [0, 2], "batch_size": 2, "progress": False, "dts": [0.1, 0.05], "schemes": ["euler"],
     "reference": ("euler", 0.025),
 }  # fmt: skip
@@ -153,6 +156,8 @@ VALID_HERE = {
     "observed_limit": {"problem": LINEAR},
     "overlap": {"count": 2},
     "schedules": {"lrs": [0.1, 0.05]},
+    "ShuffledEpochs": {"batch_size": 1},
+    "shuffled_noise": {"problem": EPOCHS, "theta0": EPOCHS.initial()},
     "train_by_adam": {"saved": [0, 1]},
     "smooth_function": {"name": "sigma"},
     "variance_principle": {"directions": 3},
@@ -163,6 +168,7 @@ VALID_HERE = {
 
 RANGES = {
     **dict.fromkeys(["label_noise", "parameter_noise", "weight_decay", "variance", "last", "friction", "factor"], (0,)),
+    **dict.fromkeys(["rate", "first_rate", "second_rate", "eps"], (0,)),
     **dict.fromkeys(["seed", "keep", "block", "noise_dim", "step", "save", "saved", "warm_up.first"], (0,)),
     **dict.fromkeys([f"{name}.steps" for name in ("alignment_along", "condensation", "noise_alignment")], (0,)),
     "Training.warm.steps": (0,),
@@ -314,7 +320,7 @@ def test_ten_thousand_malformed_calls_are_answered_by_one_sentence(malformed):
 
 SECONDS_LONG = {
     "acceleration", "error_map", "linear_scaling_rule", "long_horizon", "observed_limit", "regularisation_orders",
-    "schedules", "width_sweep", "ThirdCumulant.roots",
+    "schedules", "shuffled_noise", "width_sweep", "ThirdCumulant.roots",
 }  # fmt: skip
 """Functions whose valid call takes seconds; their own tests make it."""
 

@@ -18,6 +18,7 @@ PAGES = [
     "docs/extending.md",
     "docs/observables.md",
     "docs/showing_results.md",
+    "docs/training.md",
     "docs/convergence.md",
 ]
 
@@ -51,6 +52,8 @@ def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
         assert names["study"].fit().declared.tolist() == [0.5, 1.0, 1.5] and 0 < names["distance"] < 0.3
     elif page == "docs/showing_results.md":
         assert names["saved"].settings["lrs"] == [0.2] and names["figure"].axes
+    elif page == "docs/training.md":
+        assert names["paths"].isfinite().all() and names["equation"].verify().order == 1
     else:
         assert names["equation"].verify().order == 2
     if page == "README.md":

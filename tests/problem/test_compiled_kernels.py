@@ -4,6 +4,7 @@ import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from torch.autograd import forward_ad
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
 from smesolve.problem.kernels.library import CHOICE, TORCH, VARIANTS, kernels_in_use, library
+from smesolve.sampling.journal import Journal, JournalError
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.small_noise_rk4 import SmallNoiseRK4
 
@@ -235,3 +237,10 @@ def test_other_networks_are_computed_in_torch():
     assert torch.allclose(shifted.mean_gradient(theta), plain.mean_gradient(theta + 1), rtol=1e-12, atol=1e-14)
     own = sme.TwoLayerNetwork(2, 3, activation=torch.sin)
     assert sme.DropoutProblem(own, x, x[:, :1], keep_prob=0.8).kernels is None
+
+
+def test_a_journal_of_other_kernels_is_refused(tmp_path):
+    with Journal(tmp_path / "blocks.journal", {"kernels": "x86-64-v4"}) as journal:
+        journal.put("block", {"mean": np.ones(1)})
+    with pytest.raises(JournalError, match=r"computed by the kernels x86-64-v4, but torch are in use; set .*KERNELS"):
+        Journal(tmp_path / "blocks.journal", {"kernels": TORCH})

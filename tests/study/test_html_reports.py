@@ -20,7 +20,7 @@ DATA = {"data": {"name": "random", "samples": 4, "in_features": 2}, "threads": 1
 WEAK = DATA | {"network": {"width": 22}, "lrs": [0.2, 0.1], "horizon": 0.4, "paths": 64, "seed": 5}
 
 STUDIES = {
-    "compare": (WEAK, ["Order 1, loss:", "95% intervals"]),
+    "compare": (WEAK, ["At T = 0.4 and lr = 0.2, with 95% confidence, the mean", "95% intervals"]),
     "weak-error": (WEAK, ["Order 2, loss: slope", "errors are resolved"]),
     "scaling": (
         DATA | {"network": {"width": 2}, "study": "kappa", "lrs": [0.05], "kappas": [1, 2], "horizon": 0.4,

@@ -22,7 +22,8 @@ from smesolve.study.command_line import main
 def test_compare_writes_table_report_figures_and_manifest(config, out):
     assert main(["compare", config, "--out", str(out), "--seed", "5"]) == 0
     assert {path.name for path in out.iterdir()} == {
-        "table.csv", "report.md", "report.html", "comparison.png", "comparison.pdf", "manifest.json", "blocks.journal",
+        "table.csv", "distributions.csv", "report.md", "report.html", "comparison.png", "comparison.pdf",
+        "manifest.json", "blocks.journal",
     }  # fmt: skip
     table = pd.read_csv(out / "table.csv")
     assert set(table.order) == {1, 2} and set(table.lr) == {0.2, 0.1}
@@ -290,7 +291,7 @@ def test_diverged_paths_are_in_report_and_figure(tmp_path, out, capsys):
     assert main(["compare", config, "--out", str(out)]) == 0
     assert "diverged at lr = 0.05" in capsys.readouterr().err
     report = (out / "report.md").read_text(encoding="utf-8")
-    assert "paths diverged: order 1" in report and "not resolved at lr = 0.05 (diverged)" in report
+    assert "paths diverged: order 1" in report and "No error at the horizon has an interval: diverged" in report
     assert (out / "comparison.png").stat().st_size > 0
 
 

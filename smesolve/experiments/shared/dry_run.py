@@ -50,11 +50,11 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[
     fields = ({"problem": measured} if measured else {}) | {"cells": str(len(cells))}
     if not ensembles:
         return fields | {"time": "not known before the cells are run", "memory": memory_in_words(0.0, workers)}
-    arrays = 0.0
+    steps_take = arrays = 0.0
     for one in ensembles:
         size: StudySize | DefectSize = one.size(workers)
         size.check(None)
-        arrays = max(arrays, size.memory)
+        steps_take, arrays = max(steps_take, size.step_memory), max(arrays, size.memory_beyond_steps)
     total: dict[str, float] = {}
     per_step: dict[tuple[Any, ...], float] = {}
     for one in ensembles:
@@ -74,20 +74,21 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[
         "paths": f"{ensembles[0].paths} of each ensemble in the first round",
         "time": f"about {sum(total.values()):.2g} s for the first round on this machine as it is now ({parts})"
         + untimed,
-        "memory": memory_in_words(arrays, workers),
+        "memory": memory_in_words(arrays, workers, steps_take),
     }
 
 
-def memory_in_words(arrays: float, workers: int | None) -> str:
+def memory_in_words(arrays: float, workers: int | None, steps: float = 0.0) -> str:
     """Return the memory of a process, from the most that it has taken so far, and that of its workers.
 
     Args:
-        arrays: bytes of the arrays of one process.
+        arrays: bytes of the arrays of one process, but for those of the steps that were run.
         workers: processes beside it.
+        steps: bytes of the arrays of these steps, for systems that do not say what a process has taken. Default: none.
     """
     peak = _peak()
     if peak is None:
-        return f"about {arrays / MIB:,.0f} MiB for each process on top of what Python and its libraries take"
+        return f"about {(arrays + steps) / MIB:,.0f} MiB for each process on top of what Python and its libraries take"
     size = peak + arrays
     beside = "" if workers in (None, 1) else f", and at most as much in each of {workers} workers"
     return f"about {size / MIB:,.0f} MiB{beside}"

@@ -1,0 +1,102 @@
+"""Training by torch's optimisers: its time beside a hand-written loop, and the weak orders of Adam.
+
+    python benchmarks/training.py [--sections time orders] [--paths 512]
+
+"time": one step of `sme.iterate` with Adam on a torch module with nn.Dropout, beside the same step written by hand with
+`torch.func.vmap` over paths; minimum over rounds in which both take their turn, masks and Adam's formulas included.
+"orders": weak errors of Adam with dropout on tanh 2-4-1 by defects, from a warm start, and the fitted orders.
+"""
+
+from __future__ import annotations
+
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
+
+# isort: split
+import argparse
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import smesolve as sme
+from smesolve.problem.iteration import DropoutIteration
+
+KEEP, BETAS, EPS = 0.8, (0.9, 0.99), 1e-8
+
+
+def data(samples: int, inputs: int) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets."""
+    x = torch.tensor(np.random.default_rng(np.random.SeedSequence(0)).standard_normal((samples, inputs)))
+    return x, torch.sin(2 * x[:, :1])
+
+
+def iterate_beside_a_loop(samples: int, width: int, rounds: int = 15) -> dict[str, float]:
+    """Return seconds of a step of a block of paths, and their ratio."""
+    x, y = data(samples, 8)
+    module = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Dropout(1 - KEEP), nn.Linear(width, 1)).double()
+    training = sme.Training(sme.ModuleProblem(module, x, y), torch.optim.Adam, lr=1e-3, betas=BETAS, eps=EPS)
+    process, start = DropoutIteration(training, 1e-3), training.warm(training.initial(), 3)
+    paths = process.block_size
+    generator = torch.Generator().manual_seed(0)
+    shapes = [p.shape for p in module.parameters()]
+    sizes = [p.numel() for p in module.parameters()]
+
+    def loss(vector: Tensor, mask: Tensor) -> Tensor:
+        w, b, a, c = (part.view(shape) for part, shape in zip(vector.split(sizes), shapes, strict=True))
+        hidden = torch.tanh(x @ w.mT + b) * mask
+        return (hidden @ a.mT + c - y).square().sum() / (2 * samples)
+
+    gradient = torch.func.vmap(torch.func.grad(loss))
+    theta = training.parameters(start).expand(paths, -1).clone()
+    m, v = torch.zeros_like(theta), torch.zeros_like(theta)
+
+    def by_hand(step: int) -> None:
+        mask = (torch.rand(paths, samples, width, generator=generator, dtype=torch.float64) < KEEP) / KEEP
+        g = gradient(theta, mask.double())
+        m.lerp_(g, 1 - BETAS[0])
+        v.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+        denominator = (v / (1 - BETAS[1] ** (step + 1))).sqrt_().add_(EPS)
+        theta.addcdiv_(m, denominator, value=-1e-3 / (1 - BETAS[0] ** (step + 1)))
+
+    states = [start.expand(paths, -1)]
+
+    def ours(step: int) -> None:
+        states[0] = process.advance(states[0], 0, step)
+
+    times: dict[str, list[float]] = {"iterate": [], "by hand": []}
+    with torch.no_grad():
+        for step in range(rounds):
+            for name, function in (("iterate", ours), ("by hand", by_hand)):
+                began = time.perf_counter()
+                function(step)
+                times[name].append(time.perf_counter() - began)
+    best = {name: min(each) for name, each in times.items()}
+    return best | {"ratio": best["iterate"] / best["by hand"], "paths": paths}
+
+
+def orders(paths: int) -> sme.WeakErrorStudy:
+    """Return the weak errors of Adam on tanh 2-4-1."""
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 4, 1, "tanh"), *data(8, 2), keep_prob=KEEP)
+    training = sme.Training(problem, torch.optim.Adam, lr=0.02, betas=BETAS)
+    state = training.warm(training.initial(seed=1), steps=400)
+    return sme.weak_error(training, state, [0.08, 0.04, 0.02, 0.01], 2.0, times=[2.0], estimator="defects", paths=paths)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sections", nargs="+", default=["time", "orders"], choices=["time", "orders"])
+    parser.add_argument("--paths", type=int, default=512)
+    arguments = parser.parse_args()
+    if "time" in arguments.sections:
+        for samples, width in ((16, 32), (64, 64)):
+            found = iterate_beside_a_loop(samples, width)
+            print(f"n={samples}, m={width}:", ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+    if "orders" in arguments.sections:
+        study = orders(arguments.paths)
+        print(study.table[["order", "lr", "error", "low", "high", "bias", "reason"]].to_string())
+        print(study.fit().to_string())
+
+
+if __name__ == "__main__":
+    main()

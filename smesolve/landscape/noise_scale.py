@@ -1,0 +1,131 @@
+"""The noise scale: how large the noise of the gradient is beside the gradient,
+
+    B = tr Sigma / |grad L_S|^2.                                                                                   (1)
+
+Averaged over kappa draws the gradient has the covariance Sigma/kappa: up to kappa of about B more draws pay, beyond it
+they do not. From N independent gradients g_i, with A the mean of g_i . g_j over i != j and Q that of |g_i|^2,
+
+    |grad L_S|^2 ~ A,      tr Sigma ~ Q - A,                                                                       (2)
+
+both without bias. The interval of B is that of its inverse A / (Q - A), whose denominator is well known, by the
+jackknife: where the gradient cannot be told from 0, the upper end of B is infinite.
+
+Source: McCandlish, Kaplan, Amodei (arXiv 1812.06162), appendix A.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
+from smesolve.landscape.estimates import Estimate, Interval
+from smesolve.landscape.jackknife import LeftOut, jackknife, pairs_of
+from smesolve.landscape.noise_samples import random_gradients
+from smesolve.problem.problem import Problem
+from smesolve.validation import check_integer, check_parameters, check_problem, check_seed
+
+__all__ = ["NoiseScale", "noise_scale"]
+
+PAIRS_AT_ONCE = 2**12
+"""Pairs of gradients whose products are formed at once."""
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """Noise and gradient at one point, each with its 95% interval."""
+
+    trace: Estimate
+    """tr Sigma."""
+    squared_gradient: Estimate
+    """|grad L_S|^2."""
+    scale: Interval
+    """B of (1); its upper end is infinite where the gradient cannot be told from 0."""
+
+    def __str__(self) -> str:
+        one = self.scale
+        return f"noise scale {one.value:.3g} [{one.low:.3g}, {one.high:.3g}]: {self.trace} / {self.squared_gradient}"
+
+
+@entry_point
+@torch.no_grad()
+def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 0) -> NoiseScale:
+    """Estimate (1) for the noise of a problem: of its masks, of its batches, or of what else is drawn in a step.
+
+    Args:
+        problem: with dropout for the noise of masks, a `ModuleProblem` with batch_size for that of batches (of one
+            sample: batch_size=1), or both.
+        theta: (D,), the point.
+        draws: N, at least 4. Where a problem has at most so many different draws, all are enumerated, and the intervals
+            have no length.
+        seed: of the draws.
+
+    Raises:
+        SmesolveError: bad arguments, or the state of an optimiser in place of parameters.
+
+    Cost: N gradients, N D floats of memory, and 50 N products of gradients.
+    """
+    problem = check_problem("problem", problem)
+    theta = check_parameters("theta", theta, problem)
+    draws, seed = check_integer("draws", draws, 4), check_seed("seed", seed)
+    if problem.trained is not problem:
+        raise SmesolveError(f"problem must be the one that is trained, got {problem!r}; take its gradients' noise.")
+    if problem.draw_count <= draws:
+        return _enumerated(problem, theta)
+    gradients = random_gradients(problem, theta, draws, seed)
+    if not gradients.isfinite().all():
+        raise SmesolveError("theta has gradients that are not finite; take smaller parameters.")
+    values, left_out = _statistics(gradients)
+    trace, square, inverse = (
+        jackknife(function, values, [left_out])[0]
+        for function in (
+            lambda s: s[..., 0] - s[..., 1],
+            lambda s: s[..., 1],
+            lambda s: s[..., 1] / (s[..., 0] - s[..., 1]),
+        )
+    )
+    return NoiseScale(trace, square, Interval(*(_inverse(v) for v in (inverse.value, inverse.high, inverse.low))))
+
+
+def _enumerated(problem: Problem, theta: Tensor) -> NoiseScale:
+    """Return the exact values from all draws."""
+    every, weights = problem.all_draws()
+    gradients = problem.gradient(theta.expand(len(weights), -1), every).double()
+    weights = weights.to(gradients)
+    mean = weights @ gradients
+    trace, square = float(weights @ (gradients - mean).square().sum(-1)), float(mean.square().sum())
+    scale = _inverse(square / trace) if trace else 0.0
+    return NoiseScale(Estimate(trace), Estimate(square), Interval(scale, scale, scale))
+
+
+def _inverse(value: float) -> float:
+    return 1 / value if value > 0 else np.inf
+
+
+def _statistics(gradients: Tensor) -> tuple[np.ndarray, LeftOut]:
+    """Return (Q, A) of (2) from all gradients (N, D), and without one and without two of them."""
+    count, total = len(gradients), gradients.sum(0)
+    squares, along = (part.double().cpu().numpy() for part in (gradients.square().sum(-1), gradients @ total))
+    first, second = pairs = pairs_of(count)
+    products = np.concatenate(
+        [
+            (gradients[first[k : k + PAIRS_AT_ONCE]] * gradients[second[k : k + PAIRS_AT_ONCE]]).sum(-1).cpu().numpy()
+            for k in range(0, len(first), PAIRS_AT_ONCE)
+        ]
+    )
+    whole = float(total.square().sum())
+
+    def both(left: int, sum_of_squares: np.ndarray, square_of_sum: np.ndarray) -> np.ndarray:
+        return np.stack([sum_of_squares / left, (square_of_sum - sum_of_squares) / (left * (left - 1))], axis=-1)
+
+    one = squares.sum() - squares, whole - 2 * along + squares
+    two = (
+        squares.sum() - squares[first] - squares[second],
+        whole - 2 * (along[first] + along[second]) + squares[first] + squares[second] + 2 * products,
+    )
+    values = both(count, np.array(squares.sum()), np.array(whole))
+    return values, LeftOut(both(count - 1, *one), both(count - 2, *two), pairs)
