@@ -85,7 +85,7 @@ class Compare(WeakErrorExperiment):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return dropout against its modified equation, in words and tables."""
         study = self.result(results)
-        validity = results[-1] if self.validity.cells() else None
+        validity = next((result for result in results if isinstance(result, dict)), None)
         distances = distances_at_horizon(study)
         conclusion = join(
             f"**{plain(headline(at_horizon(study), study.start, study.spread))}**",
@@ -336,7 +336,7 @@ def _horizon_table(study: WeakErrorStudy) -> str:
             "error",
             "95% interval",
             "Monte Carlo ±",
-            "bias",
+            "bias" if by_defects(study) else "solver bias",
             "resolved",
         ],
         (

@@ -193,4 +193,4 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
 
     def beside(self, results: list[Any]) -> pd.DataFrame | None:
         """Return the result of the cell of the other estimator, or None where there is none."""
-        return results[1] if self.other_estimator.affordable else None
+        return next((result for result in results if isinstance(result, pd.DataFrame)), None)
