@@ -156,13 +156,13 @@ class DefectSampler:
 
     @property
     def cost(self) -> float:
-        """Gradients that a block takes."""
+        """Gradients that a block takes, a whole number: those of many blocks add up exactly."""
         each = 2 + 3 / self.spacing
         if 2 in self.orders:
             each += 5 if self.problem.has_closed_form else 7
         if self.kinked:
             each += 8 if self._paired else 3
-        return each * self.steps * self.block_size
+        return float(round(each * self.steps * self.block_size))
 
     def run(self, block: int) -> dict[str, np.ndarray]:
         """Return the statistics of a block as arrays; point t, 4 o + c is column c of observable o at time t."""
