@@ -1,6 +1,6 @@
 """Training by torch's optimisers: its time beside a hand-written loop, and the weak orders of Adam.
 
-    python benchmarks/training.py [--sections time orders] [--paths 512]
+    python benchmarks/training.py [--sections time orders] [--orders 1 2] [--paths 256]
 
 "time": one step of `sme.iterate` with Adam on a torch module with nn.Dropout, beside the same step written by hand with
 `torch.func.vmap` over paths; minimum over rounds in which both take their turn, masks and Adam's formulas included.
@@ -75,25 +75,29 @@ def iterate_beside_a_loop(samples: int, width: int, rounds: int = 15) -> dict[st
     return best | {"ratio": best["iterate"] / best["by hand"], "paths": paths}
 
 
-def orders(paths: int) -> sme.WeakErrorStudy:
+def weak_errors(orders: list[int], paths: int) -> sme.WeakErrorStudy:
     """Return the weak errors of Adam on tanh 2-4-1."""
     problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 4, 1, "tanh"), *data(8, 2), keep_prob=KEEP)
     training = sme.Training(problem, torch.optim.Adam, lr=0.02, betas=BETAS)
     state = training.warm(training.initial(seed=1), steps=400)
-    return sme.weak_error(training, state, [0.08, 0.04, 0.02, 0.01], 2.0, times=[2.0], estimator="defects", paths=paths)
+    lrs, horizon = [0.01, 0.005, 0.0025, 0.00125], 0.32
+    return sme.weak_error(
+        training, state, lrs, horizon, times=[horizon], orders=orders, estimator="defects", paths=paths
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sections", nargs="+", default=["time", "orders"], choices=["time", "orders"])
-    parser.add_argument("--paths", type=int, default=512)
+    parser.add_argument("--orders", nargs="+", type=int, default=[1], choices=[1, 2])
+    parser.add_argument("--paths", type=int, default=256)
     arguments = parser.parse_args()
     if "time" in arguments.sections:
         for samples, width in ((16, 32), (64, 64)):
             found = iterate_beside_a_loop(samples, width)
             print(f"n={samples}, m={width}:", ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
     if "orders" in arguments.sections:
-        study = orders(arguments.paths)
+        study = weak_errors(arguments.orders, arguments.paths)
         print(study.table[["order", "lr", "error", "low", "high", "bias", "reason"]].to_string())
         print(study.fit().to_string())
 

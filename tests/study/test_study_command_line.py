@@ -251,7 +251,12 @@ def test_scikit_learn_missing_names_the_extra(tmp_path, out, capsys, monkeypatch
 
 
 def test_commands(out, capsys):
-    refused(capsys, [], "a command is missing", "compare, derive, landscape, scaling, weak-error, extend")
+    refused(
+        capsys,
+        [],
+        "a command is missing",
+        "compare, convergence, derive, landscape, reproduce, scaling, validity, weak-error, extend, sweep",
+    )
     refused(capsys, ["comare", "--out", out], "'comare'", "did you mean 'compare'")
     refused(capsys, ["--out", out], "a command is missing")
     refused(capsys, ["derive"], "--out is missing")
