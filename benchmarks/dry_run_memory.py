@@ -23,7 +23,10 @@ LARGE = [*SHORT, "--lrs", "[0.1]"]
 BRIEF = ["--horizon", "0.02", "--paths", "16", "--lrs", "[0.01]", "--network.width", "1000", "--seed", "0"]
 OBSERVABLES = "[" + ", ".join(f"'theta[{k}]'" for k in range(60)) + "]"
 RATES = "[" + ", ".join(str(0.4 / steps) for steps in range(4, 24)) + "]"
-SAMPLED = [*INPUTS, "--data.samples", "64", *LARGE, "--training.batch_size", "16", "--dt", "0.05"]
+SAMPLED = [*INPUTS, "--data.samples", "64", "--training.batch_size", "16", "--seed", "0", "--paths", "64"]
+COARSE = ["--horizon", "0.4", "--lrs", "[0.1]", "--dt", "0.05"]
+DEEP = ["--network.width", "[32, 32]", "--training.dropout", "every"]
+FINE = ["--horizon", "0.02", "--lrs", "[0.01]", "--dt", "0.005"]
 LANDSCAPE = ["landscape", *DATA, "--network.width", "8", "--steps", "20", "--runs", "4", "--lr", "0.05"]
 
 STUDIES = {
@@ -37,9 +40,9 @@ STUDIES = {
     "adjoints, D 5,000": ["weak-error", *DATA, *BRIEF, "--control", "first"],
     "500 samples": ["weak-error", *INPUTS, "--data.samples", "500", *LARGE, "--network.width", "30"],
     "masks for each sample": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--training.masks", "per_sample"],
-    "mini-batches": ["weak-error", *SAMPLED, "--network.width", "32"],
-    "mini-batches, deep": ["weak-error", *SAMPLED, "--network.width", "[32, 32]", "--training.dropout", "every"],
-    "mini-batches, D 5,000": ["weak-error", *SAMPLED, "--network.width", "1000", "--paths", "16"],
+    "mini-batches": ["weak-error", *SAMPLED, *COARSE, "--network.width", "32"],
+    "mini-batches, deep": ["weak-error", *SAMPLED, *COARSE, *DEEP],
+    "mini-batches, D 5,000": ["weak-error", *SAMPLED, *FINE, "--network.width", "1000"],
     "float32": ["weak-error", *DATA, *LARGE, "--network.width", "50", "--dtype", "float32"],
     "two workers": ["weak-error", *DATA, *LARGE, "--network.width", "20", "--workers", "2"],
     "kappa": ["scaling", *DATA, "--study", "kappa", "--network.width", "4", "--paths", "64", "--kappas", "[1, 2]"],

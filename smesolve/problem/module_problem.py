@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
+from smesolve.problem.layer_floats import layer_floats
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_draws import Draw, DrawLayout
@@ -42,7 +42,6 @@ from smesolve.problem.module_trial import ModuleTrial
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable
 from smesolve.problem.problem import Problem, check_trailing
-from smesolve.problem.saved_floats import saved_floats
 from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
@@ -55,6 +54,9 @@ from smesolve.validation import (
 )
 
 __all__ = ["Draw", "ModuleProblem"]
+
+BATCH_FLOATS = 2**20
+"""Floats in one working array of a batch of paths that see all samples (8 MiB)."""
 
 
 class ModuleProblem(Problem):
@@ -170,6 +172,9 @@ class ModuleProblem(Problem):
         )
         self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
         # Now, not within a derivative, whose tensors could be neither kept nor pickled.
+        some = slice(min(2, self.samples))
+        given = layer_floats(self._function, self.initial(seed=None), self.x[some])
+        self._loss_floats = self.dim + given * self.samples // some.stop
         self._reference_draws: Draw = {} if self.has_closed_form else self._full_batch_draws(REFERENCE_DRAWS, seed=0)
 
     def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
@@ -196,14 +201,10 @@ class ModuleProblem(Problem):
         """Floats in the working arrays of one path: parameters and draws."""
         return self.dim + self.draw_dim
 
-    @cached_property
+    @property
     def reference_floats(self) -> int:
         """Floats in the arrays of one `reference_gradient`: of each draw, parameters and what the layers give."""
-        rows = min(2, self.samples)
-        shapes = [shape for name, shape in self._noise_shapes(rows).items() if name in self._laws]
-        given = self.initial(seed=None), self.x[:rows], self.y[:rows], shapes
-        floats = self.dim + saved_floats(self._function, self._sample_loss, *given) * self.samples // rows
-        return floats if self.has_closed_form else REFERENCE_DRAWS * floats
+        return self._loss_floats * (1 if self.has_closed_form else REFERENCE_DRAWS)
 
     # --- draws and gradients -------------------------------------------------------------------------------------
 
@@ -229,7 +230,8 @@ class ModuleProblem(Problem):
         if self.has_closed_form:
             return self.loss(theta) + constant
         losses, draws = vmap(self._mean_loss), self._reference_draws  # a vector for each draw, for dropout in place
-        return self._over_paths(lambda v: losses(v.expand(REFERENCE_DRAWS, -1), draws).mean(), theta) + constant
+        mean = lambda v: losses(v.expand(REFERENCE_DRAWS, -1), draws).mean()  # noqa: E731
+        return self._over_paths(mean, theta, REFERENCE_DRAWS) + constant
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """Return (1), (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""
@@ -301,9 +303,11 @@ class ModuleProblem(Problem):
         losses = self._sample_loss(self._outputs(vector, x, draw), y)
         return losses.mean() + self.weight_decay / 2 * vector.square().sum()
 
-    def _over_paths(self, function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    def _over_paths(self, function: Callable[[Tensor], Tensor], theta: Tensor, draws: int = 1) -> Tensor:
+        """Return function(theta) for each path, in batches of paths: it sees all samples, with some draws for each."""
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
-        values: Tensor = vmap(function)(theta.reshape(-1, self.dim))
+        batch = max(1, BATCH_FLOATS // (draws * self._loss_floats))
+        values: Tensor = vmap(function, chunk_size=batch)(theta.reshape(-1, self.dim))
         return values.reshape((*theta.shape[:-1], *values.shape[1:]))
 
     # --- noise -----------------------------------------------------------------------------------------------------

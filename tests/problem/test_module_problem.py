@@ -279,3 +279,21 @@ def test_random_numbers_of_a_modules_own_are_refused():
         sme.ModuleProblem(module, x, x[:, 0, :1])
     layer.self_attn.dropout = 0.0  # its other dropout calls have masks
     assert sme.ModuleProblem(module, x, x[:, 0, :1]).draw_dim == 5 * 3 * (8 + 4 + 4)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_losses_of_all_samples_take_paths_in_batches_and_change_nothing(rate, monkeypatch):
+    """A block has many paths where a batch is small, and the loss sees every sample, the modified one with 32 draws."""
+    layers = nn.Linear(2, 3), nn.Tanh(), nn.Dropout(rate), nn.Linear(3, 1)
+    x, y = torch.linspace(-1, 1, 10, dtype=torch.float64).reshape(5, 2), torch.ones(5, 1, dtype=torch.float64)
+    problem = sme.ModuleProblem(nn.Sequential(*layers).double(), x, y, batch_size=2, weight_decay=0.1)
+    theta = torch.stack([problem.initial(seed=seed) for seed in range(7)])
+
+    def values():
+        exact = [problem.mean_gradient(theta)] if problem.has_closed_form else []
+        return [problem.loss(theta), problem.modified_loss(theta), *exact]
+
+    whole = values()
+    monkeypatch.setattr("smesolve.problem.module_problem.BATCH_FLOATS", 1)
+    for one_by_one, together in zip(values(), whole, strict=True):
+        torch.testing.assert_close(one_by_one, together, rtol=1e-14, atol=1e-15)
