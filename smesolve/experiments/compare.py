@@ -94,7 +94,7 @@ class Compare(WeakErrorExperiment):
             _agreements(study),
             _spreads(distances),
             self.other_estimator.conclusion(study, self.beside(results)),
-            f"- {self.validity.found(validity).conclusion()}" if validity else "",
+            f"- {plain(self.validity.found(validity).conclusion())}" if validity else "",
             divergence(study),
         )
         text = join(

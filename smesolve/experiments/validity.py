@@ -11,7 +11,7 @@ from smesolve.comparison.validity_range import ValidityRange, first_learning_rat
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings, check_string
@@ -137,5 +137,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
         figure = Captioned(found.plot(), CAPTION)
         title = "Largest learning rates"
         return [
-            Section(title, {"table": found.table, "errors": errors}, {"validity": figure}, text, found.conclusion())
+            Section(
+                title, {"table": found.table, "errors": errors}, {"validity": figure}, text, plain(found.conclusion())
+            )
         ]
