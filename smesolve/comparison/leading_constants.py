@@ -71,6 +71,7 @@ STABLE_SHARE = 1 / 8
 """Share of the stability limit 2/lambda_max below which V_0(h) is a parabola in h."""
 
 COLUMNS = ["order", "time", "observable", "constant", "stderr"]
+TYPES = {"order": int, "time": float, "constant": float, "stderr": float}
 
 
 @plain_surroundings()
@@ -104,14 +105,19 @@ def leading_constants(
     """
     rows: list[tuple[int, float, str, float, float]] = []
     if not problem.has_closed_form:
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return _table(rows)
     for time in times if 1 in orders else ():
         for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
             rows.append((1, time, name, *value))
     if 2 in orders and _affordable(problem) and not kinks(problem, theta0):
         for name, value in second_constants(problem, theta0, times[-1], observables).items():
             rows.append((2, times[-1], name, *value))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return _table(rows)
+
+
+def _table(rows: list[tuple[int, float, str, float, float]]) -> pd.DataFrame:
+    """Return the rows as a table, whose columns have their types where there are none, too."""
+    return pd.DataFrame(rows, columns=COLUMNS).astype(TYPES)
 
 
 def _affordable(problem: Problem) -> bool:

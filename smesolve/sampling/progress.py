@@ -17,6 +17,12 @@ def hidden(shown: bool | None) -> bool | None:
     return None if shown is None else not shown
 
 
+class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """A bar whose destructor knows its times where an interruption came before they were set: nothing is to clear."""
+
+    last_print_t, start_t = 0.0, 1.0
+
+
 class Progress:
     """One bar on stderr for all blocks of a study, each weighed by its work.
 
@@ -28,7 +34,7 @@ class Progress:
     """
 
     def __init__(self, shown: bool | None, work: float) -> None:
-        self._bar = tqdm(
+        self._bar = _Bar(
             total=work,
             disable=hidden(shown),
             smoothing=0,
@@ -64,4 +70,5 @@ class Progress:
             return
         if before:
             self._bar.initial += work
-        self._bar.update(min(work, self._bar.total - self._bar.n))  # rounding must not lead beyond the end
+        self._bar.total = max(self._bar.total, self._bar.n + work)  # a sum may exceed it by a rounding
+        self._bar.update(work)

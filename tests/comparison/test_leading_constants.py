@@ -146,3 +146,12 @@ def test_a_constant_under_a_schedule_with_a_jump_is_exact_at_a_long_horizon():
     moments = ScheduledMoments(scheduled, theta0)
     exact = extrapolated(lambda lr: moments.error(lr, 1, 16.0, "squared_norm"), 1, 1 / 16)
     assert constant == pytest.approx(exact, rel=2e-3)
+
+
+def test_the_columns_have_their_types_where_nothing_is_predicted():
+    """An empty column of objects is no number to the numpy of old."""
+    layers = torch.nn.Linear(2, 2), torch.nn.Dropout(0.5), torch.nn.Linear(2, 1)
+    x, y = torch.ones(3, 2, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64)
+    sampled = sme.ModuleProblem(torch.nn.Sequential(*layers).double(), x, y)
+    table = leading_constants(sampled, sampled.initial(seed=0), [1.0], {"loss": sampled.loss}, 0.1, (1, 2))
+    assert len(table) == 0 and table.time.dtype == table.constant.dtype == table.stderr.dtype == float
