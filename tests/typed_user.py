@@ -38,9 +38,9 @@ assert_type(symbolic.modified_equation(iteration).verify(), symbolic.Verificatio
 assert_type(landscape.trace(landscape.hessian_operator(problem, theta0)), landscape.Estimate)
 
 # Mistakes; were one not found, the comment that expects it would be unused, which --strict refuses.
-sme.iterate(problem, theta0, lr="0.05", steps=4, paths=8)  # type: ignore[arg-type]
-sme.iterate(problem, theta0, lr=0.05, paths=8)  # type: ignore[call-arg]
+sme.iterate(problem, theta0, lr="0.05", steps=4, paths=8)  # type: ignore[call-overload]
+sme.iterate(problem, theta0, lr=0.05, paths=8)  # type: ignore[call-overload]
 sme.DropoutProblem(nn.Linear(2, 1), x, y, keep_prob=0.8)  # type: ignore[arg-type]
 sme.weak_error(problem, theta0, lrs=0.1, horizon=0.2)  # type: ignore[arg-type]
 sme.TwoLayerNetwork(2, 4, widht=3)  # type: ignore[call-arg]
-sme.solve(equation, theta0, [0.0, 0.1], "euler", 0.05, 8)  # type: ignore[call-arg]
+sme.solve(equation, theta0, [0.0, 0.1], "euler", 0.05, 8)  # type: ignore[call-overload]

@@ -1,17 +1,19 @@
 """The weak errors at one learning rate by defects, and what their bias is.
 
 Estimates by defects have a bias that vanishes with lr faster than the error (`smesolve.comparison.defects`). For the
-error of order 2, and for that of order 1 which contains it, its size is delta lr^3, half the difference between both
-placements of the shifts. All learning rates of a study know delta. At kinks half of both terms of the error of order 2
-comes on top. Where there are no shifts (order 1 only) the bias is of the size of the next term, d lr^2, in
+error of order 2, and for that of order 1 which contains it, its size is that of delta lr^3, half the difference between
+both placements of the shifts. Learning rates up to twice as large tell delta, too. At kinks half of both terms of the
+error of order 2 comes on top. Where there are no shifts (order 1 only) the bias is of the size of the next term d lr^2
+in
 
     e / lr = c + d lr + O(lr^2),
 
 by regression over the learning rates. The bound on the bias,
 
-    |delta| lr^3    or    |d| lr^2,                                                                               (1)
+    3/4 |delta| lr^3    or    |d| lr^2,                                                                           (1)
 
-is added to the interval.
+is not known to be reached, and either sign is as likely: it adds to the Monte Carlo half-width in squares. Coverage is
+what decides on the weights (`benchmarks/coverage.py`).
 """
 
 from __future__ import annotations
@@ -39,8 +41,15 @@ UNKNOWN_AT_KINKS = 0.5
 """Share of both terms of the error of order 2 at kinks that is taken to be unknown: crossings of few kinks in few steps
 do not average out, and jumps of jumps are left out beyond the second power of their size."""
 
+UNKNOWN_PART = 0.75
+"""Bound on the bias in units of half the difference between both placements."""
+
+SAME = 1e-9
+"""Relative difference up to which two learning rates are the same."""
+
 ASYMPTOTIC = 0.5
-"""Largest bias in units of the error."""
+"""Largest bias in units of the error, and largest error of order 2 in units of that of order 1: beyond it the expansion
+in the learning rate says no more than the order of magnitude."""
 
 
 class DefectBudget:
@@ -66,18 +75,29 @@ class DefectBudget:
         self.statistics: PathStatistics | None = None
 
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
-        """Draw `paths` paths, and then as many more as the tolerance at the horizon asks for."""
+        """Draw `paths` paths, and then as many more as the tolerance at the horizon asks for.
+
+        The progress bar expects the first ones.
+        """
         self._run(paths)
         while rel_tol is not None:
             found = self._estimate()
             wanted = next_paths(found.paths, self._wanted(found, rel_tol), max_paths)
             if wanted <= found.paths:
                 return
+            self.runner.progress.add(self.cost(wanted))
             self._run(wanted)
 
+    def cost(self, paths: int) -> float:
+        """Return the gradients that it takes to have so many paths."""
+        return len(self._missing(paths)) * self.sampler.cost
+
+    def _missing(self, paths: int) -> range:
+        """Return the blocks that are missing to so many paths."""
+        return range(self._blocks, -(-paths // self.sampler.block_size))
+
     def _run(self, paths: int) -> None:
-        blocks = range(self._blocks, -(-paths // self.sampler.block_size))
-        self.runner.progress.add(len(blocks) * self.sampler.cost)
+        blocks = self._missing(paths)
         for tasks in in_lists((self._name, block) for block in blocks):
             for arrays in self.runner.results({self._name: self.sampler}, tasks):
                 self.statistics = merged(self.statistics, PathStatistics.from_arrays(arrays))
@@ -166,7 +186,7 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
             bounds[rows.index] = _placement_bias(rows) + UNKNOWN_AT_KINKS * rows.at_kinks
         else:
             bounds[rows.index] = _next_term(rows, int(order))
-    half = table.half_width + table.rounding + bounds
+    half = np.hypot(table.half_width, bounds) + table.rounding
     reasons = [
         status_of(
             row["error"],
@@ -175,10 +195,10 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
             diverged=row["diverged"] > 0,
             undefined=row["undefined"] > 0,
             tails=Status.HEAVY_TAILS if row["heavy_tailed"] else None,
-            biased=_biased(abs(row["error"]), bound, width),
+            biased=_biased(abs(row["error"]), np.inf if far else bound, width),
             too_wide=row["too_wide"],
         )
-        for row, bound, width in zip(table.to_dict("records"), bounds, half, strict=True)
+        for row, bound, width, far in zip(table.to_dict("records"), bounds, half, _far(table), strict=True)
     ]
     used = ["undefined", "heavy_tailed", "too_wide", "placement", "placement_stderr", "at_kinks"]
     return table.drop(columns=used).assign(
@@ -193,6 +213,15 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _far(table: pd.DataFrame) -> pd.Series:
+    """Return where the error of order 2 is more than `ASYMPTOTIC` times that of order 1, whatever their noise."""
+    keys = ["lr", "time", "observable"]
+    first, second = (table[table.order == order].set_index(keys) for order in (1, 2))
+    least = (second.error.abs() - second.half_width) - ASYMPTOTIC * (first.error.abs() + first.half_width)
+    least = least.rename("least").reset_index()
+    return table[keys].merge(least, on=keys, how="left").least > 0
+
+
 def _biased(error: float, bound: float, half: float) -> Status | None:
     """Return whether an error is larger than its bias, whose bound is in `half`."""
     if bound > ASYMPTOTIC * error:
@@ -201,16 +230,19 @@ def _biased(error: float, bound: float, half: float) -> Status | None:
 
 
 def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
-    """Return delta lr^3 for the learning rates of one order, time and observable, delta by a weighted mean."""
+    """Return the bound of (1) for the learning rates of one order, time and observable.
+
+    For each of them delta is a weighted mean over those that are at most twice as large.
+    """
     lrs = rows.lr.to_numpy()
     ratios, errors = rows.placement.to_numpy() / lrs**3, rows.placement_stderr.to_numpy() / lrs**3
-    known = np.isfinite(ratios)
-    if not known.any():
-        return np.full(len(rows), np.inf)
-    weights = _weights(ratios[known], errors[known])
-    delta = np.average(ratios[known], weights=weights)
-    bound: np.ndarray = abs(delta) * lrs**3
-    return bound
+    bounds = np.full(len(rows), np.inf)
+    for k, lr in enumerate(lrs):
+        known = np.isfinite(ratios) & (lrs < 2 * lr * (1 + SAME))
+        if known.any():
+            delta = np.average(ratios[known], weights=_weights(ratios[known], errors[known]))
+            bounds[k] = UNKNOWN_PART * abs(delta) * lr**3
+    return bounds
 
 
 def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:

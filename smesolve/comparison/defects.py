@@ -24,7 +24,8 @@ Derivatives are differences of gradients, and of runs with the same draws. So on
     error_2 = K lr^3 E[Lambda v] (1 + O(lr)),                                                                     (4)
 
 with the coefficients of Lambda at s_k, and v = v_{k+1} shifted after the step or v = v_k shifted before it, at random.
-Both differ by the relative O(lr) that is not known, and half of their difference is of the size of the bias.
+Both differ by the relative O(lr) that is not known. Without noise and with a linear drift the truth lies at three
+quarters of the way to the shifts after the step, with noise nearer to the middle; `AFTER` is the weight of the former.
 
 **Order 1.** The equation of order 1 is that of order 2 without the term -lr w of its drift. With W = w . grad,
 
@@ -72,12 +73,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smesolve.comparison.defect_draws import Draws
 from smesolve.comparison.differences import Field, cubic_stencil, first_difference, second_difference, stencil
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.problem.observables import Observable
@@ -94,6 +96,9 @@ between shifts after the step and before it, and the first term of eq. (9)."""
 
 NODES = 64
 """The companion is moved at so many nodes at least, or at every step."""
+
+AFTER = 0.625
+"""Share of the paths whose shifts are after the step."""
 
 RUNS = 18
 """States of a path: the run, two companions, and the shifted runs of (3)."""
@@ -128,8 +133,14 @@ class DefectSampler:
     @cached_property
     def block_size(self) -> int:
         """Paths in a block."""
-        states = 2 if 2 not in self.orders else RUNS if self.problem.linear_step else RUNS + MORE_RUNS
-        return max(2, fitting_block_size(states * self.problem.floats_per_path))
+        return max(2, fitting_block_size(self.states * self.problem.floats_per_path))
+
+    @property
+    def states(self) -> int:
+        """States of a path, at most."""
+        if 2 not in self.orders:
+            return 2
+        return RUNS if self.problem.linear_step else RUNS + MORE_RUNS
 
     @property
     def steps(self) -> int:
@@ -145,13 +156,13 @@ class DefectSampler:
 
     @property
     def cost(self) -> float:
-        """Gradients that a block takes."""
+        """Gradients that a block takes, a whole number: those of many blocks add up exactly."""
         each = 2 + 3 / self.spacing
         if 2 in self.orders:
             each += 5 if self.problem.has_closed_form else 7
         if self.kinked:
             each += 8 if self._paired else 3
-        return each * self.steps * self.block_size
+        return float(round(each * self.steps * self.block_size))
 
     def run(self, block: int) -> dict[str, np.ndarray]:
         """Return the statistics of a block as arrays; point t, 4 o + c is column c of observable o at time t."""
@@ -173,7 +184,7 @@ class DefectSampler:
         rest = second_move = run.new_zeros(())
         for step in range(self.steps + 1):
             if step % self.spacing == 0:
-                draws = _Draws(self.problem, self.block_size, keyed_generator(self.seed, "defects", block, step))
+                draws = Draws(self.problem, self.block_size, keyed_generator(self.seed, "defects", block, step))
                 if not self.kinked:
                     move = self._move(companion, draws)
                 else:
@@ -217,7 +228,7 @@ class DefectSampler:
         longest = math.sqrt(self.lr * limit) / 2
         return float(2.0 ** math.floor(math.log2(longest)))  # rounding of the limit must not show in results
 
-    def _move(self, companion: Tensor, draws: _Draws) -> Tensor:
+    def _move(self, companion: Tensor, draws: Draws) -> Tensor:
         """Return q times eq. (5) for the companion (B, D)."""
         outer, inner = draws.drift(), draws.drift()
         step_of = self.lr * inner(companion)
@@ -254,67 +265,6 @@ def _finite(observable: Observable, theta: Tensor) -> Tensor:
     return torch.where(theta.isfinite().all(-1), values, torch.inf)
 
 
-class _Draws:
-    """Independent draws of the drift and of the noise, for some paths at one step."""
-
-    def __init__(self, problem: Problem, paths: int, generator: np.random.Generator) -> None:
-        self._problem, self._paths, self._generator = problem, paths, generator
-
-    def _draw(self) -> Any:
-        uniforms = self._generator.random((self._paths, self._problem.draw_dim))
-        return self._problem.draw(torch.from_numpy(uniforms))
-
-    def _gradient(self) -> Field:
-        draw = self._draw()
-        return lambda theta: self._problem.gradient(theta, draw)
-
-    def drift(self) -> Field:
-        """Return F, whose mean is b: of a fresh draw, or b itself where it is known."""
-        if self._problem.has_closed_form:
-            return lambda theta: -self._problem.mean_gradient(theta)
-        gradient = self._gradient()
-        return lambda theta: -gradient(theta)
-
-    def noise(self) -> Field:
-        """Return z, of mean zero and covariance Sigma."""
-        if self._problem.has_closed_form:
-            normals = torch.from_numpy(self._generator.standard_normal((self._paths, self._problem.noise_dim)))
-            normals = normals.to(dtype=self._problem.dtype, device=self._problem.device)
-            return lambda theta: self._problem.noise_product(theta, normals)
-        first, second = self._gradient(), self._gradient()
-        return lambda theta: (first(theta) - second(theta)) / 2**0.5
-
-    def displacement(self) -> Field:
-        """Return y, of mean U b and covariance U Sigma, U uniform in [0, 1]: a part of a step, in units of lr."""
-        share = torch.from_numpy(self._generator.random((self._paths, 1)))
-        share = share.to(dtype=self._problem.dtype, device=self._problem.device)
-        if self._problem.has_closed_form:
-            drift, noise = self.drift(), self.noise()
-            return lambda theta: share * drift(theta) + share.sqrt() * noise(theta)
-        first, second = self.drift(), self.drift()
-        weight = (share + (2 * share - share.square()).sqrt()) / 2  # weight^2 + (share - weight)^2 = share
-        return lambda theta: weight * first(theta) + (share - weight) * second(theta)
-
-    def second_term(self) -> Field:
-        """Return F2, whose mean is E F2: of a fresh draw, or E F2 itself where it is known."""
-        if self._problem.has_closed_form:
-            return self._problem.mean_second_term
-        draw = self._draw()
-        return lambda theta: self._problem.step_terms(theta, draw, 2)[1]
-
-    def step_terms(self, theta: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return two vectors whose product has mean Cov(F, F2), and F3 of a fresh draw."""
-        first, other = (self._problem.step_terms(theta, self._draw(), 3) for _ in range(2))
-        return [(a - b) / 2**0.5 for a, b in zip(first[:2], other[:2], strict=True)], first[2]
-
-    def third_cumulant(self, theta: Tensor) -> list[Tensor]:
-        """Return the vectors whose product has mean kappa_3: (g - E g) thrice where the mean is known."""
-        first = self._gradient()(theta)
-        if self._problem.has_closed_form:
-            return [first - self._problem.mean_gradient(theta)]
-        return [first - self._gradient()(theta) for _ in range(3)]
-
-
 class _ShiftedRuns:
     """Eq. (3) at one step of each path, by runs from shifted starts, with the draws of the run from there on."""
 
@@ -322,9 +272,10 @@ class _ShiftedRuns:
         self._sampler, self._block = sampler, block
         self._generator = keyed_generator(sampler.seed, "defects", block, sampler.steps + 1)
         self._chosen = torch.from_numpy(self._generator.integers(sampler.steps, size=sampler.block_size))
-        signs = torch.from_numpy(2.0 * self._generator.integers(2, size=sampler.block_size) - 1)
-        self.placement = signs.to(sampler.theta0)
-        """1 where the shifts are after the step, -1 where they are before it (B,)."""
+        self._after = torch.from_numpy(self._generator.random(sampler.block_size) < AFTER)
+        """Whether the shifts are after the step or before it (B,)."""
+        self.placement = torch.where(self._after, 0.5 / AFTER, -0.5 / (1 - AFTER)).to(sampler.theta0)
+        """Weights (B,) of half the difference between shifts after and before the step."""
         self._paths = torch.zeros(0, dtype=torch.long)
         """Those whose step is past (A,)."""
         self._states: Tensor | None = None
@@ -334,7 +285,7 @@ class _ShiftedRuns:
 
     def advance(self, step: int, run: Tensor, uniforms: Tensor) -> None:
         """Start the runs that are shifted before this step, and take it with all; run (B, D) at its begin."""
-        paths = ((self._chosen == step) & (self.placement < 0)).nonzero()[:, 0]
+        paths = ((self._chosen == step) & ~self._after).nonzero()[:, 0]
         if len(paths):
             self._start(paths, run[paths], run[paths])
         if self._states is not None:
@@ -343,7 +294,7 @@ class _ShiftedRuns:
 
     def begin_after(self, step: int, before: Tensor, after: Tensor) -> None:
         """Start the runs that are shifted after this step; the run before and after it (B, D)."""
-        paths = ((self._chosen == step) & (self.placement > 0)).nonzero()[:, 0]
+        paths = ((self._chosen == step) & self._after).nonzero()[:, 0]
         if len(paths):
             self._start(paths, before[paths], after[paths])
 
@@ -369,7 +320,7 @@ class _ShiftedRuns:
     def _stencil(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return shifts (R, A, D) and weights (R, A): sum_r weight_r v(. + shift_r) = Lambda v at x (A, D)."""
         h = self._sampler.shift
-        draws = _Draws(self._sampler.problem, len(x), self._generator)
+        draws = Draws(self._sampler.problem, len(x), self._generator)
         b, other = draws.drift()(x), draws.drift()(x)
         noise = draws.noise()
         z = noise(x)

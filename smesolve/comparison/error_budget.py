@@ -31,6 +31,9 @@ from smesolve.solver.modified_equation import ModifiedEquation
 
 __all__ = ["ErrorBudget"]
 
+DIFFERENCE = {"estimator": "difference"}
+"""How errors are estimated here, in the rows of a table."""
+
 MAX_HALVINGS = 3
 """Times that dt is halved in search of a small bias."""
 
@@ -199,7 +202,8 @@ class ErrorBudget:
                         rel_tol if row == len(self.design.times) - 1 else None,
                     )
                     head = {"order": side.order, "lr": self.lr, "time": time, "observable": name}
-                    rows.append(head | budget | {"solver_dt": side.dt, "scheme": self.design.scheme_of(side.order)})
+                    scheme = self.design.scheme_of(side.order)
+                    rows.append(head | budget | {"solver_dt": side.dt, "scheme": scheme} | DIFFERENCE)
         return rows
 
     def samples(self) -> dict[tuple[float, int | None], dict[str, np.ndarray]]:

@@ -19,7 +19,7 @@ from smesolve.machine_memory import machine_memory
 from smesolve.sampling.ensemble import check_block_steps
 from smesolve.sampling.moments import CHUNK_FLOATS as CHUNK_FLOATS_OF_MOMENTS
 
-__all__ = ["StudySize"]
+__all__ = ["WORKING_ARRAYS", "StudySize", "check_memory", "processes"]
 
 WORKING_ARRAYS = 6
 """Arrays of a block that a step holds at once, of `floats_per_path` floats a path."""
@@ -54,24 +54,20 @@ class StudySize:
             self.workers,
             "take fewer paths, a larger lr or dt, or fewer learning rates",
         )
-        size, limit = self.processes * self.memory, machine_memory() if max_memory is None else max_memory
-        if size > limit:
-            whose = (
-                f"this machine's memory of {limit:.3g} bytes" if max_memory is None else f"max_memory={limit:g} bytes"
-            )
-            remedy = 'control="first", or ' if design.control == "second" else ""
-            raise SmesolveError(
-                f"{whose} is less than the {size:.3g} bytes that control variates and paths take for "
-                f"{_counted(len(design.observables), 'observable')} at {_counted(len(design.times), 'time')} with "
-                f"control={design.control!r} in {_counted(self.processes, 'process', 'es')}; take "
-                f"{remedy}fewer observables, times or workers{'' if max_memory is None else ', or raise it'}."
-            )
+        remedy = 'control="first", or ' if design.control == "second" else ""
+        check_memory(
+            self.memory,
+            self.processes,
+            max_memory,
+            f"control variates and paths take for {_counted(len(design.observables), 'observable')} at "
+            f"{_counted(len(design.times), 'time')} with control={design.control!r}",
+            f"take {remedy}fewer observables, times or workers",
+        )
 
     @property
     def processes(self) -> int:
         """The calling process and its workers."""
-        jobs = int(joblib.effective_n_jobs(self.workers))
-        return 1 if jobs == 1 else 1 + jobs
+        return processes(self.workers)
 
     # --- the first round -------------------------------------------------------------------------------------------
 
@@ -218,6 +214,31 @@ class StudySize:
         design = self.design
         observables = len(design.observables)
         return constants_floats(design.problem, design.orders, observables) * design.theta0.element_size()
+
+
+def processes(workers: int | None) -> int:
+    """Return the number of processes: the calling one and its workers."""
+    jobs = int(joblib.effective_n_jobs(workers))
+    return 1 if jobs == 1 else 1 + jobs
+
+
+def check_memory(each: float, processes: int, max_memory: float | None, what: str, remedy: str) -> None:
+    """Refuse arrays that are larger than allowed.
+
+    Args:
+        each: bytes of one process.
+        processes: how many there are.
+        max_memory: bytes. Default: this machine's memory.
+        what: takes the memory, with the verb.
+        remedy: to be taken.
+    """
+    size, limit = processes * each, machine_memory() if max_memory is None else max_memory
+    if size > limit:
+        whose = f"this machine's memory of {limit:.3g} bytes" if max_memory is None else f"max_memory={limit:g} bytes"
+        raise SmesolveError(
+            f"{whose} is less than the {size:.3g} bytes that {what} in {_counted(processes, 'process', 'es')}; "
+            f"{remedy}{'' if max_memory is None else ', or raise it'}."
+        )
 
 
 def _counted(number: int, noun: str, ending: str = "s") -> str:

@@ -12,19 +12,22 @@ from smesolve.figures import ORDERS, PAGE, drawing, log_ticks
 __all__ = ["validity_figure"]
 
 
-def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float) -> Figure:
+def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float, limit: float) -> Figure:
     """Draw relative errors against the learning rate, one panel for each observable, and where they are the tolerance.
 
     Args:
         errors: those of a `ValidityRange`.
         table: its ranges.
         tolerance: relative error.
+        limit: the learning rate up to which the training is stable.
     """
     observables = list(table.observable.unique())
     with drawing():
         figure = Figure(figsize=(PAGE / 2 * max(len(observables), 1), 2.9), layout="constrained")
         for axis, observable in zip(figure.subplots(1, len(observables), squeeze=False)[0], observables, strict=True):
             axis.axhline(tolerance, color="0.5", linewidth=0.6, label=f"tolerance {tolerance:g}")
+            if np.isfinite(limit):
+                axis.axvline(limit, color="0.3", linestyle="--", linewidth=0.8, label=f"stability limit {limit:.3g}")
             for order, rows in errors[errors.observable == observable].groupby("order"):
                 style, rows = ORDERS[int(str(order))], rows[rows.relative > 0]
                 known = rows.relative_high.where(np.isfinite(rows.relative_high), rows.relative)

@@ -47,7 +47,7 @@ from smesolve.validation import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ValidityRange", "validity_range"]
+__all__ = ["ValidityRange", "first_learning_rate", "validity_range"]
 
 ROUNDS = 4
 """Rounds of measurements, at most."""
@@ -86,14 +86,21 @@ class ValidityRange(Result):
         """Return one sentence for each observable."""
         sentences = []
         for observable, rows in self.table.groupby("observable", sort=False):
-            parts = [f"order {row['order']} {self._described(row)}" for row in rows.to_dict("records")]
-            sentences.append(f"{observable}, to {100 * self.tolerance:g}% of its change: {', '.join(parts)}.")
+            verb = f" describes the training to {100 * self.tolerance:g}% of the change of the {observable}"
+            parts: list[str] = []
+            for row in rows.to_dict("records"):
+                parts.append(f"order {row['order']}{'' if parts else verb} {self._described(row)}")
+            sentence = ", ".join(parts).replace("order", "Order", 1)
+            sentences.append(f"{sentence} (the training is stable up to lr = {self.stability_limit:.3g}).")
         return "\n".join(sentences)
 
     def _described(self, row: dict[str, float | str]) -> str:
         if row["limited_by"] == STABILITY:
-            return f"up to the stability limit, lr = {self.stability_limit:.3g}"
-        return f"up to lr = {row['lr']:.3g} [{row['lr_low']:.3g}, {row['lr_high']:.3g}]"
+            return "up to the stability limit"
+        if not np.isfinite(float(row["lr"])):
+            return "up to a lr that is not known"
+        interval = f"up to lr = {row['lr']:.2g} [{row['lr_low']:.2g}, {row['lr_high']:.2g}]"
+        return f"{interval}, extrapolated," if row["limited_by"] == STEPS else interval
 
     def summary(self) -> str:
         """Return what was asked, and `conclusion`."""
@@ -103,7 +110,7 @@ class ValidityRange(Result):
         """Return relative errors against the learning rate, with the tolerance and the ranges."""
         from smesolve.comparison.validity_figure import validity_figure  # late, as matplotlib takes its time
 
-        return validity_figure(self.errors, self.table, self.tolerance)
+        return validity_figure(self.errors, self.table, self.tolerance, self.stability_limit)
 
 
 @entry_point
@@ -169,7 +176,7 @@ def validity_range(
     problem.check_start("theta0", theta0)
     limit = problem.stability_limit(theta0, horizon)
     fewest = math.floor(horizon / limit * (1 + 1e-9)) + 1
-    wanted = {max(fewest, math.ceil(FIRST * horizon / limit), 2)}
+    wanted = {_first_steps(limit, horizon)}
     design = StudyDesign.of(
         problem,
         theta0,
@@ -197,15 +204,26 @@ def validity_range(
                 lr = horizon / steps
                 bar.describe(f"lr {lr:.3g}")
                 budget = DefectBudget(design, lr, runner)
+                bar.add(budget.cost(paths))
                 budget.draw(paths, rel_tol, max_paths)
                 rows += budget.rows(rel_tol)
                 done.add(steps)
             errors = _relative(with_bias(pd.DataFrame(rows)), start)
             table = _ranges(errors, tolerance, limit, horizon)
             wanted = _next_steps(table, done, horizon, fewest)
-            if not wanted:
+            if not wanted - done:
                 break
     return ValidityRange(table, errors, horizon, tolerance, limit)
+
+
+def first_learning_rate(problem: Problem, theta0: Tensor, horizon: float) -> float:
+    """Return the learning rate at which a range of validity is looked for first."""
+    return horizon / _first_steps(problem.stability_limit(theta0, horizon), horizon)
+
+
+def _first_steps(limit: float, horizon: float) -> int:
+    """Return the steps to the horizon at the first learning rate."""
+    return max(math.floor(horizon / limit * (1 + 1e-9)) + 1, math.ceil(FIRST * horizon / limit), 2)
 
 
 def _relative(errors: pd.DataFrame, start: dict[str, float]) -> pd.DataFrame:
@@ -262,8 +280,13 @@ def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float,
 
 
 def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int) -> set[int]:
-    """Return the steps to the horizon at which to measure next: where the range is expected and none is near."""
+    """Return the steps to the horizon at which to measure next: where the range is expected and none is near.
+
+    Where nothing is known yet, as paths diverge or a few of them carry the mean, that is at half the learning rate.
+    """
     wanted = set()
+    if table.lr.isna().any():
+        wanted.add(min(2 * max(done), MOST_STEPS))
     for lr in table.lr.dropna():
         steps = min(max(round(horizon / lr), fewest), MOST_STEPS)
         if not any(1 / NEAR < steps / known < NEAR for known in done):

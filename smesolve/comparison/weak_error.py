@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
+from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
@@ -67,7 +69,7 @@ def weak_error(
     scheme: str | None = None,
     dt: float | None = None,
     control: str = "auto",
-    estimator: str = "difference",
+    estimator: str = "auto",
     seed: int = 0,
     workers: int | None = None,
     journal: Journal | None = None,
@@ -107,8 +109,9 @@ def weak_error(
             in the draws. Default: "auto".
         estimator: "difference" of the means of both sides; "defects", by which errors are summed up along the discrete
             run, with a relative precision that does not depend on the learning rate (`smesolve.comparison.defects`);
-            or "auto": the difference, which has no bias, where the mean gradient has a closed form or the problem
-            depends on time, else defects. scheme, dt, control and keep are not used for defects. Default: "difference".
+            or "auto": the difference, which has no bias, where the mean gradient has a closed form, the problem depends
+            on time, an observable is constant between jumps, orders holds 3, or scheme, dt, control or keep are given,
+            which defects have not; else defects. The column `estimator` says which. Default: "auto".
 
     How it is run:
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.
@@ -161,15 +164,11 @@ def weak_error(
         seed=check_seed("seed", seed),
         keep=check_integer("keep", keep, 0),
     )
-    flat = [name for name, g in design.observables.items() if is_piecewise_constant(g, design.theta0)]
-    if flat and estimator == "defects":
-        raise SmesolveError(
-            f"observables: {flat[0]!r} is constant between jumps, and defects are made of derivatives; take "
-            "estimator='difference'."
-        )
-    if not flat and chosen_estimator(estimator, problem) == "defects":
-        check_orders_of_defects(design.orders)
-        with Progress(progress, 0.0) as bar:
+    given = {"scheme": scheme, "dt": dt, "control": None if control == "auto" else control, "keep": keep or None}
+    if chosen_estimator(estimator, design, given) == "defects":
+        by_defects = DefectSize(_with_half(design), paths, workers)
+        by_defects.check(max_memory)
+        with Progress(progress, by_defects.work) as bar:
             table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
         _warn_of_missing_means(table)
         return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), _start(design))
@@ -182,12 +181,38 @@ def weak_error(
     return WeakErrorStudy(table, samples, design.horizon, predicted_constants(design), _start(design))
 
 
-def chosen_estimator(estimator: str, problem: Problem) -> str:
-    """Return the estimator that "auto" stands for, and refuse defects of a problem that depends on time."""
+def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, object]) -> str:
+    """Return the estimator that "auto" stands for, and refuse defects where they are not known.
+
+    Args:
+        estimator: one of `ESTIMATORS`.
+        design: of the study.
+        given: what only the difference of means has, by name; None where it is not given.
+
+    Raises:
+        SmesolveError: defects of a problem that depends on time, of an observable that is constant between jumps, or
+            with something that they have not.
+    """
+    problem = design.problem
+    flat = [name for name, g in design.observables.items() if is_piecewise_constant(g, design.theta0)]
+    used = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     if estimator == "auto":
-        return "difference" if problem.has_closed_form or not problem.autonomous else "defects"
-    if estimator == "defects" and not problem.autonomous:
-        raise invalid("estimator", "be 'difference' for a problem that depends on time", estimator)
+        by_difference = problem.has_closed_form or not problem.autonomous or flat or used or 3 in design.orders
+        return "difference" if by_difference else "defects"
+    if estimator == "defects":
+        check_orders_of_defects(design.orders)
+        if not problem.autonomous:
+            raise invalid("estimator", "be 'difference' for a problem that depends on time", estimator)
+        if flat:
+            raise SmesolveError(
+                f"observables: {flat[0]!r} is constant between jumps, and defects are made of derivatives; take "
+                "estimator='difference'."
+            )
+        if used:
+            raise SmesolveError(
+                f"{used[0]} is for estimator='difference', and defects take no paths of the equation; leave it out, or "
+                "take estimator='difference'."
+            )
     return estimator
 
 
@@ -211,18 +236,21 @@ def predicted_constants(design: StudyDesign) -> Callable[[], pd.DataFrame]:
     )
 
 
+def _with_half(design: StudyDesign) -> StudyDesign:
+    """Return the design with half of a single learning rate as well, where nothing else tells the bias of defects."""
+    if len(design.lrs) > 1 or 2 in design.orders:
+        return design
+    return replace(design, lrs=[design.lrs[0], design.lrs[0] / 2])
+
+
 def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_paths: int, runner: Runner) -> pd.DataFrame:
     """Measure every learning rate by defects.
-
-    Where nothing but several learning rates tells the bias, half of a single one is measured as well.
 
     Raises:
         StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
     """
     rows: list[dict[str, object]] = []
-    lrs = [*design.lrs]
-    if len(lrs) == 1 and 2 not in design.orders:
-        lrs.append(lrs[0] / 2)
+    lrs = _with_half(design).lrs
     for number, lr in enumerate(lrs, start=1):
         runner.progress.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")
         budget = DefectBudget(design, lr, runner)

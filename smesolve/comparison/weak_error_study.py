@@ -64,6 +64,8 @@ class WeakErrorStudy(Result):
     resolved, reason              whether 0 lies outside an interval that can be believed; and a `Status`, which says
                                   why not, or that the interval is wider than rel_tol
     solver_dt, scheme             of the equation: step and scheme
+    estimator                     "difference" of the two means, or "defects", which have a bound on their `bias` and
+                                  neither a step nor a scheme, nor means and paths of the equation of their own
     """
 
     table: pd.DataFrame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smesolve.comparison.agreement import agreement, at_most, headline
+from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.distribution_distance import DistributionDistance, distribution_distance
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE
+from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.validity_parts import ValidityPart
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperiment
 from smesolve.experiments.shared.weak_error_parts import (
     at_horizon,
+    bias_in_words,
+    by_defects,
     divergence,
     largest_errors,
     measured_in_words,
@@ -40,6 +47,11 @@ CAPTION = (
     "|error| at the horizon against the learning rate. Hollow: not resolved."
 )
 
+BY_DEFECTS = (
+    "(a) means over time, (b) errors of the means over time, (c) |error| at the horizon against the learning rate, by "
+    "defects. Hollow: not resolved."
+)
+
 
 @experiment("compare")
 class Compare(WeakErrorExperiment):
@@ -49,6 +61,17 @@ class Compare(WeakErrorExperiment):
     example = "examples/digits.yaml --lrs '[0.1]' --out results/digits"
     writes = "tables (CSV), figures (PNG and PDF), blocks.journal (finished blocks of paths, for extend)"
     samples = 4096
+
+    @cached_property
+    def validity(self) -> ValidityPart:
+        """The range of validity of the network, for the report."""
+        s, design = self.settings, self.design()
+        size = (DefectSize if self.estimator == "defects" else StudySize)(design, s.paths, s.workers)
+        return ValidityPart(design, size.work, s.workers)
+
+    def cells(self) -> list[Cell]:
+        """Return the cells of the study, and that of the range of validity where it is cheap."""
+        return [*super().cells(), *self.validity.cells()]
 
     @property
     def times(self) -> list[float] | None:
@@ -62,6 +85,7 @@ class Compare(WeakErrorExperiment):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return dropout against its modified equation, in words and tables."""
         study = self.result(results)
+        validity = next((result for result in results if isinstance(result, dict)), None)
         distances = distances_at_horizon(study)
         conclusion = join(
             f"**{plain(headline(at_horizon(study), study.start, study.spread))}**",
@@ -69,6 +93,8 @@ class Compare(WeakErrorExperiment):
             f"{CONFIDENCE:.0%} confidence:",
             _agreements(study),
             _spreads(distances),
+            self.other_estimator.conclusion(study, self.beside(results)),
+            f"- {plain(self.validity.found(validity).conclusion())}" if validity else "",
             divergence(study),
         )
         text = join(
@@ -78,20 +104,16 @@ class Compare(WeakErrorExperiment):
             slopes(study),
             "## Largest error over the times",
             largest_errors(study),
-            "## Distribution of the observables at the horizon",
-            _distributions(study),
-            "## Distance of the distributions",
-            markdown(distances, ["observable", "lr", "order", "spread", "distance"]),
-            "`spread`: standard deviation over that of dropout; `distance`: Wasserstein distance of order 1 from the "
-            "distribution under dropout, in standard deviations of it. An interval that holds 1, or 0, tells no "
-            "difference.",
+            *([] if by_defects(study) else _about_distributions(study, distances)),
+            self.other_estimator.text(study, self.beside(results)),
+            self.validity.text(validity) if validity else "",
         )
-        figure = Captioned(comparison_figure(study), CAPTION)
+        figure = Captioned(comparison_figure(study), BY_DEFECTS if by_defects(study) else CAPTION)
         title = f"At the horizon T = {study.horizon:g}"
         return [
             Section(
                 title,
-                {"table": study.table, "distributions": distances},
+                {"table": study.table} | ({} if by_defects(study) else {"distributions": distances}),
                 {"comparison": figure},
                 text,
                 conclusion.strip(),
@@ -103,21 +125,24 @@ def comparison_figure(study: WeakErrorStudy) -> Figure:
     """Draw means over time, errors over time, the final distribution, and the error against lr.
 
     (a) to (c) are at the largest learning rate without a diverged path, (c) and (d) at the horizon. (b), (c) and (d)
-    show the first observable, (a) the first two.
+    show the first observable, (a) the first two. Defects have no paths of the equations: (c) is left out.
     """
+    layout = "AB;CC" if by_defects(study) else "AB;CD"
     with drawing():
         figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
-        axes = figure.subplots(2, 2)
+        axes = figure.subplot_mosaic(layout)
+        last = max(axes)
         whole = study.table.groupby("lr").diverged.sum()
         lr = whole[whole == 0].index.max() if (whole == 0).any() else study.table.lr.max()
         rows = study.table[study.table.lr == lr]
         observables = list(rows.observable.unique())
-        _means(axes[0, 0], rows, observables[:2], lr)
-        _errors_over_time(axes[0, 1], rows[rows.observable == observables[0]], observables[0], lr)
-        _distribution(axes[1, 0], study, lr, observables[0])
-        errors_against_lr(axes[1, 1], at_horizon(study), study.fit(), observables[0], predicted=False)
-        for axis, letter in zip(axes.flat, "abcd", strict=True):
-            axis.set_title(f"({letter}) {axis.get_title(loc='left')}", loc="left")
+        _means(axes["A"], rows, observables[:2], lr)
+        _errors_over_time(axes["B"], rows[rows.observable == observables[0]], observables[0], lr)
+        if last == "D":
+            _distribution(axes["C"], study, lr, observables[0])
+        errors_against_lr(axes[last], at_horizon(study), study.fit(), observables[0], predicted=False)
+        for letter, axis in axes.items():
+            axis.set_title(f"({letter.lower()}) {axis.get_title(loc='left')}", loc="left")
         return figure
 
 
@@ -129,7 +154,7 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
         curves = [(DROPOUT, part[part.order == part.order.iloc[0]], "discrete")]
         curves += [(ORDERS[order], part[part.order == order], "sde") for order in sorted(part.order.unique())]
         for k, (style, curve, side) in enumerate(curves):
-            mean, half = curve[side].to_numpy(), curve[f"{side}_half_width"].to_numpy()
+            mean, half = curve[side].to_numpy(), _half_width(curve, side).to_numpy()
             axis.plot(
                 curve.time,
                 mean,
@@ -158,6 +183,12 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
     axis.set_xlabel("time $t = k\\,\\epsilon$")
     axis.set_ylabel(" and ".join(f"mean {name_of(o)} {symbol_of(o)}" for o in observables))
     axis.set_title(rf"means, $\epsilon$ = {lr:g}", loc="left")
+
+
+def _half_width(curve: pd.DataFrame, side: str) -> pd.Series:
+    """Return the half-width of the mean of one side; by defects that of the equation is known from both parts of it."""
+    name = f"{side}_half_width"
+    return curve[name] if name in curve else curve.discrete_half_width + (curve.high - curve.low) / 2
 
 
 def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float) -> None:
@@ -235,6 +266,17 @@ def _agreements(study: WeakErrorStudy) -> str:
     return "\n".join(lines)
 
 
+def _about_distributions(study: WeakErrorStudy, distances: pd.DataFrame) -> list[str]:
+    return [
+        "## Distribution of the observables at the horizon",
+        _distributions(study),
+        "## Distance of the distributions",
+        markdown(distances, ["observable", "lr", "order", "spread", "distance"]),
+        "`spread`: standard deviation over that of dropout; `distance`: Wasserstein distance of order 1 from the "
+        "distribution under dropout, in standard deviations. An interval that holds 1, or 0, tells no difference.",
+    ]
+
+
 def _spreads(distances: pd.DataFrame) -> str:
     """Return in words how far the distributions over paths are from dropout's."""
     lines = []
@@ -294,7 +336,7 @@ def _horizon_table(study: WeakErrorStudy) -> str:
             "error",
             "95% interval",
             "Monte Carlo ±",
-            "solver bias",
+            "bias" if by_defects(study) else "solver bias",
             "resolved",
         ],
         (
@@ -307,7 +349,7 @@ def _horizon_table(study: WeakErrorStudy) -> str:
                 f"{row.error:+.2e}",
                 f"[{row.low:+.2e}, {row.high:+.2e}]",
                 f"{row.half_width:.1e}",
-                f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}",
+                bias_in_words(row),
                 "yes" if row.resolved else f"no: {row.reason}",
             ]
             for row in at_horizon(study).itertuples()

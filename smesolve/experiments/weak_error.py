@@ -18,6 +18,8 @@ from smesolve.experiments.shared.section import Captioned, Section
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperiment
 from smesolve.experiments.shared.weak_error_parts import (
     at_horizon,
+    bias_in_words,
+    by_defects,
     divergence,
     largest_errors,
     measured_in_words,
@@ -50,6 +52,7 @@ class WeakError(WeakErrorExperiment):
         conclusion = join(
             f"Weak orders at the horizon T = {study.horizon:g}, with {CONFIDENCE:.0%} intervals:",
             _certified(study),
+            self.other_estimator.conclusion(study, self.beside(results)),
             divergence(study),
         )
         return [
@@ -57,7 +60,7 @@ class WeakError(WeakErrorExperiment):
                 "Orders",
                 {"table": study.table, "fit": study.fit()},
                 {"weak_error": Captioned(study.plot(), CAPTION)},
-                self._text(study),
+                join(self._text(study), self.other_estimator.text(study, self.beside(results))),
                 conclusion.strip(),
             )
         ]
@@ -67,10 +70,7 @@ class WeakError(WeakErrorExperiment):
             measured_in_words(study, self.settings),
             slopes(study),
             "## Error budget at the horizon",
-            "error = difference of the means ± Monte Carlo of dropout ± Monte Carlo of the SME ± solver bias. The two "
-            "Monte Carlo half-widths add in squares, the bias is added in full. `stderr_reduction`: factor "
-            "by which control variates shorten the Monte Carlo interval.",
-            _budget(study),
+            *([_defect_budget(study)] if by_defects(study) else [DIFFERENCE_BUDGET, _budget(study)]),
             _tails(study),
             "## Points that are not resolved",
             _unresolved(study),
@@ -117,6 +117,32 @@ def _certified(study: WeakErrorStudy) -> str:
         lines.append(f"{text}.")
     final = at_horizon(study)
     return "\n".join([*lines, f"- {final.resolved.sum()} of {len(final)} errors are resolved."])
+
+
+DIFFERENCE_BUDGET = (
+    "error = difference of the means ± Monte Carlo of dropout ± Monte Carlo of the SME ± solver bias. The two Monte "
+    "Carlo half-widths add in squares, the bias is added in full. `stderr_reduction`: factor by which control variates "
+    "shorten the Monte Carlo interval."
+)
+
+
+def _defect_budget(study: WeakErrorStudy) -> str:
+    rows = (
+        [
+            row.observable,
+            f"{row.lr:g}",
+            row.order,
+            f"{row.error:+.3e}",
+            f"{row.half_width:.1e}",
+            bias_in_words(row),
+            row.paths,
+            f"{row.kurtosis:.3g}",
+            "yes" if row.resolved else "no",
+        ]
+        for row in at_horizon(study).itertuples()
+    )
+    head = ["observable", "lr", "order", "error", "Monte Carlo ±", "bias", "paths", "kurtosis", "resolved"]
+    return join("error = sum of the defects ± Monte Carlo ± bound on the bias.", table_of(head, rows))
 
 
 def _budget(study: WeakErrorStudy) -> str:

@@ -29,7 +29,6 @@ modified loss, section 5.1 for the covariance, which this factor reproduces with
 from __future__ import annotations
 
 import copy
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -201,16 +200,24 @@ class DropoutLinearization(Linearization):
     def __init__(self, problem: DropoutProblem, theta: Tensor) -> None:
         super().__init__(problem, theta)
         problem.check_theta(theta)
+        # No `cached_property`: until Python 3.12 it has one lock for all objects. A thread that waits in it for the
+        # module would block the one that has the module and needs another linearization.
+        self._network: NetworkLinearization | None = None
+        self._residual: Tensor | None = None
 
-    @cached_property
+    @property
     def network(self) -> NetworkLinearization:
         """The network at theta."""
-        return self.problem.network_at(self.theta)
+        if self._network is None:
+            self._network = self.problem.network_at(self.theta)
+        return self._network
 
-    @cached_property
+    @property
     def residual(self) -> Tensor:
         """R = sum_r z_r + b - y, (..., o, n)."""
-        return self.network.readout @ self.network.features + self._offset
+        if self._residual is None:
+            self._residual = self.network.readout @ self.network.features + self._offset
+        return self._residual
 
     def _kernels(self, *tensors: Tensor) -> FusedKernels | None:
         """Return the kernels, if they can be given theta and further tensors."""

@@ -66,7 +66,9 @@ class Progress:
 
     def done(self, work: float, before: bool = False) -> None:
         """Count work as done; `before` says that its results were there already."""
-        if before and not self._bar.disable:  # a bar that is not shown has no such number
+        if self._bar.disable:  # a bar that is not shown counts nothing
+            return
+        if before:
             self._bar.initial += work
         self._bar.total = max(self._bar.total, self._bar.n + work)  # a sum may exceed it by a rounding
         self._bar.update(work)

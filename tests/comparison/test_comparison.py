@@ -25,7 +25,8 @@ def test_streams_of_paths_are_the_same_with_and_without_splitting():
     ):
         theta = theta0.expand(process.block_size, -1)
         taken = process.advance_split(theta, 2, 5)
-        assert torch.equal(process.advance(theta, 2, 5), taken.state)
+        # The kernels compute a whole step in another order of operations than its parts.
+        torch.testing.assert_close(process.advance(theta, 2, 5), taken.state, rtol=0, atol=1e-14)
         assert taken.noise.shape == (process.block_size, problem.noise_dim)
         assert process.noise_free_step(theta0[None], 0)[1].shape == (1, problem.dim)
 

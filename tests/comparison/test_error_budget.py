@@ -285,4 +285,4 @@ def test_a_round_adds_at_most_four_times_the_paths():
 
 def test_value_hessians_are_taken_up_to_two_to_the_fourteen_parameters():
     for dim, exact, control in ((2**14, True, "second"), (2**14 + 1, True, "first"), (3, False, "first")):
-        assert chosen_control("auto", SimpleNamespace(dim=dim, has_closed_form=exact)) == control
+        assert chosen_control("auto", SimpleNamespace(dim=dim, has_closed_form=exact, has_mean_step=True)) == control

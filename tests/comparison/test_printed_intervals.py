@@ -65,7 +65,7 @@ def study():
             "scheme": "small_noise_rk4",
         }
         row |= {"freedom": freedom, "half_width": wide, "rounding": 0.0, "tolerance": 0.0}
-        row |= {"discrete_half_width": 0.62 * wide, "sde_half_width": 0.83 * wide}
+        row |= {"discrete_half_width": 0.62 * wide, "sde_half_width": 0.83 * wide, "estimator": "difference"}
         row |= {"solver_bias_half_width": 0.17 * wide}
         resolved = abs(error) > half
         rows.append(row | {"resolved": resolved, "reason": "" if resolved else "inside the solver bias"})

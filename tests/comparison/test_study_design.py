@@ -45,7 +45,7 @@ def test_all_but_the_first_four_arguments_have_their_names():
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"orders": [3]}, "orders"),
+        ({"orders": [4]}, "orders"),
         ({"orders": [True]}, "orders"),
         ({"orders": [1.0]}, "orders"),
         ({"orders": "12"}, "orders"),
@@ -91,8 +91,7 @@ def test_control_variates_in_the_draws_are_zero_where_a_problem_does_not_expand_
         has_closed_form = False
         reference_gradient, loss, modified_loss = problem.reference_gradient, problem.loss, problem.modified_loss
         gradient, mean_gradient, noise_product, draw = problem.gradient, None, None, problem.draw
-        dim, draw_dim, noise_dim = problem.dim, problem.draw_dim, problem.noise_dim
-        dtype, device = problem.dtype, problem.device
+        dim, draw_dim, dtype, device = problem.dim, problem.draw_dim, problem.dtype, problem.device
 
     bare = StudyDesign(Bare(), theta0, [0.1], [0.2], (1,), functions, "sampled_euler", control="first")
     totals = torch.zeros_like(totals)

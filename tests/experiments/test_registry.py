@@ -17,7 +17,7 @@ ALL = [(command, study) for command in commands() for study in studies(command) 
 
 
 def test_the_experiments_are_those_of_the_files():
-    names = {"compare", "convergence", "derive", "landscape", "reproduce", "scaling", "weak-error"}
+    names = {"compare", "convergence", "derive", "landscape", "reproduce", "scaling", "validity", "weak-error"}
     assert {command for command, _ in ALL} == names
     found = ["acceleration", "horizon", "kappa", "map", "schedule", "shuffle", "small-keep-prob", "width"]
     assert studies("scaling") == found

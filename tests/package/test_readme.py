@@ -43,7 +43,7 @@ def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
         assert names["heavy"].law.central_moment(4) == 9
     elif page == "docs/defects.md":
         assert set(names["study"].table.estimator) == {"defects"} and names["study"].table.resolved.any()
-        assert "to 2% of its change: order 1 up to lr = 0." in names["found"].conclusion()
+        assert "to 2% of the change of the loss up to lr = 0." in names["found"].conclusion()
     elif page == "docs/observables.md":
         assert set(names["table"].observable) == {"size"} and names["study"].table.error.notna().all()
     elif page == "docs/torchsde.md":

@@ -177,7 +177,7 @@ def test_a_resumed_study_may_have_another_goal(config, out, capsys, monkeypatch)
         (["--dt", "0.15"], ["dt=0.15", "does not divide", "take for example"]),
         (["--scheme", "milstein"], ["scheme", "milstein", "small_noise_rk4"]),
         (["--observables", "[los]"], ["observable", "los", "modified_loss"]),
-        (["--orders", "[3]"], ["order", "3"]),
+        (["--orders", "[4]"], ["order", "4"]),
         (["--control", "third"], ["control", "third", "second"]),
         (["--horizon", "0"], ["horizon", "positive"]),
         (["--seed", "-1"], ["seed", "-1"]),
@@ -251,11 +251,16 @@ def test_scikit_learn_missing_names_the_extra(tmp_path, out, capsys, monkeypatch
 
 
 def test_commands(out, capsys):
-    refused(capsys, [], "a command is missing", "compare, derive, landscape, scaling, weak-error, extend")
+    refused(
+        capsys,
+        [],
+        "a command is missing",
+        "compare, convergence, derive, landscape, reproduce, scaling, validity, weak-error, extend, sweep",
+    )
     refused(capsys, ["comare", "--out", out], "'comare'", "did you mean 'compare'")
     refused(capsys, ["--out", out], "a command is missing")
     refused(capsys, ["derive"], "--out is missing")
-    refused(capsys, ["derive", "--order", "3", "--out", out], "order", "3")
+    refused(capsys, ["derive", "--order", "4", "--out", out], "order", "4")
     refused(capsys, ["derive", "--activation", "relu", "--out", out], "activation", "relu", "tanh")
     refused(capsys, ["derive", "--keep_prob", "1.5", "--out", out], "keep_prob", "1.5")
 

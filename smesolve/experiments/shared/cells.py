@@ -17,6 +17,7 @@ from torch import Tensor
 from smesolve.comparison.study_design import StudyDesign, chosen_control, chosen_scheme
 from smesolve.comparison.study_size import StudySize
 from smesolve.experiments.shared.cell_store import CellStore
+from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.problem.problem import Problem
 from smesolve.sampling.progress import Progress
 from smesolve.solver.integration import check_scheme
@@ -77,7 +78,7 @@ class Cell:
     """Name of the cell, such as "network, kappa 4". No two cells of an experiment share one, and a cell with the same
     key and the same settings always has the same result."""
     run: Callable[[], Any]
-    ensembles: Sequence[Ensembles] = ()
+    ensembles: Sequence[Ensembles | DefectRuns] = ()
     """What the cell simulates; empty where it simulates nothing."""
     kept: bool = True
     """Whether the result is kept on disk. False: the cell keeps its own blocks in the journal of the experiment."""

@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smesolve.comparison.defect_size import DefectSize
+from smesolve.comparison.study_size import StudySize
 from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.defect_runs import TIMED_STEPS, DefectRuns
 from smesolve.experiments.shared.markdown import counted
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.sampling.ensemble import Process
@@ -26,7 +29,6 @@ from smesolve.solver.modified_equation import ModifiedEquation
 
 __all__ = ["estimate", "memory_in_words"]
 
-TIMED_STEPS = 3
 MIB = 2**20
 
 SHOWN = 20
@@ -50,13 +52,14 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None) -> dict[
         return fields | {"time": "not known before the cells are run", "memory": memory_in_words(0.0, workers)}
     steps_take = arrays = 0.0
     for one in ensembles:
-        size = one.size(workers)
+        size: StudySize | DefectSize = one.size(workers)
         size.check(None)
         steps_take, arrays = max(steps_take, size.step_memory), max(arrays, size.memory_beyond_steps)
     total: dict[str, float] = {}
     per_step: dict[tuple[Any, ...], float] = {}
     for one in ensembles:
-        for name, seconds in _seconds(one, per_step).items():
+        found = {"defects": one.seconds(per_step)} if isinstance(one, DefectRuns) else _seconds(one, per_step)
+        for name, seconds in found.items():
             total[name] = total.get(name, 0.0) + seconds / (workers or 1)
     parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in total.items())
     steps = list(dict.fromkeys(f"{one.steps} at lr {one.lr:.4g}" for one in ensembles))

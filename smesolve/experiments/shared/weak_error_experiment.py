@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
+import pandas as pd
+
+from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, learning_rates_and_times
 from smesolve.comparison.study_size import StudySize
-from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.other_estimator import OtherEstimator
 from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings, check_string
 from smesolve.validation import (
     check_choice,
@@ -47,6 +52,8 @@ class WeakErrorSettings(ProblemSettings):
             is not only on the last hidden layer, or the loss is not the squared error. Default: one that fits.
         dt: step of the scheme. Default: chosen from the bias of the scheme.
         control: control variates: auto, none, first or second.
+        estimator: difference of the means of both sides; defects, summed up along the training run, without scheme,
+            dt and control; or auto, the difference where there are closed forms or one of these is given, else defects.
         seed: root seed of masks and Brownian motions.
         threads: threads of torch, divided among the workers. Default: left as they are.
         workers: processes that share the paths; results do not depend on them. Default: only this one.
@@ -67,6 +74,7 @@ class WeakErrorSettings(ProblemSettings):
     scheme: str | None = None
     dt: float | None = None
     control: str = "auto"
+    estimator: str = "auto"
     seed: int = 0
     threads: int | None = None
     workers: int | None = None
@@ -83,6 +91,7 @@ class WeakErrorSettings(ProblemSettings):
         check_integer("paths", self.paths, 2)
         check_integer("max_paths", self.max_paths)
         check_choice("control", self.control, CONTROLS)
+        check_choice("estimator", self.estimator, ESTIMATORS)
         check_seed("seed", self.seed)
         check_device("device", self.device)
         check_choice("dtype", self.dtype, ("float64", "float32"))
@@ -95,7 +104,7 @@ class WeakErrorSettings(ProblemSettings):
 
 
 class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
-    """A measurement of weak errors: one cell, whose blocks of paths are kept one by one."""
+    """A measurement of weak errors, whose blocks of paths are kept one by one, and the other estimator beside it."""
 
     Settings = WeakErrorSettings
     extendable = True
@@ -109,11 +118,15 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         return None
 
     def cells(self) -> list[Cell]:
-        """Return the only cell."""
+        """Return the cell of the study, and that of the other estimator where it is cheap."""
         s = self.settings
         lrs, times = learning_rates_and_times(s.lrs, s.horizon, self.times)
-        measured = s.orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
-        ensembles = [Ensembles(self.problem, self.theta0, lr, times, *measured) for lr in lrs]
+        ensembles: list[Ensembles | DefectRuns]
+        if self.estimator == "defects":
+            ensembles = [DefectRuns(self.problem, self.theta0, lr, times, s.orders, s.paths) for lr in lrs]
+        else:
+            measured = s.orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
+            ensembles = [Ensembles(self.problem, self.theta0, lr, times, *measured) for lr in lrs]
         sampling: dict[str, Any] = {
             "paths": s.paths,
             "rel_tol": s.rel_tol,
@@ -129,11 +142,24 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             s.horizon,
             **self._asked(),
             **sampling,
+            estimator=self.estimator,
             journal=self.journal,
-            keep=self.samples,
+            keep=self.samples if self.estimator == "difference" else 0,
             progress=True,
         )
-        return [Cell("weak errors", measure, ensembles, kept=False)]
+        return [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells()]
+
+    @cached_property
+    def estimator(self) -> str:
+        """The estimator that the settings ask for."""
+        s = self.settings
+        given = {"scheme": s.scheme, "dt": s.dt, "control": None if s.control == "auto" else s.control}
+        return chosen_estimator(s.estimator, self.design(), given)
+
+    @cached_property
+    def other_estimator(self) -> OtherEstimator:
+        """The other one, at the largest learning rate."""
+        return OtherEstimator(self.design(), self.estimator, self.settings.paths)
 
     def design(self) -> StudyDesign:
         """Return what is measured, checked."""
@@ -148,15 +174,23 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         """Return what the study would take, after refusing what `weak_error` would refuse."""
         s = self.settings
         design = self.design()
-        StudySize(design, s.paths, s.workers).check(s.max_memory)
+        by_defects = self.estimator == "defects"
+        size: StudySize | DefectSize = (DefectSize if by_defects else StudySize)(design, s.paths, s.workers)
+        size.check(s.max_memory)
         fields = super().dry_run()
-        fields["time"] += "; not in it: control variates, the noise-free path, further rounds"
-        for sentence in design.nothing_tested():
+        fields["paths"] += f"; estimator {self.estimator}"
+        control = "" if by_defects else "control variates, the noise-free path, "
+        fields["time"] += f"; not in it: {control}further rounds"
+        for sentence in [] if by_defects else design.nothing_tested():
             fields["warning"] = sentence
         return fields
 
     def result(self, results: list[Any]) -> WeakErrorStudy:
-        """Return the result of the only cell."""
-        (study,) = results
+        """Return the result of the cell of the study, the first one."""
+        study = results[0]
         assert isinstance(study, WeakErrorStudy)
         return study
+
+    def beside(self, results: list[Any]) -> pd.DataFrame | None:
+        """Return the result of the cell of the other estimator, or None where there is none."""
+        return next((result for result in results if isinstance(result, pd.DataFrame)), None)

@@ -14,6 +14,8 @@ from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
 
 __all__ = [
     "at_horizon",
+    "bias_in_words",
+    "by_defects",
     "divergence",
     "largest_errors",
     "measured_in_words",
@@ -29,15 +31,35 @@ INTERVALS = (
 )
 
 
+BY_DEFECTS = (
+    f"Intervals are {CONFIDENCE:.0%} intervals for one point each. Errors are summed up along the discrete run, from "
+    "the defects of single steps. The interval of an error adds a bound on the bias of this, which falls faster than "
+    "the error with the learning rate, to the Monte Carlo interval. An error whose interval holds 0 is not resolved: "
+    "it may have either sign and nothing is claimed about it."
+)
+
+
+def by_defects(study: WeakErrorStudy) -> bool:
+    """Return whether the errors are estimated by defects."""
+    return bool((study.table.estimator == "defects").all())
+
+
 def measured_in_words(study: WeakErrorStudy, settings: WeakErrorSettings) -> str:
     """Return what was compared, on how many paths, and what the intervals are."""
     table = study.table
     orders = " and ".join(str(order) for order in sorted(table.order.unique()))
-    steps = ", ".join(
-        f"{dt:g} (order {order}, lr {lr:g})"
-        for (order, lr), dt in table.groupby(["order", "lr"], sort=False).solver_dt.first().items()
-    )
     lrs = ", ".join(f"{lr:g}" for lr in table.lr.unique())
+    return (
+        f"All paths start from one theta0 (network.seed {settings.network.seed}). "
+        f"Compared: the discrete dropout iteration and its modified equation of order {orders}, at "
+        f"{table.time.nunique()} times up to T = {study.horizon:g}, for learning rates {lrs}. "
+        f"{_sampled(study, settings)}"
+    )
+
+
+def _sampled(study: WeakErrorStudy, settings: WeakErrorSettings) -> str:
+    """Return how many paths there are of what, and what the intervals are."""
+    table = study.table
     counts = pd.concat([table.discrete_paths, table.sde_paths])
     paths = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     aim = (
@@ -45,18 +67,24 @@ def measured_in_words(study: WeakErrorStudy, settings: WeakErrorSettings) -> str
         if settings.rel_tol is None
         else f"; paths were added, up to {settings.max_paths} for rel_tol = {settings.rel_tol:g}"
     )
+    if by_defects(study):
+        return f"Estimator: defects. Paths: {paths}{aim}.\n\n{BY_DEFECTS}"
+    steps = ", ".join(
+        f"{dt:g} (order {order}, lr {lr:g})"
+        for (order, lr), dt in table.groupby(["order", "lr"], sort=False).solver_dt.first().items()
+    )
     return (
-        f"All paths start from one theta0 (network.seed {settings.network.seed}). "
-        f"Compared: the discrete dropout iteration and its modified equation of order {orders}, at "
-        f"{table.time.nunique()} times up to T = {study.horizon:g}, for learning rates {lrs}. Paths on each side: "
-        f"{paths}{aim}; control variates: {settings.control}. Scheme {table.scheme.iloc[0]} with "
-        f"dt = {steps}.\n\n{INTERVALS}"
+        f"Estimator: difference of means. Paths on each side: {paths}{aim}; control variates: {settings.control}. "
+        f"Scheme {table.scheme.iloc[0]} with dt = {steps}.\n\n{INTERVALS}"
     )
 
 
 def divergence(study: WeakErrorStudy) -> str:
     """Return which paths diverged."""
     diverged = study.table[study.table.diverged > 0].drop_duplicates(["order", "lr"])
+    if by_defects(study):
+        lost = [f"- {row.diverged} paths of {row.paths} diverged: lr {row.lr:g}." for row in diverged.itertuples()]
+        return "\n".join(dict.fromkeys(lost)) or "No path diverged."
     lines = [
         f"- {row.diverged} paths diverged: order {row.order}, lr {row.lr:g} ({row.discrete_diverged} of "
         f"{row.discrete_paths} of dropout, {row.sde_diverged} of {row.sde_paths} of the SME). No mean over the others "
@@ -64,6 +92,13 @@ def divergence(study: WeakErrorStudy) -> str:
         for row in diverged.itertuples()
     ]
     return "\n".join(lines) or "No path diverged."
+
+
+def bias_in_words(row: Any) -> str:
+    """Return what is known of the bias of an error, of a row of a table: that of the solver, or of defects."""
+    if row.estimator == "defects":
+        return f"± {row.bias:.1e}"
+    return f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}"
 
 
 def at_horizon(study: WeakErrorStudy) -> pd.DataFrame:

@@ -1,0 +1,77 @@
+"""The size of a study by defects: bytes of memory, work, and the refusal of what no machine can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from smesolve.comparison.defects import DefectSampler
+from smesolve.comparison.study_design import StudyDesign
+from smesolve.comparison.study_size import WORKING_ARRAYS, check_memory, processes
+from smesolve.problem.kinks import kinks
+from smesolve.sampling.ensemble import check_block_steps
+
+__all__ = ["DefectSize"]
+
+
+@dataclass(frozen=True)
+class DefectSize:
+    """What a study by defects asks of a machine, known before anything is computed."""
+
+    design: StudyDesign
+    paths: int
+    """Of each learning rate in the first round."""
+    workers: int | None = None
+    """Processes that share the blocks; None for this one."""
+
+    @cached_property
+    def samplers(self) -> list[DefectSampler]:
+        """One for each learning rate."""
+        design = self.design
+        kinked = bool(kinks(design.problem, design.theta0))
+        given = design.observables, design.orders, kinked, design.seed
+        return [DefectSampler(design.problem, design.theta0, lr, design.steps(lr, "lr"), *given) for lr in design.lrs]
+
+    def check(self, max_memory: float | None) -> None:
+        """Refuse a study that takes more steps than a process can run, or more memory than allowed.
+
+        Args:
+            max_memory: bytes. Default: this machine's memory.
+
+        Raises:
+            SmesolveError: with the numbers.
+        """
+        check_block_steps(
+            f"paths={self.paths} at lr={min(self.design.lrs):g}",
+            sum(sampler.steps * self._blocks(sampler) for sampler in self.samplers),
+            self.workers,
+            "take fewer paths, a larger lr, or fewer learning rates",
+        )
+        remedy = "orders=[1], or " if 2 in self.design.orders else ""
+        check_memory(self.memory, processes(self.workers), max_memory, "defects take", f"take {remedy}fewer workers")
+
+    @property
+    def memory(self) -> float:
+        """Bytes of the arrays of one process at their largest: all states of a block, and what their gradients take."""
+        return max(
+            8.0 * sampler.block_size * sampler.states * (WORKING_ARRAYS * sampler.problem.floats_per_path)
+            for sampler in self.samplers
+        )
+
+    @property
+    def step_memory(self) -> float:
+        """The same: a block of few steps takes as much as one of many."""
+        return self.memory
+
+    @property
+    def memory_beyond_steps(self) -> float:
+        """Bytes on top of these: none."""
+        return 0.0
+
+    @property
+    def work(self) -> float:
+        """Gradients that the first round takes, of all learning rates."""
+        return sum(sampler.cost * self._blocks(sampler) for sampler in self.samplers)
+
+    def _blocks(self, sampler: DefectSampler) -> int:
+        return -(-self.paths // sampler.block_size)

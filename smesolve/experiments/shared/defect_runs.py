@@ -1,0 +1,65 @@
+"""Runs by defects as a cell simulates them, for its cost and its dry run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from smesolve.comparison.defect_size import DefectSize
+from smesolve.comparison.study_design import StudyDesign, chosen_scheme
+from smesolve.problem.problem import Problem
+
+__all__ = ["TIMED_STEPS", "DefectRuns"]
+
+TIMED_STEPS = 3
+"""Steps that a dry run times."""
+
+
+@dataclass(frozen=True)
+class DefectRuns:
+    """Runs from one start at one learning rate, from which errors are summed up."""
+
+    problem: Problem
+    theta0: Tensor
+    lr: float
+    times: Sequence[float]
+    """Times of observation; the last one is the horizon."""
+    orders: Sequence[int]
+    paths: int
+    """Paths in the first round."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of a run."""
+        return max(1, round(self.times[-1] / self.lr))
+
+    @cached_property
+    def design(self) -> StudyDesign:
+        """The measurement that these runs are for."""
+        given = self.problem, self.theta0, [self.lr], self.times, self.orders, {"": self.problem.loss}
+        return StudyDesign(*given, chosen_scheme(None, self.problem))
+
+    def size(self, workers: int | None = None) -> DefectSize:
+        """Return what the runs ask of a machine."""
+        return DefectSize(self.design, self.paths, workers)
+
+    def seconds(self, per_gradient: dict[tuple[Any, ...], float]) -> float:
+        """Return the seconds of the first round.
+
+        Args:
+            per_gradient: seconds a gradient that were measured before; they do not depend on the learning rate.
+        """
+        size = self.size()
+        key = "defects", id(self.problem), tuple(self.orders)
+        if key not in per_gradient:
+            short = dataclasses.replace(size.samplers[0], saved=[min(TIMED_STEPS, self.steps)])
+            begin = time.perf_counter()
+            short.values(0)
+            per_gradient[key] = (time.perf_counter() - begin) / short.cost
+        return per_gradient[key] * size.work

@@ -1,0 +1,171 @@
+"""Both estimators of a weak error beside each other, at the largest learning rate, where that is cheap."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from smesolve.comparison.defect_size import DefectSize
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.study_design import StudyDesign
+from smesolve.comparison.study_size import StudySize
+from smesolve.comparison.weak_error import weak_error
+from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.defect_runs import DefectRuns
+from smesolve.experiments.shared.markdown import join, table_of
+from smesolve.problem.observables import Observable, is_piecewise_constant
+
+__all__ = ["OtherEstimator"]
+
+PATHS = {"difference": 256, "defects": 64}
+
+AFFORDABLE = 2.0**28
+"""Numbers that all gradients of a check may touch, if it takes more of them than the first round of the study."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherEstimator:
+    """The other estimator at the largest learning rate of a study.
+
+    Args:
+        design: of the study.
+        estimator: of the study.
+        paths: of the study in its first round.
+    """
+
+    design: StudyDesign
+    estimator: str
+    paths: int
+
+    @property
+    def other(self) -> str:
+        """The other estimator."""
+        return "defects" if self.estimator == "difference" else "difference"
+
+    @property
+    def lr(self) -> float:
+        """The largest learning rate."""
+        return max(self.design.lrs)
+
+    @property
+    def observables(self) -> dict[str, Observable]:
+        """Those that both estimators know."""
+        known = self.design.observables.items()
+        return {name: g for name, g in known if not is_piecewise_constant(g, self.design.theta0)}
+
+    @property
+    def orders(self) -> list[int]:
+        """Those that both estimators know."""
+        return [order for order in self.design.orders if order < 3]
+
+    @property
+    def runs(self) -> Ensembles | DefectRuns:
+        """What is simulated."""
+        design, paths = self.design, PATHS[self.other]
+        given = design.problem, design.theta0, self.lr, [design.horizon], self.orders, paths
+        return DefectRuns(*given) if self.other == "defects" else Ensembles(*given)
+
+    @property
+    def relative_work(self) -> float:
+        """Gradients that it takes, in units of those of the first round of the study."""
+        of_study = DefectSize if self.estimator == "defects" else StudySize
+        return self.runs.size().work / of_study(self.design, self.paths).work
+
+    @property
+    def affordable(self) -> bool:
+        """Whether it is run."""
+        if not self.observables or not self.orders or not self.design.problem.autonomous:
+            return False
+        numbers = self.runs.size().work * self.design.problem.floats_per_path
+        return numbers <= AFFORDABLE or self.relative_work <= 1
+
+    def cells(self) -> list[Cell]:
+        """Return its cell, or none where it is too expensive."""
+        return [Cell("the other estimator", self._rows, [self.runs])] if self.affordable else []
+
+    def _rows(self) -> pd.DataFrame:
+        design = self.design
+        seed = design.seed ^ 1  # both run the iteration, on draws of their own
+        study = weak_error(
+            design.problem,
+            design.theta0,
+            [self.lr],
+            design.horizon,
+            orders=self.orders,
+            observables=self.observables,
+            times=[design.horizon],
+            paths=PATHS[self.other],
+            estimator=self.other,
+            seed=seed,
+            progress=False,
+        )
+        return study.table[["order", "observable", "error", "low", "high", "paths", "reason"]]
+
+    def text(self, study: WeakErrorStudy, rows: pd.DataFrame | None) -> str:
+        """Return a part of a report, in Markdown.
+
+        Args:
+            study: the results of the study.
+            rows: those of the cell, or None where there was none.
+        """
+        heading = "## Both estimators"
+        if rows is None:
+            why = "the observables are constant between jumps, or the only order is 3"
+            if self.observables and self.orders:
+                why = f"that takes {self.relative_work:.2g} times the gradients of the first round of this study"
+            return join(heading, f"The errors were not measured by {_called(self.other)} as well: {why}.")
+        table = self._beside(study, rows)
+        intervals = [
+            [
+                row.observable,
+                row.order,
+                *(f"{error:+.2e} [{low:+.2e}, {high:+.2e}]" for error, low, high in _both(row)),
+                row.agrees,
+            ]
+            for row in table.itertuples()
+        ]
+        head = ["observable", "order", _called(self.estimator), _called(self.other), "agree"]
+        intro = f"At lr = {self.lr:g}, the largest one, with draws of its own and {rows.paths.min()} paths."
+        return join(heading, intro, table_of(head, intervals))
+
+    def conclusion(self, study: WeakErrorStudy, rows: pd.DataFrame | None) -> str:
+        """Return a line for the conclusions, or nothing where there is nothing to say."""
+        if rows is None:
+            return ""
+        table = self._beside(study, rows)
+        compared = table[table.agrees.isin(["yes", "no"])]
+        if compared.empty:
+            return ""
+        bad = compared[compared.agrees == "no"]
+        found = f"- At lr = {self.lr:g} {_called(self.estimator)} and {_called(self.other)} "
+        if bad.empty:
+            return f"{found}agree inside their joint intervals ({len(compared)} errors, {rows.paths.min()} paths)."
+        names = ", ".join(f"order {row.order}, {row.observable}" for row in bad.itertuples())
+        return f"{found}DISAGREE beyond their joint intervals: {names}. Take smaller learning rates."
+
+    def _beside(self, study: WeakErrorStudy, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the errors of both and whether they agree, at the horizon."""
+        final = study.at_horizon()
+        merged = final[np.isclose(final.lr, self.lr)].merge(rows, on=["order", "observable"], suffixes=("", "_other"))
+        return merged.assign(agrees=[_agrees(row) for row in merged.to_dict("records")])
+
+
+def _agrees(row: dict[Any, Any]) -> str:
+    for reason in (row["reason"], row["reason_other"]):
+        status = Status(reason)
+        if not status.has_interval or status == Status.OUTSIDE_ASYMPTOTICS:
+            return f"not known: {reason}"
+    halves = (row["high"] - row["low"] + row["high_other"] - row["low_other"]) / 2
+    return "yes" if abs(row["error"] - row["error_other"]) <= halves else "no"
+
+
+def _both(row: Any) -> list[tuple[float, float, float]]:
+    return [(row.error, row.low, row.high), (row.error_other, row.low_other, row.high_other)]
+
+
+def _called(estimator: str) -> str:
+    return "the difference of means" if estimator == "difference" else "defects"
