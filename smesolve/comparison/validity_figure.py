@@ -31,7 +31,7 @@ def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float,
             for order, rows in errors[errors.observable == observable].groupby("order"):
                 style, rows = ORDERS[int(str(order))], rows[rows.relative > 0]
                 known = rows.relative_high.where(np.isfinite(rows.relative_high), rows.relative)
-                half = [rows.relative - rows.relative_low, known - rows.relative]
+                half = np.array([rows.relative - rows.relative_low, known - rows.relative])
                 axis.errorbar(rows.lr, rows.relative, half, capsize=1.5, label=style.label, **style.line_options)
                 found = table[(table.observable == observable) & (table.order == order)].iloc[0]
                 if np.isfinite(found.lr_low) and np.isfinite(found.lr_high):

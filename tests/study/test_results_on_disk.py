@@ -114,7 +114,8 @@ def test_a_tilde_that_the_shell_left_is_the_home(place, quick, monkeypatch):
 def test_odd_names_are_written_and_said(place, quick, capsys, name):
     out = os.fsdecode(name)
     assert main(["derive", "--out", out]) == 0
-    said = capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines(keepends=True)
+    said = "".join(line for line in lines if "no compiled kernels" not in line)  # as where there is no compiler
     assert said.count("\n") == 1 and said.isascii() == (name != "résumé".encode())
     page = Path(out, "report.html").read_text(encoding="utf-8")
     assert "<script" not in page

@@ -235,7 +235,7 @@ def shuffle_figure(result: ShuffledNoise) -> Figure:
         figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
         axis = figure.subplots()
         for style, (arm, part) in zip(SEQUENCE, result.table.groupby("arm", sort=False), strict=False):
-            spread = [part.variance - part.variance_low, part.variance_high - part.variance]
+            spread = np.array([part.variance - part.variance_low, part.variance_high - part.variance])
             axis.errorbar(part.lr, part.variance, spread, capsize=1.5, label=arm, **style.line_options)
         log_ticks(axis, result.table.lr)
         axis.set_yscale("log")

@@ -325,7 +325,7 @@ def small_keep_prob_figure(result: SmallKeepProbResult) -> Figure:
             seen = np.isfinite(low) & np.isfinite(high)
             last.errorbar(
                 (part.keep_prob * 1.08 ** (number - 2))[seen], value[seen],
-                [(value - low)[seen], (high - value)[seen]], **STYLES[str(process)].line_options,
+                np.array([(value - low)[seen], (high - value)[seen]]), **STYLES[str(process)].line_options,
                 markersize=3, linewidth=0.8, label=str(process),
             )  # fmt: skip
         last.set_title(f"{outermost} of {result.observable}")
