@@ -295,10 +295,8 @@ def main() -> None:
         times = clocks(runs, arguments.seconds)
         parts = clocks(floor(problem, B), arguments.seconds / 10)
         floors = {label: sum(parts[name][0] for name in names) for label, names in FLOORS.items()}
-        profiles = [
-            profile(one, theta0, label) for label, one in (("", problem), (", weak noise", problem.with_weak_noise()))
-        ]
-        profiles = clocks(profiles[0] | profiles[1], arguments.seconds / 10)
+        profiled = profile(problem, theta0, "") | profile(problem.with_weak_noise(), theta0, WEAK)
+        profiles = clocks(profiled, arguments.seconds / 10)
         for name, (minimum, median) in times.items():
             print(f"  {name:40}{minimum:12.4g} ({median:.4g})")
         print("  floor: " + ", ".join(f"{name} {value:.3g}" for name, (value, _) in parts.items()))

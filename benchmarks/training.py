@@ -15,7 +15,7 @@ import one_thread  # noqa: F401 (first: the libraries below read it when they ar
 import argparse
 import time
 
-import numpy as np
+import harness
 import torch
 from torch import Tensor, nn
 
@@ -25,15 +25,10 @@ from smesolve.problem.iteration import DropoutIteration
 KEEP, BETAS, EPS = 0.8, (0.9, 0.99), 1e-8
 
 
-def data(samples: int, inputs: int) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets."""
-    x = torch.tensor(np.random.default_rng(np.random.SeedSequence(0)).standard_normal((samples, inputs)))
-    return x, torch.sin(2 * x[:, :1])
-
-
 def iterate_beside_a_loop(samples: int, width: int, rounds: int = 15) -> dict[str, float]:
     """Return seconds of a step of a block of paths, and their ratio."""
-    x, y = data(samples, 8)
+    data = harness.sine_problem(samples, 8, width, normalised=False)
+    x, y = data.x, data.y
     module = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Dropout(1 - KEEP), nn.Linear(width, 1)).double()
     training = sme.Training(sme.ModuleProblem(module, x, y), torch.optim.Adam, lr=1e-3, betas=BETAS, eps=EPS)
     process, start = DropoutIteration(training, 1e-3), training.warm(training.initial(), 3)
@@ -76,9 +71,8 @@ def iterate_beside_a_loop(samples: int, width: int, rounds: int = 15) -> dict[st
 
 
 def weak_errors(orders: list[int], paths: int) -> sme.WeakErrorStudy:
-    """Return the weak errors of Adam on tanh 2-4-1."""
-    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 4, 1, "tanh"), *data(8, 2), keep_prob=KEEP)
-    training = sme.Training(problem, torch.optim.Adam, lr=0.02, betas=BETAS)
+    """Return the weak errors of Adam."""
+    training = sme.Training(harness.small_problem(), torch.optim.Adam, lr=0.02, betas=BETAS)
     state = training.warm(training.initial(seed=1), steps=400)
     lrs, horizon = [0.01, 0.005, 0.0025, 0.00125], 0.32
     return sme.weak_error(

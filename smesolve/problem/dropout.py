@@ -163,8 +163,13 @@ class DropoutProblem(MaskedProblem):
     def small_noise_rk4(
         self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
     ) -> tuple[Tensor, ...] | None:
-        """Return a whole step of that scheme by one kernel, or None where it cannot be given these tensors."""
-        if self.kernels is None or theta.shape[-1] != self.dim or not self.kernels.suit(theta, increments):
+        """Return a whole step of that scheme by one kernel, or None where it cannot be given these tensors.
+
+        A subclass may have another linearization than the kernel's, of which the scheme then makes its step.
+        """
+        if type(self) is not DropoutProblem or self.kernels is None:
+            return None
+        if theta.shape[-1] != self.dim or not self.kernels.suit(theta, increments):
             return None
         self.check_normals(increments)
         return self.kernels.small_noise_rk4(theta, self.law, increments, self.linear_noise, order, lr, dt, split)

@@ -197,9 +197,9 @@ def iterate(
             )
     workers = check_workers("workers", workers)
     max_memory = check_optional("max_memory", max_memory, check_positive)
+    process = DropoutIteration(problem, lr, seed)
     if observables is not None:
         check_nothing_kept(max_memory)
         functions = measured_observables(problem, theta0, observables)
-        process = DropoutIteration(problem, lr, seed)
         return observed_paths(process, theta0, paths, saved, [k * lr for k in saved], functions, workers)
-    return collect_paths(DropoutIteration(problem, lr, seed), theta0, paths, saved, workers, max_memory)
+    return collect_paths(process, theta0, paths, saved, workers, max_memory)

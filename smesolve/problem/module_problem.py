@@ -171,10 +171,10 @@ class ModuleProblem(Problem):
             self.samples, self.batch_size, self.replacement, self.label_noise, self._output_shape
         )
         self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
+        some = min(2, self.samples)
+        given = layer_floats(self._function, self.initial(seed=None), self.x[:some])
+        self._loss_floats = self.dim + given * self.samples // some
         # Now, not within a derivative, whose tensors could be neither kept nor pickled.
-        some = slice(min(2, self.samples))
-        given = layer_floats(self._function, self.initial(seed=None), self.x[some])
-        self._loss_floats = self.dim + given * self.samples // some.stop
         self._reference_draws: Draw = {} if self.has_closed_form else self._full_batch_draws(REFERENCE_DRAWS, seed=0)
 
     def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
@@ -230,8 +230,9 @@ class ModuleProblem(Problem):
         if self.has_closed_form:
             return self.loss(theta) + constant
         losses, draws = vmap(self._mean_loss), self._reference_draws  # a vector for each draw, for dropout in place
-        mean = lambda v: losses(v.expand(REFERENCE_DRAWS, -1), draws).mean()  # noqa: E731
-        return self._over_paths(mean, theta, REFERENCE_DRAWS) + constant
+        return constant + self._over_paths(
+            lambda vector: losses(vector.expand(REFERENCE_DRAWS, -1), draws).mean(), theta, REFERENCE_DRAWS
+        )
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """Return (1), (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""

@@ -98,8 +98,8 @@ def named_observables(problem: Problem, observables: Observables) -> dict[str, O
             callable that does not map (B, D) to (B,) or that torch cannot differentiate.
     """
     problem = check_problem("problem", problem)
-    result = measured_observables(problem, _origin(problem), observables)
-    origin = _origin(problem)
+    origin = torch.zeros(problem.dim, dtype=problem.dtype, device=problem.device)
+    result = measured_observables(problem, origin, observables)
     for name, function in result.items():
         call_of_user(f"observable {name!r}, whose derivative torch takes,", torch.func.grad(function), origin)
     return result
@@ -145,10 +145,6 @@ def _of_parameters(problem: Problem, observable: Observable) -> Observable:
 
 def _name_of(observable: str | Observable) -> str:
     return observable if isinstance(observable, str) else getattr(observable, "__name__", repr(observable))
-
-
-def _origin(problem: Problem) -> Tensor:
-    return torch.zeros(problem.dim, dtype=problem.dtype, device=problem.device)
 
 
 def _try(name: str, observable: Observable, like: Tensor) -> None:

@@ -38,7 +38,6 @@ from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_draws import Draw
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.step_expansion import taylor_terms
-from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.validation import check_integer
 
 __all__ = ["ShuffledEpochs"]
@@ -157,10 +156,6 @@ class ShuffledEpochs(ModuleProblem):
         """Return N times that of all samples: (..., D)."""
         gradient = super().reference_gradient(theta)
         return gradient if self.has_closed_form else self.batches * gradient
-
-    def reference_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
-        """Return the mean of 32 epochs, always the same: (..., D)."""
-        return self.step(theta[..., None, :], self.sample(REFERENCE_DRAWS, seed=0), lr).mean(-2)
 
     def mean_second_term(self, theta: Tensor) -> Tensor:
         """Return E F2, eq. (3): (..., D), where nothing but the order of the samples and labels is random.

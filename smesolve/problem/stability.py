@@ -93,10 +93,10 @@ def step_limit(change: Callable[[Tensor, float], Tensor], theta: Tensor, largest
                 return math.inf
     elif not unstable(high):
         return high
-    low = high / 2
+    low, least = high / 2, high / 2**HALVINGS
     while unstable(low):
         low, high = low / 2, low
-        if low < largest_lr / 2**HALVINGS:
+        if low < least:
             return low
     while high - low > TOLERANCE * high:
         middle = (low + high) / 2

@@ -120,7 +120,7 @@ class TrainingStep(ABC):
         """Return a smooth function close to `mean_step`, as `reference_gradient` does: (..., D)."""
         if self.linear_step:
             return theta - lr * self.reference_gradient(theta)
-        if self.has_closed_form:
+        if self.has_closed_form and self.has_mean_step:
             return self.mean_step(theta, lr)
         return self.step(theta[..., None, :], self.sample(REFERENCE_DRAWS, seed=0), lr).mean(-2)
 

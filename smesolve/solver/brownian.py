@@ -93,7 +93,8 @@ class KeyedBrownian:
 
     def time_integral(self, first: int, last: int) -> Tensor:
         """Return U(first dt, last dt) of (1), first < last."""
-        path, total = torch.zeros(self.shape, dtype=torch.float64), torch.zeros(self.shape, dtype=torch.float64)
+        path = torch.zeros(self.shape, dtype=torch.float64, device="cpu")
+        total = torch.zeros_like(path)
         for step in range(first, last):
             increment = keyed_normals(self.shape, self.seed, self.block, step) * self.dt**0.5
             area = keyed_normals(self.shape, self.seed, self.block, step, "areas") * (self.dt / 12) ** 0.5

@@ -118,16 +118,11 @@ class Integration:
         self._brownian = KeyedBrownian(
             paths, self._noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
         )
-        self._in_threads = isinstance(sde, ModifiedEquation) and sde.problem.in_threads and chosen.in_threads
+        self.in_threads = isinstance(sde, ModifiedEquation) and sde.problem.in_threads and chosen.in_threads
         self._sde, self._scheme = PerturbedSDE(sde), chosen()
         self._given = bm
         if bm is not None:
             self.block_size = int(bm.shape[0])
-
-    @property
-    def in_threads(self) -> bool:
-        """Whether compiled kernels compute its steps."""
-        return self._in_threads
 
     @property
     def noise_time(self) -> float:

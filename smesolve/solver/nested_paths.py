@@ -55,10 +55,8 @@ class NestedPaths:
     def block(self, number: int) -> tuple[Tensor, Tensor | None]:
         """Return W, and H where it is needed, of one block: (N, B, M) each."""
         shape = self.paths, self.noise_dim
-        draws = [self._drawn(shape, number, "normals", self.h**0.5)]
-        if self.with_areas:
-            draws.append(self._drawn(shape, number, "areas", (self.h / 12) ** 0.5))
-        return draws[0], draws[1] if self.with_areas else None
+        W = self._drawn(shape, number, "normals", self.h**0.5)
+        return W, self._drawn(shape, number, "areas", (self.h / 12) ** 0.5) if self.with_areas else None
 
     def _drawn(self, shape: tuple[int, int], block: int, stream: str, scale: float) -> Tensor:
         drawn = torch.stack([keyed_normals(shape, self.seed, block, k, stream) for k in range(self.steps)])

@@ -93,30 +93,24 @@ class CompletedSDE:
 
     def _try(self, theta0: Tensor) -> None:
         """Check the shapes of drift and noise."""
-        y = theta0.expand(2, -1)
-        expected, shapes = (2, theta0.numel()), {}
-        if hasattr(self, "g"):
-            wanted = expected if self.noise_type == "diagonal" else (*expected, self.noise_dim)
-            shapes["g"] = (call_of_user("sde.g", self.g, 0.0, y), wanted)
-            found, _ = shapes["g"]
+        y, states = theta0.expand(2, -1), (2, theta0.numel())
+        calls: list[tuple[str, tuple[Tensor, ...], tuple[int, ...]]] = [
+            ("f", (y,), states),
+            ("g_prod", (y, y.new_zeros(2, self.noise_dim)), states),
+        ]
+        if hasattr(self, "g"):  # first, as products may be made of it
+            calls.insert(0, ("g", (y,), states if self.noise_type == "diagonal" else (*states, self.noise_dim)))
+        for name, given, wanted in calls:
+            found = call_of_user(f"sde.{name}", getattr(self, name), 0.0, *given)
             if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
-                raise self._wrong("g", found, wanted)
-        shapes["f"] = (call_of_user("sde.f", self.f, 0.0, y), expected)
-        noise = y.new_zeros(2, self.noise_dim)
-        shapes["g_prod"] = (call_of_user("sde.g_prod", self.g_prod, 0.0, y, noise), expected)
-        for name, (found, wanted) in shapes.items():
-            if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
-                raise self._wrong(name, found, wanted)
+                got = tuple(found.shape) if isinstance(found, Tensor) else shown(found)
+                raise SmesolveError(
+                    f"sde.{name} must return shape {wanted} for 2 paths and noise_type={self.noise_type!r}, got {got}."
+                )
             if found.dtype != theta0.dtype:
                 raise SmesolveError(
                     f"sde.{name} must return {theta0.dtype} as theta0 is, got {found.dtype}; convert its constants."
                 )
-
-    def _wrong(self, name: str, found: Any, wanted: tuple[int, ...]) -> SmesolveError:
-        got = tuple(found.shape) if isinstance(found, Tensor) else shown(found)
-        return SmesolveError(
-            f"sde.{name} must return shape {wanted} for 2 paths and noise_type={self.noise_type!r}, got {got}."
-        )
 
 
 def check_sde(name: str, sde: Any, kinds: Sequence[str] = ("ito",)) -> None:

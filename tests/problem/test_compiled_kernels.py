@@ -3,6 +3,7 @@
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -222,6 +223,40 @@ def test_pickles_open_where_there_are_no_kernels(monkeypatch):
     monkeypatch.setenv(CHOICE, TORCH)
     found = pickle.loads(pickled).mean_gradient(problem.initial())
     assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@compiled
+def test_laws_of_ones_own_need_no_hash():
+    @dataclass
+    class Own(sme.MaskLaw):
+        keep: float
+
+        def central_moment(self, j):
+            return sme.BernoulliMasks(self.keep).central_moment(j)
+
+        def quantile(self, uniforms):
+            return sme.BernoulliMasks(self.keep).quantile(uniforms)
+
+    x = torch.randn(5, 2, dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, x[:, :1], law=Own(0.7))
+    expected = in_torch(problem).mean_gradient(problem.initial())
+    assert torch.allclose(problem.mean_gradient(problem.initial()), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_every_scheme_takes_the_linearization_of_a_subclass():
+    class Shifted(sme.DropoutProblem):
+        def linearize(self, theta):
+            return super().linearize(theta + 1)
+
+    x = torch.randn(5, 2, dtype=torch.float64)
+    given = (sme.TwoLayerNetwork(2, 3), x, x[:, :1])
+    plain, shifted = sme.DropoutProblem(*given, keep_prob=0.8), Shifted(*given, keep_prob=0.8)
+    for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):
+        ends = [
+            sme.solve(sme.ModifiedEquation(problem, 0.1), start, [0.0, 0.2], scheme, dt=0.05, paths=3)[-1]
+            for problem, start in ((plain, plain.initial() + 1), (shifted, plain.initial()))
+        ]
+        assert torch.allclose(ends[0], ends[1] + 1, rtol=1e-12, atol=1e-14), scheme
 
 
 @compiled

@@ -45,6 +45,8 @@ def test_keyed_brownian_gives_torchsde_the_time_integrals_it_asks_for():
     ends = [torchsde.sdeint(Growth(), y0, ts, bm=bm, method="srk", dt=dt)[-1] for dt in (0.25, 0.125)]
     exact = torch.exp(-0.32 * 0.5 + 0.8 * bm(0.0, 0.5)) * np.exp(-0.5)
     assert (ends[1] - exact).abs().mean() < 0.6 * (ends[0] - exact).abs().mean()
+    with torch.device("meta"):  # nothing is made where torch makes tensors by default
+        assert torch.equal(bm(0.0, 0.5, return_U=True)[1], U)
     with pytest.raises(sme.SmesolveError, match="levy_area_approximation='space-time'"):
         sme.KeyedBrownian(6, 2, dt=0.125)(0.0, 0.5, return_U=True)
     with pytest.raises(sme.SmesolveError, match="areas between Brownian motions"):
@@ -154,6 +156,7 @@ class Wrong(Growth):
         (Wrong(noise_type="coloured"), "noise_type must be one of"),
         (Wrong(f=lambda t, y: y[..., :1]), r"sde\.f must return shape \(2, 2\)"),
         (Wrong(f=lambda t, y: y.float()), r"sde\.f must return torch\.float64"),
+        (Wrong(noise_type="general", g=lambda t, y: torch.zeros(2, 2, 2)), r"sde\.g must return torch\.float64"),
         (Wrong(f=lambda t, y: 1 / 0), r"sde\.f must work"),
         (Wrong(sde_type="stratonovich"), "sde must be a ModifiedEquation"),
         (object(), "sde must be a ModifiedEquation"),

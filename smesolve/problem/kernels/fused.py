@@ -66,7 +66,6 @@ class FusedKernels:
         self._dim = sum(parameter.numel() for parameter in network.parameters())
         self._handle: int | None = None
         self._library: Any = None
-        self._moments: dict[MaskLaw, Any] = {}
 
     @classmethod
     def of(cls, network: DropoutNetwork, x: Tensor, targets: Tensor) -> FusedKernels | None:
@@ -85,7 +84,7 @@ class FusedKernels:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what is in the library's memory in its process."""
-        return self.__dict__ | {"_handle": None, "_library": None, "_moments": {}}
+        return self.__dict__ | {"_handle": None, "_library": None}
 
     def gradient(self, theta: Tensor, masks: Tensor) -> Tensor:
         """Return the gradients (..., D) under masks (..., m)."""
@@ -98,21 +97,21 @@ class FusedKernels:
         """Return grad L_S(theta), (..., D)."""
         lead, paths, at = _rows(theta)
         out = theta.new_empty(paths, self._dim)
-        self._call("mean_gradient", self._law(law), paths, _of(at), out.data_ptr())
+        self._call("mean_gradient", _moments(law), paths, _of(at), out.data_ptr())
         return out.view(*lead, self._dim)
 
     def noise(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float) -> Tensor:
         """Return weight grad L_S(theta) + C(theta) normals, (..., D), of linear noise or of the one with signs."""
         lead, paths, at, drawn = _rows(theta, normals)
         out = theta.new_empty(paths, self._dim)
-        self._call("noise", self._law(law), linear, weight, paths, _of(at), _of(drawn), out.data_ptr())
+        self._call("noise", _moments(law), linear, weight, paths, _of(at), _of(drawn), out.data_ptr())
         return out.view(*lead, self._dim)
 
     def hessian_product(self, theta: Tensor, law: MaskLaw, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, (..., D)."""
         lead, paths, at, along = _rows(theta, vector)
         out = theta.new_empty(paths, self._dim)
-        self._call("hessian_product", self._law(law), paths, _of(at), _of(along), out.data_ptr())
+        self._call("hessian_product", _moments(law), paths, _of(at), _of(along), out.data_ptr())
         return out.view(*lead, self._dim)
 
     def parts(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,7 +119,7 @@ class FusedKernels:
         lead, paths, at, drawn = _rows(theta, normals)
         out = theta.new_empty(3, paths, self._dim)
         pointers = [one.data_ptr() for one in out]
-        self._call("parts", self._law(law), linear, paths, _of(at), _of(drawn), *pointers)
+        self._call("parts", _moments(law), linear, paths, _of(at), _of(drawn), *pointers)
         mean, noise, curvature = out.view(3, *lead, self._dim)
         return mean, noise, curvature
 
@@ -139,15 +138,8 @@ class FusedKernels:
         lead, paths, at, drawn = _rows(theta, increments)
         out = theta.new_empty(3 if split else 1, paths, self._dim)
         pointers = [one.data_ptr() for one in out] if split else [out.data_ptr(), None, None]
-        self._call("rk4", self._law(law), linear, order, lr, dt, paths, _of(at), _of(drawn), *pointers)
+        self._call("rk4", _moments(law), linear, order, lr, dt, paths, _of(at), _of(drawn), *pointers)
         return tuple(out.view(-1, *lead, self._dim))
-
-    def _law(self, law: MaskLaw) -> Any:
-        """Return v, s and w of a law."""
-        if law not in self._moments:
-            numbers = (float(law.variance), float(law.skew), float(law.chi_variance) ** 0.5)
-            self._moments[law] = (ctypes.c_double * 3)(*numbers)
-        return self._moments[law]
 
     def _call(self, name: str, *arguments: Any) -> None:
         if self._handle is None:
@@ -166,6 +158,11 @@ def _rows(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
         lead = torch.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others))
         rows = [one.expand(*lead, -1).reshape(-1, one.shape[-1]).contiguous() for one in (theta, *others)]
     return lead, lead.numel(), *rows
+
+
+def _moments(law: MaskLaw) -> Any:
+    """Return v, s and w of a law."""
+    return (ctypes.c_double * 3)(float(law.variance), float(law.skew), float(law.chi_variance) ** 0.5)
 
 
 def _of(rows: Tensor) -> Rows:

@@ -34,6 +34,12 @@ template <class Function> static void with_path(const void* handle, Function fun
   with_activation<double>(problem, function);
 }
 
+// Calls function(pair) with the pair that holds the noise of a problem: of normals alone, or with signs in it.
+template <class Path, class Function> static void with_noise(Path& path, int64_t linear, Function function) {
+  if (linear) return function(path.full);
+  function(path.low_rank);
+}
+
 // A (paths, ...) array; the stride of its paths is in numbers.
 struct Rows {
   const void* data;
@@ -79,7 +85,7 @@ void smesolve_gradient(const void* handle, int64_t paths, Rows theta, Rows masks
     const auto& f = path.f;
     for (long b = 0; b < paths; b++) {
       path.low_rank.gradient(f.m, masks.row<R>(b));
-      path.pull(path.low_rank, theta.row<R>(b), false, nullptr, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
+      path.pull(path.low_rank, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
     }
   });
 }
@@ -90,7 +96,7 @@ void smesolve_mean_gradient(const void* handle, const Moments* law, int64_t path
     const auto& f = path.f;
     path.low_rank.mean(f.m, *law);
     for (long b = 0; b < paths; b++)
-      path.pull(path.low_rank, theta.row<R>(b), false, nullptr, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
+      path.pull(path.low_rank, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
   });
 }
 
@@ -100,17 +106,12 @@ void smesolve_noise(const void* handle, const Moments* law, int64_t linear, doub
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
     const auto& f = path.f;
-    for (long b = 0; b < paths; b++) {
-      const R* z = normals.row<R>(b);
-      R* to = static_cast<R*>(out) + b * f.dim();
-      if (linear) {
-        path.full.noise(f.m, *law, z, R(1), R(weight));
-        path.pull(path.full, theta.row<R>(b), false, nullptr, R(1) / f.n, to);
-      } else {
-        path.low_rank.noise(f.m, *law, z, R(1), R(weight));
-        path.pull(path.low_rank, theta.row<R>(b), false, nullptr, R(1) / f.n, to);
+    with_noise(path, linear, [&](auto& pair) {
+      for (long b = 0; b < paths; b++) {
+        pair.noise(f.m, *law, normals.row<R>(b), R(1), R(weight));
+        path.pull(pair, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
       }
-    }
+    });
   });
 }
 
@@ -133,21 +134,17 @@ void smesolve_parts(const void* handle, const Moments* law, int64_t linear, int6
     const auto& f = path.f;
     const R scale = R(1) / f.n;
     for (long b = 0; b < paths; b++) {
-      const R *at = theta.row<R>(b), *z = normals.row<R>(b);
+      const R* at = theta.row<R>(b);
       const long begin = b * f.dim();
       R* gradient = static_cast<R*>(mean) + begin;
       path.keep(at);
       path.low_rank.mean(f.m, *law);
-      path.pull(path.low_rank, at, true, nullptr, scale, gradient);
-      if (linear) {
-        path.full.noise(f.m, *law, z, R(1), R(0));
-        path.pull(path.full, at, true, nullptr, scale, static_cast<R*>(noise) + begin);
-      } else {
-        path.low_rank.noise(f.m, *law, z, R(1), R(0));
-        path.pull(path.low_rank, at, true, nullptr, scale, static_cast<R*>(noise) + begin);
-      }
-      if (curvature)
-        path.hessian(at, gradient, R(law->variance), true, scale, static_cast<R*>(curvature) + begin);
+      path.pull(path.low_rank, at, true, scale, gradient);
+      with_noise(path, linear, [&](auto& pair) {
+        pair.noise(f.m, *law, normals.row<R>(b), R(1), R(0));
+        path.pull(pair, at, true, scale, static_cast<R*>(noise) + begin);
+      });
+      path.hessian(at, gradient, R(law->variance), true, scale, static_cast<R*>(curvature) + begin);
     }
   });
 }
@@ -166,7 +163,7 @@ void smesolve_rk4(const void* handle, const Moments* law, int64_t linear, int64_
     R *g1 = memory, *g2 = g1 + D, *g3 = g2 + D, *g4 = g3 + D, *P = g4 + D, *at = P + D;
     auto mean = [&](const R* point, bool stored, R* gradient) {
       path.low_rank.mean(f.m, *law);
-      path.pull(path.low_rank, point, stored, nullptr, scale, gradient);
+      path.pull(path.low_rank, point, stored, scale, gradient);
     };
     for (long b = 0; b < paths; b++) {
       const R *y = theta.row<R>(b), *dW = increments.row<R>(b);
@@ -176,19 +173,14 @@ void smesolve_rk4(const void* handle, const Moments* law, int64_t linear, int64_
       path.keep(at);
       mean(at, true, g2);
       // P = sqrt(lr) C dW + dt lr b1 at y + dt/2 k1, b1 = -1/2 Hess L_S g2
-      auto perturb = [&](auto& pair) {
+      with_noise(path, linear, [&](auto& pair) {
         pair.noise(f.m, *law, dW, root, R(0));
         if (noise || order == 1) {
-          path.pull(pair, at, true, nullptr, scale, P);
+          path.pull(pair, at, true, scale, P);
         } else {
-          path.pull_and_bend(pair, at, g2, v, bend, nullptr, scale, P);
+          path.pull_and_bend(pair, at, g2, v, bend, scale, P);
         }
-      };
-      if (linear) {
-        perturb(path.full);
-      } else {
-        perturb(path.low_rank);
-      }
+      });
       if (noise) {
         std::memcpy(static_cast<R*>(noise) + b * D, P, sizeof(R) * D);
         R* predicted = static_cast<R*>(prediction) + b * D;  // y + dt k2 + (P - noise)

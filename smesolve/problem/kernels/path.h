@@ -1,8 +1,6 @@
 // One path: features, cotangents of pairs, the Hessian product, and their pullback.
 #pragma once
 
-#include <type_traits>
-
 #include "dropout.h"
 
 template <class R, class Activation> class Path {
@@ -26,23 +24,8 @@ template <class R, class Activation> class Path {
     each_tile([&](auto vectors, long tile) { features<decltype(vectors)::count>(at, tile, tile_of(tile, true)); });
   }
 
-  // out = base + scale J(pair)
-  OUTLINE void pull(const LowRank<R>& pair, const R* theta, bool stored, const R* base, R scale, R* out) {
-    begin(pair, theta);
-    const Parameters<R> at(f, theta);
-    each_tile([&](auto vectors, long tile) {
-      constexpr int NV = decltype(vectors)::count;
-      R* h = tile_of(tile, stored);
-      if (!stored) features<NV>(at, tile, h);
-      if (pair.terms == 1) cotangents<1, NV>(pair, at, tile, h);
-      if (pair.terms == 3) cotangents<3, NV>(pair, at, tile, h);
-      pull_back<NV>(tile);
-    });
-    end(pair, at);
-    write(base, scale, out);
-  }
-
-  OUTLINE void pull(const Full<R>& pair, const R* theta, bool stored, const R* base, R scale, R* out) {
+  // out = scale J(pair)
+  template <class Pair> OUTLINE void pull(const Pair& pair, const R* theta, bool stored, R scale, R* out) {
     begin(pair, theta);
     const Parameters<R> at(f, theta);
     each_tile([&](auto vectors, long tile) {
@@ -53,28 +36,23 @@ template <class R, class Activation> class Path {
       pull_back<NV>(tile);
     });
     end(pair, at);
-    write(base, scale, out);
+    write(scale, out);
   }
 
-  // out = base + scale (J(pair) + bend Hess L_S(theta) vector), the features kept
+  // out = scale (J(pair) + bend Hess L_S(theta) vector), the features kept
   template <class Pair>
-  OUTLINE void pull_and_bend(const Pair& pair, const R* theta, const R* vector, R v, R bend, const R* base, R scale, R* out) {
+  OUTLINE void pull_and_bend(const Pair& pair, const R* theta, const R* vector, R v, R bend, R scale, R* out) {
     begin(pair, theta);
     const Parameters<R> at(f, theta), direction(f, vector);
     each_tile([&](auto vectors, long tile) {
       constexpr int NV = decltype(vectors)::count;
       R* h = tile_of(tile, true);
-      if constexpr (std::is_same_v<Pair, LowRank<R>>) {
-        if (pair.terms == 1) cotangents<1, NV>(pair, at, tile, h);
-        if (pair.terms == 3) cotangents<3, NV>(pair, at, tile, h);
-      } else {
-        cotangents<NV>(pair, at, tile, h);
-      }
+      cotangents<NV>(pair, at, tile, h);
       hessian_cotangents<NV>(at, direction, v, bend, true, tile, h);
       pull_back<NV>(tile);
     });
     end(pair, at);
-    write(base, scale, out);
+    write(scale, out);
   }
 
   // out = scale Hess L_S(theta) vector
@@ -88,7 +66,7 @@ template <class R, class Activation> class Path {
       hessian_cotangents<NV>(at, direction, v, R(1), false, tile, h);
       pull_back<NV>(tile);
     });
-    write(nullptr, scale, out);
+    write(scale, out);
   }
 
  private:
@@ -218,7 +196,12 @@ template <class R, class Activation> class Path {
     }
   }
 
-  template <int T, int NV> OUTLINE void cotangents(const LowRank<R>& pair, const Parameters<R>& at, long tile, const R* h) {
+  template <int NV> void cotangents(const LowRank<R>& pair, const Parameters<R>& at, long tile, const R* h) {
+    if (pair.terms == 1) cotangents_of<1, NV>(pair, at, tile, h);
+    if (pair.terms == 3) cotangents_of<3, NV>(pair, at, tile, h);
+  }
+  template <int T, int NV>
+  OUTLINE void cotangents_of(const LowRank<R>& pair, const Parameters<R>& at, long tile, const R* h) {
     const long m = f.m, o = f.o;
     for (int t = 0; t < T; t++) offset<NV>(at, tile, pair.q[t], Z + t * o * TILE<R>);
     add_product<R, NV>(QA, m, T * o, m, h, Z);  // R_j
@@ -387,11 +370,11 @@ template <class R, class Activation> class Path {
       }
   }
 
-  // out = base + scale gradient
-  OUTLINE void write(const R* base, R scale, R* out) {
+  // out = scale gradient
+  OUTLINE void write(R scale, R* out) {
     const long m = f.m, d = f.d, o = f.o;
     long j = 0;
-    auto put = [&](R value) { out[j] = base ? base[j] + scale * value : scale * value, j++; };
+    auto put = [&](R value) { out[j++] = scale * value; };
     for (long k = 0; k < m; k++)
       for (long i = 0; i < d; i++) put(weight_sums[k * f.columns + i]);
     if (f.hidden_bias)

@@ -59,7 +59,8 @@ template <class R, int N> INLINE Vector<R> polynomial(const double (&c)[N], Vect
   return p;
 }
 
-// (2^r - 1) / r on [-1/2, 1/2], and on [-1/32, 1/32]; interpolation at Chebyshev's nodes, relative errors below 1e-17
+// (2^r - 1) / r on [-1/2, 1/2], and on [-1/32, 1/32]; interpolation at Chebyshev's nodes. Relative errors of 2^r are
+// below 1e-17, 6e-9 and 2e-17: less than rounding.
 constexpr double EXP2_DOUBLE[] = {0.6931471805599453094, 0.2402265069591009822, 0.05550410866482159434,
                                   0.009618129107606888527, 0.001333355814641693531, 0.0001540353044173605015,
                                   0.00001525273382983611839, 1.321544258792168965e-6, 1.017806244584577352e-7,

@@ -36,7 +36,7 @@ class Adam(UpdateRule):
             )
         self.rates = (decay_rate(options["betas"][0], self.lr), decay_rate(options["betas"][1], self.lr))
         self._eps = options["eps"]
-        self._decoupled = options.get("decoupled_weight_decay", self.decoupled) or self.decoupled
+        self._decoupled = self.decoupled or options.get("decoupled_weight_decay", False)
         self.buffers, self.numbers = ("exp_avg", "exp_avg_sq"), (1.0, 1.0)
 
     def step(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor) -> list[Tensor]:
