@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from smesolve.comparison.noise_free_path import NoiseFreePath
+from smesolve.comparison.noise_free_path import NoiseFreePath, inner_products
 from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.solver.jump_integration import JumpNoise, JumpStep
 
@@ -68,11 +68,7 @@ class JumpControlVariate:
 
     def _add_first(self, totals: Tensor, step: int, noise: JumpNoise) -> None:
         after = self.path.adjoints[step + 1]
-        targets, observables = after.shape[:2]
-        before = self.path.adjoints[step][-targets:]
-        early, late = (
-            (noise.increment @ adjoints.flatten(0, 1).mT).reshape(-1, targets, observables)
-            for adjoints in (before, after)
-        )
+        before = self.path.adjoints[step][-len(after) :]
+        early, late = (inner_products(noise.increment, adjoints) for adjoints in (before, after))
         weight = (noise.time + self.lr / (2 * self.step_time))[..., None]
-        totals[0, :, -targets:].index_add_(0, noise.paths, early + weight * (late - early))  # (1)
+        totals[0, :, -len(after) :].index_add_(0, noise.paths, early + weight * (late - early))  # (1)
