@@ -108,7 +108,7 @@ def control_of(
         return None
     path = NoiseFreePath.of(process, design.theta0, saved, design.observables, design.problem.reference_floats)
     if isinstance(process, JumpIntegration):
-        return JumpControlVariate(path, step_time, lr, hessians)
+        return JumpControlVariate.of(design.problem, path, step_time, lr, hessians)
     if design.problem.has_closed_form:
         return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
     return DrawControlVariate.of(design.problem, path)
