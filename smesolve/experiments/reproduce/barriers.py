@@ -86,11 +86,6 @@ class Barriers(NetworkExperiment[BarriersSettings]):
     title = "Barriers between solutions"
     example = "examples/reproduce_barriers.yaml --out results/reproduce_barriers"
 
-    @property
-    def keep_probs(self) -> list[float]:
-        """Probabilities that a neuron is kept."""
-        return self.settings.keep_probs
-
     def cells(self) -> list[Cell]:
         """Return a cell for each keep_prob."""
         s = self.settings

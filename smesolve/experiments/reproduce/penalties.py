@@ -105,11 +105,6 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
     title = "Penalties in place of dropout"
     example = "examples/reproduce_penalties.yaml --out results/reproduce_penalties"
 
-    @property
-    def keep_probs(self) -> list[float]:
-        """Probabilities that a neuron is kept."""
-        return self.settings.keep_probs
-
     def cells(self) -> list[Cell]:
         """Return a cell for each keep_prob and training, one for R_S, and one prediction for each keep_prob."""
         s = self.settings

@@ -279,11 +279,6 @@ class SmallKeepProb(NetworkExperiment[SmallKeepProbSettings]):
     title = "Learning-rate scaling: small keep_prob"
     example = "examples/scaling_small_keep_prob.yaml --out results/scaling_small_keep_prob"
 
-    @property
-    def keep_probs(self) -> list[float]:
-        """Probabilities that a neuron is kept."""
-        return self.settings.keep_probs
-
     def cells(self) -> list[Cell]:
         """Return a cell for each keep_prob and process."""
         s = self.settings
