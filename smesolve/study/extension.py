@@ -11,11 +11,10 @@ from typing import Any
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.experiment import Experiment
 from smesolve.experiments.shared.registry import find_experiment
-from smesolve.experiments.shared.settings import build
+from smesolve.experiments.shared.settings import build, check_execution
 from smesolve.sampling.journal import Journal
 from smesolve.study.manifest import MANIFEST, finished_manifest, read_manifest
 from smesolve.study.output import JOURNAL, finish_move
-from smesolve.validation import check_integer
 from smesolve.version import __version__
 
 __all__ = ["ExtendSettings", "begin_extended", "extended", "settings_of"]
@@ -40,9 +39,7 @@ class ExtendSettings:
             raise SmesolveError(
                 "--paths is missing; give the number of paths that the study shall have, such as 100000."
             )
-        for name in ("threads", "workers"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), most=2**12)
+        check_execution(self)
 
 
 def extended(directory: Path, more: ExtendSettings, resume: bool, dry_run: bool) -> Experiment[Any]:

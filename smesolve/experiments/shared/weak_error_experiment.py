@@ -17,7 +17,13 @@ from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.other_estimator import OtherEstimator
-from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings, check_string
+from smesolve.experiments.shared.settings import (
+    DTYPES,
+    ProblemSettings,
+    TrainingSettings,
+    check_execution,
+    check_string,
+)
 from smesolve.validation import (
     check_choice,
     check_device,
@@ -94,13 +100,11 @@ class WeakErrorSettings(ProblemSettings):
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_seed("seed", self.seed)
         check_device("device", self.device)
-        check_choice("dtype", self.dtype, ("float64", "float32"))
+        check_choice("dtype", self.dtype, DTYPES)
         for name, check in (("rel_tol", check_tolerance), ("dt", check_positive), ("max_memory", check_positive)):
             if getattr(self, name) is not None:
                 check(name, getattr(self, name))
-        for name in ("threads", "workers"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), most=2**12, remedy="leave it out for the default")
+        check_execution(self)
 
 
 class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
