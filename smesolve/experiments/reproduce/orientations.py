@@ -15,12 +15,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.cells import Cell, training_cost
 from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, training_cost
+from smesolve.experiments.shared.teacher import TeacherSettings, student_problem
 from smesolve.figures import PAGE, band, drawing, symlog_steps
 from smesolve.landscape.adam_training import train_by_adam
 from smesolve.landscape.covering import covering
@@ -79,10 +79,8 @@ class Orientations(Experiment[OrientationsSettings]):
         """Return a cell for each training."""
         s = self.settings
         problem, starts = self.student
-        return [
-            Cell(training, partial(_along, problem, starts, s, training), training_cost(problem, starts, s))
-            for training in s.trainings
-        ]
+        cost = training_cost(problem, starts[0], s.lr, s.steps, s.runs)
+        return [Cell(training, partial(_along, problem, starts, s, training), cost) for training in s.trainings]
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Compare each training with the first one, paired by initial point."""

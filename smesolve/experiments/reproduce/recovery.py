@@ -16,15 +16,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.cells import Cell, training_cost
 from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data, training_cost
+from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data
 from smesolve.figures import PAGE, band, drawing, log_ticks
 from smesolve.landscape.adam_training import train_by_adam
-from smesolve.landscape.estimates import over_runs
+from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer, check_list, check_positive
 
@@ -76,7 +76,7 @@ class Recovery(Experiment[RecoverySettings]):
             Cell(
                 f"{count} samples, {training}",
                 partial(_errors, problem, starts, s, training),
-                training_cost(problem, starts, s),
+                training_cost(problem, starts[0], s.lr, s.steps, s.runs),
             )
             for count, (problem, starts) in self.students.items()
             for training in s.trainings
@@ -155,10 +155,10 @@ def _against_first(table: pd.DataFrame, trainings: list[str]) -> pd.DataFrame:
     for count, group in table.groupby("samples"):
         wide = group.pivot(index="run", columns="training", values="test_error")
         for training in others:
-            change = pd.DataFrame({"samples": count, "training": training, "change": wide[training] - wide[first]})
-            row = over_runs(change, ["samples", "training"], ["change"]).iloc[0].to_dict()
-            verdict = "lower" if row["change_high"] < 0 else "higher" if row["change_low"] > 0 else "unresolved"
-            rows.append(row | {"verdict": verdict})
+            change = mean_over(wide[training] - wide[first])
+            verdict = "lower" if change.high < 0 else "higher" if change.low > 0 else "unresolved"
+            head = {"samples": count, "training": training}
+            rows.append(head | change.columns("change") | {"verdict": verdict})
     return pd.DataFrame(rows, columns=None if rows else ["samples", "training", "change", "verdict"])
 
 
