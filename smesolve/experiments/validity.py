@@ -129,8 +129,8 @@ class Validity(NetworkExperiment[ValiditySettings]):
         """Return the largest learning rates, with the figure."""
         (found,) = results
         assert isinstance(found, ValidityRange)
-        errors = found.errors[["order", "observable", "lr", "error", "low", "high", "paths", "resolved", "reason"]]
-        errors = errors.join(found.errors[["change", "relative", "relative_low", "relative_high"]])
+        measured = ["order", "observable", "lr", "error", "low", "high", "paths", "resolved", "reason"]
+        errors = found.errors[[*measured, "change", "relative", "relative_low", "relative_high"]]
         columns = ["order", "observable", "lr", "relative", "change", "paths", "reason"]
         text = join(
             in_words(found),

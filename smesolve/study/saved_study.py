@@ -79,7 +79,7 @@ class SavedStudy:
 
         def predicted() -> pd.DataFrame:
             experiment = kind(settings_of(kind, self.settings, self.directory))
-            return predicted_constants(experiment.design())()
+            return predicted_constants(experiment.design)()
 
         return WeakErrorStudy(self.table, {}, float(self.settings["horizon"]), predicted)
 
