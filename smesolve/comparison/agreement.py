@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,8 +68,8 @@ def _has_bound(reason: str) -> bool:
     return status.has_interval and status != Status.OUTSIDE_ASYMPTOTICS
 
 
-def _of_row(row: Mapping[str, object], start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
-    number = {name: float(str(row[name])) for name in ("error", "low", "high", "discrete", "discrete_half_width", "lr")}
+def _of_row(row: Mapping[str, Any], start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
+    number = {name: float(row[name]) for name in ("error", "low", "high", "discrete", "discrete_half_width", "lr")}
     name = str(row["observable"])
     if not _has_bound(str(row["reason"])):
         return f"is not known ({row['reason']})"

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from smesolve.comparison.draw_control_variate import DrawControlVariate
 from smesolve.comparison.jump_control_variate import JumpControlVariate
-from smesolve.comparison.noise_free_path import NoiseFreePath
+from smesolve.comparison.noise_free_path import NoiseFreePath, inner_products
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.sampling.ensemble import Process, Step
@@ -73,7 +73,7 @@ class ControlVariate:
         after = self.path.adjoints[step + 1]
         before = self.path.adjoints[step][-after.shape[0] :]
         adjoints = self.noise_time * after + (1 - self.noise_time) * before  # (4)
-        totals[0, :, -after.shape[0] :] += _inner(taken.increment, adjoints)  # (1)
+        totals[0, :, -after.shape[0] :] += inner_products(taken.increment, adjoints)  # (1)
         if self.hessians is None:
             return
         point = self.hessians.index((step + 1) * self.step_time)
@@ -108,12 +108,7 @@ def control_of(
         return None
     path = NoiseFreePath.of(process, design.theta0, saved, design.observables, design.problem.reference_floats)
     if isinstance(process, JumpIntegration):
-        return JumpControlVariate(path, step_time, lr, hessians)
+        return JumpControlVariate.of(design.problem, path, step_time, lr, hessians)
     if design.problem.has_closed_form:
         return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
     return DrawControlVariate.of(design.problem, path)
-
-
-def _inner(vectors: Tensor, adjoints: Tensor) -> Tensor:
-    """Return < adjoint, vector > for each path, target and observable: (B, T, O)."""
-    return (vectors @ adjoints.flatten(0, 1).mT).reshape(len(vectors), *adjoints.shape[:2])

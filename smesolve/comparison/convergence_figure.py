@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smesolve.comparison.weak_error_figure import name_of
 from smesolve.figures import PAGE, SEQUENCE, CurveStyle, drawing, legend_above, log_ticks, points
 
 __all__ = ["convergence_figure"]
@@ -36,7 +37,7 @@ def convergence_figure(table: pd.DataFrame, fits: pd.DataFrame, kind: str) -> Fi
                 _draw(line[1], part, part.seconds, style, str(scheme))
             for axis in line:
                 axis.set_yscale("log")
-                axis.set_ylabel(f"{kind} error of {observable.replace('$', chr(92) + '$')}")
+                axis.set_ylabel(f"{kind} error of {name_of(observable)}")
                 legend_above(axis, columns=1 if len(orders) < 3 else 2, room=0.12 + 0.08 * len(orders))
             log_ticks(line[0], rows.solver_dt)
             line[0].set_xlabel("step dt")
@@ -51,6 +52,5 @@ def _draw(axis: Axes, rows: pd.DataFrame, x: pd.Series, style: CurveStyle, label
     """Draw sizes of errors with their intervals, as far as these fit on a log scale."""
     size, half = rows.error.abs(), (rows.high - rows.low) / 2
     room = np.array([np.minimum(half, 0.9 * size), half])
-    options = style.line_options
-    axis.errorbar(x, size, room, capsize=1.5, label=label, **options)
+    axis.errorbar(x, size, room, capsize=1.5, label=label, **style.line_options)
     points(axis, x, size, rows.resolved, style)

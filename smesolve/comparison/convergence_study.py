@@ -87,17 +87,6 @@ class ConvergenceStudy(Result):
         """
         return self._orders.copy()
 
-    def _nominal(self, scheme: str, group: pd.DataFrame) -> float:
-        """Return the declared order, or the local slope rounded to halves where none is declared."""
-        declared = self.declared[scheme]
-        if declared is not None:
-            return declared
-        used = group[group.resolved].sort_values("solver_dt")
-        if len(used) < 2:
-            return 1.0
-        (first, second), (small, large) = used.error.abs().iloc[:2], used.solver_dt.iloc[:2]
-        return max(0.5, round(2 * float(np.log(second / first) / np.log(large / small))) / 2)
-
     def summary(self) -> str:
         """Return the order of each solver, a sentence in each line."""
         head = f"{self.kind.capitalize()} errors at T = {self.horizon:g} against {self.reference}, with 95% intervals:"

@@ -29,7 +29,6 @@ from smesolve.comparison.path_statistics import PathStatistics, merged
 from smesolve.comparison.paths_wanted import MOST_WANTED, next_paths
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.problem.iteration import DropoutIteration
-from smesolve.problem.kinks import kinks
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
 
@@ -66,10 +65,10 @@ class DefectBudget:
         # Independent streams for each lr, whatever other lrs there are: the key is the number itself.
         key = [design.seed, int(np.float64(lr).view(np.uint64))]
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-        problem, theta0, saved = design.problem, design.theta0, design.steps(lr, "lr")
-        kinked = bool(kinks(problem, theta0))
-        self.sampler = DefectSampler(problem, theta0, lr, saved, design.observables, design.orders, kinked, seed)
-        self._noise_free = NoiseFreeValues(DropoutIteration(problem, lr, seed), theta0, saved, design.observables)
+        self.sampler = DefectSampler.of(design, lr, seed)
+        self._noise_free = NoiseFreeValues(
+            DropoutIteration(design.problem, lr, seed), design.theta0, self.sampler.saved, design.observables
+        )
         self._name = f"lr {lr!r}, defects of orders {', '.join(map(str, design.orders))}"
         self._blocks = 0
         self.statistics: PathStatistics | None = None

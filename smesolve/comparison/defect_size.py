@@ -8,7 +8,6 @@ from functools import cached_property
 from smesolve.comparison.defects import DefectSampler
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.study_size import WORKING_ARRAYS, check_memory, processes
-from smesolve.problem.kinks import kinks
 from smesolve.sampling.ensemble import check_block_steps
 
 __all__ = ["DefectSize"]
@@ -27,10 +26,7 @@ class DefectSize:
     @cached_property
     def samplers(self) -> list[DefectSampler]:
         """One for each learning rate."""
-        design = self.design
-        kinked = bool(kinks(design.problem, design.theta0))
-        given = design.observables, design.orders, kinked, design.seed
-        return [DefectSampler(design.problem, design.theta0, lr, design.steps(lr, "lr"), *given) for lr in design.lrs]
+        return [DefectSampler.of(self.design, lr) for lr in self.design.lrs]
 
     def check(self, max_memory: float | None) -> None:
         """Refuse a study that takes more steps than a process can run, or more memory than allowed.

@@ -82,6 +82,8 @@ from torch import Tensor
 from smesolve.comparison.defect_draws import Draws
 from smesolve.comparison.differences import Field, cubic_stencil, first_difference, second_difference, stencil
 from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.comparison.study_design import StudyDesign
+from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
@@ -130,6 +132,13 @@ class DefectSampler:
     """The run has the draws of the iteration with this seed."""
     in_threads: ClassVar[bool] = False
 
+    @classmethod
+    def of(cls, design: StudyDesign, lr: float, seed: int = 0) -> DefectSampler:
+        """Return the blocks of a study at one learning rate."""
+        kinked = bool(kinks(design.problem, design.theta0))
+        saved = design.steps(lr, "lr")
+        return cls(design.problem, design.theta0, lr, saved, design.observables, design.orders, kinked, seed)
+
     @cached_property
     def block_size(self) -> int:
         """Paths in a block."""
@@ -165,7 +174,7 @@ class DefectSampler:
         return float(round(each * self.steps * self.block_size))
 
     def run(self, block: int) -> dict[str, np.ndarray]:
-        """Return the statistics of a block as arrays; point t, 4 o + c is column c of observable o at time t."""
+        """Return the statistics of a block as arrays; point t, C o + c is column c of observable o at time t."""
         return self.statistics(block).arrays()
 
     def statistics(self, block: int) -> PathStatistics:
@@ -194,7 +203,9 @@ class DefectSampler:
                         second_move = self._slope(second, outer, displacement(second))
                 if not self.problem.linear_step:
                     F2, weight = draws.second_term(), self.spacing * self.lr**2
-                    move, second_move = move - weight * F2(companion), second_move - weight * F2(second)
+                    move = move - weight * F2(companion)
+                    if self._paired:
+                        second_move = second_move - weight * F2(second)
             if step == self.saved[len(rows)]:
                 rows.append(self._observed(run, companion + move / 2, second + second_move / 2, shifted))
             if step == self.steps:
@@ -269,7 +280,7 @@ class _ShiftedRuns:
     """Eq. (3) at one step of each path, by runs from shifted starts, with the draws of the run from there on."""
 
     def __init__(self, sampler: DefectSampler, block: int) -> None:
-        self._sampler, self._block = sampler, block
+        self._sampler = sampler
         self._generator = keyed_generator(sampler.seed, "defects", block, sampler.steps + 1)
         self._chosen = torch.from_numpy(self._generator.integers(sampler.steps, size=sampler.block_size))
         self._after = torch.from_numpy(self._generator.random(sampler.block_size) < AFTER)

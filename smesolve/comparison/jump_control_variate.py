@@ -14,12 +14,14 @@ the steps. A jump moves the state by nu - lr/2 (Db) nu to first order, as if nu 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from smesolve.comparison.noise_free_path import NoiseFreePath
+from smesolve.comparison.noise_free_path import NoiseFreePath, inner_products
 from smesolve.comparison.value_hessians import ValueHessians
+from smesolve.problem.problem import Problem
 from smesolve.solver.jump_integration import JumpNoise, JumpStep
 
 __all__ = ["JumpControlVariate"]
@@ -34,6 +36,17 @@ class JumpControlVariate:
     """Time of one step of the process."""
     lr: float
     hessians: ValueHessians | None = None
+    """With Q only where chi is known, as its trace is taken off whether a step has jumps or not."""
+
+    @classmethod
+    def of(
+        cls, problem: Problem, path: NoiseFreePath, step_time: float, lr: float, hessians: ValueHessians | None
+    ) -> JumpControlVariate:
+        """Return the control variates of a problem, without (3) where its draws have no coordinates chi."""
+        draw = problem.draw(torch.full((1, problem.draw_dim), 0.5, dtype=torch.float64, device="cpu"))
+        if hessians is not None and problem.noise_coordinates(draw) is None:
+            hessians = replace(hessians, quadratics=None)
+        return cls(path, step_time, lr, hessians)
 
     @property
     def count(self) -> int:
@@ -68,11 +81,7 @@ class JumpControlVariate:
 
     def _add_first(self, totals: Tensor, step: int, noise: JumpNoise) -> None:
         after = self.path.adjoints[step + 1]
-        targets, observables = after.shape[:2]
-        before = self.path.adjoints[step][-targets:]
-        early, late = (
-            (noise.increment @ adjoints.flatten(0, 1).mT).reshape(-1, targets, observables)
-            for adjoints in (before, after)
-        )
+        before = self.path.adjoints[step][-len(after) :]
+        early, late = (inner_products(noise.increment, adjoints) for adjoints in (before, after))
         weight = (noise.time + self.lr / (2 * self.step_time))[..., None]
-        totals[0, :, -targets:].index_add_(0, noise.paths, early + weight * (late - early))  # (1)
+        totals[0, :, -len(after) :].index_add_(0, noise.paths, early + weight * (late - early))  # (1)

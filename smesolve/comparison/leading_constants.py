@@ -133,7 +133,7 @@ def constants_floats(problem: Problem, orders: Sequence[int], observables: int) 
     floats = 0.0
     if 1 in orders:
         floats = INTEGRATOR_ARRAYS * observables * dim
-    if 2 in orders and problem.autonomous and _affordable(problem):
+    if 2 in orders and _affordable(problem):
         pairs = dim * (dim + 1) / 2
         batch = min(at_once * pairs * problem.floats_per_path, BATCH_FLOATS)
         floats = max(floats, INTEGRATOR_ARRAYS * at_once * dim**3 + NESTED_ARRAYS * batch)

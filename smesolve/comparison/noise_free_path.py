@@ -12,7 +12,7 @@ from torch import Tensor
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 
-__all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional"]
+__all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional", "inner_products"]
 
 DENSE_DIM = 256
 """Up to this D, D x D matrices are made for every step and target."""
@@ -82,6 +82,11 @@ class NoiseFreePath:
                 current = torch.cat([gradients[None], current])
             adjoints.append(current)
         return cls(path, torch.cat(predictions), adjoints[::-1])
+
+
+def inner_products(vectors: Tensor, adjoints: Tensor) -> Tensor:
+    """Return < adjoint, vector > of vectors (B, D) for each target and observable, adjoints (T, O, D): (B, T, O)."""
+    return (vectors @ adjoints.flatten(0, 1).mT).reshape(len(vectors), *adjoints.shape[:2])
 
 
 def _pullbacks(process: NoiseFreeProcess, states: Tensor, work: int) -> Callable[[int, Tensor], Tensor]:

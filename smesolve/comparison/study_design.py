@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from smesolve.errors import SmesolveError, invalid, shown
-from smesolve.problem.observables import Observable, Observables, named_observables
+from smesolve.problem.observables import Observable, Observables, is_piecewise_constant, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -117,6 +117,16 @@ class StudyDesign:
     def stability_limit(self) -> float:
         """The learning rate beyond which the mean iteration diverges, at the worst time up to the horizon."""
         return self.problem.stability_limit(self.theta0, self.horizon)
+
+    @property
+    def start(self) -> dict[str, float]:
+        """Values of the observables at theta0."""
+        return {name: float(g(self.theta0[None])[0]) for name, g in self.observables.items()}
+
+    @cached_property
+    def smooth_observables(self) -> dict[str, Observable]:
+        """The observables but for those that are constant between jumps, of which derivatives say nothing."""
+        return {name: g for name, g in self.observables.items() if not is_piecewise_constant(g, self.theta0)}
 
     def check_stable(self, lr: float) -> None:
         """Refuse a learning rate beyond the stability limit."""

@@ -26,7 +26,7 @@ from smesolve.comparison.outcomes import Status
 from smesolve.comparison.study_design import StudyDesign, check_orders, check_orders_of_defects
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
-from smesolve.problem.observables import Observables, is_piecewise_constant
+from smesolve.problem.observables import Observables
 from smesolve.problem.problem import Problem
 from smesolve.result import Result
 from smesolve.sampling.journal import Journal
@@ -175,7 +175,7 @@ def validity_range(
         )
     problem.check_start("theta0", theta0)
     limit = problem.stability_limit(theta0, horizon)
-    fewest = math.floor(horizon / limit * (1 + 1e-9)) + 1
+    fewest = _fewest_steps(limit, horizon)
     wanted = {_first_steps(limit, horizon)}
     design = StudyDesign.of(
         problem,
@@ -188,13 +188,12 @@ def validity_range(
         control="none",
         seed=seed,
     )
-    for name, g in design.observables.items():
-        if is_piecewise_constant(g, theta0):
+    for name in design.observables:
+        if name not in design.smooth_observables:
             raise SmesolveError(
                 f"observables: {name!r} is constant between jumps, and a range of validity rests on derivatives; "
                 "take a loss."
             )
-    start = {name: float(g(theta0[None])[0]) for name, g in design.observables.items()}
     rows: list[dict[str, object]] = []
     done: set[int] = set()
     with Progress(progress, 0) as bar:
@@ -208,7 +207,7 @@ def validity_range(
                 budget.draw(paths, rel_tol, max_paths)
                 rows += budget.rows(rel_tol)
                 done.add(steps)
-            errors = _relative(with_bias(pd.DataFrame(rows)), start)
+            errors = _relative(with_bias(pd.DataFrame(rows)), design.start)
             table = _ranges(errors, tolerance, limit, horizon)
             wanted = _next_steps(table, done, horizon, fewest)
             if not wanted - done:
@@ -223,7 +222,12 @@ def first_learning_rate(problem: Problem, theta0: Tensor, horizon: float) -> flo
 
 def _first_steps(limit: float, horizon: float) -> int:
     """Return the steps to the horizon at the first learning rate."""
-    return max(math.floor(horizon / limit * (1 + 1e-9)) + 1, math.ceil(FIRST * horizon / limit), 2)
+    return max(_fewest_steps(limit, horizon), math.ceil(FIRST * horizon / limit), 2)
+
+
+def _fewest_steps(limit: float, horizon: float) -> int:
+    """Return the steps to the horizon at the largest learning rate below the stability limit."""
+    return math.floor(horizon / limit * (1 + 1e-9)) + 1
 
 
 def _relative(errors: pd.DataFrame, start: dict[str, float]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
-from smesolve.problem.observables import Observables, is_piecewise_constant
+from smesolve.problem.observables import Observables
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import warn_of_divergence
 from smesolve.sampling.journal import Journal
@@ -171,14 +171,14 @@ def weak_error(
         with Progress(progress, by_defects.work) as bar:
             table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
         _warn_of_missing_means(table)
-        return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), _start(design))
+        return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), design.start)
     design.warn_of_nothing_tested(stacklevel=5)  # 5: past the decorators
     size = StudySize(design, paths, workers)
     size.check(max_memory)
     with Progress(progress, size.work) as bar:
         table, samples = _measured(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
     _warn_of_missing_means(table)
-    return WeakErrorStudy(table, samples, design.horizon, predicted_constants(design), _start(design))
+    return WeakErrorStudy(table, samples, design.horizon, predicted_constants(design), design.start)
 
 
 def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, object]) -> str:
@@ -194,7 +194,7 @@ def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, ob
             with something that they have not.
     """
     problem = design.problem
-    flat = [name for name, g in design.observables.items() if is_piecewise_constant(g, design.theta0)]
+    flat = [name for name in design.observables if name not in design.smooth_observables]
     used = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     if estimator == "auto":
         by_difference = problem.has_closed_form or not problem.autonomous or flat or used or 3 in design.orders
@@ -216,20 +216,14 @@ def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, ob
     return estimator
 
 
-def _start(design: StudyDesign) -> dict[str, float]:
-    """Return the values of the observables at the start."""
-    return {name: float(g(design.theta0[None])[0]) for name, g in design.observables.items()}
-
-
 def predicted_constants(design: StudyDesign) -> Callable[[], pd.DataFrame]:
     """Return what computes the predicted constants of a study; derivatives predict none of what jumps."""
-    smooth = {name: g for name, g in design.observables.items() if not is_piecewise_constant(g, design.theta0)}
     return partial(
         leading_constants,
         design.problem,
         design.theta0,
         design.times,
-        smooth,
+        design.smooth_observables,
         min(design.lrs),
         design.orders,
         design.stability_limit,

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smesolve.figures import ORDERS, PAGE, drawing, log_ticks, points
+from smesolve.figures import ORDERS, PAGE, drawing, legend_above, log_ticks, points
 
 __all__ = ["errors_against_lr", "name_of", "symbol_of", "weak_error_figure"]
 
@@ -53,11 +53,10 @@ def errors_against_lr(axis: Axes, final: pd.DataFrame, fits: pd.DataFrame, obser
         part, style, fit = rows[rows.order == order], ORDERS[order], fits.loc[order]
         size, floor = part.error.abs(), _floor(part)
         axis.plot(part.lr, floor.clip(lower=bottom), color=style.colour, linestyle=":", linewidth=0.8, zorder=1)
-        half = (part.high - part.low) / 2
         axis.errorbar(
             part.lr,
             size.clip(lower=bottom),
-            np.array([np.minimum(half, (size - bottom).clip(lower=0)), half]),
+            np.array([np.minimum(floor, (size - bottom).clip(lower=0)), floor]),
             color=style.colour,
             linestyle="",
             capsize=1.5,
@@ -91,13 +90,10 @@ def errors_against_lr(axis: Axes, final: pd.DataFrame, fits: pd.DataFrame, obser
     if len(rows) and not rows.resolved.all():
         axis.plot([], [], color="0.3", marker="o", markerfacecolor="white", linestyle="", label="not resolved")
     axis.set_ylim(bottom=0.6 * bottom)
-    low, high = axis.get_ylim()
-    # Room for the legend above the points.
-    axis.set_ylim(low, high * (high / low) ** 0.45)
     log_ticks(axis, final.lr)
     axis.set_xlabel("learning rate $\\epsilon$")
     axis.set_ylabel(f"|error| of the mean {name_of(observable)}")
-    axis.legend(loc="upper left")
+    legend_above(axis, columns=1, room=0.45)
     axis.set_title(f"weak error at $T$ = {final.time.iloc[0]:g}", loc="left")
 
 
@@ -121,9 +117,9 @@ def weak_error_figure(final: pd.DataFrame, fits: pd.DataFrame) -> Figure:
         columns = min(len(observables), 2)
         lines = -(-len(observables) // columns)
         figure = Figure(figsize=(PAGE / 2 * columns, 2.9 * lines), layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False).flat
+        axes = figure.subplots(lines, columns, squeeze=False).flatten()
         for axis, observable in zip(axes, observables, strict=False):
             errors_against_lr(axis, final, fits, observable, predicted=True)
-        for axis in list(axes)[len(observables) :]:
+        for axis in axes[len(observables) :]:
             axis.set_visible(False)
         return figure

@@ -12,10 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smesolve.comparison.agreement import agreement, at_most, headline
-from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.distribution_distance import DistributionDistance, distribution_distance
 from smesolve.comparison.outcomes import Status
-from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE
@@ -65,9 +63,7 @@ class Compare(WeakErrorExperiment):
     @cached_property
     def validity(self) -> ValidityPart:
         """The range of validity of the network, for the report."""
-        s, design = self.settings, self.design()
-        size = (DefectSize if self.estimator == "defects" else StudySize)(design, s.paths, s.workers)
-        return ValidityPart(design, size.work, s.workers)
+        return ValidityPart(self.design, self.size.work, self.settings.workers)
 
     def cells(self) -> list[Cell]:
         """Return the cells of the study, and that of the range of validity where it is cheap."""

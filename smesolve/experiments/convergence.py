@@ -22,7 +22,7 @@ from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sde_expressions import TEST_EQUATIONS, ExpressionSDE, torch_function
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import check_string
+from smesolve.experiments.shared.settings import check_execution, check_string
 from smesolve.result import sentences
 from smesolve.solver.sde_contract import NOISE_TYPES, CompletedSDE
 from smesolve.solver.time_grid import grid_steps
@@ -118,9 +118,7 @@ class ConvergenceSettings:
         check_choice("error", self.error, ("weak", "strong"))
         check_integer("paths", self.paths, 2)
         check_seed("seed", self.seed)
-        for name in ("threads", "workers"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), most=2**12, remedy="leave it out for the default")
+        check_execution(self)
 
 
 @experiment("convergence")

@@ -28,8 +28,9 @@ from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Section
+from smesolve.experiments.shared.settings import check_execution
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.validation import check_integer, check_list
+from smesolve.validation import check_list
 
 __all__ = ["SECTIONS", "Landscape", "LandscapeSettings"]
 
@@ -73,8 +74,7 @@ class LandscapeSettings(TrainingRunSettings):
         check_list("sections", self.sections, _check_section)
         if len(set(self.sections)) < len(self.sections):
             raise SmesolveError(f"sections must hold each section once, got {', '.join(self.sections)}.")
-        if self.threads is not None:
-            check_integer("threads", self.threads, most=2**12)
+        check_execution(self)
 
 
 def _check_section(name: str, section: Any) -> str:

@@ -14,7 +14,13 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings, check_string
+from smesolve.experiments.shared.settings import (
+    DTYPES,
+    ProblemSettings,
+    TrainingSettings,
+    check_execution,
+    check_string,
+)
 from smesolve.experiments.shared.validity_parts import in_words, ranges_table
 from smesolve.validation import (
     check_choice,
@@ -82,10 +88,8 @@ class ValiditySettings(ProblemSettings):
         check_integer("max_paths", self.max_paths, self.paths)
         check_seed("seed", self.seed)
         check_device("device", self.device)
-        check_choice("dtype", self.dtype, ("float64", "float32"))
-        for name in ("threads", "workers"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), most=2**12, remedy="leave it out for the default")
+        check_choice("dtype", self.dtype, DTYPES)
+        check_execution(self)
 
 
 @experiment("validity")
@@ -125,8 +129,8 @@ class Validity(NetworkExperiment[ValiditySettings]):
         """Return the largest learning rates, with the figure."""
         (found,) = results
         assert isinstance(found, ValidityRange)
-        errors = found.errors[["order", "observable", "lr", "error", "low", "high", "paths", "resolved", "reason"]]
-        errors = errors.join(found.errors[["change", "relative", "relative_low", "relative_high"]])
+        measured = ["order", "observable", "lr", "error", "low", "high", "paths", "resolved", "reason"]
+        errors = found.errors[[*measured, "change", "relative", "relative_low", "relative_high"]]
         columns = ["order", "observable", "lr", "relative", "change", "paths", "reason"]
         text = join(
             in_words(found),

@@ -169,7 +169,7 @@ def _budget(study: WeakErrorStudy) -> str:
                 f"{row.error:+.3e}",
                 f"{row.discrete_half_width:.1e}",
                 f"{row.sde_half_width:.1e}",
-                f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}",
+                bias_in_words(row),
                 f"{row.solver_dt:g}",
                 f"{row.discrete_paths} / {row.sde_paths}",
                 f"{row.kurtosis:.3g}",

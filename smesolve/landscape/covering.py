@@ -92,7 +92,8 @@ def covering(weights: np.ndarray, lines: bool = False, threshold: float = THRESH
         centres = _arcs(units @ plane.T, lines, threshold) @ plane
         lower = len(centres)
     else:
-        centres, lower = _grown_caps(units, lines, threshold), _packing(units, lines, threshold)
+        neighbours = _neighbours(units, lines, threshold)
+        centres, lower = _grown_caps(units, neighbours, lines, threshold), _packing(neighbours)
     groups = np.zeros(len(weights), dtype=int)
     groups[directed] = 1 + _cosines(units, centres, lines).argmax(axis=1)
     return Covering(centres, groups, lower)
@@ -149,19 +150,17 @@ def _loneliest(neighbours: np.ndarray, left: np.ndarray) -> int:
     return int(np.where(left, neighbours[:, left].sum(axis=1), len(left) + 1).argmin())
 
 
-def _packing(units: np.ndarray, lines: bool, threshold: float) -> int:
-    """Return the size of a set of directions (m, d) no two of which fit into one cap."""
-    neighbours = _neighbours(units, lines, threshold)
-    left, size = np.ones(len(units), dtype=bool), 0
+def _packing(neighbours: np.ndarray) -> int:
+    """Return the size of a set of directions no two of which fit into one cap; neighbours (m, m) do."""
+    left, size = np.ones(len(neighbours), dtype=bool), 0
     while left.any():
         left &= ~neighbours[_loneliest(neighbours, left)]
         size += 1
     return size
 
 
-def _grown_caps(units: np.ndarray, lines: bool, threshold: float) -> np.ndarray:
+def _grown_caps(units: np.ndarray, neighbours: np.ndarray, lines: bool, threshold: float) -> np.ndarray:
     """Return the centres (k, d) of caps that cover the directions (m, d), each grown around the loneliest one left."""
-    neighbours = _neighbours(units, lines, threshold)
     left, centres = np.ones(len(units), dtype=bool), []
     while left.any():
         seed = _loneliest(neighbours, left)

@@ -1,4 +1,4 @@
-"""The command line: smesolve compare | weak-error | scaling | landscape | derive | extend | sweep."""
+"""The command line, smesolve COMMAND: an experiment by its name, or extend, or sweep."""
 
 from __future__ import annotations
 
@@ -154,8 +154,9 @@ def _run_sweep(argv: list[str]) -> int:
             _print_estimate(request.experiment)
         return 0
     begin_sweep(sweep, out, values.resume or shards > 1)
-    for number, cell in enumerate(cells[shard - 1 :: shards], start=1):
-        say(f"smesolve: cell {number} of {len(cells[shard - 1 :: shards])}, {printable(cell.directory.name)}")
+    chosen = cells[shard - 1 :: shards]
+    for number, cell in enumerate(chosen, start=1):
+        say(f"smesolve: cell {number} of {len(chosen)}, {printable(cell.directory.name)}")
         code = _run([*cell.arguments, "--resume"])
         if code:
             return code

@@ -11,14 +11,13 @@ from typing import Any
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.experiment import Experiment
 from smesolve.experiments.shared.registry import find_experiment
-from smesolve.experiments.shared.settings import build
+from smesolve.experiments.shared.settings import build, check_execution
 from smesolve.sampling.journal import Journal
 from smesolve.study.manifest import MANIFEST, finished_manifest, read_manifest
 from smesolve.study.output import JOURNAL, finish_move
-from smesolve.validation import check_integer
 from smesolve.version import __version__
 
-__all__ = ["ExtendSettings", "begin_extended", "extended", "settings_of"]
+__all__ = ["ExtendSettings", "begin_extended", "experiment_of", "extended", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,7 @@ class ExtendSettings:
             raise SmesolveError(
                 "--paths is missing; give the number of paths that the study shall have, such as 100000."
             )
-        for name in ("threads", "workers"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), most=2**12)
+        check_execution(self)
 
 
 def extended(directory: Path, more: ExtendSettings, resume: bool, dry_run: bool) -> Experiment[Any]:
@@ -62,10 +59,7 @@ def extended(directory: Path, more: ExtendSettings, resume: bool, dry_run: bool)
             "with the version that wrote it."
         )
     manifest = finished_manifest(directory)
-    try:
-        kind = find_experiment(manifest["study"], manifest["config"].get("study", ""))
-    except SmesolveError:
-        kind = None
+    kind = experiment_of(manifest["study"], manifest["config"])
     if kind is None or not kind.extendable:
         raise SmesolveError(f"{str(directory)!r} holds results of {name}, which has no paths to add.")
     old = settings_of(kind, manifest["config"], directory)
@@ -77,6 +71,14 @@ def extended(directory: Path, more: ExtendSettings, resume: bool, dry_run: bool)
 def begin_extended(out: Path, paths: int, directory: Path) -> None:
     """Begin the journal of an extended study, in `directory`, with that of the finished one in `out`."""
     Journal.continued(out / JOURNAL, directory / JOURNAL, {"config": {"paths": paths}})
+
+
+def experiment_of(command: str, config: Mapping[str, Any]) -> type[Experiment[Any]] | None:
+    """Return the experiment of finished results, or None where they are of no experiment that is known here."""
+    try:
+        return find_experiment(command, str(config.get("study", "")))
+    except SmesolveError:
+        return None
 
 
 def settings_of(kind: type[Experiment[Any]], config: Mapping[str, Any], directory: Path) -> Any:

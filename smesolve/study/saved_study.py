@@ -14,10 +14,10 @@ from smesolve.comparison.weak_error import predicted_constants
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
-from smesolve.experiments.shared.registry import find_experiment
+from smesolve.experiments.shared.markdown import conclusion_of
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperiment
 from smesolve.result import sentences
-from smesolve.study.extension import settings_of
+from smesolve.study.extension import experiment_of, settings_of
 from smesolve.study.manifest import changed_file, finished_manifest
 from smesolve.study.output import given_directory
 
@@ -70,8 +70,8 @@ class SavedStudy:
         Raises:
             SmesolveError: results of another command, or settings that cannot be read.
         """
-        kind = find_experiment(self.command, str(self.settings.get("study", "")))
-        if not issubclass(kind, WeakErrorExperiment):
+        kind = experiment_of(self.command, self.settings)
+        if kind is None or not issubclass(kind, WeakErrorExperiment):
             raise SmesolveError(
                 f"results in {str(self.directory)!r} are those of {self.command}, not of compare or weak-error; use "
                 "`tables`."
@@ -79,7 +79,7 @@ class SavedStudy:
 
         def predicted() -> pd.DataFrame:
             experiment = kind(settings_of(kind, self.settings, self.directory))
-            return predicted_constants(experiment.design())()
+            return predicted_constants(experiment.design)()
 
         return WeakErrorStudy(self.table, {}, float(self.settings["horizon"]), predicted)
 
@@ -111,10 +111,10 @@ def load(directory: str | Path) -> SavedStudy:
     folder = given_directory("directory", str(directory))
     manifest = finished_manifest(folder)
     files = manifest["files"]
-    tables = {name: digest for name, digest in files.items() if name.endswith(".csv")}
-    changed = changed_file(folder, tables | {name: files[name] for name in files if name == REPORT})
-    if changed or not all((folder / name).is_file() for name in (*tables, REPORT)):
-        lost = changed or next(name for name in (*tables, REPORT) if not (folder / name).is_file())
+    tables = sorted(name for name in files if name.endswith(".csv"))
+    read = {name: files.get(name, "") for name in (*tables, REPORT)}
+    lost = changed_file(folder, read) or next((name for name in read if not (folder / name).is_file()), None)
+    if lost is not None:
         raise SmesolveError(
             f"{lost!r} in {str(folder)!r} is not there, or not as smesolve wrote it; restore it, or run the study anew."
         )
@@ -122,10 +122,10 @@ def load(directory: str | Path) -> SavedStudy:
         directory=folder,
         command=manifest["study"],
         settings=manifest["config"],
-        tables={name.removesuffix(".csv"): _table(folder / name) for name in sorted(tables)},
+        tables={name.removesuffix(".csv"): _table(folder / name) for name in tables},
         figures={name: folder / name for name in sorted(files) if name.endswith(PICTURES)},
         report=folder / "report.html",
-        conclusion=_conclusion((folder / REPORT).read_text(encoding="utf-8")),
+        conclusion=conclusion_of((folder / REPORT).read_text(encoding="utf-8")),
         versions=manifest["versions"],
     )
 
@@ -146,9 +146,3 @@ def _values(texts: pd.Series) -> pd.Series:
         except ValueError:
             continue
     return texts
-
-
-def _conclusion(report: str) -> str:
-    """Return the first section of a report."""
-    _, _, after = report.partition("## Conclusion\n")
-    return after.partition("\n## ")[0].partition("\n![")[0].strip()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import tempfile
@@ -28,7 +29,7 @@ from typing import Any
 from filelock import FileLock
 
 from smesolve.errors import SmesolveError, shown
-from smesolve.experiments.shared.markdown import counted, join, plain, table_of
+from smesolve.experiments.shared.markdown import conclusion_of, counted, join, plain, table_of
 from smesolve.sampling.study_difference import first_difference
 from smesolve.study.html_report import html_report
 from smesolve.study.manifest import MANIFEST, finished_manifest, seal, sealed, write_manifest
@@ -121,13 +122,10 @@ def read_sweep(path: str, known: Sequence[str]) -> Sweep:
         twice = next((k for k in fixed if k == key or k.startswith(f"{key}.") or key.startswith(f"{k}.")), None)
         if twice is not None:
             raise SmesolveError(f"key {twice!r} stands beside sweep.{key}; keep one of the two.")
-    sweep = Sweep(command, content, lists)
-    count = 1
-    for values in lists.values():
-        count *= len(values)
+    count = math.prod(map(len, lists.values()))
     if count > MOST_CELLS:
         raise SmesolveError(f"sweep has {count} cells, more than {MOST_CELLS}; give shorter lists.")
-    return sweep
+    return Sweep(command, content, lists)
 
 
 def shard_of(text: str | None) -> tuple[int, int]:
@@ -240,7 +238,11 @@ def _write_joined(sweep: Sweep, cells: Sequence[SweepCell], work: Path) -> None:
         with (work / name).open("w", newline="", encoding="utf-8") as file:
             _write_table(cells, name, file)
     rows = [[*map(_text, cell.values.values()), f"{CELLS}/{cell.directory.name}"] for cell in cells]
-    conclusions = [join(f"### {plain(cell.directory.name)}", _conclusion(cell.directory)).strip() for cell in cells]
+    reports = [(cell.directory / "report.md").read_text(encoding="utf-8") for cell in cells]
+    conclusions = [
+        join(f"### {plain(cell.directory.name)}", conclusion_of(report)).strip()
+        for cell, report in zip(cells, reports, strict=True)
+    ]
     text = join(
         f"# Sweep of {sweep.command}",
         f"{counted(len(cells), 'cell')}, one for every combination of the values of "
@@ -271,10 +273,3 @@ def _write_table(cells: Sequence[SweepCell], name: str, file: Any) -> None:
     for cell, header, rows in tables:
         first = {heads[key]: _text(value) for key, value in cell.values.items()}
         writer.writerows(first | dict(zip(header, row, strict=True)) for row in rows)
-
-
-def _conclusion(directory: Path) -> str:
-    """Return the conclusions in the report of a cell, in Markdown; pictures stay in the cell."""
-    report = (directory / "report.md").read_text(encoding="utf-8")
-    match = re.search(r"^## Conclusion\n(.*?)(?=^## |\Z)", report, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"^!\[.*$", "", match[1] if match else "", flags=re.MULTILINE).strip()

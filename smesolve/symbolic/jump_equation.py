@@ -111,15 +111,15 @@ def derive_jump_equation(iteration: Iteration) -> SymbolicJumpEquation:
     """Derive (1) by (2), (3) and (4)."""
     state = iteration.state
     size = range(len(state))
-    s1, s2, _ = (_step_term(iteration, a) for a in range(ORDER))
+    s1, s2 = (_step_term(iteration, a) for a in range(2))
     b0, mean_2, mean_3 = (_mean_step(iteration, a) for a in range(ORDER))
 
     def along(field: Matrix, direction: Matrix) -> Matrix:
         """Return (D field) direction."""
         return Matrix([sum(derivative(entry, state[i]) * direction[i] for i in size) for entry in field])
 
-    def second(field: Matrix, tensor: Mapping[tuple[int, int], Expr]) -> Matrix:
-        """Return D^2 field : tensor for a symmetric tensor, by its entries i <= j."""
+    def second(field: Matrix, tensor: Matrix) -> Matrix:
+        """Return D^2 field : tensor for a symmetric tensor (D, D)."""
         return Matrix(
             [
                 sum(
@@ -130,16 +130,13 @@ def derive_jump_equation(iteration: Iteration) -> SymbolicJumpEquation:
             ]
         )
 
-    covariance = step_covariance(iteration)
-    pairs = list(combinations_with_replacement(size, 2))
     acceleration = along(b0, b0)  # (D b0) b0
     b1 = mean_2 - acceleration / 2  # (2)
-    curvature = second(b0, {(i, j): b0[i] * b0[j] for i, j in pairs})
     b2 = (
         mean_3
-        - (curvature + along(b0, acceleration)) / 6
+        - (second(b0, b0 * b0.T) + along(b0, acceleration)) / 6
         - (along(b1, b0) + along(b0, b1)) / 2
-        - second(b0, {(i, j): covariance[i, j] for i, j in pairs}) / 4
+        - second(b0, step_covariance(iteration)) / 4
     )  # (3)
     xi = s1 - b0
     xi_1 = s2 - mean_2 - (along(xi, b0) + along(b0, xi)) / 2  # (4)

@@ -38,9 +38,10 @@ def jump_latex(
     """
     names = _names(iteration, (*drift_terms, *jump_terms))
     lr = rf"\mathrm{{{names[iteration.small]}}}"
+    jump = _series(lr, r"\xi", len(jump_terms))
     equation = (
         rf"d\Theta &= \left({_series(lr, 'b', len(drift_terms))}\right) dt"
-        rf" + {lr} \left({_series(lr, chr(92) + 'xi', len(jump_terms))}\right) dN,"
+        rf" + {lr} \left({jump}\right) dN,"
         rf" \qquad N \text{{ of rate }} 1/{lr}"
     )
     named = [(f"b_{{{a}}}", term) for a, term in enumerate(drift_terms)]
@@ -82,7 +83,7 @@ def shown(environment: str) -> str:
 
 def words(text: str) -> str:
     """Return text within mathematics."""
-    escaped = "".join(rf"\{char}" if char in "&%$#_{}" else char for char in text.replace("^", "to the power "))
+    escaped = "".join(rf"\{char}" if char in "&%$#_{}" else char for char in text.replace("^", " to the power "))
     return rf"\text{{{escaped}}}"
 
 

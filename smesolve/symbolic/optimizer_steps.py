@@ -26,7 +26,7 @@ from smesolve.errors import SmesolveError
 from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.validation import check_expression, check_instance, check_not_negative
 
-__all__ = ["adam", "gradients_of", "rmsprop"]
+__all__ = ["adam", "gradients_of", "memory_of", "rmsprop", "with_memory"]
 
 HIGHEST_POWER = 3
 """Of the learning rate in a step."""
@@ -53,14 +53,14 @@ def adam(
     gradients, lr = gradients_of(iteration), iteration.small
     c_1, c_2 = _constant("first_rate", first_rate, "c_1"), _constant("second_rate", second_rate, "c_2")
     eps = _constant("eps", eps, "epsilon")
-    means, squares = _memory("m", iteration), _memory("v", iteration)
+    means, squares = memory_of("m", iteration), memory_of("v", iteration)
     m_change = [c_1 * (g - m) for g, m in zip(gradients, means, strict=True)]  # (1)
     v_change = [c_2 * (g**2 - v) for g, v in zip(gradients, squares, strict=True)]
     steps = []
     for m, dm, v, dv in zip(means, m_change, squares, v_change, strict=True):
         steps.append(-lr * sum((m + lr * dm) * term for term in _inverse_root(v, dv, eps, lr)))  # (2)
     steps = [_truncated(step, lr) for step in steps]
-    return _with_memory(iteration, [*means, *squares], steps, [*m_change, *v_change], (c_1, c_2, eps))
+    return with_memory(iteration, [*means, *squares], steps, [*m_change, *v_change], (c_1, c_2, eps))
 
 
 @entry_point
@@ -77,13 +77,13 @@ def rmsprop(iteration: Iteration, rate: Expr | float | None = None, eps: Expr | 
     """
     gradients, lr = gradients_of(iteration), iteration.small
     c_2, eps = _constant("rate", rate, "c_2"), _constant("eps", eps, "epsilon")
-    squares = _memory("v", iteration)
+    squares = memory_of("v", iteration)
     changes = [c_2 * (g**2 - v) for g, v in zip(gradients, squares, strict=True)]  # (1)
     steps = [
         _truncated(-lr * g * sum(_inverse_root(v, dv, eps, lr)), lr)  # (3)
         for g, v, dv in zip(gradients, squares, changes, strict=True)
     ]
-    return _with_memory(iteration, squares, steps, changes, (c_2, eps))
+    return with_memory(iteration, squares, steps, changes, (c_2, eps))
 
 
 def gradients_of(iteration: Iteration) -> list[Expr]:
@@ -103,7 +103,7 @@ def _constant(name: str, value: Expr | float | None, symbol: str) -> Expr:
     return sympy.sympify(check_expression(name, value, check_not_negative))
 
 
-def _memory(stem: str, iteration: Iteration) -> list[Symbol]:
+def memory_of(stem: str, iteration: Iteration) -> list[Symbol]:
     """Return a symbol for each state variable; second moments are positive."""
     return [
         Symbol(f"{stem}_{theta.name}", **{"positive" if stem == "v" else "real": True}) for theta in iteration.state
@@ -125,14 +125,17 @@ def _truncated(step: Expr, lr: Symbol) -> Expr:
     return sympy.Add(*[parts.get(lr**power, 0) * lr**power for power in range(1, HIGHEST_POWER + 1)])
 
 
-def _with_memory(
+def with_memory(
     iteration: Iteration,
     memory: Sequence[Symbol],
     steps: Sequence[Expr],
     changes: Sequence[Expr],
     given: Sequence[Expr],
 ) -> Iteration:
-    """Return the iteration of theta and its memory."""
+    """Return the iteration of theta, which moves by `steps`, and of its memory, which moves by lr `changes`.
+
+    Symbols in the `given` expressions that are no constants of the iteration become constants.
+    """
     constants = sorted(set().union(*(value.free_symbols for value in given)), key=str)
     return Iteration(
         state=[*iteration.state, *memory],

@@ -18,7 +18,7 @@ from smesolve.problem.masks import Law, MaskLaw
 from smesolve.symbolic.explicit_iteration import Iteration, gradient_descent
 from smesolve.symbolic.explicit_network import ExplicitNetwork
 from smesolve.symbolic.laws import Centred, SampleIndex
-from smesolve.symbolic.optimizer_steps import gradients_of
+from smesolve.symbolic.optimizer_steps import gradients_of, memory_of, with_memory
 from smesolve.validation import check_expression, check_instance, check_integer, check_list, check_not_negative
 
 __all__ = ["dropconnect", "dropout", "dropout_sgd", "label_noise", "momentum", "parameter_noise", "sgd"]
@@ -143,11 +143,10 @@ def momentum(
                 f"friction={shown(friction)} and rate={shown(rate)} name two time scales; give one of them."
             )
         c, lr = sympy.sympify(check_expression("rate", rate, check_not_negative)), iteration.small
-        means = [Symbol(f"m_{theta.name}", real=True) for theta in iteration.state]
-        changes = [lr * c * (g - m) for g, m in zip(gradients, means, strict=True)]
-        steps = [-lr * (m + change) for m, change in zip(means, changes, strict=True)]  # (3)
-        constants = [*iteration.constants, *sorted(c.free_symbols - set(iteration.constants), key=str)]
-        return Iteration([*iteration.state, *means], [*steps, *changes], iteration.random, lr, constants)
+        means = memory_of("m", iteration)
+        changes = [c * (g - m) for g, m in zip(gradients, means, strict=True)]
+        steps = [-lr * (m + lr * change) for m, change in zip(means, changes, strict=True)]  # (3)
+        return with_memory(iteration, means, steps, changes, [c])
     if friction is not None:
         friction = check_expression("friction", friction, check_not_negative)
     h = Symbol("h", positive=True)

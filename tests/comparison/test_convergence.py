@@ -115,7 +115,7 @@ def test_errors_against_the_exact_value_of_each_sde(name):
 
 
 def test_a_modified_equation_is_an_sde_like_any_other():
-    problem = PROBLEMS["linear model"] if "linear model" in PROBLEMS else next(iter(PROBLEMS.values()))
+    problem = PROBLEMS["scalar dropout"]
     equation = sme.ModifiedEquation(problem, lr=0.2, order=2)
     theta0 = torch.ones(problem.dim, dtype=torch.float64)
     study = sme.convergence(

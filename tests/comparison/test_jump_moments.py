@@ -65,6 +65,14 @@ def test_stability_limits_of_equations_with_jumps(keep_prob):
     assert scalar_dropout(keep_prob, 0.01, 0.01)["poisson"].stability_limit == 2 * keep_prob**2
 
 
+def test_moments_that_are_no_floats_are_infinite():
+    """At keep_prob 0.01 and lr 1 the mean is multiplied by -99 in each step."""
+    for steps, sign in ((200, 1), (201, -1)):
+        iteration = scalar_dropout(0.01, 1.0, float(steps))[None]
+        assert iteration.moments == (sign * math.inf, math.inf, sign * math.inf, math.inf)
+    assert all(type(form.stability_limit) is float for form in scalar_dropout(0.3, 0.01, 0.1).values())
+
+
 def test_linear_moments_of_one_neuron_are_those_of_the_scalar_model():
     x = torch.ones(1, 1, dtype=torch.float64)
     problem = sme.DropoutProblem(sme.LinearNetwork(1), x, 0 * x, keep_prob=0.3)

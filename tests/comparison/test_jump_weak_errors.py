@@ -53,6 +53,24 @@ def test_errors_of_a_readout_are_the_exact_ones():
     assert (third.scheme == "jumps").all() and (third.stderr_reduction > 5).all()
 
 
+class WithoutCoordinates(sme.Problem):
+    """A readout as a problem of one's own, which says nothing of functions of the draws that the noise is made of."""
+
+    readout = linear_problem()
+    dim, draw_dim, noise_dim = readout.dim, readout.draw_dim, readout.noise_dim
+    draw, loss, gradient, mean_gradient = readout.draw, readout.loss, readout.gradient, readout.mean_gradient
+    noise_product = readout.noise_product
+
+
+def test_errors_of_a_problem_without_noise_coordinates_are_the_exact_ones():
+    """Its jumps have no third control variate, of which only the mean would be taken off."""
+    problem, theta0 = WithoutCoordinates(), torch.tensor([1.0, 0.8], dtype=torch.float64)
+    study = sme.weak_error(problem, theta0, lrs=[0.4, 0.2], horizon=0.8, orders=[3], paths=2048, times=[0.8])
+    moments = LinearMoments(problem.readout, theta0)
+    for row in study.table.itertuples():
+        assert row.low < moments.error(row.lr, 3, 0.8) < row.high
+
+
 @pytest.mark.slow
 def test_the_error_of_a_network_is_resolved_and_falls_like_lr_cubed():
     x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

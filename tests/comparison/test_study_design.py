@@ -113,6 +113,13 @@ def test_a_study_shows_what_was_measured():
     assert page.count("<tr") == 1 + len(final) and "WeakErrorStudy" in page
 
 
+def test_a_figure_has_a_panel_for_each_observable_and_no_empty_one():
+    names = ["loss", "squared_norm", "theta[0]"]
+    study = sme.weak_error(PROBLEM, PROBLEM.initial(1), **SMALL, orders=[1], observables=names)
+    shown = [axis.get_ylabel() for axis in study.plot().axes if axis.get_visible()]
+    assert shown == [f"|error| of the mean {name}" for name in ("loss", "squared norm", "theta[0]")]
+
+
 def test_statuses_and_verdicts_are_the_words_of_the_tables():
     """So that a table that was written and read again gives the same statuses."""
     study = sme.weak_error(PROBLEM, PROBLEM.initial(1), **SMALL, orders=[1])

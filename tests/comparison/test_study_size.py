@@ -25,8 +25,6 @@ from smesolve.study.configuration_types import check_type
 from smesolve.validation import MOST_ENTRIES
 
 RANDOM = ["--data.name", "random", "--data.samples", "4", "--data.in_features", "2", "--network.width", "2"]
-
-
 SMALL = ["--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8"]
 
 
@@ -209,10 +207,6 @@ def test_a_dry_run_without_the_module_resource_says_what_it_knows(monkeypatch, c
     monkeypatch.setattr(builtins, "__import__", windows)
     assert main(["weak-error", *RANDOM, *SMALL, "--dry-run"]) == 0
     assert "on top of what Python and its libraries take" in capsys.readouterr().out
-
-
-def numbers(arrays):
-    return sum(array.numel() for array in arrays)
 
 
 def test_divergence_that_a_table_tells_is_no_warning_and_leaves_the_filters_alone(problem):

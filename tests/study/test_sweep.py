@@ -7,6 +7,7 @@ import pytest
 import yaml
 from tiny_config import TINY, refused
 
+import smesolve as sme
 from smesolve.study import command_line
 from smesolve.study.command_line import main
 
@@ -40,6 +41,11 @@ def test_the_joined_table_is_that_of_the_cells(tmp_path, out, capsys):
     assert "4 cells" in report and "0003_keep_prob=0.5_network.width=2" in report
     assert "table.csv" in json.loads((out / "manifest.json").read_text(encoding="utf-8"))["files"]
     assert (out / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    alone_report = (alone / "report.md").read_text(encoding="utf-8")
+    conclusion = alone_report.partition("## Conclusion\n\n")[2].partition("\n\n![")[0]
+    assert conclusion.count("\n- ") >= 4 and conclusion in report and "![" not in report
+    with pytest.raises(sme.SmesolveError, match="are those of sweep, not of compare or weak-error"):
+        sme.load(out).weak_error()
     capsys.readouterr()
     refused(capsys, ["sweep", config, "--out", out], "--resume")
     other = write(tmp_path, seed=7)

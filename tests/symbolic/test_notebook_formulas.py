@@ -9,7 +9,7 @@ from problems import linear_problem, make_problem
 
 import smesolve as sme
 from smesolve import symbolic
-from smesolve.symbolic.latex_code import LONGEST, align, shown
+from smesolve.symbolic.latex_code import LONGEST, align, shown, words
 
 a, y, eta, h = sympy.symbols("a y eta h")
 ITERATION = symbolic.Iteration([a], [-h * eta * (eta * a - y)], {eta: sme.BernoulliMasks(0.8)}, h, [y])
@@ -70,3 +70,7 @@ def test_long_formulas_say_how_many_lines_are_left_out():
     kept = len(re.findall("x_", short))
     assert len(short) < LONGEST + 1000 and f"{50 - kept} more lines" in short and kept > 10
     assert shown(align(lines[:3])) == align(lines[:3])
+
+
+def test_words_have_no_superscripts():
+    assert words("a_1^2") == r"\text{a\_1 to the power 2}"

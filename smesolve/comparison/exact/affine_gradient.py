@@ -11,8 +11,7 @@ of U_j are zero, as psi_0 = 1 does not move. The second moments P = E psi psi^T 
 
 with the Hessian H of L_S, which is -B without its first row and column, and E F2 = B_2 psi, which is 0 for gradient
 descent. Of another step that is affine in theta, G and W_j are those of `Problem.mean_step` and `Problem.step_noise`.
-Moments E psi^(x q) of degree q obey, with
-F^(i) the map F on factor i,
+Moments E psi^(x q) of degree q obey, with F^(i) the map F on factor i,
 
     diffusion   d/dt = sum_i A^(i) + lr sum_{i<j} sum_l V_l^(i) V_l^(j)                                    (6)
     jumps       d/dt = sum_i A^(i) + 1/lr (E (I + K)^(x q) - I)                                            (7)
@@ -158,14 +157,12 @@ class AffineGradient:
                 f"{self.problem.draw_count:g}; take fewer masks, or a law on finitely many values."
             )
         draws, weights = self.problem.all_draws()
-        dim, count = self.problem.dim, len(weights)
 
         def together(theta: Tensor) -> Tensor:
-            starts = theta[:, None].expand(-1, count, -1)
-            return torch.stack([function(start, draws) for start in starts]).flatten(-2)
+            starts = theta[:, None].expand(-1, len(weights), -1)
+            return torch.stack([function(start, draws) for start in starts])
 
-        rows = affine_matrix(together, dim)[1:].reshape(count, dim, dim + 1)
-        return np.concatenate([np.zeros((count, 1, dim + 1)), rows], axis=1), weights.cpu().numpy()
+        return _columns(together, self.problem.dim), weights.cpu().numpy()
 
     def _resummed(self, lr: float) -> tuple[np.ndarray, np.ndarray]:
         """Return A and V_j of the equation that resums quadratic losses (5)."""

@@ -3,23 +3,23 @@
 With k = keep_prob, the loss (eta a - y)^2 / 2 and u = a/k - y, one step multiplies u by 1 with probability 1 - k, or by
 1 - lr/k^2 with probability k:
 
-    E u_n = (1 - lr/k)^n u_0,        E u_n^2 = (1 - 2 lr/k + lr^2/k^3)^n u_0^2                            (1)
+    E u_n^j = (1 - k + k (1 - lr/k^2)^j)^n u_0^j                                                          (1)
 
 The equations are geometric Brownian motions du = -rate u dt + sqrt(spread) u dW,
 
     rate = (1 + (order - 1) lr/(2 k)) / k,        spread = lr (1/k - 1)/k^2                               (2)
-    E u(t) = exp(-rate t) u_0,                    E u(t)^2 = exp((-2 rate + spread) t) u_0^2              (3)
+    E u(t)^j = exp((-j rate + j (j - 1)/2 spread) t) u_0^j                                                (3)
 
 Order 3 and training at random times ("poisson") jump at rate 1/lr. With G = 1/k^2 with probability k and else 0, u is
 multiplied by 1 + c (G - 1/k), so that
 
-    E u(t)^j = exp(t (-j rate + (E(1 + c (G - 1/k))^j - 1)/lr)) u_0^j                                     (5)
-    order 3:   rate = (1 + lr/(2 k) + lr^2/(3 k^2))/k,    c = -lr (1 + lr/k)                               (6)
-    poisson:   no rate, and u is multiplied by 1 - lr G                                                    (7)
+    E u(t)^j = exp(t (-j rate + (E(1 + c (G - 1/k))^j - 1)/lr)) u_0^j                                     (4)
+    order 3:   rate = (1 + lr/(2 k) + lr^2/(3 k^2))/k,    c = -lr (1 + lr/k)                               (5)
+    poisson:   no rate, and u is multiplied by 1 - lr G                                                    (6)
 
 Second moments do not grow for
 
-    lr < 2 k^2 (iteration, poisson),    lr < 2 k^2/(1 - order k) (orders 1, 2; any lr where order k >= 1)  (4)
+    lr < 2 k^2 (iteration, poisson),    lr < 2 k^2/(1 - order k) (orders 1, 2; any lr where order k >= 1)  (7)
     order 3:   z (1 + z)^2 (1 - k)/k < 2 + z + 2/3 z^2,    z = lr/k                                       (8)
 """
 
@@ -85,19 +85,19 @@ def scalar_dropout(
         return lambda j: _exponential((-j * rate + j * (j - 1) / 2 * spread) * horizon)  # (3)
 
     def jumping(rate: float, kept: float, dropped: float) -> Callable[[int], float]:
-        return lambda j: _exponential((-j * rate + (over_masks(j, kept, dropped) - 1) / lr) * horizon)  # (5)
+        return lambda j: _exponential((-j * rate + (over_masks(j, kept, dropped) - 1) / lr) * horizon)  # (4)
 
     one_step = 1 - lr / k**2
     moments: dict[int | str | None, ScalarDropout] = {
-        None: of(lambda j: over_masks(j, one_step, 1.0) ** steps, 2 * k**2)  # (1), (4)
+        None: of(lambda j: _power(over_masks(j, one_step, 1.0), steps), 2 * k**2)  # (1), (7)
     }
     for order in (1, 2):
         rate, spread = 1 / k * (1 + (order - 1) * lr / (2 * k)), lr * (1 / k - 1) / k**2  # (2)
         room = 1 - order * k
-        moments[order] = of(diffusing(rate, spread), 2 * k**2 / room if room > 0 else math.inf)  # (4)
-    rate, c = (1 + lr / (2 * k) + lr**2 / (3 * k**2)) / k, -lr * (1 + lr / k)  # (6)
+        moments[order] = of(diffusing(rate, spread), 2 * k**2 / room if room > 0 else math.inf)  # (7)
+    rate, c = (1 + lr / (2 * k) + lr**2 / (3 * k**2)) / k, -lr * (1 + lr / k)  # (5)
     moments[3] = of(jumping(rate, 1 + c * (1 / k**2 - 1 / k), 1 - c / k), _limit_of_order_3(k))
-    moments["poisson"] = of(jumping(0.0, one_step, 1.0), 2 * k**2)  # (7)
+    moments["poisson"] = of(jumping(0.0, one_step, 1.0), 2 * k**2)  # (6)
     return moments
 
 
@@ -106,7 +106,15 @@ def _limit_of_order_3(k: float) -> float:
     ratio = (1 - k) / k
     roots = np.roots([ratio, 2 * ratio - 2 / 3, ratio - 1, -2.0])
     positive = [root.real for root in roots if abs(root.imag) < 1e-12 * abs(root) and root.real > 0]
-    return k * min(positive, default=math.inf)
+    return k * float(min(positive, default=math.inf))
+
+
+def _power(base: float, exponent: int) -> float:
+    """Return base^exponent, infinity of its sign where it is no float."""
+    try:
+        return base**exponent
+    except OverflowError:
+        return math.inf if base > 0 or exponent % 2 == 0 else -math.inf
 
 
 def _exponential(exponent: float) -> float:

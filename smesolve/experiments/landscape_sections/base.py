@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smesolve.experiments.shared.cell_store import CellStore
-from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.cells import Cell, Ensembles, training_cost
 from smesolve.experiments.shared.section import Section
 from smesolve.experiments.shared.settings import ProblemSettings
 from smesolve.landscape.training import AblatedIteration, initial_points, train
@@ -95,8 +95,7 @@ class LandscapeSection(ABC, Generic[Options]):
     def ensembles(self, problem: Problem | None = None) -> list[Ensembles]:
         """Return the training runs of a cell, whose cost the dry run estimates. Default: those of the problem."""
         s = self.settings
-        horizon = [s.steps * s.lr]
-        return [Ensembles(problem or self.problem, self.starts[0], s.lr, horizon, (), s.runs, control="none")]
+        return training_cost(problem or self.problem, self.starts[0], s.lr, s.steps, s.runs)
 
     def training(self, process: AblatedIteration, steps: Sequence[int]) -> tuple[Cell, Callable[[], Tensor]]:
         """Return a cell that trains, and a function that returns the states (T, B, D) at the steps.

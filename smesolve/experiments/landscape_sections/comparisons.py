@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from smesolve.experiments.shared.line_profiles import line_profiles
 from smesolve.landscape.estimates import Estimate, mean_over, over_runs
-from smesolve.landscape.loss_profile import loss_profile
 
 __all__ = ["against_first", "known_or_unresolved", "signed", "wider_sides"]
 
@@ -50,14 +50,9 @@ def wider_sides(segments: pd.DataFrame) -> pd.DataFrame:
     The table of segments has a row for each position: first, second, run, alpha, loss. A row of the result holds the
     means over the runs, with intervals, for the lines to one `second`.
     """
-    rows = []
-    for (name, run), group in segments.groupby(["second", "run"], sort=False) if len(segments) else ():
-        ordered = group.sort_values("alpha")
-        profile = loss_profile(ordered.alpha.to_numpy(), ordered.loss.to_numpy())
-        rows.append({"second": name, "run": run, "barrier": profile.barrier, "asymmetry": profile.asymmetry})
-    if not rows:
+    if segments.empty:
         return pd.DataFrame(columns=["second", "barrier", "asymmetry", "wider"])
-    table = over_runs(pd.DataFrame(rows), ["second"], ["barrier", "asymmetry"])
+    table = over_runs(line_profiles(segments, ["second", "run"]), ["second"], ["barrier", "asymmetry"])
     table["wider"] = [
         row.second if row.asymmetry_high < 0 else segments["first"].iloc[0] if row.asymmetry_low > 0 else "unresolved"
         for row in table.itertuples()

@@ -8,7 +8,7 @@ The figure calls the ends L_1 and L_2; they are taken to be these two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,22 +18,19 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.experiments.shared.cells import Cell, Ensembles
-from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.line_profiles import line_profiles
 from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.paper_numbers import beside_paper
+from smesolve.experiments.shared.paper_numbers import means_beside_paper
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.run_settings import RunSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
+from smesolve.experiments.shared.training_runs import TrainingRuns, TrainingRunsSettings
 from smesolve.figures import PAGE, SEQUENCE, band, drawing
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.flatness import interpolation
-from smesolve.landscape.loss_profile import loss_profile
 from smesolve.landscape.penalised_training import PenalisedIteration
-from smesolve.landscape.training import initial_points, train
+from smesolve.landscape.training import train
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.validation import check_keep_prob, check_list
 
 __all__ = ["Barriers", "BarriersSettings", "barriers_figure"]
 
@@ -52,55 +49,26 @@ MEASURES = ("peak", "peak_alpha", "behind", "barrier", "asymmetry")
 
 
 @dataclass(frozen=True)
-class BarriersSettings(RunSettings):
-    """Barriers between solutions.
-
-    Args:
-        data: what is learned.
-        network: what learns; its seed is that of the first run, the following runs have the following seeds.
-        lr: learning rate, that of R_2 as well.
-        steps: steps of training.
-        runs: number of independent runs; intervals are over them.
-        scale: factor of the initial parameters; 1 is the network's own initialisation.
-        seed: root seed of the masks.
-        dtype: float64 or float32.
-        device: device of torch, such as cpu or cuda.
-        threads: threads of torch. Default: as torch has them.
-        keep_probs: probabilities that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-    """
-
-    data: DataSettings = field(default_factory=lambda: DataSettings("mnist", test=0.8))
-    network: NetworkSettings = field(default_factory=lambda: NetworkSettings(50, "relu"))
-    keep_probs: list[float] = field(default_factory=lambda: [0.5, 0.6, 0.7, 0.8, 0.9])
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
+class BarriersSettings(TrainingRunsSettings):
+    """Barriers between solutions."""
 
 
 @experiment("reproduce", "barriers")
-class Barriers(NetworkExperiment[BarriersSettings]):
+class Barriers(TrainingRuns[BarriersSettings]):
     """Barriers between solutions with R_1 and with R_2 (figure 13)."""
 
     Settings = BarriersSettings
     title = "Barriers between solutions"
     example = "examples/reproduce_barriers.yaml --out results/reproduce_barriers"
 
-    @property
-    def keep_probs(self) -> list[float]:
-        """Probabilities that a neuron is kept."""
-        return self.settings.keep_probs
-
     def cells(self) -> list[Cell]:
         """Return a cell for each keep_prob."""
         s = self.settings
-        starts = initial_points(self.dropout_problem, s.runs, s.network.seed, s.scale)
-        cells = []
-        for keep_prob in s.keep_probs:
-            problem = self.dropout_problem.with_keep_prob(keep_prob)
-            cost = Ensembles(problem, starts[0], s.lr, [s.steps * s.lr], (), 5 * s.runs, control="none")
-            cells.append(Cell(f"keep_prob {keep_prob:g}", partial(_lines, problem, starts, s), [cost]))
-        return cells
+        problems = [self.dropout_problem.with_keep_prob(keep_prob) for keep_prob in s.keep_probs]
+        return [
+            Cell(f"keep_prob {keep_prob:g}", partial(_lines, problem, self.starts, s), self.cost(problem, 5))
+            for keep_prob, problem in zip(s.keep_probs, problems, strict=True)
+        ]
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Put barrier, position and loss behind the solution of R_S + R_1 beside the numbers of the figure."""
@@ -109,18 +77,8 @@ class Barriers(NetworkExperiment[BarriersSettings]):
             [result.assign(keep_prob=keep) for result, keep in zip(results, s.keep_probs, strict=True)],
             ignore_index=True,
         )
-        means = over_runs(_profiles(lines), ["keep_prob"], MEASURES)
-        parts = [
-            beside_paper(
-                means.rename(columns={f"{name}{end}": f"value{end}" for end in ("", "_low", "_high")}).assign(
-                    quantity=name, training="interpolation"
-                )[["keep_prob", "quantity", "training", "value", "value_low", "value_high"]],
-                "13",
-                s.lr,
-            )
-            for name in MEASURES
-        ]
-        beside = pd.concat(parts, ignore_index=True)
+        means = over_runs(line_profiles(lines, ["keep_prob", "run"]), ["keep_prob"], MEASURES)
+        beside = means_beside_paper(means.assign(training="interpolation"), dict.fromkeys(MEASURES, "13"), s.lr)
         text = join(
             "`peak`: largest R_S between both solutions; `peak_alpha`: where it is; `behind`: R_S at alpha = -0.5; "
             "`barrier`: the peak above the higher end; `asymmetry`: ln R_S(1.5) - ln R_S(-0.5), positive where the "
@@ -137,17 +95,11 @@ class Barriers(NetworkExperiment[BarriersSettings]):
         return [Section("Barriers between solutions", tables, figures, text, _conclusion(means))]
 
     def measured(self) -> str:
-        """Return data, network and training in words."""
-        s = self.settings
+        """Return data, network and training in words, ours and theirs."""
         return (
-            f"{super().measured()} lr {s.lr:g}, {s.steps} steps, initial parameters times {s.scale:g}, {s.runs} runs. "
-            "The paper: 784-1000-10, lr 0.005; number of steps, activation and initial scale are not stated, and were "
-            "not fitted."
+            f"{super().measured()} The paper: 784-1000-10, lr 0.005; number of steps, activation and initial scale are "
+            "not stated, and were not fitted."
         )
-
-    def caveats(self) -> str:
-        """Return nothing: no weak order is measured."""
-        return ""
 
 
 def _lines(problem: DropoutProblem, starts: Tensor, settings: BarriersSettings) -> pd.DataFrame:
@@ -162,16 +114,6 @@ def _lines(problem: DropoutProblem, starts: Tensor, settings: BarriersSettings) 
         [pd.DataFrame({"run": run, "alpha": ALPHAS, "loss": line}) for run, line in enumerate(losses)],
         ignore_index=True,
     )
-
-
-def _profiles(lines: pd.DataFrame) -> pd.DataFrame:
-    """Return the measures of each line."""
-    rows = []
-    for (keep_prob, run), group in lines.groupby(["keep_prob", "run"], sort=False):
-        profile = loss_profile(group.alpha.to_numpy(), group.loss.to_numpy())
-        values = {name: getattr(profile, name) for name in MEASURES if name != "behind"}
-        rows.append({"keep_prob": keep_prob, "run": run, "behind": group.loss.iloc[0]} | values)
-    return pd.DataFrame(rows)
 
 
 def _conclusion(means: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ figures print no numbers for these, so that only their direction can be compared
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,14 +15,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.cells import Cell, training_cost
 from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, training_cost
+from smesolve.experiments.shared.teacher import TeacherSettings, student_problem
 from smesolve.figures import PAGE, band, drawing, symlog_steps
-from smesolve.landscape.adam_training import ADAM_TRAININGS, train_by_adam
+from smesolve.landscape.adam_training import train_by_adam
 from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.orientations import cosine_map, input_weights, participation
@@ -49,23 +49,10 @@ class OrientationsSettings(TeacherSettings):
     """Orientations of the input weights.
 
     Args:
-        in_features: inputs d of teacher and network.
-        teacher: neurons of the teacher, at most 2 d.
-        width: neurons of the network, which has biases.
-        activation: tanh, relu, gelu, sigmoid, softplus or identity, of both.
-        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-        trainings: R_S, R_S + R_1, dropout.
-        lr: learning rate of Adam.
-        steps: steps of training.
-        runs: number of independent runs, from initial points of their own; intervals are over them.
-        scale: factor of the initial parameters; 1 is the network's own initialisation.
-        seed: root seed of data, initial points and masks.
-        threads: threads of torch. Default: as torch has them.
         samples: number of samples n.
         checkpoints: points along training, the start and then evenly in the logarithm of the step.
     """
 
-    trainings: list[str] = field(default_factory=lambda: list(ADAM_TRAININGS))
     samples: int = 30
     checkpoints: int = 8
 
@@ -92,10 +79,8 @@ class Orientations(Experiment[OrientationsSettings]):
         """Return a cell for each training."""
         s = self.settings
         problem, starts = self.student
-        return [
-            Cell(training, partial(_along, problem, starts, s, training), training_cost(problem, starts, s))
-            for training in s.trainings
-        ]
+        cost = training_cost(problem, starts[0], s.lr, s.steps, s.runs)
+        return [Cell(training, partial(_along, problem, starts, s, training), cost) for training in s.trainings]
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Compare each training with the first one, paired by initial point."""

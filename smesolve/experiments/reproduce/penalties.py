@@ -20,22 +20,20 @@ from torch import Tensor
 
 from smesolve.comparison.noise_effect import noise_effect
 from smesolve.errors import SmesolveError
-from smesolve.experiments.shared.cells import Cell, Ensembles
-from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.paper_numbers import beside_paper, judged, paper_numbers
+from smesolve.experiments.shared.paper_numbers import judged, means_beside_paper, paper_numbers
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.run_settings import RunSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
+from smesolve.experiments.shared.training_runs import TrainingRuns, TrainingRunsSettings
 from smesolve.figures import PAGE, SEQUENCE, band, drawing
-from smesolve.landscape.estimates import over_runs
+from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.penalised_training import PENALISED_TRAININGS, PenalisedIteration
 from smesolve.landscape.penalties import first_penalty
-from smesolve.landscape.training import initial_points, train
+from smesolve.landscape.training import train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
-from smesolve.validation import check_choice, check_keep_prob, check_list
+from smesolve.validation import check_choice, check_list
 
 __all__ = ["Penalties", "PenaltiesSettings", "penalties_figure"]
 
@@ -55,96 +53,67 @@ PAIRS = (
 )
 """Trainings whose test accuracies are compared."""
 
-TITLES = {"test_accuracy": "test accuracy", "R_1": "$R_1$", "R_S": "$R_S$"}
-"""Quantities that the figures show, and what they are called there."""
-
-FIGURES = {"R_1": "2", "R_S": "2", "test_accuracy": "12"}
-
+FIGURES = {"test_accuracy": "12", "R_1": "2", "R_S": "2"}
+"""Quantities that the figures show, with the number of the figure."""
 
 UNIT = 0.5
 """keep_prob of masks whose variance is 1."""
 
 
 @dataclass(frozen=True)
-class PenaltiesSettings(RunSettings):
+class PenaltiesSettings(TrainingRunsSettings):
     """Penalties in place of dropout.
 
     Args:
         data: what is learned; data.test holds out what the accuracy is measured on.
-        network: what learns; its seed is that of the first run, the following runs have the following seeds.
-        lr: learning rate, that of R_2 as well.
-        steps: steps of training.
-        runs: number of independent runs; intervals are over them.
-        scale: factor of the initial parameters; 1 is the network's own initialisation.
-        seed: root seed of the masks.
-        dtype: float64 or float32.
-        device: device of torch, such as cpu or cuda.
-        threads: threads of torch. Default: as torch has them.
-        keep_probs: probabilities that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         trainings: R_S, R_S + R_1, R_S + R_2, dropout, dropout - R_1, dropout - R_2.
     """
 
-    data: DataSettings = field(default_factory=lambda: DataSettings("mnist", test=0.8))
-    network: NetworkSettings = field(default_factory=lambda: NetworkSettings(50, "relu"))
     keep_probs: list[float] = field(default_factory=lambda: [0.5, 0.7, 0.9])
     trainings: list[str] = field(default_factory=lambda: list(PENALISED_TRAININGS))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
         check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, PENALISED_TRAININGS))
         if self.data.test is None:
             raise SmesolveError("data.test is missing; give the share that accuracies are measured on, such as 0.8.")
 
 
 @experiment("reproduce", "penalties")
-class Penalties(NetworkExperiment[PenaltiesSettings]):
+class Penalties(TrainingRuns[PenaltiesSettings]):
     """Penalties in place of dropout: accuracy, R_1 and R_S against keep_prob (figures 2 and 12)."""
 
     Settings = PenaltiesSettings
     title = "Penalties in place of dropout"
     example = "examples/reproduce_penalties.yaml --out results/reproduce_penalties"
 
-    @property
-    def keep_probs(self) -> list[float]:
-        """Probabilities that a neuron is kept."""
-        return self.settings.keep_probs
-
     def cells(self) -> list[Cell]:
         """Return a cell for each keep_prob and training, one for R_S, and one prediction for each keep_prob."""
         s = self.settings
         _observables(self.dropout_problem)  # targets that are no classes are refused before anything is trained
-        starts = initial_points(self.dropout_problem, s.runs, s.network.seed, s.scale)
         cells = []
         if "R_S" in s.trainings:
             unit = self.dropout_problem.with_keep_prob(UNIT)
-            cells.append(self._cell(unit, "R_S", "R_S", starts))
+            cells.append(self._cell(unit, "R_S", "R_S"))
         for keep_prob in s.keep_probs:
             problem = self.dropout_problem.with_keep_prob(keep_prob)
             for training in s.trainings:
                 if training != "R_S":
-                    cells.append(self._cell(problem, training, f"keep_prob {keep_prob:g}, {training}", starts))
+                    cells.append(self._cell(problem, training, f"keep_prob {keep_prob:g}, {training}"))
             if self._predicts:
-                predict = partial(_predicted, problem, starts, s.lr, s.steps, s.seed + 1)
-                cells.append(Cell(f"keep_prob {keep_prob:g}, prediction", predict, self._ensembles(problem, starts, 5)))
+                predict = partial(noise_effect, problem, self.starts, s.lr, s.steps, _observables(problem), s.seed + 1)
+                cells.append(Cell(f"keep_prob {keep_prob:g}, prediction", predict, self.cost(problem, 5)))
         return cells
 
     @property
     def _predicts(self) -> bool:
         return {"dropout", "R_S + R_1"} <= set(self.settings.trainings)
 
-    def _cell(self, problem: DropoutProblem, training: str, key: str, starts: Tensor) -> Cell:
+    def _cell(self, problem: DropoutProblem, training: str, key: str) -> Cell:
         s = self.settings
         process = PenalisedIteration(problem, s.lr, s.seed, training, s.runs)
         gradients = 4 if PENALISED_TRAININGS[training][2] else 1
-        run = partial(_trained, process, starts, s.steps)
-        return Cell(key, run, self._ensembles(problem, starts, gradients))
-
-    def _ensembles(self, problem: DropoutProblem, starts: Tensor, gradients: int) -> list[Ensembles]:
-        """Return runs that cost as much as these, with so many gradients a step."""
-        s = self.settings
-        paths = s.runs * gradients
-        return [Ensembles(problem, starts[0], s.lr, [s.steps * s.lr], (), paths, control="none")]
+        return Cell(key, partial(_trained, process, self.starts, s.steps), self.cost(problem, gradients))
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Put the numbers of the figures beside ours, and the prediction beside the difference."""
@@ -161,7 +130,7 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
             if self._predicts:
                 predictions.append(next(left).assign(keep_prob=keep_prob))
         table = pd.concat(runs, ignore_index=True)
-        beside = _beside(table, s.lr)
+        beside = means_beside_paper(over_runs(table, ["training", "keep_prob"], list(FIGURES)), FIGURES, s.lr)
         pairs = _paired(table, s.lr)
         predicted = _differences(table, pd.concat(predictions), s.lr) if predictions else None
         tables = {"penalties": table, "penalties_figures": beside, "penalties_differences": pairs}
@@ -178,17 +147,12 @@ class Penalties(NetworkExperiment[PenaltiesSettings]):
         ]
 
     def measured(self) -> str:
-        """Return data, network and training in words."""
-        s = self.settings
+        """Return data, network and training in words, ours and theirs."""
         return (
-            f"{super().measured()} lr {s.lr:g}, {s.steps} steps, initial parameters times {s.scale:g}, {s.runs} runs. "
-            "The paper: 784-1000-10 on the first 1,000 images of MNIST, tested on MNIST's own test set, which is not "
-            "among our data; number of steps, activation and initial scale are not stated, and were not fitted."
+            f"{super().measured()} The paper: 784-1000-10 on the first 1,000 images of MNIST, tested on MNIST's own "
+            "test set, which is not among our data; number of steps, activation and initial scale are not stated, and "
+            "were not fitted."
         )
-
-    def caveats(self) -> str:
-        """Return nothing: no weak order is measured."""
-        return ""
 
 
 def _observables(problem: DropoutProblem) -> dict[str, Observable]:
@@ -209,21 +173,6 @@ def _trained(process: PenalisedIteration, starts: Tensor, steps: int) -> pd.Data
     return pd.DataFrame({"run": np.arange(len(starts))} | values)
 
 
-def _predicted(problem: DropoutProblem, starts: Tensor, lr: float, steps: int, seed: int) -> pd.DataFrame:
-    return noise_effect(problem, starts, lr, steps, _observables(problem), seed)
-
-
-def _beside(table: pd.DataFrame, lr: float) -> pd.DataFrame:
-    """Return means over runs beside the numbers of the figures."""
-    parts = []
-    for quantity in TITLES:
-        means = over_runs(table, ["training", "keep_prob"], [quantity])
-        names = {f"{quantity}{end}": f"value{end}" for end in ("", "_low", "_high")}
-        ours = means.rename(columns=names).assign(quantity=quantity)
-        parts.append(beside_paper(ours, FIGURES[quantity], lr))
-    return pd.concat(parts, ignore_index=True)
-
-
 def _paired(table: pd.DataFrame, lr: float) -> pd.DataFrame:
     """Return differences of test accuracies between trainings, run by run, beside those of the paper."""
     numbers = paper_numbers("12", lr)
@@ -237,9 +186,8 @@ def _paired(table: pd.DataFrame, lr: float) -> pd.DataFrame:
             keys = [(name, 1.0 if name == "R_S" else round(keep_prob, 9)) for name in (first, second)]
             known = all(key in accuracies.index for key in keys)
             paper = accuracies[keys[0]] - accuracies[keys[1]] if known else np.nan
-            change = pd.DataFrame({"keep_prob": keep_prob, "value": wide[first] - wide[second]})
-            row = over_runs(change, ["keep_prob"], ["value"]).iloc[0].to_dict()
-            rows.append({"first": first, "second": second} | row | {"paper": paper})
+            change = mean_over(wide[first] - wide[second]).columns("value")
+            rows.append({"first": first, "second": second, "keep_prob": keep_prob} | change | {"paper": paper})
     columns = ["first", "second", "keep_prob", "value", "value_low", "value_high", "paper"]
     return judged(pd.DataFrame(rows, columns=columns))
 
@@ -257,19 +205,14 @@ def _differences(table: pd.DataFrame, predictions: pd.DataFrame, lr: float) -> p
         here = table[table.keep_prob == keep_prob]
         wide = here.pivot(index="run", columns="training", values=quantity)
         unit = wide["R_S + R_1"].mean() or np.nan  # a share of 0 is not defined
-        shares = pd.DataFrame(
-            {
-                "keep_prob": keep_prob,
-                "measured": ((wide["dropout"] - wide["R_S + R_1"]) / unit).to_numpy(),
-                "predicted": group.sort_values("run").effect.to_numpy() / unit,
-            }
-        )
-        shares["value"] = shares.predicted * theirs / lr
-        row = over_runs(shares, ["keep_prob"], ["measured", "predicted", "value"]).iloc[0].to_dict()
+        share = group.sort_values("run").effect / unit
+        row = mean_over((wide["dropout"] - wide["R_S + R_1"]) / unit).columns("measured")
+        row |= mean_over(share).columns("predicted") | mean_over(share * theirs / lr).columns("value")
         printed = numbers[(numbers.quantity == quantity) & np.isclose(numbers.keep_prob, keep_prob)]
         printed = printed.set_index("training").value
         paper = printed["dropout"] / printed["R_S + R_1"] - 1 if len(printed) == 2 else np.nan
-        rows.append({"quantity": quantity} | row | {"paper": paper, "verdict": _verdict(row)})
+        head = {"quantity": quantity, "keep_prob": keep_prob}
+        rows.append(head | row | {"paper": paper, "verdict": _verdict(row)})
     ends = {f"value{end}": f"at_paper_lr{end}" for end in ("", "_low", "_high")}
     return judged(pd.DataFrame(rows)).rename(columns=ends)
 
@@ -349,7 +292,7 @@ def penalties_figure(beside: pd.DataFrame, predicted: pd.DataFrame | None) -> Fi
     with drawing():
         figure = Figure(figsize=(PAGE, 5.0), layout="constrained")
         axes = figure.subplots(2, 2)
-        for axis, letter, quantity in zip(axes.flat, "abc", TITLES, strict=False):
+        for axis, letter, quantity in zip(axes.flat, "abc", FIGURES, strict=False):
             chosen = trainings if quantity == "test_accuracy" else ["dropout", "R_S + R_1"]
             for training in [name for name in chosen if name in trainings]:
                 _curve(axis, beside[(beside.quantity == quantity) & (beside.training == training)], trainings, training)

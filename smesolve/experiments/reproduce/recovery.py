@@ -16,15 +16,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.cells import Cell, training_cost
 from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data, training_cost
+from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data
 from smesolve.figures import PAGE, band, drawing, log_ticks
-from smesolve.landscape.adam_training import ADAM_TRAININGS, train_by_adam
-from smesolve.landscape.estimates import over_runs
+from smesolve.landscape.adam_training import train_by_adam
+from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer, check_list, check_positive
 
@@ -43,23 +43,10 @@ class RecoverySettings(TeacherSettings):
     """Recovery of a target from few samples.
 
     Args:
-        in_features: inputs d of teacher and network.
-        teacher: neurons of the teacher, at most 2 d.
-        width: neurons of the network, which has biases.
-        activation: tanh, relu, gelu, sigmoid, softplus or identity, of both.
-        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-        trainings: R_S, R_S + R_1, dropout.
-        lr: learning rate of Adam.
-        steps: steps of training.
-        runs: number of independent runs, from initial points of their own; intervals are over them.
-        scale: factor of the initial parameters; 1 is the network's own initialisation.
-        seed: root seed of data, initial points and masks.
-        threads: threads of torch. Default: as torch has them.
         samples: numbers of samples.
         recovered: relative error below which the target counts as recovered.
     """
 
-    trainings: list[str] = field(default_factory=lambda: list(ADAM_TRAININGS))
     samples: list[int] = field(default_factory=lambda: [4, 6, 9, 14, 20])
     recovered: float = 0.1
 
@@ -89,7 +76,7 @@ class Recovery(Experiment[RecoverySettings]):
             Cell(
                 f"{count} samples, {training}",
                 partial(_errors, problem, starts, s, training),
-                training_cost(problem, starts, s),
+                training_cost(problem, starts[0], s.lr, s.steps, s.runs),
             )
             for count, (problem, starts) in self.students.items()
             for training in s.trainings
@@ -168,10 +155,10 @@ def _against_first(table: pd.DataFrame, trainings: list[str]) -> pd.DataFrame:
     for count, group in table.groupby("samples"):
         wide = group.pivot(index="run", columns="training", values="test_error")
         for training in others:
-            change = pd.DataFrame({"samples": count, "training": training, "change": wide[training] - wide[first]})
-            row = over_runs(change, ["samples", "training"], ["change"]).iloc[0].to_dict()
-            verdict = "lower" if row["change_high"] < 0 else "higher" if row["change_low"] > 0 else "unresolved"
-            rows.append(row | {"verdict": verdict})
+            change = mean_over(wide[training] - wide[first])
+            verdict = "lower" if change.high < 0 else "higher" if change.low > 0 else "unresolved"
+            head = {"samples": count, "training": training}
+            rows.append(head | change.columns("change") | {"verdict": verdict})
     return pd.DataFrame(rows, columns=None if rows else ["samples", "training", "change", "verdict"])
 
 

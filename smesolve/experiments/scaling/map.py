@@ -254,11 +254,6 @@ class Map(NetworkExperiment[MapSettings]):
     title = "Learning-rate scaling: map"
     example = "examples/scaling_map.yaml --out results/scaling_map"
 
-    @property
-    def keep_probs(self) -> list[float]:
-        """Probabilities that a neuron is kept."""
-        return self.settings.keep_probs
-
     def cells(self) -> list[Cell]:
         """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
         s = self.settings

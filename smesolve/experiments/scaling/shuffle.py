@@ -50,9 +50,7 @@ CAPTION = (
 )
 
 ARMS = ("shuffled epochs", "independent batches", "usual SDE")
-
-STREAMS = {"shuffled epochs": 0, "independent batches": 1, "usual SDE": 2}
-"""Added to the root seed, so that the variances are independent of each other."""
+"""What is compared; the number of each is added to the root seed, so that the variances are independent."""
 
 
 @dataclass(frozen=True)
@@ -155,18 +153,18 @@ def _cells(
         )
         return paths[-1:]
 
-    arms: dict[str, Callable[[float, int], Tensor]] = dict(zip(ARMS, (shuffled, independent, usual), strict=True))
+    arms: Sequence[Callable[[float, int], Tensor]] = shuffled, independent, usual
 
-    def row(arm: str, lr: float) -> dict[str, Any]:
-        variance, stderr = _total_variance(arms[arm](lr, effort.seed + STREAMS[arm])[0])
-        return {"arm": arm, "lr": lr, "variance": variance, "stderr": stderr}
+    def row(number: int, lr: float) -> dict[str, Any]:
+        variance, stderr = _total_variance(arms[number](lr, effort.seed + number)[0])
+        return {"arm": ARMS[number], "lr": lr, "variance": variance, "stderr": stderr}
 
     cells = []
-    for arm in ARMS:
+    for number, arm in enumerate(ARMS):
         for lr in sorted(set(lrs), reverse=True):
             one, time = (epochs, horizon) if arm == ARMS[0] else (problem, batches * horizon)
             ensembles = [Ensembles(one, theta0, lr, [time], [], effort.paths, control="none")]
-            cells.append(Cell(f"{arm}, lr {lr:g}", partial(row, arm, lr), ensembles))
+            cells.append(Cell(f"{arm}, lr {lr:g}", partial(row, number, lr), ensembles))
     return cells
 
 

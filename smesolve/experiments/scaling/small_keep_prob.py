@@ -190,12 +190,13 @@ def _cells(
         for process, order in {"iteration": None, **EQUATIONS}.items():
             orders = [order] if isinstance(order, int) else []
             measured = Ensembles(here, theta0, lr, [steps * lr], orders, effort.paths, control="none")
-            run = partial(_rows, here, theta0, lr, steps, process, observable, probabilities, effort)
-            cells.append(Cell(f"keep_prob {keep_prob:g}, {process}", partial(run, keep_prob), [measured]))
+            run = partial(_rows, keep_prob, here, theta0, lr, steps, process, observable, probabilities, effort)
+            cells.append(Cell(f"keep_prob {keep_prob:g}, {process}", run, [measured]))
     return cells
 
 
 def _rows(
+    keep_prob: float,
     problem: DropoutProblem,
     theta0: Tensor,
     lr: float,
@@ -204,9 +205,8 @@ def _rows(
     observable: str | Observable,
     probabilities: Sequence[float],
     effort: SamplingEffort,
-    keep_prob: float,
 ) -> list[dict[str, Any]]:
-    """Return the statistics of one process."""
+    """Return the statistics of one process; the problem has this keep_prob."""
     (function,) = named_observables(problem, [observable]).values()
     # The iteration and the equations draw from streams of their own; the seed of each process is its own as well.
     seed = int(np.random.SeedSequence([effort.seed, list(STYLES).index(process)]).generate_state(1)[0])
@@ -278,11 +278,6 @@ class SmallKeepProb(NetworkExperiment[SmallKeepProbSettings]):
     Settings = SmallKeepProbSettings
     title = "Learning-rate scaling: small keep_prob"
     example = "examples/scaling_small_keep_prob.yaml --out results/scaling_small_keep_prob"
-
-    @property
-    def keep_probs(self) -> list[float]:
-        """Probabilities that a neuron is kept."""
-        return self.settings.keep_probs
 
     def cells(self) -> list[Cell]:
         """Return a cell for each keep_prob and process."""

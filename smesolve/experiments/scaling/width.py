@@ -32,7 +32,7 @@ from smesolve.experiments.shared.problems import described_data
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.settings import DataSettings, check_one
+from smesolve.experiments.shared.settings import DataSettings, check_execution, check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import check_table, finite_data
@@ -101,8 +101,7 @@ class WidthSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None:
-            check_integer("threads", self.threads, most=2**12)
+        check_execution(self)
         check_keep_prob("keep_prob", self.keep_prob)
         check_one("lrs", self.lrs, check_positive)
         check_positive("horizon", self.horizon)

@@ -22,7 +22,7 @@ from smesolve.problem.problem import Problem
 from smesolve.sampling.progress import Progress
 from smesolve.solver.integration import check_scheme
 
-__all__ = ["Cell", "Ensembles", "run_cells"]
+__all__ = ["Cell", "Ensembles", "run_cells", "training_cost"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ class Cell:
     def cost(self) -> float:
         """Work of the cell, in gradients; 1 for a cell that simulates nothing."""
         return sum(ensembles.size().work for ensembles in self.ensembles) or 1.0
+
+
+def training_cost(problem: Problem, theta0: Tensor, lr: float, steps: int, runs: int) -> list[Ensembles]:
+    """Return what cells simulate that train only: so many steps of the iteration in so many runs."""
+    return [Ensembles(problem, theta0, lr, [steps * lr], (), runs, control="none")]
 
 
 def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: bool | None = None) -> list[Any]:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.study_design import StudyDesign, chosen_scheme
+from smesolve.problem.observables import Observable, is_piecewise_constant
 from smesolve.problem.problem import Problem
 
-__all__ = ["TIMED_STEPS", "DefectRuns"]
+__all__ = ["TIMED_STEPS", "DefectRuns", "orders_of_defects", "smooth_observables"]
 
 TIMED_STEPS = 3
 """Steps that a dry run times."""
@@ -63,3 +64,13 @@ class DefectRuns:
             short.values(0)
             per_gradient[key] = (time.perf_counter() - begin) / short.cost
         return per_gradient[key] * size.work
+
+
+def smooth_observables(design: StudyDesign) -> dict[str, Observable]:
+    """Return the observables of a study whose errors defects measure."""
+    return {name: g for name, g in design.observables.items() if not is_piecewise_constant(g, design.theta0)}
+
+
+def orders_of_defects(design: StudyDesign) -> list[int]:
+    """Return the orders of a study whose errors defects measure."""
+    return [order for order in design.orders if order < 3]

@@ -114,7 +114,7 @@ class Experiment(ABC, Generic[S]):
 class NetworkExperiment(Experiment[N]):
     """An experiment on one network and its data, which its settings describe.
 
-    The settings have `data`, `network` and `keep_prob`, and may have `training`, `dtype` and `device`.
+    The settings have `data`, `network` and `keep_prob` or `keep_probs`, and may have `training`, `dtype` and `device`.
     """
 
     @property
@@ -125,7 +125,8 @@ class NetworkExperiment(Experiment[N]):
     @property
     def keep_probs(self) -> list[float]:
         """Probabilities that a neuron is kept; `problem` has the first one."""
-        return [self.settings.keep_prob]  # type: ignore[attr-defined]
+        several = getattr(self.settings, "keep_probs", None)
+        return [self.settings.keep_prob] if several is None else several  # type: ignore[attr-defined]
 
     @cached_property
     def problem(self) -> DropoutProblem | ModuleProblem:

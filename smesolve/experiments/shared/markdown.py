@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["counted", "fenced", "join", "picture", "plain", "printable", "table_of"]
+__all__ = ["conclusion_of", "counted", "fenced", "join", "picture", "plain", "printable", "table_of"]
 
 MARKUP = re.compile(r"[\\`*~$|]|!(?=\[)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
 """Characters that a backslash turns into themselves, where they would be markup: underscores inside words are none."""
@@ -31,6 +31,12 @@ def join(*parts: str) -> str:
 def picture(caption: str, name: str) -> str:
     """Return the figure `name`.png of the same directory."""
     return f"![{caption}]({name}.png)"
+
+
+def conclusion_of(report: str) -> str:
+    """Return the conclusion of a report, without the figures behind it; "" where there is none."""
+    _, _, after = report.partition("## Conclusion\n")
+    return after.partition("\n## ")[0].partition("\n![")[0].strip()
 
 
 def fenced(text: str, language: str) -> str:

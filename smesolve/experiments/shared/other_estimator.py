@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.study_design import StudyDesign
-from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
-from smesolve.experiments.shared.defect_runs import DefectRuns
+from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
 from smesolve.experiments.shared.markdown import join, table_of
-from smesolve.problem.observables import Observable, is_piecewise_constant
+from smesolve.problem.observables import Observable
 
 __all__ = ["OtherEstimator"]
 
@@ -34,12 +32,12 @@ class OtherEstimator:
     Args:
         design: of the study.
         estimator: of the study.
-        paths: of the study in its first round.
+        work: gradients of the first round of the study.
     """
 
     design: StudyDesign
     estimator: str
-    paths: int
+    work: float
 
     @property
     def other(self) -> str:
@@ -54,13 +52,12 @@ class OtherEstimator:
     @property
     def observables(self) -> dict[str, Observable]:
         """Those that both estimators know."""
-        known = self.design.observables.items()
-        return {name: g for name, g in known if not is_piecewise_constant(g, self.design.theta0)}
+        return smooth_observables(self.design)
 
     @property
     def orders(self) -> list[int]:
         """Those that both estimators know."""
-        return [order for order in self.design.orders if order < 3]
+        return orders_of_defects(self.design)
 
     @property
     def runs(self) -> Ensembles | DefectRuns:
@@ -72,8 +69,7 @@ class OtherEstimator:
     @property
     def relative_work(self) -> float:
         """Gradients that it takes, in units of those of the first round of the study."""
-        of_study = DefectSize if self.estimator == "defects" else StudySize
-        return self.runs.size().work / of_study(self.design, self.paths).work
+        return self.runs.size().work / self.work
 
     @property
     def affordable(self) -> bool:

@@ -7,6 +7,7 @@ position, and `behind` the loss at -0.5, as far behind the first solution as the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["beside_paper", "paper_numbers"]
+__all__ = ["beside_paper", "judged", "means_beside_paper", "paper_numbers"]
 
 CLOSE = 1e-9
 """Relative difference up to which keep probabilities and learning rates are the same."""
@@ -52,6 +53,22 @@ def beside_paper(ours: pd.DataFrame, figure: str, lr: float) -> pd.DataFrame:
     numbers = paper_numbers(figure, lr)
     paper = [_paper_value(numbers, row) for row in ours.itertuples()]
     return judged(ours.assign(paper=paper))
+
+
+def means_beside_paper(means: pd.DataFrame, figures: Mapping[str, str], lr: float) -> pd.DataFrame:
+    """Return a row of `beside_paper` for each quantity and row of a table of means.
+
+    Args:
+        means: training, keep_prob, and for each quantity a column with its interval, as `over_runs` returns them.
+        figures: numbers of the figures by quantity.
+        lr: learning rate, of which the closest one of each figure is taken.
+    """
+    parts = []
+    for quantity, figure in figures.items():
+        names = {f"{quantity}{end}": f"value{end}" for end in ("", "_low", "_high")}
+        ours = means[["training", "keep_prob", *names]].rename(columns=names).assign(quantity=quantity)
+        parts.append(beside_paper(ours, figure, lr))
+    return pd.concat(parts, ignore_index=True)
 
 
 def judged(table: pd.DataFrame) -> pd.DataFrame:

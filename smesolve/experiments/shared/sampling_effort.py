@@ -11,7 +11,7 @@ from torch import Tensor
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Ensembles
-from smesolve.experiments.shared.settings import ProblemSettings
+from smesolve.experiments.shared.settings import ProblemSettings, check_execution
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.validation import check_integer, check_seed, check_tolerance
@@ -111,8 +111,7 @@ class SamplingSettings(ProblemSettings):
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None:
-            check_integer("threads", self.threads, most=2**12)
+        check_execution(self)
         _ = self.effort  # which checks the others
 
     @property

@@ -24,12 +24,14 @@ from smesolve.validation import (
 
 __all__ = [
     "ACTIVATIONS",
+    "DTYPES",
     "EXECUTION",
     "DataSettings",
     "NetworkSettings",
     "ProblemSettings",
     "TrainingSettings",
     "build",
+    "check_execution",
     "check_flag",
     "check_one",
     "check_string",
@@ -40,6 +42,8 @@ T = TypeVar("T")
 
 EXECUTION = ("threads", "workers", "max_memory")
 """Keys of any experiment on which its numbers do not depend."""
+
+DTYPES = ("float64", "float32")
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "sigmoid", "softplus", "identity")
 
@@ -189,6 +193,13 @@ def check_one(name: str, values: Any, check_item: Callable[[str, Any], T]) -> li
     if len(items) != 1:
         raise invalid(name, "hold one value", values, "keep one")
     return items
+
+
+def check_execution(settings: Any) -> None:
+    """Refuse `threads` and `workers` of settings, where they have them, that are no numbers from 1 to 4096."""
+    for name in ("threads", "workers"):
+        if getattr(settings, name, None) is not None:
+            check_integer(name, getattr(settings, name), most=2**12, remedy="leave it out for the default")
 
 
 def check_flag(name: str, value: Any) -> bool:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
-from smesolve.experiments.shared.cells import Ensembles
-from smesolve.experiments.shared.settings import ACTIVATIONS
+from smesolve.experiments.shared.settings import ACTIVATIONS, check_execution
 from smesolve.landscape.adam_training import ADAM_TRAININGS
 from smesolve.landscape.training import initial_points
 from smesolve.problem.activations import ACTIVATIONS as FUNCTIONS
@@ -27,7 +26,7 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.validation import check_choice, check_integer, check_keep_prob, check_list, check_positive, check_seed
 
-__all__ = ["TeacherSettings", "student_problem", "teacher_data", "training_cost"]
+__all__ = ["TeacherSettings", "student_problem", "teacher_data"]
 
 THRESHOLD = 1 / 3
 """Where the neurons of the teacher sit."""
@@ -85,8 +84,7 @@ class TeacherSettings:
         check_integer("runs", self.runs, 2, remedy="intervals are over the runs")
         check_positive("scale", self.scale)
         check_seed("seed", self.seed)
-        if self.threads is not None:
-            check_integer("threads", self.threads, most=2**12)
+        check_execution(self)
 
 
 def teacher_data(settings: TeacherSettings, samples: int) -> tuple[Tensor, Tensor]:
@@ -108,9 +106,3 @@ def student_problem(settings: TeacherSettings, samples: int) -> tuple[DropoutPro
     network = TwoLayerNetwork(settings.in_features, settings.width, 1, settings.activation, bias=True)
     problem = DropoutProblem(network, x, y, keep_prob=settings.keep_prob)
     return problem, initial_points(problem, settings.runs, settings.seed, settings.scale)
-
-
-def training_cost(problem: DropoutProblem, starts: Tensor, settings: TeacherSettings) -> list[Ensembles]:
-    """Return what a training costs, for the dry run."""
-    horizon = [settings.steps * settings.lr]
-    return [Ensembles(problem, starts[0], settings.lr, horizon, (), settings.runs, control="none")]

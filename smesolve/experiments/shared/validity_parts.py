@@ -9,10 +9,10 @@ from typing import Any
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.validity_range import ValidityRange, first_learning_rate, validity_range
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.defect_runs import DefectRuns
+from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import markdown
-from smesolve.problem.observables import Observable, is_piecewise_constant
+from smesolve.problem.observables import Observable
 
 __all__ = ["ValidityPart", "in_words", "ranges_table"]
 
@@ -54,15 +54,12 @@ class ValidityPart:
     @property
     def observable(self) -> dict[str, Observable]:
         """The observable by its name; empty where none is smooth."""
-        smooth = [
-            (name, g) for name, g in self.design.observables.items() if not is_piecewise_constant(g, self.design.theta0)
-        ]
-        return dict(smooth[:1])
+        return dict(list(smooth_observables(self.design).items())[:1])
 
     @property
     def orders(self) -> list[int]:
         """Those whose ranges are known."""
-        return [order for order in self.design.orders if order < 3]
+        return orders_of_defects(self.design)
 
     def cells(self) -> list[Cell]:
         """Return its cell, or none where it is too expensive or not known."""

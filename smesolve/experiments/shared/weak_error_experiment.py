@@ -17,7 +17,13 @@ from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.other_estimator import OtherEstimator
-from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings, check_string
+from smesolve.experiments.shared.settings import (
+    DTYPES,
+    ProblemSettings,
+    TrainingSettings,
+    check_execution,
+    check_string,
+)
 from smesolve.validation import (
     check_choice,
     check_device,
@@ -94,13 +100,11 @@ class WeakErrorSettings(ProblemSettings):
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_seed("seed", self.seed)
         check_device("device", self.device)
-        check_choice("dtype", self.dtype, ("float64", "float32"))
+        check_choice("dtype", self.dtype, DTYPES)
         for name, check in (("rel_tol", check_tolerance), ("dt", check_positive), ("max_memory", check_positive)):
             if getattr(self, name) is not None:
                 check(name, getattr(self, name))
-        for name in ("threads", "workers"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), most=2**12, remedy="leave it out for the default")
+        check_execution(self)
 
 
 class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
@@ -154,16 +158,23 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         """The estimator that the settings ask for."""
         s = self.settings
         given = {"scheme": s.scheme, "dt": s.dt, "control": None if s.control == "auto" else s.control}
-        return chosen_estimator(s.estimator, self.design(), given)
+        return chosen_estimator(s.estimator, self.design, given)
 
     @cached_property
     def other_estimator(self) -> OtherEstimator:
         """The other one, at the largest learning rate."""
-        return OtherEstimator(self.design(), self.estimator, self.settings.paths)
+        return OtherEstimator(self.design, self.estimator, self.size.work)
 
+    @cached_property
     def design(self) -> StudyDesign:
-        """Return what is measured, checked."""
+        """What is measured, checked."""
         return StudyDesign.of(self.problem, self.theta0, self.settings.lrs, self.settings.horizon, **self._asked())
+
+    @property
+    def size(self) -> StudySize | DefectSize:
+        """What the first round asks of a machine."""
+        kind = DefectSize if self.estimator == "defects" else StudySize
+        return kind(self.design, self.settings.paths, self.settings.workers)
 
     def _asked(self) -> dict[str, Any]:
         """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""
@@ -172,16 +183,13 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
 
     def dry_run(self) -> dict[str, str]:
         """Return what the study would take, after refusing what `weak_error` would refuse."""
-        s = self.settings
-        design = self.design()
         by_defects = self.estimator == "defects"
-        size: StudySize | DefectSize = (DefectSize if by_defects else StudySize)(design, s.paths, s.workers)
-        size.check(s.max_memory)
+        self.size.check(self.settings.max_memory)
         fields = super().dry_run()
         fields["paths"] += f"; estimator {self.estimator}"
         control = "" if by_defects else "control variates, the noise-free path, "
         fields["time"] += f"; not in it: {control}further rounds"
-        for sentence in [] if by_defects else design.nothing_tested():
+        for sentence in [] if by_defects else self.design.nothing_tested():
             fields["warning"] = sentence
         return fields
 

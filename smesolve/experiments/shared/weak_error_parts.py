@@ -102,9 +102,9 @@ def bias_in_words(row: Any) -> str:
 
 
 def at_horizon(study: WeakErrorStudy) -> pd.DataFrame:
-    """Return the rows at the horizon."""
-    rows = study.table[np.isclose(study.table.time, study.horizon)]
-    return rows.sort_values(["observable", "lr", "order"], ascending=[True, False, True], kind="stable")
+    """Return the rows at the horizon, the largest learning rate of each observable first."""
+    keys = ["observable", "lr", "order"]
+    return study.at_horizon().sort_values(keys, ascending=[True, False, True], kind="stable")
 
 
 def slopes(study: WeakErrorStudy) -> str:
