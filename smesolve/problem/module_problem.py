@@ -34,12 +34,11 @@ from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
-from smesolve.problem.dropout_layer import DropoutLayer
 from smesolve.problem.layer_floats import layer_floats
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_draws import Draw, DrawLayout
-from smesolve.problem.module_trial import ModuleTrial
+from smesolve.problem.module_trial import tried
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable, trainable
 from smesolve.problem.problem import Problem, check_trailing
@@ -142,7 +141,8 @@ class ModuleProblem(Problem):
 
         self._loss = loss
         self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
-        trial, layers = self._tried(module, x)
+        trial, layers = tried("module", module, self.x, lambda: finite_data("x", x, self.dtype, self.device))
+        self.x = trial.x
         self._function = trial.function
         self.dim = self._function.dim
 
@@ -179,25 +179,6 @@ class ModuleProblem(Problem):
         self._loss_floats = self.dim + given * self.samples // some
         # Now, not within a derivative, whose tensors could be neither kept nor pickled.
         self._reference_draws: Draw = {} if self.has_closed_form else self._full_batch_draws(REFERENCE_DRAWS, seed=0)
-
-    def _tried(self, module: nn.Module, x: Tensor | np.ndarray) -> tuple[ModuleTrial, list[DropoutLayer]]:
-        """Return the trial of the module and where it drops; integers become floats where it cannot take them."""
-        if self.x.is_floating_point():
-            trial = ModuleTrial("module", module, self.x)
-            return trial, trial.dropout_layers()
-        integers = self.x if self.x.dtype == torch.bool else self.x.long()
-        trial = ModuleTrial("module", module, integers)
-        try:
-            layers = trial.dropout_layers()
-        except SmesolveError as with_integers:
-            self.x = finite_data("x", x, self.dtype, self.device)
-            trial = ModuleTrial("module", module, self.x)
-            try:
-                return trial, trial.dropout_layers()
-            except SmesolveError as with_floats:
-                raise with_floats if "dtype" in str(with_integers) else with_integers from None
-        self.x = integers
-        return trial, layers
 
     def _noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the noise on a batch of `rows` samples."""

@@ -24,7 +24,7 @@ from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import copied, held, trainable
 from smesolve.sampling import pickling
 
-__all__ = ["ModuleTrial"]
+__all__ = ["ModuleTrial", "tried"]
 
 PATHS = 2
 
@@ -277,6 +277,36 @@ class ModuleTrial:
             where = f"its {layer} fails" if layer else "that fails outside its layers, in the loss or in a derivative"
             remedy = next((known for part, known in REMEDIES.items() if part in str(error)), remedy)
             raise SmesolveError(f"{self.name} must {what}, but {where} ({_reason(error)}); {remedy}.") from error
+
+
+def tried(
+    name: str, module: nn.Module, x: Tensor, as_floats: Callable[[], Tensor]
+) -> tuple[ModuleTrial, list[DropoutLayer]]:
+    """Return the trial of a module and where it drops, on integers if it takes them, otherwise on floats.
+
+    Args:
+        name: what messages call the module.
+        module: as it will be used.
+        x: all inputs, samples first.
+        as_floats: returns them as floats, or refuses them.
+
+    Raises:
+        SmesolveError: as `ModuleTrial.dropout_layers`; where the module takes neither, about the integers, unless it is
+            their dtype that the module refuses.
+    """
+    if x.is_floating_point():
+        trial = ModuleTrial(name, module, x)
+        return trial, trial.dropout_layers()
+    trial = ModuleTrial(name, module, x if x.dtype == torch.bool else x.long())
+    try:
+        return trial, trial.dropout_layers()
+    except SmesolveError as error:
+        with_integers = error
+    trial = ModuleTrial(name, module, as_floats())
+    try:
+        return trial, trial.dropout_layers()
+    except SmesolveError as with_floats:
+        raise with_floats if "dtype" in str(with_integers) else with_integers from None
 
 
 def _reason(error: Exception) -> str:
