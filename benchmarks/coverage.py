@@ -84,9 +84,10 @@ def _replicates(keep_prob, count):
             equation, pairs = (MeanEstimate.of(part) for part in paired.statistics(block))
             measured = (equation.mean - other.mean).item()
             half = NORMAL_QUANTILE * np.hypot(equation.stderr, other.stderr).item()
-            bias = side.bias(pairs).item()
-            whole = half + abs(bias) + NORMAL_QUANTILE * 2 * pairs.stderr.item()
-            rows.append((keep_prob, order, abs(measured - scheme) <= half, abs(measured - error) <= whole))
+            bias = side.bias(pairs)
+            whole = np.hypot(half, bias.half_width.item())
+            covered = abs(measured - bias.value.item() - error) <= whole
+            rows.append((keep_prob, order, abs(measured - scheme) <= half, covered))
     return pd.DataFrame(rows, columns=["keep_prob", "order", "monte_carlo", "budget"])
 
 

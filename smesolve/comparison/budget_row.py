@@ -1,6 +1,8 @@
 """One error with its interval, and whether it is resolved.
 
-    error = E g(Theta_t) - E g(theta_k)  +-  Monte Carlo  +-  bias of the scheme  +-  rounding  +-  tolerance     (1)
+    error = E g(Theta_t) - E g(theta_k)  +-  (Monte Carlo^2 + bias^2)^(1/2)  +-  rounding  +-  tolerance          (1)
+
+where the mean of the equation is that of the scheme's solution less the bias of the scheme.
 
 - Monte Carlo, with s_1 and s_2 the standard errors of the two means, and s that of their difference: Student's quantile
   times s, plus what the skewness and kurtosis of each side add (`MeanEstimate.correction`), as their third cumulants
@@ -8,7 +10,7 @@
 
     student s + sum_i correction_i (s_i/s)^2,      s^2 = s_1^2 + s_2^2.                                       (2)
 
-- Bias of the scheme: its estimate, and the interval of that.
+- Bias: what is not known of the bias of the scheme (`smesolve.comparison.solver_bias`).
 - Rounding: each step rounds every parameter, which moves g by sum_i |theta_i d_i g| at most, and the roundings of
   different steps add up like independent ones,
 
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.outcomes import Status, status_of
+from smesolve.comparison.solver_bias import SolverBias
 from smesolve.confidence import student_quantile
 from smesolve.problem.observables import Observable
 from smesolve.sampling.ensemble import Process
@@ -87,7 +90,7 @@ def budget_row(
     dropout: MeanEstimate,
     equation: MeanEstimate,
     pairs: MeanEstimate,
-    bias: np.ndarray,
+    bias: SolverBias,
     noise_free: NoiseFreeValues,
     tolerance: float,
     polynomial: bool,
@@ -98,20 +101,21 @@ def budget_row(
     Args:
         at: indices of time and observable.
         dropout, equation, pairs: estimates of both sides, and of the difference between dt and dt/2.
-        bias: of the scheme.
+        bias: of the scheme, from these pairs.
         noise_free: values of the iteration without noise.
         tolerance: bound on the error of the ordinary differential equation.
         polynomial: whether the observable grows at most like a polynomial.
         rel_tol: largest Monte Carlo half-width as a share of the error. Default: any.
     """
-    error = equation.mean[at] - dropout.mean[at]
+    sde = equation.mean[at] - bias.value[at]
+    error = sde - dropout.mean[at]
     stderr = float(np.hypot(equation.stderr[at], dropout.stderr[at]))
     rounding = noise_free.rounding(equation.mean, dropout.mean)
     freedom = min(equation.freedom, dropout.freedom)
     monte_carlo = float(student_quantile(freedom)) * stderr
     if stderr > 0:
         monte_carlo += sum(side.correction[at] * (side.stderr[at] / stderr) ** 2 for side in (dropout, equation))  # (2)
-    half = monte_carlo + abs(bias[at]) + 2 * pairs.half_width[at] + rounding[at] + tolerance  # (1)
+    half = float(np.hypot(monte_carlo, bias.half_width[at])) + rounding[at] + tolerance  # (1)
     # The diverged paths of pairs at dt are among those of the equation.
     sde_diverged = max(equation.diverged[at], pairs.diverged[at])
     diverged = dropout.diverged[at] + sde_diverged
@@ -133,16 +137,16 @@ def budget_row(
     left = spread(dropout.stderr, equation.stderr)
     return {
         "discrete": dropout.mean[at],
-        "sde": equation.mean[at],
+        "sde": sde,
         "error": error,
         "stderr": stderr,
         "freedom": freedom,
         "half_width": monte_carlo,
         "low": error - half,
         "high": error + half,
-        "solver_bias": bias[at],
-        "solver_bias_stderr": 2 * pairs.stderr[at],
-        "solver_bias_half_width": 2 * pairs.half_width[at],
+        "solver_bias": bias.value[at],
+        "solver_bias_stderr": bias.stderr[at],
+        "solver_bias_half_width": bias.half_width[at],
         "rounding": rounding[at],
         "tolerance": tolerance,
         "paths": min(dropout.paths, equation.paths),

@@ -1,17 +1,9 @@
 """One side of a weak error: the modified equation of one order, solved with one dt, and the bias of that solution.
 
-With V(dt) = E g of the scheme's solution and V_0(dt) its value without noise, the bias is split into
-
-    V(dt) - V(0) = [V_0(dt) - V_0(0)] + [N(dt) - N(0)],      N = V - V_0.                              (1)
-
-The first bracket is known without sampling, as V_0(0) is an ordinary differential equation. For the second,
-N(dt) - N(dt/2) is averaged over pairs of paths with common noise. Its leading term falls at least like dt, so
-
-    |N(dt) - N(0)| <= 2 |N(dt) - N(dt/2)|.                                                             (2)
-
-V_0 counts as zero where the mean gradient has no closed form, and where the network has kinks. There the error of one
-path jumps with dt, as a step meets a kink here or there, which the mean over paths does not; and the ordinary
-differential equation may slide along a kink, where no solver of high order goes on.
+The solution without noise, V_0 of `smesolve.comparison.solver_bias`, counts as zero where the mean gradient has no closed
+form, and where the network has kinks. There the error of one path jumps with dt, as a step meets a kink here or there,
+which the mean over paths does not; and the ordinary differential equation may slide along a kink, where no solver of high
+order goes on.
 """
 
 from __future__ import annotations
@@ -27,6 +19,7 @@ from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution, observed_along_scheme
 from smesolve.comparison.path_statistics import PathStatistics, merged
 from smesolve.comparison.sampler import PairSampler, Sampler
+from smesolve.comparison.solver_bias import SolverBias
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.problem.kinks import kinks
@@ -141,7 +134,6 @@ class EquationSide:
             self.difference = merged(self.difference, PathStatistics.from_arrays(arrays, PairSampler.PREFIX))
             self._pairs[block] = 1
 
-    def bias(self, pairs: MeanEstimate) -> np.ndarray:
-        """Return the scheme's bias at dt (T, O) from the mean difference of pairs; NaN where paths diverged."""
-        noise_difference = pairs.mean - self._noise_free_difference  # N(dt) - N(dt/2)
-        return self._noise_free_bias + 2 * noise_difference  # (1) with (2)
+    def bias(self, pairs: MeanEstimate) -> SolverBias:
+        """Return the scheme's bias at dt from the mean difference of pairs."""
+        return SolverBias.of(pairs, self._noise_free_bias, self._noise_free_difference)

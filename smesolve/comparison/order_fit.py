@@ -76,7 +76,7 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
     """Fit every order and observable of a weak-error table (one row for each lr).
 
     Args:
-        table: rows with order, observable, lr, error, stderr, solver_bias, solver_bias_stderr, resolved.
+        table: rows with order, observable, lr, error, stderr, solver_bias_stderr, resolved.
         predicted: leading constants with order, observable, constant, stderr. Default: none.
 
     Returns:
@@ -158,7 +158,7 @@ def _joined(rows: pd.DataFrame) -> _Errors:
     """Return the errors at different learning rates; those with equal rates, up to rounding, are averaged by weight."""
     rows = rows.sort_values("lr")
     lr, error = rows.lr.to_numpy(float), rows.error.to_numpy(float)
-    sigma = np.hypot(rows.stderr, np.hypot(rows.solver_bias, rows.solver_bias_stderr)).to_numpy(float)
+    sigma = np.hypot(rows.stderr, rows.solver_bias_stderr).to_numpy(float)
     weight = np.maximum(sigma, DIGITS * np.abs(error)) ** -2.0
     first = np.flatnonzero(np.diff(lr, prepend=0.0) > SAME * lr)
     total = np.add.reduceat(weight, first) if len(first) else weight

@@ -17,6 +17,7 @@ import numpy as np
 from smesolve.comparison.budget_row import is_noisy
 from smesolve.comparison.cost import ITERATION_STEP_COST
 from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.comparison.solver_bias import NOISE_FACTOR, SolverBias
 from smesolve.confidence import NORMAL_QUANTILE
 
 __all__ = ["Estimates", "Wanted", "bias_is_large", "next_paths", "wanted_paths"]
@@ -47,18 +48,18 @@ class Wanted(NamedTuple):
     pairs: int
 
 
-def bias_is_large(estimates: Estimates, bias: np.ndarray, rounding: np.ndarray, tolerance: np.ndarray) -> bool:
+def bias_is_large(estimates: Estimates, bias: SolverBias, rounding: np.ndarray, tolerance: np.ndarray) -> bool:
     """Return whether the bias at the last time is significant and more than a tenth of the error.
 
     Args:
         estimates: of both sides and of the pairs.
-        bias: of the scheme (T, O).
+        bias: of the scheme.
         rounding: bound on the rounding error of the means (T, O).
         tolerance: bound on the error of the noise-free solution (T, O).
     """
-    error = estimates.equation.mean - estimates.dropout.mean
-    uncertainty = 2 * estimates.pairs.half_width + rounding + tolerance
-    large = (np.abs(bias) > BIAS_SHARE * np.abs(error)) & (np.abs(bias) > uncertainty)
+    size = np.abs(bias.value)
+    error = estimates.equation.mean - bias.value - estimates.dropout.mean
+    large = (size > BIAS_SHARE * np.abs(error)) & (size > bias.half_width + rounding + tolerance)
     return bool(large[-1].any())
 
 
@@ -91,7 +92,7 @@ def wanted_paths(
         asked = (
             s_1 / root_1 * work,  # (1)
             s_2 / root_2 * work,
-            (2 * s_pairs / (share * error / NORMAL_QUANTILE)) ** 2,
+            (NOISE_FACTOR * s_pairs / (share * error / NORMAL_QUANTILE)) ** 2,
         )
     # A spread of zero over an error of zero, no noise at all, asks for nothing.
     finite = [np.minimum(np.nan_to_num(count, posinf=MOST_WANTED), MOST_WANTED) for count in asked]

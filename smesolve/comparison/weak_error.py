@@ -97,7 +97,7 @@ def weak_error(
     Args: how precisely
         paths: independent paths on each side; with rel_tol, those of the first round. Default: 1024.
         rel_tol: paths are added until the 95% Monte Carlo half-width of every error at the horizon is at most this
-            share of the error, or max_paths is reached. The solver's bias comes on top of it in `low` and `high`.
+            share of the error, or max_paths is reached. The interval of the solver's bias comes on top of it.
             Default: no paths are added.
         max_paths: largest number of paths of each side. Default: 2^17.
         scheme: of the equation, a name in `SCHEMES`. Default: "small_noise_rk4", or "sampled_euler" where the

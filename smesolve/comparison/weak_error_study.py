@@ -48,12 +48,12 @@ class WeakErrorStudy(Result):
     Columns of `table`:
 
         order, lr, time, observable  what was compared
-        discrete, sde                means under the iteration and under the equation
+        discrete, sde                means under the iteration and under the equation, less the bias of the scheme
         error, stderr                sde - discrete, and its Monte Carlo standard error
         freedom, half_width          degrees of freedom of stderr, and the 95% half-width that follows: Student's
                                      quantile times stderr, and what the skewness of the means adds
-        low, high                    95% interval of the error: half_width and all that follows here together
-        solver_bias, .._stderr, .._half_width  of the scheme with step dt, estimated from dt and dt/2
+        low, high                    95% interval of the error: half_width and what follows here together
+        solver_bias, .._stderr, .._half_width  of the scheme with step dt, estimated from dt and dt/2; it is taken off
         rounding                     bound on the rounding of the two means
         tolerance                    bound on the error of the ordinary differential equation behind solver_bias
         paths                        the fewer of discrete_paths and sde_paths, which come in whole blocks

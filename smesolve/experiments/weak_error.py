@@ -120,8 +120,8 @@ def _certified(study: WeakErrorStudy) -> str:
 
 
 DIFFERENCE_BUDGET = (
-    "error = difference of the means ± Monte Carlo of dropout ± Monte Carlo of the SME ± solver bias. The two Monte "
-    "Carlo half-widths add in squares, the bias is added in full. `stderr_reduction`: factor by which control variates "
+    "error = difference of the means - solver bias ± Monte Carlo of dropout ± Monte Carlo of the SME ± interval of the "
+    "solver bias. The half-widths add in squares. `stderr_reduction`: factor by which control variates "
     "shorten the Monte Carlo interval."
 )
 

@@ -19,6 +19,7 @@ from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.paths_wanted import Estimates, bias_is_large, next_paths, wanted_paths
+from smesolve.comparison.solver_bias import SolverBias
 from smesolve.comparison.study_design import StudyDesign, chosen_control
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.problem.observables import named_observables
@@ -37,20 +38,21 @@ def estimated(mean, stderr, paths=100, plain=0.4, kurtosis=3.0, diverged=0, skew
     return MeanEstimate(**arrays, values=paths, freedom=FREEDOM, paths=paths)
 
 
-def budget(dropout, equation, pairs, bias=0.0, rel_tol=None, tolerance=0.0):
+def budget(dropout, equation, pairs, bias=(0.0, 0.0, 0.0), rel_tol=None, tolerance=0.0):
     noise_free = SimpleNamespace(values=np.zeros((1, 1)), rounding=lambda *means: np.full((1, 1), ROUNDING))
-    given = (np.full((1, 1), bias), noise_free, tolerance, True, rel_tol)
+    biases = SolverBias(*(np.full((1, 1), number) for number in bias))
+    given = (biases, noise_free, tolerance, True, rel_tol)
     return budget_row((0, 0), dropout, equation, pairs, *given)
 
 
 def test_the_interval_of_an_error_adds_monte_carlo_bias_rounding_and_tolerance():
     dropout, equation = estimated(1.0, 0.03, 400, 0.5, 5.0), estimated(1.8, 0.04, 100, 0.6, 4.0)
-    row = budget(dropout, equation, estimated(0.0, 0.002, 50), bias=-0.05, tolerance=0.007)
-    half = STUDENT * 0.05 + 0.05 + 2 * STUDENT * 0.002 + ROUNDING + 0.007
-    assert (row["error"], row["stderr"], row["freedom"], row["half_width"]) == exactly((0.8, 0.05, 60, STUDENT * 0.05))
-    assert (row["low"], row["high"]) == exactly((0.8 - half, 0.8 + half))
+    row = budget(dropout, equation, estimated(0.0, 0.002, 50), bias=(-0.05, 0.004, 0.02), tolerance=0.007)
+    half = np.hypot(STUDENT * 0.05, 0.02) + ROUNDING + 0.007
+    assert (row["error"], row["stderr"], row["freedom"], row["half_width"]) == exactly((0.85, 0.05, 60, STUDENT * 0.05))
+    assert (row["low"], row["high"]) == exactly((0.85 - half, 0.85 + half))
     assert (row["solver_bias"], row["solver_bias_stderr"], row["tolerance"]) == exactly((-0.05, 0.004, 0.007))
-    assert (row["discrete"], row["sde"], row["discrete_stderr"], row["sde_stderr"]) == (1.0, 1.8, 0.03, 0.04)
+    assert (row["discrete"], row["sde"], row["discrete_stderr"], row["sde_stderr"]) == (1.0, 1.85, 0.03, 0.04)
     assert (row["paths"], row["discrete_paths"], row["sde_paths"], row["kurtosis"]) == (100, 400, 100, 5.0)
     assert row["stderr_reduction"] == exactly(np.hypot(0.5 * 20, 0.6 * 10) / np.hypot(0.03 * 20, 0.04 * 10))
     assert row["resolved"] and row["reason"] == "" and row["diverged"] == 0
@@ -74,8 +76,8 @@ SURE = STUDENT * 0.05  # the Monte Carlo half-width of what follows
         (0.99 * SURE, 0.0, None, False, "inside its Monte Carlo interval"),
         (-0.99 * SURE, 0.0, None, False, "inside its Monte Carlo interval"),
         (1.02 * SURE, 0.0, None, True, ""),
-        (1.02 * SURE, 0.02 * SURE, None, False, "inside the solver bias"),
-        (1.02 * SURE, -0.02 * SURE, None, False, "inside the solver bias"),
+        (1.02 * SURE, 0.25 * SURE, None, False, "inside the solver bias"),
+        (-1.02 * SURE, 0.25 * SURE, None, False, "inside the solver bias"),
         (SURE / 0.1, 0.0, 0.1, True, ""),
         (SURE / 0.1, 0.0, 0.0954, True, ""),
         (SURE / 0.1, 0.0, 0.095, True, "rel_tol not reached at max_paths"),
@@ -83,7 +85,7 @@ SURE = STUDENT * 0.05  # the Monte Carlo half-width of what follows
     ],
 )
 def test_an_error_is_resolved_where_its_interval_leaves_out_zero(error, bias, rel_tol, resolved, reason):
-    row = budget(estimated(0.0, 0.03), estimated(error, 0.04), estimated(0.0, 0.0), bias, rel_tol)
+    row = budget(estimated(0.0, 0.03), estimated(error, 0.04), estimated(0.0, 0.0), (0.0, 0.0, bias), rel_tol)
     assert (row["resolved"], row["reason"]) == (resolved, reason)
     assert row["resolved"] == (row["low"] > 0 or row["high"] < 0)
 
@@ -124,28 +126,30 @@ def test_the_noise_free_bias_is_that_of_the_scheme_on_the_mean():
     [
         (0.101, 0.0, 0.0, 0.0, True),
         (0.099, 0.0, 0.0, 0.0, False),
-        (0.25, 0.124, 0.0, 0.0, True),
-        (0.25, 0.126, 0.0, 0.0, False),
+        (0.25, 0.249, 0.0, 0.0, True),
+        (0.25, 0.251, 0.0, 0.0, False),
         (0.25, 0.0, 0.249, 0.0, True),
         (0.25, 0.0, 0.251, 0.0, False),
         (0.25, 0.0, 0.0, 0.249, True),
         (0.25, 0.0, 0.0, 0.251, False),
-        (0.25, 0.06, 0.06, 0.06, True),
-        (0.25, 0.07, 0.06, 0.06, False),
+        (0.25, 0.08, 0.08, 0.08, True),
+        (0.25, 0.09, 0.08, 0.09, False),
         (np.nan, 0.0, 0.0, 0.0, False),
     ],
 )
 def test_dt_is_halved_for_a_significant_bias_above_a_tenth_of_the_error(
     bias, half_width, rounding, tolerance, halved, sign
 ):
-    """The bias counts beyond twice the half-width of the pairs, the rounding and the tolerance; the error is -sign."""
+    """The bias counts beyond its half-width, the rounding and the tolerance; the error is -sign."""
     estimates = Estimates(
         SimpleNamespace(mean=np.array([[1.0], [2.0 + sign]])),
-        SimpleNamespace(mean=np.array([[1.0], [2.0]])),
-        SimpleNamespace(half_width=np.array([[0.0], [half_width]])),
+        SimpleNamespace(mean=np.array([[1.0], [2.0 + sign * bias]])),
+        SimpleNamespace(),
     )
-    biases, rounded, solved = (np.array([[9.0], [last]]) for last in (sign * bias, rounding, tolerance))
-    assert bias_is_large(estimates, biases, rounded, solved) is halved
+    values, widths, rounded, solved = (
+        np.array([[9.0], [last]]) for last in (sign * bias, half_width, rounding, tolerance)
+    )
+    assert bias_is_large(estimates, SolverBias(values, 0 * widths, widths), rounded, solved) is halved
 
 
 def test_dt_is_halved_three_times_at_most_and_the_noise_free_solution_is_kept(monkeypatch):
@@ -188,8 +192,8 @@ def test_paths_that_are_asked_for_meet_the_tolerance_with_the_least_work(rel_tol
 
     least = min(work(share) for share in np.linspace(0.01, 0.99, 197))
     assert 1.5 * first + 6 * second == pytest.approx(least, rel=2e-2)
-    # the bias is twice a difference of pairs: its half-width is a tenth of the error, or rel_tol of it where less
-    needed = 25 * (2 * 0.05 / (min(0.1, rel_tol) * 0.5)) ** 2
+    # the bias is 3/2 of a difference of pairs: its half-width is a tenth of the error, or rel_tol of it where less
+    needed = 25 * (1.5 * 0.05 / (min(0.1, rel_tol) * 0.5)) ** 2
     assert third == min(np.ceil(round(needed, 9)), max(second, 400))
 
 
@@ -267,7 +271,7 @@ def test_a_study_covers_the_exact_error_as_its_intervals_state():
         row = sme.weak_error(
             problem, theta0, [0.25], 0.5, orders=(1,), times=[0.5], paths=64, control="none", seed=seed
         ).table.iloc[0]
-        scores.append((row.error - row.solver_bias - exact) / row.stderr)
+        scores.append((row.error - exact) / np.hypot(row.stderr, row.solver_bias_stderr))
     # the sum of 40 squares of standard scores, within its central 99.9%
     assert stats.chi2.ppf(0.0005, 40) < np.square(scores).sum() < stats.chi2.ppf(0.9995, 40)
 

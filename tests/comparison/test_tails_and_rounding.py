@@ -233,7 +233,7 @@ def test_the_tolerance_of_the_noise_free_solution_is_in_the_budget():
         assert row.resolved and row.low < exact < row.high
         assert 0 < row.tolerance < 1e-8
         assert row.high - row.low == pytest.approx(
-            2 * (row.half_width + abs(row.solver_bias) + row.rounding + row.tolerance), rel=1e-6
+            2 * (np.hypot(row.half_width, row.solver_bias_half_width) + row.rounding + row.tolerance), rel=1e-6
         )
     equation = sme.ModifiedEquation(problem, 0.1, 1)
     solution = NoiseFreeSolution.of(equation, theta0, [1.0, 2.0], named_observables(problem, [power(1)]))

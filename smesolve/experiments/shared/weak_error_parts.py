@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 INTERVALS = (
-    f"Intervals are {CONFIDENCE:.0%} intervals for one point each. That of an error adds the solver's bias (estimated "
-    "from paths at dt and dt/2 with common noise, with its own interval) to the Monte Carlo interval. An error "
+    f"Intervals are {CONFIDENCE:.0%} intervals for one point each. The solver's bias (estimated from paths at "
+    "dt and dt/2 with common noise) is taken off the error, whose interval holds that of the bias. An error "
     "whose interval holds 0 is not resolved: it may have either sign and nothing is claimed about it."
 )
 
