@@ -17,7 +17,10 @@ from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defect
 from smesolve.experiments.shared.markdown import join, table_of
 from smesolve.problem.observables import Observable
 
-__all__ = ["OtherEstimator"]
+__all__ = ["OTHER", "OtherEstimator"]
+
+OTHER = "the other estimator"
+"""Key of its cell."""
 
 PATHS = {"difference": 256, "defects": 64}
 
@@ -81,7 +84,7 @@ class OtherEstimator:
 
     def cells(self) -> list[Cell]:
         """Return its cell, or none where it is too expensive."""
-        return [Cell("the other estimator", self._rows, [self.runs])] if self.affordable else []
+        return [Cell(OTHER, self._rows, [self.runs])] if self.affordable else []
 
     def _rows(self) -> pd.DataFrame:
         design = self.design

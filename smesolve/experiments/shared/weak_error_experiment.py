@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import pandas as pd
 
 from smesolve.comparison.defect_size import DefectSize
+from smesolve.comparison.leading_constants import constants_table
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, learning_rates_and_times
 from smesolve.comparison.study_size import StudySize
-from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, weak_error
+from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, predicted_constants, weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.other_estimator import OtherEstimator
+from smesolve.experiments.shared.other_estimator import OTHER, OtherEstimator
 from smesolve.experiments.shared.settings import (
     DTYPES,
     ProblemSettings,
@@ -24,6 +25,7 @@ from smesolve.experiments.shared.settings import (
     check_execution,
     check_string,
 )
+from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.validation import (
     check_choice,
     check_device,
@@ -36,6 +38,9 @@ from smesolve.validation import (
 )
 
 __all__ = ["WeakErrorExperiment", "WeakErrorSettings"]
+
+STUDY, CONSTANTS = "weak errors", "predicted constants"
+"""Keys of the cells of the study and of its predicted constants."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
     goals = ("rel_tol", "max_paths")
     samples: ClassVar[int] = 0
     """Paths of each ensemble whose values at the horizon are kept."""
+    predicts: ClassVar[bool] = False
+    """Whether the report shows predicted constants. The verdict on a fit of three points or more needs them, too."""
 
     @property
     def times(self) -> list[float] | None:
@@ -151,7 +158,10 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             keep=self.samples if self.estimator == "difference" else 0,
             progress=True,
         )
-        return [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells()]
+        cells = [Cell(STUDY, measure, ensembles, kept=False), *self.other_estimator.cells()]
+        if self.predicts or len(s.lrs) > 2:
+            cells.append(Cell(CONSTANTS, predicted_constants(self.design), seconds=self._constants_seconds))
+        return cells
 
     @cached_property
     def estimator(self) -> str:
@@ -181,24 +191,35 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         names = ("orders", "observables", "scheme", "dt", "control", "seed")
         return {name: getattr(self.settings, name) for name in names} | {"times": self.times}
 
-    def dry_run(self) -> dict[str, str]:
+    def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
         """Return what the study would take, after refusing what `weak_error` would refuse."""
         by_defects = self.estimator == "defects"
         self.size.check(self.settings.max_memory)
-        fields = super().dry_run()
+        fields = super().dry_run(overhead)
         fields["paths"] += f"; estimator {self.estimator}"
-        control = "" if by_defects else "control variates, the noise-free path, "
-        fields["time"] += f"; not in it: {control}further rounds"
+        fields["time"] += "; not in it: further rounds"
         for sentence in [] if by_defects else self.design.nothing_tested():
             fields["warning"] = sentence
         return fields
 
     def result(self, results: list[Any]) -> WeakErrorStudy:
         """Return the result of the cell of the study, the first one."""
-        study = results[0]
+        study = self._result_of(STUDY, results)
         assert isinstance(study, WeakErrorStudy)
-        return study
+        constants = self._result_of(CONSTANTS, results)
+        return replace(study, predict=lambda: constants_table() if constants is None else constants)
 
     def beside(self, results: list[Any]) -> pd.DataFrame | None:
         """Return the result of the cell of the other estimator, or None where there is none."""
-        return next((result for result in results if isinstance(result, pd.DataFrame)), None)
+        found: pd.DataFrame | None = self._result_of(OTHER, results)
+        return found
+
+    def _result_of(self, key: str, results: list[Any]) -> Any:
+        """Return the result of a cell, or None where there is no such cell."""
+        return dict(zip([cell.key for cell in self.cells()], results, strict=True)).get(key)
+
+    def _constants_seconds(self) -> float:
+        """Return the seconds that predicted constants take, from those of the first observable."""
+        observables = dict(list(self.design.observables.items())[:1])
+        one = replace(self.design, observables=observables)
+        return len(self.design.observables) * idle_seconds(predicted_constants(one))
