@@ -17,10 +17,7 @@ from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defect
 from smesolve.experiments.shared.markdown import join, table_of
 from smesolve.problem.observables import Observable
 
-__all__ = ["OTHER", "OtherEstimator"]
-
-OTHER = "the other estimator"
-"""Key of its cell."""
+__all__ = ["OtherEstimator"]
 
 PATHS = {"difference": 256, "defects": 64}
 
@@ -84,7 +81,7 @@ class OtherEstimator:
 
     def cells(self) -> list[Cell]:
         """Return its cell, or none where it is too expensive."""
-        return [Cell(OTHER, self._rows, [self.runs])] if self.affordable else []
+        return [Cell("the other estimator", self._rows, [self.runs])] if self.affordable else []
 
     def _rows(self) -> pd.DataFrame:
         design = self.design

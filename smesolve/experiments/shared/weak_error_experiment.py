@@ -17,7 +17,7 @@ from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.other_estimator import OTHER, OtherEstimator
+from smesolve.experiments.shared.other_estimator import OtherEstimator
 from smesolve.experiments.shared.settings import (
     DTYPES,
     ProblemSettings,
@@ -38,9 +38,6 @@ from smesolve.validation import (
 )
 
 __all__ = ["WeakErrorExperiment", "WeakErrorSettings"]
-
-STUDY, CONSTANTS = "weak errors", "predicted constants"
-"""Keys of the cells of the study and of its predicted constants."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +155,9 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             keep=self.samples if self.estimator == "difference" else 0,
             progress=True,
         )
-        cells = [Cell(STUDY, measure, ensembles, kept=False), *self.other_estimator.cells()]
-        if self.predicts or len(s.lrs) > 2:
-            cells.append(Cell(CONSTANTS, predicted_constants(self.design), seconds=self._constants_seconds))
+        cells = [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells()]
+        if self._uses_constants:
+            cells.append(Cell("predicted constants", predicted_constants(self.design), seconds=self._constants_seconds))
         return cells
 
     @cached_property
@@ -203,23 +200,29 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         return fields
 
     def result(self, results: list[Any]) -> WeakErrorStudy:
-        """Return the result of the cell of the study, the first one."""
-        study = self._result_of(STUDY, results)
+        """Return the result of the cell of the study, the first one, with the constants that were predicted."""
+        study = results[0]
         assert isinstance(study, WeakErrorStudy)
-        constants = self._result_of(CONSTANTS, results)
-        return replace(study, predict=lambda: constants_table() if constants is None else constants)
+        constants = _table_with("constant", results)
+        if constants is None:
+            return study if self._uses_constants else replace(study, predict=constants_table)
+        return replace(study, predict=lambda: constants)
 
     def beside(self, results: list[Any]) -> pd.DataFrame | None:
         """Return the result of the cell of the other estimator, or None where there is none."""
-        found: pd.DataFrame | None = self._result_of(OTHER, results)
-        return found
+        return _table_with("error", results)
 
-    def _result_of(self, key: str, results: list[Any]) -> Any:
-        """Return the result of a cell, or None where there is no such cell."""
-        return dict(zip([cell.key for cell in self.cells()], results, strict=True)).get(key)
+    @property
+    def _uses_constants(self) -> bool:
+        return self.predicts or len(self.settings.lrs) > 2
 
     def _constants_seconds(self) -> float:
         """Return the seconds that predicted constants take, from those of the first observable."""
         observables = dict(list(self.design.observables.items())[:1])
         one = replace(self.design, observables=observables)
         return len(self.design.observables) * idle_seconds(predicted_constants(one))
+
+
+def _table_with(column: str, results: list[Any]) -> pd.DataFrame | None:
+    """Return the first result that is a table with a column, or None."""
+    return next((result for result in results if isinstance(result, pd.DataFrame) and column in result), None)
