@@ -106,6 +106,8 @@ def control_of(
     """
     if design.control == "none":
         return None
+    if isinstance(process, JumpIntegration) and not design.problem.has_closed_form:
+        return None  # jumps are compensated by the mean gradient
     path = NoiseFreePath.of(process, design.theta0, saved, design.observables, design.problem.reference_floats)
     if isinstance(process, JumpIntegration):
         return JumpControlVariate.of(design.problem, path, step_time, lr, hessians)
