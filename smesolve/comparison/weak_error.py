@@ -86,7 +86,7 @@ def weak_error(
         lrs: learning rates; each divides the horizon, all times and the jumps of a schedule.
         horizon: last time T; the iteration takes T/lr steps.
 
-    What is compared:
+    Args: what is compared
         orders: of the modified equation, 1, 2, 3 and/or "poisson", training steps at the times of a Poisson process,
             of weak order 1. The last two have jumps and are solved from jump to jump: `scheme` does not concern them,
             and defects do not measure them. Default: 1 and 2.
@@ -96,7 +96,7 @@ def weak_error(
         times: times of observation, the last one the horizon. Default: the finest even grid of at most five that all
             learning rates divide.
 
-    How precisely:
+    Args: how precisely
         paths: independent paths on each side; with rel_tol, those of the first round. Default: 1024.
         rel_tol: paths are added until the 95% Monte Carlo half-width of every error at the horizon is at most this
             share of the error, or max_paths is reached. The solver's bias comes on top of it in `low` and `high`.
@@ -115,7 +115,7 @@ def weak_error(
             on time, an observable is constant between jumps, orders holds 3 or "poisson", or scheme, dt, control or
             keep are given, which defects have not; else defects. The column `estimator` says which. Default: "auto".
 
-    How it is run:
+    Args: how it is run
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.
         workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them. On
             a cluster, call this inside `joblib.parallel_config(backend="dask")`. Default: only this process.
