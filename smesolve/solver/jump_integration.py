@@ -9,6 +9,8 @@ same jumps under another dt.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,9 @@ from smesolve.sampling.randomness import keyed_generator
 from smesolve.solver.jumps import JumpDynamics
 
 __all__ = ["JumpIntegration", "JumpNoise", "JumpStep"]
+
+MOST_JUMPS = 16
+"""Jumps that a path has on average in the longest step in which `in_longer_steps` takes several."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,22 @@ class JumpIntegration:
         self.dt, self.block_size = dt, problem.block_size
         self._seed, self._nested = seed, nested
 
+    def in_longer_steps(self, saved: Sequence[int]) -> tuple[JumpIntegration, list[int]]:
+        """Return the same paths in the longest steps that meet all saved step numbers, and these numbers.
+
+        Every step cuts a flow, which costs four gradients a path: so a step has up to `MOST_JUMPS` jumps on average.
+        The jumps are the same, as the cells are.
+        """
+        common = math.gcd(*saved)
+        together = max(count for count in range(1, common + 1) if common % count == 0 and self._fits(count))
+        longer = JumpIntegration(
+            self.problem, self.dynamics, self.lr, together * self.dt, self._seed, together * self._nested
+        )
+        return longer, [number // together for number in saved]
+
+    def _fits(self, count: int) -> bool:
+        return count == 1 or count * self.dt <= MOST_JUMPS * self.lr * (1 + 1e-9)
+
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """Return one step of every path of a block. Cost on average: dt/lr jumps and dt/lr + 1 flows a path."""
         return self._run(theta, block, step, None)
@@ -113,17 +134,19 @@ class JumpIntegration:
         for time, drawn in zip(times, torch.from_numpy(uniforms), strict=True):
             (paths,) = time[:, 0].isfinite().nonzero(as_tuple=True)
             begin, end = now[paths], time[paths]
-            before = self._flow(theta[paths], paths, begin, end, noises)
+            before, b = self._flow(theta[paths], paths, begin, end, noises)
             draw = self.problem.draw(drawn[paths.cpu()])
-            size, increment = self.dynamics.jump(before, draw)
+            size, increment = self.dynamics.jump(before, draw, b)
             if noises is not None:
                 noises.append(JumpNoise(paths, end / self.dt, before, increment, self.problem.noise_coordinates(draw)))
             theta[paths], now[paths] = before + size, end
         everyone = torch.arange(len(theta), device=theta.device)
-        return self._flow(theta, everyone, now, torch.full_like(now, self.dt), noises)
+        return self._flow(theta, everyone, now, torch.full_like(now, self.dt), noises)[0]
 
-    def _flow(self, y: Tensor, paths: Tensor, begin: Tensor, end: Tensor, noises: list[JumpNoise] | None) -> Tensor:
-        """Return the flow of some paths, and note what their jumps have on average meanwhile."""
+    def _flow(
+        self, y: Tensor, paths: Tensor, begin: Tensor, end: Tensor, noises: list[JumpNoise] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the flow of some paths and b at its end, and note what their jumps have on average meanwhile."""
         if noises is not None:
             mean = self.dynamics.compensator(y)
             if mean is not None:
