@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +38,13 @@ class JumpNoise:
     """When, as a share of the step (A, 1)."""
     state: Tensor
     """The states before it (A, D)."""
+    draw: Any
+    """Its draws (A, ...), or None of what has none."""
     increment: Tensor
-    """The noise (A, D): its sum over the step, given its past, has mean zero."""
+    """The noise (A, D): its sum over the step, given its past, has mean zero where the mean gradient is known."""
     coordinates: Tensor | None
-    """chi (A, M) with increment = -lr C chi, of mean zero and covariance I, or None where there is none."""
+    """chi (A, M), functions of the draw with increment = -lr C chi, of mean zero and covariance I; None where there is
+    none."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ class JumpIntegration:
             draw = self.problem.draw(drawn[paths.cpu()])
             size, increment = self.dynamics.jump(before, draw, b)
             if noises is not None:
-                noises.append(JumpNoise(paths, end / self.dt, before, increment, self.problem.noise_coordinates(draw)))
+                chi = self.problem.noise_coordinates(draw)
+                noises.append(JumpNoise(paths, end / self.dt, before, draw, increment, chi))
             theta[paths], now[paths] = before + size, end
         everyone = torch.arange(len(theta), device=theta.device)
         return self._flow(theta, everyone, now, torch.full_like(now, self.dt), noises)[0]
@@ -150,5 +155,5 @@ class JumpIntegration:
         if noises is not None:
             mean = self.dynamics.compensator(y)
             if mean is not None:
-                noises.append(JumpNoise(paths, (begin + end) / (2 * self.dt), y, -(end - begin) * mean, None))
+                noises.append(JumpNoise(paths, (begin + end) / (2 * self.dt), y, None, -(end - begin) * mean, None))
         return self.dynamics.flow(y, end - begin)

@@ -81,7 +81,7 @@ class JumpDynamics(Protocol):
         ...
 
     def compensator(self, y: Tensor) -> Tensor | None:
-        """Return what the second part of `jump` has on average in a unit of time, or None where it is 0."""
+        """Return what the second part of `jump` has on average in a unit of time, or None: it is 0 or unknown."""
         ...
 
     def noise_free(self, y: Tensor, time: float) -> Tensor:
@@ -139,10 +139,10 @@ class ThirdOrder:
         return -self.problem.mean_gradient(y)
 
     def _newton(self, y: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        at, gradients = y, []
-        for _ in range(4):
-            gradients.append(self.problem.mean_gradient(at))  # -b_j
+        at, gradients = y, [self.problem.mean_gradient(y)]  # -b_j
+        for _ in range(3):
             at = at.add(gradients[-1], alpha=-self.lr)
+            gradients.append(self.problem.mean_gradient(at))
         second, third = s * (s - 1) / 2, s * (s - 1) * (s - 2) / 6
         fourth = s.square() * (s.square() - 6 * s + 11) / 24
         differences = -torch.cat([torch.ones_like(s), s, second, third, fourth], dim=1)
@@ -169,8 +169,10 @@ class Poissonised:
             size = self.problem.step(y, draw, self.lr) - y
         return size, size
 
-    def compensator(self, y: Tensor) -> Tensor:
-        """Return b: the jumps' mean at rate 1/lr, of gradient descent -grad L_S."""
+    def compensator(self, y: Tensor) -> Tensor | None:
+        """Return b: the jumps' mean at rate 1/lr, of gradient descent -grad L_S; None where it is not known."""
+        if not self.problem.has_closed_form:
+            return None
         return -self.problem.mean_gradient(y) if self.problem.linear_step else self._rate(self.problem.mean_step, y)
 
     def noise_free(self, y: Tensor, time: float) -> Tensor:

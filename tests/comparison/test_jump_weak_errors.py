@@ -1,5 +1,7 @@
 """Weak errors of the equation of order 3 by difference, with control variates for its jumps."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,12 @@ from problems import linear_problem, make_problem
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.jump_control_variate import JumpControlVariate
+from smesolve.comparison.jump_draw_control_variate import JumpDrawControlVariate
 from smesolve.comparison.noise_free_path import NoiseFreePath
 from smesolve.comparison.poisson_constants import poisson_constants
 from smesolve.comparison.value_hessians import value_hessians
+from smesolve.experiments.shared.cells import Cell, Ensembles
+from smesolve.experiments.shared.dry_run import estimate
 from smesolve.sampling.ensemble import block_of
 from smesolve.solver.jump_integration import JumpIntegration
 from smesolve.solver.jumps import Poissonised, ThirdOrder
@@ -92,12 +97,48 @@ def test_the_constant_of_steps_at_random_times_is_the_second_derivative_of_the_f
     assert constant == pytest.approx(0.5 / 2 * second, rel=1e-5) and 0 < error < 1e-5 * abs(constant)
 
 
-def test_modules_are_compared_with_steps_at_random_times_by_difference():
-    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.2), torch.nn.Linear(3, 1)).double()
+def module_problem():
+    layers = torch.nn.Linear(2, 3), torch.nn.Dropout(0.2), torch.nn.Tanh(), torch.nn.Linear(3, 1)
+    module = torch.nn.Sequential(*layers).double()
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    problem = sme.ModuleProblem(module, x, x[:, :1])
-    study = sme.weak_error(problem, problem.initial(), [0.1], 0.2, orders=["poisson"], paths=64)
+    torch.manual_seed(0)
+    return sme.ModuleProblem(module, x, x[:, :1])
+
+
+def test_control_variates_from_draws_have_mean_zero_and_shorten_the_error():
+    problem, lr, saved = module_problem(), 0.1, [2, 4]
+    theta0, observables = problem.initial(), {"loss": problem.loss}
+    process = JumpIntegration(problem, Poissonised(problem, lr), lr, dt=0.2, seed=1)
+    path = NoiseFreePath.of(process, theta0, saved, observables)
+    right = JumpDrawControlVariate.of(problem, path, 0.2, lr)
+    wrong = dataclasses.replace(right, drifts=right.drifts + 0.1, coefficients=right.coefficients[::-1])
+    for control, gain in ((right, 1.5), (wrong, 0.0)):
+        found, values = [], []
+        for block in range(-(-2048 // process.block_size)):
+            theta = block_of(process, theta0)
+            totals = theta.new_zeros(1, process.block_size, 2, 1)
+            for step in range(saved[-1]):
+                moved = process.advance_split(theta, block, step)
+                control.add(totals, step, moved)
+                theta = moved.state
+            found.append(totals[0, :, -1, 0])
+            values.append(problem.loss(theta))
+        total, loss = torch.cat(found), torch.cat(values)
+        assert float(total.mean().abs() / (total.std() / len(total) ** 0.5)) < 4
+        assert float(loss.std() / (loss - total).std()) > gain
+
+
+def test_modules_are_compared_with_steps_at_random_times_by_difference():
+    problem = module_problem()
+    given = [0.1], 0.2
+    study = sme.weak_error(problem, problem.initial(), *given, orders=["poisson"], paths=64, times=[0.2])
     assert set(study.table.estimator) == {"difference"} and study.table.error.notna().all()
+    plain = sme.weak_error(
+        problem, problem.initial(), *given, orders=["poisson"], paths=64, times=[0.2], control="none"
+    )
+    assert study.table.sde_stderr[0] < plain.table.sde_stderr[0]
+    ensembles = Ensembles(problem, problem.initial(), 0.1, [0.2], ["poisson"], 64)
+    assert "poisson" in estimate("", [Cell("one", list, [ensembles])], None)["time"]
 
 
 class WithoutCoordinates(sme.Problem):
