@@ -27,6 +27,9 @@ __all__ = ["JumpIntegration", "JumpNoise", "JumpStep"]
 MOST_JUMPS = 16
 """Jumps that a path has on average in the longest step in which `in_longer_steps` takes several."""
 
+MOST_UNIFORMS = 2**22
+"""Uniforms of all jumps of a block in such a step, on average."""
+
 
 @dataclass(frozen=True)
 class JumpNoise:
@@ -86,15 +89,15 @@ class JumpIntegration:
         Every step cuts a flow, which costs four gradients a path: so a step has up to `MOST_JUMPS` jumps on average.
         The jumps are the same, as the cells are.
         """
+        jumps = self.dt / self.lr
+        uniforms = jumps * self.block_size * max(1, self.problem.draw_dim)
+        most = min(MOST_JUMPS / jumps, MOST_UNIFORMS / uniforms) * (1 + 1e-9)
         common = math.gcd(*saved)
-        together = max(count for count in range(1, common + 1) if common % count == 0 and self._fits(count))
+        together = max(count for count in range(1, min(common, max(1, int(most))) + 1) if common % count == 0)
         longer = JumpIntegration(
             self.problem, self.dynamics, self.lr, together * self.dt, self._seed, together * self._nested
         )
         return longer, [number // together for number in saved]
-
-    def _fits(self, count: int) -> bool:
-        return count == 1 or count * self.dt <= MOST_JUMPS * self.lr * (1 + 1e-9)
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """Return one step of every path of a block. Cost on average: dt/lr jumps and dt/lr + 1 flows a path."""
