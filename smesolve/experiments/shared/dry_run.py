@@ -31,7 +31,7 @@ from smesolve.problem.iteration import DropoutIteration
 from smesolve.sampling.ensemble import Process
 from smesolve.sampling.runner import Runner
 from smesolve.solver.integration import integration
-from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
 
 __all__ = ["estimate", "memory_in_words", "time_in_words"]
 
@@ -68,10 +68,12 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None, overhead
     total: dict[str, float] = {}
     known: dict[tuple[Any, ...], float] = {}
     for one in ensembles:
-        if isinstance(one, Ensembles):
-            _add(total, {CONTROLS: _control_seconds(one, known)})
         found = {"defects": one.seconds(known)} if isinstance(one, DefectRuns) else _seconds(one, known)
         _add(total, {name: seconds / (workers or 1) for name, seconds in found.items()})
+    memory = memory_in_words(arrays, workers, steps_take)  # before what follows takes some of these arrays
+    for one in ensembles:
+        if isinstance(one, Ensembles):
+            _add(total, {CONTROLS: _control_seconds(one, known)})
     _add(total, {cell.key: cell.seconds() for cell in cells if cell.seconds is not None})
     steps = list(dict.fromkeys(f"{one.steps} at lr {one.lr:.4g}" for one in ensembles))
     more = f", and so on for {len(steps) - SHOWN} more" if len(steps) > SHOWN else ""
@@ -84,7 +86,7 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None, overhead
         "steps": ", ".join(steps[:SHOWN]) + more,
         "paths": f"{ensembles[0].paths} of each ensemble in the first round",
         "time": time_in_words(total, overhead) + untimed,
-        "memory": memory_in_words(arrays, workers, steps_take),
+        "memory": memory,
     }
 
 
@@ -134,17 +136,20 @@ def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> di
     dt = ensembles.design.first_dt(lr)
 
     def timed(name: str, process: Callable[[], Process]) -> float:
-        key = name, id(problem), scheme
+        key = name, id(problem), scheme, ensembles.control != "none"
         if key not in per_step:
-            per_step[key] = _seconds_per_step(process(), theta0)
+            per_step[key] = _seconds_per_step(process(), theta0, split=ensembles.control != "none")
         return per_step[key]
 
-    def equation(order: int) -> Process:
+    def equation(order: Order) -> Process:
         return integration(ModifiedEquation(problem, lr, order), theta0, scheme, dt)
 
-    found = {"iteration": timed("iteration", lambda: DropoutIteration(problem, lr)) * ensembles.steps * size.blocks}
+    found: dict[str, float] = {}
+    if size.iteration_blocks:
+        step = timed("iteration", lambda: DropoutIteration(problem, lr))
+        found["iteration"] = step * ensembles.steps * size.iteration_blocks
     for order in ensembles.orders:
-        name = f"order {order}"
+        name = equation_name(order)
         found[name] = timed(name, partial(equation, order)) * math.ceil(ensembles.times[-1] / dt) * size.equation_blocks
     return found
 
@@ -198,13 +203,19 @@ def _grid_points(horizon: float, stability_limit: float) -> int:
 
 
 @torch.no_grad()
-def _seconds_per_step(process: Process, theta0: Tensor) -> float:
-    """Return the time of the quickest of some real steps of one whole block, control variates' split included."""
+def _seconds_per_step(process: Process, theta0: Tensor, split: bool) -> float:
+    """Return the time of the quickest of some real steps of one whole block.
+
+    Args:
+        process: that is timed.
+        theta0: (D,), its start.
+        split: include what control variates take of a step.
+    """
     theta, times = theta0.expand(process.block_size, -1).contiguous(), []
 
     def advance(step: int) -> None:
         nonlocal theta
-        theta = process.advance_split(theta, 0, step).state
+        theta = process.advance_split(theta, 0, step).state if split else process.advance(theta, 0, step)
 
     for step in range(1 + TIMED_STEPS):  # the first one warms up
         times.append(idle_seconds(partial(advance, step)))
