@@ -89,6 +89,10 @@ class GradientIntegration:
         state = theta + self.dt * drift
         return state, state
 
+    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
+        """Return None: automatic differentiation knows the Jacobians."""
+        return None
+
     def _draws(self, block: int, step: int) -> tuple[list[Any], list[Tensor]]:
         """Return independent draws of one step and their weights (B, 1)."""
         problem, signs = self.problem, torch.ones(self.block_size, 1, dtype=self.problem.dtype, device="cpu")

@@ -1,6 +1,7 @@
 """The compiled kernels compute what the formulas in torch say, and are given only what they can take."""
 
 import copy
+import importlib.util
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch.autograd import forward_ad
 
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
+from smesolve.problem.kernels import fused
 from smesolve.problem.kernels.library import CHOICE, TORCH, VARIANTS, kernels_in_use, library
 from smesolve.sampling.journal import Journal, JournalError
 from smesolve.solver.perturbed_sde import PerturbedSDE
@@ -30,16 +32,29 @@ LAWS = {
 }
 
 
-def built(activation, law, n, d, m, o, bias, dtype=torch.float64, seed=0):
+def built(activation, law, n, d, m, o, bias, dtype=torch.float64, seed=0, masks="shared"):
     torch.manual_seed(seed)
     network = sme.TwoLayerNetwork(d, m, o, activation, bias=bias, dtype=dtype)
-    return sme.DropoutProblem(network, torch.randn(n, d, dtype=dtype), torch.randn(n, o, dtype=dtype), law=LAWS[law])
+    return on_data(network, n, d, o, law, dtype, masks)
+
+
+def with_features(law, n, d, m, o, bias, dtype=torch.float64, seed=0, masks="shared"):
+    """Features of two layers below the readout."""
+    torch.manual_seed(seed)
+    features = torch.nn.Sequential(torch.nn.Linear(d, 3), torch.nn.Tanh(), torch.nn.Linear(3, m), torch.nn.Tanh())
+    network = sme.FeatureNetwork(features, torch.nn.Linear(m, o, bias=bias)).to(dtype)
+    return on_data(network, n, d, o, law, dtype, masks)
+
+
+def on_data(network, n, d, o, law, dtype, masks):
+    x, y = torch.randn(n, d, dtype=dtype), torch.randn(n, o, dtype=dtype)
+    return sme.DropoutProblem(network, x, y, law=LAWS[law], masks=masks)
 
 
 def in_torch(problem):
     """The same problem by the formulas in torch."""
     other = copy.copy(problem)
-    other.kernels = None
+    other.kernels = other.readout_kernels = None
     return other
 
 
@@ -53,6 +68,8 @@ def everything(problem, paths=3):
     theta, z, vector = 2 * normals(paths, problem.dim), normals(paths, problem.noise_dim), normals(paths, problem.dim)
     masks = problem.draw(torch.rand(paths, problem.draw_dim, generator=generator))
     at = problem.linearize(theta)
+    yield "loss", at.loss()
+    yield "modified loss", at.modified_loss()
     yield "gradient", at.gradient(masks)
     yield "mean gradient", at.mean_gradient()
     yield "noise product", at.noise_product(z)
@@ -86,15 +103,87 @@ def assert_equal_to_torch(problem, tolerance):
     o=some.integers(1, 4),
     bias=some.booleans(),
     seed=some.integers(0, 1000),
+    masks=some.sampled_from(["shared", "per_sample"]),
 )
-def test_kernels_equal_the_formulas_in_torch(activation, law, n, d, m, o, bias, seed):
-    assert_equal_to_torch(built(activation, law, n, d, m, o, bias, seed=seed), 1e-13)
+def test_kernels_equal_the_formulas_in_torch(activation, law, n, d, m, o, bias, seed, masks):
+    problem = built(activation, law, n, d, m, o, bias, seed=seed, masks=masks)
+    assert problem.kernels
+    assert_equal_to_torch(problem, 1e-13)
 
 
 @compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    law=some.sampled_from(sorted(LAWS)),
+    n=some.integers(1, 40),
+    m=some.integers(1, 21),
+    o=some.integers(1, 4),
+    bias=some.booleans(),
+    masks=some.sampled_from(["shared", "per_sample"]),
+)
+def test_kernels_of_the_readout_equal_the_formulas_in_torch(law, n, m, o, bias, masks):
+    problem = with_features(law, n, 2, m, o, bias, masks=masks)
+    assert problem.readout_kernels
+    assert_equal_to_torch(problem, 1e-13)
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    law=some.sampled_from(sorted(LAWS)),
+    n=some.integers(1, 40),
+    m=some.integers(1, 21),
+    o=some.integers(1, 4),
+    masks=some.sampled_from(["shared", "per_sample"]),
+)
+def test_kernels_of_linear_models_equal_the_formulas_in_torch(law, n, m, o, masks):
+    torch.manual_seed(0)
+    problem = on_data(sme.LinearNetwork(m, o), n, m, o, law, torch.float64, masks)
+    assert problem.kernels
+    assert_equal_to_torch(problem, 1e-13)
+    theta, first, second = (torch.randn(3, problem.dim, dtype=torch.float64) for _ in range(3))
+    assert torch.equal(problem.third_derivative(theta, first, second), torch.zeros_like(theta))
+
+
+@compiled
+@settings(max_examples=25, deadline=None)
+@given(
+    activation=some.sampled_from(sorted(ACTIVATIONS)),
+    law=some.sampled_from(sorted(LAWS)),
+    n=some.integers(1, 40),
+    d=some.integers(1, 20),
+    m=some.integers(1, 12),
+    o=some.integers(1, 4),
+    bias=some.booleans(),
+)
+def test_third_derivatives_are_those_of_hessian_products(activation, law, n, d, m, o, bias):
+    problem = built(activation, law, n, d, m, o, bias)
+    theta, first, second = (torch.randn(3, problem.dim, dtype=torch.float64) for _ in range(3))
+    found, expected = (one.third_derivative(theta, first, second) for one in (problem, in_torch(problem)))
+    assert (found - expected).abs().max() <= 1e-13 * expected.abs().max()
+
+
+@compiled
+def test_an_activation_of_ones_own_has_the_kernels_of_the_readout():
+    network = sme.TwoLayerNetwork(2, 5, 2, activation=torch.sin, bias=True)
+    problem = on_data(network, 9, 2, 2, "dropout", torch.float64, "shared")
+    assert problem.kernels is None and problem.readout_kernels
+    assert_equal_to_torch(problem, 1e-13)
+
+
+def test_an_activation_that_was_added_before_has_no_kernel_of_another(monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "sine", torch.sin)
+    specification = importlib.util.spec_from_file_location("fused_again", fused.__file__)
+    again = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(again)
+    assert torch.sin not in again.ACTIVATIONS and again.ACTIVATIONS[torch.relu] == 1
+
+
+@compiled
+@pytest.mark.parametrize("masks", ["shared", "per_sample"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_they_do_in_float32(activation):
-    assert_equal_to_torch(built(activation, "uniform", 61, 5, 13, 3, True, torch.float32), 3e-5)
+def test_they_do_in_float32(activation, masks):
+    assert_equal_to_torch(built(activation, "uniform", 61, 5, 13, 3, True, torch.float32, masks=masks), 3e-5)
 
 
 @compiled
@@ -106,7 +195,9 @@ def test_every_variant_does(variant, monkeypatch):
     except sme.SmesolveError:
         pytest.skip("not for this processor")
     for activation in ("tanh", "gelu", "softplus"):
-        assert_equal_to_torch(built(activation, "three values", 37, 9, 6, 2, True), 1e-13)
+        for masks in ("shared", "per_sample"):
+            assert_equal_to_torch(built(activation, "three values", 37, 9, 6, 2, True, masks=masks), 1e-13)
+    assert_equal_to_torch(with_features("three values", 37, 9, 6, 2, True), 1e-13)
 
 
 @compiled
@@ -142,6 +233,23 @@ def test_infinite_weights_saturate(activation):
     theta = problem.initial()
     theta[0] = float("inf")
     assert torch.allclose(problem.mean_gradient(theta), in_torch(problem).mean_gradient(theta), rtol=1e-12, atol=1e-14)
+
+
+@compiled
+@pytest.mark.parametrize("masks", ["shared", "per_sample"])
+@pytest.mark.parametrize("kind", ["fused", "readout"])
+def test_leading_dimensions_of_draws_broadcast(kind, masks):
+    if kind == "fused":
+        problem = built("tanh", "uniform", 5, 2, 4, 2, True, masks=masks)
+    else:
+        problem = with_features("uniform", 5, 2, 4, 2, True, masks=masks)
+    theta = torch.randn(3, 1, problem.dim, dtype=torch.float64)
+    for lead in ((6,), (), (2, 1, 6), *([(0,)] if kind == "fused" else [])):
+        draw = problem.draw(torch.rand(*lead, problem.draw_dim))
+        z = torch.randn(*lead, problem.noise_dim, dtype=torch.float64)
+        for method, drawn in (("gradient", draw), ("noise_product", z)):
+            found, expected = (getattr(one, method)(theta, drawn) for one in (problem, in_torch(problem)))
+            assert found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
 
 
 @compiled
