@@ -24,7 +24,6 @@ from __future__ import annotations
 import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
 # isort: split
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -133,9 +132,7 @@ def kernels(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[s
 def ours(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, tuple[Callable[[], object], int]]:
     """Whole steps, random numbers included."""
     weak = problem.with_weak_noise()
-    in_torch = [copy.copy(problem), copy.copy(weak)]
-    for one in in_torch:
-        one.kernels = None
+    in_torch = [problem.without_kernels(), weak.without_kernels()]
     runs = {"dropout step": steps(None, problem, theta0, B, "")}
     for label, one in (("", problem), (WEAK, weak), (", torch", in_torch[0]), (WEAK + ", torch", in_torch[1])):
         for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):

@@ -27,12 +27,12 @@ class ConvergenceStudy(Result):
 
     Columns of `table`:
 
-    scheme, solver_dt, observable   which solver, with which step, and what is compared
-    error, stderr, low, high        the error with its standard error and 95% interval; all errors come from the same
-                                    paths, so that those of different steps have common noise
-    seconds                         that the solver took for all paths, increments not counted
-    paths, lost                     number of paths, and of those without a finite error; with one there is no error
-    resolved                        whether 0 lies outside the interval
+        scheme, solver_dt, observable  which solver, with which step, and what is compared
+        error, stderr, low, high       the error with its standard error and 95% interval; all errors come from the same
+                                       paths, so that those of different steps have common noise
+        seconds                        that the solver took for all paths, increments not counted
+        paths, lost                    number of paths, and of those without a finite error; with one there is no error
+        resolved                       whether 0 lies outside the interval
     """
 
     table: pd.DataFrame

@@ -130,11 +130,12 @@ class StudyDesign:
 
     def check_stable(self, lr: float) -> None:
         """Refuse a learning rate beyond the stability limit."""
+        self.problem.check_lr(lr)
         if lr >= self.stability_limit:
             time = "" if self.problem.autonomous else " at the worst time of the schedule"
             raise SmesolveError(
-                f"lr={lr:g} is beyond the stability limit {self.stability_limit:.4g} = "
-                f"2/lambda_max(Hess L_S(theta0){time}), where the mean iteration diverges; take a smaller lr."
+                f"lr={lr:g} is beyond the stability limit {self.stability_limit:.4g} ({self.problem.limit_in_words}"
+                f"{time}), where the mean iteration diverges; take a smaller lr."
             )
 
     def steps(self, step: float, name: str = "dt") -> list[int]:

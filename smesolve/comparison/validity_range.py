@@ -80,7 +80,7 @@ class ValidityRange(Result):
     horizon: float
     tolerance: float
     stability_limit: float
-    """2 / lambda_max(Hess L_S(theta0))."""
+    """That of the problem at theta0 (`Problem.stability_limit`)."""
 
     def conclusion(self) -> str:
         """Return one sentence for each observable."""

@@ -85,7 +85,7 @@ def weak_error(
         lrs: learning rates; each divides the horizon, all times and the jumps of a schedule.
         horizon: last time T; the iteration takes T/lr steps.
 
-    What is compared:
+    Args: what is compared
         orders: of the modified equation, 1, 2 and/or 3. The equation of order 3 has jumps and is solved from jump to
             jump: `scheme` does not concern it, and defects do not measure it. Default: 1 and 2.
         observables: names ("loss", "modified_loss", "squared_norm", "test_loss", "accuracy", "theta[0]", see
@@ -94,7 +94,7 @@ def weak_error(
         times: times of observation, the last one the horizon. Default: the finest even grid of at most five that all
             learning rates divide.
 
-    How precisely:
+    Args: how precisely
         paths: independent paths on each side; with rel_tol, those of the first round. Default: 1024.
         rel_tol: paths are added until the 95% Monte Carlo half-width of every error at the horizon is at most this
             share of the error, or max_paths is reached. The solver's bias comes on top of it in `low` and `high`.
@@ -113,7 +113,7 @@ def weak_error(
             on time, an observable is constant between jumps, orders holds 3, or scheme, dt, control or keep are given,
             which defects have not; else defects. The column `estimator` says which. Default: "auto".
 
-    How it is run:
+    Args: how it is run
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.
         workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them. On
             a cluster, call this inside `joblib.parallel_config(backend="dask")`. Default: only this process.

@@ -199,6 +199,9 @@ class Problem(TrainingStep):
         """Return the parameters in theta (..., D), which are a part of it where theta is an optimiser's state."""
         return theta
 
+    def check_lr(self, lr: float) -> None:
+        """Refuse a learning rate above `largest_lr`, at which the step is not defined. Default: there is none."""
+
     def check_start(self, name: str, theta: Tensor) -> None:
         """Refuse a start (D,) from which there is no modified equation, `name` being its name. Default: none is."""
 
@@ -330,7 +333,7 @@ class Problem(TrainingStep):
         unit circle, at most `largest_lr`. Under a schedule it is the least of the limits at all times up to the
         horizon.
 
-        Cost: some 20 Hessian products, or some 10 spectra of the Jacobian.
+        Cost: some 20 Hessian products, or some 6 spectra of the Jacobian.
         """
         theta = check_parameters("theta", theta, self)
         check_not_negative("horizon", horizon)

@@ -1,7 +1,5 @@
 """Adjoints and value Hessians from compiled kernels are those of automatic differentiation."""
 
-import copy
-
 import pytest
 import torch
 from problems import make_problem
@@ -23,9 +21,7 @@ pytestmark = pytest.mark.skipif(library() is None, reason="no compiled kernels a
 def both():
     """A problem by compiled kernels, and by the formulas in torch."""
     problem = make_problem(width=4, out_features=2, bias=True)
-    in_torch = copy.copy(problem)
-    in_torch.kernels = None
-    return problem, in_torch
+    return problem, problem.without_kernels()
 
 
 @pytest.mark.parametrize("dense_dim", [0, 256])

@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
+from smesolve.problem.differentiable_masks import with_differentiable_keep_prob
 from smesolve.problem.kernels import fused
 from smesolve.problem.kernels.library import CHOICE, TORCH, VARIANTS, kernels_in_use, library
 from smesolve.sampling.journal import Journal, JournalError
@@ -53,9 +54,7 @@ def on_data(network, n, d, o, law, dtype, masks):
 
 def in_torch(problem):
     """The same problem by the formulas in torch."""
-    other = copy.copy(problem)
-    other.kernels = other.readout_kernels = None
-    return other
+    return problem.without_kernels()
 
 
 def everything(problem, paths=3):
@@ -387,3 +386,22 @@ def test_a_journal_of_other_kernels_is_refused(tmp_path):
         journal.put("block", {"mean": np.ones(1)})
     with pytest.raises(JournalError, match=r"computed by the kernels x86-64-v4, but torch are in use; set .*KERNELS"):
         Journal(tmp_path / "blocks.journal", {"kernels": TORCH})
+
+
+@compiled
+@pytest.mark.parametrize("kind", ["fused", "readout"])
+def test_derivatives_in_keep_prob_go_through_the_formulas_in_torch(kind):
+    make = built if kind == "fused" else lambda activation, *sizes: with_features(*sizes)
+    problem = make("tanh", "dropout", 5, 2, 4, 1, True)
+    theta, z = problem.initial(), torch.ones(problem.noise_dim, dtype=torch.float64)
+    keep_prob = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        other = with_differentiable_keep_prob(problem, keep_prob)
+        values = other.mean_gradient(theta).sum() + other.noise_product(theta, z).sum() + other.modified_loss(theta)
+        (slope,) = torch.autograd.grad(values, keep_prob)
+
+    def value(p):
+        one = problem.with_keep_prob(p)
+        return float(one.mean_gradient(theta).sum() + one.noise_product(theta, z).sum() + one.modified_loss(theta))
+
+    assert float(slope) == pytest.approx((value(0.7 + 1e-6) - value(0.7 - 1e-6)) / 2e-6, rel=1e-6)

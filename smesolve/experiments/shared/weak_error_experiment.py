@@ -43,7 +43,7 @@ class WeakErrorSettings(ProblemSettings):
     """Study.
 
     Args:
-        training: loss and noise.
+        training: optimiser, loss and noise.
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         lrs: learning rates; each divides the horizon.
         horizon: last time T; training takes T/lr steps.
