@@ -77,9 +77,11 @@ class LowRankForms:
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
         """Return left^T A right for each path, target and observable, (B, T, O). Cost: 2 r N each."""
-        images = left @ self.factors.mT  # (T, O, B, r)
-        others = images if right is left else right @ self.factors.mT
-        return ((images * others) @ self.values[..., None])[..., 0].movedim(-1, 0)
+        factors = self.factors.flatten(0, 2).mT  # one product for all targets and observables
+        images = (left @ factors).unflatten(-1, self.values.shape)  # (B, T, O, r)
+        others = images if right is left else (right @ factors).unflatten(-1, self.values.shape)
+        forms: Tensor = torch.linalg.vecdot(images * self.values, others)
+        return forms
 
     def trace(self) -> Tensor:
         """Return the traces (T, O)."""

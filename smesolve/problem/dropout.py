@@ -90,9 +90,8 @@ class DropoutProblem(MaskedProblem):
     def _take_kernels(self) -> None:
         """Choose the compiled kernels for all of it, else those for the readout's part."""
         self.kernels = FusedKernels.of(self.network, self.x, self.targets, self.per_sample)
-        self.readout_kernels = None
-        if self.kernels is None:
-            self.readout_kernels = ReadoutKernels.of(self.network, self.targets, self.per_sample)
+        of_readout = None if self.kernels else ReadoutKernels.of(self.network, self.targets, self.per_sample)
+        self.readout_kernels = of_readout
 
     def without_kernels(self) -> DropoutProblem:
         """Return the same training by the formulas in torch only."""
@@ -249,11 +248,8 @@ class DropoutLinearization(Linearization):
 
     def _readout(self, *tensors: Tensor) -> ReadoutKernels | None:
         """Return the kernels for the readout's part, if they can be given the network and further tensors."""
-        kernels = self.problem.readout_kernels
-        if kernels is None:
-            return None
-        at = self.network
-        return kernels if kernels.suit(at.features, at.readout, *tensors) else None
+        kernels, at = self.problem.readout_kernels, self.network
+        return kernels if kernels and kernels.suit(at.features, at.readout, *tensors) else None
 
     @property
     def _offset(self) -> Tensor:

@@ -288,7 +288,8 @@ class ModifiedEquation(nn.Module):
         problem = self.problem
         g = problem.mean_gradient(y).expand_as(vectors)
         curved = problem.third_derivative(y.expand_as(vectors), g, vectors)
-        return -self.lr / 2 * (curved + problem.hessian_product(y, problem.hessian_product(y, vectors)))
+        pulled: Tensor = -self.lr / 2 * (curved + problem.hessian_product(y, problem.hessian_product(y, vectors)))
+        return pulled
 
     def _correction(self, t: Any, at: Linearization, leading: Tensor, left_limit: bool) -> Tensor:
         if self.order == "quadratic":

@@ -1,12 +1,10 @@
 """The compiled kernels compute what the formulas in torch say, and are given only what they can take."""
 
 import copy
-import importlib.util
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,9 +15,7 @@ from torch.autograd import forward_ad
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
 from smesolve.problem.differentiable_masks import with_differentiable_keep_prob
-from smesolve.problem.kernels import fused
-from smesolve.problem.kernels.library import CHOICE, TORCH, VARIANTS, kernels_in_use, library
-from smesolve.sampling.journal import Journal, JournalError
+from smesolve.problem.kernels.library import CHOICE, VARIANTS, kernels_in_use, library
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.small_noise_rk4 import SmallNoiseRK4
 
@@ -170,14 +166,6 @@ def test_an_activation_of_ones_own_has_the_kernels_of_the_readout():
     assert_equal_to_torch(problem, 1e-13)
 
 
-def test_an_activation_that_was_added_before_has_no_kernel_of_another(monkeypatch):
-    monkeypatch.setitem(ACTIVATIONS, "sine", torch.sin)
-    specification = importlib.util.spec_from_file_location("fused_again", fused.__file__)
-    again = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(again)
-    assert torch.sin not in again.ACTIVATIONS and again.ACTIVATIONS[torch.relu] == 1
-
-
 @compiled
 @pytest.mark.parametrize("masks", ["shared", "per_sample"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -314,24 +302,6 @@ def test_threads_compute_the_same_to_the_last_digit():
     assert all(torch.equal(one, problem.mean_gradient(at)) for one, at in zip(together, theta, strict=True))
 
 
-def test_the_environment_chooses(monkeypatch):
-    monkeypatch.setenv(CHOICE, TORCH)
-    assert kernels_in_use() == TORCH and library() is None
-    assert make_problem().kernels is None
-    monkeypatch.setenv(CHOICE, "fast")
-    with pytest.raises(sme.SmesolveError, match=r"SMESOLVE_KERNELS must name kernels .* got 'fast'; name one of them"):
-        make_problem()
-
-
-@compiled
-def test_pickles_open_where_there_are_no_kernels(monkeypatch):
-    problem = make_problem(width=4)
-    pickled, expected = pickle.dumps(problem), problem.mean_gradient(problem.initial())
-    monkeypatch.setenv(CHOICE, TORCH)
-    found = pickle.loads(pickled).mean_gradient(problem.initial())
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
-
-
 @compiled
 def test_laws_of_ones_own_need_no_hash():
     @dataclass
@@ -379,13 +349,6 @@ def test_other_networks_are_computed_in_torch():
     assert torch.allclose(shifted.mean_gradient(theta), plain.mean_gradient(theta + 1), rtol=1e-12, atol=1e-14)
     own = sme.TwoLayerNetwork(2, 3, activation=torch.sin)
     assert sme.DropoutProblem(own, x, x[:, :1], keep_prob=0.8).kernels is None
-
-
-def test_a_journal_of_other_kernels_is_refused(tmp_path):
-    with Journal(tmp_path / "blocks.journal", {"kernels": "x86-64-v4"}) as journal:
-        journal.put("block", {"mean": np.ones(1)})
-    with pytest.raises(JournalError, match=r"computed by the kernels x86-64-v4, but torch are in use; set .*KERNELS"):
-        Journal(tmp_path / "blocks.journal", {"kernels": TORCH})
 
 
 @compiled
