@@ -368,3 +368,16 @@ def test_derivatives_in_keep_prob_go_through_the_formulas_in_torch(kind):
         return float(one.mean_gradient(theta).sum() + one.noise_product(theta, z).sum() + one.modified_loss(theta))
 
     assert float(slope) == pytest.approx((value(0.7 + 1e-6) - value(0.7 - 1e-6)) / 2e-6, rel=1e-6)
+
+
+@compiled
+def test_transforms_of_something_else_go_around_the_kernels():
+    """The derivative of a step with respect to lr alone, which no tensor of the problem carries."""
+    x = torch.randn(5, 2, dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, x[:, :1], keep_prob=0.8)
+    theta, draw = problem.initial(), problem.sample(3, seed=0)
+    at, along = (torch.tensor(number, dtype=torch.float64) for number in (0.1, 1.0))
+    _, slope = torch.func.jvp(lambda lr: theta - lr * problem.gradient(theta, draw), (at,), (along,))
+    assert torch.allclose(slope, -problem.gradient(theta, draw), rtol=1e-12, atol=1e-14)
+    own = sme.Training(problem, lambda state, draw, lr: state - lr * problem.gradient(state, draw), lr=0.1)
+    assert torch.equal(own.step(theta, draw, 0.1), theta - 0.1 * problem.gradient(theta, draw))

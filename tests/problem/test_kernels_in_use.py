@@ -1,4 +1,4 @@
-"""Which compiled kernels are in use: the environment chooses, and what was made with others is still read or refused."""
+"""Kernels in use: the environment chooses them, and what others computed is read, or refused."""
 
 import importlib.util
 import pickle
