@@ -148,7 +148,7 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
         if name == "config":
             content = with_module(read_file(value))
             content = {key.replace("-", "_") if key in flags else key: entry for key, entry in content.items()}
-            if "allow_code" in content:
+            if content.pop("allow_code", False) is not False:  # a printed configuration holds the false one
                 raise SmesolveError(
                     f"allow_code stands in {value!r}, but a file cannot allow itself to run code; give "
                     "--allow-code on the command line."
