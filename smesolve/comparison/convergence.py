@@ -178,7 +178,7 @@ def convergence(
         seed: root seed of the Brownian motions.
         paths: number of independent paths.
         workers: processes that share the blocks of paths; errors are the same for any number of them.
-        progress: show the progress. Default: only on a terminal.
+        progress: show the progress. Default: on a terminal and in a notebook only.
 
     Returns:
         A `ConvergenceStudy`.
@@ -336,7 +336,7 @@ def _table(work: _Errors, moments: Moments, seconds: np.ndarray, lost: np.ndarra
     columns = mean_columns(moments)
     found = {kept[name]: np.where(lost.reshape(-1) > 0, np.nan, columns[name]) for name in kept}
     head = [(run.solver.name, run.dt, name) for run in work.runs for name in names]
-    table = pd.DataFrame(head, columns=["scheme", "solver_dt", "observable"]).assign(**found)
+    table = pd.DataFrame(head, columns=["scheme", "dt", "observable"]).assign(**found)
     return table.assign(
         seconds=np.repeat(seconds, len(names)),
         paths=work.paths,
