@@ -162,7 +162,8 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
             arguments.append(f"--{name}={value}")
         else:
             arguments.append(f"--{name}={json.dumps(_typed(name, value, hints[name]))}")
-    if MODULE not in given and "network" not in given and "config" in given and MODULE in hints:
+    named = MODULE in given or "module:" in given.get("network", "")
+    if MODULE in hints and "config" in given and not named:
         check_code(content.get("network"), "--allow-code" in rest, given["config"])
     if positional == "directory" and "directory" not in given and not {"-h", "--help"} & set(rest):
         raise SmesolveError("DIR is missing; name the directory of finished results, such as results/digits.")

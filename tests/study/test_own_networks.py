@@ -87,6 +87,8 @@ def test_a_name_in_a_file_runs_nothing_unless_the_user_allows_it(package, tmp_pa
             words = "network.module='mypackage.models:plain'", "files are data; give --allow-code"
             refused(capsys, [command, config, "--out", "results"], *words)
             refused(capsys, [command, config, "--dry-run"], *words)
+            refused(capsys, [command, config, "--dry-run", "--network", "{seed: 1}"], *words)
+            refused(capsys, [command, config, "--dry-run", "--network.seed", "1"], *words)
     refused(capsys, ["weak-error", configuration(tmp_path, "mypackage.models:plain", allow_code=True), "--out", "r"],
             "a file cannot allow itself to run code")  # fmt: skip
     assert not (tmp_path / "ran").exists()
