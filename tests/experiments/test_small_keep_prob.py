@@ -63,7 +63,7 @@ def test_the_map_takes_equations_with_jumps(monkeypatch):
     problem = make_problem(width=2, samples=2)
     effort = SamplingEffort(paths=64, progress=False)
     orders = [3, "poisson", 1]
-    result = error_map(problem, problem.initial(), [0.8, 0.3], [0.2], orders=orders, effort=effort)
+    result = error_map(problem, problem.initial(), [0.8, 0.3], [0.5], orders=orders, effort=effort)
     assert set(result.table.order) == set(orders) and list(result.table.order[:2]) == [1, 1]
     assert {"order 3", "poisson"} < set(result.limits.process)
     exact = result.limits.set_index(["keep_prob", "process"]).predicted
