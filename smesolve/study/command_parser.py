@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -52,17 +53,19 @@ OTHERS = {"extend": EXTEND, "sweep": SWEEP}
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Descriptions whose indented lines stay as they are written, and every option on lines of its own."""
+    """Descriptions as they are written, and every option on lines of its own."""
 
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        lines, prose = list[str](), list[str]()
-        for line in [*text.splitlines(), ""]:
-            if line and not line.startswith(" "):
-                prose.append(line)
-                continue
-            lines += [*textwrap.wrap(" ".join(prose), width), line]
-            prose = []
-        return "".join(f"{indent}{line}".rstrip() + "\n" for line in lines[:-1])
+
+def _wrapped(text: str) -> str:
+    """Return a description whose prose has the width of the terminal; indented lines, which are copied, stay whole."""
+    lines, prose = list[str](), list[str]()
+    for line in [*text.splitlines(), ""]:
+        if line and not line.startswith(" "):
+            prose.append(line)
+            continue
+        lines += [*textwrap.wrap(" ".join(prose), shutil.get_terminal_size().columns - 2), line]
+        prose = []
+    return "\n".join(lines).rstrip()
 
 
 def known_commands() -> list[str]:
@@ -87,7 +90,7 @@ def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> Argumen
     """
     parser = ArgumentParser(
         prog="smesolve",
-        description=HELP,
+        description=_wrapped(HELP),
         version=_version(),
         exit_on_error=False,
         allow_abbrev=False,
@@ -106,7 +109,7 @@ def command_parser(keys: CommandKeys) -> ArgumentParser:
     command, extends = keys.command, keys.command == "extend"
     part = ArgumentParser(
         prog=f"smesolve {command}",
-        description=_description(keys),
+        description=_wrapped(_description(keys)),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_Help,
@@ -123,7 +126,7 @@ def sweep_parser() -> ArgumentParser:
     """Return the parser of the command sweep."""
     part = ArgumentParser(
         prog="smesolve sweep",
-        description=f"""{SWEEP}
+        description=_wrapped(f"""{SWEEP}
 
 CONFIG is a configuration of the command with two more keys, such as
 
@@ -140,7 +143,7 @@ example:
 
 writes:
   {REPORTED},
-  the tables of all cells joined (CSV), cells""",
+  the tables of all cells joined (CSV), cells"""),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_Help,
