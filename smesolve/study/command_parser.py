@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import platform
+import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter  # type: ignore[attr-defined]
@@ -56,6 +58,18 @@ class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Descriptions as they are written, and every option on lines of its own."""
 
 
+def _wrapped(text: str) -> str:
+    """Return a description whose prose has the width of the terminal; indented lines, which are copied, stay whole."""
+    lines, prose = list[str](), list[str]()
+    for line in [*text.splitlines(), ""]:
+        if line and not line.startswith(" "):
+            prose.append(line)
+            continue
+        lines += [*textwrap.wrap(" ".join(prose), shutil.get_terminal_size().columns - 2), line]
+        prose = []
+    return "\n".join(lines).rstrip()
+
+
 def known_commands() -> list[str]:
     """Return the names of all commands."""
     return [*commands(), *OTHERS]
@@ -78,7 +92,7 @@ def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> Argumen
     """
     parser = ArgumentParser(
         prog="smesolve",
-        description=HELP,
+        description=_wrapped(HELP),
         version=_version(),
         exit_on_error=False,
         allow_abbrev=False,
@@ -97,7 +111,7 @@ def command_parser(keys: CommandKeys) -> ArgumentParser:
     command, extends = keys.command, keys.command == "extend"
     part = ArgumentParser(
         prog=f"smesolve {command}",
-        description=_description(keys),
+        description=_wrapped(_description(keys)),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_Help,
@@ -114,7 +128,7 @@ def sweep_parser() -> ArgumentParser:
     """Return the parser of the command sweep."""
     part = ArgumentParser(
         prog="smesolve sweep",
-        description=f"""{SWEEP}
+        description=_wrapped(f"""{SWEEP}
 
 CONFIG is a configuration of the command with two more keys, such as
 
@@ -131,7 +145,7 @@ example:
 
 writes:
   {REPORTED},
-  the tables of all cells joined (CSV), cells""",
+  the tables of all cells joined (CSV), cells"""),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_Help,
