@@ -34,7 +34,7 @@ equation the Hessian-aware SME (arXiv 2405.18373).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -50,15 +50,39 @@ from smesolve.solver.jumps import JumpDynamics, Poissonised, ThirdOrder
 from smesolve.solver.lanczos import apply_function
 from smesolve.validation import check_instance, check_positive, check_problem, check_weak_order
 
-__all__ = ["WITH_JUMPS", "ModifiedEquation", "Order"]
+__all__ = ["WITH_JUMPS", "ModifiedEquation", "Order", "equation_name", "orders_in_words", "sorted_orders", "weak_order"]
 
 
 Order = int | Literal["quadratic", "poisson"]
 """Weak order 1, 2 or 3; equation (3), which resums quadratic losses (weak order 2 in its mean, 1 in general); or
 training steps at the times of a Poisson process (weak order 1)."""
 
-WITH_JUMPS = (3, "poisson")
+WITH_JUMPS: tuple[Order, ...] = (3, "poisson")
 """Orders whose equations jump."""
+
+
+def weak_order(order: Order) -> int:
+    """Return the power of lr with which the weak error of an equation falls."""
+    return 1 if isinstance(order, str) else order
+
+
+def equation_name(order: Order) -> str:
+    """Return what texts and tables call an equation: "order 2", or "poisson"."""
+    return order if isinstance(order, str) else f"order {order}"
+
+
+def orders_in_words(orders: Iterable[Order]) -> str:
+    """Return different orders in words, such as "orders 1 and 2" or "order 3 and poisson"."""
+    found = sorted_orders(orders)
+    plural = "s" if sum(not isinstance(order, str) for order in found) > 1 else ""
+    head = f"order{plural} " if not isinstance(found[0], str) else ""
+    *first, last = map(str, found)
+    return f"{head}{', '.join(first)}{' and ' if first else ''}{last}"
+
+
+def sorted_orders(orders: Iterable[Order]) -> list[Order]:
+    """Return different orders, numbers first."""
+    return sorted(set(orders), key=lambda order: (isinstance(order, str), order))
 
 
 MOST_DENSE = 2**16
@@ -154,6 +178,10 @@ class ModifiedEquation(nn.Module):
             self._check_dense()
             self.g = self._dense_noise
 
+    def extra_repr(self) -> str:
+        """Return what torch's representation of a module has in parentheses."""
+        return f"{self.problem!r}, lr={float(self.lr):g}, order={self.order!r}"
+
     def detached(self) -> ModifiedEquation:
         """Return the equation with numbers in place of tensors, through which no derivative goes."""
         if type(self) is not ModifiedEquation or not any(isinstance(v, Tensor) for v in (self.lr, self.keep_prob)):
@@ -228,9 +256,11 @@ class ModifiedEquation(nn.Module):
     # --- its parts, for schemes --------------------------------------------------------------------------------------
 
     def drift(self, t: Any, y: Tensor, left_limit: bool = False) -> Tensor:
-        """Return the drift at t, or just before it: (B, D). At order 3 it is that between the jumps."""
+        """Return the drift at t, or just before it: (B, D). With jumps it is that between them, zero for "poisson"."""
         if self.order == 3:
             return ThirdOrder(self.problem, self.lr).drift(y)
+        if self.order == "poisson":
+            return torch.zeros_like(y)
         at = self.problem.at(t, left_limit).linearize(y)
         leading = -at.mean_gradient()
         return leading if self.order == 1 else leading + self._correction(t, at, leading, left_limit)
@@ -268,6 +298,28 @@ class ModifiedEquation(nn.Module):
         if self.order == "quadratic" or not self.problem.autonomous or isinstance(self.lr, Tensor):
             return None
         return self.problem.small_noise_rk4(y, dW, self.order, self.lr, dt, split)
+
+    @property
+    def has_pullbacks(self) -> bool:
+        """Whether `leading_pullback` and `correction_pullback` come from Hessian products by compiled kernels."""
+        return self.order in (1, 2) and self.problem.autonomous and self.problem.in_threads
+
+    def leading_pullback(self, t: Any, y: Tensor, vectors: Tensor, left_limit: bool = False) -> Tensor:
+        """Return vectors (..., D) times Db at y (..., D), at t or just before it. Cost: a Hessian product each."""
+        return -self.problem.at(t, left_limit).adjoint_product(y, vectors)
+
+    def correction_pullback(self, y: Tensor, vectors: Tensor) -> Tensor:
+        """Return vectors (..., D) times D(lr b1) at y (..., D), lr b1 = -lr/2 H g with H = Hess L_S, g = grad L_S.
+
+        As H is symmetric, that is -lr/2 (D^3 L_S[g] + H H) vector. Cost: a third derivative and two Hessian products.
+        """
+        if self.order == 1:
+            return torch.zeros_like(vectors)
+        problem = self.problem
+        g = problem.mean_gradient(y).expand_as(vectors)
+        curved = problem.third_derivative(y.expand_as(vectors), g, vectors)
+        pulled: Tensor = -self.lr / 2 * (curved + problem.hessian_product(y, problem.hessian_product(y, vectors)))
+        return pulled
 
     def _correction(self, t: Any, at: Linearization, leading: Tensor, left_limit: bool) -> Tensor:
         if self.order == "quadratic":

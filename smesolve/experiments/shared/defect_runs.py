@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,10 @@ from torch import Tensor
 
 from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.study_design import StudyDesign, chosen_scheme
+from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.problem.observables import Observable, is_piecewise_constant
 from smesolve.problem.problem import Problem
+from smesolve.solver.modified_equation import WITH_JUMPS, Order
 
 __all__ = ["TIMED_STEPS", "DefectRuns", "orders_of_defects", "smooth_observables"]
 
@@ -31,7 +32,7 @@ class DefectRuns:
     lr: float
     times: Sequence[float]
     """Times of observation; the last one is the horizon."""
-    orders: Sequence[int]
+    orders: Sequence[Order]
     paths: int
     """Paths in the first round."""
 
@@ -60,9 +61,8 @@ class DefectRuns:
         key = "defects", id(self.problem), tuple(self.orders)
         if key not in per_gradient:
             short = dataclasses.replace(size.samplers[0], saved=[min(TIMED_STEPS, self.steps)])
-            begin = time.perf_counter()
-            short.values(0)
-            per_gradient[key] = (time.perf_counter() - begin) / short.cost
+            short.values(0)  # warms up
+            per_gradient[key] = idle_seconds(lambda: short.values(0)) / short.cost
         return per_gradient[key] * size.work
 
 
@@ -73,4 +73,4 @@ def smooth_observables(design: StudyDesign) -> dict[str, Observable]:
 
 def orders_of_defects(design: StudyDesign) -> list[int]:
     """Return the orders of a study whose errors defects measure."""
-    return [order for order in design.orders if order < 3]
+    return [order for order in design.orders if isinstance(order, int) and order not in WITH_JUMPS]
