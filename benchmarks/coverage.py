@@ -3,8 +3,8 @@
 - Measured errors: linear regression with dropout, where the exact weak error is known. A replicate is a study of one
   block of paths (1024) on each side, as `weak_error` makes it: same control variates, same estimates, its own random
   numbers. Two counts: how often the Monte Carlo interval covers the difference of the scheme's solution and the
-  iteration (exact by `LinearMoments.scheme`), which should be 95%; and how often the whole budget, Monte Carlo and
-  solver bias, covers the error of the equation, which may be more.
+  iteration (exact by `LinearMoments.scheme`), which should be 95%; and how often the whole budget, with the solver bias
+  taken off, covers the error of the equation.
 - Fits: slopes and constants of errors with third-order terms, five shapes, at four learning rates. The room that a fit
   leaves for missing terms makes its slopes conservative at every precision, and its constants where errors are precise.
 - Constants: those predicted without Monte Carlo against exact errors extrapolated to lr = 0.

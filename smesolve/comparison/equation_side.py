@@ -2,8 +2,8 @@
 
 The solution without noise, V_0 of `smesolve.comparison.solver_bias`, counts as zero where the mean gradient has no
 closed form, and where the network has kinks. There the error of one path jumps with dt, as a step meets a kink here or
-there, which the mean over paths does not; and the ordinary differential equation may slide along a kink, where no solver
-of high order goes on.
+there, which the mean over paths does not; and the ordinary differential equation may slide along a kink, where no
+solver of high order goes on.
 """
 
 from __future__ import annotations
