@@ -21,6 +21,8 @@ __all__ = ["command_parser", "keys_of", "known_commands", "print_completion", "p
 
 SHELLS = ("bash", "zsh")
 
+ALLOW_CODE = "run the function that network.module names in a file."
+
 HELP = """Derive, integrate and certify the stochastic modified equation of dropout.
 
 Each command reads a study from CONFIG, a YAML file; an option --KEY VALUE changes one key of it, and without CONFIG all
@@ -118,7 +120,7 @@ def command_parser(keys: CommandKeys) -> ArgumentParser:
     if keys.study:
         part.add_argument("--study", type=str, default=keys.study, help=f"one of {', '.join(studies(command))}.")
     part.add_class_arguments(keys.settings)
-    _add_places(part, extends)
+    _add_places(part, extends, "allow-code" in keys.flags)
     return part
 
 
@@ -153,6 +155,7 @@ writes:
     part.add_argument("--out", type=str | None, help="directory for the results; needed unless --dry-run.")
     part.add_argument("--shard", type=str | None, help="i/n: run only every n-th cell, from the i-th on.")
     part.add_argument("--resume", action="store_true", help="go on with an interrupted sweep.")
+    part.add_argument("--allow-code", action="store_true", help=ALLOW_CODE)
     part.add_argument("--dry-run", action="store_true", help="print what each cell would take, and write nothing.")
     return part
 
@@ -171,7 +174,7 @@ def _description(keys: CommandKeys) -> str:
     return f"{text}\n\nexample:\n  smesolve {command} {example}\n\nwrites:\n  {writes}"
 
 
-def _add_places(part: ArgumentParser, extends: bool) -> None:
+def _add_places(part: ArgumentParser, extends: bool, code: bool) -> None:
     """Add the options that all commands have: where results come from and go to."""
     if extends:
         part.add_argument(
@@ -189,6 +192,8 @@ def _add_places(part: ArgumentParser, extends: bool) -> None:
         "--dry-run", action="store_true", help="print sizes, steps, paths, time and memory, and write nothing."
     )
     part.add_argument("--resume", action="store_true", help="go on with an interrupted study, if there is one.")
+    if code:
+        part.add_argument("--allow-code", action="store_true", help=ALLOW_CODE)
 
 
 def _version() -> str:
@@ -220,7 +225,7 @@ def print_completion(argv: Sequence[str]) -> None:
             options |= set(known_keys(settings))
         if studies(name):
             part.add_argument("--study", type=str, help=f"one of {', '.join(studies(name))}.")
-        _add_places(part, name == "extend")
+        _add_places(part, name == "extend", "network.module" in options or name == "extend")
         # What is read without its option is an argument to the shell.
         part.add_argument("CONFIG").complete = DIRECTORY if name == "extend" else FILE
         parts[name] = part
