@@ -27,8 +27,7 @@ from smesolve.problem.linearization import (
     dense_noise_factor,
     reference_hessian_product,
 )
-from smesolve.problem.one_at_a_time import one_at_a_time
-from smesolve.problem.parameters import drawn_parameters
+from smesolve.problem.parameter_vector import ParameterVector
 from smesolve.problem.stability import curvature_limit, step_limit
 from smesolve.problem.training_step import REFERENCE_DRAWS, TrainingStep
 from smesolve.sampling.ensemble import fitting_block_size
@@ -38,7 +37,7 @@ from smesolve.validation import check_integer, check_not_negative, check_paramet
 __all__ = ["Problem", "check_trailing"]
 
 
-class Problem(TrainingStep):
+class Problem(ParameterVector, TrainingStep):
     """A loss with a noisy gradient.
 
     A problem of your own subclasses this and defines `dim`, `draw_dim`, `noise_dim`, `draw`, `loss`, `gradient`,
@@ -288,33 +287,6 @@ class Problem(TrainingStep):
         """Return `count` independent draws, keyed by (seed, step)."""
         count, seed = check_integer("count", count), check_seed("seed", seed)
         return self.draw(keyed_uniforms((count, self.draw_dim), seed, 0, check_integer("step", step, least=0)))
-
-    @entry_point
-    def initial(self, seed: int | None = 0) -> Tensor:
-        """Return initial parameters (D,): drawn by the modules' own initialisation, or the network's present values.
-
-        Args:
-            seed: of the draw; None for the network's present values, such as weights that were loaded. A draw replaces
-                all of them, including values set by hand.
-
-        Raises:
-            SmesolveError: there is no network, or a module's own initialisation fails.
-
-        Warns:
-            MissingInitialiserWarning: some parameters, which it names, are drawn by no module, such as a bare
-                torch.nn.Parameter. They become normals of the mean and the standard deviation of their present values;
-                constants stay.
-        """
-        seed = None if seed is None else check_seed("seed", seed)
-        if self.network is None:
-            raise SmesolveError(
-                f"{type(self).__name__} has no network whose parameters could be drawn; define initial(seed), or give "
-                "theta0 yourself."
-            )
-        with one_at_a_time:  # another thread may have its own parameters in the module, or draw its own
-            if seed is None:
-                return nn.utils.parameters_to_vector(self.network.parameters()).detach()
-            return drawn_parameters(self.network, seed, self.device)
 
     @entry_point
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:

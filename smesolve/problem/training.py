@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
@@ -151,6 +151,11 @@ class Training(Problem):
     def initial(self, seed: int | None = 0) -> Tensor:
         """Return the state (S,) at the first step, with the initial parameters of the problem (`Problem.initial`)."""
         return self.start(self.problem.initial(seed))
+
+    @entry_point
+    def theta_from(self, source: nn.Module | Mapping[str, Any]) -> Tensor:
+        """Return the state (S,) at the first step, with the parameters of a module or its state_dict."""
+        return self.start(self.problem.theta_from(source))
 
     @entry_point
     def start(self, theta: Tensor) -> Tensor:
