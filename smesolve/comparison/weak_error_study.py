@@ -15,6 +15,7 @@ from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.outcomes import Status
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.result import Result
+from smesolve.solver.modified_equation import Order, orders_in_words
 from smesolve.validation import check_choice
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class WeakErrorStudy(Result):
     table: pd.DataFrame
     """A row for each order, lr, time and observable; its columns are listed above."""
 
-    samples: dict[tuple[float, int | None], dict[str, np.ndarray]]
+    samples: dict[tuple[float, Order | None], dict[str, np.ndarray]]
     """Values at the horizon of the first paths that `keep` asked for, by (lr, order) and observable; the order of the
     iteration is None."""
 
@@ -87,11 +88,11 @@ class WeakErrorStudy(Result):
     def summary(self) -> str:
         """Return what was measured, and how near each order is at the largest learning rate, a line each observable."""
         table = self.table
-        lrs, orders = table.lr.unique(), table.order.unique()
+        lrs = table.lr.unique()
         few, many = table.paths.min(), table[["discrete_paths", "sde_paths"]].max().max()
         rates = f"lr {lrs[0]:g}" if len(lrs) == 1 else f"{len(lrs)} learning rates from {min(lrs):g} to {max(lrs):g}"
         head = (
-            f"WeakErrorStudy: {'order' if len(orders) == 1 else 'orders'} {' and '.join(map(str, orders))}, {rates}, "
+            f"WeakErrorStudy: {orders_in_words(table.order)}, {rates}, "
             f"{table.time.nunique()} times up to {self.horizon:g}, {few if few == many else f'{few} to {many}'} "
             "paths; errors at the horizon with 95% intervals."
         )

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError
 from smesolve.machine_memory import free_memory
-from smesolve.sampling.ensemble import Process, check_block_steps
+from smesolve.sampling.ensemble import Chain, check_block_steps
 
 __all__ = ["differentiable_paths"]
 
 
 def differentiable_paths(
-    process: Process,
+    process: Chain,
     theta0: Tensor,
     paths: int,
     saved: list[int],

@@ -16,7 +16,7 @@ from smesolve.errors import SmesolveError, shown
 from smesolve.problem.differentiable_scalar import value_of
 from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
+from smesolve.sampling.ensemble import Chain, Step, collect_paths, fitting_block_size
 from smesolve.sampling.observed_paths import observed_paths
 from smesolve.solver.brownian import KeyedBrownian
 from smesolve.solver.differentiable_paths import differentiable_paths
@@ -28,6 +28,7 @@ from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import NothingTestedWarning, Scheme, what_tests_nothing
 from smesolve.solver.sde_contract import CompletedSDE, check_sde
+from smesolve.solver.skewed_rk4 import SKEWED_RK4, SkewedRK4
 from smesolve.solver.time_grid import grid_numbers, grid_steps
 from smesolve.validation import (
     check_choice,
@@ -194,15 +195,21 @@ def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, worke
 
 
 def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str:
-    """Return the scheme of an SDE, or refuse one for an equation with jumps."""
+    """Return the scheme of an SDE, or refuse one that steps a diffusion for an equation with jumps."""
+    third = isinstance(sde, ModifiedEquation) and sde.order == 3
+    if scheme == SKEWED_RK4 and not third:
+        raise SmesolveError(f"scheme={scheme!r} steps the equation of order 3, and this is another one; leave it out.")
     if not isinstance(sde, ModifiedEquation) or sde.jumps is None:
         scheme = "small_noise_rk4" if scheme is None else scheme
         check_scheme(problem, scheme)
         return scheme
+    if scheme == SKEWED_RK4:
+        return SKEWED_RK4
     if scheme is not None:
         check_choice("scheme", scheme, SCHEMES)
+        remedy = f"leave scheme out, or take {SKEWED_RK4!r} for long steps" if third else "leave scheme out"
         raise SmesolveError(
-            f"scheme={scheme!r} steps a diffusion, but the equation of order {sde.order!r} has jumps; leave scheme out."
+            f"scheme={scheme!r} steps a diffusion, but the equation of order {sde.order!r} has jumps; {remedy}."
         )
     return JUMP_SCHEME
 
@@ -303,10 +310,10 @@ def solve(
         theta0: (D,), the start of every path.
         ts: increasing times to return, ts[0] the start; dt divides every one of them.
         scheme: "euler", "small_noise_heun", "small_noise_rk4"; "svag" or "sampled_euler" for problems whose drift is
-            known by sampling only; or one added to `SCHEMES`. An equation with jumps (order 3 or "poisson") has one way
-            to integrate it, from jump to jump, and takes no scheme. Default: "small_noise_rk4" for a diffusion.
-        dt: step of the scheme; not the learning rate. With jumps, random numbers are keyed by steps of dt, and flows
-            between jumps are cut there.
+            known by sampling only; or one added to `SCHEMES`. Order 3 may be stepped by "skewed_rk4", dt being at least
+            2 lr. Default: "small_noise_rk4" for a diffusion, and from jump to jump for order 3 and "poisson".
+        dt: step of the scheme; not the learning rate. With jumps it is no error: random numbers are keyed by steps of
+            dt.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
         workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
@@ -362,10 +369,15 @@ def solve(
         warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
     if bm is None:
         with torch.set_grad_enabled(differentiable):  # weights of gradients are functions of lr
-            process: Integration | GradientIntegration | JumpIntegration = integration(sde, theta0, scheme, dt, seed)
+            if scheme == SKEWED_RK4:
+                process: Chain = SkewedRK4(sde.problem, value_of(sde.lr), dt, seed)
+            else:
+                process = integration(sde, theta0, scheme, dt, seed)
     else:
         _check_brownian(bm, sde, scheme, paths, seed, workers)
         process = Integration(sde, theta0, scheme, dt, bm=bm)
+    if isinstance(process, JumpIntegration):
+        process, saved = process.in_longer_steps(saved)
     if differentiable:
         floats = _floats_in_graph(sde, scheme, theta0.numel())
         with torch.enable_grad():

@@ -34,7 +34,7 @@ equation the Hessian-aware SME (arXiv 2405.18373).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -50,15 +50,39 @@ from smesolve.solver.jumps import JumpDynamics, Poissonised, ThirdOrder
 from smesolve.solver.lanczos import apply_function
 from smesolve.validation import check_instance, check_positive, check_problem, check_weak_order
 
-__all__ = ["WITH_JUMPS", "ModifiedEquation", "Order"]
+__all__ = ["WITH_JUMPS", "ModifiedEquation", "Order", "equation_name", "orders_in_words", "sorted_orders", "weak_order"]
 
 
 Order = int | Literal["quadratic", "poisson"]
 """Weak order 1, 2 or 3; equation (3), which resums quadratic losses (weak order 2 in its mean, 1 in general); or
 training steps at the times of a Poisson process (weak order 1)."""
 
-WITH_JUMPS = (3, "poisson")
+WITH_JUMPS: tuple[Order, ...] = (3, "poisson")
 """Orders whose equations jump."""
+
+
+def weak_order(order: Order) -> int:
+    """Return the power of lr with which the weak error of an equation falls."""
+    return 1 if isinstance(order, str) else order
+
+
+def equation_name(order: Order) -> str:
+    """Return what texts and tables call an equation: "order 2", or "poisson"."""
+    return order if isinstance(order, str) else f"order {order}"
+
+
+def orders_in_words(orders: Iterable[Order]) -> str:
+    """Return different orders in words, such as "orders 1 and 2" or "order 3 and poisson"."""
+    found = sorted_orders(orders)
+    plural = "s" if sum(not isinstance(order, str) for order in found) > 1 else ""
+    head = f"order{plural} " if not isinstance(found[0], str) else ""
+    *first, last = map(str, found)
+    return f"{head}{', '.join(first)}{' and ' if first else ''}{last}"
+
+
+def sorted_orders(orders: Iterable[Order]) -> list[Order]:
+    """Return different orders, numbers first."""
+    return sorted(set(orders), key=lambda order: (isinstance(order, str), order))
 
 
 MOST_DENSE = 2**16
@@ -228,9 +252,11 @@ class ModifiedEquation(nn.Module):
     # --- its parts, for schemes --------------------------------------------------------------------------------------
 
     def drift(self, t: Any, y: Tensor, left_limit: bool = False) -> Tensor:
-        """Return the drift at t, or just before it: (B, D). At order 3 it is that between the jumps."""
+        """Return the drift at t, or just before it: (B, D). With jumps it is that between them, zero for "poisson"."""
         if self.order == 3:
             return ThirdOrder(self.problem, self.lr).drift(y)
+        if self.order == "poisson":
+            return torch.zeros_like(y)
         at = self.problem.at(t, left_limit).linearize(y)
         leading = -at.mean_gradient()
         return leading if self.order == 1 else leading + self._correction(t, at, leading, left_limit)
