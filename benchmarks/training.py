@@ -5,9 +5,9 @@
 "time": one step of `sme.iterate` with Adam on a torch module with nn.Dropout, beside the same step written by hand with
 `torch.func.vmap` over paths, masks and Adam's formulas included; least CPU time over rounds in which both take turns.
 "orders": weak errors of Adam with dropout on tanh 2-4-1 by defects, from a warm start, and the fitted orders.
-"cold": what happens at a start that is cold, or warm for a few steps only. Of the iteration: the change of its mean loss
-at the horizon when lr is halved, which for a smooth step is halved with it. Of the equation: the share of its paths
-that are lost, as their second moments become negative, which is refused at a cold start.
+"cold": what happens at a start that is cold, or warm for a few steps only. Of the iteration: the change of its mean
+loss at the horizon when lr is halved, which is halved with it where there is an equation of order 1. Of the equation:
+the share of its paths that are lost, as their second moments become negative; a cold start is refused.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import one_thread  # noqa: F401 (first: the libraries below read it when they ar
 import argparse
 import time
 import warnings
+from itertools import pairwise
 
 import harness
 import torch
@@ -95,10 +96,7 @@ def cold_starts(paths: int) -> None:
             steps = round(horizon / lr)
             table = sme.iterate(training, start, lr, steps, paths, number, save=[steps], observables=["loss"])
             means.append((table["mean"].item(), table["stderr"].item()))
-        changes = [
-            f"{a - b:+.2e} +- {1.96 * (u**2 + v**2) ** 0.5:.0e}"
-            for (a, u), (b, v) in zip(means, means[1:], strict=False)
-        ]
+        changes = [f"{a - b:+.2e} +- {1.96 * (u**2 + v**2) ** 0.5:.0e}" for (a, u), (b, v) in pairwise(means)]
         lost = "refused"
         if warm:
             equation, few = sme.ModifiedEquation(training, 0.005, order=1), 1024
