@@ -86,10 +86,10 @@ def weak_errors(orders: list[int], paths: int) -> sme.WeakErrorStudy:
 
 
 def cold_starts(paths: int) -> None:
-    """Print what becomes of the iteration and of its equation after 0, 5, 20 and 400 steps of warming."""
+    """Print what becomes of the iteration and of its equation after 0, 5 and 400 steps of warming."""
     training = sme.Training(harness.small_problem(), torch.optim.Adam, lr=0.02, betas=BETAS)
     horizon, lrs, cold = 0.32, [0.02 / 2**k for k in range(4)], training.initial(seed=1)
-    for warm in (0, 5, 20, 400):
+    for warm in (0, 5, 400):
         start = training.warm(cold, warm)
         means = []
         for number, lr in enumerate(lrs):
@@ -97,11 +97,11 @@ def cold_starts(paths: int) -> None:
             table = sme.iterate(training, start, lr, steps, paths, number, save=[steps], observables=["loss"])
             means.append((table["mean"].item(), table["stderr"].item()))
         changes = [f"{a - b:+.2e} +- {1.96 * (u**2 + v**2) ** 0.5:.0e}" for (a, u), (b, v) in pairwise(means)]
-        equation = sme.ModifiedEquation(training, 0.005, order=1)
+        equation = sme.ModifiedEquation(training, 0.02, order=1)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                ends = sme.solve(equation, start, [0.0, horizon], "svag", dt=0.0025, paths=1024)[-1]
+                ends = sme.solve(equation, start, [0.0, horizon], "svag", dt=0.01, paths=1024)[-1]
             lost = f"{1 - float(ends.isfinite().all(-1).double().mean()):.1%} of its paths are lost"
         except sme.SmesolveError:
             lost = "refused"
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sections", nargs="+", default=["time", "orders"], choices=["time", "orders", "cold"])
     parser.add_argument("--orders", nargs="+", type=int, default=[1], choices=[1, 2])
-    parser.add_argument("--paths", type=int, default=256, help="of orders; of cold starts 16 times as many")
+    parser.add_argument("--paths", type=int, default=256, help="of orders; of cold starts 64 times as many")
     arguments = parser.parse_args()
     if "time" in arguments.sections:
         for samples, width in ((16, 32), (64, 64)):
@@ -125,7 +125,7 @@ def main() -> None:
         print(study.table[["order", "lr", "error", "low", "high", "bias", "reason"]].to_string())
         print(study.fit().to_string())
     if "cold" in arguments.sections:
-        cold_starts(16 * arguments.paths)
+        cold_starts(64 * arguments.paths)
 
 
 if __name__ == "__main__":
