@@ -119,9 +119,9 @@ class Validity(NetworkExperiment[ValiditySettings]):
         )
         return [Cell("relative errors", measure, [runs], kept=False)]
 
-    def dry_run(self) -> dict[str, str]:
+    def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
         """Return what the first learning rate would take."""
-        fields = super().dry_run()
+        fields = super().dry_run(overhead)
         fields["time"] += "; not in it: one to three more learning rates, and further rounds"
         return fields
 

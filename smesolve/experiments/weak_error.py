@@ -46,6 +46,7 @@ class WeakError(WeakErrorExperiment):
     title = "Weak error of the stochastic modified equation"
     example = "examples/weak_order.yaml --rel_tol 0.1 --out results/weak_order"
     writes = "tables (CSV), figures (PNG and PDF), fit.csv (slopes and constants with intervals), blocks.journal"
+    predicts = True
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the certificate of weak order with its error budget."""

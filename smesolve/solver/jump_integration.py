@@ -113,6 +113,10 @@ class JumpIntegration:
         state = self.dynamics.noise_free(theta, self.dt)
         return state, state
 
+    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
+        """Return None: automatic differentiation knows the Jacobians."""
+        return None
+
     def clocks(self, block: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the times of the jumps in a step (J, B), increasing, and their uniforms (J, B, U).
 

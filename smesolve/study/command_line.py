@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         that the operating system refuses, 130 when interrupted; other than 0 with one sentence on stderr.
     """
     if argv is not None:
-        return _run(list(argv))
+        return _run(list(argv), time.process_time())
     prepare_streams()
     apply_process_settings()  # torch is not loaded yet
     # Batch systems end a job by SIGTERM, a terminal that is closed by SIGHUP: clean up as on Ctrl-C.
@@ -96,19 +96,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
-    return _run(sys.argv[1:])
+    return _run(sys.argv[1:], started=0.0)
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], started: float) -> int:
+    """Run one subcommand; it started at a processor time, 0 where the process is its own."""
     request = None
     try:
         if argv[:1] == ["sweep"]:
-            return _run_sweep(argv[1:])
+            return _run_sweep(argv[1:], started)
         request = _read(argv)
         experiment = request.experiment
         _set_threads(getattr(experiment.settings, "threads", None))
         if request.dry_run:
-            _print_estimate(experiment)
+            _print_estimate(experiment, started)
             return 0
         moved = finish_move(request.out)
         if (moved or request.resume) and _is_finished(request):
@@ -133,7 +134,7 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def _run_sweep(argv: list[str]) -> int:
+def _run_sweep(argv: list[str], started: float) -> int:
     """Run the cells of a sweep, and join their tables when all are finished; return the exit code."""
     from smesolve.study.sweep import begin_sweep, join_sweep, read_sweep, shard_of
 
@@ -151,13 +152,14 @@ def _run_sweep(argv: list[str]) -> int:
     if values.dry_run:
         for cell, request in zip(cells, requests, strict=True):
             say(f"smesolve: cell {cell.directory.name}")
-            _print_estimate(request.experiment)
+            _print_estimate(request.experiment, started)
+            started = time.process_time()  # what is loaded now serves the other cells, too
         return 0
     begin_sweep(sweep, out, values.resume or shards > 1)
     chosen = cells[shard - 1 :: shards]
     for number, cell in enumerate(chosen, start=1):
         say(f"smesolve: cell {number} of {len(chosen)}, {printable(cell.directory.name)}")
-        code = _run([*cell.arguments, "--resume"])
+        code = _run([*cell.arguments, "--resume"], started)
         if code:
             return code
     if join_sweep(sweep, out, ["sweep", *argv], time.perf_counter() - start):
@@ -304,12 +306,13 @@ def _is_finished(request: Request) -> bool:
     return not difference
 
 
-def _print_estimate(experiment: Experiment[Any]) -> None:
+def _print_estimate(experiment: Experiment[Any], started: float) -> None:
     """Print what --dry-run says, a line for each of its fields."""
     from smesolve.study.smallest_study import run_smallest_study  # here: --help does without torch
 
     run_smallest_study()
-    fields = experiment.dry_run()
+    # By now all is loaded, and a report was written.
+    fields = experiment.dry_run(overhead=time.process_time() - started)
     say(f"smesolve: dry run of {experiment.command}, nothing is written")
     for name, value in fields.items():
         say(f"  {name + ':':9}{value}")

@@ -82,9 +82,13 @@ class Experiment(ABC, Generic[S]):
         """Return a digest of the data and the start, on which results depend as on the settings. Default: no data."""
         return None
 
-    def dry_run(self) -> dict[str, str]:
-        """Return what the experiment would take: sizes, steps, paths, time and memory, each in words."""
-        return estimate(self.measured(), self.cells(), getattr(self.settings, "workers", None))
+    def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
+        """Return what the experiment would take: sizes, steps, paths, time and memory, each in words.
+
+        Args:
+            overhead: seconds that loading the libraries and writing the report take. Default: they are left out.
+        """
+        return estimate(self.measured(), self.cells(), getattr(self.settings, "workers", None), overhead)
 
     def report(self, sections: Sequence[Section], warnings: Sequence[str] = ()) -> str:
         """Return the report in Markdown: conclusions first, then what was measured, then the sections."""
