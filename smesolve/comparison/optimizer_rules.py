@@ -136,9 +136,9 @@ def optimizer_rules(trained: Problem) -> list[OptimizerRule]:
     Raises:
         SmesolveError: another optimiser, or RMSprop with momentum or centred.
     """
-    options = trained.options if isinstance(trained, Training) else {}
-    name = trained.name if isinstance(trained, Training) else "SGD"
-    if name == "SGD" and not options.get("momentum"):
+    options = trained.options if isinstance(trained, Training) else {"momentum": 0.0}
+    name = trained.name if options and isinstance(trained, Training) else "SGD" if options else "a step of its own"
+    if name == "SGD" and not options["momentum"]:
         return [_rule(_descent(), EVERYWHERE, {})]
     if name == "SGD":
         return [_rule(momentum(_descent(), rate=FIRST), EVERYWHERE, {"momentum": FIRST})]
@@ -150,7 +150,7 @@ def optimizer_rules(trained: Problem) -> list[OptimizerRule]:
     if name == "RMSprop" and not options["momentum"] and not options["centered"]:
         return _adaptive(rmsprop(_descent(), SECOND, EPS), {"alpha": SECOND})
     raise SmesolveError(
-        f"optimizer must be one whose scaling rule is derived, got {name}{' with these options' if options else ''}; "
+        f"optimizer must be one whose scaling rule is derived, got {name} with its options; "
         "take sgd, adam, adamw, or rmsprop without momentum and not centered, or derive that of your own by "
         "smesolve.symbolic.scaling_rule."
     )

@@ -98,6 +98,14 @@ def test_what_has_no_rule_is_refused():
     ):
         with pytest.raises(sme.SmesolveError, match=r"optimizer must be one whose scaling rule is derived, got"):
             optimizer_rules(sme.Training(READOUT, optimizer, 0.1, **options))
+
+    def step(state, draw, lr):
+        return state - lr * READOUT.gradient(state, draw)
+
+    with pytest.raises(sme.SmesolveError, match="got a step of its own"):
+        optimizer_rules(sme.Training(READOUT, step, 0.1))
+    with pytest.raises(sme.SmesolveError, match="problem must not depend on time"):
+        scaling_rule_study(sme.ScheduledProblem(READOUT), READOUT.initial(), [0.1], [2], 0.2)
     training = sme.Training(READOUT, torch.optim.Adam, 0.1, betas=(0.5, 0.9))
     with pytest.raises(sme.SmesolveError, match=r"kappa=4 makes 1 - beta_1 = 2 by the square root rule"):
         optimizer_rules(training)[0].applied(training, training.initial(), 0.1, 4)

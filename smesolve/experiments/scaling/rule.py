@@ -149,6 +149,10 @@ def scaling_rule_study(
     Cost: horizon/lr gradients a path for every lr, rule and kappa.
     """
     problem = check_problem("problem", problem)
+    if not problem.autonomous:
+        raise SmesolveError(
+            f"problem must not depend on time, got a {type(problem).__name__}; train it without schedule."
+        )
     theta0 = check_parameters("theta0", theta0, problem)
     lrs, horizon = check_list("lrs", lrs, check_positive), check_positive("horizon", horizon)
     checked = _check_kappas(lrs, kappas, horizon)
