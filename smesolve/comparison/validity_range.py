@@ -102,7 +102,7 @@ class ValidityRange(Result):
         if not np.isfinite(float(row["lr"])):
             return "up to a lr that is not known"
         if row["limited_by"] == MEASUREMENT:
-            return f"up to lr = {row['lr']:.2g} at least (the error at larger ones is not known)"
+            return f"up to lr = {row['lr']:.2g} at least, as errors at larger ones are not known"
         interval = f"up to lr = {row['lr']:.2g} [{row['lr_low']:.2g}, {row['lr_high']:.2g}]"
         return f"{interval}, extrapolated," if row["limited_by"] == STEPS else interval
 

@@ -87,6 +87,6 @@ def test_no_range_is_extrapolated_beyond_a_learning_rate_whose_error_is_not_know
     row = table.iloc[0]
     assert (row.lr, row.lr_low, row.lr_high, row.limited_by) == (0.1, 0.1, 1.0, "measurement")
     found = ValidityRange(table, errors, 1.0, 0.05, 1.0)
-    assert "up to lr = 0.1 at least (the error at larger ones is not known)" in found.conclusion()
+    assert "up to lr = 0.1 at least, as errors at larger ones are not known" in found.conclusion()
     inside = _ranges(errors, tolerance=0.007, limit=1.0, horizon=1.0).iloc[0]  # where all is known
     assert inside.lr == pytest.approx(0.07) and inside.limited_by == "tolerance"
