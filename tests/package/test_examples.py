@@ -34,6 +34,7 @@ SMALL = {
     "scaling_horizon": f"{SCALING} --times [1.0,2.0] --multiples [0.1,0.4]",
     "scaling_kappa": f"{SCALING} --kappas [1,2] --horizon 0.4 --max_paths 64",
     "scaling_map": f"{SCALING} --keep_probs [0.8,0.5] --multiples [0.2,0.4]",
+    "scaling_rule": f"{SCALING} --training.warm 40 --kappas [2] --horizon 0.05 --keep_probs [0.8] --draws 64",
     "scaling_schedule": f"{SCALING} --lrs [0.25,0.125] --horizon 0.5 --schedules [cosine] --max_paths 64",
     "scaling_shuffle": f"{SCALING} --training.batch_size 2 --lrs [0.1,0.05] --horizon 0.1",
     "scaling_small_keep_prob": f"{SCALING} --keep_probs [0.8,0.3]",
@@ -67,12 +68,13 @@ SMALL_SCRIPTS = {
     "weak_order": {"lrs": (0.2, 0.1), "horizon": 0.4, "rel_tol": 0.5},
     "scaling_kappa": {"kappas": (1, 2), "horizon": 0.4, "rel_tol": 0.5},
     "derived_paths": {"paths": 50},
+    "own_modules": {"samples": 6, "paths": 4, "horizon": 0.4},
     "landscape_alignment": {"samples": 12, "steps": 8, "runs": 2, "probes": 12, "eigenpairs": 2},
 }
 
 # Those that take longer than the rest.
 SLOW = {"digits_deep", "landscape_regularisation", "scaling_map", "scaling_schedule"}
-SLOW_SCRIPTS = {"weak_order"}
+SLOW_SCRIPTS = {"own_modules", "weak_order"}
 
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "make_index")
 
@@ -131,7 +133,11 @@ def test_a_script_uses_public_functions_only(name):
 
 
 def test_there_is_a_script_of_each_kind():
-    assert set(SCRIPTS) == {"weak_order", "scaling_kappa", "derived_paths", "landscape_alignment"} == set(SMALL_SCRIPTS)
+    assert (
+        set(SCRIPTS)
+        == {"weak_order", "scaling_kappa", "derived_paths", "landscape_alignment", "own_modules"}
+        == set(SMALL_SCRIPTS)
+    )
 
 
 def test_the_index_is_that_of_the_headers():
