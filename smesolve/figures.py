@@ -74,7 +74,10 @@ SEQUENCE = (
 """Styles of the curves of one panel, in their order."""
 
 DROPOUT = SEQUENCE[0]._replace(label="dropout")
-ORDERS = {order: SEQUENCE[order]._replace(label=f"SME order {order}") for order in (1, 2, 3)}
+ORDERS: dict[int | str, CurveStyle] = {
+    **{order: SEQUENCE[order]._replace(label=f"SME order {order}") for order in (1, 2, 3)},
+    "poisson": SEQUENCE[4]._replace(label="training steps at random times"),
+}
 
 STYLE = {
     "font.size": 8,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("tests", "examples", "docs", "benchmarks")
-FILES = ("README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "pyproject.toml")
+FILES = ("README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "mkdocs.yml", "pyproject.toml")
 """What tests read beside the package; pyproject.toml holds the settings of pytest."""
 
 

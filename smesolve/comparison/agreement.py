@@ -20,6 +20,7 @@ import pandas as pd
 
 from smesolve.comparison.outcomes import Status
 from smesolve.confidence import CONFIDENCE
+from smesolve.solver.modified_equation import equation_name, weak_order
 
 __all__ = ["agreement", "at_most", "headline"]
 
@@ -48,9 +49,12 @@ def headline(final: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tu
 def agreement(rows: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
     """Return how near each order is for one observable and learning rate, the highest order first."""
     parts: list[str] = []
-    for row in rows.sort_values("order", ascending=False).to_dict("records"):
-        head = f"under the SME of order {row['order']}" if not parts else f"under order {row['order']} it"
-        parts.append(f"{head} {_of_row(row, start, spread)}")
+    by_order = {row["order"]: row for row in rows.to_dict("records")}
+    for order in sorted(by_order, key=lambda order: (isinstance(order, str), -weak_order(order))):
+        name = equation_name(order)
+        sme = "" if isinstance(order, str) else "the SME of "
+        head = f"under {name} it" if parts else f"under {sme}{name}"
+        parts.append(f"{head} {_of_row(by_order[order], start, spread)}")
     return "; ".join(parts)
 
 

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from smesolve.comparison.draw_control_variate import DrawControlVariate
 from smesolve.comparison.jump_control_variate import JumpControlVariate
+from smesolve.comparison.jump_draw_control_variate import JumpDrawControlVariate
 from smesolve.comparison.noise_free_path import NoiseFreePath, inner_products
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
@@ -93,7 +94,7 @@ def control_of(
     lr: float,
     step_time: float,
     hessians: ValueHessians | None,
-) -> ControlVariate | DrawControlVariate | JumpControlVariate | None:
+) -> ControlVariate | DrawControlVariate | JumpControlVariate | JumpDrawControlVariate | None:
     """Make the control variates of a process, or return None where the study has none.
 
     Args:
@@ -108,6 +109,8 @@ def control_of(
         return None
     path = NoiseFreePath.of(process, design.theta0, saved, design.observables, design.problem.reference_floats)
     if isinstance(process, JumpIntegration):
+        if not design.problem.has_closed_form:
+            return JumpDrawControlVariate.of(design.problem, path, step_time, lr)
         return JumpControlVariate.of(design.problem, path, step_time, lr, hessians)
     if design.problem.has_closed_form:
         return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)

@@ -336,7 +336,7 @@ def _table(work: _Errors, moments: Moments, seconds: np.ndarray, lost: np.ndarra
     columns = mean_columns(moments)
     found = {kept[name]: np.where(lost.reshape(-1) > 0, np.nan, columns[name]) for name in kept}
     head = [(run.solver.name, run.dt, name) for run in work.runs for name in names]
-    table = pd.DataFrame(head, columns=["scheme", "solver_dt", "observable"]).assign(**found)
+    table = pd.DataFrame(head, columns=["scheme", "dt", "observable"]).assign(**found)
     return table.assign(
         seconds=np.repeat(seconds, len(names)),
         paths=work.paths,

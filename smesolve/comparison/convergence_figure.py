@@ -33,13 +33,13 @@ def convergence_figure(table: pd.DataFrame, fits: pd.DataFrame, kind: str) -> Fi
                 style = SEQUENCE[number % len(SEQUENCE)]
                 fit = orders.loc[scheme]
                 order = f": order {fit.order:.2f}" if np.isfinite(fit.order) else ""
-                _draw(line[0], part, part.solver_dt, style, f"{scheme}{order}")
+                _draw(line[0], part, part["dt"], style, f"{scheme}{order}")
                 _draw(line[1], part, part.seconds, style, str(scheme))
             for axis in line:
                 axis.set_yscale("log")
                 axis.set_ylabel(f"{kind} error of {name_of(observable)}")
                 legend_above(axis, columns=1 if len(orders) < 3 else 2, room=0.12 + 0.08 * len(orders))
-            log_ticks(line[0], rows.solver_dt)
+            log_ticks(line[0], rows["dt"])
             line[0].set_xlabel("step dt")
             line[0].set_title("convergence; hollow: not resolved", loc="left")
             line[1].set_xscale("log")

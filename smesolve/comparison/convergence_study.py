@@ -27,12 +27,12 @@ class ConvergenceStudy(Result):
 
     Columns of `table`:
 
-    scheme, solver_dt, observable   which solver, with which step, and what is compared
-    error, stderr, low, high        the error with its standard error and 95% interval; all errors come from the same
-                                    paths, so that those of different steps have common noise
-    seconds                         that the solver took for all paths, increments not counted
-    paths, lost                     number of paths, and of those without a finite error; with one there is no error
-    resolved                        whether 0 lies outside the interval
+        scheme, dt, observable         which solver, with which step, and what is compared
+        error, stderr, low, high       the error with its standard error and 95% interval; all errors come from the same
+                                       paths, so that those of different steps have common noise
+        seconds                        that the solver took for all paths, increments not counted
+        paths, lost                    number of paths, and of those without a finite error; with one there is no error
+        resolved                       whether 0 lies outside the interval
     """
 
     table: pd.DataFrame
@@ -49,7 +49,7 @@ class ConvergenceStudy(Result):
         rows = []
         for (scheme, observable), group in self.table.groupby(["scheme", "observable"], sort=False):
             errors = group.assign(
-                lr=group.solver_dt,
+                lr=group["dt"],
                 order=self.declared[str(scheme)],
                 stderr=(group.high - group.low) / 2 / NORMAL_QUANTILE,
                 solver_bias=0.0,
@@ -66,7 +66,7 @@ class ConvergenceStudy(Result):
                     "declared": self.declared[str(scheme)],
                     "points": row.points,
                     "p_value": row.p_value,
-                    "left_out": row.left_out.replace("lr=", "solver_dt="),
+                    "left_out": row.left_out.replace("lr=", "dt="),
                     "verdict": row.verdict,
                 }
             )
@@ -96,9 +96,9 @@ class ConvergenceStudy(Result):
         start = f"{row['scheme']}, {row['observable']}: "
         if not np.isfinite(row["order"]):
             rows = self.table[(self.table.scheme == row["scheme"]) & (self.table.observable == row["observable"])]
-            last = rows.loc[rows.solver_dt.idxmin()]
+            last = rows.loc[rows["dt"].idxmin()]
             bound = at_most(max(abs(last.low), abs(last.high)))
-            return f"{start}order not resolved; at dt = {last.solver_dt:g} the error is at most {bound}."
+            return f"{start}order not resolved; at dt = {last['dt']:g} the error is at most {bound}."
         steps = f"{row['points']} steps" if row["points"] > 2 else "two steps, the local slope"
         order = f"{row['order']:.2f} [{row['order_low']:.2f}, {row['order_high']:.2f}]"
         return f"{start}order {order} over {steps}, declared {row['declared']:g}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smesolve.solver.modified_equation import Order, weak_order
 from smesolve.solver.schemes import SCHEMES
 
 __all__ = ["ITERATION_STEP_COST", "step_cost"]
@@ -17,15 +18,17 @@ JUMP_COST, FLOW_COST = 4.0, 4.0
 """Gradients that a jump of the equation of order 3 takes, and the flow up to it."""
 
 
-def step_cost(order: int, scheme: str) -> float:
+def step_cost(order: Order, scheme: str) -> float:
     """Return the gradients that one step of a scheme takes on the equation of an order.
 
-    At order 3, where no scheme has a part, it is that of a step of lr: one jump on average, the flow up to it, and the
-    share of a flow that is cut at the end of a step.
+    Where it has jumps no scheme has a part, and it is that of a step of lr. At order 3 these are one jump on average,
+    the flow up to it, and the share of a flow that is cut at the end of a step; for "poisson" one training step.
     """
+    if order == "poisson":
+        return ITERATION_STEP_COST
     if order == 3:
         return JUMP_COST + 2 * FLOW_COST
     declared = SCHEMES[scheme]
     noise = NOISE_PRODUCT_COST * declared.noise_products
-    corrections = HESSIAN_PRODUCT_COST * declared.corrections * (order - 1)
+    corrections = HESSIAN_PRODUCT_COST * declared.corrections * (weak_order(order) - 1)
     return float(declared.drift_evaluations + noise + corrections)

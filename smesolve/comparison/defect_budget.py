@@ -135,7 +135,7 @@ class DefectBudget:
         rounding = self._noise_free.rounding(mean[..., 0])
         paired, kinked = 2 in self.design.orders, self.sampler.kinked
         rows: list[dict[str, object]] = []
-        for order in self.design.orders:
+        for order in self.sampler.orders:
             for t, time in enumerate(self.design.times):
                 for o, name in enumerate(self.design.observables):
                     at = t, o, order

@@ -82,7 +82,7 @@ from torch import Tensor
 from smesolve.comparison.defect_draws import Draws
 from smesolve.comparison.differences import Field, cubic_stencil, first_difference, second_difference, stencil
 from smesolve.comparison.path_statistics import PathStatistics
-from smesolve.comparison.study_design import StudyDesign
+from smesolve.comparison.study_design import StudyDesign, check_orders_of_defects
 from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -136,8 +136,8 @@ class DefectSampler:
     def of(cls, design: StudyDesign, lr: float, seed: int = 0) -> DefectSampler:
         """Return the blocks of a study at one learning rate."""
         kinked = bool(kinks(design.problem, design.theta0))
-        saved = design.steps(lr, "lr")
-        return cls(design.problem, design.theta0, lr, saved, design.observables, design.orders, kinked, seed)
+        saved, orders = design.steps(lr, "lr"), check_orders_of_defects(design.orders)
+        return cls(design.problem, design.theta0, lr, saved, design.observables, orders, kinked, seed)
 
     @cached_property
     def block_size(self) -> int:

@@ -74,7 +74,7 @@ class EquationSide:
         hessians: ValueHessians | None = None,
         solution: NoiseFreeSolution | None = None,
     ) -> None:
-        self.equation, self.order, self.dt = equation, int(equation.order), dt
+        self.equation, self.order, self.dt = equation, equation.order, dt
         theta0, observables, size = design.theta0, design.observables, equation.block_size
         coarse, fine = self._samplers(design, seed, hessians)
         name = f"lr {equation.lr!r}, order {equation.order}, dt {dt!r}"
@@ -91,7 +91,8 @@ class EquationSide:
 
         nothing = np.zeros((len(design.times), len(observables)))
         self._noise_free_bias = self._noise_free_difference = nothing
-        if not design.problem.has_closed_form or kinks(design.problem, theta0):  # only the pairs tell the bias
+        exact = equation.order == "poisson"  # whose paths have no bias: both of a pair are the same
+        if exact or not design.problem.has_closed_form or kinks(design.problem, theta0):  # only pairs tell the bias
             self.solution = NoiseFreeSolution(nothing, nothing)
             return
         self.solution = solution or NoiseFreeSolution.of(equation, theta0, design.times, observables)

@@ -27,7 +27,7 @@ from smesolve.problem.observables import grows_polynomially
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.parallel import Task
 from smesolve.sampling.runner import Runner, Work
-from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
 
 __all__ = ["ErrorBudget"]
 
@@ -117,7 +117,7 @@ class ErrorBudget:
             with np.errstate(divide="ignore", invalid="ignore"):
                 relative = stderr / np.abs(equation.mean - dropout.mean)[-1]
             for name, value in zip(self.design.observables, relative, strict=True):
-                known[f"order {side.order}, {name}"] = np.nan_to_num(value)
+                known[f"{equation_name(side.order)}, {name}"] = np.nan_to_num(value)
         return max(known, key=lambda name: known[name])
 
     def _work(self) -> dict[str, Work]:
@@ -206,7 +206,7 @@ class ErrorBudget:
                     rows.append(head | budget | {"solver_dt": side.dt, "scheme": scheme} | DIFFERENCE)
         return rows
 
-    def samples(self) -> dict[tuple[float, int | None], dict[str, np.ndarray]]:
+    def samples(self) -> dict[tuple[float, Order | None], dict[str, np.ndarray]]:
         """Return values at the horizon, one for each path that was kept, by lr and order; None is the iteration."""
         ensembles = {None: self.dropout} | {side.order: side.statistics for side in self.sides}
         return {

@@ -32,6 +32,8 @@ and kappa3 its third cumulant, which no Brownian motion has,
 
 Expectations over the masks are by enumeration.
 
+"poisson": see `smesolve.comparison.poisson_constants`.
+
 Integrals are adaptive, and a numerical error comes with each (`value_function`).
 """
 
@@ -45,12 +47,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from smesolve.comparison.poisson_constants import poisson_constants
 from smesolve.comparison.value_function import BATCH_FLOATS, NESTED_ARRAYS, along, along_flow
 from smesolve.entry_point import plain_surroundings
 from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
-from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.modified_equation import ModifiedEquation, Order
 
 __all__ = ["constants_floats", "first_constants", "leading_constants", "second_constants"]
 
@@ -71,7 +74,7 @@ STABLE_SHARE = 1 / 8
 """Share of the stability limit 2/lambda_max below which V_0(h) is a parabola in h."""
 
 COLUMNS = ["order", "time", "observable", "constant", "stderr"]
-TYPES = {"order": int, "time": float, "constant": float, "stderr": float}
+TYPES = {"time": float, "constant": float, "stderr": float}
 
 
 @plain_surroundings()
@@ -82,7 +85,7 @@ def leading_constants(
     times: Sequence[float],
     observables: Mapping[str, Observable],
     step: float,
-    orders: Sequence[int],
+    orders: Sequence[Order],
     stability_limit: float | None = None,
 ) -> pd.DataFrame:
     """Compute leading constants (1): of order 1 at every time, of order 2 at the last one where it is affordable.
@@ -93,7 +96,7 @@ def leading_constants(
         times: of observation.
         observables: by name.
         step: largest step of Euler's method for a network with kinks.
-        orders: 1 and/or 2.
+        orders: 1, 2 and/or "poisson"; no constant is known of others.
         stability_limit: 2/lambda_max(Hess L_S(theta0)). Default: computed where the network has kinks.
 
     Returns:
@@ -103,7 +106,7 @@ def leading_constants(
     Cost: a few hundred gradients of one path for order 1, of 256 paths where the network has kinks; some seconds for
     order 2 (D <= 64, at most 1024 draws, the step of gradient descent, neither schedules nor kinks).
     """
-    rows: list[tuple[int, float, str, float, float]] = []
+    rows: list[tuple[Order, float, str, float, float]] = []
     if not problem.has_closed_form:
         return _table(rows)
     for time in times if 1 in orders else ():
@@ -112,10 +115,14 @@ def leading_constants(
     if 2 in orders and _affordable(problem) and not kinks(problem, theta0):
         for name, value in second_constants(problem, theta0, times[-1], observables).items():
             rows.append((2, times[-1], name, *value))
+    if "poisson" in orders and not kinks(problem, theta0):
+        for time in times:
+            for name, value in poisson_constants(problem, theta0, time, observables).items():
+                rows.append(("poisson", time, name, *value))
     return _table(rows)
 
 
-def _table(rows: list[tuple[int, float, str, float, float]]) -> pd.DataFrame:
+def _table(rows: list[tuple[Order, float, str, float, float]]) -> pd.DataFrame:
     """Return the rows as a table, whose columns have their types where there are none, too."""
     return pd.DataFrame(rows, columns=COLUMNS).astype(TYPES)
 
@@ -125,7 +132,7 @@ def _affordable(problem: Problem) -> bool:
     return plain and problem.draw_count <= MAX_DRAWS and problem.dim <= MAX_DIM
 
 
-def constants_floats(problem: Problem, orders: Sequence[int], observables: int) -> float:
+def constants_floats(problem: Problem, orders: Sequence[Order], observables: int) -> float:
     """Return the floats in the arrays of `leading_constants` at their largest, those of smooth networks."""
     if not problem.has_closed_form:
         return 0.0

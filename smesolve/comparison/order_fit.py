@@ -41,6 +41,7 @@ from scipy import optimize, stats
 
 from smesolve.comparison.outcomes import LeftOut, Verdict
 from smesolve.confidence import NORMAL_QUANTILE
+from smesolve.solver.modified_equation import weak_order
 
 __all__ = ["fit_orders"]
 
@@ -93,19 +94,20 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
         match = predicted.query("order == @order and observable == @observable")
         constant, stderr = (np.nan, np.nan) if match.empty else match[["constant", "stderr"]].iloc[0]
         prediction = {"predicted_constant": float(constant), "predicted_stderr": float(stderr)}
-        row = {"order": order, "observable": observable, **prediction, **_fit(group, float(order))}
-        rows.append(row | {"verdict": _verdict(row)})
+        nominal = weak_order(order)
+        row = {"order": order, "observable": observable, **prediction, **_fit(group, float(nominal))}
+        rows.append(row | {"verdict": _verdict(row, nominal)})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _verdict(row: Mapping[str, Any]) -> Verdict:
+def _verdict(row: Mapping[str, Any], order: int) -> Verdict:
     if row["points"] <= 2:
         return Verdict.LOCAL_SLOPE if row["points"] == 2 else Verdict.NOT_RESOLVED
     if row["constant_high"] < 0 < row["predicted_constant"] or row["predicted_constant"] < 0 < row["constant_low"]:
         return Verdict.NOT_ASYMPTOTIC
-    if not row["slope_low"] <= row["order"] <= row["slope_high"]:
+    if not row["slope_low"] <= order <= row["slope_high"]:
         return Verdict.ANOTHER_ORDER
-    return Verdict.CERTIFIED if _certifies(row, row["order"]) else Verdict.TOO_WIDE
+    return Verdict.CERTIFIED if _certifies(row, order) else Verdict.TOO_WIDE
 
 
 def _certifies(slope: Mapping[str, Any], order: float) -> bool:

@@ -13,6 +13,7 @@ from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.mean_square_growth import ObservedLimit, observed_limit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.sampling.parallel import run_blocks
+from smesolve.solver.modified_equation import WITH_JUMPS, Order, equation_name
 
 __all__ = ["Agreement", "stability_limits", "with_agreement"]
 
@@ -28,11 +29,13 @@ class Agreement(StrEnum):
 
 
 def stability_limits(
-    readout: DropoutProblem, orders: Sequence[int], seed: int = 0, workers: int | None = None
+    readout: DropoutProblem, orders: Sequence[Order], seed: int = 0, workers: int | None = None
 ) -> pd.DataFrame:
     """Return the mean-square limits of the iteration and of the equations.
 
-    A limit beyond 2/lambda_max(H), where the mean of the iteration itself diverges, is only predicted.
+    Only predicted is a limit beyond 2/lambda_max(H), where the mean of the iteration itself diverges, and that of an
+    equation with jumps: a path would jump 1e5 times at keep_prob 0.01.
+    The limit of "poisson" is that of the iteration, as second moments grow by the same factor a step.
 
     Args:
         readout: a linear problem with shared masks.
@@ -41,21 +44,23 @@ def stability_limits(
         workers: processes that share the limits; results do not depend on them.
 
     Returns:
-        A row for each process ("iteration", "order 1", "order 2"): `predicted`, `observed` with `low`, `high`, and
-        `ratio`, observed / predicted; NaN for a limit that is not observed.
+        A row for each process ("iteration", "order 1", ..., "poisson"): `predicted`, `observed` with `low`, `high`,
+        and `ratio`, observed / predicted; NaN for a limit that is not observed.
 
     Cost: some seconds for each limit that is observed.
     """
     moments = LinearMoments(readout, readout.initial())
     mean_limit = readout.stability_limit(readout.initial())
-    processes = {"iteration": None} | {f"order {order}": order for order in orders}
+    processes: dict[str, Order | None] = {"iteration": None, **{equation_name(order): order for order in orders}}
     rows: list[dict[str, Any]] = [
         {"process": name, "predicted": moments.stability_limit(process)} for name, process in processes.items()
     ]
-    seen = [row for row in rows if row["predicted"] < mean_limit]
+    jumps = [equation_name(order) for order in WITH_JUMPS]
+    seen = [row for row in rows if row["predicted"] < mean_limit and row["process"] not in jumps]
 
     def observed(number: int) -> ObservedLimit:
         process = processes[seen[number]["process"]]
+        assert not isinstance(process, str)
         # A step of the iteration has far less noise in |u|^2 than one of a diffusion.
         return observed_limit(readout, process, populations=4 if process is None else 8, seed=seed)
 

@@ -15,11 +15,11 @@ from smesolve.errors import SmesolveError, invalid, shown
 from smesolve.problem.observables import Observable, Observables, is_piecewise_constant, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
-from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import NothingTestedWarning, what_tests_nothing
 from smesolve.solver.time_grid import even_grid, grid_numbers, grid_steps, on_grid, on_step
-from smesolve.validation import MOST_ENTRIES, check_choice, check_integer, check_list
+from smesolve.validation import MOST_ENTRIES, check_choice, check_list, check_weak_order
 
 __all__ = [
     "CONTROLS",
@@ -51,7 +51,7 @@ class StudyDesign:
     lrs: Sequence[float]
     times: Sequence[float]
     """Times of observation; the last one is the horizon."""
-    orders: Sequence[int]
+    orders: Sequence[Order]
     """Of the modified equations."""
     observables: Mapping[str, Observable]
     """By name."""
@@ -74,7 +74,7 @@ class StudyDesign:
         lrs: Sequence[float],
         horizon: float,
         *,
-        orders: Sequence[int],
+        orders: Sequence[Order],
         observables: Observables,
         times: Sequence[float] | None = None,
         scheme: str | None = None,
@@ -93,8 +93,9 @@ class StudyDesign:
         scheme = chosen_scheme(scheme, problem)
         check_scheme(problem, scheme)
         check_declared(scheme)
-        if 3 in orders:
-            ModifiedEquation(problem, 1.0, 3)  # refuses a problem that has none
+        for order in orders:
+            if order in WITH_JUMPS:
+                ModifiedEquation(problem, 1.0, order)  # refuses a problem that has none
         lrs, times = learning_rates_and_times(lrs, horizon, times)
         control = chosen_control(control, problem)
         if dt is not None:
@@ -130,11 +131,12 @@ class StudyDesign:
 
     def check_stable(self, lr: float) -> None:
         """Refuse a learning rate beyond the stability limit."""
+        self.problem.check_lr(lr)
         if lr >= self.stability_limit:
             time = "" if self.problem.autonomous else " at the worst time of the schedule"
             raise SmesolveError(
-                f"lr={lr:g} is beyond the stability limit {self.stability_limit:.4g} = "
-                f"2/lambda_max(Hess L_S(theta0){time}), where the mean iteration diverges; take a smaller lr."
+                f"lr={lr:g} is beyond the stability limit {self.stability_limit:.4g} ({self.problem.limit_in_words}"
+                f"{time}), where the mean iteration diverges; take a smaller lr."
             )
 
     def steps(self, step: float, name: str = "dt") -> list[int]:
@@ -147,9 +149,9 @@ class StudyDesign:
             return self.dt
         return lr / 8 if SCHEMES[self.scheme].weak_error == "dt" else lr
 
-    def scheme_of(self, order: int) -> str:
+    def scheme_of(self, order: Order) -> str:
         """Return what integrates the equation of an order, as tables name it."""
-        return JUMP_SCHEME if order == 3 else self.scheme
+        return JUMP_SCHEME if order in WITH_JUMPS else self.scheme
 
     def nothing_tested(self) -> list[str]:
         """Return a sentence for each learning rate and order whose comparison would agree by construction."""
@@ -165,28 +167,32 @@ class StudyDesign:
             warnings.warn(sentence, NothingTestedWarning, stacklevel=stacklevel)
 
 
-def check_orders(name: str, values: Any) -> list[int]:
-    """Return different weak orders, 1, 2 and/or 3."""
-    orders = check_list(name, values, _check_order)
+def check_orders(name: str, values: Any) -> list[Order]:
+    """Return different orders, 1, 2, 3 and/or "poisson"."""
+    orders: list[Order] = check_list(name, values, _check_order)
     if len(set(orders)) < len(orders):
         raise SmesolveError(f"{name} holds a value twice: {shown(orders)}; leave one of them out.")
     return orders
 
 
-def _check_order(name: str, value: Any) -> int:
+def _check_order(name: str, value: Any) -> Order:
     if isinstance(value, str) and value == "quadratic":
-        raise invalid(name, "be 1, 2 or 3", value, "the quadratic equation has no weak order of its own to certify")
-    remedy = "order 4 would take jumps with the fourth cumulant of the noise, which is negative in general"
-    return check_integer(name, value, 1, 3, remedy)
+        remedy = "the quadratic equation has no weak order of its own to certify"
+        raise invalid(name, "be 1, 2 or 3, or 'poisson'", value, remedy)
+    order: Order = check_weak_order(name, value)
+    return order
 
 
-def check_orders_of_defects(orders: Sequence[int]) -> None:
-    """Refuse order 3, whose one-step defects would take fourth derivatives."""
-    if 3 in orders:
-        raise SmesolveError(
-            f"orders={list(orders)} holds 3, which defects do not measure; measure it by weak_error with "
-            "estimator='difference', or leave it out."
-        )
+def check_orders_of_defects(orders: Sequence[Order]) -> list[int]:
+    """Return orders 1 and 2, and refuse equations with jumps: the defects of order 3 would take fourth derivatives."""
+    measured = [order for order in orders if isinstance(order, int) and order not in WITH_JUMPS]
+    for order in orders:
+        if order not in measured:
+            raise SmesolveError(
+                f"orders={list(orders)} holds {order!r}, which defects do not measure; measure it by weak_error with "
+                "estimator='difference', or leave it out."
+            )
+    return measured
 
 
 def learning_rates_and_times(

@@ -37,6 +37,9 @@ class StudySize:
     """Of each ensemble in the first round."""
     workers: int | None = None
     """Processes that share the blocks; None for this one."""
+    compared: bool = True
+    """Whether `weak_error` compares the ensembles. False: the iteration is run only where there are no equations, and
+    no path comes in a pair."""
 
     def check(self, max_memory: float | None) -> None:
         """Refuse a study that takes more steps than a process can run, or more memory than allowed.
@@ -79,13 +82,19 @@ class StudySize:
     @property
     def equation_blocks(self) -> int:
         """Blocks of one equation in units of one at dt: a pair is a path at dt and one at dt/2, of twice the steps."""
-        return self.blocks + 2 * paired_blocks(self.blocks, self.design.problem.block_size)
+        pairs = paired_blocks(self.blocks, self.design.problem.block_size) if self.compared else 0
+        return self.blocks + 2 * pairs
+
+    @property
+    def iteration_blocks(self) -> int:
+        """Blocks of the iteration."""
+        return self.blocks if self.compared or not self.design.orders else 0
 
     @property
     def block_steps(self) -> float:
         """Steps of a block in the first round, of all ensembles and learning rates."""
         design, equations = self.design, len(self.design.orders) * self.equation_blocks
-        return sum(design.horizon * (self.blocks / lr + equations / design.first_dt(lr)) for lr in design.lrs)
+        return sum(design.horizon * (self.iteration_blocks / lr + equations / design.first_dt(lr)) for lr in design.lrs)
 
     @property
     def work(self) -> float:
@@ -93,7 +102,7 @@ class StudySize:
         design = self.design
         equations = self.equation_blocks * sum(step_cost(order, design.scheme) for order in design.orders)
         steps = sum(
-            design.horizon * (self.blocks * ITERATION_STEP_COST / lr + equations / design.first_dt(lr))
+            design.horizon * (self.iteration_blocks * ITERATION_STEP_COST / lr + equations / design.first_dt(lr))
             for lr in design.lrs
         )
         return steps * design.problem.block_size

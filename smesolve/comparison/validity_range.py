@@ -80,7 +80,7 @@ class ValidityRange(Result):
     horizon: float
     tolerance: float
     stability_limit: float
-    """2 / lambda_max(Hess L_S(theta0))."""
+    """That of the problem at theta0 (`Problem.stability_limit`)."""
 
     def conclusion(self) -> str:
         """Return one sentence for each observable."""
@@ -159,8 +159,7 @@ def validity_range(
     problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
     horizon, tolerance = check_positive("horizon", horizon), check_tolerance("tolerance", tolerance)
-    orders = check_orders("orders", orders)
-    check_orders_of_defects(orders)
+    orders = check_orders_of_defects(check_orders("orders", orders))
     rel_tol, paths = check_tolerance("rel_tol", rel_tol), check_integer("paths", paths, 2)
     max_paths, seed = check_integer("max_paths", max_paths, paths), check_seed("seed", seed)
     observables = check_observables("observables", observables)

@@ -30,6 +30,7 @@ from smesolve.sampling.ensemble import warn_of_divergence
 from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
+from smesolve.solver.modified_equation import WITH_JUMPS, Order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.validation import (
     check_choice,
@@ -60,7 +61,7 @@ def weak_error(
     lrs: Sequence[float],
     horizon: float,
     *,
-    orders: Sequence[int] = (1, 2),
+    orders: Sequence[Order] = (1, 2),
     observables: Observables = ("loss",),
     times: Sequence[float] | None = None,
     paths: int = 1024,
@@ -85,16 +86,17 @@ def weak_error(
         lrs: learning rates; each divides the horizon, all times and the jumps of a schedule.
         horizon: last time T; the iteration takes T/lr steps.
 
-    What is compared:
-        orders: of the modified equation, 1, 2 and/or 3. The equation of order 3 has jumps and is solved from jump to
-            jump: `scheme` does not concern it, and defects do not measure it. Default: 1 and 2.
+    Args: what is compared
+        orders: of the modified equation, 1, 2, 3 and/or "poisson", training steps at the times of a Poisson process,
+            of weak order 1. The last two have jumps and are solved from jump to jump: `scheme` does not concern them,
+            and defects do not measure them. Default: 1 and 2.
         observables: names ("loss", "modified_loss", "squared_norm", "test_loss", "accuracy", "theta[0]", see
             `OBSERVABLES`) and callables, or a dict from names of your own to them. Default: the loss. Accuracies are
             constant between jumps: for them there are neither control variates, nor predicted constants, nor defects.
         times: times of observation, the last one the horizon. Default: the finest even grid of at most five that all
             learning rates divide.
 
-    How precisely:
+    Args: how precisely
         paths: independent paths on each side; with rel_tol, those of the first round. Default: 1024.
         rel_tol: paths are added until the 95% Monte Carlo half-width of every error at the horizon is at most this
             share of the error, or max_paths is reached. The solver's bias comes on top of it in `low` and `high`.
@@ -110,10 +112,10 @@ def weak_error(
         estimator: "difference" of the means of both sides; "defects", by which errors are summed up along the discrete
             run, with a relative precision that does not depend on the learning rate (`smesolve.comparison.defects`);
             or "auto": the difference, which has no bias, where the mean gradient has a closed form, the problem depends
-            on time, an observable is constant between jumps, orders holds 3, or scheme, dt, control or keep are given,
-            which defects have not; else defects. The column `estimator` says which. Default: "auto".
+            on time, an observable is constant between jumps, orders holds 3 or "poisson", or scheme, dt, control or
+            keep are given, which defects have not; else defects. The column `estimator` says which. Default: "auto".
 
-    How it is run:
+    Args: how it is run
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.
         workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them. On
             a cluster, call this inside `joblib.parallel_config(backend="dask")`. Default: only this process.
@@ -197,7 +199,8 @@ def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, ob
     flat = [name for name in design.observables if name not in design.smooth_observables]
     used = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     if estimator == "auto":
-        by_difference = problem.has_closed_form or not problem.autonomous or flat or used or 3 in design.orders
+        jumps = [order for order in design.orders if order in WITH_JUMPS]
+        by_difference = problem.has_closed_form or not problem.autonomous or flat or used or jumps
         return "difference" if by_difference else "defects"
     if estimator == "defects":
         check_orders_of_defects(design.orders)
@@ -261,7 +264,7 @@ def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_path
 
 def _measured(
     design: StudyDesign, paths: int, rel_tol: float | None, max_paths: int, runner: Runner
-) -> tuple[pd.DataFrame, dict[tuple[float, int | None], dict[str, np.ndarray]]]:
+) -> tuple[pd.DataFrame, dict[tuple[float, Order | None], dict[str, np.ndarray]]]:
     """Measure every learning rate; return the table and the values of the paths that are kept.
 
     Raises:
@@ -269,7 +272,7 @@ def _measured(
     """
     hessians = None
     rows: list[dict[str, object]] = []
-    samples: dict[tuple[float, int | None], dict[str, np.ndarray]] = {}
+    samples: dict[tuple[float, Order | None], dict[str, np.ndarray]] = {}
     for number, lr in enumerate(design.lrs, start=1):
         runner.progress.describe(f"lr {lr:g} ({number} of {len(design.lrs)} learning rates)")
         budget = None

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smesolve.figures import ORDERS, PAGE, drawing, legend_above, log_ticks, points
+from smesolve.solver.modified_equation import sorted_orders, weak_order
 
 __all__ = ["errors_against_lr", "name_of", "symbol_of", "weak_error_figure"]
 
@@ -49,7 +50,7 @@ def errors_against_lr(axis: Axes, final: pd.DataFrame, fits: pd.DataFrame, obser
     heights = pd.concat([rows.error.abs(), _floor(rows)])
     heights = heights[heights > 0]
     bottom = 0.4 * heights.min() if len(heights) else 1e-3
-    for order in sorted(rows.order.unique()):
+    for order in sorted_orders(rows.order):
         part, style, fit = rows[rows.order == order], ORDERS[order], fits.loc[order]
         size, floor = part.error.abs(), _floor(part)
         axis.plot(part.lr, floor.clip(lower=bottom), color=style.colour, linestyle=":", linewidth=0.8, zorder=1)
@@ -77,10 +78,10 @@ def errors_against_lr(axis: Axes, final: pd.DataFrame, fits: pd.DataFrame, obser
         axis.plot([], [], color=style.colour, linestyle="--", marker=style.marker, linewidth=0.9, label=label)
         if predicted and np.isfinite(fit.predicted_constant):
             ends = np.array([part.lr.min(), part.lr.max()])
-            power = "" if order == 1 else f"^{order}"
+            power = "" if weak_order(order) == 1 else f"^{order}"
             axis.plot(
                 ends,
-                abs(fit.predicted_constant) * ends**order,
+                abs(fit.predicted_constant) * ends ** weak_order(order),
                 color=style.colour,
                 linewidth=0.5,
                 zorder=1,

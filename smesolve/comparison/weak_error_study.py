@@ -15,6 +15,7 @@ from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.outcomes import Status
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.result import Result
+from smesolve.solver.modified_equation import Order, orders_in_words
 from smesolve.validation import check_choice
 
 if TYPE_CHECKING:
@@ -47,31 +48,31 @@ class WeakErrorStudy(Result):
 
     Columns of `table`:
 
-    order, lr, time, observable   what was compared
-    discrete, sde                 means under the iteration and under the equation
-    error, stderr                 sde - discrete, and its Monte Carlo standard error
-    freedom, half_width           degrees of freedom of stderr, and the 95% half-width that follows: Student's quantile
-                                  times stderr, and what the skewness of the means adds
-    low, high                     95% interval of the error: half_width and all that follows here together
-    solver_bias, .._stderr, .._half_width   of the scheme with step dt, estimated from dt and dt/2
-    rounding                      bound on the rounding of the two means
-    tolerance                     bound on the error of the ordinary differential equation behind solver_bias
-    paths                         the fewer of discrete_paths and sde_paths, which come in whole blocks
-    discrete_stderr, sde_stderr   of the two means, and discrete_half_width, sde_half_width of their 95% intervals
-    kurtosis                      of what is averaged, the larger side
-    stderr_reduction              factor by which control variates and antithetic pairs reduce the standard error
-    diverged                      paths on both sides (discrete_diverged, sde_diverged); with one there is no mean
-    resolved, reason              whether 0 lies outside an interval that can be believed; and a `Status`, which says
-                                  why not, or that the interval is wider than rel_tol
-    solver_dt, scheme             of the equation: step and scheme
-    estimator                     "difference" of the two means, or "defects", which have a bound on their `bias` and
-                                  neither a step nor a scheme, nor means and paths of the equation of their own
+        order, lr, time, observable  what was compared
+        discrete, sde                means under the iteration and under the equation
+        error, stderr                sde - discrete, and its Monte Carlo standard error
+        freedom, half_width          degrees of freedom of stderr, and the 95% half-width that follows: Student's
+                                     quantile times stderr, and what the skewness of the means adds
+        low, high                    95% interval of the error: half_width and all that follows here together
+        solver_bias, .._stderr, .._half_width  of the scheme with step dt, estimated from dt and dt/2
+        rounding                     bound on the rounding of the two means
+        tolerance                    bound on the error of the ordinary differential equation behind solver_bias
+        paths                        the fewer of discrete_paths and sde_paths, which come in whole blocks
+        discrete_stderr, sde_stderr  of the two means, and discrete_half_width, sde_half_width of their 95% intervals
+        kurtosis                     of what is averaged, the larger side
+        stderr_reduction             factor by which control variates and antithetic pairs reduce the standard error
+        diverged                     paths on both sides (discrete_diverged, sde_diverged); with one there is no mean
+        resolved, reason             whether 0 lies outside an interval that can be believed; and a `Status`, which says
+                                     why not, or that the interval is wider than rel_tol
+        solver_dt, scheme            of the equation: step and scheme
+        estimator                    "difference" of the two means, or "defects", which have a bound on their `bias` and
+                                     neither a step nor a scheme, nor means and paths of the equation of their own
     """
 
     table: pd.DataFrame
     """A row for each order, lr, time and observable; its columns are listed above."""
 
-    samples: dict[tuple[float, int | None], dict[str, np.ndarray]]
+    samples: dict[tuple[float, Order | None], dict[str, np.ndarray]]
     """Values at the horizon of the first paths that `keep` asked for, by (lr, order) and observable; the order of the
     iteration is None."""
 
@@ -87,11 +88,11 @@ class WeakErrorStudy(Result):
     def summary(self) -> str:
         """Return what was measured, and how near each order is at the largest learning rate, a line each observable."""
         table = self.table
-        lrs, orders = table.lr.unique(), table.order.unique()
+        lrs = table.lr.unique()
         few, many = table.paths.min(), table[["discrete_paths", "sde_paths"]].max().max()
         rates = f"lr {lrs[0]:g}" if len(lrs) == 1 else f"{len(lrs)} learning rates from {min(lrs):g} to {max(lrs):g}"
         head = (
-            f"WeakErrorStudy: {'order' if len(orders) == 1 else 'orders'} {' and '.join(map(str, orders))}, {rates}, "
+            f"WeakErrorStudy: {orders_in_words(table.order)}, {rates}, "
             f"{table.time.nunique()} times up to {self.horizon:g}, {few if few == many else f'{few} to {many}'} "
             "paths; errors at the horizon with 95% intervals."
         )

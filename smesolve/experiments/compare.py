@@ -33,6 +33,7 @@ from smesolve.experiments.shared.weak_error_parts import (
     slopes,
 )
 from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, points
+from smesolve.solver.modified_equation import sorted_orders
 from smesolve.solver.time_grid import even_grid
 
 __all__ = ["Compare", "comparison_figure"]
@@ -148,7 +149,7 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
     for observable in observables:
         part = rows[rows.observable == observable]
         curves = [(DROPOUT, part[part.order == part.order.iloc[0]], "discrete")]
-        curves += [(ORDERS[order], part[part.order == order], "sde") for order in sorted(part.order.unique())]
+        curves += [(ORDERS[order], part[part.order == order], "sde") for order in sorted_orders(part.order)]
         for k, (style, curve, side) in enumerate(curves):
             mean, half = curve[side].to_numpy(), _half_width(curve, side).to_numpy()
             axis.plot(
@@ -189,7 +190,7 @@ def _half_width(curve: pd.DataFrame, side: str) -> pd.Series:
 
 def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float) -> None:
     axis.axhline(0, color="0.5", linewidth=0.6, zorder=0)
-    orders = sorted(rows.order.unique())
+    orders = sorted_orders(rows.order)
     spacing = rows.time.min()
     largest = np.nanmax(np.abs(rows[["low", "high"]].to_numpy()), initial=0.0)
     power = int(np.floor(np.log10(largest))) if largest > 0 else 0
@@ -217,7 +218,7 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
 
 
 def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str) -> None:
-    orders = sorted(study.table.order.unique())
+    orders = sorted_orders(study.table.order)
     styles = [DROPOUT, *(ORDERS[order] for order in orders)]
     samples = [study.samples[lr, order][observable] for order in (None, *orders)]
     samples = [values[np.isfinite(values)] for values in samples]

@@ -223,7 +223,7 @@ class Convergence(Experiment[ConvergenceSettings]):
         head, *lines = study.summary().splitlines()
         text = join(
             "Errors; all solvers and steps see the same Brownian paths.",
-            markdown(_with_intervals(study), ["scheme", "solver_dt", "observable", "error", "seconds", "resolved"]),
+            markdown(_with_intervals(study), ["scheme", "dt", "observable", "error", "seconds", "resolved"]),
             "## Orders",
             markdown(study.fit(), ["scheme", "observable", "order", "declared", "points", "p_value", "verdict"]),
         )

@@ -46,7 +46,7 @@ class ValiditySettings(ProblemSettings):
     """Range of validity.
 
     Args:
-        training: loss and noise.
+        training: optimiser, loss and noise.
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         horizon: last time T; training takes T/lr steps.
         tolerance: largest error, relative to the change of the observable since the start.
@@ -133,7 +133,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
         errors = found.errors[[*measured, "change", "relative", "relative_low", "relative_high"]]
         columns = ["order", "observable", "lr", "relative", "change", "paths", "reason"]
         text = join(
-            in_words(found),
+            in_words(found, self.problem),
             ranges_table(found),
             "## What was measured at each learning rate",
             markdown(errors, columns, {"lr": ".4g"}),

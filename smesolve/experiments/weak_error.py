@@ -29,6 +29,7 @@ from smesolve.experiments.shared.weak_error_parts import (
 )
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
+from smesolve.solver.modified_equation import equation_name, orders_in_words, sorted_orders
 
 __all__ = ["WeakError"]
 
@@ -108,7 +109,8 @@ def _certified(study: WeakErrorStudy) -> str:
     lines = []
     for row in study.fit().itertuples():
         slope, interval = slope_in_words(row)
-        text = f"- Order {row.order}, {plain(row.observable)}: slope {slope} {interval}{VERDICTS[row.verdict]}"
+        head = f"- {equation_name(row.order).capitalize()}, {plain(row.observable)}"
+        text = f"{head}: slope {slope} {interval}{VERDICTS[row.verdict]}"
         if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
             text += (
                 f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
@@ -186,13 +188,13 @@ def _tails(study: WeakErrorStudy) -> str:
     heavy = final[[Status(reason).heavy_tailed for reason in final.reason]]
     if heavy.empty:
         return "No mean rests on a few paths: the intervals can be believed."
-    points = "; ".join(f"order {r.order}, lr {r.lr:g}, {plain(r.observable)}" for r in heavy.itertuples())
+    points = "; ".join(f"{equation_name(r.order)}, lr {r.lr:g}, {plain(r.observable)}" for r in heavy.itertuples())
     return f"Heavy tails, where a sample of these paths does not show the mean: {points}."
 
 
 def _unresolved(study: WeakErrorStudy) -> str:
     lines = [
-        f"- order {row.order}, lr = {row.lr:g}, {plain(row.observable)}: {row.reason}"
+        f"- {equation_name(row.order)}, lr = {row.lr:g}, {plain(row.observable)}: {row.reason}"
         + (" (resolved, but wider than rel_tol)" if row.resolved else "")
         for row in at_horizon(study).itertuples()
         if row.reason
@@ -219,7 +221,7 @@ def _constants(study: WeakErrorStudy) -> str:
 
 def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -> str:
     """Return why theory gives no constant, where it gives none."""
-    orders = sorted(fit[fit.predicted_constant.isna()].order.unique())
+    orders = sorted_orders(fit[fit.predicted_constant.isna()].order)
     if not orders:
         return ""
     if not problem.has_closed_form:
@@ -234,7 +236,7 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -
             f"{MAX_DIM} parameters and {MAX_DRAWS} draws; here are {problem.dim} and "
             f"{problem.draw_count:.4g}"
         )
-    return f"No constant of order {' and '.join(map(str, orders))} is predicted: {reason}."
+    return f"No constant of {orders_in_words(orders)} is predicted: {reason}."
 
 
 def _predicted(row: Any, form: str) -> str:

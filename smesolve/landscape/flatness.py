@@ -31,6 +31,7 @@ from smesolve.errors import SmesolveError
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.training import ABLATIONS
+from smesolve.problem.parameters import trainable
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
     check_callable,
@@ -83,8 +84,8 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
         raise SmesolveError(f"problem must have a network, whose filters are normalised, got {problem!r}.")
     generator = np.random.default_rng(np.random.SeedSequence(seed))
     pieces = []
-    sizes = [parameter.numel() for parameter in problem.network.parameters()]
-    for parameter, part in zip(problem.network.parameters(), torch.split(theta, sizes), strict=True):
+    trained = [*trainable(problem.network).values()]
+    for parameter, part in zip(trained, theta.split([one.numel() for one in trained]), strict=True):
         if parameter.ndim < 2:
             pieces.append(theta.new_zeros(count, parameter.numel()))
             continue

@@ -31,11 +31,11 @@ class NotCompiledWarning(UserWarning):
 class CompiledProblem(DerivedProblem):
     """A problem whose steps on whole blocks of paths are fused by `torch.compile`; values agree up to rounding.
 
-    Other numbers of paths (the noise-free path, tests) are not compiled. The first step of each kind
-    takes some 5 to 30 seconds, less where torch finds its cache; each process compiles for itself. Steps then take
-    0.7 to 0.9 of their time at 64 to 256 samples and nearly all of it at 16 and at 1,000 (`benchmarks/step_cost.py`):
-    worth it from minutes of sampling on. A `DropoutProblem` with a `TwoLayerNetwork` and shared masks is faster as it
-    is, by the compiled kernels of the installation.
+    Other numbers of paths (the noise-free path, tests) are not compiled, nor are steps through which gradients go. The
+    first step of each kind takes some 5 to 30 seconds, less where torch finds its cache; each process compiles for
+    itself. Steps then take 0.7 to 0.9 of their time at 64 to 256 samples and nearly all of it at 16 and at 1,000
+    (`benchmarks/step_cost.py`): worth it from minutes of sampling on. A `DropoutProblem` with a `TwoLayerNetwork` and
+    shared masks is faster as it is, by the compiled kernels of the installation.
 
     Args:
         problem: whose kernels are compiled; what is made from a problem (`ScheduledProblem`, ...) is made from it after
@@ -60,7 +60,8 @@ class CompiledProblem(DerivedProblem):
 
     def linearize(self, theta: Tensor) -> Linearization:
         """Return everything at theta, compiled for a whole block of paths."""
-        if not self.compiles or tuple(theta.shape) != (self.block_size, self.dim):
+        differentiated = theta.requires_grad and torch.is_grad_enabled()
+        if not self.compiles or differentiated or tuple(theta.shape) != (self.block_size, self.dim):
             return self.problem.linearize(theta)
         return _Compiled(self, theta)
 

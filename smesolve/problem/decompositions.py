@@ -25,7 +25,7 @@ class Decomposed(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _DECOMPOSITIONS:
             return _DECOMPOSITIONS[func](*args, **kwargs)
-        if func in (functional.embedding, functional.embedding_bag):
+        if func is functional.embedding:
             kwargs = {**kwargs, "sparse": False}  # says how a gradient is stored, and theta's is dense
         elif func in _RECURRENT:  # has no batching rule, but under a derivative torch takes it apart
             return vjp(lambda _: func(*args, **kwargs), torch.zeros((), device="cpu"))[0]
@@ -52,6 +52,49 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     others = [other for other in range(v.ndim) if dim == -1 or other != dim]
     norm: Tensor = torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1)
     return v * (g / norm)
+
+
+def _embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Return sums, means or maxima of bags, the rows of input (n, k): torch has no second derivative of its own."""
+    if input.ndim != 2 or max_norm is not None or scale_grad_by_freq:
+        return functional.embedding_bag(
+            input,
+            weight,
+            offsets,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            mode,
+            False,
+            per_sample_weights,
+            include_last_offset,
+            padding_idx,
+        )
+    rows = functional.embedding(input, weight)
+    kept = torch.ones_like(input, dtype=torch.bool) if padding_idx is None else input != padding_idx
+    if mode == "max":
+        return rows.masked_fill(~kept[..., None], -torch.inf).amax(-2)
+    weights = kept.to(rows.dtype) if per_sample_weights is None else per_sample_weights * kept
+    total = (rows * weights[..., None]).sum(-2)
+    return total / kept.sum(-1, keepdim=True).clamp(min=1) if mode == "mean" else total
+
+
+def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Tensor:
+    """Return distances (..., a, b) of rows (..., a, d) and (..., b, d), whose derivative torch has once only."""
+    distances: Tensor = torch.linalg.vector_norm(x1[..., :, None, :] - x2[..., None, :, :], ord=p, dim=-1)
+    return distances
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -85,9 +128,11 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
 
 _DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
     torch._weight_norm: _weight_norm,
+    torch.cdist: _cdist,
+    functional.embedding_bag: _embedding_bag,
     functional.hardsigmoid: _hardsigmoid,
     functional.glu: _glu,
     functional.huber_loss: _huber_loss,
     functional.soft_margin_loss: _soft_margin_loss,
 }
-"""Of what lacks a forward derivative, of its value or of its gradients."""
+"""Of what lacks a derivative of its gradient, or a forward derivative."""

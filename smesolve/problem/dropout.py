@@ -36,6 +36,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.differentiable_scalar import as_scalar, value_of
 from smesolve.problem.dropout_noise import Cotangents, PairNoise, per_sample_noise, sign_noise, squared_norms
 from smesolve.problem.kernels.fused import FusedKernels
 from smesolve.problem.linearization import Linearization
@@ -113,7 +114,11 @@ class DropoutProblem(MaskedProblem):
 
     def _repr_latex_(self) -> str:
         masks = r"\eta_{r,i}" if self.per_sample else r"\eta_r"
-        keep = rf",\; \mathrm{{keep\_prob}} = {self.law.keep_prob:g}" if isinstance(self.law, BernoulliMasks) else ""
+        keep = (
+            rf",\; \mathrm{{keep\_prob}} = {value_of(self.law.keep_prob):g}"
+            if isinstance(self.law, BernoulliMasks)
+            else ""
+        )
         return (
             rf"$\displaystyle R_S(\theta; \eta) = \frac{{1}}{{2n}} \sum_{{i=1}}^n \Big| \sum_{{r=1}}^m {masks}\, "
             rf"z_r(x_i; \theta) - y_i \Big|^2,\quad n = {self.samples},\; m = {self.width},\; D = {self.dim}{keep}$"
@@ -185,7 +190,7 @@ class DropoutProblem(MaskedProblem):
         if not self.linear_noise or not law.variance:
             return None
         zeta = draw - 1
-        unit = zeta / float(law.variance) ** 0.5
+        unit = zeta / as_scalar(law.variance) ** 0.5
         first, second = torch.triu_indices(self.width, self.width, 1, device=self.device)
         parts = [unit, unit[..., first] * unit[..., second]]
         if law.chi_variance:
@@ -242,8 +247,9 @@ class DropoutLinearization(Linearization):
     def modified_loss(self) -> Tensor:
         """Return (4): (...,)."""
         penalty = (self.network.readout.square().sum(-2) * self.network.features.square().sum(-1)).sum(-1)
-        scale = float(self.problem.law.variance) / (2 * self.problem.samples)
-        return self.loss() + scale * penalty
+        scale = as_scalar(self.problem.law.variance) / (2 * self.problem.samples)
+        modified: Tensor = self.loss() + scale * penalty
+        return modified
 
     def gradient(self, draw: Tensor) -> Tensor:
         """Return J of (2), for masks (..., m), or (..., n, m) per sample, whose entries are 0 or 1/keep_prob."""

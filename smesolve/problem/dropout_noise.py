@@ -32,6 +32,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from smesolve.problem.differentiable_scalar import as_scalar
 from smesolve.problem.masks import MaskLaw
 from smesolve.problem.networks import NetworkLinearization
 
@@ -83,7 +84,7 @@ class PairNoise:
     def _pair(self, law: MaskLaw, normals: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         """Return (S, u): (..., m, m) and (..., m)."""
         m = self.width
-        u = float(law.variance) ** 0.5 * normals[..., :m]  # (2)
+        u = as_scalar(law.variance) ** 0.5 * normals[..., :m]  # (2)
         diagonal = law.skew * u + weight * law.variance  # (2), (5)
         if law.chi_variance:
             diagonal = diagonal + law.chi_variance**0.5 * normals[..., m + self.pairs :]
@@ -98,7 +99,7 @@ def sign_noise(at: NetworkLinearization, offset: Tensor, law: MaskLaw, normals: 
     `normals` holds xi (m), normals whose signs are e (m), g, and omega (m) for laws on more than two values.
     """
     o, m = at.readout.shape[-2:]
-    u, signs = float(law.variance) ** 0.5 * normals[..., :m], normals[..., m : 2 * m].sign()
+    u, signs = as_scalar(law.variance) ** 0.5 * normals[..., :m], normals[..., m : 2 * m].sign()
     pairs = law.variance * normals[..., 2 * m : 2 * m + 1]  # v g
     diagonal = law.skew * u - pairs + weight * law.variance  # delta of (4), (5)
     if law.chi_variance:
@@ -135,7 +136,7 @@ def per_sample_noise(at: NetworkLinearization, residual: Tensor, law: MaskLaw, n
     """
     m = at.readout.shape[-1]
     normals = normals.unflatten(-1, (at.features.shape[-1], -1)).mT  # neurons before samples, as in the features
-    u = float(law.variance) ** 0.5 * normals[..., :m, :]
+    u = as_scalar(law.variance) ** 0.5 * normals[..., :m, :]
     signs = normals[..., m : 2 * m, :].sign()
     pairs = law.variance * normals[..., 2 * m : 2 * m + 1, :] * signs  # v g e_k
     diagonal = law.skew * u - pairs * signs  # delta of (4)

@@ -22,9 +22,10 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smesolve.errors import SmesolveError
+from smesolve.problem.attention import dropped_attention, drops_attention, multi_head_attention
 from smesolve.problem.decompositions import Decomposed
 from smesolve.problem.one_at_a_time import one_at_a_time
-from smesolve.problem.parameters import layer_name
+from smesolve.problem.parameters import layer_name, trainable
 
 __all__ = ["DropoutCall", "ModuleFunction"]
 
@@ -44,11 +45,11 @@ class DropoutCall:
 
 
 class ModuleFunction:
-    """(theta, x, masks) -> module(x) with parameters theta (D,) in the order of `parameters_to_vector`.
+    """(theta, x, masks) -> module(x) with its trainable parameters theta (D,) in the order of `parameters_to_vector`.
 
-    The module's own train and eval flags say which dropout layers are active. After a call the module is what it was:
-    buffers that count or average do so on a copy, and attributes, also the items of lists and dicts in attributes, are
-    put back.
+    Frozen parameters (requires_grad=False) are those of the module. The module's own train and eval flags say which
+    dropout layers are active. After a call the module is what it was: buffers that count or average do so on a copy,
+    and attributes, also the items of lists and dicts in attributes, are put back.
 
     Args:
         module: any torch module that `torch.func` can differentiate and batch.
@@ -58,7 +59,9 @@ class ModuleFunction:
         self.module, self._layers = module, list(module.modules())
         self._buffers = [name for name, _ in module.named_buffers()]
         with one_at_a_time:  # another thread may have its own parameters in the module
-            shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+            shapes = {name: parameter.shape for name, parameter in trainable(module).items()}
+        self.changing: frozenset[str] = frozenset()
+        """Names of the buffers that a call changes; under `torch.func.vmap` each path changes its own."""
         self._names, self._shapes = list(shapes), list(shapes.values())
         self._sizes = [shape.numel() for shape in self._shapes]
         self.dim = sum(self._sizes)
@@ -106,7 +109,9 @@ class ModuleFunction:
     def _values(self, theta: Tensor) -> dict[str, Tensor]:
         """Return parameters, and copies of the buffers, by name."""
         pieces = zip(self._names, self._shapes, theta.split(self._sizes), strict=True)
+        own = torch.zeros_like(theta).sum()  # batched and differentiated as theta is: it may be written what those are
         buffers = {name: self.module.get_buffer(name).clone() for name in self._buffers}
+        buffers |= {name: buffers[name] + own for name in self.changing if buffers[name].is_floating_point()}
         return {name: piece.view(shape) for name, shape, piece in pieces} | buffers
 
     def _recorded(self, values: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
@@ -167,6 +172,12 @@ class _TorchCalls(Decomposed):
             if mask is None:
                 return values
             return values.mul_(mask) if inplace else values * mask
+        if func is functional.scaled_dot_product_attention and drops_attention(*args, **kwargs):
+            with self:  # whose dropout is the one above
+                return dropped_attention(*args, **kwargs)
+        if func is functional.multi_head_attention_forward:
+            with self:
+                return multi_head_attention(*args, **kwargs)
         if func is functional.batch_norm and kwargs.get("training"):
             raise SmesolveError(
                 f"module has batch normalisation in train mode in its {self._function.running_layer()}, which couples "

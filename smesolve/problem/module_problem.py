@@ -38,9 +38,9 @@ from smesolve.problem.layer_floats import layer_floats
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_draws import Draw, DrawLayout
-from smesolve.problem.module_trial import ModuleTrial
+from smesolve.problem.module_trial import tried
 from smesolve.problem.one_at_a_time import forward_derivative
-from smesolve.problem.parameters import check_trainable
+from smesolve.problem.parameters import check_trainable, trainable
 from smesolve.problem.problem import Problem, check_trailing
 from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.sampling.randomness import keyed_uniforms
@@ -66,16 +66,19 @@ class ModuleProblem(Problem):
     Otherwise `mean_gradient_estimate` has an error, and equations are integrated by the schemes that take gradients
     ("svag", "sampled_euler").
 
-    Dropout is what torch.nn.Dropout, its 1d to 3d kinds, and their functions do in train mode, in place or not. Where
-    the dropped tensor has the samples in its first dimension its masks have them, too; where its shape is the same for
-    any number of samples, as that of a weight, all samples see one mask, whatever `masks` says.
+    Dropout is what torch.nn.Dropout, its 1d to 3d kinds, their functions, and attention (torch.nn.MultiheadAttention,
+    TransformerEncoderLayer, `scaled_dot_product_attention`) do in train mode, in place or not. Where the dropped tensor
+    has the samples in one of its dimensions, also as samples times heads, its masks have them, too; where its shape is
+    the same for any number of samples, as that of a weight, all samples see one mask, whatever `masks` says.
 
-    The module is tried first. A copy of it with its present train flags is used, so that the module does not change.
+    theta holds the trainable parameters: frozen ones (requires_grad=False) and buffers stay as they are. The module
+    is tried first. A copy of it with its present train flags is used, so that the module does not change.
 
     Args:
         module: maps x (n, ...) to outputs (n, ...), each sample by itself, by operations that `torch.func` can
             differentiate and batch.
-        x: inputs, samples first.
+        x: inputs, samples first. Integers stay integers (int64) where the module takes them, such as indices for
+            torch.nn.Embedding, and become floats otherwise.
         y: targets, samples first; for "cross_entropy" class indices from 0, or class probabilities.
         loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
         masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
@@ -110,13 +113,13 @@ class ModuleProblem(Problem):
         parameter_noise: float = 0.0,
     ) -> None:
         check_instance("module", module, nn.Module, "a torch.nn.Module")
-        check_trainable("module", module)
-        parameter = next(module.parameters())
+        check_trainable("module", module, frozen_in_part=True)
+        parameter = next(iter(trainable(module).values()))
         self.network = module
         self.dtype, self.device = parameter.dtype, parameter.device
         if not callable(loss) and (not isinstance(loss, str) or loss not in LOSSES):
             raise invalid("loss", f"be one of {', '.join(LOSSES)} or a callable", loss)
-        self.x = finite_data("x", x, self.dtype, self.device)
+        self.x = finite_data("x", x, self.dtype, self.device, keep_integers=True)
         self.y = finite_data("y", y, self.dtype, self.device, keep_integers=loss != "squared_error")
         if loss != "cross_entropy" and not self.y.is_floating_point() and self.y.dtype != torch.bool:
             self.y = self.y.long()  # torch's losses have no gradient for class labels of other types
@@ -138,11 +141,11 @@ class ModuleProblem(Problem):
 
         self._loss = loss
         self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
-        trial = ModuleTrial("module", module, self.x)
+        trial, layers = tried("module", module, self.x, lambda: finite_data("x", x, self.dtype, self.device))
+        self.x = trial.x
         self._function = trial.function
         self.dim = self._function.dim
 
-        layers = trial.dropout_layers()
         outputs = trial.outputs()
         if loss == "cross_entropy":
             self.y = class_targets(self.y, outputs)
@@ -293,7 +296,9 @@ class ModuleProblem(Problem):
     def _outputs(self, vector: Tensor, x: Tensor, draw: Draw) -> Tensor:
         if "parameters" in draw:
             vector = vector + self.parameter_noise * draw["parameters"]
-        masks = [draw[name] for name in self._laws] if self._laws.keys() <= draw.keys() else None
+        masks = None
+        if self._laws.keys() <= draw.keys():
+            masks = [layer.placed(draw[name], len(x)) for name, layer in self._layers.items()]
         return self._function(vector, x, masks)
 
     def _mean_loss(self, vector: Tensor, draw: Draw = {}) -> Tensor:  # noqa: B006 (a mapping is not changed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,13 +17,14 @@ from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smesolve.errors import SmesolveError, shown
+from smesolve.problem.dropout_layer import DropoutLayer, layers_of_call
 from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_function import DropoutCall, ModuleFunction
 from smesolve.problem.one_at_a_time import forward_derivative
-from smesolve.problem.parameters import copied, held
+from smesolve.problem.parameters import copied, held, trainable
 from smesolve.sampling import pickling
 
-__all__ = ["DropoutLayer", "ModuleTrial"]
+__all__ = ["ModuleTrial", "tried"]
 
 PATHS = 2
 
@@ -41,17 +41,6 @@ REMEDIES = {
 """By a part of torch's message, what can be done."""
 
 OTHER_REMEDY = "write it by operations that torch.func can differentiate and batch, or put the layer into eval mode"
-
-
-@dataclass(frozen=True)
-class DropoutLayer:
-    """One call of dropout in every forward pass."""
-
-    shape: tuple[int, ...]
-    """Shape of its masks, for one sample where each has its own."""
-    keep_prob: float
-    per_sample: bool
-    """Whether the samples can have masks of their own: not where a weight is dropped."""
 
 
 class ModuleTrial:
@@ -72,6 +61,7 @@ class ModuleTrial:
     def __init__(self, name: str, module: nn.Module, x: Tensor) -> None:
         self.name, self.x, self.samples = name, x, x.shape[0]
         self.function = ModuleFunction(copied(name, module, share=True))
+        self._dtype = next((one.dtype for one in trainable(module).values()), x.dtype)
         self._generator = torch.Generator(device="cpu").manual_seed(0)
         self.theta = self._with_noise()
         few = 2 if self.samples != 2 else 3
@@ -79,12 +69,13 @@ class ModuleTrial:
 
     def _with_noise(self) -> Tensor:
         """Return the present parameters plus normals of a tenth of each tensor's size, 0.1 where a tensor is zero."""
-        values = [part.detach().flatten() for part in self.function.module.parameters() if part.numel()]
+        values = [part.detach().flatten() for part in trainable(self.function.module).values() if part.numel()]
         noise = [0.1 * (float(value.square().mean().sqrt()) or 1.0) * self._normals(value.shape) for value in values]
-        return torch.cat(values) + torch.cat(noise) if values else self.x.new_zeros(0)
+        return torch.cat(values) + torch.cat(noise) if values else self._normals((0,))
 
     def _normals(self, shape: Sequence[int]) -> Tensor:
-        return torch.randn(shape, generator=self._generator, dtype=torch.float64, device="cpu").to(self.x)
+        normals = torch.randn(shape, generator=self._generator, dtype=torch.float64, device="cpu")
+        return normals.to(device=self.x.device, dtype=self._dtype)
 
     # --- forward passes ------------------------------------------------------------------------------------------
 
@@ -104,6 +95,7 @@ class ModuleTrial:
         few, remedy = self.x[self._few], "let it take any number of samples"
         few_outputs, few_calls = self._pass(few, self.function.dropout_calls, remedy)
         ((first, first_calls), (second, second_calls)), buffers = self._pass(few, self.function.called_twice, remedy)
+        self.function.changing = frozenset(buffers)
         if first_calls != second_calls or not _same(first, second):
             changed = f" (forward changes {', '.join(buffers[:3])})" if buffers else ""
             raise SmesolveError(
@@ -121,23 +113,58 @@ class ModuleTrial:
                 f"{self.name} calls dropout {len(calls)} times on {self.samples} samples and {len(few_calls)} times on "
                 f"{len(self._few)}; drop all samples by one call."
             )
-        return [self._layer(*pair) for pair in zip(calls, few_calls, strict=True)]
+        return self._ordered([self._layers(*pair) for pair in zip(calls, few_calls, strict=True)])
 
-    def _layer(self, call: DropoutCall, few: DropoutCall) -> DropoutLayer:
-        """Return the dropout layer of a call on all samples and the same call on a few."""
+    def _ordered(self, choices: Sequence[Sequence[DropoutLayer]]) -> list[DropoutLayer]:
+        """Return the choice of layers with which the masks of a sample change the outputs of that sample only.
+
+        Where the samples come first, one to a row, there is no other. Cost otherwise: up to two passes on a few samples
+        for each call that drops several parts of a sample.
+        """
+        layers = [choice[0] for choice in choices]
+        for position, choice in enumerate(choices):
+            if not (choice[0].per_sample and (choice[0].axis or choice[0].parts > 1)):
+                continue
+            found = [
+                layer
+                for layer in choice
+                if self._own_masks([*layers[:position], layer, *layers[position + 1 :]], position)
+            ]
+            if not found:
+                raise SmesolveError(
+                    f"{self.name} drops in its call {position} of dropout by masks of shape {choice[0].shape} for each "
+                    "sample, but masks of one sample change the outputs of others; put the samples first."
+                )
+            layers[position] = found[0]
+        return layers
+
+    def _own_masks(self, layers: Sequence[DropoutLayer], position: int) -> bool:
+        """Return whether another mask of the first sample at one call leaves the outputs of the others as they are."""
+        few = len(self._few)
+        masks = [layer.shape if not layer.per_sample else (few, *layer.shape) for layer in layers]
+        values = [1 + 0.5 * self._normals(shape) for shape in masks]
+        before, after = [], values[position].clone()
+        after[0] = after[0] + 1
+        for changed in (values[position], after):
+            given = [*values[:position], changed, *values[position + 1 :]]
+            placed = [layer.placed(mask, few) for layer, mask in zip(layers, given, strict=True)]
+            before.append(self.function(self.theta, self.x[self._few], placed))
+        return _same(before[0][1:], before[1][1:])
+
+    def _layers(self, call: DropoutCall, few: DropoutCall) -> list[DropoutLayer]:
+        """Return what a call on all samples can be, given the same call on a few."""
         if not 0 < call.drop_prob < 1:
             raise SmesolveError(
                 f"{self.name} drops with p={call.drop_prob:g} in its {call.layer}, but p must lie in (0, 1); set it, "
                 "or put the layer into eval mode."
             )
-        if call.shape == few.shape:
-            return DropoutLayer(call.shape, 1 - call.drop_prob, per_sample=False)
-        if (call.shape[0], few.shape[0]) != (self.samples, len(self._few)) or call.shape[1:] != few.shape[1:]:
+        found = layers_of_call(call.shape, few.shape, 1 - call.drop_prob, self.samples, len(self._few))
+        if not found:
             raise SmesolveError(
-                f"{self.name} drops by a mask of shape {call.shape} in its {call.layer}, whose first dimension is not "
-                f"the {self.samples} samples; put the samples first."
+                f"{self.name} drops by a mask of shape {call.shape} in its {call.layer}, which has no dimension of the "
+                f"{self.samples} samples; put the samples first."
             )
-        return DropoutLayer(call.shape[1:], 1 - call.drop_prob, per_sample=True)
+        return found
 
     def _pass(self, x: Tensor, function: Callable[[Tensor, Tensor], Any], remedy: str) -> Any:
         """Return function(parameters, a copy of x), which must draw no random numbers."""
@@ -176,7 +203,7 @@ class ModuleTrial:
         """
         few = self.x[self._few], y[self._few]
         rows = torch.stack([self._few.roll(path) for path in range(PATHS)]) if batches else None
-        masks = {}
+        masks: dict[str, Tensor] = {}
         for number, layer in enumerate(layers):
             lead = (1 if shared else len(self._few),) if layer.per_sample else ()
             masks[str(number)] = 1 + 0.5 * self._normals((PATHS, *lead, *layer.shape))
@@ -186,7 +213,8 @@ class ModuleTrial:
         def value(vector: Tensor, masks: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
             """Return the loss on a batch of its own, or on the few samples, which no derivative may write into."""
             inputs, targets = few if rows is None else (self.x[rows], y[rows])
-            return loss(self.function(vector, inputs, [*masks.values()] or None), targets).mean()
+            placed = [layer.placed(mask, len(inputs)) for layer, mask in zip(layers, masks.values(), strict=False)]
+            return loss(self.function(vector, inputs, placed or None), targets).mean()
 
         slope, paths = grad(value), (0, 0, 0 if batches else None)
 
@@ -251,6 +279,36 @@ class ModuleTrial:
             raise SmesolveError(f"{self.name} must {what}, but {where} ({_reason(error)}); {remedy}.") from error
 
 
+def tried(
+    name: str, module: nn.Module, x: Tensor, as_floats: Callable[[], Tensor]
+) -> tuple[ModuleTrial, list[DropoutLayer]]:
+    """Return the trial of a module and where it drops, on integers if it takes them, otherwise on floats.
+
+    Args:
+        name: what messages call the module.
+        module: as it will be used.
+        x: all inputs, samples first.
+        as_floats: returns them as floats, or refuses them.
+
+    Raises:
+        SmesolveError: as `ModuleTrial.dropout_layers`; where the module takes neither, about the integers, unless it is
+            their dtype that the module refuses.
+    """
+    if x.is_floating_point():
+        trial = ModuleTrial(name, module, x)
+        return trial, trial.dropout_layers()
+    trial = ModuleTrial(name, module, x if x.dtype == torch.bool else x.long())
+    try:
+        return trial, trial.dropout_layers()
+    except SmesolveError as error:
+        with_integers = error
+    trial = ModuleTrial(name, module, as_floats())
+    try:
+        return trial, trial.dropout_layers()
+    except SmesolveError as with_floats:
+        raise with_floats if "dtype" in str(with_integers) else with_integers from None
+
+
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
@@ -287,7 +345,7 @@ class _RandomCalls(TorchDispatchMode):
             raise SmesolveError(
                 f"{self._trial.name} draws random numbers of its own in its {layer} "
                 f"(by torch's {func.overloadpacket.__name__.rstrip('_')}), of unknown law; set the dropout inside "
-                "attention and recurrent layers to 0 and drop by torch.nn.Dropout, or put the layer into eval mode."
+                "recurrent layers to 0 and drop by torch.nn.Dropout, or put the layer into eval mode."
             )
         return result
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,8 +120,8 @@ def measured_observables(problem: Problem | None, like: Tensor, observables: Obs
         SmesolveError: as `named_observables`, but for derivatives.
     """
     if problem is not None and problem.trained is not problem:
-        found = measured_observables(problem.trained, problem.parameters(like), observables)
-        return {name: _of_parameters(problem, function) for name, function in found.items()}
+        found = measured_observables(problem.trained, problem.parameters(like), _without_state(observables))
+        return {name: _OfParameters(problem, function) for name, function in found.items()}
     checked = check_observables("observables", observables)
     if len(checked) > MOST_ENTRIES:
         raise SmesolveError(
@@ -138,9 +140,22 @@ def measured_observables(problem: Problem | None, like: Tensor, observables: Obs
     return result
 
 
-def _of_parameters(problem: Problem, observable: Observable) -> Observable:
-    """Return an observable of the parameters in an optimiser's state as a function of that state."""
-    return lambda state: observable(problem.parameters(state))
+@dataclass(frozen=True)
+class _OfParameters:
+    """An observable of the parameters in an optimiser's state as a function of that state."""
+
+    problem: Problem
+    observable: Observable
+
+    def __call__(self, state: Tensor) -> Tensor:
+        return self.observable(self.problem.parameters(state))
+
+
+def _without_state(observables: Any) -> Any:
+    """Return observables as functions of the parameters; those of a mapping that are `_OfParameters` are of states."""
+    if not isinstance(observables, Mapping):
+        return observables
+    return {name: one.observable if isinstance(one, _OfParameters) else one for name, one in observables.items()}
 
 
 def _name_of(observable: str | Observable) -> str:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_map
 
 from smesolve.entry_point import plain_surroundings
 
@@ -29,19 +30,41 @@ __all__ = ["forward_derivative", "hessian", "one_at_a_time", "transposed_derivat
 
 T = TypeVar("T")
 
+NO_FORWARD_DERIVATIVE = ("Trying to use forward AD", "must implement the jvp function", "flat_bdims must not be None")
+"""Parts of torch's messages about operations, or functions of a user's, that have a gradient only."""
+
 one_at_a_time = threading.RLock()
 
 
 def forward_derivative(function: Callable[[Tensor], T], at: Tensor, direction: Tensor) -> tuple[T, T]:
     """Return function(at) and its derivative along a direction of the same shape.
 
-    Also in `torch.inference_mode`, where forward derivatives of torch 2.4 are zero.
+    Where an operation of torch lacks a forward derivative, two pullbacks take its place (`_by_pullbacks`). Also in
+    `torch.inference_mode`, where forward derivatives of torch 2.4 are zero.
     """
     with one_at_a_time, plain_surroundings():
         load_forward_mode()
         # contiguous: forward differentiation refuses tensors that `expand` made
-        value, derivative, *_ = torch.func.jvp(function, (at.contiguous(),), (direction.contiguous(),))
+        at, direction = at.contiguous(), direction.contiguous()
+        try:
+            value, derivative, *_ = torch.func.jvp(function, (at,), (direction,))
+        except (RuntimeError, AssertionError) as error:
+            if not _lacks_forward_derivative(error):
+                raise
+            value, derivative = _by_pullbacks(function, at, direction)
         return value, derivative
+
+
+def _lacks_forward_derivative(error: Exception) -> bool:
+    return any(words in str(error) for words in NO_FORWARD_DERIVATIVE)
+
+
+def _by_pullbacks(function: Callable[[Tensor], T], at: Tensor, direction: Tensor) -> tuple[T, T]:
+    """Return function(at) and J direction as the pullback of c -> J^T c, which is linear. Cost: some 3 gradients."""
+    value, pull = torch.func.vjp(function, at)
+    _, forward = torch.func.vjp(lambda cotangents: pull(cotangents)[0], tree_map(torch.zeros_like, value))
+    derivative: T = forward(direction)[0]
+    return value, derivative
 
 
 def transposed_derivative(function: Callable[[Tensor], Tensor], at: Tensor, vector: Tensor) -> Tensor:
@@ -60,7 +83,7 @@ def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     with one_at_a_time, plain_surroundings():
         load_forward_mode()
         # Rows, then transposed: with out_dims=-1 torch 2.13 gives a constant derivative a shape from nowhere.
-        matrix: Tensor = torch.func.vmap(lambda vector: torch.func.jvp(gradient, (at,), (vector,))[1])(vectors).mT
+        matrix: Tensor = torch.func.vmap(lambda vector: forward_derivative(gradient, at, vector)[1])(vectors).mT
         return matrix
 
 

@@ -14,7 +14,15 @@ from torch.nn.utils import parameters_to_vector, parametrize
 
 from smesolve.errors import SmesolveError
 
-__all__ = ["MissingInitialiserWarning", "check_trainable", "copied", "drawn_parameters", "held", "layer_name"]
+__all__ = [
+    "MissingInitialiserWarning",
+    "check_trainable",
+    "copied",
+    "drawn_parameters",
+    "held",
+    "layer_name",
+    "trainable",
+]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,12 +34,22 @@ class MissingInitialiserWarning(UserWarning):
 # --- what a problem asks of them ---------------------------------------------------------------------------------
 
 
-def check_trainable(name: str, module: nn.Module) -> None:
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a module that are not frozen, by name, in the order of `parameters_to_vector`."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def check_trainable(name: str, module: nn.Module, frozen_in_part: bool = False) -> None:
     """Check that the parameters of a module can be trained as one real vector.
 
+    Args:
+        name: what messages call the module.
+        module: what is trained.
+        frozen_in_part: whether some parameters may be frozen.
+
     Raises:
-        SmesolveError: compiled or lazy layers; no parameters; parameters without values, frozen in part, of other
-            dtypes than float32 or float64, of several dtypes, on several devices, or not dense.
+        SmesolveError: compiled or lazy layers; no parameters, or frozen ones only; parameters without values, frozen in
+            part, of other dtypes than float32 or float64, of several dtypes, on several devices, or not dense.
     """
     _check_layers(name, module)
     parameters = dict(module.named_parameters())
@@ -64,10 +82,16 @@ def check_trainable(name: str, module: nn.Module) -> None:
                 f"convert the module by {remedy}."
             )
     frozen = [key for key, parameter in parameters.items() if not parameter.requires_grad]
-    if 0 < len(frozen) < len(parameters):
+    if len(frozen) == len(parameters):
+        raise SmesolveError(
+            f"{name} has frozen parameters only (requires_grad=False), so there is nothing to train; unfreeze some by "
+            "requires_grad_()."
+        )
+    if frozen and not frozen_in_part:
         raise SmesolveError(
             f"{name} has frozen parameters (requires_grad=False), {', '.join(frozen[:3])}, but all parameters are "
-            "trained; make constants buffers (register_buffer), or unfreeze them by requires_grad_()."
+            "trained here; take ModuleProblem, which trains the others, make constants buffers (register_buffer), or "
+            "unfreeze them by requires_grad_()."
         )
 
 
@@ -141,9 +165,9 @@ def held(module: nn.Module, operation: Any) -> str:
 
 
 def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Tensor:
-    """Return parameters (D,) from the modules' own initialisation with a seed.
+    """Return the trainable parameters (D,) from the modules' own initialisation with a seed.
 
-    Neither the network nor torch's generator changes.
+    Neither the network nor torch's generator changes. Frozen parameters are drawn with the others, and left out.
 
     Every module draws by its `reset_parameters`, or torch's private `_reset_parameters`, submodules first, as they are
     made first. Under a parametrization, such as weight_norm, the weight is drawn and its parameters follow.
@@ -163,7 +187,7 @@ def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Ten
         torch.manual_seed(seed)
         for key, layer in _submodules_first("", network, set()):
             _reset(key, layer)
-        for name, parameter in network.named_parameters():
+        for name, parameter in trainable(network).items():
             present, version = before.get(name, (None, 0))
             if present is None or parameter._version != version or not torch.equal(parameter, present):
                 continue
@@ -181,7 +205,7 @@ def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Ten
             MissingInitialiserWarning,
             stacklevel=4,
         )
-    return parameters_to_vector(network.parameters()).detach()
+    return parameters_to_vector(trainable(network).values()).detach()
 
 
 def _submodules_first(

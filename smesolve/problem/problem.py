@@ -27,8 +27,7 @@ from smesolve.problem.linearization import (
     dense_noise_factor,
     reference_hessian_product,
 )
-from smesolve.problem.one_at_a_time import one_at_a_time
-from smesolve.problem.parameters import drawn_parameters
+from smesolve.problem.parameter_vector import ParameterVector
 from smesolve.problem.stability import curvature_limit, step_limit
 from smesolve.problem.training_step import REFERENCE_DRAWS, TrainingStep
 from smesolve.sampling.ensemble import fitting_block_size
@@ -38,7 +37,7 @@ from smesolve.validation import check_integer, check_not_negative, check_paramet
 __all__ = ["Problem", "check_trailing"]
 
 
-class Problem(TrainingStep):
+class Problem(ParameterVector, TrainingStep):
     """A loss with a noisy gradient.
 
     A problem of your own subclasses this and defines `dim`, `draw_dim`, `noise_dim`, `draw`, `loss`, `gradient`,
@@ -198,6 +197,9 @@ class Problem(TrainingStep):
         """Return the parameters in theta (..., D), which are a part of it where theta is an optimiser's state."""
         return theta
 
+    def check_lr(self, lr: float) -> None:
+        """Refuse a learning rate above `largest_lr`, at which the step is not defined. Default: there is none."""
+
     def check_start(self, name: str, theta: Tensor) -> None:
         """Refuse a start (D,) from which there is no modified equation, `name` being its name. Default: none is."""
 
@@ -287,33 +289,6 @@ class Problem(TrainingStep):
         return self.draw(keyed_uniforms((count, self.draw_dim), seed, 0, check_integer("step", step, least=0)))
 
     @entry_point
-    def initial(self, seed: int | None = 0) -> Tensor:
-        """Return initial parameters (D,): drawn by the modules' own initialisation, or the network's present values.
-
-        Args:
-            seed: of the draw; None for the network's present values, such as weights that were loaded. A draw replaces
-                all of them, including values set by hand.
-
-        Raises:
-            SmesolveError: there is no network, or a module's own initialisation fails.
-
-        Warns:
-            MissingInitialiserWarning: some parameters, which it names, are drawn by no module, such as a bare
-                torch.nn.Parameter. They become normals of the mean and the standard deviation of their present values;
-                constants stay.
-        """
-        seed = None if seed is None else check_seed("seed", seed)
-        if self.network is None:
-            raise SmesolveError(
-                f"{type(self).__name__} has no network whose parameters could be drawn; define initial(seed), or give "
-                "theta0 yourself."
-            )
-        with one_at_a_time:  # another thread may have its own parameters in the module, or draw its own
-            if seed is None:
-                return nn.utils.parameters_to_vector(self.network.parameters()).detach()
-            return drawn_parameters(self.network, seed, self.device)
-
-    @entry_point
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
         """Return the learning rate beyond which the mean iteration leaves theta (D,), infinity where there is none.
 
@@ -322,7 +297,7 @@ class Problem(TrainingStep):
         unit circle, at most `largest_lr`. Under a schedule it is the least of the limits at all times up to the
         horizon.
 
-        Cost: some 20 Hessian products, or some 10 spectra of the Jacobian.
+        Cost: some 20 Hessian products, or some 6 spectra of the Jacobian.
         """
         theta = check_parameters("theta", theta, self)
         check_not_negative("horizon", horizon)

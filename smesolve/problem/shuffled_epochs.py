@@ -49,8 +49,15 @@ class ShuffledEpochs(ModuleProblem):
     Draws have one more dimension, of the N batches, before those of a batch. Cost of a step: N gradients on b samples.
 
     Args:
-        module, x, y, loss, masks, weight_decay, label_noise, parameter_noise: as for `ModuleProblem`.
+        module: what is trained, as for `ModuleProblem`, like everything but batch_size.
+        x: inputs (n, ...).
+        y: targets (n, ...).
+        loss: of each sample. Default: "squared_error".
+        masks: "shared" or "per_sample". Default: "per_sample".
         batch_size: b, the number of samples in a batch, which divides the number of samples.
+        weight_decay: c, which adds c |theta|^2 / 2 to the loss. Default: 0.
+        label_noise: standard deviation of the noise on the targets. Default: 0.
+        parameter_noise: standard deviation of the noise on the parameters. Default: 0.
 
     Raises:
         SmesolveError: those of `ModuleProblem`, or a batch_size that does not divide the number of samples.

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from smesolve.entry_point import entry_point, nearest_name
-from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.one_at_a_time import transposed_derivative
 from smesolve.problem.problem import Problem, check_trailing
 from smesolve.problem.step_expansion import check_step, taylor_terms
-from smesolve.problem.update_rules import UPDATE_RULES
+from smesolve.problem.update_rules.torch_options import rule_of
 from smesolve.problem.update_rules.update_rule import UpdateRule
 from smesolve.sampling.randomness import keyed_generator
 from smesolve.validation import (
     check_integer,
-    check_number,
     check_parameters,
     check_positive,
     check_problem,
@@ -87,24 +86,30 @@ class Training(Problem):
         **options: Any,
     ) -> None:
         self.problem = check_problem("problem", problem)
-        if not problem.autonomous or isinstance(problem, Training):
+        if not problem.autonomous or not problem.linear_step or isinstance(problem, Training):
             raise SmesolveError(
-                f"problem must be neither a training nor under a schedule, got {problem!r}; train the problem that it "
-                "is made of."
+                f"problem must have gradients, neither a schedule nor a step of its own as a training or shuffled "
+                f"epochs have it, got {problem!r}; train the problem that it is made of."
             )
         self.lr = check_positive("lr", lr)
         self.network, self.x, self.y, self.samples = problem.network, problem.x, problem.y, problem.samples
         self.dtype, self.device = problem.dtype, problem.device
         self.draw_dim, self.noise_dim, self.linear_noise = problem.draw_dim, problem.noise_dim, problem.linear_noise
         self._rule: UpdateRule | None = None
+        self.options: Mapping[str, Any] = {}
+        """All options of the torch optimiser, its defaults included; empty for a step of your own."""
+        self.buffers: tuple[str, ...] = ()
+        """What the torch optimiser remembers of each parameter, by torch's names."""
         self._own: OwnStep | None = None
+        self._limits: dict[bytes, float] = {}
         if inspect.isclass(optimizer) and issubclass(optimizer, torch.optim.Optimizer):
             if memory is not None:
                 raise SmesolveError(
                     "memory is for a step of your own; leave it out, as torch's optimisers have theirs."
                 )
-            self._rule = rule = _rule(optimizer, self.lr, options)
+            self._rule = rule = rule_of(optimizer, self.lr, options)
             self.name, self.largest_lr = optimizer.__name__, rule.largest_lr
+            self.options, self.buffers = rule.options, rule.buffers
             numbers = self._numbers(rule.numbers)
             self._memory = torch.cat([numbers.new_zeros(len(rule.buffers) * problem.dim), numbers])
             self._sizes = [problem.dim] * (1 + len(rule.buffers)) + [1] * len(rule.numbers)
@@ -147,6 +152,11 @@ class Training(Problem):
         return self.start(self.problem.initial(seed))
 
     @entry_point
+    def theta_from(self, source: nn.Module | Mapping[str, Any]) -> Tensor:
+        """Return the state (S,) at the first step, with the parameters of a module or its state_dict."""
+        return self.start(self.problem.theta_from(source))
+
+    @entry_point
     def start(self, theta: Tensor) -> Tensor:
         """Return the state (S,) at the first step from parameters theta (D,)."""
         return torch.cat([check_parameters("theta", theta, self.problem), self._memory])
@@ -173,6 +183,21 @@ class Training(Problem):
             raise SmesolveError(f"lr={self.lr:g} makes training diverge in {steps} steps; take a smaller lr.")
         return state
 
+    def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
+        """Return the learning rate beyond which the mean iteration leaves a state (S,), computed once for each."""
+        key = check_parameters("theta", theta, self).cpu().numpy().tobytes()
+        if key not in self._limits:
+            self._limits[key] = super().stability_limit(theta, horizon)
+        return self._limits[key]
+
+    def check_lr(self, lr: float) -> None:
+        """Refuse a learning rate at which a beta would be negative."""
+        if lr > self.largest_lr * (1 + 1e-9):
+            raise SmesolveError(
+                f"lr={lr:g} is above {self.largest_lr:g}, from where on 1 - beta = c lr is above 1; take a smaller lr, "
+                f"or make the training at a larger one than {self.lr:g} (training.lr in a configuration)."
+            )
+
     def check_start(self, name: str, theta: Tensor) -> None:
         """Refuse a state (S,) from which there is no modified equation, as the step is not smooth in lr there."""
         if self._rule is None:
@@ -197,11 +222,8 @@ class Training(Problem):
 
     def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:
         """Return states (..., S) after one step with given draws. Cost: one gradient of the problem."""
-        if isinstance(lr, float) and lr > self.largest_lr * (1 + 1e-9):
-            raise SmesolveError(
-                f"lr={lr:g} is above {self.largest_lr:g}, from where on 1 - beta = c lr is above 1; take a smaller lr, "
-                "or make the training at a larger one."
-            )
+        if isinstance(lr, float):
+            self.check_lr(lr)
         if self._rule is None:
             assert self._own is not None
             return self._own(theta, draw, lr)
@@ -339,39 +361,6 @@ class Training(Problem):
             if self._rule is None
             else self.problem.noise_along(coefficients, draw)
         )
-
-
-def _rule(optimizer: type[torch.optim.Optimizer], lr: float, options: dict[str, Any]) -> UpdateRule:
-    """Return the rule of a torch optimiser with all its options, which torch itself checks."""
-    name = optimizer.__name__
-    if optimizer not in UPDATE_RULES:
-        known = ", ".join(one.__name__ for one in UPDATE_RULES)
-        raise SmesolveError(f"optimizer must be one of {known} of torch.optim, or a step of your own, got {name}.")
-    known_options = [key for key in inspect.signature(optimizer).parameters if key not in ("params", "lr")]
-    for key, value in options.items():
-        if key not in known_options:
-            raise TypeError(f"{name} has no option {key}; {nearest_name(key, known_options)}.")
-        _check_option(key, value)
-    try:
-        make: Callable[..., torch.optim.Optimizer] = optimizer
-        defaults = make([torch.zeros(1, requires_grad=True)], lr=lr, **options).defaults
-    except (ValueError, TypeError, RuntimeError) as error:
-        given = ", ".join(f"{key}={shown(value)}" for key, value in options.items())
-        raise SmesolveError(f"{name} of torch refuses {given} ({' '.join(str(error).split())[:200]}).") from error
-    return UPDATE_RULES[optimizer]({**defaults, "lr": lr})
-
-
-def _check_option(name: str, value: Any) -> None:
-    """Check an option of which torch does not check every value."""
-    if isinstance(value, bool) or value is None:
-        return
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise invalid(name, "hold two numbers", value)
-        for number in value:
-            check_number(name, number)
-    else:
-        check_number(name, value)
 
 
 def _own_step(step: Any, options: dict[str, Any]) -> OwnStep:

@@ -67,6 +67,13 @@ class TrainingStep(ABC):
     def _missing(self, name: str) -> SmesolveError:
         """Return the error that a method is not defined."""
 
+    @property
+    def limit_in_words(self) -> str:
+        """What `stability_limit` is."""
+        if self.linear_step and self.conservative:
+            return "2/lambda_max(Hess L_S(theta0))"
+        return "where an eigenvalue of the mean step's Jacobian leaves the unit circle"
+
     # --- the step -----------------------------------------------------------------------------------------------------
 
     def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:

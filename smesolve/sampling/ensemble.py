@@ -25,6 +25,7 @@ from smesolve.machine_memory import free_memory
 from smesolve.sampling.parallel import Task, run_blocks
 
 __all__ = [
+    "Chain",
     "DivergenceWarning",
     "Process",
     "Step",
@@ -85,12 +86,24 @@ class Step:
     noise."""
 
 
-class Process(Protocol):
+class Chain(Protocol):
     """A Markov chain on (B, D) tensors: the discrete iteration, or an SDE under a scheme."""
 
     @property
     def block_size(self) -> int:
         """Number of paths in a block."""
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether blocks may run in threads of one process, as for `run_blocks`."""
+
+    def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
+        """Return theta_{step+1} of one block (B, D), given theta_step; the noise is keyed by (block, step)."""
+        ...
+
+
+class Process(Chain, Protocol):
+    """A chain that says what control variates take of it."""
 
     @property
     def noise_time(self) -> float:
@@ -101,16 +114,8 @@ class Process(Protocol):
         """Whether every step has the same law, given its start."""
 
     @property
-    def in_threads(self) -> bool:
-        """Whether blocks may run in threads of one process, as for `run_blocks`."""
-
-    @property
     def antithetic(self) -> bool:
         """Whether path b + B/2 of a block has the noise of path b with the other sign, or all paths are independent."""
-
-    def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Return theta_{step+1} of one block (B, D), given theta_step; the noise is keyed by (block, step)."""
-        ...
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Any:
         """Return the same step, up to rounding, with what its control variate takes: a `Step` or a `SampledStep`."""
@@ -158,7 +163,7 @@ def check_block_steps(what: str, steps: float, workers: int | None, remedy: str)
         )
 
 
-def block_of(process: Process, theta0: Tensor) -> Tensor:
+def block_of(process: Chain, theta0: Tensor) -> Tensor:
     """Return theta0 (D,) as the start of every path of a block (B, D)."""
     return theta0.expand(process.block_size, -1)
 
@@ -167,7 +172,7 @@ def block_of(process: Process, theta0: Tensor) -> Tensor:
 class _WholePaths:
     """Blocks of whole paths at the saved step numbers."""
 
-    process: Process
+    process: Chain
     theta0: Tensor
     saved: Sequence[int]
     first: int
@@ -190,7 +195,7 @@ class _WholePaths:
 
 
 def collect_paths(
-    process: Process,
+    process: Chain,
     theta0: Tensor,
     paths: int,
     saved: Sequence[int],

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from smesolve.confidence import NORMAL_QUANTILE, student_quantile
-from smesolve.sampling.ensemble import Process, block_of, check_block_steps, in_lists, warn_of_divergence
+from smesolve.sampling.ensemble import Chain, block_of, check_block_steps, in_lists, warn_of_divergence
 from smesolve.sampling.moments import Moments
 from smesolve.sampling.runner import Arrays, Runner
 
@@ -51,7 +51,7 @@ DEGREE = 3
 class _Observed:
     """Blocks of paths as moments of their observables, and the values of the first paths."""
 
-    process: Process
+    process: Chain
     theta0: Tensor
     saved: Sequence[int]
     first: int
@@ -90,7 +90,7 @@ class _Observed:
 
 
 def observed_paths(
-    process: Process,
+    process: Chain,
     theta0: Tensor,
     paths: int,
     saved: Sequence[int],

@@ -61,8 +61,10 @@ class GradientIntegration:
         self._means, self._deviations = means, deviations
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Return one step of the scheme for every path of a block. Cost: its gradients and corrections."""
-        return self._move(self.problem.linearize(theta), *self._draws(block, step))[0]
+        """Return one step of the scheme for every path of a block, or for its first ones. Cost: its gradients and
+        corrections.
+        """
+        return self._move(self.problem.linearize(theta), *self._draws(block, step, len(theta)))[0]
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
         """Return the step with its noise: separate where the mean gradient is known, otherwise as weighted draws."""
@@ -89,8 +91,8 @@ class GradientIntegration:
         state = theta + self.dt * drift
         return state, state
 
-    def _draws(self, block: int, step: int) -> tuple[list[Any], list[Tensor]]:
-        """Return independent draws of one step and their weights (B, 1)."""
+    def _draws(self, block: int, step: int, count: int | None = None) -> tuple[list[Any], list[Tensor]]:
+        """Return independent draws of one step and their weights (B, 1), of the first paths or of all."""
         problem, signs = self.problem, torch.ones(self.block_size, 1, dtype=self.problem.dtype, device="cpu")
         paths = self.block_size // (2 if self.antithetic else 1)
         generator = keyed_generator(self.seed, "gradients", block, step * self._nested)
@@ -98,7 +100,7 @@ class GradientIntegration:
         if self.antithetic:
             uniforms = uniforms.repeat(1, 2, 1)
             signs[paths:] = -1
-        signs = signs.to(problem.device)
+        signs, uniforms = signs[:count].to(problem.device), uniforms[:, :count]
         weights = [mean + deviation * signs for mean, deviation in zip(self._means, self._deviations, strict=True)]
         return [problem.draw(part) for part in uniforms], weights
 

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, shown
+from smesolve.problem.differentiable_scalar import value_of
 from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import Step, collect_paths, fitting_block_size
+from smesolve.sampling.ensemble import Chain, Step, collect_paths, fitting_block_size
 from smesolve.sampling.observed_paths import observed_paths
 from smesolve.solver.brownian import KeyedBrownian
+from smesolve.solver.differentiable_paths import differentiable_paths
 from smesolve.solver.gradient_integration import GradientIntegration
 from smesolve.solver.jump_integration import JumpIntegration
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -26,9 +28,11 @@ from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import NothingTestedWarning, Scheme, what_tests_nothing
 from smesolve.solver.sde_contract import CompletedSDE, check_sde
+from smesolve.solver.skewed_rk4 import SKEWED_RK4, SkewedRK4
 from smesolve.solver.time_grid import grid_numbers, grid_steps
 from smesolve.validation import (
     check_choice,
+    check_instance,
     check_integer,
     check_list,
     check_number,
@@ -45,6 +49,10 @@ __all__ = ["JUMP_SCHEME", "Integration", "check_declared", "check_jumps", "check
 
 JUMP_SCHEME = "jumps"
 """What tables say in place of a scheme where an equation has jumps."""
+
+GRAPH = (3, 4, 10)
+"""Arrays that the graphs of a gradient, a noise product and a correction keep, in units of `floats_per_path`: right to
+about a factor of two for networks and modules of one hidden layer."""
 
 DECLARED = ("noise_time", "weak_error", "drift_evaluations", "corrections", "noise_products")
 """What a scheme declares, for measurements with it."""
@@ -130,9 +138,9 @@ class Integration:
         return self._scheme.noise_time
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Return one step of the scheme for every path of a block."""
+        """Return one step of the scheme for every path of a block, or for its first ones."""
         t0, t1 = step * self.dt, (step + 1) * self.dt
-        return self._scheme.advance(self._sde, t0, t1, theta, self._increments(block, step))
+        return self._scheme.advance(self._sde, t0, t1, theta, self._increments(block, step)[: len(theta)])
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step:
         """Return the step with the scheme's prediction, noise increment and normals."""
@@ -187,17 +195,61 @@ def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, worke
 
 
 def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str:
-    """Return the scheme of an SDE, or refuse one for an equation with jumps."""
+    """Return the scheme of an SDE, or refuse one that steps a diffusion for an equation with jumps."""
+    third = isinstance(sde, ModifiedEquation) and sde.order == 3
+    if scheme == SKEWED_RK4 and not third:
+        raise SmesolveError(f"scheme={scheme!r} steps the equation of order 3, and this is another one; leave it out.")
     if not isinstance(sde, ModifiedEquation) or sde.jumps is None:
         scheme = "small_noise_rk4" if scheme is None else scheme
         check_scheme(problem, scheme)
         return scheme
+    if scheme == SKEWED_RK4:
+        return SKEWED_RK4
     if scheme is not None:
         check_choice("scheme", scheme, SCHEMES)
+        remedy = f"leave scheme out, or take {SKEWED_RK4!r} for long steps" if third else "leave scheme out"
         raise SmesolveError(
-            f"scheme={scheme!r} steps a diffusion, but the equation of order {sde.order!r} has jumps; leave scheme out."
+            f"scheme={scheme!r} steps a diffusion, but the equation of order {sde.order!r} has jumps; {remedy}."
         )
     return JUMP_SCHEME
+
+
+def _check_differentiable(sde: Any, workers: int | None, observables: Observables | None) -> None:
+    """Refuse what has no derivative."""
+    if isinstance(sde, ModifiedEquation) and sde.order not in (1, 2):
+        why = "resums by Lanczos' method" if sde.order == "quadratic" else "jumps at random times"
+        raise SmesolveError(
+            f"differentiable=True is for equations of order 1 and 2, but that of order={sde.order!r} {why}; take "
+            "another order, or leave it out."
+        )
+    if observables is not None:
+        raise SmesolveError(
+            "differentiable=True returns paths, and the table of observables has no gradients; leave observables out "
+            "and apply the functions to the paths, such as problem.loss(paths[-1]).mean()."
+        )
+    if workers not in (None, 1):
+        raise SmesolveError(
+            f"workers={workers} has no meaning beside differentiable=True, as no graph goes from one process to "
+            "another; leave it out."
+        )
+
+
+def _with_graph(start: Tensor, checked: Tensor) -> Tensor:
+    """Return the start as it was given, or its copy where no derivative can be taken of it."""
+    return checked if start.is_inference() else start
+
+
+def _floats_in_graph(sde: Any, scheme: str, dim: int) -> float:
+    """Return how many numbers the graph of a step keeps for a path, approximately."""
+    chosen = SCHEMES[scheme]
+    gradients, products, corrections = (
+        getattr(chosen, name, 1) for name in ("drift_evaluations", "noise_products", "corrections")
+    )
+    if not isinstance(sde, ModifiedEquation):
+        return float(4 * dim + (gradients + products) * dim * (1 + sde.noise_dim))
+    corrections = corrections if sde.order == 2 else 0
+    arrays = sum(count * size for count, size in zip((gradients, products, corrections), GRAPH, strict=True))
+    return float(4 * dim + arrays * sde.problem.floats_per_path)
 
 
 @overload
@@ -214,6 +266,7 @@ def solve(
     max_memory: float | None = None,
     bm: Any = None,
     observables: None = None,
+    differentiable: bool = False,
 ) -> Tensor: ...
 
 
@@ -248,6 +301,7 @@ def solve(
     max_memory: float | None = None,
     bm: Any = None,
     observables: Observables | None = None,
+    differentiable: bool = False,
 ) -> Tensor | pd.DataFrame:
     """Return independent paths of an SDE from theta0.
 
@@ -256,10 +310,10 @@ def solve(
         theta0: (D,), the start of every path.
         ts: increasing times to return, ts[0] the start; dt divides every one of them.
         scheme: "euler", "small_noise_heun", "small_noise_rk4"; "svag" or "sampled_euler" for problems whose drift is
-            known by sampling only; or one added to `SCHEMES`. An equation with jumps (order 3 or "poisson") has one way
-            to integrate it, from jump to jump, and takes no scheme. Default: "small_noise_rk4" for a diffusion.
-        dt: step of the scheme; not the learning rate. With jumps, random numbers are keyed by steps of dt, and flows
-            between jumps are cut there.
+            known by sampling only; or one added to `SCHEMES`. Order 3 may be stepped by "skewed_rk4", dt being at least
+            2 lr. Default: "small_noise_rk4" for a diffusion, and from jump to jump for order 3 and "poisson".
+        dt: step of the scheme; not the learning rate. With jumps it is no error: random numbers are keyed by steps of
+            dt.
         paths: number of independent paths.
         seed: root seed; path b is the same whatever `paths` is.
         workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
@@ -269,6 +323,10 @@ def solve(
             stays 0, and its paths run in one process. Default: one of the seed.
         observables: what is measured along the paths, none of which are then kept; as for `iterate`. Of an SDE that is
             no `ModifiedEquation` these are callables, coordinates and "squared_norm". Default: the paths are returned.
+        differentiable: return paths with their graph, so that gradients go back to theta0, to what the sde holds, and
+            to `lr` and `keep_prob` of a `ModifiedEquation` to which they were given as tensors; random numbers are held
+            fixed. Compiled kernels are left out, and all runs in this process. The graph keeps what every step
+            computes: memory grows with paths and steps, and `max_memory` bounds it.
 
     Returns:
         (T, paths, D), the parameters at `ts`. Cost a step: see the scheme. With observables a DataFrame of their
@@ -277,7 +335,8 @@ def solve(
     Raises:
         SmesolveError: unknown scheme, dt that does not divide the times or the jumps of a schedule, times that do not
             increase, bad theta0, paths or workers, more paths than max_memory holds; an observable that is unknown, or
-            does not map (B, D) to (B,).
+            does not map (B, D) to (B,). With `differentiable`, what has no derivative: a table, an equation with jumps
+            or of order "quadratic"; more workers than one; a graph that does not fit; nothing that requires a gradient.
 
     Warns:
         NothingTestedWarning: dt = lr on an order-1 equation, for schemes whose step then is that of the iteration.
@@ -285,12 +344,17 @@ def solve(
     """
     check_sde("sde", sde)
     problem = sde.problem if isinstance(sde, ModifiedEquation) else None
+    start = theta0
     theta0 = check_tensor("theta0", theta0, "D") if problem is None else check_parameters("theta0", theta0, problem)
     times, dt = check_list("ts", ts, check_number), check_positive("dt", dt)
     paths, seed = check_integer("paths", paths), check_seed("seed", seed)
     workers = check_workers("workers", workers)
     max_memory = check_optional("max_memory", max_memory, check_positive)
     scheme = _chosen_scheme(sde, problem, scheme)
+    if check_instance("differentiable", differentiable, bool, "True or False"):
+        _check_differentiable(sde, workers, observables)
+    elif isinstance(sde, ModifiedEquation):
+        sde = sde.detached()
     if problem is not None and scheme != JUMP_SCHEME:
         problem.check_start("theta0", theta0)
     if problem is None:
@@ -299,14 +363,25 @@ def solve(
         raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)
     check_jumps(problem, dt, saved[-1] * dt)
-    nothing = what_tests_nothing(SCHEMES.get(scheme), scheme, getattr(sde, "order", None), getattr(sde, "lr", None), dt)
+    lr = value_of(sde.lr) if isinstance(sde, ModifiedEquation) else getattr(sde, "lr", None)
+    nothing = what_tests_nothing(SCHEMES.get(scheme), scheme, getattr(sde, "order", None), lr, dt)
     if nothing:
         warnings.warn(nothing, NothingTestedWarning, stacklevel=4)  # 4: past the guards
     if bm is None:
-        process: Integration | GradientIntegration | JumpIntegration = integration(sde, theta0, scheme, dt, seed)
+        with torch.set_grad_enabled(differentiable):  # weights of gradients are functions of lr
+            if scheme == SKEWED_RK4:
+                process: Chain = SkewedRK4(sde.problem, value_of(sde.lr), dt, seed)
+            else:
+                process = integration(sde, theta0, scheme, dt, seed)
     else:
         _check_brownian(bm, sde, scheme, paths, seed, workers)
         process = Integration(sde, theta0, scheme, dt, bm=bm)
+    if isinstance(process, JumpIntegration):
+        process, saved = process.in_longer_steps(saved)
+    if differentiable:
+        floats = _floats_in_graph(sde, scheme, theta0.numel())
+        with torch.enable_grad():
+            return differentiable_paths(process, _with_graph(start, theta0), paths, saved, floats, max_memory)
     if observables is not None:
         check_nothing_kept(max_memory)
         functions = measured_observables(problem, theta0, observables)

@@ -9,7 +9,10 @@ same jumps under another dt.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +23,12 @@ from smesolve.sampling.randomness import keyed_generator
 from smesolve.solver.jumps import JumpDynamics
 
 __all__ = ["JumpIntegration", "JumpNoise", "JumpStep"]
+
+MOST_JUMPS = 16
+"""Jumps that a path has on average in the longest step in which `in_longer_steps` takes several."""
+
+MOST_UNIFORMS = 2**22
+"""Uniforms of all jumps of a block in such a step, on average."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,13 @@ class JumpNoise:
     """When, as a share of the step (A, 1)."""
     state: Tensor
     """The states before it (A, D)."""
+    draw: Any
+    """Its draws (A, ...), or None of what has none."""
     increment: Tensor
-    """The noise (A, D): its sum over the step, given its past, has mean zero."""
+    """The noise (A, D): its sum over the step, given its past, has mean zero where the mean gradient is known."""
     coordinates: Tensor | None
-    """chi (A, M) with increment = -lr C chi, of mean zero and covariance I, or None where there is none."""
+    """chi (A, M), functions of the draw with increment = -lr C chi, of mean zero and covariance I; None where there is
+    none."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,22 @@ class JumpIntegration:
         self.problem, self.dynamics, self.lr = problem, dynamics, lr
         self.dt, self.block_size = dt, problem.block_size
         self._seed, self._nested = seed, nested
+
+    def in_longer_steps(self, saved: Sequence[int]) -> tuple[JumpIntegration, list[int]]:
+        """Return the same paths in the longest steps that meet all saved step numbers, and these numbers.
+
+        Every step cuts a flow, which costs four gradients a path: so a step has up to `MOST_JUMPS` jumps on average.
+        The jumps are the same, as the cells are.
+        """
+        jumps = self.dt / self.lr
+        uniforms = jumps * self.block_size * max(1, self.problem.draw_dim)
+        most = min(MOST_JUMPS / jumps, MOST_UNIFORMS / uniforms) * (1 + 1e-9)
+        common = math.gcd(*saved)
+        together = max(count for count in range(1, min(common, max(1, int(most))) + 1) if common % count == 0)
+        longer = JumpIntegration(
+            self.problem, self.dynamics, self.lr, together * self.dt, self._seed, together * self._nested
+        )
+        return longer, [number // together for number in saved]
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """Return one step of every path of a block. Cost on average: dt/lr jumps and dt/lr + 1 flows a path."""
@@ -113,19 +141,22 @@ class JumpIntegration:
         for time, drawn in zip(times, torch.from_numpy(uniforms), strict=True):
             (paths,) = time[:, 0].isfinite().nonzero(as_tuple=True)
             begin, end = now[paths], time[paths]
-            before = self._flow(theta[paths], paths, begin, end, noises)
+            before, b = self._flow(theta[paths], paths, begin, end, noises)
             draw = self.problem.draw(drawn[paths.cpu()])
-            size, increment = self.dynamics.jump(before, draw)
+            size, increment = self.dynamics.jump(before, draw, b)
             if noises is not None:
-                noises.append(JumpNoise(paths, end / self.dt, before, increment, self.problem.noise_coordinates(draw)))
+                chi = self.problem.noise_coordinates(draw)
+                noises.append(JumpNoise(paths, end / self.dt, before, draw, increment, chi))
             theta[paths], now[paths] = before + size, end
         everyone = torch.arange(len(theta), device=theta.device)
-        return self._flow(theta, everyone, now, torch.full_like(now, self.dt), noises)
+        return self._flow(theta, everyone, now, torch.full_like(now, self.dt), noises)[0]
 
-    def _flow(self, y: Tensor, paths: Tensor, begin: Tensor, end: Tensor, noises: list[JumpNoise] | None) -> Tensor:
-        """Return the flow of some paths, and note what their jumps have on average meanwhile."""
+    def _flow(
+        self, y: Tensor, paths: Tensor, begin: Tensor, end: Tensor, noises: list[JumpNoise] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the flow of some paths and b at its end, and note what their jumps have on average meanwhile."""
         if noises is not None:
             mean = self.dynamics.compensator(y)
             if mean is not None:
-                noises.append(JumpNoise(paths, (begin + end) / (2 * self.dt), y, -(end - begin) * mean, None))
+                noises.append(JumpNoise(paths, (begin + end) / (2 * self.dt), y, None, -(end - begin) * mean, None))
         return self.dynamics.flow(y, end - begin)

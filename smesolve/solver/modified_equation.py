@@ -34,7 +34,7 @@ equation the Hessian-aware SME (arXiv 2405.18373).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -42,21 +42,47 @@ from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.differentiable_masks import with_differentiable_keep_prob
+from smesolve.problem.differentiable_scalar import as_scalar, checked_scalar, value_of
 from smesolve.problem.linearization import Linearization
 from smesolve.problem.problem import Problem
 from smesolve.solver.jumps import JumpDynamics, Poissonised, ThirdOrder
 from smesolve.solver.lanczos import apply_function
 from smesolve.validation import check_instance, check_positive, check_problem, check_weak_order
 
-__all__ = ["WITH_JUMPS", "ModifiedEquation", "Order"]
+__all__ = ["WITH_JUMPS", "ModifiedEquation", "Order", "equation_name", "orders_in_words", "sorted_orders", "weak_order"]
 
 
 Order = int | Literal["quadratic", "poisson"]
 """Weak order 1, 2 or 3; equation (3), which resums quadratic losses (weak order 2 in its mean, 1 in general); or
 training steps at the times of a Poisson process (weak order 1)."""
 
-WITH_JUMPS = (3, "poisson")
+WITH_JUMPS: tuple[Order, ...] = (3, "poisson")
 """Orders whose equations jump."""
+
+
+def weak_order(order: Order) -> int:
+    """Return the power of lr with which the weak error of an equation falls."""
+    return 1 if isinstance(order, str) else order
+
+
+def equation_name(order: Order) -> str:
+    """Return what texts and tables call an equation: "order 2", or "poisson"."""
+    return order if isinstance(order, str) else f"order {order}"
+
+
+def orders_in_words(orders: Iterable[Order]) -> str:
+    """Return different orders in words, such as "orders 1 and 2" or "order 3 and poisson"."""
+    found = sorted_orders(orders)
+    plural = "s" if sum(not isinstance(order, str) for order in found) > 1 else ""
+    head = f"order{plural} " if not isinstance(found[0], str) else ""
+    *first, last = map(str, found)
+    return f"{head}{', '.join(first)}{' and ' if first else ''}{last}"
+
+
+def sorted_orders(orders: Iterable[Order]) -> list[Order]:
+    """Return different orders, numbers first."""
+    return sorted(set(orders), key=lambda order: (isinstance(order, str), order))
 
 
 MOST_DENSE = 2**16
@@ -89,26 +115,46 @@ class ModifiedEquation(nn.Module):
 
     Args:
         problem: what is trained; where it has no closed form, only schemes that take gradients integrate the equation.
-        lr: learning rate.
+        lr: learning rate: a number, or a tensor of shape () through which derivatives go (not at order 3 or "poisson").
         order: weak order, 1 or 2, or "quadratic", which are diffusions; 3, with jumps, for problems with a mean
             gradient in closed form; or "poisson": training steps at the times of a Poisson process.
         dense: give the equation the method `g` as well, sqrt(lr) C as a matrix (B, D, M), for what torchsde does
             without products, such as `sdeint_adjoint`. For order 1 or 2 of small problems whose noise is linear.
+        keep_prob: of the equation in place of the problem's, for a `DropoutProblem`: a number, or a tensor of shape ()
+            through which derivatives go, as they do through a tensor `lr`. Default: the problem's.
 
     Raises:
         SmesolveError: another order, or one that a schedule, a problem without closed form, or a step that is not
-            gradient descent does not have; a dense noise that is too large, or of another problem.
+            gradient descent does not have; a dense noise that is too large, or of another problem; a keep_prob for a
+            problem that has none, or a tensor for an equation with jumps.
     """
 
     noise_type = "general"
     sde_type = "ito"
 
     @entry_point
-    def __init__(self, problem: Problem, lr: float, order: Order = 2, dense: bool = False) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        lr: float | Tensor,
+        order: Order = 2,
+        dense: bool = False,
+        keep_prob: float | Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.problem: Problem = check_problem("problem", problem)
-        self.lr = check_positive("lr", lr)
+        self._undifferentiated: Problem = check_problem("problem", problem)
+        self.problem = problem
+        self.lr = checked_scalar("lr", lr, check_positive)
         self.order = check_weak_order("order", order)
+        self.keep_prob = keep_prob
+        if keep_prob is not None:
+            self.problem = with_differentiable_keep_prob(problem, keep_prob)
+        for name, value in (("lr", lr), ("keep_prob", keep_prob)):
+            if order in WITH_JUMPS and isinstance(value, Tensor):
+                raise SmesolveError(
+                    f"{name} is a tensor, but paths of order={order!r} jump at random times and have no derivative in "
+                    f"it; give a number, or take order=2."
+                )
         if order == "quadratic" and not problem.autonomous:
             raise SmesolveError(
                 f"order='quadratic' resums the steps of one loss, but this {type(problem).__name__} changes with time; "
@@ -132,6 +178,13 @@ class ModifiedEquation(nn.Module):
             self._check_dense()
             self.g = self._dense_noise
 
+    def detached(self) -> ModifiedEquation:
+        """Return the equation with numbers in place of tensors, through which no derivative goes."""
+        if type(self) is not ModifiedEquation or not any(isinstance(v, Tensor) for v in (self.lr, self.keep_prob)):
+            return self
+        keep_prob = None if self.keep_prob is None else value_of(self.keep_prob)
+        return ModifiedEquation(self._undifferentiated, value_of(self.lr), self.order, hasattr(self, "g"), keep_prob)
+
     def _check_dense(self) -> None:
         problem = self.problem
         if self.order not in (1, 2) or not problem.has_closed_form or not problem.linear_noise:
@@ -147,7 +200,8 @@ class ModifiedEquation(nn.Module):
 
     def _dense_noise(self, t: Any, y: Tensor) -> Tensor:
         """Return sqrt(lr) C(y), (B, D, M)."""
-        return float(self.lr**0.5) * self.problem.at(t).noise_factor(y)
+        noise: Tensor = as_scalar(self.lr**0.5) * self.problem.at(t).noise_factor(y)
+        return noise
 
     @property
     def jumps(self) -> JumpDynamics | None:
@@ -157,7 +211,7 @@ class ModifiedEquation(nn.Module):
         return Poissonised(self.problem, self.lr) if self.order == "poisson" else None
 
     def _repr_latex_(self) -> str:
-        values = rf"\quad \varepsilon = {float(self.lr):g},\; D = {self.problem.dim},\; M = {self.noise_dim}"
+        values = rf"\quad \varepsilon = {value_of(self.lr):g},\; D = {self.problem.dim},\; M = {self.noise_dim}"
         return rf"$\displaystyle d\Theta = {FORMULAS[self.order]},{values}$"
 
     @property
@@ -198,9 +252,11 @@ class ModifiedEquation(nn.Module):
     # --- its parts, for schemes --------------------------------------------------------------------------------------
 
     def drift(self, t: Any, y: Tensor, left_limit: bool = False) -> Tensor:
-        """Return the drift at t, or just before it: (B, D). At order 3 it is that between the jumps."""
+        """Return the drift at t, or just before it: (B, D). With jumps it is that between them, zero for "poisson"."""
         if self.order == 3:
             return ThirdOrder(self.problem, self.lr).drift(y)
+        if self.order == "poisson":
+            return torch.zeros_like(y)
         at = self.problem.at(t, left_limit).linearize(y)
         leading = -at.mean_gradient()
         return leading if self.order == 1 else leading + self._correction(t, at, leading, left_limit)
@@ -227,7 +283,7 @@ class ModifiedEquation(nn.Module):
 
     def euler_increment(self, t: Any, y: Tensor, dt: float, v: Tensor) -> Tensor:
         """Return dt f(y) + sqrt(lr) C(y) v. Cost at order 1: that of the noise only, as one pullback serves both."""
-        if self.order == 1:
+        if self.order == 1 and not isinstance(self.lr, Tensor):
             root = float(self.lr**0.5)
             return root * self.problem.at(t).linearize(y).noisy_mean_gradient(v, -dt / root)
         drift, noise = self.f_and_g_prod(t, y, v)
@@ -235,7 +291,7 @@ class ModifiedEquation(nn.Module):
 
     def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
         """Return a whole step of that scheme by one kernel, with `split` its prediction and noise, too, or None."""
-        if self.order == "quadratic" or not self.problem.autonomous:
+        if self.order == "quadratic" or not self.problem.autonomous or isinstance(self.lr, Tensor):
             return None
         return self.problem.small_noise_rk4(y, dW, self.order, self.lr, dt, split)
 
@@ -248,15 +304,17 @@ class ModifiedEquation(nn.Module):
         """Return lr b1 from Hess L_S b, which is -(Db) b."""
         if not self.problem.autonomous:
             curvature = curvature - self.problem.drift_slope(t, y, left_limit)  # (4)
-        correction = self.lr / 2 * curvature  # (2)
+        correction: Tensor = self.lr / 2 * curvature  # (2)
         if self.problem.linear_step:
             return correction
-        return correction + self.lr * self.problem.at(t, left_limit).mean_second_term(y)  # (5)
+        correction = correction + self.lr * self.problem.at(t, left_limit).mean_second_term(y)  # (5)
+        return correction
 
     def _noise(self, at: Linearization, product: Tensor) -> Tensor:
         if self.order == "quadratic":
             product = self._resummed(at, product, lambda z: (2 * torch.log1p(-z) / (z * (z - 2))).sqrt())  # (3)
-        return float(self.lr**0.5) * product
+        noise: Tensor = as_scalar(self.lr**0.5) * product
+        return noise
 
     def _resummed(self, at: Linearization, vector: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return f(lr H(y)) vector for a function with f(0) = 1."""

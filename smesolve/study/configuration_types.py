@@ -59,7 +59,7 @@ def check_type(key: str, value: Any, hint: Any) -> None:
             raise SmesolveError(f"{key} has {len(value)} entries, more than {MOST_ENTRIES}; give a shorter list.")
         (item,) = get_args(in_list)
         for k, entry in enumerate(value):
-            if not _fits(entry, item):
+            if not _fits(entry, item) or _is_quoted_number(entry, item):
                 raise _refusal(f"{key}[{k}]" if _is_endless(entry) else key, f"{shown(entry)} in it", entry, in_list)
     elif not _fits(value, hint):
         raise _refusal(key, shown(value), value, hint)
@@ -70,6 +70,11 @@ def _refusal(key: str, got: str, value: Any, hint: Any) -> SmesolveError:
         return SmesolveError(f"{key} must be finite, got {value}.")
     quotes = "; put it into quotes if it is a string" if type(value) in (int, float) and _has_strings(hint) else ""
     return SmesolveError(f"{key} must be {_expected(hint)}, got {got}{quotes}.")
+
+
+def _is_quoted_number(value: Any, hint: Any) -> bool:
+    """Return whether a string stands for one of the integers that a list may hold, too."""
+    return isinstance(value, str) and int in _options(hint) and value.strip().lstrip("+-").isdigit()
 
 
 def _is_endless(value: Any) -> bool:
@@ -114,6 +119,11 @@ def _expected(hint: Any) -> str:
     if isinstance(hint, types.UnionType):
         return _expected(get_args(hint)[0])
     if get_origin(hint) is list:
-        examples = {int: "integers such as [1, 2]", float: "numbers such as [0.1, 0.05]", str: "names such as [loss]"}
+        examples = {
+            int: "integers such as [1, 2]",
+            float: "numbers such as [0.1, 0.05]",
+            str: "names such as [loss]",
+            int | str: "integers and names such as [1, poisson]",
+        }
         return f"a list of {examples[get_args(hint)[0]]}"
     return f"a mapping with the keys {', '.join(entry.name for entry in dataclasses.fields(hint))}"

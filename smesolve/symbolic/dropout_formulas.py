@@ -99,7 +99,7 @@ class DropoutFormulas:
         self.iteration: Iteration = dropout(network, masks)
         self.equation: SymbolicModifiedEquation = modified_equation(self.iteration, order=2)
         self.contributions: list[list[Expr]] = [network.contributions(i)[0] for i in range(network.samples)]
-        """z_r(x_i): [i][r]."""
+        """z_r(x_i), as `contributions[i][r]`."""
         self.errors: list[Expr] = [sympy.Add(*z) - y[0] for z, y in zip(self.contributions, network.y, strict=True)]
         """e_i."""
 

@@ -177,7 +177,7 @@ class Iteration:
 
     @cached_property
     def step_monomials(self) -> tuple[tuple[Monomials, ...], ...]:
-        """`step_terms` as functions of the random variables: [a][i] is the i-th component of s_(a+1)."""
+        """`step_terms` as functions of the random variables: entry i of entry a is the i-th component of s_(a+1)."""
         named = [f"step of {variable}" for variable in self.state]
         return tuple(
             tuple(self.monomials(entry, self.functions, name) for name, entry in zip(named, term, strict=True))

@@ -131,7 +131,7 @@ class ExplicitNetwork:
         return _product(readout, values)
 
     def contributions(self, i: int) -> list[list[Expr]]:
-        """Return z_r for each output o, [o][r]: what neuron r of the last hidden layer adds to it on sample i."""
+        """Return what each neuron of the last hidden layer adds to the outputs on sample i: z_r at indices o and r."""
         width = self.widths[-1]
         choose = [[Integer(r == k) for k in range(width)] for r in range(width)]
         outputs = [self.output(i, {len(self.widths): row}) for row in choose]

@@ -91,7 +91,7 @@ def test_weak_errors_hold_the_exact_ones(scheme):
         "srk": lambda h: 1 - h + h**2 / 2,
     }.get(scheme, lambda h: 1 - h)
     for row in study.table.itertuples():
-        exact = 1.5 * (factor(row.solver_dt) ** round(1 / row.solver_dt) - math.exp(-1))
+        exact = 1.5 * (factor(row.dt) ** round(1 / row.dt) - math.exp(-1))
         assert abs(row.error - exact) < 4 * row.stderr
         assert row.low < row.error < row.high and row.paths == 2**14
 
@@ -130,16 +130,16 @@ def test_errors_depend_neither_on_workers_nor_on_what_else_is_measured():
     whole = sme.convergence(*given, [1 / 4, 1 / 8], ["euler", "milstein"], **more).table
     shared = sme.convergence(*given, [1 / 4, 1 / 8], ["euler", "milstein"], **more, workers=2).table
     alone = sme.convergence(*given, [1 / 8], ["milstein"], **more).table
-    columns = ["scheme", "solver_dt", "observable", "error", "stderr", "low", "high"]
+    columns = ["scheme", "dt", "observable", "error", "stderr", "low", "high"]
     assert whole[columns].equals(shared[columns])
     assert whole[columns].iloc[[-1]].to_dict("records") == alone[columns].to_dict("records")
 
 
 def test_the_columns_come_in_their_order_and_steps_increase():
     study = sme.convergence(Growth(), START, 1.0, DTS[::-1], ["euler"], {"Y": first}, {"Y": 0.5}, paths=64)
-    columns = ["scheme", "solver_dt", "observable", "error", "stderr", "low", "high", "seconds"]
+    columns = ["scheme", "dt", "observable", "error", "stderr", "low", "high", "seconds"]
     assert isinstance(study, ConvergenceStudy) and list(study.table)[: len(columns)] == columns
-    assert sorted(study.table.solver_dt) == sorted(DTS) and (study.table.seconds > 0).all()
+    assert sorted(study.table.dt) == sorted(DTS) and (study.table.seconds > 0).all()
 
 
 def test_a_study_shows_itself(tmp_path):
@@ -160,7 +160,7 @@ def test_diverged_paths_leave_no_error():
 
     with pytest.warns(sme.DivergenceWarning, match="paths diverged"):
         study = sme.convergence(Cubic(), 5 * START, 4.0, [0.5, 1 / 1024], ["euler"], {"Y": first}, {"Y": 0.0}, paths=16)
-    rows = study.table.set_index("solver_dt")
+    rows = study.table.set_index("dt")
     assert np.isnan(rows.error[0.5]) and rows.lost[0.5] == 16
 
 

@@ -102,7 +102,7 @@ OWNERS = {
     "ShuffledEpochs": EPOCHS,
     "ScheduledMoments": SCHEDULED_MOMENTS, "ScheduledProblem": SCHEDULED, "SymbolicModifiedEquation": EQUATION,
     "ThirdCumulant": CUMULANT, "FourthCumulant": FOURTH_CUMULANT, "SymbolicJumpEquation": JUMPS,
-    "Training": TRAINING,
+    "ParameterVector": PROBLEM, "Training": TRAINING,
 }  # fmt: skip
 """Of methods, by class."""
 
@@ -124,7 +124,7 @@ VALID = {
     "loss": (eta * a) ** 2, "layers": [1], "rel_tol": 0.1, "max_memory": 1e9, "workers": 1, "friction": 0.1,
     "rate": 0.1, "first_rate": 0.1, "second_rate": 0.1, "eps": 0.1,
     "save": [0, 2], "batch_size": 2, "progress": False, "dts": [0.1, 0.05], "schemes": ["euler"],
-    "reference": ("euler", 0.025),
+    "reference": ("euler", 0.025), "source": NETWORK,
 }  # fmt: skip
 """Valid values of what has no default, or None for one."""
 
@@ -202,6 +202,10 @@ NO_DATA += [[*GOOD.tolist(), [1, 2, 3, 4]], X[:, :0], X.to(torch.complex128), pd
 
 INSTEAD = {
     "order": [0, 3, 1.0, 2.5, "linear", True],
+    **dict.fromkeys(  # which has equations with jumps, too
+        [f"LinearMoments.{name}.order" for name in ("equation", "error", "moments", "stability_limit")],
+        [0, 1.0, 2.5, "linear", True],
+    ),
     "orders": [[], [0], [3], [1.0], ["linear"], [1, True], 1],
     "device": ["gpu", "cpu:", "cuda:99", -1, 7],
     "dtype": [torch.float16, torch.int64, torch.complex128, "float64", float],

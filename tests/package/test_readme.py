@@ -20,6 +20,7 @@ PAGES = [
     "docs/showing_results.md",
     "docs/training.md",
     "docs/convergence.md",
+    "docs/modules.md",
 ]
 
 
@@ -48,6 +49,10 @@ def test_every_line_of_python_runs(page, tmp_path, monkeypatch, registries):
         assert set(names["table"].observable) == {"size"} and names["study"].table.error.notna().all()
     elif page == "docs/torchsde.md":
         assert names["paths"].shape == (2, 4, 9) and names["sensitivity"].abs().sum() > 0
+        assert all(names[name].grad.abs().sum() > 0 for name in ("lr", "keep_prob", "theta0"))
+    elif page == "docs/modules.md":
+        assert names["problem"].parameter_names[0] == "1.self_attn.in_proj_weight" and names["norms"].shape == (11, 4)
+        assert torch.equal(names["resumed"], names["paths"][-1, 0])
     elif page == "docs/convergence.md":
         assert names["study"].fit().declared.tolist() == [0.5, 1.0, 1.5] and 0 < names["distance"] < 0.3
     elif page == "docs/showing_results.md":

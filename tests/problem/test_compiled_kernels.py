@@ -279,3 +279,16 @@ def test_a_journal_of_other_kernels_is_refused(tmp_path):
         journal.put("block", {"mean": np.ones(1)})
     with pytest.raises(JournalError, match=r"computed by the kernels x86-64-v4, but torch are in use; set .*KERNELS"):
         Journal(tmp_path / "blocks.journal", {"kernels": TORCH})
+
+
+@compiled
+def test_transforms_of_something_else_go_around_the_kernels():
+    """The derivative of a step with respect to lr alone, which no tensor of the problem carries."""
+    x = torch.randn(5, 2, dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, x[:, :1], keep_prob=0.8)
+    theta, draw = problem.initial(), problem.sample(3, seed=0)
+    at, along = (torch.tensor(number, dtype=torch.float64) for number in (0.1, 1.0))
+    _, slope = torch.func.jvp(lambda lr: theta - lr * problem.gradient(theta, draw), (at,), (along,))
+    assert torch.allclose(slope, -problem.gradient(theta, draw), rtol=1e-12, atol=1e-14)
+    own = sme.Training(problem, lambda state, draw, lr: state - lr * problem.gradient(state, draw), lr=0.1)
+    assert torch.equal(own.step(theta, draw, 0.1), theta - 0.1 * problem.gradient(theta, draw))

@@ -170,9 +170,17 @@ class Misplaced(nn.Module):
 
 
 @pytest.mark.parametrize("samples", [4, 6])
-def test_dropout_that_is_not_samples_first_is_refused(samples):
-    with pytest.raises(ValueError, match=r"in its layer 'drop' \(Dropout\), whose first dimension is not the"):
-        sme.ModuleProblem(Misplaced(rows=False).double(), X[:samples], Y[:samples])
+def test_dropout_that_is_not_samples_first_has_masks_that_are(samples):
+    module = Misplaced(rows=False).double()
+    problem = sme.ModuleProblem(module, X[:samples], Y[:samples])
+    theta, draw = problem.initial(), problem.sample(1, seed=0)
+    assert draw["mask 0"].shape == (1, samples, 4)
+    first = sme.ModuleProblem(nn.Sequential(module.hidden, module.drop, module.head), X[:samples], Y[:samples])
+    assert torch.allclose(problem.gradient(theta, draw), first.gradient(theta, draw), rtol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [4, 6])
+def test_dropout_of_rows_one_by_one_is_refused(samples):
     with pytest.raises(ValueError, match=f"module calls dropout {samples} times on {samples} samples and 2 times on 2"):
         sme.ModuleProblem(Misplaced(rows=True).double(), X[:samples], Y[:samples])
 

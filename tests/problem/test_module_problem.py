@@ -274,11 +274,11 @@ def test_outputs_may_be_one_number_a_sample():
 def test_random_numbers_of_a_modules_own_are_refused():
     x = torch.randn(5, 3, 4, dtype=torch.float64)
     layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True)
-    module = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 1)).double()
+    module = nn.Sequential(layer, nn.RReLU(), nn.Flatten(), nn.Linear(12, 1)).double()
     with pytest.raises(ValueError, match="random numbers of its own"):
         sme.ModuleProblem(module, x, x[:, 0, :1])
-    layer.self_attn.dropout = 0.0  # its other dropout calls have masks
-    assert sme.ModuleProblem(module, x, x[:, 0, :1]).draw_dim == 5 * 3 * (8 + 4 + 4)
+    module[1] = nn.Identity()  # every dropout call of the layer has masks, that of two heads included
+    assert sme.ModuleProblem(module, x, x[:, 0, :1]).draw_dim == 5 * (2 * 3 * 3 + 3 * (8 + 4 + 4))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2])

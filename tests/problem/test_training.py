@@ -156,8 +156,11 @@ def test_options_that_a_training_does_not_take(problem):
     training = sme.Training(problem, torch.optim.Adam, 0.1, betas=(0.5, 0.9))
     with pytest.raises(sme.SmesolveError, match=r"lr=0\.3 is above 0\.2"):
         sme.iterate(training, training.initial(), 0.3, 2, 2)
-    with pytest.raises(sme.SmesolveError, match="problem must be neither a training"):
+    with pytest.raises(sme.SmesolveError, match="problem must have gradients, neither a schedule nor"):
         sme.Training(training, torch.optim.SGD, 0.1)
+    shuffled = sme.ShuffledEpochs(problem.network, problem.x, problem.y, batch_size=1)
+    with pytest.raises(sme.SmesolveError, match=r"nor a step of its own .* got ShuffledEpochs"):
+        sme.Training(shuffled, torch.optim.Adam, 0.1)
     with pytest.raises(sme.SmesolveError, match="changes gradients, not steps"):
         sme.AveragedProblem(training, 2)
     same = pickle.loads(pickle.dumps(training))

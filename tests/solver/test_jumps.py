@@ -64,8 +64,10 @@ def test_the_flow_between_jumps_has_a_local_error_of_order_5():
             k2 = dynamics.drift(exact + h / 2 * k1)
             k3 = dynamics.drift(exact + h / 2 * k2)
             exact = exact + h / 6 * (k1 + 2 * k2 + 2 * k3 + dynamics.drift(exact + h * k3))
-        errors.append((dynamics.flow(theta, times) - exact).norm(dim=1))
-    assert float((errors[0] / errors[1]).log2().min()) > 4.7
+        moved, slope = dynamics.flow(theta, times)
+        errors.append(torch.stack([(moved - exact).norm(dim=1), (slope + problem.mean_gradient(exact)).norm(dim=1)]))
+    of_flow, of_slope = (errors[0] / errors[1]).log2()
+    assert float(of_flow.min()) > 4.7 and float(of_slope[:3].min()) > 3.85
 
 
 def test_clocks_ring_like_those_of_a_poisson_process():
@@ -150,3 +152,34 @@ def test_diffusions_and_jumps_are_not_mistaken_for_each_other():
     for order in (3, "poisson"):
         with pytest.raises(ValueError, match="has jumps of one law"):
             sme.ModifiedEquation(scheduled, 0.1, order)
+
+
+def test_times_of_observation_change_no_jump():
+    """A longer step has the clocks and draws of its cells: paths differ by the local error of the flow only."""
+    problem, lr = make_problem(), 0.02
+    process = JumpIntegration(problem, ThirdOrder(problem, lr), lr, dt=lr, seed=1)
+    longer, saved = process.in_longer_steps([0, 20, 30])
+    assert (longer.dt, saved) == (pytest.approx(10 * lr), [0, 2, 3])
+    times, uniforms = longer.clocks(0, 1)
+    cells = [process.clocks(0, step) for step in range(10, 20)]
+    first = [times[:, 5], *(part[0][:, 5] + k * lr for k, part in enumerate(cells))]
+    whole, *parts = (part[np.isfinite(part)] for part in first)
+    assert np.allclose(whole, np.concatenate(parts), rtol=0, atol=1e-15)
+    drawn = [part[1][np.isfinite(part[0][:, 5]), 5] for part in cells]
+    assert np.array_equal(uniforms[np.isfinite(times[:, 5]), 5], np.concatenate(drawn))
+    one, several = (
+        sme.solve(sme.ModifiedEquation(problem, lr, 3), problem.initial(), ts, dt=lr, paths=20)[-1]
+        for ts in ([0.0, 0.4], [0.0, 0.02, 0.14, 0.4])
+    )
+    assert torch.allclose(one, several, rtol=0, atol=1e-7) and not torch.equal(one[0], one[1])
+
+
+def test_the_mean_number_of_jumps_is_the_time_over_lr():
+    problem = linear_problem()
+    process = JumpIntegration(problem, Poissonised(problem, 0.1), 0.1, dt=0.25, seed=2, nested=3)
+    counts = np.concatenate(
+        [np.isfinite(process.clocks(block, step)[0]).sum(0) for block in range(4) for step in range(4)]
+    )
+    deviation = (counts.mean() - 2.5) / (2.5 / len(counts)) ** 0.5
+    assert abs(deviation) < 3.5
+    assert counts.var(ddof=1) == pytest.approx(2.5, rel=4 * (2 / len(counts)) ** 0.5 * 1.2)

@@ -73,7 +73,7 @@ class AccelerationSettings(SamplingSettings):
     """The equation as an accelerator.
 
     Args:
-        training: loss and noise.
+        training: optimiser, loss and noise.
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         lrs: learning rate of the iteration, in a list.
         horizon: last time T.

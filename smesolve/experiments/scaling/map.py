@@ -23,7 +23,9 @@ from smesolve.comparison.collapse import COLLAPSE_BELOW, POWERS
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.gradient_flow import flow_change, relaxation_time
 from smesolve.comparison.readout_problem import readout_problem
+from smesolve.comparison.sorted_tables import in_sorted_orders
 from smesolve.comparison.stability_limits import Agreement, stability_limits, with_agreement
+from smesolve.comparison.study_design import check_orders
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import with_reasons
@@ -37,10 +39,10 @@ from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import without_divergence_warnings
+from smesolve.solver.modified_equation import Order, equation_name
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_instance,
-    check_integer,
     check_keep_prob,
     check_list,
     check_parameters,
@@ -72,14 +74,14 @@ class MapSettings(ToleranceSettings):
         keep_probs: probabilities that a neuron is kept.
         multiples: learning rates in units of the mean-square limit of the readout's iteration.
         relaxations: horizon in relaxation times 1/lambda_max.
-        orders: orders of the equation, 1, 2 and/or 3.
+        orders: orders of the equation, 1, 2 and/or 3; poisson for training steps at random times.
         observables: the observable, in a list: loss, modified_loss, squared_norm, or a coordinate such as theta[0].
     """
 
     keep_probs: list[float] = field(default_factory=lambda: [0.8, 0.3, 0.1, 0.03, 0.01])
     multiples: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.4, 0.8])
     relaxations: float = 1.0
-    orders: list[int] = field(default_factory=lambda: [1, 2])
+    orders: list[int | str] = field(default_factory=lambda: [1, 2])
     observables: list[str] = field(default_factory=lambda: ["modified_loss"])
 
     def __post_init__(self) -> None:
@@ -87,7 +89,7 @@ class MapSettings(ToleranceSettings):
         check_list("keep_probs", self.keep_probs, check_keep_prob)
         check_list("multiples", self.multiples, check_positive)
         check_positive("relaxations", self.relaxations)
-        check_list("orders", self.orders, check_integer)
+        check_orders("orders", self.orders)
         check_one("observables", self.observables, check_string)
 
 
@@ -98,7 +100,7 @@ def error_map(
     keep_probs: Sequence[float],
     multiples: Sequence[float],
     relaxations: float = 1.0,
-    orders: Sequence[int] = (1, 2),
+    orders: Sequence[Order] = (1, 2),
     observable: str | Observable = "modified_loss",
     effort: SamplingEffort = EFFORT,
 ) -> ErrorMap:
@@ -111,7 +113,7 @@ def error_map(
         multiples: learning rates in units of the mean-square limit of the readout's iteration; rounded so that the
             horizon is a whole number of steps.
         relaxations: horizon in relaxation times 1/lambda_max(Hess L_S(theta0)).
-        orders: of the equation.
+        orders: of the equation, 1, 2, 3 and/or "poisson".
         observable: whose expectation is compared.
         effort: paths, tolerance, seed, progress bar and processes.
 
@@ -123,7 +125,7 @@ def error_map(
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
     keep_probs = check_list("keep_probs", keep_probs, check_keep_prob)
-    multiples, orders = check_list("multiples", multiples, check_positive), check_list("orders", orders, check_integer)
+    multiples, orders = check_list("multiples", multiples, check_positive), check_orders("orders", orders)
     check_positive("relaxations", relaxations)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells(problem, theta0, keep_probs, multiples, relaxations, orders, observable, effort)
@@ -137,7 +139,7 @@ def _cells(
     keep_probs: Sequence[float],
     multiples: Sequence[float],
     relaxations: float,
-    orders: Sequence[int],
+    orders: Sequence[Order],
     observable: str | Observable,
     effort: SamplingEffort,
 ) -> list[Cell]:
@@ -161,7 +163,7 @@ class _Column:
     problem: DropoutProblem
     theta0: Tensor
     horizon: float
-    orders: Sequence[int]
+    orders: Sequence[Order]
     observable: str | Observable
 
     @cached_property
@@ -242,7 +244,7 @@ def _relative(row: dict[str, Any], change: float) -> dict[str, object]:
 def _combined(results: list[Any], observable: str) -> ErrorMap:
     limits = [result for result in results if isinstance(result, pd.DataFrame)]
     rows = [row for result in results if isinstance(result, list) for row in result]
-    table = pd.DataFrame(rows).sort_values(["model", "order", "keep_prob", "lr"], ignore_index=True)
+    table = in_sorted_orders(pd.DataFrame(rows), ["model", "order", "keep_prob", "lr"]).reset_index(drop=True)
     return ErrorMap(table, pd.concat(limits, ignore_index=True), observable)
 
 
@@ -257,7 +259,8 @@ class Map(NetworkExperiment[MapSettings]):
     def cells(self) -> list[Cell]:
         """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
         s = self.settings
-        given = s.keep_probs, s.multiples, s.relaxations, s.orders, s.observables[0], s.effort
+        orders = check_orders("orders", s.orders)
+        given = s.keep_probs, s.multiples, s.relaxations, orders, s.observables[0], s.effort
         return _cells(self.dropout_problem, self.theta0, *given)
 
     def summarise(self, results: list[Any]) -> list[Section]:
@@ -282,7 +285,7 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
     table = result.table
     counts = table.groupby(["model", "order"], sort=False).resolved.agg(["sum", "size"])
     cells = "; ".join(
-        f"{model}, order {order}: {row['sum']} of {row['size']}" for (model, order), row in counts.iterrows()
+        f"{model}, {equation_name(order)}: {row['sum']} of {row['size']}" for (model, order), row in counts.iterrows()
     )
     return join(
         "`relative`: error over the change of the observable along the gradient flow of the modified loss. "
@@ -292,7 +295,8 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "## Limits of stability",
         "Learning rate from which second moments of the readout grow: predicted, from the exact moment map; observed, "
         "from a resampled population of paths of the iteration and of the solver, which knows nothing of the "
-        "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, are only predicted.",
+        "prediction. Only predicted are limits beyond 2/lambda_max, where the mean of the iteration diverges first, "
+        "and those of equations with jumps.",
         markdown(
             with_agreement(result.limits),
             {
@@ -343,7 +347,7 @@ def _conclusion(result: ErrorMap, collapse: pd.DataFrame) -> str:
 def _verdict(row: Any) -> str:
     collapsed = [f"{power:g}" for power in POWERS if getattr(row, f"spread_{power:g}_high") < COLLAPSED]
     apart = [f"{power:g}" for power in POWERS if getattr(row, f"spread_{power:g}_low") > COLLAPSED]
-    head = f"- {row.model}, order {row.order}, {row.ordinate}: "
+    head = f"- {row.model}, {equation_name(row.order)}, {row.ordinate}: "
     if collapsed:
         text = f"collapses on lr / keep_prob^q to within {COLLAPSED:.0%} for q = {', '.join(collapsed)}"
     else:

@@ -34,14 +34,14 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
-from smesolve.figures import DROPOUT, ORDERS, PAGE, SEQUENCE, drawing, log_ticks
+from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.result import Result, sentences
 from smesolve.sampling.ensemble import collect_paths, without_divergence_warnings
 from smesolve.solver.integration import integration
-from smesolve.solver.modified_equation import ModifiedEquation, Order
+from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
 from smesolve.validation import (
     check_instance,
     check_keep_prob,
@@ -53,13 +53,14 @@ from smesolve.validation import (
 
 __all__ = ["SmallKeepProb", "SmallKeepProbResult", "SmallKeepProbSettings", "small_keep_prob", "small_keep_prob_figure"]
 
-EQUATIONS: dict[str, Order] = {"order 1": 1, "order 2": 2, "order 3": 3, "poisson": "poisson"}
+COMPARED: tuple[Order, ...] = (1, 2, 3, "poisson")
+EQUATIONS = {equation_name(order): order for order in COMPARED}
 """The equations, by the names in tables."""
 
 STYLES = {
     "iteration": DROPOUT,
     **{f"order {order}": ORDERS[order] for order in (1, 2, 3)},
-    "poisson": SEQUENCE[4]._replace(label="training steps at random times"),
+    "poisson": ORDERS["poisson"],
 }
 
 DEGREES = (2, 3, 4)
@@ -188,8 +189,8 @@ def _cells(
         steps = max(1, round(relaxations / (multiple * keep_prob)))
         lr = relaxations * relaxation / steps
         for process, order in {"iteration": None, **EQUATIONS}.items():
-            orders = [order] if isinstance(order, int) else []
-            measured = Ensembles(here, theta0, lr, [steps * lr], orders, effort.paths, control="none")
+            orders = [] if order is None else [order]
+            measured = Ensembles(here, theta0, lr, [steps * lr], orders, effort.paths, control="none", compared=False)
             run = partial(_rows, keep_prob, here, theta0, lr, steps, process, observable, probabilities, effort)
             cells.append(Cell(f"keep_prob {keep_prob:g}, {process}", run, [measured]))
     return cells

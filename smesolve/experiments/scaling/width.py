@@ -175,7 +175,8 @@ def width_sweep(
     """Measure the error of the modified loss against width in the three arms, which meet at the smallest width.
 
     Args:
-        x, y: data (n, d) and (n, o).
+        x: inputs (n, d).
+        y: targets (n, o).
         widths: of the network.
         keep_prob: at the smallest width.
         lr: at the smallest width; rounded in each cell so that it divides the horizon.

@@ -21,6 +21,7 @@ from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.problem.problem import Problem
 from smesolve.sampling.progress import Progress
 from smesolve.solver.integration import check_scheme
+from smesolve.solver.modified_equation import Order
 
 __all__ = ["Cell", "Ensembles", "run_cells", "training_cost"]
 
@@ -34,7 +35,7 @@ class Ensembles:
     lr: float
     times: Sequence[float]
     """Times of observation; the last one is the horizon."""
-    orders: Sequence[int]
+    orders: Sequence[Order]
     """Orders of the equations. Empty: only the iteration is run."""
     paths: int
     """Paths of each ensemble in the first round."""
@@ -44,6 +45,8 @@ class Ensembles:
     """Number of observables."""
     control: str = "auto"
     """Control variates, as for `weak_error`."""
+    compared: bool = True
+    """Whether `weak_error` compares them: the iteration is run beside equations, whose paths come in pairs in part."""
 
     def __post_init__(self) -> None:
         check_scheme(self.problem, self.design.scheme)
@@ -63,7 +66,7 @@ class Ensembles:
 
     def size(self, workers: int | None = None) -> StudySize:
         """Return what the ensembles ask of a machine."""
-        return StudySize(self.design, self.paths, workers)
+        return StudySize(self.design, self.paths, workers, self.compared)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.study_design import StudyDesign, chosen_scheme
 from smesolve.problem.observables import Observable, is_piecewise_constant
 from smesolve.problem.problem import Problem
+from smesolve.solver.modified_equation import WITH_JUMPS, Order
 
 __all__ = ["TIMED_STEPS", "DefectRuns", "orders_of_defects", "smooth_observables"]
 
@@ -31,7 +32,7 @@ class DefectRuns:
     lr: float
     times: Sequence[float]
     """Times of observation; the last one is the horizon."""
-    orders: Sequence[int]
+    orders: Sequence[Order]
     paths: int
     """Paths in the first round."""
 
@@ -73,4 +74,4 @@ def smooth_observables(design: StudyDesign) -> dict[str, Observable]:
 
 def orders_of_defects(design: StudyDesign) -> list[int]:
     """Return the orders of a study whose errors defects measure."""
-    return [order for order in design.orders if order < 3]
+    return [order for order in design.orders if isinstance(order, int) and order not in WITH_JUMPS]

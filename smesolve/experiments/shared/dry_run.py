@@ -25,7 +25,7 @@ from smesolve.experiments.shared.markdown import counted
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.sampling.ensemble import Process
 from smesolve.solver.integration import integration
-from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
 
 __all__ = ["estimate", "memory_in_words"]
 
@@ -106,28 +106,37 @@ def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> di
     dt = ensembles.design.first_dt(lr)
 
     def timed(name: str, process: Callable[[], Process]) -> float:
-        key = name, id(problem), scheme
+        key = name, id(problem), scheme, ensembles.control != "none"
         if key not in per_step:
-            per_step[key] = _seconds_per_step(process(), theta0)
+            per_step[key] = _seconds_per_step(process(), theta0, split=ensembles.control != "none")
         return per_step[key]
 
-    def equation(order: int) -> Process:
+    def equation(order: Order) -> Process:
         return integration(ModifiedEquation(problem, lr, order), theta0, scheme, dt)
 
-    found = {"iteration": timed("iteration", lambda: DropoutIteration(problem, lr)) * ensembles.steps * size.blocks}
+    found: dict[str, float] = {}
+    if size.iteration_blocks:
+        step = timed("iteration", lambda: DropoutIteration(problem, lr))
+        found["iteration"] = step * ensembles.steps * size.iteration_blocks
     for order in ensembles.orders:
-        name = f"order {order}"
+        name = equation_name(order)
         found[name] = timed(name, partial(equation, order)) * math.ceil(ensembles.times[-1] / dt) * size.equation_blocks
     return found
 
 
 @torch.no_grad()
-def _seconds_per_step(process: Process, theta0: Tensor) -> float:
-    """Return the time of the quickest of some real steps of one whole block, control variates' split included."""
+def _seconds_per_step(process: Process, theta0: Tensor, split: bool) -> float:
+    """Return the time of the quickest of some real steps of one whole block.
+
+    Args:
+        process: that is timed.
+        theta0: (D,), its start.
+        split: include what control variates take of a step.
+    """
     theta, times = theta0.expand(process.block_size, -1).contiguous(), []
     for step in range(1 + TIMED_STEPS):  # the first one warms up
         begin = time.perf_counter()
-        theta = process.advance_split(theta, 0, step).state
+        theta = process.advance_split(theta, 0, step).state if split else process.advance(theta, 0, step)
         times.append(time.perf_counter() - begin)
     return min(times[1:])
 

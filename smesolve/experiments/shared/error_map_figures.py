@@ -19,6 +19,7 @@ from matplotlib.tri import Triangulation
 from smesolve.comparison.collapse import POWERS, spreads_about_one_curve
 from smesolve.figures import PAGE, drawing
 from smesolve.result import Result, sentences
+from smesolve.solver.modified_equation import Order, equation_name, sorted_orders
 
 __all__ = ["ErrorMap", "collapse_figure", "map_figure", "nearer_order"]
 
@@ -27,7 +28,13 @@ LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 
 MODELS = {"readout": "readout only (exact)", "network": "network (measured)"}
 
-LINES = {"iteration": ("-", "o"), "order 1": ("--", "s"), "order 2": (":", "^"), "order 3": ("-.", "D")}
+LINES: dict[str, tuple[Any, str]] = {
+    "iteration": ("-", "o"),
+    "order 1": ("--", "s"),
+    "order 2": (":", "^"),
+    "order 3": ("-.", "D"),
+    "poisson": ((0, (5, 1, 1, 1, 1, 1)), "v"),
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,8 +46,8 @@ class ErrorMap(Result):
     (means), `error`, `relative` with `relative_low` and `relative_high`, `resolved`, and `reason` where it is not."""
 
     limits: pd.DataFrame
-    """A row for each keep_prob and process ("iteration", "order 1", "order 2") of the readout: `predicted` (exact) and
-    `observed` lr with `low`, `high`; `observed / predicted` as `ratio`; NaN where there is no limit to observe."""
+    """A row for each keep_prob and process ("iteration", "order 1", ..., "poisson") of the readout: `predicted` (exact)
+    and `observed` lr with `low`, `high`; `observed / predicted` as `ratio`; NaN where there is no limit to observe."""
 
     observable: str
 
@@ -58,21 +65,21 @@ class ErrorMap(Result):
 
 
 def nearer_order(table: pd.DataFrame) -> str:
-    """Return in how many cells each order is nearer to the iteration, as a list in Markdown."""
+    """Return in how many cells each equation is nearest to the iteration, as a list in Markdown."""
     lines = []
     for model, group in table.groupby("model", sort=False):
-        if set(group.order) != {1, 2}:
+        cells = {order: one.set_index(["keep_prob", "lr"]) for order, one in group.groupby("order", sort=False)}
+        if len(cells) < 2:
             continue
-        first, second = (group[group.order == order].set_index(["keep_prob", "lr"]) for order in (1, 2))
-        bounds = {k: _bounds(one) for k, one in ((1, first), (2, second))}
-        second_nearer = bounds[2][1] < bounds[1][0]
-        first_nearer = bounds[1][1] < bounds[2][0]
-        low = first[first_nearer].multiple.min()
-        where = f", from multiple {low:.2g} on" if first_nearer.any() else ""
-        lines.append(
-            f"- {model}: order 2 is nearer in {second_nearer.sum()} of {len(first)} cells, order 1 in "
-            f"{first_nearer.sum()}{where}; the others are not resolved."
-        )
+        bounds = {order: _bounds(one) for order, one in cells.items()}
+        parts: list[str] = []
+        for order in reversed(sorted_orders(cells)):
+            others = pd.concat([bounds[other][0] for other in cells if other != order], axis=1)
+            nearest = bounds[order][1] < others.min(axis=1, skipna=False)
+            where = f", from multiple {cells[order][nearest].multiple.min():.2g} on" if nearest.any() else ""
+            count = f"{nearest.sum()} of {len(nearest)} cells" if not parts else str(nearest.sum())
+            parts.append(f"{equation_name(order)} {'' if parts else 'is nearest '}in {count}{where}")
+        lines.append(f"- {model}: {'; '.join(parts)}; the others are not resolved.")
     return "\n".join(lines)
 
 
@@ -85,7 +92,7 @@ def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 def map_figure(result: ErrorMap) -> Figure:
     """Draw heat maps of the relative error, one for each model and order, with contours and limits of stability."""
-    orders = sorted(result.table.order.unique())
+    orders = sorted_orders(result.table.order)
     with drawing():
         figure = Figure(figsize=(PAGE / 2 * len(orders), 5.6), layout="constrained")
         axes = figure.subplots(2, len(orders), squeeze=False, sharex=True, sharey=True)
@@ -96,7 +103,7 @@ def map_figure(result: ErrorMap) -> Figure:
                 cells = result.table.query("model == @model and order == @order")
                 mesh = _heat_map(axis, cells, norm)
                 _limits(axis, result.limits, order)
-                axis.set_title(f"{MODELS[model]}, order {order}", loc="left")
+                axis.set_title(f"{MODELS[model]}, {equation_name(order)}", loc="left")
         for axis in axes[-1]:
             axis.set_xlabel(r"learning rate $\epsilon$")
         for axis in axes[:, 0]:
@@ -162,10 +169,10 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> QuadMesh:
     return mesh
 
 
-def _limits(axis: Axes, limits: pd.DataFrame, order: int) -> None:
+def _limits(axis: Axes, limits: pd.DataFrame, order: Order) -> None:
     """Draw predicted limits as lines and observed ones as markers, of the iteration and of this order."""
     halo = [patheffects.withStroke(linewidth=2.4, foreground="white")]
-    for process in ("iteration", f"order {order}"):
+    for process in ("iteration", equation_name(order)):
         line, marker = LINES[process]
         rows = limits[(limits.process == process) & np.isfinite(limits.predicted)].sort_values("keep_prob")
         axis.plot(
@@ -180,7 +187,7 @@ def _limits(axis: Axes, limits: pd.DataFrame, order: int) -> None:
 
 def collapse_figure(result: ErrorMap) -> Figure:
     """Draw errors a unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
-    orders = sorted(result.table.order.unique())
+    orders = sorted_orders(result.table.order)
     keeps = sorted(result.table.keep_prob.unique())
     with drawing():
         figure = Figure(figsize=(PAGE, 2.4 * len(orders)), layout="constrained")
@@ -203,7 +210,7 @@ def collapse_figure(result: ErrorMap) -> Figure:
                             label=f"keep_prob {keep:g}" if model == "readout" else None,
                         )
                 axis.set_xlabel((r"$\epsilon$", r"$\epsilon$ / keep_prob", r"$\epsilon$ / keep_prob$^2$")[int(power)])
-            line[0].set_ylabel(f"order {order}: |relative error| / T")
+            line[0].set_ylabel(f"{equation_name(order)}: |relative error| / T")
         for axis in axes.flat:
             axis.xaxis.set_minor_formatter(NullFormatter())
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(keeps))

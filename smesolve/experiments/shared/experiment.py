@@ -18,11 +18,13 @@ from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.datasets import load_data, training_and_test
 from smesolve.experiments.shared.dry_run import estimate
 from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.optimizers import described_optimizer, start_of, trained_by
 from smesolve.experiments.shared.problems import build_problem, described, outside_theorems
 from smesolve.experiments.shared.section import Section
 from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.problem import Problem
 from smesolve.sampling.journal import Journal
 
 __all__ = ["Experiment", "NetworkExperiment", "digest_of"]
@@ -128,13 +130,27 @@ class NetworkExperiment(Experiment[N]):
         several = getattr(self.settings, "keep_probs", None)
         return [self.settings.keep_prob] if several is None else several  # type: ignore[attr-defined]
 
+    @property
+    def lrs(self) -> list[float]:
+        """Learning rates of the settings; empty where they have none."""
+        return getattr(self.settings, "lrs", [])
+
     @cached_property
-    def problem(self) -> DropoutProblem | ModuleProblem:
-        """The problem of the settings, on its data."""
+    def problem(self) -> Problem:
+        """The problem of the settings, on its data; over the optimiser's state where the optimiser has one."""
+        return trained_by(self.trained, self.training, self.lrs)
+
+    @cached_property
+    def trained(self) -> DropoutProblem | ModuleProblem:
+        """The problem whose parameters are trained."""
+        return self.problem_of(self.keep_probs[0])
+
+    def problem_of(self, keep_prob: float) -> DropoutProblem | ModuleProblem:
+        """Return the problem that is trained, with this probability that a neuron is kept."""
         dtype, device = (getattr(self.settings, name, word) for name, word in (("dtype", "float64"), ("device", "cpu")))
         x, y = load_data(self.settings.data)
         _, held_out = training_and_test(self.settings.data, len(x))
-        return build_problem(x, y, self.settings.network, self.training, self.keep_probs[0], dtype, device, held_out)
+        return build_problem(x, y, self.settings.network, self.training, keep_prob, dtype, device, held_out)
 
     @property
     def dropout_problem(self) -> DropoutProblem:
@@ -144,13 +160,15 @@ class NetworkExperiment(Experiment[N]):
 
     @cached_property
     def theta0(self) -> Tensor:
-        """The parameters (D,) that all paths start from."""
-        return self.problem.initial(self.settings.network.seed)
+        """The parameters (D,) or the optimiser's state (S,) that all paths start from."""
+        return start_of(self.problem, self.training, self.lrs, self.settings.network.seed)
 
     def measured(self) -> str:
-        """Return data, network and noise in words."""
+        """Return data, network, noise and optimiser in words."""
         settings = self.settings
-        return described(settings.data.name, self.problem, settings.network, self.training, self.keep_probs)
+        given = settings.data.name, self.trained, self.problem, settings.network, self.training, self.keep_probs
+        words = described(*given)
+        return f"{words} {described_optimizer(self.problem, self.training, self.lrs, settings.network.seed)}".rstrip()
 
     def caveats(self) -> str:
         """Return what the theorems of weak order do not cover."""
@@ -158,9 +176,10 @@ class NetworkExperiment(Experiment[N]):
 
     def data_digest(self) -> str:
         """Return a digest of the data and the initial parameters."""
-        test = self.problem.test
+        problem = self.trained
+        test = problem.test
         held_out = [] if test is None else [part for part in (test.x, test.y) if part is not None]
-        return digest_of(self.problem.x, self.problem.y, self.theta0, *held_out)
+        return digest_of(problem.x, problem.y, self.theta0, *held_out)
 
 
 def digest_of(*tensors: Tensor) -> str:

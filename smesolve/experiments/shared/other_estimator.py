@@ -16,6 +16,7 @@ from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
 from smesolve.experiments.shared.markdown import join, table_of
 from smesolve.problem.observables import Observable
+from smesolve.solver.modified_equation import equation_name
 
 __all__ = ["OtherEstimator"]
 
@@ -110,7 +111,7 @@ class OtherEstimator:
         """
         heading = "## Both estimators"
         if rows is None:
-            why = "the observables are constant between jumps, or the only order is 3"
+            why = "the observables are constant between jumps, or all equations have jumps"
             if self.observables and self.orders:
                 why = f"that takes {self.relative_work:.2g} times the gradients of the first round of this study"
             return join(heading, f"The errors were not measured by {_called(self.other)} as well: {why}.")
@@ -140,7 +141,7 @@ class OtherEstimator:
         found = f"- At lr = {self.lr:g} {_called(self.estimator)} and {_called(self.other)} "
         if bad.empty:
             return f"{found}agree inside their joint intervals ({len(compared)} errors, {rows.paths.min()} paths)."
-        names = ", ".join(f"order {row.order}, {row.observable}" for row in bad.itertuples())
+        names = ", ".join(f"{equation_name(row.order)}, {row.observable}" for row in bad.itertuples())
         return f"{found}DISAGREE beyond their joint intervals: {names}. Take smaller learning rates."
 
     def _beside(self, study: WeakErrorStudy, rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -77,10 +76,10 @@ def build_problem(
         return _split(lambda x, y: DropoutProblem(layers, x, y, keep_prob, training.masks), x, y, held_out)
     hidden = _hidden_layers(sizes, activation, bias, 1 - keep_prob, training.dropout)
     module = hidden.append(nn.Linear(sizes[-1], outputs, bias=bias)).to(dtype=kind, device=place)
-    noises = dataclasses.asdict(training)
-    del noises["dropout"]  # the layers have it
+    names = ("loss", "masks", "batch_size", "replacement", "label_noise", "parameter_noise")
+    noises = {name: getattr(training, name) for name in names} | {"weight_decay": training.decay_of_loss}
     kind_of_problem: type[ModuleProblem] = ModuleProblem
-    if noises.pop("shuffle"):
+    if training.shuffle:
         del noises["replacement"]
         kind_of_problem = ShuffledEpochs
     return _split(lambda x, y: kind_of_problem(module, x, y, **noises), x, y, held_out)
@@ -124,11 +123,21 @@ def described_data(name: str, samples: int, inputs: int) -> str:
 def described(
     data: str,
     problem: DropoutProblem | ModuleProblem,
+    training_problem: Problem,
     network: NetworkSettings,
     training: TrainingSettings,
     keep_probs: Sequence[float],
 ) -> str:
-    """Return data, network and noise in words."""
+    """Return data, network and noise in words.
+
+    Args:
+        data: name of the data.
+        problem: whose parameters are trained.
+        training_problem: the same over the optimiser's state, which knows what has a closed form.
+        network: settings of the network.
+        training: settings of the training.
+        keep_probs: probabilities that a neuron is kept.
+    """
     outputs = problem.y.shape[1] if problem.y.ndim > 1 else int(problem.y.max()) + 1  # columns, or classes
     sizes = "-".join(map(str, [problem.x.shape[1], *network.widths, outputs]))
     bias = " with biases" if network.bias else ""
@@ -140,13 +149,14 @@ def described(
         noises.append(f"shuffled batches of {training.batch_size}, every sample once in an epoch, which is a step")
     elif training.batch_size:
         noises.append(f"mini-batches of {training.batch_size} with{'' if training.replacement else 'out'} replacement")
-    for name in ("label_noise", "parameter_noise", "weight_decay"):
-        if getattr(training, name):
-            noises.append(f"{name.replace('_', ' ')} {getattr(training, name):g}")
+    added = {name: getattr(training, name) for name in ("label_noise", "parameter_noise")}
+    for name, value in (added | {"weight_decay": training.decay_of_loss}).items():
+        if value:
+            noises.append(f"{name.replace('_', ' ')} {value:g}")
     held_out = "" if problem.test is None else f" Held out: {counted(problem.test.samples, 'test sample')}."
     known = (
-        f"{problem.noise_dim} normals a noise product"
-        if problem.has_closed_form
+        f"{training_problem.noise_dim} normals a noise product"
+        if training_problem.has_closed_form
         else "mean gradient and covariance are known only by sampling"
     )
     return (

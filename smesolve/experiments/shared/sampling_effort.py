@@ -14,6 +14,7 @@ from smesolve.experiments.shared.cells import Ensembles
 from smesolve.experiments.shared.settings import ProblemSettings, check_execution
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.solver.modified_equation import Order
 from smesolve.validation import check_integer, check_seed, check_tolerance
 
 __all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings"]
@@ -51,7 +52,7 @@ class SamplingEffort:
         theta0: Tensor,
         lr: float,
         times: Sequence[float],
-        orders: Sequence[int],
+        orders: Sequence[Order],
         scheme: str | None = None,
         dt: float | None = None,
     ) -> Ensembles:
@@ -64,7 +65,7 @@ class SamplingEffort:
         theta0: Tensor,
         lrs: Sequence[float],
         times: Sequence[float],
-        orders: Sequence[int],
+        orders: Sequence[Order],
         observable: str | Observable,
         **more: Any,
     ) -> WeakErrorStudy:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from smesolve.errors import SmesolveError, invalid
+from smesolve.experiments.shared.optimizer_settings import OptimizerSettings
 from smesolve.validation import (
     check_choice,
     check_instance,
@@ -128,7 +129,7 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(OptimizerSettings):
     """Training.
 
     Args:
@@ -138,7 +139,6 @@ class TrainingSettings:
         batch_size: samples of a step. Default: all of them.
         replacement: draw the samples of a batch with replacement.
         shuffle: take every sample once in an epoch, as torch's DataLoader with shuffle=True; a step is then an epoch.
-        weight_decay: as in torch.optim.SGD.
         label_noise: standard deviation of normals added to the targets.
         parameter_noise: standard deviation of normals added to the parameters before each gradient.
     """
@@ -149,11 +149,11 @@ class TrainingSettings:
     batch_size: int | None = None
     replacement: bool = False
     shuffle: bool = False
-    weight_decay: float = 0.0
     label_noise: float = 0.0
     parameter_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("training.loss", self.loss, LOSSES)
         check_choice("training.dropout", self.dropout, ("last", "every"))
         check_choice("training.masks", self.masks, ("shared", "per_sample"))
@@ -164,13 +164,18 @@ class TrainingSettings:
             raise SmesolveError(
                 "training.shuffle needs training.batch_size, and no replacement; give the number of samples in a batch."
             )
-        for name in ("weight_decay", "label_noise", "parameter_noise"):
+        if self.shuffle and (self.trains_by_state or self.warm):
+            raise SmesolveError(
+                f"training.shuffle is for sgd without momentum and without a warm start, as an epoch is one step, got "
+                f"training.optimizer={self.optimizer}; leave training.shuffle out: batches are then independent."
+            )
+        for name in ("label_noise", "parameter_noise"):
             check_not_negative(f"training.{name}", getattr(self, name))
 
     @property
     def has_closed_form(self) -> bool:
         """Whether this is squared error with dropout on the last hidden layer, and no other noise."""
-        others = self.batch_size or self.weight_decay or self.label_noise or self.parameter_noise
+        others = self.batch_size or self.decay_of_loss or self.label_noise or self.parameter_noise
         return self.loss == "squared_error" and self.dropout == "last" and not others
 
 

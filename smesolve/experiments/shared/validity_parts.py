@@ -13,6 +13,7 @@ from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defect
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import markdown
 from smesolve.problem.observables import Observable
+from smesolve.problem.problem import Problem
 
 __all__ = ["ValidityPart", "in_words", "ranges_table"]
 
@@ -22,13 +23,13 @@ SHARE = 0.5
 """Largest work at the first learning rate, in units of that of the first round of the study."""
 
 
-def in_words(found: ValidityRange) -> str:
-    """Return what the ranges mean."""
+def in_words(found: ValidityRange, problem: Problem) -> str:
+    """Return what the ranges of a problem mean."""
     return (
         f"The largest learning rate at which the error of the mean at T = {found.horizon:g} stays below "
         f"{100 * found.tolerance:g}% of the change of this mean since the start, by interpolation between measured "
         "errors. Errors are summed up along the training run by defects, and their intervals hold a bound on the bias "
-        f"of this. The training is stable up to lr = {found.stability_limit:.3g} = 2/lambda_max(Hess L_S(theta0))."
+        f"of this. The training is stable up to lr = {found.stability_limit:.3g} ({problem.limit_in_words})."
     )
 
 
@@ -92,4 +93,4 @@ class ValidityPart:
     def text(self, result: dict[str, Any]) -> str:
         """Return a part of a report, in Markdown."""
         found = self.found(result)
-        return join("## Range of validity", in_words(found), ranges_table(found))
+        return join("## Range of validity", in_words(found, self.design.problem), ranges_table(found))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from smesolve.comparison.defect_size import DefectSize
-from smesolve.comparison.study_design import CONTROLS, StudyDesign, learning_rates_and_times
+from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders, learning_rates_and_times
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
@@ -43,11 +43,11 @@ class WeakErrorSettings(ProblemSettings):
     """Study.
 
     Args:
-        training: loss and noise.
+        training: optimiser, loss and noise.
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         lrs: learning rates; each divides the horizon.
         horizon: last time T; training takes T/lr steps.
-        orders: orders of the modified equation, 1, 2 and/or 3.
+        orders: orders of the modified equation, 1, 2 and/or 3; poisson for training steps at random times.
         observables: loss, modified_loss, squared_norm, accuracy; test_loss and test_accuracy with data.test; or
             coordinates such as theta[0].
         paths: independent paths on each side; the first round where rel_tol is given.
@@ -72,7 +72,7 @@ class WeakErrorSettings(ProblemSettings):
     keep_prob: float = 0.8
     lrs: list[float] = field(default_factory=lambda: [0.1, 0.05])
     horizon: float = 1.0
-    orders: list[int] = field(default_factory=lambda: [1, 2])
+    orders: list[int | str] = field(default_factory=lambda: [1, 2])
     observables: list[str] = field(default_factory=lambda: ["loss", "modified_loss"])
     paths: int = 1024
     rel_tol: float | None = None
@@ -92,7 +92,7 @@ class WeakErrorSettings(ProblemSettings):
         check_keep_prob("keep_prob", self.keep_prob)
         check_list("lrs", self.lrs, check_positive)
         check_positive("horizon", self.horizon)
-        check_list("orders", self.orders, check_integer)
+        check_orders("orders", self.orders)
         check_list("observables", self.observables, check_string)
         check_integer("paths", self.paths, 2)
         check_integer("max_paths", self.max_paths)
@@ -126,10 +126,11 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         s = self.settings
         lrs, times = learning_rates_and_times(s.lrs, s.horizon, self.times)
         ensembles: list[Ensembles | DefectRuns]
+        orders = check_orders("orders", s.orders)
         if self.estimator == "defects":
-            ensembles = [DefectRuns(self.problem, self.theta0, lr, times, s.orders, s.paths) for lr in lrs]
+            ensembles = [DefectRuns(self.problem, self.theta0, lr, times, orders, s.paths) for lr in lrs]
         else:
-            measured = s.orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
+            measured = orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
             ensembles = [Ensembles(self.problem, self.theta0, lr, times, *measured) for lr in lrs]
         sampling: dict[str, Any] = {
             "paths": s.paths,

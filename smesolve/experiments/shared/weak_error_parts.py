@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from smesolve.comparison.sorted_tables import in_sorted_orders
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE
 from smesolve.experiments.shared.markdown import table_of
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
+from smesolve.solver.modified_equation import equation_name, orders_in_words
 
 __all__ = [
     "at_horizon",
@@ -47,11 +49,11 @@ def by_defects(study: WeakErrorStudy) -> bool:
 def measured_in_words(study: WeakErrorStudy, settings: WeakErrorSettings) -> str:
     """Return what was compared, on how many paths, and what the intervals are."""
     table = study.table
-    orders = " and ".join(str(order) for order in sorted(table.order.unique()))
     lrs = ", ".join(f"{lr:g}" for lr in table.lr.unique())
     return (
         f"All paths start from one theta0 (network.seed {settings.network.seed}). "
-        f"Compared: the discrete dropout iteration and its modified equation of order {orders}, at "
+        f"Compared: the discrete dropout iteration and its modified equation of "
+        f"{orders_in_words(table.order)}, at "
         f"{table.time.nunique()} times up to T = {study.horizon:g}, for learning rates {lrs}. "
         f"{_sampled(study, settings)}"
     )
@@ -70,12 +72,13 @@ def _sampled(study: WeakErrorStudy, settings: WeakErrorSettings) -> str:
     if by_defects(study):
         return f"Estimator: defects. Paths: {paths}{aim}.\n\n{BY_DEFECTS}"
     steps = ", ".join(
-        f"{dt:g} (order {order}, lr {lr:g})"
+        f"{dt:g} ({equation_name(order)}, lr {lr:g})"
         for (order, lr), dt in table.groupby(["order", "lr"], sort=False).solver_dt.first().items()
     )
+    schemes = " and ".join(table.scheme.unique())
     return (
         f"Estimator: difference of means. Paths on each side: {paths}{aim}; control variates: {settings.control}. "
-        f"Scheme {table.scheme.iloc[0]} with dt = {steps}.\n\n{INTERVALS}"
+        f"Scheme {schemes} with dt = {steps}.\n\n{INTERVALS}"
     )
 
 
@@ -86,7 +89,7 @@ def divergence(study: WeakErrorStudy) -> str:
         lost = [f"- {row.diverged} paths of {row.paths} diverged: lr {row.lr:g}." for row in diverged.itertuples()]
         return "\n".join(dict.fromkeys(lost)) or "No path diverged."
     lines = [
-        f"- {row.diverged} paths diverged: order {row.order}, lr {row.lr:g} ({row.discrete_diverged} of "
+        f"- {row.diverged} paths diverged: {equation_name(row.order)}, lr {row.lr:g} ({row.discrete_diverged} of "
         f"{row.discrete_paths} of dropout, {row.sde_diverged} of {row.sde_paths} of the SME). No mean over the others "
         "is taken."
         for row in diverged.itertuples()
@@ -104,7 +107,7 @@ def bias_in_words(row: Any) -> str:
 def at_horizon(study: WeakErrorStudy) -> pd.DataFrame:
     """Return the rows at the horizon, the largest learning rate of each observable first."""
     keys = ["observable", "lr", "order"]
-    return study.at_horizon().sort_values(keys, ascending=[True, False, True], kind="stable")
+    return in_sorted_orders(study.at_horizon(), keys, ascending=[True, False, True])
 
 
 def slopes(study: WeakErrorStudy) -> str:

@@ -27,8 +27,11 @@ ACTIVATIONS = {BY_NAME[name]: number for number, name in enumerate(BY_NAME)}
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Return whether tensors are what they seem: no derivative, batch or compilation goes through them."""
-    if torch.compiler.is_compiling():
+    """Return whether tensors are what they seem: no derivative, batch or compilation goes through them.
+
+    Within a transform of torch.func what is made anew has no storage, even where the given tensors have.
+    """
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
     return all(
         type(tensor) in (Tensor, torch.nn.Parameter)
@@ -36,7 +39,6 @@ def usable(*tensors: Tensor) -> bool:
         and tensor.layout == torch.strided
         and not tensor.is_neg()
         and not (tensor.requires_grad and torch.is_grad_enabled())
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         and not (forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None)
         for tensor in tensors
     )

@@ -40,6 +40,7 @@ class UpdateRule(ABC):
     """Rates c of eq. (1)."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
         self.lr: float = options["lr"]
         self._sign = -1.0 if options.get("maximize", False) else 1.0
         self._weight_decay: float = options["weight_decay"]

@@ -1,0 +1,28 @@
+"""Tables in the order of their equations, which are numbers and names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from smesolve.solver.modified_equation import sorted_orders
+
+__all__ = ["in_sorted_orders"]
+
+
+def in_sorted_orders(table: pd.DataFrame, keys: Sequence[str], ascending: Sequence[bool] | bool = True) -> pd.DataFrame:
+    """Return a table sorted by columns, one of them `order`: the numbers first, then the names.
+
+    Args:
+        table: with a column `order`.
+        keys: columns, the first one first.
+        ascending: for all columns, or for each.
+    """
+    place = {order: k for k, order in enumerate(sorted_orders(table.order))}
+
+    def key(column: pd.Series) -> pd.Series:
+        return column.map(place) if column.name == "order" else column
+
+    ways = [ascending] * len(keys) if isinstance(ascending, bool) else list(ascending)
+    return table.sort_values(list(keys), ascending=ways, kind="stable", key=key)

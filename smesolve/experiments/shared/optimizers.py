@@ -1,0 +1,122 @@
+"""The optimiser of an experiment from its settings: the training of a problem, where it starts, and both in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.markdown import counted
+from smesolve.experiments.shared.optimizer_settings import OPTIMIZERS
+from smesolve.experiments.shared.settings import TrainingSettings
+from smesolve.problem.problem import Problem
+from smesolve.problem.training import Training
+
+__all__ = ["described_optimizer", "lr_of_options", "start_of", "trained_by"]
+
+CLASSES: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+SETTLED = 3
+"""Multiples of 1/(1 - beta_2) steps after which second moments have forgotten that they began at 0."""
+
+
+def lr_of_options(training: TrainingSettings, lrs: Sequence[float]) -> float:
+    """Return the learning rate at which the options of the optimiser hold.
+
+    Raises:
+        SmesolveError: none is given, and the command has no learning rates of its own.
+    """
+    if training.lr is not None:
+        return training.lr
+    if not lrs:
+        raise SmesolveError(
+            "training.lr is missing: momentum and betas hold at that learning rate, and the warm start has it; give it,"
+            " such as 0.001."
+        )
+    return max(lrs)
+
+
+def trained_by(problem: Problem, training: TrainingSettings, lrs: Sequence[float]) -> Problem:
+    """Return the training of a problem by the optimiser of the settings; the problem itself where that is plain sgd.
+
+    Args:
+        problem: what is trained.
+        training: the settings.
+        lrs: learning rates of the experiment; empty where it has none.
+    """
+    return _training(problem, training, lrs) if training.trains_by_state else problem
+
+
+def _training(problem: Problem, training: TrainingSettings, lrs: Sequence[float]) -> Training:
+    options: dict[str, Any] = training.options if training.trains_by_state else {}
+    return Training(problem, CLASSES[training.optimizer], lr_of_options(training, lrs), **options)
+
+
+def start_of(trained: Problem, training: TrainingSettings, lrs: Sequence[float], seed: int) -> Tensor:
+    """Return the parameters or the state (S,) from which all paths start: the initial ones, or a warm start.
+
+    Args:
+        trained: what `trained_by` returned.
+        training: the settings.
+        lrs: learning rates of the experiment; empty where it has none.
+        seed: of the initial parameters and of the draws of the warm start.
+
+    Raises:
+        SmesolveError: a cold start from which there is no modified equation.
+    """
+    run = trained if isinstance(trained, Training) else _training(trained, training, lrs) if training.warm else None
+    if run is None:
+        return trained.initial(seed)
+    if training.warm:
+        return run.warm(run.initial(seed), training.warm, seed)
+    start = run.initial(seed)
+    try:
+        run.check_start("theta0", start)
+    except SmesolveError:
+        raise SmesolveError(
+            f"training.warm must be at least 1 with training.optimizer={training.optimizer}, got 0: at its first step "
+            f"there is no modified equation; give the steps of a warm start, such as {_steps_to_settle(training)}."
+        ) from None
+    return start
+
+
+def _steps_to_settle(training: TrainingSettings) -> int:
+    """Return steps after which a start is warm."""
+    decay = {"sgd": 0.0, "rmsprop": training.alpha or 0.99}.get(training.optimizer, (training.betas or [0, 0.999])[1])
+    return math.ceil(SETTLED / (1 - decay) * (1 - 1e-9)) if decay else 1
+
+
+def described_optimizer(trained: Problem, training: TrainingSettings, lrs: Sequence[float], seed: int) -> str:
+    """Return the optimiser, its state and the warm start in words; nothing for plain sgd from its initial point."""
+    words = []
+    if isinstance(trained, Training):
+        given = {name: trained.options[name] for name in OPTIMIZERS[training.optimizer]}
+        options = ", ".join(f"{name} {_value(value)}" for name, value in given.items() if value)
+        words.append(
+            f"Optimiser {trained.name} with {options} at lr {trained.lr:g}, where 1 - beta is proportional to lr; its "
+            f"state of {counted(trained.dim, 'number')} holds the parameters and {' and '.join(trained.buffers)} of "
+            "each."
+        )
+    if training.warm:
+        words.append(
+            f"Warm start: all paths start at the end of one discrete run of {counted(training.warm, 'step')} at lr "
+            f"{lr_of_options(training, lrs):g}, with draws of seed {seed}."
+        )
+    return " ".join(words)
+
+
+def _value(value: Any) -> str:
+    """Return an option in words."""
+    if isinstance(value, (list, tuple)):
+        return " and ".join(f"{part:g}" for part in value)
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"

@@ -1,0 +1,141 @@
+"""The way from a module to its parameter vector theta (D,) and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.problem.one_at_a_time import one_at_a_time
+from smesolve.problem.parameters import copied, drawn_parameters, trainable
+from smesolve.validation import check_parameters, check_seed
+
+__all__ = ["ParameterVector"]
+
+SAME = "give a module of the same class and sizes, or its state_dict()"
+
+
+class ParameterVector:
+    """What a problem with a network knows of its parameters.
+
+    theta holds the trainable parameters of the network one after the other, flattened, in the order of
+    `network.named_parameters()`. Frozen parameters (requires_grad=False) and buffers are not in it.
+    """
+
+    network: nn.Module | None
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the parameters in theta, in its order, as `network.named_parameters()` has them."""
+        return list(self.parameter_slices)
+
+    @property
+    def parameter_slices(self) -> dict[str, slice]:
+        """Where each parameter is: ``theta[..., problem.parameter_slices["readout.weight"]]``, row by row."""
+        slices, begin = {}, 0
+        for name, parameter in self._parameters().items():
+            slices[name] = slice(begin, begin + parameter.numel())
+            begin += parameter.numel()
+        return slices
+
+    @entry_point
+    def theta_from(self, source: nn.Module | Mapping[str, Any]) -> Tensor:
+        """Return theta (D,) with the parameters of a module like the network, or of its `state_dict()`.
+
+        They are converted to the problem's dtype and device.
+
+        Args:
+            source: the module, or a mapping of names to tensors; integer buffers in it are not read.
+
+        Raises:
+            SmesolveError: parameters are missing, of other shapes, not finite, or unknown; or frozen parameters or
+                buffers, which theta does not hold, differ from those of the network.
+        """
+        trained = self._parameters()
+        if not isinstance(source, (nn.Module, Mapping)):
+            raise invalid("source", "be a torch.nn.Module or its state_dict()", source)
+        with one_at_a_time:  # another thread may have its own parameters in the module
+            values: dict[str, Any] = dict(source.state_dict() if isinstance(source, nn.Module) else source)
+            known = self._network("parameters could be given").state_dict(keep_vars=True)
+        for name, value in values.items():
+            if name not in known:
+                raise SmesolveError(f"source has {name!r}, which the problem's network does not have; {SAME}.")
+            if not isinstance(value, Tensor) or value.shape != known[name].shape:
+                got = tuple(value.shape) if isinstance(value, Tensor) else shown(value)
+                raise SmesolveError(
+                    f"source has {name!r} of shape {got} where the problem's network has {tuple(known[name].shape)}; "
+                    f"{SAME}."
+                )
+        missing = [name for name in trained if name not in values]
+        if missing:
+            raise SmesolveError(f"source lacks the parameter {missing[0]!r}; give the whole state_dict().")
+        names = {id(parameter): name for name, parameter in trained.items()}
+        for name, value in values.items():
+            own = values[names[id(known[name])]] if id(known[name]) in names else known[name]
+            if own is not value and own.is_floating_point() and not torch.equal(value.detach().to(own), own.detach()):
+                raise SmesolveError(
+                    f"source has another {name!r} than the problem's network, and theta holds neither frozen "
+                    "parameters nor buffers, and shared parameters once; make a problem of that module."
+                )
+        vector = torch.cat([values[name].detach().flatten().to(self.device, self.dtype) for name in trained])
+        if not vector.isfinite().all():
+            raise SmesolveError("source has values that are NaN or infinite; give finite parameters.")
+        return vector
+
+    @entry_point
+    def to_module(self, theta: Tensor) -> nn.Module:
+        """Return a copy of the network with the parameters theta (D,), in the modes of train and eval that it is in.
+
+        Raises:
+            SmesolveError: theta of another shape or dtype, or a network that cannot be copied.
+        """
+        network, problem = self._network("parameters could be set; take one that has"), cast(Any, self)
+        vector = problem.parameters(check_parameters("theta", theta, problem))
+        with one_at_a_time:
+            module = copied("network", network)
+        slices = self.parameter_slices
+        with torch.no_grad():
+            for name, parameter in trainable(module).items():
+                parameter.copy_(vector[slices[name]].view_as(parameter))
+        return module
+
+    @entry_point
+    def initial(self, seed: int | None = 0) -> Tensor:
+        """Return initial parameters (D,): drawn by the modules' own initialisation, or the network's present values.
+
+        Args:
+            seed: of the draw; None for the network's present values, such as weights that were loaded. A draw replaces
+                all of them, including values set by hand.
+
+        Raises:
+            SmesolveError: there is no network, or a module's own initialisation fails.
+
+        Warns:
+            MissingInitialiserWarning: some parameters, which it names, are drawn by no module, such as a bare
+                torch.nn.Parameter. They become normals of the mean and the standard deviation of their present values;
+                constants stay.
+        """
+        seed = None if seed is None else check_seed("seed", seed)
+        network = self._network("parameters could be drawn; define initial(seed), or give theta0 yourself")
+        with one_at_a_time:  # another thread may have its own parameters in the module, or draw its own
+            if seed is None:
+                return parameters_to_vector(trainable(network).values()).detach()
+            return drawn_parameters(network, seed, self.device)
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """Return the trainable parameters of the network."""
+        network = self._network("parameters have names; take a problem that has, such as a DropoutProblem")
+        with one_at_a_time:
+            return trainable(network)
+
+    def _network(self, what: str) -> nn.Module:
+        if self.network is None:
+            raise SmesolveError(f"{type(self).__name__} has no network whose {what}.")
+        return self.network

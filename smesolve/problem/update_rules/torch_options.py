@@ -1,0 +1,55 @@
+"""The rule of an optimiser of torch, from its class and its options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from smesolve.entry_point import nearest_name
+from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.problem.update_rules import UPDATE_RULES
+from smesolve.problem.update_rules.update_rule import UpdateRule
+from smesolve.validation import check_number
+
+__all__ = ["rule_of"]
+
+
+def rule_of(optimizer: type[torch.optim.Optimizer], lr: float, options: dict[str, Any]) -> UpdateRule:
+    """Return the rule of a torch optimiser with all its options, which torch itself checks.
+
+    Raises:
+        SmesolveError: an optimiser that is not among `UPDATE_RULES`, or options that torch refuses.
+        TypeError: an option that the optimiser does not have.
+    """
+    name = optimizer.__name__
+    if optimizer not in UPDATE_RULES:
+        known = ", ".join(one.__name__ for one in UPDATE_RULES)
+        raise SmesolveError(f"optimizer must be one of {known} of torch.optim, or a step of your own, got {name}.")
+    known_options = [key for key in inspect.signature(optimizer).parameters if key not in ("params", "lr")]
+    for key, value in options.items():
+        if key not in known_options:
+            raise TypeError(f"{name} has no option {key}; {nearest_name(key, known_options)}.")
+        _check_option(key, value)
+    try:
+        make: Callable[..., torch.optim.Optimizer] = optimizer
+        defaults = make([torch.zeros(1, requires_grad=True)], lr=lr, **options).defaults
+    except (ValueError, TypeError, RuntimeError) as error:
+        given = ", ".join(f"{key}={shown(value)}" for key, value in options.items())
+        raise SmesolveError(f"{name} of torch refuses {given} ({' '.join(str(error).split())[:200]}).") from error
+    return UPDATE_RULES[optimizer]({**defaults, "lr": lr})
+
+
+def _check_option(name: str, value: Any) -> None:
+    """Check an option of which torch does not check every value."""
+    if isinstance(value, bool) or value is None:
+        return
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise invalid(name, "hold two numbers", value)
+        for number in value:
+            check_number(name, number)
+    else:
+        check_number(name, value)

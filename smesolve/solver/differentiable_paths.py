@@ -1,0 +1,73 @@
+"""Paths through which derivatives go back to the start and to the parameters of an equation.
+
+The derivative of a path is taken with its random numbers held fixed, so that means over paths have
+
+    d/dp E phi(Theta_T) = E d/dp phi(Theta_T(p)),                                                                   (1)
+
+p being theta0, lr or keep_prob: drift and noise are smooth in them, and Brownian increments, or the draws of a scheme
+that takes gradients, do not depend on them. Reverse mode keeps what every step computes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from smesolve.errors import SmesolveError
+from smesolve.machine_memory import free_memory
+from smesolve.sampling.ensemble import Chain, check_block_steps
+
+__all__ = ["differentiable_paths"]
+
+
+def differentiable_paths(
+    process: Chain,
+    theta0: Tensor,
+    paths: int,
+    saved: list[int],
+    floats_per_step: float,
+    max_memory: float | None = None,
+) -> Tensor:
+    """Return whole paths at the saved step numbers, (T, paths, D), with their graph.
+
+    Paths are those of `collect_paths` up to rounding: of a block no more are run than are asked for.
+
+    Args:
+        process: an SDE under a scheme.
+        theta0: (D,), the start of every path.
+        paths: number of paths.
+        saved: strictly increasing step numbers, the first of which is the start.
+        floats_per_step: numbers that the graph of one step of one path keeps, approximately.
+        max_memory: bytes that the graph may take. Default: the free memory of this machine.
+
+    Raises:
+        SmesolveError: the graph does not fit into the memory, or nothing has a derivative.
+    """
+    size = floats_per_step * paths * (saved[-1] - saved[0]) * theta0.element_size()
+    limit = free_memory() if max_memory is None else max_memory
+    if size > limit:
+        whose = f"the free memory of {limit:.3g}" if max_memory is None else f"max_memory={limit:g}"
+        raise SmesolveError(
+            f"{whose} bytes is less than the some {size:.3g} bytes of the graph that differentiable=True keeps of "
+            f"{paths} paths of {saved[-1] - saved[0]} steps; take fewer paths and add up the gradients of several "
+            "seeds, or take fewer steps."
+        )
+    blocks = -(-paths // process.block_size)
+    check_block_steps(
+        f"{paths} paths of {saved[-1]} steps", blocks * (saved[-1] - saved[0]), None, "take fewer paths, or fewer steps"
+    )
+    parts = []
+    for block in range(blocks):
+        theta = theta0.expand(min(process.block_size, paths - block * process.block_size), -1)
+        states = [theta]
+        for step in range(saved[0], saved[-1]):
+            theta = process.advance(theta, block, step)
+            if not (theta.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(theta)):
+                raise SmesolveError(
+                    "differentiable=True, but nothing requires a gradient; set .requires_grad_() on theta0, or give "
+                    "ModifiedEquation lr or keep_prob as a tensor that requires one, or leave differentiable out."
+                )
+            if step + 1 == saved[len(states)]:
+                states.append(theta)
+        parts.append(torch.stack(states))
+    return torch.cat(parts, dim=1)

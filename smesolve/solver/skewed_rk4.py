@@ -1,0 +1,109 @@
+"""The equation of order 3 in steps of many learning rates, where its jumps are too many to go from one to the next.
+
+Any noise with the covariance and the third cumulant of the jumps serves an equation of weak order 3. Jumps c times as
+large, one in a time lr c^3, have the third cumulant; a Brownian part has what is left of the covariance. A step of dt
+has its noise at the two Gauss nodes, each with that of the time h = dt/2, where one jump is due if c is such that
+
+    h = lr c^3,      N = c lr xi(w; eta) + sqrt(lr h (1 - 1/c)) C(w) chi,      w = y - lr/2 b(y),                   (1)
+    E N = 0,   Cov N = lr h Sigma(w),   third cumulant of N = lr^2 h times that of xi(w),                           (2)
+
+with a draw eta and normals chi. The kick adds the terms of the drift f beyond b (`smesolve.solver.jumps`), and applies
+to N what a jump applies to lr xi,
+
+    y + h (f(y) - b(y)) + N - lr/2 (b(w + N) - b(w)),                                                               (3)
+
+so that its mean and its second and third moments are those of the equation without b over the time h, up to O(lr^4)
+for a fixed h/lr. Before, between and after the kicks the flow of b is taken by the classical Runge-Kutta scheme:
+
+    flow over (1/2 - sqrt(3)/6) dt,   (3),   flow over sqrt(3)/3 dt,   (3),   flow over (1/2 - sqrt(3)/6) dt.        (4)
+
+As the noise is of the size lr, quadrature by Gauss leaves O(lr dt^4) of what noise and flow do not commute, not the
+O(lr dt^2) of a symmetric splitting (McLachlan, BIT 35, 1995). The fourth cumulant is c times too large, an O(c lr^3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smesolve.errors import SmesolveError
+from smesolve.problem.problem import Problem
+from smesolve.sampling.randomness import keyed_generator, keyed_normals
+
+__all__ = ["SKEWED_RK4", "SkewedRK4"]
+
+SKEWED_RK4 = "skewed_rk4"
+"""Name of the scheme."""
+
+OUTER, INNER = 0.5 - 3**0.5 / 6, 3**0.5 / 3
+"""Lengths of the flows in (4)."""
+
+
+class SkewedRK4:
+    """The equation of order 3 under the scheme (4): weak error O(dt^4 + lr^2 dt) beside the equation's own O(lr^3).
+
+    Args:
+        problem: with a mean gradient and noise in closed form.
+        lr: learning rate.
+        dt: step, at least 2 lr.
+        seed: root seed of draws and normals.
+
+    Raises:
+        SmesolveError: dt below 2 lr, where a kick would take more noise than it has.
+    """
+
+    in_threads = False
+    gradients = 25.0
+    """Gradients that a step takes: three flows, and two kicks with a draw and a noise product each."""
+
+    def __init__(self, problem: Problem, lr: float, dt: float, seed: int = 0) -> None:
+        if dt < 2 * lr * (1 - 1e-9):
+            raise SmesolveError(
+                f"dt={dt:g} is below 2 lr = {2 * lr:g}, the shortest step of scheme={SKEWED_RK4!r}; leave scheme out, "
+                "which goes from jump to jump, or take a larger dt."
+            )
+        self.problem, self.lr, self.dt, self.seed = problem, lr, dt, seed
+        self.block_size = problem.block_size
+        self.scale = max(1.0, (dt / (2 * lr)) ** (1 / 3))
+        """c (1)."""
+
+    def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
+        """Return one step of every path of a block. Cost: about 25 gradients a path, whatever dt is."""
+        problem = self.problem
+        uniforms = keyed_generator(self.seed, "gradients", block, step).random((2, self.block_size, problem.draw_dim))
+        normals = keyed_normals((2, self.block_size, problem.noise_dim), self.seed, block, step).to(theta)
+        return self.move(theta, [problem.draw(part) for part in torch.from_numpy(uniforms)], list(normals))
+
+    def move(self, y: Tensor, draws: list[Any], normals: list[Tensor]) -> Tensor:
+        """Return a step (4) from states (B, D) with two draws and two times normals (B, M)."""
+        y = self.flow(y, OUTER * self.dt)
+        y = self.flow(self.kick(y, draws[0], normals[0]), INNER * self.dt)
+        return self.flow(self.kick(y, draws[1], normals[1]), OUTER * self.dt)
+
+    def kick(self, y: Tensor, draw: Any, normals: Tensor) -> Tensor:
+        """Return (3), noise and what the drift has beyond b over half a step. Cost: about six gradients."""
+        lr, h, c = self.lr, self.dt / 2, self.scale
+        b = self._b(y)
+        first = y + lr * b
+        b_1 = self._b(first)
+        beyond = (5 * b - 7 * b_1 + 2 * self._b(first + lr * b_1)) / 6  # f - b
+        w = y - lr / 2 * b
+        at = self.problem.linearize(w)
+        mean = at.mean_gradient()  # -b(w)
+        N: Tensor = c * lr * (mean - at.gradient(draw))  # (1)
+        if c > 1:
+            N = N + (lr * h * (1 - 1 / c)) ** 0.5 * at.noise_product(normals)
+        return y + h * beyond + N + lr / 2 * (self.problem.mean_gradient(w + N) - mean)  # (3)
+
+    def flow(self, y: Tensor, time: float) -> Tensor:
+        """Return the flow of b by the classical Runge-Kutta scheme. Cost: four gradients."""
+        k_1 = self._b(y)
+        k_2 = self._b(y + time / 2 * k_1)
+        k_3 = self._b(y + time / 2 * k_2)
+        k_4 = self._b(y + time * k_3)
+        return y + time / 6 * (k_1 + 2 * k_2 + 2 * k_3 + k_4)
+
+    def _b(self, y: Tensor) -> Tensor:
+        return -self.problem.mean_gradient(y)
