@@ -10,7 +10,7 @@ in
 
 by regression over the learning rates. The bound on the bias,
 
-    |delta| lr^3 for order 1, 1/2 |delta| lr^3 for order 2,    or    |d| lr^2,                                    (1)
+    |delta| lr^3 for order 1, 1/3 |delta| lr^3 for order 2,    or    |d| lr^2,                                    (1)
 
 is what it was found to reach where errors are exact (`benchmarks/coverage.py`). The interval covers with its confidence
 for any bias up to the bound (`smesolve.confidence.bias_aware_half_width`).
@@ -41,7 +41,7 @@ UNKNOWN_AT_KINKS = 0.5
 """Share of both terms of the error of order 2 at kinks that is taken to be unknown: crossings of few kinks in few steps
 do not average out, and jumps of jumps are left out beyond the second power of their size."""
 
-UNKNOWN_PART = {1: 1.0, 2: 0.5}
+UNKNOWN_PART = {1: 1.0, 2: 1 / 3}
 """Bound on the bias of each order in units of half the difference between both placements."""
 
 SAME = 1e-9
