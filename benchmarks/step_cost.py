@@ -1,6 +1,6 @@
 """Cost of one path step: ours beside the peers, in one run, and the floor of unavoidable kernels.
 
-    python benchmarks/step_cost.py [--sizes S M L XL] [--seconds 40] [--out step_cost.json]
+    python benchmarks/step_cost.py [--sizes S M L XL] [--seconds 40] [--threads 2] [--out step_cost.json]
 
 Tanh network, one output, keep_prob 0.8, float64, one thread for every contestant. Times are microseconds of processor
 time a path step, minimum (and median) over rounds in which all contestants take their turn, after a warm-up; only
@@ -8,14 +8,15 @@ ratios hold on a shared machine. The peers get the best form that we know: the s
 Left out are peers whose packages are not installed (jax, diffrax), and those whose arrays would not fit
 (`MAX_NUMBERS`). "torch" is our step by the formulas in torch, which stand in where kernels are not compiled.
 
-    naive            covariance sampled from 64 masks and a matrix square root for each path, Euler
+    naive            covariance sampled from 64 masks and a matrix square root for each path, Euler: at S only
     torchsde dense   torchsde euler, factor of our problem as a (B, D, M) array
     torchsde         torchsde euler, our f_and_g_prod
     jax              hand-written Euler loop, jitted and scanned
     diffrax          diffrax.Euler, matrix-free linear operator, jitted
     diffrax dense    diffrax.Euler, dense factor, jitted
 
-"weak noise" is `DropoutProblem.with_weak_noise`, in jax the same formulas.
+"weak noise" is `DropoutProblem.with_weak_noise`, in jax the same formulas. With `--threads 2` our steps and those of
+jax run in two threads as well, on blocks of paths of their own, and the ratios of seconds on the clock are printed.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from __future__ import annotations
 import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
 # isort: split
-import copy
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import harness
 import numpy as np
@@ -46,12 +47,21 @@ SIZES = {"S": (16, 2, 8, 1024), "M": (64, 8, 32, 256), "L": (256, 32, 50, 64), "
 LR, DT = 0.01, 0.01
 STEPS = 4
 WEAK = ", weak noise"
+RK4_WEAK = "small_noise_rk4, order 2" + WEAK
 MAX_NUMBERS = 2**27
 """Numbers in the largest array of a contestant (1 GiB)."""
 
+NAIVE_DIM = 64
+"""Largest D of the naive contestant, which takes minutes beyond."""
+
+Clock = Callable[[], float]
+
 
 def clocks(
-    runs: dict[str, tuple[Callable[[], object], int]], seconds: float, rounds: int = 3
+    runs: dict[str, tuple[Callable[[], object], int]],
+    seconds: float,
+    rounds: int = 3,
+    clock: Clock = time.process_time,
 ) -> dict[str, tuple[float, float]]:
     """Minimum and median microseconds a path step of runs (function, its path steps), which take turns.
 
@@ -61,9 +71,9 @@ def clocks(
 
     def timed(name: str) -> float:
         run, path_steps = runs[name]
-        begin = time.process_time()
+        begin = clock()
         run()
-        elapsed = time.process_time() - begin
+        elapsed = clock() - begin
         times[name].append(elapsed / path_steps * 1e6)
         return elapsed
 
@@ -122,9 +132,7 @@ def kernels(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[s
 def ours(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, tuple[Callable[[], object], int]]:
     """Whole steps, random numbers included."""
     weak = problem.with_weak_noise()
-    in_torch = [copy.copy(problem), copy.copy(weak)]
-    for one in in_torch:
-        one.kernels = None
+    in_torch = [problem.without_kernels(), weak.without_kernels()]
     runs = {"dropout step": steps(None, problem, theta0, B, "")}
     for label, one in (("", problem), (WEAK, weak), (", torch", in_torch[0]), (WEAK + ", torch", in_torch[1])):
         for scheme in ("euler", "small_noise_heun", "small_noise_rk4"):
@@ -190,7 +198,7 @@ def torch_peers(
     runs = {"torchsde": through_torchsde(sme.ModifiedEquation(problem, LR, order))}
     if B * problem.dim * problem.noise_dim <= MAX_NUMBERS:
         runs["torchsde dense"] = through_torchsde(Dense(problem))
-    if 64 * B * problem.dim <= MAX_NUMBERS and problem.dim <= 4096:
+    if problem.dim <= NAIVE_DIM:
         runs["naive"] = torch.no_grad()(naive(problem, theta0, B, rng))
     return runs
 
@@ -233,6 +241,35 @@ def gemm_rates(problem: sme.DropoutProblem) -> dict[str, float]:
     return {name: flops / value / 1e3 for name, (value, _) in clocks(runs, 1.0).items()}
 
 
+def in_threads(run: Callable[[], object], threads: int) -> Callable[[], object]:
+    """The same run in so many threads at a time."""
+
+    def together() -> object:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda _: run(), range(threads)))
+
+    return together
+
+
+def threaded(runs: dict[str, tuple[Callable[[], object], int]], seconds: float, threads: int) -> dict[str, float]:
+    """Ratios of jax to ours in threads, each of which has paths of its own: minima of seconds on the clock."""
+    pairs = {
+        "euler, normals": ("jax", "euler, order 1"),
+        "euler, weak noise": ("jax, weak noise", "euler, order 1, weak noise"),
+        "rk4 of order 2, weak noise": (f"jax, {RK4_WEAK}", RK4_WEAK),
+    }
+    chosen = {name for pair in pairs.values() for name in pair if name in runs}
+    together = {name: (in_threads(runs[name][0], threads), threads * runs[name][1]) for name in chosen}
+    times = clocks(together, seconds, clock=time.perf_counter) if together else {}
+    for name, (minimum, median) in times.items():
+        print(f"  {name + f', {threads} threads':46}{minimum:12.4g} ({median:.4g})")
+    return {
+        f"jax / ours, {threads} threads: {name}": times[peer][0] / times[own][0]
+        for name, (peer, own) in pairs.items()
+        if peer in times
+    }
+
+
 COMMON = ("forward GEMM", "backward GEMM", "activation")
 FLOORS = {"": (*COMMON, "batched GEMM", "normals"), WEAK: (*COMMON, "three rows", "weak normals")}
 """What an Euler step needs."""
@@ -272,8 +309,7 @@ def ratios(times: dict[str, tuple[float, float]], floors: dict[str, float]) -> d
             if euler in times:
                 found[f"{euler} / floor"] = times[euler][0] / floors[noise]
             add(f"rk4 of order 2{label} / dropout step", f"small_noise_rk4, order 2{label}", "dropout step")
-        rk4 = "small_noise_rk4, order 2, weak noise"
-        add(f"jax / {rk4}", f"jax, {rk4}", rk4)
+        add(f"jax / {RK4_WEAK}", f"jax, {RK4_WEAK}", RK4_WEAK)
         add(f"noise product{noise} / dropout step", f"noise product{noise}", "dropout step")
     return found
 
@@ -282,6 +318,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--seconds", type=float, default=40.0, help="time for each size")
+    parser.add_argument("--threads", type=int, default=1, help="threads in which ours and jax run as well")
     arguments = parser.parse_args()
     print(f"kernels {kernels_in_use()}, {harness.threads()}")
     print("microseconds of processor time a path step: minimum (median)")
@@ -305,6 +342,8 @@ def main() -> None:
         rates = gemm_rates(problem)
         print("  forward GEMM, GFLOP/s: " + ", ".join(f"{name} {value:.3g}" for name, value in rates.items()))
         found = ratios(times, floors)
+        if arguments.threads > 1:
+            found |= threaded(runs, arguments.seconds / 2, arguments.threads)
         for name, value in found.items():
             print(f"  {name:60}{value:10.2f}")
         results[size] = {"times": times, "floor": parts, "parts": profiles, "rates": rates, "ratios": found}

@@ -46,6 +46,8 @@ def page_of(source: str, name: str) -> tuple[str, dict[str, bytes]]:
     """
     notebook = nbformat.reads(source, as_version=4)
     NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", extra_arguments=QUIET).execute()
+    for cell in notebook.cells:  # progress bars
+        cell["outputs"] = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
     resources = {"unique_key": name, "output_files_dir": ""}
     text, made = MarkdownExporter().from_notebook_node(notebook, resources=resources)
     title, _, rest = text.replace(TABLE, "<table>").partition("\n")

@@ -178,7 +178,7 @@ def convergence(
         seed: root seed of the Brownian motions.
         paths: number of independent paths.
         workers: processes that share the blocks of paths; errors are the same for any number of them.
-        progress: show the progress. Default: only on a terminal.
+        progress: show the progress. Default: on a terminal and in a notebook only.
 
     Returns:
         A `ConvergenceStudy`.

@@ -73,7 +73,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -84,7 +83,7 @@ from smesolve.comparison.differences import Field, cubic_stencil, first_differen
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.comparison.study_design import StudyDesign, check_orders_of_defects
 from smesolve.problem.kinks import kinks
-from smesolve.problem.observables import Observable
+from smesolve.problem.observables import Observable, in_threads
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
@@ -130,7 +129,6 @@ class DefectSampler:
     """The gradient jumps somewhere."""
     seed: int = 0
     """The run has the draws of the iteration with this seed."""
-    in_threads: ClassVar[bool] = False
 
     @classmethod
     def of(cls, design: StudyDesign, lr: float, seed: int = 0) -> DefectSampler:
@@ -138,6 +136,12 @@ class DefectSampler:
         kinked = bool(kinks(design.problem, design.theta0))
         saved, orders = design.steps(lr, "lr"), check_orders_of_defects(design.orders)
         return cls(design.problem, design.theta0, lr, saved, design.observables, orders, kinked, seed)
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether blocks may run in threads: compiled kernels compute them, and no forward derivatives of torch."""
+        alone = self.problem.in_threads and self.problem.linear_step and not self.kinked
+        return alone and all(map(in_threads, self.observables.values()))
 
     @cached_property
     def block_size(self) -> int:

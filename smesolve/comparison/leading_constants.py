@@ -55,7 +55,7 @@ from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import ModifiedEquation, Order
 
-__all__ = ["constants_floats", "first_constants", "leading_constants", "second_constants"]
+__all__ = ["constants_floats", "constants_table", "first_constants", "leading_constants", "second_constants"]
 
 MAX_DIM, MAX_DRAWS = 64, 1024
 """Largest D and number of draws for which the constant of order 2 is computed: it takes third derivatives of flows."""
@@ -108,7 +108,7 @@ def leading_constants(
     """
     rows: list[tuple[Order, float, str, float, float]] = []
     if not problem.has_closed_form:
-        return _table(rows)
+        return constants_table(rows)
     for time in times if 1 in orders else ():
         for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
             rows.append((1, time, name, *value))
@@ -119,12 +119,12 @@ def leading_constants(
         for time in times:
             for name, value in poisson_constants(problem, theta0, time, observables).items():
                 rows.append(("poisson", time, name, *value))
-    return _table(rows)
+    return constants_table(rows)
 
 
-def _table(rows: list[tuple[Order, float, str, float, float]]) -> pd.DataFrame:
-    """Return the rows as a table, whose columns have their types where there are none, too."""
-    return pd.DataFrame(rows, columns=COLUMNS).astype(TYPES)
+def constants_table(rows: Sequence[tuple[Order, float, str, float, float]] = ()) -> pd.DataFrame:
+    """Return the rows as a table, whose columns have their types where there are none, too. Default: no rows."""
+    return pd.DataFrame(list(rows), columns=COLUMNS).astype(TYPES)
 
 
 def _affordable(problem: Problem) -> bool:

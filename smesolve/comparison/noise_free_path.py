@@ -12,7 +12,7 @@ from torch import Tensor
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 
-__all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional", "inner_products"]
+__all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional", "inner_products", "row_by_row"]
 
 DENSE_DIM = 256
 """Up to this D, D x D matrices are made for every step and target."""
@@ -30,6 +30,11 @@ class NoiseFreeProcess(Protocol):
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return state and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
+        ...
+
+    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
+        """Return vectors (..., D) times the Jacobians of that state at theta (..., D), or None where only automatic
+        differentiation knows them."""
         ...
 
 
@@ -95,7 +100,17 @@ def _pullbacks(process: NoiseFreeProcess, states: Tensor, work: int) -> Callable
     Jacobians of all steps come in batches where D is small and no step differs from the others: they are independent
     once the path is known.
     """
+
+    def by_hand(at: Tensor, vectors: Tensor, step: int = 0) -> Tensor:
+        pulled = process.noise_free_pullback(at, step, vectors)
+        assert pulled is not None
+        return pulled
+
+    known = process.noise_free_pullback(states[:1], 0, torch.zeros_like(states[:1])) is not None
     if states.shape[1] <= DENSE_DIM and process.autonomous:
+        if known:
+            rows = row_by_row(by_hand, [states])
+            return lambda step, vectors: vectors @ rows[step]
 
         def move(theta: Tensor) -> Tensor:
             return process.noise_free_step(theta, 0)[0]
@@ -106,6 +121,8 @@ def _pullbacks(process: NoiseFreeProcess, states: Tensor, work: int) -> Callable
     chunk, _ = batch_sizes(1, states.shape[1], work)
 
     def pull(step: int, vectors: Tensor) -> Tensor:
+        if known:
+            return by_hand(states[step : step + 1], vectors, step)
         _, pullback = torch.func.vjp(lambda theta: process.noise_free_step(theta[None], step)[0][0], states[step])
         pulled: Tensor = torch.func.vmap(lambda vector: pullback(vector)[0], chunk_size=chunk)(vectors)
         return pulled
@@ -133,6 +150,23 @@ def directional(derivative: Callable[..., Tensor], arrays: Sequence[Tensor], wor
         columns: Tensor = torch.func.vmap(along, chunk_size=chunk)(identity)
         parts.append(columns.movedim(0, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def row_by_row(product: Callable[..., Tensor], arrays: Sequence[Tensor]) -> Tensor:
+    """Return matrices (K, D, D) whose rows are product(*arrays, e_i).
+
+    Args:
+        product: of arrays (K, 1, D) and unit vectors (K, D, D); it computes each row by itself, as compiled kernels do.
+        arrays: (K, D) each, at K steps.
+    """
+    dim = arrays[0].shape[1]
+    identity = torch.eye(dim, dtype=arrays[0].dtype, device=arrays[0].device)
+    together = max(1, CHUNK_FLOATS // dim**2)
+    parts = [
+        product(*(array[:, None] for array in some), identity.expand(len(some[0]), -1, -1))
+        for some in zip(*(array.split(together) for array in arrays), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 def batch_sizes(steps: int, dim: int, work: int) -> tuple[int, int]:

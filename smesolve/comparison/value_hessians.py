@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, batch_sizes, directional
+from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, batch_sizes, directional, row_by_row
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -77,9 +77,11 @@ class LowRankForms:
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
         """Return left^T A right for each path, target and observable, (B, T, O). Cost: 2 r N each."""
-        images = left @ self.factors.mT  # (T, O, B, r)
-        others = images if right is left else right @ self.factors.mT
-        return ((images * others) @ self.values[..., None])[..., 0].movedim(-1, 0)
+        factors = self.factors.flatten(0, 2).mT  # one product for all targets and observables
+        images = (left @ factors).unflatten(-1, self.values.shape)  # (B, T, O, r)
+        others = images if right is left else (right @ factors).unflatten(-1, self.values.shape)
+        forms: Tensor = torch.linalg.vecdot(images * self.values, others)
+        return forms
 
     def trace(self) -> Tensor:
         """Return the traces (T, O)."""
@@ -154,6 +156,8 @@ def _dense(
         def batch(here: Problem, at: Sequence[Tensor]) -> Tensor:
             return directional(partial(product, here), at, work)
 
+        if problem.autonomous and problem.in_threads:
+            return row_by_row(partial(product, problem), arrays)
         if problem.autonomous:
             return batch(problem, arrays)
         every_step = range(len(arrays[0]))
@@ -260,11 +264,9 @@ def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> t
 
 def _third_derivative(problem: Problem, states: Tensor, lams: Tensor, vectors: Tensor) -> Tensor:
     """Return D^3 L_S[lam] vector at each state, the derivative of H^T lam along the vector where H is not symmetric."""
-    vectors = vectors.contiguous()
     if not problem.conservative:
         return forward_derivative(lambda at: problem.adjoint_product(at, lams), states, vectors)[1]
-    derivative: Tensor = forward_derivative(lambda at: problem.hessian_product(at, vectors), states, lams)[1]
-    return derivative
+    return problem.third_derivative(states.expand_as(vectors), lams.expand_as(vectors), vectors.contiguous())
 
 
 def _through_noise(problem: Problem, state: Tensor, factors: Tensor) -> Tensor:

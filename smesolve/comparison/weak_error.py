@@ -120,7 +120,7 @@ def weak_error(
         workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them. On
             a cluster, call this inside `joblib.parallel_config(backend="dask")`. Default: only this process.
         journal: keeps every finished block on disk and finds it again; one journal serves one study. Default: none.
-        progress: show the progress of the whole study. Default: only on a terminal.
+        progress: show the progress of the whole study. Default: on a terminal and in a notebook only.
         keep: paths of each ensemble whose values at the horizon are kept (`WeakErrorStudy.samples`). Default: 0.
         max_memory: bytes that control variates, one block and its statistics may take, in all processes together; more
             are refused. Default: the memory of this machine.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,13 +15,14 @@ from smesolve.comparison.convergence_study import ConvergenceStudy
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.dry_run import memory_in_words
+from smesolve.experiments.shared.dry_run import memory_in_words, time_in_words
 from smesolve.experiments.shared.experiment import Experiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sde_expressions import TEST_EQUATIONS, ExpressionSDE, torch_function
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_execution, check_string
+from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.result import sentences
 from smesolve.solver.sde_contract import NOISE_TYPES, CompletedSDE
 from smesolve.solver.time_grid import grid_steps
@@ -194,12 +194,11 @@ class Convergence(Experiment[ConvergenceSettings]):
             f"{', '.join(s.diffusion)}; {s.noise} noise; from {start}."
         )
 
-    def dry_run(self) -> dict[str, str]:
+    def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
         """Return steps, paths and the time of one block, after refusing what `convergence` would refuse."""
-        s, begin = self.settings, time.perf_counter()
-        arguments = self._arguments()
-        convergence(**arguments | {"paths": 2, "workers": None}, progress=False)
-        seconds = time.perf_counter() - begin
+        s, arguments = self.settings, self._arguments()
+        one_block = arguments | {"paths": 2, "workers": None}
+        seconds = idle_seconds(lambda: convergence(**one_block, progress=False))
         noise_dim = CompletedSDE(self.sde, arguments["theta0"]).noise_dim
         steps = sorted(round(s.horizon / dt) for dt in s.dts)
         last = [round(s.horizon / s.reference_dt)] if s.reference_dt else []
@@ -212,7 +211,7 @@ class Convergence(Experiment[ConvergenceSettings]):
             "steps": f"{', '.join(map(str, steps))} of each of {len(s.schemes)} solvers"
             + (f", and {last[0]} of the reference" if last else ""),
             "paths": str(s.paths),
-            "time": f"about {seconds * blocks / (s.workers or 1):.2g} s",
+            "time": time_in_words({"paths": seconds * blocks / (s.workers or 1)}, overhead),
             "memory": memory_in_words(0.0, s.workers),
         }
 

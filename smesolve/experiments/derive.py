@@ -12,12 +12,13 @@ from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.derivation.article import article
 from smesolve.experiments.shared.derivation.derivation import Derivation, derive, derived_iteration, description
 from smesolve.experiments.shared.derivation.settings import DeriveSettings
-from smesolve.experiments.shared.dry_run import memory_in_words
+from smesolve.experiments.shared.dry_run import memory_in_words, time_in_words
 from smesolve.experiments.shared.experiment import Experiment
 from smesolve.experiments.shared.latex_lines import broken, shortened
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Section
+from smesolve.sampling.progress import Progress
 from smesolve.symbolic import SymbolicJumpEquation, Verification, modified_equation
 from smesolve.symbolic.latex_code import align
 from smesolve.symbolic.verification import check_proof
@@ -42,7 +43,14 @@ class Derive(Experiment[DeriveSettings]):
 
     def cells(self) -> list[Cell]:
         """Return the derivation, which is one piece and is not kept: it is made of expressions."""
-        return [Cell("derivation", lambda: derive(self.settings), kept=False)]
+        return [Cell("derivation", self._derived, kept=False)]
+
+    def _derived(self) -> Derivation:
+        with Progress(None, work=1) as bar:
+            bar.describe("derivation and proof")
+            derivation = derive(self.settings)
+            bar.done(1)
+        return derivation
 
     def measured(self) -> str:
         """Return the iteration in one sentence."""
@@ -56,13 +64,13 @@ class Derive(Experiment[DeriveSettings]):
             files["equation.py"] = derivation.module
         return [Section("The equation", {}, {}, _text(derivation), _conclusion(derivation), files)]
 
-    def dry_run(self) -> dict[str, str]:
+    def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
         """Return the time of the derivation itself; the proof compares more moments than can be timed beforehand."""
-        s, begin = self.settings, time.perf_counter()
+        s, clock = self.settings, time.process_time()
         iteration = derived_iteration(s)
         check_proof(iteration, max(2, s.order))
         equation = modified_equation(iteration, order=s.order)
-        seconds, size = time.perf_counter() - begin, len(iteration.state)
+        seconds, size = time.process_time() - clock, len(iteration.state)
         moments = sum(math.comb(size + degree - 1, degree) for degree in range(1, 2 * s.order + 2))
         return {
             "problem": f"{s.iteration}, order {s.order}",
@@ -71,7 +79,8 @@ class Derive(Experiment[DeriveSettings]):
             "M": "none: jumps" if isinstance(equation, SymbolicJumpEquation) else str(equation.diffusion.cols),
             "steps": "none: nothing is simulated",
             "paths": "none",
-            "time": f"{seconds:.2g} s for the derivation, and the proof of up to {moments} moments of one step",
+            "time": time_in_words({"derivation": seconds}, overhead)
+            + f"; not in it: the proof of up to {moments} moments of one step",
             "memory": memory_in_words(0.0, None),
         }
 

@@ -136,6 +136,6 @@ class Landscape(NetworkExperiment[LandscapeSettings]):
             "other source is named; where an interval holds the null value, nothing is claimed."
         )
 
-    def dry_run(self) -> dict[str, str]:
+    def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
         """Return the cost of the training runs and ensembles, without that of the measurements."""
-        return super().dry_run() | {"paths": f"{self.settings.runs} trained networks in each section"}
+        return super().dry_run(overhead) | {"paths": f"{self.settings.runs} trained networks in each section"}

@@ -100,6 +100,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
     title = "Range of validity of the stochastic modified equation"
     example = "--data.samples 500 --horizon 0.5 --out results/validity"
     writes = "tables (CSV), one figure (PNG and PDF)"
+    takes_modules = True
     goals = ("rel_tol", "max_paths")
 
     def cells(self) -> list[Cell]:
@@ -119,9 +120,9 @@ class Validity(NetworkExperiment[ValiditySettings]):
         )
         return [Cell("relative errors", measure, [runs], kept=False)]
 
-    def dry_run(self) -> dict[str, str]:
+    def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
         """Return what the first learning rate would take."""
-        fields = super().dry_run()
+        fields = super().dry_run(overhead)
         fields["time"] += "; not in it: one to three more learning rates, and further rounds"
         return fields
 

@@ -6,8 +6,6 @@ mask is not: it is 0 or 1/keep_prob, so that a path of the iteration has no deri
 
 from __future__ import annotations
 
-import copy
-
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
@@ -59,6 +57,6 @@ def with_differentiable_keep_prob(problem: Problem, keep_prob: Tensor | float) -
         return problem.with_keep_prob(keep_prob)
     remedy = "at 1 there is no noise, and its size has no derivative"
     checked = checked_scalar("keep_prob", keep_prob, lambda name, value: check_number(name, value, 0, 1, remedy=remedy))
-    other = copy.copy(problem.with_keep_prob(value_of(checked)))
-    other.law, other.kernels = _DifferentiableMasks(checked), None
+    other = problem.with_keep_prob(value_of(checked)).without_kernels()
+    other.law = _DifferentiableMasks(checked)
     return other

@@ -38,7 +38,7 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.differentiable_scalar import as_scalar, value_of
 from smesolve.problem.dropout_noise import Cotangents, PairNoise, per_sample_noise, sign_noise, squared_norms
-from smesolve.problem.kernels.fused import FusedKernels
+from smesolve.problem.kernels.fused import FusedKernels, ReadoutKernels
 from smesolve.problem.linearization import Linearization
 from smesolve.problem.masked_problem import MaskedProblem
 from smesolve.problem.masks import BernoulliMasks, MaskLaw
@@ -84,8 +84,20 @@ class DropoutProblem(MaskedProblem):
     ) -> None:
         super().__init__(network, x, y, keep_prob, masks, law)
         self.pair_noise = PairNoise(self.width, self.device)
-        self.kernels = None if self.per_sample else FusedKernels.of(network, self.x, self.targets)
+        self._take_kernels()
         self._take_linear_noise(not self.per_sample)
+
+    def _take_kernels(self) -> None:
+        """Choose the compiled kernels for all of it, else those for the readout's part."""
+        self.kernels = FusedKernels.of(self.network, self.x, self.targets, self.per_sample)
+        of_readout = None if self.kernels else ReadoutKernels.of(self.network, self.targets, self.per_sample)
+        self.readout_kernels = of_readout
+
+    def without_kernels(self) -> DropoutProblem:
+        """Return the same training by the formulas in torch only."""
+        other = copy.copy(self)
+        other.kernels = other.readout_kernels = None
+        return other
 
     def _take_linear_noise(self, linear: bool) -> None:
         """Choose the noise of independent normals, or the one with signs, and count its normals."""
@@ -147,7 +159,7 @@ class DropoutProblem(MaskedProblem):
         other = copy.copy(self)
         other.x, other.y, other.targets = self.x[i : i + 1], self.y[i : i + 1], self.targets[:, i : i + 1]
         other.samples, other.per_sample, other.draw_dim = 1, False, self.width
-        other.kernels = FusedKernels.of(other.network, other.x, other.targets)
+        other._take_kernels()
         other._take_linear_noise(True)
         return other
 
@@ -234,6 +246,11 @@ class DropoutLinearization(Linearization):
         kernels = self.problem.kernels
         return kernels if kernels is not None and kernels.suit(self.theta, *tensors) else None
 
+    def _readout(self, *tensors: Tensor) -> ReadoutKernels | None:
+        """Return the kernels for the readout's part, if they can be given the network and further tensors."""
+        kernels, at = self.problem.readout_kernels, self.network
+        return kernels if kernels and kernels.suit(at.features, at.readout, *tensors) else None
+
     @property
     def _offset(self) -> Tensor:
         """b - y, (..., o, n)."""
@@ -242,10 +259,14 @@ class DropoutLinearization(Linearization):
 
     def loss(self) -> Tensor:
         """Return (1) without dropout: (...,)."""
+        if kernels := self._kernels():
+            return kernels.loss(self.theta, 0.0)
         return self.residual.square().sum((-2, -1)) / (2 * self.problem.samples)
 
     def modified_loss(self) -> Tensor:
         """Return (4): (...,)."""
+        if kernels := self._kernels():
+            return kernels.loss(self.theta, float(self.problem.law.variance))
         penalty = (self.network.readout.square().sum(-2) * self.network.features.square().sum(-1)).sum(-1)
         scale = as_scalar(self.problem.law.variance) / (2 * self.problem.samples)
         modified: Tensor = self.loss() + scale * penalty
@@ -257,6 +278,8 @@ class DropoutLinearization(Linearization):
         if kernels := self._kernels(draw):
             return kernels.gradient(self.theta, draw)
         at = self.network
+        if readout_kernels := self._readout(draw):
+            return at.pullback(*readout_kernels.gradient(at, draw))
         if self.problem.per_sample:
             kept = draw.mT * at.features
             residual = at.readout @ kept + self._offset
@@ -269,6 +292,8 @@ class DropoutLinearization(Linearization):
         """Return J of (3), of low rank, so that m x m products are avoided."""
         if kernels := self._kernels():
             return kernels.mean_gradient(self.theta, self.problem.law)
+        if readout_kernels := self._readout():
+            return self.network.pullback(*readout_kernels.mean_gradient(self.network, self.problem.law))
         at, variance = self.network, self.problem.law.variance
         penalty = variance * at.readout.square().sum(-2)[..., None]
         features = torch.addcmul(_through(at.readout, self.residual), penalty, at.features)
@@ -283,25 +308,24 @@ class DropoutLinearization(Linearization):
         Cost: one gradient and two products of size n m^2; for weak noise little more than one gradient, for masks per
         sample two. Noise with signs is odd and linear in the scale of the normals, but not additive.
         """
-        problem = self.problem
-        problem.check_normals(normals)
-        if problem.per_sample:
-            return self._pull(per_sample_noise(self.network, self.residual, problem.law, normals))
-        return self._shared_noise(normals, 0.0)
+        return self._noise(normals, 0.0)
 
     def noisy_mean_gradient(self, normals: Tensor, weight: float) -> Tensor:
-        """Return weight `mean_gradient` + `noise_product`, by one pullback where all samples share a mask."""
-        if self.problem.per_sample:
-            return super().noisy_mean_gradient(normals, weight)
-        self.problem.check_normals(normals)
-        return self._shared_noise(normals, weight)
+        """Return weight `mean_gradient` + `noise_product`, by one pullback."""
+        return self._noise(normals, weight)
 
-    def _shared_noise(self, normals: Tensor, weight: float) -> Tensor:
-        problem = self.problem
+    def _noise(self, normals: Tensor, weight: float) -> Tensor:
+        problem, law = self.problem, self.problem.law
+        problem.check_normals(normals)
         if kernels := self._kernels(normals):
-            return kernels.noise(self.theta, problem.law, normals, problem.linear_noise, weight)
+            return kernels.noise(self.theta, law, normals, problem.linear_noise, weight)
+        at = self.network
+        if readout_kernels := self._readout(normals):
+            return at.pullback(*readout_kernels.noise(at, law, normals, problem.linear_noise, weight))
+        if problem.per_sample:
+            return self._pull(per_sample_noise(at, self.residual, law, normals, weight))
         noise = problem.pair_noise.cotangents if problem.linear_noise else sign_noise
-        return self._pull(noise(self.network, self._offset, problem.law, normals, weight))
+        return self._pull(noise(at, self._offset, law, normals, weight))
 
     def mean_noise_and_curvature(self, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean gradient g, the noise product, and Hess L_S g, each (..., D)."""
@@ -319,6 +343,13 @@ class DropoutLinearization(Linearization):
         if self.network.tangent is None:
             return super().hessian_product(vector)
         return self._along(self.network.tangent(vector))
+
+    def third_derivative(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return D^3 L_S(theta)[first, second]."""
+        kernels = self._kernels(first, second)
+        if kernels and first.shape[-1] == second.shape[-1] == self.problem.dim:
+            return kernels.third_derivative(self.theta, self.problem.law, first, second)
+        return super().third_derivative(first, second)
 
     def _along(self, along: Tangent) -> Tensor:
         """Return the derivative of J of (3) along a tangent (dh, dA, db) of the network."""

@@ -129,8 +129,10 @@ def sign_noise(at: NetworkLinearization, offset: Tensor, law: MaskLaw, normals: 
     return features, readout, L
 
 
-def per_sample_noise(at: NetworkLinearization, residual: Tensor, law: MaskLaw, normals: Tensor) -> Cotangents:
-    """Return (4) with xi, e, g and omega of its own for each sample; `residual` is R.
+def per_sample_noise(
+    at: NetworkLinearization, residual: Tensor, law: MaskLaw, normals: Tensor, weight: float
+) -> Cotangents:
+    """Return (4) with xi, e, g and omega of its own for each sample, and (5); `residual` is R.
 
     `normals` (..., n (2m + 1)), or n m more, holds what `sign_noise` takes for each sample in turn.
     """
@@ -139,10 +141,11 @@ def per_sample_noise(at: NetworkLinearization, residual: Tensor, law: MaskLaw, n
     u = as_scalar(law.variance) ** 0.5 * normals[..., :m, :]
     signs = normals[..., m : 2 * m, :].sign()
     pairs = law.variance * normals[..., 2 * m : 2 * m + 1, :] * signs  # v g e_k
-    diagonal = law.skew * u - pairs * signs  # delta of (4)
+    diagonal = law.skew * u - pairs * signs + weight * law.variance  # delta of (4), (5)
     if law.chi_variance:
         diagonal = diagonal + law.chi_variance**0.5 * normals[..., 2 * m + 1 :, :]
     linear, signed = at.readout @ (u * at.features), at.readout @ (signs * at.features)  # L and E of (4)
+    linear = linear + weight * residual  # (5)
     features = u * (at.readout.mT @ residual) + at.readout.mT @ linear + pairs * (at.readout.mT @ signed)
     features = features + diagonal * at.readout.square().sum(-2)[..., None] * at.features
     readout = residual @ (u * at.features).mT + linear @ at.features.mT + signed @ (pairs * at.features).mT

@@ -89,6 +89,11 @@ class DropoutIteration:
         state = self.problem.at(step * self.lr).reference_step(theta, self.lr)
         return state, state
 
+    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
+        """Return vectors (I - lr Hess L_S), where compiled kernels compute Hessian products, else None."""
+        problem = self.problem.at(step * self.lr)
+        return vectors - self.lr * problem.adjoint_product(theta, vectors) if problem.in_threads else None
+
     def _draw(self, problem: Problem, block: int, step: int) -> Any:
         return problem.draw(keyed_uniforms((self.block_size, problem.draw_dim), self.seed, block, step))
 

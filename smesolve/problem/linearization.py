@@ -15,7 +15,13 @@ from smesolve.problem.one_at_a_time import forward_derivative
 if TYPE_CHECKING:
     from smesolve.problem.problem import Problem
 
-__all__ = ["Linearization", "PointwiseLinearization", "dense_noise_factor", "reference_hessian_product"]
+__all__ = [
+    "Linearization",
+    "PointwiseLinearization",
+    "dense_noise_factor",
+    "reference_hessian_product",
+    "reference_third_derivative",
+]
 
 T = TypeVar("T")
 
@@ -71,6 +77,10 @@ class Linearization(ABC):
         """Return Hess L_S(theta) vector, the derivative of `reference_gradient`: (..., D). Cost: two gradients."""
         return reference_hessian_product(self.problem, self.theta, vector)
 
+    def third_derivative(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return D^3 L_S(theta)[first, second], the derivative of `hessian_product`: (..., D). Cost: four gradients."""
+        return reference_third_derivative(self.problem, self.theta, first, second)
+
     def noise_factor(self) -> Tensor:
         """Return the matrix C(theta), (..., D, M), whose columns are the noise products of the unit vectors."""
         return dense_noise_factor(self.problem, self.theta)
@@ -116,6 +126,10 @@ class PointwiseLinearization(Linearization):
         """Return `Problem.hessian_product`."""
         return self.problem.hessian_product(self.theta, vector)
 
+    def third_derivative(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return `Problem.third_derivative`."""
+        return self.problem.third_derivative(self.theta, first, second)
+
     def noise_factor(self) -> Tensor:
         """Return `Problem.noise_factor`."""
         return self.problem.noise_factor(self.theta)
@@ -124,6 +138,14 @@ class PointwiseLinearization(Linearization):
 def reference_hessian_product(problem: Problem, theta: Tensor, vector: Tensor) -> Tensor:
     """Return the derivative of `problem.reference_gradient` at theta along a vector, by forward differentiation."""
     return forward_derivative(problem.reference_gradient, theta, vector)[1]
+
+
+def reference_third_derivative(problem: Problem, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the derivative of `problem.hessian_product(., second)` at theta along `first`, by forward differentiation.
+
+    All three have the same shape.
+    """
+    return forward_derivative(lambda at: problem.hessian_product(at, second), theta, first)[1]
 
 
 def dense_noise_factor(problem: Problem, theta: Tensor) -> Tensor:

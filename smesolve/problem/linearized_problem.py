@@ -51,6 +51,10 @@ class LinearizedProblem(Problem, ABC):
         """Return Hess L_S(theta) vector: (..., D). Cost: two gradients."""
         return self.linearize(theta).hessian_product(vector)
 
+    def third_derivative(self, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Return D^3 L_S(theta)[first, second], all of the same shape: (..., D). Cost: four gradients."""
+        return self.linearize(theta).third_derivative(first, second)
+
     def noise_factor(self, theta: Tensor) -> Tensor:
         """Return C(theta), (..., D, K) with C C^T = Cov(gradient): small problems and tests."""
         return self.linearize(theta).noise_factor()

@@ -51,7 +51,7 @@ class MaskedProblem(LinearizedProblem):
         masks: str = "shared",
         law: MaskLaw | None = None,
     ) -> None:
-        remedy = "take a TwoLayerNetwork, or a FeatureNetwork of your own layers"
+        remedy = "take a TwoLayerNetwork, or a FeatureNetwork of your own layers; ModuleProblem takes any module"
         check_instance("network", network, DropoutNetwork, "a DropoutNetwork", remedy)
         check_trainable("network", network)
         parameter = next(network.parameters())

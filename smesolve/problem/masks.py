@@ -241,7 +241,7 @@ class BernoulliMasks(MaskLaw):
     def quantile(self, uniforms: Tensor) -> Tensor:
         """Return 0 for u < 1 - keep_prob, else 1/keep_prob."""
         kept: Tensor = (uniforms >= 1 - self.keep_prob).to(uniforms.dtype)
-        return kept / float(self.keep_prob)
+        return kept.div_(float(self.keep_prob))
 
     def __repr__(self) -> str:
         return f"BernoulliMasks(keep_prob={self.keep_prob})"

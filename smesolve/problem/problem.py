@@ -26,6 +26,7 @@ from smesolve.problem.linearization import (
     PointwiseLinearization,
     dense_noise_factor,
     reference_hessian_product,
+    reference_third_derivative,
 )
 from smesolve.problem.parameter_vector import ParameterVector
 from smesolve.problem.stability import curvature_limit, step_limit
@@ -233,6 +234,13 @@ class Problem(ParameterVector, TrainingStep):
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, the derivative of `reference_gradient`: (..., D). Cost: two gradients."""
         return reference_hessian_product(self, theta, vector)
+
+    def third_derivative(self, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Return D^3 L_S(theta)[first, second], the derivative of `hessian_product(., second)` along `first`: (..., D).
+
+        theta and both vectors have the same shape. Cost: four gradients.
+        """
+        return reference_third_derivative(self, theta, first, second)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
         """Return C(theta), (..., D, K) with C C^T = Cov(gradient). Memory D K a path: small problems and tests."""

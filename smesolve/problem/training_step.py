@@ -60,6 +60,10 @@ class TrainingStep(ABC):
         """Return the derivative of `reference_gradient` along a vector: (..., D)."""
 
     @abstractmethod
+    def third_derivative(self, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Return the derivative of `hessian_product(., second)` along `first`: (..., D)."""
+
+    @abstractmethod
     def sample(self, count: int, seed: int, step: int = 0) -> Any:
         """Return `count` independent draws, keyed by (seed, step)."""
 

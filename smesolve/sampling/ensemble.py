@@ -125,6 +125,11 @@ class Process(Chain, Protocol):
         """Return state and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
         ...
 
+    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
+        """Return vectors (..., D) times the Jacobians of that state at theta (..., D), or None where only automatic
+        differentiation knows them."""
+        ...
+
 
 def fitting_block_size(floats_per_path: int) -> int:
     """Return the power of two in [8, 1024] whose block of paths holds at most 2^18 floats (2 MiB: a level-2 cache).

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -11,16 +13,30 @@ __all__ = ["Progress", "hidden"]
 
 
 def hidden(shown: bool | None) -> bool | None:
-    """Return what tqdm calls `disable`: None shows bars only on a terminal, and without stderr they are never shown."""
+    """Return what tqdm calls `disable`.
+
+    None shows bars on a terminal and in a notebook, which is no terminal to tqdm. Without stderr they are never shown.
+    """
     if sys.stderr is None:
         return True
-    return None if shown is None else not shown
+    if shown is None:
+        return False if in_notebook() else None
+    return not shown
+
+
+def in_notebook() -> bool:
+    """Return whether stderr is the output of a notebook's cell."""
+    return type(sys.stderr).__module__.startswith("ipykernel.")
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
     """A bar whose destructor knows its times where an interruption came before they were set: nothing is to clear."""
 
     last_print_t, start_t = 0.0, 1.0
+
+    def __init__(self, **options: Any) -> None:
+        self.start_t = time.time()  # the first line is printed before tqdm sets it
+        super().__init__(**options)
 
 
 class Progress:
@@ -29,7 +45,7 @@ class Progress:
     The time left is the work left at the speed so far; results that were there already count for neither.
 
     Args:
-        shown: whether to show it; None for only on a terminal.
+        shown: whether to show it; None for only on a terminal and in a notebook.
         work: all work, in any unit.
     """
 
@@ -38,6 +54,7 @@ class Progress:
             total=work,
             disable=hidden(shown),
             smoothing=0,
+            leave=not in_notebook(),  # where results follow in the same cell
             bar_format="{desc}: {percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left",
         )
         self._described = ""

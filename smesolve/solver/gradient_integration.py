@@ -91,6 +91,10 @@ class GradientIntegration:
         state = theta + self.dt * drift
         return state, state
 
+    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
+        """Return None: automatic differentiation knows the Jacobians."""
+        return None
+
     def _draws(self, block: int, step: int, count: int | None = None) -> tuple[list[Any], list[Tensor]]:
         """Return independent draws of one step and their weights (B, 1), of the first paths or of all."""
         problem, signs = self.problem, torch.ones(self.block_size, 1, dtype=self.problem.dtype, device="cpu")

@@ -152,6 +152,10 @@ class Integration:
         state, prediction, _ = self._step(theta, step, theta.new_zeros(theta.shape[0], self._noise_dim))
         return state, prediction
 
+    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
+        """Return vectors times the Jacobians of that state, where scheme and equation know them, else None."""
+        return self._scheme.noise_free_pullback(self._sde, step * self.dt, (step + 1) * self.dt, theta, vectors)
+
     def _increments(self, block: int, step: int) -> Tensor:
         """Return the Brownian increments (B, M) of one step."""
         if self._given is not None:

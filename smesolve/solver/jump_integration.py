@@ -113,6 +113,10 @@ class JumpIntegration:
         state = self.dynamics.noise_free(theta, self.dt)
         return state, state
 
+    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
+        """Return None: automatic differentiation knows the Jacobians."""
+        return None
+
     def clocks(self, block: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the times of the jumps in a step (J, B), increasing, and their uniforms (J, B, U).
 
@@ -147,7 +151,8 @@ class JumpIntegration:
             if noises is not None:
                 chi = self.problem.noise_coordinates(draw)
                 noises.append(JumpNoise(paths, end / self.dt, before, draw, increment, chi))
-            theta[paths], now[paths] = before + size, end
+            theta[paths] = before.add_(size) if noises is None else before + size
+            now[paths] = end
         everyone = torch.arange(len(theta), device=theta.device)
         return self._flow(theta, everyone, now, torch.full_like(now, self.dt), noises)[0]
 

@@ -178,6 +178,10 @@ class ModifiedEquation(nn.Module):
             self._check_dense()
             self.g = self._dense_noise
 
+    def extra_repr(self) -> str:
+        """Return what torch's representation of a module has in parentheses."""
+        return f"{self.problem!r}, lr={float(self.lr):g}, order={self.order!r}"
+
     def detached(self) -> ModifiedEquation:
         """Return the equation with numbers in place of tensors, through which no derivative goes."""
         if type(self) is not ModifiedEquation or not any(isinstance(v, Tensor) for v in (self.lr, self.keep_prob)):
@@ -294,6 +298,28 @@ class ModifiedEquation(nn.Module):
         if self.order == "quadratic" or not self.problem.autonomous or isinstance(self.lr, Tensor):
             return None
         return self.problem.small_noise_rk4(y, dW, self.order, self.lr, dt, split)
+
+    @property
+    def has_pullbacks(self) -> bool:
+        """Whether `leading_pullback` and `correction_pullback` come from Hessian products by compiled kernels."""
+        return self.order in (1, 2) and self.problem.autonomous and self.problem.in_threads
+
+    def leading_pullback(self, t: Any, y: Tensor, vectors: Tensor, left_limit: bool = False) -> Tensor:
+        """Return vectors (..., D) times Db at y (..., D), at t or just before it. Cost: a Hessian product each."""
+        return -self.problem.at(t, left_limit).adjoint_product(y, vectors)
+
+    def correction_pullback(self, y: Tensor, vectors: Tensor) -> Tensor:
+        """Return vectors (..., D) times D(lr b1) at y (..., D), lr b1 = -lr/2 H g with H = Hess L_S, g = grad L_S.
+
+        As H is symmetric, that is -lr/2 (D^3 L_S[g] + H H) vector. Cost: a third derivative and two Hessian products.
+        """
+        if self.order == 1:
+            return torch.zeros_like(vectors)
+        problem = self.problem
+        g = problem.mean_gradient(y).expand_as(vectors)
+        curved = problem.third_derivative(y.expand_as(vectors), g, vectors)
+        pulled: Tensor = -self.lr / 2 * (curved + problem.hessian_product(y, problem.hessian_product(y, vectors)))
+        return pulled
 
     def _correction(self, t: Any, at: Linearization, leading: Tensor, left_limit: bool) -> Tensor:
         if self.order == "quadratic":

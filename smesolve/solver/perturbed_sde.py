@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchsde._core.base_sde import ForwardSDE
 
@@ -47,6 +48,10 @@ class PerturbedSDE:
         both: tuple[Tensor, Tensor] = self._forward.f_and_g_prod(t, y, dW)
         return both
 
+    def correction(self, t: float, y: Tensor) -> Tensor:
+        """Return the drift's correction at t: (B, D)."""
+        return torch.zeros_like(y) if self._equation is None else self._equation.correction(t, y)
+
     def perturbation(self, t: float, y: Tensor, dt: float, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the leading drift, the noise g dW, and the noise plus dt times the drift's correction, each (B, D)."""
         if self._equation is None:
@@ -54,6 +59,21 @@ class PerturbedSDE:
             return drift, noise, noise
         leading, noise, correction = self._equation.parts(t, y, dW)
         return leading, noise, noise if correction is None else noise + dt * correction
+
+    @property
+    def has_pullbacks(self) -> bool:
+        """Whether the two methods below are there: for modified equations whose kernels compute Hessian products."""
+        return self._equation is not None and self._equation.has_pullbacks
+
+    def leading_pullback(self, t: float, y: Tensor, vectors: Tensor, left_limit: bool = False) -> Tensor:
+        """Return vectors (..., D) times the Jacobian of the leading drift at y (..., D)."""
+        assert self._equation is not None
+        return self._equation.leading_pullback(t, y, vectors, left_limit)
+
+    def correction_pullback(self, y: Tensor, vectors: Tensor) -> Tensor:
+        """Return vectors (..., D) times the Jacobian of the drift's correction at y (..., D)."""
+        assert self._equation is not None
+        return self._equation.correction_pullback(y, vectors)
 
     def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
         """Return a whole step of that scheme, with `split` its prediction and noise, too; None without a kernel."""

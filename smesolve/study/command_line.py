@@ -23,7 +23,7 @@ from smesolve.experiments.shared.settings import build
 from smesolve.problem.kernels.library import library
 from smesolve.process_settings import apply_process_settings
 from smesolve.sampling.study_difference import first_difference
-from smesolve.study.command_arguments import chosen_study, parser_arguments
+from smesolve.study.command_arguments import check_code, chosen_study, parser_arguments
 from smesolve.study.command_parser import (
     command_parser,
     keys_of,
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         that the operating system refuses, 130 when interrupted; other than 0 with one sentence on stderr.
     """
     if argv is not None:
-        return _run(list(argv))
+        return _run(list(argv), time.process_time())
     prepare_streams()
     apply_process_settings()  # torch is not loaded yet
     # Batch systems end a job by SIGTERM, a terminal that is closed by SIGHUP: clean up as on Ctrl-C.
@@ -96,19 +96,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
-    return _run(sys.argv[1:])
+    return _run(sys.argv[1:], started=0.0)
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], started: float) -> int:
+    """Run one subcommand; it started at a processor time, 0 where the process is its own."""
     request = None
     try:
         if argv[:1] == ["sweep"]:
-            return _run_sweep(argv[1:])
+            return _run_sweep(argv[1:], started)
         request = _read(argv)
         experiment = request.experiment
         _set_threads(getattr(experiment.settings, "threads", None))
         if request.dry_run:
-            _print_estimate(experiment)
+            _print_estimate(experiment, started)
             return 0
         moved = finish_move(request.out)
         if (moved or request.resume) and _is_finished(request):
@@ -133,7 +134,7 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def _run_sweep(argv: list[str]) -> int:
+def _run_sweep(argv: list[str], started: float) -> int:
     """Run the cells of a sweep, and join their tables when all are finished; return the exit code."""
     from smesolve.study.sweep import begin_sweep, join_sweep, read_sweep, shard_of
 
@@ -143,6 +144,8 @@ def _run_sweep(argv: list[str]) -> int:
     except argparse.ArgumentError as error:
         raise SmesolveError(" ".join(str(error).split())) from None
     sweep, (shard, shards) = read_sweep(values.config, experiments()), shard_of(values.shard)
+    for network in sweep.networks:
+        check_code(network, values.allow_code, values.config)
     if values.out is None and not values.dry_run:
         raise SmesolveError("--out is missing; name the directory for the results, such as --out results.")
     out = given_directory("--out", "." if values.out is None else values.out)
@@ -151,13 +154,14 @@ def _run_sweep(argv: list[str]) -> int:
     if values.dry_run:
         for cell, request in zip(cells, requests, strict=True):
             say(f"smesolve: cell {cell.directory.name}")
-            _print_estimate(request.experiment)
+            _print_estimate(request.experiment, started)
+            started = time.process_time()  # what is loaded now serves the other cells, too
         return 0
     begin_sweep(sweep, out, values.resume or shards > 1)
     chosen = cells[shard - 1 :: shards]
     for number, cell in enumerate(chosen, start=1):
         say(f"smesolve: cell {number} of {len(chosen)}, {printable(cell.directory.name)}")
-        code = _run([*cell.arguments, "--resume"])
+        code = _run([*cell.arguments, "--resume"], started)
         if code:
             return code
     if join_sweep(sweep, out, ["sweep", *argv], time.perf_counter() - start):
@@ -179,8 +183,8 @@ def _write_results(request: Request, argv: list[str]) -> None:
     with whole_directory(request.out, request.overwrite, request.resume, prepare, experiment.extendable) as directory:
         run(experiment, directory)
         elapsed, seed = time.perf_counter() - start, getattr(experiment.settings, "seed", None)
-        config, data = configuration(experiment), experiment.data_digest()
-        write_manifest(directory, experiment.command, argv, config, seed, elapsed, data)
+        config, data, code = configuration(experiment), experiment.data_digest(), experiment.code_digest()
+        write_manifest(directory, experiment.command, argv, config, seed, elapsed, data, code)
         (directory / "report.html").write_text(html_report(directory), encoding="utf-8")
 
 
@@ -273,6 +277,7 @@ def _read(argv: list[str]) -> Request:
 
         directory = given_directory("DIR", values["directory"])
         experiment = extended(directory, settings, values["resume"], values["dry_run"])
+        check_code(getattr(experiment.settings, "network", None), values["allow_code"], str(directory / MANIFEST))
         return Request(experiment, directory, resume=values["resume"], dry_run=values["dry_run"], extends=True)
     if values["out"] is None and not values["dry_run"]:
         raise SmesolveError("--out is missing; name the directory for the results, such as --out results.")
@@ -295,7 +300,8 @@ def _is_finished(request: Request) -> bool:
     there = identity(manifest["study"], manifest["config"]) | {"version": manifest["versions"]["smesolve"]}
     difference = first_difference(there, identity(experiment.command, configuration(experiment)))
     if not difference and manifest.get("data") is not None:
-        difference = first_difference({"data": manifest["data"]}, {"data": experiment.data_digest()})
+        now = {"data": experiment.data_digest(), "code": experiment.code_digest()}
+        difference = first_difference({key: manifest.get(key) for key in now}, now)
     if difference and not (request.overwrite or request.extends):
         raise SmesolveError(
             f"--out {str(request.out)!r} holds finished results of another study: {difference}; name another "
@@ -304,12 +310,13 @@ def _is_finished(request: Request) -> bool:
     return not difference
 
 
-def _print_estimate(experiment: Experiment[Any]) -> None:
+def _print_estimate(experiment: Experiment[Any], started: float) -> None:
     """Print what --dry-run says, a line for each of its fields."""
     from smesolve.study.smallest_study import run_smallest_study  # here: --help does without torch
 
     run_smallest_study()
-    fields = experiment.dry_run()
+    # By now all is loaded, and a report was written.
+    fields = experiment.dry_run(overhead=time.process_time() - started)
     say(f"smesolve: dry run of {experiment.command}, nothing is written")
     for name, value in fields.items():
         say(f"  {name + ':':9}{value}")

@@ -17,6 +17,7 @@ from smesolve.experiments.shared.settings import EXECUTION
 from smesolve.problem.kernels.library import kernels_in_use
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.sampling.journal import Journal
+from smesolve.sampling.progress import Progress
 from smesolve.solver.schemes.scheme import NothingTestedWarning
 from smesolve.study.output import JOURNAL, PARTIAL_TABLE
 from smesolve.study.terminal import complain
@@ -50,6 +51,8 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
     """
     study = identity(experiment.command, configuration(experiment), experiment.goals)
     study["data"], study["kernels"] = experiment.data_digest(), kernels_in_use()
+    if (code := experiment.code_digest()) is not None:
+        study["code"] = code
     above = directory.parent
     with _reported_warnings() as messages, Journal(above / JOURNAL, study) as experiment.journal:
         try:
@@ -61,10 +64,13 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
         finally:
             if not len(experiment.journal):
                 experiment.journal.path.unlink(missing_ok=True)
-        sections = experiment.summarise(results)
-    for section in sections:
-        section.write(directory)
-    (directory / "report.md").write_text(experiment.report(sections, messages), encoding="utf-8")
+        with Progress(None, work=1) as bar:  # fits, formulas and figures take seconds, too
+            bar.describe("figures and report")
+            sections = experiment.summarise(results)
+            for section in sections:
+                section.write(directory)
+            (directory / "report.md").write_text(experiment.report(sections, messages), encoding="utf-8")
+            bar.done(1)
 
 
 @contextmanager

@@ -198,7 +198,7 @@ def test_constants_take_the_arrays_that_are_integrated(problem):
 def test_the_predicted_memory_is_near_the_peak_of_the_run():
     benchmarks = Path(__file__).parents[2] / "benchmarks"
     names = ["small", "dense Hessians, D 250", "20 learning rates", "500 samples", "mini-batches"]
-    command = [sys.executable, "dry_run_memory.py", "--only", *names]
+    command = [sys.executable, "dry_run.py", "--only", *names]
     said = subprocess.run(command, cwd=benchmarks, capture_output=True, text=True, check=True).stdout
     ratios = [float(number) for number in re.findall(r"(\d+\.\d\d)$", said, re.MULTILINE)]
     assert len(ratios) == len(names) and all(1 / 1.3 < ratio < 1.3 for ratio in ratios), said

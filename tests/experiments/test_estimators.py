@@ -9,6 +9,7 @@ import yaml
 
 import smesolve as sme
 from smesolve.comparison.defects import DefectSampler
+from smesolve.comparison.leading_constants import constants_table
 from smesolve.experiments.compare import Compare
 from smesolve.experiments.shared import other_estimator
 from smesolve.experiments.shared.other_estimator import OtherEstimator
@@ -89,7 +90,7 @@ def test_keep_is_refused_with_defects():
 def test_a_dry_run_counts_the_gradients_of_defects(tmp_path, capsys, expensive):
     assert main(["weak-error", written(tmp_path, SAMPLED), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "(defects" in shown and "estimator" in shown
+    assert "defects" in shown and "estimator" in shown
     experiment = WeakError(build_settings(SAMPLED))
     work = experiment.cells()[0].cost
     blocks = 1  # of each learning rate
@@ -125,3 +126,19 @@ def test_estimates_that_differ_by_more_than_their_intervals_are_said_to():
     far = 10 * np.abs(rows[["low", "high"]].to_numpy()).max()
     moved = rows.assign(error=rows.error + far, low=rows.low + far, high=rows.high + far)
     assert "DISAGREE beyond their joint intervals: order 1, loss, order 2, loss" in other.conclusion(study, moved)
+
+
+def test_constants_are_predicted_where_they_are_read_and_counted_as_work(tmp_path, monkeypatch):
+    """A comparison at two learning rates shows none, and no verdict needs them; a certificate shows them."""
+    asked = []
+    monkeypatch.setattr(
+        "smesolve.comparison.weak_error.leading_constants", lambda *_: asked.append(1) or constants_table()
+    )
+    keys = [cell.key for cell in Compare(build_settings(CLOSED)).cells()]
+    assert len(CLOSED["lrs"]) == 2 and "predicted constants" not in keys
+    assert "predicted constants" in [cell.key for cell in WeakError(build_settings(CLOSED)).cells()]
+    three = CLOSED | {"lrs": [*CLOSED["lrs"], CLOSED["lrs"][0] / 4]}
+    assert "predicted constants" in [cell.key for cell in Compare(build_settings(three)).cells()]
+    assert main(["compare", written(tmp_path, CLOSED), "--out", str(tmp_path / "compared")]) == 0 and not asked
+    assert main(["weak-error", written(tmp_path, CLOSED), "--out", str(tmp_path / "certified")]) == 0
+    assert asked == [1], "once, in the cell, and not again for the report"

@@ -5,7 +5,6 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,8 +14,8 @@ from torch.autograd import forward_ad
 
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
-from smesolve.problem.kernels.library import CHOICE, TORCH, VARIANTS, kernels_in_use, library
-from smesolve.sampling.journal import Journal, JournalError
+from smesolve.problem.differentiable_masks import with_differentiable_keep_prob
+from smesolve.problem.kernels.library import CHOICE, VARIANTS, kernels_in_use, library
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.small_noise_rk4 import SmallNoiseRK4
 
@@ -30,17 +29,28 @@ LAWS = {
 }
 
 
-def built(activation, law, n, d, m, o, bias, dtype=torch.float64, seed=0):
+def built(activation, law, n, d, m, o, bias, dtype=torch.float64, seed=0, masks="shared"):
     torch.manual_seed(seed)
     network = sme.TwoLayerNetwork(d, m, o, activation, bias=bias, dtype=dtype)
-    return sme.DropoutProblem(network, torch.randn(n, d, dtype=dtype), torch.randn(n, o, dtype=dtype), law=LAWS[law])
+    return on_data(network, n, d, o, law, dtype, masks)
+
+
+def with_features(law, n, d, m, o, bias, dtype=torch.float64, seed=0, masks="shared"):
+    """Features of two layers below the readout."""
+    torch.manual_seed(seed)
+    features = torch.nn.Sequential(torch.nn.Linear(d, 3), torch.nn.Tanh(), torch.nn.Linear(3, m), torch.nn.Tanh())
+    network = sme.FeatureNetwork(features, torch.nn.Linear(m, o, bias=bias)).to(dtype)
+    return on_data(network, n, d, o, law, dtype, masks)
+
+
+def on_data(network, n, d, o, law, dtype, masks):
+    x, y = torch.randn(n, d, dtype=dtype), torch.randn(n, o, dtype=dtype)
+    return sme.DropoutProblem(network, x, y, law=LAWS[law], masks=masks)
 
 
 def in_torch(problem):
     """The same problem by the formulas in torch."""
-    other = copy.copy(problem)
-    other.kernels = None
-    return other
+    return problem.without_kernels()
 
 
 def everything(problem, paths=3):
@@ -53,6 +63,8 @@ def everything(problem, paths=3):
     theta, z, vector = 2 * normals(paths, problem.dim), normals(paths, problem.noise_dim), normals(paths, problem.dim)
     masks = problem.draw(torch.rand(paths, problem.draw_dim, generator=generator))
     at = problem.linearize(theta)
+    yield "loss", at.loss()
+    yield "modified loss", at.modified_loss()
     yield "gradient", at.gradient(masks)
     yield "mean gradient", at.mean_gradient()
     yield "noise product", at.noise_product(z)
@@ -86,15 +98,79 @@ def assert_equal_to_torch(problem, tolerance):
     o=some.integers(1, 4),
     bias=some.booleans(),
     seed=some.integers(0, 1000),
+    masks=some.sampled_from(["shared", "per_sample"]),
 )
-def test_kernels_equal_the_formulas_in_torch(activation, law, n, d, m, o, bias, seed):
-    assert_equal_to_torch(built(activation, law, n, d, m, o, bias, seed=seed), 1e-13)
+def test_kernels_equal_the_formulas_in_torch(activation, law, n, d, m, o, bias, seed, masks):
+    problem = built(activation, law, n, d, m, o, bias, seed=seed, masks=masks)
+    assert problem.kernels
+    assert_equal_to_torch(problem, 1e-13)
 
 
 @compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    law=some.sampled_from(sorted(LAWS)),
+    n=some.integers(1, 40),
+    m=some.integers(1, 21),
+    o=some.integers(1, 4),
+    bias=some.booleans(),
+    masks=some.sampled_from(["shared", "per_sample"]),
+)
+def test_kernels_of_the_readout_equal_the_formulas_in_torch(law, n, m, o, bias, masks):
+    problem = with_features(law, n, 2, m, o, bias, masks=masks)
+    assert problem.readout_kernels
+    assert_equal_to_torch(problem, 1e-13)
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    law=some.sampled_from(sorted(LAWS)),
+    n=some.integers(1, 40),
+    m=some.integers(1, 21),
+    o=some.integers(1, 4),
+    masks=some.sampled_from(["shared", "per_sample"]),
+)
+def test_kernels_of_linear_models_equal_the_formulas_in_torch(law, n, m, o, masks):
+    torch.manual_seed(0)
+    problem = on_data(sme.LinearNetwork(m, o), n, m, o, law, torch.float64, masks)
+    assert problem.kernels
+    assert_equal_to_torch(problem, 1e-13)
+    theta, first, second = (torch.randn(3, problem.dim, dtype=torch.float64) for _ in range(3))
+    assert torch.equal(problem.third_derivative(theta, first, second), torch.zeros_like(theta))
+
+
+@compiled
+@settings(max_examples=25, deadline=None)
+@given(
+    activation=some.sampled_from(sorted(ACTIVATIONS)),
+    law=some.sampled_from(sorted(LAWS)),
+    n=some.integers(1, 40),
+    d=some.integers(1, 20),
+    m=some.integers(1, 12),
+    o=some.integers(1, 4),
+    bias=some.booleans(),
+)
+def test_third_derivatives_are_those_of_hessian_products(activation, law, n, d, m, o, bias):
+    problem = built(activation, law, n, d, m, o, bias)
+    theta, first, second = (torch.randn(3, problem.dim, dtype=torch.float64) for _ in range(3))
+    found, expected = (one.third_derivative(theta, first, second) for one in (problem, in_torch(problem)))
+    assert (found - expected).abs().max() <= 1e-13 * expected.abs().max()
+
+
+@compiled
+def test_an_activation_of_ones_own_has_the_kernels_of_the_readout():
+    network = sme.TwoLayerNetwork(2, 5, 2, activation=torch.sin, bias=True)
+    problem = on_data(network, 9, 2, 2, "dropout", torch.float64, "shared")
+    assert problem.kernels is None and problem.readout_kernels
+    assert_equal_to_torch(problem, 1e-13)
+
+
+@compiled
+@pytest.mark.parametrize("masks", ["shared", "per_sample"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_they_do_in_float32(activation):
-    assert_equal_to_torch(built(activation, "uniform", 61, 5, 13, 3, True, torch.float32), 3e-5)
+def test_they_do_in_float32(activation, masks):
+    assert_equal_to_torch(built(activation, "uniform", 61, 5, 13, 3, True, torch.float32, masks=masks), 3e-5)
 
 
 @compiled
@@ -106,7 +182,9 @@ def test_every_variant_does(variant, monkeypatch):
     except sme.SmesolveError:
         pytest.skip("not for this processor")
     for activation in ("tanh", "gelu", "softplus"):
-        assert_equal_to_torch(built(activation, "three values", 37, 9, 6, 2, True), 1e-13)
+        for masks in ("shared", "per_sample"):
+            assert_equal_to_torch(built(activation, "three values", 37, 9, 6, 2, True, masks=masks), 1e-13)
+    assert_equal_to_torch(with_features("three values", 37, 9, 6, 2, True), 1e-13)
 
 
 @compiled
@@ -142,6 +220,23 @@ def test_infinite_weights_saturate(activation):
     theta = problem.initial()
     theta[0] = float("inf")
     assert torch.allclose(problem.mean_gradient(theta), in_torch(problem).mean_gradient(theta), rtol=1e-12, atol=1e-14)
+
+
+@compiled
+@pytest.mark.parametrize("masks", ["shared", "per_sample"])
+@pytest.mark.parametrize("kind", ["fused", "readout"])
+def test_leading_dimensions_of_draws_broadcast(kind, masks):
+    if kind == "fused":
+        problem = built("tanh", "uniform", 5, 2, 4, 2, True, masks=masks)
+    else:
+        problem = with_features("uniform", 5, 2, 4, 2, True, masks=masks)
+    theta = torch.randn(3, 1, problem.dim, dtype=torch.float64)
+    for lead in ((6,), (), (2, 1, 6), *([(0,)] if kind == "fused" else [])):
+        draw = problem.draw(torch.rand(*lead, problem.draw_dim))
+        z = torch.randn(*lead, problem.noise_dim, dtype=torch.float64)
+        for method, drawn in (("gradient", draw), ("noise_product", z)):
+            found, expected = (getattr(one, method)(theta, drawn) for one in (problem, in_torch(problem)))
+            assert found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
 
 
 @compiled
@@ -207,24 +302,6 @@ def test_threads_compute_the_same_to_the_last_digit():
     assert all(torch.equal(one, problem.mean_gradient(at)) for one, at in zip(together, theta, strict=True))
 
 
-def test_the_environment_chooses(monkeypatch):
-    monkeypatch.setenv(CHOICE, TORCH)
-    assert kernels_in_use() == TORCH and library() is None
-    assert make_problem().kernels is None
-    monkeypatch.setenv(CHOICE, "fast")
-    with pytest.raises(sme.SmesolveError, match=r"SMESOLVE_KERNELS must name kernels .* got 'fast'; name one of them"):
-        make_problem()
-
-
-@compiled
-def test_pickles_open_where_there_are_no_kernels(monkeypatch):
-    problem = make_problem(width=4)
-    pickled, expected = pickle.dumps(problem), problem.mean_gradient(problem.initial())
-    monkeypatch.setenv(CHOICE, TORCH)
-    found = pickle.loads(pickled).mean_gradient(problem.initial())
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
-
-
 @compiled
 def test_laws_of_ones_own_need_no_hash():
     @dataclass
@@ -274,11 +351,23 @@ def test_other_networks_are_computed_in_torch():
     assert sme.DropoutProblem(own, x, x[:, :1], keep_prob=0.8).kernels is None
 
 
-def test_a_journal_of_other_kernels_is_refused(tmp_path):
-    with Journal(tmp_path / "blocks.journal", {"kernels": "x86-64-v4"}) as journal:
-        journal.put("block", {"mean": np.ones(1)})
-    with pytest.raises(JournalError, match=r"computed by the kernels x86-64-v4, but torch are in use; set .*KERNELS"):
-        Journal(tmp_path / "blocks.journal", {"kernels": TORCH})
+@compiled
+@pytest.mark.parametrize("kind", ["fused", "readout"])
+def test_derivatives_in_keep_prob_go_through_the_formulas_in_torch(kind):
+    make = built if kind == "fused" else lambda activation, *sizes: with_features(*sizes)
+    problem = make("tanh", "dropout", 5, 2, 4, 1, True)
+    theta, z = problem.initial(), torch.ones(problem.noise_dim, dtype=torch.float64)
+    keep_prob = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        other = with_differentiable_keep_prob(problem, keep_prob)
+        values = other.mean_gradient(theta).sum() + other.noise_product(theta, z).sum() + other.modified_loss(theta)
+        (slope,) = torch.autograd.grad(values, keep_prob)
+
+    def value(p):
+        one = problem.with_keep_prob(p)
+        return float(one.mean_gradient(theta).sum() + one.noise_product(theta, z).sum() + one.modified_loss(theta))
+
+    assert float(slope) == pytest.approx((value(0.7 + 1e-6) - value(0.7 - 1e-6)) / 2e-6, rel=1e-6)
 
 
 @compiled

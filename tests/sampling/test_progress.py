@@ -1,5 +1,7 @@
 """Progress bars that rounding or an interruption catches at a bad moment."""
 
+import io
+import sys
 import warnings
 
 from tqdm import tqdm
@@ -27,3 +29,28 @@ def test_a_bar_that_was_interrupted_while_it_was_made_says_nothing(capsys):
     capsys.readouterr()
     bar.close()
     assert capsys.readouterr().err == ""
+
+
+def test_the_first_line_counts_from_now(capsys):
+    with Progress(True, 1):
+        assert "| 00:00, ? left" in capsys.readouterr().err
+
+
+class CellOutput(io.StringIO):
+    """What stands for stderr in a notebook."""
+
+
+CellOutput.__module__ = "ipykernel.iostream"
+
+
+def test_a_notebook_shows_the_bar_and_clears_it(monkeypatch):
+    monkeypatch.setattr("sys.stderr", CellOutput())
+    with Progress(None, 1) as bar:
+        bar.describe("lr 0.1")
+        bar.done(1)
+    shown = sys.stderr.getvalue()
+    assert "lr 0.1:" in shown and not shown.split("\r")[-1].strip()
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with Progress(None, 1) as bar:
+        bar.done(1)
+    assert sys.stderr.getvalue() == ""

@@ -83,6 +83,8 @@ class Cell:
     run: Callable[[], Any]
     ensembles: Sequence[Ensembles | DefectRuns] = ()
     """What the cell simulates; empty where it simulates nothing."""
+    seconds: Callable[[], float] | None = None
+    """For a cell that simulates nothing, what says how long it takes, for the dry run. Default: that is not known."""
     kept: bool = True
     """Whether the result is kept on disk. False: the cell keeps its own blocks in the journal of the experiment."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.study_design import StudyDesign, chosen_scheme
+from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.problem.observables import Observable, is_piecewise_constant
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import WITH_JUMPS, Order
@@ -61,9 +61,8 @@ class DefectRuns:
         key = "defects", id(self.problem), tuple(self.orders)
         if key not in per_gradient:
             short = dataclasses.replace(size.samplers[0], saved=[min(TIMED_STEPS, self.steps)])
-            begin = time.perf_counter()
-            short.values(0)
-            per_gradient[key] = (time.perf_counter() - begin) / short.cost
+            short.values(0)  # warms up
+            per_gradient[key] = idle_seconds(lambda: short.values(0)) / short.cost
         return per_gradient[key] * size.work
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import pandas as pd
 
 from smesolve.comparison.defect_size import DefectSize
+from smesolve.comparison.leading_constants import constants_table
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders, learning_rates_and_times
 from smesolve.comparison.study_size import StudySize
-from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, weak_error
+from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, predicted_constants, weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns
@@ -24,6 +25,7 @@ from smesolve.experiments.shared.settings import (
     check_execution,
     check_string,
 )
+from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.validation import (
     check_choice,
     check_device,
@@ -111,10 +113,12 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
     """A measurement of weak errors, whose blocks of paths are kept one by one, and the other estimator beside it."""
 
     Settings = WeakErrorSettings
-    extendable = True
+    extendable = takes_modules = True
     goals = ("rel_tol", "max_paths")
     samples: ClassVar[int] = 0
     """Paths of each ensemble whose values at the horizon are kept."""
+    predicts: ClassVar[bool] = False
+    """Whether the report shows predicted constants. The verdict on a fit of three points or more needs them, too."""
 
     @property
     def times(self) -> list[float] | None:
@@ -152,7 +156,10 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             keep=self.samples if self.estimator == "difference" else 0,
             progress=True,
         )
-        return [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells()]
+        cells = [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells()]
+        if self._uses_constants:
+            cells.append(Cell("predicted constants", predicted_constants(self.design), seconds=self._constants_seconds))
+        return cells
 
     @cached_property
     def estimator(self) -> str:
@@ -182,24 +189,41 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         names = ("orders", "observables", "scheme", "dt", "control", "seed")
         return {name: getattr(self.settings, name) for name in names} | {"times": self.times}
 
-    def dry_run(self) -> dict[str, str]:
+    def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
         """Return what the study would take, after refusing what `weak_error` would refuse."""
         by_defects = self.estimator == "defects"
         self.size.check(self.settings.max_memory)
-        fields = super().dry_run()
+        fields = super().dry_run(overhead)
         fields["paths"] += f"; estimator {self.estimator}"
-        control = "" if by_defects else "control variates, the noise-free path, "
-        fields["time"] += f"; not in it: {control}further rounds"
+        fields["time"] += "; not in it: further rounds"
         for sentence in [] if by_defects else self.design.nothing_tested():
             fields["warning"] = sentence
         return fields
 
     def result(self, results: list[Any]) -> WeakErrorStudy:
-        """Return the result of the cell of the study, the first one."""
+        """Return the result of the cell of the study, the first one, with the constants that were predicted."""
         study = results[0]
         assert isinstance(study, WeakErrorStudy)
-        return study
+        constants = _table_with("constant", results)
+        if constants is None:
+            return study if self._uses_constants else replace(study, predict=constants_table)
+        return replace(study, predict=lambda: constants)
 
     def beside(self, results: list[Any]) -> pd.DataFrame | None:
         """Return the result of the cell of the other estimator, or None where there is none."""
-        return next((result for result in results if isinstance(result, pd.DataFrame)), None)
+        return _table_with("error", results)
+
+    @property
+    def _uses_constants(self) -> bool:
+        return self.predicts or len(self.settings.lrs) > 2
+
+    def _constants_seconds(self) -> float:
+        """Return the seconds that predicted constants take, from those of the first observable."""
+        observables = dict(list(self.design.observables.items())[:1])
+        one = replace(self.design, observables=observables)
+        return len(self.design.observables) * idle_seconds(predicted_constants(one))
+
+
+def _table_with(column: str, results: list[Any]) -> pd.DataFrame | None:
+    """Return the first result that is a table with a column, or None."""
+    return next((result for result in results if isinstance(result, pd.DataFrame) and column in result), None)

@@ -1,15 +1,20 @@
-// The activations of smesolve/problem/activations.py, in its order: values, slopes and curvatures.
+// The activations of smesolve/problem/activations.py: values and three derivatives.
 #pragma once
 
 #include "vectors.h"
 
 // An activation either finds slope and curvature from its value h, or computes all three from x (`from_value` false).
+// The third derivative comes from x, h, slope s and curvature c; x is known where `third_from_x`.
 
 struct Tanh {
   static constexpr bool from_value = true;
   template <class R> static Vector<R> value(Vector<R> x) { return R(1) - R(2) / (exponential<R>(x + x) + R(1)); }
   template <class R> static Vector<R> slope(Vector<R> h) { return R(1) - h * h; }
   template <class R> static Vector<R> curvature(Vector<R> h, Vector<R> s) { return R(-2) * h * s; }
+  static constexpr bool third_from_x = false;
+  template <class R> static Vector<R> third(Vector<R>, Vector<R> h, Vector<R> s, Vector<R> c) {
+    return R(-2) * (s * s + h * c);
+  }
 };
 
 struct Relu {
@@ -17,6 +22,8 @@ struct Relu {
   template <class R> static Vector<R> value(Vector<R> x) { return x < R(0) ? Vector<R>{} : x; }
   template <class R> static Vector<R> slope(Vector<R> h) { return h > R(0) ? filled(R(1)) : Vector<R>{}; }
   template <class R> static Vector<R> curvature(Vector<R>, Vector<R>) { return Vector<R>{}; }
+  static constexpr bool third_from_x = false;
+  template <class R> static Vector<R> third(Vector<R>, Vector<R>, Vector<R>, Vector<R>) { return Vector<R>{}; }
 };
 
 struct Sigmoid {
@@ -24,6 +31,10 @@ struct Sigmoid {
   template <class R> static Vector<R> value(Vector<R> x) { return R(1) / (exponential<R>(-x) + R(1)); }
   template <class R> static Vector<R> slope(Vector<R> h) { return h * (R(1) - h); }
   template <class R> static Vector<R> curvature(Vector<R> h, Vector<R> s) { return s * (R(1) - R(2) * h); }
+  static constexpr bool third_from_x = false;
+  template <class R> static Vector<R> third(Vector<R>, Vector<R> h, Vector<R> s, Vector<R> c) {
+    return c * (R(1) - R(2) * h) - R(2) * s * s;
+  }
 };
 
 struct Identity {
@@ -31,7 +42,12 @@ struct Identity {
   template <class R> static Vector<R> value(Vector<R> x) { return x; }
   template <class R> static Vector<R> slope(Vector<R>) { return filled(R(1)); }
   template <class R> static Vector<R> curvature(Vector<R>, Vector<R>) { return Vector<R>{}; }
+  static constexpr bool third_from_x = false;
+  template <class R> static Vector<R> third(Vector<R>, Vector<R>, Vector<R>, Vector<R>) { return Vector<R>{}; }
 };
+
+// Features that somebody else has computed: the identity, of which nothing is evaluated.
+struct Given : Identity {};
 
 // x Phi(x), Phi the standard normal distribution: Phi(-a) = exp(-a^2/2) (1 - t) P(t), t = (a - 7/2)/(a + 7/2), a >= 0
 struct Gelu {
@@ -63,6 +79,11 @@ struct Gelu {
     h = x * phi;
     s = phi + x * density;
     c = density * (R(2) - squared);
+  }
+  static constexpr bool third_from_x = true;
+  template <class R> static Vector<R> third(Vector<R> x, Vector<R>, Vector<R>, Vector<R>) {
+    const Vector<R> squared = x * x;
+    return R(density_at_zero) * exponential<R>(R(-0.5) * squared) * x * (squared - R(4));
   }
 };
 
@@ -98,4 +119,6 @@ struct Softplus {
     s = linear ? filled(R(1)) : (x < R(0) ? z : filled(R(1))) * small;
     c = linear ? Vector<R>{} : z * small * small;
   }
+  static constexpr bool third_from_x = false;
+  template <class R> static Vector<R> third(Vector<R>, Vector<R>, Vector<R> s, Vector<R> c) { return c * (R(1) - R(2) * s); }
 };

@@ -1,4 +1,4 @@
-"""Gradients and noise of a two-layer network under dropout by the compiled kernels.
+"""Gradients and noise of networks under dropout by the compiled kernels.
 
 Each method stands for formulas of `smesolve.problem.dropout.DropoutLinearization`, to which tests prove it equal; the
 kernels pass once over the samples of a path, where the formulas in torch pass over arrays of all paths for each
@@ -9,21 +9,36 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import functional
 
-from smesolve.problem.activations import ACTIVATIONS as BY_NAME
-from smesolve.problem.kernels.library import Rows, library
+from smesolve.problem import activations
+from smesolve.problem.feature_network import FeatureNetwork
+from smesolve.problem.kernels.library import Features, Rows, library
 from smesolve.problem.masks import MaskLaw
-from smesolve.problem.networks import DropoutNetwork, TwoLayerNetwork
+from smesolve.problem.networks import DropoutNetwork, LinearNetwork, NetworkLinearization, TwoLayerNetwork
 
-__all__ = ["FusedKernels", "usable"]
+__all__ = ["ACTIVATIONS", "FusedKernels", "Kernels", "ReadoutKernels", "usable"]
 
-ACTIVATIONS = {BY_NAME[name]: number for number, name in enumerate(BY_NAME)}
+ACTIVATIONS = {
+    activations.tanh: 0,
+    torch.relu: 1,
+    functional.gelu: 2,
+    torch.sigmoid: 3,
+    functional.softplus: 4,
+    activations.identity: 5,
+}
 """Activations that are compiled, by the numbers of kernels.cpp."""
+
+GIVEN = 6
+"""Number of the activation that takes features from the caller."""
+
+SIGNS, NORMALS, PER_SAMPLE = range(3)
+"""Kinds of noise: with signs or of independent normals, for masks shared by all samples; or for masks per sample."""
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -44,37 +59,23 @@ def usable(*tensors: Tensor) -> bool:
     )
 
 
-class FusedKernels:
-    """The kernels for one network and its data.
+class Kernels:
+    """What all kernels of one problem share: its data in the library's memory.
 
     Args:
-        network: its sizes and activation; parameters are arguments.
-        x: inputs (n, d).
+        sizes: activation, d, m, o, whether the hidden layer and the readout have a bias.
+        x: inputs (n, d); with the activation `GIVEN`, which has no inputs, the features of all paths (m, n).
         targets: (o, n).
+        per_sample: whether each sample has a mask of its own.
     """
 
-    def __init__(self, network: TwoLayerNetwork, x: Tensor, targets: Tensor) -> None:
+    def __init__(self, sizes: tuple[int, ...], x: Tensor, targets: Tensor, per_sample: bool) -> None:
         self._x, self._targets = x.contiguous(), targets.contiguous()
-        self._sizes = (
-            int(x.dtype == torch.float32),
-            ACTIVATIONS[network.activation],
-            len(x),
-            network.in_features,
-            network.width,
-            network.out_features,
-            int(network.hidden.bias is not None),
-            int(network.readout.bias is not None),
-        )
-        self._dim = sum(parameter.numel() for parameter in network.parameters())
+        activation, *layers = sizes
+        self._sizes = (int(x.dtype == torch.float32), activation, targets.shape[-1], *layers)
+        self._per_sample = per_sample
         self._handle: int | None = None
         self._library: Any = None
-
-    @classmethod
-    def of(cls, network: DropoutNetwork, x: Tensor, targets: Tensor) -> FusedKernels | None:
-        """Return the kernels for a network on inputs and targets, or None where there are none."""
-        if library() is None or type(network) is not TwoLayerNetwork or network.activation not in ACTIVATIONS:
-            return None
-        return cls(network, x, targets) if usable(x, targets) else None
 
     def suit(self, *tensors: Tensor) -> bool:
         """Return whether these tensors can be given to the kernels, in this process."""
@@ -88,41 +89,98 @@ class FusedKernels:
         """Leave what is in the library's memory in its process."""
         return self.__dict__ | {"_handle": None, "_library": None}
 
+    def _kind(self, linear: bool) -> int:
+        """Return the kind of noise that is, for masks shared by all samples, linear in its normals or not."""
+        return PER_SAMPLE if self._per_sample else NORMALS if linear else SIGNS
+
+    def _masks(self, masks: Tensor) -> Tensor:
+        """Return masks (..., m), or (..., n, m) per sample, with one dimension for a path."""
+        return masks.flatten(-2) if self._per_sample else masks
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if self._handle is None:
+            self._library = library()
+            self._handle = self._library.smesolve_make(*self._sizes, self._x.data_ptr(), self._targets.data_ptr())
+            weakref.finalize(self, self._library.smesolve_release, self._handle)
+        getattr(self._library, f"smesolve_{name}")(self._handle, *arguments)
+
+
+class FusedKernels(Kernels):
+    """The kernels for a network of one or two layers and its data; arguments as for `of`."""
+
+    NOTHING: ClassVar[Features] = Features(Rows(None, 0), None)
+    """In place of features that the caller has computed."""
+
+    @classmethod
+    def of(cls, network: DropoutNetwork, x: Tensor, targets: Tensor, per_sample: bool) -> FusedKernels | None:
+        """Return the kernels for a network, or None where there are none.
+
+        Args:
+            network: its sizes and activation; parameters are arguments of the methods.
+            x: inputs (n, d).
+            targets: (o, n).
+            per_sample: whether each sample has a mask of its own.
+        """
+        if library() is None or not usable(x, targets):
+            return None
+        if type(network) is LinearNetwork:
+            return cls((GIVEN, 0, network.width, network.out_features, 0, 0), x.mT, targets, per_sample)
+        if type(network) is not TwoLayerNetwork or network.activation not in ACTIVATIONS:
+            return None
+        biases = int(network.hidden.bias is not None), int(network.readout.bias is not None)
+        sizes = ACTIVATIONS[network.activation], network.in_features, network.width, network.out_features, *biases
+        return cls(sizes, x, targets, per_sample)
+
+    def loss(self, theta: Tensor, variance: float) -> Tensor:
+        """Return R_S(theta) for variance 0, L_S(theta) for that of the masks: (...,)."""
+        lead, paths, at = _rows(theta)
+        out = theta.new_empty(paths)
+        self._call("loss", variance, paths, _of(at), out.data_ptr())
+        return out.view(lead)
+
     def gradient(self, theta: Tensor, masks: Tensor) -> Tensor:
-        """Return the gradients (..., D) under masks (..., m)."""
-        lead, paths, at, eta = _rows(theta, masks)
-        out = theta.new_empty(paths, self._dim)
-        self._call("gradient", paths, _of(at), _of(eta), out.data_ptr())
-        return out.view(*lead, self._dim)
+        """Return the gradients (..., D) under masks (..., m), or (..., n, m) per sample."""
+        lead, paths, at, eta = _rows(theta, self._masks(masks))
+        out = theta.new_empty(paths, theta.shape[-1])
+        self._call("gradient", self._per_sample, paths, _of(at), _of(eta), self.NOTHING, out.data_ptr())
+        return out.view(*lead, theta.shape[-1])
 
     def mean_gradient(self, theta: Tensor, law: MaskLaw) -> Tensor:
         """Return grad L_S(theta), (..., D)."""
         lead, paths, at = _rows(theta)
-        out = theta.new_empty(paths, self._dim)
-        self._call("mean_gradient", _moments(law), paths, _of(at), out.data_ptr())
-        return out.view(*lead, self._dim)
+        out = theta.new_empty(paths, theta.shape[-1])
+        self._call("mean_gradient", _moments(law), paths, _of(at), self.NOTHING, out.data_ptr())
+        return out.view(*lead, theta.shape[-1])
 
     def noise(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float) -> Tensor:
         """Return weight grad L_S(theta) + C(theta) normals, (..., D), of linear noise or of the one with signs."""
         lead, paths, at, drawn = _rows(theta, normals)
-        out = theta.new_empty(paths, self._dim)
-        self._call("noise", _moments(law), linear, weight, paths, _of(at), _of(drawn), out.data_ptr())
-        return out.view(*lead, self._dim)
+        out = theta.new_empty(paths, theta.shape[-1])
+        kind, pointer = self._kind(linear), out.data_ptr()
+        self._call("noise", _moments(law), kind, weight, paths, _of(at), _of(drawn), self.NOTHING, pointer)
+        return out.view(*lead, theta.shape[-1])
 
     def hessian_product(self, theta: Tensor, law: MaskLaw, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, (..., D)."""
         lead, paths, at, along = _rows(theta, vector)
-        out = theta.new_empty(paths, self._dim)
+        out = theta.new_empty(paths, theta.shape[-1])
         self._call("hessian_product", _moments(law), paths, _of(at), _of(along), out.data_ptr())
-        return out.view(*lead, self._dim)
+        return out.view(*lead, theta.shape[-1])
+
+    def third_derivative(self, theta: Tensor, law: MaskLaw, first: Tensor, second: Tensor) -> Tensor:
+        """Return D^3 L_S(theta)[first, second], (..., D)."""
+        lead, paths, at, *along = _rows(theta, first, second)
+        out = theta.new_empty(paths, theta.shape[-1])
+        self._call("third_derivative", _moments(law), paths, _of(at), *map(_of, along), out.data_ptr())
+        return out.view(*lead, theta.shape[-1])
 
     def parts(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return g = grad L_S(theta), C(theta) normals and Hess L_S(theta) g, each (..., D), by one forward pass."""
         lead, paths, at, drawn = _rows(theta, normals)
-        out = theta.new_empty(3, paths, self._dim)
+        out = theta.new_empty(3, paths, theta.shape[-1])
         pointers = [one.data_ptr() for one in out]
-        self._call("parts", _moments(law), linear, paths, _of(at), _of(drawn), *pointers)
-        mean, noise, curvature = out.view(3, *lead, self._dim)
+        self._call("parts", _moments(law), self._kind(linear), paths, _of(at), _of(drawn), *pointers)
+        mean, noise, curvature = out.view(3, *lead, theta.shape[-1])
         return mean, noise, curvature
 
     def small_noise_rk4(
@@ -138,17 +196,61 @@ class FusedKernels:
     ) -> tuple[Tensor, ...]:
         """Return a step of the scheme on the equation of an order, with `split` its prediction and noise, too."""
         lead, paths, at, drawn = _rows(theta, increments)
-        out = theta.new_empty(3 if split else 1, paths, self._dim)
+        out = theta.new_empty(3 if split else 1, paths, theta.shape[-1])
         pointers = [one.data_ptr() for one in out] if split else [out.data_ptr(), None, None]
-        self._call("rk4", _moments(law), linear, order, lr, dt, paths, _of(at), _of(drawn), *pointers)
-        return tuple(out.view(-1, *lead, self._dim))
+        kind = self._kind(linear)
+        self._call("rk4", _moments(law), kind, order, lr, dt, paths, _of(at), _of(drawn), *pointers)
+        return tuple(out.view(-1, *lead, theta.shape[-1]))
 
-    def _call(self, name: str, *arguments: Any) -> None:
-        if self._handle is None:
-            self._library = library()
-            self._handle = self._library.smesolve_make(*self._sizes, self._x.data_ptr(), self._targets.data_ptr())
-            weakref.finalize(self, self._library.smesolve_release, self._handle)
-        getattr(self._library, f"smesolve_{name}")(self._handle, *arguments)
+
+class ReadoutKernels(Kernels):
+    """The readout's part of the formulas, from features that the network has computed; arguments as for `of`.
+
+    All methods return the cotangents of features (..., m, n), of the readout (..., o, m) and of its bias (..., o, 1),
+    None without one, divided by n.
+    """
+
+    @classmethod
+    def of(cls, network: DropoutNetwork, targets: Tensor, per_sample: bool) -> ReadoutKernels | None:
+        """Return the kernels for a network, or None where there are none.
+
+        Args:
+            network: its sizes; features and readout are arguments of the methods.
+            targets: (o, n).
+            per_sample: whether each sample has a mask of its own.
+        """
+        if library() is None or type(network) not in (FeatureNetwork, TwoLayerNetwork) or not usable(targets):
+            return None
+        readout: Any = network.readout
+        sizes = GIVEN, 0, network.width, network.out_features, 0, int(readout.bias is not None)
+        return cls(sizes, targets.new_empty(0), targets, per_sample)
+
+    def gradient(self, at: NetworkLinearization, masks: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return those of the gradient under masks (..., m), or (..., n, m) per sample."""
+        return self._cotangents("gradient", [self._per_sample], at, self._masks(masks))
+
+    def mean_gradient(self, at: NetworkLinearization, law: MaskLaw) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return those of grad L_S."""
+        return self._cotangents("mean_gradient", [_moments(law)], at)
+
+    def noise(
+        self, at: NetworkLinearization, law: MaskLaw, normals: Tensor, linear: bool, weight: float
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return those of weight grad L_S + C normals."""
+        return self._cotangents("noise", [_moments(law), self._kind(linear), weight], at, normals)
+
+    def _cotangents(
+        self, name: str, first: list[Any], at: NetworkLinearization, *drawn: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        o, m = at.readout.shape[-2:]
+        parts = [at.readout.flatten(-2)] if at.bias is None else [at.readout.flatten(-2), at.bias[..., 0]]
+        lead, paths, given, theta, *others = _rows(at.features.flatten(-2), torch.cat(parts, -1), *drawn)
+        back, out = given.new_empty(given.shape), theta.new_empty(theta.shape)
+        features = Features(_of(given), back.data_ptr())
+        self._call(name, *first, paths, *map(_of, [theta, *others]), features, out.data_ptr())
+        readout, bias = out.view(*lead, theta.shape[-1]).tensor_split([o * m], dim=-1)
+        cotangents = back.view(*lead, m, at.features.shape[-1]), readout.unflatten(-1, (o, m))
+        return *cotangents, None if at.bias is None else bias[..., None]
 
 
 def _rows(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:

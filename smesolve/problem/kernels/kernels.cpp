@@ -1,11 +1,14 @@
 // What fused.py calls: loops over paths, and the step of small_noise_rk4. No Python here.
 
-#include "path.h"
+#include "hessian.h"
+#include "sample_cotangents.h"
+#include "third_derivative.h"
 
 struct Problem {
   int64_t single, activation;  // the number in ACTIVATIONS of smesolve/problem/kernels/fused.py
   std::unique_ptr<Data<double>> doubles;
   std::unique_ptr<Data<float>> floats;
+  const void* given;  // for the activation `Given`: the features of all paths (m, n), where they are the same
 };
 
 template <class R> static const Data<R>& data_of(const Problem& problem) {
@@ -25,7 +28,12 @@ template <class R, class Function> static void with_activation(const Problem& pr
     case 2: { Path<R, Gelu> path(data); return function(path, R()); }
     case 3: { Path<R, Sigmoid> path(data); return function(path, R()); }
     case 4: { Path<R, Softplus> path(data); return function(path, R()); }
-    default: { Path<R, Identity> path(data); return function(path, R()); }
+    case 5: { Path<R, Identity> path(data); return function(path, R()); }
+    default: {
+      Path<R, Given> path(data);
+      path.given = static_cast<const R*>(problem.given);
+      return function(path, R());
+    }
   }
 }
 template <class Function> static void with_path(const void* handle, Function function) {
@@ -34,9 +42,11 @@ template <class Function> static void with_path(const void* handle, Function fun
   with_activation<double>(problem, function);
 }
 
-// Calls function(pair) with the pair that holds the noise of a problem: of normals alone, or with signs in it.
-template <class Path, class Function> static void with_noise(Path& path, int64_t linear, Function function) {
-  if (linear) return function(path.full);
+// Calls function(pair) with the pair that holds the noise of a problem: with signs in it (0), of normals alone (1), or of
+// each sample by itself (2).
+template <class Path, class Function> static void with_noise(Path& path, int64_t kind, Function function) {
+  if (kind == 2) return function(path.per_sample());
+  if (kind == 1) return function(path.full);
   function(path.low_rank);
 }
 
@@ -47,9 +57,21 @@ struct Rows {
   template <class R> const R* row(long path) const { return static_cast<const R*>(data) + path * stride; }
 };
 
+// Features (paths, m, n) for the activation `Given`, and where their cotangents go; or nothing.
+struct Features {
+  Rows values;
+  void* cotangents;
+  template <class Path, class R> void give(Path& path, long number, R) const {
+    if (!cotangents) return;
+    path.given = values.row<R>(number);
+    path.given_back = static_cast<R*>(cotangents) + number * path.f.m * path.f.n;
+    path.given_scale = R(1) / path.f.n;
+  }
+};
+
 extern "C" {
 
-int64_t smesolve_interface() { return 1; }  // INTERFACE in smesolve/problem/kernels/library.py
+int64_t smesolve_interface() { return 2; }  // INTERFACE in smesolve/problem/kernels/library.py
 
 // The highest level of x86-64 that this processor has, 0 on others.
 int64_t smesolve_level() {
@@ -68,7 +90,7 @@ int64_t smesolve_level() {
 void* smesolve_make(int64_t single, int64_t activation, int64_t n, int64_t d, int64_t m, int64_t o,
                     int64_t hidden_bias, int64_t readout_bias, const void* x, const void* y) {
   const Net net{n, d, m, o, hidden_bias != 0, readout_bias != 0};
-  auto* problem = new Problem{single, activation, nullptr, nullptr};
+  auto* problem = new Problem{single, activation, nullptr, nullptr, x};  // a network without inputs takes x as given
   if (single) {
     problem->floats.reset(new Data<float>(net, static_cast<const float*>(x), static_cast<const float*>(y)));
   } else {
@@ -79,39 +101,58 @@ void* smesolve_make(int64_t single, int64_t activation, int64_t n, int64_t d, in
 
 void smesolve_release(void* handle) { delete static_cast<Problem*>(handle); }
 
-void smesolve_gradient(const void* handle, int64_t paths, Rows theta, Rows masks, void* out) {
+void smesolve_gradient(const void* handle, int64_t per_sample, int64_t paths, Rows theta, Rows masks, Features features,
+                       void* out) {
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
     const auto& f = path.f;
+    auto each = [&](auto& pair) {
+      for (long b = 0; b < paths; b++) {
+        features.give(path, b, zero);
+        pair.gradient(f.m, masks.row<R>(b));
+        path.pull(pair, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
+      }
+    };
+    if (per_sample) return each(path.per_sample());
+    each(path.low_rank);
+  });
+}
+
+void smesolve_mean_gradient(const void* handle, const Moments* law, int64_t paths, Rows theta, Features features,
+                            void* out) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    path.low_rank.mean(f.m, *law);
     for (long b = 0; b < paths; b++) {
-      path.low_rank.gradient(f.m, masks.row<R>(b));
+      features.give(path, b, zero);
       path.pull(path.low_rank, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
     }
   });
 }
 
-void smesolve_mean_gradient(const void* handle, const Moments* law, int64_t paths, Rows theta, void* out) {
-  with_path(handle, [&](auto& path, auto zero) {
-    using R = decltype(zero);
-    const auto& f = path.f;
-    path.low_rank.mean(f.m, *law);
-    for (long b = 0; b < paths; b++)
-      path.pull(path.low_rank, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
-  });
-}
-
 // weight times the mean gradient, plus the noise product
-void smesolve_noise(const void* handle, const Moments* law, int64_t linear, double weight, int64_t paths, Rows theta,
-                    Rows normals, void* out) {
+void smesolve_noise(const void* handle, const Moments* law, int64_t kind, double weight, int64_t paths, Rows theta,
+                    Rows normals, Features features, void* out) {
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
     const auto& f = path.f;
-    with_noise(path, linear, [&](auto& pair) {
+    with_noise(path, kind, [&](auto& pair) {
       for (long b = 0; b < paths; b++) {
+        features.give(path, b, zero);
         pair.noise(f.m, *law, normals.row<R>(b), R(1), R(weight));
         path.pull(pair, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
       }
     });
+  });
+}
+
+// R_S for variance 0, L_S for the variance v of the masks
+void smesolve_loss(const void* handle, double variance, int64_t paths, Rows theta, void* out) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    for (long b = 0; b < paths; b++)
+      static_cast<R*>(out)[b] = path.squared_errors(theta.row<R>(b), R(variance)) / (2 * path.f.n);
   });
 }
 
@@ -126,8 +167,20 @@ void smesolve_hessian_product(const void* handle, const Moments* law, int64_t pa
   });
 }
 
+// D^3 L_S along two directions
+void smesolve_third_derivative(const void* handle, const Moments* law, int64_t paths, Rows theta, Rows first,
+                               Rows second, void* out) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    for (long b = 0; b < paths; b++)
+      path.third_derivative(theta.row<R>(b), first.row<R>(b), second.row<R>(b), R(law->variance), R(1) / f.n,
+                            static_cast<R*>(out) + b * f.dim());
+  });
+}
+
 // Mean gradient g, noise product, and Hess L_S g, which share a forward pass
-void smesolve_parts(const void* handle, const Moments* law, int64_t linear, int64_t paths, Rows theta, Rows normals,
+void smesolve_parts(const void* handle, const Moments* law, int64_t kind, int64_t paths, Rows theta, Rows normals,
                     void* mean, void* noise, void* curvature) {
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
@@ -140,7 +193,7 @@ void smesolve_parts(const void* handle, const Moments* law, int64_t linear, int6
       path.keep(at);
       path.low_rank.mean(f.m, *law);
       path.pull(path.low_rank, at, true, scale, gradient);
-      with_noise(path, linear, [&](auto& pair) {
+      with_noise(path, kind, [&](auto& pair) {
         pair.noise(f.m, *law, normals.row<R>(b), R(1), R(0));
         path.pull(pair, at, true, scale, static_cast<R*>(noise) + begin);
       });
@@ -151,7 +204,7 @@ void smesolve_parts(const void* handle, const Moments* law, int64_t linear, int6
 
 // A step dt of small_noise_rk4 (smesolve/solver/schemes/small_noise_rk4.py) on the equation of order 1 or 2, with
 // Brownian increments dW. `prediction` and `noise` of the step are wanted together, or null.
-void smesolve_rk4(const void* handle, const Moments* law, int64_t linear, int64_t order, double lr, double dt,
+void smesolve_rk4(const void* handle, const Moments* law, int64_t kind, int64_t order, double lr, double dt,
                   int64_t paths, Rows theta, Rows increments, void* out, void* prediction, void* noise) {
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
@@ -173,7 +226,7 @@ void smesolve_rk4(const void* handle, const Moments* law, int64_t linear, int64_
       path.keep(at);
       mean(at, true, g2);
       // P = sqrt(lr) C dW + dt lr b1 at y + dt/2 k1, b1 = -1/2 Hess L_S g2
-      with_noise(path, linear, [&](auto& pair) {
+      with_noise(path, kind, [&](auto& pair) {
         pair.noise(f.m, *law, dW, root, R(0));
         if (noise || order == 1) {
           path.pull(pair, at, true, scale, P);

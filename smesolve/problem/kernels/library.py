@@ -13,7 +13,7 @@ from pathlib import Path
 
 from smesolve.errors import SmesolveError
 
-__all__ = ["CHOICE", "TORCH", "VARIANTS", "Rows", "kernels_in_use", "library"]
+__all__ = ["CHOICE", "TORCH", "VARIANTS", "Features", "Rows", "kernels_in_use", "library"]
 
 VARIANTS = {"x86-64-v4": 4, "x86-64-v3": 3, "x86-64-v2": 2, "generic": 0}
 """Names of the variants, and the level that the processor must have."""
@@ -24,7 +24,7 @@ TORCH = "torch"
 CHOICE = "SMESOLVE_KERNELS"
 """Environment variable that names other kernels than those that suit the processor best: a variant, or "torch"."""
 
-INTERFACE = 1
+INTERFACE = 2
 """Number of the functions' signatures; a library with another number was left behind by another version."""
 
 
@@ -34,14 +34,22 @@ class Rows(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("stride", ctypes.c_int64))
 
 
+class Features(ctypes.Structure):
+    """Features (paths, m, n) that the caller has computed, and where their cotangents go; or nothing."""
+
+    _fields_ = (("values", Rows), ("cotangents", ctypes.c_void_p))
+
+
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _SIGNATURES = {
     "make": ([_I] * 8 + [_P] * 2, _P),
     "release": ([_P], None),
-    "gradient": ([_P, _I, Rows, Rows, _P], None),
-    "mean_gradient": ([_P, _P, _I, Rows, _P], None),
-    "noise": ([_P, _P, _I, _F, _I, Rows, Rows, _P], None),
+    "loss": ([_P, _F, _I, Rows, _P], None),
+    "gradient": ([_P, _I, _I, Rows, Rows, Features, _P], None),
+    "mean_gradient": ([_P, _P, _I, Rows, Features, _P], None),
+    "noise": ([_P, _P, _I, _F, _I, Rows, Rows, Features, _P], None),
     "hessian_product": ([_P, _P, _I, Rows, Rows, _P], None),
+    "third_derivative": ([_P, _P, _I, Rows, Rows, Rows, _P], None),
     "parts": ([_P, _P, _I, _I, Rows, Rows, _P, _P, _P], None),
     "rk4": ([_P, _P, _I, _I, _F, _F, _I, Rows, Rows, _P, _P, _P], None),
 }

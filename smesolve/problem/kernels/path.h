@@ -1,11 +1,12 @@
-// One path: features, cotangents of pairs, the Hessian product, and their pullback.
+// One path: features, cotangents of pairs, the Hessian product, and their pullback; losses.
 #pragma once
 
-#include "dropout.h"
+#include "per_sample.h"
 
 template <class R, class Activation> class Path {
  public:
   static constexpr int W = Lanes<R>::count;
+  static constexpr bool GIVEN = std::is_same_v<Activation, Given>;
   static constexpr int ARRAYS = Activation::from_value ? 1 : 3;  // h, or h, sigma'(x) and sigma''(x)
 
   explicit Path(const Data<R>& data)
@@ -25,7 +26,7 @@ template <class R, class Activation> class Path {
   }
 
   // out = scale J(pair)
-  template <class Pair> OUTLINE void pull(const Pair& pair, const R* theta, bool stored, R scale, R* out) {
+  template <class Pair> OUTLINE void pull(Pair& pair, const R* theta, bool stored, R scale, R* out) {
     begin(pair, theta);
     const Parameters<R> at(f, theta);
     each_tile([&](auto vectors, long tile) {
@@ -41,7 +42,7 @@ template <class R, class Activation> class Path {
 
   // out = scale (J(pair) + bend Hess L_S(theta) vector), the features kept
   template <class Pair>
-  OUTLINE void pull_and_bend(const Pair& pair, const R* theta, const R* vector, R v, R bend, R scale, R* out) {
+  OUTLINE void pull_and_bend(Pair& pair, const R* theta, const R* vector, R v, R bend, R scale, R* out) {
     begin(pair, theta);
     const Parameters<R> at(f, theta), direction(f, vector);
     each_tile([&](auto vectors, long tile) {
@@ -69,6 +70,39 @@ template <class R, class Activation> class Path {
     write(scale, out);
   }
 
+  // out = scale D^3 L_S(theta)[p, q]: third_derivative.h
+  void third_derivative(const R* theta, const R* p, const R* q, R v, R scale, R* out);
+
+  // sum_i |R_i|^2 + v sum_ik |z_ik|^2
+  OUTLINE R squared_errors(const R* theta, R v) {
+    const Parameters<R> at(f, theta);
+    Vector<R> total = {};
+    each_tile([&](auto vectors, long tile) {
+      constexpr int NV = decltype(vectors)::count;
+      R* h = tile_of(tile, false);
+      features<NV>(at, tile, h);
+      offset<NV>(at, tile, R(1), Z);
+      add_product<R, NV>(at.readout, f.m, f.o, f.m, h, Z);
+      clear_beyond<NV>(tile, f.o, Z);
+      for (long e = 0; e < f.o; e++)
+        UNROLL for (int j = 0; j < NV; j++) {
+          const Vector<R> residual = load(Z + e * TILE<R> + j * W);
+          total += residual * residual;
+        }
+      for (long k = 0; k < f.m && v != 0; k++) {
+        R weight = 0;
+        for (long e = 0; e < f.o; e++) weight += at.readout[e * f.m + k] * at.readout[e * f.m + k];
+        UNROLL for (int j = 0; j < NV; j++) {
+          const Vector<R> value = load(h + k * TILE<R> + j * W);
+          total += v * weight * (value * value);
+        }
+      }
+    });
+    R lanes[W];
+    store(lanes, total);
+    return sum(lanes);
+  }
+
  private:
   Array<R> kept, one_tile;    // (tiles, ARRAYS, m, TILE), (ARRAYS, m, TILE)
   Array<R> G, along;          // cotangents of x, tangents of x: (m, TILE)
@@ -78,10 +112,19 @@ template <class R, class Activation> class Path {
   Array<R> hidden_sums, readout_sums, feature_sums;  // (m, W), (o, m, W), (m, W): over samples, by lane
   Array<R> transposed, squares, offset_sums;         // h^T (TILE, neurons), h h^T (m, neurons), (b - y) h^T
   Array<R> readout_gradient, bias_gradient;          // (o, m), (o)
+  std::unique_ptr<PerSample<R>> each_sample;         // made when it is needed
 
  public:
   LowRank<R> low_rank;
   Full<R> full;
+  const R* given = nullptr;  // for the activation `Given`: features (m, n)
+  R* given_back = nullptr;   // where their cotangents go (m, n), times a factor
+  R given_scale = 1;
+
+  PerSample<R>& per_sample() {
+    if (!each_sample) each_sample = std::make_unique<PerSample<R>>(f.m);
+    return *each_sample;
+  }
 
  private:
   template <int N> struct Vectors {
@@ -105,6 +148,11 @@ template <class R, class Activation> class Path {
 
   // Activations ----------------------------------------------------------------------------------------------------
   template <int NV> OUTLINE void features(const Parameters<R>& at, long tile, R* h) {
+    if constexpr (GIVEN) {
+      const long begin = tile * TILE<R>, count = f.n - begin < NV * W ? f.n - begin : NV * W;
+      for (long k = 0; k < f.m; k++) std::memcpy(h + k * TILE<R>, given + k * f.n + begin, count * sizeof(R));
+      return clear_beyond<NV>(tile, f.m, h);
+    }
     for (long k = 0; k < f.m; k++) {
       const Vector<R> bias = filled(at.hidden_bias ? at.hidden_bias[k] : R(0));
       for (int v = 0; v < NV; v++) store(h + k * TILE<R> + v * W, bias);
@@ -122,13 +170,13 @@ template <class R, class Activation> class Path {
           store(h + i, value), store(s + i, slope), store(c + i, curvature);
         }
       }
-    for (int array = 0; array < ARRAYS; array++) clear_beyond<NV>(tile, h + array * f.m * TILE<R>);
+    clear_beyond<NV>(tile, ARRAYS * f.m, h);
   }
   // Samples beyond n have no features.
-  template <int NV> void clear_beyond(long tile, R* h) const {
+  template <int NV> void clear_beyond(long tile, long rows, R* h) const {
     const long end = f.n - tile * TILE<R>;
     if (end < NV * W)
-      for (long k = 0; k < f.m; k++)
+      for (long k = 0; k < rows; k++)
         for (long i = end; i < NV * W; i++) h[k * TILE<R> + i] = 0;
   }
   INLINE_METHOD Vector<R> slope(const R* h, long i, Vector<R> value) const {
@@ -157,6 +205,7 @@ template <class R, class Activation> class Path {
       for (long e = 0; e < f.o; e++)
         for (long k = 0; k < f.m; k++) QA[(t * f.o + e) * f.m + k] = pair.Q[t * f.m + k] * at.readout[e * f.m + k];
   }
+  void begin(const PerSample<R>&, const R*) { clear(); }
   void begin(const Full<R>& pair, const R* theta) {
     clear();
     const long m = f.m, o = f.o;
@@ -267,75 +316,37 @@ template <class R, class Activation> class Path {
     add_features<NV>(h);
   }
 
-  // The derivative of the mean gradient along a direction, times `bend`; R = A h + b - y, f = A^T (R + v z):
-  // df = dA^T R + A^T dR + v d(|A_k|^2 h), G += bend (f sigma'' dx + df sigma'), readout += bend d((R + v z) h^T).
-  template <int NV>
-  OUTLINE void hessian_cotangents(const Parameters<R>& at, const Parameters<R>& direction, R v, R bend, bool add, long tile,
-                          const R* h) {
-    const long m = f.m, o = f.o;
-    for (long k = 0; k < m; k++) {
+  // Those of masks or noise of each sample by itself: sample_cotangents.h.
+  template <int NV> void cotangents(PerSample<R>& pair, const Parameters<R>& at, long tile, const R* h);
+  template <int T, int NV>
+  void cotangents_of(PerSample<R>& pair, const Parameters<R>& at, long tile, long count, const R* h);
+
+  // The derivative of the mean gradient along a direction, times `bend`: hessian.h.
+  template <int NV> void third_cotangents(const Parameters<R>& at, const Parameters<R>& p, const Parameters<R>& q, R v,
+                                          long tile, const R* h, R* work);
+  template <int NV> void along_direction(const Parameters<R>& direction, long tile, R* forward) {
+    for (long k = 0; k < f.m; k++) {
       const Vector<R> bias = filled(direction.hidden_bias ? direction.hidden_bias[k] : R(0));
-      for (int j = 0; j < NV; j++) store(along + k * TILE<R> + j * W, bias);
+      for (int j = 0; j < NV; j++) store(forward + k * TILE<R> + j * W, bias);
     }
-    add_product<R, NV>(direction.weight, f.d, m, f.d, f.by_tile + tile * f.d * TILE<R>, along);
-    clear_beyond<NV>(tile, along);
-    offset<NV>(at, tile, R(1), Z);
-    for (long e = 0; e < o; e++) {
-      const Vector<R> bias = filled(direction.bias ? direction.bias[e] : R(0));
-      Vector<R> residual[NV], changed[NV];
-      UNROLL for (int j = 0; j < NV; j++) residual[j] = load(Z + e * TILE<R> + j * W), changed[j] = bias;
-      for (long k = 0; k < m; k++) {
-        const R A = at.readout[e * m + k], dA = direction.readout[e * m + k];
-        UNROLL for (int j = 0; j < NV; j++) {
-          const long i = k * TILE<R> + j * W;
-          const Vector<R> value = load(h + i);
-          residual[j] += A * value;
-          changed[j] += dA * value + A * (slope(h, i, value) * load(along + i));
-        }
-      }
-      UNROLL for (int j = 0; j < NV; j++) {
-        store(Z + e * TILE<R> + j * W, residual[j]);
-        store(change + e * TILE<R> + j * W, changed[j]);
-      }
-    }
-    for (long k = 0; k < m; k++) {
-      Vector<R> value[NV], forward[NV], moved[NV], backward[NV] = {}, backward_along[NV] = {};
-      UNROLL for (int j = 0; j < NV; j++) {
-        const long i = k * TILE<R> + j * W;
-        value[j] = load(h + i), forward[j] = load(along + i);
-        moved[j] = slope(h, i, value[j]) * forward[j];  // dh
-      }
-      for (long e = 0; e < o; e++) {
-        const R A = at.readout[e * m + k], dA = direction.readout[e * m + k], vA = v * A, vdA = v * dA;
-        R* sums = readout_sums + (e * m + k) * W;
-        Vector<R> total = {};
-        UNROLL for (int j = 0; j < NV; j++) {
-          const Vector<R> mean = load(Z + e * TILE<R> + j * W) + vA * value[j];  // R + v z
-          const Vector<R> mean_along = load(change + e * TILE<R> + j * W) + vdA * value[j] + vA * moved[j];
-          backward[j] += A * mean;
-          backward_along[j] += dA * mean + A * mean_along;
-          total += mean * moved[j] + mean_along * value[j];
-        }
-        store(sums, load(sums) + bend * total);
-      }
-      UNROLL for (int j = 0; j < NV; j++) {
-        const long i = k * TILE<R> + j * W;
-        const Vector<R> s = slope(h, i, value[j]), c = curvature(h, i, value[j], s);
-        const Vector<R> bent = bend * (backward[j] * (c * forward[j]) + backward_along[j] * s);
-        store(G + i, add ? load(G + i) + bent : bent);
-      }
-    }
-    if (f.readout_bias)  // sum_i dR_i; samples beyond n are left out
-      for (long e = 0; e < o; e++) {
-        const long last = f.n - tile * TILE<R> < NV * W ? f.n - tile * TILE<R> : NV * W;
-        for (long i = 0; i < last; i++) bias_gradient[e] += bend * change[e * TILE<R> + i];
-      }
+    add_product<R, NV>(direction.weight, f.d, f.m, f.d, f.by_tile + tile * f.d * TILE<R>, forward);
+    clear_beyond<NV>(tile, f.m, forward);
   }
+  template <int NV>
+  void hessian_cotangents(const Parameters<R>& at, const Parameters<R>& direction, R v, R bend, bool add, long tile,
+                          const R* h);
 
   template <int NV> void pull_back(long tile) {
+    if constexpr (GIVEN) {
+      if (!given_back) return;
+      const long begin = tile * TILE<R>, count = f.n - begin < NV * W ? f.n - begin : NV * W;
+      for (long k = 0; k < f.m; k++)
+        for (long i = 0; i < count; i++) given_back[k * f.n + begin + i] = given_scale * G[k * TILE<R> + i];
+      return;
+    }
     add_outer<R>(G, f.m, NV * W, f.by_sample + tile * TILE<R> * f.columns, weight_sums, f.columns);
     if (!f.hidden_bias) return;
-    clear_beyond<NV>(tile, G);
+    clear_beyond<NV>(tile, f.m, G);
     for (long k = 0; k < f.m; k++) {
       Vector<R> total = load(hidden_sums + k * W);
       UNROLL for (int v = 0; v < NV; v++) total += load(G + k * TILE<R> + v * W);
@@ -353,6 +364,7 @@ template <class R, class Activation> class Path {
         bias_gradient[e] += pair.p[t] * total;
       }
   }
+  void end(const PerSample<R>&, const Parameters<R>&) {}
   void end(const Full<R>& pair, const Parameters<R>& at) {
     const long m = f.m, o = f.o;
     if (o > 1)

@@ -84,6 +84,13 @@ class Scheme(ABC):
             dW: Brownian increments of the step, (B, M).
         """
 
+    def noise_free_pullback(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, vectors: Tensor) -> Tensor | None:
+        """Return vectors (..., D) times the Jacobian of y1 in y (..., D) at zero increments.
+
+        Default: None, for automatic differentiation.
+        """
+        return None
+
     def advance(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> Tensor:
         """Return y1 only; a scheme overrides this where that is faster. The result is that of `step` up to rounding."""
         return self.step(sde, t0, t1, y, dW)[0]

@@ -37,6 +37,25 @@ class SmallNoiseRK4(Scheme):
         k4 = sde.leading_drift(t1, y + dt * k3 + P, left_limit=True)
         return y + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4) + P, y + dt * k2 + (P - noise), noise
 
+    def noise_free_pullback(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, vectors: Tensor) -> Tensor | None:
+        """Return vectors times the Jacobian of a step without noise, by four products with Db and one with D(lr b1).
+
+        Backwards through the stages, with w the vectors, v_i the part of w that reaches the argument of k_i.
+        """
+        dt, middle = t1 - t0, (t0 + t1) / 2
+        if not sde.has_pullbacks:
+            return None
+        second = y + dt / 2 * sde.leading_drift(t0, y)
+        k2, P = sde.leading_drift(middle, second), dt * sde.correction(middle, second)
+        third = y + dt / 2 * k2 + P
+        fourth = y + dt * sde.leading_drift(middle, third) + P
+        v4 = sde.leading_pullback(t1, fourth, dt / 6 * vectors, left_limit=True)
+        v3 = sde.leading_pullback(middle, third, dt / 3 * vectors + dt * v4)
+        v2 = sde.leading_pullback(middle, second, dt / 3 * vectors + dt / 2 * v3)
+        v2 = v2 + dt * sde.correction_pullback(second, vectors + v3 + v4)
+        v1 = sde.leading_pullback(t0, y, dt / 6 * vectors + dt / 2 * v2)
+        return vectors + v1 + v2 + v3 + v4
+
     def advance(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> Tensor:
         """Return one step, without its parts where one kernel computes it."""
         fused = sde.small_noise_rk4(y, t1 - t0, dW, split=False)

@@ -1,6 +1,8 @@
-"""The memory that --dry-run predicts beside the peak of the real run, each in a process of its own.
+"""The time and the memory that --dry-run predicts beside those of the real run, each in a process of its own.
 
-python benchmarks/dry_run_memory.py [--out dry_run_memory.json]
+Times are processor times of one thread, so that they do not depend on what else the machine does.
+
+python benchmarks/dry_run.py [--only "small" "compare"] [--out dry_run.json]
 """
 
 import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
@@ -27,6 +29,8 @@ SAMPLED = [*INPUTS, "--data.samples", "64", "--training.batch_size", "16", "--se
 COARSE = ["--horizon", "0.4", "--lrs", "[0.1]", "--dt", "0.05"]
 DEEP = ["--network.width", "[32, 32]", "--training.dropout", "every"]
 FINE = ["--horizon", "0.02", "--lrs", "[0.01]", "--dt", "0.005"]
+TEN_STEPS = ["--horizon", "1.0", "--lrs", "[0.1]"]
+DROPOUT_DEEP = [*INPUTS, "--data.samples", "32", "--training.masks", "per_sample", *DEEP]
 LANDSCAPE = ["landscape", *DATA, "--network.width", "8", "--steps", "20", "--runs", "4", "--lr", "0.05"]
 
 STUDIES = {
@@ -48,19 +52,25 @@ STUDIES = {
     "kappa": ["scaling", *DATA, "--study", "kappa", "--network.width", "4", "--paths", "64", "--kappas", "[1, 2]"],
     "landscape, alignment": [*LANDSCAPE, "--sections", "[alignment]"],
     "landscape, flatness": [*LANDSCAPE, "--sections", "[flatness]", "--noises.batch_size", "4"],
+    "4,096 paths": ["weak-error", *DATA, "--lrs", "[0.1, 0.05, 0.025]", "--network.width", "8", "--paths", "4096"],
+    "compare, D 2,368": ["compare", "--data.samples", "200", *TEN_STEPS, "--paths", "256"],
+    "masks for each sample, deep": ["weak-error", *DROPOUT_DEEP, *TEN_STEPS, "--paths", "128"],
+    "schedule": ["scaling", *DATA, "--study", "schedule", "--network.width", "4", "--paths", "512"],
+    "convergence": ["convergence", "--error", "strong"],
     "derive": ["derive", "--iteration", "dropout", "--width", "2", "--order", "2"],
 }
 """By name, the arguments of the command line."""
 
 
 def predicted(arguments):
-    """MiB that the dry run says."""
+    """Seconds and MiB that the dry run says."""
     said = subprocess.run([*COMMAND, *arguments, "--dry-run"], capture_output=True, text=True, check=True).stdout
-    return float(re.search(r"memory:\s+about ([\d,]+) MiB", said)[1].replace(",", ""))
+    seconds = re.search(r"time:\s+about ([\d.e+]+) s", said)[1]
+    return float(seconds), float(re.search(r"memory:\s+about ([\d,]+) MiB", said)[1].replace(",", ""))
 
 
 def measured(arguments):
-    """MiB of the largest resident set of the real run."""
+    """Seconds of processor time, and MiB of the largest resident set, of the real run."""
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [*COMMAND, *arguments, "--out", f"{folder}/results"],
@@ -70,7 +80,7 @@ def measured(arguments):
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"smesolve {' '.join(arguments)} ended with status {status}")
-    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main():
@@ -78,11 +88,17 @@ def main():
     parser.add_argument("--only", nargs="*", choices=list(STUDIES), default=list(STUDIES))
     arguments = parser.parse_args()
     rows = []
-    print(f"{'study':28} predicted MiB  measured MiB  predicted / measured")
+    print(f"{'':28}{'seconds':>30}{'MiB':>30}")
+    print(f"{'study':28}" + 2 * f"{'predicted':>10}{'measured':>10}{'ratio':>10}")
     for name in arguments.only:
-        row = {"study": name, "predicted": predicted(STUDIES[name]), "measured": measured(STUDIES[name])}
-        rows.append(row | {"ratio": row["predicted"] / row["measured"]})
-        print(f"{name:28} {row['predicted']:13.0f}  {row['measured']:12.0f}  {rows[-1]['ratio']:20.2f}", flush=True)
+        row, line = {"study": name}, f"{name:28}"
+        for kind, said, found in zip(
+            ("seconds", "MiB"), predicted(STUDIES[name]), measured(STUDIES[name]), strict=True
+        ):
+            row |= {f"predicted {kind}": said, f"measured {kind}": found, f"ratio of {kind}": said / found}
+            line += f"{said:10.3g}{found:10.3g}{said / found:10.2f}"
+        rows.append(row)
+        print(line, flush=True)
     harness.write(arguments.out, rows)
 
 
