@@ -2,8 +2,9 @@
 
 - readout: linear regression with dropout, exact moments of both sides (`LinearMoments`), T = 0.5.
 - deep: 1-2-2-1, tanh, dropout after both hidden layers, one mask for all samples or one for each of them. The mean of
-  the iteration is a sum over all sequences of masks; that of the equations has noise, of a fortieth of the interval or
-  less: paths of the exact drift and covariance, with control variates of both orders. The defects know draws only.
+  the iteration is a sum over all sequences of masks. That of the equations is taken over paths of the exact drift and
+  covariance, with control variates of both orders: `reference stderr` is its noise, which must be small beside
+  `stderr`, that of a replicate, for coverage to mean something. The defects know draws only.
 
 A replicate is a study of 512 paths at two learning rates. `monte_carlo` is how often the interval without the bound on
 the bias covers, `interval` the final one; `resolved` how often an error is resolved, and `of resolved` how often the
@@ -36,7 +37,7 @@ __all__ = ["defects"]
 PATHS, AT_ONCE = 512, 32
 """Paths of a replicate, and replicates of a block."""
 
-BLOCKS = 4
+BLOCKS = {"deep, shared": 4, "deep, per sample": 64}
 """Blocks of 1024 paths of an equation whose mean is not known exactly."""
 
 DT_PER_LR = 0.5
@@ -147,9 +148,9 @@ def iterated_loss(problem, theta0, lr, steps):
 
 
 @torch.no_grad()
-def deep_errors(keep_prob, per_sample, lr, horizon):
-    """Errors of both orders: paths of the equation with control variates, all sequences of masks of the iteration."""
-    problem, theta0 = deep(keep_prob, per_sample, True)
+def deep_errors(name, keep_prob, lr, horizon):
+    """Errors of both orders, each with its standard error, by paths of the equation with control variates."""
+    problem, theta0 = deep(keep_prob, name == "deep, per sample", True)
     observables = named_observables(problem, ["loss"])
     hessians = value_hessians(problem, theta0, [horizon], observables, lr)
     dt = lr * DT_PER_LR
@@ -158,21 +159,21 @@ def deep_errors(keep_prob, per_sample, lr, horizon):
     errors = {}
     for side in ErrorBudget(design, lr, hessians, Runner()).sides:
         paired = next(work for work in side.work.values() if isinstance(work, PairSampler))
-        blocks = zip(*(paired.statistics(block) for block in range(BLOCKS)), strict=True)
+        blocks = zip(*(paired.statistics(block) for block in range(BLOCKS[name])), strict=True)
         equation, pairs = (MeanEstimate.of(reduce(PathStatistics.merged, parts)) for parts in blocks)
-        errors[side.order] = float((equation.mean - side.bias(pairs)).item()) - iteration
+        errors[side.order] = (equation.mean - side.bias(pairs)).item() - iteration, equation.stderr.item()
     return errors
 
 
 def problem_and_errors(name, keep_prob, horizon, lrs):
-    """A problem, its start, and its exact errors by (lr, order)."""
+    """A problem, its start, and its exact errors with their standard errors by (lr, order)."""
     if name == "readout":
         problem, theta0 = harness.linear_problem(keep_prob)
         moments = LinearMoments(problem, theta0)
-        return problem, theta0, {(lr, order): moments.error(lr, order, horizon) for lr in lrs for order in (1, 2)}
-    per_sample = name == "deep, per sample"
-    found = {lr: deep_errors(keep_prob, per_sample, lr, horizon) for lr in lrs}
-    return *deep(keep_prob, per_sample, False), {(lr, order): found[lr][order] for lr in lrs for order in (1, 2)}
+        return problem, theta0, {(lr, k): (moments.error(lr, k, horizon), 0.0) for lr in lrs for k in (1, 2)}
+    found = {lr: deep_errors(name, keep_prob, lr, horizon) for lr in lrs}
+    problem, theta0 = deep(keep_prob, name == "deep, per sample", False)
+    return problem, theta0, {(lr, order): found[lr][order] for lr in lrs for order in (1, 2)}
 
 
 def defects(count):
@@ -200,17 +201,18 @@ def _replicates(name, keep_prob, horizon, lrs, count):
                 rows += budget.rows(None)
             tables.append(with_bias(pd.DataFrame(rows)).assign(replicate=block * AT_ONCE + replicate))
     table = pd.concat(tables, ignore_index=True).query("replicate < @count")
-    error = np.array([exact[at] for at in zip(table.lr, table.order, strict=True)])
+    error, noise = np.array([exact[at] for at in zip(table.lr, table.order, strict=True)]).T
     covered = (table.low <= error) & (error <= table.high)
     table = table.assign(
         exact=error,
+        reference_stderr=noise,
         monte_carlo=(table.error - error).abs() <= table.half_width,
         interval=covered,
         covered=covered.where(table.resolved),
     )
-    columns = ["exact", "monte_carlo", "interval", "resolved", "covered"]
+    columns = ["exact", "reference_stderr", "stderr", "monte_carlo", "interval", "resolved", "covered"]
     means = table.groupby(["order", "lr"])[columns].agg(lambda column: column.astype(float).mean()).reset_index()
-    means = means.rename(columns={"covered": "of resolved"})
+    means = means.rename(columns={"covered": "of resolved", "reference_stderr": "reference stderr"})
     means.insert(0, "keep_prob", keep_prob)
     means.insert(0, "problem", name)
     return means.assign(replicates=count)

@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
 
 WEAK = "--lrs [0.05,0.025] --horizon 0.1 --paths 64 --workers 1 --threads 1"
-DEEP = f"{WEAK} --data.samples 10 --network.width [3,3] --paths 8"
+DEEP = f"{WEAK.replace('64', '8')} --data.samples 10 --network.width [3,3]"
 EFFORT = "--paths 32 --data.samples 4 --workers 1 --threads 1"
 SCALING = f"{EFFORT} --network.width 2"
 LANDSCAPE = "--data.samples 12 --network.width 4 --steps 8 --runs 2 --threads 1"
