@@ -34,6 +34,7 @@ SMALL = {
     "scaling_horizon": f"{SCALING} --times [1.0,2.0] --multiples [0.1,0.4]",
     "scaling_kappa": f"{SCALING} --kappas [1,2] --horizon 0.4 --max_paths 64",
     "scaling_map": f"{SCALING} --keep_probs [0.8,0.5] --multiples [0.2,0.4]",
+    "scaling_rule": f"{SCALING} --training.warm 40 --kappas [2] --horizon 0.05 --keep_probs [0.8] --draws 64",
     "scaling_schedule": f"{SCALING} --lrs [0.25,0.125] --horizon 0.5 --schedules [cosine] --max_paths 64",
     "scaling_shuffle": f"{SCALING} --training.batch_size 2 --lrs [0.1,0.05] --horizon 0.1",
     "scaling_small_keep_prob": f"{SCALING} --keep_probs [0.8,0.3]",
