@@ -48,8 +48,8 @@ LR, DT = 0.01, 0.01
 STEPS = 4
 WEAK = ", weak noise"
 RK4_WEAK = "small_noise_rk4, order 2" + WEAK
-MAX_NUMBERS = 2**27
-"""Numbers in the largest array of a contestant (1 GiB)."""
+MAX_NUMBERS = 2**24
+"""Numbers in the largest array of a contestant (128 MiB)."""
 
 NAIVE_DIM = 64
 """Largest D of the naive contestant, which takes minutes beyond."""
