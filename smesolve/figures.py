@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,9 @@ import_matplotlib()
 
 # isort: split
 import matplotlib
+import matplotlib.figure
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "PAGE",
     "SEQUENCE",
     "CurveStyle",
+    "Figure",
     "band",
     "drawing",
     "legend_above",
@@ -47,6 +49,9 @@ PAGE = 6.8
 
 DPI = 300
 """Resolution of the PNG."""
+
+SCREEN_DPI = 120
+"""Resolution in a notebook, which shows a pixel of the picture as one of the screen."""
 
 
 class CurveStyle(NamedTuple):
@@ -97,6 +102,16 @@ STYLE = {
 }
 
 
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows as it is, although pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        with drawing():
+            self.savefig(picture, format="png", dpi=SCREEN_DPI)
+        return picture.getvalue()
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw with matplotlib's defaults and `STYLE` in place of the user's settings, which are restored afterwards."""
@@ -110,7 +125,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: Figure, directory: Path, name: str) -> None:
+def save_figure(figure: matplotlib.figure.Figure, directory: Path, name: str) -> None:
     """Write name.png and name.pdf; the same figure gives the same bytes."""
     with drawing():
         figure.savefig(directory / f"{name}.png", dpi=DPI, metadata={"Software": None})

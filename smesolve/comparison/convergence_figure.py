@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from smesolve.comparison.weak_error_figure import name_of
-from smesolve.figures import PAGE, SEQUENCE, CurveStyle, drawing, legend_above, log_ticks, points
+from smesolve.figures import PAGE, SEQUENCE, CurveStyle, Figure, drawing, legend_above, log_ticks, points
 
 __all__ = ["convergence_figure"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from smesolve.comparison.weak_error_figure import name_of
-from smesolve.figures import ORDERS, PAGE, drawing, log_ticks
+from smesolve.figures import ORDERS, PAGE, Figure, drawing, log_ticks
 
 __all__ = ["validity_figure"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from smesolve.figures import ORDERS, PAGE, drawing, legend_above, log_ticks, points
+from smesolve.figures import ORDERS, PAGE, Figure, drawing, legend_above, log_ticks, points
 from smesolve.solver.modified_equation import sorted_orders, weak_order
 
 __all__ = ["errors_against_lr", "name_of", "symbol_of", "weak_error_figure"]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smesolve.comparison.agreement import agreement, at_most, headline
@@ -32,7 +31,7 @@ from smesolve.experiments.shared.weak_error_parts import (
     measured_in_words,
     slopes,
 )
-from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, points
+from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, points
 from smesolve.solver.modified_equation import sorted_orders
 from smesolve.solver.time_grid import even_grid
 

@@ -178,6 +178,10 @@ class ModifiedEquation(nn.Module):
             self._check_dense()
             self.g = self._dense_noise
 
+    def extra_repr(self) -> str:
+        """Return what torch's representation of a module has in parentheses."""
+        return f"{self.problem!r}, lr={float(self.lr):g}, order={self.order!r}"
+
     def detached(self) -> ModifiedEquation:
         """Return the equation with numbers in place of tensors, through which no derivative goes."""
         if type(self) is not ModifiedEquation or not any(isinstance(v, Tensor) for v in (self.lr, self.keep_prob)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter  # type: ignore[attr-defined]
@@ -51,7 +52,17 @@ OTHERS = {"extend": EXTEND, "sweep": SWEEP}
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Descriptions as they are written, and every option on lines of its own."""
+    """Descriptions whose indented lines stay as they are written, and every option on lines of its own."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines, prose = list[str](), list[str]()
+        for line in [*text.splitlines(), ""]:
+            if line and not line.startswith(" "):
+                prose.append(line)
+                continue
+            lines += [*textwrap.wrap(" ".join(prose), width), line]
+            prose = []
+        return "".join(f"{indent}{line}".rstrip() + "\n" for line in lines[:-1])
 
 
 def known_commands() -> list[str]:

@@ -1,6 +1,7 @@
 """Every result of a study has words, a table of an article, a page of a notebook and a figure, all of its own table."""
 
 import matplotlib.figure
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,7 +65,9 @@ def test_a_result_shows_itself(name, tmp_path):
     assert latex.count(r"\\") == 1 + len(result.shown()) and latex.count(r"\toprule") == 1
     figure = result.plot()
     assert isinstance(figure, matplotlib.figure.Figure) and figure.axes
-    figure.savefig(tmp_path / "figure.png")
+    (tmp_path / "figure.png").write_bytes(figure._repr_png_())  # as a notebook shows it without pyplot
+    height, width, _ = matplotlib.image.imread(tmp_path / "figure.png").shape
+    assert width == round(120 * figure.get_figwidth()) and height == round(120 * figure.get_figheight())
 
 
 def rows(**columns):

@@ -202,10 +202,10 @@ NO_DATA += [[*GOOD.tolist(), [1, 2, 3, 4]], X[:, :0], X.to(torch.complex128), pd
 
 INSTEAD = {
     "order": [0, 3, 1.0, 2.5, "linear", True],
-    **dict.fromkeys(  # which has equations with jumps, too
-        [f"LinearMoments.{name}.order" for name in ("equation", "error", "moments", "stability_limit")],
-        [0, 1.0, 2.5, "linear", True],
-    ),
+    **{  # which has equations with jumps, too
+        f"LinearMoments.{name}.order": [0, 1.0, 2.5, "linear", True]
+        for name in ("equation", "error", "moments", "stability_limit")
+    },
     "orders": [[], [0], [3], [1.0], ["linear"], [1, True], 1],
     "device": ["gpu", "cpu:", "cuda:99", -1, 7],
     "dtype": [torch.float16, torch.int64, torch.complex128, "float64", float],

@@ -218,3 +218,12 @@ def test_a_dry_run_of_extend_says_what_the_study_takes_and_changes_nothing(tmp_p
     told = capsys.readouterr().out
     assert "nothing is written" in told and "1234 of each ensemble" in told
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_the_prose_of_the_help_fits_a_narrow_terminal(capsys, monkeypatch):
+    """Examples, which are copied, stay on their lines."""
+    monkeypatch.setenv("COLUMNS", "60")
+    usage, *lines = said(capsys, "--help").splitlines()
+    prose = [line for line in lines if not line.startswith(" ")]
+    assert usage.startswith("usage: smesolve COMMAND") and len(prose) > 10 and max(map(len, prose)) <= 60
+    assert "    smesolve compare examples/digits.yaml --paths 512 --out results/digits" in lines

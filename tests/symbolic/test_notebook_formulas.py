@@ -29,7 +29,9 @@ def typeset(latex):
 @pytest.mark.parametrize("order", [1, 2, "quadratic", 3, "poisson"])
 def test_an_equation_says_which_one_it_is(order):
     problem = linear_problem()
-    latex = sme.ModifiedEquation(problem, lr=0.05, order=order)._repr_latex_()
+    equation = sme.ModifiedEquation(problem, lr=0.05, order=order)
+    assert repr(equation) == f"ModifiedEquation({problem!r}, lr=0.05, order={order!r})"
+    latex = equation._repr_latex_()
     assert "<math" in typeset(latex) and r"\varepsilon = 0.05" in latex and f"D = {problem.dim}" in latex
     assert (r"\tfrac{\varepsilon}{4} |\nabla L_S|^2" in latex) == (order == 2) and (r"\log" in latex) == (
         order == "quadratic"

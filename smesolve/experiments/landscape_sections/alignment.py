@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
@@ -19,7 +18,7 @@ from smesolve.experiments.landscape_sections.comparisons import known_or_unresol
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.figures import PAGE, band, drawing, legend_above, symlog_steps
+from smesolve.figures import PAGE, Figure, band, drawing, legend_above, symlog_steps
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.hessian_alignment import COVARIANCES, alignment, check_dimension, overlap
 from smesolve.landscape.operators import dropout_problem, hessian_operator

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
@@ -18,7 +17,7 @@ from smesolve.experiments.landscape_sections.comparisons import against_first
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.figures import PAGE, band, drawing, symlog_steps
+from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import dropout_problem

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
@@ -27,7 +26,7 @@ from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.figures import PAGE, SEQUENCE, band, drawing, legend_above
+from smesolve.figures import PAGE, SEQUENCE, Figure, band, drawing, legend_above
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.flatness import (
     check_curvature,

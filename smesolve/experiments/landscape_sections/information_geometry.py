@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from smesolve.experiments.landscape_sections.base import LandscapeSection, check_probes
 from smesolve.experiments.landscape_sections.comparisons import signed
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.figures import PAGE, band, drawing, symlog_steps
+from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.information_geometry import fisher_penalty, manifold_geometry, penalty_comparison
 from smesolve.landscape.penalties import first_penalty

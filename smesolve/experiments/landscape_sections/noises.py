@@ -8,7 +8,6 @@ from functools import cache, partial
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
@@ -17,7 +16,7 @@ from smesolve.experiments.landscape_sections.comparisons import known_or_unresol
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.figures import PAGE, band, drawing, symlog_steps
+from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.hessian_alignment import alignment, check_dimension, sampled_alignment
 from smesolve.landscape.noise_samples import random_noise

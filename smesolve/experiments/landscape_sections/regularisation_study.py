@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from smesolve.experiments.shared.markdown import plain
-from smesolve.figures import PAGE, SEQUENCE, drawing, log_ticks
+from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
 from smesolve.result import Result, sentences
 
 __all__ = ["RegularisationStudy", "order_sentences", "regularisation_figure"]

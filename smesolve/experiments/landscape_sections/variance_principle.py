@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
@@ -35,7 +34,7 @@ from smesolve.experiments.landscape_sections.comparisons import known_or_unresol
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.figures import PAGE, SEQUENCE, drawing, logarithmic
+from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, logarithmic
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.flatness import interval_flatness
 from smesolve.landscape.noise_samples import principal_directions, random_gradients, random_trajectories

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.experiments.shared.cells import Cell
@@ -25,7 +24,7 @@ from smesolve.experiments.shared.paper_numbers import means_beside_paper
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.training_runs import TrainingRuns, TrainingRunsSettings
-from smesolve.figures import PAGE, SEQUENCE, band, drawing
+from smesolve.figures import PAGE, SEQUENCE, Figure, band, drawing
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.flatness import interpolation
 from smesolve.landscape.penalised_training import PenalisedIteration

@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.experiments.shared.cells import Cell, training_cost
@@ -21,7 +20,7 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem
-from smesolve.figures import PAGE, band, drawing, symlog_steps
+from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.adam_training import train_by_adam
 from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import mean_over, over_runs

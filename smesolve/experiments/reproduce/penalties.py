@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.noise_effect import noise_effect
@@ -26,7 +25,7 @@ from smesolve.experiments.shared.paper_numbers import judged, means_beside_paper
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.training_runs import TrainingRuns, TrainingRunsSettings
-from smesolve.figures import PAGE, SEQUENCE, band, drawing
+from smesolve.figures import PAGE, SEQUENCE, Figure, band, drawing
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.penalised_training import PENALISED_TRAININGS, PenalisedIteration
 from smesolve.landscape.penalties import first_penalty

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.experiments.shared.cells import Cell, training_cost
@@ -22,7 +21,7 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data
-from smesolve.figures import PAGE, band, drawing, log_ticks
+from smesolve.figures import PAGE, Figure, band, drawing, log_ticks
 from smesolve.landscape.adam_training import train_by_adam
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.problem.dropout import DropoutProblem

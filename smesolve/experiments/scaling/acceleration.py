@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.cost import step_cost
@@ -31,7 +30,7 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
-from smesolve.figures import ORDERS, PAGE, drawing, log_ticks
+from smesolve.figures import ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem

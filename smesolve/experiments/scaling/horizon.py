@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.exact import LinearMoments
@@ -30,7 +29,7 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
-from smesolve.figures import PAGE, drawing, log_ticks
+from smesolve.figures import PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.observables import Observable, named_observables

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.exact import ScheduledMoments
@@ -24,7 +23,7 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import SamplingEffort, ToleranceSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
-from smesolve.figures import ORDERS, PAGE, drawing, log_ticks
+from smesolve.figures import ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable
 from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up

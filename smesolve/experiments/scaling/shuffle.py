@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.confidence import NORMAL_QUANTILE
@@ -33,7 +32,7 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import TrainingSettings
-from smesolve.figures import PAGE, SEQUENCE, drawing, log_ticks
+from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
 from smesolve.problem.iteration import iterate
 from smesolve.problem.shuffled_epochs import ShuffledEpochs
 from smesolve.result import Result, sentences

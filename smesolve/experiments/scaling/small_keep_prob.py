@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
-from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
+from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable, named_observables

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smesolve.comparison.gradient_flow import flow_change
@@ -33,7 +32,7 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import DataSettings, check_execution, check_one
-from smesolve.figures import DROPOUT, ORDERS, PAGE, drawing, log_ticks
+from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import check_table, finite_data
 from smesolve.problem.dropout import DropoutProblem

@@ -11,13 +11,12 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from matplotlib.tri import Triangulation
 
 from smesolve.comparison.collapse import POWERS, spreads_about_one_curve
-from smesolve.figures import PAGE, drawing
+from smesolve.figures import PAGE, Figure, drawing
 from smesolve.result import Result, sentences
 from smesolve.solver.modified_equation import Order, equation_name, sorted_orders
 
