@@ -22,6 +22,7 @@ GROUPS = {
     "Dropout beside its equation": ("digits", "digits_deep"),
     "Weak order": ("weak_order", "digits_certificate"),
     "Range of validity": ("validity",),
+    "Convergence of solvers": ("convergence",),
     "Learning-rate scaling": ("scaling_",),
     "Noise and landscape": ("landscape_",),
     "Numbers of a paper beside ours": ("reproduce_",),

@@ -223,21 +223,24 @@ def _constants(study: WeakErrorStudy) -> str:
 def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -> str:
     """Return why theory gives no constant, where it gives none."""
     orders = sorted_orders(fit[fit.predicted_constant.isna()].order)
-    if not orders:
-        return ""
+    known = [order for order in orders if order != 3]
+    third = "" if known == orders else "No constant of order 3 is predicted: it takes the fourth cumulant of the noise."
+    if not known:
+        return third
     if not problem.has_closed_form:
         reason = "mean gradient and covariance are known only by sampling"
     elif not problem.autonomous:
         reason = "the integral is known for problems that do not depend on time"
     elif kinked:
-        reason = "the integral takes third derivatives, which a network with kinks does not have"
+        taken = "the integral takes third derivatives" if 2 in known else "it takes derivatives of the gradient"
+        reason = f"{taken}, which a network with kinks does not have"
     else:
         reason = (
             f"the integral takes third derivatives along every draw of the masks, and is formed for at most "
             f"{MAX_DIM} parameters and {MAX_DRAWS} draws; here are {problem.dim} and "
             f"{problem.draw_count:.4g}"
         )
-    return f"No constant of {orders_in_words(orders)} is predicted: {reason}."
+    return join(f"No constant of {orders_in_words(known)} is predicted: {reason}.", third)
 
 
 def _predicted(row: Any, form: str) -> str:

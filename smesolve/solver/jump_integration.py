@@ -151,7 +151,8 @@ class JumpIntegration:
             if noises is not None:
                 chi = self.problem.noise_coordinates(draw)
                 noises.append(JumpNoise(paths, end / self.dt, before, draw, increment, chi))
-            theta[paths], now[paths] = before + size, end
+            theta[paths] = before.add_(size) if noises is None else before + size
+            now[paths] = end
         everyone = torch.arange(len(theta), device=theta.device)
         return self._flow(theta, everyone, now, torch.full_like(now, self.dt), noises)[0]
 

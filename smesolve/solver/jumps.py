@@ -40,6 +40,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,15 +53,16 @@ LONGEST = 4.0
 nodes. A waiting time is longer with probability exp(-4)."""
 
 
-_DIFFERENCES = torch.tensor(
-    [[1, 0, 0, 0], [-1, 1, 0, 0], [1, -2, 1, 0], [-1, 3, -3, 1]], dtype=torch.float64, device="cpu"
-)
+DIFFERENCES = np.array([[1, 0, 0, 0], [-1, 1, 0, 0], [1, -2, 1, 0], [-1, 3, -3, 1]])
 """Delta^0 to Delta^3 of four values."""
 
-_NEWTON = torch.zeros(5, 8, dtype=torch.float64, device="cpu")
-"""Weights of the four values b_j in (6) and in (7), from those of the five polynomials in s."""
-_NEWTON[1:, :4] = _DIFFERENCES
-_NEWTON[:4, 4:] = _DIFFERENCES
+FACTORS = np.array(
+    [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, -1 / 2, 1 / 2, 0, 0], [0, 1 / 3, -1 / 2, 1 / 6, 0], [0, 0, 11, -6, 1]]
+) / np.array([[1], [1], [1], [1], [24]])
+"""Coefficients in s of the factors 1, s, s(s-1)/2, s(s-1)(s-2)/6 and s^2 (s^2 - 6 s + 11)/24 of (6) and (7)."""
+
+NEWTON = torch.from_numpy(np.concatenate([FACTORS[1:].T @ DIFFERENCES, FACTORS[:4].T @ DIFFERENCES], axis=1))
+"""Coefficients in s of the weights of b_0 to b_3, first in (6) and then in (7), a row for each power."""
 
 
 class JumpDynamics(Protocol):
@@ -110,22 +112,18 @@ class ThirdOrder:
         return y, b
 
     def jump(self, y: Tensor, draw: Any, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the jump (1), and lr xi at the shifted point, of mean zero. Cost: about three gradients if b is given.
+        """Return the jump (1), and lr xi at the shifted point, of mean zero. Cost: about four gradients with b.
 
         Where the noise is no more than D functions of the draw, a noise product of these is xi, without a mean.
         """
         known = self.problem.noise_dim <= self.problem.dim
         chi = self.problem.noise_coordinates(draw) if known else None
         b = self._b(y) if b is None else b
-        beside = y.add(self._noise(y, draw, chi), alpha=-self.lr)
-        noise = self._noise(y.add(b, alpha=-self.lr / 2), draw, chi).mul(-self.lr)
+        beside = y.add(self.problem.gradient(y, draw).add(b), alpha=-self.lr)  # y + lr xi
+        at = self.problem.linearize(y.add(b, alpha=-self.lr / 2))
+        noise = (at.gradient(draw) - at.mean_gradient() if chi is None else at.noise_product(chi)).mul(-self.lr)
         change = b.add(self.problem.mean_gradient(beside))
         return noise.add(change, alpha=self.lr / 2), noise  # (1)
-
-    def _noise(self, y: Tensor, draw: Any, chi: Tensor | None) -> Tensor:
-        """Return -xi."""
-        at = self.problem.linearize(y)
-        return at.gradient(draw) - at.mean_gradient() if chi is None else at.noise_product(chi)
 
     def compensator(self, y: Tensor) -> None:
         """Return None: the mean of xi is zero."""
@@ -143,12 +141,10 @@ class ThirdOrder:
         for _ in range(3):
             at = at.add(gradients[-1], alpha=-self.lr)
             gradients.append(self.problem.mean_gradient(at))
-        second, third = s * (s - 1) / 2, s * (s - 1) * (s - 2) / 6
-        fourth = s.square() * (s.square() - 6 * s + 11) / 24
-        differences = -torch.cat([torch.ones_like(s), s, second, third, fourth], dim=1)
-        weights = differences @ _NEWTON.to(s)
-        moved = _combined(gradients, self.lr * weights[:, :4]).add_(y)  # (6)
-        return moved, _combined(gradients, weights[:, 4:])  # (7)
+        powers = torch.cat([torch.ones_like(s), s.expand(*s.shape[:-1], 4).cumprod(-1)], dim=-1)
+        weights = -powers @ NEWTON.to(s)
+        moved = _combined(gradients, self.lr * weights[..., :4]).add_(y)  # (6)
+        return moved, _combined(gradients, weights[..., 4:])  # (7)
 
 
 class Poissonised:
@@ -193,8 +189,8 @@ class Poissonised:
 
 
 def _combined(vectors: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Return sum_k weight_k vector_k (B, D) for weights (B, K)."""
-    total = vectors[0] * weights[:, :1]
+    """Return sum_k weight_k vector_k (..., D) for weights (..., K)."""
+    total = vectors[0] * weights[..., :1]
     for k, vector in enumerate(vectors[1:], start=1):
-        total.addcmul_(vector, weights[:, k : k + 1])
+        total.addcmul_(vector, weights[..., k : k + 1])
     return total

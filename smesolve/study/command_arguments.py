@@ -8,6 +8,7 @@ which has one meaning.
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,11 @@ from smesolve.experiments.shared.registry import default_study, find_experiment,
 from smesolve.study.configuration_types import check_mapping, check_type, known_keys, may_be_string
 from smesolve.study.yaml_reader import read_file, read_yaml
 
-__all__ = ["CommandKeys", "chosen_study", "parser_arguments"]
+__all__ = ["MODULE", "CommandKeys", "check_code", "chosen_study", "parser_arguments", "with_module"]
+
+
+MODULE = "network.module"
+"""Key that names a function of the user's, and so code."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ class CommandKeys:
     @property
     def flags(self) -> list[str]:
         """Options without a value."""
-        return ["resume", "dry-run"] if self.command == "extend" else ["overwrite", "resume", "dry-run"]
+        if self.command == "extend":
+            return ["resume", "dry-run", "allow-code"]
+        code = ["allow-code"] if MODULE in known_keys(self.settings) else []
+        return ["overwrite", "resume", "dry-run", *code]
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -88,7 +96,11 @@ def chosen_study(argv: list[str]) -> str:
 def _is_positional(tokens: list[str], k: int) -> bool:
     """Return whether token k is not the value of an option before it."""
     before = tokens[k - 1] if k else ""
-    return not before.startswith("--") or "=" in before or before in ("--overwrite", "--resume", "--dry-run")
+    return (
+        not before.startswith("--")
+        or "=" in before
+        or before in ("--overwrite", "--resume", "--dry-run", "--allow-code")
+    )
 
 
 def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
@@ -103,7 +115,7 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
     """
     hints, flags, paths, positional = keys.hints, keys.flags, keys.paths, keys.positional
     in_files = {key: hint for key, hint in hints.items() if "." not in key} | {"out": str | None}
-    in_files |= {flag.replace("-", "_"): bool for flag in flags}
+    in_files |= {flag.replace("-", "_"): bool for flag in flags if flag != "allow-code"}  # which no file gives itself
     known = [*hints, *flags, *paths, "print_config"]
     given: dict[str, str] = {}
     tokens, arguments = deque(rest), list[str]()
@@ -129,11 +141,18 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
             if not tokens or tokens[0].startswith("--"):
                 raise SmesolveError(f"--{name} is without a value; give one after it, or leave it out.")
             value = tokens.popleft()
+        if name == "network" and MODULE in hints and re.fullmatch(r"[^\s{]\S*:\S+", value):
+            name = MODULE
         _check_once(name, given)
         given[name] = value
         if name == "config":
-            content = read_file(value)
+            content = with_module(read_file(value))
             content = {key.replace("-", "_") if key in flags else key: entry for key, entry in content.items()}
+            if content.pop("allow_code", False) is not False:  # a printed configuration holds the false one
+                raise SmesolveError(
+                    f"allow_code stands in {value!r}, but a file cannot allow itself to run code; give "
+                    "--allow-code on the command line."
+                )
             for key in content:
                 if key not in in_files and key not in known:
                     raise keys.unknown(key, [*hints, *in_files])
@@ -143,9 +162,34 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
             arguments.append(f"--{name}={value}")
         else:
             arguments.append(f"--{name}={json.dumps(_typed(name, value, hints[name]))}")
+    named = MODULE in given or "module:" in given.get("network", "")
+    if MODULE in hints and "config" in given and not named:
+        check_code(content.get("network"), "--allow-code" in rest, given["config"])
     if positional == "directory" and "directory" not in given and not {"-h", "--help"} & set(rest):
         raise SmesolveError("DIR is missing; name the directory of finished results, such as results/digits.")
     return arguments
+
+
+def with_module(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with network: package.module:function as the mapping that it stands for."""
+    network = content.get("network")
+    return content | {"network": {"module": network}} if isinstance(network, str) else content
+
+
+def check_code(network: Any, allowed: bool, origin: str) -> None:
+    """Refuse the function of a network that a file names, as files are data, unless the user allows it.
+
+    Args:
+        network: the settings of the network, or their mapping in a file.
+        allowed: whether the command has --allow-code.
+        origin: the file.
+    """
+    name = network.get("module") if isinstance(network, dict) else getattr(network, "module", None)
+    if name is not None and not allowed:
+        raise SmesolveError(
+            f"network.module={shown(name)} in {origin!r} would run code, and files are data; give --allow-code if you "
+            "trust it."
+        )
 
 
 def _check_once(name: str, given: dict[str, str]) -> None:

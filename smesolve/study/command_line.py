@@ -23,7 +23,7 @@ from smesolve.experiments.shared.settings import build
 from smesolve.problem.kernels.library import library
 from smesolve.process_settings import apply_process_settings
 from smesolve.sampling.study_difference import first_difference
-from smesolve.study.command_arguments import chosen_study, parser_arguments
+from smesolve.study.command_arguments import check_code, chosen_study, parser_arguments
 from smesolve.study.command_parser import (
     command_parser,
     keys_of,
@@ -144,6 +144,8 @@ def _run_sweep(argv: list[str], started: float) -> int:
     except argparse.ArgumentError as error:
         raise SmesolveError(" ".join(str(error).split())) from None
     sweep, (shard, shards) = read_sweep(values.config, experiments()), shard_of(values.shard)
+    for network in sweep.networks:
+        check_code(network, values.allow_code, values.config)
     if values.out is None and not values.dry_run:
         raise SmesolveError("--out is missing; name the directory for the results, such as --out results.")
     out = given_directory("--out", "." if values.out is None else values.out)
@@ -181,8 +183,8 @@ def _write_results(request: Request, argv: list[str]) -> None:
     with whole_directory(request.out, request.overwrite, request.resume, prepare, experiment.extendable) as directory:
         run(experiment, directory)
         elapsed, seed = time.perf_counter() - start, getattr(experiment.settings, "seed", None)
-        config, data = configuration(experiment), experiment.data_digest()
-        write_manifest(directory, experiment.command, argv, config, seed, elapsed, data)
+        config, data, code = configuration(experiment), experiment.data_digest(), experiment.code_digest()
+        write_manifest(directory, experiment.command, argv, config, seed, elapsed, data, code)
         (directory / "report.html").write_text(html_report(directory), encoding="utf-8")
 
 
@@ -275,6 +277,7 @@ def _read(argv: list[str]) -> Request:
 
         directory = given_directory("DIR", values["directory"])
         experiment = extended(directory, settings, values["resume"], values["dry_run"])
+        check_code(getattr(experiment.settings, "network", None), values["allow_code"], str(directory / MANIFEST))
         return Request(experiment, directory, resume=values["resume"], dry_run=values["dry_run"], extends=True)
     if values["out"] is None and not values["dry_run"]:
         raise SmesolveError("--out is missing; name the directory for the results, such as --out results.")
@@ -297,7 +300,8 @@ def _is_finished(request: Request) -> bool:
     there = identity(manifest["study"], manifest["config"]) | {"version": manifest["versions"]["smesolve"]}
     difference = first_difference(there, identity(experiment.command, configuration(experiment)))
     if not difference and manifest.get("data") is not None:
-        difference = first_difference({"data": manifest["data"]}, {"data": experiment.data_digest()})
+        now = {"data": experiment.data_digest(), "code": experiment.code_digest()}
+        difference = first_difference({key: manifest.get(key) for key in now}, now)
     if difference and not (request.overwrite or request.extends):
         raise SmesolveError(
             f"--out {str(request.out)!r} holds finished results of another study: {difference}; name another "

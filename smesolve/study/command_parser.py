@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,8 @@ from smesolve.study.versions import versions
 __all__ = ["command_parser", "keys_of", "known_commands", "print_completion", "program_parser", "sweep_parser"]
 
 SHELLS = ("bash", "zsh")
+
+ALLOW_CODE = "run the function that network.module names in a file."
 
 HELP = """Derive, integrate and certify the stochastic modified equation of dropout.
 
@@ -52,17 +55,19 @@ OTHERS = {"extend": EXTEND, "sweep": SWEEP}
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Descriptions whose indented lines stay as they are written, and every option on lines of its own."""
+    """Descriptions as they are written, and every option on lines of its own."""
 
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        lines, prose = list[str](), list[str]()
-        for line in [*text.splitlines(), ""]:
-            if line and not line.startswith(" "):
-                prose.append(line)
-                continue
-            lines += [*textwrap.wrap(" ".join(prose), width), line]
-            prose = []
-        return "".join(f"{indent}{line}".rstrip() + "\n" for line in lines[:-1])
+
+def _wrapped(text: str) -> str:
+    """Return a description whose prose has the width of the terminal; indented lines, which are copied, stay whole."""
+    lines, prose = list[str](), list[str]()
+    for line in [*text.splitlines(), ""]:
+        if line and not line.startswith(" "):
+            prose.append(line)
+            continue
+        lines += [*textwrap.wrap(" ".join(prose), shutil.get_terminal_size().columns - 2), line]
+        prose = []
+    return "\n".join(lines).rstrip()
 
 
 def known_commands() -> list[str]:
@@ -87,7 +92,7 @@ def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> Argumen
     """
     parser = ArgumentParser(
         prog="smesolve",
-        description=HELP,
+        description=_wrapped(HELP),
         version=_version(),
         exit_on_error=False,
         allow_abbrev=False,
@@ -106,7 +111,7 @@ def command_parser(keys: CommandKeys) -> ArgumentParser:
     command, extends = keys.command, keys.command == "extend"
     part = ArgumentParser(
         prog=f"smesolve {command}",
-        description=_description(keys),
+        description=_wrapped(_description(keys)),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_Help,
@@ -115,7 +120,7 @@ def command_parser(keys: CommandKeys) -> ArgumentParser:
     if keys.study:
         part.add_argument("--study", type=str, default=keys.study, help=f"one of {', '.join(studies(command))}.")
     part.add_class_arguments(keys.settings)
-    _add_places(part, extends)
+    _add_places(part, extends, "allow-code" in keys.flags)
     return part
 
 
@@ -123,7 +128,7 @@ def sweep_parser() -> ArgumentParser:
     """Return the parser of the command sweep."""
     part = ArgumentParser(
         prog="smesolve sweep",
-        description=f"""{SWEEP}
+        description=_wrapped(f"""{SWEEP}
 
 CONFIG is a configuration of the command with two more keys, such as
 
@@ -140,7 +145,7 @@ example:
 
 writes:
   {REPORTED},
-  the tables of all cells joined (CSV), cells""",
+  the tables of all cells joined (CSV), cells"""),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_Help,
@@ -150,6 +155,7 @@ writes:
     part.add_argument("--out", type=str | None, help="directory for the results; needed unless --dry-run.")
     part.add_argument("--shard", type=str | None, help="i/n: run only every n-th cell, from the i-th on.")
     part.add_argument("--resume", action="store_true", help="go on with an interrupted sweep.")
+    part.add_argument("--allow-code", action="store_true", help=ALLOW_CODE)
     part.add_argument("--dry-run", action="store_true", help="print what each cell would take, and write nothing.")
     return part
 
@@ -168,7 +174,7 @@ def _description(keys: CommandKeys) -> str:
     return f"{text}\n\nexample:\n  smesolve {command} {example}\n\nwrites:\n  {writes}"
 
 
-def _add_places(part: ArgumentParser, extends: bool) -> None:
+def _add_places(part: ArgumentParser, extends: bool, code: bool) -> None:
     """Add the options that all commands have: where results come from and go to."""
     if extends:
         part.add_argument(
@@ -186,6 +192,8 @@ def _add_places(part: ArgumentParser, extends: bool) -> None:
         "--dry-run", action="store_true", help="print sizes, steps, paths, time and memory, and write nothing."
     )
     part.add_argument("--resume", action="store_true", help="go on with an interrupted study, if there is one.")
+    if code:
+        part.add_argument("--allow-code", action="store_true", help=ALLOW_CODE)
 
 
 def _version() -> str:
@@ -217,7 +225,7 @@ def print_completion(argv: Sequence[str]) -> None:
             options |= set(known_keys(settings))
         if studies(name):
             part.add_argument("--study", type=str, help=f"one of {', '.join(studies(name))}.")
-        _add_places(part, name == "extend")
+        _add_places(part, name == "extend", "network.module" in options or name == "extend")
         # What is read without its option is an argument to the shell.
         part.add_argument("CONFIG").complete = DIRECTORY if name == "extend" else FILE
         parts[name] = part

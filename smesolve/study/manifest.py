@@ -30,6 +30,7 @@ def write_manifest(
     seed: int | None,
     wall_time: float,
     data: str | None = None,
+    code: str | None = None,
 ) -> None:
     """Write what is needed to repeat a study: configuration, seed, versions, command, threads; and its wall time (s).
 
@@ -41,6 +42,7 @@ def write_manifest(
         seed: its root seed, if it has one.
         wall_time: seconds that this command took.
         data: digest of the data, if it has any.
+        code: digest of the user's code that it ran, if it did; the configuration names it.
     """
     import torch  # here, as the command line reads its arguments without it
 
@@ -50,6 +52,7 @@ def write_manifest(
         "config": config,
         "seed": seed,
         "data": data,
+        **({} if code is None else {"code": code}),
         "versions": versions(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),

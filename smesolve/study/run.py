@@ -51,6 +51,8 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
     """
     study = identity(experiment.command, configuration(experiment), experiment.goals)
     study["data"], study["kernels"] = experiment.data_digest(), kernels_in_use()
+    if (code := experiment.code_digest()) is not None:
+        study["code"] = code
     above = directory.parent
     with _reported_warnings() as messages, Journal(above / JOURNAL, study) as experiment.journal:
         try:

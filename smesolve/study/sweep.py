@@ -31,6 +31,7 @@ from filelock import FileLock
 from smesolve.errors import SmesolveError, shown
 from smesolve.experiments.shared.markdown import conclusion_of, counted, join, plain, table_of
 from smesolve.sampling.study_difference import first_difference
+from smesolve.study.command_arguments import MODULE, with_module
 from smesolve.study.html_report import html_report
 from smesolve.study.manifest import MANIFEST, finished_manifest, seal, sealed, write_manifest
 from smesolve.study.yaml_reader import read_file
@@ -88,6 +89,13 @@ class Sweep:
             arguments = [f"--{key}={_text(value)}" for key, value in options.items()]
             cells.append(SweepCell(values, directory, [self.command, *arguments, "--out", str(directory)]))
         return cells
+
+    @property
+    def networks(self) -> list[Any]:
+        """What it says of networks, each as a file has it."""
+        whole = [self.settings.get("network"), *self.values.get("network", [])]
+        modules = [self.settings.get(MODULE), *self.values.get(MODULE, [])]
+        return [with_module({"network": value})["network"] for value in whole] + [{"module": one} for one in modules]
 
     @property
     def record(self) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_errors_of_a_readout_are_the_exact_ones():
 def test_errors_of_steps_at_random_times_are_the_exact_ones():
     """They have no solver bias, weak order 1, and the constant T/2 (d/dT)^2 g along the gradient flow."""
     problem, theta0 = linear_problem(), torch.tensor([1.0, 0.8], dtype=torch.float64)
-    study = sme.weak_error(problem, theta0, [0.2, 0.1, 0.05], 0.8, orders=["poisson", 1], paths=2048, times=[0.8])
+    study = sme.weak_error(problem, theta0, [0.2, 0.1, 0.05], 0.8, orders=["poisson", 1], paths=1024, times=[0.8])
     moments = LinearMoments(problem, theta0)
     steps = study.table[study.table.order == "poisson"]
     for row in steps.itertuples():

@@ -15,6 +15,7 @@ from smesolve.experiments.shared.cells import Ensembles
 from smesolve.experiments.shared.dry_run import estimate
 from smesolve.experiments.shared.error_map_figures import nearer_order
 from smesolve.experiments.shared.sampling_effort import SamplingEffort
+from smesolve.experiments.weak_error import _not_predicted
 
 
 def test_second_moments_hide_what_fourth_moments_show():
@@ -63,7 +64,7 @@ def test_the_map_takes_equations_with_jumps(monkeypatch):
     problem = make_problem(width=2, samples=2)
     effort = SamplingEffort(paths=64, progress=False)
     orders = [3, "poisson", 1]
-    result = error_map(problem, problem.initial(), [0.8, 0.3], [0.2], orders=orders, effort=effort)
+    result = error_map(problem, problem.initial(), [0.8, 0.3], [0.5], orders=orders, effort=effort)
     assert set(result.table.order) == set(orders) and list(result.table.order[:2]) == [1, 1]
     assert {"order 3", "poisson"} < set(result.limits.process)
     exact = result.limits.set_index(["keep_prob", "process"]).predicted
@@ -99,3 +100,14 @@ def test_the_dry_run_counts_what_is_simulated():
     cells = _cells(problem, problem.initial(), [0.3], 0.5, 1.0, "loss", [0.5], SamplingEffort(paths=64))
     fields = estimate("", cells, None)
     assert all(name in fields["time"] for name in ("iteration", "order 1", "order 2", "order 3", "poisson"))
+
+
+def test_reports_say_why_no_constant_is_predicted():
+    fit = pd.DataFrame({"order": [1, 3, "poisson"], "predicted_constant": [0.1, np.nan, 0.2]})
+    third = "No constant of order 3 is predicted: it takes the fourth cumulant of the noise."
+    problem = make_problem()
+    assert _not_predicted(fit, problem, []).strip() == third
+    assert _not_predicted(fit[fit.order != 3], problem, []) == ""
+    fit.loc[2, "predicted_constant"] = np.nan
+    text = _not_predicted(fit, problem, ["relu"])
+    assert text.startswith("No constant of poisson is predicted: it takes derivatives") and text.strip().endswith(third)

@@ -28,6 +28,7 @@ SMALL = {
     "digits_certificate": f"{WEAK} --data.samples 12 --network.width 2 --max_paths 64 --control none",
     "digits_deep": f"{WEAK} --data.samples 8 --network.width [3,3] --dt 0.0125",
     "validity": f"{EFFORT} --network.width 2 --horizon 0.2 --max_paths 32",
+    "convergence": "--dts [0.5,0.25] --reference_dt 0.0625 --paths 64 --threads 1",
     "weak_order": f"{WEAK} --network.width 22 --max_paths 64",
     "scaling_acceleration": f"{SCALING} --factors [40,200]",
     "scaling_horizon": f"{SCALING} --times [1.0,2.0] --multiples [0.1,0.4]",

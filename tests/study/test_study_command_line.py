@@ -143,7 +143,9 @@ def test_class_labels_are_numbered_as_they_increase():
     training, network = TrainingSettings(loss="cross_entropy", dropout="every"), NetworkSettings()
     x, labels = np.ones((4, 2)), np.array([[3.0], [1.0], [7.0], [3.0]])
     problem = build_problem(x, labels, network, training, 0.8)
-    assert problem.y.tolist() == [1, 0, 2, 1] and "2-32-3" in described("labels", problem, network, training, [0.8])
+    assert problem.y.tolist() == [1, 0, 2, 1] and "2-32-3" in described(
+        "labels", problem, problem, network, training, [0.8]
+    )
     for bad in (labels + 0.5, np.ones((4, 1))):
         with pytest.raises(
             SmesolveError, match=r"whole numbers for training\.loss=cross_entropy, the labels of at least"

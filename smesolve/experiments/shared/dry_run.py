@@ -166,7 +166,7 @@ def _control_seconds(ensembles: Ensembles, known: dict[tuple[Any, ...], float]) 
         known: seconds a step that were measured before; they do not depend on the learning rate.
     """
     design, lr = ensembles.design, ensembles.lr
-    if not design.orders:
+    if not design.orders or not ensembles.compared:
         return 0.0
     unit = _common_multiple(lr, design.first_dt(lr)) or design.times[0]
     count = max(1, min(len(design.times), round(design.horizon / unit)))

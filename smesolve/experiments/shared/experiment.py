@@ -14,11 +14,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
+from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.datasets import load_data, training_and_test
 from smesolve.experiments.shared.dry_run import estimate
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.optimizers import described_optimizer, start_of, trained_by
+from smesolve.experiments.shared.own_module import reads, source_digest
 from smesolve.experiments.shared.problems import build_problem, described, outside_theorems
 from smesolve.experiments.shared.section import Section
 from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings
@@ -78,6 +80,10 @@ class Experiment(ABC, Generic[S]):
         """Return what must be said beside the conclusions. Default: nothing."""
         return ""
 
+    def code_digest(self) -> str | None:
+        """Return a digest of the code of the user's that the experiment runs. Default: None, it runs none."""
+        return None
+
     def data_digest(self) -> str | None:
         """Return a digest of the data and the start, on which results depend as on the settings. Default: no data."""
         return None
@@ -123,6 +129,9 @@ class NetworkExperiment(Experiment[N]):
     The settings have `data`, `network` and `keep_prob` or `keep_probs`, and may have `training`, `dtype` and `device`.
     """
 
+    takes_modules: ClassVar[bool] = False
+    """Whether it is made for a network of the user's, `network.module`."""
+
     @property
     def training(self) -> TrainingSettings:
         """Loss and noise. Default: squared error with dropout on the last hidden layer."""
@@ -152,9 +161,37 @@ class NetworkExperiment(Experiment[N]):
     def problem_of(self, keep_prob: float) -> DropoutProblem | ModuleProblem:
         """Return the problem that is trained, with this probability that a neuron is kept."""
         dtype, device = (getattr(self.settings, name, word) for name, word in (("dtype", "float64"), ("device", "cpu")))
+        own = self.settings.network.module is not None
+        if own and not self.takes_modules:
+            raise SmesolveError(
+                "network.module is read by compare, weak-error and validity, not by this study; give network.width."
+            )
         x, y = load_data(self.settings.data)
         _, held_out = training_and_test(self.settings.data, len(x))
-        return build_problem(x, y, self.settings.network, self.training, keep_prob, dtype, device, held_out)
+        problem = build_problem(x, y, self.settings.network, self.training, keep_prob, dtype, device, held_out)
+        if own:
+            self._check_module(problem, keep_prob)
+        return problem
+
+    def _check_module(self, problem: Problem, keep_prob: float) -> None:
+        """Refuse what a module of the user's does not read."""
+        name, training = str(self.settings.network.module), self.training
+        default = getattr(type(self.settings), "keep_prob", None)
+        unread: list[tuple[str, object]] = []
+        if training.dropout != TrainingSettings.dropout:
+            unread.append(("training.dropout", training.dropout))
+        if keep_prob != default and isinstance(problem, ModuleProblem) and not reads(name, "keep_prob"):
+            unread.append(("keep_prob", keep_prob))
+        for key, value in unread:
+            raise SmesolveError(
+                f"{key}={value} is not read by network.module={name!r}, which drops where the module says; leave it "
+                "out, or let the function have an argument keep_prob."
+            )
+
+    def code_digest(self) -> str | None:
+        """Return a digest of the file that the network is made by, or None where that is smesolve's."""
+        name = self.settings.network.module
+        return None if name is None else source_digest(name)
 
     @property
     def dropout_problem(self) -> DropoutProblem:
@@ -165,7 +202,8 @@ class NetworkExperiment(Experiment[N]):
     @cached_property
     def theta0(self) -> Tensor:
         """The parameters (D,) or the optimiser's state (S,) that all paths start from."""
-        return start_of(self.problem, self.training, self.lrs, self.settings.network.seed)
+        network = self.settings.network
+        return start_of(self.problem, self.training, self.lrs, network.seed, present=network.module is not None)
 
     def measured(self) -> str:
         """Return data, network, noise and optimiser in words."""

@@ -62,7 +62,9 @@ def _training(problem: Problem, training: TrainingSettings, lrs: Sequence[float]
     return Training(problem, CLASSES[training.optimizer], lr_of_options(training, lrs), **options)
 
 
-def start_of(trained: Problem, training: TrainingSettings, lrs: Sequence[float], seed: int) -> Tensor:
+def start_of(
+    trained: Problem, training: TrainingSettings, lrs: Sequence[float], seed: int, present: bool = False
+) -> Tensor:
     """Return the parameters or the state (S,) from which all paths start: the initial ones, or a warm start.
 
     Args:
@@ -70,16 +72,17 @@ def start_of(trained: Problem, training: TrainingSettings, lrs: Sequence[float],
         training: the settings.
         lrs: learning rates of the experiment; empty where it has none.
         seed: of the initial parameters and of the draws of the warm start.
+        present: start at the present parameters of the network instead of those of the seed.
 
     Raises:
         SmesolveError: a cold start from which there is no modified equation.
     """
     run = trained if isinstance(trained, Training) else _training(trained, training, lrs) if training.warm else None
+    start = (trained if run is None else run).initial(None if present else seed)
     if run is None:
-        return trained.initial(seed)
+        return start
     if training.warm:
-        return run.warm(run.initial(seed), training.warm, seed)
-    start = run.initial(seed)
+        return run.warm(start, training.warm, seed)
     try:
         run.check_start("theta0", start)
     except SmesolveError:

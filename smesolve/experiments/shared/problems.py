@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.markdown import counted, plain
+from smesolve.experiments.shared.own_module import made_module
 from smesolve.experiments.shared.settings import NetworkSettings, TrainingSettings
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
@@ -62,10 +63,21 @@ def build_problem(
     sizes, outputs = [x.shape[1], *network.widths], y.shape[1]
     if training.loss == "cross_entropy" and outputs == 1:
         y, outputs = _class_labels(y[:, 0])
+    kind, place = getattr(torch, dtype), torch.device(device)
+    if network.module is not None:
+        arguments = {"in_features": sizes[0], "out_features": outputs, "keep_prob": keep_prob}
+        own = made_module(network.module, arguments, network.seed).to(dtype=kind, device=place)
+        if not isinstance(own, DropoutNetwork):
+            return _split(_module_problem(own, training), x, y, held_out)
+        if not training.has_closed_form:
+            raise SmesolveError(
+                f"network.module={network.module!r} returns a {type(own).__name__}, whose dropout is that of closed "
+                "forms: squared error without batches and other noise; return a torch module that drops."
+            )
+        return _split(lambda x, y: DropoutProblem(own, x, y, keep_prob, training.masks), x, y, held_out)
     weights = sum(a * b for a, b in itertools.pairwise([*sizes, outputs]))
     check_numbers_fit(f"the weights for network.width={network.width}", weights, "take a narrower network")
     bias, activation = network.bias, network.activation
-    kind, place = getattr(torch, dtype), torch.device(device)
     if training.has_closed_form:
         layers: DropoutNetwork
         if len(sizes) == 2:
@@ -76,13 +88,20 @@ def build_problem(
         return _split(lambda x, y: DropoutProblem(layers, x, y, keep_prob, training.masks), x, y, held_out)
     hidden = _hidden_layers(sizes, activation, bias, 1 - keep_prob, training.dropout)
     module = hidden.append(nn.Linear(sizes[-1], outputs, bias=bias)).to(dtype=kind, device=place)
+    return _split(_module_problem(module, training), x, y, held_out)
+
+
+def _module_problem(
+    module: nn.Module, training: TrainingSettings
+) -> Callable[[np.ndarray, np.ndarray], DropoutProblem | ModuleProblem]:
+    """Return (x, y) -> the problem of a module under the noise of the settings."""
     names = ("loss", "masks", "batch_size", "replacement", "label_noise", "parameter_noise")
     noises = {name: getattr(training, name) for name in names} | {"weight_decay": training.decay_of_loss}
     kind_of_problem: type[ModuleProblem] = ModuleProblem
     if training.shuffle:
         del noises["replacement"]
         kind_of_problem = ShuffledEpochs
-    return _split(lambda x, y: kind_of_problem(module, x, y, **noises), x, y, held_out)
+    return lambda x, y: kind_of_problem(module, x, y, **noises)
 
 
 def _split(make: Callable[[np.ndarray, np.ndarray], P], x: np.ndarray, y: np.ndarray, held_out: np.ndarray | None) -> P:
@@ -140,11 +159,15 @@ def described(
     """
     outputs = problem.y.shape[1] if problem.y.ndim > 1 else int(problem.y.max()) + 1  # columns, or classes
     sizes = "-".join(map(str, [problem.x.shape[1], *network.widths, outputs]))
-    bias = " with biases" if network.bias else ""
+    what = f"Network {sizes}, {network.activation}{' with biases' if network.bias else ''}"
     where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
     whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
     kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
     noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
+    if network.module is not None:
+        what = f"Network made by {plain(network.module)}"
+        if not isinstance(problem, DropoutProblem):
+            noises = [f"Dropout where the network has it, {whose}"]
     if training.shuffle:
         noises.append(f"shuffled batches of {training.batch_size}, every sample once in an epoch, which is a step")
     elif training.batch_size:
@@ -160,7 +183,7 @@ def described(
         else "mean gradient and covariance are known only by sampling"
     )
     return (
-        f"{described_data(data, *problem.x.shape)}{held_out} Network {sizes}, {network.activation}{bias}: "
+        f"{described_data(data, *problem.x.shape)}{held_out} {what}: "
         f"{problem.dim} parameters; loss {training.loss.replace('_', ' ')}. {', '.join(noises)}: {known}."
     )
 

@@ -106,14 +106,23 @@ class NetworkSettings:
         activation: tanh, relu, gelu, sigmoid, softplus or identity.
         bias: give all layers a bias.
         seed: seed of the initial parameters, from which all paths start.
+        module: a function of yours that returns a torch module, package.module:function, in place of width, activation
+            and bias; it is given those of in_features, out_features and keep_prob that it names. It runs code: name it
+            on the command line, --network package.module:function, or allow a file to by --allow-code.
     """
 
     width: int | list[int] = 32
     activation: str = "tanh"
     bias: bool = False
     seed: int = 0
+    module: str | None = None
 
     def __post_init__(self) -> None:
+        if self.module is not None:
+            check_string("network.module", self.module)
+            for name in ("width", "activation", "bias"):
+                if getattr(self, name) != getattr(NetworkSettings, name):
+                    raise SmesolveError(f"network.{name} is not read beside network.module; leave one of them out.")
         if isinstance(self.width, list):
             check_list("network.width", self.width, check_integer)
         else:
