@@ -31,6 +31,13 @@ GROUPS = {
 """Names of the examples, or what they begin with, by heading."""
 
 
+SCRIPT = (
+    "`python examples/own_modules.py`: weak errors of a small convolutional network and of a small transformer, by "
+    "defects, in half a minute"
+)
+"""The example that has no configuration, as files do not run code."""
+
+
 class Header(NamedTuple):
     """What the comment at the top of a configuration says."""
 
@@ -65,6 +72,7 @@ def index() -> str:
         for path in sorted(HERE.glob("*.yaml")):
             if any(path.stem.startswith(name) if name.endswith("_") else path.stem == name for name in names):
                 parts.append(_entry(path))
+    parts += ["## Modules of your own", f"{SCRIPT} ([own_modules.py](own_modules.py))."]
     return "\n\n".join(parts) + "\n"
 
 
