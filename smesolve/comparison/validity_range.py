@@ -61,8 +61,9 @@ NEAR = 1.25
 MOST_STEPS = 2**14
 """Steps to the horizon, at most."""
 
-TOLERANCE, STABILITY, STEPS = "tolerance", "stability", "steps"
-"""What limits a learning rate: the error, the iteration itself, or the steps that are simulated."""
+TOLERANCE, STABILITY, STEPS, MEASUREMENT = "tolerance", "stability", "steps", "measurement"
+"""What limits a learning rate: the error, the iteration itself, the steps that are simulated, or that the errors at
+larger learning rates are not known."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +72,8 @@ class ValidityRange(Result):
 
     Columns of `table`: order, observable; lr, lr_low, lr_high, the largest learning rate and its 95% interval;
     limited_by: "tolerance", "stability" (the error stays below the tolerance up to the stability limit, which is
-    then `lr`), or "steps" (it exceeds the tolerance at every learning rate that was simulated; lr is extrapolated).
+    then `lr`), "steps" (it exceeds the tolerance at every learning rate that was simulated; lr is extrapolated), or
+    "measurement" (it is below the tolerance at `lr`, and not known at a larger one; lr_high is the stability limit).
     """
 
     table: pd.DataFrame
@@ -99,6 +101,8 @@ class ValidityRange(Result):
             return "up to the stability limit"
         if not np.isfinite(float(row["lr"])):
             return "up to a lr that is not known"
+        if row["limited_by"] == MEASUREMENT:
+            return f"up to lr = {row['lr']:.2g} at least, as errors at larger ones are not known"
         interval = f"up to lr = {row['lr']:.2g} [{row['lr_low']:.2g}, {row['lr_high']:.2g}]"
         return f"{interval}, extrapolated," if row["limited_by"] == STEPS else interval
 
@@ -247,14 +251,21 @@ def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float
     """Return the table of a `ValidityRange`."""
     rows = []
     for (order, observable), part in errors.groupby(["order", "observable"], sort=False):
-        usable = part[[Status(reason).has_interval for reason in part.reason]]
+        known = np.array([Status(reason).has_interval for reason in part.reason]) & np.isfinite(part.relative_high)
+        usable, unknown = part[known], part.lr[~known]
         lrs = usable.lr.to_numpy()
         power = int(order)
         lr, low, high = (
             _crossing(lrs, usable[column].to_numpy(), power, tolerance, limit)
             for column in ("relative", "relative_high", "relative_low")
         )
+        beyond = unknown[unknown > lrs.max()] if len(lrs) else unknown
+        unmeasured = bool(len(beyond)) and lr >= beyond.min()
+        if unmeasured:  # no extrapolation reaches beyond a learning rate at which the error is not known
+            lr = low = float(usable.lr[usable.relative_high <= tolerance].max())
+            high = limit
         limited = STABILITY if lr >= limit else STEPS if lr < horizon / MOST_STEPS else TOLERANCE
+        limited = MEASUREMENT if unmeasured else limited
         rows.append(
             {
                 "order": power,

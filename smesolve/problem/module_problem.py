@@ -246,7 +246,9 @@ class ModuleProblem(Problem):
         if not draw:
             return self._over_paths(grad(self._mean_loss), theta)
         leads = [part.shape[: part.ndim - len(self._shapes[name])] for name, part in draw.items()]
-        lead = torch.broadcast_shapes(theta.shape[:-1], *leads)
+        lead = theta.shape[:-1]
+        if any(one != lead for one in leads):
+            lead = torch.broadcast_shapes(lead, *leads)
 
         def flat(part: Tensor, trailing: int) -> Tensor:
             shape = part.shape[part.ndim - trailing :]
@@ -306,8 +308,8 @@ class ModuleProblem(Problem):
         x, y = (self.x[draw["indices"]], self.y[draw["indices"]]) if "indices" in draw else (self.x, self.y)
         if "labels" in draw:
             y = y + self.label_noise * draw["labels"]
-        losses = self._sample_loss(self._outputs(vector, x, draw), y)
-        return losses.mean() + self.weight_decay / 2 * vector.square().sum()
+        loss = self._sample_loss(self._outputs(vector, x, draw), y).mean()
+        return loss + self.weight_decay / 2 * vector.square().sum() if self.weight_decay else loss
 
     def _over_paths(self, function: Callable[[Tensor], Tensor], theta: Tensor, draws: int = 1) -> Tensor:
         """Return function(theta) for each path, in batches of paths: it sees all samples, with some draws for each."""

@@ -101,6 +101,7 @@ class Training(Problem):
         self.buffers: tuple[str, ...] = ()
         """What the torch optimiser remembers of each parameter, by torch's names."""
         self._own: OwnStep | None = None
+        self._given = optimizer, options
         self._limits: dict[bytes, float] = {}
         if inspect.isclass(optimizer) and issubclass(optimizer, torch.optim.Optimizer):
             if memory is not None:
@@ -307,6 +308,17 @@ class Training(Problem):
         other = copy.copy(self)
         other.problem = self.problem.with_test_data(x, y)
         return other
+
+    def of_problem(self, problem: Problem, lr: float | None = None, **options: Any) -> Training:
+        """Return the training of another problem by the same optimiser of torch.
+
+        Args:
+            problem: what is trained.
+            lr: learning rate at which the optimiser has its options. Default: the same.
+            options: those that change.
+        """
+        optimizer, given = self._given
+        return Training(problem, optimizer, self.lr if lr is None else lr, **{**given, **options})
 
     # --- what is that of the problem ---------------------------------------------------------------------------------
 

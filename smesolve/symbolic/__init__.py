@@ -22,6 +22,7 @@ from smesolve.symbolic.laws import Centred, SampleIndex
 from smesolve.symbolic.loss_expansion import LossExpansion
 from smesolve.symbolic.optimizer_steps import adam, rmsprop
 from smesolve.symbolic.polynomial_problem import PolynomialLossProblem
+from smesolve.symbolic.scaling_rules import ScalingRule, scaling_rule
 from smesolve.symbolic.smooth_functions import smooth_function
 from smesolve.symbolic.third_cumulants import ThirdCumulant, third_cumulant
 from smesolve.symbolic.training_steps import (
@@ -47,6 +48,7 @@ __all__ = [
     "MomentCheck",
     "PolynomialLossProblem",
     "SampleIndex",
+    "ScalingRule",
     "SymbolicJumpEquation",
     "SymbolicModifiedEquation",
     "ThirdCumulant",
@@ -64,6 +66,7 @@ __all__ = [
     "momentum",
     "parameter_noise",
     "rmsprop",
+    "scaling_rule",
     "sgd",
     "smooth_function",
     "squared_error",

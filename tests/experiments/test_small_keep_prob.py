@@ -71,6 +71,9 @@ def test_the_map_takes_equations_with_jumps(monkeypatch):
     assert exact[0.3, "poisson"] == pytest.approx(exact[0.3, "iteration"])
     assert set(seen) <= {None, 1}  # those of equations with jumps are only predicted
     assert result.limits[result.limits.process.isin(["order 3", "poisson"])].observed.isna().all()
+    (legend,) = result.plot().legends
+    entries = {text.get_text() for text in legend.get_texts()}
+    assert "limit of poisson" in entries and not {"observed, poisson", "observed, order 3"} & entries
     assert "poisson is nearest in" in result.summary() and "poisson" in result.plot().axes[2].get_title(loc="left")
 
 

@@ -1,9 +1,13 @@
 """The command that looks for the largest learning rate, and the part of a comparison that says it."""
 
+import numpy as np
 import pandas as pd
+import pytest
 import yaml
 
 from smesolve.comparison.defects import DefectSampler
+from smesolve.comparison.outcomes import Status
+from smesolve.comparison.validity_range import ValidityRange, _ranges
 from smesolve.study.command_line import main
 
 CONFIG = {
@@ -67,3 +71,22 @@ def test_a_comparison_says_the_range_of_its_own_network(tmp_path):
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "- Order 1 describes the training to 1% of the change of the loss up to" in report
     assert "## Range of validity" in report
+
+
+@pytest.mark.parametrize("high", [np.inf, np.nan])
+def test_no_range_is_extrapolated_beyond_a_learning_rate_whose_error_is_not_known(high):
+    """Errors of 0.1 lr reach the tolerance at lr = 0.5, but at 0.2 nothing is known."""
+    lrs = np.array([0.05, 0.1, 0.2])
+    errors = pd.DataFrame({"order": 1, "observable": "loss", "lr": lrs, "relative": 0.1 * lrs})
+    errors = errors.assign(
+        relative_low=0.09 * lrs,
+        relative_high=[0.0055, 0.011, high],
+        reason=["", "", str(Status.OUTSIDE_ASYMPTOTICS if high == np.inf else Status.DIVERGED)],
+    )
+    table = _ranges(errors, tolerance=0.05, limit=1.0, horizon=1.0)
+    row = table.iloc[0]
+    assert (row.lr, row.lr_low, row.lr_high, row.limited_by) == (0.1, 0.1, 1.0, "measurement")
+    found = ValidityRange(table, errors, 1.0, 0.05, 1.0)
+    assert "up to lr = 0.1 at least, as errors at larger ones are not known" in found.conclusion()
+    inside = _ranges(errors, tolerance=0.007, limit=1.0, horizon=1.0).iloc[0]  # where all is known
+    assert inside.lr == pytest.approx(0.07) and inside.limited_by == "tolerance"

@@ -157,6 +157,8 @@ VALID_HERE = {
     "overlap": {"count": 2},
     "schedules": {"lrs": [0.1, 0.05]},
     "ShuffledEpochs": {"batch_size": 1},
+    "scaling_rule": {"equation": symbolic.modified_equation(ITERATION, order=1), "by": y, "fixed": [a]},
+    "scaling_rule_study": {"kappas": [2]},
     "shuffled_noise": {"problem": EPOCHS, "theta0": EPOCHS.initial()},
     "train_by_adam": {"saved": [0, 1]},
     "smooth_function": {"name": "sigma"},

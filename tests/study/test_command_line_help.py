@@ -166,6 +166,7 @@ STUDIES = {
     "scaling horizon": [*RANDOM, "--lrs", "[0.2]", "--times", "[0.4]", "--paths", "8"],
     "scaling small-keep-prob": [*RANDOM, "--paths", "8", "--keep_probs", "[0.8]"],
     "scaling width": [*DATA, "--lrs", "[0.2]", "--horizon", "0.4", "--paths", "8", "--widths", "[2, 4]"],
+    "scaling rule": [*RANDOM, "--lrs", "[0.1]", "--horizon", "0.4", "--paths", "8", "--kappas", "[2]"],
     "scaling shuffle": [*RANDOM, "--training.batch_size", "2", "--lrs", "[0.1]", "--horizon", "0.2", "--paths", "8"],
     "reproduce orientations": ["--width", "3", "--steps", "4", "--runs", "2"],
     "reproduce recovery": ["--width", "3", "--steps", "4", "--runs", "2", "--samples", "[3]"],

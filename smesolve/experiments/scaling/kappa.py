@@ -30,6 +30,7 @@ from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.reach import follows, reach
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
@@ -109,21 +110,8 @@ class LinearScalingRule(Result):
         """
         rows = []
         for model, group in self.table.groupby("model", sort=False):
-            sure = group.follows.map(lambda verdict: verdict is True).cummin()
-            broken = group[group.follows.map(lambda verdict: verdict is False)]
-            size = group.relative.abs()
-            half = (group.relative_high - group.relative_low) / 2
-            rows.append(
-                {
-                    "model": model,
-                    "holds": group[sure].kappa.max() if sure.any() else np.nan,
-                    "fails": broken.kappa.min() if len(broken) else np.nan,
-                    "kappa": _crossing(group.kappa, size, self.tolerance),
-                    "kappa_low": _crossing(group.kappa, size + half, self.tolerance),
-                    "kappa_high": _crossing(group.kappa, (size - half).clip(lower=1e-300), self.tolerance),
-                    "predicted": self.tolerance / (group.predicted / group.kappa).abs().iloc[0],  # (2)
-                }
-            )
+            predicted = self.tolerance / (group.predicted / group.kappa).abs().iloc[0]  # (2)
+            rows.append({"model": model} | reach(group, self.tolerance) | {"predicted": predicted})
         return pd.DataFrame(rows)
 
     def summary(self) -> str:
@@ -133,15 +121,6 @@ class LinearScalingRule(Result):
     def plot(self) -> Figure:
         """Return error against kappa."""
         return kappa_figure(self)
-
-
-def _crossing(kappas: pd.Series, sizes: pd.Series, tolerance: float) -> float:
-    """Return the first kappa at which sizes, linear between the points on log scales, reach the tolerance."""
-    x, y = np.log(kappas.to_numpy(float)), np.log(sizes.to_numpy() / tolerance)
-    for k in range(len(x) - 1):
-        if y[k] < 0 <= y[k + 1]:
-            return float(np.exp(x[k] - y[k] * (x[k + 1] - x[k]) / (y[k + 1] - y[k])))
-    return np.nan
 
 
 @entry_point
@@ -228,16 +207,9 @@ def _cells(
 def _rule(rows: list[dict[str, Any]], tolerance: float) -> LinearScalingRule:
     table = pd.DataFrame(rows)
     table["follows"] = [
-        _verdict(low, high, tolerance) for low, high in zip(table.relative_low, table.relative_high, strict=True)
+        follows(low, high, tolerance) for low, high in zip(table.relative_low, table.relative_high, strict=True)
     ]
     return LinearScalingRule(table, tolerance)
-
-
-def _verdict(low: float, high: float, tolerance: float) -> bool | None:
-    """Return whether an error with this interval is inside the tolerance; None where the interval does not say."""
-    if max(-low, high) <= tolerance:
-        return True
-    return False if low > tolerance or high < -tolerance else None
 
 
 @experiment("scaling", "kappa")

@@ -178,10 +178,11 @@ def _limits(axis: Axes, limits: pd.DataFrame, order: Order) -> None:
             rows.predicted, rows.keep_prob, color="#d55e00" if process == "iteration" else "black", linestyle=line,
             path_effects=halo, label=f"limit of the {process}" if process == "iteration" else f"limit of {process}",
         )  # fmt: skip
-        axis.plot(
-            rows.observed, rows.keep_prob, linestyle="", marker=marker, markerfacecolor="white", color="black",
-            label=f"observed, {process}",
-        )  # fmt: skip
+        if rows.observed.notna().any():
+            axis.plot(
+                rows.observed, rows.keep_prob, linestyle="", marker=marker, markerfacecolor="white", color="black",
+                label=f"observed, {process}",
+            )  # fmt: skip
 
 
 def collapse_figure(result: ErrorMap) -> Figure:

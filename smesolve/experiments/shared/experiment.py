@@ -158,8 +158,13 @@ class NetworkExperiment(Experiment[N]):
         """The problem whose parameters are trained."""
         return self.problem_of(self.keep_probs[0])
 
-    def problem_of(self, keep_prob: float) -> DropoutProblem | ModuleProblem:
-        """Return the problem that is trained, with this probability that a neuron is kept."""
+    def problem_of(self, keep_prob: float, training: TrainingSettings | None = None) -> DropoutProblem | ModuleProblem:
+        """Return the problem that is trained, with this probability that a neuron is kept.
+
+        Args:
+            keep_prob: that probability.
+            training: loss and noise. Default: those of the settings.
+        """
         dtype, device = (getattr(self.settings, name, word) for name, word in (("dtype", "float64"), ("device", "cpu")))
         own = self.settings.network.module is not None
         if own and not self.takes_modules:
@@ -168,7 +173,8 @@ class NetworkExperiment(Experiment[N]):
             )
         x, y = load_data(self.settings.data)
         _, held_out = training_and_test(self.settings.data, len(x))
-        problem = build_problem(x, y, self.settings.network, self.training, keep_prob, dtype, device, held_out)
+        chosen = self.training if training is None else training
+        problem = build_problem(x, y, self.settings.network, chosen, keep_prob, dtype, device, held_out)
         if own:
             self._check_module(problem, keep_prob)
         return problem

@@ -45,7 +45,7 @@ class Adam(UpdateRule):
         m, v, p_1, p_2 = memory
         (m, v), dead = self._averages(m, v, g, lr), (v == 0) & (g == 0)
         p_1, p_2 = ((1 - rate * lr) * p for rate, p in zip(self.rates, (p_1, p_2), strict=True))
-        theta = theta - lr * m / (1 - p_1) / (root(v / (1 - p_2), dead) + self._eps)  # (2)
+        theta = theta - lr / (1 - p_1) * m / (root(v, dead) / (1 - p_2).sqrt() + self._eps)  # (2)
         return [theta, m, v, p_1, p_2]
 
     def singular(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Adam(UpdateRule):
 
     def _averages(self, m: Tensor, v: Tensor, g: Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return m' and v' of (1)."""
-        return m + self.rates[0] * lr * (g - m), v + self.rates[1] * lr * (g * g - v)
+        return m.lerp(g, self.rates[0] * lr), v.lerp(g * g, self.rates[1] * lr)
 
 
 class AdamW(Adam):
@@ -107,8 +107,8 @@ class NAdam(Adam):
         p_2, q = (1 - self.rates[1] * lr) * p_2, (1 - self._decay_rate * lr) * q
         falls, ahead = self._rate(q), 1 - lr * self._rate((1 - self._decay_rate * lr) * q)
         product = (1 - lr * falls) * product  # (3)
-        moved = lr * falls * g / (1 - product) + ahead * m / (1 - ahead * product)
-        theta = theta - lr * moved / (root(v / (1 - p_2), dead) + self._eps)  # (4)
+        moved = lr * falls / (1 - product) * g + ahead / (1 - ahead * product) * m
+        theta = theta - lr * moved / (root(v, dead) / (1 - p_2).sqrt() + self._eps)  # (4)
         return [theta, m, v, product, p_2, q]
 
     def _rate(self, q: Tensor) -> Tensor:

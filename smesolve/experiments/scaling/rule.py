@@ -1,0 +1,329 @@
+"""The scaling rule of a training, derived, and how far the iteration follows it, beside its noise scale.
+
+A step averages the gradients of kappa draws, of masks or of batches or of both; its learning rate and its betas are
+changed with powers of kappa that leave the modified equation of order 1 unchanged (`smesolve.symbolic.scaling_rule`).
+What the iteration makes of it is measured: with the mean M(kappa) of an observable at the horizon and M_0 at the start,
+
+    relative change = (M(kappa) - M(1)) / |M(1) - M_0|,                                                         (1)
+
+each mean from runs of its own. For plain SGD kappa batches of b samples, each with its own masks, are a batch of
+kappa b samples. Beside it stands the noise scale B = tr Sigma / |grad L_S|^2 at the start: noise dominates the gradient
+of kappa draws where kappa is small beside B.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from smesolve.comparison.optimizer_rules import OptimizerRule, optimizer_rules
+from smesolve.confidence import NORMAL_QUANTILE
+from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
+from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
+from smesolve.experiments.shared.experiment import NetworkExperiment
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.optimizers import start_of, trained_by
+from smesolve.experiments.shared.reach import follows
+from smesolve.experiments.shared.registry import experiment
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
+from smesolve.experiments.shared.scaling_rule_parts import (
+    CAPTION,
+    GROUP,
+    ScalingRuleStudy,
+    conclusion,
+    rule_figure,
+)
+from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
+from smesolve.landscape.noise_scale import noise_scale
+from smesolve.problem.iteration import iterate
+from smesolve.problem.observables import Observable, named_observables
+from smesolve.problem.problem import Problem
+from smesolve.solver.time_grid import grid_steps
+from smesolve.validation import (
+    check_instance,
+    check_integer,
+    check_keep_prob,
+    check_list,
+    check_parameters,
+    check_positive,
+    check_problem,
+    check_tolerance,
+)
+
+__all__ = ["Rule", "RuleSettings", "Source", "scaling_rule_study"]
+
+
+@dataclass(frozen=True)
+class RuleSettings(SamplingSettings):
+    """Scaling rule of a training.
+
+    Args:
+        training: optimiser, loss and noise: sgd, adam, adamw or rmsprop.
+        keep_probs: probabilities that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
+        lrs: learning rates of one draw a step, each of which divides the horizon.
+        horizon: last time T; training takes T/lr steps with one draw a step.
+        kappas: draws (masks and batches) that a step averages, larger than 1; T/lr steps are a multiple of each.
+        tolerance: largest relative change that counts as following.
+        observables: the observable, in a list: loss, squared_norm, or a coordinate such as theta[0].
+        draws: gradients from which the noise scale is estimated.
+    """
+
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    keep_probs: list[float] = field(default_factory=lambda: [0.8])
+    lrs: list[float] = field(default_factory=lambda: [0.05])
+    horizon: float = 1.6
+    kappas: list[int] = field(default_factory=lambda: [2, 4, 8, 16])
+    tolerance: float = 0.05
+    observables: list[str] = field(default_factory=lambda: ["loss"])
+    draws: int = 1024
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_list("keep_probs", self.keep_probs, check_keep_prob)
+        check_positive("horizon", self.horizon)
+        _check_kappas(check_list("lrs", self.lrs, check_positive), self.kappas, self.horizon)
+        check_tolerance("tolerance", self.tolerance)
+        check_one("observables", self.observables, check_string)
+        check_integer("draws", self.draws, 4)
+        if self.training.shuffle:
+            raise SmesolveError("training.shuffle has no noise that a step could average; leave it out.")
+
+
+def _check_kappas(lrs: Sequence[float], kappas: Any, horizon: float) -> list[int]:
+    """Return increasing numbers of draws, by which the steps of each learning rate can be divided."""
+    checked = sorted(set(check_list("kappas", kappas, lambda name, value: check_integer(name, value, 2))))
+    for lr in lrs:
+        for kappa in checked:
+            grid_steps(horizon, kappa * lr, "horizon", f"{kappa} lr (kappas)")
+    return checked
+
+
+class Source(NamedTuple):
+    """One noise, and the training under it."""
+
+    noise: str
+    """ "masks and batches", "masks", "batches", or what the user calls it."""
+    keep_prob: float
+    """NaN where it is not known."""
+    trained: Problem
+    start: Tensor
+
+
+@entry_point
+def scaling_rule_study(
+    problem: Problem,
+    theta0: Tensor,
+    lrs: Sequence[float],
+    kappas: Sequence[int],
+    horizon: float,
+    tolerance: float = 0.05,
+    observable: str | Observable = "loss",
+    draws: int = 1024,
+    effort: SamplingEffort = EFFORT,
+) -> ScalingRuleStudy:
+    """Measure how far the iteration follows the scaling rules of its optimiser.
+
+    Args:
+        problem: a `Training` by SGD, Adam, AdamW or RMSprop, or a problem for plain SGD.
+        theta0: (D,), or the optimiser's state (S,), the start; with Adam and RMSprop a warm one.
+        lrs: learning rates with one draw a step.
+        kappas: draws that a step averages, larger than 1; each kappa lr divides the horizon.
+        horizon: last time T, with one draw a step that of T/lr steps.
+        tolerance: largest relative change that counts as following.
+        observable: whose mean at the horizon is compared.
+        draws: gradients from which the noise scale is estimated.
+        effort: paths, seed, progress bar and processes.
+
+    Raises:
+        SmesolveError: bad arguments, an optimiser without a derived rule, a kappa with which a beta would be negative.
+
+    Cost: horizon/lr gradients a path for every lr, rule and kappa.
+    """
+    problem = check_problem("problem", problem)
+    if not problem.autonomous:
+        raise SmesolveError(
+            f"problem must not depend on time, got a {type(problem).__name__}; train it without schedule."
+        )
+    theta0 = check_parameters("theta0", theta0, problem)
+    lrs, horizon = check_list("lrs", lrs, check_positive), check_positive("horizon", horizon)
+    checked = _check_kappas(lrs, kappas, horizon)
+    check_tolerance("tolerance", tolerance)
+    check_integer("draws", draws, 4)
+    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
+    sources = [Source("noise", np.nan, problem, theta0)]
+    cells = _cells(sources, lrs, checked, horizon, observable, draws, effort)
+    return _combined(optimizer_rules(problem), run_cells(cells, progress=effort.progress), tolerance)
+
+
+def _cells(
+    sources: Sequence[Source],
+    lrs: Sequence[float],
+    kappas: Sequence[int],
+    horizon: float,
+    observable: str | Observable,
+    draws: int,
+    effort: SamplingEffort,
+) -> list[Cell]:
+    """Return a cell for each noise scale, and one for each mean."""
+    (name,) = named_observables(sources[0].trained, [observable])
+
+    def mean(head: dict[str, Any], made: Problem, state: Tensor, lr: float, steps: int, seed: int) -> dict[str, Any]:
+        found = iterate(
+            made,
+            state,
+            lr,
+            steps,
+            effort.paths,
+            seed,
+            save=[0, steps],
+            workers=effort.workers,
+            observables=[observable],
+        )
+        start, end = found.to_dict("records")
+        return head | {
+            "scaled_lr": lr,
+            "mean": end["mean"],
+            "stderr": end["stderr"],
+            "change": end["mean"] - start["mean"],
+        }
+
+    def scale(source: Source) -> dict[str, Any]:
+        problem = source.trained.trained
+        found = noise_scale(problem, source.trained.parameters(source.start), draws, effort.seed).scale
+        head = {"noise": source.noise, "keep_prob": source.keep_prob, "noise_scale": found.value}
+        return head | {"noise_scale_low": found.low, "noise_scale_high": found.high}
+
+    cells = []
+    for source in sources:
+        called = source.noise + ("" if np.isnan(source.keep_prob) else f", keep_prob {source.keep_prob:g}")
+        cells.append(Cell(f"noise scale, {called}", partial(scale, source)))
+        for lr in sorted(set(lrs), reverse=True):
+            steps = round(horizon / lr)
+            runs = [("", 1, source.trained, source.start, lr)]
+            for rule in optimizer_rules(source.trained):
+                for kappa in kappas:
+                    runs.append((rule.name, kappa, *rule.applied(source.trained, source.start, lr, kappa)))
+            for number, (rule_name, kappa, made, state, scaled) in enumerate(runs):
+                head = {
+                    "noise": source.noise,
+                    "keep_prob": source.keep_prob,
+                    "lr": lr,
+                    "rule": rule_name,
+                    "kappa": kappa,
+                }
+                taken = steps // kappa
+                run = partial(mean, head, made, state, scaled, taken, effort.seed + number)
+                ensembles = [Ensembles(made, state, scaled, [taken * scaled], (), effort.paths, control="none")]
+                key = f"{name}, {called}, lr {lr:g}, {rule_name or 'one draw'}, kappa {kappa}"
+                cells.append(Cell(key, run, ensembles))
+    return cells
+
+
+def _combined(rules: Sequence[OptimizerRule], results: Sequence[dict[str, Any]], tolerance: float) -> ScalingRuleStudy:
+    """Return the tables, with relative changes by eq. (1)."""
+    noises = pd.DataFrame([row for row in results if "noise_scale" in row])
+    means = pd.DataFrame([row for row in results if "mean" in row])
+    one = means[means.kappa == 1].drop(columns=["rule", "kappa", "scaled_lr"])
+    table = means[means.kappa > 1].merge(one, on=["noise", "keep_prob", "lr"], suffixes=("", "_one"))
+    change = table.change_one.abs()
+    table["relative"] = (table["mean"] - table.mean_one) / change  # (1)
+    half = NORMAL_QUANTILE * np.hypot(table.stderr, table.stderr_one) / change
+    table["relative_low"], table["relative_high"] = table.relative - half, table.relative + half
+    table["resolved"] = table.relative.abs() > half
+    table["follows"] = [
+        follows(low, high, tolerance) for low, high in zip(table.relative_low, table.relative_high, strict=True)
+    ]
+    columns = [*GROUP, "kappa", "scaled_lr", "mean", "stderr", "relative", "relative_low", "relative_high"]
+    return ScalingRuleStudy(tuple(rules), table[[*columns, "resolved", "follows"]], noises, tolerance)
+
+
+@experiment("scaling", "rule")
+class Rule(NetworkExperiment[RuleSettings]):
+    """The scaling rule of an optimiser, derived, and up to which kappa the iteration follows it."""
+
+    Settings = RuleSettings
+    title = "Learning-rate scaling: rule"
+    example = "examples/scaling_rule.yaml --out results/scaling_rule"
+
+    def sources(self) -> list[Source]:
+        """Return the noises, together and each by itself, with the training under each."""
+        s = self.settings
+        alone = dataclasses.replace(s.training, batch_size=None, replacement=False)
+        chosen: dict[tuple[str, float], TrainingSettings] = {}
+        for keep_prob in s.keep_probs:
+            if keep_prob < 1 and s.training.batch_size:
+                chosen["masks and batches", keep_prob] = s.training
+            if keep_prob < 1:
+                chosen["masks", keep_prob] = alone
+        if s.training.batch_size:
+            chosen["batches", 1.0] = s.training
+        if not chosen:
+            raise SmesolveError(
+                "keep_probs must have a number below 1, or training.batch_size be given: there is no noise to average."
+            )
+        sources = []
+        for (noise, keep_prob), training in chosen.items():
+            trained = trained_by(self.problem_of(keep_prob, training), training, s.lrs)
+            sources.append(Source(noise, keep_prob, trained, start_of(trained, training, s.lrs, s.network.seed)))
+        return sources
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each noise scale, and one for each mean."""
+        s = self.settings
+        kappas = sorted(set(s.kappas))
+        return _cells(self.sources(), s.lrs, kappas, s.horizon, s.observables[0], s.draws, s.effort)
+
+    def summarise(self, results: list[Any]) -> list[Section]:
+        """Return the section of the rules."""
+        result = _combined(optimizer_rules(self.problem), results, self.settings.tolerance)
+        return [
+            Section(
+                "Scaling rule",
+                {"table": result.table, "reach": result.reach()},
+                {"rule": Captioned(rule_figure(result), CAPTION)},
+                _report(result, self.settings),
+                conclusion(result),
+            )
+        ]
+
+    def caveats(self) -> str:
+        """Return nothing: no weak order is measured."""
+        return ""
+
+
+def _report(result: ScalingRuleStudy, settings: RuleSettings) -> str:
+    verdicts = {True: "yes", False: "no"}
+    table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
+    batch = f" of {settings.training.batch_size} samples" if settings.training.batch_size else ""
+    return join(
+        f"A step averages kappa draws, each with its own masks and its own batch{batch}. Change of the mean "
+        f"{settings.observables[0]} at the horizon, after T/(kappa lr) steps at the changed learning rate, T = "
+        f"{settings.horizon:g}, against one draw a step, relative to its change since the start, over {settings.paths} "
+        f"paths each; the iteration follows where the whole interval is inside the tolerance {result.tolerance:g}. The "
+        "noise scale tr Sigma / |grad L_S|^2 is that of one draw at the start.",
+        "## Noise scale, and where the rules fail",
+        markdown(result.reach(), [*GROUP, "noise_scale", "holds", "fails", "kappa"]),
+        "## Each kappa",
+        markdown(
+            table,
+            {
+                "noise": "noise",
+                "keep_prob": "keep_prob",
+                "lr": "lr",
+                "rule": "rule",
+                "kappa": "kappa",
+                "lr of kappa draws": "scaled_lr",
+                "relative change": "relative",
+                "follows": "follows",
+            },
+        ),
+    )

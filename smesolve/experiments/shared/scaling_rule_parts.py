@@ -1,0 +1,111 @@
+"""How far an iteration follows the scaling rules of its optimiser: tables, figure and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from smesolve.comparison.optimizer_rules import OptimizerRule
+from smesolve.experiments.shared.error_curves import curve
+from smesolve.experiments.shared.reach import reach
+from smesolve.experiments.shared.section import interval
+from smesolve.figures import PAGE, SEQUENCE, drawing, log_ticks
+from smesolve.result import Result, sentences
+
+__all__ = ["CAPTION", "GROUP", "ScalingRuleStudy", "conclusion", "rule_figure"]
+
+CAPTION = (
+    "|relative change| of the mean at the horizon against kappa, draws that a step averages, with 95% intervals, "
+    "hollow where it is not told from 0; a panel for each noise. Dotted grey: the tolerance; vertical: the noise scale."
+)
+
+GROUP = ["noise", "keep_prob", "lr", "rule"]
+"""Columns whose values belong to one curve."""
+
+
+@dataclass(frozen=True, repr=False)
+class ScalingRuleStudy(Result):
+    """How far the iteration follows the scaling rules of its optimiser."""
+
+    rules: tuple[OptimizerRule, ...]
+    """What is derived."""
+    table: pd.DataFrame
+    """A row for each noise, keep_prob, lr, rule and kappa: `scaled_lr`, the learning rate with kappa draws a step,
+    `relative` change (1) with `relative_low`, `relative_high`, `resolved`, and `follows`: True, False, or None where
+    the interval holds the tolerance."""
+    noises: pd.DataFrame
+    """A row for each noise and keep_prob: `noise_scale` at the start with its interval."""
+    tolerance: float
+
+    def reach(self) -> pd.DataFrame:
+        """Return up to which kappa the iteration follows, a row for each noise, keep_prob, lr and rule.
+
+        Beside the `noise_scale`: `holds`, the largest kappa up to which every change is inside the tolerance, `fails`,
+        the smallest one that is not, and `kappa`, with `kappa_low`, `kappa_high`, where the change, interpolated on log
+        scales, reaches the tolerance. NaN outside the measured range.
+        """
+        rows = [
+            dict(zip(GROUP, values, strict=True)) | reach(group, self.tolerance, below=1.0)
+            for values, group in self.table.groupby(GROUP, sort=False, dropna=False)
+        ]
+        return pd.DataFrame(rows).merge(self.noises, on=["noise", "keep_prob"], how="left")
+
+    def summary(self) -> str:
+        """Return what is derived and what was found, a sentence in each line."""
+        return sentences(conclusion(self))
+
+    def plot(self) -> Figure:
+        """Return relative changes against kappa."""
+        return rule_figure(self)
+
+
+def rule_figure(result: ScalingRuleStudy) -> Figure:
+    """Draw relative changes against kappa, a panel for each noise."""
+    noises = list(result.table.noise.unique())
+    several = {name for name in ("keep_prob", "lr") if result.table[name].nunique() > 1}
+    with drawing():
+        figure = Figure(figsize=(PAGE * (0.5 if len(noises) == 1 else 1), 2.9), layout="constrained")
+        axes = figure.subplots(1, len(noises), squeeze=False, sharey=True)[0]
+        for axis, noise in zip(axes, noises, strict=True):
+            curves = result.table[result.table.noise == noise].groupby(GROUP[1:], sort=False, dropna=False)
+            for number, (values, part) in enumerate(curves):
+                named = dict(zip(GROUP[1:], values, strict=True))
+                label = ", ".join([str(named["rule"]), *(f"{name} {named[name]:g}" for name in sorted(several))])
+                curve(axis, part.kappa, part, SEQUENCE[number % len(SEQUENCE)], label)
+            for scale in result.noises[result.noises.noise == noise].noise_scale:
+                if result.table.kappa.min() <= scale <= result.table.kappa.max():
+                    axis.axvline(scale, color="0.7", linewidth=0.6)
+            axis.axhline(result.tolerance, color="0.5", linestyle=":")
+            log_ticks(axis, result.table.kappa)
+            axis.set_yscale("log")
+            axis.set_xlabel(r"draws a step $\kappa$")
+            axis.set_title(noise, loc="left")
+            axis.legend(loc="best", fontsize=6)
+        axes[0].set_ylabel("|relative change| of the mean")
+        return figure
+
+
+def conclusion(result: ScalingRuleStudy) -> str:
+    """Return the rules that are derived, and how far the iteration follows them, a line for each."""
+    lines = [f"- Derived: {rule.regime}, the equation of order 1 stays the same with {rule}." for rule in result.rules]
+    if len(result.rules) > 1:
+        lines.append(
+            "- In between no powers of kappa leave it unchanged, as second moments hold the squares of gradient and "
+            "noise. Where noise dominates, the noise of the second moments themselves is left out, which grows with "
+            "kappa."
+        )
+    for row in result.reach().to_dict("records"):
+        holds, fails = row["holds"], row["fails"]
+        words = f"follows up to kappa = {holds:g}" if np.isfinite(holds) else "follows at no kappa that was tried"
+        words += f", no longer at {fails:g}" if np.isfinite(fails) else ""
+        if np.isfinite(row["kappa"]):
+            words += f"; its change reaches the tolerance at kappa = {interval(row, 'kappa')}"
+        under = row["noise"] + ("" if np.isnan(row["keep_prob"]) else f", keep_prob {row['keep_prob']:g}")
+        lines.append(
+            f"- {under}, lr {row['lr']:g}, noise scale {interval(row, 'noise_scale')}: by the {row['rule']} rule the "
+            f"iteration {words}."
+        )
+    return "\n".join(lines)
