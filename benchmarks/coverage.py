@@ -9,7 +9,7 @@
   leaves for missing terms makes its slopes conservative at every precision, and its constants where errors are precise.
 - Constants: those predicted without Monte Carlo against exact errors extrapolated to lr = 0.
 - Heavy tails: the worst cases of `heavy_tails.py`.
-- Defects: intervals of errors by defects, for the same regression at two learning rates, one block of paths each.
+- Defects: the networks of `defect_coverage.py`, one linear, one with two hidden layers under dropout.
 - Landscape: the cases of `landscape_coverage.py`.
 
     python benchmarks/coverage.py [--replicates 1000] [--sections fits 'heavy tails'] [--out coverage.json]
@@ -18,6 +18,7 @@
 import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
 # isort: split
+import defect_coverage
 import harness
 import heavy_tails
 import joblib
@@ -27,7 +28,6 @@ import pandas as pd
 import torch
 from harness import NORMAL_QUANTILE
 
-from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.leading_constants import leading_constants
@@ -125,34 +125,6 @@ def fits(count):
     return pd.DataFrame(rows)
 
 
-def defects(count):
-    """Coverage of the intervals of errors by defects, without and with the bound on their bias."""
-    found = joblib.Parallel(n_jobs=2)(joblib.delayed(_defect_replicates)(keep_prob, count) for keep_prob in KEEP_PROBS)
-    means = pd.concat(found).groupby(["keep_prob", "order", "lr"], as_index=False).mean()
-    return means.assign(replicates=count)
-
-
-def _defect_replicates(keep_prob, count):
-    """A row for each replicate, order and learning rate: whether its two intervals cover, and it is resolved."""
-    problem, theta0 = harness.linear_problem(keep_prob)
-    moments, lrs = LinearMoments(problem, theta0), [LR, LR / 2]
-    design = StudyDesign.of(
-        problem, theta0, lrs, HORIZON, orders=[1, 2], observables=["loss"], times=[HORIZON], control="none"
-    )
-    budgets, tables = [DefectBudget(design, lr, Runner()) for lr in lrs], []
-    for block in range(count):
-        rows = []
-        for budget in budgets:
-            budget.statistics = budget.sampler.statistics(block)
-            rows += budget.rows(None)
-        tables.append(with_bias(pd.DataFrame(rows)))
-    table = pd.concat(tables, ignore_index=True)
-    exact = np.array([moments.error(lr, order, HORIZON) for lr, order in zip(table.lr, table.order, strict=True)])
-    monte_carlo = (table.error - exact).abs() <= table.half_width
-    whole = (table.low <= exact) & (exact <= table.high)
-    return table[["order", "lr", "resolved"]].assign(keep_prob=keep_prob, monte_carlo=monte_carlo, interval=whole)
-
-
 def constants():
     """Predicted constants with their numerical error beside exact ones."""
     rows = []
@@ -190,7 +162,7 @@ SECTIONS = {
     "fits": lambda count: fits(min(count, FIT_REPLICATES)),
     "constants": lambda _: constants(),
     "heavy tails": lambda count: heavy_tails.worst(heavy_tails.all_cases(min(count, TAIL_REPLICATES))),
-    "defects": defects,
+    "defects": defect_coverage.defects,
     "landscape": landscape_coverage.landscape,
 }
 """What takes the number of replicates and returns a table."""

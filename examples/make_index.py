@@ -19,9 +19,9 @@ REDUCTION = 2
 """Figures are written with 300 dpi."""
 
 GROUPS = {
-    "Dropout beside its equation": ("digits", "digits_deep"),
+    "Dropout beside its equation": ("digits", "digits_deep", "digits_deep_tanh"),
     "Weak order": ("weak_order", "digits_certificate"),
-    "Range of validity": ("validity",),
+    "Range of validity": ("validity", "validity_adam"),
     "Convergence of solvers": ("convergence",),
     "Learning-rate scaling": ("scaling_",),
     "Noise and landscape": ("landscape_",),

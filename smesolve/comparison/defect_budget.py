@@ -10,10 +10,10 @@ in
 
 by regression over the learning rates. The bound on the bias,
 
-    3/4 |delta| lr^3    or    |d| lr^2,                                                                           (1)
+    |delta| lr^3 for order 1, 1/3 |delta| lr^3 for order 2,    or    |d| lr^2,                                    (1)
 
-is not known to be reached, and either sign is as likely: it adds to the Monte Carlo half-width in squares. Coverage is
-what decides on the weights (`benchmarks/coverage.py`).
+is what it was found to reach where errors are exact (`benchmarks/coverage.py`). The interval covers with its confidence
+for any bias up to the bound (`smesolve.confidence.bias_aware_half_width`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from smesolve.comparison.outcomes import Status, status_of
 from smesolve.comparison.path_statistics import PathStatistics, merged
 from smesolve.comparison.paths_wanted import MOST_WANTED, next_paths
 from smesolve.comparison.study_design import StudyDesign
+from smesolve.confidence import bias_aware_half_width
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
@@ -40,15 +41,18 @@ UNKNOWN_AT_KINKS = 0.5
 """Share of both terms of the error of order 2 at kinks that is taken to be unknown: crossings of few kinks in few steps
 do not average out, and jumps of jumps are left out beyond the second power of their size."""
 
-UNKNOWN_PART = 0.75
-"""Bound on the bias in units of half the difference between both placements."""
+UNKNOWN_PART = {1: 1.0, 2: 1 / 3}
+"""Bound on the bias of each order in units of half the difference between both placements."""
 
 SAME = 1e-9
 """Relative difference up to which two learning rates are the same."""
 
-ASYMPTOTIC = 0.5
-"""Largest bias in units of the error, and largest error of order 2 in units of that of order 1: beyond it the expansion
-in the learning rate says no more than the order of magnitude."""
+LARGEST_BIAS = 0.5
+"""In units of the error: beyond it the estimate says no more than the order of magnitude."""
+
+ASYMPTOTIC = 1 / 3
+"""Largest error of order 2 in units of that of order 1, as far as it is told from noise: beyond it the expansion in the
+learning rate does not converge fast enough for the difference of both placements to be half of what is not known."""
 
 
 class DefectBudget:
@@ -179,13 +183,12 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: rows of `DefectBudget`; for at least two learning rates where there are no shifts.
     """
-    bounds = pd.Series(0.0, index=table.index)
+    smooth = pd.Series(0.0, index=table.index)
     for (order, _, _), rows in table.groupby(["order", "time", "observable"], sort=False):
-        if rows.placement_stderr.notna().all():
-            bounds[rows.index] = _placement_bias(rows) + UNKNOWN_AT_KINKS * rows.at_kinks
-        else:
-            bounds[rows.index] = _next_term(rows, int(order))
-    half = np.hypot(table.half_width, bounds) + table.rounding
+        shifted = rows.placement_stderr.notna().all()
+        smooth[rows.index] = _placement_bias(rows, int(order)) if shifted else _next_term(rows, int(order))
+    bounds = smooth + UNKNOWN_AT_KINKS * table.at_kinks
+    half = bias_aware_half_width(table.half_width, bounds) + table.rounding
     reasons = [
         status_of(
             row["error"],
@@ -197,7 +200,7 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
             biased=_biased(abs(row["error"]), np.inf if far else bound, width),
             too_wide=row["too_wide"],
         )
-        for row, bound, width, far in zip(table.to_dict("records"), bounds, half, _far(table), strict=True)
+        for row, bound, width, far in zip(table.to_dict("records"), smooth, half, _far(table), strict=True)
     ]
     used = ["undefined", "heavy_tailed", "too_wide", "placement", "placement_stderr", "at_kinks"]
     return table.drop(columns=used).assign(
@@ -213,22 +216,22 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _far(table: pd.DataFrame) -> pd.Series:
-    """Return where the error of order 2 is more than `ASYMPTOTIC` times that of order 1, whatever their noise."""
+    """Return where the error of order 2 is more than `ASYMPTOTIC` times that of order 1, and not noise."""
     keys = ["lr", "time", "observable"]
     first, second = (table[table.order == order].set_index(keys) for order in (1, 2))
-    least = (second.error.abs() - second.half_width) - ASYMPTOTIC * (first.error.abs() + first.half_width)
-    least = least.rename("least").reset_index()
-    return table[keys].merge(least, on=keys, how="left").least > 0
+    size = second.error.abs()
+    far = (size > second.half_width) & (size > ASYMPTOTIC * first.error.abs().reindex(second.index))
+    return table[keys].merge(far.rename("far").reset_index(), on=keys, how="left").far.eq(True)
 
 
 def _biased(error: float, bound: float, half: float) -> Status | None:
-    """Return whether an error is larger than its bias, whose bound is in `half`."""
-    if bound > ASYMPTOTIC * error:
+    """Return whether an error is larger than its smooth bias and than `half`, which holds all of its bias."""
+    if bound > LARGEST_BIAS * error:
         return Status.OUTSIDE_ASYMPTOTICS
     return None if error > half else Status.WITHIN_DEFECT_BIAS
 
 
-def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
+def _placement_bias(rows: pd.DataFrame, order: int) -> np.ndarray:
     """Return the bound of (1) for the learning rates of one order, time and observable.
 
     For each of them delta is a weighted mean over those that are at most twice as large.
@@ -240,7 +243,7 @@ def _placement_bias(rows: pd.DataFrame) -> np.ndarray:
         known = np.isfinite(ratios) & (lrs < 2 * lr * (1 + SAME))
         if known.any():
             delta = np.average(ratios[known], weights=_weights(ratios[known], errors[known]))
-            bounds[k] = UNKNOWN_PART * abs(delta) * lr**3
+            bounds[k] = UNKNOWN_PART[order] * abs(delta) * lr**3
     return bounds
 
 

@@ -77,7 +77,8 @@ def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd
     """Fit every order and observable of a weak-error table (one row for each lr).
 
     Args:
-        table: rows with order, observable, lr, error, stderr, solver_bias_stderr, resolved.
+        table: rows with order, observable, lr, error, stderr, solver_bias_stderr, resolved; `bias` as
+            well, the bound on the bias of errors by defects.
         predicted: leading constants with order, observable, constant, stderr. Default: none.
 
     Returns:
@@ -161,6 +162,8 @@ def _joined(rows: pd.DataFrame) -> _Errors:
     rows = rows.sort_values("lr")
     lr, error = rows.lr.to_numpy(float), rows.error.to_numpy(float)
     sigma = np.hypot(rows.stderr, rows.solver_bias_stderr).to_numpy(float)
+    if "bias" in rows:
+        sigma = np.hypot(sigma, rows.bias.to_numpy(float) / NORMAL_QUANTILE)
     weight = np.maximum(sigma, DIGITS * np.abs(error)) ** -2.0
     first = np.flatnonzero(np.diff(lr, prepend=0.0) > SAME * lr)
     total = np.add.reduceat(weight, first) if len(first) else weight

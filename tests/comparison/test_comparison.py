@@ -299,7 +299,7 @@ def test_bad_input_gets_one_clear_sentence():
         ({"seed": -1}, "seed must be an integer of at least 0"),
         ({"lrs": [0.1, 0.1]}, "lrs holds a value twice"),
         ({"lrs": [100.0], "horizon": 100.0}, "lr=100 is beyond the stability limit"),
-        ({"orders": [4]}, "orders.0. must be at most 3"),
+        ({"orders": [4]}, r"orders\[0\] must be 1, 2 or 3, or 'quadratic' or 'poisson', got 4; order 4 would take"),
         ({"observables": ["los"]}, "observable must be one of loss, modified_loss"),
         ({"observables": "loss"}, "observables must be a sequence"),
         ({"observables": ["theta[99]"]}, "outside the 6 parameters"),
@@ -336,7 +336,7 @@ def test_bad_input_gets_one_clear_sentence():
 )
 def test_verdicts_on_a_fit(slope, constant, predicted, points, verdict):
     row = dict(zip(("slope_low", "slope_high", "constant_low", "constant_high"), (*slope, *constant), strict=True))
-    assert _verdict(row | {"order": 1, "predicted_constant": predicted, "points": points}) == verdict
+    assert _verdict(row | {"predicted_constant": predicted, "points": points}, 1) == verdict
 
 
 def test_what_torch_cannot_differentiate_is_no_observable():

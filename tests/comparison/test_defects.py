@@ -42,9 +42,14 @@ def tanh_module():
     return sme.ModuleProblem(nn.Sequential(*layers).double(), *tanh_data(), loss="squared_error", masks="shared")
 
 
-def measured(problem, theta0, lr, horizon, paths, orders=(1, 2), kinked=False, names=("loss",), times=None):
+def measured(
+    problem, theta0, lr, horizon, paths, orders=(1, 2), kinked=False, names=("loss",), times=None, at_once=False
+):
+    """Means and half-widths of all columns; all paths at once take a fraction of the time on tiny networks."""
     saved = [round(time / lr) for time in times or [horizon]]
     sampler = DefectSampler(problem, theta0, lr, saved, named_observables(problem, names), orders, kinked)
+    if at_once:
+        vars(sampler)["block_size"] = paths
     blocks = range(-(-paths // sampler.block_size))
     found = MeanEstimate.of(reduce(PathStatistics.merged, (sampler.statistics(block) for block in blocks)))
     shape = len(saved), len(names), len(COLUMNS)
@@ -55,7 +60,7 @@ def measured(problem, theta0, lr, horizon, paths, orders=(1, 2), kinked=False, n
 def test_both_orders_hold_the_exact_errors_of_a_linear_readout(keep_prob):
     problem, lr = linear_problem(keep_prob), 0.025
     exact = LinearMoments(problem, START)
-    mean, half, _ = measured(problem, START, lr, 1.0, 4096, names=("loss", "theta[0]"), times=[0.5, 1.0])
+    mean, half, _ = measured(problem, START, lr, 1.0, 2048, names=("loss", "theta[0]"), times=[0.5, 1.0], at_once=True)
     for t, time in enumerate((0.5, 1.0)):
         for o, name in enumerate(("loss", "theta[0]")):
             for order in (1, 2):
@@ -84,7 +89,7 @@ def test_the_relative_bias_of_order_one_is_of_second_order():
 def test_constants_of_a_network(problem, spread):
     """The constants 0.004214 and 0.00181 were predicted from value Hessians; one path spreads about as much as they."""
     theta0 = tanh_problem().initial(seed=1)
-    mean, half, found = measured(problem, theta0, 0.1, 2.0, 1024)
+    mean, half, found = measured(problem, theta0, 0.1, 2.0, 1024, at_once=True)
     for order, constant in ((1, 0.004214), (2, 0.00181)):
         value, width = mean[0, 0, order] / 0.1**order, half[0, 0, order] / 0.1**order
         assert abs(value - constant) < width + 0.15 * constant  # the constant is that of lr -> 0
@@ -183,7 +188,7 @@ class Ramp(sme.Problem):
 def test_a_crossing_counts_by_where_in_the_step_it_is(start):
     """The equation is at 1.2 (1 + start) at t = 1; the iteration keeps its speed to the end of a step."""
     theta0, lr, jump = torch.tensor([start], dtype=torch.float64), 0.02, 0.2
-    mean, half, found = measured(Ramp(), theta0, lr, 1.0, 4096, kinked=True, names=("theta[0]",))
+    mean, half, found = measured(Ramp(), theta0, lr, 1.0, 4096, kinked=True, names=("theta[0]",), at_once=True)
     crossing = np.ceil(-start / lr) * lr  # the end of the step
     iteration, equation = start + crossing + 1.2 * (1 - crossing), 1.2 * (1 + start)
     assert mean[0, 0, 0] == pytest.approx(iteration)
@@ -197,7 +202,7 @@ def test_without_kinks_long_shifts_and_two_companions_give_the_same_errors():
     """Both find errors up to a relative O(lr), with derivatives and with finite steps."""
     problem, exact = linear_problem(), LinearMoments(linear_problem(), START)
     for lr, bias in ((0.1, 0.12), (0.05, 0.06)):
-        mean, half, _ = measured(problem, START, lr, 1.0, 4096, kinked=True)
+        mean, half, _ = measured(problem, START, lr, 1.0, 4096, kinked=True, at_once=True)
         for order in (1, 2):
             error = exact.error(lr, order, 1.0)
             assert abs(mean[0, 0, order] - error) < half[0, 0, order] + bias * abs(error)
@@ -222,6 +227,7 @@ def test_kinks_leave_order_two_an_error_that_falls_like_the_learning_rate():
 # --- weak_error and validity_range -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weak_error_by_defects_certifies_both_orders():
     problem = linear_problem()
     exact = LinearMoments(problem, START)
@@ -238,22 +244,35 @@ def test_weak_error_by_defects_certifies_both_orders():
     assert "defects" not in study.maximum().columns and len(study.maximum()) == 8
 
 
+def classifier():
+    x, y = tanh_data()
+    module = nn.Sequential(nn.Linear(2, 4, bias=False), nn.Tanh(), nn.Dropout(0.2), nn.Linear(4, 3, bias=False))
+    return sme.ModuleProblem(module.double(), x, (y[:, 0] > 0).long() + (x[:, 0] > 1), loss="cross_entropy")
+
+
+def regression(**noise):
+    layers = nn.Linear(2, 4, bias=False), nn.Tanh(), nn.Dropout(0.2), nn.Linear(4, 1, bias=False)
+    return sme.ModuleProblem(nn.Sequential(*layers).double(), *tanh_data(), loss="squared_error", **noise)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "noise",
+    "problem",
     [
-        {"batch_size": 4},
-        pytest.param({}, marks=pytest.mark.slow),
-        pytest.param({"label_noise": 0.5}, marks=pytest.mark.slow),
-        pytest.param({"weight_decay": 0.3}, marks=pytest.mark.slow),
+        pytest.param(regression(), id="one mask a sample"),
+        pytest.param(classifier(), id="cross-entropy"),
+        pytest.param(regression(batch_size=4), id="mini-batches without replacement"),
+        pytest.param(regression(label_noise=0.5), id="label noise"),
+        pytest.param(regression(weight_decay=0.3), id="weight decay"),
     ],
 )
-def test_defects_and_the_difference_agree_for_sampled_gradients(noise):
-    layers = nn.Linear(2, 4, bias=False), nn.Tanh(), nn.Dropout(0.2), nn.Linear(4, 1, bias=False)
-    problem = sme.ModuleProblem(nn.Sequential(*layers).double(), *tanh_data(), loss="squared_error", **noise)
-    theta0, common = tanh_problem().initial(seed=1), {"lrs": [0.2], "horizon": 2.0, "times": [2.0]}
+def test_defects_and_the_difference_agree_for_sampled_gradients(problem):
+    theta0, common = problem.initial(seed=1), {"lrs": [0.2], "horizon": 2.0, "times": [2.0]}
     defects = sme.weak_error(problem, theta0, **common, estimator="defects", paths=512).table
     difference = sme.weak_error(problem, theta0, **common, paths=1024, dt=0.1).table
-    halves = (defects.high - defects.low + difference.high - difference.low) / 2
+    assert set(difference.estimator) == {"difference"}
+    # Independent estimates: their difference has the root of the sum of squares as its half-width.
+    halves = np.hypot(defects.high - defects.low, difference.high - difference.low) / 2
     assert ((defects.error - difference.error).abs() < halves).all()
     assert defects[defects.order == 1].resolved.all()
 
@@ -264,6 +283,20 @@ def test_half_of_a_single_learning_rate_tells_the_bias_of_order_one():
     exact = LinearMoments(linear_problem(), START).error(0.1, 1, 1.0)
     last = table.iloc[-1]
     assert last.low < exact < last.high and last.bias > 0
+
+
+def test_the_loss_of_held_out_data_has_its_exact_errors():
+    generator = np.random.default_rng(7)
+    unseen = generator.standard_normal((4, 3)), 3 * generator.standard_normal((4, 1))
+    problem, lr = linear_problem().with_test_data(*unseen), 0.05
+    exact = LinearMoments(problem, START)
+    mean, half, _ = measured(problem, START, lr, 1.0, 2048, names=("loss", "test_loss"), at_once=True)
+    for o, name in enumerate(("loss", "test_loss")):
+        for order in (1, 2):
+            error = exact.error(lr, order, 1.0, name)
+            assert abs(mean[0, o, order] - error) < half[0, o, order] + abs(mean[0, o, 3])
+        assert half[0, o, 1] < 0.2 * abs(mean[0, o, 1])
+    assert abs(mean[0, 1, 1] - mean[0, 0, 1]) > half[0, 1, 1]  # another number than that of the training data
 
 
 def test_the_range_of_validity_is_that_of_exact_errors():

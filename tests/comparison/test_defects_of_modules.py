@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import smesolve as sme
+from smesolve.problem.observables import OBSERVABLES
 
 
 class Attention(nn.Module):
@@ -64,21 +65,29 @@ def test_relu_after_attention_takes_derivatives_of_it():
     assert table.error.notna().all() and (table.diverged == 0).all()
 
 
-def test_a_vector_of_class_probabilities_is_a_mapping_of_observables():
-    """They add up to one, and so their errors add up to zero on every path."""
+def test_a_vector_of_ten_class_probabilities_is_a_mapping_of_observables():
+    """Of an image that is held out. They add up to one, and so their errors add up to zero on every path."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(8, 2, generator=generator, dtype=torch.float64)
-    module = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Dropout(0.2), nn.Linear(3, 3)).double()
-    problem = sme.ModuleProblem(module, x, torch.arange(8) % 3, loss="cross_entropy")
+    x, unseen = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (20, 1))
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Dropout(0.2), nn.Linear(3, 10)).double()
+    problem = sme.ModuleProblem(module, x, torch.arange(20) % 10, loss="cross_entropy")
+    problem = problem.with_test_data(unseen, torch.tensor([3]))
 
     def probability(theta, label):
-        return problem.outputs(theta).softmax(-1)[..., label].mean(-1)
+        return problem.test.outputs(theta).softmax(-1)[..., 0, label]
 
-    observables = {f"probability[{label}]": partial(probability, label=label) for label in range(3)}
-    table = sme.weak_error(
-        problem, problem.initial(seed=0), [0.2], 0.4, times=[0.4], paths=32, observables=observables
-    ).table
-    assert sorted(table.observable.unique()) == [f"probability[{label}]" for label in range(3)]
+    names = [f"probability[{label}]" for label in range(10)]
+    observables = {name: partial(probability, label=label) for label, name in enumerate(names)}
+    observables["test_loss"] = OBSERVABLES["test_loss"](problem)
+    theta0, common = problem.initial(seed=0), {"times": [0.4], "observables": observables}
+    table = sme.weak_error(problem, theta0, [0.2], 0.4, paths=32, **common).table
+    assert list(table[table.order == 1].observable) == [*names, "test_loss"]
     for _, rows in table.groupby("order"):
-        assert abs(rows.error.sum()) < 1e-6 * rows.error.abs().max()
-    assert table[table.order == 1].resolved.any()
+        of_classes = rows[rows.observable != "test_loss"]
+        assert abs(of_classes.error.sum()) < 1e-6 * of_classes.error.abs().max()
+        assert of_classes.discrete.sum() == pytest.approx(1)
+    first = table[table.order == 1].set_index("observable")
+    assert first.resolved["test_loss"] and first.resolved["probability[3]"]
+    # test_loss is -log probability[3]: their errors are as their derivatives where the paths scatter little
+    slope = -1 / first.discrete["probability[3]"]
+    assert first.error["test_loss"] == pytest.approx(slope * first.error["probability[3]"], rel=0.2)

@@ -169,5 +169,5 @@ def test_two_points_give_a_local_slope_and_a_constant_with_room_for_the_next_ter
     ],
 )
 def test_an_order_is_certified_where_the_interval_holds_neither_neighbour(low, high, verdict):
-    row = {"order": 2, "points": 4, "slope_low": low, "slope_high": high, "predicted_constant": np.nan}
-    assert _verdict(row | {"constant_low": 1.0, "constant_high": 2.0}) == verdict
+    row = {"points": 4, "slope_low": low, "slope_high": high, "predicted_constant": np.nan}
+    assert _verdict(row | {"constant_low": 1.0, "constant_high": 2.0}, 2) == verdict

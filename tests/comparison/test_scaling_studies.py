@@ -17,7 +17,7 @@ from smesolve.comparison.stationary_variances import stationary_variances
 from smesolve.experiments.scaling.acceleration import AccelerationSettings, acceleration, gradients_per_step
 from smesolve.experiments.scaling.kappa import Kappa, KappaSettings, LinearScalingRule, linear_scaling_rule
 from smesolve.experiments.scaling.map import ErrorMap, error_map
-from smesolve.experiments.scaling.schedule import SCHEDULES, schedules
+from smesolve.experiments.scaling.schedule import SCHEDULES, Schedule, ScheduleSettings, schedules
 from smesolve.experiments.scaling.width import mean_field_problem
 from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.experiments.shared.section import Section, markdown
@@ -359,3 +359,9 @@ def test_multiples_of_the_learning_rate_divide_the_horizon_by_default_and_others
         assert settings()
         with pytest.raises(ValueError, match=rf"8 lr \({name}\)=0.4 does not divide horizon=1; take for example"):
             settings(**{name: [2, 8]})
+
+
+def test_the_default_schedules_have_a_slope():
+    """As in `smesolve scaling --study schedule --out DIR`: one learning rate would be refused."""
+    settings = ScheduleSettings()
+    assert len(settings.lrs) >= 2 and len(Schedule(settings).cells()) == 2 * len(SCHEDULES)

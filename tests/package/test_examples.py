@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
 
 WEAK = "--lrs [0.05,0.025] --horizon 0.1 --paths 64 --workers 1 --threads 1"
+DEEP = f"{WEAK.replace('64', '8')} --data.samples 10 --network.width [3,3]"
 EFFORT = "--paths 32 --data.samples 4 --workers 1 --threads 1"
 SCALING = f"{EFFORT} --network.width 2"
 LANDSCAPE = "--data.samples 12 --network.width 4 --steps 8 --runs 2 --threads 1"
@@ -26,9 +27,11 @@ LANDSCAPE = "--data.samples 12 --network.width 4 --steps 8 --runs 2 --threads 1"
 SMALL = {
     "digits": f"{WEAK} --data.samples 12 --network.width 2 --control none",
     "digits_certificate": f"{WEAK} --data.samples 12 --network.width 2 --max_paths 64 --control none",
-    "digits_deep": f"{WEAK} --data.samples 8 --network.width [3,3] --dt 0.0125",
+    "digits_deep": DEEP,
+    "digits_deep_tanh": DEEP,
     "validity": f"{EFFORT} --network.width 2 --horizon 0.2 --max_paths 32",
     "convergence": "--dts [0.5,0.25] --reference_dt 0.0625 --paths 64 --threads 1",
+    "validity_adam": f"{EFFORT} --network.width 2 --training.warm 30 --horizon 0.01 --max_paths 32",
     "weak_order": f"{WEAK} --network.width 22 --max_paths 64",
     "scaling_acceleration": f"{SCALING} --factors [40,200]",
     "scaling_horizon": f"{SCALING} --times [1.0,2.0] --multiples [0.1,0.4]",
@@ -73,7 +76,7 @@ SMALL_SCRIPTS = {
 }
 
 # Those that take longer than the rest.
-SLOW = {"digits_deep", "landscape_regularisation", "scaling_map", "scaling_schedule"}
+SLOW = {"digits_deep", "digits_deep_tanh", "landscape_regularisation", "scaling_map", "scaling_schedule"}
 SLOW_SCRIPTS = {"own_modules", "weak_order"}
 
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "make_index")

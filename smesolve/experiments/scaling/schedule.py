@@ -74,7 +74,7 @@ class ScheduleSettings(ToleranceSettings):
     """
 
     keep_prob: float = 0.8
-    lrs: list[float] = field(default_factory=lambda: [0.05])
+    lrs: list[float] = field(default_factory=lambda: [0.1, 0.05])
     horizon: float = 1.0
     schedules: list[str] = field(default_factory=lambda: list(SCHEDULES))
     orders: list[int] = field(default_factory=lambda: [1, 2])

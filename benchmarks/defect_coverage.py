@@ -1,0 +1,218 @@
+"""Coverage of the intervals of errors by defects, on two networks whose exact errors are known.
+
+- readout: linear regression with dropout, exact moments of both sides (`LinearMoments`), T = 0.5.
+- deep: 1-2-2-1, tanh, dropout after both hidden layers, one mask for all samples or one for each of them. The mean of
+  the iteration is a sum over all sequences of masks. That of the equations is taken over paths of the exact drift and
+  covariance, with control variates of both orders: `reference stderr` is its noise, which must be small beside
+  `stderr`, that of a replicate, for coverage to mean something. The defects know draws only.
+
+A replicate is a study of 512 paths at two learning rates. `monte_carlo` is how often the interval without the bound on
+the bias covers, `interval` the final one; `resolved` how often an error is resolved, and `of resolved` how often the
+final interval of these covers. Where lr / keep_prob^2 is large, errors are called not asymptotic, and not resolved.
+"""
+
+import itertools
+from functools import partial, reduce
+
+import harness
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+import smesolve as sme
+from smesolve.comparison.defect_budget import DefectBudget, with_bias
+from smesolve.comparison.error_budget import ErrorBudget
+from smesolve.comparison.exact import LinearMoments, enumerated_expectation
+from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.comparison.sampler import PairSampler
+from smesolve.comparison.study_design import StudyDesign
+from smesolve.comparison.value_hessians import value_hessians
+from smesolve.problem.observables import named_observables
+from smesolve.sampling.runner import Runner
+
+__all__ = ["defects"]
+
+PATHS, AT_ONCE = 512, 32
+"""Paths of a replicate, and replicates of a block."""
+
+BLOCKS = {"deep, shared": 4, "deep, per sample": 64}
+"""Blocks of 1024 paths of an equation whose mean is not known exactly."""
+
+DT_PER_LR = 0.5
+
+HIDDEN = 2, 2
+
+CASES = [
+    ("readout", 0.8, 0.5, (0.1, 0.05)),
+    ("readout", 0.5, 0.5, (0.1, 0.05)),
+    ("deep, shared", 0.8, 0.4, (0.2, 0.1)),
+    ("deep, shared", 0.5, 0.2, (0.1, 0.05)),
+    ("deep, per sample", 0.8, 0.3, (0.15, 0.1)),
+    ("deep, per sample", 0.5, 0.15, (0.075, 0.05)),
+]
+"""Name, keep_prob, horizon, learning rates; up to four steps of 16 masks, or three of 256."""
+
+
+class Deep(sme.Problem):
+    """1-2-2-1 without biases, tanh, dropout after both hidden layers, squared error; only its draws are known."""
+
+    dim, has_closed_form = 8, False
+
+    def __init__(self, x, y, keep_prob, per_sample):
+        self.x, self.y, self.keep_prob, self.samples = x, y, keep_prob, len(x)
+        self.groups = len(x) if per_sample else 1
+        """Samples with a mask of their own."""
+        self.draw_dim, self.noise_dim = 4 * self.groups, 16 * self.groups
+        kept = torch.tensor(list(itertools.product((0.0, 1.0), repeat=sum(HIDDEN))), dtype=x.dtype)
+        self.masks = kept / keep_prob
+        self.weights = (kept * keep_prob + (1 - kept) * (1 - keep_prob)).prod(-1)
+
+    def draw(self, uniforms):
+        kept = (uniforms < self.keep_prob).to(self.x)
+        return kept.unflatten(-1, (self.groups, 4)) / self.keep_prob
+
+    def all_draws(self):
+        chosen = torch.tensor(list(itertools.product(range(16), repeat=self.groups)))
+        return self.masks[chosen], self.weights[chosen].prod(-1)
+
+    def outputs(self, theta, masks=1.0):
+        return self._layers(theta, masks)[-1]
+
+    def loss(self, theta):
+        return (self.outputs(theta) - self.y).square().mean(-1) / 2
+
+    def gradient(self, theta, draw):
+        return self.of_samples(theta, draw).mean(-2)
+
+    def of_samples(self, theta, masks):
+        """Gradients (..., n, D) of all samples, masks (..., n or 1, 4)."""
+        first, kept, second, last, outputs = self._layers(theta, masks)
+        _, inner, readout = self._weights(theta)
+        residuals = (outputs - self.y)[..., None]
+        masks = masks * torch.ones_like(first[..., :1])
+        at_second = residuals * readout[..., None, :] * masks[..., 2:] * (1 - second.square())
+        at_first = (at_second @ inner) * masks[..., :2] * (1 - first.square())
+        of_inner = at_second[..., :, None] * kept[..., None, :]
+        return torch.cat([at_first * self.x[:, None], of_inner.flatten(-2), residuals * last], dim=-1)
+
+    def _weights(self, theta):
+        first, inner, readout = theta.split([2, 4, 2], dim=-1)
+        return first, inner.unflatten(-1, HIDDEN), readout
+
+    def _layers(self, theta, masks):
+        masks = masks * torch.ones(4, dtype=self.x.dtype)
+        weights, inner, readout = self._weights(theta)
+        first = torch.tanh(self.x[:, None] * weights[..., None, :])
+        kept = first * masks[..., :2]
+        second = torch.tanh(kept @ inner.mT)
+        last = second * masks[..., 2:]
+        return first, kept, second, last, (last * readout[..., None, :]).sum(-1)
+
+
+class DeepInClosedForm(Deep):
+    """The same with its mean gradient and noise product, sums over all masks."""
+
+    has_closed_form = True
+
+    def mean_gradient(self, theta):
+        return torch.einsum("...knd,k->...d", self._of_masks(theta), self.weights) / self.samples
+
+    def noise_product(self, theta, normals):
+        gradients = self._of_masks(theta)
+        gradients = gradients if self.groups > 1 else gradients.mean(-2, keepdim=True)
+        gradients = gradients - torch.einsum("...knd,k->...nd", gradients, self.weights)[..., None, :, :]
+        factors = normals.unflatten(-1, (16, self.groups)) * self.weights.sqrt()[:, None]
+        return torch.einsum("...knd,...kn->...d", gradients, factors) / self.groups
+
+    def _of_masks(self, theta):
+        return self.of_samples(theta[..., None, :], self.masks[:, None, :])
+
+
+def deep(keep_prob, per_sample, closed_form):
+    """The network with four samples, or two with a mask each, and where it starts."""
+    generator = np.random.default_rng(3)
+    x, y, theta0 = (torch.from_numpy(generator.standard_normal(size)) for size in (4, 4, 8))
+    samples = 2 if per_sample else 4
+    made = DeepInClosedForm if closed_form else Deep
+    return made(x[:samples], y[:samples] / 2, keep_prob, per_sample), 0.8 * theta0
+
+
+def iterated_loss(problem, theta0, lr, steps):
+    """Mean loss of the iteration over all sequences of masks, those of the first step one after the other."""
+    draws, weights = problem.all_draws()
+    starts = problem.step(theta0, draws, lr)
+    means = [enumerated_expectation(problem, start, lr, steps - 1, "loss") for start in starts]
+    return float(weights @ torch.tensor(means, dtype=weights.dtype))
+
+
+@torch.no_grad()
+def deep_errors(name, keep_prob, lr, horizon):
+    """Errors of both orders, each with its standard error, by paths of the equation with control variates."""
+    problem, theta0 = deep(keep_prob, name == "deep, per sample", True)
+    observables = named_observables(problem, ["loss"])
+    hessians = value_hessians(problem, theta0, [horizon], observables, lr)
+    dt = lr * DT_PER_LR
+    design = StudyDesign(problem, theta0, [lr], [horizon], [1, 2], observables, "small_noise_rk4", dt, "second")
+    iteration = iterated_loss(problem, theta0, lr, round(horizon / lr))
+    errors = {}
+    for side in ErrorBudget(design, lr, hessians, Runner()).sides:
+        paired = next(work for work in side.work.values() if isinstance(work, PairSampler))
+        blocks = zip(*(paired.statistics(block) for block in range(BLOCKS[name])), strict=True)
+        equation, pairs = (MeanEstimate.of(reduce(PathStatistics.merged, parts)) for parts in blocks)
+        errors[side.order] = (equation.mean - side.bias(pairs)).item() - iteration, equation.stderr.item()
+    return errors
+
+
+def problem_and_errors(name, keep_prob, horizon, lrs):
+    """A problem, its start, and its exact errors with their standard errors by (lr, order)."""
+    if name == "readout":
+        problem, theta0 = harness.linear_problem(keep_prob)
+        moments = LinearMoments(problem, theta0)
+        return problem, theta0, {(lr, k): (moments.error(lr, k, horizon), 0.0) for lr in lrs for k in (1, 2)}
+    found = {lr: deep_errors(name, keep_prob, lr, horizon) for lr in lrs}
+    problem, theta0 = deep(keep_prob, name == "deep, per sample", False)
+    return problem, theta0, {(lr, order): found[lr][order] for lr in lrs for order in (1, 2)}
+
+
+def defects(count):
+    """Coverage of the intervals of errors by defects, without and with the bound on their bias."""
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(partial(_replicates, count=count))(*case) for case in CASES)
+    return pd.concat(found, ignore_index=True)
+
+
+def _replicates(name, keep_prob, horizon, lrs, count):
+    """A row for each order and learning rate: how often its two intervals cover, and it is resolved."""
+    problem, theta0, exact = problem_and_errors(name, keep_prob, horizon, lrs)
+    design = StudyDesign.of(
+        problem, theta0, lrs, horizon, orders=[1, 2], observables=["loss"], times=[horizon], control="none"
+    )
+    budgets, tables = [DefectBudget(design, lr, Runner()) for lr in lrs], []
+    for budget in budgets:
+        vars(budget.sampler)["block_size"] = AT_ONCE * PATHS  # paths of a block are independent: cut it into replicates
+    for block in range(-(-count // AT_ONCE)):
+        values = [budget.sampler.values(block).reshape(AT_ONCE, PATHS, 1, -1) for budget in budgets]
+        for replicate in range(AT_ONCE):
+            rows = []
+            for budget, parts in zip(budgets, values, strict=True):
+                both = np.stack([parts[replicate]] * 2)
+                budget.statistics = PathStatistics.of(both, antithetic=False, order=4)
+                rows += budget.rows(None)
+            tables.append(with_bias(pd.DataFrame(rows)).assign(replicate=block * AT_ONCE + replicate))
+    table = pd.concat(tables, ignore_index=True).query("replicate < @count")
+    error, noise = np.array([exact[at] for at in zip(table.lr, table.order, strict=True)]).T
+    covered = (table.low <= error) & (error <= table.high)
+    table = table.assign(
+        exact=error,
+        reference_stderr=noise,
+        monte_carlo=(table.error - error).abs() <= table.half_width,
+        interval=covered,
+        covered=covered.where(table.resolved),
+    )
+    columns = ["exact", "reference_stderr", "stderr", "monte_carlo", "interval", "resolved", "covered"]
+    means = table.groupby(["order", "lr"])[columns].agg(lambda column: column.astype(float).mean()).reset_index()
+    means = means.rename(columns={"covered": "of resolved", "reference_stderr": "reference stderr"})
+    means.insert(0, "keep_prob", keep_prob)
+    means.insert(0, "problem", name)
+    return means.assign(replicates=count)

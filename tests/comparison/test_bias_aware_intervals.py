@@ -1,0 +1,73 @@
+"""Intervals that hold the truth for any bias up to a bound, against the normal distribution, and what follows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from smesolve.comparison.defect_budget import with_bias
+from smesolve.comparison.order_fit import fit_orders
+from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, bias_aware_half_width
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0, 3.0, 5.999, 6.0, 100.0])
+def test_the_interval_covers_with_its_confidence_at_the_bound_and_more_often_inside_it(ratio):
+    sigma = 0.2
+    half = float(bias_aware_half_width(np.array(NORMAL_QUANTILE * sigma), np.array(ratio * sigma)))
+
+    def coverage(bias):
+        return norm.cdf((half - bias) / sigma) - norm.cdf((-half - bias) / sigma)
+
+    assert coverage(ratio * sigma) == pytest.approx(CONFIDENCE, abs=1e-8)
+    assert coverage(ratio * sigma / 2) >= CONFIDENCE - 1e-8
+
+
+def test_what_is_known_exactly_and_what_is_not_known_at_all():
+    halves = bias_aware_half_width(np.array([0.0, 0.0, 1.0, np.nan]), np.array([0.0, 2.0, np.inf, 1.0]))
+    assert halves[:3].tolist() == [0.0, 2.0, np.inf] and np.isnan(halves[3])
+
+
+def rows(errors, half_width=1e-4, delta=0.0, at_kinks=0.0):
+    """Rows as `DefectBudget` makes them, one for each (order, lr)."""
+    return pd.DataFrame(
+        {
+            "order": order, "lr": lr, "time": 1.0, "observable": "loss", "error": error, "half_width": half_width,
+            "stderr": half_width / NORMAL_QUANTILE, "rounding": 0.0, "diverged": 0, "undefined": 0,
+            "heavy_tailed": False, "too_wide": False, "placement": delta, "placement_stderr": 1e-6,
+            "at_kinks": at_kinks,
+        }
+        for (order, lr), error in errors.items()
+    )  # fmt: skip
+
+
+def test_a_large_error_of_order_two_is_not_asymptotic_unless_it_is_noise():
+    small, large, noise = (with_bias(rows({(1, 0.1): 1e-2, (2, 0.1): second})) for second in (3e-3, 4e-3, 5e-5))
+    assert small.resolved.all() and not large.resolved.any()
+    assert noise.resolved.tolist() == [True, False]
+    lost = with_bias(rows({(1, 0.1): 1e-4, (2, 0.1): 9e-5}, half_width=2e-4))
+    assert set(lost.reason) == {"inside its Monte Carlo interval"}
+
+
+def test_the_bound_of_order_one_is_half_the_difference_of_both_placements_and_that_of_order_two_a_third_of_it():
+    table = with_bias(rows({(1, 0.1): 1e-2, (2, 0.1): 1e-3}, delta=-2e-4)).set_index("order")
+    assert table.bias.to_dict() == pytest.approx({1: 2e-4, 2: 2e-4 / 3})
+    for order in (1, 2):
+        half = float(bias_aware_half_width(np.array(1e-4), np.array(table.bias[order])))
+        assert table.high[order] - table.error[order] == pytest.approx(half)
+
+
+def test_at_kinks_the_error_of_order_two_is_resolved_with_half_of_it_in_its_interval():
+    table = with_bias(rows({(1, 0.1): 1e-2, (2, 0.1): 1e-3}, at_kinks=1e-3)).set_index("order")
+    assert table.resolved.all()
+    assert table.bias[2] == pytest.approx(5e-4) and 0 < table.low[2] < 5e-4
+
+
+def test_the_slope_of_a_fit_knows_the_bias_of_defects():
+    lrs, common = (
+        np.array([0.2, 0.1]),
+        {"order": 1, "observable": "loss", "solver_bias": 0.0, "solver_bias_stderr": 0.0},
+    )
+    table = pd.DataFrame({"lr": lrs, "error": 0.3 * lrs, "stderr": 1e-3 * lrs, "resolved": True} | common)
+    exact, biased = fit_orders(table).iloc[0], fit_orders(table.assign(bias=0.1 * table.error)).iloc[0]
+    assert biased.slope_high - biased.slope_low > 10 * (exact.slope_high - exact.slope_low)
+    assert biased.slope_low < 1 < biased.slope_high
