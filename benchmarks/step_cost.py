@@ -48,8 +48,8 @@ LR, DT = 0.01, 0.01
 STEPS = 4
 WEAK = ", weak noise"
 RK4_WEAK = "small_noise_rk4, order 2" + WEAK
-MAX_NUMBERS = 2**27
-"""Numbers in the largest array of a contestant (1 GiB)."""
+MAX_NUMBERS = 2**24
+"""Numbers in the largest array of a contestant (128 MiB)."""
 
 NAIVE_DIM = 64
 """Largest D of the naive contestant, which takes minutes beyond."""
@@ -114,11 +114,14 @@ def steps(sde: sme.ModifiedEquation | None, problem: sme.Problem, theta0: torch.
 
 
 def kernels(problem: sme.DropoutProblem, theta0: torch.Tensor, B: int) -> dict[str, tuple[Callable[[], object], int]]:
-    """The noise product alone, on as many blocks."""
+    """Noise products, on as many blocks: of shared masks and of masks per sample."""
     size, runs = problem.block_size, {}
     count = -(-B // size) * STEPS
     theta = theta0.expand(size, -1).contiguous()
-    for label, one in (("", problem), (WEAK, problem.with_weak_noise())):
+    per_sample = sme.DropoutProblem(problem.network, problem.x, problem.y, keep_prob=0.8, masks="per_sample")
+    noises = {"": problem, WEAK: problem.with_weak_noise(), ", masks per sample": per_sample}
+    noises[", masks per sample, torch"] = per_sample.without_kernels()
+    for label, one in noises.items():
         normals = torch.randn(size, one.noise_dim, dtype=torch.float64)
 
         @torch.no_grad()

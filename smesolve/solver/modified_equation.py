@@ -285,13 +285,13 @@ class ModifiedEquation(nn.Module):
         mean, noise = at.evaluate(_mean_and_noise, v)
         return -mean, self._noise(at, noise), None if self.order == 1 else self._correction(t, at, -mean, False)
 
-    def euler_increment(self, t: Any, y: Tensor, dt: float, v: Tensor) -> Tensor:
-        """Return dt f(y) + sqrt(lr) C(y) v. Cost at order 1: that of the noise only, as one pullback serves both."""
+    def euler_advance(self, t: Any, y: Tensor, dt: float, v: Tensor) -> Tensor:
+        """Return y + dt f(y) + sqrt(lr) C(y) v. Cost at order 1: that of the noise only, as one pullback serves both."""
         if self.order == 1 and not isinstance(self.lr, Tensor):
             root = float(self.lr**0.5)
-            return root * self.problem.at(t).linearize(y).noisy_mean_gradient(v, -dt / root)
+            return torch.add(y, self.problem.at(t).linearize(y).noisy_mean_gradient(v, -dt / root), alpha=root)
         drift, noise = self.f_and_g_prod(t, y, v)
-        return dt * drift + noise
+        return y + (dt * drift + noise)
 
     def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
         """Return a whole step of that scheme by one kernel, with `split` its prediction and noise, too, or None."""

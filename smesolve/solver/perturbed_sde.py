@@ -79,9 +79,9 @@ class PerturbedSDE:
         """Return a whole step of that scheme, with `split` its prediction and noise, too; None without a kernel."""
         return None if self._equation is None else self._equation.small_noise_rk4(y, dt, dW, split)
 
-    def euler_increment(self, t: float, y: Tensor, dt: float, dW: Tensor) -> Tensor:
-        """Return dt times the whole drift plus the noise, by one pullback where the equation has it: (B, D)."""
+    def euler_advance(self, t: float, y: Tensor, dt: float, dW: Tensor) -> Tensor:
+        """Return y plus dt times the whole drift plus the noise, by one pullback where the equation has it: (B, D)."""
         if self._equation is not None:
-            return self._equation.euler_increment(t, y, dt, dW)
+            return self._equation.euler_advance(t, y, dt, dW)
         drift, noise = self.drift_and_noise(t, y, dW)
-        return dt * drift + noise
+        return y + (dt * drift + noise)

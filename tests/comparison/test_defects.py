@@ -60,7 +60,7 @@ def measured(
 def test_both_orders_hold_the_exact_errors_of_a_linear_readout(keep_prob):
     problem, lr = linear_problem(keep_prob), 0.025
     exact = LinearMoments(problem, START)
-    mean, half, _ = measured(problem, START, lr, 1.0, 4096, names=("loss", "theta[0]"), times=[0.5, 1.0])
+    mean, half, _ = measured(problem, START, lr, 1.0, 2048, names=("loss", "theta[0]"), times=[0.5, 1.0], at_once=True)
     for t, time in enumerate((0.5, 1.0)):
         for o, name in enumerate(("loss", "theta[0]")):
             for order in (1, 2):
@@ -89,7 +89,7 @@ def test_the_relative_bias_of_order_one_is_of_second_order():
 def test_constants_of_a_network(problem, spread):
     """The constants 0.004214 and 0.00181 were predicted from value Hessians; one path spreads about as much as they."""
     theta0 = tanh_problem().initial(seed=1)
-    mean, half, found = measured(problem, theta0, 0.1, 2.0, 1024)
+    mean, half, found = measured(problem, theta0, 0.1, 2.0, 1024, at_once=True)
     for order, constant in ((1, 0.004214), (2, 0.00181)):
         value, width = mean[0, 0, order] / 0.1**order, half[0, 0, order] / 0.1**order
         assert abs(value - constant) < width + 0.15 * constant  # the constant is that of lr -> 0

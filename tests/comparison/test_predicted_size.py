@@ -65,8 +65,13 @@ def test_the_predicted_adjoints_are_those_of_all_processes_less_their_last_ones(
 
 def recorded(monkeypatch, module):
     """The matrices of derivatives that a module makes from now on."""
-    made, directional = [], noise_free_path.directional
-    monkeypatch.setattr(module, "directional", lambda *given: made.append(directional(*given)) or made[-1])
+    made = []
+
+    def recording(derivative):
+        return lambda *given: made.append(derivative(*given)) or made[-1]
+
+    for name in ("directional", "row_by_row"):  # by automatic differentiation, or by compiled kernels
+        monkeypatch.setattr(module, name, recording(getattr(noise_free_path, name)))
     return made
 
 

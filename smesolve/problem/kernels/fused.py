@@ -76,6 +76,7 @@ class Kernels:
         self._per_sample = per_sample
         self._handle: int | None = None
         self._library: Any = None
+        self._moments: tuple[MaskLaw, list[Any], Any] | None = None
 
     def suit(self, *tensors: Tensor) -> bool:
         """Return whether these tensors can be given to the kernels, in this process."""
@@ -87,7 +88,18 @@ class Kernels:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what is in the library's memory in its process."""
-        return self.__dict__ | {"_handle": None, "_library": None}
+        return self.__dict__ | {"_handle": None, "_library": None, "_moments": None}
+
+    def _of_law(self, law: MaskLaw) -> Any:
+        """Return v, s and w of a law, found anew where it is another one or has other attributes.
+
+        Finding them takes as long as a small block.
+        """
+        known, attributes = self._moments, [*getattr(law, "__dict__", {}).values()]
+        if known is None or known[0] is not law or list(map(id, known[1])) != list(map(id, attributes)):
+            moments = float(law.variance), float(law.skew), float(law.chi_variance) ** 0.5
+            known = self._moments = law, attributes, (ctypes.c_double * 3)(*moments)
+        return known[2]
 
     def _kind(self, linear: bool) -> int:
         """Return the kind of noise that is, for masks shared by all samples, linear in its normals or not."""
@@ -149,7 +161,7 @@ class FusedKernels(Kernels):
         """Return grad L_S(theta), (..., D)."""
         lead, paths, at = _rows(theta)
         out = theta.new_empty(paths, theta.shape[-1])
-        self._call("mean_gradient", _moments(law), paths, _of(at), self.NOTHING, out.data_ptr())
+        self._call("mean_gradient", self._of_law(law), paths, _of(at), self.NOTHING, out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def noise(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float) -> Tensor:
@@ -157,21 +169,21 @@ class FusedKernels(Kernels):
         lead, paths, at, drawn = _rows(theta, normals)
         out = theta.new_empty(paths, theta.shape[-1])
         kind, pointer = self._kind(linear), out.data_ptr()
-        self._call("noise", _moments(law), kind, weight, paths, _of(at), _of(drawn), self.NOTHING, pointer)
+        self._call("noise", self._of_law(law), kind, weight, paths, _of(at), _of(drawn), self.NOTHING, pointer)
         return out.view(*lead, theta.shape[-1])
 
     def hessian_product(self, theta: Tensor, law: MaskLaw, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, (..., D)."""
         lead, paths, at, along = _rows(theta, vector)
         out = theta.new_empty(paths, theta.shape[-1])
-        self._call("hessian_product", _moments(law), paths, _of(at), _of(along), out.data_ptr())
+        self._call("hessian_product", self._of_law(law), paths, _of(at), _of(along), out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def third_derivative(self, theta: Tensor, law: MaskLaw, first: Tensor, second: Tensor) -> Tensor:
         """Return D^3 L_S(theta)[first, second], (..., D)."""
         lead, paths, at, *along = _rows(theta, first, second)
         out = theta.new_empty(paths, theta.shape[-1])
-        self._call("third_derivative", _moments(law), paths, _of(at), *map(_of, along), out.data_ptr())
+        self._call("third_derivative", self._of_law(law), paths, _of(at), *map(_of, along), out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def parts(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +191,7 @@ class FusedKernels(Kernels):
         lead, paths, at, drawn = _rows(theta, normals)
         out = theta.new_empty(3, paths, theta.shape[-1])
         pointers = [one.data_ptr() for one in out]
-        self._call("parts", _moments(law), self._kind(linear), paths, _of(at), _of(drawn), *pointers)
+        self._call("parts", self._of_law(law), self._kind(linear), paths, _of(at), _of(drawn), *pointers)
         mean, noise, curvature = out.view(3, *lead, theta.shape[-1])
         return mean, noise, curvature
 
@@ -199,7 +211,7 @@ class FusedKernels(Kernels):
         out = theta.new_empty(3 if split else 1, paths, theta.shape[-1])
         pointers = [one.data_ptr() for one in out] if split else [out.data_ptr(), None, None]
         kind = self._kind(linear)
-        self._call("rk4", _moments(law), kind, order, lr, dt, paths, _of(at), _of(drawn), *pointers)
+        self._call("rk4", self._of_law(law), kind, order, lr, dt, paths, _of(at), _of(drawn), *pointers)
         return tuple(out.view(-1, *lead, theta.shape[-1]))
 
 
@@ -231,13 +243,13 @@ class ReadoutKernels(Kernels):
 
     def mean_gradient(self, at: NetworkLinearization, law: MaskLaw) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return those of grad L_S."""
-        return self._cotangents("mean_gradient", [_moments(law)], at)
+        return self._cotangents("mean_gradient", [self._of_law(law)], at)
 
     def noise(
         self, at: NetworkLinearization, law: MaskLaw, normals: Tensor, linear: bool, weight: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return those of weight grad L_S + C normals."""
-        return self._cotangents("noise", [_moments(law), self._kind(linear), weight], at, normals)
+        return self._cotangents("noise", [self._of_law(law), self._kind(linear), weight], at, normals)
 
     def _cotangents(
         self, name: str, first: list[Any], at: NetworkLinearization, *drawn: Tensor
@@ -262,11 +274,6 @@ def _rows(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
         lead = torch.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others))
         rows = [one.expand(*lead, -1).reshape(-1, one.shape[-1]).contiguous() for one in (theta, *others)]
     return lead, lead.numel(), *rows
-
-
-def _moments(law: MaskLaw) -> Any:
-    """Return v, s and w of a law."""
-    return (ctypes.c_double * 3)(float(law.variance), float(law.skew), float(law.chi_variance) ** 0.5)
 
 
 def _of(rows: Tensor) -> Rows:

@@ -33,4 +33,4 @@ class Euler(Scheme):
 
     def advance(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> Tensor:
         """Return one step, with drift and noise by one pullback."""
-        return y + sde.euler_increment(t0, y, t1 - t0, dW)
+        return sde.euler_advance(t0, y, t1 - t0, dW)
