@@ -286,7 +286,7 @@ class ModifiedEquation(nn.Module):
         return -mean, self._noise(at, noise), None if self.order == 1 else self._correction(t, at, -mean, False)
 
     def euler_advance(self, t: Any, y: Tensor, dt: float, v: Tensor) -> Tensor:
-        """Return y + dt f(y) + sqrt(lr) C(y) v. Cost at order 1: that of the noise only, as one pullback serves both."""
+        """Return y + dt f(y) + sqrt(lr) C(y) v. At order 1 it costs as much as the noise only: one pullback."""
         if self.order == 1 and not isinstance(self.lr, Tensor):
             root = float(self.lr**0.5)
             return torch.add(y, self.problem.at(t).linearize(y).noisy_mean_gradient(v, -dt / root), alpha=root)
