@@ -219,8 +219,9 @@ def _cells(
         for row in study.table.itertuples():
             process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, dt, effort.seed)
             gradients = gradients_per_step(scheme, row.order) * steps / factor
-            low, high = row.error - row.half_width, row.error + row.half_width
-            errors = {"relative": row.error, "relative_low": low, "relative_high": high}
+            error = row.error + row.solver_bias  # that of the solution at this step, of which the study takes it off
+            low, high = error - row.half_width, error + row.half_width
+            errors = {"relative": error, "relative_low": low, "relative_high": high}
             costs = {
                 "gradients": gradients,
                 "iteration_gradients": steps,
