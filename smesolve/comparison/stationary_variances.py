@@ -6,6 +6,7 @@ up, E|theta - theta*|^2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -35,7 +36,8 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
     equation are left out for that equation.
 
     Returns:
-        A row for each lr and equation: `exact` variance of the iteration, `variance` of the equation, `ratio` of both.
+        A row for each lr and equation: `exact` variance of the iteration, `variance` of the equation, `ratio` of both,
+        NaN where there is no noise at theta*.
     """
     theta0 = check_parameters("theta0", theta0, problem)
     lrs = check_list("lrs", lrs, check_positive)
@@ -47,6 +49,7 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
         squares: Tensor = (theta - best).square().sum(-1)
         return squares
 
+    rounding = torch.finfo(best.dtype).eps * float(best.square().sum())
     rows = []
     for lr in lrs:
         if lr >= moments.stability_limit():
@@ -58,6 +61,7 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
         for equation in EQUATIONS:
             if lr < moments.stability_limit(equation):
                 found = moments.stationary(lr, equation, variance)
-                row = {"lr": lr, "equation": str(equation), "exact": exact, "variance": found, "ratio": found / exact}
+                ratio = found / exact if exact > rounding else math.nan  # without noise at theta* there is no ratio
+                row = {"lr": lr, "equation": str(equation), "exact": exact, "variance": found, "ratio": ratio}
                 rows.append(row)
     return pd.DataFrame(rows)

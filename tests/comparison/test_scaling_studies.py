@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from problems import make_problem
+from problems import linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments, scalar_dropout
@@ -278,6 +278,27 @@ def test_acceleration_counts_gradients_and_breaks_even_there():
     assert even.factor_even[1] == pytest.approx(5.5)
     assert even.factor[1] == 20 and even.gradient_speedup[1] == pytest.approx(20 / 5.5)
     assert (result.table.seconds > 0).all()
+
+
+def test_the_error_of_long_steps_is_that_of_the_solution_at_these_steps():
+    """Whose exact moments are known for a linear readout; without its bias the error would not depend on the step."""
+    problem, theta0 = linear_problem(), torch.tensor([1.0, -0.5], dtype=torch.float64)
+    moments, lr, horizon = LinearMoments(problem, theta0), 0.05, 1.0
+    table = acceleration(
+        problem, theta0, lr, horizon, [4, 20], orders=[1], scheme="euler", effort=SamplingEffort(paths=1024)
+    ).table
+    change = flow_change(problem, theta0, horizon, problem.loss)
+    for row in table.itertuples():
+        exact = moments.scheme(lr, 1, horizon, "euler", row.solver_dt) - moments.iteration(lr, round(horizon / lr))
+        assert row.relative_low < exact / change < row.relative_high
+
+
+def test_variances_without_noise_have_no_ratio():
+    """One output that the readout can learn: no mask changes the gradient at its minimum, 0."""
+    x = torch.ones(2, 1, dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.LinearNetwork(1), x, 0 * x, keep_prob=0.8)
+    found = stationary_variances(problem, torch.ones(1, dtype=torch.float64), [0.1])
+    assert (found.exact == 0).all() and found.ratio.isna().all()
 
 
 def test_numbers_stand_with_their_intervals():

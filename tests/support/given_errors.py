@@ -19,6 +19,7 @@ class GivenErrors(SamplingEffort):
             {"order": order, "lr": lr, "time": time, "observable": "loss", "discrete": 2.0, "sde": 2.0 + 0.3 * order}
             | {"error": 0.3 * order * lr * time, "stderr": 0.01 * order * time, "half_width": 0.02 * order * time}
             | {"low": (0.3 * order * lr - 0.05) * time, "high": (0.3 * order * lr + 0.07) * time}
+            | {"solver_bias": 0.007 * order * lr}
             | {"resolved": order == 1, "reason": "" if order == 1 else "inside the solver bias"}
             for lr in lrs
             for time in times
