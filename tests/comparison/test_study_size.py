@@ -151,7 +151,7 @@ def test_a_dry_run_refuses_what_the_study_refuses(more, capsys, tmp_path):
 
 def test_a_dry_run_of_many_learning_rates_times_a_step_once(capsys, monkeypatch):
     calls = []
-    monkeypatch.setattr(dry_run, "_seconds_per_step", lambda process, theta0: calls.append(process) or 1e-3)
+    monkeypatch.setattr(dry_run, "_seconds_per_step", lambda process, theta0, split: calls.append(process) or 1e-3)
     lrs = "[" + ", ".join(repr(0.4 / count) for count in range(1, 1001)) + "]"
     assert main(["weak-error", *RANDOM, "--lrs", lrs, *SMALL[2:], "--control", "none", "--dry-run"]) == 0
     assert len(calls) == 3 and "980 more" in capsys.readouterr().out

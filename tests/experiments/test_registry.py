@@ -19,7 +19,7 @@ ALL = [(command, study) for command in commands() for study in studies(command) 
 def test_the_experiments_are_those_of_the_files():
     names = {"compare", "convergence", "derive", "landscape", "reproduce", "scaling", "validity", "weak-error"}
     assert {command for command, _ in ALL} == names
-    found = ["acceleration", "horizon", "kappa", "map", "schedule", "shuffle", "small-keep-prob", "width"]
+    found = ["acceleration", "horizon", "kappa", "map", "rule", "schedule", "shuffle", "small-keep-prob", "width"]
     assert studies("scaling") == found
     assert studies("reproduce") == ["barriers", "orientations", "penalties", "recovery"]
     assert default_study("scaling") == "map" and default_study("compare") == ""
@@ -52,7 +52,7 @@ def test_the_help_explains_every_key(command, study, capsys):
         (
             "scaling",
             "",
-            "study must be one of acceleration, horizon, kappa, map, schedule, shuffle, small-keep-prob, width",
+            "study must be one of acceleration, horizon, kappa, map, rule, schedule, shuffle, small-keep-prob, width",
         ),
         ("scaling", "kapa", "did you mean 'kappa'"),
         ("weak-eror", "", "did you mean 'weak-error'"),

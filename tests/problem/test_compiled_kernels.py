@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from problems import ThreeValuedMasks, make_problem
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
@@ -370,6 +371,26 @@ def test_derivatives_in_keep_prob_go_through_the_formulas_in_torch(kind):
         return float(one.mean_gradient(theta).sum() + one.noise_product(theta, z).sum() + one.modified_loss(theta))
 
     assert float(slope) == pytest.approx((value(0.7 + 1e-6) - value(0.7 - 1e-6)) / 2e-6, rel=1e-6)
+
+
+@compiled
+@pytest.mark.parametrize("network", [sme.TwoLayerNetwork(2, 3, activation="relu"), sme.LinearNetwork(2)])
+def test_dispatch_modes_see_every_operation(network):
+    """As the one does that looks for kinks."""
+    x = torch.randn(5, 2, dtype=torch.float64)
+    problem = sme.DropoutProblem(network, x, x[:, :1], keep_prob=0.8)
+    theta, seen = problem.initial(), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    for function in (problem.loss, problem.modified_loss, problem.mean_gradient):
+        seen.clear()
+        with Watch():
+            function(theta)
+        assert torch.ops.aten.bmm.default in seen or torch.ops.aten.mm.default in seen, function
 
 
 @compiled

@@ -63,7 +63,7 @@ def test_subclasses_and_problems_without_kernels_run_in_processes():
     own = Own(problem.network, problem.x, problem.y, keep_prob=0.8)
     module = sme.ModuleProblem(torch.nn.Linear(2, 1).double(), problem.x, problem.y)
     assert problem.in_threads == (library() is not None)
-    assert not own.in_threads and not module.in_threads and not make_problem(masks="per_sample").in_threads
+    assert not own.in_threads and not module.in_threads
 
 
 def test_an_error_of_a_block_comes_back_and_ends_the_others():

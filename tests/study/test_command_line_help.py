@@ -190,7 +190,7 @@ def test_a_dry_run_says_what_a_study_takes_and_writes_nothing(study, tmp_path, c
     dim = dims.get(study, 9)  # of the widest network
     assert int(fields["D"]) == dim and int(fields["M"]) >= (study != "scaling shuffle")  # whose epochs have no noise
     assert "start and report" in fields["time"]
-    assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about \d+ MiB", fields["memory"])
+    assert re.search(r"[\d.e+-]+ s\b", fields["time"]) and re.search(r"about [\d,]+ MiB", fields["memory"])
     if name == "compare":
         assert fields["steps"].strip() == "2 at lr 0.2" and fields["paths"].strip().startswith("8 of each ensemble")
         assert "iteration" in fields["time"] and "order 1" in fields["time"] and "order 2" in fields["time"]

@@ -46,7 +46,7 @@ def test_a_configuration_has_the_errors_of_the_function(tmp_path):
     reference = ("small_noise_rk4", 0.03125)
     table = sme.convergence(sde, start, 1.0, [0.25, 0.125], ["euler"], observables, reference, paths=64).table
     assert saved.table[["scheme", "observable"]].equals(table[["scheme", "observable"]])
-    for column in ("solver_dt", "error", "low", "high"):
+    for column in ("dt", "error", "low", "high"):
         assert saved.table[column].tolist() == pytest.approx(table[column].tolist(), rel=1e-12)
     assert set(saved.tables) == {"table", "fit"} and "convergence.png" in saved.figures
     assert saved.summary().startswith("Weak errors at T = 1 against small_noise_rk4 with dt = 0.03125")

@@ -28,7 +28,7 @@ def sentence(capsys, *arguments):
 
 
 def raising(*arguments):
-    def run(*_):
+    def run(*_, **__):
         raise OSError(*arguments)
 
     return run

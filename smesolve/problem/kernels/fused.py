@@ -44,9 +44,12 @@ SIGNS, NORMALS, PER_SAMPLE = range(3)
 def usable(*tensors: Tensor) -> bool:
     """Return whether tensors are what they seem: no derivative, batch or compilation goes through them.
 
-    Within a transform of torch.func what is made anew has no storage, even where the given tensors have.
+    Within a transform of torch.func what is made anew has no storage, even where the given tensors have; and a dispatch
+    mode, such as the one that looks for kinks, sees no operation of a kernel.
     """
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    if torch._C._len_torch_dispatch_stack() > 0:
         return False
     return all(
         type(tensor) in (Tensor, torch.nn.Parameter)
