@@ -22,7 +22,7 @@ def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float,
     """
     observables = list(table.observable.unique())
     with drawing():
-        figure = Figure(figsize=(PAGE / 2 * max(len(observables), 1), 2.9), layout="constrained")
+        figure = Figure(figsize=(PAGE / 2 * max(len(observables), 1), 3.4), layout="constrained")
         for axis, observable in zip(figure.subplots(1, len(observables), squeeze=False)[0], observables, strict=True):
             axis.axhline(tolerance, color="0.5", linewidth=0.6, label=f"tolerance {tolerance:g}")
             if np.isfinite(limit):
@@ -39,5 +39,8 @@ def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float,
             log_ticks(axis, errors.lr)
             axis.set_xlabel("learning rate $\\epsilon$")
             axis.set_ylabel(f"|error| of the mean {name_of(observable)} / its change")
-            axis.legend(title="bands: largest learning rates, 95%", title_fontsize=7)
+        # The same lines in all panels, and bands over all of a panel's height: there is no place for it inside.
+        lines, labels = axis.get_legend_handles_labels()
+        title = "bands: largest learning rates, 95%"
+        figure.legend(lines, labels, loc="outside lower center", ncols=2, title=title, title_fontsize=7)
         return figure

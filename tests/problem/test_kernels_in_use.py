@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from problems import make_problem
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
@@ -48,3 +49,36 @@ def test_an_activation_that_was_added_before_has_no_kernel_of_another(monkeypatc
     again = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(again)
     assert torch.sin not in again.ACTIVATIONS and again.ACTIVATIONS[torch.relu] == 1
+
+
+@compiled
+@pytest.mark.parametrize("network", [sme.TwoLayerNetwork(2, 3, activation="relu"), sme.LinearNetwork(2)])
+def test_dispatch_modes_see_every_operation(network):
+    """As the one does that looks for kinks."""
+    x = torch.randn(5, 2, dtype=torch.float64)
+    problem = sme.DropoutProblem(network, x, x[:, :1], keep_prob=0.8)
+    theta, seen = problem.initial(), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    for function in (problem.loss, problem.modified_loss, problem.mean_gradient):
+        seen.clear()
+        with Watch():
+            function(theta)
+        assert torch.ops.aten.bmm.default in seen or torch.ops.aten.mm.default in seen, function
+
+
+@compiled
+def test_transforms_of_something_else_go_around_the_kernels():
+    """The derivative of a step with respect to lr alone, which no tensor of the problem carries."""
+    x = torch.randn(5, 2, dtype=torch.float64)
+    problem = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, x[:, :1], keep_prob=0.8)
+    theta, draw = problem.initial(), problem.sample(3, seed=0)
+    at, along = (torch.tensor(number, dtype=torch.float64) for number in (0.1, 1.0))
+    _, slope = torch.func.jvp(lambda lr: theta - lr * problem.gradient(theta, draw), (at,), (along,))
+    assert torch.allclose(slope, -problem.gradient(theta, draw), rtol=1e-12, atol=1e-14)
+    own = sme.Training(problem, lambda state, draw, lr: state - lr * problem.gradient(state, draw), lr=0.1)
+    assert torch.equal(own.step(theta, draw, 0.1), theta - 0.1 * problem.gradient(theta, draw))
