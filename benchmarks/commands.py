@@ -4,8 +4,8 @@
 
 PYTHON is the interpreter of another environment with the older version in it:
 
-    git worktree add /tmp/before 73c9f50   # 0.3.1
-    python3.11 -m venv /tmp/before/.venv && /tmp/before/.venv/bin/pip install "/tmp/before[examples]"
+    git worktree add ../before 73c9f50   # 0.3.1
+    python3.11 -m venv ../before/.venv && ../before/.venv/bin/pip install "../before[examples]"
 
 Every job runs in processes of its own, those of both versions in turns; printed are the minima over the rounds of the
 seconds on the clock and of processor time, and their ratios. Both versions get the same configurations, those of
