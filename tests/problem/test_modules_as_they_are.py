@@ -181,6 +181,8 @@ class MasksOfTorch(TorchDispatchMode):
 
 
 def made(name, **options):
+    if name == "no forward derivative" and torch.__version__.startswith("2.4."):
+        pytest.skip("torch 2.4 does not batch such functions; one sentence refuses them")
     torch.manual_seed(3)
     make, x = CASES[name]
     module = make().double()
