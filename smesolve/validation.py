@@ -31,6 +31,7 @@ __all__ = [
     "check_diffusion_order",
     "check_dtype",
     "check_expression",
+    "check_flag",
     "check_instance",
     "check_integer",
     "check_keep_prob",
@@ -208,6 +209,11 @@ def check_instance(name: str, value: Any, kinds: type[T] | tuple[type[T], ...], 
     if not isinstance(value, kinds):
         raise invalid(name, f"be {words}", value, remedy)
     return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False."""
+    return check_instance(name, value, bool, "True or False")
 
 
 def check_callable(name: str, value: Any) -> Callable[..., Any]:

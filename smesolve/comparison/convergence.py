@@ -41,7 +41,7 @@ from smesolve.solver.sde_contract import CompletedSDE, check_sde
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_choice,
-    check_instance,
+    check_flag,
     check_integer,
     check_list,
     check_mapping,
@@ -202,7 +202,7 @@ def convergence(
     steps = _steps(horizon, dts)
     solvers = [solver_named(name, completed) for name in _different("schemes", check_list("schemes", schemes))]
     if progress is not None:
-        check_instance("progress", progress, bool, "True or False")
+        check_flag("progress", progress)
     paths, seed, workers = check_integer("paths", paths, 2), check_seed("seed", seed), check_workers("workers", workers)
     functions = {} if observables is None else measured_observables(problem, theta0, observables)
     exact, against = _reference(reference, completed, horizon, steps, functions, strong)

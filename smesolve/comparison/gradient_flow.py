@@ -9,6 +9,7 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.solver.ode import rk4_step
 from smesolve.validation import check_callable, check_parameters, check_positive, check_problem
 
 __all__ = ["flow_change", "relaxation_time"]
@@ -46,9 +47,5 @@ def flow_change(problem: Problem, theta0: Tensor, horizon: float, observable: Ob
     steps = max(1, round(horizon / relaxation_time(problem, theta0) / FLOW_STEP))
     h, theta = horizon / steps, theta0
     for _ in range(steps):
-        k1 = -problem.mean_gradient(theta)
-        k2 = -problem.mean_gradient(theta + h / 2 * k1)
-        k3 = -problem.mean_gradient(theta + h / 2 * k2)
-        k4 = -problem.mean_gradient(theta + h * k3)
-        theta = theta + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        theta = rk4_step(lambda at: -problem.mean_gradient(at), theta, h)
     return float((observable(theta) - observable(theta0)).abs())

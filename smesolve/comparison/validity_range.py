@@ -33,6 +33,7 @@ from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
 from smesolve.validation import (
+    check_flag,
     check_instance,
     check_integer,
     check_observables,
@@ -171,7 +172,7 @@ def validity_range(
     if journal is not None:
         check_instance("journal", journal, Journal, "a Journal")
     if progress is not None:
-        check_instance("progress", progress, bool, "True or False")
+        check_flag("progress", progress)
     if not problem.autonomous:
         raise SmesolveError(
             f"problem must not depend on time, got a {type(problem).__name__}; measure it by weak_error."

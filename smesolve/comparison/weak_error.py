@@ -34,6 +34,7 @@ from smesolve.solver.modified_equation import WITH_JUMPS, Order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.validation import (
     check_choice,
+    check_flag,
     check_instance,
     check_integer,
     check_list,
@@ -149,7 +150,7 @@ def weak_error(
     if journal is not None:
         check_instance("journal", journal, Journal, "a Journal")
     if progress is not None:
-        check_instance("progress", progress, bool, "True or False")
+        check_flag("progress", progress)
     max_memory = check_optional("max_memory", max_memory, check_positive)
     check_choice("estimator", estimator, ESTIMATORS)
     design = StudyDesign.of(

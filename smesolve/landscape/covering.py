@@ -30,7 +30,7 @@ import numpy as np
 
 from smesolve.entry_point import entry_point
 from smesolve.landscape.orientations import check_rows
-from smesolve.validation import check_instance, check_number
+from smesolve.validation import check_flag, check_number
 
 __all__ = ["Covering", "covering"]
 
@@ -80,7 +80,7 @@ def covering(weights: np.ndarray, lines: bool = False, threshold: float = THRESH
         SmesolveError: weights are no array of finite numbers with two dimensions, or the threshold is out of bounds.
     """
     weights = check_rows("weights", weights)
-    check_instance("lines", lines, bool, "True or False")
+    check_flag("lines", lines)
     check_number("threshold", threshold, 0.0, 1.0)
     norms = np.linalg.norm(weights, axis=1)
     directed = norms > 0

@@ -36,7 +36,7 @@ from smesolve.problem.networks import NetworkLinearization
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
-from smesolve.validation import check_instance, check_parameters, check_tensor
+from smesolve.validation import check_flag, check_instance, check_parameters, check_tensor
 
 __all__ = [
     "SymmetricOperator",
@@ -133,7 +133,7 @@ def gauss_newton_operator(problem: DropoutProblem, theta: Tensor, modified: bool
     Cost of a product: about two gradients.
     """
     theta = check_parameters("theta", theta, dropout_problem(problem))
-    check_instance("modified", modified, bool, "True or False")
+    check_flag("modified", modified)
     variance = float(problem.law.variance) if modified else 0.0
 
     def cotangents(at: NetworkLinearization, tangent: NetworkLinearization, outputs: Tensor) -> _Cotangents:

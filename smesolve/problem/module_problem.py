@@ -45,6 +45,7 @@ from smesolve.problem.problem import Problem, check_trailing
 from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
+    check_flag,
     check_instance,
     check_integer,
     check_not_negative,
@@ -130,7 +131,7 @@ class ModuleProblem(Problem):
         self.batch_size = check_optional("batch_size", batch_size, check_integer)
         if self.batch_size is not None and self.batch_size > self.samples:
             raise invalid("batch_size", f"be an integer from 1 to the {self.samples} samples", batch_size)
-        self.replacement = check_instance("replacement", replacement, bool, "True or False")
+        self.replacement = check_flag("replacement", replacement)
         self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.label_noise = check_not_negative("label_noise", label_noise)
         self.parameter_noise = check_not_negative("parameter_noise", parameter_noise)

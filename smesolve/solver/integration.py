@@ -32,7 +32,7 @@ from smesolve.solver.skewed_rk4 import SKEWED_RK4, SkewedRK4
 from smesolve.solver.time_grid import grid_numbers, grid_steps
 from smesolve.validation import (
     check_choice,
-    check_instance,
+    check_flag,
     check_integer,
     check_list,
     check_number,
@@ -355,7 +355,7 @@ def solve(
     workers = check_workers("workers", workers)
     max_memory = check_optional("max_memory", max_memory, check_positive)
     scheme = _chosen_scheme(sde, problem, scheme)
-    if check_instance("differentiable", differentiable, bool, "True or False"):
+    if check_flag("differentiable", differentiable):
         _check_differentiable(sde, workers, observables)
     elif isinstance(sde, ModifiedEquation):
         sde = sde.detached()

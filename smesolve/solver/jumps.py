@@ -45,6 +45,7 @@ import torch
 from torch import Tensor
 
 from smesolve.problem.problem import Problem
+from smesolve.solver.ode import rk4_step
 
 __all__ = ["JumpDynamics", "Poissonised", "ThirdOrder"]
 
@@ -97,9 +98,9 @@ class ThirdOrder:
     def __init__(self, problem: Problem, lr: float) -> None:
         self.problem, self.lr = problem, lr
 
-    def drift(self, y: Tensor) -> Tensor:
-        """Return f (3). Cost: three gradients."""
-        b_0 = self._b(y)
+    def drift(self, y: Tensor, b: Tensor | None = None) -> Tensor:
+        """Return f (3), given b(y) if it is known. Cost: three gradients, two with b."""
+        b_0 = self._b(y) if b is None else b
         y_1 = y + self.lr * b_0
         b_1 = self._b(y_1)
         return (11 * b_0 - 7 * b_1 + 2 * self._b(y_1 + self.lr * b_1)) / 6  # (3)
@@ -173,11 +174,7 @@ class Poissonised:
 
     def noise_free(self, y: Tensor, time: float) -> Tensor:
         """Return the mean motion dy = b dt, by one classical Runge-Kutta step."""
-        k_1 = self._reference(y)
-        k_2 = self._reference(y + time / 2 * k_1)
-        k_3 = self._reference(y + time / 2 * k_2)
-        k_4 = self._reference(y + time * k_3)
-        return y + time / 6 * (k_1 + 2 * k_2 + 2 * k_3 + k_4)
+        return rk4_step(self._reference, y, time)
 
     def _reference(self, y: Tensor) -> Tensor:
         if self.problem.linear_step:

@@ -48,7 +48,7 @@ from smesolve.problem.linearization import Linearization
 from smesolve.problem.problem import Problem
 from smesolve.solver.jumps import JumpDynamics, Poissonised, ThirdOrder
 from smesolve.solver.lanczos import apply_function
-from smesolve.validation import check_instance, check_positive, check_problem, check_weak_order
+from smesolve.validation import check_flag, check_positive, check_problem, check_weak_order
 
 __all__ = ["WITH_JUMPS", "ModifiedEquation", "Order", "equation_name", "orders_in_words", "sorted_orders", "weak_order"]
 
@@ -174,7 +174,7 @@ class ModifiedEquation(nn.Module):
                 f"order=3 needs the mean gradient in closed form, which this {type(problem).__name__} does not have; "
                 "take order='poisson', or order=2 with scheme='svag'."
             )
-        if check_instance("dense", dense, bool, "True or False"):
+        if check_flag("dense", dense):
             self._check_dense()
             self.g = self._dense_noise
 

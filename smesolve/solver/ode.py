@@ -9,10 +9,19 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-__all__ = ["solve_ode"]
+__all__ = ["rk4_step", "solve_ode"]
 
 SMALLEST_SCALE = 1e-3
 """Size of the state to which absolute tolerances refer at least."""
+
+
+def rk4_step(velocity: Callable[[Tensor], Tensor], start: Tensor, time: float) -> Tensor:
+    """Return the solution of dtheta/dt = velocity(theta) after a time, by one classical Runge-Kutta step: (..., D)."""
+    k1 = velocity(start)
+    k2 = velocity(start + time / 2 * k1)
+    k3 = velocity(start + time / 2 * k2)
+    k4 = velocity(start + time * k3)
+    return start + time / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
 def solve_ode(

@@ -31,6 +31,8 @@ from torch import Tensor
 from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
 from smesolve.sampling.randomness import keyed_generator, keyed_normals
+from smesolve.solver.jumps import ThirdOrder
+from smesolve.solver.ode import rk4_step
 
 __all__ = ["SKEWED_RK4", "SkewedRK4"]
 
@@ -65,6 +67,7 @@ class SkewedRK4:
                 "which goes from jump to jump, or take a larger dt."
             )
         self.problem, self.lr, self.dt, self.seed = problem, lr, dt, seed
+        self._equation = ThirdOrder(problem, lr)
         self.block_size = problem.block_size
         self.scale = max(1.0, (dt / (2 * lr)) ** (1 / 3))
         """c (1)."""
@@ -86,9 +89,7 @@ class SkewedRK4:
         """Return (3), noise and what the drift has beyond b over half a step. Cost: about six gradients."""
         lr, h, c = self.lr, self.dt / 2, self.scale
         b = self._b(y)
-        first = y + lr * b
-        b_1 = self._b(first)
-        beyond = (5 * b - 7 * b_1 + 2 * self._b(first + lr * b_1)) / 6  # f - b
+        beyond = self._equation.drift(y, b) - b
         w = y - lr / 2 * b
         at = self.problem.linearize(w)
         mean = at.mean_gradient()  # -b(w)
@@ -99,11 +100,7 @@ class SkewedRK4:
 
     def flow(self, y: Tensor, time: float) -> Tensor:
         """Return the flow of b by the classical Runge-Kutta scheme. Cost: four gradients."""
-        k_1 = self._b(y)
-        k_2 = self._b(y + time / 2 * k_1)
-        k_3 = self._b(y + time / 2 * k_2)
-        k_4 = self._b(y + time * k_3)
-        return y + time / 6 * (k_1 + 2 * k_2 + 2 * k_3 + k_4)
+        return rk4_step(self._b, y, time)
 
     def _b(self, y: Tensor) -> Tensor:
         return -self.problem.mean_gradient(y)

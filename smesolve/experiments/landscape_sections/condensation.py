@@ -30,7 +30,7 @@ from smesolve.solver.integration import Integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.validation import (
     check_choice,
-    check_instance,
+    check_flag,
     check_integer,
     check_list,
     check_parameters,
@@ -132,7 +132,7 @@ def condensation(
     check_positive("lr", lr)
     steps = check_steps("steps", steps)
     trainings = check_list("trainings", trainings, _check_training)
-    check_instance("lines", lines, bool, "True or False")
+    check_flag("lines", lines)
     check_seed("seed", seed)
     results = run_cells(
         [Cell(name, partial(_along, problem, name, starts, lr, steps, lines, seed)) for name in trainings]

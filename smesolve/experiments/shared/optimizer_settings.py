@@ -9,7 +9,7 @@ from typing import Any
 from smesolve.errors import SmesolveError, invalid, shown
 from smesolve.validation import (
     check_choice,
-    check_instance,
+    check_flag,
     check_integer,
     check_list,
     check_not_negative,
@@ -127,21 +127,17 @@ def _check_betas(name: str, value: Any) -> list[float]:
     return betas
 
 
-def _check_boolean(name: str, value: Any) -> bool:
-    return check_instance(name, value, bool, "True or False")
-
-
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "lr": check_positive,
     "momentum": _check_fraction,
     "dampening": _check_fraction,
-    "nesterov": _check_boolean,
+    "nesterov": check_flag,
     "betas": _check_betas,
     "alpha": _check_fraction,
     "eps": check_not_negative,
-    "centered": _check_boolean,
+    "centered": check_flag,
     "momentum_decay": check_not_negative,
-    "decoupled_weight_decay": _check_boolean,
+    "decoupled_weight_decay": check_flag,
     "weight_decay": check_not_negative,
 }
 """Checks of the values that are given."""

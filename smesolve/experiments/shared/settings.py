@@ -15,6 +15,7 @@ from smesolve.errors import SmesolveError, invalid
 from smesolve.experiments.shared.optimizer_settings import OptimizerSettings
 from smesolve.validation import (
     check_choice,
+    check_flag,
     check_instance,
     check_integer,
     check_list,
@@ -33,7 +34,6 @@ __all__ = [
     "TrainingSettings",
     "build",
     "check_execution",
-    "check_flag",
     "check_one",
     "check_string",
 ]
@@ -214,11 +214,6 @@ def check_execution(settings: Any) -> None:
     for name in ("threads", "workers"):
         if getattr(settings, name, None) is not None:
             check_integer(name, getattr(settings, name), most=2**12, remedy="leave it out for the default")
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return True or False."""
-    return check_instance(name, value, bool, "True or False")
 
 
 def check_string(name: str, value: Any) -> str:

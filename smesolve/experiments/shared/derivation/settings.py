@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError, invalid
-from smesolve.experiments.shared.settings import check_flag, check_string
-from smesolve.validation import check_integer, check_keep_prob, check_list, check_number, check_positive
+from smesolve.experiments.shared.settings import check_string
+from smesolve.validation import check_flag, check_integer, check_keep_prob, check_list, check_number, check_positive
 
 __all__ = ["DeriveSettings"]
 
