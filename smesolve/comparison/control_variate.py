@@ -114,4 +114,4 @@ def control_of(
         return JumpControlVariate.of(design.problem, path, step_time, lr, hessians)
     if design.problem.has_closed_form:
         return ControlVariate(path, step_time, process.noise_time, lr * step_time, hessians)
-    return DrawControlVariate.of(design.problem, path)
+    return DrawControlVariate.of(design.problem, path, step_time)

@@ -8,14 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.differences import Field
+from smesolve.comparison.differences import DrawnField
 from smesolve.problem.problem import Problem
 
 __all__ = ["Draws"]
 
 
 class Draws:
-    """Independent draws of the drift and of the noise, for some paths at one step."""
+    """Independent draws of the drift and of the noise, for some paths at one step.
+
+    Args:
+        problem: at the begin of the step.
+        paths: number of paths A.
+        generator: of the uniforms and normals.
+    """
 
     def __init__(self, problem: Problem, paths: int, generator: np.random.Generator) -> None:
         self._problem, self._paths, self._generator = problem, paths, generator
@@ -24,43 +30,45 @@ class Draws:
         uniforms = self._generator.random((self._paths, self._problem.draw_dim))
         return self._problem.draw(torch.from_numpy(uniforms))
 
-    def _gradient(self) -> Field:
-        draw = self._draw()
-        return lambda theta: self._problem.gradient(theta, draw)
-
-    def drift(self) -> Field:
+    def drift(self) -> DrawnField:
         """Return F, whose mean is b: of a fresh draw, or b itself where it is known."""
         if self._problem.has_closed_form:
-            return lambda theta: -self._problem.mean_gradient(theta)
-        gradient = self._gradient()
-        return lambda theta: -gradient(theta)
+            return lambda theta, problem=self._problem: -problem.mean_gradient(theta)
+        draw = self._draw()
+        return lambda theta, problem=self._problem: -problem.gradient(theta, draw)
 
-    def noise(self) -> Field:
+    def noise(self) -> DrawnField:
         """Return z, of mean zero and covariance Sigma."""
         if self._problem.has_closed_form:
             normals = torch.from_numpy(self._generator.standard_normal((self._paths, self._problem.noise_dim)))
             normals = normals.to(dtype=self._problem.dtype, device=self._problem.device)
-            return lambda theta: self._problem.noise_product(theta, normals)
-        first, second = self._gradient(), self._gradient()
-        return lambda theta: (first(theta) - second(theta)) / 2**0.5
+            return lambda theta, problem=self._problem: problem.noise_product(theta, normals)
+        first, second = self._draw(), self._draw()
+        return lambda theta, problem=self._problem: (
+            (problem.gradient(theta, first) - problem.gradient(theta, second)) / 2**0.5
+        )
 
-    def displacement(self) -> Field:
+    def displacement(self) -> DrawnField:
         """Return y, of mean U b and covariance U Sigma, U uniform in [0, 1]: a part of a step, in units of lr."""
         share = torch.from_numpy(self._generator.random((self._paths, 1)))
         share = share.to(dtype=self._problem.dtype, device=self._problem.device)
         if self._problem.has_closed_form:
             drift, noise = self.drift(), self.noise()
-            return lambda theta: share * drift(theta) + share.sqrt() * noise(theta)
+            return lambda theta, problem=self._problem: (
+                share * drift(theta, problem) + share.sqrt() * noise(theta, problem)
+            )
         first, second = self.drift(), self.drift()
         weight = (share + (2 * share - share.square()).sqrt()) / 2  # weight^2 + (share - weight)^2 = share
-        return lambda theta: weight * first(theta) + (share - weight) * second(theta)
+        return lambda theta, problem=self._problem: (
+            weight * first(theta, problem) + (share - weight) * second(theta, problem)
+        )
 
-    def second_term(self) -> Field:
+    def second_term(self) -> DrawnField:
         """Return F2, whose mean is E F2: of a fresh draw, or E F2 itself where it is known."""
         if self._problem.has_closed_form:
-            return self._problem.mean_second_term
+            return lambda theta, problem=self._problem: problem.mean_second_term(theta)
         draw = self._draw()
-        return lambda theta: self._problem.step_terms(theta, draw, 2)[1]
+        return lambda theta, problem=self._problem: problem.step_terms(theta, draw, 2)[1]
 
     def step_terms(self, theta: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return two vectors whose product has mean Cov(F, F2), and F3 of a fresh draw."""
@@ -69,7 +77,7 @@ class Draws:
 
     def third_cumulant(self, theta: Tensor) -> list[Tensor]:
         """Return the vectors whose product has mean kappa_3: (g - E g) thrice where the mean is known."""
-        first = self._gradient()(theta)
+        first = self._problem.gradient(theta, self._draw())
         if self._problem.has_closed_form:
             return [first - self._problem.mean_gradient(theta)]
-        return [first - self._gradient()(theta) for _ in range(3)]
+        return [first - self._problem.gradient(theta, self._draw()) for _ in range(3)]

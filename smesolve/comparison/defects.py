@@ -78,18 +78,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.defect_draws import Draws
-from smesolve.comparison.differences import Field, cubic_stencil, first_difference, second_difference, stencil
+from smesolve.comparison.companions import Companions
 from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.comparison.shifted_runs import ShiftedRuns, finite_values
 from smesolve.comparison.study_design import StudyDesign, check_orders_of_defects
 from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observable, in_threads
-from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
-from smesolve.sampling.randomness import keyed_generator, keyed_uniforms
+from smesolve.sampling.randomness import keyed_uniforms
+from smesolve.solver.time_grid import grid_steps
 
-__all__ = ["COLUMNS", "DefectSampler"]
+__all__ = ["COLUMNS", "DefectSampler", "meets_breaks"]
 
 COLUMNS = ("discrete", "order 1", "order 2", "placement", "kinks")
 """What is averaged for each observable: its value on the run, both errors, half the difference of the error of order 2
@@ -97,9 +97,6 @@ between shifts after the step and before it, and the first term of eq. (9)."""
 
 NODES = 64
 """The companion is moved at so many nodes at least, or at every step."""
-
-AFTER = 0.625
-"""Share of the paths whose shifts are after the step."""
 
 RUNS = 18
 """States of a path: the run, two companions, and the shifted runs of (3)."""
@@ -161,9 +158,20 @@ class DefectSampler:
         return self.saved[-1]
 
     @cached_property
+    def breaks(self) -> set[int]:
+        """Steps that begin at a break of a schedule.
+
+        Raises:
+            SmesolveError: the learning rate does not divide a break.
+        """
+        last = self.steps * self.lr
+        steps = (grid_steps(end, self.lr, "the schedule's break", "lr") for end in self.problem.breaks if end < last)
+        return {step for step in steps if step < self.steps}
+
+    @cached_property
     def spacing(self) -> int:
         """q, the steps from one node of the companion to the next; 1 where kinks are to be met at every step."""
-        common = math.gcd(*self.saved)
+        common = math.gcd(*self.saved, *self.breaks)
         most = 1 if self.kinked else max(1, self.steps // NODES)
         return max(q for q in range(1, most + 1) if common % q == 0)
 
@@ -174,7 +182,9 @@ class DefectSampler:
         if 2 in self.orders:
             each += 5 if self.problem.has_closed_form else 7
         if self.kinked:
-            each += 8 if self._paired else 3
+            each += 8 if self.paired else 3
+            if not self.problem.autonomous:  # time derivatives of both companions' moves
+                each += 4 if self.paired else 2
         return float(round(each * self.steps * self.block_size))
 
     def run(self, block: int) -> dict[str, np.ndarray]:
@@ -191,46 +201,35 @@ class DefectSampler:
     def values(self, block: int) -> np.ndarray:
         """Return (B, T, O, C) float64: for each path the columns of `COLUMNS`."""
         run = self.theta0.expand(self.block_size, -1)
-        companion = second = run
-        shifted = _ShiftedRuns(self, block) if 2 in self.orders else None
+        companions = Companions(self, block)
+        shifted = ShiftedRuns(self, block) if 2 in self.orders else None
         rows: list[Tensor] = []
-        rest = second_move = run.new_zeros(())
         for step in range(self.steps + 1):
             if step % self.spacing == 0:
-                draws = Draws(self.problem, self.block_size, keyed_generator(self.seed, "defects", block, step))
-                if not self.kinked:
-                    move = self._move(companion, draws)
-                else:
-                    outer, displacement = draws.drift(), draws.displacement()
-                    move, rest = self._move_at_kinks(companion, outer, displacement)
-                    if self._paired:
-                        second_move = self._slope(second, outer, displacement(second))
-                if not self.problem.linear_step:
-                    F2, weight = draws.second_term(), self.spacing * self.lr**2
-                    move = move - weight * F2(companion)
-                    if self._paired:
-                        second_move = second_move - weight * F2(second)
+                companions.meet(step)
             if step == self.saved[len(rows)]:
-                rows.append(self._observed(run, companion + move / 2, second + second_move / 2, shifted))
+                rows.append(self._observed(run, *companions.ends, shifted))
             if step == self.steps:
                 break
             if step % self.spacing == 0:
-                weight = 0.5 if step == 0 else 1.0
-                companion, second = companion + weight * move, second + weight * second_move
-            uniforms = keyed_uniforms((self.block_size, self.problem.draw_dim), self.seed, block, step)
-            draw = self.problem.draw(uniforms)
+                companions.move()
+            problem = self.at(step)
+            uniforms = keyed_uniforms((self.block_size, problem.draw_dim), self.seed, block, step)
+            draw = problem.draw(uniforms)
             if shifted is not None:
                 shifted.advance(step, run, uniforms)
-            before, run = run, self.problem.step(run, draw, self.lr)
-            companion = self.problem.step(companion, draw, self.lr) + rest
-            if self._paired:
-                second = self.problem.step(second, draw, self.lr)
+            before, run = run, problem.step(run, draw, self.lr)
+            companions.advance(problem, draw)
             if shifted is not None:
                 shifted.begin_after(step, before, run)
         return torch.stack(rows, dim=1).cpu().numpy().astype(np.float64, copy=False)
 
+    def at(self, step: int) -> Problem:
+        """Return the problem in a step."""
+        return self.problem.at(step * self.lr)
+
     @property
-    def _paired(self) -> bool:
+    def paired(self) -> bool:
         """Whether there is a second companion, moved by derivatives."""
         return self.kinked and 2 in self.orders
 
@@ -239,122 +238,25 @@ class DefectSampler:
         """The shifts of derivatives at kinks, a power of two; None for the shortest ones."""
         if not self.kinked:
             return None
-        limit = min(self.problem.stability_limit(self.theta0), self.steps * self.lr)
+        horizon = self.steps * self.lr
+        limit = min(self.problem.stability_limit(self.theta0, horizon), horizon)
         longest = math.sqrt(self.lr * limit) / 2
         return float(2.0 ** math.floor(math.log2(longest)))  # rounding of the limit must not show in results
 
-    def _move(self, companion: Tensor, draws: Draws) -> Tensor:
-        """Return q times eq. (5) for the companion (B, D)."""
-        outer, inner = draws.drift(), draws.drift()
-        step_of = self.lr * inner(companion)
-        return self.spacing * self.lr / 4 * (outer(companion + step_of) - outer(companion - step_of))
-
-    def _move_at_kinks(self, companion: Tensor, outer: Field, displacement: Field) -> tuple[Tensor, Tensor]:
-        """Return the move of the companion at a node, and eq. (7), each (B, D)."""
-        y = displacement(companion)
-        value, slope = forward_derivative(outer, companion, y)
-        move = self.lr**2 * slope
-        return move, self.lr * (outer(companion + self.lr * y) - value) - move
-
-    def _slope(self, second: Tensor, outer: Field, y: Tensor) -> Tensor:
-        """Return the move of the second companion at a node, lr^2 DF'(s)[y] (B, D)."""
-        return self.lr**2 * forward_derivative(outer, second, y)[1]
-
-    def _observed(self, run: Tensor, companion: Tensor, second: Tensor, shifted: _ShiftedRuns | None) -> Tensor:
+    def _observed(self, run: Tensor, companion: Tensor, second: Tensor, shifted: ShiftedRuns | None) -> Tensor:
         """Return the columns of all observables at one time (B, O, C)."""
         columns = []
         for observable in self.observables.values():
-            value, moved = _finite(observable, run), _finite(observable, companion)
+            value, moved = finite_values(observable, run), finite_values(observable, companion)
             nothing = torch.zeros_like(value)
             error = nothing if shifted is None else shifted.error(observable)
             placement = nothing if shifted is None else shifted.placement * error
-            beyond = moved - _finite(observable, second) if self._paired else nothing
+            beyond = moved - finite_values(observable, second) if self.paired else nothing
             columns.append(torch.stack([value, moved - value + error, beyond + error, placement, beyond], dim=-1))
         return torch.stack(columns, dim=-2)  # eqs. (6), (8), (9)
 
 
-def _finite(observable: Observable, theta: Tensor) -> Tensor:
-    """Return the values of an observable; infinite where a path diverged, NaN where the observable is not defined."""
-    values = observable(theta)
-    values = torch.where(values.isfinite(), values, torch.nan)
-    return torch.where(theta.isfinite().all(-1), values, torch.inf)
-
-
-class _ShiftedRuns:
-    """Eq. (3) at one step of each path, by runs from shifted starts, with the draws of the run from there on."""
-
-    def __init__(self, sampler: DefectSampler, block: int) -> None:
-        self._sampler = sampler
-        self._generator = keyed_generator(sampler.seed, "defects", block, sampler.steps + 1)
-        self._chosen = torch.from_numpy(self._generator.integers(sampler.steps, size=sampler.block_size))
-        self._after = torch.from_numpy(self._generator.random(sampler.block_size) < AFTER)
-        """Whether the shifts are after the step or before it (B,)."""
-        self.placement = torch.where(self._after, 0.5 / AFTER, -0.5 / (1 - AFTER)).to(sampler.theta0)
-        """Weights (B,) of half the difference between shifts after and before the step."""
-        self._paths = torch.zeros(0, dtype=torch.long)
-        """Those whose step is past (A,)."""
-        self._states: Tensor | None = None
-        """(R, A, D)."""
-        self._weights: Tensor | None = None
-        """(R, A)."""
-
-    def advance(self, step: int, run: Tensor, uniforms: Tensor) -> None:
-        """Start the runs that are shifted before this step, and take it with all; run (B, D) at its begin."""
-        paths = ((self._chosen == step) & ~self._after).nonzero()[:, 0]
-        if len(paths):
-            self._start(paths, run[paths], run[paths])
-        if self._states is not None:
-            draw = self._sampler.problem.draw(uniforms[self._paths])
-            self._states = self._sampler.problem.step(self._states, draw, self._sampler.lr)
-
-    def begin_after(self, step: int, before: Tensor, after: Tensor) -> None:
-        """Start the runs that are shifted after this step; the run before and after it (B, D)."""
-        paths = ((self._chosen == step) & self._after).nonzero()[:, 0]
-        if len(paths):
-            self._start(paths, before[paths], after[paths])
-
-    def _start(self, paths: Tensor, x: Tensor, centre: Tensor) -> None:
-        """Start the runs of some paths around `centre`, with coefficients at x, each (A, D)."""
-        shifts, weights = self._stencil(x)
-        states = centre + shifts
-        if self._states is not None and self._weights is not None:
-            paths = torch.cat([self._paths, paths])
-            states = torch.cat([self._states, states], dim=1)
-            weights = torch.cat([self._weights, weights], dim=1)
-        self._paths, self._states, self._weights = paths, states, weights
-
-    def error(self, observable: Observable) -> Tensor:
-        """Return eq. (4), K lr^3 Lambda v (B,), 0 where the step is still to come."""
-        sampler = self._sampler
-        result = sampler.theta0.new_zeros(sampler.block_size)
-        if self._states is not None and self._weights is not None:
-            defects = (self._weights * _finite(observable, self._states)).sum(0)
-            result[self._paths] = sampler.steps * sampler.lr**3 * defects
-        return result
-
-    def _stencil(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return shifts (R, A, D) and weights (R, A): sum_r weight_r v(. + shift_r) = Lambda v at x (A, D)."""
-        h = self._sampler.shift
-        draws = Draws(self._sampler.problem, len(x), self._generator)
-        b, other = draws.drift()(x), draws.drift()(x)
-        noise = draws.noise()
-        z = noise(x)
-        inner, outer = draws.drift(), draws.drift()
-        if self._sampler.kinked:
-            curved = second_difference(draws.drift(), x, b, other, h) / -4  # eq. (8)
-        else:
-            curved = second_difference(draws.drift(), x, z, z, h) / 4
-            curved = curved - second_difference(draws.drift(), x, b, other, h) / 12
-        gradient_part = curved - first_difference(outer, x, first_difference(inner, x, b, h), h) / 3
-        hessian_part = (first_difference(noise, x, b, h) + first_difference(draws.drift(), x, z, h)) / 2
-        third = draws.third_cumulant(x)
-        cubic, weights = stencil(third, x, h) if len(third) == 3 else cubic_stencil(third[0], x, h)
-        more = []
-        if not self._sampler.problem.linear_step:  # eq. (3a)
-            change = first_difference(draws.second_term(), x, draws.drift()(x), h)
-            change = change + first_difference(draws.drift(), x, draws.second_term()(x), h)
-            (noise_of_F, noise_of_F2), F3 = draws.step_terms(x)
-            gradient_part = gradient_part + change / 2 - F3
-            more = [stencil([-noise_of_F, noise_of_F2], x, h)]
-        parts = [stencil([gradient_part], x, h), stencil([hessian_part, z], x, h), (cubic, weights / 6), *more]
-        return torch.cat([shifts for shifts, _ in parts]), torch.cat([weights for _, weights in parts])
+def meets_breaks(problem: Problem, lr: float, horizon: float) -> bool:
+    """Return whether every break of a schedule before the horizon is a step, as defects need it."""
+    ends = [end for end in problem.breaks if end < horizon]
+    return all(math.isclose(round(end / lr) * lr, end, rel_tol=1e-9) for end in ends)

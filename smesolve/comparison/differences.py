@@ -10,14 +10,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Field", "cubic_stencil", "first_difference", "second_difference", "stencil"]
+from smesolve.problem.problem import Problem
+
+__all__ = ["DrawnField", "Field", "cubic_stencil", "first_difference", "second_difference", "stencil"]
 
 Field = Callable[[Tensor], Tensor]
 """From theta (A, D) to vectors (A, D)."""
+
+
+class DrawnField(Protocol):
+    """A field of given draws: of the problem at the time at which it was drawn, or of the problem at another time."""
+
+    def __call__(self, theta: Tensor, problem: Problem = ..., /) -> Tensor:
+        """Return vectors (A, D) at theta (A, D)."""
 
 
 def _scaled(direction: Tensor, x: Tensor, degree: int, shift: float | None) -> Tensor:

@@ -33,6 +33,8 @@ class DrawControlVariate:
     """
 
     problem: Problem
+    step_time: float
+    """Time of one step of the process."""
     coefficients: list[list[Any]]
     """w_j by step and observable."""
 
@@ -40,22 +42,23 @@ class DrawControlVariate:
     """Control variates for each target and observable."""
 
     @classmethod
-    def of(cls, problem: Problem, path: NoiseFreePath) -> DrawControlVariate:
-        """Expand the gradient along a path.
+    def of(cls, problem: Problem, path: NoiseFreePath, step_time: float = 0.0) -> DrawControlVariate:
+        """Expand the gradient along a path, at the time of each step, which matters where a problem depends on time.
 
         Cost: four gradients of one path for each step and observable. Memory: U floats for each.
         """
-        steps = zip(path.states[:-1], path.adjoints[1:], strict=True)
-        return cls(
-            problem,
-            [[problem.noise_coefficients(state, adjoint) for adjoint in adjoints[-1]] for state, adjoints in steps],
-        )
+        coefficients = []
+        for step, (state, adjoints) in enumerate(zip(path.states[:-1], path.adjoints[1:], strict=True)):
+            now = problem.at(step * step_time)
+            coefficients.append([now.noise_coefficients(state, adjoint) for adjoint in adjoints[-1]])
+        return cls(problem, step_time, coefficients)
 
     def add(self, totals: Tensor, step: int, taken: SampledStep) -> None:
         """Add the terms of step j to the running totals (1, B, T, O), in place.
 
         Cost: U for each observable and draw.
         """
+        now = self.problem.at(step * self.step_time)
         for column, coefficients in enumerate(self.coefficients[step]):
             for weight, draw in taken.terms:
-                totals[0, :, -1, column] -= weight[:, 0] * self.problem.noise_along(coefficients, draw)  # (1)
+                totals[0, :, -1, column] -= weight[:, 0] * now.noise_along(coefficients, draw)  # (1)

@@ -46,7 +46,7 @@ class JumpDrawControlVariate:
         """Expand the gradient along a path. Cost and memory: those of `DrawControlVariate.of`."""
         last = torch.stack([adjoints[-1] for adjoints in path.adjoints[1:]])
         drifts = torch.einsum("kod,kd->ko", last, path.states.diff(dim=0))
-        return cls(problem, lr, step_time, DrawControlVariate.of(problem, path).coefficients, drifts)
+        return cls(problem, lr, step_time, DrawControlVariate.of(problem, path, step_time).coefficients, drifts)
 
     def add(self, totals: Tensor, step: int, taken: JumpStep) -> None:
         """Add the terms of step j to the running totals (1, B, T, O), in place.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +49,7 @@ from smesolve.validation import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ValidityRange", "first_learning_rate", "validity_range"]
+__all__ = ["ValidityRange", "first_learning_rate", "parts_of_horizon", "validity_range"]
 
 ROUNDS = 4
 """Rounds of measurements, at most."""
@@ -61,6 +62,9 @@ NEAR = 1.25
 
 MOST_STEPS = 2**14
 """Steps to the horizon, at most."""
+
+MOST_PARTS = 256
+"""Parts of the horizon, at most, whose ends hold all breaks of a schedule."""
 
 TOLERANCE, STABILITY, STEPS, MEASUREMENT = "tolerance", "stability", "steps", "measurement"
 """What limits a learning rate: the error, the iteration itself, the steps that are simulated, or that the errors at
@@ -139,7 +143,8 @@ def validity_range(
     """Find the largest learning rate at which each equation describes a training to a tolerance.
 
     Args:
-        problem: what is trained; it may not depend on time.
+        problem: what is trained. The breaks of a schedule must be multiples of a part of the horizon, a half up to a
+            256th, as every learning rate that is measured divides them.
         theta0: (D,), the start.
         horizon: time T of the comparison; the iteration takes T/lr steps.
         tolerance: largest error, relative to the change of the observable from theta0 to the horizon.
@@ -157,7 +162,7 @@ def validity_range(
         A `ValidityRange`.
 
     Raises:
-        SmesolveError: unusable arguments, or a problem that depends on time.
+        SmesolveError: unusable arguments, or a schedule whose breaks are no such multiples.
 
     Cost: about 9 gradients a step and path for both orders, at two to five learning rates.
     """
@@ -173,14 +178,11 @@ def validity_range(
         check_instance("journal", journal, Journal, "a Journal")
     if progress is not None:
         check_flag("progress", progress)
-    if not problem.autonomous:
-        raise SmesolveError(
-            f"problem must not depend on time, got a {type(problem).__name__}; measure it by weak_error."
-        )
     problem.check_start("theta0", theta0)
+    parts = parts_of_horizon(problem, horizon)
     limit = problem.stability_limit(theta0, horizon)
-    fewest = _fewest_steps(limit, horizon)
-    wanted = {_first_steps(limit, horizon)}
+    fewest = _fewest_steps(limit, horizon, parts)
+    wanted = {_first_steps(limit, horizon, parts)}
     design = StudyDesign.of(
         problem,
         theta0,
@@ -213,7 +215,7 @@ def validity_range(
                 done.add(steps)
             errors = _relative(with_bias(pd.DataFrame(rows)), design.start)
             table = _ranges(errors, tolerance, limit, horizon)
-            wanted = _next_steps(table, done, horizon, fewest)
+            wanted = _next_steps(table, done, horizon, fewest, parts)
             if not wanted - done:
                 break
     return ValidityRange(table, errors, horizon, tolerance, limit)
@@ -221,17 +223,42 @@ def validity_range(
 
 def first_learning_rate(problem: Problem, theta0: Tensor, horizon: float) -> float:
     """Return the learning rate at which a range of validity is looked for first."""
-    return horizon / _first_steps(problem.stability_limit(theta0, horizon), horizon)
+    limit = problem.stability_limit(theta0, horizon)
+    return horizon / _first_steps(limit, horizon, parts_of_horizon(problem, horizon))
 
 
-def _first_steps(limit: float, horizon: float) -> int:
+def parts_of_horizon(problem: Problem, horizon: float) -> int:
+    """Return the least number of equal parts of the horizon whose ends hold all breaks of a schedule before it.
+
+    Raises:
+        SmesolveError: that are more than 256.
+    """
+    shares = [Fraction(end / horizon).limit_denominator(MOST_PARTS) for end in problem.breaks if end < horizon]
+    parts = math.lcm(*(share.denominator for share in shares))
+    for end in problem.breaks:
+        if end < horizon and (
+            parts > MOST_PARTS or not math.isclose(round(end / horizon * parts) / parts * horizon, end)
+        ):
+            raise SmesolveError(
+                f"problem has a schedule with a break at {end:g}, and its breaks must be multiples of a part of the "
+                f"horizon {horizon:g}, a half up to a {MOST_PARTS}th; move the breaks or the horizon."
+            )
+    return parts
+
+
+def _multiple(steps: int, parts: int) -> int:
+    """Return the least multiple of `parts` that is at least `steps`."""
+    return -(-steps // parts) * parts
+
+
+def _first_steps(limit: float, horizon: float, parts: int) -> int:
     """Return the steps to the horizon at the first learning rate."""
-    return max(_fewest_steps(limit, horizon), math.ceil(FIRST * horizon / limit), 2)
+    return _multiple(max(_fewest_steps(limit, horizon, parts), math.ceil(FIRST * horizon / limit), 2), parts)
 
 
-def _fewest_steps(limit: float, horizon: float) -> int:
+def _fewest_steps(limit: float, horizon: float, parts: int) -> int:
     """Return the steps to the horizon at the largest learning rate below the stability limit."""
-    return math.floor(horizon / limit * (1 + 1e-9)) + 1
+    return _multiple(math.floor(horizon / limit * (1 + 1e-9)) + 1, parts)
 
 
 def _relative(errors: pd.DataFrame, start: dict[str, float]) -> pd.DataFrame:
@@ -294,16 +321,16 @@ def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float,
     return min(limit, float(lrs[k] * (tolerance / values[k]) ** (1 / power)))
 
 
-def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int) -> set[int]:
+def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int, parts: int) -> set[int]:
     """Return the steps to the horizon at which to measure next: where the range is expected and none is near.
 
     Where nothing is known yet, as paths diverge or a few of them carry the mean, that is at half the learning rate.
     """
     wanted = set()
     if table.lr.isna().any():
-        wanted.add(min(2 * max(done), MOST_STEPS))
+        wanted.add(_multiple(min(2 * max(done), MOST_STEPS), parts))
     for lr in table.lr.dropna():
-        steps = min(max(round(horizon / lr), fewest), MOST_STEPS)
+        steps = min(max(round(horizon / lr / parts) * parts, fewest), _multiple(MOST_STEPS, parts))
         if not any(1 / NEAR < steps / known < NEAR for known in done):
             wanted.add(steps)
     return wanted

@@ -23,7 +23,7 @@ from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, invalid
+from smesolve.errors import SmesolveError
 from smesolve.problem.observables import Observables
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import warn_of_divergence
@@ -84,7 +84,7 @@ def weak_error(
     Args:
         problem: what is trained.
         theta0: (D,), the start of iteration and equation.
-        lrs: learning rates; each divides the horizon, all times and the jumps of a schedule.
+        lrs: learning rates; each divides the horizon, all times and the jumps of a schedule, for defects all breaks.
         horizon: last time T; the iteration takes T/lr steps.
 
     Args: what is compared
@@ -112,8 +112,8 @@ def weak_error(
             in the draws. Default: "auto".
         estimator: "difference" of the means of both sides; "defects", by which errors are summed up along the discrete
             run, with a relative precision that does not depend on the learning rate (`smesolve.comparison.defects`);
-            or "auto": the difference, which has no bias, where the mean gradient has a closed form, the problem depends
-            on time, an observable is constant between jumps, orders holds 3 or "poisson", or scheme, dt, control or
+            or "auto": the difference, which has no bias, where the mean gradient has a closed form, an observable is
+            constant between jumps, orders holds 3 or "poisson", or scheme, dt, control or
             keep are given, which defects have not; else defects. The column `estimator` says which. Default: "auto".
 
     Args: how it is run
@@ -193,20 +193,17 @@ def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, ob
         given: what only the difference of means has, by name; None where it is not given.
 
     Raises:
-        SmesolveError: defects of a problem that depends on time, of an observable that is constant between jumps, or
-            with something that they have not.
+        SmesolveError: defects of an observable that is constant between jumps, or with something that they have not.
     """
     problem = design.problem
     flat = [name for name in design.observables if name not in design.smooth_observables]
     used = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     if estimator == "auto":
         jumps = [order for order in design.orders if order in WITH_JUMPS]
-        by_difference = problem.has_closed_form or not problem.autonomous or flat or used or jumps
+        by_difference = problem.has_closed_form or flat or used or jumps
         return "difference" if by_difference else "defects"
     if estimator == "defects":
         check_orders_of_defects(design.orders)
-        if not problem.autonomous:
-            raise invalid("estimator", "be 'difference' for a problem that depends on time", estimator)
         if flat:
             raise SmesolveError(
                 f"observables: {flat[0]!r} is constant between jumps, and defects are made of derivatives; take "

@@ -100,7 +100,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
     title = "Range of validity of the stochastic modified equation"
     example = "--data.samples 500 --horizon 0.5 --out results/validity"
     writes = "tables (CSV), one figure (PNG and PDF)"
-    takes_modules = True
+    takes_modules = takes_schedules = True
     goals = ("rel_tol", "max_paths")
 
     def cells(self) -> list[Cell]:

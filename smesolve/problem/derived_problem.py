@@ -21,8 +21,11 @@ class DerivedProblem(LinearizedProblem):
 
     Raises:
         SmesolveError: a problem under a schedule, which would be lost, or one whose step is not that of gradient
-            descent.
+            descent, unless the class sets `any_step`.
     """
+
+    any_step = False
+    """Whether it may be made of a problem with any step."""
 
     def __init__(self, problem: Problem) -> None:
         check_problem("problem", problem)
@@ -31,7 +34,7 @@ class DerivedProblem(LinearizedProblem):
                 f"{type(self).__name__} would lose the schedule of its problem, a {type(problem).__name__}; "
                 f"schedule it last: ScheduledProblem({type(self).__name__}(...), ...)."
             )
-        if not problem.linear_step or not problem.conservative:
+        if not self.any_step and not (problem.linear_step and problem.conservative):
             raise SmesolveError(
                 f"{type(self).__name__} changes gradients, not steps, got {problem!r}; make it of the problem that is "
                 f"trained, and train it then: Training({type(self).__name__}(...), ...)."
@@ -42,6 +45,8 @@ class DerivedProblem(LinearizedProblem):
         self.test = problem.test
         self.has_closed_form, self.linear_noise = problem.has_closed_form, problem.linear_noise
         self.draw_dim, self.noise_dim = problem.draw_dim, problem.noise_dim
+        self.linear_step, self.conservative = problem.linear_step, problem.conservative
+        self.has_mean_step, self.largest_lr = problem.has_mean_step, problem.largest_lr
 
     @property
     def floats_per_path(self) -> int:
@@ -92,7 +97,12 @@ class DerivedProblem(LinearizedProblem):
 
 
 class ScaledProblem(DerivedProblem):
-    """Every gradient is multiplied by `factor`, and so is its noise; losses stay."""
+    """A problem whose learning rate is multiplied by `factor`: step(theta, draw, factor lr); losses stay.
+
+    Gradients and their noise are multiplied by the factor u, and F_k of (1) in `smesolve.problem.training_step` by u^k.
+    """
+
+    any_step = True
 
     def __init__(self, problem: Problem, factor: float) -> None:
         super().__init__(problem)
@@ -105,6 +115,19 @@ class ScaledProblem(DerivedProblem):
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
         """Return `factor` times that of `problem`."""
         return self.factor * self.problem.noise_along(coefficients, draw)
+
+    def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:
+        """Return theta after a step with the learning rate factor lr: (..., D)."""
+        return super().step(theta, draw, lr) if self.linear_step else self.problem.step(theta, draw, self.factor * lr)
+
+    def step_terms(self, theta: Tensor, draw: Any, count: int) -> list[Tensor]:
+        """Return the first `count` of u F, u^2 F2, u^3 F3, ..., each (..., D)."""
+        terms = self.problem.step_terms(theta, draw, count)
+        return [self.factor**power * term for power, term in enumerate(terms, start=1)]
+
+    def mean_second_term(self, theta: Tensor) -> Tensor:
+        """Return u^2 E F2: (..., D)."""
+        return self.factor**2 * self.problem.mean_second_term(theta)
 
 
 class _Scaled(Linearization):

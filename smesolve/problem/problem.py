@@ -181,9 +181,26 @@ class Problem(ParameterVector, TrainingStep):
         """Return the problem at time t = k lr, a number or a tensor; `left_limit` means just before it."""
         return self
 
+    def continued(self, time: float, left_limit: bool, ahead: float) -> Problem:
+        """Return the problem at time + ahead, as what holds at a time, or just before it, goes on to there smoothly."""
+        return self
+
     def drift_slope(self, time: float, theta: Tensor, left_limit: bool = False) -> Tensor:
-        """Return the time derivative of -grad L_S(theta) at a time, or just before it: (..., D). Default: 0."""
+        """Return the time derivative of -`reference_gradient` at a time, or just before it: (..., D). Default: 0.
+
+        Where the mean gradient has a closed form, that is the one of -grad L_S(theta).
+        """
         return torch.zeros_like(theta)
+
+    def with_lr_factor(self, factor: float) -> Problem:
+        """Return the training whose learning rate is multiplied by a factor, for a problem with `linear_step = False`.
+
+        What schedules of the learning rate multiply. Default: refused.
+        """
+        raise SmesolveError(
+            f"{type(self).__name__} has a step of its own, and does not say what a schedule of the learning rate does "
+            "to it; define with_lr_factor(factor)."
+        )
 
     def linearize(self, theta: Tensor) -> Linearization:
         """Return everything at theta, which shares one forward pass where the problem has one."""

@@ -7,7 +7,11 @@ Its equations are those of the time-dependent drift b(t, theta) = -u(t) grad L_S
     order 2:  dTheta = (b + lr b1) dt + sqrt(lr) u C dW,      b1 = -1/2 (d_t b + (Db) b),
     (1)       d_t b = -u' grad L_S - u v' grad P,             P = (L_S - R_S)/v,
 
-as L_S is affine in the variance v = 1/keep - 1: P is the difference of L_S between v = 1 and v = 0.
+as L_S is affine in the variance v = 1/keep - 1: P is the difference of L_S between v = 1 and v = 0. Of an optimiser of
+torch u multiplies the learning rate in the update of the parameters, and nothing else, so that F of its step
+(`smesolve.problem.training_step`) is affine in u,
+
+    (2)  F(t) = F_0 + u(t) F_1,       d_t b = u' E F_1.
 
 A schedule may have breaks, jumps and kinks, between which it is smooth (`Piecewise`). From one break to the next the
 equation is that of a smooth schedule, begun anew at the state that was reached: d_t b is the one inside the piece, and
@@ -20,16 +24,18 @@ Source: Li, Tai, E (JMLR 20(40), 2019): their order 2 with the clock t as one mo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.problem.continued_dropout import ContinuedDropout
 from smesolve.problem.derived_problem import DerivedProblem, ScaledProblem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.masks import BernoulliMasks
@@ -44,7 +50,7 @@ from smesolve.validation import (
     check_positive,
 )
 
-__all__ = ["Piecewise", "Schedule", "ScheduledProblem", "cosine", "step", "warm_up"]
+__all__ = ["Piecewise", "Schedule", "ScheduledProblem", "cosine", "step", "warm_up", "warm_up_cosine"]
 
 Smooth = Callable[[Tensor], Tensor]
 """A smooth function of time (0-dimensional tensors), differentiable by `torch.func`."""
@@ -128,6 +134,18 @@ def warm_up(duration: float, first: float = 0.0) -> Piecewise:
 
 
 @entry_point
+def warm_up_cosine(duration: float, horizon: float, first: float = 0.0, last: float = 0.0) -> Piecewise:
+    """Return a schedule from `first` linearly to 1 at `duration`, then along half a cosine to `last` at the horizon."""
+    horizon, falling = check_positive("horizon", horizon), check_not_negative("last", last)
+    rising = warm_up(duration, first)
+    (end,) = rising.breaks
+    if end >= horizon:
+        raise SmesolveError(f"duration={end:g} must be before the horizon {horizon:g}; take a shorter warm-up.")
+    fall = cosine(horizon - end, falling)
+    return Piecewise([end], [rising.pieces[0], lambda t: fall(t - end)])
+
+
+@entry_point
 def step(time: float, factor: float) -> Piecewise:
     """Return a schedule that is 1 before `time` and `factor` from then on."""
     time, factor = check_positive("time", time), check_not_negative("factor", factor)
@@ -137,7 +155,9 @@ def step(time: float, factor: float) -> Piecewise:
 class ScheduledProblem(DerivedProblem):
     """A problem whose learning rate and keep_prob follow schedules; `at(t)` is the problem at time t.
 
-    Losses and all other methods are those of the problem that it was made from.
+    Losses and all other methods are those of the problem that it was made from, be it a `Training`, whose learning rate
+    is multiplied as torch's schedulers do it (`Training.with_lr_factor`), or epochs, whose batches all have the
+    learning rate of the epoch's begin.
 
     Args:
         problem: what is trained.
@@ -145,23 +165,19 @@ class ScheduledProblem(DerivedProblem):
         keep_prob: keep(t), for a `DropoutProblem` with dropout masks. Default: constant.
 
     Raises:
-        SmesolveError: a problem whose mean gradient has no closed form, or one without dropout masks for a schedule of
-            keep_prob.
+        SmesolveError: a problem that follows a schedule already, or whose step is one of your own; one without dropout
+            masks for a schedule of keep_prob.
     """
 
     autonomous = False
+    any_step = True
 
     @entry_point
     def __init__(self, problem: Problem, lr_factor: Schedule | None = None, keep_prob: Schedule | None = None) -> None:
         super().__init__(problem)
-        if not problem.has_closed_form:
-            raise SmesolveError(
-                f"problem must have a mean gradient in closed form for schedules, got {problem!r}; take for example a "
-                "DropoutProblem."
-            )
         self.lr_factor, self.keep_prob = lr_factor, keep_prob
         if lr_factor is not None:
-            check_not_negative("lr_factor", _at_start("lr_factor", lr_factor))
+            self._with_factor(problem, check_not_negative("lr_factor", _at_start("lr_factor", lr_factor)))
         self._dropout: DropoutProblem | None = None
         """The problem whose keep_prob changes, if it does."""
         if keep_prob is not None:
@@ -189,19 +205,39 @@ class ScheduledProblem(DerivedProblem):
         problem = self.problem
         if self._dropout is not None:
             problem = self._dropout.with_keep_prob(self._keep_prob_at(time, left_limit))
-        return problem if self.lr_factor is None else ScaledProblem(problem, self._lr_factor_at(time, left_limit))
+        if self.lr_factor is None:
+            return problem
+        return self._with_factor(problem, self.lr_factor_at(time, left_limit))
+
+    def continued(self, time: float, left_limit: bool, ahead: float) -> Problem:
+        """Return the problem at time + ahead, with u and v = 1/keep - 1 continued from the piece that holds at a time.
+
+        They are continued by their Taylor polynomials of second degree, so that no schedule is evaluated outside of its
+        piece. u may become negative; so may v, of which L_S is an affine function.
+        """
+        problem: Problem = self.problem
+        if self._dropout is not None and self.keep_prob is not None:
+            keep = _piece(self.keep_prob, time, left_limit)
+            problem = ContinuedDropout(self._dropout, _continued("keep_prob", lambda t: 1 / keep(t) - 1, time, ahead))
+        if self.lr_factor is None:
+            return problem
+        factor = _continued("lr_factor", _piece(self.lr_factor, time, left_limit), time, ahead)
+        return self._with_factor(problem, factor)
 
     @entry_point
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
         """Return the least of 2 / (u(t) lambda_max(Hess L_S(theta; keep(t)))) over the times t up to the horizon.
 
         Hess L_S is affine in v = 1/keep - 1, so its largest eigenvalue is convex in v: between `CURVATURES` values of v
-        it is interpolated, which can only lower the limit. Cost: one limit without a schedule for each of them.
+        it is interpolated, which can only lower the limit. Cost: one limit without a schedule for each of them. Of
+        another step than that of gradient descent it is the limit at the largest u(t).
         """
         theta, horizon = check_parameters("theta", theta, self), check_not_negative("horizon", horizon)
         sides = [(end, left_limit) for end in self.breaks if end < horizon for left_limit in (True, False)]
         times = [*((t, False) for t in np.linspace(0.0, horizon, SAMPLED_TIMES, endpoint=False)), *sides]
-        factors = np.array([self._lr_factor_at(*time) for time in times])
+        factors = np.array([self.lr_factor_at(*time) for time in times])
+        if not self.linear_step:
+            return self._with_factor(self.problem, float(factors.max())).stability_limit(theta)
         if self._dropout is None:
             rates = factors / self.problem.stability_limit(theta)
         else:
@@ -222,9 +258,16 @@ class ScheduledProblem(DerivedProblem):
             half, whole = self._dropout.with_keep_prob(0.5), self._dropout.with_keep_prob(1.0)  # v = 1 and v = 0
             slope = -factor * variance_slope * (half.mean_gradient(theta) - whole.mean_gradient(theta))
             problem = self._dropout.with_keep_prob(keep)
-        return slope - factor_slope * problem.mean_gradient(theta)  # (1)
+        if self.linear_step:
+            return slope - factor_slope * _mean(problem, theta)  # (1)
+        still, moving = (_mean(self._with_factor(problem, u), theta) for u in (0.0, 1.0))
+        return -factor_slope * (moving - still)  # (2)
 
-    def _lr_factor_at(self, time: float, left_limit: bool) -> float:
+    def _with_factor(self, problem: Problem, factor: float) -> Problem:
+        return ScaledProblem(problem, factor) if problem.linear_step else problem.with_lr_factor(factor)
+
+    def lr_factor_at(self, time: float, left_limit: bool = False) -> float:
+        """Return u(t) at a time, or just before it."""
         if self.lr_factor is None:
             return 1.0
         return check_not_negative(f"lr_factor at time {float(time):g}", _value(self.lr_factor, time, left_limit))
@@ -232,6 +275,56 @@ class ScheduledProblem(DerivedProblem):
     def _keep_prob_at(self, time: float, left_limit: bool) -> float:
         assert self.keep_prob is not None
         return check_keep_prob(f"keep_prob at time {float(time):g}", _value(self.keep_prob, time, left_limit))
+
+    # --- what is that of the problem ---------------------------------------------------------------------------------
+
+    @property
+    def trained(self) -> Problem:
+        """The problem whose parameters are trained."""
+        return self if self.problem.trained is self.problem else self.problem.trained
+
+    def parameters(self, theta: Tensor) -> Tensor:
+        """Return the parameters in theta, a part of it where theta is an optimiser's state."""
+        return self.problem.parameters(theta)
+
+    @entry_point
+    def initial(self, seed: int | None = 0) -> Tensor:
+        """Return the initial parameters, or the state at the first step."""
+        return self.problem.initial(seed)
+
+    @entry_point
+    def theta_from(self, source: nn.Module | Mapping[str, Any]) -> Tensor:
+        """Return theta, or the state at the first step, with the parameters of a module or its state_dict."""
+        return self.problem.theta_from(source)
+
+    def check_lr(self, lr: float) -> None:
+        """Refuse a learning rate at which the step is not defined."""
+        self.problem.check_lr(lr)
+
+    def check_start(self, name: str, theta: Tensor) -> None:
+        """Refuse a start from which there is no modified equation."""
+        self.problem.check_start(name, theta)
+
+    def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:
+        """Return theta after a step without the schedules; `at(t).step` is that at a time."""
+        return self.problem.step(theta, draw, lr)
+
+    def step_terms(self, theta: Tensor, draw: Any, count: int) -> list[Tensor]:
+        """Return F, F2, ... without the schedules."""
+        return self.problem.step_terms(theta, draw, count)
+
+    def mean_second_term(self, theta: Tensor) -> Tensor:
+        """Return E F2 without the schedules."""
+        return self.problem.mean_second_term(theta)
+
+    def mean_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
+        """Return the mean of the step without the schedules."""
+        return self.problem.mean_step(theta, lr)
+
+
+def _mean(problem: Problem, theta: Tensor) -> Tensor:
+    """Return the mean gradient, or what takes its place where it has no closed form."""
+    return problem.mean_gradient(theta) if problem.has_closed_form else problem.reference_gradient(theta)
 
 
 def _at_start(name: str, schedule: Schedule) -> float:
@@ -263,3 +356,20 @@ def _value_and_slope(schedule: Schedule, time: float, left_limit: bool) -> tuple
     t = torch.tensor(float(time), dtype=torch.float64, device="cpu")
     slope, value = torch.func.grad_and_value(_piece(schedule, time, left_limit))(t)
     return float(value), float(slope)
+
+
+def _continued(name: str, schedule: Smooth, time: float, ahead: float) -> float:
+    """Return the Taylor polynomial of second degree of a smooth schedule at a time, at time + ahead.
+
+    Raises:
+        SmesolveError: a derivative is not finite.
+    """
+    t = torch.tensor(float(time), dtype=torch.float64, device="cpu")
+    curvature, (slope, value) = torch.func.grad_and_value(torch.func.grad_and_value(schedule), has_aux=True)(t)
+    found = float(value + slope * ahead + curvature * ahead**2 / 2)
+    if not math.isfinite(found):
+        raise SmesolveError(
+            f"{name} must have finite first and second derivatives, but at time {float(time):g} they are "
+            f"{float(slope):g} and {float(curvature):g}; take a smooth schedule."
+        )
+    return found

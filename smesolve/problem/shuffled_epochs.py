@@ -34,9 +34,11 @@ from torch.func import grad, vmap
 from smesolve.entry_point import entry_point
 from smesolve.errors import invalid
 from smesolve.problem.batch_noise import BatchNoise
+from smesolve.problem.derived_problem import ScaledProblem
 from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_draws import Draw
 from smesolve.problem.module_problem import ModuleProblem
+from smesolve.problem.problem import Problem
 from smesolve.problem.step_expansion import taylor_terms
 from smesolve.validation import check_integer
 
@@ -147,6 +149,10 @@ class ShuffledEpochs(ModuleProblem):
             orders = taylor_terms(gradient, theta, count - 1)
             terms = [term - order for term, order in zip(terms, orders, strict=True)]
         return terms
+
+    def with_lr_factor(self, factor: float) -> Problem:
+        """Return the epochs whose learning rate is multiplied by a factor, the same for all of their batches."""
+        return ScaledProblem(self, factor)
 
     # --- its mean ----------------------------------------------------------------------------------------------------
 

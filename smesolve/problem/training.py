@@ -89,7 +89,7 @@ class Training(Problem):
         if not problem.autonomous or not problem.linear_step or isinstance(problem, Training):
             raise SmesolveError(
                 f"problem must have gradients, neither a schedule nor a step of its own as a training or shuffled "
-                f"epochs have it, got {problem!r}; train the problem that it is made of."
+                f"epochs have it, got {problem!r}; train the problem that it is made of, and schedule the training."
             )
         self.lr = check_positive("lr", lr)
         self.network, self.x, self.y, self.samples = problem.network, problem.x, problem.y, problem.samples
@@ -103,6 +103,7 @@ class Training(Problem):
         self._own: OwnStep | None = None
         self._given = optimizer, options
         self._limits: dict[bytes, float] = {}
+        self._lr_factor = 1.0
         if inspect.isclass(optimizer) and issubclass(optimizer, torch.optim.Optimizer):
             if memory is not None:
                 raise SmesolveError(
@@ -184,6 +185,17 @@ class Training(Problem):
             raise SmesolveError(f"lr={self.lr:g} makes training diverge in {steps} steps; take a smaller lr.")
         return state
 
+    def with_lr_factor(self, factor: float) -> Training:
+        """Return the training with torch's learning rate times a factor u: theta + u (theta' - theta), same buffers."""
+        if self._rule is None:
+            raise SmesolveError(
+                f"schedules multiply the learning rate of torch's optimisers, and {self.name} is a step of your own; "
+                "let its state hold the time, and the step follow it."
+            )
+        other = copy.copy(self)
+        other._lr_factor, other._limits = factor * self._lr_factor, {}
+        return other
+
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
         """Return the learning rate beyond which the mean iteration leaves a state (S,), computed once for each."""
         key = check_parameters("theta", theta, self).cpu().numpy().tobytes()
@@ -246,7 +258,10 @@ class Training(Problem):
         """Return states after a step with given gradients (..., D)."""
         assert self._rule is not None
         theta, *memory = (part.expand(*gradient.shape[:-1], -1) for part in self._split(state))
-        return torch.cat(self._rule.step(theta, memory, gradient, lr), dim=-1)
+        moved, *memory = self._rule.step(theta, memory, gradient, lr)
+        if self._lr_factor != 1:
+            moved = theta + self._lr_factor * (moved - theta)
+        return torch.cat([moved, *memory], dim=-1)
 
     def _terms(self, state: Tensor, gradient: Tensor, count: int) -> list[Tensor]:
         """Return F, F2, ... of the step with given gradients."""
@@ -255,7 +270,7 @@ class Training(Problem):
     def _field(self, state: Tensor, gradient: Tensor) -> Tensor:
         """Return -F of the step with given gradients."""
         if self._rule is not None and self.linear_step:
-            return self._rule.loss_gradient(state, gradient)
+            return self._lr_factor * self._rule.loss_gradient(state, gradient)
         return -self._terms(state, gradient, 1)[0]
 
     def _own_tried(self, state: Tensor) -> None:

@@ -21,12 +21,13 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import SamplingEffort, ToleranceSettings
+from smesolve.experiments.shared.schedule_settings import named_schedule
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.figures import ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable
-from smesolve.problem.schedule import ScheduledProblem, cosine, step, warm_up
+from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.result import Result, sentences
 from smesolve.validation import (
     check_instance,
@@ -44,11 +45,21 @@ CAPTION = (
     "network, measured; thin lines without markers: its readout, exact."
 )
 
+NUMBERS: dict[str, Callable[[float], dict[str, float]]] = {
+    "constant": lambda horizon: {},
+    "step": lambda horizon: {"time": horizon / 2, "factor": 0.3},
+    "cosine": lambda horizon: {"last": 0.1},
+    "warm_up": lambda horizon: {"duration": horizon / 2, "first": 0.1},
+}
+"""Horizon -> numbers of the schedules of the learning rate (`named_schedule`)."""
+
+
+def _scheduled(name: str) -> Callable[[Any, float], ScheduledProblem]:
+    return lambda problem, horizon: ScheduledProblem(problem, named_schedule(name, horizon, **NUMBERS[name](horizon)))
+
+
 SCHEDULES: dict[str, Callable[[Any, float], ScheduledProblem]] = {
-    "constant": lambda problem, horizon: ScheduledProblem(problem),
-    "step": lambda problem, horizon: ScheduledProblem(problem, lr_factor=step(horizon / 2, 0.3)),
-    "cosine": lambda problem, horizon: ScheduledProblem(problem, lr_factor=cosine(horizon, 0.1)),
-    "warm_up": lambda problem, horizon: ScheduledProblem(problem, lr_factor=warm_up(horizon / 2, 0.1)),
+    **{name: _scheduled(name) for name in NUMBERS},
     "keep_prob": lambda problem, horizon: ScheduledProblem(
         problem, keep_prob=lambda t: 1 - (1 - problem.law.keep_prob) * cosine(horizon, 0.25)(t)
     ),

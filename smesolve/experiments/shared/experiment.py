@@ -132,6 +132,14 @@ class NetworkExperiment(Experiment[N]):
     takes_modules: ClassVar[bool] = False
     """Whether it is made for a network of the user's, `network.module`."""
 
+    takes_schedules: ClassVar[bool] = False
+    """Whether it is made for problems that depend on time, `training.schedule`."""
+
+    @property
+    def schedule_end(self) -> float | None:
+        """The horizon, at which schedules end; None where the experiment takes no schedules."""
+        return self.settings.horizon if self.takes_schedules else None  # type: ignore[attr-defined]
+
     @property
     def training(self) -> TrainingSettings:
         """Loss and noise. Default: squared error with dropout on the last hidden layer."""
@@ -151,7 +159,7 @@ class NetworkExperiment(Experiment[N]):
     @cached_property
     def problem(self) -> Problem:
         """The problem of the settings, on its data; over the optimiser's state where the optimiser has one."""
-        return trained_by(self.trained, self.training, self.lrs)
+        return trained_by(self.trained, self.training, self.lrs, self.schedule_end)
 
     @cached_property
     def trained(self) -> DropoutProblem | ModuleProblem:
@@ -215,8 +223,9 @@ class NetworkExperiment(Experiment[N]):
         """Return data, network, noise and optimiser in words."""
         settings = self.settings
         given = settings.data.name, self.trained, self.problem, settings.network, self.training, self.keep_probs
-        words = described(*given)
-        return f"{words} {described_optimizer(self.problem, self.training, self.lrs, settings.network.seed)}".rstrip()
+        seed = settings.network.seed
+        optimizer = described_optimizer(self.problem, self.training, self.lrs, seed, self.schedule_end)
+        return f"{described(*given)} {optimizer}".rstrip()
 
     def caveats(self) -> str:
         """Return what the theorems of weak order do not cover."""

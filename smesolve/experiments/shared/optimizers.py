@@ -14,6 +14,7 @@ from smesolve.experiments.shared.markdown import counted
 from smesolve.experiments.shared.optimizer_settings import OPTIMIZERS
 from smesolve.experiments.shared.settings import TrainingSettings
 from smesolve.problem.problem import Problem
+from smesolve.problem.schedule import ScheduledProblem
 from smesolve.problem.training import Training
 
 __all__ = ["described_optimizer", "lr_of_options", "start_of", "trained_by"]
@@ -46,15 +47,29 @@ def lr_of_options(training: TrainingSettings, lrs: Sequence[float]) -> float:
     return max(lrs)
 
 
-def trained_by(problem: Problem, training: TrainingSettings, lrs: Sequence[float]) -> Problem:
-    """Return the training of a problem by the optimiser of the settings; the problem itself where that is plain sgd.
+def trained_by(
+    problem: Problem, training: TrainingSettings, lrs: Sequence[float], horizon: float | None = None
+) -> Problem:
+    """Return the training of a problem by optimiser and schedule of the settings; for plain sgd the problem itself.
 
     Args:
         problem: what is trained.
         training: the settings.
         lrs: learning rates of the experiment; empty where it has none.
+        horizon: last time, at which schedules end. Default: the experiment takes no schedules.
+
+    Raises:
+        SmesolveError: a schedule for an experiment that takes none, or one that is not over at the horizon.
     """
-    return _training(problem, training, lrs) if training.trains_by_state else problem
+    if training.scheduled and horizon is None:
+        raise SmesolveError(
+            f"training.schedule={training.schedule} is read by compare, weak-error and validity, not by this study; "
+            "leave it out."
+        )
+    trained = _training(problem, training, lrs) if training.trains_by_state else problem
+    if not training.scheduled or horizon is None:
+        return trained
+    return ScheduledProblem(trained, training.lr_factor(horizon))
 
 
 def _training(problem: Problem, training: TrainingSettings, lrs: Sequence[float]) -> Training:
@@ -77,12 +92,14 @@ def start_of(
     Raises:
         SmesolveError: a cold start from which there is no modified equation.
     """
-    run = trained if isinstance(trained, Training) else _training(trained, training, lrs) if training.warm else None
+    base = _without_schedule(trained)
+    run = base if isinstance(base, Training) else _training(base, training, lrs) if training.warm else None
     start = (trained if run is None else run).initial(None if present else seed)
     if run is None:
         return start
     if training.warm:
-        return run.warm(start, training.warm, seed)
+        first = trained.lr_factor_at(0.0) if isinstance(trained, ScheduledProblem) else 1.0
+        return run.with_lr_factor(first).warm(start, training.warm, seed)
     try:
         run.check_start("theta0", start)
     except SmesolveError:
@@ -93,15 +110,23 @@ def start_of(
     return start
 
 
+def _without_schedule(trained: Problem) -> Problem:
+    """Return what follows a schedule, or the problem itself where it follows none."""
+    return trained.problem if isinstance(trained, ScheduledProblem) else trained
+
+
 def _steps_to_settle(training: TrainingSettings) -> int:
     """Return steps after which a start is warm."""
     decay = {"sgd": 0.0, "rmsprop": training.alpha or 0.99}.get(training.optimizer, (training.betas or [0, 0.999])[1])
     return math.ceil(SETTLED / (1 - decay) * (1 - 1e-9)) if decay else 1
 
 
-def described_optimizer(trained: Problem, training: TrainingSettings, lrs: Sequence[float], seed: int) -> str:
-    """Return the optimiser, its state and the warm start in words; nothing for plain sgd from its initial point."""
+def described_optimizer(
+    trained: Problem, training: TrainingSettings, lrs: Sequence[float], seed: int, horizon: float | None = None
+) -> str:
+    """Return optimiser, state, schedule and warm start in words; nothing for plain sgd from its initial point."""
     words = []
+    scheduled, trained = trained, _without_schedule(trained)
     if isinstance(trained, Training):
         given = {name: trained.options[name] for name in OPTIMIZERS[training.optimizer]}
         options = ", ".join(f"{name} {_value(value)}" for name, value in given.items() if value)
@@ -110,10 +135,15 @@ def described_optimizer(trained: Problem, training: TrainingSettings, lrs: Seque
             f"state of {counted(trained.dim, 'number')} holds the parameters and {' and '.join(trained.buffers)} of "
             "each."
         )
+    if horizon is not None and training.scheduled:
+        name = training.schedule.replace("warm_up", "warm-up").replace("_", " and ")
+        words.append(f"Trained under a {name} schedule: the learning rate {training.described_schedule(horizon)}.")
     if training.warm:
+        factor = scheduled.lr_factor_at(0.0) if isinstance(scheduled, ScheduledProblem) else 1.0
+        times = "" if factor == 1 else f" times {factor:g}, the first value of the schedule"
         words.append(
             f"Warm start: all paths start at the end of one discrete run of {counted(training.warm, 'step')} at lr "
-            f"{lr_of_options(training, lrs):g}, with draws of seed {seed}."
+            f"{lr_of_options(training, lrs):g}{times}, with draws of seed {seed}."
         )
     return " ".join(words)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from smesolve.comparison.defects import meets_breaks
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.weak_error import weak_error
@@ -75,13 +76,18 @@ class OtherEstimator:
     @property
     def affordable(self) -> bool:
         """Whether it is run."""
-        if not self.observables or not self.orders or not self.design.problem.autonomous:
+        if not self.observables or not self.orders or not self._meets_breaks:
             return False
         numbers = self.runs.size().work * self.design.problem.floats_per_path
         return numbers <= AFFORDABLE or self.relative_work <= 1
 
+    @property
+    def _meets_breaks(self) -> bool:
+        """Whether the breaks of a schedule are steps, where that estimator needs them to be."""
+        return self.other == "difference" or meets_breaks(self.design.problem, self.lr, self.design.horizon)
+
     def cells(self) -> list[Cell]:
-        """Return its cell, or none where it is too expensive."""
+        """Return its cell, or none where it is too expensive or not known."""
         return [Cell("the other estimator", self._rows, [self.runs])] if self.affordable else []
 
     def _rows(self) -> pd.DataFrame:
@@ -112,7 +118,9 @@ class OtherEstimator:
         heading = "## Both estimators"
         if rows is None:
             why = "the observables are constant between jumps, or all equations have jumps"
-            if self.observables and self.orders:
+            if not self._meets_breaks:
+                why = "a break of the schedule is no step of it"
+            elif self.observables and self.orders:
                 why = f"that takes {self.relative_work:.2g} times the gradients of the first round of this study"
             return join(heading, f"The errors were not measured by {_called(self.other)} as well: {why}.")
         table = self._beside(study, rows)

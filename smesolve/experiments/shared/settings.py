@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from smesolve.errors import SmesolveError, invalid
-from smesolve.experiments.shared.optimizer_settings import OptimizerSettings
+from smesolve.experiments.shared.schedule_settings import LearningRateSettings
 from smesolve.validation import (
     check_choice,
     check_flag,
@@ -138,7 +138,7 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
-class TrainingSettings(OptimizerSettings):
+class TrainingSettings(LearningRateSettings):
     """Training.
 
     Args:

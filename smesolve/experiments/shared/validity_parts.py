@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from smesolve.comparison.study_design import StudyDesign
-from smesolve.comparison.validity_range import ValidityRange, first_learning_rate, validity_range
+from smesolve.comparison.validity_range import ValidityRange, first_learning_rate, parts_of_horizon, validity_range
+from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
 from smesolve.experiments.shared.markdown import join
@@ -65,7 +66,11 @@ class ValidityPart:
     def cells(self) -> list[Cell]:
         """Return its cell, or none where it is too expensive or not known."""
         design = self.design
-        if not self.observable or not self.orders or not design.problem.autonomous:
+        if not self.observable or not self.orders:
+            return []
+        try:
+            parts_of_horizon(design.problem, design.horizon)
+        except SmesolveError:  # no learning rates but very small ones meet all breaks of the schedule
             return []
         lr = first_learning_rate(design.problem, design.theta0, design.horizon)
         runs = DefectRuns(design.problem, design.theta0, lr, [design.horizon], self.orders, PATHS)

@@ -113,7 +113,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
     """A measurement of weak errors, whose blocks of paths are kept one by one, and the other estimator beside it."""
 
     Settings = WeakErrorSettings
-    extendable = takes_modules = True
+    extendable = takes_modules = takes_schedules = True
     goals = ("rel_tol", "max_paths")
     samples: ClassVar[int] = 0
     """Paths of each ensemble whose values at the horizon are kept."""

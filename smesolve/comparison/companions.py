@@ -1,0 +1,118 @@
+"""The companion runs, whose means are those of the equation of order 1 up to the error of order 2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from smesolve.comparison.defect_draws import Draws
+from smesolve.comparison.differences import DrawnField
+from smesolve.comparison.instant import Instant
+from smesolve.problem.one_at_a_time import forward_derivative
+from smesolve.problem.problem import Problem
+from smesolve.sampling.randomness import keyed_generator
+
+if TYPE_CHECKING:
+    from smesolve.comparison.defects import DefectSampler
+
+__all__ = ["Companions"]
+
+
+class Companions:
+    """Both companions of the runs of a block; formulas are those of `smesolve.comparison.defects`.
+
+    Args:
+        sampler: whose errors of order 1 are measured.
+        block: of paths.
+    """
+
+    def __init__(self, sampler: DefectSampler, block: int) -> None:
+        self._sampler, self._block = sampler, block
+        self.first: Tensor = sampler.theta0.expand(sampler.block_size, -1)
+        """The states of the companion (B, D)."""
+        self.second: Tensor = self.first
+        """Those of the second one, moved by derivatives; only where the sampler is paired (B, D)."""
+        nothing = sampler.theta0.new_zeros(())
+        self._ending: tuple[Tensor, Tensor] = (nothing, nothing)
+        """Half of the moves of both at this node, by the piece of the schedule that ends here."""
+        self._moves: tuple[Tensor, Tensor] = (nothing, nothing)
+        """The moves of both at this node, those of the piece that begins here included."""
+        self._rest = nothing
+        """Eq. (7) of this step."""
+
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Both companions as they end at this node (B, D)."""
+        return self.first + self._ending[0], self.second + self._ending[1]
+
+    def meet(self, step: int) -> None:
+        """Compute what moves the companions at the node at a step, and eq. (7) of the step that begins there.
+
+        At a break of a schedule half of it is that of the piece before, and half that of the piece after.
+        """
+        sampler = self._sampler
+        left_limits = [True] if step == sampler.steps else [True, False] if step in sampler.breaks else [False]
+        sides = [Instant.of(sampler.problem, step, sampler.lr, left_limit) for left_limit in left_limits]
+        generator = keyed_generator(sampler.seed, "defects", self._block, step)
+        draws = Draws(sides[-1].here, sampler.block_size, generator)
+        outer = draws.drift()
+        if sampler.kinked:
+            displacement = draws.displacement()
+            moves = [self._moves_at_kinks(outer, displacement, at) for at in sides]
+        else:
+            inner = draws.drift()
+            moves = [(move, move) for move in (self._move(outer, inner, at) for at in sides)]
+        if not sampler.problem.linear_step:
+            F2, weight = draws.second_term(), sampler.spacing * sampler.lr**2
+            for number, at in enumerate(sides):
+                first, second = moves[number]
+                first = first - weight * F2(self.first, at.here)
+                moves[number] = first, second - weight * F2(self.second, at.here) if sampler.paired else first
+        (ending, ending_second), (beginning, beginning_second) = moves[0], moves[-1]
+        self._ending = ending / 2, ending_second / 2
+        self._moves = beginning / 2, beginning_second / 2
+        if step > 0:
+            self._moves = self._ending[0] + self._moves[0], self._ending[1] + self._moves[1]
+
+    def move(self) -> None:
+        """Move the companions at this node."""
+        self.first = self.first + self._moves[0]
+        if self._sampler.paired:
+            self.second = self.second + self._moves[1]
+
+    def advance(self, problem: Problem, draw: object) -> None:
+        """Take a step with the draw of the run."""
+        lr = self._sampler.lr
+        self.first = problem.step(self.first, draw, lr) + self._rest
+        if self._sampler.paired:
+            self.second = problem.step(self.second, draw, lr)
+
+    def _move(self, outer: DrawnField, inner: DrawnField, at: Instant) -> Tensor:
+        """Return q times eq. (5) for the companion (B, D)."""
+        sampler, state = self._sampler, self.first
+        step_of = sampler.lr * inner(state, at.here)
+        both = outer(state + step_of, at.later) - outer(state - step_of, at.earlier)
+        return sampler.spacing * sampler.lr / 4 * both
+
+    def _moves_at_kinks(self, outer: DrawnField, displacement: DrawnField, at: Instant) -> tuple[Tensor, Tensor]:
+        """Return the moves of both companions at a node, and keep eq. (7), each (B, D)."""
+        sampler = self._sampler
+        lr = sampler.lr
+
+        def field(theta: Tensor) -> Tensor:
+            return outer(theta, at.here)
+
+        def in_time(state: Tensor) -> Tensor | float:
+            return lr**2 / 2 * at.slope(outer)(state) if at.moves else 0.0
+
+        y = displacement(self.first, at.here)
+        value, slope = forward_derivative(field, self.first, y)
+        move = lr**2 * slope
+        self._rest = lr * (field(self.first + lr * y) - value) - move
+        second = move
+        if sampler.paired:
+            second = lr**2 * forward_derivative(field, self.second, displacement(self.second, at.here))[1] + in_time(
+                self.second
+            )
+        return move + in_time(self.first), second
