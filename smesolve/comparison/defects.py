@@ -25,7 +25,8 @@ Derivatives are differences of gradients, and of runs with the same draws. So on
 
 with the coefficients of Lambda at s_k, and v = v_{k+1} shifted after the step or v = v_k shifted before it, at random.
 Both differ by the relative O(lr) that is not known. Without noise and with a linear drift the truth lies at three
-quarters of the way to the shifts after the step, with noise nearer to the middle; `AFTER` is the weight of the former.
+quarters of the way to the shifts after the step, with noise nearer to the middle; `AFTER` of
+`smesolve.comparison.shifted_runs` is the weight of the former.
 
 **Order 1.** The equation of order 1 is that of order 2 without the term -lr w of its drift. With W = w . grad,
 
@@ -62,6 +63,17 @@ The first term is what the drift of order 2 leaves out, and O(lr): kinks cost th
 are meant in the sense of distributions there, and taken by long shifts, of sqrt(lr limit)/2 times their directions,
 limit the stability limit, or the horizon where that is less. What jumps do to jumps is left out beyond the second power
 of their size.
+
+**Schedules.** Under a schedule the clock is one more coordinate, of drift 1 and without noise. Then b in (2) to (9) is
+(1, b), and a derivative along it has a time derivative beside it (`smesolve.comparison.instant`):
+
+    (Db) b -> d_t b + (Db) b,     (b . grad) Sigma -> d_t Sigma + (b . grad) Sigma,     and so on,                 (10)
+
+in (5) by F at t + lr and t - lr, of the piece of the schedule that holds. All other directions have no clock part, nor
+have the moves: as v_{k+1} is a function of the parameters only, no run is moved in time. Breaks of a schedule are
+nodes. There half of the move is that of the piece before, and half that of the piece after, as (5) ends one step and
+begins another; the coefficients in (3) are those of the piece that holds in the step. In (7) the piece stays at t, and
+the move at the node has the time derivative lr^2/2 d_t b.
 
 Sources: Talay & Tubaro (Stochastic Anal. Appl. 8, 1990) for errors as sums of defects; Li, Tai, E (JMLR 20(40), 2019)
 for the expansion of one step.

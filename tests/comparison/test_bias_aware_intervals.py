@@ -34,7 +34,7 @@ def rows(errors, half_width=1e-4, delta=0.0, at_kinks=0.0):
             "order": order, "lr": lr, "time": 1.0, "observable": "loss", "error": error, "half_width": half_width,
             "stderr": half_width / NORMAL_QUANTILE, "rounding": 0.0, "diverged": 0, "undefined": 0,
             "heavy_tailed": False, "too_wide": False, "placement": delta, "placement_stderr": 1e-6,
-            "at_kinks": at_kinks,
+            "on_top": at_kinks / 2,
         }
         for (order, lr), error in errors.items()
     )  # fmt: skip

@@ -322,11 +322,3 @@ def test_a_tolerance_that_is_never_exceeded_is_limited_by_stability():
     found = sme.validity_range(linear_problem(), START, 0.5, 0.9, orders=[1], paths=64)
     assert found.table.limited_by.tolist() == ["stability"]
     assert "up to the stability limit" in repr(found)
-
-
-def test_what_depends_on_time_is_refused():
-    problem = sme.ScheduledProblem(linear_problem(), lr_factor=lambda t: 1 - t / 4)
-    with pytest.raises(sme.SmesolveError, match="estimator must be 'difference'"):
-        sme.weak_error(problem, START, [0.1], 1.0, estimator="defects")
-    with pytest.raises(sme.SmesolveError, match="problem must not depend on time"):
-        sme.validity_range(problem, START, 1.0)

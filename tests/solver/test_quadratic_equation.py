@@ -87,7 +87,7 @@ def test_the_quadratic_equation_is_no_weak_order_to_certify():
     problem = make_problem()
     with pytest.raises(ValueError, match="the quadratic equation has no weak order of its own"):
         sme.weak_error(problem, problem.initial(), [0.1], 1.0, orders=(1, "quadratic"))
-    with pytest.raises(ValueError, match="knows orders 1 and 2 without schedules"):
+    with pytest.raises(ValueError, match="knows orders 1 and 2; take"):
         sme.solve(
             sme.ModifiedEquation(problem, 0.1, "quadratic"), problem.initial(), [0, 1.0], "svag", dt=0.05, paths=2
         )

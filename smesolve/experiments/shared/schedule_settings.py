@@ -113,7 +113,7 @@ class LearningRateSettings(OptimizerSettings):
 
 
 def named_schedule(name: str, horizon: float, **numbers: float) -> Schedule | None:
-    """Return the schedule of a name in `SCHEDULES` up to a horizon, with the numbers that it takes; None if constant."""
+    """Return the schedule of a name in `SCHEDULES` up to a horizon, with its numbers; None for a constant one."""
     if name == "constant":
         return None
     made: dict[str, Callable[..., Schedule]] = {
