@@ -86,8 +86,9 @@ def _seeds(seed: int, stream: str, block: int, chunk: int) -> np.ndarray:
 
 def _hashed(words: np.ndarray, constants: np.ndarray) -> np.ndarray:
     """Return the hashes (K, CHUNK) uint32 of words by K + 1 constants (K + 1, 1), modulo 2^32."""
-    hashed: np.ndarray = (words ^ constants[:-1]) * constants[1:]
-    return hashed ^ (hashed >> HALF)
+    products = (words ^ constants[:-1]) * constants[1:]
+    hashed: np.ndarray = products ^ (products >> HALF)
+    return hashed
 
 
 def _constants(start: int, factor: int, begin: int, count: int) -> np.ndarray:
