@@ -21,7 +21,7 @@ REDUCTION = 2
 GROUPS = {
     "Dropout beside its equation": ("digits", "digits_deep", "digits_deep_tanh"),
     "Weak order": ("weak_order", "digits_certificate"),
-    "Range of validity": ("validity", "validity_adam"),
+    "Range of validity": ("validity", "validity_adam", "validity_schedule"),
     "Convergence of solvers": ("convergence",),
     "Learning-rate scaling": ("scaling_",),
     "Noise and landscape": ("landscape_",),

@@ -287,12 +287,10 @@ class ScheduledProblem(DerivedProblem):
         """Return the parameters in theta, a part of it where theta is an optimiser's state."""
         return self.problem.parameters(theta)
 
-    @entry_point
     def initial(self, seed: int | None = 0) -> Tensor:
         """Return the initial parameters, or the state at the first step."""
         return self.problem.initial(seed)
 
-    @entry_point
     def theta_from(self, source: nn.Module | Mapping[str, Any]) -> Tensor:
         """Return theta, or the state at the first step, with the parameters of a module or its state_dict."""
         return self.problem.theta_from(source)

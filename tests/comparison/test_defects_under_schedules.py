@@ -127,6 +127,22 @@ def test_momentum_under_a_cosine_has_its_exact_errors(closed):
     assert half[0, 0, 1] < 0.25 * abs(exact.error(lr, 1, 1.0))
 
 
+def test_differences_of_momentum_under_a_schedule_hold_the_exact_errors():
+    training = sme.Training(linear_problem(0.8), torch.optim.SGD, lr=0.25, momentum=0.8)
+    state = training.warm(training.start(START), 2)
+    problem = sme.ScheduledProblem(training, step(0.5, 0.3))
+    exact = ScheduledMoments(problem, state)
+    study = sme.weak_error(problem, state, [0.125], 1.0, paths=512, times=[1.0])
+    assert (study.table.estimator == "difference").all()
+    for row in study.table.itertuples():
+        assert row.low < exact.error(0.125, row.order, 1.0) < row.high
+    (constant,) = leading_constants(
+        problem, state, [1.0], named_observables(problem, ["loss"]), 0.1, orders=[1]
+    ).constant
+    errors = [exact.error(lr, 1, 1.0) / lr for lr in (1 / 64, 1 / 128)]
+    assert 2 * errors[1] - errors[0] == pytest.approx(constant, rel=0.02)
+
+
 @pytest.mark.parametrize("schedule", [cosine(2.0, 0.1), step(1.0, 0.3)])
 def test_constants_of_a_network_are_the_predicted_ones(schedule):
     theta0, lr = tanh_problem().initial(seed=1), 0.1
