@@ -4,8 +4,8 @@ Estimates by defects have a bias that vanishes with lr faster than the error (`s
 error of order 2, and for that of order 1 which contains it, its size is that of delta lr^3, half the difference between
 both placements of the shifts. Learning rates up to twice as large tell delta, too. At kinks half of both terms of the
 error of order 2 comes on top; under a schedule, whose own changes in a step the placement does not show, half of that
-error for order 1 and a tenth for order 2. Where there are no shifts (order 1 only) the bias is of the size of the next
-term d lr^2 in
+error and 5/K^2 of its own for order 1, and a tenth for order 2. Where there are no shifts (order 1 only) the bias is
+of the size of the next term d lr^2 in
 
     e / lr = c + d lr + O(lr^2),
 
@@ -43,8 +43,11 @@ UNKNOWN_AT_KINKS = 0.5
 do not average out, and jumps of jumps are left out beyond the second power of their size."""
 
 UNKNOWN_UNDER_SCHEDULES = {1: 0.5, 2: 0.1}
-"""Share of the error of order 2 that is taken to be unknown in that of each order where the problem depends on time:
-under half a cosine in 20 steps order 1 of a linear readout is off by 0.8% of it, which is 0.6 of order 2."""
+"""Share of the error of order 2 that is taken to be unknown in that of each order where the problem depends on time."""
+
+UNKNOWN_IN_STEPS = 5.0
+"""What is taken to be unknown, too, of the error of order 1 under a schedule, relative to it and in units of one over
+the square of the number of steps: half a cosine in 20 steps makes 0.9% of a readout's, of whatever size order 2 is."""
 
 UNKNOWN_PART = {1: 1.0, 2: 1 / 3}
 """Bound on the bias of each order in units of half the difference between both placements."""
@@ -182,9 +185,12 @@ class DefectBudget:
     def _on_top(self, means: np.ndarray, order: int) -> float:
         """Return the part of the bound on the bias that kinks or a schedule add, from the means of the columns (C,)."""
         first, rest = abs(means[KINKS]), abs(means[2] - means[KINKS])
-        if self.sampler.kinked:
-            return float(UNKNOWN_AT_KINKS * (first + rest))
-        return 0.0 if self.design.problem.autonomous else float(UNKNOWN_UNDER_SCHEDULES[order] * rest)
+        bound = UNKNOWN_AT_KINKS * (first + rest) if self.sampler.kinked else 0.0
+        if not self.design.problem.autonomous:
+            bound += UNKNOWN_UNDER_SCHEDULES[order] * rest
+            if order == 1:
+                bound += UNKNOWN_IN_STEPS / self.sampler.steps**2 * abs(means[1])
+        return float(bound)
 
 
 def with_bias(table: pd.DataFrame) -> pd.DataFrame:

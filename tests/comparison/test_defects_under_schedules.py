@@ -9,7 +9,7 @@ from test_defects import START, linear_problem, measured, tanh_module, tanh_prob
 from torch import nn
 
 import smesolve as sme
-from smesolve.comparison.defect_budget import UNKNOWN_UNDER_SCHEDULES
+from smesolve.comparison.defect_budget import UNKNOWN_IN_STEPS, UNKNOWN_UNDER_SCHEDULES
 from smesolve.comparison.defects import DefectSampler
 from smesolve.comparison.exact import ScheduledMoments
 from smesolve.comparison.instant import Instant
@@ -31,9 +31,10 @@ SCHEDULES = {
 }
 
 
-def unknown(mean, half, order):
+def unknown(mean, half, order, steps=20):
     """The bound on the bias, of one observable at one time."""
-    return abs(mean[3]) + half[3] + UNKNOWN_UNDER_SCHEDULES[order] * abs(mean[2])
+    own = UNKNOWN_IN_STEPS / steps**2 * abs(mean[1]) if order == 1 else 0.0
+    return abs(mean[3]) + half[3] + UNKNOWN_UNDER_SCHEDULES[order] * abs(mean[2]) + own
 
 
 def linear_module(keep_prob=0.8):
