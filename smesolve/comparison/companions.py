@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from smesolve.comparison.defect_draws import Draws
+from smesolve.comparison.defect_plan import DefectPlan
 from smesolve.comparison.differences import DrawnField
 from smesolve.comparison.instant import Instant
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.randomness import keyed_generator
-
-if TYPE_CHECKING:
-    from smesolve.comparison.defects import DefectSampler
 
 __all__ = ["Companions"]
 
@@ -23,17 +19,17 @@ class Companions:
     """Both companions of the runs of a block; formulas are those of `smesolve.comparison.defects`.
 
     Args:
-        sampler: whose errors of order 1 are measured.
+        plan: of the sampler whose errors of order 1 are measured.
         block: of paths.
     """
 
-    def __init__(self, sampler: DefectSampler, block: int) -> None:
-        self._sampler, self._block = sampler, block
-        self.first: Tensor = sampler.theta0.expand(sampler.block_size, -1)
+    def __init__(self, plan: DefectPlan, block: int) -> None:
+        self._plan, self._block = plan, block
+        self.first: Tensor = plan.theta0.expand(plan.block_size, -1)
         """The states of the companion (B, D)."""
         self.second: Tensor = self.first
-        """Those of the second one, moved by derivatives; only where the sampler is paired (B, D)."""
-        nothing = sampler.theta0.new_zeros(())
+        """Those of the second one, moved by derivatives; only where the plan is paired (B, D)."""
+        nothing = plan.theta0.new_zeros(())
         self._ending: tuple[Tensor, Tensor] = (nothing, nothing)
         """Half of the moves of both at this node, by the piece of the schedule that ends here."""
         self._moves: tuple[Tensor, Tensor] = (nothing, nothing)
@@ -51,24 +47,24 @@ class Companions:
 
         At a break of a schedule half of it is that of the piece before, and half that of the piece after.
         """
-        sampler = self._sampler
-        left_limits = [True] if step == sampler.steps else [True, False] if step in sampler.breaks else [False]
-        sides = [Instant.of(sampler.problem, step, sampler.lr, left_limit) for left_limit in left_limits]
-        generator = keyed_generator(sampler.seed, "defects", self._block, step)
-        draws = Draws(sides[-1].here, sampler.block_size, generator)
+        plan = self._plan
+        left_limits = [True] if step == plan.steps else [True, False] if step in plan.breaks else [False]
+        sides = [Instant.of(plan.problem, step, plan.lr, left_limit) for left_limit in left_limits]
+        generator = keyed_generator(plan.seed, "defects", self._block, step)
+        draws = Draws(sides[-1].here, plan.block_size, generator)
         outer = draws.drift()
-        if sampler.kinked:
+        if plan.kinked:
             displacement = draws.displacement()
             moves = [self._moves_at_kinks(outer, displacement, at) for at in sides]
         else:
             inner = draws.drift()
             moves = [(move, move) for move in (self._move(outer, inner, at) for at in sides)]
-        if not sampler.problem.linear_step:
-            F2, weight = draws.second_term(), sampler.spacing * sampler.lr**2
+        if not plan.problem.linear_step:
+            F2, weight = draws.second_term(), plan.spacing * plan.lr**2
             for number, at in enumerate(sides):
                 first, second = moves[number]
                 first = first - weight * F2(self.first, at.here)
-                moves[number] = first, second - weight * F2(self.second, at.here) if sampler.paired else first
+                moves[number] = first, second - weight * F2(self.second, at.here) if plan.paired else first
         (ending, ending_second), (beginning, beginning_second) = moves[0], moves[-1]
         self._ending = ending / 2, ending_second / 2
         self._moves = beginning / 2, beginning_second / 2
@@ -78,27 +74,27 @@ class Companions:
     def move(self) -> None:
         """Move the companions at this node."""
         self.first = self.first + self._moves[0]
-        if self._sampler.paired:
+        if self._plan.paired:
             self.second = self.second + self._moves[1]
 
     def advance(self, problem: Problem, draw: object) -> None:
         """Take a step with the draw of the run."""
-        lr = self._sampler.lr
+        lr = self._plan.lr
         self.first = problem.step(self.first, draw, lr) + self._rest
-        if self._sampler.paired:
+        if self._plan.paired:
             self.second = problem.step(self.second, draw, lr)
 
     def _move(self, outer: DrawnField, inner: DrawnField, at: Instant) -> Tensor:
         """Return q times eq. (5) for the companion (B, D)."""
-        sampler, state = self._sampler, self.first
-        step_of = sampler.lr * inner(state, at.here)
+        plan, state = self._plan, self.first
+        step_of = plan.lr * inner(state, at.here)
         both = outer(state + step_of, at.later) - outer(state - step_of, at.earlier)
-        return sampler.spacing * sampler.lr / 4 * both
+        return plan.spacing * plan.lr / 4 * both
 
     def _moves_at_kinks(self, outer: DrawnField, displacement: DrawnField, at: Instant) -> tuple[Tensor, Tensor]:
         """Return the moves of both companions at a node, and keep eq. (7), each (B, D)."""
-        sampler = self._sampler
-        lr = sampler.lr
+        plan = self._plan
+        lr = plan.lr
 
         def field(theta: Tensor) -> Tensor:
             return outer(theta, at.here)
@@ -111,7 +107,7 @@ class Companions:
         move = lr**2 * slope
         self._rest = lr * (field(self.first + lr * y) - value) - move
         second = move
-        if sampler.paired:
+        if plan.paired:
             second = lr**2 * forward_derivative(field, self.second, displacement(self.second, at.here))[1] + in_time(
                 self.second
             )

@@ -81,63 +81,36 @@ for the expansion of one step.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from smesolve.comparison.companions import Companions
+from smesolve.comparison.defect_plan import DefectPlan
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.comparison.shifted_runs import ShiftedRuns, finite_values
 from smesolve.comparison.study_design import StudyDesign, check_orders_of_defects
 from smesolve.problem.kinks import kinks
-from smesolve.problem.observables import Observable, in_threads
-from smesolve.problem.problem import Problem
-from smesolve.sampling.ensemble import fitting_block_size
+from smesolve.problem.observables import in_threads
 from smesolve.sampling.randomness import keyed_uniforms
-from smesolve.solver.time_grid import grid_steps
 
-__all__ = ["COLUMNS", "DefectSampler", "meets_breaks"]
+__all__ = ["COLUMNS", "DefectSampler"]
 
 COLUMNS = ("discrete", "order 1", "order 2", "placement", "kinks")
 """What is averaged for each observable: its value on the run, both errors, half the difference of the error of order 2
 between shifts after the step and before it, and the first term of eq. (9)."""
 
-NODES = 64
-"""The companion is moved at so many nodes at least, or at every step."""
-
-RUNS = 18
-"""States of a path: the run, two companions, and the shifted runs of (3)."""
-
-MORE_RUNS = 4
-"""Shifted runs of (3a)."""
-
 
 @dataclass(frozen=True)
-class DefectSampler:
+class DefectSampler(DefectPlan):
     """Blocks of paths whose means are the discrete mean and the errors of the equations of order 1 and 2.
 
     Cost: 2 + 3/q gradients a step and path for order 1, q = 1 up to 127 steps; for order 2 another 7 (5 where the mean
     gradient has a closed form). With kinks another 3 for order 1 and 5 for order 2. Memory: at most 18 states of D
     numbers a path, 2 for order 1 only.
     """
-
-    problem: Problem
-    theta0: Tensor
-    """(D,), the start."""
-    lr: float
-    saved: Sequence[int]
-    """Step numbers of the observations, increasing and positive."""
-    observables: Mapping[str, Observable]
-    orders: Sequence[int]
-    kinked: bool
-    """The gradient jumps somewhere."""
-    seed: int = 0
-    """The run has the draws of the iteration with this seed."""
 
     @classmethod
     def of(cls, design: StudyDesign, lr: float, seed: int = 0) -> DefectSampler:
@@ -151,41 +124,6 @@ class DefectSampler:
         """Whether blocks may run in threads: compiled kernels compute them, and no forward derivatives of torch."""
         alone = self.problem.in_threads and self.problem.linear_step and not self.kinked
         return alone and all(map(in_threads, self.observables.values()))
-
-    @cached_property
-    def block_size(self) -> int:
-        """Paths in a block."""
-        return max(2, fitting_block_size(self.states * self.problem.floats_per_path))
-
-    @property
-    def states(self) -> int:
-        """States of a path, at most."""
-        if 2 not in self.orders:
-            return 2
-        return RUNS if self.problem.linear_step else RUNS + MORE_RUNS
-
-    @property
-    def steps(self) -> int:
-        """K."""
-        return self.saved[-1]
-
-    @cached_property
-    def breaks(self) -> set[int]:
-        """Steps that begin at a break of a schedule.
-
-        Raises:
-            SmesolveError: the learning rate does not divide a break.
-        """
-        last = self.steps * self.lr
-        steps = (grid_steps(end, self.lr, "the schedule's break", "lr") for end in self.problem.breaks if end < last)
-        return {step for step in steps if step < self.steps}
-
-    @cached_property
-    def spacing(self) -> int:
-        """q, the steps from one node of the companion to the next; 1 where kinks are to be met at every step."""
-        common = math.gcd(*self.saved, *self.breaks)
-        most = 1 if self.kinked else max(1, self.steps // NODES)
-        return max(q for q in range(1, most + 1) if common % q == 0)
 
     @property
     def cost(self) -> float:
@@ -236,25 +174,6 @@ class DefectSampler:
                 shifted.begin_after(step, before, run)
         return torch.stack(rows, dim=1).cpu().numpy().astype(np.float64, copy=False)
 
-    def at(self, step: int) -> Problem:
-        """Return the problem in a step."""
-        return self.problem.at(step * self.lr)
-
-    @property
-    def paired(self) -> bool:
-        """Whether there is a second companion, moved by derivatives."""
-        return self.kinked and 2 in self.orders
-
-    @cached_property
-    def shift(self) -> float | None:
-        """The shifts of derivatives at kinks, a power of two; None for the shortest ones."""
-        if not self.kinked:
-            return None
-        horizon = self.steps * self.lr
-        limit = min(self.problem.stability_limit(self.theta0, horizon), horizon)
-        longest = math.sqrt(self.lr * limit) / 2
-        return float(2.0 ** math.floor(math.log2(longest)))  # rounding of the limit must not show in results
-
     def _observed(self, run: Tensor, companion: Tensor, second: Tensor, shifted: ShiftedRuns | None) -> Tensor:
         """Return the columns of all observables at one time (B, O, C)."""
         columns = []
@@ -266,9 +185,3 @@ class DefectSampler:
             beyond = moved - finite_values(observable, second) if self.paired else nothing
             columns.append(torch.stack([value, moved - value + error, beyond + error, placement, beyond], dim=-1))
         return torch.stack(columns, dim=-2)  # eqs. (6), (8), (9)
-
-
-def meets_breaks(problem: Problem, lr: float, horizon: float) -> bool:
-    """Return whether every break of a schedule before the horizon is a step, as defects need it."""
-    ends = [end for end in problem.breaks if end < horizon]
-    return all(math.isclose(round(end / lr) * lr, end, rel_tol=1e-9) for end in ends)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from smesolve.comparison.defect_draws import Draws
+from smesolve.comparison.defect_plan import DefectPlan
 from smesolve.comparison.differences import cubic_stencil, first_difference, second_difference, stencil
 from smesolve.comparison.instant import Instant
 from smesolve.problem.observables import Observable
 from smesolve.sampling.randomness import keyed_generator
-
-if TYPE_CHECKING:
-    from smesolve.comparison.defects import DefectSampler
 
 __all__ = ["AFTER", "ShiftedRuns", "finite_values"]
 
@@ -26,17 +22,17 @@ class ShiftedRuns:
     """Eq. (3) of `smesolve.comparison.defects` at one random step of each path.
 
     Args:
-        sampler: whose errors of order 2 are measured.
+        plan: of the sampler whose errors of order 2 are measured.
         block: of paths.
     """
 
-    def __init__(self, sampler: DefectSampler, block: int) -> None:
-        self._sampler = sampler
-        self._generator = keyed_generator(sampler.seed, "defects", block, sampler.steps + 1)
-        self._chosen = torch.from_numpy(self._generator.integers(sampler.steps, size=sampler.block_size))
-        self._after = torch.from_numpy(self._generator.random(sampler.block_size) < AFTER)
+    def __init__(self, plan: DefectPlan, block: int) -> None:
+        self._plan = plan
+        self._generator = keyed_generator(plan.seed, "defects", block, plan.steps + 1)
+        self._chosen = torch.from_numpy(self._generator.integers(plan.steps, size=plan.block_size))
+        self._after = torch.from_numpy(self._generator.random(plan.block_size) < AFTER)
         """Whether the shifts are after the step or before it (B,)."""
-        self.placement = torch.where(self._after, 0.5 / AFTER, -0.5 / (1 - AFTER)).to(sampler.theta0)
+        self.placement = torch.where(self._after, 0.5 / AFTER, -0.5 / (1 - AFTER)).to(plan.theta0)
         """Weights (B,) of half the difference between shifts after and before the step."""
         self._paths = torch.zeros(0, dtype=torch.long)
         """Those whose step is past (A,)."""
@@ -51,8 +47,8 @@ class ShiftedRuns:
         if len(paths):
             self._start(step, paths, run[paths], run[paths])
         if self._states is not None:
-            problem = self._sampler.at(step)
-            self._states = problem.step(self._states, problem.draw(uniforms[self._paths]), self._sampler.lr)
+            problem = self._plan.at(step)
+            self._states = problem.step(self._states, problem.draw(uniforms[self._paths]), self._plan.lr)
 
     def begin_after(self, step: int, before: Tensor, after: Tensor) -> None:
         """Start the runs that are shifted after this step; the run before and after it (B, D)."""
@@ -62,7 +58,7 @@ class ShiftedRuns:
 
     def _start(self, step: int, paths: Tensor, x: Tensor, centre: Tensor) -> None:
         """Start the runs of some paths around `centre`, with coefficients of a step from x, each (A, D)."""
-        shifts, weights = self._stencil(x, Instant.of(self._sampler.problem, step, self._sampler.lr))
+        shifts, weights = self._stencil(x, Instant.of(self._plan.problem, step, self._plan.lr))
         states = centre + shifts
         if self._states is not None and self._weights is not None:
             paths = torch.cat([self._paths, paths])
@@ -72,22 +68,22 @@ class ShiftedRuns:
 
     def error(self, observable: Observable) -> Tensor:
         """Return eq. (4), K lr^3 Lambda v (B,), 0 where the step is still to come."""
-        sampler = self._sampler
-        result = sampler.theta0.new_zeros(sampler.block_size)
+        plan = self._plan
+        result = plan.theta0.new_zeros(plan.block_size)
         if self._states is not None and self._weights is not None:
             defects = (self._weights * finite_values(observable, self._states)).sum(0)
-            result[self._paths] = sampler.steps * sampler.lr**3 * defects
+            result[self._paths] = plan.steps * plan.lr**3 * defects
         return result
 
     def _stencil(self, x: Tensor, at: Instant) -> tuple[Tensor, Tensor]:
         """Return shifts (R, A, D) and weights (R, A): sum_r weight_r v(. + shift_r) = Lambda v at x (A, D)."""
-        h = self._sampler.shift
+        h = self._plan.shift
         draws = Draws(at.here, len(x), self._generator)
         b, other = draws.drift()(x), draws.drift()(x)
         noise = draws.noise()
         z = noise(x)
         inner, outer = draws.drift(), draws.drift()
-        if self._sampler.kinked:
+        if self._plan.kinked:
             field = draws.drift()
             curved = second_difference(field, x, b, other, h) / -4  # eq. (8)
             if at.moves:

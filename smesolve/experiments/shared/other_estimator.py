@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smesolve.comparison.defects import meets_breaks
+from smesolve.comparison.defect_plan import meets_breaks
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.weak_error import weak_error

@@ -1,0 +1,104 @@
+"""What the runs of an estimate by defects do: at which steps, and with which shifts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from smesolve.problem.observables import Observable
+from smesolve.problem.problem import Problem
+from smesolve.sampling.ensemble import fitting_block_size
+from smesolve.solver.time_grid import grid_steps
+
+__all__ = ["DefectPlan", "meets_breaks"]
+
+NODES = 64
+"""The companion is moved at so many nodes at least, or at every step."""
+
+RUNS = 18
+"""States of a path: the run, two companions, and the shifted runs of (3)."""
+
+MORE_RUNS = 4
+"""Shifted runs of (3a)."""
+
+
+@dataclass(frozen=True)
+class DefectPlan:
+    """The runs of blocks of paths at one learning rate; formulas are those of `smesolve.comparison.defects`."""
+
+    problem: Problem
+    theta0: Tensor
+    """(D,), the start."""
+    lr: float
+    saved: Sequence[int]
+    """Step numbers of the observations, increasing and positive."""
+    observables: Mapping[str, Observable]
+    orders: Sequence[int]
+    kinked: bool
+    """The gradient jumps somewhere."""
+    seed: int = 0
+    """The run has the draws of the iteration with this seed."""
+
+    @cached_property
+    def block_size(self) -> int:
+        """Paths in a block."""
+        return max(2, fitting_block_size(self.states * self.problem.floats_per_path))
+
+    @property
+    def states(self) -> int:
+        """States of a path, at most."""
+        if 2 not in self.orders:
+            return 2
+        return RUNS if self.problem.linear_step else RUNS + MORE_RUNS
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        return self.saved[-1]
+
+    @cached_property
+    def breaks(self) -> set[int]:
+        """Steps that begin at a break of a schedule.
+
+        Raises:
+            SmesolveError: the learning rate does not divide a break.
+        """
+        last = self.steps * self.lr
+        steps = (grid_steps(end, self.lr, "the schedule's break", "lr") for end in self.problem.breaks if end < last)
+        return {step for step in steps if step < self.steps}
+
+    @cached_property
+    def spacing(self) -> int:
+        """q, the steps from one node of the companion to the next; 1 where kinks are to be met at every step."""
+        common = math.gcd(*self.saved, *self.breaks)
+        most = 1 if self.kinked else max(1, self.steps // NODES)
+        return max(q for q in range(1, most + 1) if common % q == 0)
+
+    def at(self, step: int) -> Problem:
+        """Return the problem in a step."""
+        return self.problem.at(step * self.lr)
+
+    @property
+    def paired(self) -> bool:
+        """Whether there is a second companion, moved by derivatives."""
+        return self.kinked and 2 in self.orders
+
+    @cached_property
+    def shift(self) -> float | None:
+        """The shifts of derivatives at kinks, a power of two; None for the shortest ones."""
+        if not self.kinked:
+            return None
+        horizon = self.steps * self.lr
+        limit = min(self.problem.stability_limit(self.theta0, horizon), horizon)
+        longest = math.sqrt(self.lr * limit) / 2
+        return float(2.0 ** math.floor(math.log2(longest)))  # rounding of the limit must not show in results
+
+
+def meets_breaks(problem: Problem, lr: float, horizon: float) -> bool:
+    """Return whether every break of a schedule before the horizon is a step, as defects need it."""
+    ends = [end for end in problem.breaks if end < horizon]
+    return all(math.isclose(round(end / lr) * lr, end, rel_tol=1e-9) for end in ends)
