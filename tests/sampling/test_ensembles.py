@@ -17,6 +17,7 @@ import smesolve as sme
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.path_statistics import PathStatistics
+from smesolve.sampling import ensemble
 from smesolve.sampling.journal import Journal, JournalError
 from smesolve.sampling.moments import Moments
 from smesolve.sampling.parallel import run_blocks
@@ -205,11 +206,17 @@ def alive(process):
         return False
 
 
-def test_more_paths_than_memory_are_refused():
+def test_more_paths_than_memory_are_refused(monkeypatch):
     problem = make_problem(width=3)
     theta0 = problem.initial()
     with pytest.raises(ValueError, match=r"max_memory=1000 bytes is less than the 2880 bytes that 10 paths of 9 param"):
         sme.iterate(problem, theta0, 0.1, 3, 10, max_memory=1000)
+    monkeypatch.setattr(ensemble, "free_memory", lambda: 3000.0)
+    with pytest.raises(
+        ValueError, match=r"memory of 3e\+03 bytes is less than the 5760 bytes that 10 paths and a block"
+    ):
+        sme.iterate(problem, theta0, 0.1, 3, 10)
+    monkeypatch.undo()
     with pytest.raises(ValueError, match=r"max_memory=1000 bytes is less than .* take control=\"first\""):
         small_study(max_memory=1000)
 

@@ -172,7 +172,7 @@ START = torch.ones(1, dtype=torch.float64)
         (EQUATION, {"observables": ["loss"]}, "table of observables has no gradients; leave observables out"),
         (EQUATION, {"workers": 2}, "workers=2 has no meaning beside differentiable=True"),
         (EQUATION, {"differentiable": 1}, "differentiable must be True or False"),
-        (EQUATION, {"max_memory": 10}, "max_memory=10 bytes is less than the some .* add up the gradients of several"),
+        (EQUATION, {"max_memory": 10}, "max_memory=10 bytes is less than the .* bytes or so .* gradients of several"),
         (sme.ModifiedEquation(SCALAR, 0.1, "quadratic"), {}, "order='quadratic' resums by Lanczos"),
         (sme.ModifiedEquation(SCALAR, 0.1, 3), {}, "order=3 jumps at random times"),
         (sme.ModifiedEquation(SCALAR, 0.1, "poisson"), {}, "order='poisson' jumps at random times"),
