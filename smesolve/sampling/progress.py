@@ -1,4 +1,4 @@
-"""Progress of a whole study, with the remaining time."""
+"""Progress of a whole study with the time that is left."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ __all__ = ["Progress", "hidden"]
 
 
 def hidden(shown: bool | None) -> bool | None:
-    """Return tqdm's argument `disable`.
+    """Return what tqdm calls `disable`.
 
-    With `shown` None, bars are shown on a terminal and in a notebook, which tqdm does not count as a terminal. Without
-    stderr they are never shown.
+    None shows bars on a terminal and in a notebook, which is no terminal to tqdm. Without stderr they are never shown.
     """
     if sys.stderr is None:
         return True
@@ -31,7 +30,7 @@ def in_notebook() -> bool:
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
-    """A bar that can be destroyed after an interruption before tqdm has set its times: there is nothing to clear."""
+    """A bar whose destructor knows its times where an interruption came before they were set: nothing is to clear."""
 
     last_print_t, start_t = 0.0, 1.0
 
@@ -43,12 +42,11 @@ class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
 class Progress:
     """One bar on stderr for all blocks of a study, each weighed by its work.
 
-    The remaining time is the remaining work at the mean speed so far. Results that were there already count neither as
-    work nor as time.
+    The time left is the work left at the speed so far; results that were there already count for neither.
 
     Args:
-        shown: whether to show it. None shows it on a terminal and in a notebook.
-        work: total work, in any unit.
+        shown: whether to show it; None for only on a terminal and in a notebook.
+        work: all work, in any unit.
     """
 
     def __init__(self, shown: bool | None, work: float) -> None:
@@ -70,21 +68,21 @@ class Progress:
         self._bar.close()
 
     def describe(self, text: str) -> None:
-        """Show the name of the present work."""
+        """Show what is worked on."""
         self._described = text
         self._bar.set_description_str(text)
 
     def detail(self, text: str) -> None:
-        """Show which part of the present work is running, or its purpose."""
+        """Show what of it is worked on, or what for."""
         self._bar.set_description_str(f"{self._described}, {text}")
 
     def add(self, work: float) -> None:
-        """Add unexpected work to the total."""
+        """Add work that was not expected."""
         self._bar.total += work
         self._bar.refresh()
 
     def done(self, work: float, before: bool = False) -> None:
-        """Count work as done. `before` says that its results were there already."""
+        """Count work as done; `before` says that its results were there already."""
         if self._bar.disable:  # a bar that is not shown counts nothing
             return
         if before:

@@ -1,4 +1,4 @@
-"""Problems made from another one: each method is the stated multiple of that of the problem they are made from."""
+"""Problems derived from another one: each method is the stated multiple of the original problem's method."""
 
 import pytest
 import torch

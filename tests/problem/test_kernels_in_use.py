@@ -1,4 +1,4 @@
-"""Kernels in use: the environment chooses them, and what others computed is read, or refused."""
+"""Kernels in use: the environment chooses them, and results of other kernels are read, or refused."""
 
 import gc
 import importlib.util
@@ -90,7 +90,7 @@ def test_threads_that_come_at_once_release_each_handle_once(monkeypatch):
 @compiled
 @pytest.mark.parametrize("network", [sme.TwoLayerNetwork(2, 3, activation="relu"), sme.LinearNetwork(2)])
 def test_dispatch_modes_see_every_operation(network):
-    """As the one does that looks for kinks."""
+    """The search for kinks depends on this."""
     x = torch.randn(5, 2, dtype=torch.float64)
     problem = sme.DropoutProblem(network, x, x[:, :1], keep_prob=0.8)
     theta, seen = problem.initial(), []

@@ -1,4 +1,4 @@
-"""Training by torch's optimisers: the step is torch's, and its expansion that of the formulas."""
+"""Training by torch's optimisers: the step agrees with torch, and its expansion with the formulas."""
 
 import math
 import pickle

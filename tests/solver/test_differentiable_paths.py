@@ -1,4 +1,4 @@
-"""Gradients through paths are those of expectations: closed moments, linear moments, differences of the same path."""
+"""Gradients through paths agree with closed-form moments, linear moments, and differences of the same path."""
 
 import math
 
@@ -22,7 +22,7 @@ def scalar(value):
 
 
 def unresolved(values, exact):
-    """Whether the mean of independent values is off from the exact one by less than four of its standard errors."""
+    """Return whether the mean of independent values lies within four standard errors of the exact one."""
     assert float(values.std()) > 0
     return abs(float(values.mean()) - exact) < 4 * float(values.std()) / len(values) ** 0.5
 
