@@ -206,15 +206,6 @@ def alive(process):
         return False
 
 
-def test_more_paths_than_memory_are_refused():
-    problem = make_problem(width=3)
-    theta0 = problem.initial()
-    with pytest.raises(ValueError, match=r"max_memory=1000 bytes is less than the 2880 bytes that 10 paths of 9 param"):
-        sme.iterate(problem, theta0, 0.1, 3, 10, max_memory=1000)
-    with pytest.raises(ValueError, match=r"max_memory=1000 bytes is less than .* take control=\"first\""):
-        small_study(max_memory=1000)
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed):
     dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")

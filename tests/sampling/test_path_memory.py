@@ -1,10 +1,21 @@
-"""Paths that do not fit the free memory are refused with the bytes that they need, a block in work included."""
+"""Paths and control variates that do not fit the memory are refused with the bytes that they need."""
 
 import pytest
 from problems import make_problem
 
 import smesolve as sme
 from smesolve.sampling import ensemble
+
+
+def test_more_paths_than_memory_are_refused():
+    problem = make_problem(width=3)
+    theta0 = problem.initial()
+    with pytest.raises(
+        sme.SmesolveError, match=r"max_memory=1000 bytes is less than the 2880 bytes that 10 paths of 9 p"
+    ):
+        sme.iterate(problem, theta0, 0.1, 3, 10, max_memory=1000)
+    with pytest.raises(sme.SmesolveError, match=r"max_memory=1000 bytes is less than .* take control=\"first\""):
+        sme.weak_error(problem, theta0, lrs=[0.1, 0.05], horizon=0.2, paths=3000, observables=["loss"], max_memory=1000)
 
 
 def test_a_block_in_work_counts_beside_the_paths(monkeypatch):
