@@ -23,11 +23,12 @@ Source: Li, Tai, E (JMLR 20(40), 2019): their order 2 with the clock t as one mo
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -294,6 +295,13 @@ class ScheduledProblem(DerivedProblem):
     def theta_from(self, source: nn.Module | Mapping[str, Any]) -> Tensor:
         """Return theta, or the state at the first step, with the parameters of a module or its state_dict."""
         return self.problem.theta_from(source)
+
+    def with_test_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Self:
+        """Return the same problem under the same schedules with test data, as `Problem.with_test_data`."""
+        other = copy.copy(self)
+        other.problem = self.problem.with_test_data(x, y)
+        other.test = other.problem.test
+        return other
 
     def check_lr(self, lr: float) -> None:
         """Refuse a learning rate at which the step is not defined."""

@@ -147,6 +147,7 @@ VALID_HERE = {
     "convergence": {"observables": ["loss"], "reference": ("euler", 0.025), "paths": 2},
     "Training": {"optimizer": torch.optim.Adam},
     "Training.warm": {"state": TRAINING.initial()},
+    "warm_up_cosine": {"duration": 0.1},
     "alignment_along": {"steps": [0], "covariances": ["full batch"], "eigenpairs": 2},
     "flow": {"name": "flow of R_S"},
     "flow_change": {"observable": PROBLEM.loss},

@@ -142,6 +142,17 @@ def test_stability_limits_are_those_of_the_largest_factor():
     assert training.with_lr_factor(3.0).stability_limit(state) < training.stability_limit(state)
 
 
+def test_test_data_and_parameters_are_those_of_the_training(problem):
+    x, y = problem.x[:2] + 1, problem.y[:2]
+    for base in (problem, sme.Training(problem, torch.optim.Adam, lr=0.1)):
+        scheduled = sme.ScheduledProblem(base, cosine(1.0)).with_test_data(x, y)
+        state = scheduled.initial(2)
+        table = sme.iterate(scheduled, state, 0.1, 2, 4, observables=["test_loss", "loss"], save=[0])
+        expected = [problem.on_data(x, y).loss(problem.initial(2)), problem.loss(problem.initial(2))]
+        assert table["mean"].tolist() == pytest.approx([float(value) for value in expected], rel=1e-12)
+        assert torch.equal(scheduled.parameters(scheduled.theta_from(problem.to_module(state[:12]))), state[:12])
+
+
 def test_what_no_schedule_can_multiply_is_refused(problem):
     def own(state, draw, lr):
         return state - lr * problem.gradient(state, draw)
