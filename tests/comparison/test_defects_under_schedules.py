@@ -22,6 +22,9 @@ BOTH = {
     "lr_factor": Piecewise([0.25, 0.75], [lambda t: 0.3 + t, lambda t: 1.2 - t, lambda t: t / 2]),
     "keep_prob": Piecewise([0.5], [lambda t: 0.9 - 0.2 * t, lambda t: 0.7 + 0.2 * t]),
 }
+TOLERANCE = 1e-7
+"""Of exact moments, whose cost is most of these tests."""
+
 SCHEDULES = {
     "cosine": {"lr_factor": cosine(1.0, 0.1)},
     "warm-up": {"lr_factor": warm_up(0.5)},
@@ -47,14 +50,13 @@ def linear_module(keep_prob=0.8):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_both_orders_hold_the_exact_errors_of_a_linear_readout(name):
     problem, lr = sme.ScheduledProblem(linear_problem(0.8), **SCHEDULES[name]), 0.05
-    exact = ScheduledMoments(problem, START)
+    exact = ScheduledMoments(problem, START, TOLERANCE)
     mean, half, _ = measured(problem, START, lr, 1.0, 1024, names=("loss", "theta[0]"), times=[0.5, 1.0], at_once=True)
-    for t, time in enumerate((0.5, 1.0)):
-        for o, observable in enumerate(("loss", "theta[0]")):
-            for order in (1, 2):
-                error = exact.error(lr, order, time, observable)
-                assert abs(mean[t, o, order] - error) < half[t, o, order] + unknown(mean[t, o], half[t, o], order)
-        assert half[t, 0, 1] < 0.1 * abs(exact.error(lr, 1, time))
+    for t, o, time, observable in ((0, 1, 0.5, "theta[0]"), (1, 0, 1.0, "loss")):
+        for order in (1, 2):
+            error = exact.error(lr, order, time, observable)
+            assert abs(mean[t, o, order] - error) < half[t, o, order] + unknown(mean[t, o], half[t, o], order)
+            assert order == 2 or half[t, o, order] < 0.1 * abs(error)
 
 
 @pytest.mark.parametrize("name", ["cosine", "jump", "breaks of both"])
@@ -62,20 +64,20 @@ def test_errors_from_draws_alone_are_those_of_the_closed_form(name):
     factor, lr = SCHEDULES[name]["lr_factor"], 0.05
     problem = sme.ScheduledProblem(linear_module(), factor)
     assert not problem.has_closed_form
-    exact = ScheduledMoments(sme.ScheduledProblem(linear_problem(0.8), factor), START)
+    exact = ScheduledMoments(sme.ScheduledProblem(linear_problem(0.8), factor), START, TOLERANCE)
     mean, half, _ = measured(problem, START, lr, 1.0, 2048, at_once=True)
     for order in (1, 2):
         assert abs(mean[0, 0, order] - exact.error(lr, order, 1.0)) < half[0, 0, order] + unknown(
             mean[0, 0], half[0, 0], order
         )
-    assert half[0, 0, 1] < 0.1 * abs(exact.error(lr, 1, 1.0))
+    assert half[0, 0, 1] < 0.1 * abs(mean[0, 0, 1])
 
 
 @pytest.mark.parametrize("name", ["warm-up", "jump", "breaks of both"])
 def test_the_relative_bias_of_order_one_is_of_second_order(name):
     """Without noise the estimate has one value; breaks that are steps cost nothing."""
     problem = sme.ScheduledProblem(linear_problem(keep_prob=1.0), SCHEDULES[name]["lr_factor"])
-    exact, relative = ScheduledMoments(problem, START), []
+    exact, relative = ScheduledMoments(problem, START, 1e-9), []
     for lr in (0.125, 0.0625, 0.03125):
         sampler = DefectSampler(problem, START, lr, [round(1 / lr)], named_observables(problem, ["loss"]), (1,), False)
         companion = sampler.values(0)[0, 0, 0, 1]
@@ -118,21 +120,21 @@ def test_momentum_under_a_cosine_has_its_exact_errors(closed):
         sme.Training(base, torch.optim.SGD, lr=0.25, momentum=0.8) for base in (linear_problem(0.8), linear_module(0.8))
     ]
     state = made[0].warm(made[0].start(START), 2)
-    exact = ScheduledMoments(sme.ScheduledProblem(made[0], schedule), state)
+    exact = ScheduledMoments(sme.ScheduledProblem(made[0], schedule), state, TOLERANCE)
     problem = sme.ScheduledProblem(made[0] if closed else made[1], schedule)
     mean, half, _ = measured(problem, state, lr, 1.0, 1024, at_once=True)
     for order in (1, 2):
         assert abs(mean[0, 0, order] - exact.error(lr, order, 1.0)) < half[0, 0, order] + unknown(
             mean[0, 0], half[0, 0], order
         )
-    assert half[0, 0, 1] < 0.25 * abs(exact.error(lr, 1, 1.0))
+    assert half[0, 0, 1] < 0.25 * abs(mean[0, 0, 1])
 
 
 def test_differences_of_momentum_under_a_schedule_hold_the_exact_errors():
     training = sme.Training(linear_problem(0.8), torch.optim.SGD, lr=0.25, momentum=0.8)
     state = training.warm(training.start(START), 2)
     problem = sme.ScheduledProblem(training, step(0.5, 0.3))
-    exact = ScheduledMoments(problem, state)
+    exact = ScheduledMoments(problem, state, TOLERANCE)
     study = sme.weak_error(problem, state, [0.125], 1.0, paths=512, times=[1.0])
     assert (study.table.estimator == "difference").all()
     for row in study.table.itertuples():
@@ -140,8 +142,8 @@ def test_differences_of_momentum_under_a_schedule_hold_the_exact_errors():
     (constant,) = leading_constants(
         problem, state, [1.0], named_observables(problem, ["loss"]), 0.1, orders=[1]
     ).constant
-    errors = [exact.error(lr, 1, 1.0) / lr for lr in (1 / 64, 1 / 128)]
-    assert 2 * errors[1] - errors[0] == pytest.approx(constant, rel=0.02)
+    errors = [exact.error(lr, 1, 1.0) / lr for lr in (1 / 32, 1 / 64)]
+    assert 2 * errors[1] - errors[0] == pytest.approx(constant, rel=0.05)
 
 
 @pytest.mark.parametrize("schedule", [cosine(2.0, 0.1), step(1.0, 0.3)])
