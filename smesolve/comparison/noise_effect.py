@@ -55,7 +55,7 @@ __all__ = ["noise_effect", "paired_ends"]
 def noise_effect(
     problem: Problem, starts: Tensor, lr: float, steps: int, observables: Mapping[str, Observable], seed: int = 0
 ) -> pd.DataFrame:
-    """Estimate what the noise adds to the mean of each observable after some steps, by one pair of runs a start.
+    """Estimate what the noise adds to the mean of each observable after some steps, by one pair of runs per start.
 
     Args:
         problem: what is trained; its mean gradient must have a closed form.
@@ -67,7 +67,8 @@ def noise_effect(
 
     Returns:
         A row for each run and observable: `descent`, its value after the descent on L_S, and `effect` (3). The mean of
-        `effect` over pairs is (1) up to a relative O(lr). Cost: four mean gradients and one gradient a step and run.
+        `effect` over pairs is (1) up to a relative O(lr). Cost: three mean gradients and one gradient per step and
+        start.
 
     Raises:
         SmesolveError: bad arguments, or a mean gradient that is known by sampling only.

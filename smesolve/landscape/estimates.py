@@ -22,7 +22,7 @@ cannot be told from 0, an end is infinite. Source: Donner, Zou (Statistical Meth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def over_root(numerator: Estimate, square: Estimate, covariance: float) -> Inter
     if not square.value > 0:
         return Interval(np.nan, -np.inf, np.inf)
     if a < 0:
-        mirrored = over_root(Estimate(-a, numerator.stderr, numerator.freedom), square, -covariance)
+        mirrored = over_root(replace(numerator, value=-a), square, -covariance)
         return Interval(-mirrored.value, -mirrored.high, -mirrored.low)
     q, d = square.value**0.5, numerator.half
     spread = numerator.stderr * square.stderr

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError
+from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.training import ABLATIONS
@@ -111,6 +111,11 @@ def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Seque
     """Return R_S((1 - alpha) first + alpha second), (..., A), for solutions (..., D)."""
     first = check_parameters("first", first, _problem(problem), None)
     second = check_parameters("second", second, problem, None)
+    try:
+        torch.broadcast_shapes(first.shape, second.shape)
+    except RuntimeError:
+        shape = f"go with first, of shape {tuple(first.shape)}"
+        raise invalid("second", shape, second, "give as many solutions, or one (D,)") from None
     alphas = check_list("alphas", alphas, check_number)
     return torch.stack([problem.loss((1 - alpha) * first + alpha * second) for alpha in alphas], dim=-1)
 
@@ -155,11 +160,15 @@ def factorial_effects(
         SmesolveError: if a training or a column is missing.
     """
     check_instance("table", table, pd.DataFrame, "a table with columns training and run")
+    measures = check_list("measures", measures, lambda name, value: check_instance(name, value, str, "a string"))
     if lacking := [name for name in ("training", "run", *measures) if name not in table]:
         raise SmesolveError(f"table must have the column {lacking[0]!r}, got {', '.join(map(str, table.columns))}.")
     missing = [name for name in ABLATIONS if name not in set(table.training)]
     if missing:
         raise SmesolveError(f"table lacks the training {missing[0]!r}; it must have all of {', '.join(ABLATIONS)}.")
+    if (repeated := table[table.duplicated(["training", "run"])]).size:
+        pair = f"training {repeated.training.iloc[0]!r} and run {repeated.run.iloc[0]}"
+        raise SmesolveError(f"table must have one row for each training and run, got several for {pair}.")
     ablations, frames = logarithms(table[table.training.isin(ABLATIONS)], measures), []
     for measure in measures:
         y = ablations.pivot(index="run", columns="training", values=measure)

@@ -32,10 +32,9 @@ from smesolve.landscape.operators import (
     gradient_term_operator,
     pair_term_operator,
 )
-from smesolve.landscape.spectrum import check_operator, leading_eigenpairs
+from smesolve.landscape.spectrum import check_operator, check_operators, leading_eigenpairs
 from smesolve.landscape.trace_estimation import Traces, sampled_traces, traces
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.validation import check_mapping
 
 __all__ = ["COVARIANCES", "alignment", "check_dimension", "overlap", "sampled_alignment"]
 
@@ -76,7 +75,7 @@ def alignment(
         isotropic one has an infinite end; a quotient 0/0, as without noise, is NaN.
     """
     check_dimension(check_operator("hessian", hessian).shape[0])
-    covariances = check_mapping("covariances", covariances, check_operator)
+    covariances = check_operators("covariances", covariances, hessian.shape[0])
     letters = {name: chr(ord("S") + number) for number, name in enumerate(covariances)}  # S, T, ...: never H
     operators = {"H": hessian} | {letters[name]: operator for name, operator in covariances.items()}
     words = [word for letter in operators for word in (letter, 2 * letter, 3 * letter)]
@@ -174,7 +173,7 @@ def overlap(hessian: LinearOperator, covariance: LinearOperator, count: int = 10
         angles, and both leading eigenvalues.
     """
     check_operator("hessian", hessian)
-    check_operator("covariance", covariance)
+    check_operator("covariance", covariance, hessian.shape[0])
     first, second = (leading_eigenpairs(operator, count) for operator in (hessian, covariance))
     inner = first.vectors.T @ second.vectors
     projections = (float(count),) * 3

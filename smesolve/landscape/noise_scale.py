@@ -73,7 +73,7 @@ def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 
     theta = check_parameters("theta", theta, problem)
     draws, seed = check_integer("draws", draws, 4), check_seed("seed", seed)
     if problem.trained is not problem:
-        raise SmesolveError(f"problem must be the one that is trained, got {problem!r}; take its gradients' noise.")
+        raise SmesolveError(f"problem must be the one that is trained, got {problem!r}; take its `trained`.")
     if problem.draw_count <= draws:
         return _enumerated(problem, theta)
     gradients = random_gradients(problem, theta, draws, seed)

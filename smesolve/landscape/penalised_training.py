@@ -71,7 +71,7 @@ class PenalisedIteration(DropoutIteration):
         return self.runs
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Take one step of every run. Cost: one gradient; one or two more for R_1, three more for R_2."""
+        """Take one step of every run. Cost: one gradient; two more for "dropout - R_1", about three for R_2."""
         problem = self.problem
         assert isinstance(problem, DropoutProblem)
         masked, first, second = PENALISED_TRAININGS[self.training]

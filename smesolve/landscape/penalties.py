@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
 from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
@@ -89,9 +90,15 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
         The end (D,), to a relative tolerance of 1e-11, or 1e-6 where the network has kinks.
 
     Raises:
+        SmesolveError: if the problem follows a schedule.
         ArithmeticError: if the solver does not reach the horizon.
     """
     theta0 = check_parameters("theta0", theta0, _problem(problem))
+    if not problem.autonomous:
+        raise SmesolveError(
+            f"problem must not depend on time for a flow, got a {type(problem).__name__}; take the problem without its "
+            "schedule."
+        )
     first, square, trace = FLOWS[check_choice("name", name, FLOWS)]
     check_positive("lr", lr)
     check_positive("horizon", horizon)

@@ -31,8 +31,8 @@ from smesolve.errors import invalid
 from smesolve.landscape.estimates import Estimate, Interval, over_root
 from smesolve.landscape.jackknife import LeftOut, jackknife, pairs_of, without_samples
 from smesolve.landscape.operators import check_sampled_noise
-from smesolve.landscape.spectrum import check_operator
-from smesolve.validation import check_instance, check_integer, check_list, check_mapping, check_seed, check_tensor
+from smesolve.landscape.spectrum import check_operator, check_operators
+from smesolve.validation import check_instance, check_integer, check_list, check_seed, check_tensor
 
 __all__ = ["Traces", "frobenius_norm", "sampled_covariance_error", "sampled_traces", "trace", "traces"]
 
@@ -111,7 +111,7 @@ def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes
     Returns:
         Estimates, which are exact for probes >= D.
     """
-    operators = check_mapping("operators", operators, check_operator)
+    operators = check_operators("operators", operators)
     words = check_list("words", words, lambda name, word: check_instance(name, word, str, "a string"))
     dim = next(iter(operators.values())).shape[0]
     for k, word in enumerate(words):

@@ -144,10 +144,11 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
 
 @entry_point
 def checkpoints(steps: int, count: int) -> list[int]:
-    """Return 0 and then up to `count` - 1 step numbers that are evenly spaced in their logarithm, up to `steps`."""
+    """Return 0 and then up to `count` - 1 step numbers that are evenly spaced in their logarithm and end at `steps`."""
     check_integer("steps", steps)
     check_integer("count", count, 2)
-    return sorted({0, *np.unique(np.round(np.geomspace(1, steps, count - 1))).astype(int).tolist()})
+    spaced = np.geomspace(1, steps, count - 1).round().astype(int).tolist() if count > 2 else [steps]
+    return sorted({0, *spaced})
 
 
 def check_steps(name: str, steps: Sequence[int]) -> list[int]:

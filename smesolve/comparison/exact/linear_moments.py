@@ -220,9 +220,8 @@ class LinearMoments:
         """Return Phi (D + 1, D + 1) and Gamma_j (M, D + 1, D + 1) of a scheme's step."""
         M, D = self.problem.noise_dim, self.problem.dim
         # One path without noise and one with each unit normal.
-        normals = torch.cat(
-            [torch.zeros(1, M, dtype=torch.float64, device="cpu"), torch.eye(M, dtype=torch.float64, device="cpu")]
-        )
+        units = torch.eye(M, dtype=self.problem.dtype, device=self.problem.device)
+        normals = torch.cat([units.new_zeros(1, M), units])
         chosen = SCHEMES[scheme]
         assert not issubclass(chosen, GradientScheme)  # refused by `scheme`
         made, sde, increments = chosen(), PerturbedSDE(equation), dt**0.5 * normals
@@ -231,7 +230,7 @@ class LinearMoments:
             starts = theta[:, None].expand(-1, M + 1, -1)
             return torch.stack([made.step(sde, 0.0, dt, start, increments)[0] for start in starts]).flatten(-2)
 
-        images = affine_matrix(step, D)[1:].reshape(M + 1, D, D + 1)
+        images = affine_matrix(step, self.problem)[1:].reshape(M + 1, D, D + 1)
         Phi = np.concatenate([np.eye(1, D + 1), images[0]])
         Gamma = np.concatenate([np.zeros((M, 1, D + 1)), images[1:] - images[0]], axis=1)
         return Phi, Gamma

@@ -32,7 +32,6 @@ from smesolve.problem.schedule import ScheduledProblem
 from smesolve.solver.integration import check_jumps
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
-    check_diffusion_order,
     check_instance,
     check_integer,
     check_number,
@@ -97,7 +96,7 @@ class ScheduledMoments:
                 learning rate's steps.
         """
         lr, steps = check_positive("lr", lr), check_integer("steps", steps)
-        order = check_diffusion_order("order", order)
+        order = check_integer("order", order, most=2, remedy="ScheduledMoments knows the equations of order 1 and 2")
         quadratic = QuadraticObservable.of(self.problem.problem, observable)
         P, scale = self._solved(lr, order, steps, 1)
         extrapolated = [P]
@@ -132,11 +131,11 @@ class ScheduledMoments:
         """Return the linear map of vec P in the moment equation at one time."""
         generator = AffineGradient.of(self.problem.at(time, left_limit)).generator(lr, order)
         if order == 2:
-            slope = (
-                -lr
-                / 2
-                * affine_matrix(lambda theta: self.problem.drift_slope(time, theta, left_limit), self.problem.dim)
-            )
+
+            def drift_slope(theta: Tensor) -> Tensor:
+                return self.problem.drift_slope(time, theta, left_limit)
+
+            slope = -lr / 2 * affine_matrix(drift_slope, self.problem)
             identity = np.eye(len(slope))
             generator = generator + np.kron(slope, identity) + np.kron(identity, slope)  # (3)
         return generator
