@@ -43,7 +43,7 @@ class Result(ABC):
         return self.table
 
     def to_latex(self) -> str:
-        """Return the printed rows as a LaTeX table with the rules of the package booktabs."""
+        """Return all rows of `shown` as a LaTeX table with the rules of the package booktabs."""
         rows = self.shown()
         aligned = "".join("r" if pd.api.types.is_numeric_dtype(rows[name]) else "l" for name in rows)
         lines = [[_escaped(str(name)) for name in rows]]

@@ -1,4 +1,4 @@
-"""The gradient flow of the modified loss, in whose units errors and horizons of different problems are compared."""
+"""The gradient flow of the modified loss: units of time and of change for the comparison of different problems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smesolve.validation import check_callable, check_parameters, check_positive
 __all__ = ["flow_change", "relaxation_time"]
 
 FLOW_STEP = 0.02
-"""Step of the flow in relaxation times; the classical Runge-Kutta scheme then errs by 1e-9."""
+"""Step of the flow in relaxation times; the error of the classical Runge-Kutta scheme is then about 1e-9."""
 
 
 @entry_point

@@ -1,4 +1,4 @@
-"""Only the readout, trained on the features of theta0: the linear problem whose moments are known exactly."""
+"""Training of only the readout on the features of theta0: a linear problem whose moments are known exactly."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Flatness of the loss: its width and its values along directions, and effects of a two-by-two design.
+"""Flatness of the loss: its width and its values along directions, and effects in a two-by-two factorial design.
 
 The interval flatness along a unit vector v is the width
 
     F_v = |right - left|                                                                                             (1)
 
-between the nearest points on each side of theta where the loss is `factor` times the loss at theta; the papers take 2
-(Zhang, Zhou, Xu, arXiv 2111.01022).
+between the nearest points on both sides of theta where the loss is `factor` times the loss at theta; the factor is 2 in
+Zhang, Zhou, Xu (arXiv 2111.01022).
 
 Dropout is a drift (the penalty R_1) and a noise, each in or out: a two-by-two factorial design. With y_dn the logarithm
 of a measure for drift d and noise n, from the same initial point and with the same masks, the paired contrasts are
@@ -57,10 +57,11 @@ __all__ = [
 
 
 BISECTIONS = 40
+"""Bisection steps in the search for a crossing."""
 GROWTH = 1.3
 """Factor between the trial distances on the way to the first crossing."""
 REACH = 1e3
-"""Distance, in norms of theta, from which on the loss is assumed never to cross the threshold."""
+"""Distance, in units of the norm of theta, beyond which the loss is assumed never to cross the threshold."""
 CHUNK = 16
 """Points whose loss is computed together."""
 
@@ -121,7 +122,8 @@ def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Seque
 
 
 def check_curvature(problem: Problem, starts: Tensor) -> None:
-    """Refuse a loss R_S that is constant around initial points (B, D): training leaves it so, without any flatness."""
+    """Refuse a loss R_S that is constant around initial points (B, D), where training does not move and has no
+    flatness."""
     for theta in starts:
         probe = np.random.default_rng(0).standard_normal(len(theta))
         if not (loss_hessian_operator(problem, theta) @ probe).any():
@@ -135,8 +137,8 @@ def check_curvature(problem: Problem, starts: Tensor) -> None:
 def logarithms(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Return the table with the natural logarithm of each measure in its place.
 
-    It is NaN in all runs of a training where the measure is not positive in one of them, because a mean over the other
-    runs would be one over selected runs.
+    It is NaN in all runs of a training if the measure is not positive in one of them, because a mean over the other
+    runs would be a mean over selected runs.
     """
     positive = table.groupby("training")[list(measures)].transform(lambda column: (column > 0).all())
     return table.assign(**{measure: np.log(table[measure].where(positive[measure])) for measure in measures})
@@ -157,7 +159,7 @@ def factorial_effects(
         change of the natural logarithm (`logarithms`); NaN where the measure is not positive in one of the runs.
 
     Raises:
-        SmesolveError: if a training or a column is missing.
+        SmesolveError: if a training or a column is missing, or a training has several rows for one run.
     """
     check_instance("table", table, pd.DataFrame, "a table with columns training and run")
     measures = check_list("measures", measures, lambda name, value: check_instance(name, value, str, "a string"))
@@ -204,9 +206,9 @@ def interval_width(
 ) -> np.ndarray:
     """Return the width (k,), in lengths of the directions (k, D), of the interval around theta where loss < threshold.
 
-    Each side is searched in steps that grow by 30% from 1e-4 |theta| to the first crossing, which is located by
-    bisection. A rise and fall of the loss within one such step is missed. The width is NaN where the loss does not
-    cross the threshold on one of the sides.
+    Each side is searched in steps that grow by 30%, from 1e-4 |theta| to the first crossing, which bisection locates.
+    The search misses a rise and fall of the loss within one step. The width is NaN where the loss does not cross the
+    threshold on one of the sides.
     """
     sides = torch.cat([directions, -directions])
     norm = float(theta.norm()) or 1.0

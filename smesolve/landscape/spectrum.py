@@ -25,14 +25,14 @@ class Eigenpairs:
     vectors: np.ndarray
     """(D, k), orthonormal columns."""
     residuals: np.ndarray
-    """(k,), |A u - lambda u|: an eigenvalue lies within this distance of each value (Weinstein)."""
+    """(k,), |A u - lambda u|: there is an eigenvalue within this distance of each value (Weinstein)."""
 
 
 @entry_point
 def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) -> Eigenpairs:
     """Compute the `count` largest eigenvalues and their eigenvectors.
 
-    Cost: tens of products for each eigenpair; memory 2 count D.
+    Cost: tens of products per eigenpair; memory 2 k D.
 
     Args:
         operator: symmetric operator, D x D.

@@ -75,7 +75,7 @@ class ThirdCumulant:
             tokens = {call: sympy.Dummy() for call in entry.atoms(sympy.Function)}
             if any(call.has(symbol) for call in tokens):
                 raise SmesolveError(
-                    f"symbol {symbol} occurs inside a function, where there may be no finite list of roots; take another."
+                    f"symbol {symbol} occurs inside a function, where roots may have no finite list; take another."
                 )
             numerator = sympy.numer(sympy.together(entry.xreplace(tokens)))
             others = sorted(numerator.free_symbols - {symbol}, key=sympy.default_sort_key)

@@ -1,4 +1,4 @@
-"""Gradients affine in theta as matrices, and the linear maps that second moments obey under them.
+"""Gradients that are affine in theta, as matrices, and the linear maps of their second moments.
 
 With psi = (1, theta), the drift -grad L_S is B psi and column j of the noise factor is U_j psi; the first rows of B and
 of U_j are zero, as psi_0 = 1 does not move. The second moments P = E psi psi^T obey
@@ -17,7 +17,7 @@ Moments E psi^(x q) of degree q obey, with F^(i) the map F on factor i,
     jumps       d/dt = sum_i A^(i) + 1/lr (E (I + K)^(x q) - I)                                            (7)
     iteration   E (I + lr G)^(x q) in one step                                                             (8)
 
-where psi jumps by K psi, and lr G psi is the change of a step, both of a random draw: their means run over all draws.
+where psi jumps by K psi, and lr G psi is the change in a step, both for a random draw; the means are over all draws.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class AffineGradient:
     columns: np.ndarray
     """U_j (M, D + 1, D + 1)."""
     problem: Problem
-    """Whose gradient it is."""
+    """The problem of the gradient."""
 
     @classmethod
     def of(cls, problem: Problem) -> AffineGradient:
@@ -108,7 +108,7 @@ class AffineGradient:
         return AffineStep(identity + change, columns, 1.0)
 
     def generator(self, lr: float, order: Order, degree: int = 2) -> np.ndarray:
-        """Return the linear map of the moments of a degree, flat, in the moment equation (6) or (7).
+        """Return the linear map of the flat moments of a degree in the moment equation (6) or (7).
 
         Raises:
             SmesolveError: jumps with more than 4096 different draws.
@@ -129,7 +129,7 @@ class AffineGradient:
         return np.asarray(drift + lr * noise)  # (6)
 
     def iteration_map(self, lr: float, degree: int) -> np.ndarray:
-        """Return the linear map of the moments of a degree, flat, in one step of the iteration (8).
+        """Return the linear map of the flat moments of a degree in one step of the iteration (8).
 
         Raises:
             SmesolveError: more than 4096 different draws.
