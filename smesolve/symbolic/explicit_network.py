@@ -131,7 +131,7 @@ class ExplicitNetwork:
         return _product(readout, values)
 
     def contributions(self, i: int) -> list[list[Expr]]:
-        """Return the contributions z_r of the last hidden layer to the outputs on sample i, at indices [o][r]."""
+        """Return the contributions z_r of the last hidden layer to the outputs on sample i, as a nested list (o, m)."""
         width = self.widths[-1]
         choose = [[Integer(r == k) for k in range(width)] for r in range(width)]
         outputs = [self.output(i, {len(self.widths): row}) for row in choose]
