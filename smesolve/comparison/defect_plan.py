@@ -17,7 +17,7 @@ from smesolve.solver.time_grid import grid_steps
 __all__ = ["DefectPlan", "meets_breaks"]
 
 NODES = 64
-"""The companion is moved at so many nodes at least, or at every step."""
+"""Least number of nodes at which the companion is moved; in fewer steps it is moved at every step."""
 
 RUNS = 18
 """States of a path: the run, two companions, and the shifted runs of (3)."""

@@ -107,9 +107,9 @@ between shifts after the step and before it, and the first term of eq. (9)."""
 class DefectSampler(DefectPlan):
     """Blocks of paths whose means are the discrete mean and the errors of the equations of order 1 and 2.
 
-    Cost: 2 + 3/q gradients a step and path for order 1, q = 1 up to 127 steps; for order 2 another 7 (5 where the mean
-    gradient has a closed form). With kinks another 3 for order 1 and 5 for order 2. Memory: at most 18 states of D
-    numbers a path, 2 for order 1 only.
+    Cost: 2 + 3/q gradients per step and path for order 1, q = 1 up to 127 steps; for order 2 another 7 (5 where the
+    mean gradient has a closed form). With kinks another 3 for order 1 and 5 for order 2. Memory per path: at most 18
+    states of D numbers, 22 where the step is not gradient descent, 2 for order 1 only.
     """
 
     @classmethod

@@ -42,7 +42,7 @@ class ShiftedRuns:
         """(R, A)."""
 
     def advance(self, step: int, run: Tensor, uniforms: Tensor) -> None:
-        """Start the runs that are shifted before this step, and take it with all; run (B, D) at its begin."""
+        """Start the runs that are shifted before this step, and take it with all; run (B, D) before it."""
         paths = ((self._chosen == step) & ~self._after).nonzero()[:, 0]
         if len(paths):
             self._start(step, paths, run[paths], run[paths])
