@@ -116,7 +116,7 @@ class MeanEstimate:
             shortage=over_observables(_shortage(adjusted)),
             plain_shortage=over_observables(_shortage(plain)),
             values=count,
-            freedom=max(1, count - 1 - 2 * (len(first.mean) - 1)),
+            freedom=max(1, count - 1 - _fitted(first) - _fitted(second)),
             paths=paths,
             diverged=statistics.diverged,
             undefined=statistics.undefined,
@@ -186,6 +186,11 @@ def _weights(moments: Moments) -> np.ndarray:
     beta = (inverse @ correlation[:, 1:, :1])[..., 0] * spread[:, :1] / spread[:, 1:]
     beta[_equivalent(moments, np.diagonal(covariance, axis1=1, axis2=2).T > 0) < FITTED_ON] = 0.0
     return np.concatenate([np.ones((1, len(beta))), -beta.T])
+
+
+def _fitted(moments: Moments) -> int:
+    """Return how many coefficients these values may have."""
+    return len(moments.mean) - 1 if moments.count >= FITTED_ON else 0
 
 
 def _equivalent(moments: Moments, used: np.ndarray) -> np.ndarray:

@@ -146,8 +146,8 @@ def validity_range(
         orders: of the equations, 1 and/or 2.
         observables: as `weak_error` takes them, but for accuracies and others that are constant between jumps.
         rel_tol: relative 95% half-width to which errors are measured.
-        paths: paths of the first round at each learning rate.
-        max_paths: most paths at each learning rate.
+        paths: paths of the first round at each learning rate, in whole blocks.
+        max_paths: most paths at each learning rate, for which blocks have their size (`weak_error`).
         seed: root seed.
         workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
         journal: keeps every finished block on disk and finds it again.
@@ -182,7 +182,7 @@ def validity_range(
     fewest = _fewest_steps(limit, horizon)
     wanted = {_first_steps(limit, horizon)}
     design = StudyDesign.of(
-        problem,
+        problem.in_blocks_for(max_paths),
         theta0,
         [horizon / max(wanted)],
         horizon,
