@@ -18,11 +18,11 @@ on both sides, and three times as long where the skewness gamma/sqrt(N) or the e
 
     (kappa - 3)/N,                                                                                         (3)
 
-are above their bounds. Where those of the plain values are above them, no interval is believed: control variates, which
-know the first two powers of the noise, take all spread from the paths that were seen and nothing from a rare one that
-was not. In a sample of a law without variance one value is as large as the sum of all others, so that both numbers are
-of order one for any N. Unlike estimates of a tail index they need no values, and they see a moderate skew as well,
-which has a light tail and spoils the interval of a few values.
+are above their bounds, or where there are fewer than 16 values. Where those of the plain values are above them, no
+interval is believed: control variates, which know the first two powers of the noise, take all spread from the paths
+that were seen and nothing from a rare one that was not. In a sample of a law without variance one value is as large as
+the sum of all others, so that both numbers are of order one for any N. Unlike estimates of a tail index they need no
+values, and they see a moderate skew as well, which has a light tail and spoils the interval of a few values.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ is a third moment, and not at all where there is no variance."""
 LENGTHENED = 3.0
 """Factor of the interval where the moments of the averaged values are above their bounds and those of the plain values
 are not."""
+
+FEW = 16
+"""Number of values below which the interval is lengthened whatever their moments are. These tell too little then: of
+eight antithetic pairs, whose means are much like squares of normals, 10% to 13% of the intervals miss otherwise."""
 
 SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
 """Shift of the quantiles of the t statistic in units of the skewness of the mean (2)."""
@@ -132,7 +136,8 @@ class MeanEstimate:
         """What skewness and kurtosis add to the half-width."""
         student = student_quantile(self.freedom)
         corrected = student + SKEW_SHIFT * np.abs(self.skewness) / self.values**0.5  # (2)
-        return np.asarray((np.where(self.shortage > 1, LENGTHENED, 1.0) * corrected - student) * self.stderr)
+        lengthened = (self.shortage > 1) | (self.values < FEW)
+        return np.asarray((np.where(lengthened, LENGTHENED, 1.0) * corrected - student) * self.stderr)
 
     @property
     def heavy_tailed(self) -> np.ndarray:
