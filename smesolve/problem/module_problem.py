@@ -74,7 +74,9 @@ class ModuleProblem(Problem):
     the same for any number of samples, as that of a weight, all samples see one mask, whatever `masks` says.
 
     theta holds the trainable parameters: frozen ones (requires_grad=False) and buffers stay as they are. The module
-    is tried first. A copy of it with its present train flags is used, so that the module does not change.
+    is tried first. A copy of it with its present train flags is used, so that the module does not change. What module
+    and loss read beside their tensors must not change either: gradients that are taken often run as recordings of their
+    operations (`smesolve.problem.recorded_function`).
 
     Args:
         module: maps x (n, ...) to outputs (n, ...), each sample by itself, by operations that `torch.func` can
