@@ -10,10 +10,10 @@ __all__ = ["are_plain"]
 
 
 def are_plain(*tensors: Tensor) -> bool:
-    """Return whether tensors are what they seem: no derivative, batch or compilation goes through them.
+    """Return whether tensors are plain: no derivative, batching or compilation goes through them.
 
-    Within a transform of torch.func what is made anew has no storage, even where the given tensors have; and a dispatch
-    mode, such as the one that looks for kinks, would miss the operations that are computed in another way.
+    Inside a transform of torch.func new tensors have no storage, even if the given ones have; and a dispatch mode, such
+    as the one that finds kinks, would not see operations that are computed in another way.
     """
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
