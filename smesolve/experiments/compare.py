@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from smesolve.comparison.agreement import agreement, at_most, headline
 from smesolve.comparison.distribution_distance import DistributionDistance, distribution_distance
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.validity_range import ValidityRange
 from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE
@@ -67,7 +68,7 @@ class Compare(WeakErrorExperiment):
 
     def cells(self) -> list[Cell]:
         """Return the cells of the study, and that of the range of validity where it is cheap."""
-        return [*super().cells(), *self.validity.cells()]
+        return [*super().cells(), *self.validity.cells(self.journal)]
 
     @property
     def times(self) -> list[float] | None:
@@ -81,7 +82,7 @@ class Compare(WeakErrorExperiment):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return dropout against its modified equation, in words and tables."""
         study = self.result(results)
-        validity = next((result for result in results if isinstance(result, dict)), None)
+        validity = next((result for result in results if isinstance(result, ValidityRange)), None)
         distances = distances_at_horizon(study)
         conclusion = join(
             f"**{plain(headline(at_horizon(study), study.start, study.spread))}**",
@@ -90,7 +91,7 @@ class Compare(WeakErrorExperiment):
             _agreements(study),
             _spreads(distances),
             self.other_estimator.conclusion(study, self.beside(results)),
-            f"- {plain(self.validity.found(validity).conclusion())}" if validity else "",
+            f"- {plain(validity.conclusion())}" if validity else "",
             divergence(study),
         )
         text = join(

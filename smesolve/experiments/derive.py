@@ -46,7 +46,7 @@ class Derive(Experiment[DeriveSettings]):
         return [Cell("derivation", self._derived, kept=False)]
 
     def _derived(self) -> Derivation:
-        with Progress(None, work=1) as bar:
+        with Progress(None, work=1.0) as bar:
             bar.describe("derivation and proof")
             derivation = derive(self.settings)
             bar.done(1)

@@ -108,17 +108,16 @@ def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: b
         progress: show a progress bar. Default: on a terminal only.
     """
     costs = [cell.cost for cell in cells]
-    several = len(cells) > 1
     results = []
-    with Progress(progress if several else False, math.fsum(costs)) as bar:
+    with Progress(progress, math.fsum(costs)) as bar:
         for number, (cell, cost) in enumerate(zip(cells, costs, strict=True), start=1):
-            bar.describe(f"{cell.key} (cell {number} of {len(cells)})")
-            known = store is not None and cell.key in store
-            if store is None or not cell.kept:
-                results.append(cell.run())
-            else:
-                if not known:
-                    store.put(cell.key, cell.run())
-                results.append(store.get(cell.key))
-            bar.done(cost, before=known)
+            bar.describe(f"{cell.key} (cell {number} of {len(cells)})" if len(cells) > 1 else cell.key)
+            known = store is not None and cell.kept and cell.key in store
+            with bar.part(cost, known):
+                if store is None or not cell.kept:
+                    results.append(cell.run())
+                else:
+                    if not known:
+                        store.put(cell.key, cell.run())
+                    results.append(store.get(cell.key))
     return results

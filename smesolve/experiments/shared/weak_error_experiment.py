@@ -154,9 +154,8 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             estimator=self.estimator,
             journal=self.journal,
             keep=self.samples if self.estimator == "difference" else 0,
-            progress=True,
         )
-        cells = [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells()]
+        cells = [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells(self.journal)]
         if self._uses_constants:
             cells.append(Cell("predicted constants", predicted_constants(self.design), seconds=self._constants_seconds))
         return cells
