@@ -74,10 +74,13 @@ class Progress:
     Args:
         shown: whether to show it; None for only on a terminal and in a notebook.
         work: all work that is known, in any unit.
+        late: show it from the first work that is done on, or the first inner bar that is not late. What is refused
+            before says so without a bar above it.
     """
 
-    def __init__(self, shown: bool | None, work: float = 0.0) -> None:
+    def __init__(self, shown: bool | None, work: float = 0.0, late: bool = False) -> None:
         self._outer = _OPEN.get()
+        self._late = late
         self._total, self._done, self._before = 0.0, 0.0, 0.0
         self._set_aside = 0.0
         """Work of the part that is open which no inner bar has claimed yet."""
@@ -87,6 +90,7 @@ class Progress:
             total=1.0,
             disable=True if self._outer else hidden(shown),
             leave=not in_notebook(),  # where results follow in the same cell
+            delay=float(late),  # tqdm shows nothing by itself then
             bar_format="{percent:3d}% |{bar:30}| {elapsed}, {left} left: {desc}",
         )
         self._next_time = 0.0
@@ -95,6 +99,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._token = _OPEN.set(self)
+        if not self._late:
+            self._begin()
         return self
 
     def __exit__(
@@ -138,6 +144,7 @@ class Progress:
     def done(self, work: float, before: bool = False) -> None:
         """Count work as done; `before` says that its results were there already."""
         self.add(max(0.0, self._done + work - self._total))
+        self._begin()
         share = min(1.0, work / self.left) if self.left else 1.0
         self._bar.n = 1.0 if share == 1.0 else self._bar.n + (1.0 - self._bar.n) * share
         self._done += work
@@ -166,6 +173,12 @@ class Progress:
         if work != given:
             self.add(work - given)
 
+    def _begin(self) -> None:
+        """Show the bar, and those around it, from now on."""
+        self._late, self._bar.delay = False, 0.0
+        if self._outer is not None:
+            self._outer._begin()
+
     def _show_description(self, text: str) -> None:
         if self._outer is not None:
             self._outer.detail(text)
@@ -174,7 +187,7 @@ class Progress:
 
     def _refresh(self, now: bool = False) -> None:
         """Show the present state, not more often than anyone can read it."""
-        if self._bar.disable or not (now or time.monotonic() >= self._next_time):
+        if self._bar.disable or self._late or not (now or time.monotonic() >= self._next_time):
             return
         speed = (self._done - self._before) / max(time.time() - self._bar.start_t, 1e-9)
         self._bar.seconds_left = self.left / speed if speed > 0 else math.nan

@@ -59,7 +59,7 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
     above = directory.parent
     with _reported_warnings() as messages, Journal(above / JOURNAL, study) as experiment.journal:
         try:
-            with Progress(True) as bar:
+            with Progress(True, late=True) as bar:
                 _run_and_report(experiment, experiment.journal, directory, messages, bar)
         except StudyInterrupted as interrupted:
             if len(interrupted.table):

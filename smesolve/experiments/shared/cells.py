@@ -83,6 +83,8 @@ class Cell:
     run: Callable[[], Any]
     ensembles: Sequence[Ensembles | DefectRuns] = ()
     """What the cell simulates; empty where it simulates nothing."""
+    work: float = 1.0
+    """For a cell that simulates nothing, its work in gradients, about."""
     seconds: Callable[[], float] | None = None
     """For a cell that simulates nothing, what says how long it takes, for the dry run. Default: that is not known."""
     kept: bool = True
@@ -90,8 +92,8 @@ class Cell:
 
     @property
     def cost(self) -> float:
-        """Work of the cell, in gradients; 1 for a cell that simulates nothing."""
-        return sum(ensembles.size().work for ensembles in self.ensembles) or 1.0
+        """Work of the cell, in gradients."""
+        return sum(ensembles.size().work for ensembles in self.ensembles) or self.work
 
 
 def training_cost(problem: Problem, theta0: Tensor, lr: float, steps: int, runs: int) -> list[Ensembles]:
@@ -109,7 +111,7 @@ def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: b
     """
     costs = [cell.cost for cell in cells]
     results = []
-    with Progress(progress, math.fsum(costs)) as bar:
+    with Progress(progress, math.fsum(costs), late=True) as bar:
         for number, (cell, cost) in enumerate(zip(cells, costs, strict=True), start=1):
             bar.describe(f"{cell.key} (cell {number} of {len(cells)})" if len(cells) > 1 else cell.key)
             known = store is not None and cell.kept and cell.key in store
