@@ -84,7 +84,7 @@ class Cell:
     ensembles: Sequence[Ensembles | DefectRuns] = ()
     """What the cell simulates; empty where it simulates nothing."""
     work: float = 1.0
-    """For a cell that simulates nothing, its work in gradients, about."""
+    """For a cell that simulates nothing, its work in gradients, about; 0 counts as 1."""
     seconds: Callable[[], float] | None = None
     """For a cell that simulates nothing, what says how long it takes, for the dry run. Default: that is not known."""
     kept: bool = True
@@ -93,7 +93,7 @@ class Cell:
     @property
     def cost(self) -> float:
         """Work of the cell, in gradients."""
-        return sum(ensembles.size().work for ensembles in self.ensembles) or self.work
+        return sum(ensembles.size().work for ensembles in self.ensembles) or self.work or 1.0
 
 
 def training_cost(problem: Problem, theta0: Tensor, lr: float, steps: int, runs: int) -> list[Ensembles]:
