@@ -79,7 +79,7 @@ def derive(config: DeriveSettings) -> Derivation:
     papers = last_layer and config.depth == 1 and config.out_features == 1 and _squared(config)
     without_pairs = last_layer and config.depth == 1 and config.width > 1
     proofs = 1 + (iteration.loss is not None) + without_pairs
-    with Progress(False, proofs + OBSTRUCTION) as bar:
+    with Progress(False, proofs + OBSTRUCTION, late=True) as bar:  # an order may be refused
         bar.describe("equation and proof")
         equation = modified_equation(iteration, order=config.order)
         with bar.part(1.0):
