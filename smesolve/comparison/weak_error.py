@@ -252,7 +252,7 @@ def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_path
     rows: list[dict[str, object]] = []
     lrs = _with_half(design).lrs
     for number, lr in enumerate(lrs, start=1):
-        runner.progress.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")
+        runner.progress.describe(_which(lr, number, len(lrs)))
         budget = DefectBudget(design, lr, runner)
         try:
             budget.draw(paths, rel_tol, max_paths)
@@ -277,7 +277,7 @@ def _measured(
     rows: list[dict[str, object]] = []
     samples: dict[tuple[float, Order | None], dict[str, np.ndarray]] = {}
     for number, lr in enumerate(design.lrs, start=1):
-        runner.progress.describe(f"lr {lr:g} ({number} of {len(design.lrs)} learning rates)")
+        runner.progress.describe(_which(lr, number, len(design.lrs)))
         runner.progress.detail("control variates")
         budget = None
         try:
@@ -296,6 +296,11 @@ def _measured(
         rows += budget.rows(rel_tol)
         samples |= budget.samples()
     return pd.DataFrame(rows), samples
+
+
+def _which(lr: float, number: int, count: int) -> str:
+    """Return a learning rate and which one of all it is, for the progress bar."""
+    return f"lr {lr:g} ({number} of {count} learning rates)" if count > 1 else f"lr {lr:g}"
 
 
 def _warn_of_missing_means(table: pd.DataFrame) -> None:

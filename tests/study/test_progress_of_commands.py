@@ -16,7 +16,8 @@ DATA = {"data": {"name": "random", "samples": 8, "in_features": 2}, "threads": 1
 TINY = DATA | {"network": {"width": 4, "seed": 1}}
 DEEP = DATA | {"training": {"dropout": "every"}, "network": {"width": [2, 2]}}
 STUDIES = {
-    "compare": TINY | {"horizon": 2.0, "lrs": [0.2], "paths": 256, "observables": ["loss"]},
+    "compare": TINY
+    | {"horizon": 2.0, "lrs": [0.2], "paths": 256, "rel_tol": 0.001, "max_paths": 8192, "observables": ["loss"]},
     "compare, defects": DEEP | {"horizon": 0.4, "lrs": [0.2], "paths": 16, "observables": ["loss"]},
     "weak-error": TINY | {"horizon": 2.0, "lrs": [0.4, 0.2, 0.1], "orders": [1], "paths": 256},
     "validity": TINY | {"horizon": 2.0, "tolerance": 0.02, "rel_tol": 0.3, "max_paths": 256},
@@ -81,5 +82,7 @@ def test_all_work_is_inside_of_the_progress_bar(study, work, tmp_path, capsys):
     assert main([study.partition(",")[0], str(config), "--out", str(out)]) == 0
     assert work.inside > 100
     assert work.outside < 0.02 * work.inside, "checks of the settings at the start"
-    shown = [int(found) for found in re.findall(r"(\d+)% \|", capsys.readouterr().err)]
+    said = capsys.readouterr().err
+    shown = [int(found) for found in re.findall(r"(\d+)% \|", said)]
     assert shown == sorted(shown) and shown[-1] == 100
+    assert study != "compare" or "more paths for rel_tol" in said
