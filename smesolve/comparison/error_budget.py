@@ -53,7 +53,7 @@ class ErrorBudget:
         design: design of the study.
         lr: learning rate.
         hessians: Hessians of the value functions, for control="second".
-        runner: runner of the blocks, whose progress bar counts the work of the first round, and `further_work`, already.
+        runner: runner of the blocks, whose progress bar already counts the first round and its `further_work`.
     """
 
     def __init__(self, design: StudyDesign, lr: float, hessians: ValueHessians | None, runner: Runner) -> None:
