@@ -13,6 +13,7 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import markdown
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.sampling.ensemble import LARGEST_BLOCK
 from smesolve.sampling.journal import Journal
 
 __all__ = ["ValidityPart", "in_words", "ranges_table"]
@@ -20,7 +21,10 @@ __all__ = ["ValidityPart", "in_words", "ranges_table"]
 CELL = "range of validity"
 """Name of its cell, and of its part of the journal."""
 
-TOLERANCE, REL_TOL, PATHS, MAX_PATHS = 0.01, 0.3, 64, 128
+TOLERANCE, REL_TOL = 0.01, 0.3
+
+PATHS, MAX_PATHS = 64, 128
+"""Paths of the first round, and at most, or a whole block where that is more."""
 
 SHARE = 0.25
 """Largest work, in units of that of the first round of the study."""
@@ -80,12 +84,15 @@ class ValidityPart:
         """The runs of the first round at the first learning rate."""
         design = self.design
         lr = first_learning_rate(design.problem, design.theta0, design.horizon)
-        return DefectRuns(design.problem, design.theta0, lr, [design.horizon], self.orders, PATHS)
+        problem = design.problem.in_blocks_for(LARGEST_BLOCK)
+        return DefectRuns(problem, design.theta0, lr, [design.horizon], self.orders, PATHS)
 
     @property
     def runs(self) -> DefectRuns:
         """Runs at the first learning rate that take as much as the whole range may."""
-        return replace(self.first, paths=int(PATHS * self.max_gradients / self.first.size().work))
+        size = self.first.size()
+        whole_blocks = -(-PATHS // size.block_size) * size.block_size
+        return replace(self.first, paths=int(whole_blocks * self.max_gradients / size.work))
 
     def cells(self, journal: Journal | None) -> list[Cell]:
         """Return its cell, or none where it is too expensive or not known.
@@ -111,7 +118,7 @@ class ValidityPart:
             observables=self.observable,
             rel_tol=REL_TOL,
             paths=PATHS,
-            max_paths=MAX_PATHS,
+            max_paths=max(MAX_PATHS, self.first.size().block_size),
             max_gradients=self.max_gradients,
             seed=design.seed,
             workers=self.workers,
