@@ -181,7 +181,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def _is_repeatable(func: Any, args: Any) -> bool:
-    """Return whether an operation is not random, and returns no number or shape that depends on values of tensors."""
+    """Return whether an operation is not random and makes no Python number or shape from the values of tensors."""
     if not isinstance(func, torch._ops.OpOverload):
         return False
     if func is aten.index.Tensor:  # whose shape depends on values where it takes booleans
