@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 from torch import Tensor
 
+from smesolve.errors import SmesolveError
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.solver.time_grid import grid_steps
 
-__all__ = ["DefectPlan", "meets_breaks"]
+__all__ = ["DefectPlan", "meets_breaks", "parts_of_horizon"]
 
 NODES = 64
 """Least number of nodes at which the companion is moved; in fewer steps it is moved at every step."""
@@ -24,6 +26,10 @@ RUNS = 18
 
 MORE_RUNS = 4
 """Shifted runs of (3a)."""
+
+
+MOST_PARTS = 256
+"""Largest number of equal parts of the horizon at whose ends the breaks of a schedule may lie."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class DefectPlan:
     @cached_property
     def block_size(self) -> int:
         """Paths in a block."""
-        return max(2, fitting_block_size(self.states * self.problem.floats_per_path))
+        return min(fitting_block_size(self.states * self.problem.floats_per_path), self.problem.largest_block)
 
     @property
     def states(self) -> int:
@@ -102,3 +108,22 @@ def meets_breaks(problem: Problem, lr: float, horizon: float) -> bool:
     """Return whether every break of a schedule before the horizon is a step, as defects need it."""
     ends = [end for end in problem.breaks if end < horizon]
     return all(math.isclose(round(end / lr) * lr, end, rel_tol=1e-9) for end in ends)
+
+
+def parts_of_horizon(problem: Problem, horizon: float) -> int:
+    """Return the least number of equal parts of the horizon whose ends hold all breaks of a schedule before it.
+
+    Raises:
+        SmesolveError: that are more than 256.
+    """
+    shares = [Fraction(end / horizon).limit_denominator(MOST_PARTS) for end in problem.breaks if end < horizon]
+    parts = math.lcm(*(share.denominator for share in shares))
+    for end in problem.breaks:
+        if end < horizon and (
+            parts > MOST_PARTS or not math.isclose(round(end / horizon * parts) / parts * horizon, end)
+        ):
+            raise SmesolveError(
+                f"problem has a schedule with a break at {end:g}, and its breaks must be multiples of a part of the "
+                f"horizon {horizon:g}, a half up to a {MOST_PARTS}th; move the breaks or the horizon."
+            )
+    return parts

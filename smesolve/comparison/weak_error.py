@@ -18,6 +18,7 @@ from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.paths_wanted import further_work
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders_of_defects
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
@@ -98,11 +99,14 @@ def weak_error(
             learning rates divide.
 
     Args: how precisely
-        paths: number of independent paths on each side; with rel_tol, in the first round. Default: 1024.
+        paths: number of independent paths on each side; with rel_tol, in the first round. They run in blocks of a power
+            of two, from 8 on: fewer paths than the problem's `block_size` are one block of the smallest size that holds
+            them, more paths are whole blocks. The column `paths` has their number. Default: 1024.
         rel_tol: paths are added until the 95% Monte Carlo half-width of every error at the horizon is at most this
             share of the error, or max_paths is reached. The interval of the solver's bias is added to it.
             Default: no paths are added.
-        max_paths: largest number of paths of each side. Default: 2^17.
+        max_paths: largest number of paths of each side, up to whole blocks. With rel_tol, blocks are as large as these
+            paths need. Default: 2^17.
         scheme: scheme for the equation, a name in `SCHEMES`. Default: "small_noise_rk4", or "sampled_euler" where the
             problem's mean gradient has no closed form.
         dt: step of the scheme for all learning rates. Default: lr, or lr/8 for schemes of weak error O(dt), halved at
@@ -156,7 +160,7 @@ def weak_error(
     max_memory = check_optional("max_memory", max_memory, check_positive)
     check_choice("estimator", estimator, ESTIMATORS)
     design = StudyDesign.of(
-        problem,
+        problem.in_blocks_for(paths if rel_tol is None else max_paths),
         check_parameters("theta0", theta0, problem),
         check_list("lrs", lrs, check_positive),
         check_positive("horizon", horizon),
@@ -173,14 +177,15 @@ def weak_error(
     if chosen_estimator(estimator, design, given) == "defects":
         by_defects = DefectSize(_with_half(design), paths, workers)
         by_defects.check(max_memory)
-        with Progress(progress, by_defects.work) as bar:
+        work = by_defects.work + further_work(by_defects.work, rel_tol)
+        with Progress(progress, work) as bar:
             table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
         _warn_of_missing_means(table)
         return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), design.start)
     design.warn_of_nothing_tested(stacklevel=5)  # 5: past the decorators
     size = StudySize(design, paths, workers)
     size.check(max_memory)
-    with Progress(progress, size.work) as bar:
+    with Progress(progress, size.work + further_work(size.work, rel_tol, dt is None)) as bar:
         table, samples = _measured(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
     _warn_of_missing_means(table)
     return WeakErrorStudy(table, samples, design.horizon, predicted_constants(design), design.start)
@@ -250,7 +255,7 @@ def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_path
     rows: list[dict[str, object]] = []
     lrs = _with_half(design).lrs
     for number, lr in enumerate(lrs, start=1):
-        runner.progress.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")
+        runner.progress.describe(_which(lr, number, len(lrs)))
         budget = DefectBudget(design, lr, runner)
         try:
             budget.draw(paths, rel_tol, max_paths)
@@ -275,7 +280,8 @@ def _measured(
     rows: list[dict[str, object]] = []
     samples: dict[tuple[float, Order | None], dict[str, np.ndarray]] = {}
     for number, lr in enumerate(design.lrs, start=1):
-        runner.progress.describe(f"lr {lr:g} ({number} of {len(design.lrs)} learning rates)")
+        runner.progress.describe(_which(lr, number, len(design.lrs)))
+        runner.progress.detail("control variates")
         budget = None
         try:
             if design.control == "second" and (hessians is None or design.problem.dim <= DENSE_DIM):
@@ -284,6 +290,7 @@ def _measured(
                     design.problem, design.theta0, design.times, design.observables, lr, design.stability_limit
                 )
             budget = ErrorBudget(design, lr, hessians, runner)
+            runner.progress.detail("paths")
             budget.draw(paths, rel_tol, max_paths)
         except KeyboardInterrupt:
             latest = budget.rows(None) if budget else []
@@ -292,6 +299,11 @@ def _measured(
         rows += budget.rows(rel_tol)
         samples |= budget.samples()
     return pd.DataFrame(rows), samples
+
+
+def _which(lr: float, number: int, count: int) -> str:
+    """Return a learning rate and which one of all it is, for the progress bar."""
+    return f"lr {lr:g} ({number} of {count} learning rates)" if count > 1 else f"lr {lr:g}"
 
 
 def _warn_of_missing_means(table: pd.DataFrame) -> None:
