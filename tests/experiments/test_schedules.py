@@ -123,7 +123,7 @@ def test_commands_measure_under_a_schedule_and_resume(tmp_path, capsys, monkeypa
     assert main(["weak-error", config, "--out", str(whole)]) == 0
     assert (out / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
     assert (pd.read_csv(out / "table.csv").estimator == "defects").all()
-    assert json.loads((out / "manifest.json").read_text())["configuration"]["training"]["schedule"] == "step"
+    assert json.loads((out / "manifest.json").read_text())["config"]["training"]["schedule"] == "step"
     assert "Trained under a step schedule" in (out / "report.md").read_text(encoding="utf-8")
     main(["weak-error", config, "--out", str(out), "--resume", "--training.factor", "0.2"])
     assert "training.factor" in capsys.readouterr().err
