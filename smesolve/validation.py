@@ -248,6 +248,7 @@ def check_list(
     *,
     least: int = 1,
     size: int | None = None,
+    distinct: bool = False,
 ) -> list[T]:
     """Return a list of validated items, from a sequence or from an array or tensor of one dimension.
 
@@ -257,6 +258,7 @@ def check_list(
         check_item: validator of one item. Default: items are not checked.
         least: smallest number of items.
         size: exact number of items. Default: any number.
+        distinct: refuse a value that occurs twice.
     """
     if getattr(values, "ndim", None) == 1 and hasattr(values, "tolist"):  # an array, a tensor, a column of a table
         values = as_numbers(values)
@@ -270,7 +272,10 @@ def check_list(
         raise invalid(name, f"hold at most {LONGEST_RANGE} values", values)
     if check_item is None:
         return list(values)
-    return [check_item(f"{name}[{k}]", entry) for k, entry in enumerate(values)]
+    items = [check_item(f"{name}[{k}]", entry) for k, entry in enumerate(values)]
+    if distinct and len(set(items)) < len(items):
+        raise SmesolveError(f"{name} holds a value twice: {shown(items)}; leave one of them out.")
+    return items
 
 
 def check_mapping(

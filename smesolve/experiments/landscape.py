@@ -71,9 +71,7 @@ class LandscapeSettings(TrainingRunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("sections", self.sections, _check_section)
-        if len(set(self.sections)) < len(self.sections):
-            raise SmesolveError(f"sections must hold each section once, got {', '.join(self.sections)}.")
+        check_list("sections", self.sections, _check_section, distinct=True)
         check_execution(self)
 
 

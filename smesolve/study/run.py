@@ -26,17 +26,17 @@ from smesolve.version import __version__
 __all__ = ["configuration", "identity", "run"]
 
 REPORTED = (DivergenceWarning, NothingTestedWarning)
-"""Warnings that belong into the report."""
+"""Warnings that are part of the report."""
 
 
 def configuration(experiment: Experiment[Any]) -> dict[str, Any]:
-    """Return the configuration of an experiment, as a file has it."""
+    """Return the configuration of an experiment, as in a file."""
     study = {"study": experiment.study} if experiment.study else {}
     return study | dataclasses.asdict(experiment.settings)
 
 
 def identity(command: str, config: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """Return all that the numbers of an experiment depend on: its command, its settings but for execution, version."""
+    """Return everything on which the results depend: command, settings except for execution, and version."""
     read = {key: value for key, value in config.items() if key not in (*EXECUTION, *left_out)}
     return {"command": command, "config": read, "version": __version__}
 
@@ -44,7 +44,7 @@ def identity(command: str, config: Mapping[str, Any], left_out: Sequence[str] = 
 def run(experiment: Experiment[Any], directory: Path) -> None:
     """Run an experiment, and write its tables, figures and report.md into a directory.
 
-    The journal, in the folder above, keeps what was done if the experiment is interrupted.
+    The journal, in the parent folder, keeps the finished work if the experiment is interrupted.
 
     Raises:
         JournalError: the journal belongs to another experiment, or is damaged.
@@ -64,7 +64,7 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
         finally:
             if not len(experiment.journal):
                 experiment.journal.path.unlink(missing_ok=True)
-        with Progress(None, work=1) as bar:  # fits, formulas and figures take seconds, too
+        with Progress(None, work=1) as bar:  # fits, formulas and figures take seconds as well
             bar.describe("figures and report")
             sections = experiment.summarise(results)
             for section in sections:

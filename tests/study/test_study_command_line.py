@@ -88,6 +88,19 @@ def test_print_config_shows_the_effective_configuration(config, capsys):
     assert shown["paths"] == 7 and shown["lrs"] == [0.2, 0.1] and shown["control"] == "auto"
 
 
+@pytest.mark.parametrize("flag", ["--print_config", "--dry-run", "--help"])
+def test_the_study_is_read_from_the_file_behind_a_flag(flag, tmp_path, capsys):
+    config = tmp_path / "study.yaml"
+    config.write_text(
+        "{study: kappa, keep_prob: 0.7, data: {name: random, samples: 4, in_features: 1}}", encoding="utf-8"
+    )
+    try:
+        assert main(["scaling", flag, str(config), "--network.width", "2", "--kappas", "[1]"]) == 0
+    except SystemExit as stop:
+        assert stop.code == 0
+    assert "kappa" in capsys.readouterr().out
+
+
 def test_as_a_process(config, out):
     program = [sys.executable, "-c", "import sys; from smesolve.study.command_line import main; sys.exit(main())"]
     done = subprocess.run([*program, "compare", config, "--out", str(out)], capture_output=True, text=True)
@@ -307,7 +320,7 @@ def test_diverged_paths_are_in_report_and_figure(tmp_path, out, capsys):
     [
         (
             {"network": {"width": [4, 22]}, "training": {"masks": "per_sample"}},
-            ["2-4-22-1", "on the last hidden layer", "one mask for each sample", "normals a noise product"],
+            ["2-4-22-1", "on the last hidden layer", "one mask for each sample", "normals per noise product"],
         ),
         (
             {"network": {"width": [4, 3]}, "training": {"dropout": "every", "batch_size": 2}, "orders": [1]},

@@ -102,7 +102,9 @@ def alignment_along(
     """
     states = check_parameters("states", states, dropout_problem(problem), ("T", "B"))
     steps = check_list("steps", steps, lambda name, step: check_integer(name, step, 0), size=len(states))
-    covariances = check_list("covariances", covariances, lambda name, one: check_choice(name, one, COVARIANCES))
+    covariances = check_list(
+        "covariances", covariances, lambda name, one: check_choice(name, one, COVARIANCES), distinct=True
+    )
     check_integer("probes", probes)
     _check_eigenpairs("eigenpairs", eigenpairs, problem)
     check_seed("seed", seed)
@@ -274,9 +276,9 @@ def alignment_figure(study: AlignmentStudy) -> Figure:
         for k, name in enumerate(("full batch", "gradient term", "pair term")):
             if name in groups:
                 band(axes[1, 0], groups[name], "step", "part", k, name)
-        whole = groups["full batch"]
-        band(axes[1, 1], whole, "step", "overlap", 0, "leading eigenvectors")
-        axes[1, 1].plot(whole.step, whole.overlap_null_high, color="0.5", label="null 97.5%")
+        first = next(iter(groups.values()))  # the covariance whose eigenvectors are compared
+        band(axes[1, 1], first, "step", "overlap", 0, "leading eigenvectors")
+        axes[1, 1].plot(first.step, first.overlap_null_high, color="0.5", label="null 97.5%")
         axes[1, 1].set_ylim(bottom=0)
         titles = (
             ("cosine of H and covariance", "$\\alpha$"),

@@ -38,10 +38,11 @@ def signed(estimate: Estimate, higher: str, lower: str) -> str:
 
 def known_or_unresolved(row: Any, column: str) -> str:
     """Return the value in a row of a table with its interval; "unresolved" where it is not a number."""
-    value = getattr(row, column)
+    value, low, high = (getattr(row, f"{column}{end}") for end in ("", "_low", "_high"))
     if np.isnan(value):
         return "unresolved"
-    return f"{value:.3g} [{getattr(row, f'{column}_low'):.3g}, {getattr(row, f'{column}_high'):.3g}]"
+    interval = "without an interval, from one run" if np.isnan(low) else f"[{low:.3g}, {high:.3g}]"
+    return f"{value:.3g} {interval}"
 
 
 def wider_sides(segments: pd.DataFrame) -> pd.DataFrame:

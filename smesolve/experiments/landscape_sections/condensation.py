@@ -80,8 +80,8 @@ class CondensationSettings:
     checkpoints: int = 8
 
     def __post_init__(self) -> None:
-        check_list("condensation.trainings", self.trainings, _check_training)
-        check_list("condensation.scales", self.scales, check_positive)
+        check_list("condensation.trainings", self.trainings, _check_training, distinct=True)
+        check_list("condensation.scales", self.scales, check_positive, distinct=True)
         check_integer("condensation.checkpoints", self.checkpoints, 2)
 
 
@@ -131,7 +131,7 @@ def condensation(
     starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
     check_positive("lr", lr)
     steps = check_steps("steps", steps)
-    trainings = check_list("trainings", trainings, _check_training)
+    trainings = check_list("trainings", trainings, _check_training, distinct=True)
     check_flag("lines", lines)
     check_seed("seed", seed)
     results = run_cells(
@@ -195,7 +195,7 @@ class Condensation(LandscapeSection[CondensationSettings]):
             starts = initial_points(self.problem, s.runs, s.network.seed, scale)
             for name in self.options.trainings:
                 along = partial(_along, self.problem, name, starts, s.lr, steps, self._lines, s.seed)
-                cells.append(Cell(f"condensation, initial scale {scale:g}, {name}", along, self.ensembles()))
+                cells.append(Cell(f"condensation, initial scale {scale!r}, {name}", along, self.ensembles()))
         return cells
 
     @property

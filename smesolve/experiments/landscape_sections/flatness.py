@@ -89,10 +89,14 @@ class FlatnessSettings:
     probes: int = 100
 
     def __post_init__(self) -> None:
-        check_list("flatness.noises", self.noises, lambda name, noise: check_choice(name, noise, NOISES), least=0)
+        check_list("flatness.noises", self.noises, _check_noise, least=0, distinct=True)
         check_integer("flatness.directions", self.directions)
         check_positive("flatness.rise", self.rise)
         check_probes("flatness.probes", self.probes)
+
+
+def _check_noise(name: str, noise: Any) -> str:
+    return str(check_choice(name, noise, NOISES))
 
 
 @dataclass(frozen=True, repr=False)
@@ -293,7 +297,9 @@ class Flatness(LandscapeSection[FlatnessSettings]):
 
 
 def _effects(study: FlatnessStudy) -> pd.DataFrame:
-    """Return the effects of drift and noise on each measure, with verdicts."""
+    """Return the effects of drift and noise on each measure, with verdicts; no row without all of `ABLATIONS`."""
+    if not set(ABLATIONS) <= set(study.table.training):
+        return pd.DataFrame(columns=["measure", "effect", "change", "change_low", "change_high", "verdict"])
     effects = factorial_effects(study.table)
     effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
     return effects

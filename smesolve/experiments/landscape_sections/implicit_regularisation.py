@@ -91,12 +91,12 @@ class ImplicitRegularisationSettings:
     max_paths: int = 2**14
 
     def __post_init__(self) -> None:
-        check_list("implicit_regularisation.lrs", self.lrs, check_positive)
+        check_list("implicit_regularisation.lrs", self.lrs, check_positive, distinct=True)
         check_positive("implicit_regularisation.horizon", self.horizon)
         check_observables("implicit_regularisation.observables", self.observables)
         check_integer("implicit_regularisation.paths", self.paths, 2)
         check_tolerance("implicit_regularisation.rel_tol", self.rel_tol)
-        check_integer("implicit_regularisation.max_paths", self.max_paths)
+        check_integer("implicit_regularisation.max_paths", self.max_paths, self.paths)
 
 
 @entry_point
@@ -232,7 +232,7 @@ def exact_regularisation_orders(
         SmesolveError: if the gradient is not affine in theta, or D > 24.
     """
     theta0 = check_parameters("theta0", theta0, dropout_problem(problem))
-    lrs = check_list("lrs", lrs, check_positive)
+    lrs = check_list("lrs", lrs, check_positive, distinct=True)
     check_positive("horizon", horizon)
     observables = check_observables("observables", observables)
     moments = LinearMoments(problem, theta0)

@@ -59,7 +59,7 @@ class InformationGeometrySettings:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        check_list("information_geometry.keep_probs", self.keep_probs, check_keep_prob)
+        check_list("information_geometry.keep_probs", self.keep_probs, check_keep_prob, distinct=True)
         check_integer("information_geometry.draws", self.draws, 2)
         check_integer("information_geometry.checkpoints", self.checkpoints, 2)
         check_integer("information_geometry.directions", self.directions)

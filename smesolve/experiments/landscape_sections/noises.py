@@ -73,7 +73,7 @@ class NoisesSettings:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        check_list("noises.names", self.names, lambda name, noise: check_choice(name, noise, NOISES))
+        check_list("noises.names", self.names, lambda name, noise: check_choice(name, noise, NOISES), distinct=True)
         check_integer("noises.batch_size", self.batch_size)
         check_not_negative("noises.label_noise", self.label_noise)
         check_not_negative("noises.parameter_noise", self.parameter_noise)

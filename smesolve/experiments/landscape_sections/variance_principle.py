@@ -89,7 +89,7 @@ class VarianceSettings:
     def __post_init__(self) -> None:
         check_integer("variance_principle.draws", self.draws, 8)
         check_integer("variance_principle.directions", self.directions, 3)
-        check_list("variance_principle.factors", self.factors, _check_factor)
+        check_list("variance_principle.factors", self.factors, _check_factor, distinct=True)
         check_choice("variance_principle.loss", self.loss, LOSSES)
 
 
@@ -140,7 +140,7 @@ def variance_principle(
     check_positive("lr", lr)
     check_integer("draws", draws)
     check_integer("directions", directions)
-    factors = check_list("factors", factors, _check_factor)
+    factors = check_list("factors", factors, _check_factor, distinct=True)
     check_choice("loss", loss, LOSSES)
     _check_sizes("", draws, directions, problem)
     check_seed("seed", seed)

@@ -65,7 +65,7 @@ class Barriers(TrainingRuns[BarriersSettings]):
         s = self.settings
         problems = [self.dropout_problem.with_keep_prob(keep_prob) for keep_prob in s.keep_probs]
         return [
-            Cell(f"keep_prob {keep_prob:g}", partial(_lines, problem, self.starts, s), self.cost(problem, 5))
+            Cell(f"keep_prob {keep_prob!r}", partial(_lines, problem, self.starts, s), self.cost(problem, 5))
             for keep_prob, problem in zip(s.keep_probs, problems, strict=True)
         ]
 

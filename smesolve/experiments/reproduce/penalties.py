@@ -73,7 +73,9 @@ class PenaltiesSettings(TrainingRunsSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, PENALISED_TRAININGS))
+        check_list(
+            "trainings", self.trainings, lambda name, one: check_choice(name, one, PENALISED_TRAININGS), distinct=True
+        )
         if self.data.test is None:
             raise SmesolveError("data.test is missing; give the share that accuracies are measured on, such as 0.8.")
 
@@ -98,10 +100,10 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
             problem = self.dropout_problem.with_keep_prob(keep_prob)
             for training in s.trainings:
                 if training != "R_S":
-                    cells.append(self._cell(problem, training, f"keep_prob {keep_prob:g}, {training}"))
+                    cells.append(self._cell(problem, training, f"keep_prob {keep_prob!r}, {training}"))
             if self._predicts:
                 predict = partial(noise_effect, problem, self.starts, s.lr, s.steps, _observables(problem), s.seed + 1)
-                cells.append(Cell(f"keep_prob {keep_prob:g}, prediction", predict, self.cost(problem, 5)))
+                cells.append(Cell(f"keep_prob {keep_prob!r}, prediction", predict, self.cost(problem, 5)))
         return cells
 
     @property

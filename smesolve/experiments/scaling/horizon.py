@@ -83,7 +83,7 @@ class HorizonSettings(SamplingSettings):
         check_keep_prob("keep_prob", self.keep_prob)
         check_one("lrs", self.lrs, check_positive)
         check_list("times", self.times, check_positive)
-        check_list("multiples", self.multiples, check_positive)
+        check_list("multiples", self.multiples, check_positive, distinct=True)
         check_one("observables", self.observables, check_string)
 
 
@@ -176,7 +176,7 @@ def long_horizon(
     theta0 = check_parameters("theta0", theta0, problem)
     lr = check_positive("lr", lr)
     times = check_list("times", times, check_positive)
-    lrs = check_list("lrs", lrs, check_positive)
+    lrs = check_list("lrs", lrs, check_positive, distinct=True)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     check_integer("quadratic_paths", quadratic_paths, 2)
     cells = _cells(problem, theta0, lr, times, lrs, observable, effort, quadratic_paths)

@@ -1,7 +1,7 @@
-"""The linear scaling rule: up to which kappa masks a step at kappa lr the iteration follows the equation.
+"""The linear scaling rule: up to which kappa masks per step at kappa lr the iteration follows the equation.
 
-With kappa masks a step at kappa times the learning rate the order-1 equation stays what it is. The iteration leaves it
-at its own order, with the leading constant c of the mean flow,
+With kappa masks per step at kappa times the learning rate the order-1 equation does not change. The error of the
+equation against the iteration grows with kappa lr, with the leading constant c of the weak error of order 1,
 
     error = c kappa lr + O((kappa lr)^2),                                                                (1)
 
@@ -65,9 +65,9 @@ class KappaSettings(ToleranceSettings):
 
     Args:
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-        lrs: learning rate of one mask a step, in a list.
+        lrs: learning rate of one mask per step, in a list.
         horizon: last time T.
-        kappas: masks a step, at kappa times the learning rate, which divides the horizon.
+        kappas: masks per step, at kappa times the learning rate, which divides the horizon.
         tolerance: largest relative error that counts as following.
         observables: the observable, in a list: loss, modified_loss, squared_norm, or a coordinate such as theta[0].
     """
@@ -139,8 +139,8 @@ def linear_scaling_rule(
     Args:
         problem: what is trained.
         theta0: (D,), the start.
-        lr: learning rate of one mask a step.
-        kappas: masks a step; kappa lr divides the horizon.
+        lr: learning rate of one mask per step.
+        kappas: masks per step; kappa lr divides the horizon.
         horizon: last time.
         tolerance: largest relative error that counts as following; relative to the change along the gradient flow.
         observable: whose expectation is compared.
@@ -149,7 +149,7 @@ def linear_scaling_rule(
     Raises:
         SmesolveError: bad arguments, a kappa lr that does not divide the horizon or is unstable.
 
-    Cost: horizon/lr gradients a path of the iteration for every kappa.
+    Cost: horizon/lr gradients per path of the iteration for every kappa.
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
@@ -198,8 +198,9 @@ def _cells(
     cells = []
     for model, one, at in (("readout", *readout_problem(problem, theta0)), ("network", problem, theta0)):
         for kappa in sorted(set(kappas)):
-            measured = effort.ensembles(AveragedProblem(one, kappa), at, kappa * lr, [horizon], [1])
-            ensembles = [] if model == "readout" else [measured]
+            ensembles = []
+            if model == "network":
+                ensembles = [effort.ensembles(AveragedProblem(one, kappa), at, kappa * lr, [horizon], [1])]
             cells.append(Cell(f"{model}, kappa {kappa}", partial(row, model, one, at, kappa), ensembles))
     return cells
 
@@ -253,7 +254,7 @@ def kappa_figure(result: LinearScalingRule) -> Figure:
         axis.axhline(result.tolerance, color="0.5", linestyle=":", label=f"tolerance {result.tolerance:g}")
         log_ticks(axis, result.table.kappa)
         axis.set_yscale("log")
-        axis.set_xlabel(r"masks a step $\kappa$, learning rate $\kappa\epsilon$")
+        axis.set_xlabel(r"masks per step $\kappa$, learning rate $\kappa\epsilon$")
         axis.set_ylabel("|relative error| of the order-1 equation")
         axis.legend(loc="best")
         return figure
@@ -277,7 +278,7 @@ def _report(result: LinearScalingRule, settings: KappaSettings) -> str:
     verdicts = {True: "yes", False: "no"}
     table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
     return join(
-        f"kappa masks a step at kappa lr, lr = {settings.lrs[0]:g}, leave the order-1 equation unchanged. Errors of "
+        f"kappa masks per step at kappa lr, lr = {settings.lrs[0]:g}, leave the order-1 equation unchanged. Errors of "
         f"that equation against the iteration at T = {settings.horizon:g}, relative to the change along the gradient "
         f"flow; it follows where the whole interval is inside the tolerance {result.tolerance:g}.",
         markdown(

@@ -1,11 +1,12 @@
 """Weak error over learning rate and keep_prob, limits of stability, and the parameter on which the errors collapse.
 
-Cells lie at the same multiples of a natural scale for every keep_prob: the learning rate at which second moments of the
-readout's iteration stop decaying, about 2 keep_prob^2 / curvature. The horizon is a fixed number of relaxation times.
-Errors are relative to the change of the observable along the gradient flow of the modified loss.
+For every keep_prob the cells lie at the same multiples of one scale: the learning rate at which second moments of the
+readout's iteration stop decaying. In the scalar model this is 2 keep_prob^2 over the curvature of R_S. The horizon is a
+fixed number of relaxation times. Errors are relative to the change of the observable along the gradient flow of the
+modified loss.
 
-Two models share the cells: the network itself, measured (`weak_error`), and only its readout, trained on the features
-of theta0, whose moments and limits are known exactly (`LinearMoments`).
+Two models share the cells: the network itself, whose errors are measured (`weak_error`), and its readout alone, trained
+on the features of theta0, whose moments and stability limits are exact (`LinearMoments`).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ MAP_CAPTION = (
 )
 
 COLLAPSE_CAPTION = (
-    "|relative error| a unit of time against lr / keep_prob^q, one column for each of q = 0, 1, 2, one row for each "
+    "|relative error| per unit of time against lr / keep_prob^q, one column for each of q = 0, 1, 2, one row for each "
     "order. Lines: the readout, exact; markers: the network, measured, only resolved cells; grey: keep_prob. Errors "
     "collapse where all lie on one curve."
 )
@@ -86,7 +87,7 @@ class MapSettings(ToleranceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
+        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
         check_list("multiples", self.multiples, check_positive)
         check_positive("relaxations", self.relaxations)
         check_orders("orders", self.orders)
@@ -120,11 +121,11 @@ def error_map(
     Raises:
         SmesolveError: bad arguments, or a readout of more than 24 parameters, whose moments are too many.
 
-    Cost: horizon/lr steps a cell; with relaxations R about R/(2 keep_prob multiple) of them.
+    Cost: horizon/lr steps per path and cell, for the scalar model relaxations / (2 keep_prob multiple).
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
-    keep_probs = check_list("keep_probs", keep_probs, check_keep_prob)
+    keep_probs = check_list("keep_probs", keep_probs, check_keep_prob, distinct=True)
     multiples, orders = check_list("multiples", multiples, check_positive), check_orders("orders", orders)
     check_positive("relaxations", relaxations)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
@@ -148,10 +149,10 @@ def _cells(
     for keep_prob in keep_probs:
         here = problem.with_keep_prob(keep_prob)
         column = _Column(keep_prob, here, theta0, relaxations * relaxation_time(here, theta0), orders, observable)
-        cells.append(Cell(f"keep_prob {keep_prob:g}, limits", partial(column.limits, effort)))
+        cells.append(Cell(f"keep_prob {keep_prob!r}, limits", partial(column.limits, effort)))
         for lr in column.lrs(multiples):
             ensembles = effort.ensembles(here, theta0, lr, [column.horizon], orders)
-            cells.append(Cell(f"keep_prob {keep_prob:g}, lr {lr!r}", partial(column.rows, lr, effort), [ensembles]))
+            cells.append(Cell(f"keep_prob {keep_prob!r}, lr {lr!r}", partial(column.rows, lr, effort), [ensembles]))
     return cells
 
 

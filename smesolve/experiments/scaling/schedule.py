@@ -83,9 +83,9 @@ class ScheduleSettings(ToleranceSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_keep_prob("keep_prob", self.keep_prob)
-        check_list("lrs", self.lrs, check_positive)
+        check_list("lrs", self.lrs, check_positive, distinct=True)
         check_positive("horizon", self.horizon)
-        check_list("schedules", self.schedules, check_string)
+        check_list("schedules", self.schedules, check_string, distinct=True)
         check_list("orders", self.orders, check_integer)
         check_one("observables", self.observables, check_string)
 
@@ -140,8 +140,10 @@ def schedules(
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
-    lrs, horizon = check_list("lrs", lrs, check_positive), check_positive("horizon", horizon)
-    names, orders = check_list("names", names, check_string), check_list("orders", orders, check_integer)
+    lrs = check_list("lrs", lrs, check_positive, distinct=True)
+    horizon = check_positive("horizon", horizon)
+    names = check_list("names", names, check_string, distinct=True)
+    orders = check_list("orders", orders, check_integer)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells("names", problem, theta0, lrs, horizon, names, orders, observable, effort)
     return _combined(run_cells(cells, progress=effort.progress))

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from smesolve.confidence import NORMAL_QUANTILE
+from smesolve.confidence import student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
@@ -125,7 +125,8 @@ def shuffled_noise(
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     for lr in check_list("lrs", lrs, check_positive):
         grid_steps(horizon, lr, "horizon", "lr")
-    return _combined(run_cells(_cells(problem, theta0, lrs, horizon, effort), progress=effort.progress))
+    cells = _cells(problem, theta0, lrs, horizon, effort)
+    return _combined(run_cells(cells, progress=effort.progress), effort.paths)
 
 
 def _cells(
@@ -142,11 +143,14 @@ def _cells(
         steps = batches * round(horizon / lr)
         return iterate(problem, theta0, lr, steps, effort.paths, seed, save=[steps], workers=effort.workers)
 
+    def scheme_and_step(lr: float) -> tuple[str, float]:
+        """Return how the equation is solved. A step of lr by svag would be the iteration itself."""
+        return ("small_noise_rk4", lr) if problem.has_closed_form else ("svag", lr / 4)
+
     def usual(lr: float, seed: int) -> Tensor:
-        # Its own time is that of the batches. A step of lr would be the iteration with Gaussian noise.
-        scheme, step = ("small_noise_rk4", lr) if problem.has_closed_form else ("svag", lr / 4)
+        scheme, step = scheme_and_step(lr)
         equation = ModifiedEquation(problem, lr, order=1)
-        times = [0.0, batches * horizon]
+        times = [0.0, batches * horizon]  # its own time is that of the batches
         paths = solve(
             equation, theta0, times, scheme=scheme, dt=step, paths=effort.paths, seed=seed, workers=effort.workers
         )
@@ -162,8 +166,11 @@ def _cells(
     for number, arm in enumerate(ARMS):
         for lr in sorted(set(lrs), reverse=True):
             one, time = (epochs, horizon) if arm == ARMS[0] else (problem, batches * horizon)
-            ensembles = [Ensembles(one, theta0, lr, [time], [], effort.paths, control="none")]
-            cells.append(Cell(f"{arm}, lr {lr:g}", partial(row, number, lr), ensembles))
+            equations, scheme, dt = ([1], *scheme_and_step(lr)) if arm == ARMS[2] else ([], None, None)
+            ensembles = [
+                Ensembles(one, theta0, lr, [time], equations, effort.paths, scheme, dt, control="none", compared=False)
+            ]
+            cells.append(Cell(f"{arm}, lr {lr!r}", partial(row, number, lr), ensembles))
     return cells
 
 
@@ -173,25 +180,25 @@ def _total_variance(theta: Tensor) -> tuple[float, float]:
     return float(squares.mean()), float(squares.std() / len(theta) ** 0.5)
 
 
-def _combined(rows: list[dict[str, Any]]) -> ShuffledNoise:
+def _combined(rows: list[dict[str, Any]], paths: int) -> ShuffledNoise:
     """Return the table with intervals, ratios by eq. (1), and local slopes."""
-    table = pd.DataFrame(rows)
+    table, quantile = pd.DataFrame(rows), float(student_quantile(paths - 1))
     # On a log scale: variances are positive, and their relative errors are alike.
-    factor = (NORMAL_QUANTILE * table.stderr / table.variance).map(math.exp)
+    factor = (quantile * table.stderr / table.variance).map(math.exp)
     table["variance_low"], table["variance_high"] = table.variance / factor, table.variance * factor
     reference = table[table.arm == ARMS[0]].set_index("lr")
     base = table.lr.map(reference.variance)
     table["ratio"] = table.variance / base  # (1)
     spread = ((table.stderr / table.variance) ** 2 + (table.lr.map(reference.stderr) / base) ** 2) ** 0.5
     spread[table.arm == ARMS[0]] = 0.0
-    factor = (NORMAL_QUANTILE * spread).map(math.exp)
+    factor = (quantile * spread).map(math.exp)
     table["ratio_low"], table["ratio_high"] = table.ratio / factor, table.ratio * factor
     slopes = []
     for arm, part in table.groupby("arm", sort=False):
         for large, small in zip(part.iloc[:-1].itertuples(), part.iloc[1:].itertuples(), strict=True):
             step = math.log(large.lr / small.lr)
             slope = math.log(large.variance / small.variance) / step
-            half = NORMAL_QUANTILE * math.hypot(large.stderr / large.variance, small.stderr / small.variance) / step
+            half = quantile * math.hypot(large.stderr / large.variance, small.stderr / small.variance) / step
             between = f"{large.lr:g} to {small.lr:g}"
             slopes.append(
                 {"arm": arm, "lrs": between, "slope": slope, "slope_low": slope - half, "slope_high": slope + half}
@@ -215,7 +222,7 @@ class Shuffle(NetworkExperiment[ShuffleSettings]):
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the variances."""
-        result = _combined(results)
+        result = _combined(results, self.settings.paths)
         return [
             Section(
                 "Noise of shuffled training",

@@ -94,10 +94,10 @@ class SmallKeepProbSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
+        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
         check_positive("multiple", self.multiple)
         check_positive("relaxations", self.relaxations)
-        check_list("probabilities", self.probabilities, _check_probability)
+        check_list("probabilities", self.probabilities, _check_probability, distinct=True)
         check_one("observables", self.observables, check_string)
 
 
@@ -156,8 +156,8 @@ def small_keep_prob(
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
-    keep_probs = check_list("keep_probs", keep_probs, check_keep_prob)
-    probabilities = check_list("probabilities", probabilities, _check_probability)
+    keep_probs = check_list("keep_probs", keep_probs, check_keep_prob, distinct=True)
+    probabilities = check_list("probabilities", probabilities, _check_probability, distinct=True)
     check_positive("multiple", multiple)
     check_positive("relaxations", relaxations)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
@@ -191,7 +191,7 @@ def _cells(
             orders = [] if order is None else [order]
             measured = Ensembles(here, theta0, lr, [steps * lr], orders, effort.paths, control="none", compared=False)
             run = partial(_rows, keep_prob, here, theta0, lr, steps, process, observable, probabilities, effort)
-            cells.append(Cell(f"keep_prob {keep_prob:g}, {process}", run, [measured]))
+            cells.append(Cell(f"keep_prob {keep_prob!r}, {process}", run, [measured]))
     return cells
 
 

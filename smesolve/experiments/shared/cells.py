@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smesolve.comparison.study_design import StudyDesign, chosen_control, chosen_scheme
 from smesolve.comparison.study_size import StudySize
+from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.problem.problem import Problem
@@ -106,7 +107,14 @@ def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: b
         cells: to be run.
         store: results that are known already, to which new ones are added. Default: no result is kept.
         progress: show a progress bar. Default: on a terminal only.
+
+    Raises:
+        SmesolveError: two cells have the same key.
     """
+    keys = [cell.key for cell in cells]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise SmesolveError(f"the key {key!r} stands for several cells; give each cell a key of its own.")
     costs = [cell.cost for cell in cells]
     several = len(cells) > 1
     results = []

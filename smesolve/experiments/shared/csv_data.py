@@ -59,14 +59,14 @@ def _cells(path: str, origin: str) -> pd.DataFrame:
         with open(path, encoding=encoding, newline="") as file:
             header = file.readline()
             if "\0" in header:
-                raise SmesolveError(f"{origin} is no text; give a table of numbers with a header.")
+                raise SmesolveError(f"{origin} is not text; give a table of numbers with a header.")
             separator = max(SEPARATORS, key=header.count)
             file.seek(0)
             return pd.read_csv(
                 file, sep=separator, header=None, dtype=str, na_filter=False, index_col=False, skipinitialspace=True
             )
     except UnicodeError:
-        raise SmesolveError(f"{origin} is no text in UTF-8; save it as UTF-8.") from None
+        raise SmesolveError(f"{origin} is not UTF-8 text; save it as UTF-8.") from None
     except pd.errors.EmptyDataError:
         raise SmesolveError(f"{origin} is empty; give a table of numbers with a header.") from None
     except pd.errors.ParserError as error:

@@ -55,7 +55,7 @@ class DefectRuns:
         """Return the seconds of the first round.
 
         Args:
-            per_gradient: seconds a gradient that were measured before; they do not depend on the learning rate.
+            per_gradient: seconds per gradient that were measured before; they do not depend on the learning rate.
         """
         size = self.size()
         key = "defects", id(self.problem), tuple(self.orders)

@@ -163,7 +163,7 @@ def _control_seconds(ensembles: Ensembles, known: dict[tuple[Any, ...], float]) 
 
     Args:
         ensembles: for which they are made.
-        known: seconds a step that were measured before; they do not depend on the learning rate.
+        known: seconds per step that were measured before; they do not depend on the learning rate.
     """
     design, lr = ensembles.design, ensembles.lr
     if not design.orders or not ensembles.compared:

@@ -186,7 +186,7 @@ def _limits(axis: Axes, limits: pd.DataFrame, order: Order) -> None:
 
 
 def collapse_figure(result: ErrorMap) -> Figure:
-    """Draw errors a unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
+    """Draw errors per unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
     orders = sorted_orders(result.table.order)
     keeps = sorted(result.table.keep_prob.unique())
     with drawing():

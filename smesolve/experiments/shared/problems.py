@@ -161,7 +161,7 @@ def described(
     sizes = "-".join(map(str, [problem.x.shape[1], *network.widths, outputs]))
     what = f"Network {sizes}, {network.activation}{' with biases' if network.bias else ''}"
     where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
-    whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
+    whose = "one mask per step for all samples" if training.masks == "shared" else "one mask for each sample"
     kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
     noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
     if network.module is not None:
@@ -178,7 +178,7 @@ def described(
             noises.append(f"{name.replace('_', ' ')} {value:g}")
     held_out = "" if problem.test is None else f" Held out: {counted(problem.test.samples, 'test sample')}."
     known = (
-        f"{training_problem.noise_dim} normals a noise product"
+        f"{training_problem.noise_dim} normals per noise product"
         if training_problem.has_closed_form
         else "mean gradient and covariance are known only by sampling"
     )

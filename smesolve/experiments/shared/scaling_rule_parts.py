@@ -33,7 +33,7 @@ class ScalingRuleStudy(Result):
     rules: tuple[OptimizerRule, ...]
     """What is derived."""
     table: pd.DataFrame
-    """A row for each noise, keep_prob, lr, rule and kappa: `scaled_lr`, the learning rate with kappa draws a step,
+    """A row for each noise, keep_prob, lr, rule and kappa: `scaled_lr`, the learning rate with kappa draws per step,
     `relative` change (1) with `relative_low`, `relative_high`, `resolved`, and `follows`: True, False, or None where
     the interval holds the tolerance."""
     noises: pd.DataFrame
@@ -81,7 +81,7 @@ def rule_figure(result: ScalingRuleStudy) -> Figure:
             axis.axhline(result.tolerance, color="0.5", linestyle=":")
             log_ticks(axis, result.table.kappa)
             axis.set_yscale("log")
-            axis.set_xlabel(r"draws a step $\kappa$")
+            axis.set_xlabel(r"draws per step $\kappa$")
             axis.set_title(noise, loc="left")
             axis.legend(loc="best", fontsize=6)
         axes[0].set_ylabel("|relative change| of the mean")

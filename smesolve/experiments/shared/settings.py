@@ -144,7 +144,7 @@ class TrainingSettings(OptimizerSettings):
     Args:
         loss: squared_error or cross_entropy.
         dropout: last (on the last hidden layer) or every (after every hidden layer).
-        masks: shared (one mask a step for all samples) or per_sample (as torch.nn.Dropout).
+        masks: shared (one mask per step for all samples) or per_sample (as torch.nn.Dropout).
         batch_size: samples of a step. Default: all of them.
         replacement: draw the samples of a batch with replacement.
         shuffle: take every sample once in an epoch, as torch's DataLoader with shuffle=True; a step is then an epoch.

@@ -77,9 +77,9 @@ class TeacherSettings:
             )
         check_choice("activation", self.activation, ACTIVATIONS)
         check_keep_prob("keep_prob", self.keep_prob)
-        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, ADAM_TRAININGS))
-        if len(set(self.trainings)) < len(self.trainings):
-            raise SmesolveError(f"trainings must hold each training once, got {', '.join(self.trainings)}.")
+        check_list(
+            "trainings", self.trainings, lambda name, one: check_choice(name, one, ADAM_TRAININGS), distinct=True
+        )
         check_positive("lr", self.lr)
         check_integer("runs", self.runs, 2, remedy="intervals are over the runs")
         check_positive("scale", self.scale)

@@ -73,7 +73,7 @@ class TrainingRunsSettings(ProblemSettings):
         check_choice("dtype", self.dtype, DTYPES)
         check_device("device", self.device)
         check_execution(self)
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
+        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
 
 
 class TrainingRuns(NetworkExperiment[S]):

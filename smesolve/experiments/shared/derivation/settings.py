@@ -29,7 +29,7 @@ class DeriveSettings:
         loss: of the output f and the target y of a sample.
         layers: which hidden layers are masked, or for dropconnect which weight matrices, from 1; Default: the last
             hidden layer for dropout, the first matrix for dropconnect.
-        batch: samples a step, for sgd and dropout_sgd.
+        batch: samples per step, for sgd and dropout_sgd.
         law: of the masks, or of the noise plus 1: bernoulli, gaussian, uniform or finite.
         keep_prob: of bernoulli; a number. Default: the symbol p.
         variance: of gaussian; a number. Default: the symbol v.
