@@ -62,7 +62,7 @@ def test_the_report_says_that_relu_is_outside_the_theorem(activation, said, conf
     assert main(["weak-error", config, "--out", str(out), "--network.activation", activation]) == 0
     report = (out / "report.md").read_text(encoding="utf-8")
     assert ("relu has kinks" in report) == said
-    assert ("order 2 is predicted: the integral takes third derivatives, which a network with kinks" in report) == said
+    assert ("order 2 is predicted: the integral needs third derivatives, which a network with kinks" in report) == said
     assert ("relu has kinks" in (out / "report.html").read_text(encoding="utf-8")) == said
 
 

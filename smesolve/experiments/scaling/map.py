@@ -59,12 +59,12 @@ MAP_CAPTION = (
 
 COLLAPSE_CAPTION = (
     "|relative error| per unit of time against lr / keep_prob^q, one column for each of q = 0, 1, 2, one row for each "
-    "order. Lines: the readout, exact; markers: the network, measured, only resolved cells; grey: keep_prob. Errors "
-    "collapse where all lie on one curve."
+    "order. Lines: the readout, exact; markers: the network, measured, resolved cells only; grey levels: keep_prob. "
+    "Errors collapse if all lie on one curve."
 )
 
 COLLAPSED = 0.25
-"""Root mean square distance of ln|error| from one curve under which errors count as collapsed: 25%."""
+"""Root mean square distance of ln|error| from one curve below which errors count as collapsed: 25%."""
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,21 @@ def error_map(
     observable: str | Observable = "modified_loss",
     effort: SamplingEffort = EFFORT,
 ) -> ErrorMap:
-    """Measure the map.
+    """Measure the weak error and the stability limits over learning rate and keep_prob.
 
     Args:
         problem: network and data; its own keep_prob is not used.
-        theta0: (D,), the start.
-        keep_probs: of the map.
+        theta0: start (D,).
+        keep_probs: different probabilities that a neuron is kept.
         multiples: learning rates in units of the mean-square limit of the readout's iteration; rounded so that the
             horizon is a whole number of steps.
         relaxations: horizon in relaxation times 1/lambda_max(Hess L_S(theta0)).
-        orders: of the equation, 1, 2, 3 and/or "poisson".
-        observable: whose expectation is compared.
+        orders: orders of the equation, 1, 2, 3 and/or "poisson".
+        observable: the observable whose expectation is compared.
         effort: paths, tolerance, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, or a readout of more than 24 parameters, whose moments are too many.
+        SmesolveError: invalid arguments, or a readout of more than 24 parameters, which has too many moments.
 
     Cost: horizon/lr steps per path and cell, for the scalar model relaxations / (2 keep_prob multiple).
     """
@@ -144,7 +144,7 @@ def _cells(
     observable: str | Observable,
     effort: SamplingEffort,
 ) -> list[Cell]:
-    """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
+    """Return a cell for the stability limits at each keep_prob, and a cell for each learning rate."""
     cells = []
     for keep_prob in keep_probs:
         here = problem.with_keep_prob(keep_prob)
@@ -222,13 +222,13 @@ class _Column:
         return [row | {"resolved": True, "reason": ""} for row in rows]
 
     def _measured(self, lr: float, effort: SamplingEffort) -> list[dict[str, Any]]:
-        """Return a row for each order; where the mean iteration diverges nothing is measured."""
+        """Return one row per order; nothing is measured if the mean iteration diverges."""
         if lr >= self.problem.stability_limit(self.theta0):
             nothing = dict.fromkeys(("discrete", "sde", "error", "low", "high"), np.nan)
             return [
                 {"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in self.orders
             ]
-        with without_divergence_warnings():  # the reason of the row says it
+        with without_divergence_warnings():  # the reason in the row shows it
             study = effort.weak_error(self.problem, self.theta0, [lr], [self.horizon], self.orders, self.observable)
         rows = []
         for row in study.table.itertuples():
@@ -258,7 +258,7 @@ class Map(NetworkExperiment[MapSettings]):
     example = "examples/scaling_map.yaml --out results/scaling_map"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
+        """Return a cell for the stability limits at each keep_prob, and a cell for each learning rate."""
         s = self.settings
         orders = check_orders("orders", s.orders)
         given = s.keep_probs, s.multiples, s.relaxations, orders, s.observables[0], s.effort
@@ -296,8 +296,8 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "## Limits of stability",
         "Learning rate from which second moments of the readout grow: predicted, from the exact moment map; observed, "
         "from a resampled population of paths of the iteration and of the solver, which knows nothing of the "
-        "prediction. Only predicted are limits beyond 2/lambda_max, where the mean of the iteration diverges first, "
-        "and those of equations with jumps.",
+        "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, and the limits of "
+        "equations with jumps are predicted only.",
         markdown(
             with_agreement(result.limits),
             {
@@ -310,10 +310,10 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
             {"ratio": ".4f"},
         ),
         "## The natural parameter",
-        f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} around one parabola in ln(lr / "
-        "keep_prob^q): root mean square distance for q = 0, 1, 2, and the q of least distance. Ordinate `relative`: "
-        "the error at the horizon, a fixed number of relaxation times; `rate`: this over the horizon, the error a unit "
-        "of time. Data and curvature are those of one problem, so only the power of keep_prob is identified.",
+        f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} about one parabola in ln(lr / "
+        "keep_prob^q): root mean square distance for q = 0, 1, 2, and the q with the least distance. Ordinate "
+        "`relative`: the error at the horizon, a fixed number of relaxation times; `rate`: the error per unit of time. "
+        "Data and curvature are those of one problem, so only the power of keep_prob is identified.",
         ""
         if collapse.empty
         else markdown(

@@ -73,12 +73,12 @@ class RuleSettings(SamplingSettings):
     Args:
         training: optimiser, loss and noise: sgd, adam, adamw or rmsprop.
         keep_probs: probabilities that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-        lrs: learning rates of one draw per step, each of which divides the horizon.
+        lrs: learning rates with one draw per step, each of which divides the horizon.
         horizon: last time T; training takes T/lr steps with one draw per step.
-        kappas: draws (masks and batches) that a step averages, larger than 1; T/lr steps are a multiple of each.
-        tolerance: largest relative change that counts as following.
+        kappas: draws (masks and batches) that a step averages, larger than 1; each divides T/lr.
+        tolerance: largest relative change at which the iteration counts as following.
         observables: the observable, in a list: loss, squared_norm, or a coordinate such as theta[0].
-        draws: gradients from which the noise scale is estimated.
+        draws: number of gradients from which the noise scale is estimated.
     """
 
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -103,7 +103,7 @@ class RuleSettings(SamplingSettings):
 
 
 def _check_kappas(lrs: Sequence[float], kappas: Any, horizon: float) -> list[int]:
-    """Return increasing numbers of draws, by which the steps of each learning rate can be divided."""
+    """Return increasing numbers of draws, each of which divides the number of steps at each learning rate."""
     checked = sorted(set(check_list("kappas", kappas, lambda name, value: check_integer(name, value, 2))))
     for lr in lrs:
         for kappa in checked:
@@ -112,12 +112,12 @@ def _check_kappas(lrs: Sequence[float], kappas: Any, horizon: float) -> list[int
 
 
 class Source(NamedTuple):
-    """One noise, and the training under it."""
+    """A noise, and the training with it."""
 
     noise: str
-    """ "masks and batches", "masks", "batches", or what the user calls it."""
+    """Name of the noise, such as "masks and batches", "masks" or "batches"."""
     keep_prob: float
-    """NaN where it is not known."""
+    """NaN if it is not known."""
     trained: Problem
     start: Tensor
 
@@ -138,24 +138,24 @@ def scaling_rule_study(
 
     Args:
         problem: a `Training` by SGD, Adam, AdamW or RMSprop, or a problem for plain SGD.
-        theta0: (D,), or the optimiser's state (S,), the start; with Adam and RMSprop a warm one.
+        theta0: start (D,), or the state of the optimiser (S,), which must be warm for Adam and RMSprop.
         lrs: learning rates with one draw per step.
         kappas: draws that a step averages, larger than 1; each kappa lr divides the horizon.
-        horizon: last time T, with one draw per step that of T/lr steps.
-        tolerance: largest relative change that counts as following.
-        observable: whose mean at the horizon is compared.
-        draws: gradients from which the noise scale is estimated.
+        horizon: last time T; training takes T/lr steps with one draw per step.
+        tolerance: largest relative change at which the iteration counts as following.
+        observable: the observable whose mean at the horizon is compared.
+        draws: number of gradients from which the noise scale is estimated.
         effort: paths, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, an optimiser without a derived rule, a kappa with which a beta would be negative.
+        SmesolveError: invalid arguments, an optimiser without a derived rule, a kappa at which a beta is negative.
 
-    Cost: horizon/lr gradients per path for every lr, rule and kappa.
+    Cost: horizon/lr gradients per path, for each lr, rule and kappa.
     """
     problem = check_problem("problem", problem)
     if not problem.autonomous:
         raise SmesolveError(
-            f"problem must not depend on time, got a {type(problem).__name__}; train it without schedule."
+            f"problem must not depend on time, got a {type(problem).__name__}; train it without a schedule."
         )
     theta0 = check_parameters("theta0", theta0, problem)
     lrs, horizon = check_list("lrs", lrs, check_positive), check_positive("horizon", horizon)
@@ -177,7 +177,7 @@ def _cells(
     draws: int,
     effort: SamplingEffort,
 ) -> list[Cell]:
-    """Return a cell for each noise scale, and one for each mean."""
+    """Return one cell per noise scale, and one cell per mean."""
     (name,) = named_observables(sources[0].trained, [observable])
 
     def mean(head: dict[str, Any], made: Problem, state: Tensor, lr: float, steps: int, seed: int) -> dict[str, Any]:
@@ -263,7 +263,7 @@ class Rule(NetworkExperiment[RuleSettings]):
     example = "examples/scaling_rule.yaml --out results/scaling_rule"
 
     def sources(self) -> list[Source]:
-        """Return the noises, together and each by itself, with the training under each."""
+        """Return the noises, together and each by itself, with the training under each of them."""
         s = self.settings
         alone = dataclasses.replace(s.training, batch_size=None, replacement=False)
         chosen: dict[tuple[str, float], TrainingSettings] = {}
@@ -285,7 +285,7 @@ class Rule(NetworkExperiment[RuleSettings]):
         return sources
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each noise scale, and one for each mean."""
+        """Return one cell per noise scale, and one cell per mean."""
         s = self.settings
         kappas = sorted(set(s.kappas))
         return _cells(self.sources(), s.lrs, kappas, s.horizon, s.observables[0], s.draws, s.effort)

@@ -1,13 +1,14 @@
-"""The noise of shuffled training, beside that of independent batches and of the equation that is used for both.
+"""The noise of shuffled training, compared with independent batches and with the SDE that is used for both.
 
-Over one epoch of N batches the gradients of shuffled batches add up to N times the gradient of all samples, whatever
-their order, so the noise cancels: the variance of the parameters falls like lr^3 (`smesolve.problem.shuffled_epochs`).
-Of batches drawn independently, and of the stochastic differential equation with their covariance, it falls like lr.
-With Var the total variance E|theta - E theta|^2 at the horizon, the equation overstates the noise of training by
+Over one epoch of N batches the gradients of shuffled batches add up to N times the gradient of all samples, in any
+order, so the noise cancels to leading order: the variance of the parameters falls like lr^3
+(`smesolve.problem.shuffled_epochs`). For batches drawn independently, and for the stochastic differential equation with
+their covariance, it falls like lr. With Var the total variance E|theta - E theta|^2 at the horizon, the equation
+overstates the noise of training by the factor
 
     ratio = Var_SDE / Var_shuffled = O(lr^-2).                                                            (1)
 
-Time is that of the epochs: at t = k lr, k epochs or k N independent batches were taken.
+Time counts epochs: at t = k lr the training has taken k epochs, or k N independent batches.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ CAPTION = (
 )
 
 ARMS = ("shuffled epochs", "independent batches", "usual SDE")
-"""What is compared; the number of each is added to the root seed, so that the variances are independent."""
+"""The compared processes. The index of each is added to the root seed, so that their variances are independent."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ class ShuffledNoise(Result):
     """Variances of shuffled training, of independent batches and of the usual equation."""
 
     table: pd.DataFrame
-    """A row for each arm of `ARMS` and lr: total `variance` of the parameters with `variance_low`, `variance_high`, and
-    its `ratio` to that of shuffled epochs with interval."""
+    """One row per arm of `ARMS` and lr: total `variance` of the parameters with `variance_low`, `variance_high`, and
+    its `ratio` to the variance of shuffled epochs, with interval."""
 
     slopes: pd.DataFrame
-    """A row for each arm and pair of neighbouring learning rates: the local `slope` of log variance in log lr."""
+    """One row per arm and pair of neighbouring learning rates: the local `slope` of log variance in log lr."""
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self))
 
     def plot(self) -> Figure:
@@ -106,19 +107,20 @@ def shuffled_noise(
     horizon: float,
     effort: SamplingEffort = EFFORT,
 ) -> ShuffledNoise:
-    """Measure the variance of the parameters after shuffled epochs, beside independent batches and their equation.
+    """Measure the variance of the parameters after shuffled epochs, after independent batches, and of their equation.
 
     Args:
-        problem: what is trained, whose step is an epoch.
-        theta0: (D,), the start.
+        problem: the problem, whose step is an epoch.
+        theta0: start (D,).
         lrs: learning rates, each of which divides the horizon.
-        horizon: last time T, that of T/lr epochs.
+        horizon: last time T; training takes T/lr epochs.
         effort: paths, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, or a learning rate that does not divide the horizon.
+        SmesolveError: invalid arguments, or a learning rate that does not divide the horizon.
 
-    Cost: for each lr T/lr epochs a path, twice, and as many steps of the equation as there are batches.
+    Cost: for each lr, T/lr epochs per path for shuffled and for independent batches, and one step of the equation per
+    batch.
     """
     check_instance("problem", problem, ShuffledEpochs, "a ShuffledEpochs")
     theta0, horizon = check_parameters("theta0", theta0, problem), check_positive("horizon", horizon)
@@ -132,7 +134,7 @@ def shuffled_noise(
 def _cells(
     epochs: ShuffledEpochs, theta0: Tensor, lrs: Sequence[float], horizon: float, effort: SamplingEffort
 ) -> list[Cell]:
-    """Return a cell for each arm and learning rate."""
+    """Return one cell per arm and learning rate."""
     problem, batches = epochs.independent_batches, epochs.batches
 
     def shuffled(lr: float, seed: int) -> Tensor:
@@ -175,7 +177,7 @@ def _cells(
 
 
 def _total_variance(theta: Tensor) -> tuple[float, float]:
-    """Return tr Cov of paths (B, D), and its standard error: that of the mean of |theta - mean|^2."""
+    """Return tr Cov of paths (B, D), and its standard error, computed for the mean of |theta - mean|^2."""
     squares = (theta - theta.mean(0)).square().sum(-1) * (len(theta) / (len(theta) - 1))
     return float(squares.mean()), float(squares.std() / len(theta) ** 0.5)
 
@@ -183,7 +185,7 @@ def _total_variance(theta: Tensor) -> tuple[float, float]:
 def _combined(rows: list[dict[str, Any]], paths: int) -> ShuffledNoise:
     """Return the table with intervals, ratios by eq. (1), and local slopes."""
     table, quantile = pd.DataFrame(rows), float(student_quantile(paths - 1))
-    # On a log scale: variances are positive, and their relative errors are alike.
+    # Intervals on a log scale: variances are positive, and their relative errors are similar.
     factor = (quantile * table.stderr / table.variance).map(math.exp)
     table["variance_low"], table["variance_high"] = table.variance / factor, table.variance * factor
     reference = table[table.arm == ARMS[0]].set_index("lr")
@@ -208,14 +210,14 @@ def _combined(rows: list[dict[str, Any]], paths: int) -> ShuffledNoise:
 
 @experiment("scaling", "shuffle")
 class Shuffle(NetworkExperiment[ShuffleSettings]):
-    """The noise of shuffled training, beside independent batches and the usual equation."""
+    """The noise of shuffled training, compared with independent batches and the usual equation."""
 
     Settings = ShuffleSettings
     title = "Learning-rate scaling: shuffle"
     example = "examples/scaling_shuffle.yaml --out results/scaling_shuffle"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each arm and learning rate."""
+        """Return one cell per arm and learning rate."""
         s, epochs = self.settings, self.problem
         assert isinstance(epochs, ShuffledEpochs)
         return _cells(epochs, self.theta0, s.lrs, s.horizon, s.effort)
