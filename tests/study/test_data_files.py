@@ -74,7 +74,7 @@ def test_columns_that_pandas_numbers_are_names():
         ("x,y\n1,2,\n3,4,\n", "rows that do not fit its header"),
         ("x,y\n1,2\n3,4,5\n", "rows that do not fit its header"),
         ("x,y\n1,2\n3\n", "column 'y' of data.name='data.csv' in row 2 under the header holds no number ('')"),
-        ("x,x,y\n0,1,2\n", "2 columns of the name 'x'"),
+        ("x,x,y\n0,1,2\n", "2 columns with the name 'x'"),
         ("x,y\n,2\n", "holds no number ('')"),
         ("x,y\nNA,2\n", "holds no number ('NA')"),
         ("x,y\n1,nan\n", "holds no number ('nan')"),

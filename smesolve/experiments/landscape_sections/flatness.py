@@ -394,4 +394,5 @@ def _draw_effects(axis: Axes, effects: pd.DataFrame) -> None:
     axis.set_xticks(range(len(measures)), [measure.replace("_", " ") for measure in measures])
     axis.set_ylabel("change of the logarithm")
     axis.set_title("(d) effects of drift and noise", loc="left")
-    legend_above(axis, columns=3, room=0.15)
+    if measures:
+        legend_above(axis, columns=3, room=0.15)

@@ -1,7 +1,7 @@
-"""Cells: the pieces of work that an experiment is made of.
+"""Cells: the pieces of work of an experiment.
 
-A cell is run whole, and its result is kept on disk as soon as it is there, so that an interrupted experiment goes on
-with the cells that are left. What a cell simulates says what it costs: the progress bar and the dry run follow from it.
+The result of a cell is stored on disk as soon as it is known, so an interrupted experiment continues with the remaining
+cells. A cell states what it simulates; the progress bar and the dry run compute its cost from that.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Ensembles:
     control: str = "auto"
     """Control variates, as for `weak_error`."""
     compared: bool = True
-    """Whether `weak_error` compares them: the iteration is run beside equations, whose paths come in pairs in part."""
+    """Whether `weak_error` compares them: then the iteration is run in addition to equations, and some of the paths of
+    equations come in pairs."""
 
     def __post_init__(self) -> None:
         check_scheme(self.problem, self.design.scheme)
@@ -59,14 +60,14 @@ class Ensembles:
 
     @cached_property
     def design(self) -> StudyDesign:
-        """The measurement that these ensembles are simulated for."""
+        """The measurement for which these ensembles are simulated."""
         observables = {str(k): self.problem.loss for k in range(self.observables)}
         scheme, control = chosen_scheme(self.scheme, self.problem), chosen_control(self.control, self.problem)
         given = self.problem, self.theta0, [self.lr], self.times, self.orders
         return StudyDesign(*given, observables, scheme, self.dt, control)
 
     def size(self, workers: int | None = None) -> StudySize:
-        """Return what the ensembles ask of a machine."""
+        """Return the work and the memory of the ensembles."""
         return StudySize(self.design, self.paths, workers, self.compared)
 
 
@@ -74,8 +75,8 @@ class Ensembles:
 class Cell:
     """One piece of work.
 
-    Its result is made of dicts with string keys, lists, strings, numbers, None, numpy arrays and pandas tables, so that
-    it can be kept on disk.
+    Its result consists of dicts with string keys, lists, strings, numbers, None, numpy arrays and pandas tables, which
+    can be stored on disk.
     """
 
     key: str
@@ -85,9 +86,9 @@ class Cell:
     ensembles: Sequence[Ensembles | DefectRuns] = ()
     """What the cell simulates; empty where it simulates nothing."""
     seconds: Callable[[], float] | None = None
-    """For a cell that simulates nothing, what says how long it takes, for the dry run. Default: that is not known."""
+    """For a cell that simulates nothing: function that returns its time (s), for the dry run. Default: unknown."""
     kept: bool = True
-    """Whether the result is kept on disk. False: the cell keeps its own blocks in the journal of the experiment."""
+    """Whether the result is stored on disk. False: the cell stores its own blocks in the journal of the experiment."""
 
     @property
     def cost(self) -> float:
@@ -96,7 +97,7 @@ class Cell:
 
 
 def training_cost(problem: Problem, theta0: Tensor, lr: float, steps: int, runs: int) -> list[Ensembles]:
-    """Return what cells simulate that train only: so many steps of the iteration in so many runs."""
+    """Return the ensembles of a cell that only trains: a number of steps of the iteration in a number of runs."""
     return [Ensembles(problem, theta0, lr, [steps * lr], (), runs, control="none")]
 
 
@@ -104,8 +105,8 @@ def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: b
     """Return the results of the cells, in their order.
 
     Args:
-        cells: to be run.
-        store: results that are known already, to which new ones are added. Default: no result is kept.
+        cells: cells to run.
+        store: stored results, to which new ones are added. Default: no result is stored.
         progress: show a progress bar. Default: on a terminal only.
 
     Raises:

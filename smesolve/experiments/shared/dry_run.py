@@ -1,9 +1,9 @@
-"""What an experiment would take: sizes, steps, paths, and an estimate of time and memory from a few real blocks.
+"""Estimate of the cost of an experiment: sizes, steps, paths, and time and memory from a few real blocks.
 
-Of each process of the ensembles of the cells (the iteration, the equation of each order) three steps of one block are
-run and timed; the time of the first round is that of its steps times its blocks. Control variates and the noise-free
-path are made for a few steps, and cells that simulate nothing may say what they take. Rounds that a tolerance adds
-after the first one depend on errors that are not known yet, and are not included.
+For each process in the ensembles of the cells (the iteration, the equation of each order), three steps of one block are
+run and timed. The time of the first round is the time per step times the numbers of steps and blocks. Control variates
+and the noise-free path are computed for a few steps, and cells that simulate nothing may state their time. Further
+rounds, which a tolerance may require, depend on errors that are not known yet, and are not included.
 """
 
 from __future__ import annotations

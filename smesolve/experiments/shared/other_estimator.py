@@ -1,4 +1,4 @@
-"""Both estimators of a weak error beside each other, at the largest learning rate, where that is cheap."""
+"""Comparison of both estimators of a weak error at the largest learning rate, if this is cheap."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["OtherEstimator"]
 PATHS = {"difference": 256, "defects": 64}
 
 AFFORDABLE = 2.0**28
-"""Numbers that all gradients of a check may touch, if it takes more of them than the first round of the study."""
+"""Largest number of floats in all gradients of a check that takes more gradients than the first round of the study."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,36 +52,36 @@ class OtherEstimator:
 
     @property
     def observables(self) -> dict[str, Observable]:
-        """Those that both estimators know."""
+        """The observables that both estimators can measure."""
         return smooth_observables(self.design)
 
     @property
     def orders(self) -> list[int]:
-        """Those that both estimators know."""
+        """The orders that both estimators can measure."""
         return orders_of_defects(self.design)
 
     @property
     def runs(self) -> Ensembles | DefectRuns:
-        """What is simulated."""
+        """The simulated paths."""
         design, paths = self.design, PATHS[self.other]
         given = design.problem, design.theta0, self.lr, [design.horizon], self.orders, paths
         return DefectRuns(*given) if self.other == "defects" else Ensembles(*given)
 
     @property
     def relative_work(self) -> float:
-        """Gradients that it takes, in units of those of the first round of the study."""
+        """Number of its gradients, relative to the first round of the study."""
         return self.runs.size().work / self.work
 
     @property
     def affordable(self) -> bool:
-        """Whether it is run."""
+        """Whether it is cheap enough to run."""
         if not self.observables or not self.orders or not self.design.problem.autonomous:
             return False
         numbers = self.runs.size().work * self.design.problem.floats_per_path
         return numbers <= AFFORDABLE or self.relative_work <= 1
 
     def cells(self) -> list[Cell]:
-        """Return its cell, or none where it is too expensive."""
+        """Return its cell, or none if it is too expensive."""
         return [Cell("the other estimator", self._rows, [self.runs])] if self.affordable else []
 
     def _rows(self) -> pd.DataFrame:
@@ -107,7 +107,7 @@ class OtherEstimator:
 
         Args:
             study: the results of the study.
-            rows: those of the cell, or None where there was none.
+            rows: the result of the cell, or None if there was none.
         """
         heading = "## Both estimators"
         if rows is None:
@@ -130,7 +130,7 @@ class OtherEstimator:
         return join(heading, intro, table_of(head, intervals))
 
     def conclusion(self, study: WeakErrorStudy, rows: pd.DataFrame | None) -> str:
-        """Return a line for the conclusions, or nothing where there is nothing to say."""
+        """Return a line for the conclusions, or "" if nothing was compared."""
         if rows is None:
             return ""
         table = self._beside(study, rows)
@@ -145,7 +145,7 @@ class OtherEstimator:
         return f"{found}DISAGREE beyond their joint intervals: {names}. Take smaller learning rates."
 
     def _beside(self, study: WeakErrorStudy, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the errors of both and whether they agree, at the horizon."""
+        """Return the errors of both estimators at the horizon, and whether they agree."""
         final = study.at_horizon()
         merged = final[np.isclose(final.lr, self.lr)].merge(rows, on=["order", "observable"], suffixes=("", "_other"))
         return merged.assign(agrees=[_agrees(row) for row in merged.to_dict("records")])

@@ -1,4 +1,4 @@
-"""The range of validity as a part of other reports, and the words and tables on it."""
+"""The range of validity as a part of other reports, with words and tables."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ __all__ = ["ValidityPart", "in_words", "ranges_table"]
 TOLERANCE, REL_TOL, PATHS, MAX_PATHS = 0.01, 0.3, 64, 128
 
 SHARE = 0.5
-"""Largest work at the first learning rate, in units of that of the first round of the study."""
+"""Largest work at the first learning rate, relative to the first round of the study."""
 
 
 def in_words(found: ValidityRange, problem: Problem) -> str:
-    """Return what the ranges of a problem mean."""
+    """Return an explanation of the ranges of a problem."""
     return (
         f"The largest learning rate at which the error of the mean at T = {found.horizon:g} stays below "
         f"{100 * found.tolerance:g}% of the change of this mean since the start, by interpolation between measured "
-        "errors. Errors are summed up along the training run by defects, and their intervals hold a bound on the bias "
-        f"of this. The training is stable up to lr = {found.stability_limit:.3g} ({problem.limit_in_words})."
+        "errors. Errors are summed up along the training run by defects, and their intervals include a bound on the "
+        f"bias of this estimate. The training is stable up to lr = {found.stability_limit:.3g} "
+        f"({problem.limit_in_words})."
     )
 
 
@@ -40,10 +41,10 @@ def ranges_table(found: ValidityRange) -> str:
 
 @dataclass(frozen=True)
 class ValidityPart:
-    """The range of validity of the network of a study, where that is cheap beside the study.
+    """The range of validity of the network of a study, if it is cheap compared with the study.
 
     Args:
-        design: of the study; the first smooth observable counts.
+        design: design of the study; the first smooth observable is used.
         work: gradients of the first round of the study.
         workers: processes that share the paths.
     """
@@ -54,16 +55,16 @@ class ValidityPart:
 
     @property
     def observable(self) -> dict[str, Observable]:
-        """The observable by its name; empty where none is smooth."""
+        """The observable by its name; empty if none is smooth."""
         return dict(list(smooth_observables(self.design).items())[:1])
 
     @property
     def orders(self) -> list[int]:
-        """Those whose ranges are known."""
+        """The orders whose ranges can be measured."""
         return orders_of_defects(self.design)
 
     def cells(self) -> list[Cell]:
-        """Return its cell, or none where it is too expensive or not known."""
+        """Return its cell, or none if it is too expensive or cannot be measured."""
         design = self.design
         if not self.observable or not self.orders or not design.problem.autonomous:
             return []
