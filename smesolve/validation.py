@@ -60,13 +60,8 @@ LARGEST_NUMBER = 1e100
 LARGEST_INTEGER = 2**53
 """Sizes and counts are not larger: beyond, floats are not exact."""
 
-MOST_ENTRIES = 1000
-"""Entries of a list of which each makes a study longer."""
-
-LONGEST_RANGE = 2**20
-
-MOST_ENTRIES = 1000
-"""Most learning rates, observables or other entries of a list that a study works on."""
+LONGEST_RANGE, MOST_ENTRIES = 2**20, 1000
+"""Largest numbers of values of a range, and of learning rates, observables or other entries of a study."""
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 

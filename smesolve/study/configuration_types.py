@@ -32,7 +32,7 @@ def check_mapping(values: Mapping[str, Any], hints: Mapping[str, Any], known: li
         values: values from a file or an option.
         hints: types by key.
         known: keys that are suggested in place of an unknown one.
-        prefix: of the keys in messages, such as "data.".
+        prefix: prefix of the keys in messages, such as "data.".
 
     Raises:
         SmesolveError: for the first bad key or value.

@@ -113,4 +113,4 @@ def test_reports_say_why_no_constant_is_predicted():
     assert _not_predicted(fit[fit.order != 3], problem, []) == ""
     fit.loc[2, "predicted_constant"] = np.nan
     text = _not_predicted(fit, problem, ["relu"])
-    assert text.startswith("No constant of poisson is predicted: it takes derivatives") and text.strip().endswith(third)
+    assert text.startswith("No constant of poisson is predicted: it needs derivatives") and text.strip().endswith(third)

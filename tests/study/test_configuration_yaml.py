@@ -159,7 +159,7 @@ STUDY = ["--data.name", "nowhere.npz"]
         (["--paths", "1e3"], "paths must be an integer, got 1000.0"),
         (["--paths", "true"], "paths must be an integer, got True"),
         (["--network.bias", "1"], "network.bias must be true or false, got 1"),
-        (["--overwrite=no"], "--overwrite has no value"),
+        (["--overwrite=no"], "--overwrite takes no value"),
         (["--config", "a.yaml", "--config", "b.yaml"], "CONFIG 'a.yaml' does not exist"),
         (["a.yaml", "b.yaml"], "CONFIG 'a.yaml' does not exist"),
         (["-x"], "key '-x' is unknown"),

@@ -99,7 +99,7 @@ def test_columns_that_pandas_numbers_are_names():
         ("", "is empty"),
         ("\n\n", "is empty"),
         ('x,y\n"1,2\n', "rows that do not fit its header"),
-        ("xé,y\n1,2\n".encode("latin-1"), "no text in UTF-8"),
+        ("xé,y\n1,2\n".encode("latin-1"), "not UTF-8 text"),
         ("x,y\n1,2\n".encode("utf-16-le"), "is not text"),
         (b"\x00\x01\x02\xff", "UTF-8"),
     ],

@@ -101,7 +101,7 @@ def alignment_along(
         seed: seed of the vectors.
     """
     states = check_parameters("states", states, dropout_problem(problem), ("T", "B"))
-    steps = check_list("steps", steps, lambda name, step: check_integer(name, step, 0), size=len(states))
+    steps = check_list("steps", steps, lambda name, step: check_integer(name, step, 0), size=len(states), distinct=True)
     covariances = check_list(
         "covariances", covariances, lambda name, one: check_choice(name, one, COVARIANCES), distinct=True
     )

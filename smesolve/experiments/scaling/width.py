@@ -47,7 +47,7 @@ __all__ = ["Width", "WidthSettings", "WidthSweep", "mean_field_problem", "width_
 
 
 class Arm(StrEnum):
-    """What stays fixed as the width grows."""
+    """Quantities that stay fixed as the width grows."""
 
     FIXED_RATIO = "fixed lr/keep_prob"
     FIXED_LR = "fixed lr"

@@ -84,7 +84,7 @@ class Cell:
     key and the same settings always has the same result."""
     run: Callable[[], Any]
     ensembles: Sequence[Ensembles | DefectRuns] = ()
-    """What the cell simulates; empty where it simulates nothing."""
+    """The simulated paths; empty if the cell simulates nothing."""
     seconds: Callable[[], float] | None = None
     """For a cell that simulates nothing: function that returns its time (s), for the dry run. Default: unknown."""
     kept: bool = True

@@ -31,8 +31,8 @@ class OtherEstimator:
     """The other estimator at the largest learning rate of a study.
 
     Args:
-        design: of the study.
-        estimator: of the study.
+        design: design of the study.
+        estimator: estimator of the study.
         work: gradients of the first round of the study.
     """
 
