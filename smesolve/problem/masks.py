@@ -171,7 +171,7 @@ class MaskLaw(Law):
         if not isinstance(masks, Tensor) or masks.shape != given.shape or masks.dtype != given.dtype:
             raise SmesolveError(
                 f"{type(self).__name__}.quantile must map uniforms to masks, a tensor of the same shape and dtype, got "
-                f"{shown(masks)} from {shown(given)}."
+                f"{shown(masks)} from {shown(given)}; let it act on each uniform."
             )
         return masks.numpy()
 

@@ -369,7 +369,9 @@ def solve(
     if problem is None:
         sde = CompletedSDE(sde, theta0)
     if len(times) < 2 or times[0] < 0:
-        raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
+        raise SmesolveError(
+            f"ts must hold two or more increasing times from 0 on, got {shown(times)}; the first is the start."
+        )
     saved = grid_numbers(times, dt, "ts", least=0)
     check_jumps(problem, dt, saved[-1] * dt)
     lr = value_of(sde.lr) if isinstance(sde, ModifiedEquation) else getattr(sde, "lr", None)
