@@ -73,7 +73,9 @@ class DefectBudget:
         self._noise_free = NoiseFreeValues(
             DropoutIteration(design.problem, lr, seed), design.theta0, self.sampler.saved, design.observables
         )
-        self._name = f"lr {lr!r}, defects of orders {', '.join(map(str, design.orders))}"
+        # The number of a block names its paths among blocks of one size only.
+        orders, size = ", ".join(map(str, design.orders)), self.sampler.block_size
+        self._name = f"lr {lr!r}, defects of orders {orders}, blocks of {size}"
         self._blocks = 0
         self.statistics: PathStatistics | None = None
 

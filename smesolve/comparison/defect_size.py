@@ -28,6 +28,11 @@ class DefectSize:
         """One for each learning rate."""
         return [DefectSampler.of(self.design, lr) for lr in self.design.lrs]
 
+    @property
+    def block_size(self) -> int:
+        """Paths in a block."""
+        return self.samplers[0].block_size
+
     def check(self, max_memory: float | None) -> None:
         """Refuse a study that takes more steps than a process can run, or more memory than allowed.
 

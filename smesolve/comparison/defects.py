@@ -146,7 +146,7 @@ class DefectSampler:
     @cached_property
     def block_size(self) -> int:
         """Paths in a block."""
-        return max(2, fitting_block_size(self.states * self.problem.floats_per_path))
+        return min(fitting_block_size(self.states * self.problem.floats_per_path), self.problem.largest_block)
 
     @property
     def states(self) -> int:

@@ -69,7 +69,7 @@ class EquationSide:
         self.equation, self.order, self.dt = equation, equation.order, dt
         theta0, observables, size = design.theta0, design.observables, equation.block_size
         coarse, fine = self._samplers(design, seed, hessians)
-        name = f"lr {equation.lr!r}, order {equation.order}, dt {dt!r}"
+        name = f"lr {equation.lr!r}, order {equation.order}, dt {dt!r}, blocks of {size}"
         self._single, self._paired = name, f"{name}, pairs"
         self.work: dict[str, Work] = {self._single: coarse, self._paired: PairSampler(coarse, fine, 3 * coarse.cost)}
         """Blocks of paths at dt, and blocks of pairs, each a path at dt and one at dt/2, by name."""

@@ -69,7 +69,8 @@ class ErrorBudget:
         self.noise_free = NoiseFreeValues(iteration, design.theta0, saved, design.observables)
         """Observables along the noise-free path of the iteration."""
         self._polynomial = {name: grows_polynomially(g, design.theta0) for name, g in design.observables.items()}
-        self._name = f"lr {lr!r}, dropout"
+        # The number of a block names its paths among blocks of one size only.
+        self._name = f"lr {lr!r}, dropout, blocks of {iteration.block_size}"
         self._blocks = 0
         self.dropout: PathStatistics | None = None
         """Statistics of the iteration, or None while there are no paths."""

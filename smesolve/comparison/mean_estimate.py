@@ -18,11 +18,11 @@ on both sides, and three times as long where the skewness gamma/sqrt(N) or the e
 
     (kappa - 3)/N,                                                                                         (3)
 
-are above their bounds. Where skewness or kurtosis of the plain values is above its bound, no interval is reliable:
-control variates, which know the first two powers of the noise, remove all spread from the paths of a sample, but not
-from a rare path outside it. In a sample of a law without variance, one value is as large as the sum of all others, so
-that both numbers are of order one for any N. Unlike estimates of a tail index, they need only moments, and they detect
-a moderate skewness with a light tail as well, which spoils the interval of a few values.
+are above their bounds, or there are fewer than 16 values. Where skewness or kurtosis of the plain values is above its
+bound, no interval is reliable: control variates, which know the first two powers of the noise, remove all spread from
+the paths of a sample, but not from a rare path outside it. In a sample of a law without variance, one value is as large
+as the sum of all others, so that both numbers are of order one for any N. Unlike estimates of a tail index, they need
+only moments, and they detect a moderate skewness with a light tail as well, which spoils the interval of a few values.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ with a third moment, and not at all for a law without variance."""
 LENGTHENED = 3.0
 """Factor of the interval where the moments of the averaged values are above their bounds, but the moments of the plain
 values are not."""
+
+FEW = 16
+"""Number of values below which the interval is lengthened whatever their moments are. These tell too little then: of
+eight antithetic pairs, whose means are much like squares of normals, 10% to 13% of the intervals miss otherwise."""
 
 SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
 """Shift of the quantiles of the t statistic in units of the skewness of the mean (2)."""
@@ -118,7 +122,7 @@ class MeanEstimate:
             shortage=over_observables(_shortage(adjusted)),
             plain_shortage=over_observables(_shortage(plain)),
             values=count,
-            freedom=max(1, count - 1 - 2 * (len(first.mean) - 1)),
+            freedom=max(1, count - 1 - _fitted(first) - _fitted(second)),
             paths=paths,
             diverged=statistics.diverged,
             undefined=statistics.undefined,
@@ -134,7 +138,8 @@ class MeanEstimate:
         """Part of the half-width that is due to skewness and kurtosis."""
         student = student_quantile(self.freedom)
         corrected = student + SKEW_SHIFT * np.abs(self.skewness) / self.values**0.5  # (2)
-        return np.asarray((np.where(self.shortage > 1, LENGTHENED, 1.0) * corrected - student) * self.stderr)
+        lengthened = (self.shortage > 1) | (self.values < FEW)
+        return np.asarray((np.where(lengthened, LENGTHENED, 1.0) * corrected - student) * self.stderr)
 
     @property
     def heavy_tailed(self) -> np.ndarray:
@@ -187,6 +192,11 @@ def _weights(moments: Moments) -> np.ndarray:
     beta = (inverse @ correlation[:, 1:, :1])[..., 0] * spread[:, :1] / spread[:, 1:]
     beta[_equivalent(moments, np.diagonal(covariance, axis1=1, axis2=2).T > 0) < FITTED_ON] = 0.0
     return np.concatenate([np.ones((1, len(beta))), -beta.T])
+
+
+def _fitted(moments: Moments) -> int:
+    """Return how many coefficients these values may have."""
+    return len(moments.mean) - 1 if moments.count >= FITTED_ON else 0
 
 
 def _equivalent(moments: Moments, used: np.ndarray) -> np.ndarray:

@@ -41,6 +41,11 @@ class StudySize:
     """Whether `weak_error` compares the ensembles. If False, the iteration runs only where there are no equations, and
     no path comes in a pair."""
 
+    @property
+    def block_size(self) -> int:
+        """Paths in a block."""
+        return self.design.problem.block_size
+
     def check(self, max_memory: float | None) -> None:
         """Refuse a study that takes more steps than a process can run, or more memory than allowed.
 
@@ -77,12 +82,12 @@ class StudySize:
     @property
     def blocks(self) -> int:
         """Number of blocks of each ensemble in the first round."""
-        return -(-self.paths // self.design.problem.block_size)
+        return -(-self.paths // self.block_size)
 
     @property
     def equation_blocks(self) -> int:
         """Blocks of one equation in units of a block at dt; a pair counts as three, as dt/2 takes twice the steps."""
-        pairs = paired_blocks(self.blocks, self.design.problem.block_size) if self.compared else 0
+        pairs = paired_blocks(self.blocks, self.block_size) if self.compared else 0
         return self.blocks + 2 * pairs
 
     @property
@@ -105,7 +110,7 @@ class StudySize:
             design.horizon * (self.iteration_blocks * ITERATION_STEP_COST / lr + equations / design.first_dt(lr))
             for lr in design.lrs
         )
-        return steps * design.problem.block_size
+        return steps * self.block_size
 
     # --- memory ----------------------------------------------------------------------------------------------------
 

@@ -147,8 +147,8 @@ def validity_range(
         orders: orders of the equations, 1 and/or 2.
         observables: as in `weak_error`, except accuracies and others that are constant between jumps.
         rel_tol: relative 95% half-width to which errors are measured.
-        paths: number of paths of the first round at each learning rate.
-        max_paths: largest number of paths at each learning rate.
+        paths: number of paths of the first round at each learning rate, in whole blocks.
+        max_paths: largest number of paths at each learning rate; the size of a block follows from it (`weak_error`).
         seed: root seed.
         workers: number of processes, or threads for compiled kernels, that share the blocks; results do not depend on
             it. Default: only this process.
@@ -185,7 +185,7 @@ def validity_range(
     fewest = _fewest_steps(limit, horizon)
     wanted = {_first_steps(limit, horizon)}
     design = StudyDesign.of(
-        problem,
+        problem.in_blocks_for(max_paths),
         theta0,
         [horizon / max(wanted)],
         horizon,

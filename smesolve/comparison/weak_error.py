@@ -98,11 +98,14 @@ def weak_error(
             learning rates divide.
 
     Args: how precisely
-        paths: number of independent paths on each side; with rel_tol, in the first round. Default: 1024.
+        paths: number of independent paths on each side; with rel_tol, in the first round. They run in blocks of a power
+            of two, from 8 on: fewer paths than the problem's `block_size` are one block of the smallest size that holds
+            them, more paths are whole blocks. The column `paths` has their number. Default: 1024.
         rel_tol: paths are added until the 95% Monte Carlo half-width of every error at the horizon is at most this
             share of the error, or max_paths is reached. The interval of the solver's bias is added to it.
             Default: no paths are added.
-        max_paths: largest number of paths of each side. Default: 2^17.
+        max_paths: largest number of paths of each side, up to whole blocks. With rel_tol, blocks are as large as these
+            paths need. Default: 2^17.
         scheme: scheme for the equation, a name in `SCHEMES`. Default: "small_noise_rk4", or "sampled_euler" where the
             problem's mean gradient has no closed form.
         dt: step of the scheme for all learning rates. Default: lr, or lr/8 for schemes of weak error O(dt), halved at
@@ -156,7 +159,7 @@ def weak_error(
     max_memory = check_optional("max_memory", max_memory, check_positive)
     check_choice("estimator", estimator, ESTIMATORS)
     design = StudyDesign.of(
-        problem,
+        problem.in_blocks_for(paths if rel_tol is None else max_paths),
         check_parameters("theta0", theta0, problem),
         check_list("lrs", lrs, check_positive),
         check_positive("horizon", horizon),

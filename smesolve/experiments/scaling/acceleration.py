@@ -4,6 +4,13 @@ A path of the equation has T/(c lr) steps of several gradients each, a path of t
 The equation is therefore cheaper if c exceeds its number of gradients per step, provided that its error, the sum of
 weak error and bias of the scheme, is acceptable. Both need about the same number of paths, because their observables
 have about the same variance.
+
+This requires mean gradient and noise in closed form. If they are known only by sampling, as for Adam, a step combines
+gradients with weights a_r (`smesolve.solver.schemes.gradient_scheme`), and the conditions on mean and covariance
+
+    sum_r a_r = 1,    sum_r a_r^2 = lr / dt = 1/c                                                             (1)
+
+require at least c gradients, by the Cauchy-Schwarz inequality: as many as c steps of the iteration.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ from torch import Tensor
 from smesolve.comparison.cost import step_cost
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
@@ -182,7 +190,7 @@ def acceleration(
         effort: paths, tolerance, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: invalid arguments.
+        SmesolveError: invalid arguments, or a problem without mean gradient and noise in closed form.
     """
     theta0 = check_parameters("theta0", theta0, problem)
     lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
@@ -204,6 +212,12 @@ def _cells(
     effort: SamplingEffort,
 ) -> list[Cell]:
     """Return a cell that times the iteration, and one cell per factor."""
+    if not problem.has_closed_form:  # (1)
+        raise SmesolveError(
+            f"acceleration needs mean gradient and noise in closed form, which {problem!r} does not have: by "
+            "sampling, a step of the equation takes as many gradients as training takes over the same time, so nothing "
+            "is gained; take SGD, with or without momentum, on a problem that has them."
+        )
     steps = grid_steps(horizon, lr, "horizon", "lr")
     (function,) = named_observables(problem, [observable]).values()
     change = cache(lambda: flow_change(problem, theta0, horizon, function))

@@ -49,6 +49,8 @@ class Ensembles:
     compared: bool = True
     """Whether `weak_error` compares them: then the iteration is run in addition to equations, and some of the paths of
     equations come in pairs."""
+    most: int | None = None
+    """Number of paths for which the block size is chosen (`Problem.in_blocks_for`). Default: the problem's blocks."""
 
     def __post_init__(self) -> None:
         check_scheme(self.problem, self.design.scheme)
@@ -63,7 +65,8 @@ class Ensembles:
         """The measurement for which these ensembles are simulated."""
         observables = {str(k): self.problem.loss for k in range(self.observables)}
         scheme, control = chosen_scheme(self.scheme, self.problem), chosen_control(self.control, self.problem)
-        given = self.problem, self.theta0, [self.lr], self.times, self.orders
+        problem = self.problem if self.most is None else self.problem.in_blocks_for(self.most)
+        given = problem, self.theta0, [self.lr], self.times, self.orders
         return StudyDesign(*given, observables, scheme, self.dt, control)
 
     def size(self, workers: int | None = None) -> StudySize:
