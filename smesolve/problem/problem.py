@@ -168,9 +168,10 @@ class Problem(ParameterVector, TrainingStep):
         return min(fitting_block_size(self.floats_per_path), self.largest_block)
 
     def in_blocks_for(self, paths: int) -> Self:
-        """Return the same problem with blocks for a total of `paths` paths, which are no larger than needed.
+        """Return the same problem, of which so many paths in all are wanted: no block is larger than they need.
 
-        A block holds at most the smallest power of two of at least 8 and `paths`, so few paths are in one small block.
+        A block holds at most the smallest power of two, from 8 on, that is not below their number. So fewer paths than
+        the largest block of this problem would hold are one block.
         """
         size = holding_block_size(paths)
         if size == self.largest_block:
