@@ -116,7 +116,6 @@ class Validity(NetworkExperiment[ValiditySettings]):
             s.horizon,
             **{name: getattr(s, name) for name in names},
             journal=self.journal,
-            progress=True,
         )
         return [Cell("relative errors", measure, [runs], kept=False)]
 

@@ -247,6 +247,7 @@ class ModuleProblem(Problem):
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """Return (1), (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""
+        self._layout.check(draw)
         return self._batch_gradient(theta, draw)
 
     def _batch_gradient(self, theta: Tensor, draw: Draw) -> Tensor:

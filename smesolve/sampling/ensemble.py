@@ -23,6 +23,7 @@ from torch import Tensor
 from smesolve.errors import SmesolveError
 from smesolve.machine_memory import free_memory
 from smesolve.sampling.parallel import Task, run_blocks
+from smesolve.sampling.progress import Progress
 
 __all__ = [
     "LARGEST_BLOCK",
@@ -253,11 +254,14 @@ def collect_paths(
     )
     result, diverged = theta0.new_empty(len(saved), paths, theta0.shape[-1]), 0
     whole = _WholePaths(process, theta0, saved, first, paths)
-    for tasks in in_lists(("paths", block) for block in range(blocks)):
-        for position, states in run_blocks({"paths": whole}, tasks, workers, process.in_threads):
-            begin = tasks[position][1] * process.block_size
-            result[:, begin : begin + states.shape[1]] = torch.from_numpy(states)
-            diverged += int((~np.isfinite(states[-1]).all(-1)).sum())  # not of all at once, which takes as much again
+    steps = float((saved[-1] - first) * process.block_size)
+    with Progress(False, blocks * steps) as bar:
+        for tasks in in_lists(("paths", block) for block in range(blocks)):
+            for position, states in run_blocks({"paths": whole}, tasks, workers, process.in_threads):
+                begin = tasks[position][1] * process.block_size
+                result[:, begin : begin + states.shape[1]] = torch.from_numpy(states)
+                diverged += int((~np.isfinite(states[-1]).all(-1)).sum())  # of all at once takes as much again
+                bar.done(steps)
     if diverged:
         warn_of_divergence(
             f"{diverged} of {paths} paths diverged before step {saved[-1]}: a mean over them means nothing; lower lr.",

@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,6 +48,7 @@ class Journal:
     @entry_point
     def __init__(self, path: Path, study: Mapping[str, Any] | None = None) -> None:
         self.path = check_instance("path", path, Path, "a pathlib.Path")
+        self._prefix = ""
         study = check_optional("study", study, _in_json)
         self._records = RecordFile(path)
         try:
@@ -87,12 +89,22 @@ class Journal:
             old.close()
         os.replace(copy, path)
 
+    def part(self, name: str) -> Journal:
+        """Return the part of this name in the same file: its keys are others than those of the rest.
+
+        Args:
+            name: of the part, such as that of a piece of work whose blocks have the keys of another piece.
+        """
+        part = copy(self)
+        part._prefix = f"{self._prefix}{name}: "
+        return part
+
     def __len__(self) -> int:
-        """Number of results."""
+        """Number of results in the file."""
         return len(self._records) - 1
 
     def __contains__(self, key: str) -> bool:
-        return key in self._records
+        return self._prefix + key in self._records
 
     def __enter__(self) -> Journal:
         return self
@@ -112,7 +124,7 @@ class Journal:
         Raises:
             KeyError: there is no such result.
         """
-        with np.load(io.BytesIO(self._records.content(key)), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(self._records.content(self._prefix + key)), allow_pickle=False) as arrays:
             return dict(arrays)
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -126,7 +138,7 @@ class Journal:
         content = io.BytesIO()
         save: Any = np.savez  # whose flag has another type than the arrays
         save(content, **arrays)
-        self._records.append(key, content.getvalue())
+        self._records.append(self._prefix + key, content.getvalue())
 
 
 def _in_json(name: str, study: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
 
-__all__ = ["AffineGradient", "AffineStep", "affine_matrix", "start_moments"]
+__all__ = ["MAX_DIM", "AffineGradient", "AffineStep", "affine_matrix", "start_moments"]
 
 MAX_DIM = 24
 """Largest D: the linear maps of second moments have (D + 1)^4 entries."""

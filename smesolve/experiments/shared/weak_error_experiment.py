@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from smesolve.comparison.defect_size import DefectSize
-from smesolve.comparison.leading_constants import constants_table
+from smesolve.comparison.leading_constants import constants_table, constants_work
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders, learning_rates_and_times
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, predicted_constants, weak_error
@@ -158,11 +158,12 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             estimator=self.estimator,
             journal=self.journal,
             keep=self.samples if self.estimator == "difference" else 0,
-            progress=True,
         )
-        cells = [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells()]
+        cells = [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells(self.journal)]
         if self._uses_constants:
-            cells.append(Cell("predicted constants", predicted_constants(self.design), seconds=self._constants_seconds))
+            work = constants_work(self.problem, self.design.times, orders)
+            constants = predicted_constants(self.design)
+            cells.append(Cell("predicted constants", constants, work=work, seconds=self._constants_seconds))
         return cells
 
     @cached_property
