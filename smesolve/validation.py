@@ -73,7 +73,7 @@ def check_integer(name: str, value: Any, least: int = 1, most: int = LARGEST_INT
     """Return an integer from `least` to `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if whole and value > most:
-        raise invalid(name, f"be at most {most if most < 10**6 else format(most, '.0e')}", value, remedy)
+        raise invalid(name, f"be at most {most}", value, remedy)
     if not whole or value < least:
         if least == -LARGEST_INTEGER:
             must = "an integer"

@@ -1,8 +1,8 @@
-"""Finished blocks on disk, so that an interrupted study goes on where it was.
+"""Finished blocks on disk, so that an interrupted study can be resumed.
 
-There is one file, not one a block: a study has up to 10^5 blocks, and the order of records is the history of the study.
-Each record holds the arrays of a block in numpy's .npz format, without pickle; the first record says which study the
-file belongs to.
+There is one file for all blocks: a study has up to 10^5 blocks, and the order of records is the history of the study.
+Each record holds the arrays of a block in numpy's .npz format, without pickle. The first record identifies the study
+that the file belongs to.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ STUDY = "study"
 class Journal:
     """Results of blocks by key, on disk as soon as `put` returns.
 
-    They survive the end of the process by any signal. What the machine itself had not written when it lost power is
-    lost.
+    They survive the end of the process by any signal. A loss of power loses the results that the operating system had
+    not yet written to the disk.
 
     Args:
-        path: the file, a pathlib.Path; it is made where there is none.
-        study: what the results depend on, in JSON's types; a file of another study is refused. Default: whatever the
-            file holds.
+        path: the file, a pathlib.Path. It is created if it does not exist.
+        study: everything that the results depend on, in JSON's types. A file of another study is refused. Default: the
+            study of the file.
 
     Raises:
         JournalError: the file belongs to another study, cannot be opened, or is damaged.
@@ -67,12 +67,12 @@ class Journal:
 
     @classmethod
     def continued(cls, source: Path, path: Path, changes: Mapping[str, Any]) -> None:
-        """Write a journal to `path` that begins with all results of the one at `source`; it appears whole.
+        """Write a journal to `path` that begins with all results of the journal at `source`, in one atomic step.
 
         Args:
-            source: a journal; it is left as it is.
-            path: of the new one.
-            changes: what of the study is new. The caller answers for it that results of the one serve the other.
+            source: a journal, which is not changed.
+            path: path of the new journal.
+            changes: changed entries of the study. The caller guarantees that its results are valid for the new study.
 
         Raises:
             JournalError: the journal at `source` is damaged or missing.
@@ -131,7 +131,7 @@ class Journal:
         """Append one result.
 
         Raises:
-            OSError: it could not be written, for example as the disk is full; the journal stays usable.
+            OSError: the result could not be written, for example because the disk is full. The journal stays usable.
             JournalError: the file was removed or replaced in the meantime.
         """
         self._records.check_in_place()
@@ -142,7 +142,7 @@ class Journal:
 
 
 def _in_json(name: str, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study as it comes back from JSON."""
+    """Return a study after a round trip through JSON."""
     try:
         return dict(json.loads(json.dumps(check_mapping(name, study, least=0), sort_keys=True)))
     except (TypeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Progress of a whole study with the time that is left."""
+"""Progress of a whole study, with the remaining time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from tqdm import tqdm
 __all__ = ["Progress", "hidden"]
 
 EVERY, EVERY_IN_A_FILE = 0.1, 5.0
-"""Seconds between two states of the bar that are shown on a terminal, and where a file keeps each of them."""
+"""Seconds between two updates of the bar: on a terminal, and in a file, which keeps all of them."""
 
 
 def hidden(shown: bool | None) -> bool | None:
-    """Return what tqdm calls `disable`.
+    """Return tqdm's argument `disable`.
 
-    None shows bars on a terminal and in a notebook, which is no terminal to tqdm. Without stderr they are never shown.
+    With `shown` None, bars are shown on a terminal and in a notebook, which tqdm does not count as a terminal. Without
+    stderr they are never shown.
     """
     if sys.stderr is None:
         return True
@@ -37,7 +38,7 @@ def in_notebook() -> bool:
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
-    """A bar whose destructor knows its times where an interruption came before they were set: nothing is to clear."""
+    """A bar that can be destroyed after an interruption before tqdm has set its times: there is nothing to clear."""
 
     last_print_t, start_t = 0.0, 1.0
     seconds_left = math.nan
@@ -48,34 +49,35 @@ class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What the format of the bar may name."""
+        """The values that the format of the bar can use."""
         left = tqdm.format_interval(self.seconds_left) if math.isfinite(self.seconds_left) else "?"
         # Rounded down: nothing is shown as done before all of it is.
         return {**super().format_dict, "percent": math.floor(100 * self.n), "left": left}
 
 
 _OPEN: ContextVar[Progress | None] = ContextVar("open progress", default=None)
-"""The innermost one that is open."""
+"""The innermost open bar."""
 
 
 class Progress:
     """One bar on stderr for all the work of a study, each piece weighed by its size.
 
-    The share of the bar that is filled never falls. Each piece of work fills the share of the empty part that the piece
-    has in the work that is left: where all work is known from the beginning, that is its share in the whole. Work that
-    is found on the way shares the empty part, and the time that is left grows by it.
+    The filled part of the bar never shrinks. A piece of work that is a share s of the remaining work fills a share s of
+    the empty part: if all work is known from the beginning, this is its share in the whole. Work that is found later
+    shares the empty part, and adds to the remaining time.
 
-    A bar that is opened while another one is open is not shown. Its work counts as a part of the work of the outer one,
-    in the same unit, and its descriptions stand behind those of the outer one: so a function with a bar of its own
-    is a piece of a larger study.
+    A bar that is opened while another one is open is not shown. Its work counts as a part of the work of the outer bar,
+    in the same unit, and its descriptions are appended to those of the outer bar. A function with a bar of its own can
+    therefore be a piece of a larger study.
 
-    The time left is the work left at the speed so far; results that were there already count for neither.
+    The remaining time is the remaining work at the mean speed so far. Results that were there already count neither as
+    work nor as time.
 
     Args:
-        shown: whether to show it; None for only on a terminal and in a notebook.
-        work: all work that is known, in any unit.
-        late: show it from the first work that is done on, or the first inner bar that is not late. What is refused
-            before says so without a bar above it.
+        shown: whether to show the bar. None shows it on a terminal and in a notebook.
+        work: all known work, in any unit.
+        late: whether to show the bar only when the first work is done, or the first inner bar that is not late is
+            opened, so that an error before that has no bar above it.
     """
 
     def __init__(self, shown: bool | None, work: float = 0.0, late: bool = False) -> None:
@@ -83,7 +85,7 @@ class Progress:
         self._late = late
         self._total, self._done, self._before = 0.0, 0.0, 0.0
         self._set_aside = 0.0
-        """Work of the part that is open which no inner bar has claimed yet."""
+        """Work of the open part that no inner bar has claimed yet."""
         self._described = ""
         self._token: Token[Progress | None] | None = None
         self._bar = _Bar(
@@ -115,25 +117,25 @@ class Progress:
 
     @property
     def filled(self) -> float:
-        """The share of the bar that is filled."""
+        """The filled share of the bar."""
         return float(self._bar.n)
 
     @property
     def left(self) -> float:
-        """The work that is left, as far as it is known."""
+        """The remaining work, as far as it is known."""
         return max(0.0, self._total - self._done)
 
     def describe(self, text: str) -> None:
-        """Show what is worked on."""
+        """Show the name of the present work."""
         self._described = text
         self._show_description(text)
 
     def detail(self, text: str) -> None:
-        """Show what of it is worked on, or what for."""
+        """Show which part of the present work is running, or its purpose."""
         self._show_description(f"{self._described}, {text}" if self._described else text)
 
     def add(self, work: float) -> None:
-        """Add work that was not expected, or take back what will not come, which is negative."""
+        """Add unexpected work to the total, or subtract work that will not come, as a negative number."""
         self._total = max(self._done, self._total + work)
         if self._outer is not None:
             self._outer._claim(work)
@@ -142,7 +144,7 @@ class Progress:
         self._refresh()
 
     def done(self, work: float, before: bool = False) -> None:
-        """Count work as done; `before` says that its results were there already."""
+        """Count work as done. `before` says that its results were there already."""
         self.add(max(0.0, self._done + work - self._total))
         self._begin()
         share = min(1.0, work / self.left) if self.left else 1.0
@@ -155,11 +157,11 @@ class Progress:
 
     @contextmanager
     def part(self, work: float, known: bool = False) -> Iterator[None]:
-        """Count so much of the work as done in the end; the bars that are opened before the end divide it.
+        """A context for a part of the work, which counts as done at its end. Bars that are opened inside divide it.
 
         Args:
-            work: of the part, which this bar expects.
-            known: the results were there already.
+            work: work of the part, as counted in the total of this bar.
+            known: whether the results were there already.
         """
         self._set_aside = work
         yield
@@ -167,14 +169,14 @@ class Progress:
         self._set_aside = 0.0
 
     def _claim(self, work: float) -> None:
-        """Give work of the open part to an inner bar; what the part does not hold is new."""
+        """Give work of the open part to an inner bar. Work beyond that of the part is new."""
         given = min(work, self._set_aside) if work > 0 else 0.0
         self._set_aside -= given
         if work != given:
             self.add(work - given)
 
     def _begin(self) -> None:
-        """Show the bar, and those around it, from now on."""
+        """Show this bar and the outer ones from now on."""
         self._late, self._bar.delay = False, 0.0
         if self._outer is not None:
             self._outer._begin()
@@ -186,7 +188,7 @@ class Progress:
         self._refresh(now=True)
 
     def _refresh(self, now: bool = False) -> None:
-        """Show the present state, not more often than anyone can read it."""
+        """Show the present state, at most once per `EVERY` seconds."""
         if self._bar.disable or self._late or not (now or time.monotonic() >= self._next_time):
             return
         speed = (self._done - self._before) / max(time.time() - self._bar.start_t, 1e-9)
