@@ -1,5 +1,6 @@
 """Errors by defects of problems that depend on time: against exact moments, predicted constants and single steps."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -47,7 +48,10 @@ def linear_module(keep_prob=0.8):
     return sme.ModuleProblem(nn.Sequential(*layers).double(), base.x, base.y, loss="squared_error", masks="shared")
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", [*map(partial(pytest.param, marks=SLOW), list(SCHEDULES)[:-1]), "breaks of both"])
 def test_both_orders_hold_the_exact_errors_of_a_linear_readout(name):
     problem, lr = sme.ScheduledProblem(linear_problem(0.8), **SCHEDULES[name]), 0.05
     exact = ScheduledMoments(problem, START, TOLERANCE)
@@ -59,6 +63,7 @@ def test_both_orders_hold_the_exact_errors_of_a_linear_readout(name):
             assert order == 2 or half[t, o, order] < 0.1 * abs(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cosine", "jump", "breaks of both"])
 def test_errors_from_draws_alone_are_those_of_the_closed_form(name):
     factor, lr = SCHEDULES[name]["lr_factor"], 0.05
@@ -73,7 +78,9 @@ def test_errors_from_draws_alone_are_those_of_the_closed_form(name):
     assert half[0, 0, 1] < 0.1 * abs(mean[0, 0, 1])
 
 
-@pytest.mark.parametrize("name", ["warm-up", "jump", "breaks of both"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("warm-up", marks=SLOW), "jump", pytest.param("breaks of both", marks=SLOW)]
+)
 def test_the_relative_bias_of_order_one_is_of_second_order(name):
     """Without noise the estimate has one value; breaks that are steps cost nothing."""
     problem = sme.ScheduledProblem(linear_problem(keep_prob=1.0), SCHEDULES[name]["lr_factor"])
@@ -87,7 +94,7 @@ def test_the_relative_bias_of_order_one_is_of_second_order(name):
     assert relative[1] / relative[2] == pytest.approx(4, rel=0.2)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("momentum", [0.0, pytest.param(0.9, marks=SLOW)])
 def test_the_defect_of_one_step_is_that_of_exact_moments(momentum):
     """(Q_2 - P) v / lr^3 of one step as lr -> 0, by Richardson's extrapolation, for v linear and quadratic."""
     problem, start = linear_problem(0.7), START
@@ -113,6 +120,7 @@ def test_the_defect_of_one_step_is_that_of_exact_moments(momentum):
         assert stderr < 0.1 * max(abs(limit), 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [True, False])
 def test_momentum_under_a_cosine_has_its_exact_errors(closed):
     lr, schedule = 0.03125, cosine(1.0, 0.2)
@@ -146,6 +154,7 @@ def test_differences_of_momentum_under_a_schedule_hold_the_exact_errors():
     assert 2 * errors[1] - errors[0] == pytest.approx(constant, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [cosine(2.0, 0.1), step(1.0, 0.3)])
 def test_constants_of_a_network_are_the_predicted_ones(schedule):
     theta0, lr = tanh_problem().initial(seed=1), 0.1
@@ -158,6 +167,7 @@ def test_constants_of_a_network_are_the_predicted_ones(schedule):
         assert half[0, 0, 1] / lr < 0.3 * abs(constant)
 
 
+@pytest.mark.slow
 def test_shuffled_epochs_under_a_schedule_have_their_exact_error():
     """Least squares without noise but the order: the mean over all orders of every epoch against the equation's."""
     x = torch.tensor([[1.0, 0.3], [-0.4, 1.2], [0.8, -0.7], [0.1, 0.9]], dtype=torch.float64)
@@ -191,6 +201,7 @@ def test_breaks_are_nodes_and_must_be_steps():
     assert np.isfinite(found.table.error).all()
 
 
+@pytest.mark.slow
 def test_a_range_of_validity_under_a_schedule_holds_the_exact_one():
     problem = sme.ScheduledProblem(linear_problem(0.8), step(0.5, 0.3))
     found = sme.validity_range(problem, START, 1.0, 0.02, orders=[1], rel_tol=0.05, paths=256)

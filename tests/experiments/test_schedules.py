@@ -129,6 +129,7 @@ def test_commands_measure_under_a_schedule_and_resume(tmp_path, capsys, monkeypa
     assert "training.factor" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_dry_run_and_a_range_of_validity_meet_the_breaks(tmp_path, capsys):
     training = {"schedule": "warm_up_cosine", "duration": 0.25}
     path = Path(write_config(tmp_path, horizon=1.0, orders=[1], network={"width": 4}, max_paths=64, training=training))

@@ -101,6 +101,7 @@ def test_dropout_is_continued_beyond_keep_prob_one(problem):
     assert not scheduled.continued(0.0, False, -0.3).noise_product(theta, normals).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schedule", "options"),
     [(cosine(1.0, 0.1), {"momentum": 0.9}), (step(0.5, 0.3), {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1})],
@@ -133,6 +134,7 @@ def test_shuffled_epochs_follow_a_schedule_with_all_their_batches():
         assert torch.allclose(mine, factor**power * theirs, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_stability_limits_are_those_of_the_largest_factor():
     problem = linear_problem()
     theta = torch.tensor([2.0, -1.5], dtype=torch.float64)

@@ -21,7 +21,7 @@ def problems(keep_prob):
     return closed, sme.ModuleProblem(module, closed.x, closed.y, loss="squared_error", masks="shared")
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("momentum", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scheme", ["svag", "sampled_euler"])
 @pytest.mark.parametrize("order", [1, 2])
 def test_without_noise_paths_converge_to_the_equation(order, scheme, momentum):
@@ -41,6 +41,7 @@ def test_without_noise_paths_converge_to_the_equation(order, scheme, momentum):
         assert 2 * fine - coarse == pytest.approx(wanted, abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["svag", "sampled_euler"])
 def test_weak_errors_by_differences_of_a_sampled_problem_hold_the_exact_ones(scheme):
     closed, sampled = problems(0.8)
@@ -54,6 +55,7 @@ def test_weak_errors_by_differences_of_a_sampled_problem_hold_the_exact_ones(sch
         assert row.low < exact.error(LR, row.order, 1.0) < row.high
 
 
+@pytest.mark.slow
 def test_a_schedule_of_keep_prob_is_known_to_schemes_that_take_gradients():
     """In closed form d_t b is known beside the draws."""
     problem = sme.ScheduledProblem(linear_problem(keep_prob=0.8), keep_prob=lambda t: 0.9 - 0.4 * t)
