@@ -170,7 +170,7 @@ def test_breaks_are_nodes_and_must_be_steps():
 @pytest.mark.slow
 def test_a_range_of_validity_under_a_schedule_holds_the_exact_one():
     problem = sme.ScheduledProblem(linear_problem(0.8), step(0.5, 0.3))
-    found = sme.validity_range(problem, START, 1.0, 0.02, orders=[1], rel_tol=0.05, paths=256)
+    found = sme.validity_range(problem, START, 1.0, 0.005, orders=[1], rel_tol=0.05, paths=256)
     exact = ScheduledMoments(problem, START)
     assert ((1 / found.errors.lr).round() % 2 == 0).all()  # every learning rate meets the jump
 
@@ -179,6 +179,6 @@ def test_a_range_of_validity_under_a_schedule_holds_the_exact_one():
         return abs(exact.error(1 / steps, 1, 1.0) / change)
 
     (row,) = found.table.itertuples()
-    assert relative(2 * round(0.5 / row.lr_low) + 2) < 0.02 < relative(max(2, 2 * round(0.5 / row.lr_high) - 2))
+    assert relative(2 * round(0.5 / row.lr_low) + 2) < 0.005 < relative(max(2, 2 * round(0.5 / row.lr_high) - 2))
     with pytest.raises(sme.SmesolveError, match="must be multiples of a part of the horizon 1, a half up to a 256th"):
         sme.validity_range(sme.ScheduledProblem(linear_problem(), step(1 / 3.14159, 0.3)), START, 1.0)
