@@ -65,9 +65,6 @@ MOST_ENTRIES = 1000
 
 LONGEST_RANGE = 2**20
 
-MOST_ENTRIES = 1000
-"""Most learning rates, observables or other entries of a list that a study works on."""
-
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 

@@ -76,7 +76,8 @@ def _as_tensor(name: str, values: Any) -> Tensor:
         if hidden is not None:
             raise SmesolveError(f"{name} must be a tensor of plain values, got {hidden}.")
         # a clone of what inference mode made, of which no derivative can be taken
-        data = values.detach().clone() if values.is_inference() else values.detach()
+        data = (values.detach().clone() if values.is_inference() else values.detach()).as_subclass(Tensor)
+        data = data.resolve_neg()  # whose memory holds what it says
     elif count := _masked_values(values):
         raise SmesolveError(f"{name} has {count} masked values; remove those samples, or use .filled(value).")
     else:

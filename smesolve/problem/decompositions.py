@@ -97,6 +97,48 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Te
     return distances
 
 
+def _normalised(values: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    """Return (x - mean) / sqrt(variance + eps) over some dimensions."""
+    centred = values - values.mean(dims, keepdim=True)
+    normalised: Tensor = centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()
+    return normalised
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    """Return layer normalisation: of torch's own the derivatives of a gradient that is batched over paths are wrong."""
+    values = _normalised(input, tuple(range(-len(normalized_shape), 0)), eps)
+    values = values if weight is None else values * weight
+    return values if bias is None else values + bias
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return instance normalisation of (n, C, ...), of whose derivatives the same is to be said.
+
+    Running averages, which outputs do not depend on where they would be changed, stay as they are.
+    """
+    if not use_input_stats:
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    values, channels = _normalised(input, tuple(range(2, input.ndim)), eps), (-1, *[1] * (input.ndim - 2))
+    values = values if weight is None else values * weight.view(channels)
+    return values if bias is None else values + bias.view(channels)
+
+
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     values = functional.hardtanh(input + 3, 0.0, 6.0) / 6
     return input.copy_(values) if inplace else values
@@ -129,10 +171,13 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
 _DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
     torch._weight_norm: _weight_norm,
     torch.cdist: _cdist,
+    torch.layer_norm: _layer_norm,
+    functional.layer_norm: _layer_norm,
+    functional.instance_norm: _instance_norm,
     functional.embedding_bag: _embedding_bag,
     functional.hardsigmoid: _hardsigmoid,
     functional.glu: _glu,
     functional.huber_loss: _huber_loss,
     functional.soft_margin_loss: _soft_margin_loss,
 }
-"""Of what lacks a derivative of its gradient, or a forward derivative."""
+"""Of what lacks a derivative of its gradient, or a forward derivative, or has a wrong one."""

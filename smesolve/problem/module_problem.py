@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, call_of_user, invalid, shown
+from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
@@ -150,12 +150,7 @@ class ModuleProblem(Problem):
         outputs = trial.outputs()
         if loss == "cross_entropy":
             self.y = class_targets(self.y, outputs)
-        losses = call_of_user("loss", self._sample_loss, outputs, self.y)
-        if not isinstance(losses, Tensor) or tuple(losses.shape) != (self.samples,):
-            raise SmesolveError(
-                f"loss must give one number for each of the {self.samples} samples, as torch's losses with "
-                f"reduction='none' do, got {shown(losses)}."
-            )
+        trial.losses(self._sample_loss, outputs, self.y)
         self._output_shape = tuple(outputs.shape[1:])
         self._laws = {f"mask {j}": BernoulliMasks(layer.keep_prob) for j, layer in enumerate(layers)}
         self._layers = {f"mask {j}": layer for j, layer in enumerate(layers)}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, shown
+from smesolve.problem.definition import check_derivatives
 from smesolve.problem.differentiable_scalar import value_of
 from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
@@ -366,6 +367,8 @@ def solve(
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)
+    if problem is not None and sde.order not in (1, "poisson"):
+        check_derivatives(problem.at(times[0]), theta0)
     check_jumps(problem, dt, saved[-1] * dt)
     lr = value_of(sde.lr) if isinstance(sde, ModifiedEquation) else getattr(sde, "lr", None)
     nothing = what_tests_nothing(SCHEMES.get(scheme), scheme, getattr(sde, "order", None), lr, dt)
