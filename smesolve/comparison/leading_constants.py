@@ -101,13 +101,14 @@ def leading_constants(
 
     Returns:
         Columns order, time, observable, constant, stderr (of the fit for networks with kinks, else the numerical
-        error). There are no rows where the mean gradient has no closed form.
+        error). There are no rows where the mean gradient has no closed form, or no
+        observable a derivative.
 
     Cost: a few hundred gradients of one path for order 1, of 256 paths where the network has kinks; some seconds for
     order 2 (D <= 64, at most 1024 draws, the step of gradient descent, neither schedules nor kinks).
     """
     rows: list[tuple[Order, float, str, float, float]] = []
-    if not problem.has_closed_form:
+    if not problem.has_closed_form or not observables:
         return constants_table(rows)
     for time in times if 1 in orders else ():
         for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():

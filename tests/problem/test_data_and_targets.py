@@ -29,10 +29,12 @@ def taken(values, dtype=torch.float64, **options):
         pd.DataFrame(X),
         T.clone().requires_grad_(),
         (T * 1j).conj().imag.neg(),
+        T.as_subclass(type("Named", (torch.Tensor,), {})),
     ],
 )
 def test_real_numbers_are_taken_as_they_are(values):
-    assert torch.equal(taken(values), T) and not taken(values).requires_grad
+    found = taken(values)
+    assert torch.equal(found, T) and not found.requires_grad and not found.is_neg() and type(found) is torch.Tensor
 
 
 @pytest.mark.parametrize("kind", ["?", "i1", "u1", "i8", "u8", "f2", "f4"])
