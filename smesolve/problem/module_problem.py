@@ -155,13 +155,13 @@ class ModuleProblem(Problem):
         self._laws = {f"mask {j}": BernoulliMasks(layer.keep_prob) for j, layer in enumerate(layers)}
         self._layers = {f"mask {j}": layer for j, layer in enumerate(layers)}
         self._shared = masks == "shared"
-        trial.derivatives(self._sample_loss, self.y, layers, self._shared, batches=batch_size is not None)
+        trial.derivatives(self._sample_loss, self.y, layers, self._shared, batches=self.batch_size is not None)
         trial.pickles()
         self.has_closed_form = self.linear_noise = not layers and not parameter_noise
 
         # Shapes of one draw; the mean gradient is one of full batches, whose noise is that of masks and parameters.
-        in_batch = batch_size or self.samples
-        self._shapes = ({"indices": (in_batch,)} if batch_size else {}) | self._noise_shapes(in_batch)
+        in_batch = self.batch_size or self.samples
+        self._shapes = ({"indices": (in_batch,)} if self.batch_size else {}) | self._noise_shapes(in_batch)
         without_labels = {name: shape for name, shape in self._noise_shapes(self.samples).items() if name != "labels"}
         self._layout = self._layout_of(self._shapes)
         self._reference_layout = self._layout_of(without_labels)
