@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.problem.function_trial import check_derivative, check_rows
 from smesolve.problem.step_expansion import check_step
 from smesolve.sampling.randomness import keyed_uniforms
@@ -49,16 +49,16 @@ def check_definition(problem: Problem) -> None:
         raise SmesolveError(
             f"{type(problem).__name__} must define {', '.join(missing)}{sampled}; see help(smesolve.Problem)."
         )
-    paths, dim = 3, check_integer("dim", problem.dim)
+    paths, dim = 3, _size("dim", problem.dim, 1)
     theta = torch.zeros(paths, dim, dtype=problem.dtype, device=problem.device)
-    uniforms = keyed_uniforms((paths, check_integer("draw_dim", problem.draw_dim, least=0)), 0, 0, 0)
+    uniforms = keyed_uniforms((paths, _size("draw_dim", problem.draw_dim)), 0, 0, 0)
     draw = call_of_user(f"{type(problem).__name__}.draw", problem.draw, uniforms)
     calls: list[tuple[str, tuple[Any, ...], tuple[int, ...]]] = [
         ("loss", (theta,), (paths,)),
         ("gradient", (theta, draw), (paths, dim)),
     ]
     if problem.has_closed_form:
-        noise_dim = check_integer("noise_dim", problem.noise_dim, least=0)
+        noise_dim = _size("noise_dim", problem.noise_dim)
         calls.append(("mean_gradient", (theta,), (paths, dim)))
         calls.append(("noise_product", (theta, theta.new_ones(paths, noise_dim)), (paths, dim)))
     for name, given, shape in calls:
@@ -76,6 +76,14 @@ def check_definition(problem: Problem) -> None:
         check_step(
             name, problem.linear_step, lambda lr: problem.step(theta, draw, lr), theta, -problem.gradient(theta, draw)
         )
+
+
+def _size(name: str, value: Any, least: int = 0) -> int:
+    """Return a size, which torch takes as an integer of Python only."""
+    size = check_integer(name, value, least)
+    if not isinstance(value, int):
+        raise invalid(name, "be an integer of Python", value, f"write int({name})")
+    return size
 
 
 def _check_rows(problem: Problem, names: list[str], uniforms: Tensor) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.problem.function_trial import check_derivative, check_rows, equal_up_to_rounding
+from smesolve.validation import check_integer
 
 __all__ = ["NOISE_TYPES", "CompletedSDE", "check_sde"]
 
@@ -81,8 +82,9 @@ class CompletedSDE:
         return drift, self._applied(noise, v)
 
     def _noise_dim(self, theta0: Tensor) -> int:
-        if isinstance(getattr(self.sde, "noise_dim", None), int):
-            return int(self.sde.noise_dim)
+        given = getattr(self.sde, "noise_dim", None)
+        if given is not None:
+            return check_integer("sde.noise_dim", given)
         if self.noise_type in ("scalar", "diagonal"):
             return 1 if self.noise_type == "scalar" else theta0.numel()
         if not hasattr(self, "g"):
