@@ -30,24 +30,24 @@ STREAMS = {"masks": 0, "normals": 1, "gradients": 2, "defects": 3, "warm": 4, "a
 
 
 CHUNK = 64
-"""Steps whose seeds are made together."""
+"""Number of consecutive steps whose seeds are hashed together."""
 
 POOL = 4
-"""Words of 32 bits in the pool of a `SeedSequence`."""
+"""Number of 32-bit words in the pool of a `SeedSequence`."""
 
 STATE_WORDS = 6
-"""Words of 32 bits in the seed of SFC64."""
+"""Number of 32-bit words in the seed of SFC64."""
 
 WORD, HALF = 2**32, np.uint32(16)
 
 POOL_HASH, STATE_HASH = (0x43B0D7E5, 0x931E8875), (0x8B51F9DD, 0x58F38DED)
-"""First constant and factor to the next one, of the words that go into the pool and of those that come out of it."""
+"""First hash constant and the factor to the next one: for words that enter the pool, and for words read from it."""
 
 MIX = np.array([[0xCA01F9DD], [0x4973F715]], dtype=np.uint32)
 
 
 class _Seed(ISeedSequence):
-    """The seed of one SFC64, known beforehand."""
+    """The seed of one SFC64 generator, computed beforehand."""
 
     def __init__(self, words: np.ndarray) -> None:
         self._words = words
@@ -98,7 +98,7 @@ def _constants(start: int, factor: int, begin: int, count: int) -> np.ndarray:
 
 
 def _word_count(number: int) -> int:
-    """Return in how many words of 32 bits numpy writes a number."""
+    """Return the number of 32-bit words in which numpy writes a number."""
     return max(1, -(-number.bit_length() // 32))
 
 
@@ -110,6 +110,6 @@ def keyed_uniforms(shape: tuple[int, ...], seed: int, block: int, step: int) -> 
 def keyed_normals(shape: tuple[int, ...], seed: int, block: int, step: int, stream: str = "normals") -> Tensor:
     """Return standard normals for the Brownian motions of one block of paths over one step (float64).
 
-    The stream "areas" has those of their time integrals, independent of the increments.
+    The stream "areas" holds the normals of their time integrals, which are independent of the increments.
     """
     return torch.from_numpy(keyed_generator(seed, stream, block, step).standard_normal(shape))

@@ -1,4 +1,4 @@
-"""Limits of stability of steps that are not those of gradient descent."""
+"""Stability limits of training steps other than gradient descent."""
 
 import math
 

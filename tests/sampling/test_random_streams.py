@@ -1,4 +1,4 @@
-"""Streams of random numbers are different ones: masks, normals and gradients of one key, blocks, steps and seeds."""
+"""Random numbers of different streams, blocks, steps and seeds are independent of each other."""
 
 import itertools
 
@@ -35,7 +35,7 @@ def test_generators_are_those_of_numpy_s_seed_sequence(seed, step):
 
 
 def test_uniforms_and_normals_are_of_the_streams_that_they_name():
-    """Both sides of a comparison would otherwise see one noise, and their errors were not independent."""
+    """Otherwise both sides of a comparison would see the same noise, and their errors would not be independent."""
     uniforms = keyed_generator(3, "masks", 2, 5).random((4, 3))
     assert np.array_equal(keyed_uniforms((4, 3), 3, 2, 5).numpy(), uniforms)
     normals = keyed_generator(3, "normals", 2, 5).standard_normal((4, 3))
