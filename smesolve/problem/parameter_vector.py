@@ -131,6 +131,7 @@ class ParameterVector:
         with one_at_a_time:  # another thread may have its own parameters in the module, or draw its own
             if seed is None:
                 return parameters_to_vector(self._parameters().values()).detach()
+            self._parameters()  # which must be those of theta
             return drawn_parameters(network, seed, self.device)
 
     def _parameters(self) -> dict[str, nn.Parameter]:

@@ -1,5 +1,6 @@
 """SDEs that users write: what they say of themselves is tried, and that every path is treated by itself."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +36,13 @@ def test_paths_are_treated_one_by_one(name, function, words):
     for use in (error, lambda sde: sme.solve(sde, START, [0.0, 0.5], "euler", dt=0.25, paths=4)):
         with pytest.raises(sme.SmesolveError, match=f"sde.{name} .* {words}"):
             use(Linear(**{name: function}))
+
+
+def test_the_number_of_brownian_motions_may_be_an_integer_of_numpy():
+    sde = Linear(noise_type="general")
+    del sde.g
+    sde.g_prod, sde.noise_dim = lambda t, y, v: y * v.sum(-1, keepdim=True) / 2, np.int64(2)
+    assert sme.solve(sde, START, [0.0, 0.5], "euler", dt=0.25, paths=4).isfinite().all()
 
 
 def test_additive_noise_is_the_same_everywhere():
