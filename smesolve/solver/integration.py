@@ -365,10 +365,10 @@ def solve(
         _check_differentiable(sde, workers, observables)
     elif isinstance(sde, ModifiedEquation):
         sde = sde.detached()
-    if problem is not None and scheme != JUMP_SCHEME:
-        problem.check_start("theta0", theta0)
     if problem is None:
         sde = CompletedSDE(sde, theta0)
+    elif scheme != JUMP_SCHEME:
+        problem.check_start("theta0", theta0)
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
     saved = grid_numbers(times, dt, "ts", least=0)
