@@ -107,7 +107,7 @@ def _check_rows(problem: Problem, names: list[str], uniforms: Tensor) -> None:
 
 
 def check_derivatives(problem: Problem, theta: Tensor, draws: bool = False) -> None:
-    """Check at theta (D,) the derivatives of a gradient, on which equations of order 2 and stability limits rest.
+    """Check near theta (D,) the derivatives of a gradient, on which equations of order 2 and stability limits rest.
 
     Args:
         problem: any problem; it may be one of the user's, whose gradient takes theta apart from its derivative.
@@ -118,7 +118,9 @@ def check_derivatives(problem: Problem, theta: Tensor, draws: bool = False) -> N
         SmesolveError: they are others than those of its values, or cannot be taken.
     """
     name = type(problem).__name__
-    direction = _numbers(len(theta), problem) * (theta.abs() + 1e-3 * (1 + theta.abs().max()))
+    numbers, small = _numbers(len(theta), problem), 1e-3 * (1 + theta.abs().max())
+    direction = torch.where(theta == 0, small * numbers.abs(), theta * numbers)
+    theta = theta + 0.01 * direction  # beside kinks at a start such as 0, and where positive numbers stay positive
     product = problem.hessian_product if problem.conservative else None
     what = f"{name}.{'mean_gradient' if problem.has_closed_form else 'gradient'}"
     along = None if product is None else call_of_user(f"the derivative of {what}", product, theta, direction)

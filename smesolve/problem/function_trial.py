@@ -90,6 +90,8 @@ def check_derivative(
     Raises:
         SmesolveError: it is another one, or torch cannot take it.
     """
+    if not direction.any():
+        return
     if derivative is None:
         derivative = call_of_user(
             f"{what}, whose derivative torch takes,", forward_derivative, function, at, direction

@@ -63,9 +63,9 @@ def check_step(
     if not slope.isfinite().any():
         raise SmesolveError(f"{name} must be a smooth function of lr at lr=0, but its derivative there is not finite.")
     zero, one = theta.new_zeros(()), theta.new_ones(())
-    check_derivative(f"{name}, as a function of lr,", step, zero, one, slope, one_sided=True)
     if not torch.equal(*(step(one / 64).nan_to_num(nan=1e30) for _ in range(2))):
         raise SmesolveError(f"{name} must draw no random numbers but those of its draw; make them in draw(uniforms).")
+    check_derivative(f"{name}, as a function of lr,", step, zero, one, slope, one_sided=True)
     if first is not None and not torch.allclose(slope, first, equal_nan=True):
         raise SmesolveError(
             f"{name} must have the derivative -gradient(theta, draw) in lr at lr=0; return minus that derivative from "

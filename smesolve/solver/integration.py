@@ -353,8 +353,7 @@ def solve(
         DivergenceWarning: some paths are not finite at the end.
     """
     check_sde("sde", sde)
-    problem = sde.problem if isinstance(sde, ModifiedEquation) else None
-    start = theta0
+    problem, start = sde.problem if isinstance(sde, ModifiedEquation) else None, theta0
     theta0 = check_tensor("theta0", theta0, "D") if problem is None else check_parameters("theta0", theta0, problem)
     times, dt = check_list("ts", ts, check_number), check_positive("dt", dt)
     paths, seed = check_integer("paths", paths), check_seed("seed", seed)
