@@ -1,12 +1,12 @@
-"""How near an equation is to the iteration, in words that can be repeated: relative errors and the bounds on them.
+"""The distance of an equation from the iteration in words: relative errors and the bounds on them.
 
-A 95% interval [low, high] of an error says how large the error can be, whether or not it holds 0: at most
-max(|low|, |high|), beyond which nothing is hidden (an equivalence bound). An error is given relative to
+A 95% interval [low, high] of an error bounds the size of the error, whether or not it holds 0: it is at most
+max(|low|, |high|), an equivalence bound. An error is given relative to
 
     the mean of the observable under the iteration, to the change of that mean since the start, and to its spread,
     the standard deviation over paths,
 
-where these are known. A mean that has an interval itself enters by the end of it that makes the bound larger.
+where these are known. A mean with an interval of its own enters by the end of its interval that makes the bound larger.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["agreement", "at_most", "headline"]
 
 
 def headline(final: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
-    """Return one sentence: how near the highest order is at the largest learning rate, beside the other order.
+    """Return one sentence about the errors at the largest learning rate, the highest order first.
 
     Args:
         final: rows of a weak-error table at the horizon.
         start: values of the observables at the start.
-        spread: standard deviations over paths of the iteration, by learning rate and observable, where they are known.
+        spread: standard deviations over paths of the iteration by learning rate and observable, where they are known.
     """
     known = final[[_has_bound(reason) for reason in final.reason]]
     if known.empty:
@@ -47,7 +47,7 @@ def headline(final: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tu
 
 
 def agreement(rows: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
-    """Return how near each order is for one observable and learning rate, the highest order first."""
+    """Return the errors of all orders in words for one observable and learning rate, the highest order first."""
     parts: list[str] = []
     by_order = {row["order"]: row for row in rows.to_dict("records")}
     for order in sorted(by_order, key=lambda order: (isinstance(order, str), -weak_order(order))):

@@ -12,11 +12,11 @@ __all__ = ["validity_figure"]
 
 
 def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float, limit: float) -> Figure:
-    """Draw relative errors against the learning rate, one panel for each observable, and where they are the tolerance.
+    """Draw relative errors against the learning rate, with the tolerance and the ranges, one panel per observable.
 
     Args:
-        errors: those of a `ValidityRange`.
-        table: its ranges.
+        errors: errors of a `ValidityRange`.
+        table: table of its ranges.
         tolerance: relative error.
         limit: the learning rate up to which the training is stable.
     """
@@ -39,7 +39,7 @@ def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float,
             log_ticks(axis, errors.lr)
             axis.set_xlabel("learning rate $\\epsilon$")
             axis.set_ylabel(f"|error| of the mean {name_of(observable)} / its change")
-        # The same lines in all panels, and bands over all of a panel's height: there is no place for it inside.
+        # All panels have the same lines, and bands take the whole height of a panel: the legend is outside.
         lines, labels = axis.get_legend_handles_labels()
         title = "bands: largest learning rates, 95%"
         figure.legend(lines, labels, loc="outside lower center", ncols=2, title=title, title_fontsize=7)

@@ -1,12 +1,12 @@
-"""The range of validity: up to which learning rate an equation describes a training to a given tolerance.
+"""The range of validity: the largest learning rate at which an equation describes a training to a given tolerance.
 
 The relative error of the equation of order p for an observable g at the horizon T is
 
     r(lr) = |E g(Theta_T) - E g(theta_K)| / |E g(theta_K) - g(theta_0)|,    K = T / lr,                             (1)
 
 which grows like lr^p. The largest learning rate with r <= tolerance follows from r at a few learning rates, by
-interpolation of log r over log lr; each round measures where the last one expects it. Errors are measured by defects
-(`smesolve.comparison.defects`), which cost the same relative precision at every learning rate.
+interpolation of log r over log lr. Each round measures at the learning rate that the last round predicts. Errors are
+measured by defects (`smesolve.comparison.defects`), whose relative precision does not depend on the learning rate.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ if TYPE_CHECKING:
 __all__ = ["ValidityRange", "first_learning_rate", "validity_range"]
 
 ROUNDS = 4
-"""Rounds of measurements, at most."""
+"""Largest number of rounds of measurements."""
 
 FIRST = 4.0
-"""The first learning rate is so many times below the stability limit."""
+"""Ratio of the stability limit to the first learning rate."""
 
 NEAR = 1.25
-"""A learning rate this close to the one that is sought is not measured again."""
+"""Ratio of learning rates below which they are so close that only one of them is measured."""
 
 MOST_STEPS = 2**14
-"""Steps to the horizon, at most."""
+"""Largest number of steps to the horizon."""
 
 TOLERANCE, STABILITY, STEPS, MEASUREMENT = "tolerance", "stability", "steps", "measurement"
-"""What limits a learning rate: the error, the iteration itself, the steps that are simulated, or that the errors at
-larger learning rates are not known."""
+"""What limits a learning rate: the error, the stability of the iteration, the number of simulated steps, or unknown
+errors at larger learning rates."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,17 +73,18 @@ class ValidityRange(Result):
 
     Columns of `table`: order, observable; lr, lr_low, lr_high, the largest learning rate and its 95% interval;
     limited_by: "tolerance", "stability" (the error stays below the tolerance up to the stability limit, which is
-    then `lr`), "steps" (it exceeds the tolerance at every learning rate that was simulated; lr is extrapolated), or
-    "measurement" (it is below the tolerance at `lr`, and not known at a larger one; lr_high is the stability limit).
+    then `lr`), "steps" (the error exceeds the tolerance at every simulated learning rate; lr is extrapolated), or
+    "measurement" (the error is below the tolerance at `lr` and not known at larger learning rates; lr_high is the
+    stability limit).
     """
 
     table: pd.DataFrame
     errors: pd.DataFrame
-    """What was measured: the columns of a weak-error table by defects, and relative, relative_low, relative_high."""
+    """The measured errors: the columns of a weak-error table by defects, with relative, relative_low, relative_high."""
     horizon: float
     tolerance: float
     stability_limit: float
-    """That of the problem at theta0 (`Problem.stability_limit`)."""
+    """Stability limit of the problem at theta0 (`Problem.stability_limit`)."""
 
     def conclusion(self) -> str:
         """Return one sentence for each observable."""
@@ -108,7 +109,7 @@ class ValidityRange(Result):
         return f"{interval}, extrapolated," if row["limited_by"] == STEPS else interval
 
     def summary(self) -> str:
-        """Return what was asked, and `conclusion`."""
+        """Return a head line and `conclusion`."""
         return f"Largest learning rates of a training up to T = {self.horizon:g}:\n{self.conclusion()}"
 
     def plot(self) -> Figure:
@@ -143,15 +144,16 @@ def validity_range(
         theta0: (D,), the start.
         horizon: time T of the comparison; the iteration takes T/lr steps.
         tolerance: largest error, relative to the change of the observable from theta0 to the horizon.
-        orders: of the equations, 1 and/or 2.
-        observables: as `weak_error` takes them, but for accuracies and others that are constant between jumps.
+        orders: orders of the equations, 1 and/or 2.
+        observables: as in `weak_error`, except accuracies and others that are constant between jumps.
         rel_tol: relative 95% half-width to which errors are measured.
-        paths: paths of the first round at each learning rate.
-        max_paths: most paths at each learning rate.
+        paths: number of paths of the first round at each learning rate, in whole blocks.
+        max_paths: largest number of paths at each learning rate; the size of a block follows from it (`weak_error`).
         seed: root seed.
-        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
-        journal: keeps every finished block on disk and finds it again.
-        progress: show the progress. Default: on a terminal.
+        workers: number of processes, or threads for compiled kernels, that share the blocks; results do not depend on
+            it. Default: only this process.
+        journal: a journal that keeps every finished block on disk. Default: none.
+        progress: whether to show the progress. Default: on a terminal and in a notebook only.
 
     Returns:
         A `ValidityRange`.
@@ -159,7 +161,8 @@ def validity_range(
     Raises:
         SmesolveError: unusable arguments, or a problem that depends on time.
 
-    Cost: about 9 gradients a step and path for both orders, at two to five learning rates.
+    Cost: 7 to 12 gradients per step and path for both orders, 20 where the network has kinks (`DefectSampler`), at two
+    to five learning rates.
     """
     problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
@@ -182,7 +185,7 @@ def validity_range(
     fewest = _fewest_steps(limit, horizon)
     wanted = {_first_steps(limit, horizon)}
     design = StudyDesign.of(
-        problem,
+        problem.in_blocks_for(max_paths),
         theta0,
         [horizon / max(wanted)],
         horizon,
@@ -220,17 +223,17 @@ def validity_range(
 
 
 def first_learning_rate(problem: Problem, theta0: Tensor, horizon: float) -> float:
-    """Return the learning rate at which a range of validity is looked for first."""
+    """Return the first learning rate at which `validity_range` measures."""
     return horizon / _first_steps(problem.stability_limit(theta0, horizon), horizon)
 
 
 def _first_steps(limit: float, horizon: float) -> int:
-    """Return the steps to the horizon at the first learning rate."""
+    """Return the number of steps to the horizon at the first learning rate."""
     return max(_fewest_steps(limit, horizon), math.ceil(FIRST * horizon / limit), 2)
 
 
 def _fewest_steps(limit: float, horizon: float) -> int:
-    """Return the steps to the horizon at the largest learning rate below the stability limit."""
+    """Return the number of steps to the horizon at the largest learning rate below the stability limit."""
     return math.floor(horizon / limit * (1 + 1e-9)) + 1
 
 
@@ -262,7 +265,7 @@ def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float
         )
         beyond = unknown[unknown > lrs.max()] if len(lrs) else unknown
         unmeasured = bool(len(beyond)) and lr >= beyond.min()
-        if unmeasured:  # no extrapolation reaches beyond a learning rate at which the error is not known
+        if unmeasured:  # no extrapolation beyond a learning rate at which the error is not known
             lr = low = float(usable.lr[usable.relative_high <= tolerance].max())
             high = limit
         limited = STABILITY if lr >= limit else STEPS if lr < horizon / MOST_STEPS else TOLERANCE
@@ -281,7 +284,7 @@ def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float
 
 
 def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float, limit: float) -> float:
-    """Return the largest lr, at most the limit, up to which values known at increasing lrs are below the tolerance."""
+    """Return the largest lr, at most the limit, up to which the values at increasing lrs are below the tolerance."""
     if not len(lrs) or np.isnan(values).all():
         return math.nan
     values = np.maximum(np.nan_to_num(values, nan=np.inf, posinf=1e300), 1e-300)
@@ -295,9 +298,9 @@ def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float,
 
 
 def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int) -> set[int]:
-    """Return the steps to the horizon at which to measure next: where the range is expected and none is near.
+    """Return the numbers of steps to the horizon of the next measurements, near the expected ranges.
 
-    Where nothing is known yet, as paths diverge or a few of them carry the mean, that is at half the learning rate.
+    Where nothing is known yet, because paths diverge or a few of them carry the mean, the learning rate is halved.
     """
     wanted = set()
     if table.lr.isna().any():

@@ -1,4 +1,4 @@
-"""Orientations of the input weights of a two-layer network, and how much they differ.
+"""Orientations of the input weights of a two-layer network, and measures of their diversity.
 
 The input weight of neuron j is u_j = (w_j, b_j), bias included, its orientation u_j / |u_j|, its amplitude |A_j||u_j|.
 Measures (Zhang, Xu, TPAMI 2024, arXiv 2207.05952):
@@ -8,9 +8,9 @@ Measures (Zhang, Xu, TPAMI 2024, arXiv 2207.05952):
 
 and the covering number of `smesolve.landscape.covering`, which does not depend on the amplitudes.
 
-The participation counts orientations smoothly by their amplitudes: it is m for orthogonal neurons of one amplitude, and
-1 for neurons on one line. A neuron with an odd activation (tanh) computes the same with -u_j and -A_j, so that its
-orientation counts up to sign.
+The participation is a smooth count of orientations weighted by amplitudes: it is m for orthogonal neurons of the same
+amplitude, and 1 for neurons on one line. A neuron with an odd activation (tanh) computes the same function with -u_j
+and -A_j, so that its orientation counts up to sign.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def input_weights(problem: DropoutProblem, theta: Tensor) -> tuple[np.ndarray, n
 
 @entry_point
 def cosine_map(weights: np.ndarray) -> np.ndarray:
-    """Return the cosines (1), (m, m), between rows (m, d); 0 with a row of zeros."""
+    """Return the cosines (1), (m, m), between rows (m, d); they are 0 for a row of zeros."""
     weights = check_rows("weights", weights)
     norms = np.linalg.norm(weights, axis=1, keepdims=True)
     units = weights / np.where(norms > 0, norms, 1.0)

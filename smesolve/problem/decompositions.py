@@ -106,41 +106,6 @@ def _normalised(values: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
     return normalised
 
 
-def _layer_norm(
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    cudnn_enable: bool = True,
-) -> Tensor:
-    """Return layer normalisation: of torch's own the derivatives of a gradient that is batched over paths are wrong."""
-    values = _normalised(input, tuple(range(-len(normalized_shape), 0)), eps)
-    values = values if weight is None else values * weight
-    return values if bias is None else values + bias
-
-
-def _instance_norm(
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Return instance normalisation of (n, C, ...), of whose derivatives the same is to be said.
-
-    Running averages, which outputs do not depend on where they would be changed, stay as they are.
-    """
-    if not use_input_stats:
-        return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    values, channels = _normalised(input, tuple(range(2, input.ndim)), eps), (-1, *[1] * (input.ndim - 2))
-    values = values if weight is None else values * weight.view(channels)
-    return values if bias is None else values + bias.view(channels)
-
-
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     values = functional.hardtanh(input + 3, 0.0, 6.0) / 6
     return input.copy_(values) if inplace else values
@@ -170,16 +135,60 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
     return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
 
 
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    """Return the normalised values times the weight, plus the bias."""
+    return _affine(_normalised(input, tuple(range(-len(normalized_shape), 0)), eps), weight, bias, 0)
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    """Return the normalised values (n, C, ...) times the weight of their channel, plus its bias.
+
+    Running averages, on which outputs do not depend where they would be changed, stay as they are.
+    """
+    if not use_input_stats:
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    return _affine(_normalised(input, tuple(range(2, input.ndim)), eps), weight, bias, input.ndim - 2)
+
+
+def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int) -> Tensor:
+    """Return values times a weight, plus a bias, which have so many dimensions less at the end."""
+    if weight is not None:
+        values = values * weight[(..., *[None] * trailing)]
+    return values if bias is None else values + bias[(..., *[None] * trailing)]
+
+
 _DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
     torch._weight_norm: _weight_norm,
     torch.cdist: _cdist,
-    torch.layer_norm: _layer_norm,
-    functional.layer_norm: _layer_norm,
-    functional.instance_norm: _instance_norm,
     functional.embedding_bag: _embedding_bag,
     functional.hardsigmoid: _hardsigmoid,
     functional.glu: _glu,
+    functional.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    functional.instance_norm: _instance_norm,
+    torch.instance_norm: _instance_norm,
     functional.huber_loss: _huber_loss,
     functional.soft_margin_loss: _soft_margin_loss,
 }
-"""Decompositions of the calls of torch whose gradient has no derivative or a wrong one, or that have no forward one."""
+"""Decompositions of the calls of torch whose gradient has no derivative, or that have no forward derivative.
+
+The forward derivatives of a batch of gradients of layer_norm and instance_norm lack terms in torch: the first one where
+they have weights, the second one without weights, too.
+"""

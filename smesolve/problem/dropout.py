@@ -14,11 +14,9 @@ Their mean, which has S = 1 1^T + v I and u = 1 in `smesolve.problem.dropout_noi
     (4)  L_S = E R_S(theta; eta) = R_S + v/(2n) sum_ik |z_ik|^2.
 
 `noise_product` replaces the rest by normals and has exactly the covariance of the gradient. For masks shared by all
-samples, these normals stand for the following functions of the masks, which are orthonormal:
+samples, the normals stand for orthonormal functions of the masks, with moments v, s, w^2 = E chi^2 of the mask law:
 
-    (5)  zeta_k / sqrt(v),   zeta_k zeta_r / v  (k < r),   chi_k / w,      zeta = eta - 1, chi = zeta^2 - v - s zeta,
-
-with the moments v, s and w^2 = E chi^2 of the mask law (`smesolve.problem.masks`).
+    (5)  zeta_k / sqrt(v),   zeta_k zeta_r / v  (k < r),   chi_k / w,      zeta = eta - 1, chi = zeta^2 - v - s zeta.
 
 Masks drawn per sample, as torch.nn.Dropout draws them, have the same mean gradient, and the noise of each sample is
 independent of the noise of the others. As n m (m+1)/2 normals would be too many, such masks always have the cheaper
@@ -145,13 +143,19 @@ class DropoutProblem(MaskedProblem):
     def with_weak_noise(self) -> DropoutProblem:
         """Return the same problem with weak noise: a noise product of 2m + 1 normals, or 3m + 1, for weak errors only.
 
-        Its covariance is exact and it has no odd moments, but it is not normal in law. `noise_coordinates` returns
-        None, so control variates lack their third part. Masks per sample always have weak noise.
+        Its covariance is exact and it has no odd moments, but it is not normal. As `noise_coordinates` returns None,
+        control variates lack their third part. Masks per sample always have weak noise.
         """
         return self.with_noise(linear=False)
 
     def with_noise(self, *, linear: bool) -> DropoutProblem:
-        """Return the same problem with linear noise, of independent normals, or with the noise with signs."""
+        """Return the same problem with linear noise, of independent normals, or with the noise with signs.
+
+        Raises:
+            SmesolveError: linear noise for masks per sample, which always have the noise with signs.
+        """
+        if linear and self.per_sample:
+            raise SmesolveError("linear=True needs masks='shared', got masks per sample; take linear=False.")
         other = copy.copy(self)
         other._take_linear_noise(linear)
         return other
@@ -182,10 +186,7 @@ class DropoutProblem(MaskedProblem):
     def small_noise_rk4(
         self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
     ) -> tuple[Tensor, ...] | None:
-        """Return a whole step of that scheme by one kernel, or None if the kernel cannot take these tensors.
-
-        None also for a subclass: its linearization may differ from the kernel's, so the scheme has to use it.
-        """
+        """Return a whole step by one kernel; None if it cannot take the tensors, or a subclass has other formulas."""
         if type(self) is not DropoutProblem or self.kernels is None:
             return None
         if theta.shape[-1] != self.dim or not self.kernels.suit(theta, increments):
@@ -215,8 +216,7 @@ class DropoutProblem(MaskedProblem):
 class DropoutLinearization(Linearization):
     """A `DropoutProblem` at theta (..., D).
 
-    Compiled kernels compute what they can, each with a forward pass of its own. Elsewhere the formulas below share one
-    forward pass and the residual R.
+    Compiled kernels have a forward pass of their own. Elsewhere the formulas share one forward pass and the residual R.
     """
 
     problem: DropoutProblem

@@ -63,7 +63,7 @@ class FeatureNetwork(DropoutNetwork):
         if shape != (x.shape[0], self.width):
             raise SmesolveError(
                 f"features must map x to shape ({x.shape[0]}, {self.width}), samples by the readout's in_features, "
-                f"got {shape}."
+                f"got {shape}; end them with nn.Flatten(), or change in_features."
             )
         trial.derivatives(lambda outputs, targets: outputs.square().sum(1), x)
         trial.pickles()

@@ -96,8 +96,11 @@ class MaskedProblem(LinearizedProblem):
 
     @property
     def draw_count(self) -> float:
-        """Number of different masks."""
-        return math.inf if self.law.support is None else len(self.law.support[0]) ** self.draw_dim
+        """Number of different masks; infinity beyond the range of floats."""
+        try:
+            return math.inf if self.law.support is None else float(len(self.law.support[0])) ** self.draw_dim
+        except OverflowError:
+            return math.inf
 
     def all_draws(self) -> tuple[Tensor, Tensor]:
         """Return all masks (K, m), or (K, n, m) per sample, and their probabilities (K,).

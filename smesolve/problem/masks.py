@@ -171,7 +171,7 @@ class MaskLaw(Law):
         if not isinstance(masks, Tensor) or masks.shape != given.shape or masks.dtype != given.dtype:
             raise SmesolveError(
                 f"{type(self).__name__}.quantile must map uniforms to masks, a tensor of the same shape and dtype, got "
-                f"{shown(masks)} from {shown(given)}."
+                f"{shown(masks)} from {shown(given)}; let it act on each uniform."
             )
         return masks.numpy()
 
@@ -245,7 +245,8 @@ class BernoulliMasks(MaskLaw):
 
     def quantile(self, uniforms: Tensor) -> Tensor:
         """Return 0 for u < 1 - keep_prob, else 1/keep_prob."""
-        kept: Tensor = (uniforms >= 1 - self.keep_prob).to(uniforms.dtype)
+        # in place: booleans, and their conversion, would take twice as long
+        kept: Tensor = uniforms.clone().ge_(1 - self.keep_prob)
         return kept.div_(float(self.keep_prob))
 
     def __repr__(self) -> str:

@@ -34,6 +34,7 @@ from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
+from smesolve.problem.functions_of_paths import FunctionsOfPaths
 from smesolve.problem.layer_floats import layer_floats
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
@@ -73,7 +74,9 @@ class ModuleProblem(Problem):
     the same for any number of samples, as that of a weight, all samples see one mask, whatever `masks` says.
 
     theta holds the trainable parameters: frozen ones (requires_grad=False) and buffers stay as they are. The module
-    is tried first. A copy of it with its present train flags is used, so that the module does not change.
+    is tried first. A copy of it with its present train flags is used, so that the module does not change. What module
+    and loss read beside their tensors must not change either: gradients that are taken often run as recordings of their
+    operations (`smesolve.problem.recorded_function`).
 
     Args:
         module: maps x (n, ...) to outputs (n, ...), each sample by itself, by operations that `torch.func` can
@@ -141,6 +144,7 @@ class ModuleProblem(Problem):
             )
 
         self._loss = loss
+        self._of_paths = FunctionsOfPaths()
         self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
         trial, layers = tried("module", module, self.x, lambda: finite_data("x", x, self.dtype, self.device))
         self.x = trial.x
@@ -213,11 +217,11 @@ class ModuleProblem(Problem):
 
     def loss(self, theta: Tensor) -> Tensor:
         """Return the loss of all samples without noise, weight decay included: (...,)."""
-        return self._over_paths(self._mean_loss, theta)
+        return self._over_paths("loss", self._mean_loss, theta)
 
     def outputs(self, theta: Tensor) -> Tensor:
         """Return the outputs of the module without noise, (..., n, ...)."""
-        return self._over_paths(lambda vector: self._function(vector, self.x), theta)
+        return self._over_paths("outputs", lambda vector: self._function(vector, self.x), theta)
 
     def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> ModuleProblem:
         """Return the same module and loss on other data, without other noise than dropout's and weight decay."""
@@ -230,7 +234,10 @@ class ModuleProblem(Problem):
             return self.loss(theta) + constant
         losses, draws = vmap(self._mean_loss), self._reference_draws  # a vector for each draw, for dropout in place
         return constant + self._over_paths(
-            lambda vector: losses(vector.expand(REFERENCE_DRAWS, -1), draws).mean(), theta, REFERENCE_DRAWS
+            "modified loss",
+            lambda vector: losses(vector.expand(REFERENCE_DRAWS, -1), draws).mean(),
+            theta,
+            REFERENCE_DRAWS,
         )
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
@@ -240,19 +247,11 @@ class ModuleProblem(Problem):
     def _batch_gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         if not draw:
-            return self._over_paths(grad(self._mean_loss), theta)
-        leads = [part.shape[: part.ndim - len(self._shapes[name])] for name, part in draw.items()]
-        lead = theta.shape[:-1]
-        if any(one != lead for one in leads):
-            lead = torch.broadcast_shapes(lead, *leads)
-
-        def flat(part: Tensor, trailing: int) -> Tensor:
-            shape = part.shape[part.ndim - trailing :]
-            return part.expand(*lead, *shape).reshape(-1, *shape)
-
-        draws = {name: flat(part, len(self._shapes[name])) for name, part in draw.items()}
-        gradients: Tensor = vmap(grad(self._mean_loss))(flat(theta, 1), draws)
-        return gradients.reshape(*lead, self.dim)
+            return self._over_paths("gradient", grad(self._mean_loss), theta)
+        dimensions = {name: len(self._shapes[name]) for name in draw}
+        return self._of_paths.with_noise(
+            "noisy gradient", grad(self._mean_loss), theta, draw, [self.x, self.y], dimensions
+        )
 
     def mean_gradient(self, theta: Tensor) -> Tensor:
         """Return the gradient of all samples (..., D), where it is the mean.
@@ -265,7 +264,7 @@ class ModuleProblem(Problem):
                 "mean_gradient is not known in closed form under dropout inside a module or parameter noise; use "
                 "mean_gradient_estimate, or DropoutProblem for dropout on the last hidden layer with squared error."
             )
-        return self._over_paths(grad(self._mean_loss), theta)
+        return self._over_paths("gradient", grad(self._mean_loss), theta)
 
     @entry_point
     def mean_gradient_estimate(self, theta: Tensor, draws: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -307,12 +306,11 @@ class ModuleProblem(Problem):
         loss = self._sample_loss(self._outputs(vector, x, draw), y).mean()
         return loss + self.weight_decay / 2 * vector.square().sum() if self.weight_decay else loss
 
-    def _over_paths(self, function: Callable[[Tensor], Tensor], theta: Tensor, draws: int = 1) -> Tensor:
+    def _over_paths(self, name: str, function: Callable[[Tensor], Tensor], theta: Tensor, draws: int = 1) -> Tensor:
         """Return function(theta) for each path, in batches of paths: it sees all samples, with some draws for each."""
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         batch = max(1, BATCH_FLOATS // (draws * self._loss_floats))
-        values: Tensor = vmap(function, chunk_size=batch)(theta.reshape(-1, self.dim))
-        return values.reshape((*theta.shape[:-1], *values.shape[1:]))
+        return self._of_paths.in_batches(name, function, theta, [self.x, self.y], batch)
 
     # --- noise -----------------------------------------------------------------------------------------------------
 
@@ -330,18 +328,16 @@ class ModuleProblem(Problem):
         if not self.has_closed_form:
             first, second = torch.special.ndtr(normals).chunk(2, dim=-1)
             return self.noise_increment(theta, self.draw(first), self.draw(second))
-        lead = torch.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
         if not self.noise_dim:  # plain gradient descent
+            lead = torch.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
             return theta.new_zeros(*lead, self.dim)
-        vectors = theta.expand(*lead, -1).reshape(-1, self.dim)
-        flat = normals.expand(*lead, -1).reshape(-1, self.noise_dim)
-        products: Tensor = vmap(grad(self._noise_functional))(vectors, flat)
-        return products.reshape(*lead, self.dim)
+        functional, noise = grad(self._noise_functional), {"normals": normals}
+        return self._of_paths.with_noise("noise", functional, theta, noise, [self.x, self.y], {"normals": 1})
 
-    def _noise_functional(self, vector: Tensor, normals: Tensor) -> Tensor:
+    def _noise_functional(self, vector: Tensor, noise: Draw) -> Tensor:
         """Return the function in (2) whose gradient the noise product is."""
         outputs = self._function(vector, self.x)
-        return self._batch_noise.functional(self._sample_loss(outputs, self.y), outputs, normals)
+        return self._batch_noise.functional(self._sample_loss(outputs, self.y), outputs, noise["normals"])
 
     def noise_coordinates(self, draw: Draw) -> Tensor | None:
         """Return chi (..., M), gradient = mean_gradient + noise_product(theta, chi), or None without a closed form."""

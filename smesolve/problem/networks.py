@@ -255,7 +255,7 @@ def _check_elementwise(activation: Activation, dtype: torch.dtype, device: torch
     if not isinstance(values, Tensor) or values.shape != trial.shape or values.dtype != dtype:
         raise SmesolveError(
             f"activation must map a tensor to one of the same shape and dtype, elementwise, got {shown(values)} from "
-            f"{shown(trial)}."
+            f"{shown(trial)}; let it act on each entry and convert nothing."
         )
     numbers = torch.sin(torch.arange(1.0, 7.0, dtype=dtype, device=device))
     check_rows("activation", activation, numbers, "number")

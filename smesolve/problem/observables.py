@@ -174,7 +174,8 @@ def _try(name: str, observable: Observable, like: Tensor) -> None:
     if not isinstance(trial, Tensor) or trial.shape != (3,):
         raise SmesolveError(
             f"observable {name!r} must map theta (..., D) to (...,), but it maps (3, {like.shape[-1]}) to "
-            f"{tuple(trial.shape) if isinstance(trial, Tensor) else shown(trial)}."
+            f"{tuple(trial.shape) if isinstance(trial, Tensor) else shown(trial)}; reduce the last dimension only, as "
+            "theta.norm(dim=-1) does."
         )
     if trial.dtype != like.dtype:
         raise SmesolveError(

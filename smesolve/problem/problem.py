@@ -32,7 +32,7 @@ from smesolve.problem.linearization import (
 from smesolve.problem.parameter_vector import ParameterVector
 from smesolve.problem.stability import curvature_limit, step_limit
 from smesolve.problem.training_step import REFERENCE_DRAWS, TrainingStep
-from smesolve.sampling.ensemble import fitting_block_size
+from smesolve.sampling.ensemble import LARGEST_BLOCK, fitting_block_size, holding_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import check_integer, check_not_negative, check_parameters, check_seed
 
@@ -79,6 +79,8 @@ class Problem(ParameterVector, TrainingStep):
     """Whether nothing depends on time. Otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
     """Whether `noise_product` is linear in its normals."""
+    largest_block: int = LARGEST_BLOCK
+    """Paths that a block holds at most; `in_blocks_for` lowers it."""
     in_threads: bool = False
     """Whether compiled kernels, which release Python's lock, compute the training step. If so, blocks of paths run in
     threads."""
@@ -163,7 +165,20 @@ class Problem(ParameterVector, TrainingStep):
     @property
     def block_size(self) -> int:
         """Number of paths in a block, whose working arrays fit a cache."""
-        return fitting_block_size(self.floats_per_path)
+        return min(fitting_block_size(self.floats_per_path), self.largest_block)
+
+    def in_blocks_for(self, paths: int) -> Self:
+        """Return the same problem, of which so many paths in all are wanted: no block is larger than they need.
+
+        A block holds at most the smallest power of two, from 8 on, that is not below their number. So fewer paths than
+        the largest block of this problem would hold are one block.
+        """
+        size = holding_block_size(paths)
+        if size == self.largest_block:
+            return self
+        other = copy.copy(self)
+        other.largest_block = size
+        return other
 
     @property
     def breaks(self) -> Sequence[float]:

@@ -55,17 +55,17 @@ def curvature_limit(product: Callable[[Tensor], Tensor], theta: Tensor) -> float
         ArithmeticError: Lanczos' method does not converge.
     """
     operator, start = _operator(product, theta)
+    first = operator.matvec(start)
+    if not np.isfinite(first).all():
+        raise SmesolveError(
+            f"theta has a Hessian whose entries are not finite in {theta.dtype}; take smaller parameters, or scale the "
+            "data."
+        )
+    if not first.any():
+        return math.inf
     if theta.numel() == 1:
         largest = float(operator.matvec(np.ones(1))[0])
     else:
-        first = operator.matvec(start)
-        if not np.isfinite(first).all():
-            raise SmesolveError(
-                f"theta has a Hessian whose entries are not finite in {theta.dtype}; take smaller parameters, or "
-                "scale the data."
-            )
-        if not first.any():
-            return math.inf
         try:
             largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
         except ArpackNoConvergence as failure:

@@ -25,6 +25,7 @@ from smesolve.machine_memory import free_memory
 from smesolve.sampling.parallel import Task, run_blocks
 
 __all__ = [
+    "LARGEST_BLOCK",
     "Chain",
     "DivergenceWarning",
     "Process",
@@ -33,11 +34,15 @@ __all__ = [
     "check_block_steps",
     "collect_paths",
     "fitting_block_size",
+    "holding_block_size",
     "in_lists",
     "warn_of_divergence",
     "without_divergence_warnings",
 ]
 
+
+SMALLEST_BLOCK, LARGEST_BLOCK = 8, 1024
+"""Paths in a block, at least and at most; both are powers of two."""
 
 LIST = 2**12
 """Number of blocks that are handed to the workers at once."""
@@ -137,7 +142,12 @@ def fitting_block_size(floats_per_path: int) -> int:
     It depends only on the problem, never on the machine, so that results are the same everywhere.
     """
     size = max(1, 2**18 // floats_per_path)
-    return min(max(8, 1 << (size.bit_length() - 1)), 1024)
+    return min(max(SMALLEST_BLOCK, 1 << (size.bit_length() - 1)), LARGEST_BLOCK)
+
+
+def holding_block_size(paths: int) -> int:
+    """Return the smallest power of two in [8, 1024] that holds so many paths, or 1024."""
+    return min(max(SMALLEST_BLOCK, 1 << (paths - 1).bit_length()), LARGEST_BLOCK)
 
 
 def in_lists(tasks: Iterable[Task]) -> Iterator[list[Task]]:

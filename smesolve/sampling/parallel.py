@@ -152,7 +152,7 @@ def _run(
     """Run one block in a worker."""
     with _one_at_a_time:
         if os.getpid() != parent:  # joblib runs tasks in the parent where a cluster has lost all workers but one
-            _settle(parent, threads)
+            _settle(threads)
         try:
             if digest not in _unpickled:
                 _unpickled.clear()
@@ -162,7 +162,7 @@ def _run(
             return position, None, failure
 
 
-def _settle(parent: int, threads: int) -> None:
+def _settle(threads: int) -> None:
     """Set the number of torch's threads in a worker process, and leave the handling of interruptions to its parent."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group

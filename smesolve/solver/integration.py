@@ -369,7 +369,9 @@ def solve(
     elif scheme != JUMP_SCHEME:
         problem.check_start("theta0", theta0)
     if len(times) < 2 or times[0] < 0:
-        raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
+        raise SmesolveError(
+            f"ts must hold two or more increasing times from 0 on, got {shown(times)}; the first is the start."
+        )
     saved = grid_numbers(times, dt, "ts", least=0)
     if problem is not None and sde.order not in (1, "poisson"):
         check_derivatives(problem.at(times[0]), theta0)

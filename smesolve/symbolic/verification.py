@@ -7,14 +7,14 @@ Let Delta be the increment of one step from theta. If for all multi-indices i_1 
 and E |Delta|^(order+1) = O(lr^(order+1)), then the weak error on a fixed horizon is O(lr^order) (Milstein 1986; Li, Tai
 & E, JMLR 2019, sec. 3, under growth conditions, which algebra cannot decide).
 
-lr is the small parameter of the iteration; for momentum it is the square root of the learning rate. Milstein asks for j
-up to 2 order + 1, because his Delta is O(sqrt(lr)). Here the noise is small and Delta = O(lr): in the iteration every
-Delta carries one lr, in the SDE each operator lr^(a+1) L_a below removes at most a + 1 factors of Delta. So the
-coefficient of lr^q in a moment of degree j > q is zero on both sides, and nothing is left to compare beyond j = q.
+lr is the small parameter of the iteration; for momentum it is the square root of the learning rate. Milstein requires
+(1) for j up to 2 order + 1, because his Delta is O(sqrt(lr)). Here the noise is small and Delta = O(lr): in the
+iteration every Delta carries one lr, and in the SDE each operator lr^(a+1) L_a below removes at most a + 1 factors of
+Delta. So the coefficient of lr^q in a moment of degree j > q is zero on both sides, and degrees up to q suffice.
 
-The theorem asks for a step and an equation with continuous derivatives up to some order. Where they have kinks, the
-moments are compared away from these, and no order is proven. Expressions such as log(a) and 1/a are assumed to stay
-inside their domain. All symbols are real.
+The theorem requires a step and an equation with continuous derivatives up to some order. Where they have kinks, the
+moments are compared away from the kinks, and no order is proven. The state is assumed to stay inside the domain of
+expressions such as log(a) and 1/a. All symbols are real.
 
     iteration:  E[Delta_i1 ... Delta_ij] with Delta = sum_a lr^a s_a, from the moments of the random variables       (2)
     SDE:        E f(Theta_lr) = exp(lr L) f,    L = sum_a lr^a L_a                                                   (3)
@@ -64,7 +64,7 @@ class Verification:
     claimed: int
     """The weak order that the equation claims."""
     agreement: int
-    """All coefficients up to lr^agreement agree, away from kinks where there are any. At most claimed + 1 is tried."""
+    """All coefficients up to lr^agreement agree, away from kinks. The largest value that is tried is claimed + 1."""
     checked: tuple[MomentCheck, ...]
     """Every comparison, in order; a proven one has difference 0."""
     first_mismatch: MomentCheck | None
@@ -90,7 +90,7 @@ class Verification:
         if self.smoothness.kinks:
             return (
                 f"Not smooth, or not known to be: {_listed(self.smoothness.kinks)}. The moments are compared away from "
-                "kinks; the theorem asks for functions with continuous derivatives, so that no order is proven."
+                "kinks; the theorem requires functions with continuous derivatives, so that no order is proven."
             )
         if self.smoothness.domain:
             return f"The state is assumed to stay where {_listed(self.smoothness.domain)} can be differentiated."
@@ -143,13 +143,16 @@ def check_proof(iteration: Iteration, order: int) -> None:
 
 
 def verify(iteration: Iteration, order: int, generator: Generator, equation: Sequence[Expr]) -> Verification:
-    """Compare (1) coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is reached.
+    """Compare both sides of (1) for lr^1, lr^2, ..., until a coefficient differs or lr^(order+1) is reached.
 
     Args:
         iteration: the iteration.
         order: the claimed weak order.
-        generator: of the equation.
-        equation: the functions of the state of which the equation consists, whose smoothness the theorem asks for.
+        generator: generator of the equation.
+        equation: the entries of drift and noise, whose smoothness the theorem requires.
+
+    Raises:
+        SmesolveError: if the comparison takes too many products, or a difference cannot be decided (`vanishes`).
     """
     check_proof(iteration, order)
     checked: list[MomentCheck] = []
@@ -190,7 +193,7 @@ def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) 
 
 
 def diffusion_terms(diffusion: ImmutableMatrix) -> list[dict[tuple[int, ...], Expr]]:
-    """Return the `noise_terms` of a diffusion, which has one of a = 1, by (4)."""
+    """Return the `noise_terms` of a diffusion by (4): none for a = 0, and 1/2 C C^T for a = 1."""
     covariance = diffusion * diffusion.T
     pairs = combinations_with_replacement(range(covariance.rows), 2)
     return [{}, {(i, j): covariance[i, j] * (Rational(1, 2) if i == j else 1) for i, j in pairs}]

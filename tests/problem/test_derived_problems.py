@@ -1,5 +1,7 @@
 """Problems derived from another one: each method is the stated multiple of the original problem's method."""
 
+import math
+
 import pytest
 import torch
 from given_errors import exactly
@@ -45,6 +47,13 @@ def test_gradients_noise_and_curvature_are_multiples(derived):
     chi = made.noise_coordinates(draw)
     assert close(at.gradient(draw), made.gradient(theta, draw))
     assert close(at.gradient(draw), mean * gradient + made.noise_product(theta, chi))
+
+
+def test_more_draws_than_floats_reach_are_infinitely_many():
+    problem = make_problem(width=100, samples=12, masks="per_sample")
+    assert problem.draw_count == AveragedProblem(problem, 3).draw_count == math.inf
+    few = make_problem(width=10, samples=12, masks="per_sample")
+    assert few.draw_count == 2.0**120 and AveragedProblem(few, 10).draw_count == math.inf
 
 
 class SquaredNormals(sme.Problem):

@@ -144,7 +144,7 @@ def test_first_order_of_the_noise_is_its_derivative(noise):
         return problem.gradient(theta, shrunk | {k: draw[k] for k in draw if k == "indices"}) @ direction
 
     slope = (scaled(1e-5) - scaled(-1e-5)) / 2e-5
-    chosen = scaled(0.0) - problem._over_paths(torch.func.grad(problem._mean_loss), theta) @ direction
+    chosen = scaled(0.0) - problem._over_paths("gradient", torch.func.grad(problem._mean_loss), theta) @ direction
     assert relative(first_order, slope + chosen) < 1e-8
 
 

@@ -171,3 +171,10 @@ def test_options_that_a_training_does_not_take(problem):
     same = pickle.loads(pickle.dumps(training))
     state, draw = training.warm(training.initial(), 1), problem.sample(2, 0)
     assert torch.equal(same.step(state, draw, 0.1), training.step(state, draw, 0.1))
+
+
+def test_no_factor_of_nadam_is_negative(problem):
+    beta, decay = 0.9, 0.96**50.0
+    for momentum_decay, factor in ((0.0, 1 - beta / 2), (50.0, 1 - decay)):
+        training = sme.Training(problem, torch.optim.NAdam, 0.01, betas=(beta, 0.99), momentum_decay=momentum_decay)
+        assert training.largest_lr == pytest.approx(0.01 / factor)

@@ -47,6 +47,8 @@ class Ensembles:
     """Control variates, as for `weak_error`."""
     compared: bool = True
     """Whether `weak_error` compares them: the iteration is run beside equations, whose paths come in pairs in part."""
+    most: int | None = None
+    """Paths for which blocks have their size (`Problem.in_blocks_for`). Default: blocks are those of the problem."""
 
     def __post_init__(self) -> None:
         check_scheme(self.problem, self.design.scheme)
@@ -61,7 +63,8 @@ class Ensembles:
         """The measurement that these ensembles are simulated for."""
         observables = {str(k): self.problem.loss for k in range(self.observables)}
         scheme, control = chosen_scheme(self.scheme, self.problem), chosen_control(self.control, self.problem)
-        given = self.problem, self.theta0, [self.lr], self.times, self.orders
+        problem = self.problem if self.most is None else self.problem.in_blocks_for(self.most)
+        given = problem, self.theta0, [self.lr], self.times, self.orders
         return StudyDesign(*given, observables, scheme, self.dt, control)
 
     def size(self, workers: int | None = None) -> StudySize:

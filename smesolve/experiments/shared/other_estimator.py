@@ -16,11 +16,13 @@ from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
 from smesolve.experiments.shared.markdown import join, table_of
 from smesolve.problem.observables import Observable
+from smesolve.sampling.ensemble import LARGEST_BLOCK
 from smesolve.solver.modified_equation import equation_name
 
 __all__ = ["OtherEstimator"]
 
 PATHS = {"difference": 256, "defects": 64}
+"""Paths of each estimator, or a whole block where that is more."""
 
 AFFORDABLE = 2.0**28
 """Numbers that all gradients of a check may touch, if it takes more of them than the first round of the study."""
@@ -63,8 +65,8 @@ class OtherEstimator:
     @property
     def runs(self) -> Ensembles | DefectRuns:
         """What is simulated."""
-        design, paths = self.design, PATHS[self.other]
-        given = design.problem, design.theta0, self.lr, [design.horizon], self.orders, paths
+        design, problem = self.design, self.design.problem.in_blocks_for(LARGEST_BLOCK)
+        given = problem, design.theta0, self.lr, [design.horizon], self.orders, PATHS[self.other]
         return DefectRuns(*given) if self.other == "defects" else Ensembles(*given)
 
     @property
@@ -95,7 +97,7 @@ class OtherEstimator:
             orders=self.orders,
             observables=self.observables,
             times=[design.horizon],
-            paths=PATHS[self.other],
+            paths=max(PATHS[self.other], self.runs.size().block_size),
             estimator=self.other,
             seed=seed,
             progress=False,

@@ -14,10 +14,14 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import markdown
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.sampling.ensemble import LARGEST_BLOCK
 
 __all__ = ["ValidityPart", "in_words", "ranges_table"]
 
-TOLERANCE, REL_TOL, PATHS, MAX_PATHS = 0.01, 0.3, 64, 128
+TOLERANCE, REL_TOL = 0.01, 0.3
+
+PATHS, MAX_PATHS = 64, 128
+"""Paths of the first round, and at most, or a whole block where that is more."""
 
 SHARE = 0.5
 """Largest work at the first learning rate, in units of that of the first round of the study."""
@@ -68,10 +72,12 @@ class ValidityPart:
         if not self.observable or not self.orders or not design.problem.autonomous:
             return []
         lr = first_learning_rate(design.problem, design.theta0, design.horizon)
-        runs = DefectRuns(design.problem, design.theta0, lr, [design.horizon], self.orders, PATHS)
-        return [Cell("range of validity", self._measured, [runs])] if runs.size().work <= SHARE * self.work else []
+        problem = design.problem.in_blocks_for(LARGEST_BLOCK)
+        runs = DefectRuns(problem, design.theta0, lr, [design.horizon], self.orders, PATHS)
+        measured = partial(self._measured, max(MAX_PATHS, runs.size().block_size))
+        return [Cell("range of validity", measured, [runs])] if runs.size().work <= SHARE * self.work else []
 
-    def _measured(self) -> dict[str, Any]:
+    def _measured(self, max_paths: int) -> dict[str, Any]:
         design = self.design
         measure = partial(validity_range, design.problem, design.theta0, design.horizon, TOLERANCE)
         found = measure(
@@ -79,7 +85,7 @@ class ValidityPart:
             observables=self.observable,
             rel_tol=REL_TOL,
             paths=PATHS,
-            max_paths=MAX_PATHS,
+            max_paths=max_paths,
             seed=design.seed,
             workers=self.workers,
             progress=False,

@@ -132,10 +132,14 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         ensembles: list[Ensembles | DefectRuns]
         orders = check_orders("orders", s.orders)
         if self.estimator == "defects":
-            ensembles = [DefectRuns(self.problem, self.theta0, lr, times, orders, s.paths) for lr in lrs]
+            ensembles = [
+                DefectRuns(self.problem, self.theta0, lr, times, orders, s.paths, self._most_paths) for lr in lrs
+            ]
         else:
             measured = orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
-            ensembles = [Ensembles(self.problem, self.theta0, lr, times, *measured) for lr in lrs]
+            ensembles = [
+                Ensembles(self.problem, self.theta0, lr, times, *measured, most=self._most_paths) for lr in lrs
+            ]
         sampling: dict[str, Any] = {
             "paths": s.paths,
             "rel_tol": s.rel_tol,
@@ -176,13 +180,19 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
     @cached_property
     def design(self) -> StudyDesign:
         """What is measured, checked."""
-        return StudyDesign.of(self.problem, self.theta0, self.settings.lrs, self.settings.horizon, **self._asked())
+        problem = self.problem.in_blocks_for(self._most_paths)
+        return StudyDesign.of(problem, self.theta0, self.settings.lrs, self.settings.horizon, **self._asked())
 
     @property
     def size(self) -> StudySize | DefectSize:
         """What the first round asks of a machine."""
         kind = DefectSize if self.estimator == "defects" else StudySize
         return kind(self.design, self.settings.paths, self.settings.workers)
+
+    @property
+    def _most_paths(self) -> int:
+        """Paths for which `weak_error` chooses the size of a block."""
+        return self.settings.paths if self.settings.rel_tol is None else self.settings.max_paths
 
     def _asked(self) -> dict[str, Any]:
         """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,8 +97,9 @@ class NAdam(Adam):
 
     @property
     def largest_lr(self) -> float:
-        """Learning rate above which a beta or mu would be negative."""
-        return min(super().largest_lr, self.lr / (1 - self._beta / 2))
+        """Learning rate above which a beta or mu, or the factor of q, would be negative."""
+        of_q = 1 / self._decay_rate if self._decay_rate > 0 else math.inf
+        return min(super().largest_lr, self.lr / (1 - self._beta / 2), of_q)
 
     def step(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor) -> list[Tensor]:
         """Return theta, m, v, P, p_2 and q."""
