@@ -13,7 +13,6 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, shown
-from smesolve.problem.definition import check_derivatives
 from smesolve.problem.differentiable_scalar import value_of
 from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
@@ -366,15 +365,13 @@ def solve(
         sde = sde.detached()
     if problem is None:
         sde = CompletedSDE(sde, theta0)
-    elif scheme != JUMP_SCHEME:
-        problem.check_start("theta0", theta0)
+    else:
+        sde.check_start("theta0", theta0, jumps=scheme == JUMP_SCHEME)
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(
             f"ts must hold two or more increasing times from 0 on, got {shown(times)}; the first is the start."
         )
     saved = grid_numbers(times, dt, "ts", least=0)
-    if problem is not None and sde.order not in (1, "poisson"):
-        check_derivatives(problem.at(times[0]), theta0)
     check_jumps(problem, dt, saved[-1] * dt)
     lr = value_of(sde.lr) if isinstance(sde, ModifiedEquation) else getattr(sde, "lr", None)
     nothing = what_tests_nothing(SCHEMES.get(scheme), scheme, getattr(sde, "order", None), lr, dt)
