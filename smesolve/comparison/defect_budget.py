@@ -26,7 +26,7 @@ from smesolve.comparison.defects import COLUMNS, DefectSampler
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.outcomes import Status, status_of
 from smesolve.comparison.path_statistics import PathStatistics, merged
-from smesolve.comparison.paths_wanted import MOST_WANTED, next_paths
+from smesolve.comparison.paths_wanted import MOST_WANTED, further_work, next_paths
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.confidence import bias_aware_half_width
 from smesolve.problem.iteration import DropoutIteration
@@ -82,20 +82,32 @@ class DefectBudget:
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
         """Draw `paths` paths, and then as many more as the tolerance at the horizon requires.
 
-        The progress bar must already count the work of the first `paths` paths.
+        The progress bar must already count the work of the first `paths` paths, and `further_work`.
         """
+        bar, expected = self.runner.progress, further_work(self.cost(paths), rel_tol)
         self._run(paths)
         while rel_tol is not None:
             found = self._estimate()
             wanted = next_paths(found.paths, self._wanted(found, rel_tol), max_paths)
             if wanted <= found.paths:
-                return
-            self.runner.progress.add(self.cost(wanted))
+                break
+            bar.detail(f"more paths for rel_tol = {rel_tol:g}")
+            bar.add(self.cost(wanted))
             self._run(wanted)
+        bar.add(-expected)
 
     def cost(self, paths: int) -> float:
         """Return the work, in gradients, of the blocks that are missing for so many paths."""
         return len(self._missing(paths)) * self.sampler.cost
+
+    @property
+    def spent(self) -> float:
+        """The gradients that the paths so far took."""
+        return self._blocks * self.sampler.cost
+
+    def affordable(self, gradients: float) -> int:
+        """Return how many paths so many gradients are enough for."""
+        return int(gradients / self.sampler.cost) * self.sampler.block_size
 
     def _missing(self, paths: int) -> range:
         """Return the blocks that are missing for so many paths."""

@@ -18,7 +18,7 @@ from smesolve.comparison.cost import ITERATION_STEP_COST, step_cost
 from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.path_statistics import PathStatistics, merged
-from smesolve.comparison.paths_wanted import Estimates, Wanted, bias_is_large, next_paths, wanted_paths
+from smesolve.comparison.paths_wanted import Estimates, Wanted, bias_is_large, further_work, next_paths, wanted_paths
 from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
@@ -53,7 +53,7 @@ class ErrorBudget:
         design: design of the study.
         lr: learning rate.
         hessians: Hessians of the value functions, for control="second".
-        runner: runner of the blocks, whose progress bar counts the work of the first round already.
+        runner: runner of the blocks, whose progress bar already counts the first round and its `further_work`.
     """
 
     def __init__(self, design: StudyDesign, lr: float, hessians: ValueHessians | None, runner: Runner) -> None:
@@ -89,12 +89,13 @@ class ErrorBudget:
         If a tolerance is given, paths are also added while too few values carry a mean, if max_paths may be enough.
         """
         wanted, aims = paths, [Aim(paths, None)] * len(self.sides)
+        expected = further_work(self._cost(wanted, aims), rel_tol, self.design.dt is None)
         self._run(wanted, aims)  # the progress bar counts this round already
         while True:
             while self._halve():
                 self._run_more(wanted, aims)
             if rel_tol is None:
-                return
+                break
             asked = [self._wanted(side, rel_tol, max_paths) for side in self.sides]
             wanted = next_paths(_paths(self.dropout), max(count.dropout for count in asked), max_paths)
             aims = [
@@ -105,9 +106,10 @@ class ErrorBudget:
                 for side, count in zip(self.sides, asked, strict=True)
             ]
             if next(self._tasks(wanted, aims), None) is None:
-                return
+                break
             self.runner.progress.detail(f"more paths for rel_tol of {self._hardest()}")
             self._run_more(wanted, aims)
+        self.runner.progress.add(-expected)
 
     def _hardest(self) -> str:
         """Return the order and observable with the least precise error at the horizon."""
@@ -135,9 +137,13 @@ class ErrorBudget:
 
     def _run_more(self, paths: int, aims: Sequence[Aim]) -> None:
         """Run blocks that the progress bar does not count yet."""
-        work = self._work()
-        self.runner.progress.add(sum(work[name].cost for name, _ in self._tasks(paths, aims)))
+        self.runner.progress.add(self._cost(paths, aims))
         self._run(paths, aims)
+
+    def _cost(self, paths: int, aims: Sequence[Aim]) -> float:
+        """Return the work of all blocks that are missing."""
+        work = self._work()
+        return sum(work[name].cost for name, _ in self._tasks(paths, aims))
 
     def _run(self, paths: int, aims: Sequence[Aim]) -> None:
         """Run all missing blocks, of all sides together, as more blocks spread better over workers."""

@@ -54,9 +54,17 @@ from smesolve.entry_point import plain_surroundings
 from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.sampling.progress import Progress
 from smesolve.solver.modified_equation import ModifiedEquation, Order
 
-__all__ = ["constants_floats", "constants_table", "first_constants", "leading_constants", "second_constants"]
+__all__ = [
+    "constants_floats",
+    "constants_table",
+    "constants_work",
+    "first_constants",
+    "leading_constants",
+    "second_constants",
+]
 
 MAX_DIM, MAX_DRAWS = 64, 1024
 """Largest D and number of draws for which the constant of order 2 is computed, as it needs third derivatives of
@@ -74,6 +82,9 @@ smallest takes eight times as many."""
 
 STABLE_SHARE = 1 / 8
 """Share of the stability limit 2/lambda_max below which V_0(h) is a parabola in h."""
+
+FIRST_WORK, SECOND_WORK = 3e3, 1e6
+"""Work at one time of the constants of order 1, and of those of order 2, in gradients, about."""
 
 COLUMNS = ["order", "time", "observable", "constant", "stderr"]
 TYPES = {"time": float, "constant": float, "stderr": float}
@@ -112,17 +123,29 @@ def leading_constants(
     rows: list[tuple[Order, float, str, float, float]] = []
     if not problem.has_closed_form or not observables:
         return constants_table(rows)
-    for time in times if 1 in orders else ():
-        for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
-            rows.append((1, time, name, *value))
-    if 2 in orders and _affordable(problem) and not kinks(problem, theta0):
-        for name, value in second_constants(problem, theta0, times[-1], observables).items():
-            rows.append((2, times[-1], name, *value))
-    if "poisson" in orders and not kinks(problem, theta0):
-        for time in times:
-            for name, value in poisson_constants(problem, theta0, time, observables).items():
-                rows.append(("poisson", time, name, *value))
+    with Progress(False, constants_work(problem, times, orders)) as bar:
+        for time in times if 1 in orders else ():
+            with bar.part(FIRST_WORK):
+                for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
+                    rows.append((1, time, name, *value))
+        if 2 in orders and _affordable(problem) and not kinks(problem, theta0):
+            with bar.part(SECOND_WORK):
+                for name, value in second_constants(problem, theta0, times[-1], observables).items():
+                    rows.append((2, times[-1], name, *value))
+        if "poisson" in orders and not kinks(problem, theta0):
+            for time in times:
+                with bar.part(FIRST_WORK):
+                    for name, value in poisson_constants(problem, theta0, time, observables).items():
+                        rows.append(("poisson", time, name, *value))
     return constants_table(rows)
+
+
+def constants_work(problem: Problem, times: Sequence[float], orders: Sequence[Order]) -> float:
+    """Return the work of `leading_constants` for the progress bar: the gradients of whole blocks that take as long."""
+    if not problem.has_closed_form:
+        return 0.0
+    first = FIRST_WORK * len(times) * ((1 in orders) + ("poisson" in orders))
+    return first + (SECOND_WORK if 2 in orders and _affordable(problem) else 0.0)
 
 
 def constants_table(rows: Sequence[tuple[Order, float, str, float, float]] = ()) -> pd.DataFrame:

@@ -125,7 +125,7 @@ def observed_limit(
         seed: root seed.
 
     Raises:
-        SmesolveError: a network that is not linear, or masks per sample.
+        SmesolveError: a network that is not linear, masks per sample, or features that are all 0.
         ArithmeticError: no lr up to 2^12 times the shortest relaxation time is unstable.
 
     Cost: three learning rates, 28 relaxation times each of `populations` blocks of paths.
@@ -142,6 +142,8 @@ def observed_limit(
         )
     plain = _Homogeneous(problem.network, problem.x, torch.zeros_like(problem.y), law=problem.law)
     relaxation = plain.stability_limit(plain.initial()) / 2
+    if relaxation == float("inf"):
+        raise SmesolveError("problem must have features that are not all 0 for a limit of stability; take other data.")
 
     def rates(lr: float, count: int, recorded: float) -> np.ndarray:
         """Return the growth per relaxation time of the drift."""

@@ -20,13 +20,16 @@ from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.solver_bias import NOISE_FACTOR, SolverBias
 from smesolve.confidence import NORMAL_QUANTILE
 
-__all__ = ["Estimates", "Wanted", "bias_is_large", "next_paths", "wanted_paths"]
+__all__ = ["Estimates", "Wanted", "bias_is_large", "further_work", "next_paths", "wanted_paths"]
 
 BIAS_SHARE = 0.1
 """Share of the error below which the bias of the scheme is reduced, where dt is not given."""
 
 GROWTH = 4
 """Largest factor by which a round multiplies the paths, as the estimates behind it are uncertain themselves."""
+
+HALVING_SHARE = 0.05
+"""Work that is expected of rounds with a smaller step of the scheme, in units of that of the first round."""
 
 MOST_WANTED = 2.0**40
 """Bound on the number of paths that an error requires; max_paths is less."""
@@ -107,6 +110,20 @@ def _wanted_for_tails(side: MeanEstimate, rounding: np.ndarray, max_paths: int) 
     shortage = np.fmax(side.shortage, side.plain_shortage)
     wanted = np.where((shortage > 1) & is_noisy(side, rounding), shortage, 0.0)[-1].max() * side.paths
     return int(wanted) if wanted <= max_paths else 0
+
+
+def further_work(work: float, rel_tol: float | None, halves: bool = False) -> float:
+    """Return the work that a progress bar expects of further rounds, while nobody knows whether there are any.
+
+    It is as much as that of the first round where a tolerance may ask for more paths, and a twentieth of it where only
+    the step of the scheme may be halved, which is rare. So no bar is full before it is known that nothing is left.
+
+    Args:
+        work: of the first round.
+        rel_tol: tolerance, or None.
+        halves: whether the step of the scheme may be halved.
+    """
+    return work if rel_tol is not None else HALVING_SHARE * work if halves else 0.0
 
 
 def next_paths(paths: int, wanted: int, max_paths: int) -> int:

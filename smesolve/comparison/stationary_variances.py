@@ -36,7 +36,7 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
 
     Args:
         problem: a problem whose gradient is affine in theta.
-        theta0: (D,), a start; it does not affect the result.
+        theta0: (D,), the start, which matters only in directions without curvature: they stay at theta0.
         lrs: learning rates.
 
     Returns:
@@ -51,7 +51,10 @@ def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float])
     lrs = check_list("lrs", lrs, check_positive)
     moments = LinearMoments(problem, theta0)
     curvature = hessian(problem.modified_loss, torch.zeros_like(theta0))
-    best = -torch.linalg.solve(curvature, problem.mean_gradient(torch.zeros_like(theta0)))
+    if int(torch.linalg.matrix_rank(curvature, hermitian=True)) == problem.dim:
+        best = -torch.linalg.solve(curvature, problem.mean_gradient(torch.zeros_like(theta0)))
+    else:  # without curvature, parameters stay at their start
+        best = theta0 - torch.linalg.pinv(curvature, hermitian=True) @ problem.mean_gradient(theta0)
 
     def variance(theta: Tensor) -> Tensor:
         squares: Tensor = (theta - best).square().sum(-1)

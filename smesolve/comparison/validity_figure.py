@@ -34,7 +34,8 @@ def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float,
                 axis.errorbar(rows.lr, rows.relative, half, capsize=1.5, label=style.label, **style.line_options)
                 found = table[(table.observable == observable) & (table.order == order)].iloc[0]
                 if np.isfinite(found.lr_low) and np.isfinite(found.lr_high):
-                    axis.axvspan(found.lr_low, found.lr_high, color=style.colour, alpha=0.2, linewidth=0)
+                    low = max(found.lr_low, errors.lr.min() / 2)  # the axis is logarithmic, and lr_low may be 0
+                    axis.axvspan(low, found.lr_high, color=style.colour, alpha=0.2, linewidth=0)
             axis.set_yscale("log")
             log_ticks(axis, errors.lr)
             axis.set_xlabel("learning rate $\\epsilon$")

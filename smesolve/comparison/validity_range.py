@@ -23,6 +23,7 @@ from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.paths_wanted import further_work
 from smesolve.comparison.study_design import StudyDesign, check_orders, check_orders_of_defects
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
@@ -62,9 +63,12 @@ NEAR = 1.25
 MOST_STEPS = 2**14
 """Largest number of steps to the horizon."""
 
-TOLERANCE, STABILITY, STEPS, MEASUREMENT = "tolerance", "stability", "steps", "measurement"
-"""What limits a learning rate: the error, the stability of the iteration, the number of simulated steps, or unknown
-errors at larger learning rates."""
+EXPECTED = 2.0
+"""Work that the progress bar expects of further learning rates, in units of that of the first one."""
+
+TOLERANCE, STABILITY, STEPS, MEASUREMENT, COST = "tolerance", "stability", "steps", "measurement", "cost"
+"""What limits a learning rate: the error, the stability of the iteration, the number of simulated steps, unknown errors
+at larger learning rates, or the number of gradients that may be computed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,9 +77,10 @@ class ValidityRange(Result):
 
     Columns of `table`: order, observable; lr, lr_low, lr_high, the largest learning rate and its 95% interval;
     limited_by: "tolerance", "stability" (the error stays below the tolerance up to the stability limit, which is
-    then `lr`), "steps" (the error exceeds the tolerance at every simulated learning rate; lr is extrapolated), or
+    then `lr`), "steps" (the error exceeds the tolerance at every simulated learning rate; lr is extrapolated),
     "measurement" (the error is below the tolerance at `lr` and not known at larger learning rates; lr_high is the
-    stability limit).
+    stability limit), or "cost" (`max_gradients` ended the search; measured errors say that the learning rate lies
+    between lr_low and lr_high; `lr` is lr_low, which is 0 where no error is known to be below the tolerance).
     """
 
     table: pd.DataFrame
@@ -101,12 +106,26 @@ class ValidityRange(Result):
     def _described(self, row: dict[str, float | str]) -> str:
         if row["limited_by"] == STABILITY:
             return "up to the stability limit"
+        if row["limited_by"] == COST:
+            return self._bounded(float(row["lr_low"]), float(row["lr_high"]))
         if not np.isfinite(float(row["lr"])):
             return "up to a lr that is not known"
         if row["limited_by"] == MEASUREMENT:
             return f"up to lr = {row['lr']:.2g} at least, as errors at larger ones are not known"
         interval = f"up to lr = {row['lr']:.2g} [{row['lr_low']:.2g}, {row['lr_high']:.2g}]"
         return f"{interval}, extrapolated," if row["limited_by"] == STEPS else interval
+
+    def _bounded(self, low: float, high: float) -> str:
+        """Return between which learning rates the largest one lies."""
+        if low > 0:
+            return (
+                f"up to a lr between {low:.2g} and {high:.2g}"
+                if high < self.stability_limit
+                else (f"up to lr = {low:.2g} at least")
+            )
+        if high < self.stability_limit:
+            return f"up to a lr below {high:.2g}"
+        return "up to a lr that is not known"
 
     def summary(self) -> str:
         """Return a head line and `conclusion`."""
@@ -132,6 +151,7 @@ def validity_range(
     rel_tol: float = 0.1,
     paths: int = 64,
     max_paths: int = 2**14,
+    max_gradients: float | None = None,
     seed: int = 0,
     workers: int | None = None,
     journal: Journal | None = None,
@@ -149,6 +169,8 @@ def validity_range(
         rel_tol: relative 95% half-width to which errors are measured.
         paths: number of paths of the first round at each learning rate, in whole blocks.
         max_paths: largest number of paths at each learning rate; the size of a block follows from it (`weak_error`).
+        max_gradients: largest number of gradients in all. What is not resolved within it is said as a bound. Default:
+            no bound.
         seed: root seed.
         workers: number of processes, or threads for compiled kernels, that share the blocks; results do not depend on
             it. Default: only this process.
@@ -162,7 +184,7 @@ def validity_range(
         SmesolveError: unusable arguments, or a problem that depends on time.
 
     Cost: 7 to 12 gradients per step and path for both orders, 20 where the network has kinks (`DefectSampler`), at two
-    to five learning rates.
+    to five learning rates; `max_gradients` bounds it.
     """
     problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
@@ -172,6 +194,7 @@ def validity_range(
     max_paths, seed = check_integer("max_paths", max_paths, paths), check_seed("seed", seed)
     observables = check_observables("observables", observables)
     workers = check_workers("workers", workers)
+    most = math.inf if max_gradients is None else check_positive("max_gradients", max_gradients)
     if journal is not None:
         check_instance("journal", journal, Journal, "a Journal")
     if progress is not None:
@@ -203,22 +226,36 @@ def validity_range(
             )
     rows: list[dict[str, object]] = []
     done: set[int] = set()
-    with Progress(progress, 0) as bar:
+    spent = 0.0
+    with Progress(progress) as bar:
         runner = Runner(workers, journal, bar)
         for _ in range(ROUNDS):
+            before = len(done)
             for steps in sorted(wanted - done):
                 lr = horizon / steps
-                bar.describe(f"lr {lr:.3g}")
                 budget = DefectBudget(design, lr, runner)
-                bar.add(budget.cost(paths))
-                budget.draw(paths, rel_tol, max_paths)
+                work = budget.cost(paths)
+                if spent + work > most:
+                    if not done:
+                        raise SmesolveError(
+                            f"max_gradients={most:g} is less than the {work:g} that paths={paths} take at the first "
+                            f"learning rate, {lr:.3g}; take more gradients or fewer paths."
+                        )
+                    break  # more steps take more
+                bar.describe(f"lr {lr:.3g}")
+                bar.add(work + further_work(work, rel_tol) + (0.0 if done else EXPECTED * work))
+                affordable = max_paths if most == math.inf else min(max_paths, budget.affordable(most - spent))
+                budget.draw(paths, rel_tol, affordable)
                 rows += budget.rows(rel_tol)
+                spent += budget.spent
                 done.add(steps)
+            if len(done) == before:
+                break
             errors = _relative(with_bias(pd.DataFrame(rows)), design.start)
             table = _ranges(errors, tolerance, limit, horizon)
             wanted = _next_steps(table, done, horizon, fewest)
-            if not wanted - done:
-                break
+    if most < math.inf:
+        table = _with_bounds(table, errors, done, tolerance, limit, horizon, fewest)
     return ValidityRange(table, errors, horizon, tolerance, limit)
 
 
@@ -295,6 +332,30 @@ def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float,
         return min(limit, float(lrs[k - 1] * (lrs[k] / lrs[k - 1]) ** share))
     k = 0 if len(above) else -1
     return min(limit, float(lrs[k] * (tolerance / values[k]) ** (1 / power)))
+
+
+def _with_bounds(
+    table: pd.DataFrame,
+    errors: pd.DataFrame,
+    done: set[int],
+    tolerance: float,
+    limit: float,
+    horizon: float,
+    fewest: int,
+) -> pd.DataFrame:
+    """Return the table with bounds from what was measured where nothing was measured near a learning rate."""
+    rows = []
+    for row in table.to_dict("records"):
+        if _next_steps(pd.DataFrame([row]), done, horizon, fewest) - done:
+            part = errors[(errors.order == row["order"]) & (errors.observable == row["observable"])].sort_values("lr")
+            known = np.array([Status(reason).has_interval for reason in part.reason], dtype=bool)
+            above = part.lr[known & (part.relative_low > tolerance)]
+            high = float(above.min()) if len(above) else limit
+            below = part.lr[known & (part.relative_high <= tolerance)]
+            low = float(below[below < high].max()) if (below < high).any() else 0.0
+            row |= {"lr": low, "lr_low": low, "lr_high": high, "limited_by": COST}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int) -> set[int]:

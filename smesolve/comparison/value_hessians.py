@@ -26,14 +26,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from smesolve.comparison.cost import HESSIAN_PRODUCT_COST
 from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, batch_sizes, directional, row_by_row
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
+from smesolve.sampling.progress import Progress
 from smesolve.solver.time_grid import grid_numbers
 
 __all__ = ["OVERSAMPLING", "RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
+
+HESSIAN_PRODUCTS = 500
+"""Products at a grid point, for the progress bar, about."""
 
 RANK, OVERSAMPLING = 32, 16
 """Number of eigenpairs that are kept, and of additional vectors for finding them."""
@@ -204,26 +209,29 @@ def _low_rank(
     generator = torch.Generator(device="cpu").manual_seed(0)  # the vectors only find a subspace
     hessians, quadratics = [], []
     forms: LowRankForms | None = None
-    for step in range(steps, -1, -1):
-        eigenpairs = []
-        for column, observable in enumerate(observables.values()):
-            random = torch.randn(
-                RANK + OVERSAMPLING, problem.dim, generator=generator, dtype=torch.float64, device="cpu"
-            ).to(theta0)
-            if forms is None:
-                product = _final_product(problem, observable, path.states[step])
-            else:
-                factors, values = forms.factors[0, column], forms.values[0, column]
-                random[: len(factors)] = factors
-                here = problem.at(step * h)
-                product = _product(here, path.states[step], path.adjoints[step + 1][-1, column], factors, values, h)
-            eigenpairs.append(_leading_eigenpairs(product, random))
-        factors, values = (torch.stack(parts)[None] for parts in zip(*eigenpairs, strict=True))
-        forms = LowRankForms(factors, values)
-        hessians.append(forms)
-        if _has_quadratics(problem):
-            before = problem.at(step * h, left_limit=True)
-            quadratics.append(LowRankForms(_through_noise(before, path.states[step], factors), values))
+    each = HESSIAN_PRODUCTS * HESSIAN_PRODUCT_COST * len(observables)
+    with Progress(False, (steps + 1) * each) as bar:
+        for step in range(steps, -1, -1):
+            eigenpairs = []
+            for column, observable in enumerate(observables.values()):
+                random = torch.randn(
+                    RANK + OVERSAMPLING, problem.dim, generator=generator, dtype=torch.float64, device="cpu"
+                ).to(theta0)
+                if forms is None:
+                    product = _final_product(problem, observable, path.states[step])
+                else:
+                    factors, values = forms.factors[0, column], forms.values[0, column]
+                    random[: len(factors)] = factors
+                    here = problem.at(step * h)
+                    product = _product(here, path.states[step], path.adjoints[step + 1][-1, column], factors, values, h)
+                eigenpairs.append(_leading_eigenpairs(product, random))
+            factors, values = (torch.stack(parts)[None] for parts in zip(*eigenpairs, strict=True))
+            forms = LowRankForms(factors, values)
+            hessians.append(forms)
+            if _has_quadratics(problem):
+                before = problem.at(step * h, left_limit=True)
+                quadratics.append(LowRankForms(_through_noise(before, path.states[step], factors), values))
+            bar.done(each)
     return ValueHessians(h, hessians[::-1], quadratics[::-1] or None)
 
 

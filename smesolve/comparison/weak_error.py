@@ -18,6 +18,7 @@ from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.paths_wanted import further_work
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders_of_defects
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
@@ -178,14 +179,15 @@ def weak_error(
         check_derivatives(problem, design.theta0, draws=True)
         by_defects = DefectSize(_with_half(design), paths, workers)
         by_defects.check(max_memory)
-        with Progress(progress, by_defects.work) as bar:
+        work = by_defects.work + further_work(by_defects.work, rel_tol)
+        with Progress(progress, work) as bar:
             table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
         _warn_of_missing_means(table)
         return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), design.start)
     design.warn_of_nothing_tested(stacklevel=5)  # 5: past the decorators
     size = StudySize(design, paths, workers)
     size.check(max_memory)
-    with Progress(progress, size.work) as bar:
+    with Progress(progress, size.work + further_work(size.work, rel_tol, dt is None)) as bar:
         table, samples = _measured(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
     _warn_of_missing_means(table)
     return WeakErrorStudy(table, samples, design.horizon, predicted_constants(design), design.start)
@@ -257,7 +259,7 @@ def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_path
     rows: list[dict[str, object]] = []
     lrs = _with_half(design).lrs
     for number, lr in enumerate(lrs, start=1):
-        runner.progress.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")
+        runner.progress.describe(_which(lr, number, len(lrs)))
         budget = DefectBudget(design, lr, runner)
         try:
             budget.draw(paths, rel_tol, max_paths)
@@ -282,7 +284,8 @@ def _measured(
     rows: list[dict[str, object]] = []
     samples: dict[tuple[float, Order | None], dict[str, np.ndarray]] = {}
     for number, lr in enumerate(design.lrs, start=1):
-        runner.progress.describe(f"lr {lr:g} ({number} of {len(design.lrs)} learning rates)")
+        runner.progress.describe(_which(lr, number, len(design.lrs)))
+        runner.progress.detail("control variates")
         budget = None
         try:
             if design.control == "second" and (hessians is None or design.problem.dim <= DENSE_DIM):
@@ -291,6 +294,7 @@ def _measured(
                     design.problem, design.theta0, design.times, design.observables, lr, design.stability_limit
                 )
             budget = ErrorBudget(design, lr, hessians, runner)
+            runner.progress.detail("paths")
             budget.draw(paths, rel_tol, max_paths)
         except KeyboardInterrupt:
             latest = budget.rows(None) if budget else []
@@ -299,6 +303,11 @@ def _measured(
         rows += budget.rows(rel_tol)
         samples |= budget.samples()
     return pd.DataFrame(rows), samples
+
+
+def _which(lr: float, number: int, count: int) -> str:
+    """Return a learning rate and which one of all it is, for the progress bar."""
+    return f"lr {lr:g} ({number} of {count} learning rates)" if count > 1 else f"lr {lr:g}"
 
 
 def _warn_of_missing_means(table: pd.DataFrame) -> None:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from smesolve.entry_point import entry_point
-from smesolve.landscape.orientations import check_rows
+from smesolve.landscape.array_checks import check_array
 from smesolve.validation import check_flag, check_number
 
 __all__ = ["Covering", "covering"]
@@ -80,7 +80,7 @@ def covering(weights: np.ndarray, lines: bool = False, threshold: float = THRESH
     Raises:
         SmesolveError: weights are not a two-dimensional array of finite numbers, or the threshold is out of bounds.
     """
-    weights = check_rows("weights", weights)
+    weights = check_array("weights", weights, "(m, d)")
     check_flag("lines", lines)
     check_number("threshold", threshold, 0.0, 1.0)
     norms = np.linalg.norm(weights, axis=1)

@@ -193,12 +193,18 @@ def interval_flatness(
         theta: parameters (D,) at the centre.
         directions: unit vectors (k, D).
         factor: threshold in units of the loss at theta, above 1.
+
+    Raises:
+        SmesolveError: bad arguments, or a loss at theta that is not positive.
     """
     check_callable("loss", loss)
     theta = check_tensor("theta", theta, "D")
     directions = check_tensor("directions", directions, len(theta), ("k",), dtype=theta.dtype)
     check_number("factor", factor, 1.0, remedy="the threshold is factor times the loss at theta")
-    return interval_width(loss, theta, directions, factor * loss(theta))  # (1)
+    lowest = loss(theta)
+    if not float(lowest) > 0:
+        raise invalid("loss", "be positive at theta", float(lowest), "the threshold is factor times the loss at theta")
+    return interval_width(loss, theta, directions, factor * lowest)  # (1)
 
 
 def interval_width(

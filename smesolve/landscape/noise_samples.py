@@ -51,7 +51,8 @@ def random_gradients(problem: Problem, theta: Tensor, draws: int, seed: int = 0)
     theta = _checked_point(problem, theta, draws, seed)
     size = problem.block_size
     blocks = [problem.gradient(theta, problem.sample(size, seed, block)) for block in range(-(-draws // size))]
-    return torch.cat(blocks)[:draws]
+    # The gradient of a problem without noise does not depend on the draws, and has no dimension for them.
+    return torch.cat([block.expand(size, -1) for block in blocks])[:draws]
 
 
 @entry_point

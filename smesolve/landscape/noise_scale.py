@@ -33,7 +33,10 @@ from smesolve.validation import check_integer, check_parameters, check_problem, 
 __all__ = ["NoiseScale", "noise_scale"]
 
 PAIRS_AT_ONCE = 2**12
-"""Pairs of gradients whose products are formed at once."""
+"""Number of pairs of gradients whose products are formed at once."""
+
+ROUNDINGS = 64
+"""Units of rounding of Q up to which Q - A counts as 0."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class NoiseScale:
     squared_gradient: Estimate
     """|grad L_S|^2."""
     scale: Interval
-    """B of (1); its upper end is infinite where the gradient is not resolved from 0."""
+    """B of (1); its upper end is infinite where the gradient is not resolved from 0. B is 0 where the noise is not
+    above rounding, and NaN where there is no gradient either."""
 
     def __str__(self) -> str:
         one = self.scale
@@ -81,6 +85,9 @@ def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 
     if not gradients.isfinite().all():
         raise SmesolveError("theta has gradients that are not finite; take smaller parameters.")
     values, left_out = _statistics(gradients)
+    rounding = ROUNDINGS * torch.finfo(gradients.dtype).eps * values[0]
+    if not values[0] - values[1] > rounding:  # no noise
+        return NoiseScale(Estimate(0.0), Estimate(float(values[1])), _without_noise(values[1] > rounding))
     trace, square, inverse = (
         jackknife(function, values, [left_out])[0]
         for function in (
@@ -99,8 +106,16 @@ def _enumerated(problem: Problem, theta: Tensor) -> NoiseScale:
     weights = weights.to(gradients)
     mean = weights @ gradients
     trace, square = float(weights @ (gradients - mean).square().sum(-1)), float(mean.square().sum())
-    scale = _inverse(square / trace) if trace else 0.0
+    if not trace:
+        return NoiseScale(Estimate(0.0), Estimate(square), _without_noise(square > 0))
+    scale = _inverse(square / trace)
     return NoiseScale(Estimate(trace), Estimate(square), Interval(scale, scale, scale))
+
+
+def _without_noise(has_gradient: bool) -> Interval:
+    """Return B without noise: 0, or NaN where there is no gradient either."""
+    scale = 0.0 if has_gradient else np.nan
+    return Interval(scale, scale, scale)
 
 
 def _inverse(value: float) -> float:

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import invalid
+from smesolve.landscape.array_checks import check_array
 from smesolve.validation import check_instance, check_integer, check_mapping, check_tolerance
 
 __all__ = ["Eigenpairs", "check_operator", "check_operators", "leading_eigenpairs", "principal_angles"]
@@ -67,9 +68,7 @@ def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     `scipy.linalg.subspace_angles` takes sines where cosines would lose small angles to rounding (Knyazev, Argentati,
     SIAM J. Sci. Comput. 23, 2002).
     """
-    for name, columns in (("first", first), ("second", second)):
-        if check_instance(name, columns, np.ndarray, "an array of columns (D, k)").ndim != 2:
-            raise invalid(name, "be an array of columns (D, k)", columns)
+    first, second = check_array("first", first, "(D, k)"), check_array("second", second, "(D, l)")
     if len(first) != len(second):
         raise invalid("second", f"have the {len(first)} rows of first", second)
     angles: np.ndarray = subspace_angles(first, second)

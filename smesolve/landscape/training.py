@@ -26,6 +26,7 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem  # noqa: F401 (type hints of the inherited constructor name it)
 from smesolve.sampling.ensemble import Process
+from smesolve.sampling.progress import Progress
 from smesolve.validation import check_choice, check_integer, check_list, check_positive, check_seed, check_tensor
 
 __all__ = ["ABLATIONS", "AblatedIteration", "check_steps", "checkpoints", "initial_points", "loss_gradient", "train"]
@@ -124,16 +125,19 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
     saved = check_steps("saved", saved)
     starts = check_tensor("starts", starts, "D", ("B",))
     result = starts.new_empty(len(saved), *starts.shape)
-    for block, first in enumerate(range(0, len(starts), process.block_size)):
-        part = starts[first : first + process.block_size]
-        theta = torch.cat([part, part[-1:].expand(process.block_size - len(part), -1)])
-        row = 0
-        for step in range(saved[-1] + 1):
-            if step == saved[row]:
-                result[row, first : first + len(part)] = theta[: len(part)]
-                row += 1
-            if step < saved[-1]:
-                theta = process.advance(theta, block, step)
+    firsts = range(0, len(starts), process.block_size)
+    with Progress(False, float(len(firsts) * process.block_size * saved[-1])) as bar:
+        for block, first in enumerate(firsts):
+            part = starts[first : first + process.block_size]
+            theta = torch.cat([part, part[-1:].expand(process.block_size - len(part), -1)])
+            row = 0
+            for step in range(saved[-1] + 1):
+                if step == saved[row]:
+                    result[row, first : first + len(part)] = theta[: len(part)]
+                    row += 1
+                if step < saved[-1]:
+                    theta = process.advance(theta, block, step)
+                    bar.done(process.block_size)
     diverged = int((~(result[-1].norm(dim=-1) < DIVERGED * (1 + starts.norm(dim=-1)))).sum())
     if diverged:
         raise SmesolveError(

@@ -1,4 +1,4 @@
-"""Functions of the parameters of one path, taken of many paths at once."""
+"""Functions of the parameters of one path, applied to many paths at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Parts = Mapping[str, Tensor]
 
 
 class FunctionsOfPaths:
-    """Functions of parameters (D,) as functions of parameters (..., D), which run as recordings once they ran often.
+    """Applies functions of parameters (D,) to parameters (..., D), by recordings if they are called often.
 
-    A name stands for one function. What it reads beside its arguments is `data`, or never changes.
+    A name stands for one function. Everything that it reads besides its arguments is in `data`, or never changes.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class FunctionsOfPaths:
     def in_batches(
         self, name: str, function: Callable[[Tensor], Tensor], theta: Tensor, data: Sequence[Tensor], batch: int
     ) -> Tensor:
-        """Return function (D,) -> (...) of each path, for so many paths at once."""
+        """Return function (D,) -> (...) for each path, in batches of `batch` paths."""
         parts = [
             self._recorded.call(name, lambda theta: vmap(function)(theta), {"theta": part}, data)
             for part in theta.reshape(-1, theta.shape[-1]).split(batch)
@@ -44,15 +44,15 @@ class FunctionsOfPaths:
         data: Sequence[Tensor],
         dimensions: Mapping[str, int],
     ) -> Tensor:
-        """Return function ((D,), noise) -> (D,) of each path with its noise; what both have before that broadcasts.
+        """Return function ((D,), noise) -> (D,) for each path and its noise. Leading dimensions broadcast.
 
         Args:
-            name: of the function.
-            function: of parameters and noise, by name.
+            name: name of the function.
+            function: function of the parameters and of a mapping with the noise.
             theta: (..., D).
-            noise: (..., what one path has).
+            noise: noise by name, with the dimensions of paths first.
             data: other tensors that the function reads.
-            dimensions: of the noise of one path, by name.
+            dimensions: number of dimensions of the noise of one path, by name.
         """
         lead = theta.shape[:-1]
         leads = [part.shape[: part.ndim - dimensions[key]] for key, part in noise.items()]

@@ -1,4 +1,4 @@
-"""Tensors that are numbers only."""
+"""Plain tensors, which hold numbers and nothing else."""
 
 from __future__ import annotations
 

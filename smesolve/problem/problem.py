@@ -259,14 +259,21 @@ class Problem(ParameterVector, TrainingStep):
 
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, the derivative of `reference_gradient`: (..., D). Cost: two gradients."""
+        self.check_vectors(vector=vector)
         return reference_hessian_product(self, theta, vector)
 
     def third_derivative(self, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Return D^3 L_S(theta)[first, second], the derivative of `hessian_product(., second)` along `first`: (..., D).
 
-        theta and both vectors have the same shape. Cost: four gradients.
+        Cost: some 3 to 10 gradients.
         """
+        self.check_vectors(first=first, second=second)
         return reference_third_derivative(self, theta, first, second)
+
+    def check_vectors(self, **vectors: Tensor) -> None:
+        """Check that vectors, by their names, are directions (..., D) of the problem's dtype."""
+        for name, vector in vectors.items():
+            check_trailing(name, vector, (self.dim,), "the problem's dim D", self.dtype)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
         """Return C(theta), (..., D, K) with C C^T = Cov(gradient); K = M by default.

@@ -1,8 +1,8 @@
-"""Functions of tensors as the operations of torch that they come to: recorded once, then run without their code.
+"""Recordings of the torch operations in a function of tensors, which are run in place of its code.
 
 A gradient of a module by `torch.func` runs the code of every layer, and passes each operation through several layers of
-torch before it is computed. What is computed is the same list of operations on plain tensors each time, as long as the
-arguments have the same shapes. Running this list takes a fraction of the calls and gives the same numbers.
+torch before it is computed. For arguments of the same shapes this results in the same list of operations on plain
+tensors each time. Running this list takes a fraction of the calls and gives the same numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from smesolve.problem.plain_tensors import are_plain
 __all__ = ["RecordedFunctions"]
 
 RECORDED_FROM = 32
-"""Calls with arguments of one shape from which on they are recorded, which takes as long as some 30 calls save."""
+"""Number of calls with arguments of one shape before they are recorded, which takes the time that 30 calls save."""
 
 MOST_RECORDINGS = 16
-"""Recordings that are kept; arguments of further shapes are not recorded."""
+"""Largest number of recordings. Calls with arguments of further shapes are not recorded."""
 
 Key = tuple[Any, ...]
 Recording = Callable[..., Tensor]
@@ -38,11 +38,11 @@ class RecordedFunctions:
     """Recordings of functions of tensors, one for each shape of the arguments.
 
     A function is recorded when it has been called often. The recording is kept if it gives the same numbers, to the
-    last bit, for the same arguments in another order of the paths. So results do not depend on whether it is used.
-    Where it cannot be used, the function is called: under derivatives and `torch.func`, inside `torch.compile`, for a
-    single path, for functions that draw random numbers or whose course depends on values of tensors.
+    last bit, for the same arguments in another order of the paths, so that results do not depend on its use. The
+    function itself is called where a recording cannot be used: under derivatives and `torch.func`, inside
+    `torch.compile`, for a single path, and for functions that draw random numbers or branch on values of tensors.
 
-    Copies and pickles begin without recordings. Threads may share one.
+    Copies and pickles start without recordings. Threads may share an object.
     """
 
     def __init__(self) -> None:
@@ -58,11 +58,11 @@ class RecordedFunctions:
         """Return function(**paths).
 
         Args:
-            name: of the function; a function of the same name makes the same operations of its tensors.
-            function: of tensors by name.
+            name: name of the function. Functions of the same name perform the same operations on their tensors.
+            function: function of tensors by name.
             paths: its arguments, with the paths in their first dimension.
-            fixed: other tensors that it reads, of which later calls may have others of the same shape. Any further
-                tensors, numbers and flags that it reads are those of the recording.
+            fixed: other tensors that it reads, for which later calls may have different tensors of the same shape. Any
+                further tensors, numbers and flags that it reads keep their values from the recording.
         """
         if not are_plain(*paths.values(), *fixed):
             return function(**paths)
@@ -77,14 +77,14 @@ class RecordedFunctions:
 
 
 def _layout(tensor: Tensor) -> Key:
-    """Return what the list of operations on a tensor depends on."""
+    """Return the properties of a tensor on which the list of operations depends."""
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def _recorded(
     function: Callable[..., Tensor], paths: Mapping[str, Tensor], fixed: Sequence[Tensor]
 ) -> Recording | None:
-    """Return the recording of a function, or None where it has none or another one for other arguments."""
+    """Return the recording of a function, or None if it cannot be recorded or differs for other arguments."""
     reversed_paths = {name: _reversed(tensor) for name, tensor in paths.items()}
     if any(tensor is None for tensor in reversed_paths.values()):
         return None
@@ -103,7 +103,7 @@ def _recorded(
 
 
 def _reversed(tensor: Tensor) -> Tensor | None:
-    """Return the paths in the other order, with the same strides; None where they are one, or share their numbers."""
+    """Return the paths in reversed order, with the same strides; None for a single path or paths that share memory."""
     if len(tensor) < 2 or any(
         size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     ):
@@ -113,10 +113,10 @@ def _reversed(tensor: Tensor) -> Tensor | None:
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down the operations on plain tensors that are computed within it, below `torch.func`.
+    """Records the operations on plain tensors that are computed in its context, below `torch.func`.
 
     Args:
-        inputs: what the recording takes.
+        inputs: arguments of the recording.
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
@@ -124,7 +124,7 @@ class _Recorder(TorchDispatchMode):
         self._graph, self._constants = fx.Graph(), dict[str, Tensor]()
         self._nodes: Any = WeakTensorKeyDictionary()
         self._copies: list[tuple[fx.Node, fx.Node]] = []
-        """Nodes with the values of another one, and that one."""
+        """Pairs of a node and the node whose values it copies."""
         self._repeatable = True
         self._mutates = False
         for k, tensor in enumerate(inputs):
@@ -158,7 +158,7 @@ class _Recorder(TorchDispatchMode):
         return outputs
 
     def _node_of(self, value: Any) -> Any:
-        """Return the node of a tensor; a tensor that was there before is a constant. Other values are returned."""
+        """Return the node of a tensor, which is a constant if it was made before the recording; else the value."""
         if not isinstance(value, Tensor):
             return value
         if value not in self._nodes:
@@ -168,7 +168,7 @@ class _Recorder(TorchDispatchMode):
         return self._nodes[value]
 
     def finished(self, result: Tensor) -> Recording | None:
-        """Return what gives `result` from the inputs, or None where that is not known."""
+        """Return the function from the inputs to `result`, or None if it was not recorded."""
         if not self._repeatable or result not in self._nodes:
             return None
         self._graph.output(self._nodes[result])
@@ -181,7 +181,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def _is_repeatable(func: Any, args: Any) -> bool:
-    """Return whether an operation is neither random nor makes numbers, or a shape, from the values of tensors."""
+    """Return whether an operation is not random and makes no Python number or shape from the values of tensors."""
     if not isinstance(func, torch._ops.OpOverload):
         return False
     if func is aten.index.Tensor:  # whose shape depends on values where it takes booleans
@@ -203,4 +203,4 @@ _VIEWS = {
 """Operations that copy nothing."""
 
 _COPYING = {aten.mul.Scalar, aten.div.Scalar, aten.pow.Tensor_Scalar}
-"""Operations that give the numbers that they take if their second argument is 1."""
+"""Operations that return their first argument unchanged if the second one is 1."""

@@ -34,6 +34,7 @@ from typing import NamedTuple
 import sympy
 from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 
+from smesolve.sampling.progress import Progress
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.explicit_iteration import Iteration
@@ -137,9 +138,14 @@ def check_proof(iteration: Iteration, order: int) -> None:
     Raises:
         SmesolveError: if there are too many; the message holds the numbers.
     """
-    size, terms = len(iteration.state), max(len(m) for term in iteration.step_monomials for m in term)
+    size, terms = len(iteration.state), _most_terms(iteration)
     products = sum(comb(size + j - 1, j) * float(terms) ** j for j in range(1, order + 2))
     check_products(f"the proof of order {order}", products, terms, size)
+
+
+def _most_terms(iteration: Iteration) -> int:
+    """Return the number of terms of the longest entry of the step: a moment of degree j takes up to its j-th power."""
+    return max(len(m) for term in iteration.step_monomials for m in term)
 
 
 def verify(iteration: Iteration, order: int, generator: Generator, equation: Sequence[Expr]) -> Verification:
@@ -162,15 +168,21 @@ def verify(iteration: Iteration, order: int, generator: Generator, equation: Seq
         smooth = smoothness([*steps, *equation], iteration.state)
         return Verification(order, agreement, tuple(checked), mismatch, tuple(iteration.state), iteration.small, smooth)
 
-    for power in range(1, order + 2):
-        for degree in range(1, power + 1):
-            for index in combinations_with_replacement(range(len(iteration.state)), degree):
-                discrete = _moment_coefficient(iteration, index, power)
-                difference = discrete - generator.taylor_coefficient({index: Integer(1)}, power)
-                proven = vanishes(difference)
-                checked.append(MomentCheck(index, power, Integer(0) if proven else difference))
-                if not proven:
-                    return shown_by(power - 1, checked[-1])
+    size, terms = len(iteration.state), float(max(1, _most_terms(iteration)))
+    expected = [(power, degree) for power in range(1, order + 1) for degree in range(1, power + 1)]
+    # Of the next power a moment of low degree differs as a rule, which ends the comparison.
+    total = sum(comb(size + degree - 1, degree) * terms**degree for _, degree in [*expected, (order + 1, 1)])
+    with Progress(False, 1.0) as bar:
+        for power in range(1, order + 2):
+            for degree in range(1, power + 1):
+                for index in combinations_with_replacement(range(size), degree):
+                    discrete = _moment_coefficient(iteration, index, power)
+                    difference = discrete - generator.taylor_coefficient({index: Integer(1)}, power)
+                    proven = vanishes(difference)
+                    checked.append(MomentCheck(index, power, Integer(0) if proven else difference))
+                    bar.done(terms**degree / total)
+                    if not proven:
+                        return shown_by(power - 1, checked[-1])
     return shown_by(order + 1, None)
 
 

@@ -310,6 +310,7 @@ FOUND = [
     ("trace", {"operator": aslinearoperator(np.ones((3, 4)))}), ("overlap", {"covariance": OTHER_SIZE}),
     ("alignment", {"covariances": {"S": OTHER_SIZE}}), ("traces", {"operators": {"H": HESSIAN, "S": OTHER_SIZE}}),
     ("interpolation", {"first": THETA.expand(2, -1), "second": THETA.expand(3, -1)}),
+    ("observed_limit", {"problem": sme.DropoutProblem(sme.LinearNetwork(2), 0 * X, Y, keep_prob=0.8)}),
     ("ScheduledMoments.equation", {"order": "quadratic"}), ("ScheduledMoments.error", {"order": "quadratic"}),
 ]  # fmt: skip
 """Malformed calls that once were answered by a result, by another library's error, or not at all."""

@@ -298,3 +298,18 @@ def test_losses_of_all_samples_take_paths_in_batches_and_change_nothing(rate, mo
     monkeypatch.setattr("smesolve.problem.module_problem.BATCH_FLOATS", 1)
     for one_by_one, together in zip(values(), whole, strict=True):
         torch.testing.assert_close(one_by_one, together, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (None, "draw must be a mapping of .'indices', 'mask 0'., got None"),
+        ({}, "draw must be a mapping of .'indices', 'mask 0'., got a mapping of ..; take one that sample returns"),
+        ({"indices": torch.arange(2), "mask 0": torch.ones(3).double()}, r"draw\['mask 0'\] must have shape .* 2, 3\)"),
+    ],
+)
+def test_draws_that_are_not_those_of_the_problem_are_refused(draw, words):
+    x, y = data()
+    problem = sme.ModuleProblem(perceptron(drop_prob=0.2), x, y, batch_size=2)
+    with pytest.raises(sme.SmesolveError, match=words):
+        problem.gradient(problem.initial(), draw)

@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 import torch
-from scipy.linalg import expm
+from scipy.linalg import expm, null_space
 from torch import Tensor
 
 from smesolve.comparison.exact.affine_gradient import AffineGradient, affine_matrix, start_moments
@@ -132,6 +132,9 @@ class LinearMoments:
     def stationary(self, lr: float, order: Order | None, observable: str | Observable = "loss") -> float:
         """Compute E g in the stationary state of the modified equation, or of the iteration for order None.
 
+        Moments that the dynamics conserve, such as those of parameters of features that are never on, keep their values
+        at the start.
+
         Raises:
             SmesolveError: there is no stationary state, as lr is not below `stability_limit(order)`.
         """
@@ -145,8 +148,11 @@ class LinearMoments:
         else:
             operator = self._gradient.generator(lr, order)
         # P is the null vector with P_00 = 1; the first equation is void, as psi_0 does not move.
-        P = np.concatenate([[1.0], np.linalg.lstsq(operator[1:, 1:], -operator[1:, 0], rcond=None)[0]])
-        return quadratic.expectation(P.reshape(size, size))
+        moving, constant, start = operator[1:, 1:], operator[1:, 0], self._start.flatten()[1:]
+        conserved = null_space(moving.T).T  # w with w A = 0: w P is conserved
+        equations = np.concatenate([moving, conserved])
+        P = np.linalg.lstsq(equations, np.concatenate([-constant, conserved @ start]), rcond=None)[0]
+        return quadratic.expectation(np.concatenate([[1.0], P]).reshape(size, size))
 
     @entry_point
     def stability_limit(self, order: Order | None = None) -> float:
@@ -172,6 +178,8 @@ class LinearMoments:
             return bool(growth > NEUTRAL * curvature)
 
         curvature = float(np.abs(np.linalg.eigvals(self._gradient.drift)).max())
+        if curvature == 0:  # nothing moves
+            return float("inf")
         low, high = 0.0, 1e-3 / curvature
         while not unstable(high):
             low, high = high, 2 * high

@@ -1,4 +1,4 @@
-"""The result of the experiment map, and its figures."""
+"""Result and figures of the experiment map."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class ErrorMap(Result):
 
     limits: pd.DataFrame
     """A row for each keep_prob and process ("iteration", "order 1", ..., "poisson") of the readout: `predicted` (exact)
-    and `observed` lr with `low`, `high`; `observed / predicted` as `ratio`; NaN where there is no limit to observe."""
+    and `observed` lr with `low`, `high`; `observed / predicted` as `ratio`; NaN if there is no limit to observe."""
 
     observable: str
 
     def collapse(self, seed: int = 0) -> pd.DataFrame:
-        """Return how far errors are from one curve against lr / keep_prob^q; see `spreads_about_one_curve`."""
+        """Return the distances of the errors from one curve in lr / keep_prob^q; see `spreads_about_one_curve`."""
         return spreads_about_one_curve(self.table, seed)
 
     def summary(self) -> str:
-        """Return which order is nearer where, a sentence in each line."""
+        """Return in how many cells each order is nearest, one sentence per model."""
         return sentences(nearer_order(self.table))
 
     def plot(self) -> Figure:
@@ -83,14 +83,14 @@ def nearer_order(table: pd.DataFrame) -> str:
 
 
 def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return the lower and upper bound of |relative|; NaN where it is not resolved."""
+    """Return the lower and upper bound of |relative|; NaN if it is not resolved."""
     half = (one.relative_high - one.relative_low) / 2
     size = one.relative.abs().where(one.resolved)
     return size - half, size + half
 
 
 def map_figure(result: ErrorMap) -> Figure:
-    """Draw heat maps of the relative error, one for each model and order, with contours and limits of stability."""
+    """Draw heat maps of the relative error, one per model and order, with contours and stability limits."""
     orders = sorted_orders(result.table.order)
     with drawing():
         figure = Figure(figsize=(PAGE / 2 * len(orders), 5.6), layout="constrained")
@@ -144,17 +144,20 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> QuadMesh:
                     (left, bottom), right - left, top - bottom, facecolor="white", edgecolor="0.3", hatch="//////", lw=0
                 )
                 axis.add_patch(box)
-    known = cells[cells.resolved & (cells.relative != 0)]
-    if known.keep_prob.nunique() > 1 and known.lr.nunique() > 2:
-        # Triangles of neighbours in the sheared grid of cells
-        triangles = Triangulation(np.log(known.multiple), np.log(known.keep_prob)).triangles
-        height = np.log10(known.relative.abs())
+    known = (cells.resolved & (cells.relative != 0)).to_numpy()
+    # Triangles of neighbours in the sheared grid of cells; no contour crosses a cell that is not resolved.
+    plane = cells.keep_prob.nunique() > 1 and cells.multiple.nunique() > 1
+    triangles = (
+        Triangulation(np.log(cells.multiple), np.log(cells.keep_prob)).triangles if plane else np.empty((0, 3), int)
+    )
+    triangles = triangles[known[triangles].all(axis=1)]
+    if len(triangles):
         drawn: Any = axis.tricontour  # typed without a list of triangles
         lines = drawn(
-            known.lr,
-            known.keep_prob,
+            cells.lr,
+            cells.keep_prob,
             triangles,
-            height,
+            np.log10(cells.relative.abs().where(known, 1.0)),
             levels=np.log10(LEVELS),
             colors="white",
             linestyles="solid",
@@ -186,7 +189,7 @@ def _limits(axis: Axes, limits: pd.DataFrame, order: Order) -> None:
 
 
 def collapse_figure(result: ErrorMap) -> Figure:
-    """Draw errors a unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
+    """Draw errors per unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
     orders = sorted_orders(result.table.order)
     keeps = sorted(result.table.keep_prob.unique())
     with drawing():

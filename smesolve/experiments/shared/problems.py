@@ -1,4 +1,4 @@
-"""The problem of an experiment from its settings: network, data and noise; and what it is in words."""
+"""The problem of an experiment from its settings (network, data and noise), and its description in words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smesolve.comparison.exact.affine_gradient import MAX_DIM
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.markdown import counted, plain
 from smesolve.experiments.shared.own_module import made_module
@@ -23,7 +24,7 @@ from smesolve.problem.networks import DropoutNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem
 from smesolve.problem.shuffled_epochs import ShuffledEpochs
 
-__all__ = ["build_problem", "described", "described_data", "outside_theorems"]
+__all__ = ["build_problem", "check_exact_readout", "described", "described_data", "outside_theorems"]
 
 P = TypeVar("P", bound=Problem)
 
@@ -38,11 +39,11 @@ ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
 
 OUTSIDE = (
     "kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are measurements at "
-    "these learning rates and instances of no theorem. The drift of order 2 leaves out what happens where a neuron "
-    "switches, an error of order lr: as lr falls, order 2 falls back to order 1. Errors scatter about their power law"
-    " as a step meets a switch here or there, which the interval of a slope does not contain. Monte Carlo intervals "
-    "hold nonetheless, as control variates have mean zero for any network; that the solver's bias falls at least like"
-    " dt is not guaranteed."
+    "these learning rates and are not covered by a theorem. The drift of order 2 misses the jumps of the gradient "
+    "where a neuron switches, an error of order lr: as lr falls, order 2 falls back to order 1. Errors scatter about "
+    "their power law, as individual steps cross kinks, and the interval of a slope does not contain this scatter. "
+    "Monte Carlo intervals are valid nonetheless, as control variates have mean zero for any network; that the "
+    "solver's bias falls at least like dt is not guaranteed."
 )
 
 
@@ -56,9 +57,9 @@ def build_problem(
     device: str = "cpu",
     held_out: np.ndarray | None = None,
 ) -> DropoutProblem | ModuleProblem:
-    """Return a `DropoutProblem` where its closed forms hold, otherwise a `ModuleProblem`.
+    """Return a `DropoutProblem` if its closed forms apply, otherwise a `ModuleProblem`.
 
-    Samples with the numbers `held_out` are its test data.
+    The samples `held_out` are its test data.
     """
     sizes, outputs = [x.shape[1], *network.widths], y.shape[1]
     if training.loss == "cross_entropy" and outputs == 1:
@@ -71,8 +72,8 @@ def build_problem(
             return _split(_module_problem(own, training), x, y, held_out)
         if not training.has_closed_form:
             raise SmesolveError(
-                f"network.module={network.module!r} returns a {type(own).__name__}, whose dropout is that of closed "
-                "forms: squared error without batches and other noise; return a torch module that drops."
+                f"network.module={network.module!r} returns a {type(own).__name__}, which has closed forms only "
+                "for squared error without batches and other noise; return a torch module with dropout layers."
             )
         return _split(lambda x, y: DropoutProblem(own, x, y, keep_prob, training.masks), x, y, held_out)
     weights = sum(a * b for a, b in itertools.pairwise([*sizes, outputs]))
@@ -94,7 +95,7 @@ def build_problem(
 def _module_problem(
     module: nn.Module, training: TrainingSettings
 ) -> Callable[[np.ndarray, np.ndarray], DropoutProblem | ModuleProblem]:
-    """Return (x, y) -> the problem of a module under the noise of the settings."""
+    """Return a function (x, y) -> the problem of a module with the noise of the settings."""
     names = ("loss", "masks", "batch_size", "replacement", "label_noise", "parameter_noise")
     noises = {name: getattr(training, name) for name in names} | {"weight_decay": training.decay_of_loss}
     kind_of_problem: type[ModuleProblem] = ModuleProblem
@@ -105,7 +106,7 @@ def _module_problem(
 
 
 def _split(make: Callable[[np.ndarray, np.ndarray], P], x: np.ndarray, y: np.ndarray, held_out: np.ndarray | None) -> P:
-    """Return the problem of the samples that are not held out, with the others as its test data."""
+    """Return the problem of the samples that are not held out, with the held-out samples as its test data."""
     if held_out is None or not len(held_out):
         return make(x, y)
     kept = np.setdiff1d(np.arange(len(x)), held_out)
@@ -151,8 +152,8 @@ def described(
 
     Args:
         data: name of the data.
-        problem: whose parameters are trained.
-        training_problem: the same over the optimiser's state, which knows what has a closed form.
+        problem: the problem whose parameters are trained.
+        training_problem: the same problem over the optimiser's state.
         network: settings of the network.
         training: settings of the training.
         keep_probs: probabilities that a neuron is kept.
@@ -161,7 +162,7 @@ def described(
     sizes = "-".join(map(str, [problem.x.shape[1], *network.widths, outputs]))
     what = f"Network {sizes}, {network.activation}{' with biases' if network.bias else ''}"
     where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
-    whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
+    whose = "one mask per step for all samples" if training.masks == "shared" else "one mask for each sample"
     kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
     noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
     if network.module is not None:
@@ -178,7 +179,7 @@ def described(
             noises.append(f"{name.replace('_', ' ')} {value:g}")
     held_out = "" if problem.test is None else f" Held out: {counted(problem.test.samples, 'test sample')}."
     known = (
-        f"{training_problem.noise_dim} normals a noise product"
+        f"{training_problem.noise_dim} normals per noise product"
         if training_problem.has_closed_form
         else "mean gradient and covariance are known only by sampling"
     )
@@ -188,7 +189,23 @@ def described(
     )
 
 
+def check_exact_readout(problem: DropoutProblem) -> None:
+    """Refuse a network whose readout has more weights than exact moments are known for.
+
+    Raises:
+        SmesolveError: with the keys of the settings to change.
+    """
+    width, outputs = problem.width, problem.out_features
+    if width * outputs > MAX_DIM:
+        raise SmesolveError(
+            f"network.width={width} with {counted(outputs, 'output')} of the data makes a readout of {width * outputs} "
+            f"weights, and this study needs its exact moments, which are known up to {MAX_DIM} weights; take a smaller "
+            "network.width and data with fewer outputs, such as --network.width 4 --data.name random --data.samples 8 "
+            "--data.in_features 2."
+        )
+
+
 def outside_theorems(problem: Problem, theta0: Tensor) -> str:
-    """Return what the theorems do not cover, or nothing where they hold."""
+    """Return what the theorems do not cover, or "" if they apply."""
     names = kinks(problem, theta0)
     return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} {OUTSIDE}" if names else ""

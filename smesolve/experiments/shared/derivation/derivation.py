@@ -1,4 +1,4 @@
-"""From the settings of a derivation to everything that it says about the iteration."""
+"""The derivation of an equation, its proof and its counterexamples, from the settings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from smesolve.experiments.shared.derivation.expressions import is_name, read_exp
 from smesolve.experiments.shared.derivation.settings import DeriveSettings
 from smesolve.experiments.shared.markdown import counted
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
+from smesolve.sampling.progress import Progress
 from smesolve.symbolic import (
     DropoutFormulas,
     ExplicitNetwork,
@@ -38,10 +39,13 @@ from smesolve.symbolic.verification import check_proof
 
 __all__ = ["Derivation", "derive", "derived_iteration", "description"]
 
+OBSTRUCTION = 2.0
+"""Work of the third cumulant and of where it vanishes, in units of a proof."""
+
 
 @dataclass(frozen=True)
 class Derivation:
-    """What has been derived and proven."""
+    """The derived equation and the proven statements."""
 
     config: DeriveSettings
     description: str
@@ -50,7 +54,7 @@ class Derivation:
     verification: Verification
     obstruction: ThirdCumulant
     unobstructed: dict[Symbol, list[Expr]]
-    """Where the obstruction vanishes whatever the other symbols are: roots in the law's parameter."""
+    """Values of the law's parameter at which the obstruction vanishes for all values of the other symbols."""
     counterexamples: dict[str, Verification]
     """Equations that claim order 2 and do not have it."""
     expansion: LossExpansion | None
@@ -62,35 +66,47 @@ class Derivation:
 
 
 def derive(config: DeriveSettings) -> Derivation:
-    """Derive, prove, and try the counter-examples.
+    """Derive the equation, prove its order, and test the counterexamples.
 
     Raises:
-        SmesolveError: options that contradict each other or expressions that cannot be read.
-        SmesolveError: an iteration without a finite expansion, as `Iteration` says it.
+        SmesolveError: contradictory options, expressions that cannot be read, or an iteration without a finite
+            expansion.
     """
     law, network = _law(config), _network(config)
     iteration = derived_iteration(config)
     check_proof(iteration, max(2, config.order))
-    equation = modified_equation(iteration, order=config.order)
-    claimed = modified_equation(iteration, order=2)
     last_layer = config.iteration == "dropout" and config.layers in (None, [config.depth]) and not config.momentum
     papers = last_layer and config.depth == 1 and config.out_features == 1 and _squared(config)
-    obstruction = third_cumulant(iteration)
-    counterexamples = {}
-    if iteration.loss is not None:
-        counterexamples["flow of R_S + R_1 + R_2, without noise"] = averaged_modified_flow(iteration).verify()
-    if last_layer and config.depth == 1 and config.width > 1:
-        counterexamples["independent noise of the neurons (no Sigma_kr)"] = without_blocks(
-            claimed, _neurons(config, iteration)
-        ).verify()
+    without_pairs = last_layer and config.depth == 1 and config.width > 1
+    proofs = 1 + (iteration.loss is not None) + without_pairs
+    with Progress(False, proofs + OBSTRUCTION, late=True) as bar:  # an order may be refused
+        bar.describe("equation and proof")
+        equation = modified_equation(iteration, order=config.order)
+        with bar.part(1.0):
+            verification = equation.verify()
+        bar.describe("equations of other papers")
+        counterexamples = {}
+        if iteration.loss is not None:
+            with bar.part(1.0):
+                counterexamples["flow of R_S + R_1 + R_2, without noise"] = averaged_modified_flow(iteration).verify()
+        if without_pairs:
+            with bar.part(1.0):
+                claimed = modified_equation(iteration, order=2)
+                neurons = _neurons(config, iteration)
+                independent = without_blocks(claimed, neurons).verify()
+                counterexamples["independent noise of the neurons (no Sigma_kr)"] = independent
+        bar.describe("third cumulant")
+        with bar.part(OBSTRUCTION):
+            obstruction = third_cumulant(iteration)
+            unobstructed = _roots(obstruction, law)
     return Derivation(
         config=config,
         description=description(config),
         equation=equation,
-        verification=equation.verify(),
+        verification=verification,
         obstruction=obstruction,
-        unobstructed=_roots(obstruction, law),
-        # Without noise they are the modified equation.
+        unobstructed=unobstructed,
+        # Without noise these equations are the modified equation.
         counterexamples={name: proof for name, proof in counterexamples.items() if not proof.holds},
         expansion=LossExpansion(network.loss, law) if last_layer else None,
         formulas=DropoutFormulas(network, law) if papers else None,
@@ -99,7 +115,7 @@ def derive(config: DeriveSettings) -> Derivation:
 
 
 def derived_iteration(config: DeriveSettings) -> Iteration:
-    """Return the iteration that the settings name or write out."""
+    """Return the iteration of the settings."""
     law = _law(config)
     if config.iteration == "custom":
         return _own_iteration(config, law)
@@ -131,7 +147,7 @@ def _named_iteration(config: DeriveSettings, network: ExplicitNetwork, law: Mask
 
 
 def _own_iteration(config: DeriveSettings, law: MaskLaw) -> Iteration:
-    """Return state' = state + step, where all random symbols have the one law."""
+    """Return the iteration state' = state + step, in which all random symbols have the same law."""
     if not config.state or len(config.state) != len(config.step):
         raise SmesolveError(
             f"state and step must have the same length for iteration: custom, got {len(config.state)} and "
@@ -153,15 +169,15 @@ def _own_iteration(config: DeriveSettings, law: MaskLaw) -> Iteration:
 
 
 def _check_names(config: DeriveSettings) -> None:
-    """Refuse names that are no names or stand for two things."""
+    """Refuse invalid names and names with two meanings."""
     owners: dict[str, str] = {}
     for key in ("state", "random", "constants", "small"):
         names = [config.small] if key == "small" else getattr(config, key)
         for name in names:
             if not is_name(name):
                 raise SmesolveError(
-                    f"{key} has the name {shown(name)}; a name must hold letters, digits and underscores only, and "
-                    "begin with no digit."
+                    f"{key} has the name {shown(name)}; a name must contain only letters, digits and underscores, and "
+                    "not begin with a digit."
                 )
             if name in owners:
                 raise SmesolveError(f"{name} is named in {owners[name]} and again in {key}; name it once.")
@@ -187,7 +203,7 @@ def _network(config: DeriveSettings) -> ExplicitNetwork:
 
 
 def _law(config: DeriveSettings) -> MaskLaw:
-    """Return the law of the settings; a parameter that is left out is a symbol."""
+    """Return the law of the settings; a missing parameter becomes a symbol."""
 
     def parameter(name: str, symbol: str) -> Expr:
         number = getattr(config, name)
