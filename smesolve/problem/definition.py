@@ -103,7 +103,7 @@ def _check_rows(problem: Problem, names: list[str], uniforms: Tensor) -> None:
             found: Tensor = method(theta[rows], *rest(rows))
             return found
 
-        call_of_user(what, check_rows, what, values, torch.arange(paths))
+        call_of_user(what, check_rows, what, values, torch.arange(paths, device="cpu"))
 
 
 def check_derivatives(problem: Problem, theta: Tensor, draws: bool = False) -> None:

@@ -130,7 +130,7 @@ class CompletedSDE:
                 found: Tensor = function(0.0, y[rows], *(part[rows] for part in rest))
                 return found
 
-            call_of_user(what, check_rows, what, values, torch.arange(3))
+            call_of_user(what, check_rows, what, values, torch.arange(3, device="cpu"))
         noise = self.g_prod(0.0, y, v)
         if self.noise_type == "additive" and not equal_up_to_rounding(noise[:1].expand_as(noise), noise):
             raise SmesolveError(
