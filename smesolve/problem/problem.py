@@ -168,16 +168,16 @@ class Problem(ParameterVector, TrainingStep):
         return min(fitting_block_size(self.floats_per_path), self.largest_block)
 
     def in_blocks_for(self, paths: int) -> Self:
-        """Return the same problem, of which so many paths in all are wanted: no block is larger than they need.
+        """Return the same problem with blocks that are no larger than a total of `paths` paths needs.
 
-        A block holds at most the smallest power of two, from 8 on, that is not below their number. So fewer paths than
-        the largest block of this problem would hold are one block.
+        A block holds at most the smallest power of two that is at least 8 and not below `paths`, so that few paths are
+        in one small block. A problem that defines `block_size` keeps it.
         """
         size = holding_block_size(paths)
         if size == self.largest_block:
             return self
         other = copy.copy(self)
-        other.largest_block = size
+        vars(other)["largest_block"] = size  # also where the class is a frozen dataclass
         return other
 
     @property
