@@ -38,7 +38,7 @@ from smesolve.landscape.estimates import Estimate
 __all__ = ["LeftOut", "jackknife", "pairs_of", "without_samples"]
 
 NEIGHBOURS = 50
-"""Number of other samples with which each sample forms a pair; a part of all pairs suffices for their variance."""
+"""Number of following samples with which each sample forms a pair; a part of all pairs suffices for their variance."""
 
 ROUNDING = 1e-12
 """Relative differences between pseudo-values that are rounding errors."""

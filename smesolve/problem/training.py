@@ -207,6 +207,7 @@ class Training(Problem):
             return
         parameters, *memory = self._split(theta)
         gradients = self.problem.gradient(parameters, self.problem.sample(TRIED_DRAWS, seed=0))
+        gradients = gradients.expand(TRIED_DRAWS, -1)  # without noise the gradient has no dimension for draws
         count = int(self._rule.singular(parameters, memory, gradients).any(0).sum())
         if count:
             raise SmesolveError(

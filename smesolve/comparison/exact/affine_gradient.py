@@ -111,7 +111,7 @@ class AffineGradient:
         """Return the linear map of the flat moments of a degree in the moment equation (6) or (7).
 
         Raises:
-            SmesolveError: jumps with more than 4096 different draws.
+            SmesolveError: jumps with more than 4096 different draws, or an lr at which "quadratic" does not exist.
         """
         A, columns = self.drift, self.columns  # (3)
         if order == 2:
@@ -165,10 +165,19 @@ class AffineGradient:
         return _columns(together, self.problem), weights.cpu().numpy()
 
     def _resummed(self, lr: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return A and V_j of the equation that resums quadratic losses (5)."""
-        A = np.real(logm(np.eye(len(self.drift)) + lr * self.drift)) / lr
+        """Return A and V_j of the equation that resums quadratic losses (5).
+
+        Raises:
+            SmesolveError: lr is not below 1/lambda_max(H), where log(I - lr H) ends.
+        """
         values, vectors = np.linalg.eigh(-self.drift[1:, 1:])
         z = lr * values
+        if z.max() >= 1:
+            raise SmesolveError(
+                f"lr={lr:g} is not below 1/lambda_max = {1 / values.max():.4g}, beyond which the equation 'quadratic' "
+                "does not exist; take a smaller lr."
+            )
+        A = np.real(logm(np.eye(len(self.drift)) + lr * self.drift)) / lr
         with np.errstate(divide="ignore", invalid="ignore"):
             root = np.where(np.abs(z) < SMALL, 1.0, np.sqrt(2 * np.log1p(-z) / (z * (z - 2))))
         columns = self.columns.copy()
