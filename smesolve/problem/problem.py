@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
 from smesolve.errors import SmesolveError, shown
-from smesolve.problem.definition import check_definition
+from smesolve.problem.definition import check_definition, check_derivatives
 from smesolve.problem.linearization import (
     Linearization,
     PointwiseLinearization,
@@ -369,6 +369,7 @@ class Problem(ParameterVector, TrainingStep):
         """
         theta = check_parameters("theta", theta, self)
         check_not_negative("horizon", horizon)
+        check_derivatives(self, theta)
         if self.linear_step and self.conservative:
             return curvature_limit(self.linearize(theta).hessian_product, theta)
         return step_limit(lambda at, lr: self.reference_step(at, lr) - at, theta, self.largest_lr)
