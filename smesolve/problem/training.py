@@ -104,8 +104,7 @@ class Training(Problem):
         """Buffers of the torch optimiser for each parameter, by torch's names."""
         self._own: OwnStep | None = None
         self._given = optimizer, options
-        self._limits: dict[bytes, float] = {}
-        self._lr_factor = 1.0
+        self._limits, self._lr_factor = dict[bytes, float](), 1.0
         if inspect.isclass(optimizer) and issubclass(optimizer, torch.optim.Optimizer):
             if memory is not None:
                 raise SmesolveError(
@@ -196,10 +195,7 @@ class Training(Problem):
         return other
 
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
-        """Return the learning rate above which the mean iteration, linearized at a state (S,), is unstable.
-
-        It is computed once per state.
-        """
+        """Return the learning rate above which the mean iteration, linearized at a state (S,), is unstable; kept."""
         key = check_parameters("theta", theta, self).cpu().numpy().tobytes()
         if key not in self._limits:
             self._limits[key] = super().stability_limit(theta, horizon)
@@ -261,10 +257,7 @@ class Training(Problem):
         """Return states after a step with given gradients (..., D)."""
         assert self._rule is not None
         theta, *memory = (part.expand(*gradient.shape[:-1], -1) for part in self._split(state))
-        moved, *memory = self._rule.step(theta, memory, gradient, lr)
-        if self._lr_factor != 1:
-            moved = theta + self._lr_factor * (moved - theta)
-        return torch.cat([moved, *memory], dim=-1)
+        return torch.cat(self._rule.scheduled_step(theta, memory, gradient, lr, self._lr_factor), dim=-1)
 
     def _terms(self, state: Tensor, gradient: Tensor, count: int) -> list[Tensor]:
         """Return F, F2, ... of the step with given gradients."""

@@ -61,6 +61,16 @@ class UpdateRule(ABC):
             lr: learning rate.
         """
 
+    def scheduled_step(
+        self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor, factor: float
+    ) -> list[Tensor]:
+        """Return what `step` returns, with the learning rate of the parameters' update multiplied by a factor u.
+
+        They move by u times what they move, theta + u (theta' - theta), as torch's updates are linear in its lr.
+        """
+        moved, *after = self.step(theta, memory, gradient, lr)
+        return [moved if factor == 1 else theta + factor * (moved - theta), *after]
+
     def singular(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor) -> Tensor:
         """Return where the step is not a smooth function of lr at lr = 0: booleans (..., D). Default: nowhere."""
         return torch.zeros_like(gradient, dtype=torch.bool)
