@@ -61,8 +61,7 @@ class Training(Problem):
             step(state, draw, lr) -> state for states (..., S), which is a smooth function of lr, equals the state at
             lr = 0, and takes gradients from the problem.
         lr: learning rate at which the optimiser has these options.
-        memory: initial values (E,) of the state beyond the parameters, for a step of your own. Default: no further
-            values.
+        memory: initial values (E,) of the state beyond the parameters, for a step of your own. Default: none.
         options: options of the torch optimiser, with torch's defaults: momentum, dampening, nesterov, weight_decay,
             maximize, betas, eps, alpha, centered, momentum_decay, decoupled_weight_decay.
 
