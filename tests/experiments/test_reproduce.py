@@ -117,6 +117,9 @@ def test_flows_stand_beside_the_descents_of_the_paper(tmp_path):
     printed = beside[np.isclose(beside.keep_prob, 0.8)].set_index(["training", "quantity"]).paper
     assert printed["flow of R_S + R_1", "R_S"] == pytest.approx(2.234e-4)
     assert printed["flow of R_S", "test_accuracy"] == pytest.approx(0.7897)
+    report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
+    assert "- R_1 after the flow of R_S + R_1, keep_prob 0.5: " in report
+    assert " times the 0.0002234 of the paper." in report
 
 
 def test_without_masks_there_is_nothing_to_penalise(tmp_path):

@@ -171,7 +171,7 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
                 tables,
                 {"penalties": Captioned(penalties_figure(beside, predicted), caption)},
                 _report(beside, pairs, predicted),
-                _conclusion(pairs, predicted),
+                _conclusion(beside, pairs, predicted),
             )
         ]
 
@@ -299,8 +299,15 @@ def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame |
     return join(*parts)
 
 
-def _conclusion(pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
+def _conclusion(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
     lines = []
+    for row in beside[beside.training.isin(PENALISED_FLOWS)].to_dict("records"):
+        name, ratio = row["quantity"].replace("test_", "test "), f"{row['ratio']:.3g} times"
+        paper = "" if np.isnan(row["paper"]) else f", {ratio} the {row['paper']:.4g} of the paper"
+        lines.append(
+            f"- {name} after the {row['training']}, keep_prob {row['keep_prob']:g}: "
+            f"{interval(row, 'value', '.4g')}{paper}."
+        )
     for row in pairs.to_dict("records"):
         resolved = row["value_low"] > 0 or row["value_high"] < 0
         paper = "" if np.isnan(row["paper"]) else f"; the paper has {row['paper']:+.4f}"
