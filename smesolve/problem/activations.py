@@ -34,10 +34,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "softplus": functional.softplus,
     "identity": identity,
 }
-"""Activations by name; add to it to name one of your own."""
+"""Activations by name. Add an activation of your own to use it by name."""
 
-# First derivatives from x and sigma(x), second ones from these and sigma'(x), where they are cheaper than by automatic
-# differentiation.
+# First derivatives from x and sigma(x), second derivatives from these and sigma'(x), for the activations for which this
+# is cheaper than automatic differentiation.
 _SLOPES: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
     tanh: lambda pre, value: torch.addcmul(value.new_ones(()), value, value, value=-1),
     torch.relu: lambda pre, value: (pre > 0).to(pre.dtype),

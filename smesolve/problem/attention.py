@@ -1,7 +1,7 @@
 """Dropout inside torch's attention, as calls of dropout on the attention weights.
 
-torch drops attention weights within two functions, one compiled and one that hides its calls from whoever follows the
-calls of torch. Both are written here by calls that are seen:
+torch drops attention weights inside two functions. One of them is compiled, the other hides its calls from a
+`TorchFunctionMode`. Here both are written in calls that such a mode sees:
 
     A = softmax(scale q k^T + mask),      attention = dropout(A) v,      A (..., h, L, S).                          (1)
 """
@@ -28,7 +28,7 @@ def drops_attention(
     *rest: Any,
     **others: Any,
 ) -> bool:
-    """Return whether a call of `scaled_dot_product_attention` drops."""
+    """Return whether a call of `scaled_dot_product_attention` with these arguments drops."""
     return dropout_p > 0
 
 
@@ -43,7 +43,7 @@ def dropped_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Return (1), as torch's `scaled_dot_product_attention` documents it, by a visible call of dropout."""
+    """Return (1), as torch documents `scaled_dot_product_attention`, with a visible call of dropout."""
     if enable_gqa:
         key, value = (one.repeat_interleave(query.size(-3) // one.size(-3), -3) for one in (key, value))
     scores = query @ key.mT * (1 / math.sqrt(query.size(-1)) if scale is None else scale)
@@ -68,5 +68,5 @@ _SEEN.__kwdefaults__ = functional.multi_head_attention_forward.__kwdefaults__
 
 
 def multi_head_attention(*args: Any, **kwargs: Any) -> Any:
-    """Call torch's own `multi_head_attention_forward`, which does not hand itself over to whoever follows its calls."""
+    """Call torch's own `multi_head_attention_forward` without handing the call over to a `TorchFunctionMode` first."""
     return _SEEN(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Several independent draws a step, averaged."""
+"""The average of several independent draws per step."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ __all__ = ["AveragedProblem"]
 
 
 class AveragedProblem(DerivedProblem):
-    """The mean of `count` gradients with independent draws takes the place of each gradient: Sigma becomes Sigma/count.
+    """A problem whose gradient is the mean of `count` gradients with independent draws: Sigma becomes Sigma/count.
 
-    With lr -> count lr the order-1 modified equation stays what it was: the linear scaling rule. The discrete iteration
-    follows as long as count lr itself stays small.
+    With lr -> count lr the order-1 modified equation does not change: this is the linear scaling rule. The discrete
+    iteration follows it as long as count lr itself stays small.
 
     Args:
-        problem: whose gradients are averaged.
-        count: draws a step.
+        problem: the problem whose gradients are averaged.
+        count: number of draws per step.
+
+    Raises:
+        SmesolveError: count is not a positive integer, or the problem has a schedule or a step other than gradient
+            descent.
 
     Source: Wei, Kakade, Ma (arXiv 2002.12915), DROP_k.
     """
@@ -40,7 +44,7 @@ class AveragedProblem(DerivedProblem):
 
     @property
     def floats_per_path(self) -> int:
-        """Floats in the working arrays of one path: those of every draw."""
+        """Floats in the working arrays of one path: `count` times those of the problem."""
         return self.count * self.problem.floats_per_path
 
     def linearize(self, theta: Tensor) -> Linearization:
@@ -60,7 +64,11 @@ class AveragedProblem(DerivedProblem):
             return math.inf
 
     def all_draws(self) -> tuple[Tensor, Tensor]:
-        """Return every sequence of `count` draws (K, count, ...) and its probability (K,); at most 2^22 of them."""
+        """Return all sequences of `count` draws (K, count, ...) and their probabilities (K,).
+
+        Raises:
+            SmesolveError: there are more than 2^22 sequences.
+        """
         if self.draw_count > MAX_MASKS:
             raise SmesolveError(f"count={self.count} makes more than {MAX_MASKS} sequences of draws; lower it.")
         draws, weights = self.problem.all_draws()
@@ -70,19 +78,20 @@ class AveragedProblem(DerivedProblem):
         return draws[places], weights[places].prod(-1)
 
     def noise_coordinates(self, draw: Any) -> Tensor | None:
-        """Return their sum over the draws, divided by sqrt(count)."""
+        """Return the sum of the problem's coordinates over the draws, divided by sqrt(count)."""
         coordinates = self.problem.noise_coordinates(draw)
         return None if coordinates is None else coordinates.sum(-2) / self.count**0.5
 
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
-        """Return the mean over the draws."""
+        """Return the mean of the problem's noise along the direction over the draws."""
         return self.problem.noise_along(coefficients, draw).mean(-1)
 
 
 class _Averaged(Linearization):
-    """Draws are averaged, and noise divided by sqrt(count).
+    """The problem at theta, with averaged draws and noise divided by sqrt(count).
 
-    The network is evaluated when it is first needed: gradients have one more dimension, that of the draws.
+    The network is evaluated at theta when it is first needed: `gradient`, whose draws have one more dimension, does not
+    need it.
     """
 
     problem: AveragedProblem
@@ -114,7 +123,7 @@ class _Averaged(Linearization):
         return self._at.noise_product(normals) / self._root
 
     def noisy_mean_gradient(self, normals: Tensor, weight: float) -> Tensor:
-        return self._at.noisy_mean_gradient(normals / self._root, weight)
+        return self._at.noisy_mean_gradient(normals, weight * self._root) / self._root
 
     def reference_gradient(self) -> Tensor:
         return self._at.reference_gradient()

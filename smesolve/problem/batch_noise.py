@@ -1,16 +1,16 @@
-"""The noise of mini-batches and of normals on the labels, in closed form.
+"""The noise of mini-batches and of normal label noise, in closed form.
 
-For a batch of b of n samples, and normals eps_i of standard deviation s_l on the labels, the gradient of the mean loss
-over the batch has the covariance of
+For a batch of b of the n samples, and labels y_i + s_l eps_i with standard normals eps_i and squared error, the
+gradient of the mean loss over the batch has the covariance of
 
     (1)  grad_theta [ sum_i w_i loss_i - s_l / sqrt(b n) sum_i <eps_i, f_i> ],    w_i = sqrt(q / (b n)) (xi_i - xibar),
 
-with q = 1 for batches drawn with replacement, (n - b)/(n - 1) without; xi and eps are standard normals. From a batch,
-c_i times of which are sample i,
+where q = 1 for batches drawn with replacement and q = (n - b)/(n - 1) without, xi and eps are standard normals, f_i are
+the outputs and xibar is the mean of the xi_i. If sample i occurs c_i times in a batch,
 
-    (2)  xi_i = (c_i / b - 1/n) / sqrt(q / (b n)),      eps_i = sqrt(n / b) sum of the normals that sample i met,
+    (2)  xi_i = (c_i / b - 1/n) / sqrt(q / (b n)),      eps_i = sqrt(n / b) sum of the label normals of sample i,
 
-have covariance I but along the vector of ones, which (1) ignores.
+have covariance I except along the vector of ones, which (1) ignores, and (1) is the noise of that batch's gradient.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["BatchNoise"]
 
 @dataclass(frozen=True)
 class BatchNoise:
-    """Sizes of (1)."""
+    """The sizes in (1)."""
 
     samples: int
     """n."""
     batch_size: int | None
-    """b, or None where all samples are in each step."""
+    """b, or None if every step takes all samples."""
     replacement: bool
     """Whether batches are drawn with replacement."""
     label_noise: float

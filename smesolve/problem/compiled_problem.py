@@ -1,4 +1,4 @@
-"""Kernels fused by torch.compile."""
+"""Problems whose steps are fused by torch.compile."""
 
 from __future__ import annotations
 
@@ -25,24 +25,28 @@ T = TypeVar("T")
 
 
 class NotCompiledWarning(UserWarning):
-    """There is nothing to compile with."""
+    """There is no compiler, so that nothing is compiled."""
 
 
 class CompiledProblem(DerivedProblem):
     """A problem whose steps on whole blocks of paths are fused by `torch.compile`; values agree up to rounding.
 
     Other numbers of paths (the noise-free path, tests) are not compiled, nor are steps through which gradients go. The
-    first step of each kind takes some 5 to 30 seconds, less where torch finds its cache; each process compiles for
-    itself. Steps then take 0.7 to 0.9 of their time at 64 to 256 samples and nearly all of it at 16 and at 1,000
-    (`benchmarks/step_cost.py`): worth it from minutes of sampling on. A `DropoutProblem` with a `TwoLayerNetwork` and
-    shared masks is faster as it is, by the compiled kernels of the installation.
+    first step of each kind takes some 5 to 30 seconds to compile, less if torch finds its cache; each process compiles
+    for itself. Later steps take 0.7 to 0.9 of the time without compilation at 64 to 256 samples, and nearly all of it
+    at 16 and at 1,000 samples (`benchmarks/step_cost.py`): compilation pays from minutes of sampling on. A
+    `DropoutProblem` with a `TwoLayerNetwork` is faster without it, because the compiled kernels of the installation
+    compute its steps.
 
     Args:
-        problem: whose kernels are compiled; what is made from a problem (`ScheduledProblem`, ...) is made from it after
-            that.
+        problem: the problem whose steps are compiled. Problems derived from it (`ScheduledProblem`, ...) must be made
+            of the compiled one.
+
+    Raises:
+        SmesolveError: the problem has a schedule, or a step other than gradient descent.
 
     Warns:
-        NotCompiledWarning: there is no compiler (C++ on the CPU, triton on a GPU); everything works as without it.
+        NotCompiledWarning: there is no compiler (C++ on the CPU, triton on a GPU); the problem then works uncompiled.
     """
 
     @entry_point
@@ -81,7 +85,7 @@ class CompiledProblem(DerivedProblem):
 
 
 def _subnormal_numbers_kept(function: Callable[..., T]) -> Callable[..., T]:
-    """Undo what code compiled with -ffast-math, by torch 2.4, does when it is loaded: subnormal numbers become 0."""
+    """Keep subnormal numbers, which become 0 when code is loaded that torch 2.4 has compiled with -ffast-math."""
 
     @functools.wraps(function)
     def kept(*arguments: Any) -> T:
@@ -96,7 +100,7 @@ def _subnormal_numbers_kept(function: Callable[..., T]) -> Callable[..., T]:
 
 
 class _Compiled(PointwiseLinearization):
-    """Gradients, noise, and whole functions of them by `evaluate`: one compiled kernel each, with its forward pass."""
+    """Gradients, noise, and functions of them by `evaluate`: one compiled kernel each, forward pass included."""
 
     def __init__(self, compiled: CompiledProblem, theta: Tensor) -> None:
         super().__init__(compiled.problem, theta)
@@ -136,7 +140,7 @@ def _noisy_mean_gradient(at: Linearization, normals: Tensor, weight: float) -> T
 
 
 def _missing_compiler(device: torch.device) -> str | None:
-    """Return what torch.compile would miss on a device, or None."""
+    """Return the name of what torch.compile lacks on a device, or None."""
     if device.type == "cpu":
         compiler = os.environ.get("CXX", "g++")
         return None if shutil.which(compiler) else f"C++ compiler {compiler!r}"

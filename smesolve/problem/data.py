@@ -1,4 +1,4 @@
-"""The data of a problem: inputs and targets as tensors that hold finite numbers."""
+"""The data of a problem: inputs and targets as tensors of finite numbers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def finite_data(
     device: torch.device,
     keep_integers: bool = False,
 ) -> Tensor:
-    """Return data as a tensor of the given dtype; `keep_integers` leaves integers as they are.
+    """Return data as a tensor of the given dtype and device. `keep_integers` leaves integers as they are.
 
     Raises:
-        SmesolveError: data that are empty, hide values (masks, other layouts), or hold other numbers than finite ones
-            that `dtype` represents: integers beyond its digits, and values whose sum of squares overflows.
+        SmesolveError: the data are empty, hide values (masks, other layouts), are not finite, or do not fit `dtype`:
+            integers beyond its digits, or values whose sum of squares overflows.
     """
     data = _as_tensor(name, values)
     if data.ndim == 0 or data.numel() == 0:
@@ -75,7 +75,7 @@ def _as_tensor(name: str, values: Any) -> Tensor:
         hidden = next((words for hides, words in _HIDING if hides(values)), None)
         if hidden is not None:
             raise SmesolveError(f"{name} must be a tensor of plain values, got {hidden}.")
-        # a clone of what inference mode made, of which no derivative can be taken
+        # cloned if it was made in inference mode: no derivative can be taken of such a tensor
         data = values.detach().clone() if values.is_inference() else values.detach()
     elif count := _masked_values(values):
         raise SmesolveError(f"{name} has {count} masked values; remove those samples, or use .filled(value).")

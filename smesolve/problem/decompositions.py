@@ -17,7 +17,7 @@ __all__ = ["Decomposed", "DecomposedLoss"]
 
 
 class Decomposed(TorchFunctionMode):
-    """Within it, calls of torch are replaced by their decompositions."""
+    """A context in which calls of torch are replaced by their decompositions."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -33,13 +33,13 @@ class Decomposed(TorchFunctionMode):
 
 
 class DecomposedLoss:
-    """A loss of the user's, whose calls of torch are replaced by their decompositions."""
+    """A loss written by the user, with calls of torch replaced by their decompositions."""
 
     def __init__(self, loss: SampleLoss) -> None:
         self.loss = loss
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return one loss for each sample."""
+        """Return one loss per sample."""
         with Decomposed():
             return self.loss(outputs, targets)
 
@@ -67,7 +67,7 @@ def _embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """Return sums, means or maxima of bags, the rows of input (n, k): torch has no second derivative of its own."""
+    """Return sums, means or maxima over bags, the rows of input (n, k). torch's own call has no second derivative."""
     if input.ndim != 2 or max_norm is not None or scale_grad_by_freq:
         return functional.embedding_bag(
             input,
@@ -83,16 +83,18 @@ def _embedding_bag(
             padding_idx,
         )
     rows = functional.embedding(input, weight)
-    kept = torch.ones_like(input, dtype=torch.bool) if padding_idx is None else input != padding_idx
+    padding = -1 if padding_idx is None else padding_idx % weight.shape[0]  # a negative one counts from the end
+    kept = input != padding
     if mode == "max":
-        return rows.masked_fill(~kept[..., None], -torch.inf).amax(-2)
+        largest = rows.masked_fill(~kept[..., None], -torch.inf).amax(-2)
+        return largest.where(kept.any(-1, keepdim=True), 0.0)  # bags of padding only are 0 in every mode
     weights = kept.to(rows.dtype) if per_sample_weights is None else per_sample_weights * kept
     total = (rows * weights[..., None]).sum(-2)
     return total / kept.sum(-1, keepdim=True).clamp(min=1) if mode == "mean" else total
 
 
 def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Tensor:
-    """Return distances (..., a, b) of rows (..., a, d) and (..., b, d), whose derivative torch has once only."""
+    """Return distances (..., a, b) of rows (..., a, d), (..., b, d). torch's own call has only a first derivative."""
     distances: Tensor = torch.linalg.vector_norm(x1[..., :, None, :] - x2[..., None, :, :], ord=p, dim=-1)
     return distances
 
@@ -135,4 +137,4 @@ _DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
     functional.huber_loss: _huber_loss,
     functional.soft_margin_loss: _soft_margin_loss,
 }
-"""Of what lacks a derivative of its gradient, or a forward derivative."""
+"""Decompositions of the calls of torch whose gradient has no derivative, or that have no forward derivative."""

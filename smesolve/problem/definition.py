@@ -1,4 +1,4 @@
-"""What a problem of one's own must define, and how it is tried."""
+"""What a problem of your own must define, and a trial of its definitions."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ REQUIRED_CLOSED_FORM = {
     "mean_gradient": "mean_gradient(theta)",
     "noise_product": "noise_product(theta, normals)",
 }
-"""What it must define, too, unless it sets has_closed_form = False."""
+"""What a problem must also define, unless it sets has_closed_form = False."""
 
 
 def check_definition(problem: Problem) -> None:
-    """Check that everything is defined that a problem must define, and has the right shape. Cost: one small block.
+    """Check that the problem defines everything that it must, with the right shapes. Cost: a few calls on 3 paths.
 
     Raises:
-        SmesolveError: something is missing (the message lists all of it), fails, or has another shape or dtype.
+        SmesolveError: an attribute is missing (the message lists all of them), fails, or has another shape or dtype.
     """
     required = REQUIRED | (REQUIRED_CLOSED_FORM if problem.has_closed_form else {})
     missing = [words for name, words in required.items() if not problem.defines(name)]

@@ -1,7 +1,8 @@
-"""Dropout with a keep_prob through which derivatives go: of the mean gradient and its noise, not of masks.
+"""Dropout with a differentiable keep_prob.
 
-Mean gradient and noise are smooth functions of keep_prob, by v = (1 - keep_prob)/keep_prob and s = 1/keep_prob - 2. A
-mask is not: it is 0 or 1/keep_prob, so that a path of the iteration has no derivative that says how its mean changes.
+Mean gradient and noise are smooth functions of keep_prob, through v = (1 - keep_prob)/keep_prob and
+s = 1/keep_prob - 2. A mask is not: it jumps between 0 and 1/keep_prob as keep_prob changes, so the derivative of a path
+of the iteration would not be the derivative of its mean.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["with_differentiable_keep_prob"]
 
 
 class _DifferentiableMasks(BernoulliMasks):
-    """`BernoulliMasks` whose moments carry derivatives."""
+    """`BernoulliMasks` with differentiable moments."""
 
     def __init__(self, keep_prob: Tensor) -> None:
         super().__init__(value_of(keep_prob))
@@ -37,17 +38,17 @@ class _DifferentiableMasks(BernoulliMasks):
 
 
 def with_differentiable_keep_prob(problem: Problem, keep_prob: Tensor | float) -> DropoutProblem:
-    """Return the same network and data under dropout with a keep_prob through which derivatives go.
+    """Return the same network and data under dropout with a differentiable keep_prob.
 
-    Its compiled kernels are left out, as no derivative goes through them.
+    With a tensor, compiled kernels are left out, because they have no derivatives.
 
     Args:
-        problem: a `DropoutProblem` with the masks of dropout.
+        problem: a `DropoutProblem` with `BernoulliMasks`.
         keep_prob: a number in (0, 1], or a tensor of shape () in (0, 1): at 1 the noise, of size sqrt(1 - keep_prob),
             has no derivative.
 
     Raises:
-        SmesolveError: another problem, other masks, or another value.
+        SmesolveError: the problem is not a `DropoutProblem`, its masks have another law, or keep_prob is out of range.
     """
     if not isinstance(problem, DropoutProblem):
         raise SmesolveError(

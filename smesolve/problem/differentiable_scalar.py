@@ -1,4 +1,4 @@
-"""Numbers that may be tensors without dimensions, through which derivatives go."""
+"""Numbers, or differentiable tensors of shape ()."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def checked_scalar(name: str, value: Any, check: Callable[[str, Any], float]) ->
     """Return a number that `check` accepts, or a floating-point tensor of shape () whose value it accepts.
 
     Raises:
-        SmesolveError: neither of them.
+        SmesolveError: value is neither of them.
     """
     if not isinstance(value, Tensor):
         return check(name, value)

@@ -4,23 +4,23 @@ With one mask eta shared by all n samples, the gradient of
 
     (1)  R_S(theta; eta) = 1/(2n) sum_i |f(x_i; eta) - y_i|^2,      f(x; eta) = sum_r eta_r z_r(x) + b,
 
-is J(c), J the pullback (divided by n) of the contributions z_k = A_k h_k, with the cotangents
+is J(c), where J is the pullback (divided by n) of the contributions z_k = A_k h_k, and c are the cotangents
 
     (2)  c_k = eta_k R(eta),      R(eta) = sum_r eta_r z_r + b - y.
 
-Their mean is that of S = 1 1^T + v I and u = 1 in `smesolve.problem.dropout_noise`, the gradient of L_S:
+Their mean, which has S = 1 1^T + v I and u = 1 in `smesolve.problem.dropout_noise`, gives the gradient of L_S:
 
     (3)  c_k = R + v z_k,      R = R(1),
     (4)  L_S = E R_S(theta; eta) = R_S + v/(2n) sum_ik |z_ik|^2.
 
-`noise_product` replaces the rest by normals and has exactly the covariance of the gradient. The functions of the
-masks that these normals stand for, for masks shared by all samples, are
+`noise_product` replaces the rest by normals and has exactly the covariance of the gradient. For masks shared by all
+samples, the normals stand for orthonormal functions of the masks, with moments v, s, w^2 = E chi^2 of the mask law:
 
     (5)  zeta_k / sqrt(v),   zeta_k zeta_r / v  (k < r),   chi_k / w,      zeta = eta - 1, chi = zeta^2 - v - s zeta.
 
-Masks drawn per sample, which torch.nn.Dropout does, have the same mean gradient, and the noise of each sample is
-independent of the others'. n m (m+1)/2 normals would be too many, so they always have the cheaper form (4) of
-`smesolve.problem.dropout_noise`, with signs and normals of its own for each sample: n (2m + 1) normals.
+Masks drawn per sample, as torch.nn.Dropout draws them, have the same mean gradient, and the noise of each sample is
+independent of the noise of the others. As n m (m+1)/2 normals would be too many, such masks always have the cheaper
+form (4) of `smesolve.problem.dropout_noise`, with signs and normals of its own for each sample: n (2m + 1) normals.
 
 Sources: Zhang, Li, Luo, Xu, "Stochastic modified equations and dynamics of dropout" (ICLR 2024), equation 4 for the
 modified loss, section 5.1 for the covariance, which this factor reproduces without forming it.
@@ -49,27 +49,27 @@ __all__ = ["DropoutLinearization", "DropoutProblem"]
 
 
 class DropoutProblem(MaskedProblem):
-    """A network, its data and its mask law: everything that trains under dropout.
+    """A network, its data and its mask law: training under dropout with squared error.
 
     All methods take theta (..., D) with any leading dimensions; masks and normals broadcast against them. Shapes:
-    n samples, d inputs, o outputs, m neurons under dropout, D parameters, M normals of a noise product.
+    n samples, d inputs, o outputs, m neurons under dropout, D parameters, M normals per noise product.
 
-    M = m(m+1)/2 for masks on two values, shared by all samples: xi (m), then the upper triangle of Xi row by row
-    (`torch.triu_indices`). Other laws take m more, omega. For weak noise M = 2m + 1, or 3m + 1, and n times that for
-    masks per sample.
+    M = m(m+1)/2 for masks with two values that all samples share: xi (m), then the upper triangle of Xi row by row
+    (`torch.triu_indices`). Other laws take m more, omega. Weak noise (`with_weak_noise`) has M = 2m + 1, or 3m + 1 for
+    other laws, and masks per sample n times as many.
 
     Args:
         network: a `DropoutNetwork`: `TwoLayerNetwork`, `FeatureNetwork` for any features, `LinearNetwork`.
         x: inputs (n, d), or (n, ...) as the network takes them, tensor or array.
         y: targets (n, o), tensor or array.
         keep_prob: probability in (0, 1] that a neuron is kept (torch.nn.Dropout's `p` is 1 - keep_prob).
-        masks: which samples share a mask: "shared" (all samples of a step) or "per_sample" (each has its own, as
-            torch.nn.Dropout draws them).
+        masks: "shared", with one mask for all samples of a step, or "per_sample", with one mask for each sample, as
+            torch.nn.Dropout draws them.
         law: law of the masks, in place of keep_prob. Default: BernoulliMasks(keep_prob).
 
     Raises:
-        SmesolveError: shapes that do not fit, data that are not finite, no mask law or two of them, a law whose
-            quantile and moments do not agree, or a network with some parameters frozen.
+        SmesolveError: shapes do not fit; data are not finite; neither or both of keep_prob and law are given; quantile
+            and moments of the law do not agree; or some parameters of the network are frozen.
     """
 
     @entry_point
@@ -88,19 +88,19 @@ class DropoutProblem(MaskedProblem):
         self._take_linear_noise(not self.per_sample)
 
     def _take_kernels(self) -> None:
-        """Choose the compiled kernels for all of it, else those for the readout's part."""
+        """Choose the compiled kernels of the whole network, or else of its readout."""
         self.kernels = FusedKernels.of(self.network, self.x, self.targets, self.per_sample)
         of_readout = None if self.kernels else ReadoutKernels.of(self.network, self.targets, self.per_sample)
         self.readout_kernels = of_readout
 
     def without_kernels(self) -> DropoutProblem:
-        """Return the same training by the formulas in torch only."""
+        """Return the same problem without compiled kernels: formulas in torch compute everything."""
         other = copy.copy(self)
         other.kernels = other.readout_kernels = None
         return other
 
     def _take_linear_noise(self, linear: bool) -> None:
-        """Choose the noise of independent normals, or the one with signs, and count its normals."""
+        """Choose linear noise, of independent normals, or noise with signs, and count its normals."""
         self.linear_noise = linear
         others = self.width if self.law.chi_variance else 0
         if linear:
@@ -113,7 +113,7 @@ class DropoutProblem(MaskedProblem):
         """Return the same network and data under dropout with another keep_prob.
 
         Raises:
-            SmesolveError: the masks have another law than dropout's, which no keep_prob describes.
+            SmesolveError: keep_prob is outside (0, 1], or the masks have another law, which no keep_prob describes.
         """
         if not isinstance(self.law, BernoulliMasks):
             raise SmesolveError(
@@ -141,15 +141,21 @@ class DropoutProblem(MaskedProblem):
         return DropoutProblem(self.network, x, y, keep_prob=1.0)
 
     def with_weak_noise(self) -> DropoutProblem:
-        """Return the same training with a noise product of 2m + 1 normals, not normal in law: for weak errors only.
+        """Return the same problem with weak noise: a noise product of 2m + 1 normals, or 3m + 1, for weak errors only.
 
-        Its covariance is exact and it has no odd moments. `noise_coordinates` returns None, so control variates lack
-        their third part. Masks per sample have no other form.
+        Its covariance is exact and it has no odd moments, but it is not normal. As `noise_coordinates` returns None,
+        control variates lack their third part. Masks per sample always have weak noise.
         """
         return self.with_noise(linear=False)
 
     def with_noise(self, *, linear: bool) -> DropoutProblem:
-        """Return the same training with the noise of independent normals, or with the one of signs."""
+        """Return the same problem with linear noise, of independent normals, or with the noise with signs.
+
+        Raises:
+            SmesolveError: linear noise for masks per sample, which always have the noise with signs.
+        """
+        if linear and self.per_sample:
+            raise SmesolveError("linear=True needs masks='shared', got masks per sample; take linear=False.")
         other = copy.copy(self)
         other._take_linear_noise(linear)
         return other
@@ -165,7 +171,7 @@ class DropoutProblem(MaskedProblem):
 
     @property
     def in_threads(self) -> bool:  # type: ignore[override]
-        """Whether compiled kernels compute its steps; a subclass may keep what threads must not share."""
+        """Whether compiled kernels compute the training step. False for a subclass, whose state threads might share."""
         return type(self) is DropoutProblem and self.kernels is not None and self.kernels.suit()
 
     @property
@@ -180,10 +186,7 @@ class DropoutProblem(MaskedProblem):
     def small_noise_rk4(
         self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
     ) -> tuple[Tensor, ...] | None:
-        """Return a whole step of that scheme by one kernel, or None where it cannot be given these tensors.
-
-        A subclass may have another linearization than the kernel's, of which the scheme then makes its step.
-        """
+        """Return a whole step by one kernel; None if it cannot take the tensors, or a subclass has other formulas."""
         if type(self) is not DropoutProblem or self.kernels is None:
             return None
         if theta.shape[-1] != self.dim or not self.kernels.suit(theta, increments):
@@ -195,8 +198,8 @@ class DropoutProblem(MaskedProblem):
         """Return (5), the orthonormal functions of the masks that the noise product replaces by normals: (..., M).
 
         gradient(theta, mask) = mean_gradient(theta) + noise_product(theta, noise_coordinates(mask)) for every mask.
-        None for weak noise and masks per sample, whose noise product has signs in their place, and for masks that are
-        always 1: no function of these has variance 1.
+        None for weak noise and masks per sample, whose noise product has signs in place of pairs, and for masks that
+        are always 1, of which no function has variance 1.
         """
         law = self.law
         if not self.linear_noise or not law.variance:
@@ -213,8 +216,7 @@ class DropoutProblem(MaskedProblem):
 class DropoutLinearization(Linearization):
     """A `DropoutProblem` at theta (..., D).
 
-    The compiled kernels compute what they can, each with a forward pass of its own. For everything else the formulas
-    below share one forward pass and the residual R.
+    Compiled kernels have a forward pass of their own. Elsewhere the formulas share one forward pass and the residual R.
     """
 
     problem: DropoutProblem
@@ -242,12 +244,12 @@ class DropoutLinearization(Linearization):
         return self._residual
 
     def _kernels(self, *tensors: Tensor) -> FusedKernels | None:
-        """Return the kernels, if they can be given theta and further tensors."""
+        """Return the kernels of the whole network if they can take theta and these tensors, else None."""
         kernels = self.problem.kernels
         return kernels if kernels is not None and kernels.suit(self.theta, *tensors) else None
 
     def _readout(self, *tensors: Tensor) -> ReadoutKernels | None:
-        """Return the kernels for the readout's part, if they can be given the network and further tensors."""
+        """Return the kernels of the readout if they can take the network's tensors and these, else None."""
         kernels, at = self.problem.readout_kernels, self.network
         return kernels if kernels and kernels.suit(at.features, at.readout, *tensors) else None
 
@@ -273,7 +275,7 @@ class DropoutLinearization(Linearization):
         return modified
 
     def gradient(self, draw: Tensor) -> Tensor:
-        """Return J of (2), for masks (..., m), or (..., n, m) per sample, whose entries are 0 or 1/keep_prob."""
+        """Return J of (2) for masks (..., m), or (..., n, m) per sample, as `DropoutProblem.draw` returns them."""
         self.problem.check_mask(draw)
         if kernels := self._kernels(draw):
             return kernels.gradient(self.theta, draw)
@@ -289,7 +291,7 @@ class DropoutLinearization(Linearization):
         return self._pull((_through(masked, residual), (residual @ at.features.mT) * draw[..., None, :], residual))
 
     def mean_gradient(self) -> Tensor:
-        """Return J of (3), of low rank, so that m x m products are avoided."""
+        """Return J of (3). Its S is of rank one plus a diagonal, so no m x m product is formed."""
         if kernels := self._kernels():
             return kernels.mean_gradient(self.theta, self.problem.law)
         if readout_kernels := self._readout():
@@ -303,10 +305,11 @@ class DropoutLinearization(Linearization):
         return self._pull((features, readout, self.residual))
 
     def noise_product(self, normals: Tensor) -> Tensor:
-        """Return C(theta) normals with covariance Cov(grad R_S(theta; eta)) exactly; no D x M or D x D array.
+        """Return C(theta) normals, with exactly the covariance Cov(grad R_S(theta; eta)).
 
-        Cost: one gradient and two products of size n m^2; for weak noise little more than one gradient, for masks per
-        sample two. Noise with signs is odd and linear in the scale of the normals, but not additive.
+        No D x M or D x D array is formed. Noise with signs is an odd function of the normals and proportional to their
+        scale, but not additive. Cost: one gradient and two products of size n m^2; for weak noise little more than one
+        gradient, for masks per sample two gradients.
         """
         return self._noise(normals, 0.0)
 
@@ -336,7 +339,7 @@ class DropoutLinearization(Linearization):
         return kernels.parts(self.theta, self.problem.law, normals, self.problem.linear_noise)
 
     def hessian_product(self, vector: Tensor) -> Tensor:
-        """Return Hess L_S(theta) vector; the derivative of (3) by hand where the network has a tangent."""
+        """Return Hess L_S(theta) vector. It is the derivative of (3) in closed form if the network has a tangent."""
         kernels = self._kernels(vector)
         if kernels and vector.shape[-1] == self.problem.dim:
             return kernels.hessian_product(self.theta, self.problem.law, vector)
@@ -369,7 +372,7 @@ class DropoutLinearization(Linearization):
         return along.pullback(features, features_along, readout_along, bias_along) / self.problem.samples
 
     def noise_factor(self) -> Tensor:
-        """Return C(theta), (..., D, M), for masks per sample (..., D, n m (m+1)/2): small problems and tests."""
+        """Return C(theta), the factor of linear noise, (..., D, M), with n M columns for masks per sample."""
         problem = self.problem
         if problem.per_sample:  # the samples' noises are independent: each is that of a problem with one sample
             factors = [problem.of_sample(i).noise_factor(self.theta) for i in range(problem.samples)]

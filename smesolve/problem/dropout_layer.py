@@ -1,4 +1,4 @@
-"""One call of dropout in every forward pass of a module: the masks that it takes, and where the samples are in them."""
+"""A call of dropout in the forward pass of a module: the shape of its masks, and where the samples are in them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["DropoutLayer", "layers_of_call"]
 class DropoutLayer:
     """One call of dropout.
 
-    Where each sample has a mask of its own, masks are drawn with the samples first, (n, ...), or (1, ...) if they
-    share one. The call may have them elsewhere: in dimension `axis`, together with `parts` masks of each sample, such
-    as those of the heads of attention.
+    If samples can have masks of their own, masks are drawn with the samples first: (n, ...), or (1, ...) if all samples
+    share one. The call may have the samples in another dimension, `axis`, and several masks per sample in it, `parts`,
+    such as one per head of attention.
     """
 
     shape: tuple[int, ...]
-    """Shape of its masks, for one sample where each has its own; the first dimension is `parts` if that is above 1."""
+    """Shape of the masks, of one sample if samples can have their own. The first dimension is `parts` if parts > 1."""
     keep_prob: float
     per_sample: bool
-    """Whether the samples can have masks of their own: not where a weight is dropped."""
+    """Whether the samples can have masks of their own. They cannot if a weight is dropped."""
     axis: int = 0
     """Dimension of the samples in the call."""
     parts: int = 1
-    """Masks of each sample in that dimension."""
+    """Number of masks per sample in that dimension."""
     samples_outside: bool = True
-    """Whether all parts of a sample are adjacent in that dimension, or all samples of a part."""
+    """Whether that dimension holds all parts of one sample after the other, instead of all samples of one part."""
 
     def placed(self, masks: Tensor, samples: int) -> Tensor:
-        """Return masks (n or 1, ...) as the call takes them for so many samples."""
+        """Return masks (n or 1, ...) as the call takes them, n being `samples`."""
         if not self.per_sample:
             return masks
         if self.parts > 1:
@@ -43,9 +43,10 @@ class DropoutLayer:
 def layers_of_call(
     shape: tuple[int, ...], few_shape: tuple[int, ...], keep_prob: float, samples: int, few: int
 ) -> list[DropoutLayer]:
-    """Return what a call can be that drops by masks of one shape for all samples, and of another one for a few.
+    """Return the possible layouts of a call, given the shapes of its masks for all samples and for a few of them.
 
-    An empty list where the samples are in no dimension, or in several; two layers where parts and samples share one.
+    The list is empty if no dimension, or more than one, holds the samples. It has two entries if samples and parts
+    share a dimension, whose order the shapes do not show.
     """
     if shape == few_shape:
         return [DropoutLayer(shape, keep_prob, per_sample=False)]

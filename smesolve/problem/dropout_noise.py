@@ -1,30 +1,31 @@
 """The noise of the dropout gradient as cotangents, for squared error.
 
-Everything is J of cotangents c_k of the contributions z_k = A_k h_k, J the pullback divided by n, and a cotangent is a
-choice of the pair (S, u) in
+Gradients and noise are J of cotangents c_k of the contributions z_k = A_k h_k, where J is the pullback divided by n. A
+pair (S, u) determines the cotangents,
 
     (1)  c_k = sum_r S_kr z_r + u_k (b - y).
 
-With xi (m), Xi (m, m; symmetric, zero diagonal, m(m-1)/2 of its entries free) and omega (m) independent standard
-normals, and v, s, w^2 = E chi^2 the moments of the mask law (`smesolve.problem.masks`), the noise is
+With independent standard normals xi (m), Xi (m, m; symmetric, zero diagonal, m(m-1)/2 free entries) and omega (m), and
+the moments v, s and w^2 = E chi^2 of the mask law (`smesolve.problem.masks`), the noise is
 
     (2)  u = sqrt(v) xi,    S = u 1^T + 1 u^T + v Xi + diag(s u + w omega).
 
 This is the Hoeffding expansion of (eta eta^T, eta) with its orthonormal functions of the masks replaced by normals.
-For masks on two values w = 0 and omega is absent. The pair part has a cheaper form of rank three and a diagonal,
+For masks on two values w = 0 and omega is absent. A cheaper choice of the pairs, with which S has rank three plus a
+diagonal, is
 
-    (3)  Xi_kr = g e_k e_r  (k != r),      g a standard normal, e_k = +-1 independent fair signs,
+    (3)  Xi_kr = g e_k e_r  (k != r),      g a standard normal, e_k = +-1 independent fair signs.
 
-which has mean zero, covariance I and no odd moments, as independent normals have; the fourth moments differ. With
+Like independent normals it has mean zero, covariance I and no odd moments; the fourth moments differ. With
 R = sum_r z_r + b - y, L = sum_r u_r z_r and E = sum_r e_r z_r, (1) to (3) become
 
     (4)  c_k = u_k R + L + v g e_k E + delta_k z_k,      delta = s u - v g + w omega.
 
-A multiple `weight` of the mean gradient, S = 1 1^T + v I and u = 1, is added by
+The mean gradient has S = 1 1^T + v I and u = 1. A multiple `weight` of it is added by
 
     (5)  S + weight (1 1^T + v I),  u + weight,          or in (4)  L + weight R,  delta + weight v.
 
-An unmasked readout bias b is a neuron whose mask is always 1; its cotangent is sum_r u_r z_r + weight (b - y).
+The readout bias b is not masked; its cotangent is sum_r u_r z_r + weight (b - y), with u as in (5).
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from smesolve.problem.networks import NetworkLinearization
 __all__ = ["Cotangents", "PairNoise", "per_sample_noise", "sign_noise", "squared_norms"]
 
 Cotangents = tuple[Tensor, Tensor, Tensor]
-"""Of features (..., m, n), readout (..., o, m), and outputs (..., o, n), whose sum over samples is the bias's."""
+"""Cotangents of features (..., m, n), readout (..., o, m) and outputs (..., o, n). The sum of the last one over samples
+is the cotangent of the bias."""
 
 
 class PairNoise:
@@ -63,10 +65,10 @@ class PairNoise:
     def cotangents(
         self, at: NetworkLinearization, offset: Tensor, law: MaskLaw, normals: Tensor, weight: float
     ) -> Cotangents:
-        """Return (1) for (2) and (5), offset = b - y, without an array (n, m, o).
+        """Return (1) for (2) and (5), with offset = b - y, without an array (n, m, o).
 
-        S acts on features as S o A^T A and on the readout as S o h h^T (o: Hadamard product). For one output both are
-        in the one product S z.
+        S acts on features as S o A^T A and on the readout as S o h h^T (o: Hadamard product). For one output the
+        product S z serves both.
         """
         S, u = self._pair(law, normals, weight)
         if at.readout.shape[-2] == 1:
@@ -94,9 +96,9 @@ class PairNoise:
 
 
 def sign_noise(at: NetworkLinearization, offset: Tensor, law: MaskLaw, normals: Tensor, weight: float) -> Cotangents:
-    """Return (4) for one mask shared by all samples, with (5), offset = b - y.
+    """Return (4) with (5) for masks shared by all samples, with offset = b - y.
 
-    `normals` holds xi (m), normals whose signs are e (m), g, and omega (m) for laws on more than two values.
+    `normals` holds xi (m), m normals whose signs are e, g (1), and omega (m) for laws on more than two values.
     """
     o, m = at.readout.shape[-2:]
     u, signs = as_scalar(law.variance) ** 0.5 * normals[..., :m], normals[..., m : 2 * m].sign()
@@ -132,9 +134,9 @@ def sign_noise(at: NetworkLinearization, offset: Tensor, law: MaskLaw, normals: 
 def per_sample_noise(
     at: NetworkLinearization, residual: Tensor, law: MaskLaw, normals: Tensor, weight: float
 ) -> Cotangents:
-    """Return (4) with xi, e, g and omega of its own for each sample, and (5); `residual` is R.
+    """Return (4) with (5), where each sample has xi, e, g and omega of its own; `residual` is R.
 
-    `normals` (..., n (2m + 1)), or n m more, holds what `sign_noise` takes for each sample in turn.
+    `normals` (..., n (2m + 1)), or (..., n (3m + 1)), holds the normals of `sign_noise` for one sample after the other.
     """
     m = at.readout.shape[-1]
     normals = normals.unflatten(-1, (at.features.shape[-1], -1)).mT  # neurons before samples, as in the features
@@ -160,7 +162,7 @@ def squared_norms(features: Tensor) -> Tensor:
 
 
 def _added_product(summand: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return summand + left @ right, in one pass where all of them hold one matrix for each path."""
+    """Return summand + left @ right, in one pass if each of them holds one matrix per path."""
     if summand.ndim == left.ndim == right.ndim == 3 and summand.shape[0] == left.shape[0] == right.shape[0]:
         return torch.baddbmm(summand, left, right)
     return summand + left @ right

@@ -19,19 +19,20 @@ __all__ = ["FeatureNetwork"]
 
 
 class FeatureNetwork(DropoutNetwork):
-    """f(x; eta) = A (eta o h(x)) [+ b]: any torch module h up to the last hidden layer, dropout there, linear readout.
+    """f(x; eta) = A (eta o h(x)) [+ b]: a torch module h, dropout on its outputs, and a linear readout.
 
     Parameters in the order of `torch.nn.utils.parameters_to_vector`: those of features, then readout.weight (o, m) and
-    readout.bias (o). h may hold whatever `torch.func` can differentiate and batch, but no randomness of its own:
-    dropout inside h is for `ModuleProblem`.
+    readout.bias (o). h may be any module that `torch.func` can differentiate and batch, without random numbers of its
+    own. For dropout inside h take `ModuleProblem`.
 
     Args:
         features: maps inputs (n, ...) to features (n, m), each sample by itself.
         readout: linear map of the features; its bias, if it has one, is not under dropout.
 
     Raises:
-        SmesolveError: readout is not a torch.nn.Linear, or shares a parameter with features; when a problem is made of
-            it, features that drop, couple the samples, return another shape, or fail in what a study does with them.
+        SmesolveError: readout is not a torch.nn.Linear, or shares a parameter with features. When a problem is made of
+            the network: features drop, couple the samples, return another shape, or cannot be differentiated, batched,
+            copied or pickled.
     """
 
     @entry_point
@@ -62,7 +63,7 @@ class FeatureNetwork(DropoutNetwork):
         if shape != (x.shape[0], self.width):
             raise SmesolveError(
                 f"features must map x to shape ({x.shape[0]}, {self.width}), samples by the readout's in_features, "
-                f"got {shape}."
+                f"got {shape}; end them with nn.Flatten(), or change in_features."
             )
         trial.derivatives(lambda outputs, targets: outputs.square().sum(1), x)
         trial.pickles()
@@ -90,10 +91,10 @@ class FeatureNetwork(DropoutNetwork):
 
 
 def _pull_back(pull: Callable[..., tuple[Tensor, ...]], cotangent: Tensor, lead: torch.Size) -> Tensor:
-    """Apply a pullback made for paths of leading shape `lead` to a cotangent whose leading shape broadcasts it."""
+    """Apply the pullback of paths with leading shape `lead` to a cotangent whose leading shape `lead` expands to."""
     wide = cotangent.shape[:-2]
     ones = (1,) * (len(wide) - len(lead)) + tuple(lead)
-    # Where one path meets several cotangents, these come first, and the pullback is batched over them.
+    # If one path has several cotangents, their dimensions come first, and the pullback is batched over them.
     several = [axis for axis, (one, all_) in enumerate(zip(ones, wide, strict=True)) if one == 1 < all_]
     first = list(range(len(several)))
     ordered = cotangent.movedim(several, first)

@@ -1,4 +1,4 @@
-"""The discrete iteration theta_{k+1} = step(theta_k, draw_{k+1}, lr), a fresh draw (mask) each step.
+"""The discrete iteration theta_{k+1} = step(theta_k, draw_{k+1}, lr), with a fresh draw (mask) in each step.
 
 The step of gradient descent is theta - lr gradient(theta, draw).
 """
@@ -63,14 +63,14 @@ class DropoutIteration:
         return self.problem.block_size
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Return one step of every path of a block. Cost: one gradient a path."""
+        """Return one step of every path of a block. Cost: one gradient per path."""
         problem = self.problem.at(step * self.lr)
         return problem.step(theta, self._draw(problem, block, step), self.lr)
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
-        """Return the step as its mean, theta - lr grad L_S, and its noise, -lr (gradient - grad L_S).
+        """Return the step, split into its mean, theta - lr grad L_S, and its noise, -lr (gradient - grad L_S).
 
-        Cost: one and a half gradients.
+        If the mean step is not known, return it as a `SampledStep`. Cost: one and a half gradients per path.
         """
         problem = self.problem.at(step * self.lr)
         draw = self._draw(problem, block, step)
@@ -90,7 +90,7 @@ class DropoutIteration:
         return state, state
 
     def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
-        """Return vectors (I - lr Hess L_S), where compiled kernels compute Hessian products, else None."""
+        """Return vectors (I - lr Hess L_S) if compiled kernels compute Hessian products, else None."""
         problem = self.problem.at(step * self.lr)
         return vectors - self.lr * problem.adjoint_product(theta, vectors) if problem.in_threads else None
 
@@ -103,9 +103,9 @@ class SampledStep:
     """One step of a problem whose mean step is not known: y - sum_r weight_r gradient(y, draw_r) to first order."""
 
     state: Tensor
-    """(B, D), after the step."""
+    """The states after the step, (B, D)."""
     terms: list[tuple[Tensor, Any]]
-    """Weights (B, 1) and independent draws."""
+    """Weights (B, 1) and independent draws of the gradients in the step."""
 
 
 def _gradient_and_mean(at: Linearization, draw: Any) -> tuple[Tensor, Tensor]:
@@ -166,24 +166,26 @@ def iterate(
         lr: learning rate, the step of the iteration.
         steps: number of steps.
         paths: number of independent paths.
-        seed: root seed; path b is the same whatever `paths` is.
-        save: increasing step numbers to keep. Default: 0, 1, ..., steps.
-        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
-        max_memory: bytes that the paths may take; more are refused.
-        observables: what is measured along the paths, none of which are then kept: names ("loss", "accuracy",
+        seed: root seed. Path b does not depend on `paths`.
+        save: increasing step numbers to save, from 0 to `steps`. Default: 0, 1, ..., steps.
+        workers: processes, or threads for compiled kernels, that share the blocks of paths. Results do not depend on
+            their number. Default: only this process.
+        max_memory: bytes that the paths may take; more are refused. Default: the free memory of this machine.
+        observables: observables to measure along the paths, none of which are then kept: names ("loss", "accuracy",
             "theta[0]", see `OBSERVABLES`) and callables theta (..., D) -> (...,), or a dict from names of your own to
             them. Default: the paths are returned.
 
     Returns:
-        (T, paths, D), the parameters at the saved steps. Cost: one gradient a step and path. With observables a
-        DataFrame of their statistics, a row for each saved step and observable: time, observable, mean, stderr, low and
-        high (95% interval of the mean), std (over paths), q05, q50 and q95 (quantiles over the first `quantile_paths`
-        paths, all of them where they are few), paths, quantile_paths, and lost (paths on which it is not finite; with
-        one of them the statistics are NaN). Memory: one block of paths, and at most 32 MiB or 2 KiB a row.
+        (T, paths, D), the parameters at the saved steps. Cost: one gradient per step and path. With observables a
+        DataFrame of their statistics, with a row for each saved step and observable: time, observable, mean, stderr,
+        low and high (95% interval of the mean), std (over paths), q05, q50 and q95 (quantiles over the first
+        `quantile_paths` paths, or over all if they are few), paths, quantile_paths, and lost (the number of paths on
+        which the observable is not finite; with a lost path the statistics are NaN). Memory: one block of paths, and 32
+        MiB for all rows or 2 KiB per row, whichever is more.
 
     Raises:
-        SmesolveError: lr not positive, steps, paths or workers not positive integers, theta0 of the wrong shape or not
-            finite, more paths than max_memory holds; an observable that is unknown, or does not map (B, D) to (B,).
+        SmesolveError: lr is not positive; steps, paths or workers are not positive integers; theta0 has the wrong shape
+            or is not finite; the paths exceed max_memory; or an observable is unknown or does not map (B, D) to (B,).
 
     Warns:
         DivergenceWarning: some paths are not finite at the end.

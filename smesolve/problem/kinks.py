@@ -1,11 +1,12 @@
-"""Which operations of a loss are not continuously differentiable.
+"""Operations in a loss whose first derivative jumps.
 
-Where the gradient jumps, the theorems of weak order do not speak, an ODE solver of high order crawls (and stands still
-where the path slides along a jump), and what is made of derivatives leaves out what happens there.
+If the gradient jumps, the theorems of weak order do not apply, ODE solvers of high order take tiny steps (and stop
+where the path slides along a jump), and formulas made of derivatives leave out the effect of the jumps.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,8 @@ KINKED = {
     "median": "median",
     "min": "min",
     "minimum": "minimum",
+    "mode": "mode",
+    "nanmedian": "median",
     "_prelu_kernel": "prelu",
     "relu": "relu",
     "softshrink": "softshrink",
@@ -50,13 +53,14 @@ KINKED = {
     "threshold": "threshold",
     "topk": "topk",
 }
-"""Operations whose first derivative jumps, as torch dispatches them, and what their users call them."""
+"""Operations whose first derivative jumps, as torch dispatches them, and the names by which users know them."""
 
 
 def kinks(problem: Problem, theta: Tensor) -> list[str]:
     """Return the names of the operations in R_S whose first derivative jumps; theta (D,). Cost: one forward pass.
 
-    A kink that is put together of comparisons (`torch.where`) is not seen.
+    A kink that is made of comparisons (`torch.where`) is not found, nor is an operation whose value jumps, such as
+    `torch.sign`.
     """
     with _Operations() as operations:
         problem.loss(theta)
@@ -64,7 +68,7 @@ def kinks(problem: Problem, theta: Tensor) -> list[str]:
 
 
 class _Operations(TorchDispatchMode):
-    """Record the operations with kinks that torch dispatches, also under `torch.func`."""
+    """Records the operations with kinks that torch dispatches, also under `torch.func`."""
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)  # by name: type checkers find no annotations through super()
@@ -78,9 +82,16 @@ class _Operations(TorchDispatchMode):
             self.seen.add(KINKED[name])
         elif name == "elu" and _elu_jumps(*args[1:]):
             self.seen.add("elu")
+        elif name == "linalg_vector_norm" and _norm_jumps(*args[1:2]):
+            self.seen.add("norm")
         return func(*args, **(kwargs or {}))
 
 
 def _elu_jumps(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> bool:
-    """Return whether the slope of scale alpha (exp(input_scale x) - 1), x < 0, differs at 0 from scale: selu's does."""
+    """Return whether the slope of scale alpha (exp(input_scale x) - 1) at x = 0 differs from scale, as in selu."""
     return alpha * input_scale != 1
+
+
+def _norm_jumps(order: float = 2.0) -> bool:
+    """Return whether the p-norm has kinks besides the one at 0, as the sum and the maximum of absolute values have."""
+    return order <= 1 or math.isinf(order)

@@ -1,4 +1,4 @@
-"""The size of what the layers of a module give, which no module says of itself."""
+"""The size of the outputs of a module's layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["layer_floats"]
 
 @torch.no_grad()
 def layer_floats(function: ModuleFunction, theta: Tensor, x: Tensor) -> int:
-    """Return the floats in the outputs of all calls of layers with parameters of their own, without dropout.
+    """Return the number of floats in the outputs of all calls of layers with parameters, without dropout.
 
     Args:
         function: the module.
@@ -36,7 +36,7 @@ def layer_floats(function: ModuleFunction, theta: Tensor, x: Tensor) -> int:
 
 
 def _floats(outputs: Any) -> int:
-    """Return the floats in tensors, which recurrent layers and attention give in tuples."""
+    """Return the number of floats in a tensor, or in nested tuples of tensors as recurrent layers return them."""
     if isinstance(outputs, Tensor):
         return outputs.numel()
     return sum(map(_floats, outputs)) if isinstance(outputs, (tuple, list)) else 0

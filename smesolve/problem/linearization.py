@@ -1,4 +1,4 @@
-"""A problem at one theta: its losses, gradients and noise there share one forward pass."""
+"""A problem at one theta, where its losses, gradients and noise share one forward pass."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ T = TypeVar("T")
 class Linearization(ABC):
     """Everything that a problem computes at theta (..., D), as `Problem.linearize` returns it.
 
-    A subclass computes what its methods share once. Leading dimensions of draws, normals and vectors broadcast against
-    those of theta.
+    A subclass computes only once what its methods share. The leading dimensions of draws, normals and vectors broadcast
+    against those of theta.
 
     Attributes:
         problem: the problem.
@@ -58,14 +58,14 @@ class Linearization(ABC):
 
     @abstractmethod
     def noise_product(self, normals: Tensor) -> Tensor:
-        """Return C(theta) normals, (..., D) from (..., M): mean zero and the covariance of `gradient`."""
+        """Return C(theta) normals, (..., D) from (..., M), with mean zero and the covariance of `gradient`."""
 
     def noisy_mean_gradient(self, normals: Tensor, weight: float) -> Tensor:
         """Return weight `mean_gradient` + `noise_product`, the increment of an Euler step: (..., D)."""
         return weight * self.mean_gradient() + self.noise_product(normals)
 
     def mean_noise_and_curvature(self, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the mean gradient g, the noise product, and Hess L_S g, of which order 2 is made, each (..., D)."""
+        """Return the mean gradient g, the noise product, and Hess L_S g, each (..., D): the parts of order 2."""
         mean = self.mean_gradient()
         return mean, self.noise_product(normals), self.hessian_product(mean)
 
@@ -91,12 +91,12 @@ class Linearization(ABC):
         return factor @ factor.mT
 
     def evaluate(self, function: Callable[..., T], *tensors: Tensor) -> T:
-        """Return function(self, *tensors); a `CompiledProblem` compiles the whole of it, the forward pass included."""
+        """Return function(self, *tensors). A `CompiledProblem` compiles the function together with the forward pass."""
         return function(self, *tensors)
 
 
 class PointwiseLinearization(Linearization):
-    """The methods of a problem that is defined point by point, such as one of your own."""
+    """The linearization of a problem that defines its own methods: each method calls the problem's at theta."""
 
     def loss(self) -> Tensor:
         """Return `Problem.loss`."""

@@ -1,4 +1,4 @@
-"""Problems that are defined by their linearization: whatever is asked at one theta shares one forward pass."""
+"""Problems that are defined by their linearization."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["LinearizedProblem"]
 
 
 class LinearizedProblem(Problem, ABC):
-    """A problem that defines `linearize`; all methods at a theta are shortcuts to it."""
+    """A problem that defines `linearize`. All methods that take theta are shortcuts to it."""
 
     @abstractmethod
     def linearize(self, theta: Tensor) -> Linearization:
         """Return everything at theta, by one forward pass."""
 
     def check(self) -> None:
-        """Nothing can be missing: methods are shortcuts, and constructors check sizes."""
+        """Do nothing: methods are shortcuts to `linearize`, and constructors check sizes."""
 
     def loss(self, theta: Tensor) -> Tensor:
         """Return R_S(theta), the loss without noise: (...,). Cost: one forward pass."""

@@ -1,4 +1,4 @@
-"""Losses of one sample each, and the targets that they take."""
+"""Losses per sample, and their targets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError
 
-__all__ = ["LOSSES", "SampleLoss", "class_targets"]
+__all__ = ["LOSSES", "ROUNDING", "SampleLoss", "class_targets"]
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
-"""(outputs (n, ...), targets (n, ...)) -> one loss for each sample (n,), as torch's losses with reduction="none"."""
+"""(outputs (n, ...), targets (n, ...)) -> one loss per sample (n,), as torch's losses with reduction="none"."""
 
 
 ROUNDING = 1e-4
-"""Of a sum of probabilities: they may have been rounded to few digits."""
+"""Largest difference of a sum of probabilities from 1: they may have been rounded to few digits."""
 
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return torch's cross-entropy, whose own gradient has no forward derivative under `python -O`."""
+    """Return the cross-entropy. The gradient of torch's own function has no forward derivative under `python -O`."""
     logs = outputs - outputs.logsumexp(1, keepdim=True)
     if targets.is_floating_point():
         return -(targets * logs).sum(1)
@@ -45,12 +45,13 @@ def class_targets(y: Tensor, outputs: Tensor) -> Tensor:
         outputs: (n, C).
 
     Raises:
-        SmesolveError: targets of another shape, labels that are no index of a class (torch leaves out -100 silently),
-            and numbers that are no probabilities (whose losses may be negative).
+        SmesolveError: targets have another shape, labels are not the index of a class (torch silently leaves out -100),
+            or the numbers are not probabilities (their losses might be negative).
     """
     if outputs.ndim != 2:
         raise SmesolveError(
-            f"module must map x to outputs (n, classes) for loss='cross_entropy', got shape {tuple(outputs.shape)}."
+            f"module must map x to outputs (n, classes) for loss='cross_entropy', got shape {tuple(outputs.shape)}; "
+            "end it with one output per class."
         )
     samples, classes = outputs.shape
     if y.shape == outputs.shape:
@@ -75,17 +76,17 @@ def class_targets(y: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _probabilities(y: Tensor) -> Tensor:
-    """Return y, if it holds non-negative numbers whose sum over the classes is 1 up to rounding."""
+    """Return y after checking that it holds non-negative numbers whose sum over the classes is 1 up to rounding."""
     off = (y.sum(1) - 1).abs().max().item()
     if (y < 0).any() or off > ROUNDING:
         got = f"{y.min().item():g} among them" if (y < 0).any() else f"a sum that differs from 1 by {off:.2g}"
         raise SmesolveError(
             f"y must hold class probabilities for loss='cross_entropy', as it has the shape of the module's outputs: "
-            f"numbers from 0 on with the sum 1 for each sample, got {got}; give the indices of the classes, or "
+            f"non-negative numbers with the sum 1 for each sample, got {got}; give the indices of the classes, or "
             "normalise y."
         )
     return y
 
 
 LOSSES: dict[str, SampleLoss] = {"squared_error": _squared_error, "cross_entropy": _cross_entropy}
-"""Losses by name: |f - y|^2 / 2, and cross-entropy with `class_targets`; add to it to name one of your own."""
+"""Losses by name: |f - y|^2 / 2, and cross-entropy with `class_targets`. Add a loss of your own to use it by name."""

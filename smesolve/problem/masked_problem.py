@@ -1,4 +1,4 @@
-"""Networks with dropout on their last hidden layer: the data, the mask law, and who shares a mask."""
+"""Problems of networks with dropout on their last hidden layer: network, data and mask law."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["MaskedProblem"]
 
 
 class MaskedProblem(LinearizedProblem):
-    """A network f(x; eta) = sum_r eta_r z_r(x) + b, its data, and the law of its masks eta; a subclass has the loss.
+    """A network f(x; eta) = sum_r eta_r z_r(x) + b, its data, and the law of its masks eta. A subclass adds the loss.
 
     Args:
         network: a `DropoutNetwork`.
@@ -34,8 +34,8 @@ class MaskedProblem(LinearizedProblem):
         law: mask law in place of keep_prob.
 
     Raises:
-        SmesolveError: shapes that do not fit, data that are not finite, no mask law or two of them, a law whose
-            quantile and moments do not agree, or a network with some parameters frozen.
+        SmesolveError: shapes do not fit; data are not finite; neither or both of keep_prob and law are given; quantile
+            and moments of the law do not agree; or some parameters of the network are frozen.
     """
 
     network: DropoutNetwork
@@ -96,16 +96,23 @@ class MaskedProblem(LinearizedProblem):
 
     @property
     def draw_count(self) -> float:
-        """Number of different masks."""
-        return math.inf if self.law.support is None else len(self.law.support[0]) ** self.draw_dim
+        """Number of different masks; infinity beyond the range of floats."""
+        try:
+            return math.inf if self.law.support is None else float(len(self.law.support[0])) ** self.draw_dim
+        except OverflowError:
+            return math.inf
 
     def all_draws(self) -> tuple[Tensor, Tensor]:
-        """Return every mask (K, m) or (K, n, m) and its probability (K,); more than 2^22 masks are refused."""
+        """Return all masks (K, m), or (K, n, m) per sample, and their probabilities (K,).
+
+        Raises:
+            SmesolveError: the law has infinitely many values, or there are more than 2^22 masks.
+        """
         masks, weights = all_masks(self.law, self.draw_dim)
         return masks.to(dtype=self.dtype, device=self.device).unflatten(-1, self.mask_shape), weights.to(self.device)
 
     def contributions(self, theta: Tensor) -> Tensor:
-        """Return z (..., n, m, o), what each neuron adds to each output: small problems and tests."""
+        """Return z (..., n, m, o), the contribution of each neuron to each output, for small problems and tests."""
         at = self.network_at(theta)
         return torch.einsum("...mn,...om->...nmo", at.features, at.readout)
 
@@ -125,12 +132,12 @@ class MaskedProblem(LinearizedProblem):
         return outputs if at.bias is None else outputs + at.bias.mT
 
     def check_mask(self, mask: Tensor) -> None:
-        """Check that masks have the shape and the dtype of `draw`'s."""
+        """Check that masks have the shape and the dtype of those that `draw` returns."""
         meaning = "one mask entry for each neuron" + " and sample" * self.per_sample
         check_trailing("draw", mask, self.mask_shape, meaning, self.dtype)
 
     def check_normals(self, normals: Tensor) -> None:
-        """Check that normals are as many as a noise product takes."""
+        """Check that normals have the number and the dtype that a noise product takes."""
         check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
 
 

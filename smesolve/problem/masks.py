@@ -1,13 +1,13 @@
-"""Laws of the random variables of an iteration, and among them the laws of dropout masks.
+"""Laws of the random variables of an iteration, in particular of dropout masks.
 
 A mask eta is a random variable of mean 1 that multiplies a neuron's output. With zeta = eta - 1,
 v = E zeta^2 and s = E zeta^3 / v, projecting zeta^2 on {1, zeta} gives
 
     zeta^2 = v + s zeta + chi,      E chi = E[chi zeta] = 0,      E chi^2 = E zeta^4 - v^2 - s^2 v.
 
-The remainder chi vanishes exactly for laws on two values, which dropout has: eta in {0, 1/keep_prob}.
-A law enters derivation and kernels through its central moments only; parameters may be sympy symbols, so that the
-symbolic derivation uses the same law as the numbers.
+The remainder chi vanishes for laws on at most two values, such as dropout with eta in {0, 1/keep_prob}, and for no
+others. A law enters derivation and kernels through its central moments only. Its parameters may be sympy symbols, so
+that the symbolic derivation uses the same law as the numerical kernels.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ __all__ = [
 ]
 
 ROUNDING = 1e-12
-"""Relative difference that rounding may make: of E chi^2 = 0 from E zeta^4, of the values of a mask."""
+"""Relative size of rounding errors: of E chi^2 = 0 relative to E zeta^4, and of the values of a mask."""
 
 MAX_MASKS = 2**22
-"""Masks that an enumeration may visit."""
+"""Largest number of masks that an enumeration may visit."""
 
 HIGHEST_MOMENT = 4
-"""Order of the highest central moment that losses, gradients and their noise hold, in `MaskLaw.chi_variance`."""
+"""Order of the highest central moment that losses, gradients and their noise depend on, by `MaskLaw.chi_variance`."""
 
 TOLERATED = 1e-4
-"""Relative difference of a stated moment from that of the quantile, beside the error bound of the latter."""
+"""Tolerated relative difference between a stated moment and the moment of the quantile, beside its error bound."""
 
 DECIDED = 5e-3
-"""Relative error bound from which a moment cannot be checked."""
+"""Relative error bound above which a moment cannot be checked."""
 
 NEGLIGIBLE = 1e-3
-"""Share of E |zeta|^j under which a central moment of order j is compared with that share."""
+"""Share of E |zeta|^j that replaces smaller central moments of order j as the scale of a comparison."""
 
 LEAST_PROBABILITY = 2.0**-43
-"""Uniforms are multiples of 2^-53, so that smaller probabilities are not met to one part in a thousand."""
+"""Smallest probability of a value. Uniforms are multiples of 2^-53, so smaller ones would be off by more than 0.1%."""
 
 
 class Law(ABC):
-    """The law of one random variable X; those of different variables are independent."""
+    """The law of one random variable X. Different variables are independent."""
 
     @property
     @abstractmethod
@@ -80,17 +80,17 @@ class Law(ABC):
 
 
 class MaskLaw(Law):
-    """The law of one mask variable eta, E eta = 1; masks of different neurons are independent.
+    """The law of one mask eta with E eta = 1. Masks of different neurons are independent.
 
-    A law of your own defines `central_moment` and `quantile`, and `support` where eta takes finitely
-    many values (enumeration needs it). Everything else has a default.
+    A law of your own defines `central_moment` and `quantile`, and `support` if eta takes finitely many values
+    (enumeration needs it). Everything else has a default.
     """
 
     mean = 1
 
     @abstractmethod
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """Return eta = F^{-1}(u) for each u in [0, 1), of the same shape: one uniform a mask."""
+        """Return eta = F^{-1}(u) for each u in [0, 1), of the same shape: one uniform per mask."""
 
     @property
     def variance(self) -> Any:
@@ -99,7 +99,7 @@ class MaskLaw(Law):
 
     @property
     def skew(self) -> Any:
-        """s = E zeta^3 / E zeta^2, the slope of zeta^2 on zeta (0 for masks that are always 1)."""
+        """s = E zeta^3 / E zeta^2, the slope in the regression of zeta^2 on zeta (0 for masks that are always 1)."""
         variance = self.variance
         return self.central_moment(3) / variance if variance != 0 else 0.0
 
@@ -110,16 +110,16 @@ class MaskLaw(Law):
             return 0.0
         fourth = self.central_moment(4)
         rest = fourth - self.variance**2 - self.skew**2 * self.variance
-        # what rounding leaves of a law on two values that does not say so, which may be negative
+        # Rounding leaves such a rest, which may be negative, for a law on two values that does not state its support.
         return 0.0 if isinstance(rest, Real) and rest <= ROUNDING * fourth else rest
 
     def check_moments(self) -> None:
-        """Check that quantile, central moments and support are those of one law of mean 1.
+        """Check that quantile, central moments and support belong to one law of mean 1.
 
         All moments that the package needs are compared, up to rounding and the error bound of `quantile_moments`.
 
         Raises:
-            SmesolveError: they disagree, or the moments of the quantile cannot be found well enough to tell.
+            SmesolveError: they disagree, or the moments of the quantile cannot be computed accurately enough to decide.
         """
         name = type(self).__name__
         stated = [self._finite_moment(j) for j in range(2, HIGHEST_MOMENT + 1)]
@@ -171,12 +171,12 @@ class MaskLaw(Law):
         if not isinstance(masks, Tensor) or masks.shape != given.shape or masks.dtype != given.dtype:
             raise SmesolveError(
                 f"{type(self).__name__}.quantile must map uniforms to masks, a tensor of the same shape and dtype, got "
-                f"{shown(masks)} from {shown(given)}."
+                f"{shown(masks)} from {shown(given)}; let it act on each uniform."
             )
         return masks.numpy()
 
     def _check_support(self, found: QuantileMoments, moments: Sequence[float]) -> None:
-        """Check that the support is that of moments and quantile."""
+        """Check that the support agrees with moments and quantile."""
         name = type(self).__name__
         support: Any = self.support
         values, probabilities = (np.array([float(number) for number in part]) for part in support)
@@ -216,8 +216,13 @@ class MaskLaw(Law):
 class BernoulliMasks(MaskLaw):
     """Dropout: eta = 1/keep_prob with probability keep_prob, else 0.
 
-    v = (1 - keep_prob)/keep_prob and s = 1/keep_prob - 2. keep_prob may be a sympy symbol: the symbolic
-    derivation uses the same law as the numbers.
+    v = (1 - keep_prob)/keep_prob and s = 1/keep_prob - 2.
+
+    Args:
+        keep_prob: number in (0, 1], or a sympy expression.
+
+    Raises:
+        SmesolveError: keep_prob is outside (0, 1], or too small for uniforms of 53 bits.
     """
 
     def __init__(self, keep_prob: Any) -> None:
@@ -256,7 +261,10 @@ def standard_normals(uniforms: Tensor) -> Tensor:
 class GaussianMasks(MaskLaw):
     """eta = 1 + sqrt(variance) N(0, 1), Gaussian multiplicative noise (Srivastava et al., JMLR 2014, sec. 10).
 
-    s = 0 and E chi^2 = 2 variance^2: m more Brownian motions than dropout has.
+    s = 0 and E chi^2 = 2 variance^2, so that m more Brownian motions are needed than for dropout.
+
+    Args:
+        variance: positive number, or a sympy expression.
     """
 
     def __init__(self, variance: Any) -> None:
@@ -275,7 +283,11 @@ class GaussianMasks(MaskLaw):
 
 
 class UniformMasks(MaskLaw):
-    """eta uniform on [1 - half_width, 1 + half_width]: variance half_width^2/3, s = 0."""
+    """eta uniform on [1 - half_width, 1 + half_width]: variance half_width^2/3, s = 0.
+
+    Args:
+        half_width: positive number, or a sympy expression.
+    """
 
     def __init__(self, half_width: Any) -> None:
         self._half_width = check_expression("half_width", half_width, check_positive)
@@ -293,11 +305,15 @@ class UniformMasks(MaskLaw):
 
 
 class FiniteMasks(MaskLaw):
-    """eta = values[i] with probability probabilities[i]; the mean must be 1.
+    """eta = values[i] with probability probabilities[i]. The mean must be 1.
+
+    Args:
+        values: distinct numbers or sympy expressions.
+        probabilities: one for each value; positive, with the sum 1.
 
     Raises:
-        SmesolveError: values that are not distinct, probabilities that are not positive or do not add up to 1, another
-            mean than 1.
+        SmesolveError: values are not distinct, probabilities are not positive or do not add up to 1, or the mean is not
+            1.
     """
 
     @entry_point
@@ -339,7 +355,7 @@ class FiniteMasks(MaskLaw):
         return self._values, self._probabilities
 
     def quantile(self, uniforms: Tensor) -> Tensor:
-        """Return values[i] where u lies between the cumulated probabilities i and i + 1."""
+        """Return values[i] with p_0 + ... + p_(i-1) <= u < p_0 + ... + p_i, p being the probabilities."""
         values, probabilities = (
             torch.tensor([float(number) for number in part], dtype=uniforms.dtype, device=uniforms.device)
             for part in self.support
@@ -351,7 +367,7 @@ class FiniteMasks(MaskLaw):
 
 
 def _equals_one(number: Any) -> bool:
-    """Return whether a number is 1 up to rounding; sympy expressions are left to the derivation."""
+    """Return whether a number is 1 up to rounding. Sympy expressions pass: the derivation checks them."""
     return not isinstance(number, Real) or abs(float(number) - 1) < 1e-12
 
 

@@ -14,10 +14,10 @@ from smesolve.problem.masks import MaskLaw, standard_normals
 __all__ = ["Draw", "DrawLayout"]
 
 Draw = Mapping[str, Tensor]
-"""What is random in one step, by name, with leading dimensions of paths; noise that a problem lacks has no entry.
+"""Everything random in one step, by name, with leading dimensions of paths. Noise that a problem lacks has no entry.
 
     indices         (..., b)           samples of the mini-batch
-    mask 0, ...     (..., b, ...)      one for each dropout call; 1 for b if shared, without b if a weight is dropped
+    mask 0, ...     (..., b, ...)      one per dropout call; 1 in place of b if shared, without b if a weight is dropped
     labels          (..., b, o)        standard normals eps
     parameters      (..., D)           standard normals xi
 """
@@ -25,14 +25,14 @@ Draw = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class DrawLayout:
-    """Which parts a draw has, and how they are made from uniforms."""
+    """The parts of a draw, and how they are made from uniforms."""
 
     shapes: Mapping[str, tuple[int, ...]]
     """Shape of each part without the dimensions of paths."""
     laws: Mapping[str, MaskLaw]
     """Law of each mask."""
     samples: int
-    """n, the number of samples that batches are drawn of."""
+    """n, the number of samples from which batches are drawn."""
     replacement: bool
     """Whether batches are drawn with replacement."""
     dtype: torch.dtype
@@ -40,7 +40,7 @@ class DrawLayout:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Uniforms of each part: one a number, but n for a batch without replacement, which is cut from an order."""
+        """Uniforms of each part: one per number, but n for a batch without replacement, cut from a random order."""
         sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
         if "indices" in sizes and not self.replacement:
             sizes["indices"] = self.samples
@@ -48,7 +48,7 @@ class DrawLayout:
 
     @property
     def uniforms(self) -> int:
-        """U, the uniforms of a draw."""
+        """U, the number of uniforms in a draw."""
         return sum(self.sizes.values())
 
     def drawn(self, uniforms: Tensor) -> Draw:

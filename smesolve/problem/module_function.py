@@ -1,8 +1,8 @@
-"""A torch module as a function of its parameter vector, with its dropout masks given.
+"""A torch module as a function of its parameter vector and of given dropout masks.
 
 Every call of torch's dropout in train mode, of single units or of whole channels, by a torch.nn.Dropout layer or by a
-forward method itself, multiplies by a mask that the caller hands over, in the order of the calls. So the masks of a
-step can be drawn with a key, used twice, differentiated by, and batched over paths by `torch.func.vmap`.
+forward method itself, multiplies by a mask that the caller gives, in the order of the calls. The masks of a step can
+therefore be drawn with a key, used twice, differentiated, and batched over paths by `torch.func.vmap`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from smesolve.problem.parameters import layer_name, trainable
 __all__ = ["DropoutCall", "ModuleFunction"]
 
 MaskOf = Callable[[tuple[int, ...], float], Tensor | None]
-"""(shape, drop probability) of a dropout call -> its mask; None leaves it out."""
+"""(shape, drop probability) of a dropout call -> its mask, or None to leave the dropout out."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class DropoutCall:
     """One call of dropout in a forward pass."""
 
     layer: str
-    """The layer that calls."""
+    """Name of the layer that makes the call."""
     shape: tuple[int, ...]
-    """Shape of its mask: that of the tensor that is dropped, 1 where a whole channel is."""
+    """Shape of the mask: the shape of the dropped tensor, with 1 in the dimensions of a channel dropped as a whole."""
     drop_prob: float
 
 
 class ModuleFunction:
-    """(theta, x, masks) -> module(x) with its trainable parameters theta (D,) in the order of `parameters_to_vector`.
+    """(theta, x, masks) -> module(x) with trainable parameters theta (D,), in the order of `parameters_to_vector`.
 
-    Frozen parameters (requires_grad=False) are those of the module. The module's own train and eval flags say which
-    dropout layers are active. After a call the module is what it was: buffers that count or average do so on a copy,
-    and attributes, also the items of lists and dicts in attributes, are put back.
+    Frozen parameters (requires_grad=False) keep the module's values. The module's own train and eval flags say which
+    dropout layers are active. A call leaves the module unchanged: buffers that count or average do so on a copy, and
+    attributes, including the items of lists and dicts in attributes, are restored.
 
     Args:
         module: any torch module that `torch.func` can differentiate and batch.
@@ -67,7 +67,7 @@ class ModuleFunction:
         self.dim = sum(self._sizes)
 
     def __call__(self, theta: Tensor, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
-        """Return outputs for inputs x, with one mask for each dropout call; None for masks leaves dropout out.
+        """Return outputs for inputs x, with one mask per dropout call. With masks None, nothing is dropped.
 
         Raises:
             SmesolveError: batch normalisation in train mode.
@@ -78,15 +78,15 @@ class ModuleFunction:
         return self._run(theta, x, lambda shape, drop_prob: next(remaining))
 
     def dropout_calls(self, theta: Tensor, x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
-        """Return outputs for inputs x without dropout, and the dropout calls on the way."""
+        """Return outputs for inputs x without dropout, and the dropout calls in the forward pass."""
         with one_at_a_time, _attributes_put_back(self._layers):
             return self._recorded(self._values(theta), x)
 
     def called_twice(self, theta: Tensor, x: Tensor) -> tuple[list[tuple[Tensor, list[DropoutCall]]], list[str]]:
-        """Return `dropout_calls` of two calls, the second of which finds what the first has left behind.
+        """Return the results of `dropout_calls` for two calls in a row, without restoring the module in between.
 
         Returns:
-            What both calls give, and the names of the buffers that they change.
+            The results of both calls, and the names of the buffers that they change.
         """
         values = self._values(theta)
         with one_at_a_time, _attributes_put_back(self._layers):
@@ -95,7 +95,7 @@ class ModuleFunction:
         return both, changed
 
     def running_layer(self, frames: Iterable[FrameType] | None = None) -> str:
-        """Return the innermost layer of the module whose method is running, or among the frames (innermost first)."""
+        """Return the name of the innermost layer whose method is running, or is among the frames (innermost first)."""
         layers = {id(layer): layer_name(key, layer) for key, layer in self.module.named_modules()}
         if frames is None:
             frames = (frame for frame, _ in traceback.walk_stack(None))
@@ -109,7 +109,7 @@ class ModuleFunction:
     def _values(self, theta: Tensor) -> dict[str, Tensor]:
         """Return parameters, and copies of the buffers, by name."""
         pieces = zip(self._names, self._shapes, theta.split(self._sizes), strict=True)
-        own = torch.zeros_like(theta).sum()  # batched and differentiated as theta is: it may be written what those are
+        own = torch.zeros_like(theta).sum()  # batched and differentiated as theta, so that such values may be written
         buffers = {name: self.module.get_buffer(name).clone() for name in self._buffers}
         buffers |= {name: buffers[name] + own for name in self.changing if buffers[name].is_floating_point()}
         return {name: piece.view(shape) for name, shape, piece in pieces} | buffers
@@ -132,7 +132,7 @@ class ModuleFunction:
 
 @contextmanager
 def _attributes_put_back(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Put back what a forward pass under `torch.func` leaves in attributes: it could be neither copied nor pickled."""
+    """Restore the attributes after a forward pass under `torch.func`, whose tensors cannot be copied or pickled."""
     attributes = [(vars(layer), dict(vars(layer))) for layer in layers]
     values = [before[name] for _, before in attributes for name in before.keys() - _OF_EVERY_MODULE]
     containers = [
@@ -156,7 +156,7 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 class _TorchCalls(Decomposed):
-    """Multiplies by a given mask at every active dropout call, in place where torch does."""
+    """Multiplies by a given mask at every active dropout call, in place if the call is in place."""
 
     def __init__(self, function: ModuleFunction, mask_of: MaskOf) -> None:
         super().__init__()
@@ -201,10 +201,10 @@ _DROPOUT_ARGUMENTS: Mapping[Any, Callable[..., tuple[Tensor, float, bool, bool]]
     torch.dropout: lambda input, p, train: (input, p, train, False),
     torch.dropout_: lambda input, p, train: (input, p, train, True),
 }
-"""What multiplies by a mask, and how its arguments are read."""
+"""The functions of dropout, each with a function that reads its arguments."""
 
 _CHANNELWISE = {functional.dropout1d: 3, functional.dropout2d: 3, functional.dropout3d: 5}
-"""Dropout of whole channels, and the dimensions from which on its input has samples before channels."""
+"""Dropout of whole channels, and the smallest number of dimensions of an input with samples before channels."""
 
 
 def _mask_shape(func: Any, values: Tensor) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """Networks with dropout on their last hidden layer.
 
-Such a network is f(x; eta) = sum_r eta_r z_r(x) + b with the contributions z_r = A_r h_r(x) of the m
-neurons: features h (m), readout A (o, m), unmasked readout bias b (o). The rest of the package needs a
-`NetworkLinearization` of it only: the values (h, A, b) at theta and the pullback to theta.
+Such a network is f(x; eta) = sum_r eta_r z_r(x) + b with the contributions z_r = A_r h_r(x) of the m neurons: features
+h (m), readout A (o, m), unmasked readout bias b (o). The rest of the package uses its `NetworkLinearization` only: the
+values (h, A, b) at theta and the pullback to theta.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.activations import ACTIVATIONS, Activation, curvatures, slopes
-from smesolve.validation import check_device, check_dtype, check_integer, check_optional
+from smesolve.validation import check_device, check_dtype, check_flag, check_integer, check_optional
 
 __all__ = ["DropoutNetwork", "LinearNetwork", "NetworkLinearization", "Tangent", "TwoLayerNetwork"]
 
 
 @dataclass(frozen=True)
 class NetworkLinearization:
-    """A network at theta: what its outputs are made of, and the way back to the parameters.
+    """A network at theta: features, readout and bias, and the pullback of their cotangents to the parameters.
 
-    Neurons come before samples, so that the features of many paths are one matrix product.
+    Neurons come before samples, so that one matrix product gives the features of many paths.
     """
 
     features: Tensor
@@ -41,7 +41,7 @@ class NetworkLinearization:
     """Cotangents of features (..., m, n), readout (..., o, m), bias (..., o, 1) -> (..., D); their leading dimensions
     may be more than theta's."""
     tangent: Callable[[Tensor], Tangent] | None = None
-    """The derivative of all this along a direction (..., D), or None: automatic differentiation takes its place."""
+    """The derivative of all of these along a direction (..., D), or None if automatic differentiation is to be used."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Tangent:
     readout: Tensor
     bias: Tensor | None
     pullback: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-    """Derivative of the pullback from the features' cotangent and from the derivatives of the three cotangents."""
+    """(cotangent of the features, derivatives of the three cotangents) -> the derivative of the pullback, (..., D)."""
 
 
 class DropoutNetwork(nn.Module):
-    """A network with dropout on its last hidden layer; `smesolve.DropoutProblem` takes any subclass.
+    """A network with dropout on its last hidden layer. `smesolve.DropoutProblem` takes any subclass.
 
-    A subclass has parameters, the sizes below, and `linearize`.
+    A subclass has parameters, and defines the sizes below and `linearize`.
     """
 
     in_features: int
@@ -69,11 +69,11 @@ class DropoutNetwork(nn.Module):
     """o."""
 
     def linearize(self, theta: Tensor, x: Tensor) -> NetworkLinearization:
-        """Return the network at theta (..., D) on inputs x (n, d); differentiable by `torch.func`."""
+        """Return the network at theta (..., D) on inputs x (n, d). Must be differentiable by `torch.func`."""
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
-        """Check that the network takes inputs x."""
+        """Check that the network can take inputs x."""
         if tuple(x.shape[1:]) != (self.in_features,):
             raise SmesolveError(
                 f"x must have {self.in_features} columns, the network's in_features, got {tuple(x.shape)}; make a "
@@ -91,10 +91,13 @@ class TwoLayerNetwork(DropoutNetwork):
         in_features: d.
         width: m, the neurons under dropout.
         out_features: o.
-        activation: a name in `ACTIVATIONS`, or an elementwise differentiable callable.
-        bias: give both layers a bias. The readout bias is not under dropout.
-        dtype: torch.float64 or torch.float32; weak errors of 1e-6 need float64.
-        device: where the parameters live.
+        activation: a name in `ACTIVATIONS`, or a differentiable elementwise callable.
+        bias: whether both layers have a bias. The readout bias is not under dropout.
+        dtype: torch.float64 or torch.float32. Weak errors of 1e-6 need float64.
+        device: device of the parameters. Default: torch's default device.
+
+    Raises:
+        SmesolveError: sizes are not positive integers or do not fit the memory, or another argument has another type.
     """
 
     @entry_point
@@ -114,8 +117,7 @@ class TwoLayerNetwork(DropoutNetwork):
         self.out_features = check_integer("out_features", out_features)
         _check_weights_fit(in_features=in_features, width=width, out_features=out_features)
         dtype, device = check_dtype("dtype", dtype), check_optional("device", device, check_device)
-        if not isinstance(bias, bool):
-            raise invalid("bias", "be True or False", bias)
+        bias = check_flag("bias", bias)
         if not isinstance(activation, str):
             _check_elementwise(activation, dtype, device)
             self.activation = activation
@@ -133,7 +135,7 @@ class TwoLayerNetwork(DropoutNetwork):
         return outputs
 
     def linearize(self, theta: Tensor, x: Tensor) -> NetworkLinearization:
-        """Return the network at theta, by one matrix product over all paths; a pullback costs another."""
+        """Return the network at theta, by one matrix product over all paths. A pullback costs another one."""
         weight, hidden_bias, readout, bias = self._split(theta)
         pre = self._pre_activations(weight, hidden_bias, x)
         features = self.activation(pre)
@@ -183,14 +185,17 @@ class TwoLayerNetwork(DropoutNetwork):
 class LinearNetwork(DropoutNetwork):
     """f(x) = A x with dropout on the inputs: linear regression, or a readout trained on fixed features x.
 
-    Its gradient is affine in theta, so `smesolve.comparison.exact` knows all moments of iteration and equation. See
+    Its gradient is affine in theta, so `smesolve.comparison.exact` has the exact moments of iteration and equation. See
     Clara, Langer, Schmidt-Hieber (JMLR 2024) for the iteration.
 
     Args:
-        in_features: d, the inputs and the neurons under dropout (m = d).
+        in_features: d, the inputs, which are also the neurons under dropout (m = d).
         out_features: o.
         dtype: torch.float64 or torch.float32.
-        device: where the parameters live.
+        device: device of the parameters. Default: torch's default device.
+
+    Raises:
+        SmesolveError: sizes are not positive integers or do not fit the memory, or another argument has another type.
     """
 
     @entry_point
@@ -214,7 +219,7 @@ class LinearNetwork(DropoutNetwork):
         return outputs
 
     def linearize(self, theta: Tensor, x: Tensor) -> NetworkLinearization:
-        """Return the inputs as features; the pullback is the readout's cotangent."""
+        """Return the network at theta, with the inputs as features. The pullback is the cotangent of the readout."""
         features = x.mT.expand(*theta.shape[:-1], -1, -1)
 
         def matrix(vector: Tensor) -> Tensor:
@@ -243,5 +248,5 @@ def _check_elementwise(activation: Activation, dtype: torch.dtype, device: torch
     if not isinstance(values, Tensor) or values.shape != trial.shape or values.dtype != dtype:
         raise SmesolveError(
             f"activation must map a tensor to one of the same shape and dtype, elementwise, got {shown(values)} from "
-            f"{shown(trial)}."
+            f"{shown(trial)}; let it act on each entry and convert nothing."
         )

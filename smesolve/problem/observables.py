@@ -1,4 +1,4 @@
-"""Observables g(theta): what is measured along paths, and whose expectations are compared."""
+"""Observables g(theta): functions of the parameters that are measured along paths, and whose means are compared."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.problem.losses import ROUNDING
 from smesolve.problem.problem import Problem
 from smesolve.validation import MOST_ENTRIES, check_observables, check_problem
 
@@ -30,14 +31,11 @@ __all__ = [
 ]
 
 Observable = Callable[[Tensor], Tensor]
-"""A map of theta (..., D) to (...,). Those whose weak error is measured are differentiable by `torch.func`, and smooth
-where the theorem of weak order is to hold."""
+"""A map of theta (..., D) to (...,). To measure its weak error it must be differentiable by `torch.func`; the theorem
+of weak order needs a smooth one."""
 
 Observables = Sequence[str | Observable] | Mapping[str, str | Observable]
-"""Names and callables, whose names are their `__name__`; or a mapping from names of one's own to them."""
-
-ROUNDING = 1e-4
-"""Of a sum of probabilities: they may have been rounded to few digits."""
+"""Names and callables, which are named by their `__name__`; or a mapping from names of your own to them."""
 
 
 def squared_norm(theta: Tensor) -> Tensor:
@@ -46,7 +44,7 @@ def squared_norm(theta: Tensor) -> Tensor:
 
 
 def in_threads(observable: Observable) -> bool:
-    """Return whether threads may share an observable: a loss of a problem that they may share, or |theta|^2."""
+    """Return whether threads may share an observable: a method of a problem that they may share, or |theta|^2."""
     owner = getattr(observable, "__self__", None)
     return observable is squared_norm or (isinstance(owner, Problem) and owner.in_threads)
 
@@ -77,27 +75,27 @@ OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
     "accuracy": _accuracy,
     "test_accuracy": _test_accuracy,
 }
-"""Observables by name, made for a problem. Add to it to name your own."""
+"""Observables by name, each a function that makes it for a problem. Add one of your own to use it by name."""
 
 MAX_DEGREE = 16
 """Growth like a higher power of theta counts as faster than any polynomial."""
 
 RAYS = 8
-"""Rays along which the growth of an observable is evaluated, and points at which its gradient is."""
+"""Number of rays along which the growth of an observable is evaluated, and of points at which its gradient is."""
 
 
 @entry_point
 def named_observables(problem: Problem, observables: Observables) -> dict[str, Observable]:
-    """Return observables whose expectations are compared, by name.
+    """Return observables for a comparison of means, by name.
 
     Args:
-        problem: which the names are about.
+        problem: the problem that the names refer to.
         observables: names in `OBSERVABLES`, coordinates "theta[3]", and callables, named by their `__name__`; or a
             mapping from names of your own to them.
 
     Raises:
-        SmesolveError: an unknown name, a name that this problem has not, a coordinate outside the parameters, a
-            callable that does not map (B, D) to (B,) or that torch cannot differentiate.
+        SmesolveError: a name is unknown or needs what this problem does not have; a coordinate lies outside the
+            parameters; or a callable does not map (B, D) to (B,), or torch cannot differentiate it.
     """
     problem = check_problem("problem", problem)
     origin = torch.zeros(problem.dim, dtype=problem.dtype, device=problem.device)
@@ -108,16 +106,16 @@ def named_observables(problem: Problem, observables: Observables) -> dict[str, O
 
 
 def measured_observables(problem: Problem | None, like: Tensor, observables: Observables) -> dict[str, Observable]:
-    """Return observables that are evaluated and not differentiated, by name.
+    """Return observables that are evaluated but not differentiated, by name.
 
     Args:
-        problem: which the names are about. None where there is only an SDE: then a name of something that a problem has
-            is refused.
+        problem: the problem that the names refer to. None for an SDE without one: then names that need a problem are
+            refused.
         like: a tensor of the parameters' size (D,), dtype and device, or an optimiser's state (S,).
-        observables: as for `named_observables`; functions of the parameters, which are taken out of a state.
+        observables: as for `named_observables`. For a state they are applied to the parameters in it.
 
     Raises:
-        SmesolveError: as `named_observables`, but for derivatives.
+        SmesolveError: as for `named_observables`, except that derivatives are not tried.
     """
     if problem is not None and problem.trained is not problem:
         found = measured_observables(problem.trained, problem.parameters(like), _without_state(observables))
@@ -142,7 +140,7 @@ def measured_observables(problem: Problem | None, like: Tensor, observables: Obs
 
 @dataclass(frozen=True)
 class _OfParameters:
-    """An observable of the parameters in an optimiser's state as a function of that state."""
+    """An observable as a function of an optimiser's state: it is applied to the parameters in the state."""
 
     problem: Problem
     observable: Observable
@@ -152,7 +150,7 @@ class _OfParameters:
 
 
 def _without_state(observables: Any) -> Any:
-    """Return observables as functions of the parameters; those of a mapping that are `_OfParameters` are of states."""
+    """Return observables as functions of the parameters: the entries of a mapping may be `_OfParameters`."""
     if not isinstance(observables, Mapping):
         return observables
     return {name: one.observable if isinstance(one, _OfParameters) else one for name, one in observables.items()}
@@ -163,13 +161,14 @@ def _name_of(observable: str | Observable) -> str:
 
 
 def _try(name: str, observable: Observable, like: Tensor) -> None:
-    """Check that a callable maps (B, D) to (B,), and is a function of theta."""
+    """Check that a callable maps (B, D) to (B,), and returns the same values when it is called again."""
     points = like.new_zeros(3, like.shape[-1])
     trial = call_of_user(f"observable {name!r}", observable, points)
     if not isinstance(trial, Tensor) or trial.shape != (3,):
         raise SmesolveError(
             f"observable {name!r} must map theta (..., D) to (...,), but it maps (3, {like.shape[-1]}) to "
-            f"{tuple(trial.shape) if isinstance(trial, Tensor) else shown(trial)}."
+            f"{tuple(trial.shape) if isinstance(trial, Tensor) else shown(trial)}; reduce the last dimension only, as "
+            "theta.norm(dim=-1) does."
         )
     if trial.dtype != like.dtype:
         raise SmesolveError(
@@ -190,7 +189,9 @@ def _known(problem: Problem | None, name: str, dim: int) -> Observable:
     if coordinate:
         index = int(coordinate[1])
         if index >= dim:
-            raise SmesolveError(f"observable {name!r} lies outside the {dim} parameters.")
+            raise SmesolveError(
+                f"observable {name!r} lies outside the {dim} parameters; take an index from 0 to {dim - 1}."
+            )
         return lambda theta: theta[..., index]
     if name not in OBSERVABLES:
         raise SmesolveError(
@@ -206,7 +207,7 @@ def _known(problem: Problem | None, name: str, dim: int) -> Observable:
 
 
 def _held_out(problem: Problem) -> Problem:
-    """Return the problem of the test data."""
+    """Return the problem on the test data."""
     if problem.test is None:
         raise SmesolveError(
             f"observables of test data need test data, which this {type(problem).__name__} does not have; give them by "
@@ -216,7 +217,7 @@ def _held_out(problem: Problem) -> Problem:
 
 
 def _class_labels(problem: Problem) -> Tensor:
-    """Return the class of each sample (n,): class indices, or the only largest of their probabilities (n, C)."""
+    """Return the class of each sample (n,), from class indices or from the unique largest probability (n, C)."""
     y = problem.y
     if y is not None and y.ndim == 1 and not y.is_floating_point():
         return y
@@ -231,7 +232,7 @@ def _class_labels(problem: Problem) -> Tensor:
 
 
 def check_nothing_kept(max_memory: float | None) -> None:
-    """Refuse a bound on the memory of paths where observables are measured and no paths are kept."""
+    """Refuse a bound on the memory of paths if observables are measured, as no paths are kept then."""
     if max_memory is not None:
         raise SmesolveError(
             f"max_memory={max_memory:g} bounds the paths that are kept, and with observables none are; leave it out."
@@ -239,10 +240,10 @@ def check_nothing_kept(max_memory: float | None) -> None:
 
 
 def is_piecewise_constant(observable: Observable, theta0: Tensor) -> bool:
-    """Return whether the gradient of an observable is exactly zero at theta0 and around it, as that of an accuracy is.
+    """Return whether the gradient of an observable is exactly zero at theta0 and around it, as for an accuracy.
 
-    Its weak error is that of a difference of means; derivatives, on which defects and predicted constants rest, say
-    nothing about it.
+    The weak error of such an observable can only be measured as a difference of means: defects and predicted constants
+    rest on derivatives.
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
     shifts = torch.randn(RAYS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu").to(theta0)
@@ -251,15 +252,15 @@ def is_piecewise_constant(observable: Observable, theta0: Tensor) -> bool:
 
 
 def grows_polynomially(observable: Observable, theta0: Tensor) -> bool:
-    """Return whether |g| grows at most like a power of |theta|, as far as a few rays from the origin show.
+    """Return whether |g| grows at most like a power of |theta|, judged along a few rays from the origin.
 
-    The theorem of weak order asks for it, and not only for its proof: where the noise grows with theta, the solution of
-    the modified equation has the tails of a lognormal law, and E exp(|theta|) is infinite.
+    The theorem of weak order needs this, and not only for its proof: if the noise grows with theta, the solution of the
+    modified equation has the tails of a lognormal law, and E exp(|theta|) is infinite.
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
     rays = torch.randn(RAYS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu")
     rays = (rays / rays.norm(dim=1, keepdim=True)).to(theta0)
-    # Powers up to 24 of the far distance are finite in this type.
+    # Powers of degree up to 24 of the far distance are finite in this dtype, unless theta0 itself is large.
     far = max(1.0, float(theta0.norm())) * torch.finfo(theta0.dtype).max ** (1 / 24)
     near = far**0.5
     sizes = [observable(distance * rays).abs().double() for distance in (near, far)]

@@ -1,14 +1,14 @@
-"""What torch keeps once for the whole process, used by one thread at a time.
+"""State that torch keeps once per process, guarded by a lock.
 
-Three things are not kept for each thread, and go wrong without an error where two threads use them at once:
+Three things are shared by all threads, and give wrong results without an error if two threads use them at once:
 
 - `torch.func.jvp` counts its nesting in a variable of its module, and forward derivatives have one dual level;
 - `torch.func.functional_call` puts the given parameters into the module itself while it runs;
 - `torch.manual_seed` seeds one generator, from which modules draw their initial values.
 
-All three wait for `one_at_a_time`: one lock, as a forward derivative may call a module and a module may take a forward
-derivative. A thread that has it may take it again. Everything else of a study, random numbers, noise products and
-gradients of `DropoutProblem`, statistics, runs in all threads at once.
+All three wait for one lock, `one_at_a_time`, because a forward derivative may call a module, and a module may take a
+forward derivative. The lock is reentrant. Everything else in a study (random numbers, noise products and gradients of a
+`DropoutProblem`, statistics) runs in all threads at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["forward_derivative", "hessian", "one_at_a_time", "transposed_derivat
 T = TypeVar("T")
 
 NO_FORWARD_DERIVATIVE = ("Trying to use forward AD", "must implement the jvp function", "flat_bdims must not be None")
-"""Parts of torch's messages about operations, or functions of a user's, that have a gradient only."""
+"""Parts of torch's messages about operations, or autograd functions of the user, without a forward derivative."""
 
 one_at_a_time = threading.RLock()
 
@@ -39,8 +39,8 @@ one_at_a_time = threading.RLock()
 def forward_derivative(function: Callable[[Tensor], T], at: Tensor, direction: Tensor) -> tuple[T, T]:
     """Return function(at) and its derivative along a direction of the same shape.
 
-    Where an operation of torch lacks a forward derivative, two pullbacks take its place (`_by_pullbacks`). Also in
-    `torch.inference_mode`, where forward derivatives of torch 2.4 are zero.
+    If an operation lacks a forward derivative, two pullbacks take its place (`_by_pullbacks`). The result is also right
+    in `torch.inference_mode`, where forward derivatives of torch 2.4 would be zero.
     """
     with one_at_a_time, plain_surroundings():
         load_forward_mode()
@@ -60,7 +60,7 @@ def _lacks_forward_derivative(error: Exception) -> bool:
 
 
 def _by_pullbacks(function: Callable[[Tensor], T], at: Tensor, direction: Tensor) -> tuple[T, T]:
-    """Return function(at) and J direction as the pullback of c -> J^T c, which is linear. Cost: some 3 gradients."""
+    """Return function(at) and J direction, by the pullback of the linear map c -> J^T c. Cost: some 3 gradients."""
     value, pull = torch.func.vjp(function, at)
     _, forward = torch.func.vjp(lambda cotangents: pull(cotangents)[0], tree_map(torch.zeros_like, value))
     derivative: T = forward(direction)[0]
@@ -68,7 +68,7 @@ def _by_pullbacks(function: Callable[[Tensor], T], at: Tensor, direction: Tensor
 
 
 def transposed_derivative(function: Callable[[Tensor], Tensor], at: Tensor, vector: Tensor) -> Tensor:
-    """Return the transposed Jacobian of a function (..., D) -> (..., D), row by row, times vectors (..., D)."""
+    """Return vectors (..., D) times the Jacobian of a function (..., D) -> (..., D) that acts on each row by itself."""
     with plain_surroundings():
         value, pull = torch.func.vjp(function, at)
         pulled: Tensor = pull(vector.expand_as(value))[0]
@@ -82,17 +82,17 @@ def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     gradient = torch.func.grad(function)
     with one_at_a_time, plain_surroundings():
         load_forward_mode()
-        # Rows, then transposed: with out_dims=-1 torch 2.13 gives a constant derivative a shape from nowhere.
+        # Rows, then transposed: with out_dims=-1 torch 2.13 gives a constant derivative a wrong shape.
         matrix: Tensor = torch.func.vmap(lambda vector: forward_derivative(gradient, at, vector)[1])(vectors).mT
         return matrix
 
 
 @functools.cache
 def load_forward_mode() -> None:
-    """Load torch's forward mode, which warns about a deprecation of torch's own: an error under `python -W error`.
+    """Load torch's forward mode without its deprecation warning, which would be an error under `python -W error`.
 
-    One filter for this message only goes into the list of filters and out again. `warnings.catch_warnings` would put
-    back a copy of the whole list, and so undo what another thread changes meanwhile.
+    A filter for this message is added to the list of filters and removed again. `warnings.catch_warnings` would restore
+    a copy of the whole list, and so undo what another thread changes in the meantime.
     """
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
     filters: Any = warnings.filters

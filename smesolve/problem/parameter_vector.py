@@ -1,4 +1,4 @@
-"""The way from a module to its parameter vector theta (D,) and back."""
+"""Conversion between a module and its parameter vector theta (D,)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SAME = "give a module of the same class and sizes, or its state_dict()"
 
 
 class ParameterVector:
-    """What a problem with a network knows of its parameters.
+    """The part of `Problem` about the parameters of its network.
 
     theta holds the trainable parameters of the network one after the other, flattened, in the order of
-    `network.named_parameters()`. Frozen parameters (requires_grad=False) and buffers are not in it.
+    `network.named_parameters()`. It does not hold frozen parameters (requires_grad=False) and buffers.
     """
 
     network: nn.Module | None
@@ -33,12 +33,12 @@ class ParameterVector:
 
     @property
     def parameter_names(self) -> list[str]:
-        """Names of the parameters in theta, in its order, as `network.named_parameters()` has them."""
+        """Names of the parameters in theta, in their order, as in `network.named_parameters()`."""
         return list(self.parameter_slices)
 
     @property
     def parameter_slices(self) -> dict[str, slice]:
-        """Where each parameter is: ``theta[..., problem.parameter_slices["readout.weight"]]``, row by row."""
+        """Slice of each parameter in theta: ``theta[..., problem.parameter_slices["readout.weight"]]``, row by row."""
         slices, begin = {}, 0
         for name, parameter in self._parameters().items():
             slices[name] = slice(begin, begin + parameter.numel())
@@ -47,15 +47,15 @@ class ParameterVector:
 
     @entry_point
     def theta_from(self, source: nn.Module | Mapping[str, Any]) -> Tensor:
-        """Return theta (D,) with the parameters of a module like the network, or of its `state_dict()`.
+        """Return theta (D,) with the parameters of a module like the network, or of a `state_dict()`.
 
         They are converted to the problem's dtype and device.
 
         Args:
-            source: the module, or a mapping of names to tensors; integer buffers in it are not read.
+            source: the module, or a mapping of names to tensors. Integer buffers in it are not read.
 
         Raises:
-            SmesolveError: parameters are missing, of other shapes, not finite, or unknown; or frozen parameters or
+            SmesolveError: parameters are missing, unknown, not finite, or of other shapes; or frozen parameters or
                 buffers, which theta does not hold, differ from those of the network.
         """
         trained = self._parameters()
@@ -81,8 +81,8 @@ class ParameterVector:
             own = values[names[id(known[name])]] if id(known[name]) in names else known[name]
             if own is not value and own.is_floating_point() and not torch.equal(value.detach().to(own), own.detach()):
                 raise SmesolveError(
-                    f"source has another {name!r} than the problem's network, and theta holds neither frozen "
-                    "parameters nor buffers, and shared parameters once; make a problem of that module."
+                    f"source has another {name!r} than the problem's network, but theta holds neither frozen "
+                    "parameters nor buffers, and shared parameters only once; make a problem of that module."
                 )
         vector = torch.cat([values[name].detach().flatten().to(self.device, self.dtype) for name in trained])
         if not vector.isfinite().all():
@@ -91,12 +91,12 @@ class ParameterVector:
 
     @entry_point
     def to_module(self, theta: Tensor) -> nn.Module:
-        """Return a copy of the network with the parameters theta (D,), in the modes of train and eval that it is in.
+        """Return a copy of the network with the parameters theta (D,). Its layers keep their train or eval mode.
 
         Raises:
-            SmesolveError: theta of another shape or dtype, or a network that cannot be copied.
+            SmesolveError: theta has another shape or dtype, or there is no network or it cannot be copied.
         """
-        network, problem = self._network("parameters could be set; take one that has"), cast(Any, self)
+        network, problem = self._network("parameters could be set; take a problem that has one"), cast(Any, self)
         vector = problem.parameters(check_parameters("theta", theta, problem))
         with one_at_a_time:
             module = copied("network", network)
@@ -111,16 +111,16 @@ class ParameterVector:
         """Return initial parameters (D,): drawn by the modules' own initialisation, or the network's present values.
 
         Args:
-            seed: of the draw; None for the network's present values, such as weights that were loaded. A draw replaces
-                all of them, including values set by hand.
+            seed: seed of the draw, or None for the network's present values, such as loaded weights. A draw replaces
+                all values, including those set by hand.
 
         Raises:
             SmesolveError: there is no network, or a module's own initialisation fails.
 
         Warns:
-            MissingInitialiserWarning: some parameters, which it names, are drawn by no module, such as a bare
-                torch.nn.Parameter. They become normals of the mean and the standard deviation of their present values;
-                constants stay.
+            MissingInitialiserWarning: no module draws some parameters, such as a bare torch.nn.Parameter; the message
+                names them. They are drawn as normals with the mean and the standard deviation of their present values.
+                Constant ones stay as they are.
         """
         seed = None if seed is None else check_seed("seed", seed)
         network = self._network("parameters could be drawn; define initial(seed), or give theta0 yourself")
@@ -131,7 +131,7 @@ class ParameterVector:
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters of the network."""
-        network = self._network("parameters have names; take a problem that has, such as a DropoutProblem")
+        network = self._network("parameters have names; take a problem that has one, such as a DropoutProblem")
         with one_at_a_time:
             return trainable(network)
 

@@ -1,4 +1,4 @@
-"""The parameters of a network: what a problem asks of them, how they are copied, and how they are drawn."""
+"""The parameters of a network: requirements of a problem, copies, and initial draws."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MissingInitialiserWarning(UserWarning):
     """Some parameters have no initialiser of their own."""
 
 
-# --- what a problem asks of them ---------------------------------------------------------------------------------
+# --- requirements ------------------------------------------------------------------------------------------------
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -43,13 +43,14 @@ def check_trainable(name: str, module: nn.Module, frozen_in_part: bool = False) 
     """Check that the parameters of a module can be trained as one real vector.
 
     Args:
-        name: what messages call the module.
-        module: what is trained.
+        name: name of the module in messages.
+        module: the module to be trained.
         frozen_in_part: whether some parameters may be frozen.
 
     Raises:
-        SmesolveError: compiled or lazy layers; no parameters, or frozen ones only; parameters without values, frozen in
-            part, of other dtypes than float32 or float64, of several dtypes, on several devices, or not dense.
+        SmesolveError: the module has compiled or lazy layers; it has no parameters, or frozen ones only, or some frozen
+            ones against `frozen_in_part`; or its parameters have no values, other dtypes than float32 or float64,
+            several dtypes or devices, or are not dense.
     """
     _check_layers(name, module)
     parameters = dict(module.named_parameters())
@@ -110,7 +111,7 @@ def _check_layers(name: str, module: nn.Module) -> None:
 
 
 def layer_name(key: str, layer: nn.Module) -> str:
-    """Return what messages call a layer, by its key in `named_modules`."""
+    """Return the name of a layer in messages, from its key in `named_modules`."""
     return f"layer {key!r} ({type(layer).__name__})" if key else f"top level ({type(layer).__name__})"
 
 
@@ -121,12 +122,12 @@ def copied(name: str, module: M, share: bool = False) -> M:
     """Return a deep copy, without the graphs of tensors that earlier calls have left in attributes.
 
     Args:
-        name: what messages call the module.
-        module: what is copied.
-        share: whether the copy has the module's own parameters and buffers.
+        name: name of the module in messages.
+        module: the module to be copied.
+        share: whether the copy shares the module's own parameters and buffers.
 
     Raises:
-        SmesolveError: the module holds what cannot be copied.
+        SmesolveError: an attribute of the module cannot be copied.
     """
     attributes = [value for layer in module.modules() for value in vars(layer).values()]
     given = {id(value): value.detach() for value in attributes if isinstance(value, Tensor) and not value.is_leaf}
@@ -142,7 +143,7 @@ def copied(name: str, module: M, share: bool = False) -> M:
 
 
 def held(module: nn.Module, operation: Any) -> str:
-    """Return the remedy, which names the attribute for which an operation on attributes fails."""
+    """Return a remedy that names the attribute of the module for which an operation fails."""
     for key, layer in module.named_modules():
         for attribute, value in vars(layer).items():
             if attribute == "_modules":
@@ -165,20 +166,20 @@ def held(module: nn.Module, operation: Any) -> str:
 
 
 def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Tensor:
-    """Return the trainable parameters (D,) from the modules' own initialisation with a seed.
+    """Return trainable parameters (D,) drawn by the modules' own initialisation with a seed.
 
-    Neither the network nor torch's generator changes. Frozen parameters are drawn with the others, and left out.
+    Neither the network nor torch's generator changes. Frozen parameters are drawn with the others and then left out.
 
-    Every module draws by its `reset_parameters`, or torch's private `_reset_parameters`, submodules first, as they are
-    made first. Under a parametrization, such as weight_norm, the weight is drawn and its parameters follow.
-    A parameter that no module draws is filled with normals of the mean and the standard deviation of its present
-    values, or kept where its present values are all the same.
+    Every module draws by its `reset_parameters`, or by torch's private `_reset_parameters`, after its submodules, which
+    are also made before it. Under a parametrization, such as weight_norm, the weight is drawn and its parameters
+    follow. A parameter that no module draws is filled with normals with the mean and the standard deviation of its
+    present values, or kept if its present values are all the same.
 
     Raises:
         SmesolveError: a module's own initialisation fails.
 
     Warns:
-        MissingInitialiserWarning: some parameters are drawn by no module, and which.
+        MissingInitialiserWarning: no module draws some parameters, which the message names.
     """
     network = copied("network", network)
     before = {name: (parameter.detach().clone(), parameter._version) for name, parameter in network.named_parameters()}
@@ -208,11 +209,8 @@ def drawn_parameters(network: nn.Module, seed: int, device: torch.device) -> Ten
     return parameters_to_vector(trainable(network).values()).detach()
 
 
-def _submodules_first(
-    key: str, module: nn.Module, seen: set[nn.Module] | None = None
-) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every module once, with its name, after those that it is made of."""
-    seen = set() if seen is None else seen
+def _submodules_first(key: str, module: nn.Module, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module once, with its name, after its submodules."""
     if module in seen:
         return
     seen.add(module)
@@ -242,7 +240,7 @@ def _reset(key: str, layer: nn.Module) -> None:
 
 
 def _assign(layer: nn.Module, name: str, value: Tensor) -> None:
-    """Set the parameters behind a parametrized tensor to those of a value, where they determine it.
+    """Set the parameters behind a parametrized tensor from its value, if they determine it.
 
     Some parametrizations have no inverse, and some keep a part of the value in a buffer, which theta does not hold.
     """

@@ -1,10 +1,11 @@
-"""What is trained with noise: theta' = step(theta, draw, lr), a fresh draw each step.
+"""What is trained with noise: theta' = step(theta, draw, lr), with a fresh draw in each step.
 
-The step is that of gradient descent, theta - lr gradient(theta, draw), or another one
+The training step is the step of gradient descent, theta - lr gradient(theta, draw), or another one
 (`smesolve.problem.training_step`).
 
-A draw is whatever is random in one step: dropout masks, the indices of a mini-batch, noise on labels or parameters.
-Iteration, modified equation, comparison and landscape use a problem by the attributes and methods of `Problem` only.
+A draw is everything that is random in one step: dropout masks, the indices of a mini-batch, noise on labels or
+parameters. Iteration, modified equation, comparison and landscape use a problem through the attributes and methods of
+`Problem` only.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ class Problem(ParameterVector, TrainingStep):
     """A loss with a noisy gradient.
 
     A problem of your own subclasses this and defines `dim`, `draw_dim`, `noise_dim`, `draw`, `loss`, `gradient`,
-    `mean_gradient` and `noise_product`; everything else has a default. Where mean gradient and noise product are not
-    known in closed form, set ``has_closed_form = False`` and leave `noise_dim`, `mean_gradient` and `noise_product`
-    out: the schemes "svag" and "sampled_euler" need gradients only.
+    `mean_gradient` and `noise_product`; everything else has a default. If mean gradient and noise product are not known
+    in closed form, set ``has_closed_form = False`` and leave out `noise_dim`, `mean_gradient` and `noise_product`: the
+    schemes "svag" and "sampled_euler" need gradients only.
 
     All methods take theta (..., D) with any leading dimensions; draws and normals broadcast against them. Shapes:
-    n samples, D parameters, U uniforms a draw, M normals a noise product. Methods must be differentiable by
+    n samples, D parameters, U uniforms per draw, M normals per noise product. Methods must be differentiable by
     `torch.func`.
     """
 
@@ -56,11 +57,11 @@ class Problem(ParameterVector, TrainingStep):
     draw_dim: int
     """U, the number of uniforms in a draw."""
     noise_dim: int = 0
-    """M, the number of normals in a noise product; 0 where the gradient has no noise, or no closed form."""
+    """M, the number of normals in a noise product; 0 if the gradient has no noise, or its noise no closed form."""
     samples: int = 1
     """n, the number of samples in the data."""
     network: nn.Module | None = None
-    """The network, from which `initial` draws parameters, or None."""
+    """The network whose parameters theta holds and `initial` draws, or None."""
     x: Tensor | None = None
     """Inputs, samples first, or None."""
     y: Tensor | None = None
@@ -70,16 +71,17 @@ class Problem(ParameterVector, TrainingStep):
     device: torch.device = torch.device("cpu")
     """Device of the parameters."""
     has_closed_form: bool = True
-    """Whether mean gradient and noise product are known in closed form. Otherwise they are known by sampling only: see
+    """Whether mean gradient and noise product are known in closed form. Otherwise they can only be sampled: see
     `reference_gradient`, and the schemes that take gradients in place of drift and noise."""
     test: Problem | None = None
-    """The problem of test data, without noise, or None; `with_test_data` gives it."""
+    """The problem on test data, without noise, or None. `with_test_data` sets it."""
     autonomous: bool = True
-    """Whether nothing depends on time; otherwise `at(t)` is the problem at time t."""
+    """Whether nothing depends on time. Otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
     """Whether `noise_product` is linear in its normals."""
     in_threads: bool = False
-    """Whether compiled kernels, which release Python's lock, compute its steps: blocks of paths then run in threads."""
+    """Whether compiled kernels, which release Python's lock, compute the training step. If so, blocks of paths run in
+    threads."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.samples} samples, D={getattr(self, 'dim', '?')}, M={self.noise_dim})"
@@ -101,7 +103,7 @@ class Problem(ParameterVector, TrainingStep):
         raise self._missing("loss")
 
     def modified_loss(self, theta: Tensor) -> Tensor:
-        """Return L_S(theta), the mean of the noisy loss: (...,). Only observables of that name need it."""
+        """Return L_S(theta), the mean of the noisy loss: (...,). Only the observable "modified_loss" needs it."""
         raise self._missing("modified_loss")
 
     def outputs(self, theta: Tensor) -> Tensor:
@@ -117,19 +119,23 @@ class Problem(ParameterVector, TrainingStep):
         raise self._missing("mean_gradient")
 
     def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
-        """Return (..., D) from standard normals (..., M): mean zero, the covariance of `gradient`, no odd moments."""
+        """Return noise (..., D) made of standard normals (..., M).
+
+        It has mean zero, the covariance of `gradient`, and no odd moments.
+        """
         raise self._missing("noise_product")
 
     def check(self) -> None:
-        """Check that everything is defined that a problem must define, and has the right shape. Cost: one small block.
+        """Check that the problem defines everything that it must, with the right shapes. Cost: a few calls on 3 paths.
 
         Raises:
-            SmesolveError: something is missing (the message lists all of it), fails, or has another shape or dtype.
+            SmesolveError: an attribute is missing (the message lists all of them), fails, or has another shape or
+                dtype.
         """
         check_definition(self)
 
     def defines(self, name: str) -> bool:
-        """Return whether an attribute is the problem's own, or its class's, and not the default."""
+        """Return whether the problem, or its class, defines an attribute itself instead of inheriting the default."""
         own = type(self).__mro__[: type(self).__mro__.index(Problem)]
         return any(name in vars(owner) for owner in (self, *own))
 
@@ -140,14 +146,15 @@ class Problem(ParameterVector, TrainingStep):
 
     @property
     def floats_per_path(self) -> int:
-        """Floats in the working arrays of one path, approximately. Default: four arrays of each size."""
+        """Floats in the working arrays of one path, approximately. Default: four arrays of each of D, U and M."""
         return 4 * (self.dim + self.draw_dim + self.noise_dim)
 
     @property
     def reference_floats(self) -> int:
         """Floats in the working arrays of one `reference_gradient`, approximately.
 
-        Default: those of a path without its noise, or those of 32 paths, one for each draw.
+        Default: `floats_per_path` less two arrays of normals; without a closed form 32 times `floats_per_path`, for 32
+        draws.
         """
         if not self.has_closed_form:
             return REFERENCE_DRAWS * self.floats_per_path
@@ -155,26 +162,30 @@ class Problem(ParameterVector, TrainingStep):
 
     @property
     def block_size(self) -> int:
-        """Paths that run together: the working arrays of a block fit a cache."""
+        """Number of paths in a block, whose working arrays fit a cache."""
         return fitting_block_size(self.floats_per_path)
 
     @property
     def breaks(self) -> Sequence[float]:
-        """Times between which the problem depends on time smoothly. Default: none."""
+        """Times between which the problem is a smooth function of time. Default: none."""
         return ()
 
     @property
     def jumps(self) -> Sequence[float]:
-        """Those of the breaks at which gradient or noise jumps. Default: none."""
+        """The breaks at which gradient or noise jumps. Default: none."""
         return ()
 
     @property
     def draw_count(self) -> float:
-        """Number of different draws. Default: infinity, draws cannot be enumerated."""
+        """Number of different draws. Default: infinity, for draws that cannot be enumerated."""
         return math.inf
 
     def all_draws(self) -> tuple[Any, Tensor]:
-        """Return every draw and its probability (K,)."""
+        """Return all draws and their probabilities (K,).
+
+        Raises:
+            SmesolveError: the draws cannot be enumerated, or are too many.
+        """
         raise SmesolveError(f"the draws of {type(self).__name__} cannot be enumerated; use Monte Carlo.")
 
     def at(self, time: float, left_limit: bool = False) -> Problem:
@@ -186,46 +197,46 @@ class Problem(ParameterVector, TrainingStep):
         return torch.zeros_like(theta)
 
     def linearize(self, theta: Tensor) -> Linearization:
-        """Return everything at theta, which shares one forward pass where the problem has one."""
+        """Return the problem at theta, whose losses, gradients and noise share a forward pass if there is one."""
         return PointwiseLinearization(self, theta)
 
     @property
     def trained(self) -> Problem:
-        """The problem whose parameters `parameters` returns; observables are those of it. Default: this one."""
+        """The problem whose parameters `parameters` returns, and whose observables are measured. Default: this one."""
         return self
 
     def parameters(self, theta: Tensor) -> Tensor:
-        """Return the parameters in theta (..., D), which are a part of it where theta is an optimiser's state."""
+        """Return the parameters in theta (..., D): a part of it if theta is an optimiser's state, else all of it."""
         return theta
 
     def check_lr(self, lr: float) -> None:
-        """Refuse a learning rate above `largest_lr`, at which the step is not defined. Default: there is none."""
+        """Refuse a learning rate above `largest_lr`, where the step is not defined. Default: accept all."""
 
     def check_start(self, name: str, theta: Tensor) -> None:
-        """Refuse a start (D,) from which there is no modified equation, `name` being its name. Default: none is."""
+        """Refuse a start (D,) without a modified equation; `name` is its name in the message. Default: accept all."""
 
     def small_noise_rk4(
         self, theta: Tensor, increments: Tensor, order: int, lr: float, dt: float, split: bool
     ) -> tuple[Tensor, ...] | None:
-        """Return a whole step of that scheme on the equation of an order, where one kernel computes it.
+        """Return a whole step of the scheme "small_noise_rk4", if one kernel computes it.
 
         Args:
             theta: (B, D).
             increments: of the Brownian motion, (B, M).
-            order: of the equation, 1 or 2.
+            order: order of the modified equation, 1 or 2.
             lr: learning rate of the equation.
-            dt: step.
-            split: whether the step's prediction and its noise are returned as well.
+            dt: step of the scheme.
+            split: whether to return prediction and noise of the step as well.
 
         Returns:
-            The parameters after the step, and with `split` prediction and noise, each (B, D). Default: None.
+            The parameters after the step, and with `split` its prediction and its noise, each (B, D). Default: None.
         """
         return None
 
     def reference_gradient(self, theta: Tensor) -> Tensor:
         """Return a smooth function close to `mean_gradient`, for stability limits and control variates: (..., D).
 
-        Default: `mean_gradient`, or the mean over 32 draws, always the same, where it has no closed form.
+        Default: `mean_gradient`; without a closed form the mean of `gradient` over 32 draws, which are always the same.
         """
         if self.has_closed_form:
             return self.mean_gradient(theta)
@@ -243,18 +254,24 @@ class Problem(ParameterVector, TrainingStep):
         return reference_third_derivative(self, theta, first, second)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
-        """Return C(theta), (..., D, K) with C C^T = Cov(gradient). Memory D K a path: small problems and tests."""
+        """Return C(theta), (..., D, K) with C C^T = Cov(gradient); K = M by default.
+
+        Memory: D K floats per path, for small problems and tests.
+        """
         return dense_noise_factor(self, theta)
 
     def covariance(self, theta: Tensor) -> Tensor:
-        """Return Sigma(theta) = Cov(gradient), (..., D, D). Memory D^2 + D K a path: small problems and tests."""
+        """Return Sigma(theta) = Cov(gradient), (..., D, D).
+
+        Memory: D^2 + D K floats per path, for small problems and tests.
+        """
         return self.linearize(theta).covariance()
 
     def noise_coordinates(self, draw: Any) -> Tensor | None:
         """Return chi (..., M) with gradient = mean_gradient + noise_product(theta, chi), mean 0 and covariance I.
 
-        The covariance may be another one where the noise product does not see it, at this and every other time.
-        Default: None, there are no such functions of the draw.
+        The covariance may differ from I in directions that the noise product ignores at all times. Default: None, for
+        gradients without such functions of the draw.
         """
         return None
 
@@ -271,16 +288,16 @@ class Problem(ParameterVector, TrainingStep):
 
     @entry_point
     def with_test_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Self:
-        """Return the same training with test data, for the observables "test_loss" and "test_accuracy".
+        """Return the same problem with test data, for the observables "test_loss" and "test_accuracy".
 
-        The test loss is that of the problem on the test data, without noise and without weight decay.
+        The test loss is the problem's loss on the test data, without noise and without weight decay.
 
         Args:
             x: inputs of the test data, samples first.
             y: their targets.
 
         Raises:
-            SmesolveError: data that the problem could not have as its own, or a problem without data.
+            SmesolveError: the data do not fit the problem, or the problem has no data.
         """
         other = copy.copy(self)
         other.test = self.on_data(x, y)
@@ -298,14 +315,18 @@ class Problem(ParameterVector, TrainingStep):
 
     @entry_point
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
-        """Return the learning rate beyond which the mean iteration leaves theta (D,), infinity where there is none.
+        """Return the learning rate above which the mean iteration, linearized at theta (D,), is unstable.
 
         For gradient descent that is 2 / lambda_max(Hess L_S(theta)), computed by Lanczos' method. For any other step it
-        is the least lr at which an eigenvalue of the Jacobian of `reference_step`, of a real part below 1, leaves the
-        unit circle, at most `largest_lr`. Under a schedule it is the least of the limits at all times up to the
-        horizon.
+        is the smallest lr at which an eigenvalue of the Jacobian of `reference_step` with a real part below 1 leaves
+        the unit circle, and at most `largest_lr`. Under a schedule it is the smallest limit at any time up to the
+        horizon. Infinity if there is no limit.
 
         Cost: some 20 Hessian products, or some 6 spectra of the Jacobian.
+
+        Raises:
+            SmesolveError: theta of another shape or dtype, or derivatives at theta that are not finite.
+            ArithmeticError: the eigenvalues do not converge.
         """
         theta = check_parameters("theta", theta, self)
         check_not_negative("horizon", horizon)
@@ -315,7 +336,7 @@ class Problem(ParameterVector, TrainingStep):
 
 
 def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: str, dtype: torch.dtype) -> None:
-    """Check, before a kernel computes with values, that they are of `dtype` with last dimensions `shape`."""
+    """Check that values have a dtype and last dimensions `shape`, before a kernel computes with them."""
     if not torch.compiler.is_compiling():
         use_one_thread_if_forked()
     strided = isinstance(values, Tensor) and values.layout == torch.strided

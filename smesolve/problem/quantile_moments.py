@@ -1,13 +1,13 @@
 """Moments of a random variable from its quantile function, with a bound on their error.
 
-With U uniform on [0, 1) and X = F^{-1}(U), E g(X) is the integral of g(F^{-1}(u)). It is taken by the trapezoidal
-rule on panels that are halved where they contribute most to the error, from panels that shrink like 2^-k towards both
-ends, where heavy tails lie, down to 2^-53, the distance of the uniforms that numpy draws. With T1, T2, T4 the rule on a
-whole panel, its halves and its quarters, the error of T4 is at most
+With U uniform on [0, 1) and X = F^{-1}(U), E g(X) is the integral of g(F^{-1}(u)). It is computed by the trapezoidal
+rule on panels. At first they shrink like 2^-k towards both ends, where heavy tails lie, down to 2^-53, the spacing of
+the uniforms that numpy draws; then the panels that contribute most to the error are halved. With T1, T2, T4 the rule on
+a whole panel, its halves and its quarters, the error of T4 is at most
 
     |T4 - T2| + |T2 - T1| / 4
 
-where g(F^{-1}) is convex or concave on the panel, or constant but for one jump: smooth and discrete laws alike.
+if g(F^{-1}) is convex or concave on the panel, or constant with one jump. This serves smooth and discrete laws alike.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ FINEST = 53
 """Uniforms are multiples of 2^-53."""
 
 PARTS = 4
-"""Panels at first for each factor of 2 towards an end."""
+"""Number of initial panels per factor of 2 towards an end."""
 
 MOST_PANELS = 2**17
 
 ACCURACY = 2e-6
-"""Error bound that is aimed at, as a share of the absolute moment."""
+"""Target of the error bound, relative to the absolute moment."""
 
 TAIL = 8
-"""Factors of 2 from which what lies beyond 2^-53 is extrapolated."""
+"""Number of factors of 2 from which the integral beyond 2^-53 is extrapolated."""
 
 QUARTERS = np.arange(5) / 4
 WHOLE = np.array([0.5, 0.0, 0.0, 0.0, 0.5])
@@ -48,19 +48,19 @@ class QuantileMoments:
     absolute: np.ndarray
     """E |X - 1|^j (J,)."""
     bounds: np.ndarray
-    """Of the error of `values`, (J,): quadrature, rounding of X, and the tails."""
+    """Bounds on the errors of `values`, (J,): of the quadrature, the rounding of X, and the tails."""
     points: np.ndarray
     """Values X (N,)."""
     weights: np.ndarray
     """Their probabilities (N,)."""
     undecided: float
-    """Probability of the panels in which X is not constant."""
+    """Total probability of the panels in which X is not constant."""
 
 
 def quantile_moments(quantile: Callable[[np.ndarray], np.ndarray], orders: int) -> QuantileMoments:
-    """Return moments about 1 up to order J = `orders` of the law with a quantile function; it is called on arrays.
+    """Return the moments about 1, up to order J = `orders`, of the law with a quantile function of arrays.
 
-    Where the quantile is not finite, so are the moments.
+    If the quantile is not finite, neither are the moments.
     """
     powers = np.arange(1, orders + 1)
 
@@ -85,7 +85,7 @@ def quantile_moments(quantile: Callable[[np.ndarray], np.ndarray], orders: int) 
             middle = (begin[coarse] + end[coarse]) / 2
             halves = panels(np.concatenate([begin[coarse], middle]), np.concatenate([middle, end[coarse]]))
             found = tuple(np.concatenate([old[~coarse], new]) for old, new in zip(found, halves, strict=True))
-        # the first and the last uniform stand for what lies beyond the panels
+        # The first and the last uniform stand for the intervals beyond the panels.
         ends = quantile(np.array([0.0, 1 - 2.0**-FINEST]))
         points = np.concatenate([values.ravel(), ends])
         weights = np.concatenate([((end - begin)[:, None] * FOUR).ravel(), np.full(2, 2.0**-FINEST)])

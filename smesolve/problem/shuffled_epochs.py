@@ -1,7 +1,7 @@
-"""Training by shuffled epochs: one step is an epoch, in which every sample is in one batch.
+"""Training by shuffled epochs: one step is an epoch, in which every sample belongs to exactly one batch.
 
 An epoch takes the N = n/b batches of a random order of the samples one after the other, as torch's DataLoader with
-shuffle=True gives them, with fresh masks in each,
+shuffle=True does, with fresh masks in each batch,
 
     (1)  theta_k = theta_(k-1) - lr g_k(theta_(k-1)),     k = 1, ..., N,     step(theta, draw, lr) = theta_N.
 
@@ -10,16 +10,17 @@ In powers of lr the step is theta + lr F + lr^2 F2 + ... with
     (2)  F = -sum_k g_k,       F2 = sum_(j<k) (D g_k) g_j.
 
 Without masks the sum of the batch gradients is N times the gradient G of all samples, in any order: F has no noise, and
-through weak order 2 the modified equation is an ordinary one. What independent batches leave as noise of variance
-O(lr) is here a drift,
+through weak order 2 the modified equation is an ordinary differential equation. In place of the noise of variance O(lr)
+of independent batches there is a drift,
 
     (3)  E F2 = N (N - 1) / (2 n (n - 1)) [ n^2 (D G) G - sum_i (D h_i) h_i ],
 
-where h_i is the gradient of sample i, of mean G: two samples of different batches are a random pair of different
-samples. With b = -N G this gives the drift E F2 - 1/2 (Db) b of order 2, the implicit regularisation of Smith, Dherin,
-Barrett, De (ICLR 2021, eq. 1 and 22). The variance that is left falls like lr^3.
+where h_i is the gradient of sample i, so that the mean of the h_i is G. It follows because samples of two different
+batches are a random pair of different samples. With b = -N G this gives the drift b + lr (E F2 - 1/2 (Db) b) of order
+2, the implicit regularisation of Smith, Dherin, Barrett, De (ICLR 2021, eq. 1 and 22). The remaining variance falls
+like lr^3.
 
-Time is that of the epochs: t = lr times their number, so the small parameter is lr N.
+Time t is lr times the number of epochs, so the small parameter is lr N.
 """
 
 from __future__ import annotations
@@ -44,12 +45,13 @@ __all__ = ["ShuffledEpochs"]
 
 
 class ShuffledEpochs(ModuleProblem):
-    """A `ModuleProblem` whose step is an epoch, eq. (1), as of torch's DataLoader with shuffle=True.
+    """A `ModuleProblem` whose training step is an epoch, eq. (1), as with torch's DataLoader and shuffle=True.
 
-    Draws have one more dimension, of the N batches, before those of a batch. Cost of a step: N gradients on b samples.
+    Draws have one more dimension, for the N batches, before the dimensions of a batch. Cost of a step: N gradients on b
+    samples.
 
     Args:
-        module: what is trained, as for `ModuleProblem`, like everything but batch_size.
+        module: what is trained. All arguments but batch_size are as for `ModuleProblem`.
         x: inputs (n, ...).
         y: targets (n, ...).
         loss: of each sample. Default: "squared_error".
@@ -60,7 +62,7 @@ class ShuffledEpochs(ModuleProblem):
         parameter_noise: standard deviation of the noise on the parameters. Default: 0.
 
     Raises:
-        SmesolveError: those of `ModuleProblem`, or a batch_size that does not divide the number of samples.
+        SmesolveError: as for `ModuleProblem`, or batch_size does not divide the number of samples.
     """
 
     batch_size: int
@@ -98,7 +100,7 @@ class ShuffledEpochs(ModuleProblem):
 
     @cached_property
     def independent_batches(self) -> ModuleProblem:
-        """The same problem, but that the batch of every step is drawn anew."""
+        """The same problem with one independently drawn batch per step."""
         return self._make_independent()
 
     # --- the epoch ---------------------------------------------------------------------------------------------------
@@ -112,7 +114,7 @@ class ShuffledEpochs(ModuleProblem):
         return draw
 
     def _batch(self, draw: Draw, number: int) -> Draw:
-        """Return what is random in one batch of an epoch."""
+        """Return the part of a draw that belongs to one batch of the epoch."""
         return {name: part.select(-1 - len(self._shapes[name]), number) for name, part in draw.items()}
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
@@ -131,8 +133,8 @@ class ShuffledEpochs(ModuleProblem):
     def step_terms(self, theta: Tensor, draw: Draw, count: int) -> list[Tensor]:
         """Return the first `count` of F, F2, F3, ..., each (..., D). Cost: 2^(count - 1) N gradients.
 
-        With theta_(k-1) = theta + lr t_1 + lr^2 t_2 + ..., batch k takes from t_(p+1) the term of order p of its
-        gradient there.
+        With theta_(k-1) = theta + lr t_1 + lr^2 t_2 + ..., batch k subtracts from t_(p+1) the term of order p of its
+        gradient at theta_(k-1).
         """
         terms = [torch.zeros_like(theta)] * count
         for number in range(self.batches):
@@ -160,12 +162,12 @@ class ShuffledEpochs(ModuleProblem):
         return (mean, stderr) if self.has_closed_form else (self.batches * mean, self.batches * stderr)
 
     def reference_gradient(self, theta: Tensor) -> Tensor:
-        """Return N times that of all samples: (..., D)."""
+        """Return N times the reference gradient of all samples: (..., D)."""
         gradient = super().reference_gradient(theta)
         return gradient if self.has_closed_form else self.batches * gradient
 
     def mean_second_term(self, theta: Tensor) -> Tensor:
-        """Return E F2, eq. (3): (..., D), where nothing but the order of the samples and labels is random.
+        """Return E F2, eq. (3): (..., D), for problems in which only the order of the samples and labels are random.
 
         Cost: about six gradients of every sample, in chunks of a batch.
         """
@@ -199,12 +201,12 @@ class ShuffledEpochs(ModuleProblem):
     # --- its noise ---------------------------------------------------------------------------------------------------
 
     def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
-        """Return noise with the covariance of `gradient`, (..., D); in closed form that of the labels, or none."""
+        """Return noise with the covariance of `gradient`, (..., D): in closed form the label noise, or zero."""
         product = super().noise_product(theta, normals)
         return self.batches * product if self.has_closed_form else product
 
     def noise_coordinates(self, draw: Draw) -> Tensor | None:
-        """Return the normals of the labels in the order of the samples (..., n o), or None where there are none."""
+        """Return the label normals in the order of the samples (..., n o), or None if there are none."""
         if not self.has_closed_form or not self.noise_dim:
             return None
         normals = draw["labels"].reshape(*draw["indices"].shape[:-2], self.samples, -1)
@@ -212,7 +214,7 @@ class ShuffledEpochs(ModuleProblem):
         return torch.zeros_like(normals).scatter(-2, order, normals).flatten(-2)
 
     def noise_coefficients(self, theta: Tensor, direction: Tensor) -> Draw:
-        """Return no coefficients: what masks do to an epoch is not expanded."""
+        """Return no coefficients: the effect of masks on an epoch is not expanded."""
         return {}
 
     def noise_along(self, coefficients: Draw, draw: Draw) -> Tensor:

@@ -1,12 +1,13 @@
-"""Learning rates beyond which the mean iteration leaves a point.
+"""Learning rates above which the mean iteration, linearized at a point, is unstable.
 
-A linear map u' = (I + N) u, N = O(lr), is stable where every eigenvalue 1 + nu of it lies in the unit circle. For
+A linear map u' = (I + N) u with N = O(lr) is stable if all its eigenvalues 1 + nu lie inside the unit circle. For
 gradient descent N = -lr Hess L_S, and the condition on an eigenvalue lambda of the Hessian is
 
     |1 - lr lambda| < 1,      lr < 2 / lambda_max.                                                               (1)
 
-Eigenvalues nu of a positive real part grow in the flow dtheta/dt = b as well, at any learning rate (saddle points, for
-gradient descent): they set no limit. For steps that are not linear in lr, or whose Jacobian is not symmetric,
+Modes with Re nu > 0 grow under the flow dtheta/dt = b as well, at any learning rate (at saddle points, for gradient
+descent), so they set no limit. For steps that are not linear in lr, or whose Jacobian is not symmetric, the condition
+is
 
     |1 + nu(lr)| < 1 for every eigenvalue nu(lr) of N(lr) with Re nu < 0.                                        (2)
 """
@@ -29,14 +30,14 @@ from smesolve.problem.one_at_a_time import forward_derivative
 __all__ = ["curvature_limit", "step_limit"]
 
 DENSE_DIM = 256
-"""Up to this D all eigenvalues of (2) are computed."""
+"""Largest D for which all eigenvalues in (2) are computed."""
 
 LEADING, SUBSPACE, RESTARTS = 4, 48, 8
-"""Eigenvalues of largest modulus that are computed for larger D, vectors of Arnoldi's method, and its restarts: those
-that have not converged by then lie close together, behind others that have."""
+"""For larger D, the number of eigenvalues of largest modulus that are computed, of vectors in Arnoldi's method, and of
+its restarts. Eigenvalues that have not converged by then lie close together, and are smaller than those that have."""
 
 HALVINGS = 60
-"""Factors of two within which a limit is sought."""
+"""Number of factors of two within which a limit is sought."""
 
 TOLERANCE = 1e-3
 """Relative tolerance of a limit."""
@@ -46,21 +47,25 @@ def curvature_limit(product: Callable[[Tensor], Tensor], theta: Tensor) -> float
     """Return 2 / lambda_max of a symmetric matrix, eq. (1), or infinity where lambda_max is not positive.
 
     Args:
-        product: (D,) -> (D,).
+        product: the matrix as a map (D,) -> (D,).
         theta: (D,), for size, dtype and device.
+
+    Raises:
+        SmesolveError: products are not finite.
+        ArithmeticError: Lanczos' method does not converge.
     """
     operator, start = _operator(product, theta)
+    first = operator.matvec(start)
+    if not np.isfinite(first).all():
+        raise SmesolveError(
+            f"theta has a Hessian whose entries are not finite in {theta.dtype}; take smaller parameters, or scale the "
+            "data."
+        )
+    if not first.any():
+        return math.inf
     if theta.numel() == 1:
         largest = float(operator.matvec(np.ones(1))[0])
     else:
-        first = operator.matvec(start)
-        if not np.isfinite(first).all():
-            raise SmesolveError(
-                f"theta has a Hessian whose entries are not finite in {theta.dtype}; take smaller parameters, or "
-                "scale the data."
-            )
-        if not first.any():
-            return math.inf
         try:
             largest = float(eigsh(operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
         except ArpackNoConvergence as failure:
@@ -69,19 +74,23 @@ def curvature_limit(product: Callable[[Tensor], Tensor], theta: Tensor) -> float
 
 
 def step_limit(change: Callable[[Tensor, float], Tensor], theta: Tensor, largest_lr: float) -> float:
-    """Return the least learning rate at which (2) fails, at most `largest_lr`, or infinity where there is none.
+    """Return the smallest learning rate at which (2) fails, at most `largest_lr`, or infinity if there is none.
 
     Args:
         change: (theta (..., D), lr) -> the mean change of theta in a step, (..., D).
         theta: (D,), the point.
-        largest_lr: learning rates beyond it are not looked at.
+        largest_lr: largest learning rate to consider.
 
-    Cost: about six spectra, of D derivatives of `change` each for D <= 256, else of some hundred.
+    Cost: about six spectra, each of D derivatives of `change` for D <= 256, else of some hundred.
+
+    Raises:
+        SmesolveError: derivatives are not finite.
+        ArithmeticError: Arnoldi's method does not converge.
     """
 
     @cache
     def excess(lr: float) -> float:
-        """Return by how much (2) is missed; negative where it holds."""
+        """Return max |1 + nu| - 1 over the eigenvalues in (2), which is negative if (2) holds."""
         nu = _leading_eigenvalues(lambda at: change(at, lr), theta)
         return float(np.abs(1 + nu[nu.real < 0]).max(initial=0.0)) - 1 - 1e-9
 
@@ -107,7 +116,7 @@ def step_limit(change: Callable[[Tensor, float], Tensor], theta: Tensor, largest
 
 
 def _leading_eigenvalues(function: Callable[[Tensor], Tensor], theta: Tensor) -> np.ndarray:
-    """Return all eigenvalues of the Jacobian of a function at theta, or those of largest modulus for large D."""
+    """Return all eigenvalues of the Jacobian of a function at theta, or for large D those of largest modulus."""
     dim = theta.numel()
     if dim <= DENSE_DIM:
         identity = torch.eye(dim, dtype=theta.dtype, device=theta.device)
@@ -143,7 +152,7 @@ def _leading_eigenvalues(function: Callable[[Tensor], Tensor], theta: Tensor) ->
 
 
 def _operator(product: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[LinearOperator, np.ndarray]:
-    """Return a product as an operator, and a vector that lies in none of its invariant subspaces."""
+    """Return a product as an operator, and a random starting vector, which lies in no invariant subspace."""
 
     def matvec(vector: np.ndarray) -> np.ndarray:
         direction = torch.as_tensor(vector.reshape(-1), dtype=theta.dtype, device=theta.device)

@@ -15,12 +15,12 @@ __all__ = ["check_step", "taylor_terms"]
 
 
 def taylor_terms(function: Callable[[Tensor], Tensor], like: Tensor, count: int) -> list[Tensor]:
-    """Return f(0) and its Taylor coefficients f^(k)(0) / k!, k = 1, ..., count, of a function of one number.
+    """Return the Taylor coefficients f^(k)(0) / k!, k = 0, ..., count, of a function f of one number.
 
     Args:
         function: () -> (...), smooth at 0.
         like: a tensor, for dtype and device of the number.
-        count: of coefficients. Cost: 2^count times that of what depends on the number; what does not is computed once.
+        count: highest order. Cost: 2^count times the operations that depend on the number; others are computed once.
     """
     zero, one = like.new_zeros(()), like.new_ones(())
 
@@ -36,14 +36,17 @@ def taylor_terms(function: Callable[[Tensor], Tensor], like: Tensor, count: int)
 def check_step(
     name: str, linear: bool, step: Callable[[Tensor], Tensor], theta: Tensor, first: Tensor | None = None
 ) -> None:
-    """Check that a step that a problem defines agrees with what the problem says of it.
+    """Check that a problem's own training step agrees with the problem's other declarations.
 
     Args:
-        name: of the method.
-        linear: whether the problem says that its step is that of gradient descent.
+        name: name of the method in messages.
+        linear: whether the problem declares the step of gradient descent (`linear_step`).
         step: lr -> the step from theta.
-        theta: (B, D), at which the step is tried.
-        first: F, minus the gradient, (B, D). Default: not known.
+        theta: (B, D), where the step is tried.
+        first: F, minus the gradient, (B, D). Default: not known, and not compared.
+
+    Raises:
+        SmesolveError: the step returns another shape or dtype, is not theta at lr = 0, or has another derivative there.
     """
     if linear:
         raise SmesolveError(f"{name} replaces the step of gradient descent, so the problem must set linear_step=False.")

@@ -223,7 +223,7 @@ class Training(Problem):
 
     def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:
         """Return states (..., S) after one step with given draws. Cost: one gradient of the problem."""
-        if isinstance(lr, float):
+        if not isinstance(lr, Tensor):
             self.check_lr(lr)
         if self._rule is None:
             assert self._own is not None

@@ -1,6 +1,6 @@
-"""The training step of a problem, theta' = step(theta, draw, lr), and what its modified equation takes of it.
+"""The training step of a problem, theta' = step(theta, draw, lr), and the terms of it in the modified equation.
 
-The step is that of gradient descent, theta - lr gradient(theta, draw), or any other one that is smooth in lr,
+The training step is that of gradient descent, theta - lr gradient(theta, draw), or any other one that is smooth in lr,
 
     step(theta, draw, lr) = theta + lr F + lr^2 F2 + lr^3 F3 + ...,      F = -gradient(theta, draw).             (1)
 """
@@ -21,11 +21,11 @@ from smesolve.problem.step_expansion import taylor_terms
 __all__ = ["REFERENCE_DRAWS", "TrainingStep"]
 
 REFERENCE_DRAWS = 32
-"""Draws, always the same, over which means are taken that have no closed form."""
+"""Number of fixed draws over which means without a closed form are taken."""
 
 
 class TrainingStep(ABC):
-    """The part of `Problem` about its step; everything follows from the gradient where the step is linear in lr."""
+    """The part of `Problem` about the training step. If the step is linear in lr, it follows from the gradient."""
 
     has_closed_form: bool
     linear_step: bool = True
@@ -35,9 +35,9 @@ class TrainingStep(ABC):
     has_mean_step: bool = True
     """Whether `mean_step` is known where the mean gradient is; control variates need it."""
     largest_lr: float = math.inf
-    """Learning rate beyond which `step` is not defined."""
+    """Largest learning rate for which `step` is defined."""
 
-    # --- what the step is made of, defined by the problem -------------------------------------------------------------
+    # --- parts of the step, defined by the problem --------------------------------------------------------------------
 
     @abstractmethod
     def gradient(self, theta: Tensor, draw: Any) -> Tensor:
@@ -69,11 +69,11 @@ class TrainingStep(ABC):
 
     @abstractmethod
     def _missing(self, name: str) -> SmesolveError:
-        """Return the error that a method is not defined."""
+        """Return the error for a method that is not defined."""
 
     @property
     def limit_in_words(self) -> str:
-        """What `stability_limit` is."""
+        """The meaning of `stability_limit`, for messages."""
         if self.linear_step and self.conservative:
             return "2/lambda_max(Hess L_S(theta0))"
         return "where an eigenvalue of the mean step's Jacobian leaves the unit circle"
@@ -84,7 +84,7 @@ class TrainingStep(ABC):
         """Return theta after one training step: (..., D), a smooth function of lr that is theta at lr = 0.
 
         Default: theta - lr gradient(theta, draw). A problem that defines another step sets ``linear_step = False``,
-        and its `gradient` is -F of (1), the derivative of the step at lr = 0 with the other sign.
+        and its `gradient` is -F of (1), minus the derivative of the step in lr at lr = 0.
         """
         return theta - lr * self.gradient(theta, draw)
 
@@ -112,9 +112,9 @@ class TrainingStep(ABC):
         raise self._missing("mean_step")
 
     def step_noise(self, theta: Tensor, normals: Tensor, lr: float | Tensor) -> Tensor:
-        """Return (..., D) from standard normals (..., M): mean zero, the covariance of `step`. Default: -lr C normals.
+        """Return noise (..., D) made of standard normals (..., M), with mean zero and the covariance of `step`.
 
-        Only exact moments need it.
+        Default: -lr C normals. Only exact moments need it.
         """
         if self.linear_step:
             return -lr * self.noise_product(theta, normals)
@@ -136,9 +136,9 @@ class TrainingStep(ABC):
         return self.step(theta[..., None, :], self.sample(REFERENCE_DRAWS, seed=0), lr).mean(-2)
 
     def adjoint_product(self, theta: Tensor, vector: Tensor) -> Tensor:
-        """Return the transposed derivative of `reference_gradient` times a vector: (..., D). Cost: two gradients.
+        """Return the transposed Jacobian of `reference_gradient` times a vector: (..., D). Cost: two gradients.
 
-        Where the problem is conservative that is `hessian_product`.
+        For a conservative problem this is `hessian_product`.
         """
         if self.conservative:
             return self.hessian_product(theta, vector)

@@ -43,7 +43,7 @@ LIST = 2**12
 """Number of blocks that are handed to the workers at once."""
 
 MOST_BLOCK_STEPS = 2**29
-"""Largest number of steps of blocks for one process: half a day at 100 microseconds each, which few problems reach."""
+"""Largest number of steps of blocks for one process: 15 hours at 100 microseconds each, which few problems reach."""
 
 
 class DivergenceWarning(RuntimeWarning):
@@ -163,7 +163,7 @@ def check_block_steps(what: str, steps: float, workers: int | None, remedy: str)
     most = MOST_BLOCK_STEPS * processes
     if steps > most:
         raise SmesolveError(
-            f"{what} would take {steps:.2g} steps of a block of paths, but {most:.2g}, some days, are the "
+            f"{what} would take {steps:.2g} steps of a block of paths, but {most:.2g}, many hours, are the "
             f"most for {'one process' if processes == 1 else f'{processes} processes'}; {remedy}."
         )
 
@@ -226,13 +226,14 @@ def collect_paths(
     Warns:
         DivergenceWarning: with the number of paths that are not finite at the last saved step.
     """
-    size = len(saved) * paths * theta0.numel() * theta0.element_size()
+    path = len(saved) * theta0.numel() * theta0.element_size()
+    size = path * (paths + (min(paths, process.block_size) if max_memory is None else 0))
     limit = free_memory() if max_memory is None else max_memory
-    one_block = size / paths * min(paths, process.block_size)
-    if size + (one_block if max_memory is None else 0) > limit:
+    if size > limit:
         whose = f"the free memory of {limit:.3g}" if max_memory is None else f"max_memory={limit:g}"
+        block = " and a block of them" if max_memory is None else ""
         raise SmesolveError(
-            f"{whose} bytes is less than the {size} bytes that {paths} paths of {theta0.numel()} parameters at "
+            f"{whose} bytes is less than the {size} bytes that {paths} paths{block} of {theta0.numel()} parameters at "
             f"{len(saved)} steps take; save fewer steps, or take fewer paths"
             f"{'' if max_memory is None else ', or raise it'}."
         )

@@ -1,20 +1,20 @@
-"""Joint central moments of several variables, which are kept instead of the values themselves.
+r"""Joint central moments of several variables, which are kept instead of the values themselves.
 
-Of q variables x_1..x_q at P points, N values each, are kept: N, the means, and the sums over the values of
+For q variables x_1..x_q at P points, with N values each, these are: N, the means, and the sums over the values of
 
     prod_{i in I} (x_i - mean_i)      for every multiset I of 2 up to `order` variables.                   (1)
 
-About other centres c the sums follow by expanding, with d = mean - c,
+The sums about other centres c follow by expansion, with d = mean - c,
 
-    prod_{i in I} (x_i - mean_i + d_i) = sum_{J in I} prod_{i in J} (x_i - mean_i) prod_{i not in J} d_i.  (2)
+    prod_{i in I} (x_i - c_i) = sum_{J subset of I} prod_{i in J} (x_i - mean_i) prod_{i in I \ J} d_i.    (2)
 
-That merges two sets of values: the sums of both about their common mean are added, as Chan, Golub and LeVeque (1983) do
+With (2) two sets of values are merged: their sums about the common mean are added, as Chan, Golub and LeVeque (1983) do
 for the variance and Pebay (Sandia report SAND2008-6212, 2008) for higher moments. The moments of a linear combination
 w.x follow by contraction,
 
     sum_I (orderings of I) prod_{i in I} w_i (sum of I),                                                   (3)
 
-so that coefficients can be chosen when the values are gone.
+so that coefficients can be chosen after the values have been discarded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 __all__ = ["Moments"]
 
 CHUNK_FLOATS = 2**16
-"""Deviations of one variable that are multiplied at once, so that products of up to four of them stay in a cache."""
+"""Number of deviations of one variable that are multiplied at once, so that products up to degree 4 stay in a cache."""
 
 
 @cache
@@ -42,20 +42,20 @@ def _multisets(variables: int, degree: int) -> np.ndarray:
 
 @cache
 def _positions(variables: int, degree: int, kept: tuple[int, ...]) -> np.ndarray:
-    """Return the row of the entries at `kept` of each multiset, among the multisets of degree len(kept) (A,)."""
+    """Return, for each multiset, the row of its entries at `kept` among the multisets of degree len(kept): (A,)."""
     rows = {tuple(multiset): row for row, multiset in enumerate(_multisets(variables, len(kept)).tolist())}
     return np.array([rows[tuple(multiset)] for multiset in _multisets(variables, degree)[:, kept].tolist()])
 
 
 @cache
 def _multiplicities(variables: int, degree: int) -> np.ndarray:
-    """Return the number of different orderings of each multiset (A,)."""
+    """Return the number of distinct orderings of each multiset (A,)."""
     counts = [np.bincount(multiset, minlength=variables) for multiset in _multisets(variables, degree)]
     return np.array([factorial(degree) / prod(factorial(int(c)) for c in count) for count in counts])
 
 
 def _chunks(points: int, values: int) -> list[int]:
-    """Return the edges of chunks of points, none of which holds one point unless there is only one.
+    """Return the edges of chunks of points. No chunk holds a single point unless there is only one point.
 
     numpy adds a single column in pairs and several columns row by row, which rounds differently.
     """
@@ -89,14 +89,14 @@ class Moments:
     mean: np.ndarray
     """(q, P)."""
     sums: tuple[np.ndarray, ...]
-    """For each degree from 2 on the sums of products of deviations (A, P), one for each multiset of variables."""
+    """For each degree from 2 on, the sums of products of deviations (A, P), one row per multiset of variables."""
 
     @classmethod
     def of(cls, values: np.ndarray, order: int) -> Moments:
-        """Compute the moments of values (q, N, P), N at least 1. Cost: N P times the C(q + order, order) multisets.
+        """Compute the moments of values (q, N, P) with N >= 1, up to degree `order`.
 
         Points are independent of each other and are taken in chunks, so that the memory of the products does not grow
-        with P. The result is the same for any chunks, to the last bit.
+        with P. The result does not depend on the chunks, to the last bit. Cost: N P C(q + order, order) products.
         """
         edges = _chunks(values.shape[2], values.shape[1])
         parts = [_central(values[:, :, begin:end], order) for begin, end in pairwise(edges)]
@@ -113,7 +113,7 @@ class Moments:
         return len(self.sums) + 1
 
     def merged(self, other: Moments) -> Moments:
-        """Return the moments of the values of both together."""
+        """Return the moments of both sets of values together."""
         count = self.count + other.count
         mean = self.mean + (other.mean - self.mean) * (other.count / count)
         pairs = zip(self._about(mean), other._about(mean), strict=True)
@@ -144,19 +144,19 @@ class Moments:
         return Moments(self.count, (weights * self.mean).sum(0, keepdims=True), tuple(sums))
 
     def covariance(self) -> np.ndarray:
-        """Return sums of products of two deviations as a matrix for each point (P, q, q), not divided by N."""
+        """Return the sums of products of two deviations, one matrix per point (P, q, q), not divided by N."""
         variables = len(self.mean)
         pairs = np.sort(np.indices((variables, variables)).reshape(2, -1).T, axis=1)
         rows = {tuple(multiset): row for row, multiset in enumerate(_multisets(variables, 2).tolist())}
         return self.sums[0][[rows[tuple(pair)] for pair in pairs.tolist()]].T.reshape(-1, variables, variables)
 
     def packed(self) -> np.ndarray:
-        """Return all of it in one array (1 + q + A, P); `unpacked` undoes it."""
+        """Return count, means and all sums in one array (1 + q + A, P); `unpacked` is the inverse."""
         return np.concatenate([np.full((1, self.mean.shape[1]), self.count), self.mean, *self.sums])
 
     @classmethod
     def unpacked(cls, array: np.ndarray, variables: int, order: int) -> Moments:
-        """Return the moments that `packed` gave as one array."""
+        """Return the moments in an array that `packed` returned."""
         sizes = [len(_multisets(variables, degree)) for degree in range(2, order + 1)]
         parts = np.split(array[1 + variables :], np.cumsum(sizes)[:-1])
         return cls(int(array[0, 0]), array[1 : 1 + variables], tuple(parts))

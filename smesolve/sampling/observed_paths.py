@@ -1,16 +1,16 @@
 """Observables along paths: their statistics at saved steps, as a table, without keeping the paths.
 
-A block of paths is reduced to its moments where it is run, so that memory depends neither on the number of paths nor,
-but for the rows of the table, on the number of steps. Blocks are merged in their order, so that a table is the same bit
-for bit for any number of processes.
+A block of paths is reduced to its moments in the process that runs it, so that memory does not depend on the number of
+paths, and depends on the number of steps through the rows of the table only. Blocks are merged in their order, so that
+a table is the same, bit for bit, for any number of processes.
 
 The mean of N independent values with standard deviation s and skewness gamma has the 95% interval
 
     mean -+ s/sqrt(N) [ t_{N-1} + (2 z^2 + 1)/6 |gamma|/sqrt(N) ],                                            (1)
 
-Student's quantile t and what the skewness shifts it by (Hall, The Bootstrap and Edgeworth Expansion, 1992, section
-2.6). Quantiles are those of the first paths, all of them where they are few: paths are independent, so these are a
-sample like any other.
+with Student's quantile t, the normal quantile z, and the shift of the quantile by the skewness (Hall, The Bootstrap and
+Edgeworth Expansion, 1992, section 2.6). Quantiles are taken from the first paths, or from all paths if there are few:
+paths are independent, so the first ones are a random sample.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from smesolve.sampling.runner import Arrays, Runner
 __all__ = ["QUANTILES", "mean_columns", "observed_paths"]
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
-"""Columns of quantiles, and their probabilities."""
+"""Names of the columns of quantiles, and their probabilities."""
 
 MOST_KEPT = 2**12
-"""Most values of an observable at a time from which quantiles are taken."""
+"""Largest number of paths from which the quantiles of one row are taken."""
 
 KEPT_IN_ALL, FEWEST_KEPT = 2**22, 2**8
-"""Values that are kept for all rows together (32 MiB), but for some of each row."""
+"""Values kept for the quantiles of all rows together (32 MiB), and the smallest number per row, which comes first."""
 
 SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
-"""Of (1)."""
+"""Factor of |gamma|/sqrt(N) in (1)."""
 
 DEGREE = 3
-"""Of the moments that are kept."""
+"""Highest degree of the moments that are kept."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Observed:
     kept: int
     """Number of paths whose values are kept."""
     in_threads: ClassVar[bool] = False
-    """Observables here are any functions of the user's."""
+    """Observables are any functions, which threads need not be able to share."""
 
     @property
     def cost(self) -> float:
@@ -68,7 +68,7 @@ class _Observed:
 
     @torch.no_grad()
     def run(self, block: int) -> Arrays:
-        """Return packed moments (2 + 2, T O), the kept values (T, O, k), and at how many paths there is none (T, O)."""
+        """Return packed moments (1 + DEGREE, T O), kept values (T, O, k), and numbers of lost paths (T, O)."""
         size = self.process.block_size
         count, kept = (min(size, most - block * size) for most in (self.paths, self.kept))
         theta, row, shape = block_of(self.process, self.theta0), 0, (len(self.saved), len(self.observables))
@@ -106,16 +106,16 @@ def observed_paths(
         theta0: (D,), the start of every path.
         paths: number of paths.
         saved: strictly increasing step numbers.
-        times: those of the saved steps, as the table shows them.
+        times: times of the saved steps, as the table shows them.
         observables: maps of theta (..., D) to (...,), by name.
         workers: processes, as for `run_blocks`. Default: only this one.
         first: step number at which the paths start. Default: 0.
 
     Returns:
-        A row for each time and observable: time, observable; mean, stderr, low and high, the 95% interval (1); std, the
-        standard deviation over paths; the quantiles q05, q50 and q95, which are those of the first `quantile_paths`
-        paths; paths; and lost, the paths on which the observable is not finite at that time. With one of them the
-        statistics are NaN. Those of a single path but mean and quantiles are NaN, too.
+        A table with a row for each time and observable. Columns: time, observable; mean, stderr, and the 95% interval
+        (1) from low to high; std, the standard deviation over paths; q05, q50 and q95, the quantiles over the first
+        `quantile_paths` paths; paths; and lost, the number of paths on which the observable is not finite at that time.
+        With a lost path all statistics are NaN. With a single path all but mean and quantiles are NaN.
 
     Warns:
         DivergenceWarning: with the number of paths that are not finite at the last saved step.
@@ -150,7 +150,7 @@ def observed_paths(
 
 
 def mean_columns(moments: Moments) -> dict[str, np.ndarray]:
-    """Return mean, stderr, low, high (1) and std of one variable at P points, each (P,), from moments of degree 3."""
+    """Return mean, stderr, low and high (1), and std of one variable at P points, each (P,), from moments up to 3."""
     count, mean, (squares, cubes) = moments.count, moments.mean[0], (part[0] for part in moments.sums)
     spread = (squares.clip(min=0) / (count - 1)) ** 0.5 if count > 1 else np.full_like(mean, np.nan)
     deviation = (squares.clip(min=0) / count) ** 0.5

@@ -39,14 +39,14 @@ Task = tuple[str, int]
 """Name of the work and number of the block."""
 
 ATTEMPTS = 7
-"""Times in a row that workers may be lost without a block finished in between."""
+"""Number of consecutive losses of workers, without a finished block in between, after which `run_blocks` gives up."""
 
 PAUSE = 0.25
-"""Seconds, doubled from one loss to the next. A cluster takes time to see that a worker is gone, and a busy machine to
-start another; until then each attempt fails at once."""
+"""Half of the pause after the first loss of workers, in seconds; each further loss doubles the pause. A cluster takes
+time to notice that a worker is gone, and a busy machine to start another; until then each attempt fails at once."""
 
 _unpickled: dict[str, Mapping[str, Callable[[int], Any]]] = {}
-"""In a worker, the work that was unpickled last, by its digest."""
+"""In a worker, the work that was unpickled last, keyed by its digest."""
 
 _one_at_a_time = threading.Lock()
 """In a worker with several threads, as dask's may have them, one block runs at a time."""
@@ -61,15 +61,16 @@ def run_blocks(
     """Run tasks and yield (position in tasks, result) as they are done, in any order.
 
     Args:
-        work: by name, functions of the block number whose results depend only on it.
-        tasks: what to run.
+        work: functions of the block number, by name. Their results depend on the block number only.
+        tasks: names of functions and block numbers to run.
         workers: processes or threads, which share the threads of torch. Default: one, unless `joblib.parallel_config`
             says otherwise.
-        in_threads: whether the work releases Python's lock while it computes and keeps nothing that threads share; then
-            workers are threads, unless `joblib.parallel_config` names a backend.
+        in_threads: whether the work releases Python's lock while it computes and keeps no state that threads would
+            share. If so, workers are threads, unless `joblib.parallel_config` names a backend other than joblib's own.
 
     Raises:
-        RuntimeError: workers were lost several times in a row; what they had not finished is run again before.
+        RuntimeError: workers were lost several times in a row. After each loss but the last, the unfinished blocks are
+            run again.
     """
     jobs = joblib.effective_n_jobs(workers) if tasks else 1
     if jobs == 1:
@@ -117,7 +118,7 @@ def run_blocks(
 def _in_threads(
     work: Mapping[str, Callable[[int], Result]], tasks: Sequence[Task], jobs: int
 ) -> Iterator[tuple[int, Result]]:
-    """Run tasks in threads; at most two results for each of them wait to be taken."""
+    """Run tasks in threads. At most two results per thread wait to be consumed."""
     before, errors = torch.get_num_threads(), np.geterr() | {"call": np.geterrcall()}
     queue, pending = iter(enumerate(tasks)), dict[Future[Result], int]()
     with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(max(1, before // jobs),)) as pool:
@@ -140,7 +141,7 @@ def _in_threads(
 def _as_in_the_caller(
     gradients: bool, errors: Mapping[str, Any], function: Callable[[int], Result], block: int
 ) -> Result:
-    """Run a block with torch's gradients and numpy's error state as in the calling thread: each thread has its own."""
+    """Run a block with the caller's grad mode of torch and error state of numpy, which each thread has of its own."""
     with torch.set_grad_enabled(gradients), np.errstate(**errors):
         return function(block)
 
@@ -151,7 +152,7 @@ def _run(
     """Run one block in a worker."""
     with _one_at_a_time:
         if os.getpid() != parent:  # joblib runs tasks in the parent where a cluster has lost all workers but one
-            _settle(parent, threads)
+            _settle(threads)
         try:
             if digest not in _unpickled:
                 _unpickled.clear()
@@ -161,8 +162,8 @@ def _run(
             return position, None, failure
 
 
-def _settle(parent: int, threads: int) -> None:
-    """Set the threads of torch of a process that is only a worker, and let its parent handle interruptions."""
+def _settle(threads: int) -> None:
+    """Set the number of torch's threads in a worker process, and leave the handling of interruptions to its parent."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
     if torch.get_num_threads() != threads:
@@ -181,9 +182,9 @@ def _workers_that_end_with_this_process() -> AbstractContextManager[object]:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has ended, for joblib's workers go on waiting where that was killed.
+    """End this process when its parent has ended: joblib's workers would go on waiting for a parent that was killed.
 
-    Windows does not say that a parent has ended; there joblib ends workers that have had nothing to do for 5 minutes.
+    Windows does not report that a parent has ended. There joblib ends workers that have been idle for 5 minutes.
     """
 
     def watch() -> None:

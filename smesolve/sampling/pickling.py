@@ -28,7 +28,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
 
 def _parametrized(kind: type[nn.Module], attributes: Mapping[str, Any]) -> nn.Module:
-    """Make a module of a class that torch makes for it, as `copy.deepcopy` does."""
+    """Rebuild a parametrized module, whose class torch makes at run time, as `copy.deepcopy` does."""
     module = kind.__new__(kind)
     vars(module).update(attributes)
     parametrize._inject_new_class(module)

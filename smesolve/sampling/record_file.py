@@ -1,16 +1,16 @@
-"""A file of records that grows: each is whole and has its checksum, or the file says so.
+"""An append-only file of records with checksums.
 
 A record is a head (mark, sizes of key and content, CRC-32 of these), a BLAKE2b digest of key and content, the key, and
-the content. Appending is a single write that does not touch what is there. A process that is killed while it writes
-leaves an unfinished last record, which the next one cuts off. Anything else that is not as it was written is damage and
-is refused.
+the content. Appending is a single write that leaves earlier records untouched. A process that is killed while it writes
+leaves an unfinished last record, which the next process cuts off. Any other difference from what was written is damage,
+and the file is refused.
 
 SQLite, which serves the index, does not keep these promises for the records. After a kill the newest records are in a
-second file, a write-ahead log: the main file, moved or copied by itself as a study does with its results, then lacks
-its very table, and a stale rollback journal beside a new database of the same name spoils that. Without a log every
-record costs two synchronisations of the disk (4 to 6 ms, where appending takes 0.07 ms), or a loss of power may spoil
-all records, not only the last ones. A flipped bit in a record passes SQLite's own check, so that the digests would
-stay; and its locks are not to be trusted on network folders, where appending needs none.
+second file, a write-ahead log. The main file, moved or copied without it as a study does with its results, may then
+lack even its table, and a stale rollback journal beside a new database of the same name damages the new one. Without a
+log every record costs two synchronisations of the disk (4 to 6 ms, where appending takes 0.07 ms), or a loss of power
+may damage all records instead of the last ones only. SQLite's own check does not find a flipped bit in a record, so
+that the digests would be needed as well. Its locks are not reliable on network folders; appending needs no locks.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["HEAD", "JournalError", "RecordFile", "is_journal"]
 FAMILY = b"sme"
 MARK = FAMILY + b"2"
 HEAD = struct.Struct("<4sIQI")
-"""Mark, bytes of the key, bytes of the content, CRC-32 of the three. The digit of the mark is the version of the
-format: that of the records, and of the arrays that a study keeps in them."""
+"""Mark, size of the key and of the content in bytes, CRC-32 of the three. The digit in the mark is the version of the
+format, both of the records and of the arrays that a study keeps in them."""
 
 DIGEST = 16
-"""Bytes of a BLAKE2b digest."""
+"""Size of a BLAKE2b digest in bytes."""
 
 
 class JournalError(SmesolveError):
@@ -45,12 +45,12 @@ class JournalError(SmesolveError):
 
 
 class RecordFile:
-    """Records by key, which survive the end of the process by any signal as soon as `append` returns.
+    """Records by key. Once `append` has returned, a record survives the end of the process by any signal.
 
-    What the machine itself had not written when it lost power is lost.
+    A loss of power loses the records that the operating system had not yet written to the disk.
 
     Args:
-        path: the file. It is made where there is none, unless it is only read.
+        path: the file. It is created if it does not exist, unless it is only read.
         read_only: only read the records. Default: False.
 
     Raises:
@@ -70,7 +70,7 @@ class RecordFile:
                 f"{str(path)!r} cannot be opened ({error.strerror}); name a file in a directory that can be written to."
             ) from None
         self._places = RecordIndex()
-        """Where the content of each key begins, and its size."""
+        """Start and size of the content of each key."""
         try:
             self._end = self._read_index()
             if not read_only:
@@ -105,7 +105,7 @@ class RecordFile:
         """Write one record at the end.
 
         Raises:
-            OSError: it could not be written, for example as the disk is full; the file stays usable.
+            OSError: the record could not be written, for example because the disk is full. The file stays usable.
         """
         name = key.encode()
         sizes = struct.pack("<4sIQ", MARK, len(name), len(content))
@@ -129,7 +129,7 @@ class RecordFile:
             self._places.close()
 
     def check_in_place(self) -> None:
-        """Refuse to write into a file that has lost its name, where nobody would find it, and give its content one.
+        """Check that the open file is still the one at `path`; otherwise save its content under a new name.
 
         Raises:
             JournalError: the file was removed, replaced, or written by another program.
@@ -157,14 +157,14 @@ class RecordFile:
         )
 
     def damaged(self, offset: int) -> JournalError:
-        """Return the error of a file that is not as it was written."""
+        """Return the error for a file that differs from what was written."""
         return JournalError(
             f"{str(self.path)!r} is damaged at byte {offset}, or was not written by smesolve; restore it from a copy, "
             "or start the study again with --overwrite."
         )
 
     def _read_index(self) -> int:
-        """Check every record and note where its content begins; return where the last finished one ends."""
+        """Check every record and note the place of its content; return the end of the last finished record."""
         size = os.fstat(self._file.fileno()).st_size
         with open(self.path, "rb") as file:
             offset = 0
@@ -176,7 +176,7 @@ class RecordFile:
         return offset
 
     def _read_record(self, file: BinaryIO, offset: int, size: int) -> int | None:
-        """Return where the record at `offset` ends, or None where the file ends first."""
+        """Return the end of the record at `offset`, or None if the file ends before it."""
         head = file.read(HEAD.size)
         if len(head) < HEAD.size:
             return None

@@ -1,7 +1,7 @@
-"""Where each record of a journal lies, in memory that does not grow with their number.
+"""The places of the records of a journal, in memory that does not grow with their number.
 
 A study of 10^9 paths has some 10^6 blocks, whose keys take hundreds of bytes each as Python objects. SQLite keeps them
-in a temporary file, which it deletes itself, behind a cache of fixed size.
+in a temporary file behind a cache of fixed size, and deletes that file itself.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ __all__ = ["RecordIndex"]
 
 
 class RecordIndex:
-    """Start and size of the content of each record by its key, in the order of their starts.
+    """Start and size of the content of each record, by its key, in the order of their starts.
 
     Raises:
-        OSError: by every method, where the folder for temporary files cannot be written to.
+        OSError: the folder for temporary files cannot be written to. Every method may raise it.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class RecordIndex:
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """Raise what SQLite cannot do as an error of the operating system, which it is."""
+    """Turn an operational error of SQLite into the operating system's error that is behind it."""
     try:
         yield
     except sqlite3.OperationalError as error:

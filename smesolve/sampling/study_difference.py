@@ -1,4 +1,4 @@
-"""Studies as nested mappings: in what two of them differ, and one with some values replaced."""
+"""Studies as nested mappings: the first difference of two studies, and a study with some values replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["first_difference", "with_changes"]
 
 
 def first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Return in words the first entry in which two studies differ, or "" where they are the same."""
+    """Return the first entry in which two studies differ, in words, or "" if they are the same."""
     old, new = _flat(there), _flat(asked)
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key) or (key in old) != (key in new):

@@ -17,18 +17,18 @@ from smesolve.validation import check_choice, check_device, check_dtype, check_i
 __all__ = ["KeyedBrownian"]
 
 LEVELS = ("none", "space-time")
-"""What is known of a Brownian path beside its increments, in torchsde's words."""
+"""What a Brownian motion knows of its path besides increments, in torchsde's words."""
 
 
 class KeyedBrownian:
     """Brownian increments (B, M) over intervals of the grid {k dt}, the same whenever they are asked for.
 
-    The normals of grid step k are keyed by (seed, block, k). Over an interval of several grid steps the
-    increments add up: a solver with step 2 dt sees the same path as one with step dt. Passed as `bm=` it drives
-    `torchsde.sdeint`, whose own Brownian motion is not seeded by `torch.manual_seed`; passed as `bm=` to
-    `smesolve.solve`, it gives solvers with different steps one path.
+    The normals of grid step k are keyed by (seed, block, k). Over an interval of several grid steps the increments add
+    up, so that a solver with step 2 dt sees the same path as a solver with step dt. Pass it as `bm=` to
+    `torchsde.sdeint`, whose own Brownian motion is not seeded by `torch.manual_seed`, or to `smesolve.solve`, to give
+    solvers with different steps the same path.
 
-    With levy_area_approximation="space-time" it knows the time integrals that torchsde's method "srk" asks for, too:
+    With levy_area_approximation="space-time" it also knows the time integrals that torchsde's method "srk" asks for:
 
         U(ta, tb) = int_ta^tb (W(t) - W(ta)) dt,      over one grid step  U = dt (W/2 + H),  H ~ N(0, dt/12).     (1)
 
@@ -38,9 +38,12 @@ class KeyedBrownian:
         dt: grid step.
         seed: root seed.
         block: path block; different blocks are independent.
-        dtype: of the increments.
+        dtype: of the increments, torch.float64 or torch.float32.
         device: of the increments.
         levy_area_approximation: "none" or "space-time".
+
+    Raises:
+        SmesolveError: paths or dt is not positive, or another argument has a wrong type or value.
     """
 
     @entry_point
@@ -62,11 +65,11 @@ class KeyedBrownian:
         self.dtype, self.device = check_dtype("dtype", dtype), check_device("device", device)
 
     def __call__(self, ta: Any, tb: Any, return_U: bool = False, return_A: bool = False) -> Any:
-        """Return W(tb) - W(ta), and with return_U also U(ta, tb) of (1).
+        """Return W(tb) - W(ta), and with return_U also U(ta, tb) of (1), each (B, M).
 
         Raises:
-            SmesolveError: the interval does not begin and end on the grid, or return_U is asked of a Brownian motion
-                without space-time areas, or return_A (the areas between two motions) of any.
+            SmesolveError: the interval does not begin and end on the grid, or ends before it begins; return_U is asked
+                of a Brownian motion without space-time areas, or return_A (the areas between two motions) of any.
         """
         if return_A or (return_U and self.levy_area_approximation == "none"):
             asked = "the areas between Brownian motions" if return_A else "time integrals"
@@ -76,6 +79,11 @@ class KeyedBrownian:
             grid_steps(_number(time), self.dt, f"the interval's {end}", least=0)
             for time, end in ((ta, "begin"), (tb, "end"))
         )
+        if last < first:
+            raise SmesolveError(
+                f"the interval must not end before it begins, got ta={_number(ta):g} and tb={_number(tb):g}; swap them "
+                "and take the increment with the other sign."
+            )
         if first == last:  # in torchsde, whose float sum of steps can end a rounding error before the last time
             zero = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
             return (zero, zero) if return_U else zero
@@ -84,7 +92,7 @@ class KeyedBrownian:
         return self.increment(first, last)
 
     def increment(self, first: int, last: int, block: int | None = None) -> Tensor:
-        """Return W(last dt) - W(first dt), first < last, of this path block or of another one."""
+        """Return W(last dt) - W(first dt), first < last, of this path block or of another one: (B, M)."""
         block = self.block if block is None else block
         increment = keyed_normals(self.shape, self.seed, block, first)
         for step in range(first + 1, last):
@@ -104,5 +112,5 @@ class KeyedBrownian:
 
 
 def _number(time: Any) -> float:
-    """Return a time as a float; torchsde gives tensors of the dtype of its `ts`."""
+    """Return a time as a float. torchsde gives tensors of the dtype of its `ts`."""
     return as_numbers(time.detach().reshape(1))[0] if isinstance(time, Tensor) else float(time)

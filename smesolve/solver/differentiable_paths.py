@@ -1,11 +1,11 @@
-"""Paths through which derivatives go back to the start and to the parameters of an equation.
+"""Paths that can be differentiated with respect to the start and the parameters of an equation.
 
-The derivative of a path is taken with its random numbers held fixed, so that means over paths have
+The derivative of a path is taken with its random numbers held fixed, so that means over paths satisfy
 
     d/dp E phi(Theta_T) = E d/dp phi(Theta_T(p)),                                                                   (1)
 
-p being theta0, lr or keep_prob: drift and noise are smooth in them, and Brownian increments, or the draws of a scheme
-that takes gradients, do not depend on them. Reverse mode keeps what every step computes.
+for p = theta0, lr or keep_prob: drift and noise are smooth in p, and Brownian increments, or the draws of a gradient
+scheme, do not depend on it. Reverse-mode differentiation keeps the intermediate results of every step.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ def differentiable_paths(
 ) -> Tensor:
     """Return whole paths at the saved step numbers, (T, paths, D), with their graph.
 
-    Paths are those of `collect_paths` up to rounding: of a block no more are run than are asked for.
+    The paths equal those of `collect_paths` up to rounding: blocks are not run whole if fewer paths are wanted.
 
     Args:
         process: an SDE under a scheme.
         theta0: (D,), the start of every path.
         paths: number of paths.
         saved: strictly increasing step numbers, the first of which is the start.
-        floats_per_step: numbers that the graph of one step of one path keeps, approximately.
+        floats_per_step: floats that the graph keeps per step and path, approximately.
         max_memory: bytes that the graph may take. Default: the free memory of this machine.
 
     Raises:
-        SmesolveError: the graph does not fit into the memory, or nothing has a derivative.
+        SmesolveError: the graph does not fit the memory, or no input requires a gradient.
     """
     size = floats_per_step * paths * (saved[-1] - saved[0]) * theta0.element_size()
     limit = free_memory() if max_memory is None else max_memory
     if size > limit:
         whose = f"the free memory of {limit:.3g}" if max_memory is None else f"max_memory={limit:g}"
         raise SmesolveError(
-            f"{whose} bytes is less than the some {size:.3g} bytes of the graph that differentiable=True keeps of "
+            f"{whose} bytes is less than the {size:.3g} bytes or so of the graph that differentiable=True keeps for "
             f"{paths} paths of {saved[-1] - saved[0]} steps; take fewer paths and add up the gradients of several "
             "seeds, or take fewer steps."
         )

@@ -48,14 +48,14 @@ __all__ = ["JUMP_SCHEME", "Integration", "check_declared", "check_jumps", "check
 
 
 JUMP_SCHEME = "jumps"
-"""What tables say in place of a scheme where an equation has jumps."""
+"""The entry of tables in place of a scheme for equations with jumps."""
 
 GRAPH = (3, 4, 10)
-"""Arrays that the graphs of a gradient, a noise product and a correction keep, in units of `floats_per_path`: right to
+"""Sizes of the graphs of a gradient, a noise product and a correction, in units of `floats_per_path`. They are right to
 about a factor of two for networks and modules of one hidden layer."""
 
 DECLARED = ("noise_time", "weak_error", "drift_evaluations", "corrections", "noise_products")
-"""What a scheme declares, for measurements with it."""
+"""Properties that a scheme must declare for measurements with it."""
 
 
 def check_declared(scheme: str) -> None:
@@ -66,14 +66,14 @@ def check_declared(scheme: str) -> None:
 
 
 def check_jumps(problem: Problem | None, step: float, last: float, name: str = "dt") -> None:
-    """Check that a step meets all jumps of a schedule before the last time; `name` names the step."""
+    """Check that all jumps of a schedule before the last time lie on the grid of a step. `name` is the step's name."""
     for jump in () if problem is None else problem.jumps:
         if jump < last:
             grid_steps(jump, step, "the schedule's jump", name)
 
 
 def check_scheme(problem: Problem | None, scheme: str) -> None:
-    """Check that a scheme is known and complete, and that the problem has what it needs."""
+    """Check that a scheme is known and complete, and that it can integrate equations of the problem."""
     chosen = SCHEMES[check_choice("scheme", scheme, SCHEMES)]
     if not inspect.isclass(chosen) or not issubclass(chosen, (Scheme, GradientScheme)):
         raise SmesolveError(f"SCHEMES[{scheme!r}] must be a subclass of Scheme or GradientScheme, got {shown(chosen)}.")
@@ -90,17 +90,20 @@ def check_scheme(problem: Problem | None, scheme: str) -> None:
 class Integration:
     """An SDE under a scheme with step dt, as a process on blocks of paths.
 
-    Time is t = k dt with integer k, so the last step is exact and nothing adds up in floating point.
+    Time is t = k dt with integer k, so the last step is exact and times are not sums of floats.
 
     Args:
-        sde: torchsde SDE, Ito, with `f` and `g_prod` or `g` (a `ModifiedEquation`, or one of your own).
+        sde: an Ito SDE in torchsde's sense with `f` and `g_prod` or `g`: a `ModifiedEquation`, or one of your own.
         theta0: (D,), for sizes, dtype and device.
-        scheme: a name in `SCHEMES`, of a `Scheme`.
-        dt: step.
+        scheme: the name of a `Scheme` in `SCHEMES`.
+        dt: step of the scheme.
         seed: root seed of the Brownian motion.
-        antithetic: in a block of B paths, path b + B/2 takes the increments of path b with the other sign.
-        nested: the Brownian path lives on a grid of dt/nested; with equal dt/nested two integrations see one path.
-        bm: a Brownian motion in torchsde's sense in place of the seed's; its paths are the only block.
+        antithetic: whether path b + B/2 of a block of B paths takes the increments of path b with the other sign.
+        nested: grid steps of the Brownian path per step; with equal dt/nested two integrations see the same path.
+        bm: a Brownian motion in torchsde's sense in place of a keyed one. Its paths are the only block.
+
+    Raises:
+        SmesolveError: the scheme is unknown, is not a `Scheme`, or needs closed forms that the problem does not have.
     """
 
     def __init__(
@@ -138,7 +141,7 @@ class Integration:
         return self._scheme.noise_time
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Return one step of the scheme for every path of a block, or for its first ones."""
+        """Return one step of the scheme for every path of a block, or for the first len(theta) paths."""
         t0, t1 = step * self.dt, (step + 1) * self.dt
         return self._scheme.advance(self._sde, t0, t1, theta, self._increments(block, step)[: len(theta)])
 
@@ -153,7 +156,7 @@ class Integration:
         return state, prediction
 
     def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
-        """Return vectors times the Jacobians of that state, where scheme and equation know them, else None."""
+        """Return vectors times the Jacobians of that state if scheme and equation know them, else None."""
         return self._scheme.noise_free_pullback(self._sde, step * self.dt, (step + 1) * self.dt, theta, vectors)
 
     def _increments(self, block: int, step: int) -> Tensor:
@@ -171,9 +174,9 @@ class Integration:
 def integration(
     sde: Any, theta0: Tensor, scheme: str, dt: float, seed: int = 0, nested: int = 1, antithetic: bool = False
 ) -> Integration | GradientIntegration | JumpIntegration:
-    """Return the process of an SDE under a scheme by name, of any kind; arguments as for `Integration`.
+    """Return an SDE of any kind under a scheme as a process. The arguments are as for `Integration`.
 
-    An equation with jumps has one scheme and independent paths: `scheme` and `antithetic` do not concern it.
+    An equation with jumps ignores `scheme` and `antithetic`: it has one scheme, and its paths are independent.
     """
     if isinstance(sde, ModifiedEquation) and sde.jumps is not None:
         return JumpIntegration(sde.problem, sde.jumps, sde.lr, dt, seed, nested)
@@ -184,7 +187,9 @@ def integration(
 
 
 def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, workers: int | None) -> None:
-    """Check that a Brownian motion of the user's fits the SDE, the scheme and what else was asked for."""
+    """Check that a Brownian motion of the user's fits the SDE, the scheme and the other arguments."""
+    if scheme == JUMP_SCHEME:
+        raise SmesolveError(f"bm drives a diffusion, but the equation of order {sde.order!r} has jumps; leave bm out.")
     if scheme not in SCHEMES or not issubclass(SCHEMES[scheme], Scheme):
         raise SmesolveError(f"scheme={scheme!r} takes draws and no Brownian motion; leave bm out.")
     shape = tuple(getattr(bm, "shape", ()))
@@ -199,7 +204,7 @@ def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, worke
 
 
 def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str:
-    """Return the scheme of an SDE, or refuse one that steps a diffusion for an equation with jumps."""
+    """Return the scheme for an SDE, after checking that it is one for diffusions or for jumps as the SDE needs."""
     third = isinstance(sde, ModifiedEquation) and sde.order == 3
     if scheme == SKEWED_RK4 and not third:
         raise SmesolveError(f"scheme={scheme!r} steps the equation of order 3, and this is another one; leave it out.")
@@ -219,7 +224,7 @@ def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str
 
 
 def _check_differentiable(sde: Any, workers: int | None, observables: Observables | None) -> None:
-    """Refuse what has no derivative."""
+    """Refuse arguments of `solve` whose result has no derivative."""
     if isinstance(sde, ModifiedEquation) and sde.order not in (1, 2):
         why = "resums by Lanczos' method" if sde.order == "quadratic" else "jumps at random times"
         raise SmesolveError(
@@ -239,12 +244,12 @@ def _check_differentiable(sde: Any, workers: int | None, observables: Observable
 
 
 def _with_graph(start: Tensor, checked: Tensor) -> Tensor:
-    """Return the start as it was given, or its copy where no derivative can be taken of it."""
+    """Return the start as given, with its graph, or its checked copy if it is an inference tensor."""
     return checked if start.is_inference() else start
 
 
 def _floats_in_graph(sde: Any, scheme: str, dim: int) -> float:
-    """Return how many numbers the graph of a step keeps for a path, approximately."""
+    """Return the number of floats that the graph keeps per step and path, approximately."""
     chosen = SCHEMES[scheme]
     gradients, products, corrections = (
         getattr(chosen, name, 1) for name in ("drift_evaluations", "noise_products", "corrections")
@@ -312,38 +317,38 @@ def solve(
     Args:
         sde: a `ModifiedEquation`, or any Ito SDE in torchsde's sense.
         theta0: (D,), the start of every path.
-        ts: increasing times to return, ts[0] the start; dt divides every one of them.
-        scheme: "euler", "small_noise_heun", "small_noise_rk4"; "svag" or "sampled_euler" for problems whose drift is
-            known by sampling only; or one added to `SCHEMES`. Order 3 may be stepped by "skewed_rk4", dt being at least
+        ts: increasing times to return, multiples of dt. ts[0] is the start.
+        scheme: "euler", "small_noise_heun" or "small_noise_rk4"; "svag" or "sampled_euler" for problems whose drift can
+            only be sampled; or a scheme that was added to `SCHEMES`. For order 3, "skewed_rk4" with dt of at least
             2 lr. Default: "small_noise_rk4" for a diffusion, and from jump to jump for order 3 and "poisson".
-        dt: step of the scheme; not the learning rate. With jumps it is no error: random numbers are keyed by steps of
-            dt.
+        dt: step of the scheme, not the learning rate. From jump to jump it only names the random numbers.
         paths: number of independent paths.
-        seed: root seed; path b is the same whatever `paths` is.
-        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
-        max_memory: bytes that the paths may take; more are refused.
-        bm: the Brownian motion of all paths, a `KeyedBrownian` or torchsde's `BrownianInterval` of size (paths, M):
-            runs with one of them and different steps and schemes see the same paths. It has a seed of its own, so seed
-            stays 0, and its paths run in one process. Default: one of the seed.
-        observables: what is measured along the paths, none of which are then kept; as for `iterate`. Of an SDE that is
-            no `ModifiedEquation` these are callables, coordinates and "squared_norm". Default: the paths are returned.
-        differentiable: return paths with their graph, so that gradients go back to theta0, to what the sde holds, and
-            to `lr` and `keep_prob` of a `ModifiedEquation` to which they were given as tensors; random numbers are held
-            fixed. Compiled kernels are left out, and all runs in this process. The graph keeps what every step
-            computes: memory grows with paths and steps, and `max_memory` bounds it.
+        seed: root seed. Path b does not depend on `paths`.
+        workers: processes, or threads for compiled kernels, that share the blocks of paths. Results do not depend on
+            their number. Default: only this process.
+        max_memory: bytes that the paths may take; more are refused. Default: the free memory of this machine.
+        bm: the Brownian motion of all paths, a `KeyedBrownian` or torchsde's `BrownianInterval` of size (paths, M).
+            Runs with different steps and schemes but the same bm see the same paths. It has a seed of its own, so leave
+            out `seed`; its paths run in one process. Default: a Brownian motion keyed by `seed`.
+        observables: observables to measure along the paths, none of which are then kept, as for `iterate`. For an SDE
+            other than a `ModifiedEquation`: callables, coordinates and "squared_norm". Default: the paths are returned.
+        differentiable: whether to return paths with their graph, so that gradients reach theta0, the parameters of the
+            sde, and the `lr` and `keep_prob` of a `ModifiedEquation` if they are tensors. Random numbers are held
+            fixed. Formulas in torch replace compiled kernels, and everything runs in this process. The memory of the
+            graph grows with paths and steps, and `max_memory` bounds it.
 
     Returns:
-        (T, paths, D), the parameters at `ts`. Cost a step: see the scheme. With observables a DataFrame of their
-        statistics at `ts`, with the columns that `iterate` gives.
+        (T, paths, D), the parameters at `ts`. For the cost per step see the scheme. With observables a DataFrame of
+        their statistics at `ts`, with the columns of `iterate`.
 
     Raises:
-        SmesolveError: unknown scheme, dt that does not divide the times or the jumps of a schedule, times that do not
-            increase, bad theta0, paths or workers, more paths than max_memory holds; an observable that is unknown, or
-            does not map (B, D) to (B,). With `differentiable`, what has no derivative: a table, an equation with jumps
-            or of order "quadratic"; more workers than one; a graph that does not fit; nothing that requires a gradient.
+        SmesolveError: the scheme is unknown; times do not increase, or dt does not divide them or the jumps of a
+            schedule; theta0, paths or workers are malformed; the paths exceed max_memory; or an observable is unknown
+            or does not map (B, D) to (B,). With `differentiable` also: observables, several workers, an equation with
+            jumps or of order "quadratic", a graph that exceeds the memory, or no input that requires a gradient.
 
     Warns:
-        NothingTestedWarning: dt = lr on an order-1 equation, for schemes whose step then is that of the iteration.
+        NothingTestedWarning: dt = lr on an order-1 equation, with a scheme whose step is then the discrete iteration's.
         DivergenceWarning: some paths are not finite at the end.
     """
     check_sde("sde", sde)
@@ -364,7 +369,9 @@ def solve(
     if problem is None:
         sde = CompletedSDE(sde, theta0)
     if len(times) < 2 or times[0] < 0:
-        raise SmesolveError(f"ts must hold at least two increasing times from 0 on, got {shown(times)}.")
+        raise SmesolveError(
+            f"ts must hold two or more increasing times from 0 on, got {shown(times)}; the first is the start."
+        )
     saved = grid_numbers(times, dt, "ts", least=0)
     check_jumps(problem, dt, saved[-1] * dt)
     lr = value_of(sde.lr) if isinstance(sde, ModifiedEquation) else getattr(sde, "lr", None)

@@ -1,9 +1,9 @@
-"""Integration of an equation with jumps for many paths: from clock to clock, each path at its own times.
+"""Integration of an equation with jumps for many paths: from jump to jump, each path at its own times.
 
-Grid steps of length dt serve the times of observation and name the random numbers; they are no error: in each, a path
-has a Poisson number of jumps of mean dt/lr, at uniform times, each with a draw of its own. Clocks and draws are keyed
-by (seed, block, cell), a cell being dt or a part of it, and within a cell by the number of the jump, so that a path is
-the same, bit for bit, whatever the number of paths, of processes and of interruptions; with the same cells it has the
+Grid steps of length dt serve the times of observation and name the random numbers, and cause no error. In each step, a
+path has a Poisson number of jumps with mean dt/lr, at uniform times, each with a draw of its own. Times and draws are
+keyed by (seed, block, cell), where a cell is dt or a part of it, and within a cell by the number of the jump. A path is
+therefore the same, bit for bit, for any number of paths, processes and interruptions; with the same cells it has the
 same jumps under another dt.
 """
 
@@ -25,29 +25,28 @@ from smesolve.solver.jumps import JumpDynamics
 __all__ = ["JumpIntegration", "JumpNoise", "JumpStep"]
 
 MOST_JUMPS = 16
-"""Jumps that a path has on average in the longest step in which `in_longer_steps` takes several."""
+"""Largest mean number of jumps of a path in a step that `in_longer_steps` makes of several steps."""
 
 MOST_UNIFORMS = 2**22
-"""Uniforms of all jumps of a block in such a step, on average."""
+"""Largest mean number of uniforms for all jumps of a block in such a step."""
 
 
 @dataclass(frozen=True)
 class JumpNoise:
-    """Noise of mean zero that some paths of a block meet inside a step."""
+    """Noise inside a step of some paths of a block: of a jump, or of the compensator between jumps."""
 
     paths: Tensor
-    """Their positions in the block (A,)."""
+    """Positions of these paths in the block (A,)."""
     time: Tensor
-    """When, as a share of the step (A, 1)."""
+    """Time of the noise as a fraction of the step (A, 1)."""
     state: Tensor
     """The states before it (A, D)."""
     draw: Any
-    """Its draws (A, ...), or None of what has none."""
+    """The draws of a jump (A, ...), or None for a compensator."""
     increment: Tensor
-    """The noise (A, D): its sum over the step, given its past, has mean zero where the mean gradient is known."""
+    """The noise (A, D). If the mean gradient is known, its sum over the step has mean zero given the past."""
     coordinates: Tensor | None
-    """chi (A, M), functions of the draw with increment = -lr C chi, of mean zero and covariance I; None where there is
-    none."""
+    """chi (A, M), functions of the draw with mean zero, covariance I and increment = -lr C chi, or None."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class JumpStep:
     """One step of a block with jumps."""
 
     state: Tensor
-    """(B, D), after the step."""
+    """The states after the step, (B, D)."""
     noises: list[JumpNoise]
 
 
@@ -63,12 +62,12 @@ class JumpIntegration:
     """An equation with jumps as a process on blocks of paths.
 
     Args:
-        problem: whose draws the jumps take.
-        dynamics: what happens between and at the jumps.
-        lr: learning rate; the jumps come at rate 1/lr.
+        problem: the problem whose draws the jumps take.
+        dynamics: the flow between jumps, and the jumps.
+        lr: learning rate. Jumps come at rate 1/lr.
         dt: length of a step.
         seed: root seed.
-        nested: cells in a step; with equal dt/nested two integrations see the same jumps.
+        nested: number of cells in a step. Two integrations with equal dt/nested see the same jumps.
     """
 
     noise_time = 0.5
@@ -84,10 +83,11 @@ class JumpIntegration:
         self._seed, self._nested = seed, nested
 
     def in_longer_steps(self, saved: Sequence[int]) -> tuple[JumpIntegration, list[int]]:
-        """Return the same paths in the longest steps that meet all saved step numbers, and these numbers.
+        """Return the same paths in longer steps, and the saved step numbers in units of these.
 
-        Every step cuts a flow, which costs four gradients a path: so a step has up to `MOST_JUMPS` jumps on average.
-        The jumps are the same, as the cells are.
+        The end of every step interrupts a flow, which costs four gradients per path, so that longer steps are cheaper.
+        They have at most `MOST_JUMPS` jumps on average, and end at all saved times. The jumps do not change, because
+        the cells do not.
         """
         jumps = self.dt / self.lr
         uniforms = jumps * self.block_size * max(1, self.problem.draw_dim)
@@ -100,16 +100,16 @@ class JumpIntegration:
         return longer, [number // together for number in saved]
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Return one step of every path of a block. Cost on average: dt/lr jumps and dt/lr + 1 flows a path."""
+        """Return one step of every path of a block. Cost on average: dt/lr jumps and dt/lr + 1 flows per path."""
         return self._run(theta, block, step, None)
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> JumpStep:
-        """Return the step with the noises of its jumps."""
+        """Return the step with the noises in it."""
         noises: list[JumpNoise] = []
         return JumpStep(self._run(theta, block, step, noises), noises)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Return the step without noise, twice: it is its own prediction."""
+        """Return the step without noise, twice, because it is its own prediction."""
         state = self.dynamics.noise_free(theta, self.dt)
         return state, state
 
@@ -118,9 +118,9 @@ class JumpIntegration:
         return None
 
     def clocks(self, block: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the times of the jumps in a step (J, B), increasing, and their uniforms (J, B, U).
+        """Return the increasing times of the jumps in a step (J, B), and their uniforms (J, B, U).
 
-        J is the largest number of jumps of a path; the times of jumps that a path does not have are infinite.
+        J is the largest number of jumps of a path. Paths with fewer jumps have infinite times in the remaining rows.
         """
         times, uniforms = [], []
         for part in range(self._nested):
@@ -138,7 +138,7 @@ class JumpIntegration:
         return np.take_along_axis(together, order, axis=0), np.take_along_axis(drawn, order[..., None], axis=0)
 
     def _run(self, theta: Tensor, block: int, step: int, noises: list[JumpNoise] | None) -> Tensor:
-        """Return the states after a step, and add its noises to the list."""
+        """Return the states after a step, and append its noises to the list, if there is one."""
         clocks, uniforms = self.clocks(block, step)
         theta, times = theta.clone(), torch.from_numpy(clocks).to(theta)[..., None]
         now = torch.zeros_like(theta[:, :1])
@@ -159,7 +159,7 @@ class JumpIntegration:
     def _flow(
         self, y: Tensor, paths: Tensor, begin: Tensor, end: Tensor, noises: list[JumpNoise] | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the flow of some paths and b at its end, and note what their jumps have on average meanwhile."""
+        """Return the flow of some paths and b at its end, and note the compensator of their jumps in the meantime."""
         if noises is not None:
             mean = self.dynamics.compensator(y)
             if mean is not None:

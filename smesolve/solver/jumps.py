@@ -5,29 +5,29 @@ With b = -grad L_S, g(theta; eta) the gradient of a draw and xi = -g - b, of mea
     order 3    dTheta = f dt,   jumps lr xi(Theta - lr/2 b; eta) - lr/2 (b(Theta + lr xi(Theta; eta)) - b(Theta))    (1)
     Poisson    jumps -lr g(Theta; eta) and no drift: training steps at random times, weak order 1                    (2)
 
-where the jumps of (2) are those of any other training step, too (`Problem.step`), and
-the drift f of (1) is made of differences along Euler's steps y_0 = Theta, y_(j+1) = y_j + lr b(y_j):
+For another training step (`Problem.step`) the jumps of (2) are those of that step. The drift f of (1) is made of
+differences along Euler steps y_0 = Theta, y_(j+1) = y_j + lr b(y_j):
 
     f = (11 b(y_0) - 7 b(y_1) + 2 b(y_2)) / 6.                                                                       (3)
 
-(1) is the equation that `smesolve.symbolic.jump_equation` derives, its derivatives being replaced by differences of
+(1) is the equation that `smesolve.symbolic.jump_equation` derives, with derivatives replaced by differences of
 gradients over the distance of one step:
 
     f = b - lr/2 (Db) b + lr^2 (1/3 (Db)^2 b + 1/12 D^2 b [b, b]) + O(lr^3)                                          (4)
     jump = lr xi - lr^2/2 ((D xi) b + (Db) xi) - lr^3/4 D^2 b [xi, xi] + rest                                        (5)
 
-The last term of (5) has the mean -lr^3/4 D^2 b : Sigma, which at rate 1/lr is the drift -lr^2/4 D^2 b : Sigma: the
+The last term of (5) has the mean -lr^3/4 D^2 b : Sigma, which at rate 1/lr is the drift -lr^2/4 D^2 b : Sigma. The
 jump's own draw is an unbiased draw of Sigma, and its fluctuation, although correlated with the jump, changes the
-covariance of the jumps by O(lr^3) a unit of time only. The rest has mean O(lr^4) and changes the covariance by as
-little. So the generator is the derived one up to O(lr^3), and the weak order is 3; where b and xi are affine in theta
-both are the same. No derivative of a gradient is taken, and no root of a covariance.
+covariance of the jumps per unit of time by O(lr^3) only. The rest has mean O(lr^4) and changes the covariance as
+little. Hence the generator is the derived one up to O(lr^3), and the weak order is 3; if b and xi are affine in theta,
+the two are equal. Neither a derivative of a gradient nor a root of a covariance is needed.
 
 Between two jumps the flow of f over a time s lr is Newton's interpolation of Euler's steps, with differences Delta^j,
 
     y(s) = y_0 + s Delta + s(s-1)/2 Delta^2 + s(s-1)(s-2)/6 Delta^3 + s^2 (s^2 - 6 s + 11)/24 Delta^4 + O(s^2 lr^5), (6)
 
-four gradients: exp(s (Delta - Delta^2/2 + Delta^3/3)) to fourth order, as f is the generator log(1 + Delta) of Euler's
-step without the terms from Delta^4 on. At its end, with b_j = b(y_j),
+which takes four gradients. It is exp(s (Delta - Delta^2/2 + Delta^3/3)) to fourth order, because lr f is the generator
+log(1 + Delta) of an Euler step without the terms from Delta^4 on. At the end of the flow, with b_j = b(y_j),
 
     b(y(s)) = b_0 + s Delta b_0 + s(s-1)/2 Delta^2 b_0 + s(s-1)(s-2)/6 Delta^3 b_0 + O(lr^4),                        (7)
 
@@ -50,8 +50,8 @@ from smesolve.solver.ode import rk4_step
 __all__ = ["JumpDynamics", "Poissonised", "ThirdOrder"]
 
 LONGEST = 4.0
-"""Longest flow (6) in units of lr: over a longer time it is taken in parts, as Newton's polynomial grows outside of its
-nodes. A waiting time is longer with probability exp(-4)."""
+"""Longest flow (6) in units of lr. Longer flows are taken in parts, as Newton's polynomial grows outside its nodes. A
+waiting time is longer with probability exp(-4)."""
 
 
 DIFFERENCES = np.array([[1, 0, 0, 0], [-1, 1, 0, 0], [1, -2, 1, 0], [-1, 3, -3, 1]])
@@ -63,28 +63,28 @@ FACTORS = np.array(
 """Coefficients in s of the factors 1, s, s(s-1)/2, s(s-1)(s-2)/6 and s^2 (s^2 - 6 s + 11)/24 of (6) and (7)."""
 
 NEWTON = torch.from_numpy(np.concatenate([FACTORS[1:].T @ DIFFERENCES, FACTORS[:4].T @ DIFFERENCES], axis=1))
-"""Coefficients in s of the weights of b_0 to b_3, first in (6) and then in (7), a row for each power."""
+"""Coefficients in s of the weights of b_0 to b_3, first in (6) and then in (7), with a row for each power."""
 
 
 class JumpDynamics(Protocol):
-    """What happens between and at the times of the Poisson process; states (B, D), times (B, 1)."""
+    """The flow between the times of the Poisson process, and the jumps. States are (B, D), times (B, 1)."""
 
     def flow(self, y: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the states after a time without jumps, and b there where it is known."""
+        """Return the states after a time without jumps, and b there if it is known."""
         ...
 
     def jump(self, y: Tensor, draw: Any, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the size of a jump, and its part of known mean: the noise that control variates take.
+        """Return the size of a jump, and its part with a known mean: the noise for control variates.
 
         Args:
             y: states before the jump.
-            draw: one for each state.
-            b: b(y). Default: computed where it is needed.
+            draw: one draw per state.
+            b: b(y). Default: it is computed if it is needed.
         """
         ...
 
     def compensator(self, y: Tensor) -> Tensor | None:
-        """Return what the second part of `jump` has on average in a unit of time, or None: it is 0 or unknown."""
+        """Return the mean of the second part of `jump` per unit of time, or None if it is 0 or unknown."""
         ...
 
     def noise_free(self, y: Tensor, time: float) -> Tensor:
@@ -99,23 +99,24 @@ class ThirdOrder:
         self.problem, self.lr = problem, lr
 
     def drift(self, y: Tensor, b: Tensor | None = None) -> Tensor:
-        """Return f (3), given b(y) if it is known. Cost: three gradients, two with b."""
+        """Return f (3). Cost: three gradients, or two if b = b(y) is given."""
         b_0 = self._b(y) if b is None else b
         y_1 = y + self.lr * b_0
         b_1 = self._b(y_1)
         return (11 * b_0 - 7 * b_1 + 2 * self._b(y_1 + self.lr * b_1)) / 6  # (3)
 
     def flow(self, y: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the flow of f (6), and b at its end (7). Cost: four gradients, for times up to 4 lr."""
+        """Return the flow of f (6), and b at its end (7). Cost: four gradients for times up to 4 lr."""
         parts = max(1, math.ceil(float(time.max()) / (LONGEST * self.lr) - 1e-9))
         for _ in range(parts):
             y, b = self._newton(y, time / (parts * self.lr))
         return y, b
 
     def jump(self, y: Tensor, draw: Any, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the jump (1), and lr xi at the shifted point, of mean zero. Cost: about four gradients with b.
+        """Return the jump (1), and lr xi at the shifted point, which has mean zero. Cost: about four gradients with b.
 
-        Where the noise is no more than D functions of the draw, a noise product of these is xi, without a mean.
+        If the noise is made of at most D functions of the draw, xi is computed as a noise product of these, which needs
+        no mean gradient.
         """
         known = self.problem.noise_dim <= self.problem.dim
         chi = self.problem.noise_coordinates(draw) if known else None
@@ -155,11 +156,11 @@ class Poissonised:
         self.problem, self.lr = problem, lr
 
     def flow(self, y: Tensor, time: Tensor) -> tuple[Tensor, None]:
-        """Return the states as they are."""
+        """Return the states unchanged."""
         return y, None
 
     def jump(self, y: Tensor, draw: Any, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the jump (2), twice. Cost: one gradient."""
+        """Return the jump (2), twice, because all of it is noise with a known mean. Cost: one gradient."""
         if self.problem.linear_step:
             size = -self.lr * self.problem.gradient(y, draw)
         else:
@@ -167,7 +168,7 @@ class Poissonised:
         return size, size
 
     def compensator(self, y: Tensor) -> Tensor | None:
-        """Return b: the jumps' mean at rate 1/lr, of gradient descent -grad L_S; None where it is not known."""
+        """Return the mean of the jumps per unit of time, -grad L_S for gradient descent; None if it is not known."""
         if not self.problem.has_closed_form:
             return None
         return -self.problem.mean_gradient(y) if self.problem.linear_step else self._rate(self.problem.mean_step, y)

@@ -1,4 +1,4 @@
-"""Functions of a symmetric matrix that is known by its products only."""
+"""Functions of a symmetric matrix that is given by its products with vectors."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["apply_function"]
 def apply_function(
     product: Callable[[Tensor], Tensor], vector: Tensor, function: Callable[[Tensor], Tensor], steps: int = 16
 ) -> Tensor:
-    """Return f(A) vector for each path, A symmetric: (B, D) from (B, D), by the Lanczos process.
+    """Return f(A) vector for a symmetric matrix A of each path, (B, D), by the Lanczos process.
 
-    f(A) v ~ |v| V f(T) e_1 with the orthonormal Krylov basis V and the tridiagonal T = V^T A V. Exact for min(steps, D)
-    = D; the error falls geometrically in `steps` where f is analytic around the spectrum of A.
+    f(A) v ~ |v| V f(T) e_1 with the orthonormal Krylov basis V and the tridiagonal T = V^T A V. The result is exact for
+    steps >= D. The error falls geometrically in `steps` if f is analytic around the spectrum of A.
 
     Args:
-        product: A on (B, D), each path with a matrix of its own.
+        product: multiplication of (B, D) by A. Each path has a matrix of its own.
         vector: (B, D).
         function: f, elementwise.
-        steps: size of the Krylov space. Cost: as many products; memory B D steps.
+        steps: size of the Krylov space, and number of products. Memory: B D steps floats.
 
     Source: Golub, Meurant, *Matrices, Moments and Quadrature* (2010), chapter 4.
     """

@@ -10,23 +10,23 @@ A third equation resums the powers of lr that a quadratic L_S with Hessian H pro
 
     (3)  dTheta = phi(z) b dt + sqrt(lr) S(z) C dW,    phi = -log(1 - z)/z,   S^2 = 2 log(1 - z)/(z (z - 2)).
 
-For quadratic L_S its mean is that of the iteration at every step, exactly, and so is, for noise that does not depend
-on theta, each variance along an eigenvector of H. Covariances of two eigenvectors would need log(w)/(w - 1), with
-w = (1 - z_1)(1 - z_2), in place of S(z_1) S(z_2), which differs in second order of z_1 - z_2; with it the covariance
-matrix is not positive for every C, so no SDE is exact in law in general. H is taken at the current Theta, by Lanczos;
-it needs lr lambda_max(H) < 1, beyond which a path is not finite.
+For quadratic L_S its mean equals the mean of the iteration at every step, exactly. If the noise does not depend on
+theta, so does each variance along an eigenvector of H. Covariances between two eigenvectors would need
+log(w)/(w - 1), with w = (1 - z_1)(1 - z_2), in place of S(z_1) S(z_2), which differs in second order of z_1 - z_2. As
+the covariance matrix would then not be positive for every C, no SDE is exact in law in general. H is taken at the
+current Theta, by Lanczos' method. The equation needs lr lambda_max(H) < 1; otherwise its paths are not finite.
 
 Under a schedule b depends on time (`smesolve.problem.schedule`), and b1 has one more term:
 
     (4)  b1 = -1/2 ((Db) b + d_t b).
 
-Of a step theta + lr F + lr^2 F2 + ... that is not that of gradient descent (`Problem.step`: momentum, Adam, ...), the
-equations are those of b = E F and Sigma = Cov F, with
+For another training step theta + lr F + lr^2 F2 + ... than gradient descent (`Problem.step`: momentum, Adam, ...), the
+equations hold with b = E F, Sigma = Cov F, and
 
     (5)  b1 = E F2 - 1/2 ((Db) b + d_t b).
 
-Order 3 has no diffusion. Its equation, and that of training steps at random times ("poisson"), have jumps at rate 1/lr
-(`smesolve.solver.jumps`): `smesolve.solve` integrates them, torchsde cannot.
+No diffusion has order 3. The equation of order 3, and the equation of training steps at random times ("poisson"), have
+jumps at rate 1/lr (`smesolve.solver.jumps`): `smesolve.solve` integrates them, torchsde cannot.
 
 Sources: Li, Tai, E (JMLR 20(40), 2019), theorem 9; Zhang, Li, Luo, Xu (ICLR 2024), eq. 8 and theorem 1; for the third
 equation the Hessian-aware SME (arXiv 2405.18373).
@@ -54,11 +54,11 @@ __all__ = ["WITH_JUMPS", "ModifiedEquation", "Order", "equation_name", "orders_i
 
 
 Order = int | Literal["quadratic", "poisson"]
-"""Weak order 1, 2 or 3; equation (3), which resums quadratic losses (weak order 2 in its mean, 1 in general); or
-training steps at the times of a Poisson process (weak order 1)."""
+"""Weak order 1, 2 or 3; "quadratic" for equation (3), which resums quadratic losses (weak order 2 in its mean, 1 in
+general); or "poisson" for training steps at the times of a Poisson process (weak order 1)."""
 
 WITH_JUMPS: tuple[Order, ...] = (3, "poisson")
-"""Orders whose equations jump."""
+"""Orders of the equations with jumps."""
 
 
 def weak_order(order: Order) -> int:
@@ -67,12 +67,12 @@ def weak_order(order: Order) -> int:
 
 
 def equation_name(order: Order) -> str:
-    """Return what texts and tables call an equation: "order 2", or "poisson"."""
+    """Return the name of an equation in texts and tables: "order 2", or "poisson"."""
     return order if isinstance(order, str) else f"order {order}"
 
 
 def orders_in_words(orders: Iterable[Order]) -> str:
-    """Return different orders in words, such as "orders 1 and 2" or "order 3 and poisson"."""
+    """Return the distinct orders in words, such as "orders 1 and 2" or "order 3 and poisson"."""
     found = sorted_orders(orders)
     plural = "s" if sum(not isinstance(order, str) for order in found) > 1 else ""
     head = f"order{plural} " if not isinstance(found[0], str) else ""
@@ -81,12 +81,12 @@ def orders_in_words(orders: Iterable[Order]) -> str:
 
 
 def sorted_orders(orders: Iterable[Order]) -> list[Order]:
-    """Return different orders, numbers first."""
+    """Return the distinct orders, numbers first."""
     return sorted(set(orders), key=lambda order: (isinstance(order, str), order))
 
 
 MOST_DENSE = 2**16
-"""Most numbers of a dense noise, D x M, of a path."""
+"""Largest number of entries, D x M, of a dense noise matrix of one path."""
 
 FORMULAS: dict[Order, str] = {
     1: r"-\nabla L_S(\Theta)\, dt + \sqrt{\varepsilon}\, C(\Theta)\, dW",
@@ -104,29 +104,30 @@ FORMULAS: dict[Order, str] = {
     ),
     "poisson": r"-\varepsilon\, \nabla R_S(\Theta; \eta)\, dN,\quad N \text{ of rate } 1/\varepsilon",
 }
-"""(1), (2) and (3) in LaTeX, and the equations with jumps, epsilon the learning rate."""
+"""(1), (2), (3) and the equations with jumps in LaTeX. epsilon is the learning rate."""
 
 
 class ModifiedEquation(nn.Module):
-    """The SME of `problem` at learning rate `lr`; time t = k lr.
+    """The stochastic modified equation of `problem` at learning rate `lr`, in the time t = k lr.
 
     It is matrix-free: no D x M factor is formed, and `g` is deliberately absent (torchsde would materialise it for its
     contract check), so `torchsde.sdeint` needs a Brownian motion, `bm=`, to know M.
 
     Args:
-        problem: what is trained; where it has no closed form, only schemes that take gradients integrate the equation.
-        lr: learning rate: a number, or a tensor of shape () through which derivatives go (not at order 3 or "poisson").
-        order: weak order, 1 or 2, or "quadratic", which are diffusions; 3, with jumps, for problems with a mean
-            gradient in closed form; or "poisson": training steps at the times of a Poisson process.
-        dense: give the equation the method `g` as well, sqrt(lr) C as a matrix (B, D, M), for what torchsde does
-            without products, such as `sdeint_adjoint`. For order 1 or 2 of small problems whose noise is linear.
-        keep_prob: of the equation in place of the problem's, for a `DropoutProblem`: a number, or a tensor of shape ()
-            through which derivatives go, as they do through a tensor `lr`. Default: the problem's.
+        problem: what is trained. Without a closed form, only gradient schemes ("svag", "sampled_euler") integrate the
+            equation.
+        lr: learning rate: a number, or a differentiable tensor of shape () (not at order 3 or "poisson").
+        order: 1, 2 or "quadratic" for a diffusion; 3 for an equation with jumps, if the mean gradient has a closed
+            form; or "poisson" for training steps at the times of a Poisson process.
+        dense: whether the equation also has the method `g`, sqrt(lr) C as a matrix (B, D, M), which torchsde needs for
+            `sdeint_adjoint`, for example. For order 1 or 2 of small problems with linear noise.
+        keep_prob: keep_prob of the equation in place of the problem's, for a `DropoutProblem`: a number, or a
+            differentiable tensor of shape (). Default: the problem's.
 
     Raises:
-        SmesolveError: another order, or one that a schedule, a problem without closed form, or a step that is not
-            gradient descent does not have; a dense noise that is too large, or of another problem; a keep_prob for a
-            problem that has none, or a tensor for an equation with jumps.
+        SmesolveError: the order is unknown, or does not exist for a schedule, a problem without closed form or a step
+            other than gradient descent; a dense noise is too large, or the noise not linear; keep_prob is given for
+            another problem; or lr or keep_prob is a tensor for an equation with jumps.
     """
 
     noise_type = "general"
@@ -179,11 +180,11 @@ class ModifiedEquation(nn.Module):
             self.g = self._dense_noise
 
     def extra_repr(self) -> str:
-        """Return what torch's representation of a module has in parentheses."""
+        """Return the text in parentheses of torch's representation of a module."""
         return f"{self.problem!r}, lr={float(self.lr):g}, order={self.order!r}"
 
     def detached(self) -> ModifiedEquation:
-        """Return the equation with numbers in place of tensors, through which no derivative goes."""
+        """Return the equation with numbers in place of differentiable tensors."""
         if type(self) is not ModifiedEquation or not any(isinstance(v, Tensor) for v in (self.lr, self.keep_prob)):
             return self
         keep_prob = None if self.keep_prob is None else value_of(self.keep_prob)
@@ -209,7 +210,7 @@ class ModifiedEquation(nn.Module):
 
     @property
     def jumps(self) -> JumpDynamics | None:
-        """What happens between and at the jumps; None for a diffusion."""
+        """The flow between jumps, and the jumps; None for a diffusion."""
         if self.order == 3:
             return ThirdOrder(self.problem, self.lr)
         return Poissonised(self.problem, self.lr) if self.order == "poisson" else None
@@ -225,7 +226,7 @@ class ModifiedEquation(nn.Module):
 
     @property
     def block_size(self) -> int:
-        """Paths that run together."""
+        """Number of paths in a block."""
         return self.problem.block_size
 
     # --- the SDE as torchsde takes it --------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ class ModifiedEquation(nn.Module):
     # --- its parts, for schemes --------------------------------------------------------------------------------------
 
     def drift(self, t: Any, y: Tensor, left_limit: bool = False) -> Tensor:
-        """Return the drift at t, or just before it: (B, D). With jumps it is that between them, zero for "poisson"."""
+        """Return the drift at t, or just before it: (B, D). With jumps, it is the drift between them."""
         if self.order == 3:
             return ThirdOrder(self.problem, self.lr).drift(y)
         if self.order == "poisson":
@@ -270,14 +271,14 @@ class ModifiedEquation(nn.Module):
         return -self.problem.at(t, left_limit).mean_gradient(y)
 
     def correction(self, t: Any, y: Tensor, left_limit: bool = False) -> Tensor:
-        """Return the drift beyond b(y) at t, or just before it, which is lr b1 at order 2: (B, D)."""
+        """Return the drift minus b(y) at t, or just before it, which is lr b1 at order 2: (B, D)."""
         if self.order == 1:
             return torch.zeros_like(y)
         at = self.problem.at(t, left_limit).linearize(y)
         return self._correction(t, at, -at.mean_gradient(), left_limit)
 
     def parts(self, t: Any, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return b(y), sqrt(lr) C(y) v and the drift beyond b(y), None at order 1, with one forward pass."""
+        """Return b(y), sqrt(lr) C(y) v, and the drift minus b(y) or None at order 1, with one forward pass."""
         at = self.problem.at(t).linearize(y)
         if self.order == 2:
             mean, noise, curvature = at.evaluate(_mean_noise_and_curvature, v)
@@ -286,7 +287,7 @@ class ModifiedEquation(nn.Module):
         return -mean, self._noise(at, noise), None if self.order == 1 else self._correction(t, at, -mean, False)
 
     def euler_advance(self, t: Any, y: Tensor, dt: float, v: Tensor) -> Tensor:
-        """Return y + dt f(y) + sqrt(lr) C(y) v. At order 1 it costs as much as the noise only: one pullback."""
+        """Return y + dt f(y) + sqrt(lr) C(y) v. At order 1 one pullback computes both, at the cost of the noise."""
         if self.order == 1 and not isinstance(self.lr, Tensor):
             root = float(self.lr**0.5)
             return torch.add(y, self.problem.at(t).linearize(y).noisy_mean_gradient(v, -dt / root), alpha=root)
@@ -294,24 +295,24 @@ class ModifiedEquation(nn.Module):
         return y + (dt * drift + noise)
 
     def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
-        """Return a whole step of that scheme by one kernel, with `split` its prediction and noise, too, or None."""
+        """Return a whole step of that scheme by one kernel, with `split` also its prediction and noise, or None."""
         if self.order == "quadratic" or not self.problem.autonomous or isinstance(self.lr, Tensor):
             return None
         return self.problem.small_noise_rk4(y, dW, self.order, self.lr, dt, split)
 
     @property
     def has_pullbacks(self) -> bool:
-        """Whether `leading_pullback` and `correction_pullback` come from Hessian products by compiled kernels."""
+        """Whether compiled kernels compute the Hessian products in `leading_pullback` and `correction_pullback`."""
         return self.order in (1, 2) and self.problem.autonomous and self.problem.in_threads
 
     def leading_pullback(self, t: Any, y: Tensor, vectors: Tensor, left_limit: bool = False) -> Tensor:
-        """Return vectors (..., D) times Db at y (..., D), at t or just before it. Cost: a Hessian product each."""
+        """Return vectors (..., D) times Db at y (..., D), at t or just before it. Cost: one Hessian product each."""
         return -self.problem.at(t, left_limit).adjoint_product(y, vectors)
 
     def correction_pullback(self, y: Tensor, vectors: Tensor) -> Tensor:
-        """Return vectors (..., D) times D(lr b1) at y (..., D), lr b1 = -lr/2 H g with H = Hess L_S, g = grad L_S.
+        """Return vectors (..., D) times D(lr b1) at y (..., D), with lr b1 = -lr/2 H g, H = Hess L_S and g = grad L_S.
 
-        As H is symmetric, that is -lr/2 (D^3 L_S[g] + H H) vector. Cost: a third derivative and two Hessian products.
+        As H is symmetric, this is -lr/2 (D^3 L_S[g] + H H) vector. Cost: a third derivative and two Hessian products.
         """
         if self.order == 1:
             return torch.zeros_like(vectors)

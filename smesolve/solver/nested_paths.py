@@ -1,11 +1,11 @@
-"""Solvers of all kinds on the same Brownian paths: schemes of this package and methods of torchsde.
+"""Schemes of this package and methods of torchsde on the same Brownian paths.
 
-A block of Brownian paths is drawn once on a fine grid of N steps of h, as increments W and, where a method asks for
-them, as the H of their time integrals. A solver with steps of dt = r h sees on each of its steps
+A block of Brownian paths is drawn once on a fine grid of N steps of length h, as increments W_k and, for methods that
+need time integrals, the H_k in them (`smesolve.solver.brownian`, eq. 1). On each step dt = r h a solver sees
 
     W = sum_k W_k,      U = sum_k [ h (W_k/2 + H_k) + h (W_1 + ... + W_(k-1)) ],      k = 1..r,               (1)
 
-so that runs with different steps and solvers differ by the solvers alone, and not by the paths.
+so that runs differ by their solvers and steps only, and not by their paths.
 """
 
 from __future__ import annotations
@@ -34,26 +34,28 @@ TORCHSDE = ("euler", "milstein", "srk", "midpoint", "heun", "euler_heun", "rever
 """Methods of torchsde that need no areas between Brownian motions."""
 
 PREFIX = "torchsde."
-"""Before the name of a method of torchsde that a scheme of this package has as well."""
+"""Prefix for methods of torchsde with the name of a scheme of this package."""
 
 
 @dataclass(frozen=True)
 class NestedPaths:
-    """Blocks of Brownian paths on a grid of steps of h."""
+    """Blocks of Brownian paths on a grid of steps of length h."""
 
     paths: int
-    """B, in a block."""
+    """B, the number of paths in a block."""
     noise_dim: int
+    """M."""
     steps: int
-    """N, up to the horizon."""
+    """N, the number of steps up to the horizon."""
     h: float
     seed: int
     with_areas: bool
+    """Whether time integrals are needed."""
     like: Tensor
-    """Of the dtype and on the device of the increments."""
+    """A tensor with the dtype and the device of the increments."""
 
     def block(self, number: int) -> tuple[Tensor, Tensor | None]:
-        """Return W, and H where it is needed, of one block: (N, B, M) each."""
+        """Return W, and H or None, of one block: (N, B, M) each."""
         shape = self.paths, self.noise_dim
         W = self._drawn(shape, number, "normals", self.h**0.5)
         return W, self._drawn(shape, number, "areas", (self.h / 12) ** 0.5) if self.with_areas else None
@@ -63,7 +65,7 @@ class NestedPaths:
         return drawn.mul_(scale).to(self.like)
 
     def over_steps(self, W: Tensor, H: Tensor | None, ratio: int) -> tuple[Tensor, Tensor | None]:
-        """Return W and U of (1) over steps of `ratio` steps of the grid: (N / ratio, B, M) each."""
+        """Return W, and U or None, of (1) over steps of `ratio` grid steps: (N / ratio, B, M) each."""
         fine = W.unflatten(0, (-1, ratio))
         if H is None:
             return fine.sum(1), None
@@ -79,20 +81,21 @@ class Solver:
     run: Callable[[Tensor, Tensor, Tensor | None, float], Tensor]
     """(theta (B, D), W (K, B, M), U (K, B, M) or None, dt) -> theta (B, D) after K steps of dt."""
     with_areas: bool
-    """Whether it asks for time integrals U."""
+    """Whether it needs time integrals U."""
     weak_order: float
     strong_order: float
 
 
 def solver_named(name: str, sde: Any) -> Solver:
-    """Return a solver.
+    """Return a solver by name.
 
     Args:
-        name: of a `Scheme` in `SCHEMES`, or of a method of torchsde, with "torchsde." before it where both have it.
+        name: the name of a `Scheme` in `SCHEMES` or of a method of torchsde, the latter with the prefix "torchsde." if
+            both exist.
         sde: a `ModifiedEquation` or a `CompletedSDE`.
 
     Raises:
-        SmesolveError: an unknown name, or a solver that cannot integrate this SDE.
+        SmesolveError: the name is unknown, or the solver cannot integrate this SDE.
     """
     if getattr(sde, "jumps", None) is not None:
         raise SmesolveError(f"sde of order {sde.order!r} has jumps, and no Brownian paths; measure it by weak_error.")
@@ -131,7 +134,7 @@ def _by_scheme(scheme: Scheme, sde: PerturbedSDE, theta: Tensor, W: Tensor, U: T
 
 
 class _Increments:
-    """The increments of the present step, as torchsde's methods ask a Brownian motion for them."""
+    """A Brownian motion in torchsde's sense that returns the increments of the present step."""
 
     levy_area_approximation = "space-time"
 

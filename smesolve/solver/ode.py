@@ -1,4 +1,4 @@
-"""Ordinary differential equations of tensors: paths without noise, such as gradient flows."""
+"""Ordinary differential equations for tensors: paths without noise, such as gradient flows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["rk4_step", "solve_ode"]
 
 SMALLEST_SCALE = 1e-3
-"""Size of the state to which absolute tolerances refer at least."""
+"""Smallest size of the state to which absolute tolerances refer."""
 
 
 def rk4_step(velocity: Callable[[Tensor], Tensor], start: Tensor, time: float) -> Tensor:
@@ -40,7 +40,7 @@ def solve_ode(
         velocity: (t, theta) -> (D,).
         start: theta (D,) at the beginning of the interval.
         interval: beginning and end.
-        tolerance: relative tolerance, and the absolute one in units of the largest entry of the start.
+        tolerance: relative tolerance, and absolute tolerance in units of the largest entry of the start.
         times: times of the states in `y`. Default: the steps of the solver.
         method: method of `solve_ivp`.
         name: name of the solution in the error.
@@ -49,7 +49,7 @@ def solve_ode(
         The result of `solve_ivp`: states `y` (D, T) in numpy, and `sol`, a function of time.
 
     Raises:
-        ArithmeticError: if the solver does not reach the end.
+        ArithmeticError: the solver does not reach the end.
     """
 
     def right_hand_side(t: float, y: np.ndarray) -> np.ndarray:

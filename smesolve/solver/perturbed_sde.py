@@ -1,4 +1,4 @@
-"""An SDE as schemes see it: dY = (leading drift + correction) dt + g dW, noise and correction being small."""
+"""An SDE as schemes see it: dY = (leading drift + correction) dt + g dW, with small correction and noise."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["PerturbedSDE"]
 class PerturbedSDE:
     """Drift and noise of an SDE, for `Scheme.step`.
 
-    All methods take a time t, states y (B, D) and, where there is noise, Brownian increments dW (B, M). Of a
-    `ModifiedEquation` the leading drift is b = -grad L_S; of any other SDE all drift is leading.
+    Methods take a time t, states y (B, D) and, for noise, Brownian increments dW (B, M). The leading drift of a
+    `ModifiedEquation` is b = -grad L_S. For any other SDE it is the whole drift.
 
     Args:
         sde: an Ito SDE in torchsde's sense, or a `ModifiedEquation`.
@@ -28,7 +28,7 @@ class PerturbedSDE:
         self._forward: Any = ForwardSDE(sde)  # completes f, g, g_prod and their combinations
 
     def leading_drift(self, t: float, y: Tensor, left_limit: bool = False) -> Tensor:
-        """Return the leading drift at t, or just before it, where a schedule may jump: (B, D)."""
+        """Return the leading drift at t, or just before t, where a schedule may jump: (B, D)."""
         if self._equation is not None:
             return self._equation.leading_drift(t, y, left_limit)
         return self.drift(t, y)
@@ -49,11 +49,11 @@ class PerturbedSDE:
         return both
 
     def correction(self, t: float, y: Tensor) -> Tensor:
-        """Return the drift's correction at t: (B, D)."""
+        """Return the correction of the drift at t: (B, D)."""
         return torch.zeros_like(y) if self._equation is None else self._equation.correction(t, y)
 
     def perturbation(self, t: float, y: Tensor, dt: float, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the leading drift, the noise g dW, and the noise plus dt times the drift's correction, each (B, D)."""
+        """Return the leading drift, the noise g dW, and the noise plus dt times the correction, each (B, D)."""
         if self._equation is None:
             drift, noise = self.drift_and_noise(t, y, dW)
             return drift, noise, noise
@@ -62,7 +62,7 @@ class PerturbedSDE:
 
     @property
     def has_pullbacks(self) -> bool:
-        """Whether the two methods below are there: for modified equations whose kernels compute Hessian products."""
+        """Whether the two methods below can be called: compiled kernels compute Hessian products of the equation."""
         return self._equation is not None and self._equation.has_pullbacks
 
     def leading_pullback(self, t: float, y: Tensor, vectors: Tensor, left_limit: bool = False) -> Tensor:
@@ -71,16 +71,16 @@ class PerturbedSDE:
         return self._equation.leading_pullback(t, y, vectors, left_limit)
 
     def correction_pullback(self, y: Tensor, vectors: Tensor) -> Tensor:
-        """Return vectors (..., D) times the Jacobian of the drift's correction at y (..., D)."""
+        """Return vectors (..., D) times the Jacobian of the correction at y (..., D)."""
         assert self._equation is not None
         return self._equation.correction_pullback(y, vectors)
 
     def small_noise_rk4(self, y: Tensor, dt: float, dW: Tensor, split: bool) -> tuple[Tensor, ...] | None:
-        """Return a whole step of that scheme, with `split` its prediction and noise, too; None without a kernel."""
+        """Return a whole step of that scheme, with `split` also its prediction and noise; None without a kernel."""
         return None if self._equation is None else self._equation.small_noise_rk4(y, dt, dW, split)
 
     def euler_advance(self, t: float, y: Tensor, dt: float, dW: Tensor) -> Tensor:
-        """Return y plus dt times the whole drift plus the noise, by one pullback where the equation has it: (B, D)."""
+        """Return y plus dt times the whole drift plus the noise, (B, D), by one pullback if the equation can."""
         if self._equation is not None:
             return self._equation.euler_advance(t, y, dt, dW)
         drift, noise = self.drift_and_noise(t, y, dW)

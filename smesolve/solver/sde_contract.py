@@ -1,4 +1,4 @@
-"""What torchsde asks of an SDE, checked and completed before anything is integrated.
+"""torchsde's requirements of an SDE, checked and completed before anything is integrated.
 
 An SDE is any object with `sde_type` ("ito" or "stratonovich"), `noise_type` ("general", "additive", "scalar" or
 "diagonal"), and drift and noise in one of these forms, with times t, states y (B, D) and increments v (B, M):
@@ -26,16 +26,16 @@ FORMS = ("f", "g", "g_prod", "f_and_g", "f_and_g_prod")
 
 
 class CompletedSDE:
-    """An SDE with everything that follows from what it defines: f, f_and_g_prod, g_prod, and g where it is known.
+    """An SDE with f, g_prod and f_and_g_prod, and with g if it is known, made of the methods that it defines.
 
-    Times arrive as tensors, as torchsde gives them.
+    The SDE receives times as tensors, as torchsde passes them.
 
     Args:
-        sde: the SDE, which `check_sde` accepts.
+        sde: an SDE that `check_sde` accepts.
         theta0: (D,), for sizes, dtype and device.
 
     Raises:
-        SmesolveError: the number of Brownian motions is not known, or drift or noise has another shape.
+        SmesolveError: the number of Brownian motions is not known, or drift or noise has a wrong shape or dtype.
     """
 
     def __init__(self, sde: Any, theta0: Tensor) -> None:
@@ -92,7 +92,7 @@ class CompletedSDE:
         return int(noise.shape[-1]) if isinstance(noise, Tensor) and noise.ndim else 0
 
     def _try(self, theta0: Tensor) -> None:
-        """Check the shapes of drift and noise."""
+        """Check shapes and dtypes of drift and noise."""
         y, states = theta0.expand(2, -1), (2, theta0.numel())
         calls: list[tuple[str, tuple[Tensor, ...], tuple[int, ...]]] = [
             ("f", (y,), states),
@@ -117,7 +117,7 @@ def check_sde(name: str, sde: Any, kinds: Sequence[str] = ("ito",)) -> None:
     """Check that an object is an SDE in torchsde's sense, of one of the kinds ("ito", "stratonovich").
 
     Raises:
-        SmesolveError: it is none.
+        SmesolveError: the object is no such SDE.
     """
     has = {form: callable(getattr(sde, form, None)) for form in FORMS}
     complete = has["f_and_g"] or has["f_and_g_prod"] or (has["f"] and (has["g"] or has["g_prod"]))

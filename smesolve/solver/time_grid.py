@@ -1,8 +1,8 @@
-"""Times as whole numbers of steps: the one place where floats become step numbers.
+"""Conversion of times to whole numbers of steps.
 
-A time t lies on the grid {k step} where n = t/step is a whole number up to min(1e-9 max(n, 1), 1e-3), which covers what
-sums and products of float64 numbers lose. Where t or the step was given in a lower precision, of machine epsilon eps,
-n may be off by min(eps max(n, 1)^2, 0.1): what n additions of the step lose, each rounded.
+A time t lies on the grid {k step} if n = t/step is a whole number up to min(1e-9 max(n, 1), 1e-3), which allows for the
+rounding of sums and products of float64 numbers. If t or the step was given in a lower precision, with machine epsilon
+eps, n may be off by min(eps max(n, 1)^2, 0.1), which allows for the rounding of n additions of the step.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from smesolve.validation import check_positive
 __all__ = ["even_grid", "grid_numbers", "grid_steps", "on_grid", "on_step"]
 
 MOST_STEPS = 2**31
-"""Steps of one path, at most: days of computing."""
+"""Largest number of steps of one path: days of computing."""
 
 ROUNDING, LARGEST = 1e-9, 1e-3
-"""Of n, relative to n and in all."""
+"""Tolerance of n relative to n, and its upper bound."""
 
 LARGEST_OF_LOW_PRECISION = 0.1
-"""In all, for numbers of low precision."""
+"""Upper bound of the tolerance for numbers of low precision."""
 
 
 def grid_steps(duration: float, step: float, what: str, name: str = "dt", least: int = 1) -> int:
-    """Return the whole number of steps in `duration`; `what` names the duration and `name` the step in errors.
+    """Return the number of steps in `duration`. Errors call the duration `what` and the step `name`.
 
     Raises:
         SmesolveError: the step is not positive, does not divide the duration, or fits into it less than `least` times.
@@ -52,10 +52,10 @@ def grid_steps(duration: float, step: float, what: str, name: str = "dt", least:
 
 
 def grid_numbers(times: Sequence[float], step: float, what: str, name: str = "dt", least: int = 1) -> list[int]:
-    """Return the step numbers of increasing times, which `what` names as a whole.
+    """Return the step numbers of increasing times. Errors call the list of times `what` and the step `name`.
 
     Raises:
-        SmesolveError: as `grid_steps`, or two times are the same step number or do not increase.
+        SmesolveError: as for `grid_steps`, or times do not increase, or two of them have the same step number.
     """
     for number, (earlier, later) in enumerate(pairwise(times)):
         if later <= earlier:
@@ -74,18 +74,18 @@ def grid_numbers(times: Sequence[float], step: float, what: str, name: str = "dt
 
 
 def on_grid(duration: float, step: float, what: str, name: str = "dt") -> float:
-    """Return a duration as float64: unchanged, or the multiple of the step that one of lower precision stands for."""
+    """Return a duration in float64. If it was given in a lower precision, return the nearest multiple of the step."""
     steps = grid_steps(duration, step, what, name, least=0)
     return float(duration) if _is_near(duration, step, steps) else steps * float(step)
 
 
 def on_step(duration: float, step: float, steps: int) -> float:
-    """Return a step as float64: unchanged, or the share of the duration that one of lower precision stands for."""
+    """Return a step in float64. If it was given in a lower precision, return the nearest divisor of the duration."""
     return float(step) if _is_near(duration, step, steps) else float(duration) / steps
 
 
 def even_grid(horizon: float, steps: Sequence[float], most: int) -> list[float] | None:
-    """Return the finest even grid up to the horizon, of at most so many times, that all steps divide, or None."""
+    """Return the finest even grid of at most `most` times up to the horizon that all steps divide, or None."""
     for parts in range(most, 0, -1):
         grid = [horizon * (k + 1) / parts for k in range(parts)]
         numbers = [time / step for step in steps for time in grid]
@@ -113,13 +113,13 @@ def _tolerance(duration: float, step: float) -> float:
 
 
 def _shown(number: float) -> str:
-    """Return six digits where these are all, so that no two different numbers look the same."""
+    """Return a number with six digits if that is exact, else with all digits: different numbers look different."""
     short = f"{number:g}"
     return short if float(short) == number else repr(float(number))
 
 
 def _dividing(duration: float, step: float) -> float:
-    """Return the largest step up to `step` that divides the duration, of at most three digits if one is near."""
+    """Return a step that divides the duration: the largest one up to `step`, or a near one of three digits."""
     fewest = max(1, math.ceil(duration / step))
     candidates = [duration / count for count in range(fewest, fewest + min(fewest, 100) + 1)]
     return next((one for one in candidates if abs(float(f"{one:.3g}") - one) < 1e-12 * one), candidates[0])

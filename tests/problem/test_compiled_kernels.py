@@ -1,4 +1,4 @@
-"""The compiled kernels compute what the formulas in torch say, and are given only what they can take."""
+"""The compiled kernels agree with the formulas in torch, and are called only with tensors that they can take."""
 
 import copy
 import pickle
@@ -204,7 +204,7 @@ def test_activations_are_those_of_torch_at_every_size(activation, size):
 @compiled
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_what_is_not_a_number_stays_so(activation):
-    """Of one path; the others are not touched."""
+    """NaN in one path leaves the other paths unchanged."""
     problem = make_problem(width=4, samples=9, activation=activation, bias=True)
     theta, z = problem.initial().repeat(2, 1), torch.ones(2, problem.noise_dim, dtype=torch.float64)
     theta[0, 0] = float("nan")

@@ -43,6 +43,14 @@ CALLS = {
     "soft margin": lambda x: functional.soft_margin_loss(x, SIGNS.expand_as(x), reduction="none"),
     "mean soft margin": lambda x: functional.soft_margin_loss(x, SIGNS.expand_as(x)),
 }
+BAGS = torch.tensor([[2, 2], [0, 2], [5, 1]])  # the first one holds nothing but padding
+CALLS |= {
+    f"bags, {mode}, padding {padding}": lambda x, mode=mode, padding=padding: functional.embedding_bag(
+        BAGS, x, mode=mode, padding_idx=padding
+    )
+    for mode in ("sum", "mean", "max")
+    for padding in (None, 2, -4)
+}
 if "weight" in inspect.signature(functional.huber_loss).parameters:  # from torch 2.6 on
     CALLS["weighted huber"] = lambda x: functional.huber_loss(x, X.flip(0), reduction="sum", weight=X.exp())
 CALLS |= {name: lambda x, name=name: RECURRENT[name](x.unflatten(1, (2, 2)))[0] for name in RECURRENT}

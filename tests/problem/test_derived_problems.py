@@ -1,4 +1,6 @@
-"""Problems made from another one: each method is the stated multiple of that of the problem they are made from."""
+"""Problems derived from another one: each method is the stated multiple of the original problem's method."""
+
+import math
 
 import pytest
 import torch
@@ -45,6 +47,41 @@ def test_gradients_noise_and_curvature_are_multiples(derived):
     chi = made.noise_coordinates(draw)
     assert close(at.gradient(draw), made.gradient(theta, draw))
     assert close(at.gradient(draw), mean * gradient + made.noise_product(theta, chi))
+
+
+def test_more_draws_than_floats_reach_are_infinitely_many():
+    problem = make_problem(width=100, samples=12, masks="per_sample")
+    assert problem.draw_count == AveragedProblem(problem, 3).draw_count == math.inf
+    few = make_problem(width=10, samples=12, masks="per_sample")
+    assert few.draw_count == 2.0**120 and AveragedProblem(few, 10).draw_count == math.inf
+
+
+class SquaredNormals(sme.Problem):
+    """A noise that is not linear in its normals: theta + z |z|, z a standard normal, of variance 3."""
+
+    dim = draw_dim = noise_dim = 1
+    linear_noise = False
+
+    def draw(self, uniforms):
+        return 3**0.5 * (2.0 * (uniforms < 0.5) - 1)
+
+    def loss(self, theta):
+        return theta.square().sum(-1) / 2
+
+    def gradient(self, theta, draw=0.0):
+        return theta + draw
+
+    mean_gradient = gradient
+
+    def noise_product(self, theta, normals):
+        return normals * normals.abs() + 0 * theta
+
+
+def test_an_average_halves_a_noise_of_any_kind():
+    made, theta = AveragedProblem(SquaredNormals(), 4), torch.tensor([[0.5]], dtype=torch.float64)
+    normals, at = torch.tensor([[2.0]], dtype=torch.float64), made.linearize(theta)
+    assert float(at.noise_product(normals)) == exactly(2.0)
+    assert float(at.noisy_mean_gradient(normals, -0.3)) == exactly(2.0 - 0.15)
 
 
 def test_averages_of_draws_count_them():

@@ -1,4 +1,4 @@
-"""Values at the ends of the floats, and tensors that hold none: one sentence at the start."""
+"""Values at the ends of the range of floats, and empty tensors, are refused by one sentence at the start."""
 
 import math
 

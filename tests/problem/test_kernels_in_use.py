@@ -1,7 +1,10 @@
-"""Kernels in use: the environment chooses them, and what others computed is read, or refused."""
+"""Kernels in use: the environment chooses them, and results of other kernels are read, or refused."""
 
+import gc
 import importlib.util
+import itertools
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -51,10 +54,43 @@ def test_an_activation_that_was_added_before_has_no_kernel_of_another(monkeypatc
     assert torch.sin not in again.ACTIVATIONS and again.ACTIVATIONS[torch.relu] == 1
 
 
+class LibraryOfTwoThreads:
+    """Makes handles, and lets no thread go on to their release before both have made one."""
+
+    def __init__(self):
+        self.numbers, self.released, self.both = itertools.count(1), [], threading.Barrier(2, timeout=60)
+
+    def smesolve_make(self, *sizes_and_data):
+        return next(self.numbers)
+
+    @property
+    def smesolve_release(self):
+        self.both.wait()
+        return self.released.append
+
+    def smesolve_loss(self, handle, *arguments):
+        """Computes nothing."""
+
+
+def test_threads_that_come_at_once_release_each_handle_once(monkeypatch):
+    made = LibraryOfTwoThreads()
+    monkeypatch.setattr(fused, "library", lambda: made)
+    data = torch.zeros(3, 2, dtype=torch.float64)
+    kernels = fused.Kernels((0, 2, 4, 1, 0, 0), data, data[:, :1].mT, per_sample=False)
+    threads = [threading.Thread(target=kernels._call, args=("loss",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    del thread, threads, kernels
+    gc.collect()
+    assert sorted(made.released) == [1, 2]
+
+
 @compiled
 @pytest.mark.parametrize("network", [sme.TwoLayerNetwork(2, 3, activation="relu"), sme.LinearNetwork(2)])
 def test_dispatch_modes_see_every_operation(network):
-    """As the one does that looks for kinks."""
+    """The search for kinks depends on this."""
     x = torch.randn(5, 2, dtype=torch.float64)
     problem = sme.DropoutProblem(network, x, x[:, :1], keep_prob=0.8)
     theta, seen = problem.initial(), []

@@ -48,6 +48,11 @@ class Applied(nn.Module):
         (lambda h: h - h.max(1, keepdim=True).values, "max"),
         (lambda h: h.sort(1).values, "sort"),
         (lambda h: torch.fmin(h, torch.zeros_like(h)), "minimum"),
+        (lambda h: h - h.nanmedian(1, keepdim=True).values, "median"),
+        (lambda h: h - h.mode(1, keepdim=True).values, "mode"),
+        (lambda h: h * h.norm(p=1, dim=1, keepdim=True), "norm"),
+        (lambda h: h * torch.linalg.vector_norm(h, ord=torch.inf, dim=1, keepdim=True), "norm"),
+        (lambda h: h * torch.cdist(h[:, None], torch.zeros(1, 4).to(h), p=1.0)[:, 0], "norm"),
     ],
 )
 def test_operations_with_kinks_are_named(activation, name):
@@ -56,7 +61,18 @@ def test_operations_with_kinks_are_named(activation, name):
 
 
 @pytest.mark.parametrize(
-    "activation", [torch.tanh, nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Mish(), nn.Softmax(-1), nn.ELU(), nn.CELU(2.0)]
+    "activation",
+    [
+        torch.tanh,
+        nn.GELU(),
+        nn.SiLU(),
+        nn.Softplus(),
+        nn.Mish(),
+        nn.Softmax(-1),
+        nn.ELU(),
+        nn.CELU(2.0),
+        lambda h: h / torch.linalg.vector_norm(h, dim=1, keepdim=True),
+    ],
 )
 def test_smooth_operations_are_not(activation):
     problem = sme.ModuleProblem(Applied(activation).double(), X, Y)

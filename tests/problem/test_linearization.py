@@ -1,4 +1,4 @@
-"""Everything at a point: one forward pass, whatever is asked, in derived problems and in the steps of schemes, too."""
+"""All quantities at one theta share one forward pass, also in derived problems and in the steps of schemes."""
 
 import pytest
 import torch

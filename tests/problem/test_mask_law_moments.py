@@ -1,4 +1,4 @@
-"""A mask law is accepted where quantile, central moments and support are those of one law, and refused elsewhere."""
+"""A mask law is accepted if quantile, central moments and support belong to one law, and refused otherwise."""
 
 import math
 import re
@@ -154,7 +154,7 @@ def test_moments_of_a_quantile_lie_within_their_bounds(make):
 
 
 def test_the_fourth_moment_of_normal_masks_is_not_that_of_another_law():
-    """24 in place of 9 made tr Sigma wrong by three quarters."""
+    """A fourth moment of 24 in place of 9 made tr Sigma wrong by three quarters."""
     with pytest.raises(
         ValueError, match=re.escape("has the central moment 9 of order 4 and Law.central_moment(4) gives")
     ):

@@ -1,4 +1,4 @@
-"""Mask laws: they sample what their moments say, and the numeric problem is exact under each of them."""
+"""Mask laws: samples have the stated moments, and the noise of a problem is exact under each law."""
 
 import math
 import re
@@ -118,7 +118,7 @@ def test_laws_that_are_one_are_taken(law):
 
 
 class Moved(sme.MaskLaw):
-    """Three values, of which the quantile takes the next ones by a share of them."""
+    """A law on three values whose quantile takes values that differ from these by a relative amount."""
 
     support = ([2.5, 0.25, 1.0], [0.25, 0.5, 0.25])
 

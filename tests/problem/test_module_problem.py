@@ -1,4 +1,4 @@
-"""Any module: exact where the structure allows, else within its interval."""
+"""Module problems: exact if mean and noise have closed forms, else within their intervals."""
 
 import itertools
 

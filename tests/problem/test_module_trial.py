@@ -1,4 +1,4 @@
-"""What a study cannot do with a module is refused when the problem is made; what it can do leaves the module alone."""
+"""Modules that a study cannot use are refused when the problem is made; others are left unchanged."""
 
 import pickle
 import random
@@ -64,7 +64,7 @@ class SelfAttention(nn.MultiheadAttention):
 
 
 def used(module, x=X, y=Y, **options):
-    """A problem of the module after what a study asks of it."""
+    """Return a problem of the module after the calls that a study makes."""
     problem = sme.ModuleProblem(module, x, y, **options)
     theta = torch.linspace(-0.5, 0.5, problem.dim, dtype=problem.dtype)
     gradients = problem.gradient(theta, problem.sample(2, 0))

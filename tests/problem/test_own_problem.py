@@ -1,4 +1,4 @@
-"""A problem that a user defines, as in the README: what is missing is said, and every part of the package takes it."""
+"""A problem defined by the user, as in the README: missing parts are named, and every part of the package takes it."""
 
 import pickle
 
@@ -33,7 +33,7 @@ class FlippedLabels(sme.Problem):
 
 
 class Sampled(sme.Problem):
-    """The same, as if its mean were not known."""
+    """The same problem, as if its mean gradient were not known."""
 
     has_closed_form = False
     q, dim, draw_dim = FlippedLabels.q, FlippedLabels.dim, FlippedLabels.draw_dim

@@ -98,7 +98,7 @@ def test_counters_and_shared_parameters_are_read_once():
         torch.equal(problem.theta_from(problem.to_module(theta)), theta) and "2.weight" not in problem.parameter_names
     )
     untied = {**module.state_dict(), "2.weight": torch.zeros(3, 3)}
-    with pytest.raises(sme.SmesolveError, match=r"another '2.weight'.* shared parameters once"):
+    with pytest.raises(sme.SmesolveError, match=r"another '2.weight'.* shared parameters only once"):
         problem.theta_from(untied)
     counted = module_problem().network
     counted[1].num_batches_tracked += 5

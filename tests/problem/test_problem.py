@@ -123,6 +123,13 @@ def test_masks_say_who_shares_them_and_law_what_they_are():
             call()
 
 
+def test_masks_per_sample_have_no_linear_noise():
+    problem = make_problem(masks="per_sample")
+    assert problem.with_noise(linear=False).noise_dim == problem.noise_dim
+    with pytest.raises(sme.SmesolveError, match="linear=True needs masks='shared'"):
+        problem.with_noise(linear=True)
+
+
 def test_weak_noise_of_laws_on_more_than_two_values_has_their_covariance():
     problem = make_problem(width=2, law=sme.UniformMasks(0.9)).with_weak_noise()
     theta = problem.initial(seed=2)

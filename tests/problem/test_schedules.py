@@ -1,4 +1,4 @@
-"""Schedules as functions of the user's: what they read may change, and the largest learning rate decides."""
+"""Schedules written by the user: the values that they read may change, and the largest learning rate decides."""
 
 import numpy as np
 import pytest

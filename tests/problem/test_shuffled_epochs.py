@@ -1,4 +1,4 @@
-"""Shuffled epochs: the step is that of torch's DataLoader, its mean and its equation are those of all orders."""
+"""Shuffled epochs: the step agrees with torch's DataLoader, mean and equation with the enumeration of all orders."""
 
 import itertools
 import math

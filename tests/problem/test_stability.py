@@ -1,4 +1,4 @@
-"""Limits of stability of steps that are not those of gradient descent."""
+"""Stability limits of training steps other than gradient descent."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import smesolve as sme
-from smesolve.problem.stability import step_limit
+from smesolve.problem.stability import curvature_limit, step_limit
 
 
 @pytest.mark.parametrize("friction", [1.0, 0.1, 1e-3])
@@ -26,3 +26,12 @@ def test_the_limit_of_adam_is_found_where_a_beta_would_reach_zero():
     assert 0 < training.stability_limit(state) <= training.largest_lr == pytest.approx(0.01)
     with pytest.raises(sme.SmesolveError, match=r"lr=0\.05 is above 0\.01, from where on 1 - beta"):
         sme.weak_error(training, state, [0.05], 0.1, orders=[1], paths=4)
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_a_hessian_that_is_not_finite_has_no_limit(dim):
+    theta = torch.ones(dim, dtype=torch.float64)
+    with pytest.raises(sme.SmesolveError, match="theta has a Hessian whose entries are not finite"):
+        curvature_limit(lambda vector: torch.nan * vector, theta)
+    assert curvature_limit(lambda vector: 4 * vector, theta) == pytest.approx(0.5)
+    assert curvature_limit(lambda vector: -vector, theta) == math.inf

@@ -12,7 +12,7 @@ N, INPUTS, OUTPUTS, LR = 6, 3, 2, 0.1
 
 
 class Masked(nn.Module):
-    """What torch trains where a mask is given: nn.Dropout multiplies by such a mask."""
+    """The module that torch trains under a given mask: nn.Dropout multiplies by such a mask."""
 
     def __init__(self, dropout=None):
         super().__init__()

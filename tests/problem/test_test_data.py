@@ -1,4 +1,4 @@
-"""Test data and accuracies, against what torch computes for one network after the other."""
+"""Test losses and accuracies agree with torch's for one network after the other."""
 
 import pytest
 import torch

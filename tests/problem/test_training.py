@@ -1,4 +1,4 @@
-"""Training by torch's optimisers: the step is torch's, and its expansion that of the formulas."""
+"""Training by torch's optimisers: the step agrees with torch, and its expansion with the formulas."""
 
 import math
 import pickle
@@ -154,8 +154,9 @@ def test_options_that_a_training_does_not_take(problem):
     with pytest.raises(sme.SmesolveError, match="optimizer must be one of SGD, Adam"):
         sme.Training(problem, torch.optim.Adagrad, 0.1)
     training = sme.Training(problem, torch.optim.Adam, 0.1, betas=(0.5, 0.9))
-    with pytest.raises(sme.SmesolveError, match=r"lr=0\.3 is above 0\.2"):
-        sme.iterate(training, training.initial(), 0.3, 2, 2)
+    for lr, words in ((0.3, r"lr=0\.3 is above 0\.2"), (1, r"lr=1 is above 0\.2")):
+        with pytest.raises(sme.SmesolveError, match=words):
+            sme.iterate(training, training.initial(), lr, 2, 2)
     with pytest.raises(sme.SmesolveError, match="problem must have gradients, neither a schedule nor"):
         sme.Training(training, torch.optim.SGD, 0.1)
     shuffled = sme.ShuffledEpochs(problem.network, problem.x, problem.y, batch_size=1)
@@ -166,3 +167,10 @@ def test_options_that_a_training_does_not_take(problem):
     same = pickle.loads(pickle.dumps(training))
     state, draw = training.warm(training.initial(), 1), problem.sample(2, 0)
     assert torch.equal(same.step(state, draw, 0.1), training.step(state, draw, 0.1))
+
+
+def test_no_factor_of_nadam_is_negative(problem):
+    beta, decay = 0.9, 0.96**50.0
+    for momentum_decay, factor in ((0.0, 1 - beta / 2), (50.0, 1 - decay)):
+        training = sme.Training(problem, torch.optim.NAdam, 0.01, betas=(beta, 0.99), momentum_decay=momentum_decay)
+        assert training.largest_lr == pytest.approx(0.01 / factor)

@@ -1,5 +1,6 @@
 """Streaming statistics, blocks over processes, the journal: the same numbers however the work is split."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -44,7 +45,7 @@ def test_merged_moments_are_those_of_all_values_together():
 
 
 def cross_fitted(value, controls):
-    """What `estimate` computes, from the values of all paths: here each half is every other chunk of the blocks."""
+    """Return the result of `estimate` from the values of all paths: each half is every other chunk of the blocks."""
     halves = np.arange(len(value)) // 8 % 2
     adjusted = np.empty_like(value)
     for half in (0, 1):
@@ -57,7 +58,7 @@ def cross_fitted(value, controls):
 
 @pytest.mark.parametrize("left", [1.0, 1e-4])
 def test_an_estimate_from_statistics_is_the_regression_on_all_values(left):
-    """Also where control variates leave 1e-4 of the spread, so that the fourth moment is 1e-16 of that of the value."""
+    """Control variates leave 1e-4 of the spread, so the fourth moment is 1e-16 of the fourth moment of the values."""
     rng = np.random.default_rng(1)
     blocks, size = 20, 16
     controls = rng.standard_normal((3, blocks * size))
@@ -205,15 +206,6 @@ def alive(process):
         return False
 
 
-def test_more_paths_than_memory_are_refused():
-    problem = make_problem(width=3)
-    theta0 = problem.initial()
-    with pytest.raises(ValueError, match=r"max_memory=1000 bytes is less than the 2880 bytes that 10 paths of 9 param"):
-        sme.iterate(problem, theta0, 0.1, 3, 10, max_memory=1000)
-    with pytest.raises(ValueError, match=r"max_memory=1000 bytes is less than .* take control=\"first\""):
-        small_study(max_memory=1000)
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed):
     dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
@@ -222,12 +214,14 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed):
     patience = {f"distributed.{key}": "600s" for key in ("comm.timeouts.connect", "comm.timeouts.tcp")}
     with (
         dask.config.set({**patience, "distributed.scheduler.worker-ttl": None}),
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address=None,
+        closed_at_the_end(
+            distributed.LocalCluster(
+                n_workers=2,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address=None,
+            )
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -239,6 +233,16 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed):
             study = small_study(keep=1500, journal=journal)
         assert journal.killed
     pd.testing.assert_frame_equal(study.table, undisturbed.table, check_exact=True)
+
+
+@contextlib.contextmanager
+def closed_at_the_end(cluster):
+    """Close a cluster, whose workers may need longer on a busy machine than the five seconds that dask waits."""
+    try:
+        yield cluster
+    finally:
+        with contextlib.suppress(TimeoutError):
+            cluster.close()
 
 
 class KillsAWorker(sme.Journal):
@@ -261,7 +265,7 @@ class KillsAWorker(sme.Journal):
 
 
 def test_every_tensor_is_made_on_the_device_of_the_problem():
-    """No GPU is needed to see it: what is made without naming a device lands on "meta", and meets those of the CPU."""
+    """No GPU is needed: tensors made without naming a device land on "meta", and cannot be combined with the CPU's."""
     problem = make_problem(width=2)
     theta0 = problem.initial()
     arguments = {"lrs": [0.1], "horizon": 0.2, "paths": 8, "control": "second"}
@@ -312,7 +316,7 @@ def test_cuda_agrees_with_the_cpu():
     ids=["paths", "rel_tol"],
 )
 def test_a_study_goes_on_from_its_journal(tmp_path, arguments):
-    """Cut off at any byte, the journal gives the same table in the end, and runs only what is missing."""
+    """A journal that is cut off at any byte gives the same table in the end, and only missing blocks are run."""
     path, study = tmp_path / "blocks", {"seed": 0}
     undisturbed = small_study(**arguments).table
     with Journal(path, study) as journal:

@@ -35,7 +35,7 @@ def test_chunks_of_points_give_the_bits_of_all_points_at_once(count, points, mon
 
 
 def test_the_memory_of_products_does_not_grow_with_the_points():
-    """Of 4 variables, what is kept a point are 70 numbers, and what is multiplied is bounded."""
+    """For 4 variables 70 numbers are kept per point, and the memory of the products is bounded."""
 
     def peak(points):
         values = np.ones((4, 256, points))

@@ -1,4 +1,4 @@
-"""Streams of random numbers are different ones: masks, normals and gradients of one key, blocks, steps and seeds."""
+"""Random numbers of different streams, blocks, steps and seeds are independent of each other."""
 
 import itertools
 
@@ -22,8 +22,20 @@ def test_every_key_has_numbers_of_its_own():
     assert first(5, "masks", 1, 2) == first(5, "masks", 1, 2)
 
 
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1, 2**32, 3**60, 5**90])
+@pytest.mark.parametrize("step", [0, 63, 64, 2**31 + 5, 2**32 - 1, 2**32, 2**40])
+def test_generators_are_those_of_numpy_s_seed_sequence(seed, step):
+    for stream, block in itertools.product(STREAMS, (0, 1, 12345, 2**33)):
+        key = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], block, step))
+        with np.errstate(all="raise"):
+            ours = keyed_generator(seed, stream, block, step)
+        assert (
+            ours.bit_generator.state["state"]["state"].tolist() == np.random.SFC64(key).state["state"]["state"].tolist()
+        )
+
+
 def test_uniforms_and_normals_are_of_the_streams_that_they_name():
-    """Both sides of a comparison would otherwise see one noise, and their errors were not independent."""
+    """Otherwise both sides of a comparison would see the same noise, and their errors would not be independent."""
     uniforms = keyed_generator(3, "masks", 2, 5).random((4, 3))
     assert np.array_equal(keyed_uniforms((4, 3), 3, 2, 5).numpy(), uniforms)
     normals = keyed_generator(3, "normals", 2, 5).standard_normal((4, 3))

@@ -48,7 +48,7 @@ def test_a_weak_error_is_the_same(no_processes):
 
 @compiled
 def test_observables_of_the_user_run_in_processes():
-    """They may keep what threads must not share."""
+    """They may keep state that threads must not share."""
     problem = make_problem(width=2)
     named = named_observables(problem, ["loss", "modified_loss", "squared_norm"])
     assert all(map(in_threads, named.values()))

@@ -1,4 +1,4 @@
-"""The dense noise of an equation is that of its products, and torchsde's adjoint has the gradients of its steps."""
+"""Dense noise and noise products of an equation agree, and torchsde's adjoint has the gradients of the steps."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Gradients through paths are those of expectations: closed moments, linear moments, differences of the same path."""
+"""Gradients through paths agree with closed-form moments, linear moments, and differences of the same path."""
 
 import math
 
@@ -22,7 +22,7 @@ def scalar(value):
 
 
 def unresolved(values, exact):
-    """Whether the mean of independent values is off from the exact one by less than four of its standard errors."""
+    """Return whether the mean of independent values lies within four standard errors of the exact one."""
     assert float(values.std()) > 0
     return abs(float(values.mean()) - exact) < 4 * float(values.std()) / len(values) ** 0.5
 
@@ -172,7 +172,7 @@ START = torch.ones(1, dtype=torch.float64)
         (EQUATION, {"observables": ["loss"]}, "table of observables has no gradients; leave observables out"),
         (EQUATION, {"workers": 2}, "workers=2 has no meaning beside differentiable=True"),
         (EQUATION, {"differentiable": 1}, "differentiable must be True or False"),
-        (EQUATION, {"max_memory": 10}, "max_memory=10 bytes is less than the some .* add up the gradients of several"),
+        (EQUATION, {"max_memory": 10}, "max_memory=10 bytes is less than the .* bytes or so .* gradients of several"),
         (sme.ModifiedEquation(SCALAR, 0.1, "quadratic"), {}, "order='quadratic' resums by Lanczos"),
         (sme.ModifiedEquation(SCALAR, 0.1, 3), {}, "order=3 jumps at random times"),
         (sme.ModifiedEquation(SCALAR, 0.1, "poisson"), {}, "order='poisson' jumps at random times"),

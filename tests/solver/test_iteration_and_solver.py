@@ -120,6 +120,8 @@ def test_brownian_increments_are_nested_and_standard():
     assert not torch.equal(fine(0.0, 0.25), sme.KeyedBrownian(4000, 3, 0.25, seed=1, block=1)(0.0, 0.25))
     with pytest.raises(ValueError, match=r"dt=0.25 does not divide"):
         fine(0.0, 0.3)
+    with pytest.raises(sme.SmesolveError, match=r"must not end before it begins, got ta=0\.5 and tb=0\.25; swap them"):
+        fine(0.5, 0.25)
 
 
 @pytest.mark.parametrize(("scheme", "power"), [("euler", 1), ("small_noise_heun", 2), ("small_noise_rk4", 4)])

@@ -1,4 +1,4 @@
-"""Equations with jumps: coefficients beside the derived ones, law of the clocks, exact moments, reproducibility."""
+"""Equations with jumps: coefficients against the derivation, law of the jump times, exact moments, reproducibility."""
 
 import numpy as np
 import pytest

@@ -138,6 +138,14 @@ def test_a_brownian_motion_that_does_not_fit_is_refused(more, words):
         sme.solve(Growth(), torch.ones(2).double(), [0.0, 0.5], "euler", dt=0.1, paths=5, **more)
 
 
+@pytest.mark.parametrize("order", [3, "poisson"])
+def test_a_brownian_motion_for_jumps_is_refused(order):
+    problem = make_problem()
+    equation, bm = sme.ModifiedEquation(problem, 0.1, order), sme.KeyedBrownian(5, problem.noise_dim, 0.1)
+    with pytest.raises(sme.SmesolveError, match=rf"bm drives a diffusion, .* order {order!r} has jumps; leave bm out"):
+        sme.solve(equation, problem.initial(), [0.0, 0.5], dt=0.1, paths=5, bm=bm)
+
+
 class Wrong(Growth):
     def __init__(self, **given):
         super().__init__()

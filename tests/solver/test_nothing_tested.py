@@ -1,4 +1,4 @@
-"""A step of dt = lr on the order-1 equation is the iteration's, in mean and covariance: every way to it warns."""
+"""With dt = lr on the order-1 equation a step has the iteration's mean and covariance, which every entry warns of."""
 
 import contextlib
 import importlib

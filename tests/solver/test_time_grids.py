@@ -25,7 +25,7 @@ def problem():
 
 
 def refused(call):
-    """The one sentence that a call is refused by."""
+    """Return the sentence by which a call is refused."""
     with pytest.raises(ValueError) as caught:
         call()
     return str(caught.value)

@@ -21,7 +21,7 @@ import smesolve as sme
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 
 TOLERANCE = 0.15
-"""Of a slope between two steps that are as small as the enumeration allows."""
+"""Tolerance of a slope between two steps that are as small as the enumeration allows."""
 
 RAYS = {"no noise": math.inf, "lr = dt": 1, "lr fixed": 0}
 START = np.array([1.0, -0.5])

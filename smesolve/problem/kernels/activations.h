@@ -3,8 +3,8 @@
 
 #include "vectors.h"
 
-// An activation either finds slope and curvature from its value h, or computes all three from x (`from_value` false).
-// The third derivative comes from x, h, slope s and curvature c; x is known where `third_from_x`.
+// An activation computes slope and curvature from its value h, or all three from x (`from_value` false). The third
+// derivative is computed from x, h, slope s and curvature c; x is given only if `third_from_x`.
 
 struct Tanh {
   static constexpr bool from_value = true;
@@ -46,7 +46,7 @@ struct Identity {
   template <class R> static Vector<R> third(Vector<R>, Vector<R>, Vector<R>, Vector<R>) { return Vector<R>{}; }
 };
 
-// Features that somebody else has computed: the identity, of which nothing is evaluated.
+// Features computed by the caller, or inputs used as features: the identity, which is never evaluated.
 struct Given : Identity {};
 
 // x Phi(x), Phi the standard normal distribution: Phi(-a) = exp(-a^2/2) (1 - t) P(t), t = (a - 7/2)/(a + 7/2), a >= 0

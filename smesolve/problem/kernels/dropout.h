@@ -12,7 +12,7 @@
 #include "activations.h"
 #include "tiles.h"
 
-// Memory that begins at the begin of a cache line.
+// Memory that begins at a cache line.
 template <class R> class Array {
  public:
   explicit Array(long count) : memory_(count + 64 / sizeof(R) + 1) {

@@ -1,8 +1,8 @@
 """Gradients and noise of networks under dropout by the compiled kernels.
 
-Each method stands for formulas of `smesolve.problem.dropout.DropoutLinearization`, to which tests prove it equal; the
-kernels pass once over the samples of a path, where the formulas in torch pass over arrays of all paths for each
-operation. Only plain tensors in the CPU's memory can be given to them: `usable` says whether some are.
+Each method computes formulas of `smesolve.problem.dropout.DropoutLinearization`; tests compare the two. The kernels
+pass once over the samples of a path, while the formulas in torch pass over arrays of all paths in each operation. The
+kernels take plain tensors in the CPU's memory only, which `usable` recognises.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ ACTIVATIONS = {
     functional.softplus: 4,
     activations.identity: 5,
 }
-"""Activations that are compiled, by the numbers of kernels.cpp."""
+"""Numbers of the compiled activations in kernels.cpp."""
 
 GIVEN = 6
-"""Number of the activation that takes features from the caller."""
+"""Number of the activation that stands for features computed by the caller."""
 
 SIGNS, NORMALS, PER_SAMPLE = range(3)
-"""Kinds of noise: with signs or of independent normals, for masks shared by all samples; or for masks per sample."""
+"""Kinds of noise: with signs, or of independent normals, for masks shared by all samples; and for masks per sample."""
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Return whether tensors are what they seem: no derivative, batch or compilation goes through them.
+    """Return whether tensors are plain: no derivative, batching or compilation goes through them.
 
-    Within a transform of torch.func what is made anew has no storage, even where the given tensors have; and a dispatch
-    mode, such as the one that looks for kinks, sees no operation of a kernel.
+    Inside a transform of torch.func new tensors have no storage, even if the given ones have; and a dispatch mode, such
+    as the one that finds kinks, would not see the operations of a kernel.
     """
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
@@ -63,11 +63,11 @@ def usable(*tensors: Tensor) -> bool:
 
 
 class Kernels:
-    """What all kernels of one problem share: its data in the library's memory.
+    """The common part of the kernels of a problem: its data in the library's memory.
 
     Args:
-        sizes: activation, d, m, o, whether the hidden layer and the readout have a bias.
-        x: inputs (n, d); with the activation `GIVEN`, which has no inputs, the features of all paths (m, n).
+        sizes: activation, d, m, o, and whether the hidden layer and the readout have a bias.
+        x: inputs (n, d); for the activation `GIVEN`, which has no inputs, the features (m, n) that all paths share.
         targets: (o, n).
         per_sample: whether each sample has a mask of its own.
     """
@@ -82,7 +82,7 @@ class Kernels:
         self._moments: tuple[MaskLaw, list[Any], Any] | None = None
 
     def suit(self, *tensors: Tensor) -> bool:
-        """Return whether these tensors can be given to the kernels, in this process."""
+        """Return whether the kernels can take these tensors, in this process."""
         return (
             (self._handle is not None or library() is not None)
             and all(tensor.dtype == self._x.dtype for tensor in tensors)
@@ -90,13 +90,13 @@ class Kernels:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave what is in the library's memory in its process."""
+        """Return the state without the handle and the library, which belong to this process."""
         return self.__dict__ | {"_handle": None, "_library": None, "_moments": None}
 
     def _of_law(self, law: MaskLaw) -> Any:
-        """Return v, s and w of a law, found anew where it is another one or has other attributes.
+        """Return v, s and w of a law. They are computed again only for another law or after a change of its attributes.
 
-        Finding them takes as long as a small block.
+        Their computation takes as long as a small block.
         """
         known, attributes = self._moments, [*getattr(law, "__dict__", {}).values()]
         if known is None or known[0] is not law or list(map(id, known[1])) != list(map(id, attributes)):
@@ -105,33 +105,36 @@ class Kernels:
         return known[2]
 
     def _kind(self, linear: bool) -> int:
-        """Return the kind of noise that is, for masks shared by all samples, linear in its normals or not."""
+        """Return the kind of noise. `linear` distinguishes the two kinds for masks shared by all samples."""
         return PER_SAMPLE if self._per_sample else NORMALS if linear else SIGNS
 
     def _masks(self, masks: Tensor) -> Tensor:
-        """Return masks (..., m), or (..., n, m) per sample, with one dimension for a path."""
+        """Return masks (..., m), or (..., n, m) per sample, with one dimension per path after the leading ones."""
         return masks.flatten(-2) if self._per_sample else masks
 
     def _call(self, name: str, *arguments: Any) -> None:
         if self._handle is None:
-            self._library = library()
-            self._handle = self._library.smesolve_make(*self._sizes, self._x.data_ptr(), self._targets.data_ptr())
-            weakref.finalize(self, self._library.smesolve_release, self._handle)
+            # Threads may come here at once: each makes a handle, the last one is kept, and all are released in the end.
+            made_in: Any = library()
+            self._library = made_in
+            handle = made_in.smesolve_make(*self._sizes, self._x.data_ptr(), self._targets.data_ptr())
+            weakref.finalize(self, made_in.smesolve_release, handle)
+            self._handle = handle
         getattr(self._library, f"smesolve_{name}")(self._handle, *arguments)
 
 
 class FusedKernels(Kernels):
-    """The kernels for a network of one or two layers and its data; arguments as for `of`."""
+    """The kernels for a network of one or two layers and its data; `of` makes them."""
 
     NOTHING: ClassVar[Features] = Features(Rows(None, 0), None)
-    """In place of features that the caller has computed."""
+    """Stands for no features from the caller."""
 
     @classmethod
     def of(cls, network: DropoutNetwork, x: Tensor, targets: Tensor, per_sample: bool) -> FusedKernels | None:
-        """Return the kernels for a network, or None where there are none.
+        """Return the kernels for a network, or None if there are none for it.
 
         Args:
-            network: its sizes and activation; parameters are arguments of the methods.
+            network: provides sizes and activation; parameters are arguments of the methods.
             x: inputs (n, d).
             targets: (o, n).
             per_sample: whether each sample has a mask of its own.
@@ -147,7 +150,7 @@ class FusedKernels(Kernels):
         return cls(sizes, x, targets, per_sample)
 
     def loss(self, theta: Tensor, variance: float) -> Tensor:
-        """Return R_S(theta) for variance 0, L_S(theta) for that of the masks: (...,)."""
+        """Return R_S(theta) for variance 0, or L_S(theta) for the variance of the masks: (...,)."""
         lead, paths, at = _rows(theta)
         out = theta.new_empty(paths)
         self._call("loss", variance, paths, _of(at), out.data_ptr())
@@ -168,7 +171,7 @@ class FusedKernels(Kernels):
         return out.view(*lead, theta.shape[-1])
 
     def noise(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float) -> Tensor:
-        """Return weight grad L_S(theta) + C(theta) normals, (..., D), of linear noise or of the one with signs."""
+        """Return weight grad L_S(theta) + C(theta) normals, (..., D), with linear noise or with signs."""
         lead, paths, at, drawn = _rows(theta, normals)
         out = theta.new_empty(paths, theta.shape[-1])
         kind, pointer = self._kind(linear), out.data_ptr()
@@ -209,7 +212,7 @@ class FusedKernels(Kernels):
         dt: float,
         split: bool,
     ) -> tuple[Tensor, ...]:
-        """Return a step of the scheme on the equation of an order, with `split` its prediction and noise, too."""
+        """Return a step of the scheme on the equation of order 1 or 2, with `split` also its prediction and noise."""
         lead, paths, at, drawn = _rows(theta, increments)
         out = theta.new_empty(3 if split else 1, paths, theta.shape[-1])
         pointers = [one.data_ptr() for one in out] if split else [out.data_ptr(), None, None]
@@ -219,18 +222,18 @@ class FusedKernels(Kernels):
 
 
 class ReadoutKernels(Kernels):
-    """The readout's part of the formulas, from features that the network has computed; arguments as for `of`.
+    """The kernels for the readout, with features that the network has computed; `of` makes them.
 
-    All methods return the cotangents of features (..., m, n), of the readout (..., o, m) and of its bias (..., o, 1),
-    None without one, divided by n.
+    All methods return cotangents, divided by n: of features (..., m, n), of the readout (..., o, m), and of its bias
+    (..., o, 1), or None if it has no bias.
     """
 
     @classmethod
     def of(cls, network: DropoutNetwork, targets: Tensor, per_sample: bool) -> ReadoutKernels | None:
-        """Return the kernels for a network, or None where there are none.
+        """Return the kernels for a network, or None if there are none for it.
 
         Args:
-            network: its sizes; features and readout are arguments of the methods.
+            network: provides the sizes; features and readout are arguments of the methods.
             targets: (o, n).
             per_sample: whether each sample has a mask of its own.
         """
@@ -241,17 +244,17 @@ class ReadoutKernels(Kernels):
         return cls(sizes, targets.new_empty(0), targets, per_sample)
 
     def gradient(self, at: NetworkLinearization, masks: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return those of the gradient under masks (..., m), or (..., n, m) per sample."""
+        """Return the cotangents of the gradient under masks (..., m), or (..., n, m) per sample."""
         return self._cotangents("gradient", [self._per_sample], at, self._masks(masks))
 
     def mean_gradient(self, at: NetworkLinearization, law: MaskLaw) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return those of grad L_S."""
+        """Return the cotangents of grad L_S."""
         return self._cotangents("mean_gradient", [self._of_law(law)], at)
 
     def noise(
         self, at: NetworkLinearization, law: MaskLaw, normals: Tensor, linear: bool, weight: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return those of weight grad L_S + C normals."""
+        """Return the cotangents of weight grad L_S + C normals."""
         return self._cotangents("noise", [self._of_law(law), self._kind(linear), weight], at, normals)
 
     def _cotangents(
@@ -269,7 +272,7 @@ class ReadoutKernels(Kernels):
 
 
 def _rows(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
-    """Return the leading dimensions that tensors share, their product, and each tensor as rows of adjacent numbers."""
+    """Return the common leading dimensions of tensors, their product, and each tensor as rows of adjacent numbers."""
     if theta.ndim == 2 and all(one.ndim == 2 and len(one) == len(theta) for one in others):
         lead = theta.shape[:1]
         rows = [one if one.stride(1) == 1 else one.contiguous() for one in (theta, *others)]

@@ -42,22 +42,21 @@ template <class Function> static void with_path(const void* handle, Function fun
   with_activation<double>(problem, function);
 }
 
-// Calls function(pair) with the pair that holds the noise of a problem: with signs in it (0), of normals alone (1), or of
-// each sample by itself (2).
+// Calls function(pair) with the pair for a kind of noise: with signs (0), of independent normals (1), or per sample (2).
 template <class Path, class Function> static void with_noise(Path& path, int64_t kind, Function function) {
   if (kind == 2) return function(path.per_sample());
   if (kind == 1) return function(path.full);
   function(path.low_rank);
 }
 
-// A (paths, ...) array; the stride of its paths is in numbers.
+// A (paths, ...) array; the stride from one path to the next is in numbers.
 struct Rows {
   const void* data;
   int64_t stride;
   template <class R> const R* row(long path) const { return static_cast<const R*>(data) + path * stride; }
 };
 
-// Features (paths, m, n) for the activation `Given`, and where their cotangents go; or nothing.
+// Features (paths, m, n) for the activation `Given` and the address of their cotangents, or null pointers.
 struct Features {
   Rows values;
   void* cotangents;
@@ -147,7 +146,7 @@ void smesolve_noise(const void* handle, const Moments* law, int64_t kind, double
   });
 }
 
-// R_S for variance 0, L_S for the variance v of the masks
+// R_S for variance 0, or L_S for the variance v of the masks
 void smesolve_loss(const void* handle, double variance, int64_t paths, Rows theta, void* out) {
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
@@ -203,7 +202,7 @@ void smesolve_parts(const void* handle, const Moments* law, int64_t kind, int64_
 }
 
 // A step dt of small_noise_rk4 (smesolve/solver/schemes/small_noise_rk4.py) on the equation of order 1 or 2, with
-// Brownian increments dW. `prediction` and `noise` of the step are wanted together, or null.
+// Brownian increments dW. `prediction` and `noise` of the step are both given, or both null.
 void smesolve_rk4(const void* handle, const Moments* law, int64_t kind, int64_t order, double lr, double dt,
                   int64_t paths, Rows theta, Rows increments, void* out, void* prediction, void* noise) {
   with_path(handle, [&](auto& path, auto zero) {

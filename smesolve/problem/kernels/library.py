@@ -1,7 +1,7 @@
-"""The library of compiled kernels that suits this processor, or none: then the formulas in torch stand in.
+"""The library of compiled kernels for this processor. Without one, formulas in torch are used instead.
 
-The installation compiles the same C++ once for each level of x86-64 (v2, v3, v4), or once elsewhere, where it finds a
-compiler. Nothing of it depends on Python, whose lock is released during every call.
+If the installation finds a compiler, it compiles the same C++ once for each level of x86-64 (v2, v3, v4), or once on
+other processors. The library does not depend on Python, whose lock is released during every call.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from smesolve.errors import SmesolveError
 __all__ = ["CHOICE", "TORCH", "VARIANTS", "Features", "Rows", "kernels_in_use", "library"]
 
 VARIANTS = {"x86-64-v4": 4, "x86-64-v3": 3, "x86-64-v2": 2, "generic": 0}
-"""Names of the variants, and the level that the processor must have."""
+"""Names of the variants, and the level of x86-64 that each of them needs."""
 
 TORCH = "torch"
 """Name of the formulas in torch."""
 
 CHOICE = "SMESOLVE_KERNELS"
-"""Environment variable that names other kernels than those that suit the processor best: a variant, or "torch"."""
+"""Environment variable that names the kernels to use, a variant or "torch". Default: the best for the processor."""
 
 INTERFACE = 2
-"""Number of the functions' signatures; a library with another number was left behind by another version."""
+"""Version of the functions' signatures. A library with another number was left behind by another installation."""
 
 
 class Rows(ctypes.Structure):
-    """The rows of a matrix: where its numbers begin, and how many there are from one row to the next."""
+    """The rows of a matrix: the address of its first number, and the stride from one row to the next in numbers."""
 
     _fields_ = (("data", ctypes.c_void_p), ("stride", ctypes.c_int64))
 
 
 class Features(ctypes.Structure):
-    """Features (paths, m, n) that the caller has computed, and where their cotangents go; or nothing."""
+    """Features (paths, m, n) that the caller has computed and the address of their cotangents, or null pointers."""
 
     _fields_ = (("values", Rows), ("cotangents", ctypes.c_void_p))
 
@@ -53,7 +53,7 @@ _SIGNATURES = {
     "parts": ([_P, _P, _I, _I, Rows, Rows, _P, _P, _P], None),
     "rk4": ([_P, _P, _I, _I, _F, _F, _I, Rows, Rows, _P, _P, _P], None),
 }
-"""Arguments and result of each function, without the prefix of its name."""
+"""Types of the arguments and of the result of each function, by its name without the prefix."""
 
 
 def kernels_in_use() -> str:
@@ -66,7 +66,7 @@ def kernels_in_use() -> str:
 
 
 def library() -> ctypes.CDLL | None:
-    """Return the library of these kernels, or None for the formulas in torch."""
+    """Return the library of the kernels in use, or None for the formulas in torch."""
     return _chosen(os.environ.get(CHOICE, ""))[1]
 
 
@@ -99,7 +99,7 @@ def _usable() -> dict[str, ctypes.CDLL]:
             one = ctypes.CDLL(str(Path(__file__).with_name(f"{name}.kernels")))
             if one.smesolve_interface() != INTERFACE:
                 continue
-            level = one.smesolve_level()  # said by the first one, which asks least of the processor
+            level = one.smesolve_level()  # the first library, which needs the least of the processor, tells its level
         except (OSError, AttributeError):  # missing, built for another machine, or of another version
             continue
         loaded[name] = one

@@ -316,14 +316,15 @@ template <class R, class Activation> class Path {
     add_features<NV>(h);
   }
 
-  // Those of masks or noise of each sample by itself: sample_cotangents.h.
+  // The same for masks or noise that each sample has for itself: sample_cotangents.h.
   template <int NV> void cotangents(PerSample<R>& pair, const Parameters<R>& at, long tile, const R* h);
   template <int T, int NV>
   void cotangents_of(PerSample<R>& pair, const Parameters<R>& at, long tile, long count, const R* h);
 
-  // The derivative of the mean gradient along a direction, times `bend`: hessian.h.
+  // Cotangents of D^3 L_S[p, q]: third_derivative.h.
   template <int NV> void third_cotangents(const Parameters<R>& at, const Parameters<R>& p, const Parameters<R>& q, R v,
                                           long tile, const R* h, R* work);
+  // Tangents of the pre-activations x along a direction, (m, TILE).
   template <int NV> void along_direction(const Parameters<R>& direction, long tile, R* forward) {
     for (long k = 0; k < f.m; k++) {
       const Vector<R> bias = filled(direction.hidden_bias ? direction.hidden_bias[k] : R(0));
@@ -332,6 +333,7 @@ template <class R, class Activation> class Path {
     add_product<R, NV>(direction.weight, f.d, f.m, f.d, f.by_tile + tile * f.d * TILE<R>, forward);
     clear_beyond<NV>(tile, f.m, forward);
   }
+  // The derivative of the mean gradient along a direction, times `bend`: hessian.h.
   template <int NV>
   void hessian_cotangents(const Parameters<R>& at, const Parameters<R>& direction, R v, R bend, bool add, long tile,
                           const R* h);

@@ -21,7 +21,7 @@ template <class R> struct PerSample {
     terms = 3, weight = mean, drawn = normals, law = of, scale = factor, numbers = (of.chi != 0 ? 3 : 2) * m + 1;
   }
 
-  // Takes what was drawn for `count` samples from a first one on; there is nothing for those up to `lanes`.
+  // Reads the draws of `count` samples, the first of which is `sample`; the remaining lanes up to `lanes` become 0.
   void fill(long m, long sample, long count, long lanes) {
     const R root = std::sqrt(R(law.variance)) * scale, v = R(law.variance) * scale;
     for (long i = 0; i < lanes; i++) {
@@ -47,7 +47,7 @@ template <class R> struct PerSample {
 
  private:
   const R* drawn = nullptr;
-  long numbers = 0;  // of a sample
+  long numbers = 0;  // per sample
   Moments law = {};
   R scale = 0;
 };

@@ -14,7 +14,7 @@ constexpr int VECTOR_BYTES = 16;
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINE_METHOD inline __attribute__((always_inline))
-#define OUTLINE __attribute__((noinline))  // compiled once, whoever calls it
+#define OUTLINE __attribute__((noinline))  // compiled once for all callers
 
 template <class R> struct Lanes;
 
@@ -76,7 +76,7 @@ alignas(64) constexpr double SIXTEENTHS[16] = {  // 2^(j/16)
     1.681792830507429086, 1.756252160373299483, 1.834008086409342463, 1.915206561397147294};
 constexpr double LOG2_E = 1.4426950408889634074;
 
-// exp(x), with a relative error of |x| roundings; held at the ends of the range of normal numbers; keeps NaN
+// exp(x), with a relative error of |x| roundings, clipped to the range of normal numbers; NaN stays NaN
 template <class R> INLINE Vector<R> exponential(Vector<R> x) {
   using L = Lanes<R>;
   x = x > L::exp_most ? filled(L::exp_most) : x;

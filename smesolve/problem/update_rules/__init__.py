@@ -1,4 +1,4 @@
-"""Optimisers of torch by their class; add a subclass of `UpdateRule` to `UPDATE_RULES` to train with another one."""
+"""Update rules of torch's optimisers, by class. Add a subclass of `UpdateRule` to `UPDATE_RULES` for another one."""
 
 import torch
 

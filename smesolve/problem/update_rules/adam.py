@@ -1,7 +1,8 @@
-"""Adam and its relatives, as `torch.optim.Adam`, `AdamW` and `NAdam`."""
+"""Adam, AdamW and NAdam, as in `torch.optim`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,19 +15,19 @@ __all__ = ["Adam", "AdamW", "NAdam"]
 
 
 class Adam(UpdateRule):
-    """With beta_i = 1 - c_i lr, and p_i = beta_i^k, the products that torch computes from the number k of the step,
+    """Adam with beta_i = 1 - c_i lr, and p_i = beta_i^k after k steps for the bias correction,
 
         m' = m + c_1 lr (g - m),     v' = v + c_2 lr (g^2 - v),     p_i' = (1 - c_i lr) p_i                      (1)
         theta' = theta - lr m' / (1 - p_1') / (sqrt(v' / (1 - p_2')) + eps).                                     (2)
 
-    As a part of the state, p_1 and p_2 make of the bias correction, which is a schedule, an autonomous equation. They
-    are 1 before the first step, where (2) has no limit for lr -> 0: m and v are as small as 1 - p_1 and 1 - p_2.
+    The bias correction is a schedule; with p_1 and p_2 in the state the equation is autonomous nevertheless. Before the
+    first step they are 1, and (2) has no limit for lr -> 0, because m and v are as small as 1 - p_1 and 1 - p_2.
 
     Source: Kingma, Ba (ICLR 2015); Malladi, Lyu, Panigrahi, Arora (NeurIPS 2022) for 1 - beta in units of time.
     """
 
     decoupled = False
-    """Whether weights decay beside the gradient, theta (1 - lr weight_decay), by default."""
+    """Whether weight decay is decoupled from the gradient, theta (1 - lr weight_decay), by default."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -49,7 +50,7 @@ class Adam(UpdateRule):
         return [theta, m, v, p_1, p_2]
 
     def singular(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor) -> Tensor:
-        """Return where v is not positive and not dead, or a bias correction is 0: booleans (..., D)."""
+        """Return where v is neither positive nor dead, or a bias correction is 0: booleans (..., D)."""
         v, g = memory[1], self._decayed(theta, gradient, 0.0)[1]
         return ~((v > 0) | (v == 0) & (g == 0)) | (memory[2] == 1) | (memory[3] == 1)
 
@@ -65,7 +66,7 @@ class Adam(UpdateRule):
 
 
 class AdamW(Adam):
-    """Adam whose weights decay beside the gradient: theta (1 - lr weight_decay) in place of theta in (2).
+    """Adam with decoupled weight decay: theta (1 - lr weight_decay) in place of theta in (2).
 
     Source: Loshchilov, Hutter (ICLR 2019).
     """
@@ -76,14 +77,14 @@ class AdamW(Adam):
 class NAdam(Adam):
     """Adam with Nesterov's step.
 
-    torch has mu_k = beta_1 (1 - q_k/2), q_k = 0.96^(k momentum_decay), and the product P_k of the first k of them. With
-    d(q) = (1 - beta_1 (1 - q/2)) / lr_0 at the given learning rate, mu = 1 - d lr, and q' = (1 - c_3 lr) q,
-    q'' = (1 - c_3 lr) q',
+    torch uses mu_k = beta_1 (1 - q_k/2) with q_k = 0.96^(k momentum_decay), and the product P_k of mu_1, ..., mu_k.
+    With d(q) = (1 - beta_1 (1 - q/2)) / lr_0 at the given learning rate lr_0, mu = 1 - d lr, q' = (1 - c_3 lr) q and
+    q'' = (1 - c_3 lr) q', the step is
 
         P' = (1 - d(q') lr) P,      mu'' = 1 - d(q'') lr                                                         (3)
         theta' = theta - lr [ lr d(q') g / (1 - P') + mu'' m' / (1 - mu'' P') ] / (sqrt(v' / (1 - p_2')) + eps).  (4)
 
-    P takes the place of p_1. As d lr_0 is near 1/2 for the first thousands of steps, P is gone after a few of them.
+    P takes the place of p_1. As d lr_0 is near 1/2 for the first thousands of steps, P is negligible after a few steps.
 
     Source: Dozat (ICLR 2016 workshop).
     """
@@ -96,8 +97,9 @@ class NAdam(Adam):
 
     @property
     def largest_lr(self) -> float:
-        """Learning rate beyond which a beta or mu would be negative."""
-        return min(super().largest_lr, self.lr / (1 - self._beta / 2))
+        """Learning rate above which a beta or mu, or the factor of q, would be negative."""
+        of_q = 1 / self._decay_rate if self._decay_rate > 0 else math.inf
+        return min(super().largest_lr, self.lr / (1 - self._beta / 2), of_q)
 
     def step(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor) -> list[Tensor]:
         """Return theta, m, v, P, p_2 and q."""

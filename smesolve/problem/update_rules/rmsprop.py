@@ -13,16 +13,17 @@ __all__ = ["RMSprop"]
 
 
 class RMSprop(UpdateRule):
-    """With alpha = 1 - c lr,
+    """RMSprop with alpha = 1 - c lr,
 
-        v' = v + c lr (g^2 - v),      centered: a' = a + c lr (g - a), v' - a'^2 in place of v' in              (1)
-        u = g / (sqrt(v') + eps),     theta' = theta - lr u                                                      (2)
+        v' = v + c lr (g^2 - v)                                                                                   (1)
+        u = g / (sqrt(v') + eps),     theta' = theta - lr u.                                                      (2)
 
-    and with momentum, as in `SGD`: the buffer m = buf lr/lr_0 and torch's learning rate lr^2/lr_0,
+    The centred form has a' = a + c lr (g - a), and v' - a'^2 in place of v' in (2). With momentum, as in `SGD`, the
+    buffer is m = buf lr/lr_0 and torch's learning rate is lr^2/lr_0,
 
         m' = (1 - c_2 lr) m + lr/lr_0 u,      theta' = theta - lr m'.                                             (3)
 
-    It starts at v = 0, where (2) is not smooth in lr.
+    The state starts at v = 0, where (2) is not smooth in lr.
 
     Source: Tieleman, Hinton (2012, lecture 6.5); Graves (arXiv 1308.0850) for the centred form.
     """
@@ -36,7 +37,7 @@ class RMSprop(UpdateRule):
             self.rates = (*self.rates, decay_rate(momentum, self.lr))
 
     def step(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor) -> list[Tensor]:
-        """Return theta, v, a where the moment is centred, and m where there is momentum."""
+        """Return theta, v, then a in the centred form, and m with momentum."""
         g, (v, *others) = self.loss_gradient(theta, gradient), memory
         dead = (v == 0) & (g == 0)
         v = v + self.rates[0] * lr * (g * g - v)  # (1)
@@ -51,7 +52,7 @@ class RMSprop(UpdateRule):
         return [theta - lr * moved, *after]
 
     def singular(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor) -> Tensor:
-        """Return where the second moment is not positive and not dead: booleans (..., D)."""
+        """Return where the second moment is neither positive nor dead: booleans (..., D)."""
         v, g = memory[0], self.loss_gradient(theta, gradient)
         variance = v - memory[1] * memory[1] if self._centered else v
         return ~((variance > 0) | (v == 0) & (g == 0))

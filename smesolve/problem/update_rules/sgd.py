@@ -14,21 +14,21 @@ __all__ = ["SGD"]
 
 
 class SGD(UpdateRule):
-    """torch's step with learning rate lr_0, momentum mu and dampening d is, with the buffer buf and its gradient g,
+    """SGD with momentum. torch's step with learning rate lr_0, momentum mu, dampening d and the gradient g is
 
         buf' = mu buf + (1 - d) g,     theta' = theta - lr_0 buf',     Nesterov: theta' = theta - lr_0 (g + mu buf').
 
-    Without dampening the buffer is as large as 1/(1 - mu): for a small step neither it nor lr_0 may stay as they are.
-    At the learning rate lr this is torch's step with momentum mu(lr) = 1 - c lr, learning rate lr^2/lr_0 and the same
-    dampening, written in the buffer m = buf lr/lr_0:
+    Without dampening the buffer is of size 1/(1 - mu), so that with 1 - mu = c lr both the buffer and lr_0 must be
+    rescaled. At the learning rate lr the step is torch's step with momentum mu(lr) = 1 - c lr, learning rate lr^2/lr_0
+    and the same dampening, written in the buffer m = buf lr/lr_0:
 
         m' = (1 - c lr) m + lr/lr_0 (1 - d) g                                                                    (1)
         theta' = theta - lr m',          Nesterov: theta' = theta - lr (lr/lr_0 g + (1 - c lr) m')               (2)
 
-    At lr = lr_0 both are torch's, and m is torch's momentum_buffer. Noise enters m only, to first order in lr.
+    At lr = lr_0 both are torch's, and m is torch's momentum_buffer. To first order in lr noise enters m only.
 
-    torch takes the first gradient as it is, without dampening: with dampening one number more is remembered, 0 before
-    the first step and 1 after it, as (1) has d = 0 in the first step.
+    torch does not dampen the first gradient: (1) has d = 0 in the first step. With dampening the state therefore has
+    one more number, which is 0 before the first step and 1 after it.
     """
 
     affine = True
@@ -45,12 +45,12 @@ class SGD(UpdateRule):
             self.numbers = (0.0,)
 
     def singular(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor) -> Tensor:
-        """Return whether the first step, of another size under dampening, is still to come: booleans (..., D)."""
+        """Return whether the first step, which is not dampened, is still to come: booleans (..., D)."""
         first = memory[1] <= 0.5 if self.numbers else torch.zeros((), dtype=torch.bool, device=gradient.device)
         return first.expand(gradient.shape)
 
     def step(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor) -> list[Tensor]:
-        """Return theta, the momentum buffer, and whether there was a step before."""
+        """Return theta, then with momentum the buffer, and with dampening 1: there has been a step."""
         gradient = self.loss_gradient(theta, gradient)
         if self.plain:
             return [theta - lr * gradient]

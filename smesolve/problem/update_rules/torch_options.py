@@ -1,4 +1,4 @@
-"""The rule of an optimiser of torch, from its class and its options."""
+"""The update rule of a torch optimiser, from its class and its options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["rule_of"]
 
 
 def rule_of(optimizer: type[torch.optim.Optimizer], lr: float, options: dict[str, Any]) -> UpdateRule:
-    """Return the rule of a torch optimiser with all its options, which torch itself checks.
+    """Return the update rule of a torch optimiser with all its options, which torch itself checks.
 
     Raises:
-        SmesolveError: an optimiser that is not among `UPDATE_RULES`, or options that torch refuses.
-        TypeError: an option that the optimiser does not have.
+        SmesolveError: the optimiser is not in `UPDATE_RULES`, or torch refuses the options.
+        TypeError: the optimiser does not have such an option.
     """
     name = optimizer.__name__
     if optimizer not in UPDATE_RULES:
@@ -43,7 +43,7 @@ def rule_of(optimizer: type[torch.optim.Optimizer], lr: float, options: dict[str
 
 
 def _check_option(name: str, value: Any) -> None:
-    """Check an option of which torch does not check every value."""
+    """Check the type of an option, some of whose values torch does not check."""
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, (tuple, list)):

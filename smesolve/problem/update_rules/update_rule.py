@@ -1,11 +1,11 @@
 """The step of an optimiser as a smooth function of the learning rate.
 
-An optimiser of torch is given at one learning rate lr_0. Its modified equation needs its step at every lr near 0: what
-decays slowly is taken in units of time, t = k lr,
+The options of a torch optimiser hold at one learning rate lr_0. Its modified equation needs its step at every lr near
+0. Decay rates are therefore taken in units of time, t = k lr,
 
     1 - beta(lr) = c lr,      c = (1 - beta) / lr_0,                                                              (1)
 
-so that the step moves the whole state by O(lr), and is torch's own at lr = lr_0.
+so that the step moves the whole state by O(lr), and is torch's own step at lr = lr_0.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["UpdateRule", "decay_rate", "root"]
 
 
 class UpdateRule(ABC):
-    """What an optimiser makes of a gradient; a subclass is made from the options of the torch optimiser.
+    """The step of an optimiser, given a gradient. A subclass takes the options of the torch optimiser.
 
     Args:
-        options: all options, `lr` included, by the names that torch gives them.
+        options: all options, including `lr`, by torch's names.
     """
 
     affine: ClassVar[bool] = False
@@ -33,9 +33,9 @@ class UpdateRule(ABC):
     plain: bool = False
     """Whether the step is gradient descent, theta - lr (gradient + weight_decay theta), without memory."""
     buffers: tuple[str, ...] = ()
-    """What is remembered of each parameter, each (..., D)."""
+    """Names of the buffers in the state, each (..., D)."""
     numbers: tuple[float, ...] = ()
-    """Numbers that are remembered beside, each (..., 1), at the first step."""
+    """Initial values of the further numbers in the state, each (..., 1)."""
     rates: tuple[float, ...] = ()
     """Rates c of eq. (1)."""
 
@@ -47,12 +47,12 @@ class UpdateRule(ABC):
 
     @property
     def largest_lr(self) -> float:
-        """Learning rate beyond which a beta would be negative."""
+        """Learning rate above which a beta would be negative."""
         return 1 / max(self.rates) if self.rates and max(self.rates) > 0 else math.inf
 
     @abstractmethod
     def step(self, theta: Tensor, memory: Sequence[Tensor], gradient: Tensor, lr: float | Tensor) -> list[Tensor]:
-        """Return theta and memory after a step, in the order in which they are given.
+        """Return theta and memory after a step, in the order of the arguments.
 
         Args:
             theta: parameters (..., D).
@@ -66,7 +66,7 @@ class UpdateRule(ABC):
         return torch.zeros_like(gradient, dtype=torch.bool)
 
     def loss_gradient(self, theta: Tensor, gradient: Tensor) -> Tensor:
-        """Return the gradient of what is minimised, with weight decay as a part of it."""
+        """Return the gradient of the minimised function, including coupled weight decay."""
         if self._sign < 0:
             gradient = -gradient
         return gradient + self._weight_decay * theta if self._weight_decay else gradient
@@ -78,5 +78,5 @@ def decay_rate(beta: float, lr: float) -> float:
 
 
 def root(values: Tensor, dead: Tensor) -> Tensor:
-    """Return square roots, and 0 without a derivative where a parameter is dead: it has had no gradient so far."""
+    """Return square roots, and 0 with zero derivative for dead parameters, which have had no gradient so far."""
     return torch.where(dead, 0.0, torch.where(dead, 1.0, values).sqrt())

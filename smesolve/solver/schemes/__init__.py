@@ -1,4 +1,4 @@
-"""Schemes by name; add a subclass of `Scheme` or `GradientScheme` to `SCHEMES` to use it everywhere."""
+"""Schemes by name. Add a subclass of `Scheme` or `GradientScheme` to `SCHEMES` to use it everywhere."""
 
 from smesolve.solver.schemes.euler import Euler
 from smesolve.solver.schemes.gradient_scheme import GradientScheme

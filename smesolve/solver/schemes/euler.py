@@ -13,8 +13,8 @@ __all__ = ["Euler"]
 class Euler(Scheme):
     """y1 = y + dt f(y) + g(y) dW: weak error O(dt).
 
-    Paths equal those of ``torchsde.sdeint(..., method="euler")`` up to rounding; torchsde's scheme discards the two
-    parts of the step that control variates need.
+    Paths equal those of ``torchsde.sdeint(..., method="euler")`` up to rounding. torchsde's method does not return the
+    two parts of the step that control variates need.
     """
 
     at_learning_rate = "its step is the discrete iteration with Gaussian noise"

@@ -1,4 +1,4 @@
-"""Euler steps with a drift that is itself sampled."""
+"""Euler steps with a sampled drift."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from smesolve.solver.schemes.gradient_scheme import GradientScheme
 __all__ = ["SampledEuler"]
 
 DRIFT_DRAWS = 2
-"""R, over which the drift is averaged."""
+"""R, the number of draws over which the drift is averaged."""
 
 
 class SampledEuler(GradientScheme):
     """Drift from the mean of R = 2 gradients, noise from the difference of two more: weak error O(dt).
 
     y1 = y - dt/R sum_r g_r + sqrt(lr dt - dt^2/R) (g - g')/sqrt(2). The sampled drift has a covariance of its own,
-    dt^2 Sigma / R; the noise is reduced by as much, so that the step's covariance is lr dt Sigma exactly. The third
-    cumulant of a step is that of the drift only, dt^3/R^2, smaller than SVAG's by the order of lr/dt.
+    dt^2 Sigma / R, by which the covariance of the noise is reduced, so that the step has exactly the covariance
+    lr dt Sigma. With the third cumulant kappa3 of the gradient, the third cumulant of a step comes from the drift only:
+    -dt^3 kappa3 / R^2, against about -3/2 lr dt^2 kappa3 for SVAG.
     """
 
     drift_evaluations = DRIFT_DRAWS + 2

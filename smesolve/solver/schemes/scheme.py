@@ -1,8 +1,8 @@
-"""What a scheme is: one step of an SDE with declared properties, which also returns its noise.
+"""The base class of schemes: one step of an SDE, which also returns its noise, with declared properties.
 
 The modified equation is a perturbation of the gradient flow: its drift is b, of order one, plus lr b1, and its
 noise is of size sqrt(lr). A small-noise scheme (Milstein & Tretyakov, SIAM J. Numer. Anal. 34, 1997) treats b to
-high order and the perturbation, evaluated once a step near the middle of the noise-free path, to low order.
+high order, and to low order the perturbation, evaluated once per step near the middle of the noise-free path.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["NothingTestedWarning", "Scheme", "what_tests_nothing"]
 
 
 SAME_STEP = 1e-9
-"""Relative difference within which dt is lr: both are rounded."""
+"""Relative difference up to which dt counts as lr, because both are rounded."""
 
 
 class NothingTestedWarning(UserWarning):
@@ -26,14 +26,14 @@ class NothingTestedWarning(UserWarning):
 
 
 def what_tests_nothing(scheme: Any, name: str, order: Any, lr: float | None, dt: float) -> str | None:
-    """Return the warning for a scheme whose step of dt on the equation of an order is that of the iteration, or None.
+    """Return a warning if a step of the scheme on the equation is a step of the discrete iteration, else None.
 
     Args:
         scheme: a `Scheme` or `GradientScheme`.
-        name: of the scheme.
-        order: of the equation; only the one of order 1 has such steps.
-        lr: the equation's, None for an SDE that is no modified equation.
-        dt: step.
+        name: name of the scheme.
+        order: order of the equation. Only the equation of order 1 has such steps.
+        lr: learning rate of the equation, or None for an SDE that is no modified equation.
+        dt: step of the scheme.
     """
     same = getattr(scheme, "at_learning_rate", None)
     if not same or order != 1 or lr is None or abs(dt - lr) > SAME_STEP * lr:
@@ -54,31 +54,32 @@ class Scheme(ABC):
     weak_order: ClassVar[float] = 1.0
     """Weak order for SDEs whose noise is not small."""
     in_threads: ClassVar[bool] = False
-    """Whether a scheme keeps nothing from one call to the next, so that threads may share it."""
+    """Whether a scheme keeps no state between calls, so that threads may share it."""
     at_learning_rate: ClassVar[str | None] = None
-    """What a step of dt = lr on the order-1 equation is, if its mean and covariance are those of the iteration."""
+    """A description of a step of dt = lr on the order-1 equation, if its mean and covariance are the iteration's."""
 
     noise_time: ClassVar[float]
-    """Where in the step the noise enters, for control variates: 0 at its begin, 1 at its end. To first order in the
-    noise, y1 moves by the noise-free flow over the rest of the step, applied to the increment."""
+    """Where in the step the noise enters, for control variates: 0 at its beginning, 1 at its end. To first order in the
+    noise, y1 changes by the increment, carried along by the noise-free flow over the rest of the step."""
     weak_error: ClassVar[str]
     """Leading terms of the weak error for the modified equation."""
     drift_evaluations: ClassVar[int]
-    """Mean gradients a step."""
+    """Mean gradients per step."""
     corrections: ClassVar[int]
-    """Hessian products a step, at order 2."""
+    """Hessian products per step, at order 2."""
     noise_products: ClassVar[int]
-    """Noise products a step."""
+    """Noise products per step."""
 
     @abstractmethod
     def step(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return y1, its prediction, and its noise, each (B, D).
 
-        Control variates are made of the prediction, a noise-free step from y, and the noise, of mean zero given y.
+        Control variates use the prediction, which is a noise-free step from y, and the noise, which has mean zero given
+        y.
 
         Args:
-            sde: drift and noise; what holds at t1 is asked for by `left_limit=True`, as a schedule may jump there.
-            t0: begin of the step.
+            sde: drift and noise. Ask for values at t1 with `left_limit=True`, because a schedule may jump there.
+            t0: beginning of the step.
             t1: end of the step.
             y: states at t0, (B, D).
             dW: Brownian increments of the step, (B, M).
@@ -92,5 +93,5 @@ class Scheme(ABC):
         return None
 
     def advance(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> Tensor:
-        """Return y1 only; a scheme overrides this where that is faster. The result is that of `step` up to rounding."""
+        """Return y1 of `step`, up to rounding. A scheme overrides this method if it can do so faster."""
         return self.step(sde, t0, t1, y, dW)[0]

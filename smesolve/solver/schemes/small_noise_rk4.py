@@ -1,4 +1,4 @@
-"""The small-noise Runge-Kutta scheme of four stages."""
+"""The small-noise Runge-Kutta scheme with four stages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SmallNoiseRK4(Scheme):
     noise_products = 1
 
     def step(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return one step; its prediction is the midpoint rule."""
+        """Return one step, its prediction by the midpoint rule, and its noise."""
         dt, middle = t1 - t0, (t0 + t1) / 2
         if fused := sde.small_noise_rk4(y, dt, dW, split=True):
             state, prediction, noise = fused
@@ -40,7 +40,7 @@ class SmallNoiseRK4(Scheme):
     def noise_free_pullback(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, vectors: Tensor) -> Tensor | None:
         """Return vectors times the Jacobian of a step without noise, by four products with Db and one with D(lr b1).
 
-        Backwards through the stages, with w the vectors, v_i the part of w that reaches the argument of k_i.
+        The vectors go backwards through the stages; v_i is the cotangent of the argument of k_i.
         """
         dt, middle = t1 - t0, (t0 + t1) / 2
         if not sde.has_pullbacks:
@@ -57,6 +57,6 @@ class SmallNoiseRK4(Scheme):
         return vectors + v1 + v2 + v3 + v4
 
     def advance(self, sde: PerturbedSDE, t0: float, t1: float, y: Tensor, dW: Tensor) -> Tensor:
-        """Return one step, without its parts where one kernel computes it."""
+        """Return one step, by one kernel if there is one."""
         fused = sde.small_noise_rk4(y, t1 - t0, dW, split=False)
         return fused[0] if fused else self.step(sde, t0, t1, y, dW)[0]

@@ -9,10 +9,12 @@ __all__ = ["SVAG"]
 
 
 class SVAG(GradientScheme):
-    """Two gradients a step of dt = lr/l, weights (1 +- sqrt(2l - 1))/2: converges to the order-1 equation like 1/l.
+    """Two gradients per step of dt = lr/l, with weights (1 +- sqrt(2l - 1))/2; the weak error falls like 1/l.
 
-    l = 1 is the discrete iteration itself. The correction of order 2 takes both draws in both orders, so that it has no
-    covariance with their amplified difference. Source: Li, Malladi, Arora (NeurIPS 2021, arXiv 2102.12470), section 4.
+    With l = 1 it is the discrete iteration itself. The correction of order 2 takes both draws in both orders, so that
+    it has no covariance with their amplified difference.
+
+    Source: Li, Malladi, Arora (NeurIPS 2021, arXiv 2102.12470), section 4.
     """
 
     at_learning_rate = "it is the discrete iteration itself"
