@@ -34,7 +34,14 @@ from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem  # noqa: F401 (type hints of the inherited constructor name it)
 from smesolve.solver.stabilised_ode import solve_dissipative
-from smesolve.validation import check_choice, check_integer, check_parameters, check_positive, check_seed
+from smesolve.validation import (
+    check_choice,
+    check_integer,
+    check_parameters,
+    check_positive,
+    check_seed,
+    check_tolerance,
+)
 
 __all__ = ["PENALISED_FLOWS", "PENALISED_TRAININGS", "PenalisedIteration", "train_by_flow"]
 
@@ -127,7 +134,7 @@ def train_by_flow(
     starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
     penalised = PENALISED_FLOWS[check_choice("training", training, PENALISED_FLOWS)] != "R_S"
     check_positive("horizon", horizon)
-    check_positive("tolerance", tolerance)
+    check_tolerance("tolerance", tolerance)
 
     def velocity(theta: Tensor) -> Tensor:
         return -(problem.mean_gradient(theta) if penalised else loss_gradient(problem, theta))

@@ -92,7 +92,7 @@ def test_a_flow_is_the_limit_of_descents(problem):
     [
         ({"training": "dropout"}, "training must be one of 'flow of R_S', 'flow of R_S \\+ R_1'"),
         ({"horizon": 0.0}, "horizon must be"),
-        ({"tolerance": -1.0}, "tolerance must be"),
+        ({"tolerance": -1.0}, "tolerance must lie in"),
     ],
 )
 def test_bad_flows_are_refused(problem, changes, message):
