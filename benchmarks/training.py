@@ -1,9 +1,10 @@
 """Training by torch's optimisers: its time beside a hand-written loop, and the weak orders of Adam.
 
-    python benchmarks/training.py [--sections time orders cold] [--orders 1 2] [--paths 256]
+    python benchmarks/training.py [--sections time orders cold] [--orders 1 2] [--paths 256] [--rounds 40]
 
-"time": one step of `sme.iterate` with Adam on a torch module with nn.Dropout, beside the same step written by hand with
-`torch.func.vmap` over paths, masks and Adam's formulas included; least CPU time over rounds in which both take turns.
+"time": one step of `sme.iterate` on a torch module with nn.Dropout, with SGD, momentum and Adam, beside the same step
+written by hand with `torch.func.vmap` over paths, masks and the optimiser's formulas included; least and median CPU
+seconds of rounds in which both take turns, after 40 steps, by which time `iterate` runs a recording of the gradient.
 "orders": weak errors of Adam with dropout on tanh 2-4-1 by defects, from a warm start, and the fitted orders.
 "cold": what happens at a start that is cold, or warm for a few steps only. Of the iteration: the change of its mean
 loss at the horizon when lr is halved, which is halved with it where there is an equation of order 1. Of the equation:
@@ -18,46 +19,114 @@ import one_thread  # noqa: F401 (first: the libraries below read it when they ar
 import argparse
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 import harness
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import smesolve as sme
 from smesolve.problem.iteration import DropoutIteration
 
-KEEP, BETAS, EPS = 0.8, (0.9, 0.99), 1e-8
+KEEP, LR, BETAS, EPS = 0.8, 1e-3, (0.9, 0.99), 1e-8
+WARM = 40
 
 
-def iterate_beside_a_loop(samples: int, width: int, rounds: int = 40) -> dict[str, float]:
-    """Return seconds of a step of a block of paths, and their ratio."""
-    data = harness.sine_problem(samples, 8, width, normalised=False)
-    x, y = data.x, data.y
-    module = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Dropout(1 - KEEP), nn.Linear(width, 1)).double()
-    training = sme.Training(sme.ModuleProblem(module, x, y), torch.optim.Adam, lr=1e-3, betas=BETAS, eps=EPS)
-    process, start = DropoutIteration(training, 1e-3), training.warm(training.initial(), 3)
-    paths = process.block_size
+@dataclass(frozen=True)
+class Case:
+    """A module with dropout, and its loss written by hand for one path: (parameters, masks, x, y) -> ()."""
+
+    module: nn.Module
+    x: Tensor
+    y: Tensor
+    loss: str
+    by_hand: Callable[..., Tensor]
+    masks: list[tuple[int, ...]]
+    """Shapes of the masks of one path."""
+
+
+def small() -> Case:
+    data = harness.sine_problem(8, 2, 4, normalised=False)
+    module = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Dropout(1 - KEEP), nn.Linear(4, 1)).double()
+
+    def loss(p: list[Tensor], masks: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        hidden = torch.tanh(functional.linear(x, p[0], p[1])) * masks[0]
+        return (functional.linear(hidden, p[2], p[3]) - y).square().sum() / (2 * len(x))
+
+    return Case(module, data.x, data.y, "squared_error", loss, [(8, 4)])
+
+
+def deep() -> Case:
+    x, y = classes(200)
+    layers = [nn.Linear(64, 50), nn.ReLU(), nn.Dropout(1 - KEEP), nn.Linear(50, 50), nn.ReLU(), nn.Dropout(1 - KEEP)]
+
+    def loss(p: list[Tensor], masks: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        hidden = torch.relu(functional.linear(x, p[0], p[1])) * masks[0]
+        hidden = torch.relu(functional.linear(hidden, p[2], p[3])) * masks[1]
+        return functional.cross_entropy(functional.linear(hidden, p[4], p[5]), y)
+
+    module = nn.Sequential(*layers, nn.Linear(50, 10)).double()
+    return Case(module, x, y, "cross_entropy", loss, [(200, 50), (200, 50)])
+
+
+def convolutional() -> Case:
+    x, y = classes(32)
+    first, second = nn.Conv2d(1, 6, 3, stride=2), nn.Conv2d(6, 8, 3)
+    dropped = [nn.Tanh(), nn.Dropout2d(1 - KEEP), second, nn.Tanh(), nn.Flatten(), nn.Dropout(1 - KEEP)]
+    module = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), first, *dropped, nn.Linear(8, 10)).double()
+
+    def loss(p: list[Tensor], masks: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        hidden = torch.tanh(functional.conv2d(x.view(-1, 1, 8, 8), p[0], p[1], stride=2)) * masks[0]
+        hidden = torch.tanh(functional.conv2d(hidden, p[2], p[3])).flatten(1) * masks[1]
+        return functional.cross_entropy(functional.linear(hidden, p[4], p[5]), y)
+
+    return Case(module, x, y, "cross_entropy", loss, [(32, 6, 1, 1), (32, 8)])
+
+
+def classes(samples: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shapes = [p.shape for p in module.parameters()]
-    sizes = [p.numel() for p in module.parameters()]
+    x = torch.randn(samples, 64, dtype=torch.float64, generator=generator)
+    return x, torch.randint(10, (samples,), generator=generator)
 
-    def loss(vector: Tensor, mask: Tensor) -> Tensor:
-        w, b, a, c = (part.view(shape) for part, shape in zip(vector.split(sizes), shapes, strict=True))
-        hidden = torch.tanh(x @ w.mT + b) * mask
-        return (hidden @ a.mT + c - y).square().sum() / (2 * samples)
+
+CASES = {"2-4-1": small, "64-50-50-10": deep, "CNN": convolutional}
+OPTIMIZERS = {"SGD": {}, "momentum": {"momentum": 0.9}, "Adam": {"betas": BETAS, "eps": EPS}}
+
+
+def iterate_beside_a_loop(case: Case, optimizer: str, rounds: int) -> dict[str, float]:
+    """Return least and median seconds of a step of a block of paths, and their ratios."""
+    problem = sme.ModuleProblem(case.module, case.x, case.y, loss=case.loss)
+    kind = torch.optim.Adam if optimizer == "Adam" else torch.optim.SGD
+    training = sme.Training(problem, kind, lr=LR, **OPTIMIZERS[optimizer])
+    process, start = DropoutIteration(training, LR), training.warm(training.initial(), 3)
+    paths, generator = process.block_size, torch.Generator().manual_seed(0)
+    shapes, sizes = zip(*((p.shape, p.numel()) for p in case.module.parameters()), strict=True)
+
+    def loss(vector: Tensor, masks: list[Tensor]) -> Tensor:
+        parts = [part.view(shape) for part, shape in zip(vector.split(sizes), shapes, strict=True)]
+        return case.by_hand(parts, masks, case.x, case.y)
 
     gradient = torch.func.vmap(torch.func.grad(loss))
     theta = training.parameters(start).expand(paths, -1).clone()
     m, v = torch.zeros_like(theta), torch.zeros_like(theta)
 
     def by_hand(step: int) -> None:
-        mask = (torch.rand(paths, samples, width, generator=generator, dtype=torch.float64) < KEEP) / KEEP
-        g = gradient(theta, mask.double())
-        m.lerp_(g, 1 - BETAS[0])
-        v.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
-        denominator = (v / (1 - BETAS[1] ** (step + 1))).sqrt_().add_(EPS)
-        theta.addcdiv_(m, denominator, value=-1e-3 / (1 - BETAS[0] ** (step + 1)))
+        drawn = [torch.rand(paths, *shape, generator=generator, dtype=torch.float64) for shape in case.masks]
+        g = gradient(theta, [(uniforms < KEEP).double() / KEEP for uniforms in drawn])
+        if optimizer == "SGD":
+            theta.sub_(g, alpha=LR)
+        elif optimizer == "momentum":
+            m.mul_(0.9).add_(g)
+            theta.sub_(m, alpha=LR)
+        else:
+            m.lerp_(g, 1 - BETAS[0])
+            v.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+            denominator = (v / (1 - BETAS[1] ** (step + 1))).sqrt_().add_(EPS)
+            theta.addcdiv_(m, denominator, value=-LR / (1 - BETAS[0] ** (step + 1)))
 
     states = [start.expand(paths, -1)]
 
@@ -66,13 +135,17 @@ def iterate_beside_a_loop(samples: int, width: int, rounds: int = 40) -> dict[st
 
     times: dict[str, list[float]] = {"iterate": [], "by hand": []}
     with torch.no_grad():
-        for step in range(rounds):
+        for step in range(WARM + rounds):
             for name, function in (("iterate", ours), ("by hand", by_hand)):
                 began = time.process_time()
                 function(step)
                 times[name].append(time.process_time() - began)
-    best = {name: min(each) for name, each in times.items()}
-    return best | {"ratio": best["iterate"] / best["by hand"], "paths": paths}
+    found: dict[str, float] = {"paths": paths}
+    for what, of in (("least", min), ("median", median)):
+        for name, each in times.items():
+            found[f"{name}, {what}"] = of(each[WARM:])
+        found[f"ratio, {what}"] = found[f"iterate, {what}"] / found[f"by hand, {what}"]
+    return found
 
 
 def weak_errors(orders: list[int], paths: int) -> sme.WeakErrorStudy:
@@ -115,11 +188,14 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", default=["time", "orders"], choices=["time", "orders", "cold"])
     parser.add_argument("--orders", nargs="+", type=int, default=[1], choices=[1, 2])
     parser.add_argument("--paths", type=int, default=256, help="of orders; of cold starts 64 times as many")
+    parser.add_argument("--rounds", type=int, default=40, help="of time")
     arguments = parser.parse_args()
     if "time" in arguments.sections:
-        for samples, width in ((16, 32), (64, 64)):
-            found = iterate_beside_a_loop(samples, width)
-            print(f"n={samples}, m={width}:", ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        for name, case in CASES.items():
+            for optimizer in OPTIMIZERS:
+                torch.manual_seed(0)
+                found = iterate_beside_a_loop(case(), optimizer, arguments.rounds)
+                print(f"{name}, {optimizer}:", ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
     if "orders" in arguments.sections:
         study = weak_errors(arguments.orders, arguments.paths)
         print(study.table[["order", "lr", "error", "low", "high", "bias", "reason"]].to_string())

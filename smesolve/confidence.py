@@ -1,4 +1,4 @@
-"""The confidence of every interval, and half-widths in standard errors."""
+"""The confidence level of every interval, and half-widths in units of standard errors."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ from scipy.special import chndtrix, ndtri, stdtrit
 __all__ = ["CONFIDENCE", "NORMAL_QUANTILE", "bias_aware_half_width", "student_quantile"]
 
 CONFIDENCE = 0.95
-"""Confidence of every interval."""
+"""Confidence level of every interval."""
 
 NORMAL_QUANTILE = float(ndtri((1 + CONFIDENCE) / 2))
-"""Half-width of an interval in standard errors that are known exactly."""
+"""Half-width of an interval in units of a standard error that is known exactly."""
 
 
 def student_quantile(freedom: float | np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
     """Return the half-width of an interval in units of a standard error with the given degrees of freedom.
 
-    2.04 for 30 and 1.97 for 250: the normal quantile makes intervals of few independent values too short.
+    It is 2.04 for 30 and 1.97 for 250 degrees of freedom: the normal quantile, 1.96, makes intervals of few independent
+    values too short.
     """
     return np.asarray(stdtrit(freedom, (1 + confidence) / 2))
 
 
 FAR = 6.0
-"""Bias in standard errors beyond which only the nearer end of the interval can miss."""
+"""Ratio of bias to standard error beyond which only one end of the interval can miss the truth."""
 
 
 def bias_aware_half_width(half_width: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Return the half-widths of intervals that hold the truth with `CONFIDENCE` whatever the bias, up to a bound.
+    """Return the half-widths of intervals that hold the truth with `CONFIDENCE` for any bias up to a bound.
 
-    That is sigma times the quantile of |N(bound / sigma, 1)| (Armstrong & Kolesar, Quantitative Economics 11, 2020),
-    between 1.96 sigma without a bias and bound + 1.64 sigma where it is large. The sum of half-width and bound would be
-    too long, and the root of the sum of their squares too short.
+    The half-width is sigma times the quantile of |N(bound / sigma, 1)| (Armstrong & Kolesar, Quantitative Economics 11,
+    2020): 1.96 sigma without a bias, and bound + 1.64 sigma where the bias is large. The sum of half-width and bound
+    would be too long, and the root of the sum of their squares too short.
 
     Args:
-        half_width: of the intervals without a bias.
-        bound: on the absolute value of the bias.
+        half_width: half-widths of the intervals without a bias.
+        bound: bound on the absolute value of the bias.
     """
     half_width, bound = np.broadcast_arrays(np.asarray(half_width, float), np.asarray(bound, float))
     sigma = half_width / NORMAL_QUANTILE

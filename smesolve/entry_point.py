@@ -1,4 +1,4 @@
-"""What every function has in front of it that a user's program calls: a hint for a wrong name, plain surroundings."""
+"""The decorator of public functions: hints for unknown argument names, and a plain numerical environment."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ OTHER_NAMES: Mapping[str, str] = {
     "p": "keep_prob",
     "y0": "theta0",
 }
-"""Names that papers and other libraries have for arguments, and what they are called here."""
+"""Names that papers and other libraries give to arguments, and their names here."""
 
 
 def entry_point(function: Callable[P, T]) -> Callable[P, T]:
     """Guard a function, or a constructor, that users call.
 
-    A keyword argument with an unknown name is answered by the name that was probably meant, and the function runs in
-    `plain_surroundings`. Cost: some microseconds a call.
+    An unknown keyword argument raises a TypeError that suggests the name that was probably meant. The function runs in
+    `plain_surroundings`. Cost: some microseconds per call.
     """
     signature = inspect.signature(function)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
@@ -59,7 +59,7 @@ def entry_point(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def nearest_name(name: str, known: list[str]) -> str:
-    """Return the known name that was probably meant, "did you mean 'lrs'", or all of them that are not nested."""
+    """Return a hint, "did you mean 'lrs'", or a list of the known names without a dot where none is close."""
     if OTHER_NAMES.get(name) in known:
         meant = OTHER_NAMES[name]
         return f"did you mean {meant!r}{f', which is 1 - {name}' if meant == 'keep_prob' else ''}"
@@ -73,7 +73,7 @@ def nearest_name(name: str, known: list[str]) -> str:
 
 
 def _unknown_argument(qualified_name: str, unknown: str, names: list[str]) -> str:
-    """Return one sentence, with the name that was meant where it can be guessed."""
+    """Return one sentence that names the function and, where it can be guessed, the argument that was meant."""
     owner, _, name = qualified_name.rpartition(".")
     called = owner if name == "__init__" else name
     names = [name for name in names if name != "self"]
@@ -91,7 +91,7 @@ def _unknown_argument(qualified_name: str, unknown: str, names: list[str]) -> st
 def use_one_thread_if_forked() -> None:
     """Let torch compute on one thread in a process that was forked (`os.fork`, multiprocessing's "fork").
 
-    The threads of the parent are not there, and OpenMP would wait for them without end.
+    The threads of the parent do not exist in the child, and OpenMP would wait for them forever.
     """
     if os.getpid() != _IMPORTED_IN:
         torch = sys.modules.get("torch")
@@ -101,10 +101,10 @@ def use_one_thread_if_forked() -> None:
 
 @contextmanager
 def plain_surroundings() -> Iterator[None]:
-    """Within it numpy does not raise where floats overflow or divide by zero, and tensors can be differentiated.
+    """Keep numpy from raising where floats overflow or divide by zero, and let tensors be differentiated.
 
-    A path that diverges, or a quotient 0/0 that means "nothing is known", is no error here; `torch.inference_mode`
-    makes tensors that no derivative can be taken of.
+    A path that diverges, or a quotient 0/0 that means "nothing is known", is not an error here. Tensors made in
+    `torch.inference_mode` could not be differentiated.
     """
     use_one_thread_if_forked()
     with ExitStack() as stack:

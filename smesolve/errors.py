@@ -13,7 +13,7 @@ __all__ = ["SmesolveError", "call_of_user", "invalid", "is_tensor", "shown"]
 
 
 class SmesolveError(ValueError):
-    """An input that cannot be used. Its message is one sentence that says which, why, and what to do about it."""
+    """An input that cannot be used. The message is one sentence that says which input, why, and what to do about it."""
 
 
 def invalid(name: str, must: str, value: Any, remedy: str = "") -> SmesolveError:
@@ -25,7 +25,7 @@ def call_of_user(what: str, function: Callable[..., Any], *values: Any) -> Any:
     """Return function(*values) for a function that the user wrote.
 
     Raises:
-        SmesolveError: the function raised an error; the message says which.
+        SmesolveError: the function raised an error, which the message quotes.
     """
     try:
         return function(*values)

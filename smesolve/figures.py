@@ -1,4 +1,4 @@
-"""What all figures share: their size, the styles of curves, ticks, and how they are written.
+"""What all figures share: their size, the styles of curves, ticks, and the writing of files.
 
 Each curve has its own colour, line style and marker, so that curves can be told apart in grey as well.
 """
@@ -45,13 +45,14 @@ __all__ = [
 
 
 PAGE = 6.8
-"""Width (inches) of a page of two columns. Figures are as wide or half as wide, so journals need not scale them."""
+"""Width (inches) of a page with two columns. Figures are as wide, or half as wide, so that journals need not scale
+them."""
 
 DPI = 300
-"""Resolution of the PNG."""
+"""Resolution of PNG files, in dots per inch."""
 
 SCREEN_DPI = 120
-"""Resolution in a notebook, which shows a pixel of the picture as one of the screen."""
+"""Resolution in a notebook, which shows one pixel of the picture as one pixel of the screen."""
 
 
 class CurveStyle(NamedTuple):
@@ -133,7 +134,7 @@ def save_figure(figure: matplotlib.figure.Figure, directory: Path, name: str) ->
 
 
 def points(axis: Axes, x: pd.Series, y: pd.Series, resolved: pd.Series, style: CurveStyle) -> None:
-    """Draw markers; those that are not resolved are hollow."""
+    """Draw markers; markers of unresolved values are hollow."""
     for chosen, face in ((resolved.astype(bool), style.colour), (~resolved.astype(bool), "white")):
         axis.plot(
             x[chosen],
@@ -167,14 +168,14 @@ def band(axis: Axes, table: pd.DataFrame, x: str, column: str, index: int, label
 
 
 def symlog_steps(axis: Axes) -> None:
-    """Make the x axis a logarithmic one of steps that begins at 0."""
+    """Make the x axis a logarithmic axis of step numbers that begins at 0."""
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xlabel("step")
     axis.set_xlim(left=0)
 
 
 def legend_above(axis: Axes, columns: int = 2, room: float = 0.3) -> None:
-    """Put a legend above the curves; the y axis is stretched by the share `room` for it."""
+    """Put a legend above the curves. The y axis is stretched by the share `room` to make space for it."""
     low, high = axis.get_ylim()
     if axis.get_yscale() == "log":
         axis.set_ylim(low, high * (high / low) ** room)

@@ -1,4 +1,4 @@
-"""What the machine can hold."""
+"""The machine's memory, and the refusal of arrays that do not fit into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_numbers_fit", "free_memory", "machine_memory"]
 
 @functools.cache
 def machine_memory() -> float:
-    """Bytes of this machine's memory; infinity where the system does not say."""
+    """Return the bytes of this machine's memory, or infinity where the system does not report them."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
@@ -21,8 +21,9 @@ def machine_memory() -> float:
 
 
 def free_memory() -> float:
-    """Bytes that the system could give to a process now; the machine's memory where the system does not say (Linux
-    says).
+    """Return the bytes that the system could give to a process now.
+
+    Linux reports them; elsewhere the result is the machine's memory.
     """
     try:
         with open("/proc/meminfo", encoding="ascii") as file:

@@ -26,7 +26,7 @@ def import_matplotlib() -> None:
     backend = os.environ.pop("MPLBACKEND", None)
     log = logging.getLogger("matplotlib")
     level = log.level
-    log.setLevel(logging.CRITICAL)  # settings that it does not know do not matter here
+    log.setLevel(logging.CRITICAL)  # warnings of unknown settings do not matter here
     try:
         import matplotlib
     except (ValueError, OSError) as error:  # a matplotlibrc that is not text, no place for its cache

@@ -1,11 +1,11 @@
-"""Settings of the process that make small steps faster: the command line applies them, importing the library does not.
+"""Settings of the process that make small steps faster. The command line applies them; an import does not.
 
-Steps of some microseconds depend on them.
+Steps that take some microseconds depend on them.
 
-- Idle OpenMP threads sleep instead of spinning, which slows every step where anything else runs on the machine; the
-  user's own OMP_WAIT_POLICY comes first.
-- Freed memory is kept. The arrays of a block take a megabyte; handing each back to the system and asking for it again
-  causes page faults that take longer than the arithmetic. Where the C library is not glibc nothing is changed.
+- Idle OpenMP threads sleep. Spinning threads slow every step where other programs run on the machine. The user's own
+  OMP_WAIT_POLICY takes precedence.
+- Freed memory is kept. The arrays of a block take a megabyte; returning each to the system and requesting it again
+  causes page faults that take longer than the arithmetic. Where the C library is not glibc, nothing is changed.
 
 Worker processes inherit both as environment variables. A program of your own may apply them, before torch is imported.
 """
@@ -27,7 +27,7 @@ _KEEP_MEMORY = (
 
 
 def apply_process_settings() -> None:
-    """Let idle threads sleep and freed memory stay, in this process and those that it starts."""
+    """Let idle threads sleep and keep freed memory, in this process and in the processes that it starts."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform != "linux":
         return

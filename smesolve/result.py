@@ -1,4 +1,4 @@
-"""How the result of a study shows itself: in one glance, as a table of an article, and as a figure."""
+"""The base class of results: a summary, a table for a notebook or an article, and a figure."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LATEX_ESCAPES = {character: rf"\{character}" for character in "&%$#_{}"} | {
 
 
 class Result(ABC):
-    """The result of a study: a tidy table, and what follows from it in words, LaTeX and a figure."""
+    """The result of a study: a tidy table, with a summary in words, a LaTeX table and a figure."""
 
     table: pd.DataFrame
 
     @abstractmethod
     def summary(self) -> str:
-        """Return what was found, in sentences, one in each line."""
+        """Return the findings, one sentence per line."""
 
     @abstractmethod
     def plot(self) -> Figure:
@@ -43,7 +43,7 @@ class Result(ABC):
         return self.table
 
     def to_latex(self) -> str:
-        """Return what is printed as a LaTeX table with the rules of the package booktabs."""
+        """Return all rows of `shown` as a LaTeX table with the rules of the package booktabs."""
         rows = self.shown()
         aligned = "".join("r" if pd.api.types.is_numeric_dtype(rows[name]) else "l" for name in rows)
         lines = [[_escaped(str(name)) for name in rows]]

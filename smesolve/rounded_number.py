@@ -1,8 +1,8 @@
 """Numbers that were given in a lower precision than float64.
 
 A float32 number stands for the shortest decimal number that rounds to it: 0.2 in float32 is 0.2, and not the float64
-number 0.20000000298 that has the same bits. What was computed in float32 may be a few roundings off, also from the
-decimal number that was meant, so the relative rounding goes with the number.
+number 0.20000000298 of the same value. A number that was computed in float32 may differ by a few roundings from the
+decimal number that was meant, so the number carries its relative rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RoundedNumber(float):
     """The machine epsilon of that precision."""
 
     def __new__(cls, value: float, rounding: float) -> RoundedNumber:
-        """The shortest decimal number less than half a unit in the last place from `value`."""
+        """Make the shortest decimal number that is less than half a unit in the last place from `value`."""
         half_unit = rounding * 2.0 ** (math.frexp(value)[1] - 2)
         shortest = (float(f"{value:.{digits}g}") for digits in range(1, 17))
         close = (number for number in shortest if abs(number - value) < half_unit)
@@ -33,12 +33,12 @@ class RoundedNumber(float):
         return made
 
     def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
-        """For copies and pickles."""
+        """Return the arguments of `__new__`, for copies and pickles."""
         return float(self), self.rounding
 
 
 def as_numbers(values: Any) -> list[Any]:
-    """The entries of an array, tensor or column of one dimension as Python numbers, rounded ones as such."""
+    """Return the entries of a one-dimensional array, tensor or column; in low precision each is a `RoundedNumber`."""
     if is_tensor(values):
         import torch  # here, as configurations and --help do without it
 

@@ -1,4 +1,4 @@
-"""Validators: each checks one argument and returns it as the function that called it uses it.
+"""Validators: each checks one argument and returns it in the form that the calling function uses.
 
 Public functions call them first, before anything is computed. Every validator takes the argument's name and its value
 and raises `SmesolveError` with one sentence that names the argument, says what it must be, and shows what was given.
@@ -55,15 +55,13 @@ __all__ = [
 T = TypeVar("T")
 
 LARGEST_NUMBER = 1e100
-"""Numbers and their inverses are not larger, so that products of three of them are floats."""
+"""Largest number, and largest inverse of a number, so that products of three of them are floats."""
 
 LARGEST_INTEGER = 2**53
-"""Sizes and counts are not larger: beyond, floats are not exact."""
-
-MOST_ENTRIES = 1000
-"""Entries of a list of which each makes a study longer."""
+"""Largest size or count: beyond it, floats are not exact."""
 
 LONGEST_RANGE = 2**20
+"""Longest `range` that is made into a list."""
 
 MOST_ENTRIES = 1000
 """Most learning rates, observables or other entries of a list that a study works on."""
@@ -75,7 +73,7 @@ def check_integer(name: str, value: Any, least: int = 1, most: int = LARGEST_INT
     """Return an integer from `least` to `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if whole and value > most:
-        raise invalid(name, f"be at most {most if most < 10**6 else format(most, '.0e')}", value, remedy)
+        raise invalid(name, f"be at most {most}", value, remedy)
     if not whole or value < least:
         if least == -LARGEST_INTEGER:
             must = "an integer"
@@ -91,7 +89,7 @@ def check_seed(name: str, value: Any) -> int:
 
 
 def check_workers(name: str, value: Any) -> int | None:
-    """Return a number of processes, or None for this one."""
+    """Return a number of processes, or None for the calling process."""
     return None if value is None else check_integer(name, value, 1, 2**12, "leave it out to run in this process")
 
 
@@ -117,7 +115,7 @@ def check_number(
     if number and not 1 / LARGEST_NUMBER <= abs(number) <= LARGEST_NUMBER:
         zero = "be 0 or " if low < 0 or low_allowed else ""
         must = f"{zero}have a size from {1 / LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}"
-        raise invalid(name, must, value, "products of others overflow or vanish")
+        raise invalid(name, must, value, "products of larger or smaller numbers overflow or vanish")
     if isinstance(value, np.floating) and not isinstance(value, float):
         value = as_numbers(value.reshape(1))[0]
     checked: float = value
@@ -148,7 +146,7 @@ def check_tolerance(name: str, value: Any) -> float:
 def check_weak_order(name: str, value: Any) -> Any:
     """Return the order of a modified equation: 1, 2, 3, "quadratic" or "poisson"."""
     if not isinstance(value, str):
-        value = check_integer(name, value, remedy="or 'quadratic' for the equation that resums quadratic losses")
+        value = check_integer(name, value, remedy="'quadratic' names the equation that resums quadratic losses")
     if value not in (1, 2, 3, "quadratic", "poisson"):
         remedy = "order 4 would take jumps with the fourth cumulant of the noise, which is negative in general"
         raise invalid(name, "be 1, 2 or 3, or 'quadratic' or 'poisson'", value, remedy)
@@ -288,14 +286,14 @@ def check_mapping(
 
 
 def check_observable(name: str, value: Any) -> Any:
-    """Return an observable, a name such as "loss" or a function; their registry knows the names."""
+    """Return an observable, a function or a name such as "loss", which the registry of observables checks."""
     if not isinstance(value, str) and not callable(value):
         raise invalid(name, "be a name such as 'loss' or a callable", value)
     return value
 
 
 def check_observables(name: str, values: Any) -> Any:
-    """Return a list of observables, or a dict of them by names of the user's."""
+    """Return a list of observables, or a dict from the user's names to observables."""
     if not isinstance(values, Mapping):
         return check_list(name, values, check_observable)
     checked = check_mapping(name, values, check_observable)

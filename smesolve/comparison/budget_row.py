@@ -2,21 +2,21 @@
 
     error = E g(Theta_t) - E g(theta_k)  +-  (Monte Carlo^2 + bias^2)^(1/2)  +-  rounding  +-  tolerance          (1)
 
-where the mean of the equation is that of the scheme's solution less the bias of the scheme.
+where the mean of the equation is the mean of the scheme's solution minus the bias of the scheme.
 
-- Monte Carlo, with s_1 and s_2 the standard errors of the two means, and s that of their difference: Student's quantile
-  times s, plus what the skewness and kurtosis of each side add (`MeanEstimate.correction`), as their third cumulants
-  add up:
+- Monte Carlo: with the standard errors s_1 and s_2 of the two means and s of their difference, Student's quantile times
+  s, plus the corrections for skewness and kurtosis of both sides (`MeanEstimate.correction`), weighted as their third
+  cumulants add up:
 
     student s + sum_i correction_i (s_i/s)^2,      s^2 = s_1^2 + s_2^2.                                       (2)
 
-- Bias: what is not known of the bias of the scheme (`smesolve.comparison.solver_bias`).
-- Rounding: each step rounds every parameter, which moves g by sum_i |theta_i d_i g| at most, and the roundings of
-  different steps add up like independent ones,
+- Bias: the half-width of the interval of the scheme's bias (`smesolve.comparison.solver_bias`).
+- Rounding: each step rounds every parameter, which moves g by at most eps sum_i |theta_i d_i g|, and the roundings of
+  different steps add up like independent errors,
 
     2 eps sqrt(steps) (|g| + sum_i |theta_i d_i g|).                                                          (3)
 
-- Tolerance: that of the ordinary differential equation which the bias is measured against.
+- Tolerance: the error bound of the ordinary differential equation from which the bias is measured.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ ROUNDING = 2.0
 (`benchmarks/device.py`), most of it common to both means."""
 
 REL_TOL_SLACK = 1.05
-"""Factor of rel_tol up to which an error counts as precise enough: paths come in whole blocks."""
+"""Factor of rel_tol up to which an error counts as precise enough, as paths come in whole blocks."""
 
 
 class NoiseFreeValues:
-    """Observables along the noise-free path of a process, and how far rounding moves them.
+    """Observables along the noise-free path of a process, and bounds on their rounding errors.
 
     Args:
         process: the iteration.
@@ -53,7 +53,7 @@ class NoiseFreeValues:
         saved: step numbers of the observations.
         observables: by name.
 
-    Cost: as many steps as the last of `saved`, of one path, without noise.
+    Cost: the steps of one path, up to the last of `saved`, without noise.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class NoiseFreeValues:
 
 
 def is_noisy(side: MeanEstimate, rounding: np.ndarray) -> np.ndarray:
-    """Return where the noise of this side is more than rounding (T, O).
+    """Return where the noise of this side is larger than rounding (T, O).
 
-    It counts however small it is compared with the other side: a sample in which no path shows the mean has little
+    The noise of the other side does not matter: a sample that misses the rare paths that carry the mean has a small
     spread.
     """
     return np.asarray(side.half_width > rounding)
@@ -101,11 +101,11 @@ def budget_row(
     Args:
         at: indices of time and observable.
         dropout, equation, pairs: estimates of both sides, and of the difference between dt and dt/2.
-        bias: of the scheme, from these pairs.
+        bias: bias of the scheme, from these pairs.
         noise_free: values of the iteration without noise.
         tolerance: bound on the error of the ordinary differential equation.
         polynomial: whether the observable grows at most like a polynomial.
-        rel_tol: largest Monte Carlo half-width as a share of the error. Default: any.
+        rel_tol: largest Monte Carlo half-width as a share of the error, or None for any.
     """
     sde = equation.mean[at] - bias.value[at]
     error = sde - dropout.mean[at]
@@ -174,12 +174,12 @@ def _tails(
     rounding: np.ndarray,
     polynomial: bool,
 ) -> Status | None:
-    """Return what these samples cannot show, or None.
+    """Return the status of samples that cannot show the mean, or None.
 
-    Two things no sample shows. Draws of the iteration are discrete: where the rare ones matter, all paths of a sample
-    may be equal, and then they are equal to the noise-free path only if there is no noise. And the noise of a modified
-    equation grows with theta, so that its solution has the tails of a lognormal law: the mean of what outgrows every
-    polynomial is infinite, and the theorem of weak order leaves it out.
+    There are two cases beside heavy tails in a sample. Draws of the iteration are discrete: where rare draws matter,
+    all paths of a sample may be equal, but they equal the noise-free path only if there is no noise. And the noise of a
+    modified equation grows with theta, so that its solution has the tails of a lognormal law: the mean of an observable
+    that outgrows every polynomial is infinite, and the theorem of weak order does not cover it.
     """
     if any((side.heavy_tailed & is_noisy(side, rounding))[at] for side in (dropout, equation)):
         return Status.HEAVY_TAILS

@@ -1,4 +1,4 @@
-"""Collapse of errors on one curve: which power q of keep_prob makes them a function of lr / keep_prob^q."""
+"""Collapse of errors on one curve: the power q of keep_prob for which they are a function of lr / keep_prob^q."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE
 __all__ = ["COLLAPSE_BELOW", "POWERS", "spreads_about_one_curve"]
 
 COLLAPSE_BELOW = 0.3
-"""Multiples of the natural scale up to which errors are compared with one curve: beyond, they change sign."""
+"""Multiple of the natural scale up to which errors are compared with one curve; beyond it, they change sign."""
 
 POWERS = (0.0, 1.0, 2.0)
-"""q of the candidates lr / keep_prob^q."""
+"""The powers q of the candidates lr / keep_prob^q."""
 
 RESAMPLES = 400
 """Draws of the bootstrap."""
 
 
 def spreads_about_one_curve(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Measure how far errors are from one curve against lr / keep_prob^q.
+    """Measure the distance of errors from one curve in lr / keep_prob^q.
 
-    ln|error| of the resolved cells of small lr is fitted by a parabola in ln(lr / keep_prob^q).
+    A parabola in ln(lr / keep_prob^q) is fitted to ln|error| of the resolved cells of small lr.
 
     Args:
         table: a row for each cell: model, order, keep_prob, multiple, lr, horizon, relative with its interval, and
             resolved.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
-        A row for each model, order and ordinate ("relative", the error at the horizon, and "rate", this error over
-        the horizon): `spread_0`, `spread_1`, `spread_2` with `_low`, `_high`, the root mean square distance from
-        the curve for q = 0, 1, 2; `power`, the q of least spread, with its interval, and `spread`; `cells`.
-        Intervals (95%) are by the bootstrap, over cells and their errors.
+        A row for each model, order and ordinate ("relative", the error at the horizon, and "rate", this error divided
+        by the horizon): `spread_0`, `spread_1`, `spread_2` with `_low`, `_high`, the root mean square distance from the
+        curve for q = 0, 1, 2; `power`, the q of least spread, with its interval; `spread`, the least spread; `cells`,
+        the number of cells. The intervals (95%) are bootstrap intervals, over cells and their errors.
     """
     rng, rows = np.random.default_rng(seed), []
     for (model, order), group in table.groupby(["model", "order"], sort=False):

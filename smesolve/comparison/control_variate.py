@@ -1,26 +1,27 @@
 """Martingale control variates along the noise-free path.
 
 Let thetabar_j be the noise-free path of a process, u_j(theta) = phi(noise-free flow from step j to the target step K)
-the value function, lam_j and Lam_j its gradient and Hessian at thetabar_j. A step from theta_j has a prediction, known
-before its noise, and a noise increment nu_j = s C chi_j, where chi_j (M) is independent of theta_j with mean zero and
-covariance I, and s is -lr (iteration: chi are functions of the masks) or sqrt(lr dt) (equation: normals). Then
+the value function, and lam_j and Lam_j its gradient and Hessian at thetabar_j. A step from theta_j has a prediction,
+which is known before its noise, and a noise increment nu_j = s C chi_j, where chi_j (M) is independent of theta_j with
+mean zero and covariance I, and s is -lr (iteration: chi are functions of the masks) or sqrt(lr dt) (equation: normals).
+Then
 
     cv_1 = sum_j < lam, nu_j >                                                                             (1)
     cv_2 = sum_j < Lam (prediction_j - predictionbar_j), nu_j >                                            (2)
     cv_3 = sum_j s^2/2 (chi_j^T Q_j chi_j - tr Q_j),      Q_j = C^T Lam C at thetabar_j                    (3)
 
-have mean zero, whatever lam, Lam and Q are. They are the Taylor terms of phi(theta_K) of first and second order in the
-noise: of first order; of second order from two different steps; of second order from one step. What is left has a
-standard deviation O(lr^1.5) where phi(theta_K) has O(lr^0.5). cv_3 does not change the power of lr but its constant:
-without it cv_1 and cv_2 leave three to four times as much.
+have mean zero, whatever lam, Lam and Q are. They are Taylor terms of phi(theta_K) in the noise: cv_1 the terms of first
+order, cv_2 those of second order from two different steps, cv_3 those of second order from one step. The standard
+deviation of the remainder is O(lr^1.5), that of phi(theta_K) is O(lr^0.5). cv_3 changes the constant and not the power
+of lr: without it, the remainder of cv_1 and cv_2 is three to four times as large.
 
 lam is exact for each process: it obeys the adjoint recursion through the process's own noise-free step, and is taken
-where in the step the noise enters (`noise_time`),
+at the time within the step at which the noise enters (`noise_time`),
 
     lam = noise_time lam_(j+1) + (1 - noise_time) lam_j.                                                   (4)
 
-Lam and Q only change the variance, so one Lam, that of the mean iteration, serves the iteration and every scheme: it is
-off by O(lr), which costs O(lr^2).
+Lam and Q only change the variance, so the Lam of the mean iteration serves the iteration and every scheme: its error
+O(lr) adds O(lr^2) to the standard deviation.
 """
 
 from __future__ import annotations
@@ -46,22 +47,21 @@ __all__ = ["ControlVariate", "control_of"]
 class ControlVariate:
     """The control variates of one process for all targets (saved steps) and observables.
 
-    Without Hessians there is cv_1; with them there are cv_2, and cv_3 where Q is known, for the targets that have
-    Hessians.
+    Without Hessians there is only cv_1. The targets with Hessians have cv_2 as well, and cv_3 where Q is known.
     """
 
     path: NoiseFreePath
     step_time: float
     """Time of one step of the process."""
     noise_time: float
-    """Where in a step the noise enters: 0 at its begin, 1 at its end."""
+    """Where in a step the noise enters: 0 at its beginning, 1 at its end."""
     variance: float
     """s^2 = lr^2 (iteration) or lr dt (equation): the variance that multiplies C C^T in a step."""
     hessians: ValueHessians | None = None
 
     @property
     def count(self) -> int:
-        """Control variates for each target and observable."""
+        """Number of control variates for each target and observable."""
         if self.hessians is None:
             return 1
         return 2 if self.hessians.quadratics is None else 3
@@ -69,7 +69,8 @@ class ControlVariate:
     def add(self, totals: Tensor, step: int, taken: Step) -> None:
         """Add the terms of step j to the running totals (count, B, T, O), in place.
 
-        Cost: D for each target and observable; D^2 + M^2 with dense Hessians, 64 D + 32 M with those of low rank.
+        Cost per path, target and observable: D operations; D^2 + M^2 with dense Hessians, 64 D + 32 M with Hessians of
+        low rank.
         """
         after = self.path.adjoints[step + 1]
         before = self.path.adjoints[step][-after.shape[0] :]
@@ -98,12 +99,12 @@ def control_of(
     """Make the control variates of a process, or return None where the study has none.
 
     Args:
-        design: of the study.
+        design: design of the study.
         process: the iteration, or the equation under its scheme.
         saved: step numbers of the times.
         lr: learning rate.
         step_time: time of one step of the process.
-        hessians: of the value functions, for control variates of second order.
+        hessians: Hessians of the value functions, for control variates of second order.
     """
     if design.control == "none":
         return None

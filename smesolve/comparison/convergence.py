@@ -1,13 +1,13 @@
 """Convergence of solvers of any SDE: weak and strong errors against the step, on the same Brownian paths.
 
-With the solution Y of an SDE at the horizon T, that of a solver with step dt, Y^dt, and an observable g,
+With the solution Y of an SDE at the horizon T, the solution Y^dt of a solver with step dt, and an observable g,
 
     weak error     E g(Y^dt) - E g(Y) = O(dt^p),                                                              (1)
     strong error   E |g(Y^dt) - g(Y)| = O(dt^p),     without an observable  E |Y^dt - Y|.                     (2)
 
 All runs of a path see one Brownian path (`smesolve.solver.nested_paths`). Where the reference is a solver with a small
-step, or the solution as a function of the Brownian motion at T, each path gives a difference, whose spread is that of
-the strong error and not that of g; where it is a number, the spread is that of g.
+step, or the solution as a function of the Brownian motion at T, each path gives a difference, whose spread is the
+strong error and not the spread of g. Where the reference is a number, the spread is that of g.
 
 Sources: Kloeden, Platen, Numerical Solution of Stochastic Differential Equations (1992), chapters 9 and 10; Higham
 (SIAM Review 43, 2001).
@@ -56,19 +56,19 @@ from smesolve.validation import (
 __all__ = ["Reference", "block_size", "common_grid", "convergence"]
 
 Reference = Mapping[str, float | Callable[[Tensor], Tensor]] | tuple[str, float]
-"""Exact values by the observables' names, numbers or functions W(T) (B, M) -> g(Y(T)) (B,); or (scheme, dt)."""
+"""Exact values by observable name, as numbers or functions W(T) (B, M) -> g(Y(T)) (B,); or a pair (scheme, dt)."""
 
 STATE = "state"
 """The observable of a strong error where none is given: the distance of the states."""
 
 MOST_RATIO = 64
-"""Steps of the common grid in the smallest step of a solver."""
+"""Largest number of steps of the common grid in the smallest step of a solver."""
 
 BLOCK_FLOATS = 2**22
 """Floats in the increments of one block of paths."""
 
 DEGREE = 3
-"""Of the moments that are kept."""
+"""Highest degree of the moments that are kept."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class _Run:
     solver: Solver
     dt: float
     ratio: int
-    """Steps of the grid in a step."""
+    """Steps of the grid in a step of the solver."""
 
     def end(self, paths: NestedPaths, theta0: Tensor, W: Tensor, H: Tensor | None) -> tuple[Tensor, float]:
-        """Return the states at the horizon (B, D), and the seconds that they took."""
+        """Return the states at the horizon (B, D), and the seconds that the solver took."""
         (increments, integrals), start = paths.over_steps(W, H, self.ratio), theta0.expand(paths.paths, -1)
-        # The first call of a solver in a process loads parts of torch, which is no part of its cost.
+        # The first call of a solver in a process loads parts of torch, which does not count as its cost.
         first = None if integrals is None else integrals[:1, :2]
         self.solver.run(start[:2], increments[:1, :2], first, self.dt)
         begin = time.perf_counter()
@@ -104,7 +104,7 @@ class _Errors:
     strong: bool
     paths: int
     in_threads: ClassVar[bool] = False
-    """SDEs and observables here are any functions of the user's."""
+    """SDEs and observables are arbitrary functions of the user, which threads may not share."""
 
     @property
     def cost(self) -> float:
@@ -112,7 +112,7 @@ class _Errors:
 
     @torch.no_grad()
     def run(self, block: int) -> Arrays:
-        """Return packed moments of the errors (2 + 2, R O), seconds (R,), and the paths without one (R, O)."""
+        """Return packed moments of the errors (2 + 2, R O), seconds (R,), and numbers of paths without one (R, O)."""
         grid, names = self.grid, list(self.observables) or [STATE]
         count = min(grid.paths, self.paths - block * grid.paths)
         W, H = grid.block(block)
@@ -160,20 +160,20 @@ def convergence(
     workers: int | None = None,
     progress: bool | None = None,
 ) -> ConvergenceStudy:
-    """Measure how the errors of solvers of any SDE fall with the step.
+    """Measure the errors of solvers of any SDE against the step.
 
     Args:
         sde: a `ModifiedEquation`, or any SDE that torchsde takes: f and g, f and g_prod, f_and_g, or f_and_g_prod.
         theta0: (D,), the start of every path.
         horizon: time T of the comparison.
-        dts: steps; each divides the horizon, and all lie on one grid, as halved ones do.
+        dts: steps. Each divides the horizon, and all lie on one grid, as repeated halvings do.
         schemes: names in `SCHEMES`, and methods of torchsde: "milstein", "srk" and "torchsde.euler" for Ito SDEs,
             "midpoint", "heun", "euler_heun" and "reversible_heun" for Stratonovich SDEs.
-        observables: g, callables theta (..., D) -> (...,) by names of your own, or a list as `solve` takes it. For
-            strong errors None is the state itself, whose distance |Y^dt - Y| is measured.
-        reference: exact values by the observables' names: numbers E g(Y(T)) for weak errors, or functions that map the
+        observables: g, a dict from names of your own to callables theta (..., D) -> (...,), or a list as `solve` takes
+            it. Default for strong errors: the state itself, whose distance |Y^dt - Y| is measured.
+        reference: exact values by observable name: numbers E g(Y(T)) for weak errors, or functions that map the
             Brownian motion at T, W (B, M), to g(Y(T)) (B,); or (scheme, dt), a solver with a step smaller than all dts,
-            whose own error then is part of all errors.
+            whose own error is then part of all errors.
         error: "weak" (1) or "strong" (2).
         seed: root seed of the Brownian motions.
         paths: number of independent paths.
@@ -184,13 +184,13 @@ def convergence(
         A `ConvergenceStudy`.
 
     Raises:
-        SmesolveError: an object that is no SDE, solvers that cannot integrate it, steps that do not fit, observables
-            without a reference.
+        SmesolveError: an object that is not an SDE, solvers that cannot integrate it, steps that do not fit, or
+            observables without a reference.
 
     Warns:
         DivergenceWarning: some paths are not finite; their rows have no error.
 
-    Cost: the steps of all solvers and of the reference for each path. Memory: one block of paths.
+    Cost per path: the steps of all solvers and of the reference. Memory: one block of paths.
     """
     check_sde("sde", sde, ("ito", "stratonovich"))
     problem = sde.problem if isinstance(sde, ModifiedEquation) else None
@@ -200,7 +200,9 @@ def convergence(
     completed = CompletedSDE(sde, theta0) if problem is None else sde
     horizon, strong = check_positive("horizon", horizon), check_choice("error", error, ("weak", "strong")) == "strong"
     steps = _steps(horizon, dts)
-    solvers = [solver_named(name, completed) for name in _different("schemes", check_list("schemes", schemes))]
+    names: list[Any] = check_list("schemes", schemes)
+    _check_different("schemes", names, list(map(str, names)))
+    solvers = [solver_named(name, completed) for name in names]
     if progress is not None:
         check_flag("progress", progress)
     paths, seed, workers = check_integer("paths", paths, 2), check_seed("seed", seed), check_workers("workers", workers)
@@ -230,14 +232,15 @@ def convergence(
 def _steps(horizon: float, dts: Any) -> list[int]:
     """Return the numbers of steps, increasing."""
     given = check_list("dts", dts, check_positive)
-    return sorted(_different("dts", [grid_steps(horizon, dt, "horizon", f"dts[{k}]") for k, dt in enumerate(given)]))
+    counts = [grid_steps(horizon, dt, "horizon", f"dts[{k}]") for k, dt in enumerate(given)]
+    _check_different("dts", given, counts)
+    return sorted(counts)
 
 
-def _different(name: str, values: list[Any]) -> list[Any]:
-    """Return values that are all different."""
-    if len(set(map(str, values))) < len(values):
-        raise SmesolveError(f"{name} must hold different values; leave out repeated ones.")
-    return values
+def _check_different(name: str, values: list[Any], keys: list[Any]) -> None:
+    """Refuse values of which two have the same key."""
+    if len(set(keys)) < len(keys):
+        raise invalid(name, "hold different values", values, "leave out repeated ones")
 
 
 def _reference(
@@ -291,7 +294,7 @@ def common_grid(steps: Sequence[int], horizon: float) -> int:
 
 
 def block_size(steps: int, noise_dim: int) -> int:
-    """Return the paths of a block, a power of two that depends on the grid only."""
+    """Return the number of paths in a block, a power of two that depends only on the grid."""
     size = max(1, BLOCK_FLOATS // (steps * max(noise_dim, 1)))
     return min(max(8, 1 << (size.bit_length() - 1)), 1024)
 

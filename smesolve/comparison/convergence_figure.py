@@ -18,8 +18,8 @@ def convergence_figure(table: pd.DataFrame, fits: pd.DataFrame, kind: str) -> Fi
     Hollow points are not resolved.
 
     Args:
-        table: of a `ConvergenceStudy`.
-        fits: its orders.
+        table: table of a `ConvergenceStudy`.
+        fits: orders, as `ConvergenceStudy.fit` returns them.
         kind: "weak" or "strong".
     """
     observables = list(table.observable.unique())

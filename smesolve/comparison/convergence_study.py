@@ -27,11 +27,12 @@ class ConvergenceStudy(Result):
 
     Columns of `table`:
 
-        scheme, dt, observable         which solver, with which step, and what is compared
+        scheme, dt, observable         the solver, its step, and what is compared
         error, stderr, low, high       the error with its standard error and 95% interval; all errors come from the same
-                                       paths, so that those of different steps have common noise
-        seconds                        that the solver took for all paths, increments not counted
-        paths, lost                    number of paths, and of those without a finite error; with one there is no error
+                                       paths, so that errors at different steps have common noise
+        seconds                        time that the solver took for all paths, without the increments
+        paths, lost                    number of paths, and of paths without a finite error; where there are such paths
+                                       the error is NaN
         resolved                       whether 0 lies outside the interval
     """
 
@@ -40,7 +41,7 @@ class ConvergenceStudy(Result):
     """ "weak" or "strong"."""
     horizon: float
     reference: str
-    """What the errors are errors against, in words."""
+    """The reference of the errors, in words."""
     declared: Mapping[str, float]
     """Orders that the solvers declare, by name."""
 
@@ -75,20 +76,20 @@ class ConvergenceStudy(Result):
     def fit(self) -> pd.DataFrame:
         """Fit the order of convergence of each solver and observable.
 
-        error = c dt^p (1 + d dt + ...) is fitted as weak orders in the learning rate are
-        (`smesolve.comparison.order_fit`): the terms beyond d are bounded by what the errors leave room for, so that
-        intervals are never shorter than these terms allow. Noise that errors at different steps have in common is
-        counted as independent, which makes intervals longer and not shorter.
+        error = c dt^p (1 + d dt + ...) is fitted in the same way as weak orders in the learning rate
+        (`smesolve.comparison.order_fit`). The terms beyond d are bounded by the spread of the errors, so that intervals
+        are never shorter than these terms allow. Common noise of errors at different steps counts as independent, which
+        makes intervals longer and not shorter.
 
         Returns:
-            Columns scheme, observable; order p with order_low, order_high (95%); declared, what the solver claims;
-            points, p_value of the fit, left_out (steps that were not used, and why); verdict, "certified" where the
-            interval holds the declared order and none that is 1 larger or smaller.
+            Columns scheme, observable; order p with order_low, order_high (95%); declared, the order that the solver
+            declares; points, p_value of the fit, left_out (steps that were not used, and why); verdict, "certified"
+            where the interval holds the declared order and no order that is 1 larger or smaller.
         """
         return self._orders.copy()
 
     def summary(self) -> str:
-        """Return the order of each solver, a sentence in each line."""
+        """Return the order of each solver, one sentence per line."""
         head = f"{self.kind.capitalize()} errors at T = {self.horizon:g} against {self.reference}, with 95% intervals:"
         return "\n".join([head, *(self._sentence(row) for row in self.fit().to_dict("records"))])
 

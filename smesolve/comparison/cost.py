@@ -1,4 +1,4 @@
-"""The work of paths in gradients, which progress bars count and which decides how paths are shared between sides."""
+"""The work of paths in gradients, which progress bars count and by which paths are shared between sides."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from smesolve.solver.schemes import SCHEMES
 __all__ = ["ITERATION_STEP_COST", "step_cost"]
 
 ITERATION_STEP_COST = 1.5
-"""Gradients that one step of the iteration takes with its control variates."""
+"""Work of one step of the iteration with its control variates, in gradients."""
 
 NOISE_PRODUCT_COST, HESSIAN_PRODUCT_COST = 1.5, 4.0
-"""Gradients that a noise product and a Hessian product take."""
+"""Work of a noise product and of a Hessian product, in gradients."""
 
 
 JUMP_COST, FLOW_COST = 4.0, 4.0
-"""Gradients that a jump of the equation of order 3 takes, and the flow up to it."""
+"""Work of a jump of the equation of order 3, and of the flow up to it, in gradients."""
 
 
 def step_cost(order: Order, scheme: str) -> float:
-    """Return the gradients that one step of a scheme takes on the equation of an order.
+    """Return the work of one step of a scheme on the equation of an order, in gradients.
 
-    Where it has jumps no scheme has a part, and it is that of a step of lr. At order 3 these are one jump on average,
-    the flow up to it, and the share of a flow that is cut at the end of a step; for "poisson" one training step.
+    For equations with jumps, which have no scheme, it is the work of a step of length lr: at order 3 one jump on
+    average, the flow up to it, and a flow that the end of the step cuts; for "poisson" one training step.
     """
     if order == "poisson":
         return ITERATION_STEP_COST

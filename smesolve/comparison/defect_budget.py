@@ -1,10 +1,10 @@
-"""The weak errors at one learning rate by defects, and what their bias is.
+"""The weak errors at one learning rate by defects, and a bound on their bias.
 
-Estimates by defects have a bias that vanishes with lr faster than the error (`smesolve.comparison.defects`). For the
-error of order 2, and for that of order 1 which contains it, its size is that of delta lr^3, half the difference between
-both placements of the shifts. Learning rates up to twice as large tell delta, too. At kinks half of both terms of the
-error of order 2 comes on top. Where there are no shifts (order 1 only) the bias is of the size of the next term d lr^2
-in
+Estimates by defects have a bias that vanishes faster with lr than the error (`smesolve.comparison.defects`). For the
+error of order 2, and for the error of order 1, which contains it, the bias is of the size of delta lr^3, half the
+difference between both placements of the shifts. delta is averaged over learning rates that are up to twice as large.
+At kinks, half of both terms of the error of order 2 is added to the bound. Where there are no shifts (order 1 only),
+the bias is of the size of the next term d lr^2 in
 
     e / lr = c + d lr + O(lr^2),
 
@@ -12,8 +12,8 @@ by regression over the learning rates. The bound on the bias,
 
     |delta| lr^3 for order 1, 1/3 |delta| lr^3 for order 2,    or    |d| lr^2,                                    (1)
 
-is what it was found to reach where errors are exact (`benchmarks/coverage.py`). The interval covers with its confidence
-for any bias up to the bound (`smesolve.confidence.bias_aware_half_width`).
+is the largest bias that was found where exact errors are known (`benchmarks/coverage.py`). The interval has its
+coverage for any bias up to the bound (`smesolve.confidence.bias_aware_half_width`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from smesolve.comparison.defects import COLUMNS, DefectSampler
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.outcomes import Status, status_of
 from smesolve.comparison.path_statistics import PathStatistics, merged
-from smesolve.comparison.paths_wanted import MOST_WANTED, next_paths
+from smesolve.comparison.paths_wanted import MOST_WANTED, further_work, next_paths
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.confidence import bias_aware_half_width
 from smesolve.problem.iteration import DropoutIteration
@@ -38,8 +38,8 @@ __all__ = ["DefectBudget", "with_bias"]
 PLACEMENT, KINKS = COLUMNS.index("placement"), COLUMNS.index("kinks")
 
 UNKNOWN_AT_KINKS = 0.5
-"""Share of both terms of the error of order 2 at kinks that is taken to be unknown: crossings of few kinks in few steps
-do not average out, and jumps of jumps are left out beyond the second power of their size."""
+"""Share of both terms of the error of order 2 at kinks that counts as unknown: crossings of few kinks in few steps do
+not average out, and interactions of jumps are left out beyond the second power of their size."""
 
 UNKNOWN_PART = {1: 1.0, 2: 1 / 3}
 """Bound on the bias of each order in units of half the difference between both placements."""
@@ -48,20 +48,20 @@ SAME = 1e-9
 """Relative difference up to which two learning rates are the same."""
 
 LARGEST_BIAS = 0.5
-"""In units of the error: beyond it the estimate says no more than the order of magnitude."""
+"""Largest bias in units of the error; beyond it, only the order of magnitude of the error is known."""
 
 ASYMPTOTIC = 1 / 3
-"""Largest error of order 2 in units of that of order 1, as far as it is told from noise: beyond it the expansion in the
-learning rate does not converge fast enough for the difference of both placements to be half of what is not known."""
+"""Largest error of order 2, where it is resolved, in units of the error of order 1. Beyond it, the expansion in the
+learning rate does not converge fast enough for the difference of both placements to bound the bias."""
 
 
 class DefectBudget:
     """Errors of all orders at one learning rate.
 
     Args:
-        design: of the study.
+        design: design of the study.
         lr: learning rate.
-        runner: runs the blocks.
+        runner: runner of the blocks.
     """
 
     def __init__(self, design: StudyDesign, lr: float, runner: Runner) -> None:
@@ -73,30 +73,44 @@ class DefectBudget:
         self._noise_free = NoiseFreeValues(
             DropoutIteration(design.problem, lr, seed), design.theta0, self.sampler.saved, design.observables
         )
-        self._name = f"lr {lr!r}, defects of orders {', '.join(map(str, design.orders))}"
+        # The number of a block names its paths among blocks of one size only.
+        orders, size = ", ".join(map(str, design.orders)), self.sampler.block_size
+        self._name = f"lr {lr!r}, defects of orders {orders}, blocks of {size}"
         self._blocks = 0
         self.statistics: PathStatistics | None = None
 
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
-        """Draw `paths` paths, and then as many more as the tolerance at the horizon asks for.
+        """Draw `paths` paths, and then as many more as the tolerance at the horizon requires.
 
-        The progress bar expects the first ones.
+        The progress bar must already count the work of the first `paths` paths, and `further_work`.
         """
+        bar, expected = self.runner.progress, further_work(self.cost(paths), rel_tol)
         self._run(paths)
         while rel_tol is not None:
             found = self._estimate()
             wanted = next_paths(found.paths, self._wanted(found, rel_tol), max_paths)
             if wanted <= found.paths:
-                return
-            self.runner.progress.add(self.cost(wanted))
+                break
+            bar.detail(f"more paths for rel_tol = {rel_tol:g}")
+            bar.add(self.cost(wanted))
             self._run(wanted)
+        bar.add(-expected)
 
     def cost(self, paths: int) -> float:
-        """Return the gradients that it takes to have so many paths."""
+        """Return the work, in gradients, of the blocks that are missing for so many paths."""
         return len(self._missing(paths)) * self.sampler.cost
 
+    @property
+    def spent(self) -> float:
+        """The gradients that the paths so far took."""
+        return self._blocks * self.sampler.cost
+
+    def affordable(self, gradients: float) -> int:
+        """Return how many paths so many gradients are enough for."""
+        return int(gradients / self.sampler.cost) * self.sampler.block_size
+
     def _missing(self, paths: int) -> range:
-        """Return the blocks that are missing to so many paths."""
+        """Return the blocks that are missing for so many paths."""
         return range(self._blocks, -(-paths // self.sampler.block_size))
 
     def _run(self, paths: int) -> None:
@@ -107,7 +121,7 @@ class DefectBudget:
         self._blocks = max(self._blocks, blocks.stop)
 
     def _wanted(self, found: MeanEstimate, rel_tol: float) -> int:
-        """Return the paths that the worst known error at the horizon takes."""
+        """Return the number of paths that the least precise error at the horizon requires."""
         width, error = (self._columns(part)[-1][:, list(self.design.orders)] for part in (found.half_width, found.mean))
         short = self._columns(found.plain_shortage)[-1][:, list(self.design.orders)]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -225,7 +239,13 @@ def _far(table: pd.DataFrame) -> pd.Series:
 
 
 def _biased(error: float, bound: float, half: float) -> Status | None:
-    """Return whether an error is larger than its smooth bias and than `half`, which holds all of its bias."""
+    """Return the status of an error that its bias may explain, or None.
+
+    Args:
+        error: absolute value of the error.
+        bound: bound on the bias without the part at kinks.
+        half: half-width of the interval, with all of the bias.
+    """
     if bound > LARGEST_BIAS * error:
         return Status.OUTSIDE_ASYMPTOTICS
     return None if error > half else Status.WITHIN_DEFECT_BIAS
@@ -234,7 +254,7 @@ def _biased(error: float, bound: float, half: float) -> Status | None:
 def _placement_bias(rows: pd.DataFrame, order: int) -> np.ndarray:
     """Return the bound of (1) for the learning rates of one order, time and observable.
 
-    For each of them delta is a weighted mean over those that are at most twice as large.
+    For each learning rate, delta is a weighted mean over the learning rates that are at most twice as large.
     """
     lrs = rows.lr.to_numpy()
     ratios, errors = rows.placement.to_numpy() / lrs**3, rows.placement_stderr.to_numpy() / lrs**3
@@ -248,7 +268,7 @@ def _placement_bias(rows: pd.DataFrame, order: int) -> np.ndarray:
 
 
 def _next_term(rows: pd.DataFrame, power: int) -> np.ndarray:
-    """Return d lr^(p+1) for the learning rates of one order, time and observable, d by a weighted regression."""
+    """Return |d| lr^(p+1) for the learning rates of one order p, time and observable, with d from a regression."""
     lrs = rows.lr.to_numpy()
     ratios, errors = rows.error.to_numpy() / lrs**power, rows.stderr.to_numpy() / lrs**power
     known = np.isfinite(ratios)

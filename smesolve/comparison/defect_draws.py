@@ -1,4 +1,4 @@
-"""Independent draws of what the defects of a step are made of; where it is known in closed form, that itself."""
+"""Independent draws of the factors of a step's defects, or the exact factors where they have a closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The size of a study by defects: bytes of memory, work, and the refusal of what no machine can do."""
+"""The size of a study by defects: memory and work, and the refusal of studies that are too large."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ __all__ = ["DefectSize"]
 
 @dataclass(frozen=True)
 class DefectSize:
-    """What a study by defects asks of a machine, known before anything is computed."""
+    """Memory and work of a study by defects, known before anything is computed."""
 
     design: StudyDesign
     paths: int
-    """Of each learning rate in the first round."""
+    """Paths at each learning rate in the first round."""
     workers: int | None = None
-    """Processes that share the blocks; None for this one."""
+    """Processes that share the blocks, or None for the calling process."""
 
     @cached_property
     def samplers(self) -> list[DefectSampler]:
         """One for each learning rate."""
         return [DefectSampler.of(self.design, lr) for lr in self.design.lrs]
+
+    @property
+    def block_size(self) -> int:
+        """Paths in a block."""
+        return self.samplers[0].block_size
 
     def check(self, max_memory: float | None) -> None:
         """Refuse a study that takes more steps than a process can run, or more memory than allowed.
@@ -35,7 +40,7 @@ class DefectSize:
             max_memory: bytes. Default: this machine's memory.
 
         Raises:
-            SmesolveError: with the numbers.
+            SmesolveError: the study is too large; the message holds the numbers.
         """
         check_block_steps(
             f"paths={self.paths} at lr={min(self.design.lrs):g}",
@@ -48,7 +53,7 @@ class DefectSize:
 
     @property
     def memory(self) -> float:
-        """Bytes of the arrays of one process at their largest: all states of a block, and what their gradients take."""
+        """Largest memory of one process in bytes: all states of a block, and the arrays of their gradients."""
         return max(
             8.0 * sampler.block_size * sampler.states * (WORKING_ARRAYS * sampler.problem.floats_per_path)
             for sampler in self.samplers
@@ -56,17 +61,17 @@ class DefectSize:
 
     @property
     def step_memory(self) -> float:
-        """The same: a block of few steps takes as much as one of many."""
+        """Memory of one step in bytes, which is `memory`: it does not depend on the number of steps."""
         return self.memory
 
     @property
     def memory_beyond_steps(self) -> float:
-        """Bytes on top of these: none."""
+        """Memory beyond the steps in bytes, which is 0."""
         return 0.0
 
     @property
     def work(self) -> float:
-        """Gradients that the first round takes, of all learning rates."""
+        """Work of the first round at all learning rates, in gradients."""
         return sum(sampler.cost * self._blocks(sampler) for sampler in self.samplers)
 
     def _blocks(self, sampler: DefectSampler) -> int:

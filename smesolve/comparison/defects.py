@@ -96,7 +96,7 @@ COLUMNS = ("discrete", "order 1", "order 2", "placement", "kinks")
 between shifts after the step and before it, and the first term of eq. (9)."""
 
 NODES = 64
-"""The companion is moved at so many nodes at least, or at every step."""
+"""Least number of nodes at which the companion is moved; in fewer steps it is moved at every step."""
 
 AFTER = 0.625
 """Share of the paths whose shifts are after the step."""
@@ -112,9 +112,9 @@ MORE_RUNS = 4
 class DefectSampler:
     """Blocks of paths whose means are the discrete mean and the errors of the equations of order 1 and 2.
 
-    Cost: 2 + 3/q gradients a step and path for order 1, q = 1 up to 127 steps; for order 2 another 7 (5 where the mean
-    gradient has a closed form). With kinks another 3 for order 1 and 5 for order 2. Memory: at most 18 states of D
-    numbers a path, 2 for order 1 only.
+    Cost: 2 + 3/q gradients per step and path for order 1, q = 1 up to 127 steps; for order 2 another 7 (5 where the
+    mean gradient has a closed form). With kinks another 3 for order 1 and 5 for order 2. Memory per path: at most 18
+    states of D numbers, 22 where the step is not gradient descent, 2 for order 1 only.
     """
 
     problem: Problem
@@ -146,7 +146,7 @@ class DefectSampler:
     @cached_property
     def block_size(self) -> int:
         """Paths in a block."""
-        return max(2, fitting_block_size(self.states * self.problem.floats_per_path))
+        return min(fitting_block_size(self.states * self.problem.floats_per_path), self.problem.largest_block)
 
     @property
     def states(self) -> int:
@@ -299,7 +299,7 @@ class _ShiftedRuns:
         """(R, A)."""
 
     def advance(self, step: int, run: Tensor, uniforms: Tensor) -> None:
-        """Start the runs that are shifted before this step, and take it with all; run (B, D) at its begin."""
+        """Start the runs that are shifted before this step, and take it with all; run (B, D) before it."""
         paths = ((self._chosen == step) & ~self._after).nonzero()[:, 0]
         if len(paths):
             self._start(paths, run[paths], run[paths])

@@ -1,8 +1,8 @@
-"""Derivatives along directions by central differences: of fields, and of functions that are known by their values.
+"""Derivatives along directions by central differences, of fields and of functions that are known by their values.
 
-Shifts are as short as rounding allows where fields are smooth. Where they jump somewhere, a derivative is meant in the
-sense of distributions: its mean over paths holds what happens at the jumps if the shifts are longer than what a path
-moves in a step, and the longer they are the less it scatters.
+Where fields are smooth, shifts are as short as rounding allows. Where fields jump, the derivative is meant in the sense
+of distributions: its mean over paths includes the jumps if the shifts are longer than the distance that a path moves in
+a step, and longer shifts have less scatter.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Field = Callable[[Tensor], Tensor]
 
 
 def _scaled(direction: Tensor, x: Tensor, degree: int, shift: float | None) -> Tensor:
-    """Return the factor (A, 1) that makes of a direction the shift of a central difference of this degree.
+    """Return the factor (A, 1) by which a direction is multiplied in a central difference of this degree.
 
-    Default: that of length eps^(1/(degree + 2)) max(1, |x|), which balances rounding and the next derivative.
+    Default: the shift has length eps^(1/(degree + 2)) max(1, |x|), which balances rounding and the next derivative.
     """
     if shift is not None:
         return x.new_full((len(x), 1), shift)
@@ -33,13 +33,13 @@ def _scaled(direction: Tensor, x: Tensor, degree: int, shift: float | None) -> T
 
 
 def first_difference(field: Field, x: Tensor, u: Tensor, shift: float | None = None) -> Tensor:
-    """Return D field(x)[u] from field(x +- shift u)."""
+    """Return D field(x)[u] from field(x +- h u), with the step h = `shift` if that is given."""
     h = _scaled(u, x, 1, shift)
     return (field(x + h * u) - field(x - h * u)) / (2 * h)
 
 
 def second_difference(field: Field, x: Tensor, u: Tensor, v: Tensor, shift: float | None = None) -> Tensor:
-    """Return D^2 field(x)[u, v] from field(x +- shift u +- shift v)."""
+    """Return D^2 field(x)[u, v] from field(x +- h u +- k v), with h = k = `shift` if that is given."""
     h, k = _scaled(u, x, 2, shift), _scaled(v, x, 2, shift)
     diagonal = field(x + h * u + k * v) + field(x - h * u - k * v)
     return (diagonal - field(x + h * u - k * v) - field(x - h * u + k * v)) / (4 * h * k)

@@ -1,14 +1,14 @@
-"""How far two laws are from each other, as two samples tell: standard deviations, and a distance with its interval.
+"""The distance of two laws, estimated from two samples: ratio of standard deviations, and Wasserstein distance.
 
-The Wasserstein distance of order 1, W(P, Q) = int |F - G|, is a metric, so that that of the samples P_n and Q_m obeys
+The Wasserstein distance of order 1, W(P, Q) = int |F - G|, is a metric. So the distance of the samples P_n, Q_m obeys
 
     |W(P_n, Q_m) - W(P, Q)| <= W(P_n, P) + W(Q_m, Q).                                                         (1)
 
 The right side is bounded by its 95% quantile under resampling, W(P*, P_n) + W(Q*, Q_m), with independent resamples P*
-and Q* (bootstrap). The interval is longer than it must be, and holds where P = Q, where that of a plain bootstrap does
-not: a distance of samples is never 0. The logarithm of a standard deviation of n values of kurtosis kappa has the
-variance (kappa - 1)/(4 n). The paths of an equation come in antithetic pairs, which may be equal: they count as half
-as many.
+and Q* (bootstrap). The interval is conservative. It also covers where P = Q, where the interval of a plain bootstrap
+does not, because the distance of two samples is never 0. The logarithm of a standard deviation of n values of kurtosis
+kappa has the variance (kappa - 1)/(4 n). The paths of an equation come in antithetic pairs, which may be equal: m paths
+count as m/2 values.
 
 Source: del Barrio, Gine, Matran (Annals of Probability 27, 1999) for the law of W(P_n, P).
 """
@@ -28,11 +28,11 @@ RESAMPLES = 200
 """Bootstrap resamples of each sample."""
 
 LEAST = 8
-"""Fewest values of a sample that a distance is made of."""
+"""Smallest sample for which a distance is computed."""
 
 
 class DistributionDistance(NamedTuple):
-    """What two samples tell of two laws; numbers are NaN where they tell nothing."""
+    """Comparison of two laws by two samples; all numbers are NaN where the samples are too small or not finite."""
 
     spread: float
     """Ratio of the standard deviations, second over first, with its 95% interval."""
@@ -50,9 +50,9 @@ def distribution_distance(first: np.ndarray, second: np.ndarray, seed: int = 0) 
     Args:
         first: values (n,) on independent paths of the iteration.
         second: values (m,) on paths of an equation, in antithetic pairs.
-        seed: of the resamples.
+        seed: seed of the resamples.
 
-    Cost: some 400 sorts of n and of m values, and memory for 200 copies of both.
+    Cost: 200 sorts of each sample, and memory for 200 copies of both.
     """
     values = [np.asarray(part, dtype=float) for part in (first, second)]
     counts = [len(values[0]), len(values[1]) // 2]
@@ -74,7 +74,7 @@ def distribution_distance(first: np.ndarray, second: np.ndarray, seed: int = 0) 
 
 
 def _resampled(values: np.ndarray, copies: int, generator: np.random.Generator) -> np.ndarray:
-    """Return W(P*, P_n) of resamples in which each value stands so many times (RESAMPLES,).
+    """Return W(P*, P_n) (RESAMPLES,) of resamples in which each drawn value occurs `copies` times.
 
     Between two samples of one size it is the mean distance of their sorted values.
     """

@@ -1,4 +1,4 @@
-"""Control variates from the draws themselves, for problems whose mean gradient has no closed form.
+"""Control variates made from the draws, for problems whose mean gradient has no closed form.
 
 Along the noise-free path thetabar_j of the reference gradient, with adjoints lam_j, let w_j be the coefficients of
 <lam, g(thetabar_j; draw)> to first order in the draw. A step y -> y - sum_r c_r g(y; draw_r), with weights c_r known
@@ -6,9 +6,9 @@ before its draws, adds to the control variate
 
     - sum_r c_r w_j . draw_r,                                                                              (1)
 
-of mean zero whatever thetabar, lam and w are. Of the Taylor term of first order in the noise it has the part that is
-linear in the draws; products of masks, and what lam and w miss at theta_j, stay. A problem that does not expand its
-gradient in the draws has w = 0, which changes nothing.
+which has mean zero whatever thetabar, lam and w are. It contains the part of the first-order Taylor term that is linear
+in the draws. Products of masks, and the errors of lam and w at theta_j, remain. For a problem that does not expand its
+gradient in the draws w = 0, and the control variate is 0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["DrawControlVariate"]
 class DrawControlVariate:
     """The control variate of one process for the last target (saved step) and all observables.
 
-    The other targets have none: U coefficients for every step and target are too many to keep.
+    The other targets have none, because U coefficients for every step and target take too much memory.
     """
 
     problem: Problem
@@ -43,7 +43,7 @@ class DrawControlVariate:
     def of(cls, problem: Problem, path: NoiseFreePath) -> DrawControlVariate:
         """Expand the gradient along a path.
 
-        Cost: four gradients of one path for each step and observable. Memory: U floats for each.
+        Cost: four gradients of one path per step and observable. Memory: U floats per step and observable.
         """
         steps = zip(path.states[:-1], path.adjoints[1:], strict=True)
         return cls(
@@ -54,7 +54,7 @@ class DrawControlVariate:
     def add(self, totals: Tensor, step: int, taken: SampledStep) -> None:
         """Add the terms of step j to the running totals (1, B, T, O), in place.
 
-        Cost: U for each observable and draw.
+        Cost per path: U operations per observable and draw.
         """
         for column, coefficients in enumerate(self.coefficients[step]):
             for weight, draw in taken.terms:

@@ -1,9 +1,8 @@
 """One side of a weak error: the modified equation of one order, solved with one dt, and the bias of that solution.
 
 The solution without noise, V_0 of `smesolve.comparison.solver_bias`, counts as zero where the mean gradient has no
-closed form, and where the network has kinks. There the error of one path jumps with dt, as a step meets a kink here or
-there, which the mean over paths does not; and the ordinary differential equation may slide along a kink, where no
-solver of high order goes on.
+closed form, and where the network has kinks. At kinks, the error of one path jumps as a function of dt, unlike the mean
+over paths, and the ordinary differential equation may slide along a kink, where solvers of high order fail.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ class EquationSide:
     """Statistics of the equation at dt and, for its bias, of pairs with the same paths at dt/2.
 
     Args:
-        design: of the study.
+        design: design of the study.
         equation: the modified equation.
         dt: step of the scheme.
         seed: root seed of the Brownian motion.
-        hessians: of the value functions, for control variates of second order.
-        solution: the noise-free solution of the same equation. Default: computed.
+        hessians: Hessians of the value functions, for control variates of second order.
+        solution: the noise-free solution of the same equation. Default: it is computed.
     """
 
     def __init__(
@@ -70,22 +69,22 @@ class EquationSide:
         self.equation, self.order, self.dt = equation, equation.order, dt
         theta0, observables, size = design.theta0, design.observables, equation.block_size
         coarse, fine = self._samplers(design, seed, hessians)
-        name = f"lr {equation.lr!r}, order {equation.order}, dt {dt!r}"
+        name = f"lr {equation.lr!r}, order {equation.order}, dt {dt!r}, blocks of {size}"
         self._single, self._paired = name, f"{name}, pairs"
         self.work: dict[str, Work] = {self._single: coarse, self._paired: PairSampler(coarse, fine, 3 * coarse.cost)}
-        """By name: blocks of paths at dt, and blocks of pairs, which are paths at dt and at dt/2."""
+        """Blocks of paths at dt, and blocks of pairs, each a path at dt and one at dt/2, by name."""
         self._block_size = size
         self._pairs = bytearray()
-        """For each block that is done, whether it came in pairs: a byte, as there may be a million blocks."""
+        """For each finished block 1 if it came in pairs, else 0; bytes, as there may be a million blocks."""
         self.statistics: PathStatistics | None = None
-        """Of the paths at dt, or None while there are none."""
+        """Statistics of the paths at dt, or None while there are no paths."""
         self.difference: PathStatistics | None = None
-        """Of the pairs, or None while there are none."""
+        """Statistics of the differences of pairs, or None while there are no pairs."""
 
         nothing = np.zeros((len(design.times), len(observables)))
         self._noise_free_bias = self._noise_free_difference = nothing
-        exact = equation.order == "poisson"  # whose paths have no bias: both of a pair are the same
-        if exact or not design.problem.has_closed_form or kinks(design.problem, theta0):  # only pairs tell the bias
+        exact = equation.order == "poisson"  # its paths have no bias: both paths of a pair are equal
+        if exact or not design.problem.has_closed_form or kinks(design.problem, theta0):  # only pairs measure the bias
             self.solution = NoiseFreeSolution(nothing, nothing)
             return
         self.solution = solution or NoiseFreeSolution.of(equation, theta0, design.times, observables)
@@ -111,8 +110,8 @@ class EquationSide:
     def tasks(self, paths: int, pairs: int | None) -> Iterator[Task]:
         """Yield the missing blocks for this number of paths and of pairs, in order.
 
-        A block of pairs gives its paths at dt, too. By default every fourth block and the first 64 paths come in pairs:
-        whether a block does depends only on its number, so that more paths never make a block run again. More pairs are
+        A block of pairs yields its paths at dt as well. By default every fourth block and the first 64 paths come in
+        pairs: this depends only on the number of a block, so that no block runs again for more paths. Further pairs are
         taken from new blocks first.
         """
         size = self._block_size

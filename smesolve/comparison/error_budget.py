@@ -1,7 +1,7 @@
 """The error budget at one learning rate: paths of the iteration and of the equation of each order.
 
-Paths are added where an error is to be known better, or where they are too few to tell the law of their mean
-(`MeanEstimate.shortage`). Steps of the scheme are halved where its bias is large. `paths_wanted` decides on both.
+Paths are added where an error is not precise enough, or where there are too few paths for the law of their mean
+(`MeanEstimate.shortage`). The step of the scheme is halved where its bias is large. `paths_wanted` decides on both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from smesolve.comparison.cost import ITERATION_STEP_COST, step_cost
 from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.path_statistics import PathStatistics, merged
-from smesolve.comparison.paths_wanted import Estimates, Wanted, bias_is_large, next_paths, wanted_paths
+from smesolve.comparison.paths_wanted import Estimates, Wanted, bias_is_large, further_work, next_paths, wanted_paths
 from smesolve.comparison.sampler import Sampler
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
@@ -32,28 +32,28 @@ from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_
 __all__ = ["ErrorBudget"]
 
 DIFFERENCE = {"estimator": "difference"}
-"""How errors are estimated here, in the rows of a table."""
+"""Column of the table that names the estimator."""
 
 MAX_HALVINGS = 3
-"""Times that dt is halved in search of a small bias."""
+"""Largest number of halvings of dt in search of a small bias."""
 
 
 class Aim(NamedTuple):
-    """Paths of the equation and of its pairs that a round brings the side of one order to."""
+    """Numbers of paths of the equation, and of pairs, that one order has after a round."""
 
     paths: int
     pairs: int | None
-    """None for the default share."""
+    """Number of pairs, or None for the default share."""
 
 
 class ErrorBudget:
-    """All that is measured at one learning rate.
+    """Statistics of the iteration and of all equations at one learning rate.
 
     Args:
-        design: of the study.
+        design: design of the study.
         lr: learning rate.
-        hessians: of the value functions, for control="second".
-        runner: runs the blocks; its progress bar expects the first round.
+        hessians: Hessians of the value functions, for control="second".
+        runner: runner of the blocks, whose progress bar already counts the first round and its `further_work`.
     """
 
     def __init__(self, design: StudyDesign, lr: float, hessians: ValueHessians | None, runner: Runner) -> None:
@@ -67,12 +67,13 @@ class ErrorBudget:
         cost = ITERATION_STEP_COST * saved[-1] * iteration.block_size
         self.sampler = Sampler(iteration, design.theta0, saved, design.observables, control, design.keep, cost)
         self.noise_free = NoiseFreeValues(iteration, design.theta0, saved, design.observables)
-        """Of the iteration."""
+        """Observables along the noise-free path of the iteration."""
         self._polynomial = {name: grows_polynomially(g, design.theta0) for name, g in design.observables.items()}
-        self._name = f"lr {lr!r}, dropout"
+        # The number of a block names its paths among blocks of one size only.
+        self._name = f"lr {lr!r}, dropout, blocks of {iteration.block_size}"
         self._blocks = 0
         self.dropout: PathStatistics | None = None
-        """Of the iteration, or None while there are no paths."""
+        """Statistics of the iteration, or None while there are no paths."""
         self._halvings_left = [MAX_HALVINGS if design.dt is None else 0 for _ in design.orders]
         self.sides = [
             EquationSide(design, ModifiedEquation(design.problem, lr, order), design.first_dt(lr), self.seed, hessians)
@@ -82,18 +83,19 @@ class ErrorBudget:
     # --- sampling --------------------------------------------------------------------------------------------------
 
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
-        """Draw `paths` paths on each side, a quarter of them in pairs; then as many more as the tolerance asks for.
+        """Draw `paths` paths on each side, a quarter of them in pairs; then as many more as the tolerance requires.
 
-        A dt that was not given is halved while the bias at the horizon is significant and above its share. Where a
-        tolerance is given, paths are added as well while too few values carry a mean, if max_paths may be enough.
+        If dt is not given, it is halved while the bias at the horizon is significant and above its share of the error.
+        If a tolerance is given, paths are also added while too few values carry a mean, if max_paths may be enough.
         """
         wanted, aims = paths, [Aim(paths, None)] * len(self.sides)
-        self._run(wanted, aims)  # the bar expects this round
+        expected = further_work(self._cost(wanted, aims), rel_tol, self.design.dt is None)
+        self._run(wanted, aims)  # the progress bar counts this round already
         while True:
             while self._halve():
                 self._run_more(wanted, aims)
             if rel_tol is None:
-                return
+                break
             asked = [self._wanted(side, rel_tol, max_paths) for side in self.sides]
             wanted = next_paths(_paths(self.dropout), max(count.dropout for count in asked), max_paths)
             aims = [
@@ -104,12 +106,13 @@ class ErrorBudget:
                 for side, count in zip(self.sides, asked, strict=True)
             ]
             if next(self._tasks(wanted, aims), None) is None:
-                return
+                break
             self.runner.progress.detail(f"more paths for rel_tol of {self._hardest()}")
             self._run_more(wanted, aims)
+        self.runner.progress.add(-expected)
 
     def _hardest(self) -> str:
-        """Return the order and observable whose error at the horizon is known worst."""
+        """Return the order and observable with the least precise error at the horizon."""
         known = {}
         for side in self.sides:
             dropout, equation, _ = self._estimates(side)
@@ -127,19 +130,23 @@ class ErrorBudget:
         return work
 
     def _tasks(self, paths: int, aims: Sequence[Aim]) -> Iterator[Task]:
-        """Yield all blocks that are missing; all sides advance together, so that an interruption finds some of each."""
+        """Yield all missing blocks. All sides advance together, so that an interruption leaves some blocks of each."""
         new = range(self._blocks, -(-paths // self.design.problem.block_size))
         sides = [side.tasks(*aim) for side, aim in zip(self.sides, aims, strict=True)]
         return merge(((self._name, block) for block in new), *sides, key=lambda task: task[1])
 
     def _run_more(self, paths: int, aims: Sequence[Aim]) -> None:
-        """Run blocks that the progress bar does not expect."""
-        work = self._work()
-        self.runner.progress.add(sum(work[name].cost for name, _ in self._tasks(paths, aims)))
+        """Run blocks that the progress bar does not count yet."""
+        self.runner.progress.add(self._cost(paths, aims))
         self._run(paths, aims)
 
+    def _cost(self, paths: int, aims: Sequence[Aim]) -> float:
+        """Return the work of all blocks that are missing."""
+        work = self._work()
+        return sum(work[name].cost for name, _ in self._tasks(paths, aims))
+
     def _run(self, paths: int, aims: Sequence[Aim]) -> None:
-        """Run all blocks that are missing, those of all sides together: the more there are, the better they spread."""
+        """Run all missing blocks, of all sides together, as more blocks spread better over workers."""
         owners, work = {name: side for side in self.sides for name in side.work}, self._work()
         for tasks in in_lists(self._tasks(paths, aims)):
             for task, arrays in zip(tasks, self.runner.results(work, tasks), strict=True):
@@ -158,7 +165,7 @@ class ErrorBudget:
         return Estimates(*(MeanEstimate.of(part) for part in (self.dropout, side.statistics, side.difference)))
 
     def _halve(self) -> bool:
-        """Start each equation anew at dt/2 whose bias is too large; return whether there was one."""
+        """Restart each equation whose bias is too large at dt/2; return whether there is one."""
         halved = False
         for index, side in enumerate(self.sides):
             estimates = self._estimates(side)
@@ -207,7 +214,7 @@ class ErrorBudget:
         return rows
 
     def samples(self) -> dict[tuple[float, Order | None], dict[str, np.ndarray]]:
-        """Return values at the horizon, one for each path that was kept, by lr and order; None is the iteration."""
+        """Return the values of the kept paths at the horizon by lr and order; order None is the iteration."""
         ensembles = {None: self.dropout} | {side.order: side.statistics for side in self.sides}
         return {
             (self.lr, order): dict(zip(self.design.observables, statistics.values.T, strict=True))

@@ -1,4 +1,4 @@
-"""The gradient flow of the modified loss, in whose units errors and horizons of different problems are compared."""
+"""The gradient flow of the modified loss: units of time and of change for the comparison of different problems."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from smesolve.validation import check_callable, check_parameters, check_positive
 __all__ = ["flow_change", "relaxation_time"]
 
 FLOW_STEP = 0.02
-"""Step of the flow in relaxation times; the classical Runge-Kutta scheme then errs by 1e-9."""
+"""Step of the flow in relaxation times; the error of the classical Runge-Kutta scheme is then about 1e-9."""
 
 
 @entry_point
 def relaxation_time(problem: Problem, theta0: Tensor) -> float:
-    """Return 1/lambda_max(Hess L_S(theta0)), the shortest time of the flow.
+    """Return 1/lambda_max(Hess L_S(theta0)), the shortest time scale of the gradient flow.
 
     Raises:
         SmesolveError: the Hessian has no positive eigenvalue.
@@ -39,9 +39,17 @@ def flow_change(problem: Problem, theta0: Tensor, horizon: float, observable: Ob
 
     The flow has no noise, so this yardstick has no interval.
 
-    Cost: four gradients for each `FLOW_STEP` relaxation times.
+    Raises:
+        SmesolveError: the problem follows a schedule, or the Hessian at theta0 has no positive eigenvalue.
+
+    Cost: four mean gradients per step of `FLOW_STEP` relaxation times.
     """
     problem = check_problem("problem", problem)
+    if not problem.autonomous:
+        raise SmesolveError(
+            f"problem must not depend on time for a flow, got a {type(problem).__name__}; take the problem without its "
+            "schedule."
+        )
     theta0, horizon = check_parameters("theta0", theta0, problem), check_positive("horizon", horizon)
     check_callable("observable", observable)
     steps = max(1, round(horizon / relaxation_time(problem, theta0) / FLOW_STEP))

@@ -1,15 +1,16 @@
 """Martingale control variates of equations with jumps.
 
-As those of `control_variate`, with the noise nu of every jump where it happens, at time t and from the state y before
-it; nu = -lr C chi, chi being functions of its draw. Compensated jumps are martingales: with N jumps in a step of dt,
+They are the control variates of `control_variate` with the noise of every jump: at time t, from the state y before the
+jump, nu = -lr C chi, where chi are functions of its draw. Compensated jumps are martingales: with N jumps in a step dt,
 
     cv_1 = sum_N < lam(t + lr/2), nu >                                                                     (1)
     cv_2 = sum_N < Lam (y - thetabar(t)), nu >                                                             (2)
     cv_3 = sum_N lr^2/2 chi^T Q chi - lr dt/2 tr Q                                                         (3)
 
-have mean zero whatever lam, Lam, Q and thetabar are, as nu and chi have mean zero, chi has covariance I, and E N is
-dt/lr. The number of jumps is random, too: cv_3 takes out its noise as well. lam and thetabar are interpolated between
-the steps. A jump moves the state by nu - lr/2 (Db) nu to first order, as if nu came lr/2 later: so lam is taken there.
+have mean zero whatever lam, Lam, Q and thetabar are, because nu and chi have mean zero, chi has covariance I, and E N
+is dt/lr. The number of jumps is random, and cv_3 removes its noise as well. lam and thetabar are interpolated between
+the steps. A jump moves the state by nu - lr/2 (Db) nu to first order, as if nu came lr/2 later, so that lam is taken at
+t + lr/2.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class JumpControlVariate:
     """Time of one step of the process."""
     lr: float
     hessians: ValueHessians | None = None
-    """With Q only where chi is known, as its trace is taken off whether a step has jumps or not."""
+    """Hessians of the value functions, with Q only where chi is known: (3) subtracts tr Q in every step."""
 
     @classmethod
     def of(
@@ -50,7 +51,7 @@ class JumpControlVariate:
 
     @property
     def count(self) -> int:
-        """Control variates for each target and observable."""
+        """Number of control variates for each target and observable."""
         if self.hessians is None:
             return 1
         return 2 if self.hessians.quadratics is None else 3
@@ -58,7 +59,7 @@ class JumpControlVariate:
     def add(self, totals: Tensor, step: int, taken: JumpStep) -> None:
         """Add the terms of step j to the running totals (count, B, T, O), in place.
 
-        Cost: for each jump, that of `ControlVariate.add`.
+        Cost per jump: that of `ControlVariate.add`.
         """
         for noise in taken.noises:
             self._add_first(totals, step, noise)

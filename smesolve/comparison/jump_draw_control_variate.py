@@ -1,8 +1,8 @@
 """Control variates of training steps at random times, for problems whose mean gradient has no closed form.
 
-As those of `draw_control_variate`, with the draw of every jump; and as the number N of jumps in a step of dt is random,
-with mean dt/lr, what it changes to first order is taken out as well. Along the noise-free path thetabar_j with adjoints
-lam_j,
+They are the control variates of `draw_control_variate` with the draw of every jump. The number N of jumps in a step of
+dt is random, with mean dt/lr, and its effect to first order is removed as well. Along the noise-free path thetabar_j
+with adjoints lam_j,
 
     cv = -lr sum_N w_j . draw + (N - dt/lr) lr/dt < lam_(j+1), thetabar_(j+1) - thetabar_j >                     (1)
 
@@ -43,7 +43,7 @@ class JumpDrawControlVariate:
 
     @classmethod
     def of(cls, problem: Problem, path: NoiseFreePath, step_time: float, lr: float) -> JumpDrawControlVariate:
-        """Expand the gradient along a path. Cost and memory: those of `DrawControlVariate.of`."""
+        """Expand the gradient along a path. Cost and memory are those of `DrawControlVariate.of`."""
         last = torch.stack([adjoints[-1] for adjoints in path.adjoints[1:]])
         drifts = torch.einsum("kod,kd->ko", last, path.states.diff(dim=0))
         return cls(problem, lr, step_time, DrawControlVariate.of(problem, path).coefficients, drifts)
@@ -51,7 +51,7 @@ class JumpDrawControlVariate:
     def add(self, totals: Tensor, step: int, taken: JumpStep) -> None:
         """Add the terms of step j to the running totals (1, B, T, O), in place.
 
-        Cost: U for each observable and jump.
+        Cost per path: U operations per observable and jump.
         """
         jumps = totals.new_zeros(totals.shape[1])
         for noise in taken.noises:

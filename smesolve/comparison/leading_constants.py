@@ -5,23 +5,24 @@ length lr add up along thetabar (Milstein 1986; Li, Tai, E 2019, section 4):
 
     E g(Theta_T) - E g(theta_{T/lr}) = c lr^order + O(lr^(order+1)),      c = int_0^T (D u_t)(thetabar(t)) dt.     (1)
 
-Order 1: the equation lacks the drift lr b1 = -lr/2 (d_t b + (Db) b), d_t b being that of a schedule, so one adjoint
-path gives
+Order 1: the equation does not have the drift lr b1 = -lr/2 (d_t b + (Db) b), where d_t b is the slope of a schedule.
+One adjoint path gives
 
     D u = -grad u . b1,                                                                                    (2)
 
-with lr E F2 more in lr b1 where the step is not that of gradient descent (`smesolve.solver.modified_equation`).
+and b1 contains E F2 as well where the step is not that of gradient descent (`smesolve.solver.modified_equation`).
 
-Order 1 where b jumps at kinks of the network: Db is not all of its derivative, but c is still that of the path
-without noise. A walk of steps lr X, with E X = mu and Var X = s^2, spends below a level at distance L the mean
-time L/mu + lr (mu^2 + s^2)/(2 mu^2), and the diffusion of the same drift and variance L/mu + lr s^2/(2 mu^2) (Wald's
-identity; L >> lr): the walk half a step more, as without noise. This is to first order in the jump, which is 1/n of a
-gradient where one neuron switches on one sample. So for Euler's method with steps h,
+Order 1 where b jumps at kinks of the network: Db is only a part of its derivative, but c is still the constant of the
+path without noise. A walk of steps lr X, with E X = mu and Var X = s^2, spends the mean time
+L/mu + lr (mu^2 + s^2)/(2 mu^2) below a level at distance L, and the diffusion of the same drift and variance spends
+L/mu + lr s^2/(2 mu^2) there (Wald's identity; L >> lr): the walk spends half a step more, as it does without noise.
+This holds to first order in the jump, which is 1/n of a gradient where one neuron switches on one sample. So for
+Euler's method with steps h,
 
     c = -d/dh V_0(h) at h = 0,      V_0(h) = g(Theta_T).                                                   (3)
 
-Where in a step a kink is met is as good as random: V_0(h) scatters by O(h), and the slope is fitted to hundreds of step
-sizes, with a standard error.
+The place of a kink within a step is practically random: V_0(h) scatters by O(h), and the slope is fitted to hundreds of
+step sizes, with a standard error.
 
 Order 2: D u is the lr^3 term of the one-step expectations. With xi the mask noise of the gradient, Sigma its covariance
 and kappa3 its third cumulant, which no Brownian motion has,
@@ -30,11 +31,11 @@ and kappa3 its third cumulant, which no Brownian motion has,
           + [ 1/4 (b . grad) Sigma + 1/2 sym(Db Sigma) ] : Hess u                                          (5)
           + 1/6 kappa3 : D^3 u.                                                                            (6)
 
-Expectations over the masks are by enumeration.
+Expectations over the masks are computed by enumeration.
 
 "poisson": see `smesolve.comparison.poisson_constants`.
 
-Integrals are adaptive, and a numerical error comes with each (`value_function`).
+Integrals are adaptive, and each has a numerical error (`value_function`).
 """
 
 from __future__ import annotations
@@ -53,18 +54,27 @@ from smesolve.entry_point import plain_surroundings
 from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.sampling.progress import Progress
 from smesolve.solver.modified_equation import ModifiedEquation, Order
 
-__all__ = ["constants_floats", "constants_table", "first_constants", "leading_constants", "second_constants"]
+__all__ = [
+    "constants_floats",
+    "constants_table",
+    "constants_work",
+    "first_constants",
+    "leading_constants",
+    "second_constants",
+]
 
 MAX_DIM, MAX_DRAWS = 64, 1024
-"""Largest D and number of draws for which the constant of order 2 is computed: it takes third derivatives of flows."""
+"""Largest D and number of draws for which the constant of order 2 is computed, as it needs third derivatives of
+flows."""
 
 STATE_FLOATS = 2**18
-"""Third derivatives that are integrated at once."""
+"""Largest number of third derivatives that are integrated at once."""
 
 INTEGRATOR_ARRAYS = 52
-"""Arrays of the derivatives that the integration holds at once: stages, their change, and what it is made of."""
+"""Number of arrays of derivatives that the integration holds at once: stages, changes, and their parts."""
 
 STEP_SIZES, FEWEST_STEPS = 256, 50
 """Number of step sizes to which the constant of a network with kinks is fitted, and steps of the largest of them; the
@@ -72,6 +82,9 @@ smallest takes eight times as many."""
 
 STABLE_SHARE = 1 / 8
 """Share of the stability limit 2/lambda_max below which V_0(h) is a parabola in h."""
+
+FIRST_WORK, SECOND_WORK = 3e3, 1e6
+"""Work at one time of the constants of order 1, and of those of order 2, in gradients, about."""
 
 COLUMNS = ["order", "time", "observable", "constant", "stderr"]
 TYPES = {"time": float, "constant": float, "stderr": float}
@@ -93,15 +106,15 @@ def leading_constants(
     Args:
         problem: what is trained.
         theta0: (D,), the start.
-        times: of observation.
-        observables: by name.
+        times: times of observation.
+        observables: observables by name.
         step: largest step of Euler's method for a network with kinks.
-        orders: 1, 2 and/or "poisson"; no constant is known of others.
+        orders: 1, 2 and/or "poisson"; other orders have no known constant.
         stability_limit: 2/lambda_max(Hess L_S(theta0)). Default: computed where the network has kinks.
 
     Returns:
-        Columns order, time, observable, constant, stderr (of the fit for networks with kinks, else the numerical
-        error). There are no rows where the mean gradient has no closed form.
+        Columns order, time, observable, constant, stderr (the standard error of the fit for networks with kinks, else
+        the numerical error). There are no rows where the mean gradient has no closed form.
 
     Cost: a few hundred gradients of one path for order 1, of 256 paths where the network has kinks; some seconds for
     order 2 (D <= 64, at most 1024 draws, the step of gradient descent, neither schedules nor kinks).
@@ -109,21 +122,33 @@ def leading_constants(
     rows: list[tuple[Order, float, str, float, float]] = []
     if not problem.has_closed_form:
         return constants_table(rows)
-    for time in times if 1 in orders else ():
-        for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
-            rows.append((1, time, name, *value))
-    if 2 in orders and _affordable(problem) and not kinks(problem, theta0):
-        for name, value in second_constants(problem, theta0, times[-1], observables).items():
-            rows.append((2, times[-1], name, *value))
-    if "poisson" in orders and not kinks(problem, theta0):
-        for time in times:
-            for name, value in poisson_constants(problem, theta0, time, observables).items():
-                rows.append(("poisson", time, name, *value))
+    with Progress(False, constants_work(problem, times, orders)) as bar:
+        for time in times if 1 in orders else ():
+            with bar.part(FIRST_WORK):
+                for name, value in first_constants(problem, theta0, time, observables, step, stability_limit).items():
+                    rows.append((1, time, name, *value))
+        if 2 in orders and _affordable(problem) and not kinks(problem, theta0):
+            with bar.part(SECOND_WORK):
+                for name, value in second_constants(problem, theta0, times[-1], observables).items():
+                    rows.append((2, times[-1], name, *value))
+        if "poisson" in orders and not kinks(problem, theta0):
+            for time in times:
+                with bar.part(FIRST_WORK):
+                    for name, value in poisson_constants(problem, theta0, time, observables).items():
+                        rows.append(("poisson", time, name, *value))
     return constants_table(rows)
 
 
+def constants_work(problem: Problem, times: Sequence[float], orders: Sequence[Order]) -> float:
+    """Return the work of `leading_constants` for the progress bar: the gradients of whole blocks that take as long."""
+    if not problem.has_closed_form:
+        return 0.0
+    first = FIRST_WORK * len(times) * ((1 in orders) + ("poisson" in orders))
+    return first + (SECOND_WORK if 2 in orders and _affordable(problem) else 0.0)
+
+
 def constants_table(rows: Sequence[tuple[Order, float, str, float, float]] = ()) -> pd.DataFrame:
-    """Return the rows as a table, whose columns have their types where there are none, too. Default: no rows."""
+    """Return the rows as a table, whose columns have their types even without rows. Default: no rows."""
     return pd.DataFrame(list(rows), columns=COLUMNS).astype(TYPES)
 
 
@@ -133,7 +158,7 @@ def _affordable(problem: Problem) -> bool:
 
 
 def constants_floats(problem: Problem, orders: Sequence[Order], observables: int) -> float:
-    """Return the floats in the arrays of `leading_constants` at their largest, those of smooth networks."""
+    """Return the largest number of floats in the arrays of `leading_constants`, for smooth networks."""
     if not problem.has_closed_form:
         return 0.0
     dim, at_once = problem.dim, min(observables, _observables_at_once(problem.dim))
@@ -155,10 +180,10 @@ def first_constants(
     step: float,
     stability_limit: float | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Return c of order 1 and its standard error for each observable, arguments as of `leading_constants`.
+    """Return c of order 1 and its standard error for each observable; see `leading_constants` for the arguments.
 
-    The error is a numerical one where the network has no kinks. Where it has kinks and the problem follows a schedule,
-    or its step is not that of gradient descent, nothing is known.
+    Without kinks the error is a numerical error. The result is empty where the network has kinks and the problem
+    follows a schedule, or its step is not that of gradient descent.
     """
     if not kinks(problem, theta0):
         return _from_adjoints(problem, theta0, time, observables)
@@ -201,7 +226,8 @@ def _from_step_sizes(
 
 
 def _euler(problem: Problem, theta0: Tensor, time: float, counts: Tensor) -> Tensor:
-    """Return ends (K, D) of the gradient flow of L_S by Euler's method with counts[k] even steps, counts decreasing."""
+    """Return ends (K, D) of the gradient flow of L_S by Euler's method with counts[k] equal steps, counts
+    decreasing."""
     h = (time / counts).to(theta0)[:, None]
     theta = theta0.expand(len(counts), -1).clone()
     for step in range(int(counts[0])):
@@ -247,5 +273,5 @@ def second_constants(
 
 
 def _observables_at_once(dim: int) -> int:
-    """Return for how many observables their third derivatives are integrated at once."""
+    """Return the number of observables whose third derivatives are integrated at once."""
     return max(1, STATE_FLOATS // dim**3)

@@ -1,17 +1,18 @@
-"""Growth of second moments, observed: the learning rate from which E|u|^2 of a linear problem grows.
+"""Observed growth of second moments: the learning rate from which E|u|^2 of a linear problem grows.
 
-Multiplicative noise is heavy-tailed: E|u|^2 grows on paths that a plain sample never holds, so a sample sees almost
-sure stability where there is mean-square instability. Here a population of paths is weighted. After each step of the
-iteration or of the scheme, the paths, all of length 1 before it, are resampled in proportion to |u|^2 and brought back
-to length 1. The mean weight is then an estimate of the Perron eigenvalue of the second-moment map, the growth of E|u|^2
-in one step, with a bias of the order of one over the paths of a population.
+Multiplicative noise is heavy-tailed: E|u|^2 grows on paths that a plain sample practically never contains, so that a
+sample shows almost sure stability where there is mean-square instability. Here a population of paths is weighted. All
+paths have length 1 before a step. After each step of the iteration or of the scheme, they are resampled in proportion
+to |u|^2 and normalised to length 1. The mean weight is then an estimate of the Perron eigenvalue of the second-moment
+map, the growth of E|u|^2 per step, with a bias of the order of one over the number of paths of a population.
 
-The equation is stepped by Euler's scheme at two steps h and h/2, and the rates are extrapolated,
+The equation is stepped by Euler's scheme with two steps h and h/2, and the rates are extrapolated,
 
     r = 2 r(h/2) - r(h).                                                                                    (1)
 
-Where E|u|^2 neither grows nor decays a scalar step has second moment (1 - h)^2 + 2 h = 1 + h^2, so that the bias of the
-rate, log(1 + h^2)/h, has no term in h^2 and O(h^3) is left. Small-noise schemes leave O(h): this noise is not small.
+Where E|u|^2 neither grows nor decays, a scalar step has second moment (1 - h)^2 + 2 h = 1 + h^2, so that the bias of
+the rate, log(1 + h^2)/h, has no term in h^2, and O(h^3) remains. Schemes for small noise have a bias O(h), as this
+noise is not small.
 
 Source: Del Moral, Feynman-Kac Formulae (2004), chapter 12 (particle estimates of Lyapunov exponents).
 """
@@ -40,10 +41,10 @@ from smesolve.validation import check_instance, check_integer, check_seed
 __all__ = ["ObservedLimit", "growth_rates", "observed_limit"]
 
 SETTLING = 12.0
-"""Relaxation times before the growth is recorded: neurons of nearly equal growth need long to sort themselves out."""
+"""Relaxation times before the growth is recorded: directions of nearly equal growth separate slowly."""
 
 RECORDED = 16.0
-"""Relaxation times over which it is."""
+"""Relaxation times over which the growth is recorded."""
 
 SCHEME_STEP = 0.15
 """Larger step of the scheme, in relaxation times of the equation's drift."""
@@ -65,15 +66,16 @@ class ObservedLimit:
 @entry_point
 @torch.no_grad()
 def growth_rates(process: Process, dim: int, settling: int, steps: int, populations: int, seed: int) -> np.ndarray:
-    """Return log growth of E|u|^2 in a step, one estimate for each independent population (one block of paths each).
+    """Return the log growth of E|u|^2 per step, one estimate per independent population.
 
     Args:
-        process: a linear map of the state (B, D) in each step, without constant.
+        process: a process whose steps are linear maps of the state (B, D), without a constant; a population is one of
+            its blocks of paths.
         dim: D.
-        settling: steps that are not recorded.
-        steps: recorded steps.
+        settling: number of steps before the growth is recorded.
+        steps: number of recorded steps.
         populations: number of populations.
-        seed: of the starts and of the resampling.
+        seed: seed of the starts and of the resampling.
     """
     for name, value, least in (("dim", dim, 1), ("settling", settling, 0), ("steps", steps, 1)):
         check_integer(name, value, least)
@@ -114,16 +116,16 @@ def observed_limit(
 ) -> ObservedLimit:
     """Return the lr at which E|u|^2 of the iteration (order None) or of the modified equation stops decaying.
 
-    The targets are set to zero, so that the state is the deviation u; nothing that `LinearMoments` knows is used.
+    The targets are set to zero, so that the state is the deviation u. The result is independent of `LinearMoments`.
 
     Args:
-        problem: with a `LinearNetwork`.
-        order: 1, 2 or 3, or None.
-        populations: independent populations; the interval is Student's over their roots.
+        problem: a problem with a `LinearNetwork` and masks shared by all samples.
+        order: order of the equation, 1, 2 or 3. Default: the iteration.
+        populations: number of independent populations; the interval is Student's interval over their roots.
         seed: root seed.
 
     Raises:
-        SmesolveError: a network that is not linear, or masks per sample.
+        SmesolveError: a network that is not linear, masks per sample, or features that are all 0.
         ArithmeticError: no lr up to 2^12 times the shortest relaxation time is unstable.
 
     Cost: three learning rates, 28 relaxation times each of `populations` blocks of paths.
@@ -135,11 +137,13 @@ def observed_limit(
         check_integer("order", order, most=3)
     if not isinstance(problem.network, LinearNetwork) or problem.per_sample:
         raise SmesolveError(
-            "problem must have a LinearNetwork and masks shared by all samples for its limit to be observed; take that "
-            "of readout_problem."
+            "problem must have a LinearNetwork and masks shared by all samples for its limit to be observed; take the "
+            "problem of readout_problem."
         )
     plain = _Homogeneous(problem.network, problem.x, torch.zeros_like(problem.y), law=problem.law)
     relaxation = plain.stability_limit(plain.initial()) / 2
+    if relaxation == float("inf"):
+        raise SmesolveError("problem must have features that are not all 0 for a limit of stability; take other data.")
 
     def rates(lr: float, count: int, recorded: float) -> np.ndarray:
         """Return the growth per relaxation time of the drift."""

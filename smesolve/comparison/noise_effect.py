@@ -1,7 +1,7 @@
-"""What the noise of dropout does to the mean of an observable, beyond its drift, to leading order in lr.
+"""The effect of the noise of dropout on the mean of an observable, beyond its drift, to leading order in lr.
 
 Dropout and descent on L_S = R_S + R_1 have the same mean step. With one step P of dropout, one step D of the descent,
-and v_k(s) = g(D^(K-k) s), the difference of their means telescopes into the defects of single steps,
+and v_k(s) = g(D^(K-k) s), the difference of their means is a telescoping sum of the defects of single steps,
 
     E g(dropout_K) - g(descent_K) = sum_k E[(P - D) v_{k+1}(dropout_k)]
                                   = lr^2/2 sum_k Sigma(descent_k) : Hess v_{k+1}(descent_{k+1}) (1 + O(lr)),         (1)
@@ -11,14 +11,14 @@ and covariance Sigma, the two runs
 
     theta'_k+1 = theta'_k - lr grad L_S(theta'_k) -+ lr z_k                                                          (2)
 
-from the same start have the descent in their middle, up to second order in the noise, and
+from the same start have the descent as their midpoint, up to second order in the noise, and
 
     E [g(theta'+_K) + g(theta'-_K)]/2 - g(descent_K)                                                                 (3)
 
-is (1) to leading order, because the noises of different steps are independent: what is of first order in them cancels
+is (1) to leading order, because the noises of different steps are independent. Terms of first order in the noise cancel
 in each pair. So the spread of one pair is of size lr, like the effect, and not of size sqrt(lr).
 
-Unlike derivatives the pair sees kinks, and observables such as an accuracy.
+Unlike derivatives, pairs include the effect of kinks, and of observables that jump, such as an accuracy.
 
 Source: the telescoping sum of Talay & Tubaro (Stochastic Anal. Appl. 8, 1990), as for `smesolve.comparison.defects`.
 """
@@ -55,22 +55,23 @@ __all__ = ["noise_effect", "paired_ends"]
 def noise_effect(
     problem: Problem, starts: Tensor, lr: float, steps: int, observables: Mapping[str, Observable], seed: int = 0
 ) -> pd.DataFrame:
-    """Estimate what the noise adds to the mean of each observable after some steps, by one pair of runs a start.
+    """Estimate what the noise adds to the mean of each observable after some steps, by one pair of runs per start.
 
     Args:
         problem: what is trained; its mean gradient must have a closed form.
         starts: (B, D).
         lr: learning rate.
         steps: number of steps K.
-        observables: name -> function of parameters (..., D).
+        observables: functions of parameters (..., D) by name.
         seed: root seed of the masks.
 
     Returns:
         A row for each run and observable: `descent`, its value after the descent on L_S, and `effect` (3). The mean of
-        `effect` over pairs is (1) up to a relative O(lr). Cost: four mean gradients and one gradient a step and run.
+        `effect` over pairs is (1) up to a relative O(lr). Cost: three mean gradients and one gradient per step and
+        start.
 
     Raises:
-        SmesolveError: bad arguments, or a mean gradient that is known by sampling only.
+        SmesolveError: bad arguments, or a mean gradient without a closed form.
     """
     check_problem("problem", problem)
     starts = check_parameters("starts", starts, problem, ("B",))

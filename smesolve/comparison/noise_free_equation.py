@@ -18,16 +18,17 @@ from smesolve.solver.ode import solve_ode
 __all__ = ["NoiseFreeSolution", "observed_along_scheme"]
 
 TOLERANCE, COARSER = 1e-12, 100.0
-"""Relative tolerance of the solution in float64, and the factor of that of the solution it is compared with."""
+"""Relative tolerance of the solution in float64, and the factor between it and the tolerance of the solution with which
+it is compared."""
 
 
 @dataclass(frozen=True)
 class NoiseFreeSolution:
     """Observables along dy/dt = drift(t, y), and a bound on their error; arrays (T, O).
 
-    The bound is the distance to the solution at a tolerance 100 times as large, whose error it is. The error of a
-    solver is proportional to its tolerance only in the limit of many steps: in a few steps that of a tolerance ten
-    times as small was 0.7 times as large. Rounding leaves no value better than the finer tolerance.
+    The bound is the distance to a solution whose tolerance is 100 times as large, which is the error of that solution.
+    The error of a solver is proportional to its tolerance only in the limit of many steps: in a few steps, a tolerance
+    ten times as small had 0.7 times the error. The relative bound is at least the finer tolerance, because of rounding.
     """
 
     values: np.ndarray

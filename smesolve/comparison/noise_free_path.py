@@ -15,14 +15,14 @@ from smesolve.problem.one_at_a_time import forward_derivative
 __all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional", "inner_products", "row_by_row"]
 
 DENSE_DIM = 256
-"""Up to this D, D x D matrices are made for every step and target."""
+"""Largest D for which D x D matrices are formed for every step and target."""
 
 CHUNK_FLOATS = 2**20
 """Floats in one array of a batch of derivatives (8 MiB): larger ones spend their time on page faults."""
 
 
 class NoiseFreeProcess(Protocol):
-    """What a noise-free path takes of a `Process`."""
+    """The part of a `Process` that a noise-free path needs."""
 
     @property
     def autonomous(self) -> bool:
@@ -61,7 +61,7 @@ class NoiseFreePath:
         """Integrate the path forwards and the adjoints backwards.
 
         Args:
-            process: whose path it is.
+            process: the process.
             theta0: (D,), the start.
             saved: step numbers of the targets.
             observables: by name.
@@ -97,8 +97,8 @@ def inner_products(vectors: Tensor, adjoints: Tensor) -> Tensor:
 def _pullbacks(process: NoiseFreeProcess, states: Tensor, work: int) -> Callable[[int, Tensor], Tensor]:
     """Return the map (step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
 
-    Jacobians of all steps come in batches where D is small and no step differs from the others: they are independent
-    once the path is known.
+    Where D is small and all steps are the same map, the Jacobians of all steps are computed in batches, which is
+    possible once the path is known.
     """
 
     def by_hand(at: Tensor, vectors: Tensor, step: int = 0) -> Tensor:
@@ -170,7 +170,7 @@ def row_by_row(product: Callable[..., Tensor], arrays: Sequence[Tensor]) -> Tens
 
 
 def batch_sizes(steps: int, dim: int, work: int) -> tuple[int, int]:
-    """Return how many vectors and steps a batch of derivatives has, for arrays of `CHUNK_FLOATS` or one derivative."""
+    """Return the numbers of vectors and of steps in a batch of derivatives, whose arrays have about `CHUNK_FLOATS`."""
     size = max(dim, work)
     together = max(1, min(steps, CHUNK_FLOATS // size))
     return max(1, CHUNK_FLOATS // (together * size)), together

@@ -1,13 +1,13 @@
-"""The scaling rules of torch's optimisers, derived from their modified equation, and what they make of a training.
+"""The scaling rules of torch's optimisers, derived from their modified equation, and their application to a training.
 
 One coordinate of a gradient that averages kappa draws has the mean G and the variance S/kappa,
 
     g = G + sqrt(S/kappa) xi,                                                                                    (1)
 
-with which `smesolve.symbolic` derives the equation of each optimiser, and `scaling_rule` the powers of kappa under
-which it stays the same. G and S are functions of the parameters, which have the exponent 0. SGD has a rule for any
-noise, with momentum or without. Adam and RMSprop have one where noise dominates the gradient, and one where the
-gradient dominates its noise, but none in between, as the mean of g^2 is G^2 + S/kappa.
+with which `smesolve.symbolic` derives the equation of each optimiser, and `scaling_rule` the powers of kappa that leave
+it unchanged. G and S are functions of the parameters, which have exponent 0. SGD has a rule for any noise, with
+momentum or without. Adam and RMSprop have one rule where noise dominates the gradient, and one where the gradient
+dominates its noise, but none in between, as the mean of g^2 is G^2 + S/kappa.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ EVERYWHERE, NOISE, DRIFT = (
 """Regimes."""
 
 NAMES = {Rational(1): "linear", Rational(1, 2): "square root"}
-"""Of rules, by the exponent of the learning rate."""
+"""Names of rules by the exponent of the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class OptimizerRule:
     """One rule of one optimiser, in one regime."""
 
     regime: str
-    """Where the equation stays the same, in words."""
+    """The regime in which the equation is unchanged, in words."""
     rule: ScalingRule
     options: Mapping[str, Rational]
     """Exponents of torch's options: "lr", "1 - momentum", "1 - beta_1", "1 - beta_2", "1 - alpha", "eps",
     "weight_decay"."""
     buffers: Mapping[str, Rational]
-    """Exponents of what a `Training` remembers of each parameter, by torch's names."""
+    """Exponents of the buffers of a `Training`, by torch's names."""
 
     @property
     def name(self) -> str:
@@ -75,13 +75,13 @@ class OptimizerRule:
         return ", ".join([*changed, *same, f"steps ~ {_power(self.rule.steps)}"])
 
     def applied(self, trained: Problem, state: Tensor, lr: float, kappa: int) -> tuple[Problem, Tensor, float]:
-        """Return what is trained with kappa draws a step by this rule, its start, and its learning rate.
+        """Return the training with kappa draws per step by this rule, its start, and its learning rate.
 
         Args:
-            trained: the training with one draw a step: a `Training`, or a problem for plain SGD.
-            state: (S,), the start with one draw a step.
-            lr: learning rate with one draw a step.
-            kappa: draws that a step averages.
+            trained: the training with one draw per step: a `Training`, or a problem for plain SGD.
+            state: (S,), the start with one draw per step.
+            lr: learning rate with one draw per step.
+            kappa: number of draws that a step averages.
 
         Raises:
             SmesolveError: a beta would be negative.
@@ -102,7 +102,7 @@ class OptimizerRule:
         return made, torch.cat([theta, *buffers, parts[-1]]), scaled
 
     def _changed(self, trained: Training, lr: float, kappa: int) -> dict[str, Any]:
-        """Return the options of adaptive optimisers at the learning rate of kappa draws a step."""
+        """Return the options of adaptive optimisers at the learning rate for kappa draws per step."""
         given = trained.options
 
         def decayed(name: str, beta: float) -> float:
@@ -131,7 +131,7 @@ def optimizer_rules(trained: Problem) -> list[OptimizerRule]:
         trained: a `Training` by SGD, Adam, AdamW or RMSprop, or a problem for plain SGD.
 
     Returns:
-        One rule for SGD, two for adaptive optimisers, that of large noise first.
+        One rule for SGD; two rules for adaptive optimisers, the rule for large noise first.
 
     Raises:
         SmesolveError: another optimiser, or RMSprop with momentum or centred.
@@ -151,13 +151,13 @@ def optimizer_rules(trained: Problem) -> list[OptimizerRule]:
         return _adaptive(rmsprop(_descent(), SECOND, EPS), {"alpha": SECOND})
     raise SmesolveError(
         f"optimizer must be one whose scaling rule is derived, got {name} with its options; "
-        "take sgd, adam, adamw, or rmsprop without momentum and not centered, or derive that of your own by "
+        "take sgd, adam, adamw, or rmsprop without momentum and not centered, or derive the rule of your own by "
         "smesolve.symbolic.scaling_rule."
     )
 
 
 def _descent() -> Iteration:
-    """Return gradient steps of the gradient (1)."""
+    """Return gradient descent with the gradient (1)."""
     step = -LR * (GRADIENT + sqrt(VARIANCE / KAPPA) * XI)
     return Iteration([THETA], [step], {XI: Centred(GaussianMasks(1))}, LR, [GRADIENT, VARIANCE, KAPPA])
 
@@ -171,7 +171,7 @@ def _with_decay(iteration: Iteration) -> Iteration:
 def _adaptive(iteration: Iteration, decays: Mapping[str, Symbol]) -> list[OptimizerRule]:
     """Return the rules of an optimiser that divides by the root of second moments v.
 
-    v averages 1/(1 - beta_2) gradients, so that its own noise is small: the rule of large noise leaves it out.
+    v averages 1/(1 - beta_2) gradients, so that its own noise is small: the rule for large noise neglects it.
     """
     *means, v = iteration.state[1:]
     beside = [symbol for symbol in (*means, DECAY) if symbol in (*iteration.state, *iteration.constants)]

@@ -6,9 +6,9 @@ x = lr/max lr over the N points used, the model is the expansion of the weak err
     error(lr) = c lr^p (1 + d_1 x + d_2 x^2 + ... + d_N x^N),                                                  (1)
     |d_1| <= 1,     d_k = 0 +- S 2^(2 - k) from k = 2 on.
 
-d_1 is fitted, and bounded because it corrects the leading term: without the bound a second fit of three points is never
-far, c = 0 at order p - 1. The terms beyond it are bounded nuisances. Each counts as one more observation of 0, so that
-the misfit is
+d_1 is fitted. It is bounded because it corrects the leading term: without the bound, c = 0 and a finite c d_1 at order
+p - 1 would fit errors of order p as well. The terms beyond it are bounded nuisances. Each counts as one more
+observation of 0, so that the misfit is
 
     sum_i (error_i - error(lr_i))^2 / s_i^2 + sum_(k >= 2) (d_k / (S 2^(2 - k)))^2.                            (2)
 
@@ -16,17 +16,18 @@ The data give the scale S where p is the order to be tested:
 
     S = min(BOUND, MARGIN (max h - min h + noise) / |mean h|),     h_i = error_i/lr_i^order.                   (3)
 
-However small the s_i, an interval is therefore no shorter than what the missing terms could do to it, and an order is
-refused only if no such terms explain the errors.
+Therefore, however small the s_i are, an interval is never shorter than the possible effect of the neglected terms, and
+an order is rejected only if no such terms explain the errors.
 
-The interval of p is that of the profile: all p for which the misfit, least over c and d, is at most
+The interval of p is the profile interval: all p for which the misfit, minimised over c and d, is at most
 
     1.96^2 above its least value.                                                                              (4)
 
-Two points cannot carry d; their slope is the local one between them. The constant is linear in c and c d_k once p is
-given. While a chi-squared test rejects the fit at 1%, the largest learning rate is taken to lie outside the asymptotic
-range and leaves. It leaves as well where the interval excludes the order while that of the remaining points holds it
-and neither of its neighbours, if these are four or more: three fit too many orders to contradict it.
+Two points do not determine d; their slope is the local slope between them. For given p, the model is linear in c and
+c d_k. While a chi-squared test rejects the fit at 1%, the largest learning rate counts as outside the asymptotic range
+and is left out. It is also left out where its interval excludes the order, while the interval of the remaining points
+holds the order and neither of its neighbours, if there are at least four remaining points: three fit too many orders to
+contradict it.
 """
 
 from __future__ import annotations
@@ -46,26 +47,26 @@ from smesolve.solver.modified_equation import weak_order
 __all__ = ["fit_orders"]
 
 CORRECTED_POINTS = 3
-"""Points from which the terms beyond the leading one are fitted as well."""
+"""Least number of points for which terms beyond the leading one are fitted."""
 
 BOUND, MARGIN = 0.5, 3.0
-"""S is at most `BOUND`, and `MARGIN` times the spread of error/lr^order: corrections may cancel in part."""
+"""S is at most `BOUND`, and `MARGIN` times the relative spread of error/lr^order, as corrections may cancel in part."""
 
 REJECT = 0.01
-"""p-value under which a fit is rejected."""
+"""p-value below which a fit is rejected."""
 
 SEARCHED, SPACING = 8.0, 0.1
 """Distance from the slope between the outer points within which orders are searched, and the spacing of the first
-search. An interval that reaches farther is infinite."""
+search. An interval that reaches farther has an infinite end."""
 
 STEPS = 2.0 ** np.arange(-30, np.log2(SEARCHED) + 1)
-"""Distances from the best order between which the end of its interval is searched."""
+"""Distances from the best order at which the end of its interval is bracketed."""
 
 SAME = 1e-9
-"""Relative difference up to which two learning rates are the same."""
+"""Relative difference up to which two learning rates count as equal."""
 
 DIGITS = 1e-12
-"""Relative standard error that no error falls below: they are differences of rounded numbers."""
+"""Least relative standard error of an error, which is a difference of rounded numbers."""
 
 COLUMNS = [
     "order", "observable", "slope", "slope_low", "slope_high", "constant", "constant_low", "constant_high",
@@ -74,18 +75,18 @@ COLUMNS = [
 
 
 def fit_orders(table: pd.DataFrame, predicted: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Fit every order and observable of a weak-error table (one row for each lr).
+    """Fit the weak order for every order and observable of a weak-error table.
 
     Args:
-        table: rows with order, observable, lr, error, stderr, solver_bias_stderr, resolved; `bias` as
-            well, the bound on the bias of errors by defects.
+        table: rows with order, observable, lr, error, stderr, solver_bias_stderr, resolved, and for errors by defects
+            `bias`, the bound on their bias.
         predicted: leading constants with order, observable, constant, stderr. Default: none.
 
     Returns:
-        A row for each order and observable: `slope` with its 95% interval; `constant` c with p fixed to the order, its
-        interval and the `constant_p_value` of that fit; `predicted_constant` with its `predicted_stderr` where theory
-        gives it; the number of `points`, the `p_value` of the fit, and `left_out`, which names each point that is not
-        used and why; and the `Verdict`. Numbers are NaN where fewer than two points are usable.
+        A row for each order and observable: `slope` p with its 95% interval; `constant` c for p = order, with its
+        interval and the `constant_p_value` of that fit; `predicted_constant` with `predicted_stderr` where there is a
+        prediction; the number of `points`, the `p_value` of the fit, and `left_out`, which names each unused point and
+        the reason; and `verdict`, a `Verdict`. Numbers are NaN where fewer than two points are usable.
     """
     if predicted is None:
         predicted = pd.DataFrame(columns=["order", "observable", "constant", "stderr"])
@@ -121,7 +122,7 @@ def _fit(group: pd.DataFrame, order: float) -> dict[str, object]:
     used = _joined(group[group.resolved])
     flips = np.flatnonzero(np.sign(used.error) != np.sign(used.error[:1]))
     if len(flips):
-        # The sign of the smallest lr is the asymptotic one; everything from the first flip on lies beyond it.
+        # The sign at the smallest lr is the asymptotic sign; all points from the first flip on are outside that range.
         beyond = used.lr[flips[0] :]
         left_out += [f"lr={lr:g}: {LeftOut.OTHER_SIGN}" for lr in beyond]
         used = used.first(flips[0])
@@ -153,12 +154,12 @@ class _Errors:
     sigma: np.ndarray
 
     def first(self, points: int) -> _Errors:
-        """Return those of the smallest learning rates."""
+        """Return the errors at the smallest learning rates."""
         return _Errors(self.lr[:points], self.error[:points], self.sigma[:points])
 
 
 def _joined(rows: pd.DataFrame) -> _Errors:
-    """Return the errors at different learning rates; those with equal rates, up to rounding, are averaged by weight."""
+    """Return the errors at different learning rates; errors at equal rates, up to rounding, are averaged by weight."""
     rows = rows.sort_values("lr")
     lr, error = rows.lr.to_numpy(float), rows.error.to_numpy(float)
     sigma = np.hypot(rows.stderr, rows.solver_bias_stderr).to_numpy(float)
@@ -188,7 +189,7 @@ def _slope(errors: _Errors, order: float) -> dict[str, float]:
     least, freedom = misfit(best), len(lr) - 2 - corrected
 
     def end(side: float) -> float:
-        """Return where the misfit first exceeds that of the interval, going away from the best p."""
+        """Return the p, from the best p to one side, at which the misfit first exceeds (4)."""
         outside = _misfit(best + side * STEPS, errors, scale, corrected) - least > NORMAL_QUANTILE**2  # (4)
         if not outside.any():
             return side * np.inf
@@ -202,13 +203,13 @@ def _slope(errors: _Errors, order: float) -> dict[str, float]:
         "slope": best,
         "slope_low": end(-1.0),
         "slope_high": end(1.0),
-        # As many parameters as points fit exactly, unless the bound on d_1 holds them back.
+        # With as many parameters as points the fit is exact, unless the bound on d_1 is active.
         "p_value": float(stats.chi2.sf(least, max(freedom, 1))),
     }
 
 
 def _scale(errors: _Errors, order: float) -> float:
-    """Return S (3): what the errors at the order to be tested leave room for, their noise included."""
+    """Return S of (3) for the order to be tested, which includes the noise of the errors."""
     height, noise = errors.error / errors.lr**order, errors.sigma / errors.lr**order
     low, high = height.argmin(), height.argmax()
     spread = height[high] - height[low] + NORMAL_QUANTILE * np.hypot(noise[low], noise[high])
@@ -219,8 +220,8 @@ def _design(p: np.ndarray, errors: _Errors, scale: float) -> tuple[np.ndarray, n
     """Return the terms of (1) in units of standard errors, at the N errors and the N - 1 zeros of d_2 ... d_N of (2).
 
     Returns:
-        Directions of c and c d_1 (P, 2 N - 1) for each p, those of the nuisances (P, 2 N - 1, N - 1),
-        and the observations.
+        For each p the directions of c and of c d_1 (P, 2 N - 1) each, the directions of the nuisances
+        (P, 2 N - 1, N - 1), and the observations (P, 2 N - 1).
     """
     x, points = errors.lr / errors.lr[-1], len(errors.lr)
     powers = np.arange(2, points + 1)
@@ -234,12 +235,12 @@ def _design(p: np.ndarray, errors: _Errors, scale: float) -> tuple[np.ndarray, n
 
 
 def _misfit(p: np.ndarray, errors: _Errors, scale: float, corrected: bool) -> np.ndarray:
-    """Return the misfit (2) at each p, least over c and, where `corrected`, over d."""
+    """Return the misfit (2) at each p, minimised over c and, if `corrected`, over d."""
     first, second, nuisances, height = _design(p, errors, scale)
     if not corrected:
         return np.asarray(np.square(_orthogonal_to(first, height)).sum(-1))
     first, second, height = _orthogonal_to_all(nuisances, first, second, height)
-    # Both are projected off the first direction, which may be longer than what is left of them by ten digits.
+    # Both are projected first, as the first direction may be longer than the remainders by ten digits.
     rest, left = _orthogonal_to(first, second), _orthogonal_to(first, height)
     correction = _product(rest, left) / _product(rest, rest)  # c d_1
     lead = _product(first, height - correction * second) / _product(first, first)  # c
@@ -251,7 +252,7 @@ def _misfit(p: np.ndarray, errors: _Errors, scale: float, corrected: bool) -> np
 def _constant(errors: _Errors, order: float) -> dict[str, float]:
     """Fit c for p = order, with its interval and the p-value, by linear regression on lr^order, lr^(order + 1), ...
 
-    |d_1| is not bounded here, as c is the value at lr = 0 of what is linear in lr but for the nuisances.
+    |d_1| is not bounded here: error/lr^order is linear in lr apart from the nuisances, and c is its value at lr = 0.
     """
     design = _design(np.array([float(order)]), errors, _scale(errors, order))
     first, second, height = _orthogonal_to_all(design[2], design[0], design[1], design[3])

@@ -1,4 +1,4 @@
-"""What a study says of an error, of a fit, and of a point that a fit leaves out; tables hold these words."""
+"""The outcomes for an error, for a fit, and for a point that a fit leaves out, in the words of the tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Status(StrEnum):
 
     RESOLVED = ""
     TOO_WIDE = "rel_tol not reached at max_paths"
-    """Resolved, but not as precisely as asked for."""
+    """Resolved, but less precisely than required."""
     WITHIN_MONTE_CARLO = "inside its Monte Carlo interval"
     WITHIN_ROUNDING = "inside the rounding of its two means"
     WITHIN_SOLVER_BIAS = "inside the solver bias"
@@ -22,23 +22,23 @@ class Status(StrEnum):
     DIVERGED = "diverged"
     NOT_FINITE = "the observable is not finite on some paths"
     HEAVY_TAILS = "heavy tails"
-    """So few paths carry a mean that a sample cannot tell it."""
+    """So few paths carry a mean that a sample does not determine it."""
     UNSEEN_NOISE = "heavy tails: all paths of the iteration are equal, but not to its path without noise"
     FAST_GROWTH = "heavy tails: the observable outgrows every polynomial"
 
     @property
     def resolved(self) -> bool:
-        """Whether 0 lies outside an interval that can be believed."""
+        """Whether 0 lies outside a reliable interval."""
         return self in (Status.RESOLVED, Status.TOO_WIDE)
 
     @property
     def heavy_tailed(self) -> bool:
-        """Whether a sample does not show the mean."""
+        """Whether a sample does not determine the mean."""
         return self in (Status.HEAVY_TAILS, Status.UNSEEN_NOISE, Status.FAST_GROWTH)
 
     @property
     def has_interval(self) -> bool:
-        """Whether the interval of the error can be believed."""
+        """Whether the interval of the error is reliable."""
         return not (self.heavy_tailed or self in (Status.DIVERGED, Status.NOT_FINITE))
 
 
@@ -53,15 +53,15 @@ def status_of(
     biased: Status | None,
     too_wide: bool,
 ) -> Status:
-    """Return the first that applies of all that can be said of an error.
+    """Return the first status that applies to an error.
 
     Args:
         error: the estimate.
         monte_carlo, rounding: half-widths of these parts of its interval.
-        diverged, undefined: whether some paths diverged, or the observable is not finite on some.
-        tails: what the sample cannot show, or None.
-        biased: that the error lies inside a bias, or None.
-        too_wide: whether the interval is wider than asked for.
+        diverged, undefined: whether some paths diverged, or the observable is not finite on some paths.
+        tails: status of a sample that does not determine the mean, or None.
+        biased: status of an error that its bias may explain, or None.
+        too_wide: whether the interval is wider than required.
     """
     if diverged:
         return Status.DIVERGED
@@ -79,12 +79,12 @@ def status_of(
 
 
 class Verdict(StrEnum):
-    """What a fit says of the weak order."""
+    """The verdict of a fit on the weak order."""
 
     NOT_RESOLVED = "not resolved"
     """Fewer than two points are usable."""
     LOCAL_SLOPE = "local slope"
-    """There are two points, and the slope is the one between them."""
+    """There are two points, and the slope is the slope between them."""
     CERTIFIED = "certified"
     """The interval of the slope holds the order and neither of its neighbours."""
     TOO_WIDE = "too wide"
@@ -92,14 +92,14 @@ class Verdict(StrEnum):
     ANOTHER_ORDER = "another order"
     """The interval does not hold the order."""
     NOT_ASYMPTOTIC = "not asymptotic"
-    """The interval of the constant has the other sign than the predicted constant."""
+    """The sign of the constant is opposite to that of the predicted constant."""
 
 
 class LeftOut(StrEnum):
-    """Why a fit does not use a point."""
+    """The reason why a fit does not use a point."""
 
     UNRESOLVED = "unresolved"
     OTHER_SIGN = "error has the other sign, outside the asymptotic range"
-    """Its error has another sign than that of the smallest learning rate."""
+    """The error does not have the sign of the error at the smallest learning rate."""
     NOT_ASYMPTOTIC = "outside the asymptotic range"
-    """With it the fit is rejected."""
+    """The fit is rejected if it includes the point."""

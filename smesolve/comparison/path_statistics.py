@@ -1,9 +1,9 @@
-"""What is kept of blocks of paths: moments of values and control variates, whose size does not depend on their number.
+"""Statistics of blocks of paths: moments of values and control variates, whose size does not depend on their number.
 
-No path is kept. Each block leaves the joint moments of its residuals and control variates, one set for each half of it,
-which are merged over blocks. The residual is the value less all control variates with coefficient one, near which the
-best ones lie, as they are Taylor terms of the value. What is left is small, and so no digits are lost to cancellation
-when the coefficients are chosen in the end.
+No path is kept. Each block is reduced to the joint moments of its residuals and control variates, one set for each half
+of the block, which are merged over blocks. The residual is the value minus all control variates with coefficient one,
+which is near the best coefficients, because control variates are Taylor terms of the value. The residual is small, so
+that no digits are lost to cancellation when the coefficients are fitted in the end.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ LARGEST = 1e70
 
 @dataclass(frozen=True)
 class PathStatistics:
-    """What is kept of blocks of paths: its size does not depend on their number."""
+    """Statistics of blocks of paths, whose size does not depend on the number of paths."""
 
     shape: tuple[int, int]
     """(T, O): saved times and observables."""
     halves: tuple[Moments, Moments]
-    """Of the residuals and the control variates of independent values, at T O points, one for each half of a block."""
+    """Moments of residuals and control variates of independent values at T O points, for both halves of the blocks."""
     plain: Moments
-    """Of the plain values of all paths."""
+    """Moments of the plain values of all paths."""
     diverged: np.ndarray
-    """Paths that left the finite numbers, or with a value beyond 1e70 (T, O)."""
+    """Number of paths that are not finite or have a value beyond 1e70 (T, O)."""
     undefined: np.ndarray
-    """Other paths on which the observable is not finite (T, O)."""
+    """Number of other paths on which the observable is not finite (T, O)."""
     values: np.ndarray
-    """Plain values at the last time of the first paths, as many as were asked for (paths, O)."""
+    """Plain values of the kept paths at the last time (paths, O)."""
 
     @classmethod
     def of(cls, values: np.ndarray, antithetic: bool, order: int, keep: int = 0) -> PathStatistics:
         """Summarise one block.
 
         Args:
-            values: (2 + control variates, B, T, O): the plain values, the residuals, the control variates. Of the
-                plain values those of diverged paths are infinite, those of undefined observables NaN.
-            antithetic: paths b and b + B/2 are a pair.
-            order: highest moment.
+            values: (2 + control variates, B, T, O): the plain values, the residuals, the control variates. Plain
+                values are infinite on diverged paths, and NaN where the observable is undefined.
+            antithetic: whether paths b and b + B/2 are a pair.
+            order: order of the highest moment.
             keep: number of paths whose values are kept.
         """
         points = values.reshape(*values.shape[:2], -1)
@@ -78,7 +78,7 @@ class PathStatistics:
         return self.plain.count
 
     def merged(self, other: PathStatistics) -> PathStatistics:
-        """Return the statistics of the paths of both."""
+        """Return the statistics of the paths of both objects."""
         first, second = (mine.merged(theirs) for mine, theirs in zip(self.halves, other.halves, strict=True))
         return PathStatistics(
             self.shape,
@@ -90,7 +90,7 @@ class PathStatistics:
         )
 
     def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """Return all of it as arrays for a journal, under names with this prefix; `from_arrays` undoes it."""
+        """Return the statistics as arrays for a journal, under names with this prefix; `from_arrays` inverts this."""
         first, second = self.halves
         return {
             f"{prefix}sizes": np.array([*self.shape, len(first.mean), first.order]),
@@ -104,7 +104,7 @@ class PathStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str = "") -> PathStatistics:
-        """Return the statistics that `arrays` gave."""
+        """Return the statistics from the result of `arrays`."""
         times, observables, variables, order = arrays[f"{prefix}sizes"].tolist()
         first, second = (Moments.unpacked(arrays[prefix + name], variables, order) for name in ("first", "second"))
         plain = Moments.unpacked(arrays[f"{prefix}plain"], 1, order)
@@ -113,5 +113,5 @@ class PathStatistics:
 
 
 def merged(old: PathStatistics | None, new: PathStatistics) -> PathStatistics:
-    """Return old and new statistics together, where there are old ones."""
+    """Return the merged statistics, or the new ones if there are no old ones."""
     return new if old is None else old.merged(new)

@@ -1,11 +1,11 @@
-"""How many paths, and which step of the scheme, the errors at a horizon ask for.
+"""The numbers of paths, and the step of the scheme, that the errors at a horizon require.
 
-The work n_1 c_1 + n_2 c_2 of n_i paths at cost c_i is least, for a given variance s_1^2/n_1 + s_2^2/n_2 = v of the
-error, at
+For a given variance s_1^2/n_1 + s_2^2/n_2 = v of the error, the work n_1 c_1 + n_2 c_2 of n_i paths at cost c_i is
+least for
 
     n_i = s_i / sqrt(c_i) (s_1 sqrt(c_1) + s_2 sqrt(c_2)) / v.                                             (1)
 
-s_i is the standard deviation of a normal law with the same interval, so that the paths are enough for the interval.
+s_i is the standard deviation of a normal law with the same interval, so that the paths suffice for the interval.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.solver_bias import NOISE_FACTOR, SolverBias
 from smesolve.confidence import NORMAL_QUANTILE
 
-__all__ = ["Estimates", "Wanted", "bias_is_large", "next_paths", "wanted_paths"]
+__all__ = ["Estimates", "Wanted", "bias_is_large", "further_work", "next_paths", "wanted_paths"]
 
 BIAS_SHARE = 0.1
-"""Share of the error under which the scheme's bias is brought, where dt is not given."""
+"""Share of the error below which the bias of the scheme is reduced, where dt is not given."""
 
 GROWTH = 4
-"""Largest factor by which a round adds paths: the errors that set its aim are themselves uncertain."""
+"""Largest factor by which a round multiplies the paths, as the estimates behind it are uncertain themselves."""
+
+HALVING_SHARE = 0.05
+"""Work that is expected of rounds with a smaller step of the scheme, in units of that of the first round."""
 
 MOST_WANTED = 2.0**40
-"""Bound on the paths that an error asks for; max_paths is less."""
+"""Bound on the number of paths that an error requires; max_paths is less."""
 
 
 class Estimates(NamedTuple):
@@ -41,7 +44,7 @@ class Estimates(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Paths of the iteration, of the equation and of its pairs."""
+    """Numbers of paths of the iteration and of the equation, and of pairs."""
 
     dropout: int
     equation: int
@@ -66,16 +69,16 @@ def bias_is_large(estimates: Estimates, bias: SolverBias, rounding: np.ndarray, 
 def wanted_paths(
     estimates: Estimates, rounding: np.ndarray, equation_cost: float, rel_tol: float, max_paths: int
 ) -> Wanted:
-    """Return the paths that meet the tolerance at the last time.
+    """Return the numbers of paths that meet the tolerance at the last time.
 
-    The pairs get a tenth of the error, or rel_tol where that is less, as their 95% half-width. Nothing is asked for
-    where a mean is not finite, or its noise is rounding. Where few values carry a mean, more of them are asked for if
-    max_paths may be enough.
+    The pairs must give the bias a 95% half-width of a tenth of the error, or of rel_tol if that is less. No paths are
+    required where a mean is not finite, or its noise is rounding. Where few values carry a mean, more paths are
+    required if max_paths may be enough.
 
     Args:
         estimates: of both sides and of the pairs.
         rounding: bound on the rounding error of the means (T, O).
-        equation_cost: gradients that a path of the equation takes over one lr.
+        equation_cost: work of a path of the equation over one lr, in gradients.
         rel_tol: 95% Monte Carlo half-width as a share of the error.
         max_paths: largest number of paths.
     """
@@ -94,7 +97,7 @@ def wanted_paths(
             s_2 / root_2 * work,
             (NOISE_FACTOR * s_pairs / (share * error / NORMAL_QUANTILE)) ** 2,
         )
-    # A spread of zero over an error of zero, no noise at all, asks for nothing.
+    # A spread of zero divided by an error of zero, where there is no noise at all, requires no paths.
     finite = [np.minimum(np.nan_to_num(count, posinf=MOST_WANTED), MOST_WANTED) for count in asked]
     of_dropout, of_equation, of_pairs = (int(np.ceil(count.max())) for count in finite)
     of_dropout = max(of_dropout, _wanted_for_tails(dropout, rounding, max_paths))
@@ -103,12 +106,26 @@ def wanted_paths(
 
 
 def _wanted_for_tails(side: MeanEstimate, rounding: np.ndarray, max_paths: int) -> int:
-    """Return the paths that tell the law of the mean at the last time, or 0 where max_paths are too few."""
+    """Return the number of paths that reliable means at the last time require, or 0 where it exceeds max_paths."""
     shortage = np.fmax(side.shortage, side.plain_shortage)
     wanted = np.where((shortage > 1) & is_noisy(side, rounding), shortage, 0.0)[-1].max() * side.paths
     return int(wanted) if wanted <= max_paths else 0
 
 
+def further_work(work: float, rel_tol: float | None, halves: bool = False) -> float:
+    """Return the work that a progress bar expects of further rounds, while nobody knows whether there are any.
+
+    It is as much as that of the first round where a tolerance may ask for more paths, and a twentieth of it where only
+    the step of the scheme may be halved, which is rare. So no bar is full before it is known that nothing is left.
+
+    Args:
+        work: of the first round.
+        rel_tol: tolerance, or None.
+        halves: whether the step of the scheme may be halved.
+    """
+    return work if rel_tol is not None else HALVING_SHARE * work if halves else 0.0
+
+
 def next_paths(paths: int, wanted: int, max_paths: int) -> int:
-    """Return the paths of the next round, given the present and the wanted ones."""
+    """Return the number of paths of the next round from the present and the wanted number."""
     return max(paths, min(wanted, GROWTH * paths, max_paths))

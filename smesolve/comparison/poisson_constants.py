@@ -1,6 +1,6 @@
 """Leading term of the weak error of training steps at random times, without Monte Carlo.
 
-At time T such a path has taken N steps of the iteration, N being Poisson of mean T/lr, so that
+At time T such a path has taken N steps of the iteration, where N has a Poisson law of mean T/lr, so that
 
     E g(Theta_T) = E m(lr N),      m(k lr) = E g(theta_k) = g(thetabar(k lr)) + O(lr),                    (1)
 
@@ -39,7 +39,7 @@ def poisson_constants(
         time: T.
         observables: g by name, smooth.
 
-    Cost: that of the flow, some hundred gradients of one path.
+    Cost: the flow, some hundred gradients of one path.
     """
     tolerance = max(TOLERANCE, torch.finfo(theta0.dtype).eps)
     path = solve_ode(lambda t, y: -problem.mean_gradient(y[None])[0], theta0, (0.0, time), tolerance, times=[time])

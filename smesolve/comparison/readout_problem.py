@@ -1,4 +1,4 @@
-"""Only the readout, trained on the features of theta0: the linear problem whose moments are known exactly."""
+"""Training of only the readout on the features of theta0: a linear problem whose moments are known exactly."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def readout_problem(problem: DropoutProblem, theta0: Tensor) -> tuple[DropoutPro
         SmesolveError: `problem` is not a `DropoutProblem` with shared masks.
     """
     if not isinstance(problem, DropoutProblem) or problem.per_sample:
+        masks = " with masks per sample" if isinstance(problem, DropoutProblem) else ""
         raise SmesolveError(
-            f"problem must be a DropoutProblem with shared masks, got {type(problem).__name__}; exact moments of other "
-            "problems are not known."
+            f"problem must be a DropoutProblem with shared masks, got a {type(problem).__name__}{masks}; exact moments "
+            "of other problems are not known."
         )
     theta0 = check_parameters("theta0", theta0, problem)
     at = problem.network.linearize(theta0, problem.x)

@@ -26,7 +26,7 @@ class Sampler:
     """Blocks of one process, as values of the observables and of their control variates.
 
     Memory of a block: B T O (2 + control variates) floats. Memory of its statistics: T O times the number of moments,
-    70 for three control variates.
+    which is 70 for three control variates.
     """
 
     process: Process
@@ -93,7 +93,7 @@ class PairSampler:
     """Blocks of pairs of paths, of two processes on one Brownian motion: the first process, and the difference."""
 
     PREFIX: ClassVar[str] = "difference "
-    """Of the names of the arrays of the difference."""
+    """Prefix of the names of the arrays of the difference."""
 
     first: Sampler
     second: Sampler
@@ -106,10 +106,10 @@ class PairSampler:
         return self.first.in_threads and self.second.in_threads
 
     def statistics(self, block: int) -> tuple[PathStatistics, PathStatistics]:
-        """Return those of the first process, and second moments of first - second with the control variates of both."""
+        """Return statistics of the first process, and of first - second with the control variates of both processes."""
         a, b = self.first.values(block), self.second.values(block)
         with np.errstate(invalid="ignore"):  # diverged paths are counted, not subtracted
-            gap = a - b  # of the control variates as well: nearly collinear ones would spoil the regression
+            gap = a - b  # also of the control variates, as nearly collinear ones would spoil the regression
         difference = PathStatistics.of(np.concatenate([gap, b[2:]]), self.first.process.antithetic, 2)
         return self.first._statistics(a, block), difference
 

@@ -1,16 +1,16 @@
-"""The bias of a scheme with step dt, which is taken off the mean of its solution.
+"""The bias of a scheme with step dt, which is subtracted from the mean of its solution.
 
 With V(dt) = E g of the scheme's solution and V_0(dt) its value without noise, the bias is split into
 
     V(dt) - V(0) = [V_0(dt) - V_0(0)] + [N(dt) - N(0)],      N = V - V_0.                              (1)
 
-The first bracket is known without sampling, as V_0(0) is an ordinary differential equation. For the second,
-N(dt) - N(dt/2) is averaged over pairs of paths with common noise. Where its leading term falls like dt^p, p >= 1,
+The first bracket is known without sampling, as V_0(0) solves an ordinary differential equation. For the second,
+N(dt) - N(dt/2) is averaged over pairs of paths with common noise. If its leading term falls like dt^p, p >= 1,
 
     N(dt) - N(0) = c [N(dt) - N(dt/2)],      c = 2^p/(2^p - 1) in (1, 2].                              (2)
 
-The order of N is that of the scheme only for small dt, as terms with lr and with dt compete, so that p is not taken as
-known: c = 3/2 +- 1, which leaves room beyond (2) for terms of higher order.
+The order of N is that of the scheme only for small dt, as terms with lr and with dt compete. So p is not assumed:
+c = 3/2 +- 1, which leaves room beyond (2) for terms of higher order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from smesolve.comparison.mean_estimate import MeanEstimate
 __all__ = ["NOISE_FACTOR", "SolverBias"]
 
 NOISE_FACTOR, LEFT = 1.5, 1.0
-"""c of (2), and how far it may be from that."""
+"""Estimate of c in (2), and its largest error."""
 
 
 class SolverBias(NamedTuple):
@@ -35,7 +35,7 @@ class SolverBias(NamedTuple):
     stderr: np.ndarray
     """Standard error of the estimate (T, O)."""
     half_width: np.ndarray
-    """95% half-width of its interval (T, O), which holds what is not known of c as well."""
+    """95% half-width of its interval (T, O), which includes the uncertainty of c."""
 
     @classmethod
     def of(cls, pairs: MeanEstimate, noise_free_bias: np.ndarray, noise_free_difference: np.ndarray) -> SolverBias:

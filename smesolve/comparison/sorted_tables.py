@@ -1,4 +1,4 @@
-"""Tables in the order of their equations, which are numbers and names."""
+"""Tables sorted by the order of their equations, which is a number or a name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["in_sorted_orders"]
 
 
 def in_sorted_orders(table: pd.DataFrame, keys: Sequence[str], ascending: Sequence[bool] | bool = True) -> pd.DataFrame:
-    """Return a table sorted by columns, one of them `order`: the numbers first, then the names.
+    """Return a table sorted by columns; in the column `order`, numbers precede names.
 
     Args:
-        table: with a column `order`.
-        keys: columns, the first one first.
-        ascending: for all columns, or for each.
+        table: table with a column `order`.
+        keys: columns by which the table is sorted, the first one first.
+        ascending: the direction for all columns, or one for each.
     """
     place = {order: k for k, order in enumerate(sorted_orders(table.order))}
 

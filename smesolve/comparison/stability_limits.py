@@ -1,4 +1,4 @@
-"""Mean-square limits of stability of a readout: predicted, from its exact moments, and observed, from paths."""
+"""Limits of mean-square stability of a readout: predicted from its exact moments, and observed on paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Agreement", "stability_limits", "with_agreement"]
 
 
 class Agreement(StrEnum):
-    """Whether an observed limit lies within 2% of the predicted one, as a report says it."""
+    """Whether an observed limit lies within 2% of the predicted limit, in the words of a report."""
 
     NOT_OBSERVED = "not observed"
     WHOLE_INTERVAL = "yes"
@@ -33,21 +33,21 @@ def stability_limits(
 ) -> pd.DataFrame:
     """Return the mean-square limits of the iteration and of the equations.
 
-    Only predicted is a limit beyond 2/lambda_max(H), where the mean of the iteration itself diverges, and that of an
-    equation with jumps: a path would jump 1e5 times at keep_prob 0.01.
-    The limit of "poisson" is that of the iteration, as second moments grow by the same factor a step.
+    Some limits are only predicted: limits beyond 2/lambda_max(H), where the mean of the iteration itself diverges, and
+    those of equations with jumps, because a path would jump 1e5 times at keep_prob 0.01. The limit of "poisson" is that
+    of the iteration, as second moments grow by the same factor per step.
 
     Args:
         readout: a linear problem with shared masks.
-        orders: of the equations.
+        orders: orders of the equations.
         seed: root seed of the paths.
-        workers: processes that share the limits; results do not depend on them.
+        workers: number of processes that share the limits; results do not depend on it.
 
     Returns:
         A row for each process ("iteration", "order 1", ..., "poisson"): `predicted`, `observed` with `low`, `high`,
-        and `ratio`, observed / predicted; NaN for a limit that is not observed.
+        and `ratio`, observed / predicted; NaN for limits that are not observed.
 
-    Cost: some seconds for each limit that is observed.
+    Cost: some seconds per observed limit.
     """
     moments = LinearMoments(readout, readout.initial())
     mean_limit = readout.stability_limit(readout.initial())

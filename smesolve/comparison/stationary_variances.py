@@ -1,7 +1,7 @@
-"""Variances in the stationary state, of problems whose gradient is affine: exact, for iteration and equations.
+"""Exact stationary variances of iteration and equations, for problems whose gradient is affine.
 
-In the stationary state the mean is right in all equations, and what is compared is the variance that the noise keeps
-up, E|theta - theta*|^2.
+All equations have the stationary mean theta* of the iteration. They differ in the stationary variance
+E|theta - theta*|^2, which the noise maintains.
 """
 
 from __future__ import annotations
@@ -24,26 +24,37 @@ from smesolve.validation import check_list, check_parameters, check_positive
 __all__ = ["EQUATIONS", "stationary_variances"]
 
 EQUATIONS: tuple[Order, ...] = (1, 2, "quadratic")
+"""Orders of the equations that are compared."""
 
 
 @entry_point
 def stationary_variances(problem: Problem, theta0: Tensor, lrs: Sequence[float]) -> pd.DataFrame:
     """Compute E|theta - theta*|^2 in the stationary states of iteration and equations.
 
-    The gradient of the problem is affine.
+    theta* is the minimum of L_S, which is the stationary mean of the iteration and of all equations. Learning rates at
+    which an equation has no stationary state are left out for that equation.
 
-    theta* is the minimum of L_S, the stationary mean of them all. Learning rates without a stationary state of an
-    equation are left out for that equation.
+    Args:
+        problem: a problem whose gradient is affine in theta.
+        theta0: (D,), the start, which matters only in directions without curvature: they stay at theta0.
+        lrs: learning rates.
 
     Returns:
-        A row for each lr and equation: `exact` variance of the iteration, `variance` of the equation, `ratio` of both,
-        NaN where there is no noise at theta*.
+        A row for each lr and equation: `exact`, the variance of the iteration; `variance`, that of the equation; and
+        `ratio`, variance / exact, NaN where there is no noise at theta*.
+
+    Raises:
+        SmesolveError: the gradient is not affine, D > 24, or a learning rate at which the iteration has no stationary
+            state.
     """
     theta0 = check_parameters("theta0", theta0, problem)
     lrs = check_list("lrs", lrs, check_positive)
     moments = LinearMoments(problem, theta0)
     curvature = hessian(problem.modified_loss, torch.zeros_like(theta0))
-    best = -torch.linalg.solve(curvature, problem.mean_gradient(torch.zeros_like(theta0)))
+    if int(torch.linalg.matrix_rank(curvature, hermitian=True)) == problem.dim:
+        best = -torch.linalg.solve(curvature, problem.mean_gradient(torch.zeros_like(theta0)))
+    else:  # without curvature, parameters stay at their start
+        best = theta0 - torch.linalg.pinv(curvature, hermitian=True) @ problem.mean_gradient(theta0)
 
     def variance(theta: Tensor) -> Tensor:
         squares: Tensor = (theta - best).square().sum(-1)

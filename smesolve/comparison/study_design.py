@@ -1,4 +1,4 @@
-"""What a weak-error study measures, checked and completed once, and handed to everything that measures it."""
+"""The design of a weak-error study: its arguments, checked and completed once for all parts of the study."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 CONTROLS = ("auto", "none", "first", "second")
-"""Control variates: chosen from D, none, those of the adjoint, or those of the value Hessian as well."""
+"""Control variates: chosen by D, none, those of the adjoint, or those of the value Hessian as well."""
 
 DEFAULT_TIMES = 5
 """Largest number of times of observation where none are given."""
@@ -43,7 +43,7 @@ VALUE_HESSIAN_DIM = 2**14
 
 @dataclass(frozen=True)
 class StudyDesign:
-    """What a weak-error study measures. `of` checks and completes what the user asks for."""
+    """The design of a weak-error study. `of` checks and completes the arguments of the user."""
 
     problem: Problem
     theta0: Tensor
@@ -52,9 +52,9 @@ class StudyDesign:
     times: Sequence[float]
     """Times of observation; the last one is the horizon."""
     orders: Sequence[Order]
-    """Of the modified equations."""
+    """Orders of the modified equations."""
     observables: Mapping[str, Observable]
-    """By name."""
+    """Observables by name."""
     scheme: str
     """A name in `SCHEMES`."""
     dt: float | None = None
@@ -126,7 +126,7 @@ class StudyDesign:
 
     @cached_property
     def smooth_observables(self) -> dict[str, Observable]:
-        """The observables but for those that are constant between jumps, of which derivatives say nothing."""
+        """The observables that are not constant between jumps, so that derivatives are informative."""
         return {name: g for name, g in self.observables.items() if not is_piecewise_constant(g, self.theta0)}
 
     def check_stable(self, lr: float) -> None:
@@ -144,13 +144,13 @@ class StudyDesign:
         return grid_numbers(self.times, step, "times", name)
 
     def first_dt(self, lr: float) -> float:
-        """Return the step with which the scheme begins."""
+        """Return the first step dt of the scheme."""
         if self.dt is not None:
             return self.dt
         return lr / 8 if SCHEMES[self.scheme].weak_error == "dt" else lr
 
     def scheme_of(self, order: Order) -> str:
-        """Return what integrates the equation of an order, as tables name it."""
+        """Return the name of the scheme for the equation of an order, as in tables."""
         return JUMP_SCHEME if order in WITH_JUMPS else self.scheme
 
     def nothing_tested(self) -> list[str]:
@@ -168,7 +168,7 @@ class StudyDesign:
 
 
 def check_orders(name: str, values: Any) -> list[Order]:
-    """Return different orders, 1, 2, 3 and/or "poisson"."""
+    """Return orders, each 1, 2, 3 or "poisson", none of them twice."""
     orders: list[Order] = check_list(name, values, _check_order)
     if len(set(orders)) < len(orders):
         raise SmesolveError(f"{name} holds a value twice: {shown(orders)}; leave one of them out.")
@@ -243,7 +243,7 @@ def chosen_scheme(scheme: str | None, problem: Problem) -> str:
 
 
 def chosen_control(control: str, problem: Problem) -> str:
-    """Return the control variates that "auto" stands for, and refuse those that a problem does not have."""
+    """Return the control variates, chosen for "auto", and refuse control variates that a problem does not have."""
     check_choice("control", control, CONTROLS)
     if not problem.has_mean_step:
         if control not in ("auto", "none"):

@@ -1,4 +1,4 @@
-"""The size of a study: bytes of memory, steps of blocks and work, and the refusal of what no machine can do."""
+"""The size of a study: memory, steps of blocks and work, and the refusal of studies that are too large."""
 
 from __future__ import annotations
 
@@ -22,24 +22,29 @@ from smesolve.sampling.moments import CHUNK_FLOATS as CHUNK_FLOATS_OF_MOMENTS
 __all__ = ["WORKING_ARRAYS", "StudySize", "check_memory", "processes"]
 
 WORKING_ARRAYS = 6
-"""Arrays of a block that a step holds at once, of `floats_per_path` floats a path."""
+"""Number of arrays of a block, each with `floats_per_path` floats per path, that a step holds at once."""
 
 DERIVATIVE_ARRAYS = 30
-"""The same for a derivative of a derivative along a direction."""
+"""Number of arrays that a second derivative along directions holds at once."""
 
 
 @dataclass(frozen=True)
 class StudySize:
-    """What a weak-error study asks of a machine, known before anything is computed."""
+    """Memory and work of a weak-error study, known before anything is computed."""
 
     design: StudyDesign
     paths: int
-    """Of each ensemble in the first round."""
+    """Paths of each ensemble in the first round."""
     workers: int | None = None
-    """Processes that share the blocks; None for this one."""
+    """Processes that share the blocks, or None for the calling process."""
     compared: bool = True
-    """Whether `weak_error` compares the ensembles. False: the iteration is run only where there are no equations, and
+    """Whether `weak_error` compares the ensembles. If False, the iteration runs only where there are no equations, and
     no path comes in a pair."""
+
+    @property
+    def block_size(self) -> int:
+        """Paths in a block."""
+        return self.design.problem.block_size
 
     def check(self, max_memory: float | None) -> None:
         """Refuse a study that takes more steps than a process can run, or more memory than allowed.
@@ -48,7 +53,7 @@ class StudySize:
             max_memory: bytes. Default: this machine's memory.
 
         Raises:
-            SmesolveError: with the numbers.
+            SmesolveError: the study is too large; the message holds the numbers.
         """
         design = self.design
         check_block_steps(
@@ -69,57 +74,58 @@ class StudySize:
 
     @property
     def processes(self) -> int:
-        """The calling process and its workers."""
+        """Number of processes: the calling process and its workers."""
         return processes(self.workers)
 
     # --- the first round -------------------------------------------------------------------------------------------
 
     @property
     def blocks(self) -> int:
-        """Blocks of each ensemble in the first round."""
-        return -(-self.paths // self.design.problem.block_size)
+        """Number of blocks of each ensemble in the first round."""
+        return -(-self.paths // self.block_size)
 
     @property
     def equation_blocks(self) -> int:
-        """Blocks of one equation in units of one at dt: a pair is a path at dt and one at dt/2, of twice the steps."""
-        pairs = paired_blocks(self.blocks, self.design.problem.block_size) if self.compared else 0
+        """Blocks of one equation in units of a block at dt; a pair counts as three, as dt/2 takes twice the steps."""
+        pairs = paired_blocks(self.blocks, self.block_size) if self.compared else 0
         return self.blocks + 2 * pairs
 
     @property
     def iteration_blocks(self) -> int:
-        """Blocks of the iteration."""
+        """Number of blocks of the iteration."""
         return self.blocks if self.compared or not self.design.orders else 0
 
     @property
     def block_steps(self) -> float:
-        """Steps of a block in the first round, of all ensembles and learning rates."""
+        """Number of steps of blocks in the first round, over all ensembles and learning rates."""
         design, equations = self.design, len(self.design.orders) * self.equation_blocks
         return sum(design.horizon * (self.iteration_blocks / lr + equations / design.first_dt(lr)) for lr in design.lrs)
 
     @property
     def work(self) -> float:
-        """Gradients that the first round takes, of all ensembles and learning rates."""
+        """Work of the first round over all ensembles and learning rates, in gradients."""
         design = self.design
         equations = self.equation_blocks * sum(step_cost(order, design.scheme) for order in design.orders)
         steps = sum(
             design.horizon * (self.iteration_blocks * ITERATION_STEP_COST / lr + equations / design.first_dt(lr))
             for lr in design.lrs
         )
-        return steps * design.problem.block_size
+        return steps * self.block_size
 
     # --- memory ----------------------------------------------------------------------------------------------------
 
     @property
     def memory(self) -> float:
-        """Bytes of the arrays of one process at their largest."""
+        """Largest memory of the arrays of one process, in bytes."""
         return self.step_memory + self.memory_beyond_steps
 
     @property
     def memory_beyond_steps(self) -> float:
-        """The same for a process that has run steps of a block before: what is freed after them serves again.
+        """Memory of one process beyond that of the steps of a block, in bytes, as freed memory is used again.
 
-        Control variates stay while blocks are run; what they are made of is gone by then. For workers they are pickled
-        into one array of bytes, of which the calling process holds two copies. Predicted constants come last.
+        Control variates are kept while blocks run; the arrays from which they are made are freed before. For workers,
+        control variates are pickled into one array of bytes, of which the calling process holds two copies. Predicted
+        constants are computed last.
         """
         copies = 2 if self.processes > 1 else 0
         beside = max(self.making_memory - self.step_memory, self.value_memory, copies * self.control_memory)
@@ -127,7 +133,7 @@ class StudySize:
 
     @property
     def step_memory(self) -> float:
-        """Bytes of the working arrays of one step of a block."""
+        """Memory of the working arrays of one step of a block, in bytes."""
         problem = self.design.problem
         return 8.0 * WORKING_ARRAYS * problem.floats_per_path * problem.block_size
 
@@ -138,12 +144,13 @@ class StudySize:
 
     @property
     def value_memory(self) -> float:
-        """Bytes of what comes of the steps of one block: values, products of deviations, vectors of quadratic forms.
+        """Memory of the results of one block, in bytes: values, products of deviations, vectors of quadratic forms.
 
-        With c control variates a path has 2 + c values at each time and of each observable: those of both paths of a
-        pair, their difference, that with the control variates of both, and half as many means of antithetic paths.
-        Moments of 1 + 2c variables up to the second, or of q = 1 + c up to the fourth, are made of a bounded number of
-        deviations at once. A dense form A of a target takes A d of all paths, and once more in another order.
+        With c control variates, a path has 2 + c values for each time and observable. They are held for both paths of a
+        pair, for their difference, for the difference with the control variates of both, and, half as many, for means
+        of antithetic paths. Moments of 1 + 2c variables up to the second, or of 1 + c variables up to the fourth, are
+        computed from a bounded number of deviations at once. A dense form A of a target needs A d for the deviations d
+        of all paths, and a copy in another memory layout.
         """
         design, problem, c = self.design, self.design.problem, self.controls
         points = len(design.times) * len(design.observables)
@@ -154,22 +161,23 @@ class StudySize:
 
     @property
     def _dense(self) -> bool:
-        """Whether there are dense forms."""
+        """Whether the control variates have dense forms."""
         return self.design.control == "second" and self.design.problem.dim <= DENSE_DIM
 
     @property
     def _noise_forms_dim(self) -> int:
-        """M where there are forms in the noise, else 0."""
+        """M if there are quadratic forms in the noise, else 0."""
         problem = self.design.problem
         return problem.noise_dim if problem.noise_dim <= 2 * problem.dim else 0
 
     @property
     def control_memory(self) -> float:
-        """Bytes of the control variates: adjoints at every step and Hessians at every grid point, or weights of draws.
+        """Memory of the control variates, in bytes: adjoints at every step and Hessians at every grid point, or
+        weights.
 
         A target (time, observable) is followed back from its time, hence the sum over times. The equation of each order
-        has two step sizes, dt and dt/2. While dense Hessians are made, the derivatives of the Hessian of the loss along
-        the adjoints are there as well, and for every step that Hessian and the Jacobian of the step.
+        has two step sizes, dt and dt/2. While dense Hessians are computed, memory also holds the derivatives of the
+        Hessian of the loss along the adjoints and, for every step, this Hessian and the Jacobian of the step.
         """
         design, problem = self.design, self.design.problem
         if design.control == "none":
@@ -192,10 +200,10 @@ class StudySize:
 
     @property
     def making_memory(self) -> float:
-        """Bytes of what control variates are made of, and that is freed before paths are run.
+        """Memory of the arrays from which control variates are made, in bytes; it is freed before paths are run.
 
-        These are batches of derivatives: along the unit vectors where D is small, else of adjoints and along the
-        vectors that find a subspace; or, of dense Hessians of a step, the third derivatives and a product.
+        These are batches of derivatives: along unit vectors where D is small, else of adjoints and along the vectors
+        that span a subspace; or, for dense Hessians of a step, third derivatives and a product.
         """
         design, problem = self.design, self.design.problem
         if design.control == "none":
@@ -219,7 +227,7 @@ class StudySize:
 
     @property
     def constants_memory(self) -> float:
-        """Bytes of the predicted constants."""
+        """Memory of the predicted constants, in bytes."""
         design = self.design
         observables = len(design.observables)
         return constants_floats(design.problem, design.orders, observables) * design.theta0.element_size()
@@ -236,10 +244,10 @@ def check_memory(each: float, processes: int, max_memory: float | None, what: st
 
     Args:
         each: bytes of one process.
-        processes: how many there are.
+        processes: number of processes.
         max_memory: bytes. Default: this machine's memory.
-        what: takes the memory, with the verb.
-        remedy: to be taken.
+        what: subject and verb of the message, such as "defects take".
+        remedy: remedy in the message.
     """
     size, limit = processes * each, machine_memory() if max_memory is None else max_memory
     if size > limit:

@@ -12,11 +12,11 @@ __all__ = ["validity_figure"]
 
 
 def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float, limit: float) -> Figure:
-    """Draw relative errors against the learning rate, one panel for each observable, and where they are the tolerance.
+    """Draw relative errors against the learning rate, with the tolerance and the ranges, one panel per observable.
 
     Args:
-        errors: those of a `ValidityRange`.
-        table: its ranges.
+        errors: errors of a `ValidityRange`.
+        table: table of its ranges.
         tolerance: relative error.
         limit: the learning rate up to which the training is stable.
     """
@@ -34,12 +34,13 @@ def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float,
                 axis.errorbar(rows.lr, rows.relative, half, capsize=1.5, label=style.label, **style.line_options)
                 found = table[(table.observable == observable) & (table.order == order)].iloc[0]
                 if np.isfinite(found.lr_low) and np.isfinite(found.lr_high):
-                    axis.axvspan(found.lr_low, found.lr_high, color=style.colour, alpha=0.2, linewidth=0)
+                    low = max(found.lr_low, errors.lr.min() / 2)  # the axis is logarithmic, and lr_low may be 0
+                    axis.axvspan(low, found.lr_high, color=style.colour, alpha=0.2, linewidth=0)
             axis.set_yscale("log")
             log_ticks(axis, errors.lr)
             axis.set_xlabel("learning rate $\\epsilon$")
             axis.set_ylabel(f"|error| of the mean {name_of(observable)} / its change")
-        # The same lines in all panels, and bands over all of a panel's height: there is no place for it inside.
+        # All panels have the same lines, and bands take the whole height of a panel: the legend is outside.
         lines, labels = axis.get_legend_handles_labels()
         title = "bands: largest learning rates, 95%"
         figure.legend(lines, labels, loc="outside lower center", ncols=2, title=title, title_fontsize=7)

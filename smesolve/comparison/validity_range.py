@@ -1,12 +1,12 @@
-"""The range of validity: up to which learning rate an equation describes a training to a given tolerance.
+"""The range of validity: the largest learning rate at which an equation describes a training to a given tolerance.
 
 The relative error of the equation of order p for an observable g at the horizon T is
 
     r(lr) = |E g(Theta_T) - E g(theta_K)| / |E g(theta_K) - g(theta_0)|,    K = T / lr,                             (1)
 
 which grows like lr^p. The largest learning rate with r <= tolerance follows from r at a few learning rates, by
-interpolation of log r over log lr; each round measures where the last one expects it. Errors are measured by defects
-(`smesolve.comparison.defects`), which cost the same relative precision at every learning rate.
+interpolation of log r over log lr. Each round measures at the learning rate that the last round predicts. Errors are
+measured by defects (`smesolve.comparison.defects`), whose relative precision does not depend on the learning rate.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.paths_wanted import further_work
 from smesolve.comparison.study_design import StudyDesign, check_orders, check_orders_of_defects
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
@@ -51,20 +52,23 @@ if TYPE_CHECKING:
 __all__ = ["ValidityRange", "first_learning_rate", "validity_range"]
 
 ROUNDS = 4
-"""Rounds of measurements, at most."""
+"""Largest number of rounds of measurements."""
 
 FIRST = 4.0
-"""The first learning rate is so many times below the stability limit."""
+"""Ratio of the stability limit to the first learning rate."""
 
 NEAR = 1.25
-"""A learning rate this close to the one that is sought is not measured again."""
+"""Ratio of learning rates below which they are so close that only one of them is measured."""
 
 MOST_STEPS = 2**14
-"""Steps to the horizon, at most."""
+"""Largest number of steps to the horizon."""
 
-TOLERANCE, STABILITY, STEPS, MEASUREMENT = "tolerance", "stability", "steps", "measurement"
-"""What limits a learning rate: the error, the iteration itself, the steps that are simulated, or that the errors at
-larger learning rates are not known."""
+EXPECTED = 2.0
+"""Work that the progress bar expects of further learning rates, in units of that of the first one."""
+
+TOLERANCE, STABILITY, STEPS, MEASUREMENT, COST = "tolerance", "stability", "steps", "measurement", "cost"
+"""What limits a learning rate: the error, the stability of the iteration, the number of simulated steps, unknown errors
+at larger learning rates, or the number of gradients that may be computed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,17 +77,19 @@ class ValidityRange(Result):
 
     Columns of `table`: order, observable; lr, lr_low, lr_high, the largest learning rate and its 95% interval;
     limited_by: "tolerance", "stability" (the error stays below the tolerance up to the stability limit, which is
-    then `lr`), "steps" (it exceeds the tolerance at every learning rate that was simulated; lr is extrapolated), or
-    "measurement" (it is below the tolerance at `lr`, and not known at a larger one; lr_high is the stability limit).
+    then `lr`), "steps" (the error exceeds the tolerance at every simulated learning rate; lr is extrapolated),
+    "measurement" (the error is below the tolerance at `lr` and not known at larger learning rates; lr_high is the
+    stability limit), or "cost" (`max_gradients` ended the search; measured errors say that the learning rate lies
+    between lr_low and lr_high; `lr` is lr_low, which is 0 where no error is known to be below the tolerance).
     """
 
     table: pd.DataFrame
     errors: pd.DataFrame
-    """What was measured: the columns of a weak-error table by defects, and relative, relative_low, relative_high."""
+    """The measured errors: the columns of a weak-error table by defects, with relative, relative_low, relative_high."""
     horizon: float
     tolerance: float
     stability_limit: float
-    """That of the problem at theta0 (`Problem.stability_limit`)."""
+    """Stability limit of the problem at theta0 (`Problem.stability_limit`)."""
 
     def conclusion(self) -> str:
         """Return one sentence for each observable."""
@@ -100,6 +106,8 @@ class ValidityRange(Result):
     def _described(self, row: dict[str, float | str]) -> str:
         if row["limited_by"] == STABILITY:
             return "up to the stability limit"
+        if row["limited_by"] == COST:
+            return self._bounded(float(row["lr_low"]), float(row["lr_high"]))
         if not np.isfinite(float(row["lr"])):
             return "up to a lr that is not known"
         if row["limited_by"] == MEASUREMENT:
@@ -107,8 +115,20 @@ class ValidityRange(Result):
         interval = f"up to lr = {row['lr']:.2g} [{row['lr_low']:.2g}, {row['lr_high']:.2g}]"
         return f"{interval}, extrapolated," if row["limited_by"] == STEPS else interval
 
+    def _bounded(self, low: float, high: float) -> str:
+        """Return between which learning rates the largest one lies."""
+        if low > 0:
+            return (
+                f"up to a lr between {low:.2g} and {high:.2g}"
+                if high < self.stability_limit
+                else (f"up to lr = {low:.2g} at least")
+            )
+        if high < self.stability_limit:
+            return f"up to a lr below {high:.2g}"
+        return "up to a lr that is not known"
+
     def summary(self) -> str:
-        """Return what was asked, and `conclusion`."""
+        """Return a head line and `conclusion`."""
         return f"Largest learning rates of a training up to T = {self.horizon:g}:\n{self.conclusion()}"
 
     def plot(self) -> Figure:
@@ -131,6 +151,7 @@ def validity_range(
     rel_tol: float = 0.1,
     paths: int = 64,
     max_paths: int = 2**14,
+    max_gradients: float | None = None,
     seed: int = 0,
     workers: int | None = None,
     journal: Journal | None = None,
@@ -143,15 +164,18 @@ def validity_range(
         theta0: (D,), the start.
         horizon: time T of the comparison; the iteration takes T/lr steps.
         tolerance: largest error, relative to the change of the observable from theta0 to the horizon.
-        orders: of the equations, 1 and/or 2.
-        observables: as `weak_error` takes them, but for accuracies and others that are constant between jumps.
+        orders: orders of the equations, 1 and/or 2.
+        observables: as in `weak_error`, except accuracies and others that are constant between jumps.
         rel_tol: relative 95% half-width to which errors are measured.
-        paths: paths of the first round at each learning rate.
-        max_paths: most paths at each learning rate.
+        paths: number of paths of the first round at each learning rate, in whole blocks.
+        max_paths: largest number of paths at each learning rate; the size of a block follows from it (`weak_error`).
+        max_gradients: largest number of gradients in all. What is not resolved within it is said as a bound. Default:
+            no bound.
         seed: root seed.
-        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them.
-        journal: keeps every finished block on disk and finds it again.
-        progress: show the progress. Default: on a terminal.
+        workers: number of processes, or threads for compiled kernels, that share the blocks; results do not depend on
+            it. Default: only this process.
+        journal: a journal that keeps every finished block on disk. Default: none.
+        progress: whether to show the progress. Default: on a terminal and in a notebook only.
 
     Returns:
         A `ValidityRange`.
@@ -159,7 +183,8 @@ def validity_range(
     Raises:
         SmesolveError: unusable arguments, or a problem that depends on time.
 
-    Cost: about 9 gradients a step and path for both orders, at two to five learning rates.
+    Cost: 7 to 12 gradients per step and path for both orders, 20 where the network has kinks (`DefectSampler`), at two
+    to five learning rates; `max_gradients` bounds it.
     """
     problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
@@ -169,6 +194,7 @@ def validity_range(
     max_paths, seed = check_integer("max_paths", max_paths, paths), check_seed("seed", seed)
     observables = check_observables("observables", observables)
     workers = check_workers("workers", workers)
+    most = math.inf if max_gradients is None else check_positive("max_gradients", max_gradients)
     if journal is not None:
         check_instance("journal", journal, Journal, "a Journal")
     if progress is not None:
@@ -182,7 +208,7 @@ def validity_range(
     fewest = _fewest_steps(limit, horizon)
     wanted = {_first_steps(limit, horizon)}
     design = StudyDesign.of(
-        problem,
+        problem.in_blocks_for(max_paths),
         theta0,
         [horizon / max(wanted)],
         horizon,
@@ -200,37 +226,51 @@ def validity_range(
             )
     rows: list[dict[str, object]] = []
     done: set[int] = set()
-    with Progress(progress, 0) as bar:
+    spent = 0.0
+    with Progress(progress) as bar:
         runner = Runner(workers, journal, bar)
         for _ in range(ROUNDS):
+            before = len(done)
             for steps in sorted(wanted - done):
                 lr = horizon / steps
-                bar.describe(f"lr {lr:.3g}")
                 budget = DefectBudget(design, lr, runner)
-                bar.add(budget.cost(paths))
-                budget.draw(paths, rel_tol, max_paths)
+                work = budget.cost(paths)
+                if spent + work > most:
+                    if not done:
+                        raise SmesolveError(
+                            f"max_gradients={most:g} is less than the {work:g} that paths={paths} take at the first "
+                            f"learning rate, {lr:.3g}; take more gradients or fewer paths."
+                        )
+                    break  # more steps take more
+                bar.describe(f"lr {lr:.3g}")
+                bar.add(work + further_work(work, rel_tol) + (0.0 if done else EXPECTED * work))
+                affordable = max_paths if most == math.inf else min(max_paths, budget.affordable(most - spent))
+                budget.draw(paths, rel_tol, affordable)
                 rows += budget.rows(rel_tol)
+                spent += budget.spent
                 done.add(steps)
+            if len(done) == before:
+                break
             errors = _relative(with_bias(pd.DataFrame(rows)), design.start)
             table = _ranges(errors, tolerance, limit, horizon)
             wanted = _next_steps(table, done, horizon, fewest)
-            if not wanted - done:
-                break
+    if most < math.inf:
+        table = _with_bounds(table, errors, done, tolerance, limit, horizon, fewest)
     return ValidityRange(table, errors, horizon, tolerance, limit)
 
 
 def first_learning_rate(problem: Problem, theta0: Tensor, horizon: float) -> float:
-    """Return the learning rate at which a range of validity is looked for first."""
+    """Return the first learning rate at which `validity_range` measures."""
     return horizon / _first_steps(problem.stability_limit(theta0, horizon), horizon)
 
 
 def _first_steps(limit: float, horizon: float) -> int:
-    """Return the steps to the horizon at the first learning rate."""
+    """Return the number of steps to the horizon at the first learning rate."""
     return max(_fewest_steps(limit, horizon), math.ceil(FIRST * horizon / limit), 2)
 
 
 def _fewest_steps(limit: float, horizon: float) -> int:
-    """Return the steps to the horizon at the largest learning rate below the stability limit."""
+    """Return the number of steps to the horizon at the largest learning rate below the stability limit."""
     return math.floor(horizon / limit * (1 + 1e-9)) + 1
 
 
@@ -262,7 +302,7 @@ def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float
         )
         beyond = unknown[unknown > lrs.max()] if len(lrs) else unknown
         unmeasured = bool(len(beyond)) and lr >= beyond.min()
-        if unmeasured:  # no extrapolation reaches beyond a learning rate at which the error is not known
+        if unmeasured:  # no extrapolation beyond a learning rate at which the error is not known
             lr = low = float(usable.lr[usable.relative_high <= tolerance].max())
             high = limit
         limited = STABILITY if lr >= limit else STEPS if lr < horizon / MOST_STEPS else TOLERANCE
@@ -281,7 +321,7 @@ def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float
 
 
 def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float, limit: float) -> float:
-    """Return the largest lr, at most the limit, up to which values known at increasing lrs are below the tolerance."""
+    """Return the largest lr, at most the limit, up to which the values at increasing lrs are below the tolerance."""
     if not len(lrs) or np.isnan(values).all():
         return math.nan
     values = np.maximum(np.nan_to_num(values, nan=np.inf, posinf=1e300), 1e-300)
@@ -294,10 +334,34 @@ def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float,
     return min(limit, float(lrs[k] * (tolerance / values[k]) ** (1 / power)))
 
 
-def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int) -> set[int]:
-    """Return the steps to the horizon at which to measure next: where the range is expected and none is near.
+def _with_bounds(
+    table: pd.DataFrame,
+    errors: pd.DataFrame,
+    done: set[int],
+    tolerance: float,
+    limit: float,
+    horizon: float,
+    fewest: int,
+) -> pd.DataFrame:
+    """Return the table with bounds from what was measured where nothing was measured near a learning rate."""
+    rows = []
+    for row in table.to_dict("records"):
+        if _next_steps(pd.DataFrame([row]), done, horizon, fewest) - done:
+            part = errors[(errors.order == row["order"]) & (errors.observable == row["observable"])].sort_values("lr")
+            known = np.array([Status(reason).has_interval for reason in part.reason], dtype=bool)
+            above = part.lr[known & (part.relative_low > tolerance)]
+            high = float(above.min()) if len(above) else limit
+            below = part.lr[known & (part.relative_high <= tolerance)]
+            low = float(below[below < high].max()) if (below < high).any() else 0.0
+            row |= {"lr": low, "lr_low": low, "lr_high": high, "limited_by": COST}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
-    Where nothing is known yet, as paths diverge or a few of them carry the mean, that is at half the learning rate.
+
+def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int) -> set[int]:
+    """Return the numbers of steps to the horizon of the next measurements, near the expected ranges.
+
+    Where nothing is known yet, because paths diverge or a few of them carry the mean, the learning rate is halved.
     """
     wanted = set()
     if table.lr.isna().any():

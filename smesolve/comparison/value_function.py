@@ -7,10 +7,10 @@ derivatives lam = grad u, Lam = Hess u and U = D^3 u at thetabar(t), the flow fr
     Lam' = H Lam + Lam H + D^3 L_S[lam]                                                                    (2)
     U'   = 3 sym(H U) + 3 sym(D^3 L_S Lam) + D^4 L_S[lam]                                                  (3)
 
-backwards from those of g at T. Where b is no gradient (`Problem.conservative`), H = -Db is transposed in (1), and
-(2) and (3) do not hold. `along_flow` integrates a density of t and of these derivatives as one more component
-by SciPy's `solve_ivp`: thetabar forwards with dense output, the rest backwards, from break to break of a schedule. It
-tries one tolerance after the other until two agree, and reports the difference of these as the error.
+backwards from the derivatives of g at T. Where b is not a gradient (`Problem.conservative`), H = -Db is transposed in
+(1), and (2) and (3) do not hold. `along_flow` integrates a density, a function of t and these derivatives, as one more
+component by SciPy's `solve_ivp`: thetabar forwards with dense output, the rest backwards, from break to break of a
+schedule. It tries one tolerance after another until two results agree, and reports their difference as the error.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from smesolve.solver.ode import solve_ode
 __all__ = ["BATCH_FLOATS", "NESTED_ARRAYS", "Density", "along", "along_flow"]
 
 Density = Callable[[float, bool, Tensor, list[Tensor], list[Tensor]], Tensor]
-"""(t, whether just before t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)], as many as asked for,
-and [Hess L_S (D, D), D^3 L_S (D, D, D)] at thetabar where there are more than one) -> (G,)."""
+"""(t, whether the limit from the left at t, thetabar, derivatives [lam (G, D), Lam (G, D, D), U (G, D, D, D)] up to the
+wanted degree, and [Hess L_S (D, D), D^3 L_S (D, D, D)] at thetabar where the degree is more than 1) -> (G,)."""
 
 TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
-"""Relative tolerances of the integration, tried in this order; those that the precision does not carry are left out."""
+"""Relative tolerances of the integration in order; tolerances below the rounding of the dtype are left out."""
 
 AGREEMENT = 1e-3
-"""Relative difference of two tolerances at which the finer one is taken."""
+"""Relative difference between the results at two tolerances below which the finer result is accepted."""
 
 ROUNDINGS = 64
-"""Units of rounding in the finest tolerance of a precision."""
+"""Finest tolerance in units of the machine epsilon."""
 
 BATCH_FLOATS = 2**18
 """Floats in one working array of a batch of directional derivatives (2 MiB)."""
 
 NESTED_ARRAYS = 60
-"""Working arrays of a batch that a fourth derivative of the loss, a backward derivative three times over, holds."""
+"""Number of working arrays of a batch for a fourth derivative of the loss, which is three nested backward
+derivatives."""
 
 
 def along_flow(
@@ -57,19 +58,22 @@ def along_flow(
     derivatives: int,
     density: Density,
 ) -> dict[str, tuple[float, float]]:
-    """Integrate a density from 0 to T for each observable; return it with its numerical error, or NaN where that fails.
+    """Integrate a density from 0 to T for each observable.
 
     Args:
-        problem: whose gradient flow it is.
+        problem: the problem of the gradient flow.
         theta0: (D,), the start.
         time: T.
         observables: g by name.
-        derivatives: how many derivatives of the value function the density takes, 1 or 3.
-        density: what is integrated.
+        derivatives: number of derivatives of the value function in the density, 1 or 3.
+        density: the integrand.
 
-    Cost: for one derivative a few gradients and a Hessian product for each observable at some hundred times, more where
-    the horizon is many times 1/lambda_max(H), as the method is explicit; for three derivatives D^2/2 fourth derivatives
-    of L_S for each observable as well.
+    Returns:
+        The integral and its numerical error by observable; NaN where the integration fails.
+
+    Cost: for one derivative, a few gradients and a Hessian product per observable at some hundred times, and more where
+    the horizon is many times 1/lambda_max(H), as the method is explicit; for three derivatives also D^2/2 fourth
+    derivatives of L_S per observable.
     """
     finest = ROUNDINGS * torch.finfo(problem.dtype).eps
     tolerances = [tolerance for tolerance in TOLERANCES if tolerance >= finest]
@@ -171,7 +175,7 @@ def _backwards(
 
 
 def _from_left(t: float, begin: float, end: float) -> bool:
-    """Return whether a time of the piece from begin to end is its left limit, should it be a break."""
+    """Return whether a time of the piece from begin to end means the limit from the left if it is a break."""
     return t > (begin + end) / 2
 
 
@@ -229,10 +233,12 @@ def _fourth(problem: Problem, theta: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _symmetric(problem: Problem, function: Callable[[Tensor, Tensor], Tensor], work: int) -> Tensor:
-    """Return function(e_i, e_j) (..., D) as a tensor (..., D, D, D), symmetric in i and j: each pair once, in batches.
+    """Return function(e_i, e_j) (..., D) as a tensor (..., D, D, D) that is symmetric in i and j, in batches of pairs.
 
     Args:
-        work: points at which the problem is evaluated for a pair.
+        problem: the problem, for D and the size of batches.
+        function: function of unit vectors (B, D) each.
+        work: number of points at which the problem is evaluated per pair.
     """
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
     rows, columns = torch.triu_indices(problem.dim, problem.dim, device=problem.device)

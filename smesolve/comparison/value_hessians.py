@@ -6,13 +6,13 @@ H = Hess L_S(thetabar_j),
     Lam_j = J^T Lam_{j+1} J - h D^3 L_S[lam_{j+1}],      J = I - h H + h^2 H^2 / 2,                        (1)
     Q_j = C^T Lam_j C.                                                                                     (2)
 
-Under a schedule H is that of the problem at t_j. C is that of the problem just before t_j, for Q_j meets the noise of
-the step that ends there.
+Under a schedule, H is taken from the problem at t_j, and C from the problem just before t_j, because Q_j multiplies the
+noise of the step that ends there.
 
 For D <= 256 the matrices are dense. For larger D the leading eigenpairs are followed: Lam_{j+1} = U^T S U gives
-products with Lam_j at the price of Hessian products, and two rounds of these on U and some random vectors (subspace
-iteration with a Rayleigh-Ritz step: Halko, Martinsson, Tropp, SIAM Review 53, 2011) give the eigenpairs of Lam_j. What
-is cut off only changes the variance of the control variates (`python benchmarks/value_hessian_rank.py` prints how
+products with Lam_j at the cost of Hessian products, and two rounds of these on U and some random vectors (subspace
+iteration with a Rayleigh-Ritz step: Halko, Martinsson, Tropp, SIAM Review 53, 2011) give the eigenpairs of Lam_j. The
+truncation only changes the variance of the control variates (`python benchmarks/value_hessian_rank.py` measures by how
 much).
 """
 
@@ -26,17 +26,22 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from smesolve.comparison.cost import HESSIAN_PRODUCT_COST
 from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, batch_sizes, directional, row_by_row
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
+from smesolve.sampling.progress import Progress
 from smesolve.solver.time_grid import grid_numbers
 
 __all__ = ["OVERSAMPLING", "RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
 
+HESSIAN_PRODUCTS = 500
+"""Products at a grid point, for the progress bar, about."""
+
 RANK, OVERSAMPLING = 32, 16
-"""Eigenpairs that are kept, and further vectors that are used to find them."""
+"""Number of eigenpairs that are kept, and of additional vectors for finding them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class DenseForms:
         return self.matrices.shape[0]
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return left^T A right for each path, target and observable, (B, T, O). Cost: N^2 each."""
+        """Return left^T A right for each path, target and observable, (B, T, O). Cost of each: N^2."""
         forms: Tensor = torch.linalg.vecdot(left @ self.matrices, right)  # (T, O, B)
         return forms.movedim(-1, 0)
 
@@ -76,7 +81,7 @@ class LowRankForms:
         return self.factors.shape[0]
 
     def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return left^T A right for each path, target and observable, (B, T, O). Cost: 2 r N each."""
+        """Return left^T A right for each path, target and observable, (B, T, O). Cost of each: 2 r N."""
         factors = self.factors.flatten(0, 2).mT  # one product for all targets and observables
         images = (left @ factors).unflatten(-1, self.values.shape)  # (B, T, O, r)
         others = images if right is left else (right @ factors).unflatten(-1, self.values.shape)
@@ -101,7 +106,7 @@ class ValueHessians:
     has none."""
 
     def index(self, time: float) -> int:
-        """Return the first grid point not before a time, so that targets drop out when they are passed."""
+        """Return the first grid point that is not before a time, so that passed targets drop out."""
         return math.ceil(time / self.spacing - 1e-9)
 
 
@@ -115,19 +120,20 @@ def value_hessians(
 ) -> ValueHessians:
     """Compute the Hessians of the value functions along the mean iteration.
 
-    For D <= 256 all targets are followed, on the grid of the iteration, h = lr. For larger D only the last time is,
-    with the largest h that divides it and keeps h lambda_max <= 1/2, so that one call serves all learning rates.
+    For D <= 256 all targets are followed on the grid of the iteration, h = lr. For larger D only the last time is
+    followed, with the largest h that divides it and keeps h lambda_max <= 1/2, so that one call serves all learning
+    rates.
 
     Args:
         problem: what is trained.
         theta0: (D,), the start.
-        times: of observation.
-        observables: by name.
+        times: times of observation.
+        observables: observables by name.
         lr: learning rate.
         stability_limit: 2/lambda_max up to the last time. Default: computed.
 
-    Cost for each grid point, time and observable: for D <= 256, 4 D Hessian products and three products of D x D
-    matrices, memory D^2 + M^2 floats; for larger D, some 500 Hessian products, memory 32 (D + M) floats.
+    Cost per grid point, time and observable: for D <= 256, 4 D Hessian products and three products of D x D matrices,
+    memory D^2 + M^2 floats; for larger D, some 500 Hessian products, memory 32 (D + M) floats.
     """
     if problem.dim <= DENSE_DIM:
         return _dense(problem, theta0, times, observables, lr)
@@ -203,26 +209,29 @@ def _low_rank(
     generator = torch.Generator(device="cpu").manual_seed(0)  # the vectors only find a subspace
     hessians, quadratics = [], []
     forms: LowRankForms | None = None
-    for step in range(steps, -1, -1):
-        eigenpairs = []
-        for column, observable in enumerate(observables.values()):
-            random = torch.randn(
-                RANK + OVERSAMPLING, problem.dim, generator=generator, dtype=torch.float64, device="cpu"
-            ).to(theta0)
-            if forms is None:
-                product = _final_product(problem, observable, path.states[step])
-            else:
-                factors, values = forms.factors[0, column], forms.values[0, column]
-                random[: len(factors)] = factors
-                here = problem.at(step * h)
-                product = _product(here, path.states[step], path.adjoints[step + 1][-1, column], factors, values, h)
-            eigenpairs.append(_leading_eigenpairs(product, random))
-        factors, values = (torch.stack(parts)[None] for parts in zip(*eigenpairs, strict=True))
-        forms = LowRankForms(factors, values)
-        hessians.append(forms)
-        if _has_quadratics(problem):
-            before = problem.at(step * h, left_limit=True)
-            quadratics.append(LowRankForms(_through_noise(before, path.states[step], factors), values))
+    each = HESSIAN_PRODUCTS * HESSIAN_PRODUCT_COST * len(observables)
+    with Progress(False, (steps + 1) * each) as bar:
+        for step in range(steps, -1, -1):
+            eigenpairs = []
+            for column, observable in enumerate(observables.values()):
+                random = torch.randn(
+                    RANK + OVERSAMPLING, problem.dim, generator=generator, dtype=torch.float64, device="cpu"
+                ).to(theta0)
+                if forms is None:
+                    product = _final_product(problem, observable, path.states[step])
+                else:
+                    factors, values = forms.factors[0, column], forms.values[0, column]
+                    random[: len(factors)] = factors
+                    here = problem.at(step * h)
+                    product = _product(here, path.states[step], path.adjoints[step + 1][-1, column], factors, values, h)
+                eigenpairs.append(_leading_eigenpairs(product, random))
+            factors, values = (torch.stack(parts)[None] for parts in zip(*eigenpairs, strict=True))
+            forms = LowRankForms(factors, values)
+            hessians.append(forms)
+            if _has_quadratics(problem):
+                before = problem.at(step * h, left_limit=True)
+                quadratics.append(LowRankForms(_through_noise(before, path.states[step], factors), values))
+            bar.done(each)
     return ValueHessians(h, hessians[::-1], quadratics[::-1] or None)
 
 
@@ -233,7 +242,7 @@ def _final_product(problem: Problem, observable: Observable, state: Tensor) -> C
 
 
 def _in_batches(problem: Problem, product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the same map of vectors (k, D), in batches whose arrays are bounded."""
+    """Return the same map of vectors (k, D), evaluated in batches with arrays of bounded size."""
     size, _ = batch_sizes(1, problem.dim, problem.reference_floats)
     return lambda vectors: torch.cat([product(some) for some in vectors.split(size)])
 
@@ -263,7 +272,7 @@ def _leading_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor) -> t
 
 
 def _third_derivative(problem: Problem, states: Tensor, lams: Tensor, vectors: Tensor) -> Tensor:
-    """Return D^3 L_S[lam] vector at each state, the derivative of H^T lam along the vector where H is not symmetric."""
+    """Return D^3 L_S[lam] vector at each state: the derivative of H^T lam along the vector, with H = -Db."""
     if not problem.conservative:
         return forward_derivative(lambda at: problem.adjoint_product(at, lams), states, vectors)[1]
     return problem.third_derivative(states.expand_as(vectors), lams.expand_as(vectors), vectors.contiguous())

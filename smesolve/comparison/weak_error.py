@@ -18,6 +18,7 @@ from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.paths_wanted import further_work
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders_of_defects
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.value_hessians import value_hessians
@@ -51,7 +52,7 @@ from smesolve.validation import (
 __all__ = ["ESTIMATORS", "chosen_estimator", "predicted_constants", "weak_error"]
 
 ESTIMATORS = ("auto", "difference", "defects")
-"""How errors are estimated."""
+"""Names of the estimators."""
 
 
 @entry_point
@@ -88,58 +89,63 @@ def weak_error(
         horizon: last time T; the iteration takes T/lr steps.
 
     Args: what is compared
-        orders: of the modified equation, 1, 2, 3 and/or "poisson", training steps at the times of a Poisson process,
-            of weak order 1. The last two have jumps and are solved from jump to jump: `scheme` does not concern them,
-            and defects do not measure them. Default: 1 and 2.
+        orders: orders of the modified equation: 1, 2, 3 and/or "poisson", which is training steps at the times of a
+            Poisson process and has weak order 1. The equations 3 and "poisson" have jumps and are solved from jump to
+            jump: they do not use `scheme`, and defects do not measure them. Default: 1 and 2.
         observables: names ("loss", "modified_loss", "squared_norm", "test_loss", "accuracy", "theta[0]", see
             `OBSERVABLES`) and callables, or a dict from names of your own to them. Default: the loss. Accuracies are
-            constant between jumps: for them there are neither control variates, nor predicted constants, nor defects.
+            constant between jumps: they have neither control variates, nor predicted constants, nor defects.
         times: times of observation, the last one the horizon. Default: the finest even grid of at most five that all
             learning rates divide.
 
     Args: how precisely
-        paths: independent paths on each side; with rel_tol, those of the first round. Default: 1024.
+        paths: number of independent paths on each side; with rel_tol, in the first round. They run in blocks of a power
+            of two, from 8 on: fewer paths than the problem's `block_size` are one block of the smallest size that holds
+            them, more paths are whole blocks. The column `paths` has their number. Default: 1024.
         rel_tol: paths are added until the 95% Monte Carlo half-width of every error at the horizon is at most this
-            share of the error, or max_paths is reached. The interval of the solver's bias comes on top of it.
+            share of the error, or max_paths is reached. The interval of the solver's bias is added to it.
             Default: no paths are added.
-        max_paths: largest number of paths of each side. Default: 2^17.
-        scheme: of the equation, a name in `SCHEMES`. Default: "small_noise_rk4", or "sampled_euler" where the
+        max_paths: largest number of paths of each side, up to whole blocks. With rel_tol, blocks are as large as these
+            paths need. Default: 2^17.
+        scheme: scheme for the equation, a name in `SCHEMES`. Default: "small_noise_rk4", or "sampled_euler" where the
             problem's mean gradient has no closed form.
         dt: step of the scheme for all learning rates. Default: lr, or lr/8 for schemes of weak error O(dt), halved at
             most three times until the bias is under a tenth of the error.
         control: control variates: "none", "first" (adjoint), "second" (adjoint and value Hessian), or "auto": second
             for D <= 2^14, else first. Problems whose mean gradient has no closed form have a first order of their own,
             in the draws. Default: "auto".
-        estimator: "difference" of the means of both sides; "defects", by which errors are summed up along the discrete
-            run, with a relative precision that does not depend on the learning rate (`smesolve.comparison.defects`);
-            or "auto": the difference, which has no bias, where the mean gradient has a closed form, the problem depends
-            on time, an observable is constant between jumps, orders holds 3 or "poisson", or scheme, dt, control or
-            keep are given, which defects have not; else defects. The column `estimator` says which. Default: "auto".
+        estimator: "difference", the difference of the means of both sides; "defects", errors that are summed up along
+            the discrete run, with a relative precision that does not depend on the learning rate
+            (`smesolve.comparison.defects`); or "auto": the difference, which has no bias, where the mean gradient has
+            a closed form, the problem depends on time, an observable is constant between jumps, orders holds 3 or
+            "poisson", or scheme, dt, control or keep are given, which defects do not have; else defects. The column
+            `estimator` names the choice. Default: "auto".
 
     Args: how it is run
         seed: root seed. Learning rates use independent streams; orders share Brownian motions. Default: 0.
-        workers: processes, or threads for compiled kernels, that share the blocks; results do not depend on them. On
-            a cluster, call this inside `joblib.parallel_config(backend="dask")`. Default: only this process.
-        journal: keeps every finished block on disk and finds it again; one journal serves one study. Default: none.
-        progress: show the progress of the whole study. Default: on a terminal and in a notebook only.
-        keep: paths of each ensemble whose values at the horizon are kept (`WeakErrorStudy.samples`). Default: 0.
-        max_memory: bytes that control variates, one block and its statistics may take, in all processes together; more
-            are refused. Default: the memory of this machine.
+        workers: number of processes, or threads for compiled kernels, that share the blocks; results do not depend on
+            it. On a cluster, call this inside `joblib.parallel_config(backend="dask")`. Default: only this process.
+        journal: a journal that keeps every finished block on disk, for one study. Default: none.
+        progress: whether to show the progress of the whole study. Default: on a terminal and in a notebook only.
+        keep: number of paths of each ensemble whose values at the horizon are kept (`WeakErrorStudy.samples`).
+            Default: 0.
+        max_memory: largest memory in bytes of control variates, one block and its statistics, in all processes
+            together. Default: the memory of this machine.
 
     Returns:
         A `WeakErrorStudy`.
 
     Raises:
-        SmesolveError: bad arguments, in one sentence that names the argument and the remedy, or a learning rate beyond
-            the stability limit 2 / lambda_max(Hess L_S(theta0)), under a schedule the least one up to the horizon.
-        StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
+        SmesolveError: bad arguments, or a learning rate beyond the stability limit 2 / lambda_max(Hess L_S(theta0)),
+            under a schedule the least limit up to the horizon.
+        StudyInterrupted: a KeyboardInterrupt, with a table of the results up to the interruption.
 
     Warns:
-        NothingTestedWarning: dt = lr on order 1, for schemes whose step then is that of the iteration.
+        NothingTestedWarning: dt = lr at order 1 with a scheme whose step is then the step of the iteration.
         DivergenceWarning: diverged paths; their rows have no mean and are not resolved.
 
-    Cost: paths x horizon/lr steps for the iteration and each order, and half as much again for the bias. Memory does
-    not depend on the number of paths.
+    Cost: paths x horizon/lr steps for the iteration and each order, and for the equations half as many again for the
+    bias. Memory does not depend on the number of paths.
     """
     problem = check_problem("problem", problem)
     paths, max_paths = check_integer("paths", paths, 2), check_integer("max_paths", max_paths)
@@ -154,7 +160,7 @@ def weak_error(
     max_memory = check_optional("max_memory", max_memory, check_positive)
     check_choice("estimator", estimator, ESTIMATORS)
     design = StudyDesign.of(
-        problem,
+        problem.in_blocks_for(paths if rel_tol is None else max_paths),
         check_parameters("theta0", theta0, problem),
         check_list("lrs", lrs, check_positive),
         check_positive("horizon", horizon),
@@ -171,30 +177,31 @@ def weak_error(
     if chosen_estimator(estimator, design, given) == "defects":
         by_defects = DefectSize(_with_half(design), paths, workers)
         by_defects.check(max_memory)
-        with Progress(progress, by_defects.work) as bar:
+        work = by_defects.work + further_work(by_defects.work, rel_tol)
+        with Progress(progress, work) as bar:
             table = _by_defects(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
         _warn_of_missing_means(table)
         return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), design.start)
     design.warn_of_nothing_tested(stacklevel=5)  # 5: past the decorators
     size = StudySize(design, paths, workers)
     size.check(max_memory)
-    with Progress(progress, size.work) as bar:
+    with Progress(progress, size.work + further_work(size.work, rel_tol, dt is None)) as bar:
         table, samples = _measured(design, paths, rel_tol, max_paths, Runner(workers, journal, bar))
     _warn_of_missing_means(table)
     return WeakErrorStudy(table, samples, design.horizon, predicted_constants(design), design.start)
 
 
 def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, object]) -> str:
-    """Return the estimator that "auto" stands for, and refuse defects where they are not known.
+    """Return the estimator, chosen for "auto", and refuse defects where they do not exist.
 
     Args:
         estimator: one of `ESTIMATORS`.
-        design: of the study.
-        given: what only the difference of means has, by name; None where it is not given.
+        design: design of the study.
+        given: values, by name, of the arguments that only the difference of means has; None where one is not given.
 
     Raises:
-        SmesolveError: defects of a problem that depends on time, of an observable that is constant between jumps, or
-            with something that they have not.
+        SmesolveError: defects for a problem that depends on time, for an observable that is constant between jumps, or
+            with an argument that only the difference has.
     """
     problem = design.problem
     flat = [name for name in design.observables if name not in design.smooth_observables]
@@ -221,7 +228,7 @@ def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, ob
 
 
 def predicted_constants(design: StudyDesign) -> Callable[[], pd.DataFrame]:
-    """Return what computes the predicted constants of a study; derivatives predict none of what jumps."""
+    """Return a function that computes the predicted constants of a study, for observables that do not jump."""
     return partial(
         leading_constants,
         design.problem,
@@ -235,7 +242,7 @@ def predicted_constants(design: StudyDesign) -> Callable[[], pd.DataFrame]:
 
 
 def _with_half(design: StudyDesign) -> StudyDesign:
-    """Return the design with half of a single learning rate as well, where nothing else tells the bias of defects."""
+    """Return the design, with half of a single learning rate added where the bias of defects needs two."""
     if len(design.lrs) > 1 or 2 in design.orders:
         return design
     return replace(design, lrs=[design.lrs[0], design.lrs[0] / 2])
@@ -245,12 +252,12 @@ def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_path
     """Measure every learning rate by defects.
 
     Raises:
-        StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
+        StudyInterrupted: a KeyboardInterrupt, with a table of the results up to the interruption.
     """
     rows: list[dict[str, object]] = []
     lrs = _with_half(design).lrs
     for number, lr in enumerate(lrs, start=1):
-        runner.progress.describe(f"lr {lr:g} ({number} of {len(lrs)} learning rates)")
+        runner.progress.describe(_which(lr, number, len(lrs)))
         budget = DefectBudget(design, lr, runner)
         try:
             budget.draw(paths, rel_tol, max_paths)
@@ -266,24 +273,26 @@ def _by_defects(design: StudyDesign, paths: int, rel_tol: float | None, max_path
 def _measured(
     design: StudyDesign, paths: int, rel_tol: float | None, max_paths: int, runner: Runner
 ) -> tuple[pd.DataFrame, dict[tuple[float, Order | None], dict[str, np.ndarray]]]:
-    """Measure every learning rate; return the table and the values of the paths that are kept.
+    """Measure every learning rate; return the table and the values of the kept paths.
 
     Raises:
-        StudyInterrupted: a KeyboardInterrupt, with a table of what was known by then.
+        StudyInterrupted: a KeyboardInterrupt, with a table of the results up to the interruption.
     """
     hessians = None
     rows: list[dict[str, object]] = []
     samples: dict[tuple[float, Order | None], dict[str, np.ndarray]] = {}
     for number, lr in enumerate(design.lrs, start=1):
-        runner.progress.describe(f"lr {lr:g} ({number} of {len(design.lrs)} learning rates)")
+        runner.progress.describe(_which(lr, number, len(design.lrs)))
+        runner.progress.detail("control variates")
         budget = None
         try:
             if design.control == "second" and (hessians is None or design.problem.dim <= DENSE_DIM):
-                hessians = None  # those of the last learning rate are not held beside the new ones
+                hessians = None  # the old Hessians are freed before new ones are computed
                 hessians = value_hessians(
                     design.problem, design.theta0, design.times, design.observables, lr, design.stability_limit
                 )
             budget = ErrorBudget(design, lr, hessians, runner)
+            runner.progress.detail("paths")
             budget.draw(paths, rel_tol, max_paths)
         except KeyboardInterrupt:
             latest = budget.rows(None) if budget else []
@@ -292,6 +301,11 @@ def _measured(
         rows += budget.rows(rel_tol)
         samples |= budget.samples()
     return pd.DataFrame(rows), samples
+
+
+def _which(lr: float, number: int, count: int) -> str:
+    """Return a learning rate and which one of all it is, for the progress bar."""
+    return f"lr {lr:g} ({number} of {count} learning rates)" if count > 1 else f"lr {lr:g}"
 
 
 def _warn_of_missing_means(table: pd.DataFrame) -> None:

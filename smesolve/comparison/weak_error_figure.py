@@ -34,14 +34,14 @@ def symbol_of(observable: str) -> str:
 
 
 def errors_against_lr(axis: Axes, final: pd.DataFrame, fits: pd.DataFrame, observable: str, predicted: bool) -> None:
-    """Draw |error| at the horizon against the learning rate, with its fit and, where asked for, its prediction.
+    """Draw |error| at the horizon against the learning rate, with its fit and, if wanted, its prediction.
 
     Args:
-        axis: to draw on.
+        axis: the axes.
         final: rows of a weak-error table at the horizon.
-        fits: of `fit`.
-        observable: which is drawn.
-        predicted: draw the predicted leading terms.
+        fits: result of `WeakErrorStudy.fit`.
+        observable: name of the observable.
+        predicted: whether to draw the predicted leading terms.
     """
     rows = final[(final.observable == observable) & final.error.notna()].sort_values("lr")
     fits = fits[fits.observable == observable].set_index("order")
@@ -103,14 +103,14 @@ def _floor(rows: pd.DataFrame) -> pd.Series:
 
 
 def weak_error_figure(final: pd.DataFrame, fits: pd.DataFrame) -> Figure:
-    """Draw |error| at the horizon against the learning rate, log-log, one panel for each observable.
+    """Draw |error| at the horizon against the learning rate, log-log, one panel per observable.
 
-    Points with 95% intervals, hollow where unresolved; dashed fits with their slopes; the noise floor dotted; the
-    predicted leading term as a thin line.
+    Points have 95% intervals and are hollow where unresolved. Fits are dashed, with their slopes; the noise floor is
+    dotted; the predicted leading term is a thin line.
 
     Args:
         final: rows of a weak-error table at the horizon.
-        fits: of `fit`.
+        fits: result of `WeakErrorStudy.fit`.
     """
     with drawing():
         observables = list(final.observable.unique())

@@ -1,4 +1,4 @@
-"""The result of a weak-error measurement: tables, and what follows from them."""
+"""The result of a weak-error measurement: the table of errors, fits of the order, and the largest error over time."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = ["StudyInterrupted", "WeakErrorStudy", "with_normal_errors"]
 
 
 def with_normal_errors(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with the standard errors that a regression takes, of a normal law with the same 95% intervals.
+    """Return the rows with standard errors for a regression: those of normal laws with the same 95% intervals.
 
-    Rounding and tolerance, which are not sampled, count with the bias.
+    Rounding and tolerance, which are not sampled, count as bias.
     """
     bias = np.hypot(rows.solver_bias_half_width / NORMAL_QUANTILE, rows.rounding + rows.tolerance)
     return rows.assign(stderr=rows.half_width / NORMAL_QUANTILE, solver_bias_stderr=bias)
 
 
 class StudyInterrupted(KeyboardInterrupt):
-    """An interrupted study, with what is known so far."""
+    """An interrupted study, with the results up to the interruption."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         super().__init__()
         self.table = table
-        """The table of a `WeakErrorStudy`, with a column `final`: False where paths were still to come."""
+        """The table of a `WeakErrorStudy`, with a column `final`: False where further paths were planned."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,24 +49,28 @@ class WeakErrorStudy(Result):
     Columns of `table`:
 
         order, lr, time, observable  what was compared
-        discrete, sde                means under the iteration and under the equation, less the bias of the scheme
+        discrete, sde                mean under the iteration; mean under the equation, minus the bias of the scheme
         error, stderr                sde - discrete, and its Monte Carlo standard error
-        freedom, half_width          degrees of freedom of stderr, and the 95% half-width that follows: Student's
-                                     quantile times stderr, and what the skewness of the means adds
-        low, high                    95% interval of the error: half_width and what follows here together
-        solver_bias, .._stderr, .._half_width  of the scheme with step dt, estimated from dt and dt/2; it is taken off
+        freedom, half_width          degrees of freedom of stderr, and the 95% Monte Carlo half-width: Student's
+                                     quantile times stderr, plus a correction for skewness
+        low, high                    95% interval of the error: half_width, the half-width of the bias, rounding and
+                                     tolerance together
+        solver_bias, .._stderr, .._half_width  bias of the scheme with step dt, estimated from dt and dt/2; it is
+                                     subtracted from the mean of the equation
         rounding                     bound on the rounding of the two means
         tolerance                    bound on the error of the ordinary differential equation behind solver_bias
-        paths                        the fewer of discrete_paths and sde_paths, which come in whole blocks
-        discrete_stderr, sde_stderr  of the two means, and discrete_half_width, sde_half_width of their 95% intervals
-        kurtosis                     of what is averaged, the larger side
+        paths                        the smaller of discrete_paths and sde_paths, which come in whole blocks
+        discrete_stderr, sde_stderr  standard errors of the two means; discrete_half_width, sde_half_width are the
+                                     half-widths of their 95% intervals
+        kurtosis                     kurtosis of the averaged values, the larger of both sides
         stderr_reduction             factor by which control variates and antithetic pairs reduce the standard error
-        diverged                     paths on both sides (discrete_diverged, sde_diverged); with one there is no mean
-        resolved, reason             whether 0 lies outside an interval that can be believed; and a `Status`, which says
-                                     why not, or that the interval is wider than rel_tol
-        solver_dt, scheme            of the equation: step and scheme
-        estimator                    "difference" of the two means, or "defects", which have a bound on their `bias` and
-                                     neither a step nor a scheme, nor means and paths of the equation of their own
+        diverged                     number of diverged paths on both sides (discrete_diverged, sde_diverged); if it is
+                                     not 0, there is no mean
+        resolved, reason             whether 0 lies outside a reliable interval; and a `Status`, which says why not, or
+                                     that the interval is wider than rel_tol
+        solver_dt, scheme            step and scheme of the equation
+        estimator                    "difference" of the two means, or "defects". Defects have a bound on their `bias`,
+                                     and neither a step nor a scheme, nor means and paths of the equation
     """
 
     table: pd.DataFrame
@@ -86,7 +90,7 @@ class WeakErrorStudy(Result):
     """Values of the observables at the start."""
 
     def summary(self) -> str:
-        """Return what was measured, and how near each order is at the largest learning rate, a line each observable."""
+        """Return a head line, and for each observable one line with the errors at the largest learning rate."""
         table = self.table
         lrs = table.lr.unique()
         few, many = table.paths.min(), table[["discrete_paths", "sde_paths"]].max().max()
@@ -132,18 +136,18 @@ class WeakErrorStudy(Result):
     def constants(self) -> pd.DataFrame:
         """Leading constants that theory predicts: order, time, observable, constant, stderr.
 
-        They are computed on first use, in some seconds an observable where the constant of order 2 is known.
+        They are computed on first use, in some seconds per observable where the constant of order 2 is known.
         """
         return self.predict()
 
     def fit(self, at: str = "final") -> pd.DataFrame:
         """Fit the weak order, with intervals, for each order and observable.
 
-        error = c lr^p (1 + d lr + ...) is fitted by weighted least squares to the resolved errors; the terms beyond d
-        are bounded by what the errors leave room for (`order_fit`), so the intervals are never shorter than these terms
+        error = c lr^p (1 + d lr + ...) is fitted by weighted least squares to the resolved errors. The terms beyond d
+        are bounded by the spread of the errors (`order_fit`), so that intervals are never shorter than these terms
         allow, however precise the errors are. Two learning rates give the local slope between them, which says little
-        of the order; three leave nothing to test the fit by; take four or more. An order is certified where the
-        interval of its slope holds it and neither of its neighbours.
+        about the order; three do not test the fit; take four or more. An order is certified where the interval of its
+        slope holds the order and neither of its neighbours.
 
         Args:
             at: "final" for the error at the horizon, "max" for the largest over the times (`maximum`). Default:
@@ -164,8 +168,8 @@ class WeakErrorStudy(Result):
     def maximum(self) -> pd.DataFrame:
         """Compute the largest |error| over the times, as in the theorem: max_k |E g(theta_k) - E g(Theta_{k lr})|.
 
-        `low` and `high` hold for all times at once (Bonferroni), so the maximum lies between them at 95%. It is not
-        resolved where the error at one of the times is not known, for example because of heavy tails.
+        `low` and `high` hold for all times at once (Bonferroni), so that they are a 95% interval of the maximum. It is
+        not resolved where the error at one of the times is not known, for example because of heavy tails.
         """
         times = self.table.time.nunique()
         rows = []

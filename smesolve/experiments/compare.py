@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from smesolve.comparison.agreement import agreement, at_most, headline
+from smesolve.comparison.agreement import agreement, at_most, headline, in_short, leading_rows
 from smesolve.comparison.distribution_distance import DistributionDistance, distribution_distance
 from smesolve.comparison.outcomes import Status
+from smesolve.comparison.validity_range import ValidityRange
 from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
 from smesolve.comparison.weak_error_study import WeakErrorStudy
-from smesolve.confidence import CONFIDENCE
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
@@ -67,7 +67,7 @@ class Compare(WeakErrorExperiment):
 
     def cells(self) -> list[Cell]:
         """Return the cells of the study, and that of the range of validity where it is cheap."""
-        return [*super().cells(), *self.validity.cells()]
+        return [*super().cells(), *self.validity.cells(self.journal)]
 
     @property
     def times(self) -> list[float] | None:
@@ -81,16 +81,14 @@ class Compare(WeakErrorExperiment):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return dropout against its modified equation, in words and tables."""
         study = self.result(results)
-        validity = next((result for result in results if isinstance(result, dict)), None)
+        validity = next((result for result in results if isinstance(result, ValidityRange)), None)
         distances = distances_at_horizon(study)
         conclusion = join(
-            f"**{plain(headline(at_horizon(study), study.start, study.spread))}**",
-            f"At the horizon T = {study.horizon:g}, mean under the SME against mean under dropout, with "
-            f"{CONFIDENCE:.0%} confidence:",
+            f"**{plain(in_short(at_horizon(study)))}**",
             _agreements(study),
             _spreads(distances),
             self.other_estimator.conclusion(study, self.beside(results)),
-            f"- {plain(self.validity.found(validity).conclusion())}" if validity else "",
+            f"- {plain(validity.conclusion())}" if validity else "",
             divergence(study),
         )
         text = join(
@@ -253,13 +251,19 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
 
 def _agreements(study: WeakErrorStudy) -> str:
     """Return how near each order is to dropout, for each observable and learning rate, and which one is nearer."""
+    final = at_horizon(study)
+    leading = leading_rows(final)
+    first = plain(headline(final, study.start, study.spread))
     lines = []
-    for (observable, lr), rows in at_horizon(study).groupby(["observable", "lr"], sort=False):
+    for (observable, lr), rows in final.groupby(["observable", "lr"], sort=False):
         nearer = f" {_nearer(rows.set_index('order')).capitalize()}" if set(rows.order) == {1, 2} else ""
+        if len(leading) and (observable, lr) == (leading.observable.iloc[0], leading.lr.iloc[0]):
+            first += nearer
+            continue
         lines.append(
             f"- {plain(observable)}, lr = {lr:g}: the mean {agreement(rows, study.start, study.spread)}.{nearer}"
         )
-    return "\n".join(lines)
+    return join(first, "\n".join(lines))
 
 
 def _about_distributions(study: WeakErrorStudy, distances: pd.DataFrame) -> list[str]:

@@ -147,7 +147,7 @@ class Convergence(Experiment[ConvergenceSettings]):
     def cells(self) -> list[Cell]:
         """Return the only cell: all solvers see the same paths."""
         arguments = self._arguments()
-        return [Cell("errors", lambda: _kept(convergence(**arguments, progress=True)))]
+        return [Cell("errors", lambda: _kept(convergence(**arguments)))]
 
     def _arguments(self) -> dict[str, Any]:
         """Return what `convergence` takes."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from contextlib import suppress
 from typing import Any
 
 import sympy
@@ -21,9 +21,14 @@ from smesolve.experiments.shared.section import Section
 from smesolve.sampling.progress import Progress
 from smesolve.symbolic import SymbolicJumpEquation, Verification, modified_equation
 from smesolve.symbolic.latex_code import align
-from smesolve.symbolic.verification import check_proof
 
 __all__ = ["Derive"]
+
+ARTICLE = 2.5
+"""Work of the article, in units of a proof: it checks formulas of papers, too."""
+
+TRIED = 10.0
+"""Seconds of a derivation that a dry run takes at most, and a little more."""
 
 LONGEST = 1000
 """Characters of an expression that a report still shows."""
@@ -45,12 +50,14 @@ class Derive(Experiment[DeriveSettings]):
         """Return the derivation, which is one piece and is not kept: it is made of expressions."""
         return [Cell("derivation", self._derived, kept=False)]
 
-    def _derived(self) -> Derivation:
-        with Progress(None, work=1) as bar:
-            bar.describe("derivation and proof")
+    def _derived(self) -> tuple[Derivation, str]:
+        """Return the derivation and its LaTeX article."""
+        with Progress(False, ARTICLE, late=True) as bar:
             derivation = derive(self.settings)
-            bar.done(1)
-        return derivation
+            with bar.part(ARTICLE):
+                bar.describe("article")
+                written = article(derivation)
+        return derivation, written
 
     def measured(self) -> str:
         """Return the iteration in one sentence."""
@@ -58,31 +65,53 @@ class Derive(Experiment[DeriveSettings]):
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return what is proven, what is not, and what was rejected."""
-        (derivation,) = results
-        files = {"equation.tex": article(derivation)}
+        ((derivation, written),) = results
+        files = {"equation.tex": written}
         if derivation.module:
             files["equation.py"] = derivation.module
         return [Section("The equation", {}, {}, _text(derivation), _conclusion(derivation), files)]
 
     def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
-        """Return the time of the derivation itself; the proof compares more moments than can be timed beforehand."""
+        """Return what the derivation takes: it is made, or `TRIED` seconds of it, from which the others follow."""
         s, clock = self.settings, time.process_time()
+        bar = _Limited(clock + TRIED)
+        with suppress(_OutOfTimeError), bar:
+            self.summarise([self._derived()])
+        seconds = (time.process_time() - clock) / bar.filled
         iteration = derived_iteration(s)
-        check_proof(iteration, max(2, s.order))
         equation = modified_equation(iteration, order=s.order)
-        seconds, size = time.process_time() - clock, len(iteration.state)
-        moments = sum(math.comb(size + degree - 1, degree) for degree in range(1, 2 * s.order + 2))
         return {
             "problem": f"{s.iteration}, order {s.order}",
             "cells": "1",
-            "D": str(size),
+            "D": str(len(iteration.state)),
             "M": "none: jumps" if isinstance(equation, SymbolicJumpEquation) else str(equation.diffusion.cols),
             "steps": "none: nothing is simulated",
             "paths": "none",
-            "time": time_in_words({"derivation": seconds}, overhead)
-            + f"; not in it: the proof of up to {moments} moments of one step",
+            "time": time_in_words({"derivation and proof": seconds}, overhead),
             "memory": memory_in_words(0.0, None),
         }
+
+
+class _OutOfTimeError(Exception):
+    """The time of a dry run is over."""
+
+
+class _Limited(Progress):
+    """A hidden bar that ends the work by `_OutOfTimeError` at a processor time, once some of it is done."""
+
+    def __init__(self, end: float) -> None:
+        super().__init__(False)
+        self._end = end
+
+    def done(self, work: float, before: bool = False) -> None:
+        """Count work as done.
+
+        Raises:
+            _OutOfTimeError: the time is over.
+        """
+        super().done(work, before)
+        if time.process_time() > self._end and self.left:
+            raise _OutOfTimeError
 
 
 def _text(derivation: Derivation) -> str:

@@ -107,7 +107,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
         """Return the only cell, whose blocks of paths are kept one by one."""
         s = self.settings
         lr = first_learning_rate(self.problem, self.theta0, s.horizon)
-        runs = DefectRuns(self.problem, self.theta0, lr, [s.horizon], s.orders, s.paths)
+        runs = DefectRuns(self.problem, self.theta0, lr, [s.horizon], s.orders, s.paths, s.max_paths)
         names = ("tolerance", "orders", "observables", "rel_tol", "paths", "max_paths", "seed", "workers")
         measure = partial(
             validity_range,
@@ -116,7 +116,6 @@ class Validity(NetworkExperiment[ValiditySettings]):
             s.horizon,
             **{name: getattr(s, name) for name in names},
             journal=self.journal,
-            progress=True,
         )
         return [Cell("relative errors", measure, [runs], kept=False)]
 

@@ -1,6 +1,6 @@
 """Hessian and noise covariance at a point: operators, traces, spectra, flatness and penalties.
 
-These are tools; the experiments of the papers that use them are in `smesolve.experiments.landscape_sections`.
+These are tools. The experiments of the papers, which use them, are in `smesolve.experiments.landscape_sections`.
 """
 
 from smesolve.landscape.adam_training import ADAM_TRAININGS, train_by_adam

@@ -1,6 +1,6 @@
-"""Training by Adam from many initial points, on the gradient of dropout or on that of a loss that stands for it.
+"""Training by Adam from many initial points, with the gradient of dropout or of a deterministic loss in its place.
 
-Adam works entry by entry, so that one optimiser of the parameters (B, D) of all runs is one optimiser for each run.
+Adam works entry by entry, so that one optimiser on the parameters (B, D) of all runs equals one optimiser per run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from smesolve.validation import check_choice, check_parameters, check_positive, 
 __all__ = ["ADAM_TRAININGS", "train_by_adam"]
 
 ADAM_TRAININGS = ("R_S", "R_S + R_1", "dropout")
+"""Names of the trainings."""
 
 
 @entry_point
@@ -38,7 +39,7 @@ def train_by_adam(
         seed: root seed of the masks.
 
     Returns:
-        The parameters at the saved steps, (T, B, D). Cost: one gradient a step and run.
+        The parameters at the saved steps, (T, B, D). Cost: one gradient per step and run.
     """
     starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
     check_positive("lr", lr)

@@ -5,21 +5,22 @@ which need not be among them, with
 
     for each j there is an i with   u_i . theta_j / |theta_j| > c,        c = 0.95                                   (1)
 
-(Zhang, Xu, TPAMI 2024, arXiv 2207.05952; k/m is their effective ratio). A cap of (1) has the angular radius arccos c.
+(Zhang, Xu, TPAMI 2024, arXiv 2207.05952; k/m is the effective ratio). A cap of (1) has the angular radius arccos c.
 
 - **Directions on a circle**, such as weights of one input with a bias: k is found exactly. An arc shorter than
-  2 arccos c is a cap, and some smallest covering is made of arcs that begin at one of the directions and follow each
-  other; all beginnings are tried.
-- **Elsewhere** the smallest covering is a hard combinatorial problem, and k is bounded from both sides. No cap covers
+  2 arccos c is a cap, and there is a smallest covering by successive arcs, each of which begins at one of the
+  directions; all first directions are tried.
+- **Otherwise** the smallest covering is a hard combinatorial problem, and k is bounded from both sides. No cap covers
   two directions with
 
     theta_i . theta_j / (|theta_i||theta_j|) <= cos(2 arccos c) = 2 c^2 - 1.                                         (2)
 
-  The direction that could share a cap with the fewest others begins a cap, which grows around its neighbours, nearest
-  ones first, as long as one cap covers them all; then the same with what is left. The number of these caps is the bound
-  from above. The bound from below is a packing: directions no two of which fit into a cap, found in the same way.
+  The direction that could share a cap with the fewest others begins a cap. The cap grows around the neighbours of this
+  direction, nearest ones first, as long as one cap covers them all. This is repeated with the remaining directions. The
+  number of these caps is the upper bound. The lower bound is a packing: directions of which no two fit into a cap,
+  found in the same way.
 
-Groups in which all pairs of cosines exceed c (complete linkage) are smaller than caps, and more of them are needed.
+Groups in which all pairs of cosines exceed c (complete linkage) are smaller than caps, so that more of them are needed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from smesolve.entry_point import entry_point
-from smesolve.landscape.orientations import check_rows
+from smesolve.landscape.array_checks import check_array
 from smesolve.validation import check_flag, check_number
 
 __all__ = ["Covering", "covering"]
@@ -38,17 +39,17 @@ THRESHOLD = 0.95
 """c of (1)."""
 
 MOVES = 30
-"""Steps towards the centre of a cap before the search for it ends."""
+"""Largest number of steps in the search for the centre of a cap."""
 
 
 @dataclass(frozen=True)
 class Covering:
-    """Caps that cover the directions of vectors, and how many are needed at least."""
+    """Caps that cover the directions of vectors, and a lower bound on their number."""
 
     centres: np.ndarray
     """Unit vectors (k, d), the centres of the caps."""
     groups: np.ndarray
-    """For each vector the number of a cap that covers it, from 1 to k, (m,); 0 for a vector of zeros."""
+    """For each vector the index of a cap that covers it, from 1 to k, (m,); 0 for a vector of zeros."""
     lower: int
     """No covering has fewer caps than this."""
 
@@ -65,21 +66,21 @@ class Covering:
 
 @entry_point
 def covering(weights: np.ndarray, lines: bool = False, threshold: float = THRESHOLD) -> Covering:
-    """Cover the directions of vectors by caps (1): by the fewest on a circle, greedily and with a bound elsewhere.
+    """Cover the directions of vectors by caps (1): by the fewest caps on a circle, else greedily with a lower bound.
 
     Args:
         weights: vectors (m, d). A vector of zeros has no direction, and is not covered.
-        lines: cover directions up to their sign, |u . theta| in place of u . theta.
-        threshold: c of (1), from 0 to 1.
+        lines: whether to cover directions up to their sign, with |u . theta| in place of u . theta.
+        threshold: c of (1), between 0 and 1.
 
     Returns:
-        The caps. Cost: m^2 d, and at most m^2 d times `MOVES` more where m directions are close; memory m^2. On a
-        circle k m.
+        The caps. Cost: k m on a circle; otherwise m^2 d, and at most m^2 d `MOVES` where all directions are close, with
+        memory m^2.
 
     Raises:
-        SmesolveError: weights are no array of finite numbers with two dimensions, or the threshold is out of bounds.
+        SmesolveError: weights are not a two-dimensional array of finite numbers, or the threshold is out of bounds.
     """
-    weights = check_rows("weights", weights)
+    weights = check_array("weights", weights, "(m, d)")
     check_flag("lines", lines)
     check_number("threshold", threshold, 0.0, 1.0)
     norms = np.linalg.norm(weights, axis=1)
@@ -108,7 +109,7 @@ def _cosines(units: np.ndarray, others: np.ndarray, lines: bool) -> np.ndarray:
 def _plane(units: np.ndarray) -> np.ndarray | None:
     """Return an orthonormal basis (1 or 2, d) of the span of unit vectors (m, d), None where it has more dimensions.
 
-    A centre outside of the span covers no more than its projection, so that coverings in the span are enough.
+    A centre outside the span covers no more than its projection, so that coverings in the span suffice.
     """
     _, spreads, basis = np.linalg.svd(units, full_matrices=False)
     rank = int((spreads > max(units.shape) * np.finfo(units.dtype).eps * spreads[0]).sum())
@@ -123,7 +124,7 @@ def _arcs(points: np.ndarray, lines: bool, threshold: float) -> np.ndarray:
     angles = np.unique(np.arctan2(points[:, 1], points[:, 0]) % period)
     count, width = len(angles), 2 * np.arccos(threshold)
     twice = np.concatenate([angles, angles + period])
-    ends = np.searchsorted(twice, twice + width)  # the first direction that an arc from each of them does not reach
+    ends = np.searchsorted(twice, twice + width)  # the first direction that the arc from each direction does not reach
     first = np.arange(count)
     reached, arcs = first.copy(), np.zeros(count, dtype=int)
     while (left := reached < first + count).any():
@@ -139,19 +140,19 @@ def _arcs(points: np.ndarray, lines: bool, threshold: float) -> np.ndarray:
 
 
 def _neighbours(units: np.ndarray, lines: bool, threshold: float) -> np.ndarray:
-    """Return which of the directions (m, d) fit into one cap with which, (m, m)."""
+    """Return which pairs of directions (m, d) fit into one cap, (m, m)."""
     fit: np.ndarray = _cosines(units, units, lines) > 2 * threshold**2 - 1  # (2)
     np.fill_diagonal(fit, True)  # which rounding could deny at thresholds near 1
     return fit
 
 
 def _loneliest(neighbours: np.ndarray, left: np.ndarray) -> int:
-    """Return which of the directions left has the fewest neighbours among them."""
+    """Return the index of the remaining direction with the fewest neighbours among the remaining ones."""
     return int(np.where(left, neighbours[:, left].sum(axis=1), len(left) + 1).argmin())
 
 
 def _packing(neighbours: np.ndarray) -> int:
-    """Return the size of a set of directions no two of which fit into one cap; neighbours (m, m) do."""
+    """Return the size of a set of directions of which no two are neighbours (m, m)."""
     left, size = np.ones(len(neighbours), dtype=bool), 0
     while left.any():
         left &= ~neighbours[_loneliest(neighbours, left)]
@@ -160,7 +161,8 @@ def _packing(neighbours: np.ndarray) -> int:
 
 
 def _grown_caps(units: np.ndarray, neighbours: np.ndarray, lines: bool, threshold: float) -> np.ndarray:
-    """Return the centres (k, d) of caps that cover the directions (m, d), each grown around the loneliest one left."""
+    """Return the centres (k, d) of caps that cover the directions (m, d), each grown around the loneliest remaining
+    one."""
     left, centres = np.ones(len(units), dtype=bool), []
     while left.any():
         seed = _loneliest(neighbours, left)

@@ -1,28 +1,29 @@
 """Estimates with intervals.
 
 Student's interval with skewness. For a mean whose law has the skewness g, Hall's transformation of the t statistic
-gives an interval that reaches from the value, with Student's quantile t and the standard error s,
+gives an interval whose ends are at these distances from the value, with Student's quantile t and the standard error s:
 
     (3 s/g) (1 - (1 - g (t + g/6))^(1/3))   on the side of the tail                                                  (1)
     (3 s/g) ((1 + g (t - g/6))^(1/3) - 1)   on the other side.                                                       (2)
 
-(1) is longer than t s; it is t s + (2 t^2 + 1)/6 g s + O(g^2). The interval here reaches that far on both sides,
-because few values tell little of their skewness, its sign included. Source: Hall (Journal of the Royal Statistical
+(1) is longer than t s; it is t s + (2 t^2 + 1)/6 g s + O(g^2). The interval here has this distance on both sides,
+because a few values say little about their skewness, including its sign. Source: Hall (Journal of the Royal Statistical
 Society B 54, 1992, 221-228).
 
-Quotient by a root. For a / sqrt(b) with a the numerator, q = sqrt(b), their own intervals [a - d, a + d'] and
-[q - e, q + e'], and the correlation r of their errors, the recovery of variances gives the ends
+Quotient by a root. For a / sqrt(b) and q = sqrt(b), with intervals [a - d, a + d'] and [q - e, q + e'] and the
+correlation r of the errors of both, the method of variance estimates recovery gives the ends
 
     high = (P + sqrt(P^2 - (a^2 - d'^2)(q^2 - e^2))) / (q^2 - e^2),     P = a q - r d' e                             (3)
 
-and low with d, e' and the other sign of the root. The interval of q is that of b, so that it is not symmetric; where b
-cannot be told from 0, an end is infinite. Source: Donner, Zou (Statistical Methods in Medical Research 21, 2012).
+and low with d, e' and the other sign of the root. The interval of q follows from that of b, so that it is not
+symmetric. Where b is not resolved from 0, an end is infinite. Source: Donner, Zou (Statistical Methods in Medical
+Research 21, 2012).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ __all__ = ["Estimate", "Interval", "mean_over", "over_root", "over_runs"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the ends of its interval, which need not lie at the same distance."""
+    """A value and the ends of its interval, which need not be symmetric."""
 
     value: float
     low: float
@@ -50,20 +51,20 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its standard error, and the interval of Student's law, which is longer for a skewed law."""
+    """A value with its standard error and Student's interval, which is longer for a skewed law."""
 
     value: float
     stderr: float = 0.0
     freedom: float = np.inf
     """Degrees of freedom of `stderr`."""
     skewness: float = 0.0
-    """Skewness of the law of the value: that of the averaged values divided by the root of their number."""
+    """Skewness of the law of the value: the skewness of the averaged values divided by the root of their number."""
 
     @property
     def half(self) -> float:
         """Half-width of the interval."""
         t, g = float(student_quantile(self.freedom)), abs(self.skewness)
-        # For g below 1e-6 the formula is t in all digits that do not cancel.
+        # For g below 1e-6 the formula equals t up to cancellation.
         return float(3 / g * (1 - np.cbrt(1 - g * (t + g / 6))) if g > 1e-6 else t) * self.stderr  # (1)
 
     @property
@@ -85,7 +86,7 @@ class Estimate:
 
 
 def over_root(numerator: Estimate, square: Estimate, covariance: float) -> Interval:
-    """Return a / sqrt(b) with the interval (3), which stays right where b is hardly known.
+    """Return a / sqrt(b) with the interval (3), which remains valid where b is hardly known.
 
     Args:
         numerator: a.
@@ -96,7 +97,7 @@ def over_root(numerator: Estimate, square: Estimate, covariance: float) -> Inter
     if not square.value > 0:
         return Interval(np.nan, -np.inf, np.inf)
     if a < 0:
-        mirrored = over_root(Estimate(-a, numerator.stderr, numerator.freedom), square, -covariance)
+        mirrored = over_root(replace(numerator, value=-a), square, -covariance)
         return Interval(-mirrored.value, -mirrored.high, -mirrored.low)
     q, d = square.value**0.5, numerator.half
     spread = numerator.stderr * square.stderr

@@ -1,11 +1,11 @@
-"""Flatness of the loss: its width and its values along directions, and effects of a two-by-two design.
+"""Flatness of the loss: its width and its values along directions, and effects in a two-by-two factorial design.
 
 The interval flatness along a unit vector v is the width
 
     F_v = |right - left|                                                                                             (1)
 
-between the nearest points on each side of theta where the loss is `factor` times the loss at theta; the papers take 2
-(Zhang, Zhou, Xu, arXiv 2111.01022).
+between the nearest points on both sides of theta where the loss is `factor` times the loss at theta; the factor is 2 in
+Zhang, Zhou, Xu (arXiv 2111.01022).
 
 Dropout is a drift (the penalty R_1) and a noise, each in or out: a two-by-two factorial design. With y_dn the logarithm
 of a measure for drift d and noise n, from the same initial point and with the same masks, the paired contrasts are
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError
+from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.training import ABLATIONS
@@ -57,10 +57,11 @@ __all__ = [
 
 
 BISECTIONS = 40
+"""Bisection steps in the search for a crossing."""
 GROWTH = 1.3
 """Factor between the trial distances on the way to the first crossing."""
 REACH = 1e3
-"""Distance, in norms of theta, from which on the loss is assumed never to cross the threshold."""
+"""Distance, in units of the norm of theta, beyond which the loss is assumed never to cross the threshold."""
 CHUNK = 16
 """Points whose loss is computed together."""
 
@@ -111,12 +112,18 @@ def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Seque
     """Return R_S((1 - alpha) first + alpha second), (..., A), for solutions (..., D)."""
     first = check_parameters("first", first, _problem(problem), None)
     second = check_parameters("second", second, problem, None)
+    try:
+        torch.broadcast_shapes(first.shape, second.shape)
+    except RuntimeError:
+        shape = f"go with first, of shape {tuple(first.shape)}"
+        raise invalid("second", shape, second, "give as many solutions, or one (D,)") from None
     alphas = check_list("alphas", alphas, check_number)
     return torch.stack([problem.loss((1 - alpha) * first + alpha * second) for alpha in alphas], dim=-1)
 
 
 def check_curvature(problem: Problem, starts: Tensor) -> None:
-    """Refuse a loss R_S that is constant around initial points (B, D): training leaves it so, without any flatness."""
+    """Refuse a loss R_S that is constant around initial points (B, D), where training does not move and has no
+    flatness."""
     for theta in starts:
         probe = np.random.default_rng(0).standard_normal(len(theta))
         if not (loss_hessian_operator(problem, theta) @ probe).any():
@@ -130,8 +137,8 @@ def check_curvature(problem: Problem, starts: Tensor) -> None:
 def logarithms(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Return the table with the natural logarithm of each measure in its place.
 
-    It is NaN in all runs of a training where the measure is not positive in one of them, because a mean over the other
-    runs would be one over selected runs.
+    It is NaN in all runs of a training if the measure is not positive in one of them, because a mean over the other
+    runs would be a mean over selected runs.
     """
     positive = table.groupby("training")[list(measures)].transform(lambda column: (column > 0).all())
     return table.assign(**{measure: np.log(table[measure].where(positive[measure])) for measure in measures})
@@ -152,14 +159,18 @@ def factorial_effects(
         change of the natural logarithm (`logarithms`); NaN where the measure is not positive in one of the runs.
 
     Raises:
-        SmesolveError: if a training or a column is missing.
+        SmesolveError: if a training or a column is missing, or a training has several rows for one run.
     """
     check_instance("table", table, pd.DataFrame, "a table with columns training and run")
+    measures = check_list("measures", measures, lambda name, value: check_instance(name, value, str, "a string"))
     if lacking := [name for name in ("training", "run", *measures) if name not in table]:
         raise SmesolveError(f"table must have the column {lacking[0]!r}, got {', '.join(map(str, table.columns))}.")
     missing = [name for name in ABLATIONS if name not in set(table.training)]
     if missing:
         raise SmesolveError(f"table lacks the training {missing[0]!r}; it must have all of {', '.join(ABLATIONS)}.")
+    if (repeated := table[table.duplicated(["training", "run"])]).size:
+        pair = f"training {repeated.training.iloc[0]!r} and run {repeated.run.iloc[0]}"
+        raise SmesolveError(f"table must have one row for each training and run, got several for {pair}.")
     ablations, frames = logarithms(table[table.training.isin(ABLATIONS)], measures), []
     for measure in measures:
         y = ablations.pivot(index="run", columns="training", values=measure)
@@ -182,12 +193,18 @@ def interval_flatness(
         theta: parameters (D,) at the centre.
         directions: unit vectors (k, D).
         factor: threshold in units of the loss at theta, above 1.
+
+    Raises:
+        SmesolveError: bad arguments, or a loss at theta that is not positive.
     """
     check_callable("loss", loss)
     theta = check_tensor("theta", theta, "D")
     directions = check_tensor("directions", directions, len(theta), ("k",), dtype=theta.dtype)
     check_number("factor", factor, 1.0, remedy="the threshold is factor times the loss at theta")
-    return interval_width(loss, theta, directions, factor * loss(theta))  # (1)
+    lowest = loss(theta)
+    if not float(lowest) > 0:
+        raise invalid("loss", "be positive at theta", float(lowest), "the threshold is factor times the loss at theta")
+    return interval_width(loss, theta, directions, factor * lowest)  # (1)
 
 
 def interval_width(
@@ -195,9 +212,9 @@ def interval_width(
 ) -> np.ndarray:
     """Return the width (k,), in lengths of the directions (k, D), of the interval around theta where loss < threshold.
 
-    Each side is searched in steps that grow by 30% from 1e-4 |theta| to the first crossing, which is located by
-    bisection. A rise and fall of the loss within one such step is missed. The width is NaN where the loss does not
-    cross the threshold on one of the sides.
+    Each side is searched in steps that grow by 30%, from 1e-4 |theta| to the first crossing, which bisection locates.
+    The search misses a rise and fall of the loss within one step. The width is NaN where the loss does not cross the
+    threshold on one of the sides.
     """
     sides = torch.cat([directions, -directions])
     norm = float(theta.norm()) or 1.0

@@ -1,14 +1,14 @@
 """Alignment of the Hessian H with the covariance Sigma of the gradient noise, beside its null model.
 
-Three statistics of tr(H Sigma) differ by factors that depend on the two spectra only:
+Three statistics of tr(H Sigma) differ by factors that depend only on the two spectra; a fourth compares eigenvectors:
 
     cosine   tr(H Sigma) / (|H|_F |Sigma|_F)                  Zhang, Li, Luo, Xu (ICLR 2024)                         (1)
     ratio    D tr(H Sigma) / (tr H tr Sigma)                  1 for isotropic noise, Zhu et al. (ICML 2019)          (2)
     score    (tr(H Sigma) - mean) / standard deviation        under the null of `null_model`                         (3)
     overlap  |U_k^T V_k|_F^2 / k                              of the leading eigenvectors of both                    (4)
 
-The overlap has a null of its own. A cosine has no natural scale: random eigenvectors with the SAME eigenvalues have the
-mean cosine tr H tr Sigma / (D |H|_F |Sigma|_F).
+The overlap has a null model of its own. A cosine has no natural scale: random eigenvectors with the SAME eigenvalues
+have the mean cosine tr H tr Sigma / (D |H|_F |Sigma|_F).
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ from smesolve.landscape.operators import (
     gradient_term_operator,
     pair_term_operator,
 )
-from smesolve.landscape.spectrum import check_operator, leading_eigenpairs
+from smesolve.landscape.spectrum import check_operator, check_operators, leading_eigenpairs
 from smesolve.landscape.trace_estimation import Traces, sampled_traces, traces
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.validation import check_mapping
 
 __all__ = ["COVARIANCES", "alignment", "check_dimension", "overlap", "sampled_alignment"]
 
@@ -45,7 +44,8 @@ COVARIANCES: dict[str, Callable[[DropoutProblem, Tensor], LinearOperator]] = {
     "pair term": pair_term_operator,
     "batch of one": batch_of_one_operator,
 }
-"""Noise covariances by name: the exact one of dropout, its two terms, and the papers' approximation (`operators`)."""
+"""Noise covariances by name: the exact covariance of dropout, its two terms, and the approximation of the papers (see
+`operators`)."""
 
 ROUNDING = 1e-12
 """Rounding error of a share of 1."""
@@ -60,23 +60,23 @@ def alignment(
 ) -> pd.DataFrame:
     """Measure the alignment of a Hessian with each covariance.
 
-    Cost: about two products for each probe and operator, half as many for the basis.
+    Cost: about two products per probe and operator, and half as many for the basis.
 
     Args:
         hessian: symmetric operator, D x D.
         covariances: covariances by name; shares refer to the first one, Sigma_1.
-        probes: vectors for the traces, which are exact from D on; see `traces`.
+        probes: number of vectors for the traces, which are exact for probes >= D; see `traces`.
         seed: seed of the vectors.
 
     Returns:
         A row for each covariance, estimates with `_low` and `_high`: `trace` of the covariance, `cosine`, `ratio`,
         `score`; `null_mean`, `null_low`, `null_high` of the cosine under the null; `share` tr Sigma / tr Sigma_1 and
         `part` tr(H Sigma) / (|H|_F |Sigma_1|_F); `verdict`: "aligned" or "opposed" where the interval of the score lies
-        outside the central 95% of the null, else "unresolved". The score of a covariance that cannot be told from an
-        isotropic one has an infinite end; a quotient 0/0, as without noise, is NaN.
+        outside the central 95% of the null, else "unresolved". The score has an infinite end if the covariance is not
+        resolved from an isotropic one; a quotient 0/0, as without noise, is NaN.
     """
     check_dimension(check_operator("hessian", hessian).shape[0])
-    covariances = check_mapping("covariances", covariances, check_operator)
+    covariances = check_operators("covariances", covariances, hessian.shape[0])
     letters = {name: chr(ord("S") + number) for number, name in enumerate(covariances)}  # S, T, ...: never H
     operators = {"H": hessian} | {letters[name]: operator for name, operator in covariances.items()}
     words = [word for letter in operators for word in (letter, 2 * letter, 3 * letter)]
@@ -88,16 +88,16 @@ def alignment(
 
 @entry_point
 def sampled_alignment(hessian: LinearOperator, noise: Tensor, probes: int = 200, seed: int = 0) -> dict[str, object]:
-    """Measure the alignment of a Hessian with a covariance that is known only by draws of the noise.
+    """Measure the alignment of a Hessian with a covariance that is known only from draws of the noise.
 
     Args:
         hessian: symmetric operator, D x D.
         noise: independent draws (N, D) of mean zero.
-        probes: vectors for the traces of the Hessian.
+        probes: number of vectors for the traces of the Hessian.
         seed: seed of the vectors.
 
     Returns:
-        The columns of `alignment` for this covariance; intervals hold the errors of both the draws and the probes.
+        The columns of `alignment` for this covariance; intervals include the errors of both draws and probes.
     """
     check_dimension(check_operator("hessian", hessian).shape[0])
     noise = check_sampled_noise("noise", noise, hessian.shape[0], None, "hessian")
@@ -120,8 +120,8 @@ def _row(of: Traces, S: str, whole: str) -> dict[str, object]:
         found: np.ndarray = t["H" + S] / np.sqrt(t["HH"] * t[2 * letter])  # (1)
         return found
 
-    # Numerator and denominator of the score (3) are both divided by |H|_F |S|_F: draws that tell little of the size of
-    # S may still tell its shape.
+    # Numerator and denominator of the score (3) are both divided by |H|_F |S|_F: the draws may determine the shape of S
+    # even where they do not determine its size.
     def excess(t: Mapping[str, np.ndarray]) -> np.ndarray:
         found: np.ndarray = (t["H" + S] - t["H"] * t[S] / of.dim) / np.sqrt(t["HH"] * t[2 * S])
         return found
@@ -174,7 +174,7 @@ def overlap(hessian: LinearOperator, covariance: LinearOperator, count: int = 10
         angles, and both leading eigenvalues.
     """
     check_operator("hessian", hessian)
-    check_operator("covariance", covariance)
+    check_operator("covariance", covariance, hessian.shape[0])
     first, second = (leading_eigenpairs(operator, count) for operator in (hessian, covariance))
     inner = first.vectors.T @ second.vectors
     projections = (float(count),) * 3

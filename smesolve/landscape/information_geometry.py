@@ -10,7 +10,7 @@ Masks on the inputs, of mean 1 and variance v, add delta_i = W^T (zeta o x_i), a
 with F_i = Hess a(f_i) the Fisher information of one sample's outputs, so that Q is a penalty on the Fisher information
 (Wager, Wang, Liang, NeurIPS 2013; Kimura, Hino, arXiv 2206.10936). For squared error a is quadratic and Q = P exactly:
 with x the hidden features and W the readout, Q = R_1 = L_S - R_S. Otherwise only the error (3) is sampled, so that the
-terms known in closed form have no Monte Carlo noise. It is of third order in delta and not in 1 - keep_prob: all
+terms in closed form have no Monte Carlo noise. The error is of third order in delta but not in 1 - keep_prob: all
 moments of a mask are of first order in 1 - keep_prob, so that the relative error does not vanish as keep_prob -> 1.
 
 Manifold. theta -> (f(x_i; theta))_i / sqrt(n) is a surface whose metric is the Fisher information. Along a direction u
@@ -18,7 +18,7 @@ it moves at velocity J u and with acceleration f''(u, u), and its normal curvatu
 
     sqrt(n) |P_N f''(u, u)| / |J u|^2                                                                                (4)
 
-with P_N the projection on the normal space. No change of parameters can remove it.
+with P_N the projection onto the normal space. It does not depend on the parametrisation.
 """
 
 from __future__ import annotations
@@ -142,9 +142,9 @@ def penalty_comparison(
     Args:
         features: x (n, d).
         weights: W (d, o).
-        laws: mask law by keep probability.
+        laws: mask laws by keep probability.
         likelihood: a name in `LIKELIHOODS`: "gaussian" or "categorical".
-        draws: draws of all masks for each law.
+        draws: number of draws of all masks for each law.
         seed: seed of the masks.
 
     Returns:
@@ -185,15 +185,16 @@ def manifold_geometry(
 ) -> ManifoldGeometry:
     """Measure the Fisher information (normal outputs of unit variance) and the curvature (4) at theta (D,).
 
-    Curvature is along u = J^T w with random normals w on the outputs: directions on which the data depend. It is 0
-    where J has rank n o, because then the manifold fills the space of outputs: take more samples than D / o. Cost of
-    the curvature, with K = min(n o, D): K products with J and J^T, and an eigendecomposition of a K x K array.
+    The curvature is measured along u = J^T w with random normals w on the outputs, which are directions that change the
+    outputs. It is 0 where J has rank n o, because then the manifold fills the space of outputs: take more samples than
+    D / o. Cost of the curvature, with K = min(n o, D): K products with J and J^T, and an eigendecomposition of a K x K
+    array.
 
     Args:
         problem: problem with the network and the inputs.
         theta: parameters (D,).
-        probes: vectors for the traces.
-        directions: random tangent directions.
+        probes: number of vectors for the traces.
+        directions: number of random tangent directions.
         seed: seed of vectors and directions.
 
     Raises:
@@ -236,9 +237,9 @@ def normal_curvatures(problem: DropoutProblem, theta: Tensor, directions: int, s
 def _normal_projection(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the projection P_N of vectors (n o,), from the eigenvectors of the smaller one of J J^T and J^T J.
 
-    J has singular values on all scales, so that iterative least squares stop far from the projection: 300 steps of LSMR
-    leave a normal part that is 20% to 40% too long on digits (D = 2368). A singular value counts where its square is
-    above the rounding error of the largest.
+    J has singular values on all scales, so that iterative least squares stop far from the projection: after 300 steps
+    of LSMR, the normal part is 20% to 40% too long on digits (D = 2368). A singular value counts if its square is above
+    the rounding error of the largest square.
     """
     network = LinearisedNetwork(problem, theta)
 

@@ -6,23 +6,23 @@ without two, the pseudo-values and their second differences are
     p_i  = N t - (N - 1) t_i                                                                                         (1)
     q_ij = N t - (N - 1)(t_i + t_j) + (N - 2) t_ij.                                                                  (2)
 
-The mean of the p_i has no bias of order 1/N. Their variance v_1 = var(p_i)/N is too large by the interaction of pairs
-of samples, v_2 = var(q_ij)/2, which is half of v_1 where single samples have no effect: near an extremum, such as a
-cosine of 1, or for the norm of isotropic noise. The variance here is
+The mean of the p_i has no bias of order 1/N. Its variance estimate v_1 = var(p_i)/N is too large by the interaction of
+pairs of samples, v_2 = var(q_ij)/2, which is half of v_1 where single samples have no effect: near an extremum, such as
+a cosine of 1, or for the norm of isotropic noise. The variance estimate here is
 
     V = max(v_1 - v_2/2, v_2/3).                                                                                     (3)
 
-Half of the excess stays in, because v_1 and v_2 are estimates: without it intervals cover 92% to 94%. The second term
+Half of the excess is kept, because v_1 and v_2 are estimates: without it, intervals cover 92% to 94%. The second term
 is for samples at an extremum, where all p_i are nearly equal, however far the extremum is from the truth.
 
-The law of the mean of the p_i has the skewness gamma/sqrt(N) with gamma that of the p_i. The interval is that of
-`Estimate` with the degrees of freedom of v_1 as an estimate (Satterthwaite),
+The law of the mean of the p_i has the skewness gamma/sqrt(N), where gamma is the skewness of the p_i. The interval is
+that of `Estimate` with the degrees of freedom of v_1 as an estimate (Satterthwaite),
 
     2 / (2/(N - 1) + k/N),                                                                                           (4)
 
-with k the excess kurtosis of the p_i where it is positive: with long tails a variance is less well known than N - 1
-degrees of freedom say. Independent sets of samples add their biases, variances and third cumulants, and Welch's formula
-joins their degrees of freedom.
+with k the excess kurtosis of the p_i, or 0 if it is negative: with long tails, a variance is known less well than with
+N - 1 degrees of freedom. Biases, variances and third cumulants of independent sets of samples add up, and Welch's
+formula combines their degrees of freedom.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from smesolve.landscape.estimates import Estimate
 __all__ = ["LeftOut", "jackknife", "pairs_of", "without_samples"]
 
 NEIGHBOURS = 50
-"""Number of pairs of one sample that enter: a share of all of them is enough for their variance."""
+"""Number of following samples with which each sample forms a pair; a part of all pairs suffices for their variance."""
 
 ROUNDING = 1e-12
 """Relative differences between pseudo-values that are rounding errors."""
 
 PAIRS_SHARE = 1 / 3
-"""Least variance in units of the interaction of pairs. Chosen by counting (`benchmarks/coverage.py`): with a quarter,
-93.5% of the intervals of a cosine near 1 from 30 draws hold it, with a third 95.8%."""
+"""Least variance in units of the interaction of pairs, chosen by measured coverage (`benchmarks/coverage.py`): with a
+quarter, 93.5% of the intervals of a cosine near 1 from 30 draws cover it, with a third 95.8%."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class LinearisedNetwork:
         """The outputs f (o, n)."""
 
     def along(self, directions: Tensor) -> tuple[NetworkLinearization, Tensor]:
-        """Return the derivatives of features, readout and bias along (B, D), and of the outputs, J u (B, o, n).
+        """Return the derivatives of features, readout and bias along u (B, D), and of the outputs, J u (B, o, n).
 
         Cost: about two gradients.
         """

@@ -1,12 +1,12 @@
-"""The loss on the line through two solutions: the barrier between them, and on which side the valley is wider.
+"""The loss on the line through two solutions: the barrier between them, and the asymmetry of the valley around them.
 
 With l(alpha) = R_S((1 - alpha) first + alpha second),
 
     barrier     max_{0 <= alpha <= 1} l(alpha) - max(l(0), l(1))                                                     (1)
-    asymmetry   ln l(1 + s) - ln l(-s),      s the farthest distance on both sides                                   (2)
+    asymmetry   ln l(1 + s) - ln l(-s),      s the largest distance on both sides                                    (2)
 
-The asymmetry is negative where the valley is wider on the side of the second solution: the loss is lower there as far
-behind it. Zhang, Xu (TPAMI 2024, arXiv 2207.05952, figure 13) show l with s = 0.5.
+The asymmetry is negative where the valley is wider on the side of the second solution: the loss at distance s behind it
+is lower than at distance s behind the first. Zhang, Xu (TPAMI 2024, arXiv 2207.05952, figure 13) show l with s = 0.5.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class LossProfile:
     peak: float
     """Largest loss between the solutions."""
     peak_alpha: float
-    """Where it is, 0 at the first solution and 1 at the second."""
+    """Position of the peak, 0 at the first solution and 1 at the second."""
     barrier: float
     """(1), 0 where the loss nowhere exceeds both ends."""
     asymmetry: float
-    """(2); NaN where the loss is 0 at one of both points."""
+    """(2); NaN where the loss is 0 at one of the two points."""
 
 
 @entry_point
@@ -41,7 +41,7 @@ def loss_profile(alphas: np.ndarray, losses: np.ndarray) -> LossProfile:
     """Return barrier and asymmetry of losses (A,) at increasing positions alphas (A,).
 
     Args:
-        alphas: positions, the same distances beyond both solutions, with 0 and 1 among them up to 1e-9.
+        alphas: positions, with 0 and 1 among them up to 1e-9, which end at the same distance beyond both solutions.
         losses: the loss at each position, as `interpolation` computes it.
 
     Raises:

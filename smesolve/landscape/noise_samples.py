@@ -3,7 +3,7 @@
 Two data sets (Zhang, Zhou, Xu, arXiv 2111.01022; Zhang, Li, Luo, Xu, ICLR 2024, first version) come from dropout:
 
     random trajectory   the parameters of N consecutive dropout steps late in training
-    random gradients    N dropout gradients at one theta, which have no drift, so that any phase of training serves
+    random gradients    N dropout gradients at one theta, which do not drift, so that any phase of training will do
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ def random_noise(problem: Problem, theta: Tensor, draws: int, seed: int = 0) -> 
 
 @entry_point
 def random_gradients(problem: Problem, theta: Tensor, draws: int, seed: int = 0) -> Tensor:
-    """Return noisy gradients (N, D) at theta (D,) for N = `draws` independent draws. Cost: one gradient for each."""
+    """Return noisy gradients (N, D) at theta (D,) for N = `draws` independent draws. Cost: N gradients."""
     theta = _checked_point(problem, theta, draws, seed)
     size = problem.block_size
     blocks = [problem.gradient(theta, problem.sample(size, seed, block)) for block in range(-(-draws // size))]
-    return torch.cat(blocks)[:draws]
+    # The gradient of a problem without noise does not depend on the draws, and has no dimension for them.
+    return torch.cat([block.expand(size, -1) for block in blocks])[:draws]
 
 
 @entry_point
@@ -68,7 +69,7 @@ def random_trajectories(problem: DropoutProblem, starts: Tensor, lr: float, step
 def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
     """Return variances T (k,), decreasing, and principal directions (k, D) of data (N, D).
 
-    k is `count`, or fewer: directions in which the data vary by rounding only are left out. Cost N D min(N, D), memory
+    k is `count` or less: directions in which the data vary only by rounding are left out. Cost: N D min(N, D), memory
     N D.
 
     Raises:

@@ -1,14 +1,15 @@
-"""The noise scale: how large the noise of the gradient is beside the gradient,
+"""The noise scale, which is the ratio of the noise of the gradient to the gradient:
 
     B = tr Sigma / |grad L_S|^2.                                                                                   (1)
 
-Averaged over kappa draws the gradient has the covariance Sigma/kappa: up to kappa of about B more draws pay, beyond it
-they do not. From N independent gradients g_i, with A the mean of g_i . g_j over i != j and Q that of |g_i|^2,
+The average gradient over kappa draws has the covariance Sigma/kappa: up to kappa of about B, more draws reduce the
+number of steps; beyond it they do not. From N independent gradients g_i, with A the mean of g_i . g_j over i != j and Q
+the mean of |g_i|^2,
 
     |grad L_S|^2 ~ A,      tr Sigma ~ Q - A,                                                                       (2)
 
-both without bias. The interval of B is that of its inverse A / (Q - A), whose denominator is well known, by the
-jackknife: where the gradient cannot be told from 0, the upper end of B is infinite.
+both without bias. The interval of B follows from a jackknife interval of its inverse A / (Q - A), whose denominator is
+well known. Where the gradient is not resolved from 0, the upper end of B is infinite.
 
 Source: McCandlish, Kaplan, Amodei (arXiv 1812.06162), appendix A.1.
 """
@@ -32,7 +33,10 @@ from smesolve.validation import check_integer, check_parameters, check_problem, 
 __all__ = ["NoiseScale", "noise_scale"]
 
 PAIRS_AT_ONCE = 2**12
-"""Pairs of gradients whose products are formed at once."""
+"""Number of pairs of gradients whose products are formed at once."""
+
+ROUNDINGS = 64
+"""Units of rounding of Q up to which Q - A counts as 0."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class NoiseScale:
     squared_gradient: Estimate
     """|grad L_S|^2."""
     scale: Interval
-    """B of (1); its upper end is infinite where the gradient cannot be told from 0."""
+    """B of (1); its upper end is infinite where the gradient is not resolved from 0. B is 0 where the noise is not
+    above rounding, and NaN where there is no gradient either."""
 
     def __str__(self) -> str:
         one = self.scale
@@ -54,15 +59,15 @@ class NoiseScale:
 @entry_point
 @torch.no_grad()
 def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 0) -> NoiseScale:
-    """Estimate (1) for the noise of a problem: of its masks, of its batches, or of what else is drawn in a step.
+    """Estimate (1) for the noise of a problem: of its masks, of its batches, or of other draws of a step.
 
     Args:
-        problem: with dropout for the noise of masks, a `ModuleProblem` with batch_size for that of batches (of one
-            sample: batch_size=1), or both.
+        problem: a problem with dropout for the noise of masks, a `ModuleProblem` with batch_size for the noise of
+            batches (batch_size=1 for one sample), or both.
         theta: (D,), the point.
-        draws: N, at least 4. Where a problem has at most so many different draws, all are enumerated, and the intervals
-            have no length.
-        seed: of the draws.
+        draws: N, at least 4. If the problem has at most N different draws, they are enumerated, and the intervals have
+            length 0.
+        seed: seed of the draws.
 
     Raises:
         SmesolveError: bad arguments, or the state of an optimiser in place of parameters.
@@ -73,13 +78,16 @@ def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 
     theta = check_parameters("theta", theta, problem)
     draws, seed = check_integer("draws", draws, 4), check_seed("seed", seed)
     if problem.trained is not problem:
-        raise SmesolveError(f"problem must be the one that is trained, got {problem!r}; take its gradients' noise.")
+        raise SmesolveError(f"problem must be the one that is trained, got {problem!r}; take its `trained`.")
     if problem.draw_count <= draws:
         return _enumerated(problem, theta)
     gradients = random_gradients(problem, theta, draws, seed)
     if not gradients.isfinite().all():
         raise SmesolveError("theta has gradients that are not finite; take smaller parameters.")
     values, left_out = _statistics(gradients)
+    rounding = ROUNDINGS * torch.finfo(gradients.dtype).eps * values[0]
+    if not values[0] - values[1] > rounding:  # no noise
+        return NoiseScale(Estimate(0.0), Estimate(float(values[1])), _without_noise(values[1] > rounding))
     trace, square, inverse = (
         jackknife(function, values, [left_out])[0]
         for function in (
@@ -98,8 +106,16 @@ def _enumerated(problem: Problem, theta: Tensor) -> NoiseScale:
     weights = weights.to(gradients)
     mean = weights @ gradients
     trace, square = float(weights @ (gradients - mean).square().sum(-1)), float(mean.square().sum())
-    scale = _inverse(square / trace) if trace else 0.0
+    if not trace:
+        return NoiseScale(Estimate(0.0), Estimate(square), _without_noise(square > 0))
+    scale = _inverse(square / trace)
     return NoiseScale(Estimate(trace), Estimate(square), Interval(scale, scale, scale))
+
+
+def _without_noise(has_gradient: bool) -> Interval:
+    """Return B without noise: 0, or NaN where there is no gradient either."""
+    scale = 0.0 if has_gradient else np.nan
+    return Interval(scale, scale, scale)
 
 
 def _inverse(value: float) -> float:

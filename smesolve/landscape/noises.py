@@ -1,4 +1,4 @@
-"""Noises that training may have, on one network and one loss.
+"""The noises of training, on one network and one loss.
 
 The reviewers of Zhang, Li, Luo, Xu (ICLR 2024) asked for a comparison of dropout, mini-batches, both together, noise on
 the parameters (arXiv 2206.04613) and noise on the labels.
@@ -83,7 +83,7 @@ NOISES: dict[str, Callable[[DropoutProblem, NoiseScales], Problem]] = {
     "label noise": lambda problem, scales: _noisy(problem, False, label_noise=scales.label_noise),
     "dropout, batch of one": lambda problem, scales: _noisy(problem, True, batch_size=1),
 }
-"""Noises by name, made from a dropout problem on a two-layer network: the same loss R_S without noise for all."""
+"""Noises by name, as functions of a dropout problem on a two-layer network; the loss R_S without noise is the same."""
 
 
 @entry_point

@@ -12,10 +12,10 @@ and one in S_0; up to a factor there is one such form of degree 2, |.|_F^2, and 
 follow from H = S = e e^T, for which X is the squared coordinate of a uniform unit vector, Beta(1/2, (D - 1)/2).
 
 Quantiles in the heavy tail are those of the shifted gamma law (Pearson type III) with these three moments; normal
-quantiles would take chance for an alignment. As D grows, the gamma law is exact in both extremes: with one dominant
-eigenvalue on each side X is a scaled chi-squared variable, with many it is normal. In the light tail the gamma law ends
-too early, and the normal quantile, which lies further out, takes its place. A test checks both against sampled
-rotations.
+quantiles would report chance as alignment. As D grows, the gamma law is exact in both extremes: X is a scaled
+chi-squared variable if both spectra have one dominant eigenvalue, and normal if they have many. In the light tail the
+gamma law ends too early, and is replaced by the normal quantile, which is further out. A test checks both against
+sampled rotations.
 
 The mean is that of the isotropic noise (tr S / D) I, the baseline of Zhu et al. (ICML 2019).
 """
@@ -51,11 +51,12 @@ class HaarNull:
         return cls(first[0] * second[0] / dim, float(variance**0.5), float(skewness))  # (1)
 
     def quantile(self, probability: float) -> float:
-        """Return a quantile of X, on the safe side in the light tail."""
+        """Return a quantile of X, which is conservative in the light tail."""
         return self.mean + self.standard_deviation * self.standardised_quantile(probability)
 
     def standardised_quantile(self, probability: float) -> float:
-        """Return a quantile of (X - mean) / standard deviation: of the gamma or normal law, which is further out."""
+        """Return a quantile of (X - mean) / standard deviation, from the gamma or the normal law, whichever is
+        further."""
         pair = (float(stats.pearson3.ppf(probability, self.skewness)), float(stats.norm.ppf(probability)))
         return max(pair) if probability > 0.5 else min(pair)
 

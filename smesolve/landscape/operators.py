@@ -84,12 +84,12 @@ class SymmetricOperator(LinearOperator):  # type: ignore[misc]  # scipy has no s
 
 
 def dropout_problem(problem: Problem) -> DropoutProblem:
-    """Return the argument `problem` of a function that needs a `DropoutProblem`."""
+    """Return a `DropoutProblem`, the argument `problem`."""
     return check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
 
 
 def _problem(problem: Problem) -> Problem:
-    """Return the argument `problem` of a function that takes the Hessian of its mean loss."""
+    """Return a problem whose mean gradient is the gradient of a loss, the argument `problem`."""
     check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
     if not problem.conservative:
         raise SmesolveError(
@@ -219,7 +219,7 @@ def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Return the exact covariance (6) of the gradient, theta (D,). Cost of a product: about three gradients.
 
     Raises:
-        SmesolveError: if the noise is known by sampling only; take `sampled_covariance_operator`.
+        SmesolveError: if the noise is only known by sampling; take `sampled_covariance_operator`.
     """
     theta = check_parameters("theta", theta, _problem(problem))
     check_linear_noise(problem)
@@ -227,7 +227,7 @@ def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
 
 
 def check_linear_noise(problem: Problem) -> None:
-    """Refuse a problem whose noise product is not a matrix times its normals."""
+    """Refuse a problem whose noise product is not linear in its normals."""
     if not problem.linear_noise:
         raise SmesolveError(
             f"problem must have a noise product that is linear in its normals, got {type(problem).__name__} with "
@@ -240,13 +240,13 @@ def check_linear_noise(problem: Problem) -> None:
 def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
     """Return v sum_k g_k g_k^T, the part of Sigma in (7) that vanishes where grad L_S does.
 
-    This is the first term of Sigma_kk in Zhang, Li, Luo, Xu (ICLR 2024), section 5.1. It is exact for networks in which
-    each parameter belongs to one neuron; where neurons share parameters, as below the last hidden layer, g_k is the
+    This is the first term of Sigma_kk in Zhang, Li, Luo, Xu (ICLR 2024), section 5.1, for networks in which each
+    parameter belongs to one neuron. Where neurons share parameters, as below the last hidden layer, g_k is the
     contribution of neuron k to grad L_S.
 
     Raises:
-        SmesolveError: if the masks are not those of dropout, 0 or 1/keep_prob, or not shared by the samples: then no
-            part of Sigma has this form.
+        SmesolveError: if the masks are not those of dropout, 0 or 1/keep_prob, or not shared by the samples. No part
+            of Sigma has this form then.
     """
     theta = check_parameters("theta", theta, dropout_problem(problem))
     return _factor_operator(problem, theta, _gradient_factor(problem, theta))
@@ -254,7 +254,7 @@ def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricO
 
 @entry_point
 def pair_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricOperator:
-    """Return the part of Sigma in (7) that stays at critical points: columns cross_k and all pairs.
+    """Return the part of Sigma in (7) that does not vanish at critical points: columns cross_k and all pairs.
 
     Sigma = gradient term + pair term + v sum_k (g_k cross_k^T + cross_k g_k^T). The last term has trace 0, as the two
     vectors have no block in common, and it vanishes with grad L_S as well.
@@ -273,7 +273,10 @@ def _gradient_factor(problem: DropoutProblem, theta: Tensor) -> Callable[[Tensor
     variance = float(problem.law.variance)
     # Own cotangents are e + (1 + s) z_k, those of the mean gradient e + v z_k; for masks 0 or 1/keep_prob 1 + s = v.
     if variance and abs(1 + problem.law.skew - variance) > 1e-12 * (1 + variance):
-        raise SmesolveError(f"masks must be those of dropout, 0 or 1/keep_prob, for this term, got {problem.law!r}.")
+        raise SmesolveError(
+            f"problem must have the masks of dropout, 0 or 1/keep_prob, for this term, got {problem.law!r}; give "
+            "keep_prob instead of another mask law."
+        )
     network = LinearisedNetwork(problem, theta)
     at, error = network.at, network.outputs - problem.y.mT
     features = at.readout.mT @ error + variance * at.readout.square().sum(-2)[..., None] * at.features
@@ -303,7 +306,7 @@ def _factor_operator(problem: Problem, theta: Tensor, factor: Callable[[Tensor],
 
 
 def check_sampled_noise(name: str, draws: Tensor, dim: int, dtype: torch.dtype | None, other: str) -> Tensor:
-    """Return independent draws (N, D), the argument `name`, that go with the argument `other`.
+    """Return independent draws (N, D), the argument `name`, whose D and dtype match the argument `other`.
 
     Args:
         name: name of the argument.

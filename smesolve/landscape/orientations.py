@@ -1,4 +1,4 @@
-"""Orientations of the input weights of a two-layer network, and how much they differ.
+"""Orientations of the input weights of a two-layer network, and measures of their diversity.
 
 The input weight of neuron j is u_j = (w_j, b_j), bias included, its orientation u_j / |u_j|, its amplitude |A_j||u_j|.
 Measures (Zhang, Xu, TPAMI 2024, arXiv 2207.05952):
@@ -8,9 +8,9 @@ Measures (Zhang, Xu, TPAMI 2024, arXiv 2207.05952):
 
 and the covering number of `smesolve.landscape.covering`, which does not depend on the amplitudes.
 
-The participation counts orientations smoothly by their amplitudes: it is m for orthogonal neurons of one amplitude, and
-1 for neurons on one line. A neuron with an odd activation (tanh) computes the same with -u_j and -A_j, so that its
-orientation counts up to sign.
+The participation is a smooth count of orientations weighted by amplitudes: it is m for orthogonal neurons of the same
+amplitude, and 1 for neurons on one line. A neuron with an odd activation (tanh) computes the same function with -u_j
+and -A_j, so that its orientation counts up to sign.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
+from smesolve.landscape.array_checks import check_array
 from smesolve.landscape.operators import dropout_problem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
-from smesolve.validation import check_instance, check_parameters
+from smesolve.validation import check_parameters
 
-__all__ = ["check_rows", "cosine_map", "input_weights", "participation"]
+__all__ = ["cosine_map", "input_weights", "participation"]
 
 
 @entry_point
@@ -57,8 +58,8 @@ def input_weights(problem: DropoutProblem, theta: Tensor) -> tuple[np.ndarray, n
 
 @entry_point
 def cosine_map(weights: np.ndarray) -> np.ndarray:
-    """Return the cosines (1), (m, m), between rows (m, d); 0 with a row of zeros."""
-    weights = check_rows("weights", weights)
+    """Return the cosines (1), (m, m), between rows (m, d); they are 0 for a row of zeros."""
+    weights = check_array("weights", weights, "(m, d)")
     norms = np.linalg.norm(weights, axis=1, keepdims=True)
     units = weights / np.where(norms > 0, norms, 1.0)
     cosines: np.ndarray = units @ units.T
@@ -68,18 +69,12 @@ def cosine_map(weights: np.ndarray) -> np.ndarray:
 @entry_point
 def participation(weights: np.ndarray, amplitudes: np.ndarray) -> float:
     """Return (2) from weights (m, d) and amplitudes p (m,): a number from 1 to m, NaN where all amplitudes are 0."""
-    weights = check_rows("weights", weights)
-    if check_instance("amplitudes", amplitudes, np.ndarray, "an array (m,)").shape != weights.shape[:1]:
+    weights = check_array("weights", weights, "(m, d)")
+    amplitudes = check_array("amplitudes", amplitudes, "(m,)")
+    if amplitudes.shape != weights.shape[:1]:
         raise invalid("amplitudes", f"have shape ({len(weights)},), one entry for each row of weights", amplitudes)
+    if (amplitudes < 0).any():
+        raise invalid("amplitudes", "not be negative", float(amplitudes.min()), "take their absolute values")
     if not amplitudes.any():
         return np.nan
     return float(amplitudes.sum() ** 2 / (amplitudes @ cosine_map(weights) ** 2 @ amplitudes))
-
-
-def check_rows(name: str, rows: np.ndarray) -> np.ndarray:
-    """Return vectors (m, d)."""
-    if check_instance(name, rows, np.ndarray, "an array (m, d)").ndim != 2:
-        raise invalid(name, "be an array (m, d)", rows)
-    if not np.isfinite(rows).all():
-        raise invalid(name, "hold finite numbers", rows)
-    return rows

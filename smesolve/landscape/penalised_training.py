@@ -1,7 +1,7 @@
-"""Training by dropout, by penalised losses that stand for it, and by dropout with a penalty taken away.
+"""Training by dropout, by penalised losses in its place, and by dropout with a penalty subtracted.
 
-With R_1 and R_2 = lr/4 E|grad R_S(.; eta)|^2 of `smesolve.landscape.penalties` and a mask eta drawn anew at each step,
-the direction of a step is
+With R_1 and R_2 = lr/4 E|grad R_S(.; eta)|^2 of `smesolve.landscape.penalties` and a fresh mask eta per step, the
+direction of a step is
 
     R_S             grad R_S                                                                                         (1)
     R_S + R_1       grad L_S                                                                                         (2)
@@ -10,8 +10,9 @@ the direction of a step is
     dropout - R_1   g_eta - grad R_1                                                                                 (5)
     dropout - R_2   g_eta - lr/2 H_eta g_eta,                                                                        (6)
 
-with g_eta and H_eta gradient and Hessian of R_S(.; eta). As grad R_2 = lr/2 E H_eta g_eta, one mask a step gives it
-without bias; the noise that this adds to (3) is of size lr^2 a step. All masks are those of `DropoutIteration`.
+where g_eta and H_eta are gradient and Hessian of R_S(.; eta). As grad R_2 = lr/2 E H_eta g_eta, one mask per step gives
+an unbiased estimate of it; the noise that this adds to (3) is of size lr^2 per step. All masks are those of
+`DropoutIteration`.
 
 Descents (1) and (2) of small lr follow the gradient flows of R_S and R_S + R_1, which `train_by_flow` computes from
 fewer gradients by far.
@@ -68,7 +69,7 @@ class PenalisedIteration(DropoutIteration):
 
     Args:
         problem: a `DropoutProblem`.
-        lr: learning rate, that of R_2 as well.
+        lr: learning rate, also in R_2.
         seed: root seed of the masks.
         training: a name in `PENALISED_TRAININGS`.
         runs: number of runs, all of them in one block.
@@ -90,7 +91,7 @@ class PenalisedIteration(DropoutIteration):
         return self.runs
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Take one step of every run. Cost: one gradient; one or two more for R_1, three more for R_2."""
+        """Take one step of every run. Cost: one gradient; two more for "dropout - R_1", about three for R_2."""
         problem = self.problem
         assert isinstance(problem, DropoutProblem)
         masked, first, second = PENALISED_TRAININGS[self.training]

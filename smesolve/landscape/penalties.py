@@ -1,4 +1,4 @@
-"""Penalties that stand for dropout in a deterministic loss, and the gradient flows of penalised losses.
+"""Penalties that represent dropout in a deterministic loss, and the gradient flows of penalised losses.
 
 Zhang, Xu (TPAMI 2024, arXiv 2207.05952) describe dropout by the flow of R_S + R_1 + R_2 with
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
 from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
@@ -27,8 +28,8 @@ from smesolve.validation import check_choice, check_instance, check_parameters, 
 __all__ = ["FLOWS", "covariance_trace", "covariance_trace_gradient", "first_penalty", "flow", "second_penalty"]
 
 TOLERANCE, KINKED_TOLERANCE = 1e-11, 1e-6
-"""Relative tolerances of the flows. Where the network has kinks a flow may slide along them, which stops a solver of
-higher order or smaller tolerance."""
+"""Relative tolerances of the flows. Where the network has kinks, a flow may slide along them, where a solver of higher
+order or smaller tolerance fails."""
 
 COLUMNS = 64
 """Columns of the noise factor that are computed together."""
@@ -54,7 +55,7 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
     """Return tr Sigma(theta) of (2), exactly, (...,). Cost: M noise products, 64 at a time.
 
     Raises:
-        SmesolveError: if the noise is not linear in its normals; `traces` and `sampled_traces` estimate its trace.
+        SmesolveError: if the noise is not linear in its normals; `sampled_traces` estimates the trace then.
     """
     theta = _points(problem, theta)
     check_linear_noise(problem)
@@ -76,7 +77,7 @@ def second_penalty(problem: Problem, theta: Tensor, lr: float) -> Tensor:
 def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float) -> Tensor:
     """Integrate the gradient flow of a penalised loss.
 
-    Cost of a velocity: one gradient; two more for lr/4 |grad L_S|^2; for tr Sigma three noise products for each of M.
+    Cost of a velocity: one gradient; two more for lr/4 |grad L_S|^2; three noise products per normal for tr Sigma.
 
     Args:
         problem: problem that is trained.
@@ -89,9 +90,15 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
         The end (D,), to a relative tolerance of 1e-11, or 1e-6 where the network has kinks.
 
     Raises:
+        SmesolveError: if the problem follows a schedule.
         ArithmeticError: if the solver does not reach the horizon.
     """
-    theta0 = check_parameters("theta0", theta0, _problem(problem))
+    if not _problem(problem).autonomous:
+        raise SmesolveError(
+            f"problem must not depend on time for a flow, got a {type(problem).__name__}; take the problem without its "
+            "schedule."
+        )
+    theta0 = check_parameters("theta0", theta0, problem)
     first, square, trace = FLOWS[check_choice("name", name, FLOWS)]
     check_positive("lr", lr)
     check_positive("horizon", horizon)
@@ -122,7 +129,7 @@ def _points(problem: Problem, theta: Tensor) -> Tensor:
 
 
 def covariance_trace_gradient(problem: Problem, theta: Tensor) -> Tensor:
-    """Return grad tr Sigma (D,), part by part, so that the graphs of all M noise products are never held together."""
+    """Return grad tr Sigma (D,), computed in parts, so that memory never holds the graphs of all M noise products."""
     total = torch.zeros_like(theta)
     for part in _trace_parts(problem):
         total += torch.func.grad(part)(theta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,10 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import invalid
-from smesolve.validation import check_instance, check_integer, check_tolerance
+from smesolve.landscape.array_checks import check_array
+from smesolve.validation import check_instance, check_integer, check_mapping, check_tolerance
 
-__all__ = ["Eigenpairs", "check_operator", "leading_eigenpairs", "principal_angles"]
+__all__ = ["Eigenpairs", "check_operator", "check_operators", "leading_eigenpairs", "principal_angles"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class Eigenpairs:
     vectors: np.ndarray
     """(D, k), orthonormal columns."""
     residuals: np.ndarray
-    """(k,), |A u - lambda u|: an eigenvalue lies within this distance of each value (Weinstein)."""
+    """(k,), |A u - lambda u|: there is an eigenvalue within this distance of each value (Weinstein)."""
 
 
 @entry_point
 def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) -> Eigenpairs:
     """Compute the `count` largest eigenvalues and their eigenvectors.
 
-    Cost: tens of products for each eigenpair; memory 2 count D.
+    Cost: tens of products per eigenpair; memory 2 k D.
 
     Args:
         operator: symmetric operator, D x D.
@@ -66,15 +68,27 @@ def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     `scipy.linalg.subspace_angles` takes sines where cosines would lose small angles to rounding (Knyazev, Argentati,
     SIAM J. Sci. Comput. 23, 2002).
     """
-    for name, columns in (("first", first), ("second", second)):
-        if check_instance(name, columns, np.ndarray, "an array of columns (D, k)").ndim != 2:
-            raise invalid(name, "be an array of columns (D, k)", columns)
+    first, second = check_array("first", first, "(D, k)"), check_array("second", second, "(D, l)")
     if len(first) != len(second):
         raise invalid("second", f"have the {len(first)} rows of first", second)
     angles: np.ndarray = subspace_angles(first, second)
     return angles[::-1]
 
 
-def check_operator(name: str, operator: LinearOperator) -> LinearOperator:
-    """Return a linear operator."""
-    return check_instance(name, operator, LinearOperator, "a LinearOperator, such as hessian_operator(problem, theta)")
+def check_operator(name: str, operator: LinearOperator, dim: int | None = None) -> LinearOperator:
+    """Return a linear operator that is square, D x D with D = `dim` where that is given."""
+    check_instance(name, operator, LinearOperator, "a LinearOperator, such as hessian_operator(problem, theta)")
+    rows, columns = operator.shape
+    if rows != columns or (dim is not None and rows != dim):
+        size = "be square" if dim is None else f"have shape {(dim, dim)}, as the others"
+        raise invalid(name, size, (rows, columns), "take operators on the same parameters")
+    return operator
+
+
+def check_operators(
+    name: str, operators: Mapping[str, LinearOperator], dim: int | None = None
+) -> dict[str, LinearOperator]:
+    """Return linear operators by name, all of them D x D, with D = `dim`. Default: D of the first one."""
+    checked = check_mapping(name, operators, check_operator)
+    size = next(iter(checked.values())).shape[0] if dim is None else dim
+    return {key: check_operator(f"{name}[{key!r}]", operator, size) for key, operator in checked.items()}

@@ -5,11 +5,11 @@ few random vectors, and P = I - Q Q^T,
 
     tr W = tr(Q^T W Q) + tr(P W P),      tr(P W P) = E z^T P W P z  for random signs z.                              (1)
 
-The first term is exact and holds the leading part; the second is a mean of independent samples, whose interval is
+The first term is exact and holds the leading part. The second is a mean of independent samples, whose interval is
 conditional on Q. All traces are computed with the same vectors, which the jackknife leaves out one by one, so that a
-ratio of traces gets an interval as a whole. From D vectors on, unit vectors are taken, and the traces are exact.
+ratio of traces gets one joint interval. With D vectors or more, unit vectors are used, and the traces are exact.
 
-For a covariance S that is known by N independent draws c of mean zero only,
+For a covariance S that is known only from N independent draws c of mean zero,
 
     tr(H S) = E c^T H c,    tr S^2 = E (c . c')^2,    tr S^3 = E (c . c')(c' . c'')(c'' . c)                         (2)
 
@@ -31,16 +31,16 @@ from smesolve.errors import invalid
 from smesolve.landscape.estimates import Estimate, Interval, over_root
 from smesolve.landscape.jackknife import LeftOut, jackknife, pairs_of, without_samples
 from smesolve.landscape.operators import check_sampled_noise
-from smesolve.landscape.spectrum import check_operator
-from smesolve.validation import check_instance, check_integer, check_list, check_mapping, check_seed, check_tensor
+from smesolve.landscape.spectrum import check_operator, check_operators
+from smesolve.validation import check_instance, check_integer, check_list, check_seed, check_tensor
 
 __all__ = ["Traces", "frobenius_norm", "sampled_covariance_error", "sampled_traces", "trace", "traces"]
 
 CHUNK = 64
-"""Vectors that are multiplied together: memory CHUNK D floats for each operator."""
+"""Number of vectors in one product: memory CHUNK D floats per operator."""
 
 Function = Callable[[Mapping[str, np.ndarray]], np.ndarray]
-"""A function of traces by word, each an array of any shape."""
+"""A function of traces, which are arrays of any shape, by word."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Traces:
     values: np.ndarray
     """(W,)."""
     samples: tuple[LeftOut, ...]
-    """Independent sets of samples from which the traces are known; none where they are exact."""
+    """Independent sets of samples behind the traces; none if they are exact."""
     dim: int
     """D."""
 
@@ -63,7 +63,8 @@ class Traces:
         return self._jackknife(function)[0]
 
     def positive(self, function: Function) -> Interval:
-        """Return a positive function with the interval of its logarithm, as means of squares are skewed."""
+        """Return a positive function of the traces, with an interval from its logarithm, as means of squares are
+        skewed."""
         replicates = [self.values, *(part.one for part in self.samples), *(part.two for part in self.samples)]
         with np.errstate(divide="ignore", invalid="ignore"):
             has_logarithm = all((np.asarray(function(self._by_word(part))) > 0).all() for part in replicates)
@@ -77,8 +78,8 @@ class Traces:
     def over_root(self, numerator: Function, square: Function) -> Interval:
         """Return numerator / sqrt(square) of two smooth functions of the traces.
 
-        The interval is that of the jackknife, or of `estimates.over_root` where the half-width of the square's interval
-        is at least half of the square: there a root is far from linear.
+        The interval comes from the jackknife, or from `estimates.over_root` where the half-width of the square's
+        interval is at least half of the square, so that the root is far from linear.
         """
         (a, firsts), (b, seconds) = self._jackknife(numerator), self._jackknife(square)
         if b.half < b.value / 2:
@@ -98,20 +99,23 @@ class Traces:
 def traces(operators: Mapping[str, LinearOperator], words: Sequence[str], probes: int = 100, seed: int = 0) -> Traces:
     """Estimate traces of products of symmetric operators by (1).
 
-    Cost: about one product (two for words of three letters) for each vector and operator, and as many for the basis.
+    Cost: about one product (two for words of three letters) per vector and operator, for probes and basis alike.
     Memory: probes/3 + 64 vectors.
 
     Args:
         operators: symmetric D x D operators by one-letter names.
         words: products whose traces are estimated, such as "H", "HS", "HHH", of up to three letters.
-        probes: number of vectors; a third of them goes into the basis Q, shared among the operators. At least 12, and
-            4 more than operators, unless D is smaller.
+        probes: number of vectors, of which a third are for the basis Q, shared among the operators. At least 12, and 4
+            more than the number of operators, unless D is smaller.
         seed: seed of the random vectors.
+
+    Raises:
+        SmesolveError: bad arguments, such as operators of different sizes, or too few probes for an interval.
 
     Returns:
         Estimates, which are exact for probes >= D.
     """
-    operators = check_mapping("operators", operators, check_operator)
+    operators = check_operators("operators", operators)
     words = check_list("words", words, lambda name, word: check_instance(name, word, str, "a string"))
     dim = next(iter(operators.values())).shape[0]
     for k, word in enumerate(words):
@@ -221,9 +225,9 @@ def _moments(squares: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, tuple[L
 
 @entry_point
 def sampled_traces(operator: LinearOperator, noise: Tensor, probes: int = 100, seed: int = 0) -> Traces:
-    """Estimate traces of H and of a covariance S = E c c^T that is known by draws c of mean zero, by (1) and (2).
+    """Estimate traces of H and of a covariance S = E c c^T that is known from draws c of mean zero, by (1) and (2).
 
-    The jackknife leaves out draws and probes. Cost: N + 3 probes products; memory N D + N^2.
+    The jackknife leaves out draws and probes. Cost: N + 3 probes products with H; memory N D + N^2.
 
     Args:
         operator: symmetric operator H.

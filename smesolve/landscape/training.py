@@ -1,7 +1,7 @@
 """Training runs from many initial points, with dropout or an ablation of it.
 
 Dropout changes gradient descent on R_S in two ways: it changes the mean gradient from grad R_S to grad L_S (drift), and
-it adds the noise grad R_S(.; eta) - grad L_S of covariance Sigma. Each of the two can be left out, on the same masks:
+it adds the noise grad R_S(.; eta) - grad L_S of covariance Sigma. Either can be left out, with the same masks:
 
     gradient descent   grad R_S                                      (1)
     drift only         grad L_S                                      (2)
@@ -26,6 +26,7 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem  # noqa: F401 (type hints of the inherited constructor name it)
 from smesolve.sampling.ensemble import Process
+from smesolve.sampling.progress import Progress
 from smesolve.validation import check_choice, check_integer, check_list, check_positive, check_seed, check_tensor
 
 __all__ = ["ABLATIONS", "AblatedIteration", "check_steps", "checkpoints", "initial_points", "loss_gradient", "train"]
@@ -39,12 +40,12 @@ ABLATIONS = {
 """Name -> (drift of L_S instead of R_S, noise of the masks)."""
 
 DIVERGED = 1e6
-"""Growth of the norm of the parameters from which a run has diverged."""
+"""Growth of the norm of the parameters from which on a run counts as diverged."""
 
 
 @dataclass(frozen=True)
 class AblatedIteration(DropoutIteration):
-    """The iteration of dropout with or without its drift and its noise; draws are those of `DropoutIteration`.
+    """The iteration of dropout with or without its drift and its noise, with the draws of `DropoutIteration`.
 
     With ablation="dropout" this is the iteration of any problem, with any noise; other ablations need a
     `DropoutProblem`.
@@ -54,7 +55,7 @@ class AblatedIteration(DropoutIteration):
         lr: learning rate.
         seed: root seed of the masks.
         ablation: a name in `ABLATIONS`.
-        runs: number of runs, where they are fewer than a block; only these are computed. Default: whole blocks.
+        runs: number of runs, if they are fewer than the paths of a block. Default: whole blocks.
     """
 
     ablation: str = "dropout"
@@ -75,7 +76,7 @@ class AblatedIteration(DropoutIteration):
         return whole if self.runs is None else min(self.runs, whole)
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
-        """Take one step of every path of a block. Cost: up to three gradients for each path."""
+        """Take one step of every path of a block. Cost per path: up to three gradients."""
         drift, noise = ABLATIONS[self.ablation]
         problem = self.problem
         if (drift and noise) or not isinstance(problem, DropoutProblem):
@@ -107,7 +108,7 @@ def initial_points(problem: DropoutProblem, count: int, seed: int = 0, scale: fl
 @entry_point
 @torch.no_grad()
 def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
-    """Train from several starts, each with noise of its own.
+    """Train from several starts, each with independent noise.
 
     Args:
         process: an `AblatedIteration`, or the `Integration` of an SDE.
@@ -124,16 +125,19 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
     saved = check_steps("saved", saved)
     starts = check_tensor("starts", starts, "D", ("B",))
     result = starts.new_empty(len(saved), *starts.shape)
-    for block, first in enumerate(range(0, len(starts), process.block_size)):
-        part = starts[first : first + process.block_size]
-        theta = torch.cat([part, part[-1:].expand(process.block_size - len(part), -1)])
-        row = 0
-        for step in range(saved[-1] + 1):
-            if step == saved[row]:
-                result[row, first : first + len(part)] = theta[: len(part)]
-                row += 1
-            if step < saved[-1]:
-                theta = process.advance(theta, block, step)
+    firsts = range(0, len(starts), process.block_size)
+    with Progress(False, float(len(firsts) * process.block_size * saved[-1])) as bar:
+        for block, first in enumerate(firsts):
+            part = starts[first : first + process.block_size]
+            theta = torch.cat([part, part[-1:].expand(process.block_size - len(part), -1)])
+            row = 0
+            for step in range(saved[-1] + 1):
+                if step == saved[row]:
+                    result[row, first : first + len(part)] = theta[: len(part)]
+                    row += 1
+                if step < saved[-1]:
+                    theta = process.advance(theta, block, step)
+                    bar.done(process.block_size)
     diverged = int((~(result[-1].norm(dim=-1) < DIVERGED * (1 + starts.norm(dim=-1)))).sum())
     if diverged:
         raise SmesolveError(
@@ -144,10 +148,11 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
 
 @entry_point
 def checkpoints(steps: int, count: int) -> list[int]:
-    """Return 0 and then up to `count` - 1 step numbers that are evenly spaced in their logarithm, up to `steps`."""
+    """Return 0 and then up to `count` - 1 step numbers that are evenly spaced in their logarithm and end at `steps`."""
     check_integer("steps", steps)
     check_integer("count", count, 2)
-    return sorted({0, *np.unique(np.round(np.geomspace(1, steps, count - 1))).astype(int).tolist()})
+    spaced = np.geomspace(1, steps, count - 1).round().astype(int).tolist() if count > 2 else [steps]
+    return sorted({0, *spaced})
 
 
 def check_steps(name: str, steps: Sequence[int]) -> list[int]:

@@ -128,13 +128,56 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
     return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
 
 
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    """Return the normalised values times the weight, plus the bias."""
+    normalised = functional.layer_norm(input, normalized_shape, eps=eps)
+    return _affine(normalised, weight, bias, 0)
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    """Return the normalised values (n, C, ...) times the weight of their channel, plus its bias."""
+    normalised = functional.instance_norm(input, running_mean, running_var, None, None, use_input_stats, momentum, eps)
+    return _affine(normalised, weight, bias, input.ndim - 2)
+
+
+def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int) -> Tensor:
+    """Return values times a weight, plus a bias, which have so many dimensions less at the end."""
+    if weight is not None:
+        values = values * weight[(..., *[None] * trailing)]
+    return values if bias is None else values + bias[(..., *[None] * trailing)]
+
+
 _DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
     torch._weight_norm: _weight_norm,
     torch.cdist: _cdist,
     functional.embedding_bag: _embedding_bag,
     functional.hardsigmoid: _hardsigmoid,
     functional.glu: _glu,
+    functional.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    functional.instance_norm: _instance_norm,
+    torch.instance_norm: _instance_norm,
     functional.huber_loss: _huber_loss,
     functional.soft_margin_loss: _soft_margin_loss,
 }
-"""Decompositions of the calls of torch whose gradient has no derivative, or that have no forward derivative."""
+"""Decompositions of the calls of torch whose gradient has no derivative, or that have no forward derivative.
+
+The forward derivative of a batch of gradients by the weights of layer_norm and instance_norm lacks terms in torch.
+"""

@@ -1,4 +1,4 @@
-"""Problems made from another problem."""
+"""Problems derived from another problem."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class DerivedProblem(LinearizedProblem):
         return self.problem.all_draws()
 
     def noise_coordinates(self, draw: Any) -> Tensor | None:
-        """Return what the noise product replaces by normals: (..., M)."""
+        """Return the functions of the draw that the noise product replaces by normals: (..., M)."""
         return self.problem.noise_coordinates(draw)
 
     def noise_coefficients(self, theta: Tensor, direction: Tensor) -> Any:
@@ -103,12 +103,12 @@ class ScaledProblem(DerivedProblem):
         return _Scaled(self, theta, self.problem.linearize(theta), self.factor)
 
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
-        """Return `factor` times that of `problem`."""
+        """Return `factor` times the noise of `problem` along the direction."""
         return self.factor * self.problem.noise_along(coefficients, draw)
 
 
 class _Scaled(Linearization):
-    """Losses of `at`, and its gradients and noise times a factor."""
+    """The linearization `at` with gradients and noise multiplied by a factor, and the same losses."""
 
     def __init__(self, problem: Problem, theta: Tensor, at: Linearization, factor: float) -> None:
         super().__init__(problem, theta)

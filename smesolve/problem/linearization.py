@@ -78,7 +78,10 @@ class Linearization(ABC):
         return reference_hessian_product(self.problem, self.theta, vector)
 
     def third_derivative(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return D^3 L_S(theta)[first, second], the derivative of `hessian_product`: (..., D). Cost: four gradients."""
+        """Return D^3 L_S(theta)[first, second], the derivative of `hessian_product`: (..., D).
+
+        Cost: some 3 to 10 gradients.
+        """
         return reference_third_derivative(self.problem, self.theta, first, second)
 
     def noise_factor(self) -> Tensor:
@@ -136,15 +139,19 @@ class PointwiseLinearization(Linearization):
 
 
 def reference_hessian_product(problem: Problem, theta: Tensor, vector: Tensor) -> Tensor:
-    """Return the derivative of `problem.reference_gradient` at theta along a vector, by forward differentiation."""
-    return forward_derivative(problem.reference_gradient, theta, vector)[1]
+    """Return the derivative of `problem.reference_gradient` at theta along a vector, by forward differentiation.
+
+    Leading dimensions broadcast.
+    """
+    return forward_derivative(problem.reference_gradient, *torch.broadcast_tensors(theta, vector))[1]
 
 
 def reference_third_derivative(problem: Problem, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return the derivative of `problem.hessian_product(., second)` at theta along `first`, by forward differentiation.
 
-    All three have the same shape.
+    Leading dimensions broadcast.
     """
+    theta, first, second = torch.broadcast_tensors(theta, first, second)
     return forward_derivative(lambda at: problem.hessian_product(at, second), theta, first)[1]
 
 

@@ -245,7 +245,8 @@ class BernoulliMasks(MaskLaw):
 
     def quantile(self, uniforms: Tensor) -> Tensor:
         """Return 0 for u < 1 - keep_prob, else 1/keep_prob."""
-        kept: Tensor = (uniforms >= 1 - self.keep_prob).to(uniforms.dtype)
+        # in place: booleans, and their conversion, would take twice as long
+        kept: Tensor = uniforms.clone().ge_(1 - self.keep_prob)
         return kept.div_(float(self.keep_prob))
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from smesolve.errors import SmesolveError, shown
 from smesolve.problem.masks import MaskLaw, standard_normals
 
 __all__ = ["Draw", "DrawLayout"]
@@ -50,6 +51,24 @@ class DrawLayout:
     def uniforms(self) -> int:
         """U, the number of uniforms in a draw."""
         return sum(self.sizes.values())
+
+    def check(self, draw: Draw) -> None:
+        """Check that draws have all parts, in their shapes with any leading dimensions.
+
+        Raises:
+            SmesolveError: a part is missing, unknown, or has another shape.
+        """
+        if not isinstance(draw, Mapping) or draw.keys() != self.shapes.keys():
+            got = f"a mapping of {sorted(draw)}" if isinstance(draw, Mapping) else shown(draw)
+            raise SmesolveError(
+                f"draw must be a mapping of {sorted(self.shapes)}, got {got}; take one that sample returns."
+            )
+        for name, shape in self.shapes.items():
+            if tuple(draw[name].shape[-len(shape) :]) != shape:
+                raise SmesolveError(
+                    f"draw[{name!r}] must have shape (..., {', '.join(map(str, shape))}), got "
+                    f"{tuple(draw[name].shape)}; take one that sample returns."
+                )
 
     def drawn(self, uniforms: Tensor) -> Draw:
         """Return draws from uniforms (..., U) in [0, 1)."""

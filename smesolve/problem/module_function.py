@@ -109,9 +109,12 @@ class ModuleFunction:
     def _values(self, theta: Tensor) -> dict[str, Tensor]:
         """Return parameters, and copies of the buffers, by name."""
         pieces = zip(self._names, self._shapes, theta.split(self._sizes), strict=True)
-        own = torch.zeros_like(theta).sum()  # batched and differentiated as theta, so that such values may be written
         buffers = {name: self.module.get_buffer(name).clone() for name in self._buffers}
-        buffers |= {name: buffers[name] + own for name in self.changing if buffers[name].is_floating_point()}
+        if self.changing:
+            own = torch.zeros_like(
+                theta
+            ).sum()  # batched and differentiated as theta, so that such values can be written
+            buffers |= {name: buffers[name] + own for name in self.changing if buffers[name].is_floating_point()}
         return {name: piece.view(shape) for name, shape, piece in pieces} | buffers
 
     def _recorded(self, values: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[DropoutCall]]:

@@ -1,20 +1,20 @@
 """Any torch module, any loss, and the noises that its training may have.
 
-One step sees, each where it is asked for, a mini-batch of the samples, dropout masks wherever the module drops, noise
-on the targets and noise on the parameters:
+A step may have a mini-batch of the samples, dropout masks wherever the module drops, noise on the targets, and noise on
+the parameters:
 
     (1)  g(theta; draw) = grad 1/b sum_{i in batch} loss(f(x_i; theta + s_p xi, masks), y_i + s_l eps_i) + decay theta.
 
-Without dropout and parameter noise the mean is the full-batch gradient, and the covariance that of
+Without dropout and parameter noise the mean is the full-batch gradient, and the covariance is that of
 
     (2)  C xi = grad_theta [ sum_i w_i loss_i - s_l / sqrt(b n) sum_i <eps_i, f_i> ],
 
-with the weights w_i in `smesolve.problem.batch_noise`: one backward pass, exact. Otherwise no finite
-expansion exists and mean and covariance are known by sampling: of two independent draws
+with the weights w_i of `smesolve.problem.batch_noise`; it is exact and takes one backward pass. Otherwise no finite
+expansion exists, and mean and covariance can only be sampled. With two independent draws,
 
     (3)  (g - g')/sqrt(2)
 
-has mean zero, covariance Sigma and no odd moments, which is all that a weak scheme of order 2 asks of its increments.
+has mean zero, covariance Sigma and no odd moments, which is all that a scheme of weak order 2 needs of its increments.
 
 Sources: Li, Tai, E (JMLR 20(40), 2019) for mini-batches; Wei, Kakade, Ma (arXiv 2002.12915) for dropout in any layer.
 """
@@ -34,6 +34,7 @@ from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
+from smesolve.problem.functions_of_paths import FunctionsOfPaths
 from smesolve.problem.layer_floats import layer_floats
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
@@ -57,23 +58,26 @@ from smesolve.validation import (
 __all__ = ["Draw", "ModuleProblem"]
 
 BATCH_FLOATS = 2**20
-"""Floats in one working array of a batch of paths that see all samples (8 MiB)."""
+"""Floats in one working array of a batch of paths, each on all samples (8 MiB)."""
 
 
 class ModuleProblem(Problem):
-    """A torch module with its data, its loss, and the noise that it is trained with.
+    """A torch module with its data, its loss, and the noise of its training.
 
     Without dropout and parameter noise, mean gradient and noise product are known in closed form (`has_closed_form`).
     Otherwise `mean_gradient_estimate` has an error, and equations are integrated by the schemes that take gradients
     ("svag", "sampled_euler").
 
-    Dropout is what torch.nn.Dropout, its 1d to 3d kinds, their functions, and attention (torch.nn.MultiheadAttention,
-    TransformerEncoderLayer, `scaled_dot_product_attention`) do in train mode, in place or not. Where the dropped tensor
-    has the samples in one of its dimensions, also as samples times heads, its masks have them, too; where its shape is
-    the same for any number of samples, as that of a weight, all samples see one mask, whatever `masks` says.
+    Dropout is the dropout in train mode of torch.nn.Dropout, Dropout1d to Dropout3d, their functions, and attention
+    (torch.nn.MultiheadAttention, TransformerEncoderLayer, `scaled_dot_product_attention`), in place or not. If one
+    dimension of the dropped tensor holds the samples, also as samples times heads, each sample can have a mask of its
+    own. If its shape is the same for any number of samples, as for a weight, all samples share one mask, whatever
+    `masks` says.
 
-    theta holds the trainable parameters: frozen ones (requires_grad=False) and buffers stay as they are. The module
-    is tried first. A copy of it with its present train flags is used, so that the module does not change.
+    theta holds the trainable parameters. Frozen ones (requires_grad=False) and buffers keep their values. The module
+    is tried first. A copy with its present train flags is used, so that the module itself does not change. What module
+    and loss read beside their tensors must not change either: gradients that are taken often run as recordings of their
+    operations (`smesolve.problem.recorded_function`).
 
     Args:
         module: maps x (n, ...) to outputs (n, ...), each sample by itself, by operations that `torch.func` can
@@ -82,17 +86,18 @@ class ModuleProblem(Problem):
             torch.nn.Embedding, and become floats otherwise.
         y: targets, samples first; for "cross_entropy" class indices from 0, or class probabilities.
         loss: a name in `LOSSES`, or a callable that gives one loss for each sample (torch's reduction="none").
-        masks: "per_sample", as torch.nn.Dropout, or "shared" by all samples of a step.
-        batch_size: b, the number of samples in a step, drawn anew for each. Default: all. `ShuffledEpochs` takes
-            every sample once in an epoch.
-        replacement: draw the samples of a batch with replacement.
+        masks: "per_sample", as torch.nn.Dropout draws them, or "shared" by all samples of a step.
+        batch_size: b, the number of samples per step; each step draws a new batch. Default: all samples.
+            `ShuffledEpochs` takes every sample once per epoch.
+        replacement: whether the samples of a batch are drawn with replacement.
         weight_decay: as in torch.optim.SGD.
         label_noise: standard deviation s_l of normals added to the targets, for "squared_error".
         parameter_noise: standard deviation s_p of normals added to the parameters before the gradient is taken.
 
     Raises:
-        SmesolveError: unfit data, loss, scale or batch_size; a module that couples samples, draws other random numbers,
-            has a state that changes its outputs, or cannot be trained, differentiated, batched, copied or pickled.
+        SmesolveError: data, loss, a noise scale or batch_size do not fit; or the module couples samples, draws other
+            random numbers, has a state that changes its outputs, or cannot be trained, differentiated, batched, copied
+            or pickled.
     """
 
     network: nn.Module
@@ -141,6 +146,7 @@ class ModuleProblem(Problem):
             )
 
         self._loss = loss
+        self._of_paths = FunctionsOfPaths()
         self._sample_loss = LOSSES[loss] if isinstance(loss, str) else DecomposedLoss(loss)
         trial, layers = tried("module", module, self.x, lambda: finite_data("x", x, self.dtype, self.device))
         self.x = trial.x
@@ -192,11 +198,11 @@ class ModuleProblem(Problem):
         return shapes
 
     def _layout_of(self, shapes: dict[str, tuple[int, ...]]) -> DrawLayout:
-        """Return where draws of some shapes are made."""
+        """Return the layout of draws with these shapes."""
         return DrawLayout(shapes, self._laws, self.samples, self.replacement, self.dtype, self.device)
 
     def check(self) -> None:
-        """Nothing can be missing: the constructor tried the module."""
+        """Do nothing: the constructor has tried the module."""
 
     # --- sizes ---------------------------------------------------------------------------------------------------
 
@@ -207,7 +213,7 @@ class ModuleProblem(Problem):
 
     @property
     def reference_floats(self) -> int:
-        """Floats in the arrays of one `reference_gradient`: of each draw, parameters and what the layers give."""
+        """Floats in the arrays of one `reference_gradient`: parameters and outputs of the layers, for each draw."""
         return self._loss_floats * (1 if self.has_closed_form else REFERENCE_DRAWS)
 
     # --- draws and gradients -------------------------------------------------------------------------------------
@@ -218,65 +224,61 @@ class ModuleProblem(Problem):
 
     def loss(self, theta: Tensor) -> Tensor:
         """Return the loss of all samples without noise, weight decay included: (...,)."""
-        return self._over_paths(self._mean_loss, theta)
+        return self._over_paths("loss", self._mean_loss, theta)
 
     def outputs(self, theta: Tensor) -> Tensor:
         """Return the outputs of the module without noise, (..., n, ...)."""
-        return self._over_paths(lambda vector: self._function(vector, self.x), theta)
+        return self._over_paths("outputs", lambda vector: self._function(vector, self.x), theta)
 
     def on_data(self, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> ModuleProblem:
-        """Return the same module and loss on other data, without other noise than dropout's and weight decay."""
+        """Return the problem of the same module and loss on other data, without weight decay and noise but dropout."""
         return ModuleProblem(self.network, x, y, self._loss, "shared" if self._shared else "per_sample")
 
     def modified_loss(self, theta: Tensor) -> Tensor:
-        """Return the mean of the noisy loss (...,), over the reference draws where it has no closed form."""
+        """Return the mean of the noisy loss (...,), over the reference draws if it has no closed form."""
         constant = self.label_noise**2 * math.prod(self._output_shape) / 2
         if self.has_closed_form:
             return self.loss(theta) + constant
         losses, draws = vmap(self._mean_loss), self._reference_draws  # a vector for each draw, for dropout in place
         return constant + self._over_paths(
-            lambda vector: losses(vector.expand(REFERENCE_DRAWS, -1), draws).mean(), theta, REFERENCE_DRAWS
+            "modified loss",
+            lambda vector: losses(vector.expand(REFERENCE_DRAWS, -1), draws).mean(),
+            theta,
+            REFERENCE_DRAWS,
         )
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """Return (1), (..., D); leading dimensions of theta and draw broadcast. Cost: one gradient on b samples."""
+        self._layout.check(draw)
         return self._batch_gradient(theta, draw)
 
     def _batch_gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         if not draw:
-            return self._over_paths(grad(self._mean_loss), theta)
-        leads = [part.shape[: part.ndim - len(self._shapes[name])] for name, part in draw.items()]
-        lead = theta.shape[:-1]
-        if any(one != lead for one in leads):
-            lead = torch.broadcast_shapes(lead, *leads)
-
-        def flat(part: Tensor, trailing: int) -> Tensor:
-            shape = part.shape[part.ndim - trailing :]
-            return part.expand(*lead, *shape).reshape(-1, *shape)
-
-        draws = {name: flat(part, len(self._shapes[name])) for name, part in draw.items()}
-        gradients: Tensor = vmap(grad(self._mean_loss))(flat(theta, 1), draws)
-        return gradients.reshape(*lead, self.dim)
+            return self._over_paths("gradient", grad(self._mean_loss), theta)
+        dimensions = {name: len(self._shapes[name]) for name in draw}
+        return self._of_paths.with_noise(
+            "noisy gradient", grad(self._mean_loss), theta, draw, [self.x, self.y], dimensions
+        )
 
     def mean_gradient(self, theta: Tensor) -> Tensor:
-        """Return the gradient of all samples (..., D), where it is the mean.
+        """Return the gradient on all samples (..., D), which is the mean without dropout and parameter noise.
 
         Raises:
-            SmesolveError: dropout or parameter noise, under which the mean is known by sampling only.
+            SmesolveError: the problem has dropout or parameter noise, so that the mean can only be sampled.
         """
         if not self.has_closed_form:
             raise SmesolveError(
                 "mean_gradient is not known in closed form under dropout inside a module or parameter noise; use "
                 "mean_gradient_estimate, or DropoutProblem for dropout on the last hidden layer with squared error."
             )
-        return self._over_paths(grad(self._mean_loss), theta)
+        return self._over_paths("gradient", grad(self._mean_loss), theta)
 
     @entry_point
     def mean_gradient_estimate(self, theta: Tensor, draws: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Return the mean gradient at theta (D,) and its standard error, 0 where the mean is exact, each (D,).
+        """Return the mean gradient at theta (D,) and its standard error, 0 if the mean is exact, each (D,).
 
-        Cost: `draws` gradients of all samples; batches and label noise do not enter the mean.
+        Cost: `draws` gradients on all samples. Batches and label noise do not enter the mean.
         """
         theta = check_parameters("theta", theta, self)
         draws, seed = check_integer("draws", draws, least=2), check_seed("seed", seed)
@@ -305,19 +307,18 @@ class ModuleProblem(Problem):
         return self._function(vector, x, masks)
 
     def _mean_loss(self, vector: Tensor, draw: Draw = {}) -> Tensor:  # noqa: B006 (a mapping is not changed)
-        """Return the loss of one path (D,) with the noise in one draw, on its batch or on all samples."""
+        """Return the loss of one path (D,) with the noise of one draw, on its batch or on all samples."""
         x, y = (self.x[draw["indices"]], self.y[draw["indices"]]) if "indices" in draw else (self.x, self.y)
         if "labels" in draw:
             y = y + self.label_noise * draw["labels"]
         loss = self._sample_loss(self._outputs(vector, x, draw), y).mean()
         return loss + self.weight_decay / 2 * vector.square().sum() if self.weight_decay else loss
 
-    def _over_paths(self, function: Callable[[Tensor], Tensor], theta: Tensor, draws: int = 1) -> Tensor:
-        """Return function(theta) for each path, in batches of paths: it sees all samples, with some draws for each."""
+    def _over_paths(self, name: str, function: Callable[[Tensor], Tensor], theta: Tensor, draws: int = 1) -> Tensor:
+        """Return function(theta) for each path, in batches of paths. It takes all samples, with `draws` draws each."""
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
         batch = max(1, BATCH_FLOATS // (draws * self._loss_floats))
-        values: Tensor = vmap(function, chunk_size=batch)(theta.reshape(-1, self.dim))
-        return values.reshape((*theta.shape[:-1], *values.shape[1:]))
+        return self._of_paths.in_batches(name, function, theta, [self.x, self.y], batch)
 
     # --- noise -----------------------------------------------------------------------------------------------------
 
@@ -328,25 +329,24 @@ class ModuleProblem(Problem):
     def noise_product(self, theta: Tensor, normals: Tensor) -> Tensor:
         """Return noise of mean zero, covariance Sigma and no odd moments, (..., D), from standard normals (..., M).
 
-        In closed form it is linear: normals holds xi (n) for batches, then eps (n o). Cost: one gradient. Otherwise the
-        normals give the uniforms of two draws, and this is their `noise_increment`, not linear in the normals.
+        In closed form it is linear in the normals, which are xi (n) for batches, then eps (n o). Cost: one gradient.
+        Otherwise the normals give the uniforms of two draws, and the result is their `noise_increment`, which is not
+        linear.
         """
         check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
         if not self.has_closed_form:
             first, second = torch.special.ndtr(normals).chunk(2, dim=-1)
             return self.noise_increment(theta, self.draw(first), self.draw(second))
-        lead = torch.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
         if not self.noise_dim:  # plain gradient descent
+            lead = torch.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
             return theta.new_zeros(*lead, self.dim)
-        vectors = theta.expand(*lead, -1).reshape(-1, self.dim)
-        flat = normals.expand(*lead, -1).reshape(-1, self.noise_dim)
-        products: Tensor = vmap(grad(self._noise_functional))(vectors, flat)
-        return products.reshape(*lead, self.dim)
+        functional, noise = grad(self._noise_functional), {"normals": normals}
+        return self._of_paths.with_noise("noise", functional, theta, noise, [self.x, self.y], {"normals": 1})
 
-    def _noise_functional(self, vector: Tensor, normals: Tensor) -> Tensor:
+    def _noise_functional(self, vector: Tensor, noise: Draw) -> Tensor:
         """Return the function in (2) whose gradient the noise product is."""
         outputs = self._function(vector, self.x)
-        return self._batch_noise.functional(self._sample_loss(outputs, self.y), outputs, normals)
+        return self._batch_noise.functional(self._sample_loss(outputs, self.y), outputs, noise["normals"])
 
     def noise_coordinates(self, draw: Draw) -> Tensor | None:
         """Return chi (..., M), gradient = mean_gradient + noise_product(theta, chi), or None without a closed form."""
@@ -376,7 +376,7 @@ class ModuleProblem(Problem):
         return coefficients
 
     def _sees_batch(self, name: str) -> bool:
-        """Return whether this noise has a row for each sample of the batch."""
+        """Return whether this noise has one row per sample of the batch."""
         return name == "labels" or (name in self._layers and self._layers[name].per_sample and not self._shared)
 
     def noise_along(self, coefficients: Draw, draw: Draw) -> Tensor:

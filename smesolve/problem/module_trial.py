@@ -1,8 +1,8 @@
-"""What a study does to a module, tried on a copy of it before the study begins.
+"""A trial of the operations of a study on a copy of a module, before the study begins.
 
-A forward pass shows where the module drops; passes on all samples and on a few show what follows the samples and what
-does not. Derivatives, several paths at once, copies and pickles follow, as studies take them. Parameters are the
-module's own with noise, as a layer that was set to zero would hide what lies below it.
+Forward passes show where the module drops, and passes on all samples and on a few show which dimensions belong to the
+samples. Derivatives, batches of paths, copies and pickles are tried as studies use them. Parameters are the module's
+own plus noise, because a layer of zeros would hide the layers below it.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ REMEDIES = {
     "in-place": NEW_VALUES,
     "inplace": NEW_VALUES,
 }
-"""By a part of torch's message, what can be done."""
+"""Remedies by a part of torch's message."""
 
 OTHER_REMEDY = "write it by operations that torch.func can differentiate and batch, or put the layer into eval mode"
 
 
 class ModuleTrial:
-    """A module on its inputs. Neither the module changes nor the state of torch's random generator.
+    """A trial of a module on its inputs, which changes neither the module nor torch's random generator.
 
     Args:
-        name: what messages call the module.
-        module: as it will be used.
+        name: name of the module in messages.
+        module: the module, with the train and eval flags of its use.
         x: all inputs, samples first.
 
     Attributes:
         function: a copy of the module, with the same parameters and buffers, as a function of its parameters.
 
     Raises:
-        SmesolveError: a module that cannot be copied.
+        SmesolveError: the module cannot be copied.
     """
 
     def __init__(self, name: str, module: nn.Module, x: Tensor) -> None:
@@ -80,11 +80,11 @@ class ModuleTrial:
     # --- forward passes ------------------------------------------------------------------------------------------
 
     def dropout_layers(self) -> list[DropoutLayer]:
-        """Return where the module drops. Cost: a pass on all samples, and two on a few.
+        """Return the calls of dropout in the module. Cost: a pass on all samples, and three on a few.
 
         Raises:
-            SmesolveError: a module that fails, draws random numbers of its own, couples the samples, writes into x, or
-                drops what is neither samples first nor the same for all of them.
+            SmesolveError: the module fails, draws random numbers of its own, couples the samples, writes into x, or
+                drops a tensor that neither has a dimension of the samples nor is the same for all of them.
         """
         outputs, calls = self._pass(self.x, self.function.dropout_calls, f"give inputs that it takes as {self.x.dtype}")
         if not isinstance(outputs, Tensor) or outputs.shape[:1] != self.x.shape[:1]:
@@ -116,10 +116,10 @@ class ModuleTrial:
         return self._ordered([self._layers(*pair) for pair in zip(calls, few_calls, strict=True)])
 
     def _ordered(self, choices: Sequence[Sequence[DropoutLayer]]) -> list[DropoutLayer]:
-        """Return the choice of layers with which the masks of a sample change the outputs of that sample only.
+        """Return the choice of layers for which the masks of a sample change the outputs of that sample only.
 
-        Where the samples come first, one to a row, there is no other. Cost otherwise: up to two passes on a few samples
-        for each call that drops several parts of a sample.
+        If the samples come first, one per row, there is no choice. Otherwise, cost: two or four passes on a few samples
+        for each such call.
         """
         layers = [choice[0] for choice in choices]
         for position, choice in enumerate(choices):
@@ -139,7 +139,7 @@ class ModuleTrial:
         return layers
 
     def _own_masks(self, layers: Sequence[DropoutLayer], position: int) -> bool:
-        """Return whether another mask of the first sample at one call leaves the outputs of the others as they are."""
+        """Return whether another mask of the first sample in one call leaves the outputs of the others unchanged."""
         few = len(self._few)
         masks = [layer.shape if not layer.per_sample else (few, *layer.shape) for layer in layers]
         values = [1 + 0.5 * self._normals(shape) for shape in masks]
@@ -152,7 +152,7 @@ class ModuleTrial:
         return _same(before[0][1:], before[1][1:])
 
     def _layers(self, call: DropoutCall, few: DropoutCall) -> list[DropoutLayer]:
-        """Return what a call on all samples can be, given the same call on a few."""
+        """Return the possible layouts of a call on all samples, given the same call on a few samples."""
         if not 0 < call.drop_prob < 1:
             raise SmesolveError(
                 f"{self.name} drops with p={call.drop_prob:g} in its {call.layer}, but p must lie in (0, 1); set it, "
@@ -192,14 +192,14 @@ class ModuleTrial:
         """Check derivatives as studies take them, on a few samples. Cost: some 30 gradients of these.
 
         Args:
-            loss: one number for each sample.
+            loss: loss per sample.
             y: all targets.
-            layers: where the module drops.
+            layers: calls of dropout in the module.
             shared: whether all samples share a mask.
-            batches: whether paths see samples of their own.
+            batches: whether each path has samples of its own.
 
         Raises:
-            SmesolveError: the first that fails.
+            SmesolveError: a derivative fails. The message names the first one.
         """
         few = self.x[self._few], y[self._few]
         rows = torch.stack([self._few.roll(path) for path in range(PATHS)]) if batches else None
@@ -255,7 +255,7 @@ class ModuleTrial:
         """Check that the module can be pickled for worker processes, after its first calls.
 
         Raises:
-            SmesolveError: what holds it up.
+            SmesolveError: the module cannot be pickled. The message names the attribute that is the reason.
         """
         try:  # without loading it: that would renew the user's classes in this process
             pickling.dumps(self.function.module)
@@ -282,17 +282,17 @@ class ModuleTrial:
 def tried(
     name: str, module: nn.Module, x: Tensor, as_floats: Callable[[], Tensor]
 ) -> tuple[ModuleTrial, list[DropoutLayer]]:
-    """Return the trial of a module and where it drops, on integers if it takes them, otherwise on floats.
+    """Return the trial of a module and its calls of dropout, on integers if the module takes them, else on floats.
 
     Args:
-        name: what messages call the module.
-        module: as it will be used.
+        name: name of the module in messages.
+        module: the module, with the train and eval flags of its use.
         x: all inputs, samples first.
-        as_floats: returns them as floats, or refuses them.
+        as_floats: returns the inputs as floats, or refuses them.
 
     Raises:
-        SmesolveError: as `ModuleTrial.dropout_layers`; where the module takes neither, about the integers, unless it is
-            their dtype that the module refuses.
+        SmesolveError: as for `ModuleTrial.dropout_layers`. If the module takes neither, the error is the one for
+            integers, unless the module refuses their dtype.
     """
     if x.is_floating_point():
         trial = ModuleTrial(name, module, x)
@@ -325,7 +325,7 @@ def _same(values: Tensor, others: Tensor) -> bool:
 
 
 class _RandomCalls(TorchDispatchMode):
-    """Refuses what draws random numbers, in whatever words: only masks of dropout are drawn from the study's seed."""
+    """Refuses all operations that draw random numbers: only masks of dropout can be drawn from the study's seed."""
 
     def __init__(self, trial: ModuleTrial) -> None:
         TorchDispatchMode.__init__(self)  # by name: type checkers find no annotations through super()
@@ -339,7 +339,7 @@ class _RandomCalls(TorchDispatchMode):
             return func(*args, **kwargs)
         before = self._state()
         result = func(*args, **kwargs)
-        # Some kernels can draw but do so only where they drop.
+        # Some kernels can draw, but do so only if they drop.
         if kwargs.get("generator") is not None or not torch.equal(before, self._state()):
             layer = self._trial.function.running_layer()
             raise SmesolveError(

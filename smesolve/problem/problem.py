@@ -32,7 +32,7 @@ from smesolve.problem.linearization import (
 from smesolve.problem.parameter_vector import ParameterVector
 from smesolve.problem.stability import curvature_limit, step_limit
 from smesolve.problem.training_step import REFERENCE_DRAWS, TrainingStep
-from smesolve.sampling.ensemble import fitting_block_size
+from smesolve.sampling.ensemble import LARGEST_BLOCK, fitting_block_size, holding_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import check_integer, check_not_negative, check_parameters, check_seed
 
@@ -79,6 +79,8 @@ class Problem(ParameterVector, TrainingStep):
     """Whether nothing depends on time. Otherwise `at(t)` is the problem at time t."""
     linear_noise: bool = True
     """Whether `noise_product` is linear in its normals."""
+    largest_block: int = LARGEST_BLOCK
+    """Paths that a block holds at most; `in_blocks_for` lowers it."""
     in_threads: bool = False
     """Whether compiled kernels, which release Python's lock, compute the training step. If so, blocks of paths run in
     threads."""
@@ -163,7 +165,20 @@ class Problem(ParameterVector, TrainingStep):
     @property
     def block_size(self) -> int:
         """Number of paths in a block, whose working arrays fit a cache."""
-        return fitting_block_size(self.floats_per_path)
+        return min(fitting_block_size(self.floats_per_path), self.largest_block)
+
+    def in_blocks_for(self, paths: int) -> Self:
+        """Return the same problem, of which so many paths in all are wanted: no block is larger than they need.
+
+        A block holds at most the smallest power of two, from 8 on, that is not below their number. So fewer paths than
+        the largest block of this problem would hold are one block.
+        """
+        size = holding_block_size(paths)
+        if size == self.largest_block:
+            return self
+        other = copy.copy(self)
+        other.largest_block = size
+        return other
 
     @property
     def breaks(self) -> Sequence[float]:
@@ -244,14 +259,21 @@ class Problem(ParameterVector, TrainingStep):
 
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, the derivative of `reference_gradient`: (..., D). Cost: two gradients."""
+        self.check_vectors(vector=vector)
         return reference_hessian_product(self, theta, vector)
 
     def third_derivative(self, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Return D^3 L_S(theta)[first, second], the derivative of `hessian_product(., second)` along `first`: (..., D).
 
-        theta and both vectors have the same shape. Cost: four gradients.
+        Cost: some 3 to 10 gradients.
         """
+        self.check_vectors(first=first, second=second)
         return reference_third_derivative(self, theta, first, second)
+
+    def check_vectors(self, **vectors: Tensor) -> None:
+        """Check that vectors, by their names, are directions (..., D) of the problem's dtype."""
+        for name, vector in vectors.items():
+            check_trailing(name, vector, (self.dim,), "the problem's dim D", self.dtype)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
         """Return C(theta), (..., D, K) with C C^T = Cov(gradient); K = M by default.

@@ -186,7 +186,7 @@ class ShuffledEpochs(ModuleProblem):
             return result
 
         factor = N * (N - 1) / (2 * n * (n - 1))
-        return factor * self._over_paths(pairs, theta)  # (3)
+        return factor * self._over_paths("pairs of batches", pairs, theta)  # (3)
 
     def _squared_gradients(self, vector: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return sum_i |h_i|^2 / 2 over some samples."""

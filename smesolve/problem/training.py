@@ -34,17 +34,16 @@ OwnStep = Callable[[Tensor, Any, "float | Tensor"], Tensor]
 """step(state (..., S), draw, lr) -> state."""
 
 TRIED_DRAWS = 16
-"""Draws with which a start is tried."""
+"""Number of draws with which a start is tried."""
 
 
 class Training(Problem):
     """The parameters of a problem, trained by an optimiser: `Problem.step` moves the optimiser's whole state.
 
     The state (S,) holds the parameters (D), then the optimiser's buffers (D each), then single numbers. Observables are
-    functions of the parameters in it. What decays slowly is taken in units of time, 1 - beta = c lr, so that the state
-    moves by O(lr) in a step: `smesolve.problem.update_rules` says how for each optimiser. At the given learning rate
-    the step is that of torch.optim. At order 1 and 2 the modified equation follows from the step
-    (`smesolve.solver.modified_equation`, eq. 5).
+    functions of the parameters in it. Decay rates are taken in units of time, 1 - beta = c lr, so that the state moves
+    by O(lr) in a step (`smesolve.problem.update_rules`). At the given learning rate the step is torch.optim's own. At
+    orders 1 and 2 the modified equation follows from the step (`smesolve.solver.modified_equation`, eq. 5).
 
     Mean and noise of the step have a closed form where those of the problem do and the step is affine in the gradient:
     SGD with all its options. Adam and RMSprop square the gradient; their equations are solved by the schemes "svag" and
@@ -56,18 +55,18 @@ class Training(Problem):
     Args:
         problem: what is trained.
         optimizer: `torch.optim.SGD`, `Adam`, `AdamW`, `NAdam` or `RMSprop` (the class); or a step of your own,
-            step(state, draw, lr) -> state for states (..., S), a smooth function of lr that is the state at lr = 0, and
-            that takes gradients from the problem.
+            step(state, draw, lr) -> state for states (..., S), which is a smooth function of lr, equals the state at
+            lr = 0, and takes gradients from the problem.
         lr: learning rate at which the optimiser has these options.
-        memory: what a state holds beyond the parameters at the first step (E,), for a step of your own. Default:
-            nothing.
-        options: those of the torch optimiser, with torch's defaults: momentum, dampening, nesterov, weight_decay,
+        memory: initial values (E,) of the state beyond the parameters, for a step of your own. Default: no further
+            values.
+        options: options of the torch optimiser, with torch's defaults: momentum, dampening, nesterov, weight_decay,
             maximize, betas, eps, alpha, centered, momentum_decay, decoupled_weight_decay.
 
     Raises:
-        SmesolveError: another optimiser, options that torch refuses, a problem under a schedule or one that is a
-            training itself, or a step of your own that is not smooth in lr.
-        TypeError: an option that the optimiser does not have.
+        SmesolveError: the optimiser is unknown, torch refuses the options, the problem has a schedule or is a training
+            itself, or a step of your own is not smooth in lr.
+        TypeError: the optimiser does not have such an option.
 
     Source: Li, Tai, E (JMLR 20(40), 2019) for momentum; Malladi, Lyu, Panigrahi, Arora (NeurIPS 2022) for adaptive
     optimisers of order 1.
@@ -99,7 +98,7 @@ class Training(Problem):
         self.options: Mapping[str, Any] = {}
         """All options of the torch optimiser, its defaults included; empty for a step of your own."""
         self.buffers: tuple[str, ...] = ()
-        """What the torch optimiser remembers of each parameter, by torch's names."""
+        """Buffers of the torch optimiser for each parameter, by torch's names."""
         self._own: OwnStep | None = None
         self._given = optimizer, options
         self._limits: dict[bytes, float] = {}
@@ -133,7 +132,7 @@ class Training(Problem):
         return f"{type(self).__name__}({self.problem!r}, {self.name}, lr={self.lr:g}, S={self.dim})"
 
     def check(self) -> None:
-        """Nothing can be missing: the constructor has checked what a training is made of."""
+        """Do nothing: the constructor has checked problem and optimiser."""
 
     # --- the state ---------------------------------------------------------------------------------------------------
 
@@ -173,7 +172,7 @@ class Training(Problem):
             seed: of the draws, which are independent of those of every study.
 
         Raises:
-            SmesolveError: bad arguments, or a run that diverges.
+            SmesolveError: an argument is malformed, or the run diverges.
         """
         state = check_parameters("state", state, self)
         steps, seed = check_integer("steps", steps, least=0), check_seed("seed", seed)
@@ -185,7 +184,10 @@ class Training(Problem):
         return state
 
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
-        """Return the learning rate beyond which the mean iteration leaves a state (S,), computed once for each."""
+        """Return the learning rate above which the mean iteration, linearized at a state (S,), is unstable.
+
+        It is computed once per state.
+        """
         key = check_parameters("theta", theta, self).cpu().numpy().tobytes()
         if key not in self._limits:
             self._limits[key] = super().stability_limit(theta, horizon)
@@ -205,6 +207,7 @@ class Training(Problem):
             return
         parameters, *memory = self._split(theta)
         gradients = self.problem.gradient(parameters, self.problem.sample(TRIED_DRAWS, seed=0))
+        gradients = gradients.expand(TRIED_DRAWS, -1)  # without noise the gradient has no dimension for draws
         count = int(self._rule.singular(parameters, memory, gradients).any(0).sum())
         if count:
             raise SmesolveError(
@@ -320,7 +323,7 @@ class Training(Problem):
         optimizer, given = self._given
         return Training(problem, optimizer, self.lr if lr is None else lr, **{**given, **options})
 
-    # --- what is that of the problem ---------------------------------------------------------------------------------
+    # --- from the problem ------------------------------------------------------------------------------------------
 
     @property
     def floats_per_path(self) -> int:
@@ -329,7 +332,7 @@ class Training(Problem):
 
     @property
     def reference_floats(self) -> int:
-        """Floats in the arrays of one `reference_gradient`: those of the problem's, and some states."""
+        """Floats in the arrays of one `reference_gradient`: those of the problem, and some states."""
         return self.problem.reference_floats + 6 * self.dim
 
     @property
@@ -354,7 +357,7 @@ class Training(Problem):
         return self.problem.modified_loss(self.parameters(theta))
 
     def noise_coordinates(self, draw: Any) -> Tensor | None:
-        """Return what the noise product replaces by normals (..., M), or None."""
+        """Return the functions of the draw that the noise product replaces by normals (..., M), or None."""
         return self.problem.noise_coordinates(draw) if self.has_closed_form else None
 
     def noise_coefficients(self, theta: Tensor, direction: Tensor) -> Any:
@@ -376,7 +379,7 @@ class Training(Problem):
 
 
 def _own_step(step: Any, options: dict[str, Any]) -> OwnStep:
-    """Return a step of the user's, which has no options."""
+    """Return a step written by the user after checking that it is a callable without options."""
     if not callable(step) or isinstance(step, torch.optim.Optimizer):
         raise invalid("optimizer", "be a class such as torch.optim.Adam, or a step(state, draw, lr)", step)
     for key in options:

@@ -1,8 +1,8 @@
 """Ensembles of independent paths, run in blocks of fixed size.
 
-A block is the unit of computing and of randomness. It is always run whole, also where fewer of its paths are asked
-for. Matrix products round differently for different batch sizes, so that only blocks of one size give path b the same
-value, bit for bit, whatever the number of paths and of processes.
+A block is the unit of computation and of randomness. It is always run whole, even if fewer of its paths are needed:
+matrix products round differently for different batch sizes, so only blocks of one size give path b the same value, bit
+for bit, for any number of paths and processes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from torch import Tensor
 from smesolve.errors import SmesolveError
 from smesolve.machine_memory import free_memory
 from smesolve.sampling.parallel import Task, run_blocks
+from smesolve.sampling.progress import Progress
 
 __all__ = [
+    "LARGEST_BLOCK",
     "Chain",
     "DivergenceWarning",
     "Process",
@@ -33,14 +35,18 @@ __all__ = [
     "check_block_steps",
     "collect_paths",
     "fitting_block_size",
+    "holding_block_size",
     "in_lists",
     "warn_of_divergence",
     "without_divergence_warnings",
 ]
 
 
+SMALLEST_BLOCK, LARGEST_BLOCK = 8, 1024
+"""Paths in a block, at least and at most; both are powers of two."""
+
 LIST = 2**12
-"""Number of blocks that are handed to the workers at once."""
+"""Largest number of blocks that are handed to the workers at once."""
 
 MOST_BLOCK_STEPS = 2**29
 """Largest number of steps of blocks for one process: 15 hours at 100 microseconds each, which few problems reach."""
@@ -51,12 +57,12 @@ class DivergenceWarning(RuntimeWarning):
 
 
 _silenced: ContextVar[bool] = ContextVar("_silenced", default=False)
-"""Whether the caller reports divergence itself. Filters of the `warnings` module would hold for all threads at once."""
+"""Whether the caller reports divergence itself. Filters of the `warnings` module would apply to all threads."""
 
 
 @contextmanager
 def without_divergence_warnings() -> Iterator[None]:
-    """Within it this thread gives no `DivergenceWarning`, as a row of a table says it."""
+    """A context in which this thread gives no `DivergenceWarning`, because a table reports the divergence."""
     before = _silenced.set(True)
     try:
         yield
@@ -65,7 +71,7 @@ def without_divergence_warnings() -> Iterator[None]:
 
 
 def warn_of_divergence(message: str, stacklevel: int) -> None:
-    """Warn that paths diverged, unless a table says it; `stacklevel` as of `warnings.warn`."""
+    """Warn that paths diverged, unless a table reports it. `stacklevel` is as for `warnings.warn`."""
     if not _silenced.get():
         warnings.warn(message, DivergenceWarning, stacklevel=1 + stacklevel)
 
@@ -81,9 +87,9 @@ class Step:
     increment: Tensor
     """The noise of this step, of mean zero given theta_j."""
     noise: Tensor | None
-    """What the increment is made of (B, M), of mean zero and covariance I, independent of theta_j. The increment is
-    -lr C noise (iteration) or sqrt(lr dt) C noise (equation), at theta_j or nearby. None where it is not linear in such
-    noise."""
+    """Noise (B, M) with mean zero and covariance I, independent of theta_j, of which the increment is made: it is
+    -lr C noise (iteration) or sqrt(lr dt) C noise (equation), with C at theta_j or nearby. None if the increment is not
+    linear in such noise."""
 
 
 class Chain(Protocol):
@@ -103,11 +109,11 @@ class Chain(Protocol):
 
 
 class Process(Chain, Protocol):
-    """A chain that says what control variates take of it."""
+    """A chain with the parts that control variates need."""
 
     @property
     def noise_time(self) -> float:
-        """Where in a step the noise enters: 0 at its begin, 1 at its end."""
+        """Where in a step the noise enters: 0 at its beginning, 1 at its end."""
 
     @property
     def autonomous(self) -> bool:
@@ -115,10 +121,10 @@ class Process(Chain, Protocol):
 
     @property
     def antithetic(self) -> bool:
-        """Whether path b + B/2 of a block has the noise of path b with the other sign, or all paths are independent."""
+        """Whether path b + B/2 of a block has the noise of path b with the other sign. Else all are independent."""
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Any:
-        """Return the same step, up to rounding, with what its control variate takes: a `Step` or a `SampledStep`."""
+        """Return the same step, up to rounding, with the parts for control variates: a `Step` or a `SampledStep`."""
         ...
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -126,18 +132,24 @@ class Process(Chain, Protocol):
         ...
 
     def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
-        """Return vectors (..., D) times the Jacobians of that state at theta (..., D), or None where only automatic
-        differentiation knows them."""
+        """Return vectors (..., D) times the Jacobians of that state at theta (..., D), or None if only automatic
+        differentiation computes them."""
         ...
 
 
 def fitting_block_size(floats_per_path: int) -> int:
-    """Return the power of two in [8, 1024] whose block of paths holds at most 2^18 floats (2 MiB: a level-2 cache).
+    """Return the largest power of two of paths, from 8 to 1024, that have at most 2^18 floats (2 MiB: a level-2 cache).
 
-    It depends only on the problem, never on the machine, so that results are the same everywhere.
+    Eight paths may have more. The size depends on the problem only, not on the machine, so results are the same
+    everywhere.
     """
     size = max(1, 2**18 // floats_per_path)
-    return min(max(8, 1 << (size.bit_length() - 1)), 1024)
+    return min(max(SMALLEST_BLOCK, 1 << (size.bit_length() - 1)), LARGEST_BLOCK)
+
+
+def holding_block_size(paths: int) -> int:
+    """Return the smallest power of two in [8, 1024] that holds so many paths, or 1024."""
+    return min(max(SMALLEST_BLOCK, 1 << (paths - 1).bit_length()), LARGEST_BLOCK)
 
 
 def in_lists(tasks: Iterable[Task]) -> Iterator[list[Task]]:
@@ -148,16 +160,16 @@ def in_lists(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 
 
 def check_block_steps(what: str, steps: float, workers: int | None, remedy: str) -> None:
-    """Refuse more steps of blocks than the processes can take.
+    """Refuse more steps of blocks than the processes can run.
 
     Args:
-        what: would take these steps, in words.
-        steps: their number.
+        what: the work that takes these steps, in words.
+        steps: number of steps of blocks.
         workers: processes, as for `run_blocks`.
-        remedy: what to do about it, in words.
+        remedy: the remedy in the message.
 
     Raises:
-        SmesolveError: there are too many.
+        SmesolveError: there are too many steps.
     """
     processes = joblib.effective_n_jobs(workers)
     most = MOST_BLOCK_STEPS * processes
@@ -182,7 +194,7 @@ class _WholePaths:
     saved: Sequence[int]
     first: int
     paths: int
-    """Number of paths of the ensemble; those of the last block beyond it are run and not kept."""
+    """Number of paths of the ensemble. Further paths of the last block are run, but not kept."""
 
     @torch.no_grad()
     def __call__(self, block: int) -> np.ndarray:
@@ -208,7 +220,7 @@ def collect_paths(
     max_memory: float | None = None,
     first: int = 0,
 ) -> Tensor:
-    """Run whole paths and return them at the saved step numbers, (T, paths, D). Memory: T paths D floats.
+    """Run whole paths and return them at the saved step numbers, (T, paths, D). Memory: T x paths x D floats.
 
     Args:
         process: the iteration, or an SDE under a scheme.
@@ -216,12 +228,12 @@ def collect_paths(
         paths: number of paths.
         saved: strictly increasing step numbers.
         workers: processes, as for `run_blocks`. Default: only this one.
-        max_memory: bytes that the paths may take; more are refused. Default: the paths and one block must fit into the
-            free memory of this machine.
+        max_memory: bytes that the paths may take; more are refused. Default: paths and one block must fit the free
+            memory of this machine.
         first: step number at which the paths start. Default: 0.
 
     Raises:
-        SmesolveError: the paths do not fit into max_memory.
+        SmesolveError: the paths do not fit the memory, or take too many steps.
 
     Warns:
         DivergenceWarning: with the number of paths that are not finite at the last saved step.
@@ -243,11 +255,14 @@ def collect_paths(
     )
     result, diverged = theta0.new_empty(len(saved), paths, theta0.shape[-1]), 0
     whole = _WholePaths(process, theta0, saved, first, paths)
-    for tasks in in_lists(("paths", block) for block in range(blocks)):
-        for position, states in run_blocks({"paths": whole}, tasks, workers, process.in_threads):
-            begin = tasks[position][1] * process.block_size
-            result[:, begin : begin + states.shape[1]] = torch.from_numpy(states)
-            diverged += int((~np.isfinite(states[-1]).all(-1)).sum())  # not of all at once, which takes as much again
+    steps = float((saved[-1] - first) * process.block_size)
+    with Progress(False, blocks * steps) as bar:
+        for tasks in in_lists(("paths", block) for block in range(blocks)):
+            for position, states in run_blocks({"paths": whole}, tasks, workers, process.in_threads):
+                begin = tasks[position][1] * process.block_size
+                result[:, begin : begin + states.shape[1]] = torch.from_numpy(states)
+                diverged += int((~np.isfinite(states[-1]).all(-1)).sum())  # of all at once takes as much again
+                bar.done(steps)
     if diverged:
         warn_of_divergence(
             f"{diverged} of {paths} paths diverged before step {saved[-1]}: a mean over them means nothing; lower lr.",

@@ -1,8 +1,8 @@
-"""Finished blocks on disk, so that an interrupted study goes on where it was.
+"""Finished blocks on disk, so that an interrupted study can be resumed.
 
-There is one file, not one a block: a study has up to 10^5 blocks, and the order of records is the history of the study.
-Each record holds the arrays of a block in numpy's .npz format, without pickle; the first record says which study the
-file belongs to.
+There is one file for all blocks: a study has up to 10^5 blocks, and the order of records is the history of the study.
+Each record holds the arrays of a block in numpy's .npz format, without pickle. The first record identifies the study
+that the file belongs to.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,13 +33,13 @@ STUDY = "study"
 class Journal:
     """Results of blocks by key, on disk as soon as `put` returns.
 
-    They survive the end of the process by any signal. What the machine itself had not written when it lost power is
-    lost.
+    They survive the end of the process by any signal. A loss of power loses the results that the operating system had
+    not yet written to the disk.
 
     Args:
-        path: the file, a pathlib.Path; it is made where there is none.
-        study: what the results depend on, in JSON's types; a file of another study is refused. Default: whatever the
-            file holds.
+        path: the file, a pathlib.Path. It is created if it does not exist.
+        study: everything that the results depend on, in JSON's types. A file of another study is refused. Default: the
+            study of the file.
 
     Raises:
         JournalError: the file belongs to another study, cannot be opened, or is damaged.
@@ -47,6 +48,7 @@ class Journal:
     @entry_point
     def __init__(self, path: Path, study: Mapping[str, Any] | None = None) -> None:
         self.path = check_instance("path", path, Path, "a pathlib.Path")
+        self._prefix = ""
         study = check_optional("study", study, _in_json)
         self._records = RecordFile(path)
         try:
@@ -65,12 +67,12 @@ class Journal:
 
     @classmethod
     def continued(cls, source: Path, path: Path, changes: Mapping[str, Any]) -> None:
-        """Write a journal to `path` that begins with all results of the one at `source`; it appears whole.
+        """Write a journal to `path` that begins with all results of the journal at `source`, in one atomic step.
 
         Args:
-            source: a journal; it is left as it is.
-            path: of the new one.
-            changes: what of the study is new. The caller answers for it that results of the one serve the other.
+            source: a journal, which is not changed.
+            path: path of the new journal.
+            changes: changed entries of the study. The caller guarantees that its results are valid for the new study.
 
         Raises:
             JournalError: the journal at `source` is damaged or missing.
@@ -87,12 +89,22 @@ class Journal:
             old.close()
         os.replace(copy, path)
 
+    def part(self, name: str) -> Journal:
+        """Return the part of this name in the same file: its keys are others than those of the rest.
+
+        Args:
+            name: of the part, such as that of a piece of work whose blocks have the keys of another piece.
+        """
+        part = copy(self)
+        part._prefix = f"{self._prefix}{name}: "
+        return part
+
     def __len__(self) -> int:
-        """Number of results."""
+        """Number of results in the file."""
         return len(self._records) - 1
 
     def __contains__(self, key: str) -> bool:
-        return key in self._records
+        return self._prefix + key in self._records
 
     def __enter__(self) -> Journal:
         return self
@@ -112,25 +124,25 @@ class Journal:
         Raises:
             KeyError: there is no such result.
         """
-        with np.load(io.BytesIO(self._records.content(key)), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(self._records.content(self._prefix + key)), allow_pickle=False) as arrays:
             return dict(arrays)
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Append one result.
 
         Raises:
-            OSError: it could not be written, for example as the disk is full; the journal stays usable.
+            OSError: the result could not be written, for example because the disk is full. The journal stays usable.
             JournalError: the file was removed or replaced in the meantime.
         """
         self._records.check_in_place()
         content = io.BytesIO()
         save: Any = np.savez  # whose flag has another type than the arrays
         save(content, **arrays)
-        self._records.append(key, content.getvalue())
+        self._records.append(self._prefix + key, content.getvalue())
 
 
 def _in_json(name: str, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study as it comes back from JSON."""
+    """Return a study after a round trip through JSON."""
     try:
         return dict(json.loads(json.dumps(check_mapping(name, study, least=0), sort_keys=True)))
     except (TypeError, RecursionError) as error:

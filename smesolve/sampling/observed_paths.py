@@ -27,6 +27,7 @@ from torch import Tensor
 from smesolve.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.sampling.ensemble import Chain, block_of, check_block_steps, in_lists, warn_of_divergence
 from smesolve.sampling.moments import Moments
+from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Arrays, Runner
 
 __all__ = ["QUANTILES", "mean_columns", "observed_paths"]
@@ -64,7 +65,7 @@ class _Observed:
 
     @property
     def cost(self) -> float:
-        return float(self.saved[-1] - self.first)
+        return float((self.saved[-1] - self.first) * self.process.block_size)
 
     @torch.no_grad()
     def run(self, block: int) -> Arrays:
@@ -128,9 +129,9 @@ def observed_paths(
     )
     work = _Observed(process, theta0, saved, first, paths, observables, kept)
     total, lost, parts = None, np.zeros(shape), []
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"), Progress(False, blocks * work.cost) as bar:
         for tasks in in_lists(("observables", block) for block in range(blocks)):
-            for arrays in Runner(workers).results({"observables": work}, tasks):
+            for arrays in Runner(workers, None, bar).results({"observables": work}, tasks):
                 moments = Moments.unpacked(arrays["moments"], 1, DEGREE)
                 total = moments if total is None else total.merged(moments)
                 lost += arrays["lost"]

@@ -1,6 +1,7 @@
-"""Blocks of a study, run where they are missing, kept in a journal, and handed on in the order of the tasks.
+"""Execution of a study in blocks: missing ones are run and kept in a journal, and results come in the order of tasks.
 
-Sums over blocks are formed in that order, so they are the same bit for bit for any number of workers and interruptions.
+Sums over blocks are formed in that order, so they are the same, bit for bit, for any number of workers and
+interruptions.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ Arrays = dict[str, np.ndarray]
 
 
 class Work(Protocol):
-    """What is done in each block of one kind."""
+    """The computation of the blocks of one kind."""
 
     @property
     def cost(self) -> float:
-        """Work of a block, in a unit that is the same for all kinds."""
+        """Work per block, in the same unit for all kinds."""
 
     @property
     def in_threads(self) -> bool:
         """Whether blocks may run in threads, as for `run_blocks`."""
 
     def run(self, block: int) -> Arrays:
-        """Return the result of a block, which depends only on its number."""
+        """Return the result of a block, which depends on its number only."""
         ...
 
 
@@ -40,8 +41,8 @@ class Runner:
 
     Args:
         workers: processes or threads, as for `run_blocks`. Default: only this one.
-        journal: where results are kept and found again. Default: none are kept.
-        progress: the bar that counts the work. Default: none is shown.
+        journal: journal in which results are kept and looked up. Default: results are not kept.
+        progress: bar that counts the work. Default: no bar is shown.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class Runner:
         self.progress = progress or Progress(shown=False, work=0)
 
     def results(self, work: Mapping[str, Work], tasks: Sequence[Task]) -> Iterator[Arrays]:
-        """Yield the result of each task in order; each is in the journal before it is handed on, often long before.
+        """Yield the results of the tasks in their order. Each is in the journal before it is yielded.
 
         Args:
-            work: by name; names are the same in every run of a study and never reused.
-            tasks: what to run.
+            work: computations by name. Names are the same in every run of a study and never reused.
+            tasks: names of computations and block numbers to run.
         """
         keys = [f"{name}, block {block}" for name, block in tasks]
         journal: Any = {} if self.journal is None else self.journal

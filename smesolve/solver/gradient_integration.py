@@ -23,13 +23,13 @@ class GradientIntegration:
     """A modified equation under a `GradientScheme` with step dt, as a process on blocks of paths.
 
     Args:
-        equation: the modified equation; its problem need not have a closed form.
+        equation: the modified equation, whose problem need not have a closed form.
         scheme: the scheme.
         dt: step.
         seed: root seed of the draws.
-        nested: a step takes the draws of the first of `nested` finer steps, so that two integrations share what they
-            can.
-        antithetic: in a block of B paths, path b + B/2 takes the draws of path b with the noise's other sign.
+        nested: number of finer steps per step. A step takes the draws of the first of them, so that two integrations
+            share as many draws as they can.
+        antithetic: whether path b + B/2 of a block of B paths takes the draws of path b, with the noise's sign changed.
     """
 
     in_threads = False
@@ -67,7 +67,7 @@ class GradientIntegration:
         return self._move(self.problem.linearize(theta), *self._draws(block, step, len(theta)))[0]
 
     def advance_split(self, theta: Tensor, block: int, step: int) -> Step | SampledStep:
-        """Return the step with its noise: separate where the mean gradient is known, otherwise as weighted draws."""
+        """Return the step and its noise: as a `Step` if the mean gradient is known, else as weighted draws."""
         draws, weights = self._draws(block, step)
         at = self.problem.linearize(theta)
         state, total = self._move(at, draws, weights)
@@ -81,7 +81,7 @@ class GradientIntegration:
         return Step(state, theta - self.dt * mean, self.dt * (mean - total), noise)
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Return an Euler step of the noise-free equation, twice: the step is its own prediction."""
+        """Return an Euler step of the noise-free equation, twice, because it is its own prediction."""
         at = self.problem.linearize(theta)
         drift = -at.reference_gradient()
         if self.equation.order == 2:
@@ -92,7 +92,7 @@ class GradientIntegration:
         return state, state
 
     def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
-        """Return None: automatic differentiation knows the Jacobians."""
+        """Return None: automatic differentiation computes the Jacobians."""
         return None
 
     def _draws(self, block: int, step: int, count: int | None = None) -> tuple[list[Any], list[Tensor]]:

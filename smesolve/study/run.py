@@ -25,6 +25,9 @@ from smesolve.version import __version__
 
 __all__ = ["configuration", "identity", "run"]
 
+REPORT_SHARE = 0.02
+"""Work of figures and report, in units of that of all cells: what the progress bar has left for them."""
+
 REPORTED = (DivergenceWarning, NothingTestedWarning)
 """Warnings that belong into the report."""
 
@@ -56,7 +59,8 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
     above = directory.parent
     with _reported_warnings() as messages, Journal(above / JOURNAL, study) as experiment.journal:
         try:
-            results = run_cells(experiment.cells(), CellStore(experiment.journal))
+            with Progress(True, late=True) as bar:
+                _run_and_report(experiment, experiment.journal, directory, messages, bar)
         except StudyInterrupted as interrupted:
             if len(interrupted.table):
                 interrupted.table.to_csv(above / PARTIAL_TABLE, index=False)
@@ -64,13 +68,24 @@ def run(experiment: Experiment[Any], directory: Path) -> None:
         finally:
             if not len(experiment.journal):
                 experiment.journal.path.unlink(missing_ok=True)
-        with Progress(None, work=1) as bar:  # fits, formulas and figures take seconds, too
-            bar.describe("figures and report")
-            sections = experiment.summarise(results)
-            for section in sections:
-                section.write(directory)
-            (directory / "report.md").write_text(experiment.report(sections, messages), encoding="utf-8")
-            bar.done(1)
+
+
+def _run_and_report(
+    experiment: Experiment[Any], journal: Journal, directory: Path, messages: list[str], bar: Progress
+) -> None:
+    """Run the cells of an experiment, and write its tables, figures and report.md, all of it counted by one bar."""
+    bar.describe("preparation")
+    cells = experiment.cells()
+    report = REPORT_SHARE * sum(cell.cost for cell in cells)
+    bar.add(report)
+    bar.describe("")
+    results = run_cells(cells, CellStore(journal))
+    bar.describe("figures and report")  # fits, formulas and figures take seconds, too
+    with bar.part(report):
+        sections = experiment.summarise(results)
+        for section in sections:
+            section.write(directory)
+        (directory / "report.md").write_text(experiment.report(sections, messages), encoding="utf-8")
 
 
 @contextmanager

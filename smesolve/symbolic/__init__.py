@@ -6,8 +6,8 @@
     print(equation.verify())                       # the proven order, or the first mismatch
     sde = equation.to_torch({"p": 0.8, "x_1_1": 1.0, "y_1_1": 0.5}, lr=0.05)    # for torchsde.sdeint
 
-`LossExpansion` does the same for dropout at any width and every loss polynomial in the output, and
-`PolynomialLossProblem` is the numerical problem with the kernels generated from it.
+`LossExpansion` does the same for dropout at any width and any loss that is a polynomial in the output.
+`PolynomialLossProblem` is the numerical problem with the kernels that are generated from it.
 """
 
 from smesolve.symbolic.chaos_expansion import expectation

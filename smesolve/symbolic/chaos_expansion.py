@@ -7,7 +7,7 @@ Karniadakis 2002):
     g(X) = E g + sum_{l != 0} c_l prod_k q_{l_k}(X_k) / sqrt(h_{l_k})                                                (1)
     Cov(g) = sum_{l != 0} c_l c_l^T.                                                                                 (2)
 
-So the coefficients are the columns of an exact diffusion factor, and no matrix root is taken.
+The coefficients are the columns of an exact diffusion factor, so that no matrix root is needed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ __all__ = ["expand", "expectation", "mean_of_product", "step_covariance", "step_
 def expand(
     functions: Sequence[VariableFunctions], components: Sequence[Monomials]
 ) -> dict[tuple[int, ...], list[Expr]]:
-    """Return {degrees l of the variables: coefficients c_l, one for each component} for a vector of functions.
+    """Return {degrees l of the variables: coefficients c_l, one per component} for a vector of functions.
 
     c_l is the coefficient of the ORTHONORMAL product: prod_k sqrt(h_{l_k}) times the coefficient of the monic one.
 
-    Order: the mean (all degrees 0), then by the largest degree, by the number of variables, and by their positions.
-    For dropout on one layer these are the mean, m linear columns, the pairs k < r row by row, and then, for laws on
-    more than two values, one column of degree 2 for each mask. Columns of zeros are left out, except for the mean.
+    The mean (all degrees 0) comes first; the others are sorted by their largest degree, the number of variables, and
+    the positions of these. For dropout on one layer these are the mean, m linear columns, the pairs k < r row by row,
+    and, for laws on more than two values, one column of degree 2 per mask. Columns of zeros other than the mean are
+    left out.
     """
     widths = [[_width(f, key) for f, key in zip(functions, keys, strict=True)] for one in components for keys in one]
     check_terms("the expansion of the step", sum(map(prod, widths)), len(functions), FEWER)
@@ -95,7 +96,7 @@ def _order(degrees: tuple[int, ...]) -> tuple[int, int, tuple[int, ...], tuple[i
 
 @entry_point
 def expectation(iteration: Iteration, expression: Expr) -> Expr:
-    """Return the expectation of an expression in the iteration's random variables, such as its loss.
+    """Return the expectation of an expression over the iteration's random variables, such as its loss.
 
     Raises:
         SmesolveError: if the expression is not a polynomial in a variable that takes infinitely many values.

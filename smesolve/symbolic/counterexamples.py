@@ -1,4 +1,4 @@
-"""Equations that are not the modified equation; `verify` rejects them and reports their true order."""
+"""Equations that differ from the modified equation; `verify` rejects them and reports their true order."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def averaged_modified_flow(iteration: Iteration) -> SymbolicModifiedEquation:
 
         dTheta = -grad(L_S + R_2) dt,    R_2 = lr/4 E|s_1|^2 = lr/4 (|grad L_S|^2 + Tr Sigma).                       (1)
 
-    The drift of the modified equation of order 2 lacks -lr/4 grad Tr Sigma, so that this flow has order 1, with or
-    without noise.
+    The drift of the modified equation of order 2 does not have the term -lr/4 grad Tr Sigma, so that this flow has
+    order 1, with or without noise.
     """
     check_instance("iteration", iteration, Iteration, "an Iteration, such as dropout(network, masks)")
     size = range(len(iteration.state))
@@ -48,11 +48,11 @@ def without_blocks(equation: SymbolicModifiedEquation, groups: Sequence[Sequence
     """Return the equation with independent noise in each group of state variables.
 
     The covariance becomes Sigma without the blocks between different groups: if a group holds a neuron's parameters,
-    the blocks Sigma_kk are right and all Sigma_kr are missing.
+    the blocks Sigma_kk are right and all Sigma_kr are missing. State variables outside all groups have no noise.
 
     Args:
         equation: the equation.
-        groups: indices of state variables, from 0, group by group.
+        groups: indices of state variables, from 0, group by group. No index is in two groups.
     """
     check_instance("equation", equation, SymbolicModifiedEquation, "a SymbolicModifiedEquation")
     rows = equation.diffusion.rows
@@ -64,10 +64,14 @@ def without_blocks(equation: SymbolicModifiedEquation, groups: Sequence[Sequence
         return indices
 
     groups = check_list("groups", groups, group_of)
+    indices = [index for group in groups for index in set(group)]
+    for index in indices:
+        if indices.count(index) > 1:
+            raise invalid("groups", "hold each index once", groups, f"leave out index {index} in all groups but one")
     columns = []
     for group in groups:
         for c in range(equation.diffusion.cols):
             kept = [equation.diffusion[i, c] if i in group else 0 for i in range(rows)]
             if any(kept):
                 columns.append(kept)
-    return dataclasses.replace(equation, diffusion=Matrix(columns).T)
+    return dataclasses.replace(equation, diffusion=Matrix(columns).T if columns else sympy.zeros(rows, 1))

@@ -12,8 +12,8 @@ q_r = (w_r, a_r), v = E zeta^2 (v = 1/p - 1 for keep_prob p) and D_r(c) = 1/n su
     approximate Sigma = 1/n sum_i [(e_i^2 + v sum_r z_r^2) grad f^(x)2 + v e_i^2 sum_r (grad z_r)^(x)2]              (6)
     d/dt 1/n sum_i |grad f(x_i)|^2 along the flow of R_S + R_1 at R_S = 0, by `smesolve.symbolic.gradient_norm`      (7)
 
-Each `Claim` holds both sides of one equation, and the result of their comparison. Where the papers write 1/p, 1 + v
-stands here, so that claims can be tested with other mask laws as well.
+Each `Claim` holds both sides of one equation and the result of their comparison. The papers' 1/p is written as 1 + v
+here, so that claims can be tested with other mask laws as well.
 
 Sources: Zhang, Li, Luo, Xu (ICLR 2024), eq. 4 (modified loss), sec. 5.1 for (3) and (4), sec. 5.2 for (5) and (6);
 Zhang, Xu (TPAMI 2024) for (1) and (2), and their Theorem 2 for (7) where sigma'' = 0.
@@ -79,7 +79,10 @@ class DropoutFormulas:
 
     Args:
         network: a network with one hidden layer, one output and squared loss.
-        masks: law of the masks; the papers have BernoulliMasks.
+        masks: law of the masks; BernoulliMasks in the papers.
+
+    Raises:
+        SmesolveError: if the network has several hidden layers, several outputs or another loss.
     """
 
     @entry_point
@@ -123,7 +126,7 @@ class DropoutFormulas:
 
     @cached_property
     def r2(self) -> Expr:
-        """R_2 of (2); a claim says that it is lr/4 E|grad R_S(theta; eta)|^2."""
+        """R_2 of (2); the claim "R_2" compares it with lr/4 E|grad R_S(theta; eta)|^2."""
         b0, covariance = self.equation.drift_terms[0], self.equation.covariance
         return self.iteration.small / 4 * ((b0.T * b0)[0] + covariance.trace())
 
@@ -249,13 +252,13 @@ class DropoutFormulas:
             _claim("approximate Hessian as Hess L_S", rf"\nabla^2 L_S = {H}", self.hessian, self.approximate_hessian),
             _claim("approximate covariance as Cov, one mask", rf"\Sigma = {S}", self.equation.covariance, ours),
             _claim(
-                "approximate covariance as Cov, one mask and one sample a step",
+                "approximate covariance as Cov, one mask and one sample per step",
                 rf"\mathrm{{Cov}}_{{i, \eta}} \nabla \ell_i = {S}",
                 one_sample.covariance,
                 ours,
             ),
             _claim(
-                "approximate covariance as second moment, one mask and one sample a step",
+                "approximate covariance as second moment, one mask and one sample per step",
                 rf"\mathrm{{E}}_{{i, \eta}} \left(\nabla \ell_i\right)^{{\otimes 2}} = {S}",
                 second_moment,
                 ours,

@@ -42,8 +42,8 @@ __all__ = ["SymbolicModifiedEquation", "modified_equation"]
 class SymbolicModifiedEquation:
     """The equation dTheta = sum_a lr^a drift_terms[a] dt + sqrt(lr) diffusion dW, which claims weak order `order`.
 
-    `modified_equation` derives it. `dataclasses.replace` puts in another drift or diffusion, and `verify` finds the
-    order of the result.
+    `modified_equation` derives it. `dataclasses.replace` makes an equation with another drift or diffusion, of which
+    `verify` finds the order.
     """
 
     iteration: Iteration
@@ -86,11 +86,11 @@ class SymbolicModifiedEquation:
 
     @cached_property
     def covariance(self) -> ImmutableMatrix:
-        """Sigma = Cov(s_1), (D, D), from the moments of the random variables; it has to equal C C^T of (1)."""
+        """Sigma = Cov(s_1), (D, D), from the moments of the random variables; C C^T of (1) must equal it."""
         return step_covariance(self.iteration)
 
     def verify(self) -> Verification:
-        """Compare the one-step moments of iteration and SDE, which proves the weak order or finds a mismatch."""
+        """Compare the one-step moments of iteration and SDE: prove the weak order, or find the first mismatch."""
         generator = Generator(self.iteration.state, self.drift_terms, diffusion_terms(self.diffusion))
         return verify(
             self.iteration, self.order, generator, [e for m in (*self.drift_terms, self.diffusion) for e in m]
@@ -104,7 +104,7 @@ class SymbolicModifiedEquation:
         return shown(self.latex())
 
     def python_module(self) -> str:
-        """Return a Python module with the SDE as a class; it can be saved and imported without this package."""
+        """Return the source of a Python module with the SDE as a class, which does not import this package."""
         return python_module(self.iteration, self.drift, self.diffusion)
 
     @entry_point
@@ -133,9 +133,9 @@ def modified_equation(iteration: Iteration, order: int) -> SymbolicModifiedEquat
 def modified_equation(iteration: Iteration, order: int = 2) -> SymbolicModifiedEquation | SymbolicJumpEquation:
     """Derive the modified equation of weak order 1, 2 or 3.
 
-    Orders 1 and 2 are diffusions. Order 3 has none, since the third cumulant of the noise enters the one-step moments:
-    its equation has jumps (`smesolve.symbolic.jump_equation`). From order 4 on there is no equation in general
-    (`fourth_cumulant`).
+    The equations of order 1 and 2 are diffusions. No diffusion has order 3, because the third cumulant of the noise
+    enters the one-step moments: the equation of order 3 has jumps (`smesolve.symbolic.jump_equation`). From order 4 on,
+    there is no equation in general (`fourth_cumulant`).
 
     The columns of the diffusion are in the order of `expand`; without noise there is one column of zeros. Where b0 has
     kinks or jumps, D b0 is its derivative away from them, and `verify` proves no order.

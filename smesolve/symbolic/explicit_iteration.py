@@ -2,7 +2,7 @@
 
     theta' = theta + h s_1(theta; X) + h^2 s_2(theta; X) + ...,    X fresh and independent in every step,            (1)
 
-where h is the small parameter: the learning rate for gradient steps, its square root for momentum in its own time
+where h is the small parameter: the learning rate for gradient steps, and its square root for momentum in its own time
 scale. The step is a polynomial in h, and a polynomial in each random variable X_k that takes infinitely many values.
 """
 
@@ -40,7 +40,7 @@ from smesolve.validation import check_expression, check_instance, check_list, ch
 __all__ = ["Iteration", "Monomials", "gradient_descent"]
 
 Monomials = Mapping[tuple[int, ...], Expr]
-"""A function of the random variables: {keys, one for each variable (`variable_functions`): coefficient}."""
+"""A function of the random variables: {keys, one per variable (`variable_functions`): coefficient}."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Iteration:
         step: one expression for each state variable, in the same order.
         random: the law of each random symbol: a `MaskLaw`, `SampleIndex(n)`, or `Centred(law)` for noise of mean 0.
             Random symbols are independent of each other and of the past.
-        small: the small parameter h; one step takes the time h.
-        constants: every other symbol of the step, such as data and weights of the loss.
-        loss: the random loss, where the step descends one.
+        small: the small parameter h; one step takes time h.
+        constants: all other symbols of the step, such as data and weights of the loss.
+        loss: the random loss, where the step descends one. Default: none.
 
     Raises:
         SmesolveError: if a symbol has no role, if the mean of a mask law is not 1, if the step is not small, or if it
@@ -141,7 +141,7 @@ class Iteration:
 
     @cached_property
     def step_terms(self) -> tuple[tuple[Expr, ...], ...]:
-        """(s_1, s_2, ...) of (1). As in `step`, no bracket is expanded."""
+        """(s_1, s_2, ...) of (1), without expansion of brackets."""
         columns = [_powers_of(self.small, variable, s) for variable, s in zip(self.state, self.step, strict=True)]
         length = max(1, *map(len, columns))
         padded = [[*column, *[Integer(0)] * (length - len(column))] for column in columns]
@@ -149,7 +149,7 @@ class Iteration:
 
     @cached_property
     def functions(self) -> tuple[VariableFunctions, ...]:
-        """The functions in which the step is expanded, one kind for each random variable."""
+        """The functions in which the step is expanded, one kind per random variable."""
         return self.functions_for(
             [
                 (f"step of {variable}", entry)
@@ -159,7 +159,7 @@ class Iteration:
         )
 
     def functions_for(self, named: Sequence[tuple[str, Expr]]) -> tuple[VariableFunctions, ...]:
-        """Choose powers for each random variable, or indicators where a named expression is no polynomial in it.
+        """Choose powers for each random variable, or indicators where a named expression is not a polynomial in it.
 
         Raises:
             SmesolveError: if an expression has no finite expansion.
@@ -215,7 +215,10 @@ def gradient_descent(
         loss: the random loss.
         parameters: symbols that are trained.
         random: the law of each random symbol; see `Iteration`.
-        constants: every other symbol of the loss.
+        constants: all other symbols of the loss.
+
+    Returns:
+        The iteration, with the small parameter lr, a positive symbol of that name.
     """
     lr = Symbol("lr", positive=True)
     loss = sympy.sympify(check_expression("loss", loss))
@@ -250,7 +253,7 @@ def _check_value(name: str, entry: Expr) -> None:
             parts.skip()
         elif part in NOT_REAL or isinstance(part, sympy.DiracDelta):
             raise SmesolveError(
-                f"{name} contains {part}, which is no real number: write it in functions that are real there."
+                f"{name} contains {part}, which is not a real number: write it in functions that are real there."
             )
 
 

@@ -1,9 +1,9 @@
-"""A small fully connected network written out in symbols, with the places where noise may enter.
+"""A small fully connected network in symbols, with masks on its hidden layers.
 
     h_0 = x_i,    h_l = eta_l o sigma(W_l h_{l-1}) (l = 1 .. L),    f(x_i) = A h_L                                   (1)
     R_S = 1/n sum_io loss(f_o, y_io)                                                                                 (2)
 
-eta_l are masks of the hidden layers. The default loss is squared error, loss(f, y) = (f - y)^2 / 2.
+eta_l are the masks of hidden layer l. The default loss is squared error, loss(f, y) = (f - y)^2 / 2.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class ExplicitNetwork:
         hidden: width of the hidden layer, or the widths of several.
         out_features: o.
         samples: n.
-        activation: "tanh", "identity", or a function of sympy expressions; `sympy.Function("sigma")` stands for every
-            smooth one (`smooth_function("sigma")`, whose derivative is sigmaprime).
+        activation: "tanh", "identity", or a function of sympy expressions; `sympy.Function("sigma")` stands for any
+            smooth function (`smooth_function("sigma")`, whose derivative is sigmaprime).
         loss: loss of an output and its target, summed over outputs and averaged over samples.
         data: arrays x (n, d) and y (n, o). Default: symbols x_i_k and y_i_o.
     """
@@ -120,8 +120,8 @@ class ExplicitNetwork:
 
         Args:
             i: number of the sample, from 0.
-            masks: factors of the neurons by hidden layer, numbered from 1. Default: none.
-            weights: matrices in place of `self.weights`.
+            masks: factors of the neurons by hidden layer, numbered from 1. Default: no masks.
+            weights: the weight matrices. Default: `self.weights`.
         """
         values = self.x[i]
         *inner, readout = self.weights if weights is None else weights
@@ -131,7 +131,7 @@ class ExplicitNetwork:
         return _product(readout, values)
 
     def contributions(self, i: int) -> list[list[Expr]]:
-        """Return what each neuron of the last hidden layer adds to the outputs on sample i: z_r at indices o and r."""
+        """Return the contributions z_r of the last hidden layer to the outputs on sample i, as a nested list (o, m)."""
         width = self.widths[-1]
         choose = [[Integer(r == k) for k in range(width)] for r in range(width)]
         outputs = [self.output(i, {len(self.widths): row}) for row in choose]

@@ -1,9 +1,9 @@
 """The obstruction to order 4: a negative fourth cumulant of one step.
 
 At lr^3 the generator (1/lr) log P of the iteration (`jump_equation`) has the fourth derivatives 1/24 kappa_4 : D^4,
-with the fourth cumulant kappa_4 of s_1. A Markov process in continuous time, diffusing or jumping, has a generator A
-that is non-negative where a function has a minimum of 0 (positive maximum principle; Courrege 1966). For a direction u
-and f = <u, . - theta>^4 at theta,
+with the fourth cumulant kappa_4 of s_1. The generator A of a Markov process in continuous time, with diffusion or
+jumps, is non-negative where a function has a minimum of 0 (positive maximum principle; Courrege 1966). For a direction
+u and f = <u, . - theta>^4 at theta,
 
     A f(theta) = lr^3 kappa_4(u, u, u, u) + O(lr^4),                                                                 (1)
 
@@ -13,7 +13,8 @@ generator is a power series in lr has weak order 4. A coordinate direction is en
     kappa_iiii = E xi_i^4 - 3 (E xi_i^2)^2,       xi = s_1 - E s_1.                                                  (2)
 
 For scalar dropout with Bernoulli masks kappa_4 = (a/p - y)^4 (1 - p)(1 - 6 p (1 - p))/p^3 is negative for p between
-(3 - sqrt 3)/6 = 0.211 and (3 + sqrt 3)/6 = 0.789; Gaussian masks have a quadratic gradient, and a positive one.
+(3 - sqrt 3)/6 = 0.211 and (3 + sqrt 3)/6 = 0.789. With Gaussian masks the gradient is quadratic in a normal variable,
+and its fourth cumulant is not negative.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ class FourthCumulant:
     def negative(self, symbol: Symbol) -> sympy.Set:
         """Return the values of a symbol, such as keep_prob, for which an entry is negative: order 4 has no equation.
 
-        Only values with a positive variance count, as other values belong to no law. Elsewhere, coordinate directions
-        do not decide.
+        Only values with a positive variance count, as other values belong to no law. For values outside this set, an
+        obstruction in another direction is possible.
 
         Raises:
-            SmesolveError: if the signs depend on other symbols as well, or are no rational functions of the symbol.
+            SmesolveError: if the signs depend on other symbols as well, or are not rational functions of the symbol.
         """
         check_symbol("symbol", symbol)
         named = set().union(*(entry.free_symbols for entry in self.entries))
@@ -72,7 +73,7 @@ class FourthCumulant:
 
 @entry_point
 def fourth_cumulant(iteration: Iteration) -> FourthCumulant:
-    """Derive kappa_iiii by (2). Cost: fourth powers of the step, for each state variable."""
+    """Derive kappa_iiii by (2). Cost: the fourth power of the step, for each state variable."""
     check_instance("iteration", iteration, Iteration, "an Iteration, such as dropout(network, masks)")
     entries, variances = [], []
     for i, entry in enumerate(iteration.step_terms[0]):
@@ -84,7 +85,7 @@ def fourth_cumulant(iteration: Iteration) -> FourthCumulant:
 
 
 def _where(relation: sympy.Basic, symbol: Symbol) -> sympy.Set:
-    """Return the real values of the symbol for which an inequality holds; only positive ones of a positive symbol."""
+    """Return the real values of the symbol for which an inequality holds; for a positive symbol, positive values."""
     domain = sympy.Interval.open(0, sympy.oo) if symbol.is_positive else sympy.S.Reals
     if relation in (sympy.true, sympy.false):
         return domain if relation == sympy.true else sympy.EmptySet
@@ -93,7 +94,7 @@ def _where(relation: sympy.Basic, symbol: Symbol) -> sympy.Set:
 
 
 def _sign(expression: Expr, symbol: Symbol) -> Expr:
-    """Return a polynomial in the symbol that has the expression's sign wherever the other factors do not vanish."""
+    """Return a polynomial in the symbol with the sign of the expression wherever the other factors do not vanish."""
     tokens = {call: sympy.Dummy(real=True) for call in expression.atoms(sympy.Function)}
     hidden = [call for call in tokens if call.has(symbol)]
     real = {

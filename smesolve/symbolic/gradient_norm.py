@@ -1,17 +1,17 @@
-"""The mean squared gradient norm of a network, a measure of flatness, along the flow of dropout's penalised loss.
+"""The mean squared gradient norm of a network, a measure of flatness, along the flow of the penalised loss R_S + R_1.
 
 For f(x) = sum_r a_r sigma(w_r . x) and its parameters theta,
 
     G(theta) = 1/n sum_i |grad f(x_i)|^2                                                                             (1)
 
-is the trace of the Hessian of 2 R_S where R_S = 0. There grad R_S = 0, so that along d theta/dt = -grad (R_S + R_1)
+is the trace of the Hessian of R_S where R_S = 0. There grad R_S = 0, so that along d theta/dt = -grad (R_S + R_1)
 
     dG/dt = -grad G . grad R_1                                                                                       (2)
           = -2v/n^2 sum_r a_r^2 [(sum_i sigma_ri^2) (sum_i sigma'_ri^2 |x_i|^2) + |sum_i sigma_ri sigma'_ri x_i|^2]  (3)
             -2v/n^2 sum_r a_r^4 (sum_i sigma_ri sigma'_ri x_i) . (sum_i sigma'_ri sigma''_ri |x_i|^2 x_i),           (4)
 
-sigma_ri = sigma(w_r . x_i). (3) is minus a sum of squares: where sigma'' = 0, as for relu, G falls unless no neuron
-contributes to any sample. (4) has no sign, and G can rise: for tanh on one sample
+with sigma_ri = sigma(w_r . x_i). (3) is minus a sum of squares: where sigma'' = 0, as for relu, G falls unless no
+neuron contributes to any sample. (4) has no definite sign, and G can rise: for tanh on one sample
 
     dG/dt = -4v sum_r (a_r sigma_r sigma'_r |x|)^2 (1 - a_r^2 sigma'_r |x|^2).                                       (5)
 
@@ -29,7 +29,7 @@ __all__ = ["curvature_rate", "gradient_norm_rate", "squares_rate"]
 
 
 def gradient_norm_rate(network: ExplicitNetwork, variance: Expr) -> Expr:
-    """Return (2) by differentiation, for a network with one hidden layer and one output, and masks of a variance."""
+    """Return (2) by differentiation, for one hidden layer, one output and masks of the given variance v."""
     n, state = network.samples, network.parameters
     norm = Rational(1, n) * sympy.Add(  # (1)
         *(sympy.diff(network.output(i)[0], theta) ** 2 for i in range(n) for theta in state)
@@ -84,7 +84,7 @@ class _Neuron:
         return [cls(network, r) for r in range(network.widths[0])]
 
     def weighted(self, *factors: list[Expr]) -> list[Expr]:
-        """Return sum_i x_i times factors of each sample, (d,)."""
+        """Return sum_i x_i times the product of the factors of sample i, (d,)."""
         weights = [sympy.Mul(*entries) for entries in zip(*factors, strict=True)]
         return [
             sympy.Add(*(w * x[k] for w, x in zip(weights, self.inputs, strict=True)))

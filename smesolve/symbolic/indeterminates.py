@@ -1,10 +1,10 @@
 """Expressions as polynomials: every sub-expression that is not polynomial becomes an indeterminate.
 
-sigma(w x), sigma'(w x), tanh(w x), exp(a) ... are replaced by symbols of their own. A root b^(1/q) and a reciprocal 1/b
-are replaced as well, and the relation R^q = b or R^(-1) = b is kept. The result consists of sums, products and powers
-of numbers and symbols, which the polynomial rings of sympy decide exactly and fast. An undefined function and its
-derivatives at different points are independent numbers (a smooth function may have any jet at any finite set of
-points), so that nothing is lost for these.
+Each of sigma(w x), sigma'(w x), tanh(w x), exp(a), ... is replaced by a symbol of its own. A root b^(1/q) and a
+reciprocal 1/b are replaced as well, and the relation R^q = b or R^(-1) = b is kept. The result consists of sums,
+products and powers of numbers and symbols, which the polynomial rings of sympy decide exactly and fast. The values of
+an undefined function and its derivatives at different points are independent numbers (a smooth function may have any
+jet at any finite set of points), so that nothing is lost for these.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Indeterminates:
     """A growing dictionary between non-polynomial sub-expressions and the symbols that stand for them.
 
     Args:
-        variables: symbols that stay. A sub-expression without any of them becomes one indeterminate, so that the
+        variables: symbols that are kept. A sub-expression without any of them becomes one indeterminate, so that the
             result is a polynomial in the variables only and none of its coefficients is expanded. Default: all.
     """
 

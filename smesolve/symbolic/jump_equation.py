@@ -1,21 +1,21 @@
 """The modified equation of weak order 3: a drift, and jumps at the times of a Poisson process.
 
-A diffusion has no third cumulant at the order at which the step's is found (`third_cumulants`). Jumps of the size of a
-step, one in a time lr on average, have it by themselves. For theta' = theta + lr s_1 + lr^2 s_2 + lr^3 s_3 + ... with
-b0 = E s_1, xi = s_1 - b0 and Sigma = Cov(s_1),
+The third cumulant of a training step is of an order in lr at which a diffusion has none (`third_cumulants`). Jumps of
+the size of a step, one per time lr on average, have the right third cumulant by themselves. For theta' = theta + lr s_1
++ lr^2 s_2 + lr^3 s_3 + ... with b0 = E s_1, xi = s_1 - b0 and Sigma = Cov(s_1),
 
     dTheta = (b0 + lr b1 + lr^2 b2) dt + jumps of size lr (xi + lr xi_1) at rate 1/lr                                (1)
     b1   = E s_2 - 1/2 (D b0) b0                                                                                     (2)
     b2   = E s_3 - 1/6 (D^2 b0 [b0, b0] + (D b0)^2 b0) - 1/2 ((D b1) b0 + (D b0) b1) - 1/4 D^2 b0 : Sigma            (3)
     xi_1 = s_2 - E s_2 - 1/2 ((D xi) b0 + (D b0) xi)                                                                 (4)
 
-whose generator is (1/lr) log P through lr^2, P being the expectation after one step: the terms of lr^2 of
+The generator of (1) agrees with (1/lr) log P through lr^2, where P is the expectation after one step:
 
     (1/lr) log P = P_1 + lr (P_2 - 1/2 P_1^2) + lr^2 (P_3 - 1/2 (P_1 P_2 + P_2 P_1) + 1/3 P_1^3) + O(lr^3)           (5)
 
-with P = 1 + lr P_1 + lr^2 P_2 + ... Both jump parts have mean zero, so nothing compensates them. For gradient steps
-(s_2 = s_3 = 0) b2 = 1/3 (D b0)^2 b0 + 1/12 D^2 b0 [b0, b0] - 1/4 D^2 b0 : Sigma. Every law of the random variables has
-such an equation. Order 4 has none in general: see `fourth_cumulants`.
+with P = 1 + lr P_1 + lr^2 P_2 + ... Both parts of a jump have mean zero, so no compensator is needed. For gradient
+steps (s_2 = s_3 = 0) b2 = 1/3 (D b0)^2 b0 + 1/12 D^2 b0 [b0, b0] - 1/4 D^2 b0 : Sigma. The equation exists for every
+law of the random variables. There is none of order 4 in general: see `fourth_cumulants`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ORDER = 3
 class SymbolicJumpEquation:
     """Equation (1), which claims weak order 3. `modified_equation(iteration, order=3)` derives it.
 
-    `dataclasses.replace` puts in another drift or other jumps, and `verify` finds the order of the result.
+    `dataclasses.replace` makes an equation with another drift or other jumps, of which `verify` finds the order.
     """
 
     iteration: Iteration
@@ -71,11 +71,11 @@ class SymbolicJumpEquation:
 
     @cached_property
     def covariance(self) -> ImmutableMatrix:
-        """Sigma = Cov(s_1), (D, D): lr Sigma is the covariance of the jumps in a unit of time, to leading order."""
+        """Sigma = Cov(s_1), (D, D): lr Sigma is the covariance of the jumps per unit time, to leading order."""
         return step_covariance(self.iteration)
 
     def verify(self) -> Verification:
-        """Compare the one-step moments of iteration and equation, which proves the weak order or finds a mismatch."""
+        """Compare the one-step moments of iteration and equation: prove the weak order, or find a mismatch."""
         jumps = _jump_monomials(self.iteration, self.jump_terms)
         moments = [jump_moments(self.iteration, jumps, power) for power in range(ORDER + 1)]
         generator = Generator(self.iteration.state, self.drift_terms, moments)
@@ -90,14 +90,14 @@ class SymbolicJumpEquation:
         return shown(self.latex())
 
     def python_module(self) -> str:
-        """Return a Python module with drift, jump and rate as a class, which needs nothing of this package."""
+        """Return the source of a Python module with drift, jump and rate as a class, without this package."""
         return jump_module(self.iteration, self.drift, self.jump)
 
     @entry_point
     def to_torch(self, values: Mapping[Symbol | str, float], lr: float) -> nn.Module:
         """Return the class of `python_module` with numbers for its constants: `rate`, `drift` and `jump`.
 
-        It has no `f` and no `g`: torchsde integrates diffusions, and this equation is none.
+        It has no `f` and no `g`: torchsde integrates diffusions, and this equation is not a diffusion.
 
         Args:
             values: a number for every constant, by its symbol or its name.
@@ -149,7 +149,7 @@ def jump_moments(iteration: Iteration, jumps: Sequence[Sequence[Monomials]], pow
     """Return the coefficient of lr^power in the generator of the jumps, (1/lr) (E f(theta + lr J) - f(theta)).
 
     It is sum_d 1/d! sum E[J_e1,i1 ... J_ed,id] d^d f / d theta_i1 ... d theta_id over e1 + ... + ed = power + 1 - d.
-    For each sorted index i, which stands for all of its permutations, 1/d! becomes 1/prod n!, n counting equal entries.
+    A sorted index i stands for all of its permutations, so that 1/d! becomes 1/prod n!, where n counts equal entries.
     """
     moments = {}
     for degree in range(1, power + 2):

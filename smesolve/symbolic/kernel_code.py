@@ -1,10 +1,10 @@
 """Torch code of the cotangents (4) and (5) that `loss_expansion` derives.
 
 The generated functions take features h (..., m, n), readout A (..., o, m), bias b (..., o, 1) or 0 and targets y (o,
-n), and return cotangents of features, readout and outputs, not yet divided by n. Contributions z = A h are not formed:
-sums over neurons of powers of z are matrix products of powers of A and h. For losses of degree 2 the noise is linear
-in a symmetric matrix S, which acts through the Gram matrices of A and h, so that the cost does not depend on o. From
-degree 3 on, tensors of the normals are contracted with z (..., o, m, n).
+n). They return cotangents of features, readout and outputs, not yet divided by n. The contributions z = A h are not
+formed: sums over neurons of powers of z are matrix products of powers of A and h. For losses of degree 2 the noise is
+linear in a symmetric matrix S, which acts through the Gram matrices of A and h, so that the cost does not depend on o.
+From degree 3 on, tensors of the normals are contracted with z (..., o, m, n).
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ SUM_OF_MEAN_AND_NOISE = [
 
 
 def kernel_source(expansion: LossExpansion) -> str:
-    """Return a module with loss, slope (its derivative), mean_loss, mean, its derivative, noise, weight mean + noise.
+    """Return the source of a module with the kernels of an expansion.
+
+    Its functions are loss, slope (the derivative of the loss), mean_loss, mean (the mean cotangents), mean_along (their
+    derivative along a direction), noise, and drift_and_noise (weight mean + noise).
 
     Raises:
-        SmesolveError: if the law has symbols for parameters.
+        SmesolveError: if the law has symbols as parameters.
     """
     if any(kappa.free_symbols for kappa in expansion.cumulants):
         raise SmesolveError(f"{expansion.law!r} has symbols for parameters: kernels need a law of numbers.")
@@ -129,7 +132,7 @@ def _power_along(name: str, power: int) -> str:
 def _quadratic_noise(expansion: LossExpansion) -> list[str]:
     """Return code of weight E c + dPhi/dz = S z + u g with g = loss'(b, y), the part of W_1 without the neurons.
 
-    Phi = W_1 <w1, z> + W_2 (<w2, z^2> + pair <Xi, z (x) z>), W_1 = W_2 F + g, E c_k = W_1 + kappa_2 W_2 z_k, so
+    Phi = W_1 <w1, z> + W_2 (<w2, z^2> + pair <Xi, z (x) z>), W_1 = W_2 sum_r z_r + g, E c_k = W_1 + kappa_2 W_2 z_k, so
     u = w1 + weight and S = W_2 (w1 1^T + 1 w1^T + 2 diag w2 + 2 pair Xi + weight (1 1^T + kappa_2 I)).
     """
     second, variance = float(expansion.averaged[2]), float(expansion.cumulants[2])
@@ -156,7 +159,7 @@ def _quadratic_noise(expansion: LossExpansion) -> list[str]:
 def _noise(expansion: LossExpansion) -> list[str]:
     """Return code of dPhi/dz_k, (5) of `loss_expansion`.
 
-    The W contribute by dW_a/dz_k = sum_c kappa_c W_{a+c} z_k^{c-1} / (c-1)!, the tensors slot by slot.
+    The W_a contribute by dW_a/dz_k = sum_c kappa_c W_{a+c} z_k^{c-1} / (c-1)!, the tensors of normals slot by slot.
     """
     d, weights = expansion.degree, _Weights(expansion)
     lines = _neuron_weights(expansion)
@@ -213,7 +216,7 @@ def _neuron_weights(expansion: LossExpansion) -> list[str]:
 
 
 class _Weights:
-    """The W_a of an expansion: each is computed once where it is used, and constants are written out."""
+    """The W_a of an expansion: each W_a in use is computed once, and constants are written out."""
 
     def __init__(self, expansion: LossExpansion) -> None:
         self._expansion = expansion

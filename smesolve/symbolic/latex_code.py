@@ -17,7 +17,7 @@ LONGEST = 20_000
 
 
 def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], diffusion: ImmutableMatrix) -> str:
-    """Return the SDE, and b_a and the columns C_c entry by entry without entries that are 0, as LaTeX."""
+    """Return the SDE in LaTeX, followed by the nonzero entries of b_a and of the columns C_c."""
     names = _names(iteration, (*drift_terms, diffusion))
     lr = rf"\mathrm{{{names[iteration.small]}}}"
     equation = (
@@ -32,9 +32,9 @@ def equation_latex(iteration: Iteration, drift_terms: Sequence[ImmutableMatrix],
 def jump_latex(
     iteration: Iteration, drift_terms: Sequence[ImmutableMatrix], jump_terms: Sequence[ImmutableMatrix]
 ) -> str:
-    """Return the jump equation, and b_a and xi_e entry by entry without entries that are 0, as LaTeX.
+    """Return the jump equation in LaTeX, followed by the nonzero entries of b_a and xi_e.
 
-    N counts the jumps; the random variables in xi_e are drawn anew at each.
+    N counts the jumps. The random variables in xi_e are drawn anew at each jump.
     """
     names = _names(iteration, (*drift_terms, *jump_terms))
     lr = rf"\mathrm{{{names[iteration.small]}}}"
@@ -71,7 +71,7 @@ def _entries(iteration: Iteration, names: dict[Symbol, str], named: Sequence[tup
 
 
 def shown(environment: str) -> str:
-    """Return an align* environment for a notebook: where it is long, its first lines and how many are left out."""
+    """Return an align* environment for a notebook; a long one is cut, and its last line counts the missing lines."""
     if len(environment) <= LONGEST:
         return environment
     first, *lines = environment.removesuffix("\n\\end{align*}").split(" \\\\\n")
@@ -82,7 +82,7 @@ def shown(environment: str) -> str:
 
 
 def words(text: str) -> str:
-    """Return text within mathematics."""
+    """Return LaTeX code of a text within mathematics."""
     escaped = "".join(rf"\{char}" if char in "&%$#_{}" else char for char in text.replace("^", " to the power "))
     return rf"\text{{{escaped}}}"
 

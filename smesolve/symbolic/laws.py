@@ -1,6 +1,6 @@
-"""Laws of random variables that are not masks: a sample's index, and noise that is added.
+"""Laws of random variables that are not masks: the index of a sample, and additive noise.
 
-Mask laws, of mean 1, are in `smesolve.problem.masks`; `Law` is the interface of all of them.
+Mask laws, which have mean 1, are in `smesolve.problem.masks`; `Law` is the interface of all laws.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["Centred", "SampleIndex"]
 
 
 class SampleIndex(Law):
-    """An index that is uniform on 1, ..., samples: the sample that a step of SGD takes."""
+    """The uniform law on 1, ..., samples: the index of the sample that a step of SGD takes."""
 
     @entry_point
     def __init__(self, samples: int) -> None:
-        self.samples = check_integer("samples", samples, most=MOST_TERMS, remedy="each is a term of the step")
+        self.samples = check_integer("samples", samples, most=MOST_TERMS, remedy="each sample is a term of the step")
 
     @property
     def mean(self) -> Rational:
@@ -44,7 +44,7 @@ class SampleIndex(Law):
 
 
 class Centred(Law):
-    """The law of eta - 1 for a mask eta: noise of mean 0 with the same central moments."""
+    """The law of eta - 1 for a mask eta: noise of mean 0 with the central moments of the mask."""
 
     mean = 0
 

@@ -1,12 +1,12 @@
-"""Dropout on the last hidden layer at any width, for every loss polynomial in the output.
+"""Dropout on the last hidden layer at any width, for any loss that is a polynomial in the output.
 
 With f(eta) = sum_r eta_r z_r + b, F = sum_r z_r + b, power sums P_c = sum_r z_r^c and the cumulants kappa_c of eta
 (kappa_1 = 1), independence of the masks gives the mean loss of a sample and its derivatives in closed form:
 
     W_a = d^a/dF^a E loss(f(eta), y) = exp(sum_{c >= 2} kappa_c P_c/c! d^c/dF^c) loss^(a)(F, y).                     (1)
 
-The gradient is the derivative of the random loss, so that its expansion in orthonormal polynomials q_l of the masks is
-the derivative of the expansion of the loss: one scalar, the noise potential
+The gradient is the derivative of the random loss. So its expansion in orthonormal polynomials q_l of the masks is the
+derivative of the expansion of the loss, which is one scalar, the noise potential
 
     Phi = sum_l sum_a W_{a_1 + ... + a_k} prod_j tau_{l_j, a_j} < xi_l, z^{a_1} (x) ... (x) z^{a_k} >                (2)
     T_l(s) = E[q_l(zeta) e^{s zeta}] / E e^{s zeta} / sqrt(h_l) = sum_{a >= l} tau_{l, a} s^a                        (3)
@@ -61,11 +61,12 @@ class LossExpansion:
     """The expansion for one loss and one mask law.
 
     Args:
-        loss: loss of an output and its target, a polynomial in the output; a sample's loss is its sum over outputs.
+        loss: loss of an output and its target, a polynomial in the output; the loss of a sample is its sum over
+            outputs.
         law: law of the masks.
 
     Raises:
-        SmesolveError: if the loss is no polynomial in the output.
+        SmesolveError: if the loss is not a polynomial in the output.
     """
 
     loss: Callable[[Expr, Expr], Expr]
@@ -154,7 +155,7 @@ class LossExpansion:
 
     @cached_property
     def patterns(self) -> list[tuple[int, ...]]:
-        """The degrees l of distinct neurons, in decreasing order and of sum at most d, by largest degree and number."""
+        """The tuples of degrees l, each decreasing and of sum at most d, sorted by largest degree and size."""
         found = [
             tuple(reversed(degrees))
             for size in range(1, self.degree + 1)
@@ -181,7 +182,7 @@ class LossExpansion:
         return terms
 
     def count(self, width: int) -> int:
-        """Return M, the number of independent normals at a width: all sets of distinct neurons with their degrees."""
+        """Return M, the number of independent normals at a width: one for each set of neurons with their degrees."""
         return sum(self.tuples_count(degrees, width) for degrees in self.patterns)
 
     @staticmethod

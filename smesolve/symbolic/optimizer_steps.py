@@ -1,15 +1,15 @@
-"""Steps of adaptive optimisers, made of gradient steps, in the time of the learning rate.
+"""Steps of adaptive optimisers, made from gradient steps, in the time scale of the learning rate.
 
-What decays slowly is taken in units of time, 1 - beta = c lr (`smesolve.problem.update_rules` has the same scaling in
-numbers). From gradients g, each coordinate by itself and past its first steps, where bias corrections are 1,
+Decay rates are taken in units of time, 1 - beta = c lr, as in the numerical rules of `smesolve.problem.update_rules`.
+With gradients g, for each coordinate and after the first steps, where bias corrections are 1,
 
     m' = m + c_1 lr (g - m),      v' = v + c_2 lr (g^2 - v)                                                       (1)
     Adam:     theta' = theta - lr m' / (sqrt(v') + eps)                                                          (2)
     RMSprop:  theta' = theta - lr g / (sqrt(v') + eps)                                                           (3)
 
-(2) and (3) are expanded in lr up to the third power: the equations of order 1 and 2 need the first two, that with jumps
-all of them. Each coefficient is a polynomial in g, so that drift and covariance, that of g with g^2 included, follow
-from the moments of the noise.
+(2) and (3) are expanded in lr up to the third power: the equations of order 1 and 2 need the first two powers, the
+equation of order 3 needs all three. Each coefficient is a polynomial in g, so that drift and covariance, including the
+covariance of g and g^2, follow from the moments of the noise.
 
 Sources: Kingma, Ba (ICLR 2015); Tieleman, Hinton (2012); Malladi, Lyu, Panigrahi, Arora (NeurIPS 2022) for order 1.
 """
@@ -29,7 +29,7 @@ from smesolve.validation import check_expression, check_instance, check_not_nega
 __all__ = ["adam", "gradients_of", "memory_of", "rmsprop", "with_memory"]
 
 HIGHEST_POWER = 3
-"""Of the learning rate in a step."""
+"""Highest power of the learning rate that is kept in a step."""
 
 
 @entry_point
@@ -44,8 +44,8 @@ def adam(
     Args:
         iteration: steps without memory, proportional to the small parameter.
         first_rate: c_1, a number of at least 0, or an expression. Default: the symbol c_1.
-        second_rate: c_2. Default: the symbol c_2.
-        eps: added to the root. Default: the symbol epsilon.
+        second_rate: c_2, as c_1. Default: the symbol c_2.
+        eps: number or expression that is added to the root. Default: the symbol epsilon.
 
     Raises:
         SmesolveError: bad arguments, or a step that is not proportional to the small parameter.
@@ -70,7 +70,7 @@ def rmsprop(iteration: Iteration, rate: Expr | float | None = None, eps: Expr | 
     Args:
         iteration: steps without memory, proportional to the small parameter.
         rate: c_2, a number of at least 0, or an expression. Default: the symbol c_2.
-        eps: added to the root. Default: the symbol epsilon.
+        eps: number or expression that is added to the root. Default: the symbol epsilon.
 
     Raises:
         SmesolveError: bad arguments, or a step that is not proportional to the small parameter.
@@ -104,14 +104,14 @@ def _constant(name: str, value: Expr | float | None, symbol: str) -> Expr:
 
 
 def memory_of(stem: str, iteration: Iteration) -> list[Symbol]:
-    """Return a symbol for each state variable; second moments are positive."""
+    """Return a symbol for each state variable: positive for second moments ("v"), real for means."""
     return [
         Symbol(f"{stem}_{theta.name}", **{"positive" if stem == "v" else "real": True}) for theta in iteration.state
     ]
 
 
 def _inverse_root(v: Symbol, change: Expr, eps: Expr, lr: Symbol) -> list[Expr]:
-    """Return the first terms of 1 / (sqrt(v + lr change) + eps) by powers of lr."""
+    """Return the first terms of the expansion of 1 / (sqrt(v + lr change) + eps) in powers of lr."""
     function, terms = 1 / (sympy.sqrt(v) + eps), []
     for power in range(HIGHEST_POWER):
         terms.append(function * (lr * change) ** power / sympy.factorial(power))
@@ -134,7 +134,7 @@ def with_memory(
 ) -> Iteration:
     """Return the iteration of theta, which moves by `steps`, and of its memory, which moves by lr `changes`.
 
-    Symbols in the `given` expressions that are no constants of the iteration become constants.
+    Symbols in the `given` expressions become constants, unless they are constants of the iteration already.
     """
     constants = sorted(set().union(*(value.free_symbols for value in given)), key=str)
     return Iteration(

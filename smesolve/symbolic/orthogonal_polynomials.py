@@ -6,8 +6,8 @@ For X = E X + zeta, the Gram-Schmidt process on 1, zeta, zeta^2, ... with <f, g>
 
 with q_0 = 1, q_1 = zeta, q_2 = zeta^2 - s zeta - v, h_1 = v, and h_2 = E zeta^4 - v^2 - s^2 v, the `chi_variance` of a
 mask law. A law on K values has h_K = 0: then q_K = 0 almost surely, and this relation (for dropout zeta^2 = v + s zeta)
-fixes every moment from 2K - 1 on. Polynomial chaos (Xiu & Karniadakis 2002, sec. 3) and the Hoeffding decomposition
-(Hoeffding 1948; van der Vaart 1998, sec. 11.4) are built from these polynomials.
+gives E zeta^(2K) and all higher moments. Polynomial chaos (Xiu & Karniadakis 2002, sec. 3) and the Hoeffding
+decomposition (Hoeffding 1948; van der Vaart 1998, sec. 11.4) are built from these polynomials.
 """
 
 from __future__ import annotations
@@ -37,20 +37,19 @@ class OrthogonalPolynomials:
     norms: tuple[Expr, ...]
     """h_j = E q_j^2, none of them zero."""
     relation: tuple[Expr, ...] | None
-    """The monic polynomial of least degree that is 0 almost surely, where its degree is within reach; else None."""
-    _moments: list[Expr]
-    """E zeta^0, E zeta, ..., as far as they are known."""
+    """The monic polynomial of least degree that is 0 almost surely, or None where that degree is not reached."""
+    _moments: dict[int, Expr]
+    """E zeta^j by j, as far as they are known."""
 
     def central_moment(self, j: int) -> Expr:
         """Return E zeta^j, by the relation where there is one."""
-        while len(self._moments) <= j:
-            k = len(self._moments)
+        for k in range(len(self._moments), j + 1):
             if self.relation is None:
-                moment = _exact_moment(self.law, k)
+                self._moments[k] = _exact_moment(self.law, k)
             else:
                 values = len(self.relation) - 1
-                moment = tidy(-sum(c * self._moments[k - values + i] for i, c in enumerate(self.relation[:values])))
-            self._moments.append(moment)
+                lower = (self._moments[k - values + i] for i in range(values))
+                self._moments[k] = tidy(-sum(c * m for c, m in zip(self.relation, lower, strict=False)))
         return self._moments[j]
 
     def value(self, degree: int, point: Expr) -> Expr:
@@ -79,9 +78,9 @@ class OrthogonalPolynomials:
 def orthogonal_polynomials(law: Law, degree: int) -> OrthogonalPolynomials:
     """Compute (1) from `law.central_moment`, up to `degree` or to the first polynomial of norm zero.
 
-    Floats are read as decimals of 15 digits. For a law on finitely many values, `law.support` says at which degree the
-    norm is zero, so that rounding in the moments of BernoulliMasks(0.8) cannot hide it: the expansion is then exact for
-    a law on as many values whose first moments are those decimals.
+    Floats are read as decimals of 15 digits. For a law on finitely many values, the size of `law.support` is the degree
+    at which the norm is zero, so that rounding in the moments, as of BernoulliMasks(0.8), cannot hide it. The expansion
+    is then exact for a law on as many values whose first moments are those decimals.
     """
     values = None if law.support is None else len(law.support[0])
     moments: list[Expr] = []
@@ -99,15 +98,15 @@ def orthogonal_polynomials(law: Law, degree: int) -> OrthogonalPolynomials:
                 monic[i] -= projection * c
         polynomial = tuple(map(tidy, monic))  # q_k of (1)
         if k == values:
-            return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, moments)
+            return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, dict(enumerate(moments)))
         while len(moments) < 2 * k + 1:
             moments.append(_exact_moment(law, len(moments)))
         norm = tidy(sum(c * moments[k + i] for i, c in enumerate(polynomial)))  # h_k of (1)
         if norm == 0:
-            return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, moments)
+            return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), polynomial, dict(enumerate(moments)))
         polynomials.append(polynomial)
         norms.append(norm)
-    return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), None, moments)
+    return OrthogonalPolynomials(law, tuple(polynomials), tuple(norms), None, dict(enumerate(moments)))
 
 
 def exact(number: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Dropout training with any loss that is polynomial in the output, by kernels that the derivation generates."""
+"""Dropout training with any loss that is a polynomial in the output, by kernels generated from the derivation."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ from smesolve.symbolic.loss_expansion import LossExpansion
 __all__ = ["PolynomialLossProblem"]
 
 MAX_ENTRIES = 2**20
-"""Entries of a path's largest tensor of normals: widths up to 1024 for squared error, 101 for cubic, 32 for quartic
-loss."""
+"""Largest number of entries in a tensor of normals of one path: widths up to 1024 for squared error, 101 for a cubic
+and 32 for a quartic loss."""
 
 
 class PolynomialLossProblem(MaskedProblem):
     """Dropout on the last hidden layer with R_S(theta; eta) = 1/n sum_io loss(f_o(x_i; eta), y_io), polynomial in f.
 
-    Mean gradient and noise product are exact for every mask law, and no D x M or D x D array is formed; the code is
+    Mean gradient and noise product are exact for every mask law, and no D x M or D x D array is formed. Their code is
     `source`, generated from `LossExpansion`. A loss of degree p has noise of order up to p in the masks: one normal for
     every set of 1 to p neurons (for masks on two values), M = sum_{j=1}^p binom(m, j). Degree 2 therefore costs as much
-    as `DropoutProblem`. From degree 3 on, the cost of a noise product grows like n o m^p: a quartic loss has M = 2516
-    and a tensor of 65536 entries for each path at m = 16, and is refused beyond m = 32.
+    as `DropoutProblem`. From degree 3 on, the cost of a noise product grows like n o m^p: at m = 16 a quartic loss has
+    M = 2516 and a tensor of 65536 entries per path, and widths beyond m = 32 are refused.
 
     Args:
         network: a `DropoutNetwork`.
         x: inputs (n, d).
         y: targets (n, o).
-        loss: loss of one output and its target, as sympy expressions: lambda f, y: (f - y)**4 / 4.
+        loss: loss of one output and its target as a function of sympy expressions, such as
+            lambda f, y: (f - y)**4 / 4.
         keep_prob: probability in (0, 1] that a neuron is kept.
         law: law of the masks, which all samples share, in place of keep_prob. Default: BernoulliMasks(keep_prob).
 
     Raises:
-        SmesolveError: as `DropoutProblem`; the loss is no polynomial, or a tensor of normals has more than 2^20
+        SmesolveError: as `DropoutProblem`; or the loss is not a polynomial, or a tensor of normals has more than 2^20
             entries.
     """
 
@@ -84,7 +85,7 @@ class PolynomialLossProblem(MaskedProblem):
             start += len(neurons)
 
     def _position_of(self, degrees: tuple[int, ...], neurons: np.ndarray, start: int) -> Tensor:
-        """Return the position of each entry of the tensor m^k among the normals; M, a zero, where neurons are equal."""
+        """Return the position of each entry of the m^k tensor among the normals; M, that of a 0, for equal neurons."""
         position = np.full((self.width,) * len(degrees), self.noise_dim)
         for order in _symmetries(degrees):
             position[tuple(neurons[:, j] for j in order)] = start + np.arange(len(neurons))

@@ -1,9 +1,9 @@
 """Derivatives and smoothness of expressions in real variables.
 
-A step is real, so that a symbol without assumptions is taken as real: the derivative of Abs(a) is sign(a) for a real
-symbol a, and has no meaning for a complex one. Where a function has a kink, the derivative is that of sympy: |x|' =
-sign(x) with sign(0) = 0, and max(0, x)' = Heaviside(x) with Heaviside(0) = 1/2. Where a function jumps, `derivative`
-returns the derivative on both sides of the jump, and `smoothness` names the function.
+A step is real, so a symbol without assumptions is taken as real: the derivative of Abs(a) is sign(a) for a real symbol
+a, and has no meaning for a complex one. At kinks the convention is sympy's: |x|' = sign(x) with sign(0) = 0, and
+max(0, x)' = Heaviside(x) with Heaviside(0) = 1/2. Where a function jumps, `derivative` returns the derivative on both
+sides of the jump, and `smoothness` names the function.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def as_real(expression: Expr) -> tuple[Expr, dict[Symbol, Symbol]]:
 
 
 def derivative(expression: Expr, symbol: Symbol) -> Expr:
-    """Return the derivative by a symbol; where the expression jumps, the derivative on both sides of the jump."""
+    """Return the derivative with respect to a symbol; at a jump, the derivative on both sides of it."""
     if not expression.has(*KINKED, *OF_COMPLEX_NUMBERS):
         return sympy.diff(expression, symbol)
     real, meaning = as_real(expression)
@@ -89,7 +89,7 @@ class Smoothness(NamedTuple):
 
 
 def smoothness(expressions: Iterable[Expr], state: Collection[Symbol]) -> Smoothness:
-    """Find the parts that depend on the state and are not smooth on the whole space; undefined functions are smooth."""
+    """Find the parts that depend on the state and are not smooth everywhere; undefined functions count as smooth."""
     kinks: dict[Expr, None] = {}
     domain: dict[Expr, None] = {}
     for expression in expressions:

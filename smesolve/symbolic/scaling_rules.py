@@ -1,8 +1,8 @@
-"""Scaling rules: how the constants of a training change with the noise so that its modified equation stays the same.
+"""Scaling rules: changes of the constants of a training that leave its modified equation unchanged.
 
-Let a quantity kappa be multiplied by lambda, such as the draws that a step averages. Constants p_i, the learning rate
-among them, are multiplied by lambda^(a_i), state variables S_j by lambda^(x_j) and time by lambda^tau. The equation of
-order 1, dS = b dt + sqrt(lr) C dW with Sigma = C C^T, is the same for every lambda if and only if
+Let a quantity kappa, such as the number of draws that a step averages, be multiplied by lambda. Constants p_i, the
+learning rate among them, are multiplied by lambda^(a_i), state variables S_j by lambda^(x_j) and time by lambda^tau.
+The equation of order 1, dS = b dt + sqrt(lr) C dW with Sigma = C C^T, is the same for every lambda if and only if
 
     b_j is homogeneous of degree x_j - tau,      lr Sigma_ij is homogeneous of degree x_i + x_j - tau.               (1)
 
@@ -10,8 +10,8 @@ A function f is homogeneous of degree y where, for all values of its arguments (
 
     sum_i a_i p_i df/dp_i + sum_j x_j S_j df/dS_j + kappa df/dkappa = y f,                                           (2)
 
-which is linear in the exponents. A rule is a solution of these equations. A step takes the time lr, so the steps to a
-given state are multiplied by lambda^(tau - a_lr).
+which is linear in the exponents. A rule is a solution of these equations. A step takes time lr, so the number of steps
+to a given state is multiplied by lambda^(tau - a_lr).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sympy
 from sympy import Expr, Rational, Symbol
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError
+from smesolve.errors import SmesolveError, invalid
 from smesolve.symbolic.equation import SymbolicModifiedEquation
 from smesolve.symbolic.symbol_roles import check_symbol
 from smesolve.validation import check_instance, check_integer, check_list, check_mapping
@@ -34,19 +34,19 @@ __all__ = ["ScalingRule", "scaling_rule"]
 
 @dataclass(frozen=True)
 class ScalingRule:
-    """Powers of one quantity under which the equation of order 1 of a training stays the same."""
+    """Powers of one quantity under which the equation of order 1 of a training is unchanged."""
 
     by: Symbol
     """The quantity, kappa."""
     exponents: Mapping[Symbol, Rational]
-    """Of the small parameter, of the constants that are free, and of the state variables."""
+    """Exponents of the small parameter, of the free constants, and of the state variables."""
     time: Rational
     """tau."""
     steps: Rational
     """Exponent of the number of steps to a given state."""
     changes: Mapping[tuple[Symbol, Symbol], Rational]
-    """Entries of the covariance that were left out of (1), and the powers of kappa by which they change against the
-    others; positive: they grow. Entries that do not change are not here."""
+    """Entries of the covariance that were left out of (1) and change relative to the others, and the powers of kappa by
+    which they change; positive where they grow."""
 
     def __str__(self) -> str:
         powers = [f"{symbol} ~ {_power(self.by, exponent)}" for symbol, exponent in self.exponents.items() if exponent]
@@ -71,13 +71,13 @@ def scaling_rule(
 
     Args:
         equation: of order 1, such as modified_equation(adam(iteration), order=1).
-        by: the constant that is multiplied, kappa.
-        fixed: constants and state variables that stay: those of the data and the parameters that are trained.
-        vanishing: powers with which constants and state variables go to 0 in the regime that the rule is for, such as
-            {G: 1, m: 1} where noise dominates the gradient G: of every entry of drift and covariance its leading term
-            is kept. Default: everything is kept.
-        noiseless: state variables whose noise is left out, as that of an average over many steps; `ScalingRule.changes`
-            says by how much it changes.
+        by: kappa, the constant that is multiplied.
+        fixed: constants and state variables that do not change, such as constants of the data and the parameters.
+        vanishing: powers with which constants and state variables go to 0 in the regime of the rule, such as
+            {G: 1, m: 1} where noise dominates the gradient G. Only the leading term of every entry of drift and
+            covariance is kept. Default: everything is kept.
+        noiseless: state variables whose noise is left out, such as averages over many steps; `ScalingRule.changes` says
+            by how much their noise changes.
 
     Raises:
         SmesolveError: bad arguments, or an equation whose exponents are not determined by (1).
@@ -100,9 +100,11 @@ def scaling_rule(
         for symbol in symbols:
             if symbol not in known:
                 raise SmesolveError(
-                    f"{name} holds {symbol}, which is no constant or state variable of the iteration; take one of "
+                    f"{name} holds {symbol}, which is not a constant or state variable of the iteration; take one of "
                     f"{', '.join(sorted(map(str, known)))}."
                 )
+    if by not in iteration.constants or by in fixed:
+        raise invalid("by", "be a constant of the iteration that is not in fixed", by, "the rule multiplies it")
     scaled = [iteration.small, *(s for s in (*iteration.constants, *iteration.state) if s != by and s not in fixed)]
     unknowns = {symbol: sympy.Dummy(f"a_{symbol}") for symbol in scaled}
     tau = sympy.Dummy("tau")

@@ -1,8 +1,9 @@
 """An arbitrary smooth function of one variable.
 
 sympy writes the derivative of an undefined function at w x as Subs(Derivative(sigma(u), u), u, w x). Here the
-derivative of sigma is the function sigmaprime (LaTeX: sigma with a prime), that of sigmaprime is sigmaprimeprime, and
-so on: short to read, and one indeterminate for the polynomial arithmetic of `indeterminates`.
+derivative of sigma is the function sigmaprime (LaTeX: sigma with a prime), the derivative of sigmaprime is
+sigmaprimeprime, and so on. These names are short, and each value is one indeterminate for the polynomial arithmetic of
+`indeterminates`.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def _identifier(name: str) -> str:
 
 
 def latex_names(symbols: Iterable[Symbol]) -> dict[Symbol, str]:
-    """Return LaTeX for each symbol: that of sympy, or the name in typewriter letters where it is no mathematics.
+    """Return LaTeX for each symbol: sympy's, or the name in typewriter letters where it is not a mathematical name.
 
     Symbols that sympy writes alike, such as x1 and x_1, get typewriter letters as well.
     """

@@ -1,4 +1,4 @@
-"""Checks of the symbols of an iteration: one symbol for each name, real, with no more assumptions than its role allows.
+"""Checks of the symbols of an iteration: one real symbol per name, with no assumptions that its role does not allow.
 
 sympy identifies a symbol by its name together with its assumptions: Symbol("a") and Symbol("a", positive=True) print
 alike, and the derivative of one with respect to the other is 0.
@@ -33,7 +33,7 @@ def check_symbol(name: str, value: Any) -> Symbol:
 
 
 def check_one_symbol_per_name(named: Mapping[str, Iterable[Symbol]]) -> None:
-    """Refuse two symbols that differ only in their assumptions; the keys of `named` say where the symbols stand."""
+    """Refuse two symbols that differ only in their assumptions; the keys of `named` say where the symbols occur."""
     seen: dict[str, tuple[str, Symbol]] = {}
     for place, symbols in named.items():
         for symbol in sorted(set(symbols), key=sympy.default_sort_key):
@@ -66,7 +66,7 @@ def check_assumptions(role: str, symbol: Symbol) -> None:
 def check_law_of(symbol: Symbol, law: Law) -> None:
     """Refuse assumptions about a random symbol that do not hold for all values of its law.
 
-    sympy simplifies by assumptions: |eta| becomes eta for a positive eta, whatever values eta takes.
+    sympy simplifies by assumptions: |eta| becomes eta for a symbol eta that is declared positive.
     """
     values = None if law.support is None else [sympy.sympify(value) for value in law.support[0]]
     for name, holds_for in ASSUMPTIONS.items():

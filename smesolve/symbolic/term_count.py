@@ -1,7 +1,7 @@
-"""Counts of the terms of a derivation before it begins, and the refusal of derivations that would take too long.
+"""Bounds on the number of terms of a derivation, and the refusal of derivations that would take too long.
 
-The counts are upper bounds from the shape of expressions: for a polynomial, the number of terms after expansion of its
-brackets; for an expansion, the number of products of the functions of each variable.
+The bounds follow from the shape of expressions before anything is expanded: for a polynomial, the number of terms after
+expansion of its brackets; for an expansion, the number of products of the functions of each variable.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Bound = tuple[float, Mapping[Symbol, int]]
 
 
 def monomial_bound(expression: Expr, symbols: Sequence[Symbol]) -> float:
-    """Return a bound on the number of monomials of an expression in the symbols; other functions count as one.
+    """Return a bound on the number of monomials of an expression in the symbols; other functions count as one monomial.
 
     Cost: one visit to each different part of the expression.
     """
@@ -87,9 +87,9 @@ def check_values(symbol: Symbol, values: int, most: int = MOST_TERMS) -> None:
         SmesolveError: if there are too many; the message holds the numbers.
     """
     if values > most:
-        indicators = "" if most == MOST_TERMS else " as indicators, which a step that is no polynomial in it takes"
+        indicators = "" if most == MOST_TERMS else " as indicators, which a step that is not a polynomial in it needs"
         raise SmesolveError(
-            f"random[{symbol}] has a law on {values} values, but the most is {most}{indicators}; take fewer."
+            f"random[{symbol}] has a law on {values} values, more than {most}{indicators}; take a law on fewer values."
         )
 
 

@@ -1,9 +1,9 @@
-"""What no diffusion of order 3 can have: the third cumulant of one step.
+"""The obstruction to a diffusion of order 3: the third cumulant of one step.
 
-The increment Delta = lr s_1 + ... of the iteration has the third cumulant lr^3 kappa_ijk with kappa that of s_1. The
-third cumulant of an SDE driven by Brownian motion with noise sqrt(lr) C is O(lr^4). Hence, where kappa does not vanish,
-no such SDE has weak order 3, for any drift and diffusion. An equation with jumps has: `modified_equation(iteration,
-order=3)`, of `smesolve.symbolic.jump_equation`.
+The increment Delta = lr s_1 + ... of the iteration has the third cumulants lr^3 kappa_ijk, where kappa_ijk are those of
+s_1. Over time lr, the third cumulant of an SDE driven by Brownian motion with noise sqrt(lr) C is O(lr^4). Hence, where
+kappa does not vanish, no such SDE has weak order 3, for any drift and diffusion. An equation with jumps does:
+`modified_equation(iteration, order=3)` derives it (`smesolve.symbolic.jump_equation`).
 
 With s_1 = E s_1 + sum_l d_l q_l (monic orthogonal polynomials q_l of the random variables),
 
@@ -39,7 +39,7 @@ __all__ = ["ThirdCumulant", "third_cumulant"]
 
 @dataclass(frozen=True)
 class ThirdCumulant:
-    """The third cumulants kappa_ijk of s_1 for i <= j <= k."""
+    """The third cumulants kappa_ijk of s_1, i <= j <= k."""
 
     state: tuple[Symbol, ...]
     small: Symbol
@@ -47,7 +47,7 @@ class ThirdCumulant:
 
     @cached_property
     def nonzero(self) -> dict[tuple[int, int, int], Expr]:
-        """The entries that do not vanish identically; each of the others is proven to be 0."""
+        """The entries that do not vanish identically; every other entry is proven to be 0."""
         return {index: entry for index, entry in self.entries.items() if not vanishes(entry)}
 
     @property
@@ -59,11 +59,11 @@ class ThirdCumulant:
     def roots(self, symbol: Symbol) -> list[Expr]:
         """Return the real values of a symbol, such as keep_prob, at which every entry is 0 for all other symbols.
 
-        The list is exact and complete: the real roots of the greatest common divisor of all coefficients as polynomials
-        in the symbol; only positive ones for a positive symbol.
+        The list is exact and complete: it holds the real roots of the greatest common divisor of all coefficients as
+        polynomials in the symbol; for a positive symbol, the positive roots.
 
         Raises:
-            SmesolveError: if the symbol stands inside a function such as tanh, or if all entries are identically 0.
+            SmesolveError: if the symbol occurs inside a function such as tanh, or if all entries are identically 0.
         """
         check_symbol("symbol", symbol)
         named = set().union(*(entry.free_symbols for entry in self.entries.values()))
@@ -75,7 +75,7 @@ class ThirdCumulant:
             tokens = {call: sympy.Dummy() for call in entry.atoms(sympy.Function)}
             if any(call.has(symbol) for call in tokens):
                 raise SmesolveError(
-                    f"symbol {symbol} stands inside a function, where roots are no finite list; take another symbol."
+                    f"symbol {symbol} occurs inside a function, where roots may have no finite list; take another."
                 )
             numerator = sympy.numer(sympy.together(entry.xreplace(tokens)))
             others = sorted(numerator.free_symbols - {symbol}, key=sympy.default_sort_key)
@@ -125,7 +125,7 @@ def third_cumulant(iteration: Iteration) -> ThirdCumulant:
     triples = []
     for chosen in product(monic, repeat=3):
         if any(sum(map(bool, each)) == 1 for each in zip(*(degrees for degrees, _ in chosen), strict=True)):
-            continue  # a variable that stands in one polynomial only has mean 0
+            continue  # a variable that occurs in one polynomial only has mean 0
         weight = _triple_mean(functions, [degrees for degrees, _ in chosen])
         if weight != 0:
             triples.append((weight, [column for _, column in chosen]))

@@ -1,7 +1,7 @@
-"""The modified equation as a Python module: torch code that `torchsde.sdeint` takes as it is, or drift and jumps.
+"""The modified equation as a Python module: an SDE that `torchsde.sdeint` accepts, or a drift with jumps.
 
-The module imports torch and nothing else. Every symbol that is not a state variable, the small parameter first,
-becomes an argument of its class.
+The module imports only torch. The arguments of its class are the small parameter and all other symbols that are not
+state variables.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class _Code:
 
 
 def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: ImmutableMatrix) -> str:
-    """Return the text of the module of a diffusion; errors as those of `_Code`."""
+    """Return the source of the module of a diffusion. Raises the errors of `_Code`."""
     diffusion = sympy.sqrt(iteration.small) * diffusion
     code = _Code(iteration, [*drift, *diffusion])
     title = f"Stochastic modified equation, by smesolve: dTheta = f dt + g dW, Ito, {diffusion.cols} Brownian motions."
@@ -136,7 +136,7 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
 
 
 def jump_module(iteration: Iteration, drift: ImmutableMatrix, jump: ImmutableMatrix) -> str:
-    """Return the text of the module of a jump equation; errors as those of `_Code`."""
+    """Return the source of the module of a jump equation. Raises the errors of `_Code`."""
     random = [symbol for symbol in iteration.random if jump.has(symbol)]
     code = _Code(iteration, [*drift, *jump], random)
     small = code.names[iteration.small].name
@@ -161,7 +161,7 @@ def torch_equation(
     """Return an instance of the class of `python_module` with a number for every constant.
 
     Raises:
-        SmesolveError: as `python_module`; if values lacks a constant, or names something else.
+        SmesolveError: as `python_module`; or values lacks a constant, or names something that is not a constant.
     """
     constants = _constants(iteration, [*drift, *diffusion])
     source = python_module(iteration, drift, diffusion)
@@ -175,7 +175,7 @@ def jump_equation(
     values: Mapping[Symbol | str, float],
     small: float,
 ) -> nn.Module:
-    """Return an instance of the class of `jump_module`; errors as those of `torch_equation`."""
+    """Return an instance of the class of `jump_module`. Raises the errors of `torch_equation`."""
     constants = _constants(iteration, [*drift, *jump], tuple(iteration.random))
     return _instance(jump_module(iteration, drift, jump), "JumpEquation", iteration, constants, values, small)
 
@@ -209,7 +209,7 @@ def _numbers(
         name = key.name if isinstance(key, Symbol) else key
         if name not in known:
             raise SmesolveError(
-                f"values contains {shown(key)}, which is no constant of the equation: its constants are "
+                f"values contains {shown(key)}, which is not a constant of the equation: its constants are "
                 f"{', '.join(sorted(known)) or 'none'}, and the small parameter is given as lr."
             )
         if name in numbers:

@@ -1,9 +1,9 @@
 """Sympy expressions as torch code of the same meaning.
 
-The list of functions is closed: a name in both libraries may stand for two functions (sinc, frac), so that nothing is
-printed by its name only. `sympy.printing.pytorch` is no base class for this: sympy 1.13 lacks it, its Max(0, x),
-Heaviside(x) and log(2) call torch functions with Python numbers, which torch refuses, its Heaviside has no gradient,
-and its Derivative calls autograd.
+The list of functions is closed: the same name may stand for different functions in both libraries (sinc, frac), so
+that nothing is printed only by its name. `sympy.printing.pytorch` does not serve as a base class: sympy 1.13 lacks it,
+its Max(0, x), Heaviside(x) and log(2) call torch functions with Python numbers, which torch refuses, its Heaviside has
+no gradient, and its Derivative calls autograd.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _float(expr: Expr) -> str:
     value = expr.evalf(20)
     if not (value.is_Float or value.is_Rational) or not math.isfinite(float(value)):
         raise SmesolveError(
-            f"the equation contains {shown(expr)}, which is no finite real number that a float can hold: "
+            f"the equation contains {shown(expr)}, which is not a finite real number that a float can hold: "
             "write the step in finite real numbers."
         )
     number = float(value)
@@ -140,7 +140,7 @@ def printed(expression: Expr, zero: str) -> str:
     """Return an expression in real symbols as torch code; `zero` is code of a tensor of zeros.
 
     Raises:
-        SmesolveError: if a function has no torch code of the same meaning, or a number is no finite float.
+        SmesolveError: if a function has no torch code of the same meaning, or a number is not a finite float.
     """
     check_functions(expression)
     return str(_Printer(zero).doprint(expression))

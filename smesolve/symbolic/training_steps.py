@@ -1,8 +1,8 @@
 """Training steps of the literature, on an explicit network.
 
 Each function takes a network and the law of its noise, and returns an `Iteration` with fresh, independent noise in
-every step. Gaussian multiplicative noise is `dropout` with `GaussianMasks(variance)`. `momentum` turns any of them into
-the heavy-ball method.
+every step. Gaussian multiplicative noise is `dropout` with `GaussianMasks(variance)`. `momentum` makes the heavy-ball
+method from any of these steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def dropout(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] | No
 
     Args:
         network: the network.
-        masks: law of the masks. Below a non-polynomial activation it must have finitely many values.
+        masks: law of the masks. If an activation that is not a polynomial follows, it must have finitely many values.
         layers: hidden layers with masks, numbered from 1. Default: the last one.
     """
     factors, random = _masks(_network(network), masks, layers)
@@ -41,7 +41,7 @@ def dropout(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] | No
 
 @entry_point
 def sgd(network: ExplicitNetwork, batch: int = 1) -> Iteration:
-    """Return gradient descent on `batch` samples a step, drawn uniformly and with replacement.
+    """Return gradient descent on `batch` samples per step, drawn uniformly and with replacement.
 
     Source: Li, Tai, E (JMLR 2019), sec. 2.
     """
@@ -53,7 +53,7 @@ def sgd(network: ExplicitNetwork, batch: int = 1) -> Iteration:
 def dropout_sgd(
     network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] | None = None, batch: int = 1
 ) -> Iteration:
-    """Return `dropout` and `sgd` together: one mask and `batch` samples a step."""
+    """Return `dropout` and `sgd` together: one mask and `batch` samples per step."""
     factors, masks_of = _masks(_network(network), masks, layers)
     loss, samples = _sampled(network.losses(factors), check_integer("batch", batch))
     return gradient_descent(loss, network.parameters, masks_of | samples, network.constants)
@@ -86,7 +86,7 @@ def dropconnect(network: ExplicitNetwork, masks: MaskLaw, layers: Sequence[int] 
 
 @entry_point
 def label_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
-    """Return gradient descent on labels y_io + xi_io; the law of xi_io + 1 is `noise`."""
+    """Return gradient descent on labels y_io + xi_io, where xi_io + 1 has the law `noise`."""
     _network(network), _mask_law("noise", noise)
     xi = [
         [Symbol(f"xi_{i + 1}_{o + 1}", real=True) for o in range(network.out_features)] for i in range(len(network.y))
@@ -101,7 +101,7 @@ def label_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
 
 @entry_point
 def parameter_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
-    """Return gradient descent with gradients at theta + xi; the law of xi_j + 1 is `noise`.
+    """Return gradient descent with gradients at theta + xi, where xi_j + 1 has the law `noise`.
 
     Source: Orvieto, Raj, Kersting, Bach (AISTATS 2023, arXiv 2206.04613).
     """
@@ -115,7 +115,7 @@ def parameter_noise(network: ExplicitNetwork, noise: MaskLaw) -> Iteration:
 def momentum(
     iteration: Iteration, friction: Expr | float | None = None, *, rate: Expr | float | None = None
 ) -> Iteration:
-    """Return the heavy-ball method in its own time scale h = sqrt(lr), or with `rate` in that of the learning rate.
+    """Return the heavy-ball method in its own time scale h = sqrt(lr) or, with `rate`, in time lr per step.
 
     In its own time scale v' = mu v + step, theta' = theta + v'. With V = v/h and mu = 1 - friction h, both fixed as lr
     goes to 0, the state (theta, V) makes small steps:
@@ -126,8 +126,8 @@ def momentum(
     for gradient steps lr s_1. One step takes the time h. Order 1 in h is the equation of Li, Tai, E (JMLR 2019, sec.
     4): dV = -(friction V + grad f) dt + sqrt(h) C dW, dTheta = V dt.
 
-    In the time of the learning rate, with mu = 1 - c lr and the mean m of gradients, which is torch's momentum buffer
-    but for a constant factor (`smesolve.problem.update_rules.sgd`),
+    In time lr per step, with mu = 1 - c lr and the mean m of gradients, which is torch's momentum buffer up to a
+    constant factor (`smesolve.problem.update_rules.sgd`),
 
         m' = m + c lr (g - m),      theta' = theta - lr m'.                                                         (3)
 
@@ -135,6 +135,9 @@ def momentum(
         iteration: steps without momentum, proportional to the small parameter.
         friction: a number of at least 0, or an expression. Default: the symbol m.
         rate: c of (3), a number of at least 0, or an expression. Default: the time scale is sqrt(lr).
+
+    Raises:
+        SmesolveError: if both friction and rate are given, or the step is not proportional to the small parameter.
     """
     gradients = gradients_of(iteration)
     if rate is not None:

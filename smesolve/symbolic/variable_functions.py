@@ -1,9 +1,9 @@
 """Functions of one random variable in a form that can be multiplied, averaged and expanded.
 
 A step is a sum of products of functions of its random variables. For each variable these are either its powers
-(`Powers`, for any law with moments) or, where the step is no polynomial in it, the indicators of its values (`Atoms`,
-for laws on finitely many values: then every function is a sum of indicators). Integer keys stand for the functions;
-key 0 is the constant 1.
+(`Powers`, for any law with moments) or, where the step is not a polynomial in it, the indicators of its values
+(`Atoms`, for laws on finitely many values: then every function is a sum of indicators). Integer keys stand for the
+functions; key 0 is the constant 1.
 """
 
 from __future__ import annotations

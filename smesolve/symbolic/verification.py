@@ -7,14 +7,14 @@ Let Delta be the increment of one step from theta. If for all multi-indices i_1 
 and E |Delta|^(order+1) = O(lr^(order+1)), then the weak error on a fixed horizon is O(lr^order) (Milstein 1986; Li, Tai
 & E, JMLR 2019, sec. 3, under growth conditions, which algebra cannot decide).
 
-lr is the small parameter of the iteration; for momentum it is the square root of the learning rate. Milstein asks for j
-up to 2 order + 1, because his Delta is O(sqrt(lr)). Here the noise is small and Delta = O(lr): in the iteration every
-Delta carries one lr, in the SDE each operator lr^(a+1) L_a below removes at most a + 1 factors of Delta. So the
-coefficient of lr^q in a moment of degree j > q is zero on both sides, and nothing is left to compare beyond j = q.
+lr is the small parameter of the iteration; for momentum it is the square root of the learning rate. Milstein requires
+(1) for j up to 2 order + 1, because his Delta is O(sqrt(lr)). Here the noise is small and Delta = O(lr): in the
+iteration every Delta carries one lr, and in the SDE each operator lr^(a+1) L_a below removes at most a + 1 factors of
+Delta. So the coefficient of lr^q in a moment of degree j > q is zero on both sides, and degrees up to q suffice.
 
-The theorem asks for a step and an equation with continuous derivatives up to some order. Where they have kinks, the
-moments are compared away from these, and no order is proven. Expressions such as log(a) and 1/a are assumed to stay
-inside their domain. All symbols are real.
+The theorem requires a step and an equation with continuous derivatives up to some order. Where they have kinks, the
+moments are compared away from the kinks, and no order is proven. The state is assumed to stay inside the domain of
+expressions such as log(a) and 1/a. All symbols are real.
 
     iteration:  E[Delta_i1 ... Delta_ij] with Delta = sum_a lr^a s_a, from the moments of the random variables       (2)
     SDE:        E f(Theta_lr) = exp(lr L) f,    L = sum_a lr^a L_a                                                   (3)
@@ -34,6 +34,7 @@ from typing import NamedTuple
 import sympy
 from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 
+from smesolve.sampling.progress import Progress
 from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.explicit_iteration import Iteration
@@ -64,7 +65,7 @@ class Verification:
     claimed: int
     """The weak order that the equation claims."""
     agreement: int
-    """All coefficients up to lr^agreement agree, away from kinks where there are any. At most claimed + 1 is tried."""
+    """All coefficients up to lr^agreement agree, away from kinks. The largest value that is tried is claimed + 1."""
     checked: tuple[MomentCheck, ...]
     """Every comparison, in order; a proven one has difference 0."""
     first_mismatch: MomentCheck | None
@@ -90,7 +91,7 @@ class Verification:
         if self.smoothness.kinks:
             return (
                 f"Not smooth, or not known to be: {_listed(self.smoothness.kinks)}. The moments are compared away from "
-                "kinks; the theorem asks for functions with continuous derivatives, so that no order is proven."
+                "kinks; the theorem requires functions with continuous derivatives, so that no order is proven."
             )
         if self.smoothness.domain:
             return f"The state is assumed to stay where {_listed(self.smoothness.domain)} can be differentiated."
@@ -137,19 +138,27 @@ def check_proof(iteration: Iteration, order: int) -> None:
     Raises:
         SmesolveError: if there are too many; the message holds the numbers.
     """
-    size, terms = len(iteration.state), max(len(m) for term in iteration.step_monomials for m in term)
+    size, terms = len(iteration.state), _most_terms(iteration)
     products = sum(comb(size + j - 1, j) * float(terms) ** j for j in range(1, order + 2))
     check_products(f"the proof of order {order}", products, terms, size)
 
 
+def _most_terms(iteration: Iteration) -> int:
+    """Return the number of terms of the longest entry of the step: a moment of degree j takes up to its j-th power."""
+    return max(len(m) for term in iteration.step_monomials for m in term)
+
+
 def verify(iteration: Iteration, order: int, generator: Generator, equation: Sequence[Expr]) -> Verification:
-    """Compare (1) coefficient by coefficient, lr^1, lr^2, ..., until one differs or lr^(order+1) is reached.
+    """Compare both sides of (1) for lr^1, lr^2, ..., until a coefficient differs or lr^(order+1) is reached.
 
     Args:
         iteration: the iteration.
         order: the claimed weak order.
-        generator: of the equation.
-        equation: the functions of the state of which the equation consists, whose smoothness the theorem asks for.
+        generator: generator of the equation.
+        equation: the entries of drift and noise, whose smoothness the theorem requires.
+
+    Raises:
+        SmesolveError: if the comparison takes too many products, or a difference cannot be decided (`vanishes`).
     """
     check_proof(iteration, order)
     checked: list[MomentCheck] = []
@@ -159,15 +168,21 @@ def verify(iteration: Iteration, order: int, generator: Generator, equation: Seq
         smooth = smoothness([*steps, *equation], iteration.state)
         return Verification(order, agreement, tuple(checked), mismatch, tuple(iteration.state), iteration.small, smooth)
 
-    for power in range(1, order + 2):
-        for degree in range(1, power + 1):
-            for index in combinations_with_replacement(range(len(iteration.state)), degree):
-                discrete = _moment_coefficient(iteration, index, power)
-                difference = discrete - generator.taylor_coefficient({index: Integer(1)}, power)
-                proven = vanishes(difference)
-                checked.append(MomentCheck(index, power, Integer(0) if proven else difference))
-                if not proven:
-                    return shown_by(power - 1, checked[-1])
+    size, terms = len(iteration.state), float(max(1, _most_terms(iteration)))
+    expected = [(power, degree) for power in range(1, order + 1) for degree in range(1, power + 1)]
+    # Of the next power a moment of low degree differs as a rule, which ends the comparison.
+    total = sum(comb(size + degree - 1, degree) * terms**degree for _, degree in [*expected, (order + 1, 1)])
+    with Progress(False, 1.0) as bar:
+        for power in range(1, order + 2):
+            for degree in range(1, power + 1):
+                for index in combinations_with_replacement(range(size), degree):
+                    discrete = _moment_coefficient(iteration, index, power)
+                    difference = discrete - generator.taylor_coefficient({index: Integer(1)}, power)
+                    proven = vanishes(difference)
+                    checked.append(MomentCheck(index, power, Integer(0) if proven else difference))
+                    bar.done(terms**degree / total)
+                    if not proven:
+                        return shown_by(power - 1, checked[-1])
     return shown_by(order + 1, None)
 
 
@@ -190,7 +205,7 @@ def _moment_coefficient(iteration: Iteration, index: Sequence[int], power: int) 
 
 
 def diffusion_terms(diffusion: ImmutableMatrix) -> list[dict[tuple[int, ...], Expr]]:
-    """Return the `noise_terms` of a diffusion, which has one of a = 1, by (4)."""
+    """Return the `noise_terms` of a diffusion by (4): none for a = 0, and 1/2 C C^T for a = 1."""
     covariance = diffusion * diffusion.T
     pairs = combinations_with_replacement(range(covariance.rows), 2)
     return [{}, {(i, j): covariance[i, j] * (Rational(1, 2) if i == j else 1) for i, j in pairs}]

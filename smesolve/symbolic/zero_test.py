@@ -1,9 +1,10 @@
 """A decision whether an expression vanishes identically.
 
-It is refuted by a value: at a random rational point, computed to 60 and to 120 digits, with undefined functions and
-their derivatives as further free numbers. It is proven by algebra: as an element of a polynomial ring over QQ, modulo
-the relations of roots and after clearing denominators (`indeterminates`). Where the value is zero and the ring element
-is not (functions that depend on each other, such as tanh w and tanh 2w), `sympy.simplify` in terms of exp decides.
+A nonzero value at a random rational point refutes it; the value is computed to 60 and to 120 digits, with undefined
+functions and their derivatives as further free numbers. Algebra proves it: the expression is 0 in a polynomial ring
+over QQ, modulo the relations of roots and after clearing denominators (`indeterminates`). Where the value is zero and
+the ring element is not (functions that depend on each other, such as tanh w and tanh 2w), `sympy.simplify` in terms of
+exp decides.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from typing import Any
 
 import mpmath
 import sympy
-from sympy import QQ, Basic, Expr, Heaviside, Integer
+from sympy import QQ, Basic, Eq, Expr, Ge, Gt, Heaviside, Integer, Le, Lt, Ne
 from sympy.concrete.expr_with_limits import ExprWithLimits
 from sympy.core.function import AppliedUndef
-from sympy.core.relational import Relational
 from sympy.polys.rings import PolyElement, PolyRing
 
 from smesolve.entry_point import entry_point
@@ -36,9 +36,9 @@ DIGITS = 60
 
 @entry_point
 def vanishes(expression: Expr) -> bool:
-    """Return True if the expression is proven to be 0 for all real values of its symbols, False if it is refuted.
+    """Return True if the expression is proven to be 0 for all real values of its symbols, and False if it is not 0.
 
-    The points at which functions have kinks are left out.
+    Points at which functions have kinks, or at which an equation in a condition holds, are left out.
 
     Raises:
         SmesolveError: if neither can be shown.
@@ -92,7 +92,7 @@ def _value_is_not_zero(expression: Expr) -> bool:
 def _at(value: Callable[..., list[Any]], numerators: list[int]) -> tuple[bool, bool]:
     """Return whether the first value is not 0, and whether all values are real.
 
-    A value that is not 0 stays the same with twice as many digits, however small it is; a rounding error does not.
+    A nonzero value is the same with twice as many digits, however small it is; a rounding error is not.
     """
     try:
         values, precise = (_with(digits, value, numerators) for digits in (DIGITS, 2 * DIGITS))
@@ -121,14 +121,22 @@ MORE_FUNCTIONS = {
 def _branches(expression: Expr) -> Iterator[Expr]:
     """Yield the expression on each side of its kinks, for every combination of signs of their arguments."""
     steps = expression.rewrite((sympy.Abs, sympy.sign, sympy.Max, sympy.Min), Heaviside)
+    # An equation between different functions holds at points only, which are left out.
+    steps = steps.xreplace(
+        {
+            gate: sympy.true if isinstance(gate, Ne) else sympy.false
+            for gate in steps.atoms(Eq, Ne)
+            if _value_is_not_zero(gate.lhs - gate.rhs)
+        }
+    )
     sides: dict[Expr, list[tuple[Basic, bool]]] = {}
-    for gate in steps.atoms(Heaviside, Relational):
+    for gate in steps.atoms(Heaviside, Gt, Ge, Lt, Le):
         difference = gate.args[0] if isinstance(gate, Heaviside) else gate.gts - gate.lts
         primitive = sympy.expand(difference).primitive()[1]
         flipped = primitive.could_extract_minus_sign()
         sides.setdefault(-primitive if flipped else primitive, []).append((gate, flipped))
     if not 0 < len(sides) <= MOST_GATES:
-        yield expression
+        yield expression if sides else steps
         return
     for positive in product((True, False), repeat=len(sides)):
         truth = {

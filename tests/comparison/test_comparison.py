@@ -11,6 +11,7 @@ from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution
 from smesolve.comparison.order_fit import _verdict, fit_orders
 from smesolve.comparison.sampler import PairSampler, Sampler
+from smesolve.comparison.stationary_variances import stationary_variances
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import named_observables
 from smesolve.solver.integration import Integration
@@ -97,6 +98,31 @@ def test_directions_that_do_not_move_are_not_unstable():
         moments = LinearMoments(problem, problem.initial())
         assert moments.stability_limit() == pytest.approx(problem.stability_limit(problem.initial()), rel=1e-9)
         assert moments.stability_limit(1) == np.inf
+
+
+def test_the_stationary_state_keeps_the_start_where_nothing_moves():
+    """Three inputs, one of which is always 0, and two samples by turns without dropout in three dimensions."""
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    start = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    dead = x * torch.tensor([1.0, 0.0, 1.0])
+    network = torch.nn.Linear(3, 1, bias=False).double()
+    for problem in (
+        sme.DropoutProblem(sme.LinearNetwork(3), dead, x[:, :1].exp(), keep_prob=0.8),
+        sme.ModuleProblem(network, x[:2], x[:2, :1].exp(), loss="squared_error", batch_size=1),
+    ):
+        moments, lr, steps = LinearMoments(problem, start), 0.2, 2**10
+        late = moments.iteration(lr, steps, "squared_norm")
+        assert moments.stationary(lr, None, "squared_norm") == pytest.approx(late, rel=1e-9)
+        for order in (1, 2):
+            end = moments.equation(lr, order, lr * steps, "squared_norm")
+            assert moments.stationary(lr, order, "squared_norm") == pytest.approx(end, rel=1e-9)
+        mean = np.array([moments.iteration(lr, steps, f"theta[{k}]") for k in range(3)])
+        exact = stationary_variances(problem, start, [lr]).exact
+        assert exact.to_numpy() == pytest.approx(late - mean @ mean, rel=1e-7, abs=1e-10)
+    nothing = sme.DropoutProblem(sme.LinearNetwork(3), 0 * x, x[:, :1], keep_prob=0.8)
+    moments = LinearMoments(nothing, start)
+    assert moments.stability_limit() == moments.stability_limit(2) == np.inf
+    assert moments.stationary(0.1, None, "squared_norm") == pytest.approx(14.0, rel=1e-14)
 
 
 @pytest.mark.parametrize("observable", ["loss", "squared_norm"])

@@ -132,7 +132,7 @@ def test_defects_that_see_kinks_have_the_same_means():
 @pytest.mark.parametrize("control", ["first", "second"])
 def test_the_difference_of_means_holds_the_exact_errors(control):
     moments = LinearMoments(BALL, START)
-    study = sme.weak_error(BALL, START, [0.1], 1.0, times=[1.0], paths=512, control=control, seed=1)
+    study = sme.weak_error(BALL, START, [0.1], 1.0, times=[1.0], paths=1024, control=control, seed=1)
     for order, row in zip((1, 2), study.table.itertuples(), strict=True):
         assert row.low <= moments.error(0.1, order, 1.0) <= row.high
     assert study.table.stderr.max() < {"first": 4e-4, "second": 2e-4}[control]

@@ -126,10 +126,10 @@ def test_weak_order_is_kept_under_a_smooth_schedule(order):
 def test_weak_error_takes_a_schedule():
     problem = scheduled(make_problem())
     theta0 = problem.initial(seed=1)
-    study = sme.weak_error(problem, theta0, [0.2], 1.0, times=[1.0], observables=["loss"], paths=512)
+    study = sme.weak_error(problem, theta0, [0.2], 1.0, times=[1.0], observables=["loss"], paths=1024)
     order1 = study.table.set_index("order").loc[1]
     assert order1.resolved
-    first = sme.weak_error(problem, theta0, [0.2], 1.0, times=[1.0], observables=["loss"], paths=512, control="first")
+    first = sme.weak_error(problem, theta0, [0.2], 1.0, times=[1.0], observables=["loss"], paths=1024, control="first")
     assert order1.stderr_reduction > 5 * first.table.stderr_reduction[0] > 10
     enumerated = enumerated_two_steps(problem, theta0, 0.5)
     sampled = problem.loss(sme.iterate(problem, theta0, 0.5, 2, 20_000)[-1])

@@ -9,7 +9,9 @@ import torch
 from given_errors import GivenErrors, Q, exactly, first_coordinate
 from problems import make_problem
 from scipy import stats
+from torch import nn
 
+import smesolve as sme
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.comparison.leading_constants import first_constants
@@ -22,6 +24,8 @@ from smesolve.experiments.scaling.schedule import SCHEDULES, schedules
 from smesolve.experiments.scaling.width import mean_field_problem, width_sweep
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.solver.schemes.sampled_euler import SampledEuler
+from smesolve.solver.schemes.svag import SVAG
 
 # --- acceleration ---------------------------------------------------------------------------------------------------
 
@@ -48,6 +52,27 @@ def test_acceleration_states_errors_and_costs_as_shares(monkeypatch):
         assert row.gradient_speedup == exactly(20 / gradients)
         assert (row.seconds, row.iteration_seconds) == exactly((7e-6 * 20 / row.factor, 2e-6 * 20))
         assert row.speedup == exactly(2 / 7 * row.factor)
+
+
+def test_nothing_is_accelerated_where_the_mean_gradient_is_sampled():
+    """Weights a_r of R gradients in a step of c lr have sum 1 and sum of squares 1/c, so that R is at least c."""
+    problem, known = make_problem(), {"lr": 0.05, "horizon": 0.4, "factors": [2], "orders": [1]}
+    dropped = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.2), nn.Linear(3, 1)).double()
+    sampled = sme.ModuleProblem(dropped, problem.x, torch.zeros(len(problem.x), 1))
+    for one in (sme.Training(problem, torch.optim.Adam, lr=0.05), sampled):
+        with pytest.raises(sme.SmesolveError, match="acceleration needs mean gradient and noise in closed form"):
+            acceleration(one, one.initial(), **known)
+    momentum = sme.Training(problem, torch.optim.SGD, lr=0.05, momentum=0.5)
+    table = acceleration(momentum, momentum.initial(), **known, effort=GivenErrors()).table
+    assert list(table.factor) == [2] and np.isfinite(table.relative).all()
+    for scheme in (SVAG, SampledEuler):
+        for dt in (0.1, 0.5, 1.0, 2.0):  # in lr
+            means, deviations = map(np.array, scheme.weights(1 / dt))
+            for weights in (means + deviations, means - deviations):
+                assert weights.sum() == exactly(1) and (weights**2).sum() == exactly(1 / dt)
+                assert len(weights) >= dt
+        with pytest.raises(sme.SmesolveError, match="dt must be at most 2 lr"):
+            scheme.weights(0.49)
 
 
 def test_a_factor_breaks_even_where_its_whole_interval_is_inside():

@@ -190,7 +190,7 @@ def test_collapse_finds_the_power_and_says_so_with_an_interval():
 def test_error_map_of_a_small_network():
     problem = make_problem()
     theta0 = problem.initial()
-    result = error_map(problem, theta0, [0.8], [0.2, 0.4], orders=(1,), effort=SamplingEffort(paths=256))
+    result = error_map(problem, theta0, [0.8], [0.2, 0.4], orders=(1,), effort=SamplingEffort(paths=1024))
     exact = result.table[result.table.model == "readout"]
     here = problem.with_keep_prob(0.8)
     readout, start = readout_problem(here, theta0)
@@ -207,7 +207,7 @@ def test_error_map_of_a_small_network():
 def test_the_rule_reaches_as_far_as_the_leading_constant_says():
     problem = make_problem()
     result = linear_scaling_rule(
-        problem, problem.initial(), 0.02, [1, 2, 5, 10], 1.0, tolerance=0.003, effort=SamplingEffort(paths=512)
+        problem, problem.initial(), 0.02, [1, 2, 5, 10], 1.0, tolerance=0.003, effort=SamplingEffort(paths=1024)
     )
     for model, group in result.table.groupby("model"):
         ratio = (group.relative / group.predicted).iloc[0]
@@ -263,7 +263,7 @@ def test_workers_change_no_bit_of_a_study():
 def test_the_weak_order_of_a_network_is_certified_under_a_schedule(name):
     """The control variates of second order hold under schedules: the slopes of both orders are resolved."""
     problem, lrs = make_problem(), [0.25, 0.125, 0.0625, 0.03125]
-    result = schedules(problem, problem.initial(1), lrs, 1.0, [name], effort=SamplingEffort(paths=256))
+    result = schedules(problem, problem.initial(1), lrs, 1.0, [name], effort=SamplingEffort(paths=1024))
     for row in result.fit[result.fit.model == "network"].itertuples():
         assert row.points == 4
         assert row.slope_low < row.order < row.slope_high
@@ -272,7 +272,7 @@ def test_the_weak_order_of_a_network_is_certified_under_a_schedule(name):
 
 def test_acceleration_counts_gradients_and_breaks_even_there():
     problem = make_problem()
-    result = acceleration(problem, problem.initial(), 0.01, 0.4, [4, 8, 20], effort=SamplingEffort(paths=64))
+    result = acceleration(problem, problem.initial(), 0.01, 0.4, [4, 8, 20], effort=SamplingEffort(paths=1024))
     assert gradients_per_step("small_noise_rk4", 1) == 5.5
     even = result.break_even([0.5]).set_index("order")
     assert even.factor_even[1] == pytest.approx(5.5)

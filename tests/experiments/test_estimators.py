@@ -94,7 +94,8 @@ def test_a_dry_run_counts_the_gradients_of_defects(tmp_path, capsys, expensive):
     experiment = WeakError(build_settings(SAMPLED))
     work = experiment.cells()[0].cost
     blocks = 1  # of each learning rate
-    sampler = DefectSampler(experiment.problem, experiment.theta0, 0.1, [4], {}, [1, 2], False)
+    problem = experiment.problem.in_blocks_for(SAMPLED["paths"])
+    sampler = DefectSampler(problem, experiment.theta0, 0.1, [4], {}, [1, 2], False)
     assert work == pytest.approx(blocks * sampler.cost * (1 + 2 / 4))
 
 

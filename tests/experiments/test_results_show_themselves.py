@@ -11,7 +11,7 @@ from problems import make_problem
 
 import smesolve as sme
 from smesolve import experiments
-from smesolve.comparison.agreement import at_most, headline
+from smesolve.comparison.agreement import at_most, headline, in_short
 from smesolve.comparison.outcomes import Status
 from smesolve.experiments.scaling.acceleration import acceleration
 from smesolve.experiments.scaling.horizon import long_horizon
@@ -90,6 +90,10 @@ def test_the_bound_is_the_farther_end_of_the_interval_over_mean_change_and_sprea
         in words
     )
     assert "under order 1 it is off by +2% [+1.8%, +2.2%], by at most 2.2%" in words
+    assert in_short(table) == (
+        "The SME of order 2 gives the mean loss of dropout at T = 2 to within 0.08%, order 1 to within 2.2% (lr = 0.1, "
+        "95% confidence)."
+    )
 
 
 def test_a_mean_that_is_not_known_itself_makes_bounds_larger_or_absolute():
@@ -104,7 +108,7 @@ def test_what_has_no_interval_has_no_bound(reason):
     table = rows(discrete=[0.5, 0.5], error=[0.1, 0.1], low=[0.0, 0.0], high=[0.2, 0.2], reason=["", reason])
     assert "order 2" not in headline(table, {}, {})
     nothing = table.assign(reason=reason)
-    assert headline(nothing, {}, {}) == f"No error at the horizon has an interval: {reason}."
+    assert headline(nothing, {}, {}) == in_short(nothing) == f"No error at the horizon has an interval: {reason}."
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smesolve.errors import SmesolveError
-from smesolve.landscape import covering
+from smesolve.landscape import cosine_map, covering, participation, principal_angles
 
 C = 0.95
 CAP = 2 * np.arccos(C)
@@ -121,11 +121,29 @@ def test_vectors_without_a_direction_are_not_covered():
 
 @pytest.mark.parametrize(
     ("weights", "words"),
-    [(np.ones(3), "weights must be an array"), ([[1.0]], "weights must be an array"), (np.array([[np.nan]]), "finite")],
+    [
+        (np.ones(3), "weights must be an array"),
+        ([[1.0]], "weights must be an array"),
+        (np.array([[np.nan]]), "finite"),
+        (np.array([[1j, 0]]), "real numbers, got an array of complex128"),
+        (np.array([["a", "b"]]), "real numbers"),
+    ],
 )
 def test_what_is_no_table_of_numbers_is_refused(weights, words):
-    with pytest.raises(SmesolveError, match=words):
-        covering(weights)
+    for function in (covering, cosine_map, lambda rows: participation(rows, np.ones(1))):
+        with pytest.raises(SmesolveError, match=words):
+            function(weights)
+    with pytest.raises(SmesolveError, match=words.replace("weights", "second")):
+        principal_angles(np.eye(2), weights)
+
+
+@pytest.mark.parametrize(
+    ("amplitudes", "words"),
+    [([1.0, 1.0], "an array"), (np.ones(3), "shape"), (np.array([1, np.inf]), "finite"), (np.array([2, -1]), "got -1")],
+)
+def test_amplitudes_are_numbers_of_at_least_0(amplitudes, words):
+    with pytest.raises(SmesolveError, match=f"amplitudes must .*{words}"):
+        participation(np.eye(2), amplitudes)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, np.nan])

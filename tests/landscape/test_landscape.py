@@ -131,7 +131,7 @@ def test_terms_of_the_covariance():
     rest = problem.covariance(theta) - v * blocks.mT @ blocks - mixed
     assert near(pair_term_operator(problem, theta), rest)
     other = make_problem(width=4, law=ThreeValuedMasks())
-    with pytest.raises(ValueError, match="masks must be those of dropout"):
+    with pytest.raises(ValueError, match="problem must have the masks of dropout"):
         gradient_term_operator(other, other.initial())
     for nonlinear in (problem.with_weak_noise(), make_problem(width=4, masks="per_sample")):
         for make in (gradient_term_operator, pair_term_operator, covariance_operator):

@@ -142,3 +142,13 @@ def test_an_effect_is_known_where_its_measure_is_positive_in_all_runs():
     effects = factorial_effects(elsewhere, ["trace", "width"])
     assert effects[effects.measure == "trace"].change.eq(0).all()
     assert effects[effects.measure == "width"].change.isna().all()
+
+
+def test_effects_need_one_row_for_each_training_and_run():
+    rows = [{"training": name, "run": run, "trace": 1.0 + run} for name in ABLATIONS for run in range(3)]
+    table = pd.DataFrame(rows)
+    assert (factorial_effects(table, ["trace"]).change == 0).all()
+    with pytest.raises(ValueError, match="got several for training 'gradient descent' and run 0"):
+        factorial_effects(pd.concat([table, table[:1]]), ["trace"])
+    with pytest.raises(ValueError, match="measures must be a sequence, got 'trace'"):
+        factorial_effects(table, "trace")

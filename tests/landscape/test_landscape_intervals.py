@@ -49,6 +49,8 @@ def test_an_estimate_has_students_interval():
 @pytest.mark.parametrize("a", [1.5, -1.5, 0.2])
 def test_a_quotient_by_a_root_has_the_ends_of_its_formula(a, correlation):
     numerator, square = Estimate(a, 0.3, 8), Estimate(4.0, 0.5, 8)
+    skewed, mirrored = (over_root(Estimate(s * a, 0.3, 8, s * 0.4), square, s * correlation) for s in (1, -1))
+    assert (skewed.low, skewed.high) == exactly((-mirrored.high, -mirrored.low))
     found = over_root(numerator, square, correlation * 0.15)
     t, q, sign, r = stats.t.ppf(0.975, 8), 2.0, np.sign(a), correlation * np.sign(a)
     d, size = 0.3 * t, abs(a)

@@ -13,6 +13,7 @@ from smesolve.experiments.landscape_sections.variance_principle import _relation
 from smesolve.landscape import (
     NOISES,
     NoiseScales,
+    checkpoints,
     covering,
     initial_points,
     input_weights,
@@ -24,6 +25,14 @@ from smesolve.landscape import (
 )
 from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.solver.integration import Integration
+
+
+@pytest.mark.parametrize(("steps", "count"), [(1, 2), (100, 2), (100, 3), (1000, 12), (7, 30)])
+def test_checkpoints_begin_at_0_and_end_at_the_last_step(steps, count):
+    found = checkpoints(steps, count)
+    assert found[0] == 0 and found[-1] == steps and len(found) <= count
+    assert found == sorted(set(found))
+    assert checkpoints(1000, 5) == [0, 1, 10, 100, 1000]
 
 
 def test_a_relation_has_the_slope_and_the_p_value_of_scipy():

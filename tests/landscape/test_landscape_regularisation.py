@@ -98,7 +98,7 @@ def test_exact_orders_of_the_linear_model():
 def test_measured_orders_of_a_small_network():
     problem = make_problem(width=3, samples=6)
     study = regularisation_orders(
-        problem, problem.initial(1), [0.1, 0.05], 0.4, ["loss"], paths=512, rel_tol=None, seed=0
+        problem, problem.initial(1), [0.1, 0.05], 0.4, ["loss"], paths=1024, rel_tol=None, seed=0
     )
     assert set(study.table.model) == {
         "SME order 1", "SME order 2", "flow of R_S", "flow of R_S + R_1", "flow of R_S + R_1 + R_2",

@@ -75,6 +75,9 @@ def test_interval_flatness_of_a_parabola_and_of_a_lopsided_well():
     assert np.isnan(interval_flatness(lambda t: torch.ones_like(t[..., 0]), line, directions[:1, :1])).all()
     with pytest.raises(ValueError, match="factor must be a number above 1, got 1"):
         interval_flatness(bowl, line, directions[:, :1], 1.0)
+    for least in (0.0, -1.0):
+        with pytest.raises(ValueError, match="loss must be positive at theta, got"):
+            interval_flatness(lambda t, least=least: least + t.square().sum(-1), line, torch.ones(1, 1).double())
 
 
 def test_principal_directions_diagonalise_the_sample_covariance():

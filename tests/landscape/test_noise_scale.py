@@ -7,7 +7,7 @@ from problems import linear_problem, make_problem
 from torch import nn
 
 import smesolve as sme
-from smesolve.landscape import hessian_operator, noise_scale
+from smesolve.landscape import hessian_operator, noise_scale, random_gradients
 
 
 def test_all_masks_give_the_exact_scale():
@@ -65,3 +65,17 @@ def test_a_state_is_no_point():
         noise_scale(training, training.initial())
     with pytest.raises(sme.SmesolveError, match="problem must have the gradient of a loss"):
         hessian_operator(training, training.initial())
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 6}, {"label_noise": 1e-10}])
+def test_noise_that_is_not_above_rounding_has_the_scale_0(options):
+    x = torch.linspace(-1, 2, 12, dtype=torch.float64).reshape(6, 2)
+    problem = sme.ModuleProblem(nn.Linear(2, 1).double(), x, x[:, :1], loss="squared_error", **options)
+    theta = problem.initial(seed=0)
+    assert random_gradients(problem, theta, 70).shape == (70, problem.dim)
+    found = noise_scale(problem, theta, draws=70)
+    assert (found.scale.value, found.scale.low, found.scale.high) == (0.0, 0.0, 0.0)
+    assert found.squared_gradient.value == pytest.approx(float(problem.mean_gradient(theta).square().sum()), rel=1e-9)
+    zero = sme.ModuleProblem(nn.Linear(2, 1).double(), 0 * x, 0 * x[:, :1], loss="squared_error", **options)
+    if "label_noise" not in options:
+        assert np.isnan(noise_scale(zero, torch.zeros_like(theta), draws=70).scale.value)

@@ -18,6 +18,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from malformed import ANYWHERE, Odd, circle, close_to, nested, objection
+from scipy.sparse.linalg import aslinearoperator
 
 import smesolve as sme
 from smesolve import landscape, symbolic
@@ -287,6 +288,8 @@ def refuse(name, replaced):
         raise AssertionError(f"{name}({replaced!r}) returns a {type(result).__name__}")
 
 
+OTHER_SIZE = aslinearoperator(np.eye(len(THETA) + 1))
+
 FOUND = [
     ("DropoutProblem", {"keep_prob": True}), ("DropoutProblem", {"x": np.full((3, 2), np.inf)}),
     ("DropoutProblem", {"x": X.to_sparse()}), ("DropoutProblem", {"y": Y[:-1]}),
@@ -303,6 +306,13 @@ FOUND = [
     ("weak_error", {"lrs": range(10**12)}), ("weak_error", {"lrs": [0.1, 10**400]}), ("weak_error", {"lrs": circle()}),
     ("weak_error", {"observables": [narrow]}), ("weak_error", {"observables": [raising]}),
     ("weak_error", {"rel_tol": 1e-300}), ("without_blocks", {"groups": [[-1]]}),
+    ("without_blocks", {"groups": [[0], [0]]}), ("scaling_rule", {"fixed": [a, y]}),
+    ("flow", {"problem": SCHEDULED}), ("flow_change", {"problem": SCHEDULED}),
+    ("trace", {"operator": aslinearoperator(np.ones((3, 4)))}), ("overlap", {"covariance": OTHER_SIZE}),
+    ("alignment", {"covariances": {"S": OTHER_SIZE}}), ("traces", {"operators": {"H": HESSIAN, "S": OTHER_SIZE}}),
+    ("interpolation", {"first": THETA.expand(2, -1), "second": THETA.expand(3, -1)}),
+    ("observed_limit", {"problem": sme.DropoutProblem(sme.LinearNetwork(2), 0 * X, Y, keep_prob=0.8)}),
+    ("ScheduledMoments.equation", {"order": "quadratic"}), ("ScheduledMoments.error", {"order": "quadratic"}),
 ]  # fmt: skip
 """Malformed calls that once were answered by a result, by another library's error, or not at all."""
 

@@ -38,6 +38,10 @@ CALLS = {
     "weight_norm of columns": parametrizations.weight_norm(nn.Linear(4, 3).double(), dim=1),
     "weight_norm of the whole": parametrizations.weight_norm(nn.Linear(4, 3).double(), dim=None),
     "weight_norm of filters": lambda x: FILTERS(x[..., None].expand(-1, -1, 3)),
+    "layer_norm": lambda x: functional.layer_norm(x, (4,), X[0], X[1], eps=0.1),
+    "layer_norm of two dimensions": lambda x: torch.layer_norm(x.view(3, 2, 4), (2, 4), X[:2], None),
+    "instance_norm": lambda x: functional.instance_norm(x.view(2, 3, 4), weight=X[:3, 0], bias=X[:3, 1]),
+    "instance_norm of images": lambda x: functional.instance_norm(x.view(2, 3, 2, 2), weight=X[:3, 2], eps=0.1),
     "huber": lambda x: functional.huber_loss(x, X.flip(0), reduction="none", delta=0.7),
     "mean huber": lambda x: functional.huber_loss(x, X.flip(0)),
     "soft margin": lambda x: functional.soft_margin_loss(x, SIGNS.expand_as(x), reduction="none"),
@@ -84,6 +88,27 @@ def test_paths_are_batched_and_gradients_have_derivatives(case):
         bend = jvp(slope, (X,), (X.flip(1),))[1]
         difference = (slope(X + 1e-6 * X.flip(1)) - slope(X - 1e-6 * X.flip(1))) / 2e-6
     assert torch.allclose(bend, difference, rtol=1e-5, atol=1e-7)
+
+
+NORMALISED = {
+    "LayerNorm": nn.LayerNorm(6),
+    "InstanceNorm1d": nn.Sequential(nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, affine=True), nn.Flatten()),
+    "GroupNorm": nn.GroupNorm(2, 6),
+    "RMSNorm": nn.RMSNorm(6),
+    "BatchNorm1d": nn.BatchNorm1d(6).eval(),
+}
+
+
+@pytest.mark.parametrize("layer", NORMALISED)
+def test_normalised_modules_have_derivatives_of_batches_of_gradients(layer):
+    """Those for the weights of layer_norm and instance_norm are without some terms in torch 2.13."""
+    module = nn.Sequential(nn.Linear(4, 6), NORMALISED[layer], nn.Tanh(), nn.Dropout(0.2), nn.Linear(6, 1)).double()
+    problem = sme.ModuleProblem(module, X, SIGNS)
+    draw, generator = problem.sample(3, seed=0), torch.Generator().manual_seed(1)
+    theta, direction = torch.randn(2, 3, problem.dim, generator=generator, dtype=torch.float64)
+    bend = jvp(lambda at: problem.gradient(at, draw), (theta,), (direction,))[1]
+    there, back = (problem.gradient(theta + h * direction, draw) for h in (1e-6, -1e-6))
+    assert torch.allclose(bend, (there - back) / 2e-6, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", [nn.HuberLoss(reduction="none"), nn.SoftMarginLoss(reduction="none")])

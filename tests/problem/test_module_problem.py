@@ -144,7 +144,7 @@ def test_first_order_of_the_noise_is_its_derivative(noise):
         return problem.gradient(theta, shrunk | {k: draw[k] for k in draw if k == "indices"}) @ direction
 
     slope = (scaled(1e-5) - scaled(-1e-5)) / 2e-5
-    chosen = scaled(0.0) - problem._over_paths(torch.func.grad(problem._mean_loss), theta) @ direction
+    chosen = scaled(0.0) - problem._over_paths("gradient", torch.func.grad(problem._mean_loss), theta) @ direction
     assert relative(first_order, slope + chosen) < 1e-8
 
 
@@ -298,3 +298,18 @@ def test_losses_of_all_samples_take_paths_in_batches_and_change_nothing(rate, mo
     monkeypatch.setattr("smesolve.problem.module_problem.BATCH_FLOATS", 1)
     for one_by_one, together in zip(values(), whole, strict=True):
         torch.testing.assert_close(one_by_one, together, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (None, "draw must be a mapping of .'indices', 'mask 0'., got None"),
+        ({}, "draw must be a mapping of .'indices', 'mask 0'., got a mapping of ..; take one that sample returns"),
+        ({"indices": torch.arange(2), "mask 0": torch.ones(3).double()}, r"draw\['mask 0'\] must have shape .* 2, 3\)"),
+    ],
+)
+def test_draws_that_are_not_those_of_the_problem_are_refused(draw, words):
+    x, y = data()
+    problem = sme.ModuleProblem(perceptron(drop_prob=0.2), x, y, batch_size=2)
+    with pytest.raises(sme.SmesolveError, match=words):
+        problem.gradient(problem.initial(), draw)

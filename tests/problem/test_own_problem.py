@@ -69,7 +69,9 @@ def test_it_goes_through_iterate_solve_and_weak_error():
     solved = sme.solve(equation, THETA0, [0.0, 2.0], dt=0.25, paths=4000)
     spread = (paths[-1].var(0) / 4000 + solved[-1].var(0) / 4000).sqrt()
     assert ((paths[-1].mean(0) - solved[-1].mean(0)).abs() < 5 * spread + 0.02).all()
-    study = sme.weak_error(problem, THETA0, lrs=[0.5, 0.25], horizon=2.0, paths=256, rel_tol=None, observables=["loss"])
+    study = sme.weak_error(
+        problem, THETA0, lrs=[0.5, 0.25], horizon=2.0, paths=1024, rel_tol=None, observables=["loss"]
+    )
     assert study.table.resolved.all()
     for made in (sme.AveragedProblem(problem, 2), sme.ScheduledProblem(problem, lambda t: 1 - t / 4)):
         assert sme.iterate(made, THETA0, 0.5, 2, 4).isfinite().all()

@@ -123,6 +123,23 @@ def test_masks_say_who_shares_them_and_law_what_they_are():
             call()
 
 
+@pytest.mark.parametrize("kind", ["compiled", "torch", "module"])
+def test_directions_are_checked_and_broadcast(kind):
+    problem = make_problem(out_features=2)
+    if kind == "module":
+        problem = sme.ModuleProblem(problem.network, problem.x, problem.y)
+    problem = problem.without_kernels() if kind == "torch" else problem
+    theta, vector = problem.initial(), torch.linspace(-1, 1, 4 * problem.dim, dtype=torch.float64).view(4, -1)
+    rows = torch.stack([problem.hessian_product(theta, row) for row in vector])
+    assert torch.allclose(problem.hessian_product(theta, vector), rows, rtol=1e-12)
+    rows = torch.stack([problem.third_derivative(theta, row, vector[0]) for row in vector])
+    assert torch.allclose(problem.third_derivative(theta, vector, vector[0]), rows, rtol=1e-12)
+    with pytest.raises(sme.SmesolveError, match=rf"vector must have shape \(\.\.\., {problem.dim}\), .* got \(3,\)"):
+        problem.hessian_product(theta, vector[0, :3])
+    with pytest.raises(sme.SmesolveError, match=r"second must be torch.float64 as the problem is, got torch.float32"):
+        problem.third_derivative(theta, vector[0], vector[0].float())
+
+
 def test_masks_per_sample_have_no_linear_noise():
     problem = make_problem(masks="per_sample")
     assert problem.with_noise(linear=False).noise_dim == problem.noise_dim

@@ -174,3 +174,11 @@ def test_no_factor_of_nadam_is_negative(problem):
     for momentum_decay, factor in ((0.0, 1 - beta / 2), (50.0, 1 - decay)):
         training = sme.Training(problem, torch.optim.NAdam, 0.01, betas=(beta, 0.99), momentum_decay=momentum_decay)
         assert training.largest_lr == pytest.approx(0.01 / factor)
+
+
+def test_a_cold_start_without_noise_counts_all_parameters():
+    x = torch.linspace(-1, 2, 12, dtype=torch.float64).reshape(6, 2)
+    quiet = sme.ModuleProblem(torch.nn.Linear(2, 1).double(), x, x[:, :1], loss="squared_error")
+    training = sme.Training(quiet, torch.optim.Adam, lr=0.01)
+    with pytest.raises(sme.SmesolveError, match="in 3 of 3 parameters"):
+        training.check_start("theta0", training.initial(seed=0))

@@ -123,7 +123,7 @@ def test_mini_batch_noise_takes_the_whole_machinery():
     network = sme.TwoLayerNetwork(2, 3)
     sgd = sme.ModuleProblem(network, problem.x, problem.y, batch_size=2)
     lrs = [0.1, 0.05, 0.025]
-    study = sme.weak_error(sgd, sgd.initial(seed=1), lrs, 1.0, observables=["loss"], times=[1.0], paths=512)
+    study = sme.weak_error(sgd, sgd.initial(seed=1), lrs, 1.0, observables=["loss"], times=[1.0], paths=1024)
     assert study.table.resolved.all()
     assert (study.table.stderr_reduction > 10).all()
     order1 = study.fit().set_index("order").loc[1]

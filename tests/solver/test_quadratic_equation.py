@@ -69,6 +69,10 @@ def test_the_quadratic_equation_has_the_stationary_variance_for_noise_that_does_
     assert moments.stability_limit() == pytest.approx(2.0, rel=1e-10)
     with pytest.raises(ValueError, match="has no stationary state"):
         moments.stationary(2.5, None)
+    assert moments.stability_limit("quadratic") == pytest.approx(1.0, rel=1e-10)
+    for lr in (1.0, 2.0):
+        with pytest.raises(ValueError, match="is not below 1/lambda_max = 1, beyond which the equation 'quadratic'"):
+            moments.equation(lr, "quadratic", 4.0)
 
 
 @pytest.mark.parametrize("keep_prob", [0.1, 0.3, 0.8])

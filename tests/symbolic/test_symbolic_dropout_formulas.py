@@ -13,8 +13,8 @@ WRONG = {
     "drift of the flow of R_S + R_1 + R_2",
     "approximate Hessian as Hess L_S",
     "approximate covariance as Cov, one mask",
-    "approximate covariance as Cov, one mask and one sample a step",
-    "approximate covariance as second moment, one mask and one sample a step",
+    "approximate covariance as Cov, one mask and one sample per step",
+    "approximate covariance as second moment, one mask and one sample per step",
 }
 
 

@@ -146,11 +146,11 @@ def test_a_float_is_the_number_that_was_written(number, fraction):
         ),
         (
             {"step": [lr * y / eta], "random": {eta: BernoulliMasks(0.5)}},
-            "step of theta at eta = 0 contains zoo, which is no real number: write it in functions that are",
+            "step of theta at eta = 0 contains zoo, which is not a real number: write it in functions that are",
         ),
         (
             {"step": [lr * y * sqrt(eta - 1)], "random": {eta: BernoulliMasks(0.5)}},
-            "step of theta at eta = 0 contains I, which is no real number",
+            "step of theta at eta = 0 contains I, which is not a real number",
         ),
         (
             {"step": [eta * sqrt(lr) * y]},

@@ -91,13 +91,13 @@ def test_values_are_for_the_constants_and_once():
     for values, sentence in [
         (
             {"y": 1.0, "p": 0.5, "q": 2.0},
-            "values contains 'q', which is no constant of the equation: its constants are p, ",
+            "values contains 'q', which is not a constant of the equation: its constants are p, ",
         ),
-        ({"y": 1.0, "p": 0.5, "lr": 0.2}, "values contains 'lr', which is no constant of the equation"),
-        ({"y": 1.0, "p": 0.5, a: 0.2}, "values contains a, which is no constant of the equation"),
+        ({"y": 1.0, "p": 0.5, "lr": 0.2}, "values contains 'lr', which is not a constant of the equation"),
+        ({"y": 1.0, "p": 0.5, a: 0.2}, "values contains a, which is not a constant of the equation"),
         ({"y": 1.0, y: 2.0, "p": 0.5}, "values contains y twice, as a symbol and by its name: give one number for it."),
         ({"y": 1.0, Symbol("p"): 0.5}, "symbols of one name with different assumptions are different symbols"),
-        ({"y": 1.0, 3: 0.5}, "values contains 3, which is no constant of the equation"),
+        ({"y": 1.0, 3: 0.5}, "values contains 3, which is not a constant of the equation"),
     ]:
         with pytest.raises(ValueError, match=re.escape(sentence)):
             equation.to_torch(values, 0.1)

@@ -115,6 +115,17 @@ def test_the_flow_of_all_regularisers_is_of_order_1_with_and_without_noise():
     assert dataclasses.replace(flow, order=1).verify().holds
 
 
+def test_groups_without_noise_have_no_columns_and_no_index_counts_twice():
+    quiet = modified_equation(gradient_descent(y * a**2, [a], {}, [y]))
+    assert without_blocks(quiet, [[0]]).diffusion == sympy.zeros(1, 1)
+    equation = modified_equation(dropout(ExplicitNetwork(), BernoulliMasks(p)))
+    with pytest.raises(ValueError, match="groups must hold each index once"):
+        without_blocks(equation, [[0, 2], [2, 3]])
+    alone = without_blocks(equation, [[0, 0, 2]])
+    square = alone.diffusion * alone.diffusion.T
+    assert all(vanishes(square[i, i] - (equation.covariance[i, i] if i in (0, 2) else 0)) for i in range(4))
+
+
 def test_independent_noise_of_the_neurons_is_of_order_1():
     iteration = dropout(ExplicitNetwork(), BernoulliMasks(p))
     equation = modified_equation(iteration)

@@ -85,8 +85,11 @@ def test_bad_requests_are_refused():
     equation = modified_equation(DESCENT, 1)
     with pytest.raises(sme.SmesolveError, match="equation must be of order 1, got order 2"):
         scaling_rule(modified_equation(DESCENT, 2), kappa, FIXED)
-    with pytest.raises(sme.SmesolveError, match="by holds xi, which is no constant or state variable"):
+    with pytest.raises(sme.SmesolveError, match="by holds xi, which is not a constant or state variable"):
         scaling_rule(equation, xi, FIXED)
+    for by, fixed in ((kappa, [*FIXED, kappa]), (theta, FIXED)):
+        with pytest.raises(sme.SmesolveError, match="by must be a constant of the iteration that is not in fixed"):
+            scaling_rule(equation, by, fixed)
     p, q = sympy.symbols("p q", positive=True)
     both = Iteration([theta], [-lr * (p * q * G + xi)], {xi: Centred(sme.GaussianMasks(1))}, lr, [G, p, q, kappa])
     with pytest.raises(sme.SmesolveError, match="leaves exponents free"):

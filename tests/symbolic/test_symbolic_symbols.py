@@ -88,8 +88,8 @@ def test_two_symbols_of_one_name_are_refused(make):
         (lambda: iteration(law=sme.BernoulliMasks(1 - lr)), "nor on the small parameter"),
         (lambda: iteration(law=sme.GaussianMasks(exp(a))), "random[eta] is GaussianMasks(variance=exp(a)), which"),
         (lambda: Iteration([a], [lr], {"eta": GAUSSIAN}, lr), "a key of random must be a sympy symbol, got 'eta'"),
-        (lambda: Iteration([a], [sympy.I * lr], {}, lr), "step of a contains I, which is no real number"),
-        (lambda: Iteration([a], [sympy.oo * lr * a], {}, lr), "step of a contains oo, which is no real number"),
+        (lambda: Iteration([a], [sympy.I * lr], {}, lr), "step of a contains I, which is not a real number"),
+        (lambda: Iteration([a], [sympy.oo * lr * a], {}, lr), "step of a contains oo, which is not a real number"),
         (lambda: Iteration([a], [lr * sympy.DiracDelta(a)], {}, lr), "step of a contains DiracDelta(a), which is no"),
     ],
 )

@@ -1,11 +1,10 @@
-"""Expectations without Monte Carlo, which calibrate what is measured.
+"""Expectations without Monte Carlo, which calibrate measurements.
 
-- `enumerated_expectation`: any network and a few steps, by all sequences of draws.
-- `LinearMoments`: gradients affine in theta (`LinearNetwork`: a trained readout, linear regression). First and second
-  moments of the iteration by a linear recursion, of the equations by a matrix exponential, for any lr and any number of
-  steps.
+- `enumerated_expectation`: any network and a few steps, by enumeration of all sequences of draws.
+- `LinearMoments`: gradients that are affine in theta (`LinearNetwork`: a trained readout, linear regression). Moments
+  of the iteration by a linear recursion, and of the equations by a matrix exponential, for any lr and number of steps.
 - `ScheduledMoments`: the same where drift and noise depend on time.
-- `scalar_dropout`: one neuron and one sample, closed forms and mean-square stability limits.
+- `scalar_dropout`: one neuron and one sample, with closed forms and mean-square stability limits.
 """
 
 from smesolve.comparison.exact.enumeration import enumerated_expectation

@@ -1,4 +1,4 @@
-"""Gradients affine in theta as matrices, and the linear maps that second moments obey under them.
+"""Gradients that are affine in theta, as matrices, and the linear maps of their second moments.
 
 With psi = (1, theta), the drift -grad L_S is B psi and column j of the noise factor is U_j psi; the first rows of B and
 of U_j are zero, as psi_0 = 1 does not move. The second moments P = E psi psi^T obey
@@ -10,14 +10,14 @@ of U_j are zero, as psi_0 = 1 does not move. The second moments P = E psi psi^T 
     quadratic   A = log(I + lr B)/lr,       V_j = S(lr H) U_j,    S(z)^2 = 2 log(1 - z)/(z (z - 2))    (5)
 
 with the Hessian H of L_S, which is -B without its first row and column, and E F2 = B_2 psi, which is 0 for gradient
-descent. Of another step that is affine in theta, G and W_j are those of `Problem.mean_step` and `Problem.step_noise`.
+descent. For another step that is affine in theta, `Problem.mean_step` gives G and `Problem.step_noise` gives W_j.
 Moments E psi^(x q) of degree q obey, with F^(i) the map F on factor i,
 
     diffusion   d/dt = sum_i A^(i) + lr sum_{i<j} sum_l V_l^(i) V_l^(j)                                    (6)
     jumps       d/dt = sum_i A^(i) + 1/lr (E (I + K)^(x q) - I)                                            (7)
     iteration   E (I + lr G)^(x q) in one step                                                             (8)
 
-where psi jumps by K psi, and lr G psi is the change of a step, both of a random draw: their means run over all draws.
+where psi jumps by K psi, and lr G psi is the change in a step, both for a random draw; the means are over all draws.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
 
-__all__ = ["AffineGradient", "AffineStep", "affine_matrix", "start_moments"]
+__all__ = ["MAX_DIM", "AffineGradient", "AffineStep", "affine_matrix", "start_moments"]
 
 MAX_DIM = 24
 """Largest D: the linear maps of second moments have (D + 1)^4 entries."""
@@ -79,7 +79,7 @@ class AffineGradient:
     columns: np.ndarray
     """U_j (M, D + 1, D + 1)."""
     problem: Problem
-    """Whose gradient it is."""
+    """The problem of the gradient."""
 
     @classmethod
     def of(cls, problem: Problem) -> AffineGradient:
@@ -94,8 +94,8 @@ class AffineGradient:
             raise SmesolveError(
                 f"problem must be in torch.float64 for exact moments, got {problem.dtype}; make it of float64 data."
             )
-        drift = affine_matrix(lambda theta: -problem.mean_gradient(theta), problem.dim)
-        return cls(drift, _columns(lambda theta: problem.noise_factor(theta).mT, problem.dim), problem)
+        drift = affine_matrix(lambda theta: -problem.mean_gradient(theta), problem)
+        return cls(drift, _columns(lambda theta: problem.noise_factor(theta).mT, problem), problem)
 
     def step(self, lr: float) -> AffineStep:
         """Return one step of the iteration."""
@@ -103,21 +103,21 @@ class AffineGradient:
         if problem.linear_step:
             return AffineStep(identity + lr * self.drift, self.columns, lr**2)
         normals = torch.eye(problem.noise_dim, dtype=problem.dtype, device=problem.device)
-        change = affine_matrix(lambda theta: problem.mean_step(theta, lr) - theta, problem.dim)
-        columns = _columns(lambda theta: problem.step_noise(theta[..., None, :], normals, lr), problem.dim)
+        change = affine_matrix(lambda theta: problem.mean_step(theta, lr) - theta, problem)
+        columns = _columns(lambda theta: problem.step_noise(theta[..., None, :], normals, lr), problem)
         return AffineStep(identity + change, columns, 1.0)
 
     def generator(self, lr: float, order: Order, degree: int = 2) -> np.ndarray:
-        """Return the linear map of the moments of a degree, flat, in the moment equation (6) or (7).
+        """Return the linear map of the flat moments of a degree in the moment equation (6) or (7).
 
         Raises:
-            SmesolveError: jumps with more than 4096 different draws.
+            SmesolveError: jumps with more than 4096 different draws, or an lr at which "quadratic" does not exist.
         """
         A, columns = self.drift, self.columns  # (3)
         if order == 2:
             A = self.drift - lr / 2 * self.drift @ self.drift  # (4)
             if not self.problem.linear_step:
-                A = A + lr * affine_matrix(self.problem.mean_second_term, self.problem.dim)
+                A = A + lr * affine_matrix(self.problem.mean_second_term, self.problem)
         elif order == "quadratic":
             A, columns = self._resummed(lr)
         elif order in WITH_JUMPS:
@@ -129,7 +129,7 @@ class AffineGradient:
         return np.asarray(drift + lr * noise)  # (6)
 
     def iteration_map(self, lr: float, degree: int) -> np.ndarray:
-        """Return the linear map of the moments of a degree, flat, in one step of the iteration (8).
+        """Return the linear map of the flat moments of a degree in one step of the iteration (8).
 
         Raises:
             SmesolveError: more than 4096 different draws.
@@ -145,7 +145,7 @@ class AffineGradient:
         size = len(self.drift)
         result = (_mean_power(jumps, weights, degree) - np.eye(size**degree)) / lr
         if order == 3:
-            A = affine_matrix(lambda theta: equation.drift(0.0, theta), self.problem.dim)
+            A = affine_matrix(lambda theta: equation.drift(0.0, theta), self.problem)
             result = result + sum(_on_factors({i: A}, degree, size) for i in range(degree))
         return np.asarray(result)  # (7)
 
@@ -162,13 +162,22 @@ class AffineGradient:
             starts = theta[:, None].expand(-1, len(weights), -1)
             return torch.stack([function(start, draws) for start in starts])
 
-        return _columns(together, self.problem.dim), weights.cpu().numpy()
+        return _columns(together, self.problem), weights.cpu().numpy()
 
     def _resummed(self, lr: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return A and V_j of the equation that resums quadratic losses (5)."""
-        A = np.real(logm(np.eye(len(self.drift)) + lr * self.drift)) / lr
+        """Return A and V_j of the equation that resums quadratic losses (5).
+
+        Raises:
+            SmesolveError: lr is not below 1/lambda_max(H), where log(I - lr H) ends.
+        """
         values, vectors = np.linalg.eigh(-self.drift[1:, 1:])
         z = lr * values
+        if z.max() >= 1:
+            raise SmesolveError(
+                f"lr={lr:g} is not below 1/lambda_max = {1 / values.max():.4g}, beyond which the equation 'quadratic' "
+                "does not exist; take a smaller lr."
+            )
+        A = np.real(logm(np.eye(len(self.drift)) + lr * self.drift)) / lr
         with np.errstate(divide="ignore", invalid="ignore"):
             root = np.where(np.abs(z) < SMALL, 1.0, np.sqrt(2 * np.log1p(-z) / (z * (z - 2))))
         columns = self.columns.copy()
@@ -176,9 +185,10 @@ class AffineGradient:
         return A, columns
 
 
-def _columns(factor: Callable[[Tensor], Tensor], dim: int) -> np.ndarray:
+def _columns(factor: Callable[[Tensor], Tensor], problem: Problem) -> np.ndarray:
     """Return the matrices (M, D + 1, D + 1) of the rows (M, D) that a factor has at theta (..., D)."""
-    rows = affine_matrix(lambda theta: factor(theta).flatten(-2), dim)[1:].reshape(-1, dim, dim + 1)
+    dim = problem.dim
+    rows = affine_matrix(lambda theta: factor(theta).flatten(-2), problem)[1:].reshape(-1, dim, dim + 1)
     return np.concatenate([np.zeros((len(rows), 1, dim + 1)), rows], axis=1)
 
 
@@ -199,19 +209,18 @@ def start_moments(theta0: Tensor) -> np.ndarray:
     return np.outer(psi, psi)
 
 
-def affine_matrix(function: Callable[[Tensor], Tensor], dim: int) -> np.ndarray:
-    """Return the matrix on psi = (1, theta) of an affine function of theta (D,), with a first row of zeros.
+def affine_matrix(function: Callable[[Tensor], Tensor], problem: Problem) -> np.ndarray:
+    """Return the matrix on psi = (1, theta) of an affine function of a problem's theta (..., D), its first row zero.
 
     Raises:
         SmesolveError: the function is not affine.
     """
-    points = torch.cat(
-        [torch.zeros(1, dim, dtype=torch.float64, device="cpu"), torch.eye(dim, dtype=torch.float64, device="cpu")]
-    )
-    values = function(points)
+    dim = problem.dim
+    identity = torch.eye(dim, dtype=problem.dtype, device=problem.device)
+    values = function(torch.cat([torch.zeros_like(identity[:1]), identity]))
     matrix = torch.cat([values[:1], values[1:] - values[:1]]).mT
-    trial = torch.linspace(-1.3, 2.1, dim, dtype=torch.float64, device="cpu")
-    predicted = matrix @ torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), trial])
+    trial = torch.linspace(-1.3, 2.1, dim, dtype=problem.dtype, device=problem.device)
+    predicted = matrix @ torch.cat([torch.ones_like(trial[:1]), trial])
     if not torch.allclose(function(trial[None])[0], predicted, rtol=1e-9, atol=1e-9):
         raise SmesolveError(
             "problem must have a gradient affine in theta for exact moments; use LinearNetwork, of which only the "

@@ -24,7 +24,7 @@ def enumerated_expectation(
     """Compute E g(theta_steps) of the iteration over all sequences of draws.
 
     Args:
-        problem: what is trained; its draws can be enumerated.
+        problem: what is trained; its draws must be enumerable.
         theta0: (D,), the start.
         lr: learning rate.
         steps: number of steps.
@@ -33,7 +33,7 @@ def enumerated_expectation(
     Raises:
         SmesolveError: bad arguments, or more than 2^22 sequences.
 
-    Cost: one gradient for each sequence and memory for its parameters.
+    Cost per sequence: one gradient, and memory for its parameters.
     """
     problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)

@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 import torch
-from scipy.linalg import expm
+from scipy.linalg import expm, null_space
 from torch import Tensor
 
 from smesolve.comparison.exact.affine_gradient import AffineGradient, affine_matrix, start_moments
@@ -38,8 +38,8 @@ MOST_MOMENTS = 1024
 """Largest number of moments of one degree."""
 
 NEUTRAL = 1e-12
-"""Growth, in units of the largest curvature or of one step, that is rounding. Moments that do not move, such as those
-of features that are never on, are no instability."""
+"""Growth, in units of the largest curvature or of one step, that counts as rounding. Constant moments, such as those of
+features that are never on, are not an instability."""
 
 LIMIT_TOLERANCE = 1e-12
 """Relative tolerance of a stability limit."""
@@ -51,15 +51,15 @@ LARGEST_LIMIT = 1e6
 class LinearMoments:
     """Exact moments where the gradient is affine in theta, for any learning rate and number of steps.
 
-    The second moments P of (1, theta) obey linear equations, which `affine_gradient` states. Observables are quadratic
-    in theta: "loss", "modified_loss", "squared_norm", coordinates, or a quadratic callable.
+    The second moments P of (1, theta) obey the linear equations of `affine_gradient`. Observables must be quadratic in
+    theta: "loss", "modified_loss", "squared_norm", coordinates, or a quadratic callable.
 
     Args:
         problem: what is trained.
         theta0: (D,), the start.
 
     Raises:
-        SmesolveError: the gradient of the problem is not affine or follows a schedule, float32, or D > 24.
+        SmesolveError: the gradient is not affine or follows a schedule, the dtype is float32, or D > 24.
     """
 
     @entry_point
@@ -96,22 +96,22 @@ class LinearMoments:
         """Compute E psi^(x degree), psi = (1, theta), of the equation of an order, or of the iteration for order None.
 
         Returns:
-            (D + 1, ..., D + 1), `degree` times: entry (i, j, k) is E psi_i psi_j psi_k, where psi_0 is 1, so that all
-            lower moments are in it.
+            An array (D + 1, ..., D + 1) with `degree` dimensions: entry (i, j, k) is E psi_i psi_j psi_k, where psi_0
+            is 1, so that the array holds all lower moments.
 
         Raises:
             SmesolveError: bad arguments, lr that does not divide the horizon (order None), more than 1024 entries, or,
                 for the iteration and equations with jumps, more than 4096 different draws.
 
-        Cost: the exponential, or a power, of a matrix with as many rows as there are entries.
+        Cost: the exponential, or a power, of a matrix with one row per entry.
         """
         lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
         order, degree = check_optional("order", order, check_weak_order), check_integer("degree", degree)
         size = len(self._start)
         if size**degree > MOST_MOMENTS:
             raise SmesolveError(
-                f"degree={degree} has (D + 1)^degree = {size}^{degree} moments, but {MOST_MOMENTS} are the most; take "
-                "a smaller one."
+                f"degree={degree} has (D + 1)^degree = {size}^{degree} moments, more than {MOST_MOMENTS}; take a "
+                "smaller degree."
             )
         if order is None:
             steps = grid_steps(horizon, lr, "horizon", "lr")
@@ -132,8 +132,11 @@ class LinearMoments:
     def stationary(self, lr: float, order: Order | None, observable: str | Observable = "loss") -> float:
         """Compute E g in the stationary state of the modified equation, or of the iteration for order None.
 
+        Moments that the dynamics conserve, such as those of parameters of features that are never on, keep their values
+        at the start.
+
         Raises:
-            SmesolveError: there is none, as lr is not below `stability_limit(order)`.
+            SmesolveError: there is no stationary state, as lr is not below `stability_limit(order)`.
         """
         lr, quadratic = check_positive("lr", lr), QuadraticObservable.of(self.problem, observable)
         limit = self.stability_limit(order)
@@ -145,18 +148,21 @@ class LinearMoments:
         else:
             operator = self._gradient.generator(lr, order)
         # P is the null vector with P_00 = 1; the first equation is void, as psi_0 does not move.
-        P = np.concatenate([[1.0], np.linalg.lstsq(operator[1:, 1:], -operator[1:, 0], rcond=None)[0]])
-        return quadratic.expectation(P.reshape(size, size))
+        moving, constant, start = operator[1:, 1:], operator[1:, 0], self._start.flatten()[1:]
+        conserved = null_space(moving.T).T  # w with w A = 0: w P is conserved
+        equations = np.concatenate([moving, conserved])
+        P = np.linalg.lstsq(equations, np.concatenate([-constant, conserved @ start]), rcond=None)[0]
+        return quadratic.expectation(np.concatenate([[1.0], P]).reshape(size, size))
 
     @entry_point
     def stability_limit(self, order: Order | None = None) -> float:
         """Compute the lr from which second moments grow without bound.
 
-        It is found by bisection, to 1e-12 relative, on the spectral radius of the moment map or on the spectral
-        abscissa of the moment generator, without the constant.
+        It is found by bisection, to a relative tolerance of 1e-12, from the spectral radius of the moment map or the
+        spectral abscissa of the moment generator, without the constant component.
 
         Args:
-            order: of the equation. Default: the iteration.
+            order: order of the equation. Default: the iteration.
 
         Returns:
             The limit; infinity where no lr below 1e6/|H| is unstable.
@@ -172,6 +178,8 @@ class LinearMoments:
             return bool(growth > NEUTRAL * curvature)
 
         curvature = float(np.abs(np.linalg.eigvals(self._gradient.drift)).max())
+        if curvature == 0:  # nothing moves
+            return float("inf")
         low, high = 0.0, 1e-3 / curvature
         while not unstable(high):
             low, high = high, 2 * high
@@ -188,7 +196,7 @@ class LinearMoments:
     def scheme(
         self, lr: float, order: Order, horizon: float, scheme: str, dt: float, observable: str | Observable = "loss"
     ) -> float:
-        """Compute E g of a scheme's own solution of the equation; less `equation`, it is the scheme's exact bias.
+        """Compute E g of the solution of a scheme; its difference from `equation` is the exact bias of the scheme.
 
         The step of a scheme that is affine in its normals xi maps psi = (1, theta) to (Phi + sum_j xi_j Gamma_j) psi,
         so that moments obey
@@ -220,9 +228,8 @@ class LinearMoments:
         """Return Phi (D + 1, D + 1) and Gamma_j (M, D + 1, D + 1) of a scheme's step."""
         M, D = self.problem.noise_dim, self.problem.dim
         # One path without noise and one with each unit normal.
-        normals = torch.cat(
-            [torch.zeros(1, M, dtype=torch.float64, device="cpu"), torch.eye(M, dtype=torch.float64, device="cpu")]
-        )
+        units = torch.eye(M, dtype=self.problem.dtype, device=self.problem.device)
+        normals = torch.cat([units.new_zeros(1, M), units])
         chosen = SCHEMES[scheme]
         assert not issubclass(chosen, GradientScheme)  # refused by `scheme`
         made, sde, increments = chosen(), PerturbedSDE(equation), dt**0.5 * normals
@@ -231,7 +238,7 @@ class LinearMoments:
             starts = theta[:, None].expand(-1, M + 1, -1)
             return torch.stack([made.step(sde, 0.0, dt, start, increments)[0] for start in starts]).flatten(-2)
 
-        images = affine_matrix(step, D)[1:].reshape(M + 1, D, D + 1)
+        images = affine_matrix(step, self.problem)[1:].reshape(M + 1, D, D + 1)
         Phi = np.concatenate([np.eye(1, D + 1), images[0]])
         Gamma = np.concatenate([np.zeros((M, 1, D + 1)), images[1:] - images[0]], axis=1)
         return Phi, Gamma

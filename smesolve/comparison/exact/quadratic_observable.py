@@ -32,7 +32,7 @@ class QuadraticObservable:
         """Expand an observable of a problem's parameters, given by a name or a callable.
 
         Raises:
-            SmesolveError: it is not quadratic in theta.
+            SmesolveError: the observable is not quadratic in theta.
         """
         (function,) = named_observables(problem, [check_observable("observable", observable)]).values()
         zero = torch.zeros(problem.dim, dtype=problem.dtype, device=problem.device)

@@ -1,6 +1,6 @@
 """Closed forms for the scalar model of dropout: one neuron, one sample, unit feature.
 
-With k = keep_prob, the loss (eta a - y)^2 / 2 and u = a/k - y, one step multiplies u by 1 with probability 1 - k, or by
+With k = keep_prob, the loss (eta a - y)^2 / 2 and u = a/k - y, one step multiplies u by 1 with probability 1 - k and by
 1 - lr/k^2 with probability k:
 
     E u_n^j = (1 - k + k (1 - lr/k^2)^j)^n u_0^j                                                          (1)
@@ -10,12 +10,12 @@ The equations are geometric Brownian motions du = -rate u dt + sqrt(spread) u dW
     rate = (1 + (order - 1) lr/(2 k)) / k,        spread = lr (1/k - 1)/k^2                               (2)
     E u(t)^j = exp((-j rate + j (j - 1)/2 spread) t) u_0^j                                                (3)
 
-Order 3 and training at random times ("poisson") jump at rate 1/lr. With G = 1/k^2 with probability k and else 0, u is
-multiplied by 1 + c (G - 1/k), so that
+Order 3 and training steps at random times ("poisson") jump at rate 1/lr. With G = 1/k^2 with probability k and 0
+otherwise, a jump multiplies u by 1 + c (G - 1/k), so that
 
     E u(t)^j = exp(t (-j rate + (E(1 + c (G - 1/k))^j - 1)/lr)) u_0^j                                     (4)
     order 3:   rate = (1 + lr/(2 k) + lr^2/(3 k^2))/k,    c = -lr (1 + lr/k)                               (5)
-    poisson:   no rate, and u is multiplied by 1 - lr G                                                    (6)
+    poisson:   rate = 0, and a jump multiplies u by 1 - lr G                                                (6)
 
 Second moments do not grow for
 
@@ -62,13 +62,13 @@ class ScalarDropout:
 def scalar_dropout(
     keep_prob: float, lr: float, horizon: float, u0: float = 1.0
 ) -> dict[int | str | None, ScalarDropout]:
-    """Return the closed forms of the iteration, under the key None, and of the equations of order 1, 2, 3, "poisson".
+    """Return the closed forms by equation: None for the iteration, and 1, 2, 3 and "poisson".
 
     Args:
         keep_prob: probability that the neuron is kept.
         lr: learning rate.
         horizon: time of the moments, a multiple of lr.
-        u0: start. Default: 1.
+        u0: u at the start. Default: 1.
     """
     k, lr = check_keep_prob("keep_prob", keep_prob), check_positive("lr", lr)
     horizon, u0 = check_positive("horizon", horizon), check_number("u0", u0)
@@ -110,7 +110,7 @@ def _limit_of_order_3(k: float) -> float:
 
 
 def _power(base: float, exponent: int) -> float:
-    """Return base^exponent, infinity of its sign where it is no float."""
+    """Return base^exponent, or infinity with its sign where it overflows."""
     try:
         return base**exponent
     except OverflowError:
@@ -118,5 +118,5 @@ def _power(base: float, exponent: int) -> float:
 
 
 def _exponential(exponent: float) -> float:
-    """Return exp(exponent), infinity where it is no float."""
+    """Return exp(exponent), or infinity where it overflows."""
     return math.exp(exponent) if exponent < LARGEST_EXPONENT else math.inf

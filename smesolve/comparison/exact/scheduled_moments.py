@@ -5,10 +5,10 @@ Magnus expansion,
 
     exp( h/2 (G_1 + G_2) - sqrt(3)/12 h^2 (G_1 G_2 - G_2 G_1) ),       G_1,2 = G(t + (1/2 -+ sqrt(3)/6) h).     (1)
 
-The two Gauss points lie inside a step, so that jumps and kinks on the grid of the learning rate do no harm. The
-expansion is symmetric in time, and its error a series in h^4, h^6, ...: step sizes h = lr, lr/2, lr/4, ... are
-extrapolated to 0 until two results agree (Hairer, Noersett, Wanner, Solving Ordinary Differential Equations I, section
-II.9),
+The two Gauss points lie inside a step, so that jumps and kinks on the grid of the learning rate do not matter. The
+expansion is symmetric in time, and its error is a series in h^4, h^6, ...: results for h = lr, lr/2, lr/4, ... are
+extrapolated to h = 0 until two of them agree (Hairer, Noersett, Wanner, Solving Ordinary Differential Equations I,
+section II.9),
 
     P_j,k+1 = P_j,k + (P_j,k - P_(j-1),k) / (4^(k + 2) - 1),      P_j,0 at h = lr/2^j.                          (2)
 
@@ -32,7 +32,6 @@ from smesolve.problem.schedule import ScheduledProblem
 from smesolve.solver.integration import check_jumps
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
-    check_diffusion_order,
     check_instance,
     check_integer,
     check_number,
@@ -43,11 +42,11 @@ from smesolve.validation import (
 __all__ = ["ScheduledMoments"]
 
 DOUBLINGS = 9
-"""Times that the step is halved in search of the tolerance."""
+"""Largest number of halvings of the step."""
 
 
 class ScheduledMoments:
-    """Exact moments as those of `LinearMoments`, of a problem that follows a schedule.
+    """Exact moments, as in `LinearMoments`, for a problem that follows a schedule.
 
     Args:
         problem: a `ScheduledProblem` of a problem with an affine gradient.
@@ -97,7 +96,7 @@ class ScheduledMoments:
                 learning rate's steps.
         """
         lr, steps = check_positive("lr", lr), check_integer("steps", steps)
-        order = check_diffusion_order("order", order)
+        order = check_integer("order", order, most=2, remedy="ScheduledMoments knows the equations of order 1 and 2")
         quadratic = QuadraticObservable.of(self.problem.problem, observable)
         P, scale = self._solved(lr, order, steps, 1)
         extrapolated = [P]
@@ -112,8 +111,8 @@ class ScheduledMoments:
             extrapolated = finer
         raise SmesolveError(
             f"tolerance={self.tolerance:g} is not reached at lr={lr:g} by {2**DOUBLINGS} steps in one of the "
-            f"iteration, which leave a difference of {difference:.2g}; raise it, or put a schedule that jumps together "
-            "by Piecewise."
+            f"iteration, which leave a difference of {difference:.2g}; raise it, or make a schedule that jumps by "
+            "Piecewise."
         )
 
     def _solved(self, lr: float, order: int, steps: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,11 +131,11 @@ class ScheduledMoments:
         """Return the linear map of vec P in the moment equation at one time."""
         generator = AffineGradient.of(self.problem.at(time, left_limit)).generator(lr, order)
         if order == 2:
-            slope = (
-                -lr
-                / 2
-                * affine_matrix(lambda theta: self.problem.drift_slope(time, theta, left_limit), self.problem.dim)
-            )
+
+            def drift_slope(theta: Tensor) -> Tensor:
+                return self.problem.drift_slope(time, theta, left_limit)
+
+            slope = -lr / 2 * affine_matrix(drift_slope, self.problem)
             identity = np.eye(len(slope))
             generator = generator + np.kron(slope, identity) + np.kron(identity, slope)  # (3)
         return generator

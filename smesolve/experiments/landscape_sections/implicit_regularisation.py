@@ -288,8 +288,11 @@ class ImplicitRegularisation(LandscapeSection[ImplicitRegularisationSettings]):
         )
         journal = None if self.store is None else self.store.journal
         measure = partial(_sme_errors, problem, theta0, seed=self.settings.seed, journal=journal, **vars(options))
+        most = options.max_paths  # rel_tol is given
         ensembles = [
-            Ensembles(problem, theta0, lr, [options.horizon], (1, 2), options.paths, observables=len(functions))
+            Ensembles(
+                problem, theta0, lr, [options.horizon], (1, 2), options.paths, observables=len(functions), most=most
+            )
             for lr in options.lrs
         ]
         flows = [

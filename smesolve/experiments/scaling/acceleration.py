@@ -3,6 +3,13 @@
 A path of the equation has T/(c lr) steps of several gradients each, a path of the iteration T/lr of one. So the
 equation is cheaper from c = gradients a step on, provided that its error, weak error and scheme's bias together, is
 acceptable. Both take about as many paths, as their observables have about the same variance.
+
+That needs mean gradient and noise in closed form. Where they are known by sampling, as for Adam, a step is made of
+gradients with weights a_r (`smesolve.solver.schemes.gradient_scheme`), and
+
+    sum_r a_r = 1,    sum_r a_r^2 = lr / dt = 1/c                                                             (1)
+
+takes at least c of them, by Cauchy and Schwarz: as many as c steps of the iteration.
 """
 
 from __future__ import annotations
@@ -22,6 +29,7 @@ from torch import Tensor
 from smesolve.comparison.cost import step_cost
 from smesolve.comparison.gradient_flow import flow_change
 from smesolve.entry_point import entry_point
+from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
@@ -181,7 +189,7 @@ def acceleration(
         effort: paths, tolerance, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments.
+        SmesolveError: bad arguments, or a problem without mean gradient and noise in closed form.
     """
     theta0 = check_parameters("theta0", theta0, problem)
     lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
@@ -203,6 +211,12 @@ def _cells(
     effort: SamplingEffort,
 ) -> list[Cell]:
     """Return a cell that times the iteration, and one for each factor."""
+    if not problem.has_closed_form:  # (1)
+        raise SmesolveError(
+            f"acceleration needs mean gradient and noise in closed form, which {problem!r} does not have: known by "
+            "sampling, they take as many gradients over a step of the equation as training takes over the same time, "
+            "so that nothing is gained; take SGD, with or without momentum, on a problem that has them."
+        )
     steps = grid_steps(horizon, lr, "horizon", "lr")
     (function,) = named_observables(problem, [observable]).values()
     change = cache(lambda: flow_change(problem, theta0, horizon, function))

@@ -25,6 +25,7 @@ from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import STYLES, curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
@@ -289,6 +290,7 @@ class Horizon(NetworkExperiment[HorizonSettings]):
     def cells(self) -> list[Cell]:
         """Return cells for the errors over time and for the stationary variances."""
         s = self.settings
+        check_exact_readout(self.dropout_problem)
         lr, observable = s.lrs[0], s.observables[0]
         return _cells(
             self.dropout_problem, self.theta0, lr, s.times, s.multiples, observable, s.effort, QUADRATIC_PATHS

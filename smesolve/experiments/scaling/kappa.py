@@ -30,6 +30,7 @@ from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.reach import follows, reach
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
@@ -223,6 +224,7 @@ class Kappa(NetworkExperiment[KappaSettings]):
     def cells(self) -> list[Cell]:
         """Return a cell for each model and kappa."""
         s = self.settings
+        check_exact_readout(self.dropout_problem)
         return _cells(self.dropout_problem, self.theta0, s.lrs[0], s.kappas, s.horizon, s.observables[0], s.effort)
 
     def summarise(self, results: list[Any]) -> list[Section]:

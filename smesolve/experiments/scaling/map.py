@@ -32,6 +32,7 @@ from smesolve.experiments.shared.error_curves import with_reasons
 from smesolve.experiments.shared.error_map_figures import ErrorMap, collapse_figure, map_figure, nearer_order
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
+from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
@@ -259,6 +260,7 @@ class Map(NetworkExperiment[MapSettings]):
     def cells(self) -> list[Cell]:
         """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
         s = self.settings
+        check_exact_readout(self.dropout_problem)
         orders = check_orders("orders", s.orders)
         given = s.keep_probs, s.multiples, s.relaxations, orders, s.observables[0], s.effort
         return _cells(self.dropout_problem, self.theta0, *given)

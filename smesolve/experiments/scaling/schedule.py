@@ -19,6 +19,7 @@ from smesolve.errors import SmesolveError, shown
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import SamplingEffort, ToleranceSettings
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
@@ -222,6 +223,7 @@ class Schedule(NetworkExperiment[ScheduleSettings]):
     def cells(self) -> list[Cell]:
         """Return cells for the network and for its readout, under each schedule."""
         s = self.settings
+        check_exact_readout(self.dropout_problem)
         given = s.lrs, s.horizon, s.schedules, s.orders, s.observables[0], s.effort
         return _cells("schedules", self.dropout_problem, self.theta0, *given)
 

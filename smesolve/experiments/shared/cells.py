@@ -47,6 +47,8 @@ class Ensembles:
     """Control variates, as for `weak_error`."""
     compared: bool = True
     """Whether `weak_error` compares them: the iteration is run beside equations, whose paths come in pairs in part."""
+    most: int | None = None
+    """Paths for which blocks have their size (`Problem.in_blocks_for`). Default: blocks are those of the problem."""
 
     def __post_init__(self) -> None:
         check_scheme(self.problem, self.design.scheme)
@@ -61,7 +63,8 @@ class Ensembles:
         """The measurement that these ensembles are simulated for."""
         observables = {str(k): self.problem.loss for k in range(self.observables)}
         scheme, control = chosen_scheme(self.scheme, self.problem), chosen_control(self.control, self.problem)
-        given = self.problem, self.theta0, [self.lr], self.times, self.orders
+        problem = self.problem if self.most is None else self.problem.in_blocks_for(self.most)
+        given = problem, self.theta0, [self.lr], self.times, self.orders
         return StudyDesign(*given, observables, scheme, self.dt, control)
 
     def size(self, workers: int | None = None) -> StudySize:
@@ -83,6 +86,8 @@ class Cell:
     run: Callable[[], Any]
     ensembles: Sequence[Ensembles | DefectRuns] = ()
     """What the cell simulates; empty where it simulates nothing."""
+    work: float = 1.0
+    """For a cell that simulates nothing, its work in gradients, about; 0 counts as 1."""
     seconds: Callable[[], float] | None = None
     """For a cell that simulates nothing, what says how long it takes, for the dry run. Default: that is not known."""
     kept: bool = True
@@ -90,8 +95,8 @@ class Cell:
 
     @property
     def cost(self) -> float:
-        """Work of the cell, in gradients; 1 for a cell that simulates nothing."""
-        return sum(ensembles.size().work for ensembles in self.ensembles) or 1.0
+        """Work of the cell, in gradients."""
+        return sum(ensembles.size().work for ensembles in self.ensembles) or self.work or 1.0
 
 
 def training_cost(problem: Problem, theta0: Tensor, lr: float, steps: int, runs: int) -> list[Ensembles]:
@@ -108,17 +113,16 @@ def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: b
         progress: show a progress bar. Default: on a terminal only.
     """
     costs = [cell.cost for cell in cells]
-    several = len(cells) > 1
     results = []
-    with Progress(progress if several else False, math.fsum(costs)) as bar:
+    with Progress(progress, math.fsum(costs), late=True) as bar:
         for number, (cell, cost) in enumerate(zip(cells, costs, strict=True), start=1):
-            bar.describe(f"{cell.key} (cell {number} of {len(cells)})")
-            known = store is not None and cell.key in store
-            if store is None or not cell.kept:
-                results.append(cell.run())
-            else:
-                if not known:
-                    store.put(cell.key, cell.run())
-                results.append(store.get(cell.key))
-            bar.done(cost, before=known)
+            bar.describe(f"{cell.key} (cell {number} of {len(cells)})" if len(cells) > 1 else cell.key)
+            known = store is not None and cell.kept and cell.key in store
+            with bar.part(cost, known):
+                if store is None or not cell.kept:
+                    results.append(cell.run())
+                else:
+                    if not known:
+                        store.put(cell.key, cell.run())
+                    results.append(store.get(cell.key))
     return results

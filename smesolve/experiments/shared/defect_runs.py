@@ -35,6 +35,8 @@ class DefectRuns:
     orders: Sequence[Order]
     paths: int
     """Paths in the first round."""
+    most: int | None = None
+    """Paths for which blocks have their size (`Problem.in_blocks_for`). Default: blocks are those of the problem."""
 
     @property
     def steps(self) -> int:
@@ -44,8 +46,9 @@ class DefectRuns:
     @cached_property
     def design(self) -> StudyDesign:
         """The measurement that these runs are for."""
-        given = self.problem, self.theta0, [self.lr], self.times, self.orders, {"": self.problem.loss}
-        return StudyDesign(*given, chosen_scheme(None, self.problem))
+        problem = self.problem if self.most is None else self.problem.in_blocks_for(self.most)
+        given = problem, self.theta0, [self.lr], self.times, self.orders, {"": problem.loss}
+        return StudyDesign(*given, chosen_scheme(None, problem))
 
     def size(self, workers: int | None = None) -> DefectSize:
         """Return what the runs ask of a machine."""
@@ -58,7 +61,7 @@ class DefectRuns:
             per_gradient: seconds a gradient that were measured before; they do not depend on the learning rate.
         """
         size = self.size()
-        key = "defects", id(self.problem), tuple(self.orders)
+        key = "defects", id(self.problem), size.samplers[0].block_size, tuple(self.orders)
         if key not in per_gradient:
             short = dataclasses.replace(size.samplers[0], saved=[min(TIMED_STEPS, self.steps)])
             short.values(0)  # warms up

@@ -77,7 +77,9 @@ def estimate(measured: str, cells: Sequence[Cell], workers: int | None, overhead
     _add(total, {cell.key: cell.seconds() for cell in cells if cell.seconds is not None})
     steps = list(dict.fromkeys(f"{one.steps} at lr {one.lr:.4g}" for one in ensembles))
     more = f", and so on for {len(steps) - SHOWN} more" if len(steps) > SHOWN else ""
-    largest = max((one.problem for one in ensembles), key=lambda problem: problem.floats_per_path * problem.block_size)
+    largest = max(
+        (one.design.problem for one in ensembles), key=lambda problem: problem.floats_per_path * problem.block_size
+    )
     others = sum(not cell.ensembles and cell.seconds is None for cell in cells)
     untimed = f"; not in it: {counted(others, 'cell')} without paths" if others else ""
     return fields | {
@@ -131,12 +133,12 @@ def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> di
         ensembles: that are timed.
         per_step: seconds of one step that were measured before; they do not depend on the learning rate.
     """
-    problem, theta0, lr = ensembles.problem, ensembles.theta0, ensembles.lr
+    problem, theta0, lr = ensembles.design.problem, ensembles.theta0, ensembles.lr
     size, scheme = ensembles.size(), ensembles.design.scheme
     dt = ensembles.design.first_dt(lr)
 
     def timed(name: str, process: Callable[[], Process]) -> float:
-        key = name, id(problem), scheme, ensembles.control != "none"
+        key = name, id(ensembles.problem), problem.block_size, scheme, ensembles.control != "none"
         if key not in per_step:
             per_step[key] = _seconds_per_step(process(), theta0, split=ensembles.control != "none")
         return per_step[key]
@@ -172,7 +174,7 @@ def _control_seconds(ensembles: Ensembles, known: dict[tuple[Any, ...], float]) 
     count = max(1, min(len(design.times), round(design.horizon / unit)))
     short, steps = replace(design, times=[unit * (k + 1) for k in range(count)]), round(count * unit / lr)
     second, dense = design.control == "second", design.problem.dim <= DENSE_DIM
-    key = CONTROLS, id(design.problem), tuple(design.orders), design.scheme, steps
+    key = CONTROLS, id(ensembles.problem), tuple(design.orders), design.scheme, steps
     hessians = None
 
     def make_hessians() -> None:

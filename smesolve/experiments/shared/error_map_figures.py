@@ -144,17 +144,20 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> QuadMesh:
                     (left, bottom), right - left, top - bottom, facecolor="white", edgecolor="0.3", hatch="//////", lw=0
                 )
                 axis.add_patch(box)
-    known = cells[cells.resolved & (cells.relative != 0)]
-    if known.keep_prob.nunique() > 1 and known.lr.nunique() > 2:
-        # Triangles of neighbours in the sheared grid of cells
-        triangles = Triangulation(np.log(known.multiple), np.log(known.keep_prob)).triangles
-        height = np.log10(known.relative.abs())
+    known = (cells.resolved & (cells.relative != 0)).to_numpy()
+    # Triangles of neighbours in the sheared grid of cells; no contour crosses a cell that is not resolved.
+    plane = cells.keep_prob.nunique() > 1 and cells.multiple.nunique() > 1
+    triangles = (
+        Triangulation(np.log(cells.multiple), np.log(cells.keep_prob)).triangles if plane else np.empty((0, 3), int)
+    )
+    triangles = triangles[known[triangles].all(axis=1)]
+    if len(triangles):
         drawn: Any = axis.tricontour  # typed without a list of triangles
         lines = drawn(
-            known.lr,
-            known.keep_prob,
+            cells.lr,
+            cells.keep_prob,
             triangles,
-            height,
+            np.log10(cells.relative.abs().where(known, 1.0)),
             levels=np.log10(LEVELS),
             colors="white",
             linestyles="solid",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,17 @@ from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
 from smesolve.experiments.shared.markdown import join, table_of
 from smesolve.problem.observables import Observable
+from smesolve.sampling.ensemble import LARGEST_BLOCK
+from smesolve.sampling.journal import Journal
 from smesolve.solver.modified_equation import equation_name
 
 __all__ = ["OtherEstimator"]
 
+CELL = "the other estimator"
+"""Name of its cell, and of its part of the journal."""
+
 PATHS = {"difference": 256, "defects": 64}
+"""Paths of each estimator, or a whole block where that is more."""
 
 AFFORDABLE = 2.0**28
 """Numbers that all gradients of a check may touch, if it takes more of them than the first round of the study."""
@@ -63,8 +70,8 @@ class OtherEstimator:
     @property
     def runs(self) -> Ensembles | DefectRuns:
         """What is simulated."""
-        design, paths = self.design, PATHS[self.other]
-        given = design.problem, design.theta0, self.lr, [design.horizon], self.orders, paths
+        design, problem = self.design, self.design.problem.in_blocks_for(LARGEST_BLOCK)
+        given = problem, design.theta0, self.lr, [design.horizon], self.orders, PATHS[self.other]
         return DefectRuns(*given) if self.other == "defects" else Ensembles(*given)
 
     @property
@@ -80,11 +87,15 @@ class OtherEstimator:
         numbers = self.runs.size().work * self.design.problem.floats_per_path
         return numbers <= AFFORDABLE or self.relative_work <= 1
 
-    def cells(self) -> list[Cell]:
-        """Return its cell, or none where it is too expensive."""
-        return [Cell("the other estimator", self._rows, [self.runs])] if self.affordable else []
+    def cells(self, journal: Journal | None) -> list[Cell]:
+        """Return its cell, or none where it is too expensive.
 
-    def _rows(self) -> pd.DataFrame:
+        Args:
+            journal: of the study, which keeps the blocks of paths one by one.
+        """
+        return [Cell(CELL, partial(self._rows, journal), [self.runs])] if self.affordable else []
+
+    def _rows(self, journal: Journal | None) -> pd.DataFrame:
         design = self.design
         seed = design.seed ^ 1  # both run the iteration, on draws of their own
         study = weak_error(
@@ -95,10 +106,10 @@ class OtherEstimator:
             orders=self.orders,
             observables=self.observables,
             times=[design.horizon],
-            paths=PATHS[self.other],
+            paths=max(PATHS[self.other], self.runs.size().block_size),
             estimator=self.other,
             seed=seed,
-            progress=False,
+            journal=None if journal is None else journal.part(CELL),
         )
         return study.table[["order", "observable", "error", "low", "high", "paths", "reason"]]
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smesolve.comparison.exact.affine_gradient import MAX_DIM
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.markdown import counted, plain
 from smesolve.experiments.shared.own_module import made_module
@@ -23,7 +24,7 @@ from smesolve.problem.networks import DropoutNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem
 from smesolve.problem.shuffled_epochs import ShuffledEpochs
 
-__all__ = ["build_problem", "described", "described_data", "outside_theorems"]
+__all__ = ["build_problem", "check_exact_readout", "described", "described_data", "outside_theorems"]
 
 P = TypeVar("P", bound=Problem)
 
@@ -186,6 +187,22 @@ def described(
         f"{described_data(data, *problem.x.shape)}{held_out} {what}: "
         f"{problem.dim} parameters; loss {training.loss.replace('_', ' ')}. {', '.join(noises)}: {known}."
     )
+
+
+def check_exact_readout(problem: DropoutProblem) -> None:
+    """Refuse a network whose readout has more weights than exact moments are known for.
+
+    Raises:
+        SmesolveError: with the keys of the settings to change.
+    """
+    width, outputs = problem.width, problem.out_features
+    if width * outputs > MAX_DIM:
+        raise SmesolveError(
+            f"network.width={width} with {counted(outputs, 'output')} of the data makes a readout of {width * outputs} "
+            f"weights, and this study needs its exact moments, which are known up to {MAX_DIM} weights; take a smaller "
+            "network.width and data with fewer outputs, such as --network.width 4 --data.name random --data.samples 8 "
+            "--data.in_features 2."
+        )
 
 
 def outside_theorems(problem: Problem, theta0: Tensor) -> str:

@@ -57,7 +57,8 @@ class SamplingEffort:
         dt: float | None = None,
     ) -> Ensembles:
         """Return the ensembles that `weak_error` simulates at one learning rate."""
-        return Ensembles(problem, theta0, lr, times, orders, self.paths, scheme, dt)
+        most = self.paths if self.rel_tol is None else self.max_paths
+        return Ensembles(problem, theta0, lr, times, orders, self.paths, scheme, dt, most=most)
 
     def weak_error(
         self,

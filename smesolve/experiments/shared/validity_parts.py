@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 from smesolve.comparison.study_design import StudyDesign
-from smesolve.comparison.validity_range import ValidityRange, first_learning_rate, validity_range
+from smesolve.comparison.validity_range import COST, ValidityRange, first_learning_rate, validity_range
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import markdown
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.sampling.ensemble import LARGEST_BLOCK
+from smesolve.sampling.journal import Journal
 
 __all__ = ["ValidityPart", "in_words", "ranges_table"]
 
-TOLERANCE, REL_TOL, PATHS, MAX_PATHS = 0.01, 0.3, 64, 128
+CELL = "range of validity"
+"""Name of its cell, and of its part of the journal."""
 
-SHARE = 0.5
-"""Largest work at the first learning rate, in units of that of the first round of the study."""
+TOLERANCE, REL_TOL = 0.01, 0.3
+
+PATHS, MAX_PATHS = 64, 128
+"""Paths of the first round, and at most, or a whole block where that is more."""
+
+SHARE = 0.25
+"""Largest work, in units of that of the first round of the study."""
+
+SMALL, AFFORDABLE = 16.0, 2.0**28
+"""Where this is more, it is so many times the work at the first learning rate, if all its gradients touch no more
+numbers than these, which takes seconds."""
 
 
 def in_words(found: ValidityRange, problem: Problem) -> str:
@@ -62,35 +73,71 @@ class ValidityPart:
         """Those whose ranges are known."""
         return orders_of_defects(self.design)
 
-    def cells(self) -> list[Cell]:
-        """Return its cell, or none where it is too expensive or not known."""
+    @property
+    def max_gradients(self) -> float:
+        """The bound on its work."""
+        small = min(SMALL * self.first.size().work, AFFORDABLE / self.design.problem.floats_per_path)
+        return max(SHARE * self.work, small)
+
+    @cached_property
+    def first(self) -> DefectRuns:
+        """The runs of the first round at the first learning rate."""
+        design = self.design
+        lr = first_learning_rate(design.problem, design.theta0, design.horizon)
+        problem = design.problem.in_blocks_for(LARGEST_BLOCK)
+        return DefectRuns(problem, design.theta0, lr, [design.horizon], self.orders, PATHS)
+
+    @property
+    def runs(self) -> DefectRuns:
+        """Runs at the first learning rate that take as much as the whole range may."""
+        size = self.first.size()
+        whole_blocks = -(-PATHS // size.block_size) * size.block_size
+        return replace(self.first, paths=int(whole_blocks * self.max_gradients / size.work))
+
+    def cells(self, journal: Journal | None) -> list[Cell]:
+        """Return its cell, or none where it is too expensive or not known.
+
+        Args:
+            journal: of the study, which keeps the blocks of paths one by one.
+        """
         design = self.design
         if not self.observable or not self.orders or not design.problem.autonomous:
             return []
-        lr = first_learning_rate(design.problem, design.theta0, design.horizon)
-        runs = DefectRuns(design.problem, design.theta0, lr, [design.horizon], self.orders, PATHS)
-        return [Cell("range of validity", self._measured, [runs])] if runs.size().work <= SHARE * self.work else []
+        if self.first.size().work > self.max_gradients:
+            return []
+        return [Cell(CELL, partial(self._measured, journal), [self.runs], kept=False)]
 
-    def _measured(self) -> dict[str, Any]:
+    def _measured(self, journal: Journal | None) -> ValidityRange:
         design = self.design
-        measure = partial(validity_range, design.problem, design.theta0, design.horizon, TOLERANCE)
-        found = measure(
+        return validity_range(
+            design.problem,
+            design.theta0,
+            design.horizon,
+            TOLERANCE,
             orders=self.orders,
             observables=self.observable,
             rel_tol=REL_TOL,
             paths=PATHS,
-            max_paths=MAX_PATHS,
+            max_paths=max(MAX_PATHS, self.first.size().block_size),
+            max_gradients=self.max_gradients,
             seed=design.seed,
             workers=self.workers,
-            progress=False,
+            journal=None if journal is None else journal.part(CELL),
         )
-        return {"table": found.table, "errors": found.errors, "limit": found.stability_limit}
 
-    def found(self, result: dict[str, Any]) -> ValidityRange:
-        """Return the range from the result of the cell."""
-        return ValidityRange(result["table"], result["errors"], self.design.horizon, TOLERANCE, result["limit"])
-
-    def text(self, result: dict[str, Any]) -> str:
+    def text(self, found: ValidityRange) -> str:
         """Return a part of a report, in Markdown."""
-        found = self.found(result)
-        return join("## Range of validity", in_words(found, self.design.problem), ranges_table(found))
+        return join(
+            "## Range of validity", in_words(found, self.design.problem), ranges_table(found), _ended_early(found)
+        )
+
+
+def _ended_early(found: ValidityRange) -> str:
+    """Return what ended the search, where that was its cost."""
+    if not (found.table.limited_by == COST).any():
+        return ""
+    return (
+        f"limited by cost: as this is a part of another study, it takes no more than {100 * SHARE:g}% of the gradients "
+        "of the first round of that, so the learning rate is known between bounds only. `smesolve validity` measures "
+        "it."
+    )

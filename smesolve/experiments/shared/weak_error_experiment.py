@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from smesolve.comparison.defect_size import DefectSize
-from smesolve.comparison.leading_constants import constants_table
+from smesolve.comparison.leading_constants import constants_table, constants_work
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders, learning_rates_and_times
 from smesolve.comparison.study_size import StudySize
 from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, predicted_constants, weak_error
@@ -132,10 +132,14 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         ensembles: list[Ensembles | DefectRuns]
         orders = check_orders("orders", s.orders)
         if self.estimator == "defects":
-            ensembles = [DefectRuns(self.problem, self.theta0, lr, times, orders, s.paths) for lr in lrs]
+            ensembles = [
+                DefectRuns(self.problem, self.theta0, lr, times, orders, s.paths, self._most_paths) for lr in lrs
+            ]
         else:
             measured = orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
-            ensembles = [Ensembles(self.problem, self.theta0, lr, times, *measured) for lr in lrs]
+            ensembles = [
+                Ensembles(self.problem, self.theta0, lr, times, *measured, most=self._most_paths) for lr in lrs
+            ]
         sampling: dict[str, Any] = {
             "paths": s.paths,
             "rel_tol": s.rel_tol,
@@ -154,11 +158,12 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             estimator=self.estimator,
             journal=self.journal,
             keep=self.samples if self.estimator == "difference" else 0,
-            progress=True,
         )
-        cells = [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells()]
+        cells = [Cell("weak errors", measure, ensembles, kept=False), *self.other_estimator.cells(self.journal)]
         if self._uses_constants:
-            cells.append(Cell("predicted constants", predicted_constants(self.design), seconds=self._constants_seconds))
+            work = constants_work(self.problem, self.design.times, orders)
+            constants = predicted_constants(self.design)
+            cells.append(Cell("predicted constants", constants, work=work, seconds=self._constants_seconds))
         return cells
 
     @cached_property
@@ -176,13 +181,19 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
     @cached_property
     def design(self) -> StudyDesign:
         """What is measured, checked."""
-        return StudyDesign.of(self.problem, self.theta0, self.settings.lrs, self.settings.horizon, **self._asked())
+        problem = self.problem.in_blocks_for(self._most_paths)
+        return StudyDesign.of(problem, self.theta0, self.settings.lrs, self.settings.horizon, **self._asked())
 
     @property
     def size(self) -> StudySize | DefectSize:
         """What the first round asks of a machine."""
         kind = DefectSize if self.estimator == "defects" else StudySize
         return kind(self.design, self.settings.paths, self.settings.workers)
+
+    @property
+    def _most_paths(self) -> int:
+        """Paths for which `weak_error` chooses the size of a block."""
+        return self.settings.paths if self.settings.rel_tol is None else self.settings.max_paths
 
     def _asked(self) -> dict[str, Any]:
         """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import functional
 
 from smesolve.problem import activations
@@ -21,6 +20,7 @@ from smesolve.problem.feature_network import FeatureNetwork
 from smesolve.problem.kernels.library import Features, Rows, library
 from smesolve.problem.masks import MaskLaw
 from smesolve.problem.networks import DropoutNetwork, LinearNetwork, NetworkLinearization, TwoLayerNetwork
+from smesolve.problem.plain_tensors import are_plain
 
 __all__ = ["ACTIVATIONS", "FusedKernels", "Kernels", "ReadoutKernels", "usable"]
 
@@ -42,23 +42,9 @@ SIGNS, NORMALS, PER_SAMPLE = range(3)
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Return whether tensors are plain: no derivative, batching or compilation goes through them.
-
-    Inside a transform of torch.func new tensors have no storage, even if the given ones have; and a dispatch mode, such
-    as the one that finds kinks, would not see the operations of a kernel.
-    """
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return False
-    return all(
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.is_cpu
-        and tensor.layout == torch.strided
-        and not tensor.is_neg()
-        and not (tensor.requires_grad and torch.is_grad_enabled())
-        and not (forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None)
-        for tensor in tensors
+    """Return whether kernels can read the numbers of these tensors: plain ones on the CPU (`are_plain`)."""
+    return are_plain(*tensors) and all(
+        tensor.is_cpu and tensor.layout == torch.strided and not tensor.is_neg() for tensor in tensors
     )
 
 

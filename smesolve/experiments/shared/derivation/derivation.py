@@ -13,6 +13,7 @@ from smesolve.experiments.shared.derivation.expressions import is_name, read_exp
 from smesolve.experiments.shared.derivation.settings import DeriveSettings
 from smesolve.experiments.shared.markdown import counted
 from smesolve.problem.masks import BernoulliMasks, FiniteMasks, GaussianMasks, MaskLaw, UniformMasks
+from smesolve.sampling.progress import Progress
 from smesolve.symbolic import (
     DropoutFormulas,
     ExplicitNetwork,
@@ -37,6 +38,9 @@ from smesolve.symbolic import (
 from smesolve.symbolic.verification import check_proof
 
 __all__ = ["Derivation", "derive", "derived_iteration", "description"]
+
+OBSTRUCTION = 2.0
+"""Work of the third cumulant and of where it vanishes, in units of a proof."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +75,37 @@ def derive(config: DeriveSettings) -> Derivation:
     law, network = _law(config), _network(config)
     iteration = derived_iteration(config)
     check_proof(iteration, max(2, config.order))
-    equation = modified_equation(iteration, order=config.order)
-    claimed = modified_equation(iteration, order=2)
     last_layer = config.iteration == "dropout" and config.layers in (None, [config.depth]) and not config.momentum
     papers = last_layer and config.depth == 1 and config.out_features == 1 and _squared(config)
-    obstruction = third_cumulant(iteration)
-    counterexamples = {}
-    if iteration.loss is not None:
-        counterexamples["flow of R_S + R_1 + R_2, without noise"] = averaged_modified_flow(iteration).verify()
-    if last_layer and config.depth == 1 and config.width > 1:
-        counterexamples["independent noise of the neurons (no Sigma_kr)"] = without_blocks(
-            claimed, _neurons(config, iteration)
-        ).verify()
+    without_pairs = last_layer and config.depth == 1 and config.width > 1
+    proofs = 1 + (iteration.loss is not None) + without_pairs
+    with Progress(False, proofs + OBSTRUCTION, late=True) as bar:  # an order may be refused
+        bar.describe("equation and proof")
+        equation = modified_equation(iteration, order=config.order)
+        with bar.part(1.0):
+            verification = equation.verify()
+        bar.describe("equations of other papers")
+        counterexamples = {}
+        if iteration.loss is not None:
+            with bar.part(1.0):
+                counterexamples["flow of R_S + R_1 + R_2, without noise"] = averaged_modified_flow(iteration).verify()
+        if without_pairs:
+            with bar.part(1.0):
+                claimed = modified_equation(iteration, order=2)
+                neurons = _neurons(config, iteration)
+                independent = without_blocks(claimed, neurons).verify()
+                counterexamples["independent noise of the neurons (no Sigma_kr)"] = independent
+        bar.describe("third cumulant")
+        with bar.part(OBSTRUCTION):
+            obstruction = third_cumulant(iteration)
+            unobstructed = _roots(obstruction, law)
     return Derivation(
         config=config,
         description=description(config),
         equation=equation,
-        verification=equation.verify(),
+        verification=verification,
         obstruction=obstruction,
-        unobstructed=_roots(obstruction, law),
+        unobstructed=unobstructed,
         # Without noise they are the modified equation.
         counterexamples={name: proof for name, proof in counterexamples.items() if not proof.holds},
         expansion=LossExpansion(network.loss, law) if last_layer else None,
