@@ -1,4 +1,4 @@
-"""Paths of three random iterations beside those of the equations derived from them: python examples/derived_paths.py.
+"""Paths of three random iterations and of the equations derived from them: python examples/derived_paths.py.
 
 The iterations are those of derive_dropout.yaml, derive_momentum.yaml and derive_own.yaml. Each figure shows mean and
 standard deviation over time of the first state variable, and its distribution at the end.

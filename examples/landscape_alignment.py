@@ -1,4 +1,4 @@
-"""Hessian against the covariance of dropout noise along training, beside random eigenvectors."""
+"""Alignment of Hessian and covariance of dropout noise along training, compared with random eigenvectors."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""The index of the examples, README.md beside this file, made from the headers of the configurations.
+"""Make the index of the examples, README.md in this folder, from the headers of the configurations.
 
-`python examples/make_index.py` writes the page; `python examples/make_index.py results` takes the figures from there
-first, as the commands of the page and the scripts leave them: results/NAME/*.png or results/NAME.png.
+`python examples/make_index.py` writes the page. `python examples/make_index.py results` first copies the figures from
+the folder results, where the commands of the page and the scripts write them: results/NAME/*.png or results/NAME.png.
 """
 
 import sys
@@ -13,33 +13,33 @@ from PIL import Image
 HERE = Path(__file__).parent
 
 COLOURS = 256
-"""Of a figure: the repository stays small. By an octree, which keeps the colours of thin lines beside large maps."""
+"""Colours of a figure, chosen by an octree, which keeps those of thin lines; few of them keep the repository small."""
 
 REDUCTION = 2
 """Figures are written with 300 dpi."""
 
 GROUPS = {
-    "Dropout beside its equation": ("digits", "digits_deep", "digits_deep_tanh"),
+    "Dropout compared with its equation": ("digits", "digits_deep", "digits_deep_tanh"),
     "Weak order": ("weak_order", "digits_certificate"),
     "Range of validity": ("validity", "validity_adam"),
     "Convergence of solvers": ("convergence",),
     "Learning-rate scaling": ("scaling_",),
     "Noise and landscape": ("landscape_",),
-    "Numbers of a paper beside ours": ("reproduce_",),
+    "Numbers of a paper compared with ours": ("reproduce_",),
     "Derivations": ("derive_",),
 }
-"""Names of the examples, or what they begin with, by heading."""
+"""Names of the examples, or their prefixes, by heading."""
 
 
 SCRIPT = (
     "`python examples/own_modules.py`: weak errors of a small convolutional network and of a small transformer, by "
     "defects, in half a minute"
 )
-"""The example that has no configuration, as files do not run code."""
+"""The example without a configuration, because configurations do not run code."""
 
 
 class Header(NamedTuple):
-    """What the comment at the top of a configuration says."""
+    """The parts of the comment at the top of a configuration."""
 
     command: str
     summary: str
@@ -47,7 +47,7 @@ class Header(NamedTuple):
 
 
 def header(path: Path) -> Header:
-    """Return the command, what is studied, and after "Seen:" what came out."""
+    """Return the command, the summary, and the result, which follows "Seen:"."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("# "):
@@ -62,10 +62,10 @@ def index() -> str:
     """Return the page in Markdown."""
     parts = [
         "# Examples",
-        "Every study as a configuration for the command line, with its figure at full size; of each kind one is a "
-        "script in Python as well. The commands run in the root of the repository; a script, `python "
-        "examples/NAME.py`, writes its figure where it is started. Brackets are 95% intervals. This page is made by "
-        "`make_index.py` from the headers of the configurations.",
+        "Every study as a configuration for the command line, with its figure at full size. One study of each kind is "
+        "also a script in Python. Run the commands in the root of the repository; a script, `python "
+        "examples/NAME.py`, writes its figure into the working directory. Brackets are 95% intervals. `make_index.py` "
+        "makes this page from the headers of the configurations.",
     ]
     for heading, names in GROUPS.items():
         parts.append(f"## {heading}")
@@ -95,7 +95,7 @@ def _files(name: str) -> list[Path]:
 
 
 def take_figures(results: Path) -> None:
-    """Copy a figure of each study that is there, of two the last by name, small enough for a repository."""
+    """Copy one figure of each study in the folder, the last by name, reduced to a size for the repository."""
     for path in sorted(HERE.glob("*.yaml")):
         found = [*sorted((results / path.stem).glob("*.png"), reverse=True), results / f"{path.stem}.png"]
         if found[0].is_file():

@@ -1,8 +1,8 @@
-"""A small convolutional network and a small transformer as torch has them, beside their equations.
+"""A small convolutional network and a small transformer of torch, compared with their modified equations.
 
-`python examples/own_modules.py` writes a figure of each. Both drop per sample, one whole channels, the other attention
-weights, residuals and the hidden layer; the embedding of the transformer is frozen. `smesolve weak-error study.yaml
---network own_modules:cnn` runs the first one from a configuration, in this folder.
+`python examples/own_modules.py` writes a figure of each. Both have dropout per sample: the first drops whole channels,
+the second attention weights, residuals and the hidden layer. The embedding of the transformer is frozen. `smesolve
+weak-error study.yaml --network own_modules:cnn` runs the first one from a configuration, in this folder.
 """
 
 import numpy as np

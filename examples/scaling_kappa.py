@@ -1,4 +1,4 @@
-"""kappa masks a step at kappa times the learning rate: up to which kappa does the iteration follow the equation?"""
+"""kappa masks per step at kappa times the learning rate: up to which kappa does the iteration follow the equation?"""
 
 import numpy as np
 from matplotlib.figure import Figure

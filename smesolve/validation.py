@@ -60,11 +60,8 @@ LARGEST_NUMBER = 1e100
 LARGEST_INTEGER = 2**53
 """Largest size or count: beyond it, floats are not exact."""
 
-LONGEST_RANGE = 2**20
-"""Longest `range` that is made into a list."""
-
-MOST_ENTRIES = 1000
-"""Most learning rates, observables or other entries of a list that a study works on."""
+LONGEST_RANGE, MOST_ENTRIES = 2**20, 1000
+"""Most values of a `range`, and most learning rates, observables or other entries of a list of a study."""
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
@@ -246,6 +243,7 @@ def check_list(
     *,
     least: int = 1,
     size: int | None = None,
+    distinct: bool = False,
 ) -> list[T]:
     """Return a list of validated items, from a sequence or from an array or tensor of one dimension.
 
@@ -255,6 +253,7 @@ def check_list(
         check_item: validator of one item. Default: items are not checked.
         least: smallest number of items.
         size: exact number of items. Default: any number.
+        distinct: refuse a value that occurs twice.
     """
     if getattr(values, "ndim", None) == 1 and hasattr(values, "tolist"):  # an array, a tensor, a column of a table
         values = as_numbers(values)
@@ -268,7 +267,10 @@ def check_list(
         raise invalid(name, f"hold at most {LONGEST_RANGE} values", values)
     if check_item is None:
         return list(values)
-    return [check_item(f"{name}[{k}]", entry) for k, entry in enumerate(values)]
+    items = [check_item(f"{name}[{k}]", entry) for k, entry in enumerate(values)]
+    if distinct and len(set(items)) < len(items):
+        raise SmesolveError(f"{name} holds a value twice: {shown(items)}; leave one of them out.")
+    return items
 
 
 def check_mapping(

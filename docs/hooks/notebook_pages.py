@@ -23,7 +23,7 @@ DOWNLOAD = "[Download this notebook]({name})"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each notebook, with its figures beside it.
+    """Add a page for each notebook, and its figures.
 
     Raises:
         CellExecutionError: a cell raised an error.

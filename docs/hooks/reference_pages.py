@@ -41,7 +41,7 @@ ROOMS = {
     "study": ("Results from disk", "Results of the command line in Python."),
     "errors": ("Errors", "What is raised for a call that cannot be carried out."),
 }
-"""Rooms of the package whose names `smesolve` exports, with title and text of their page."""
+"""Packages whose names `smesolve` exports, with title and text of their page."""
 
 MODULES = {
     "smesolve.symbolic": ("Symbolic derivation", "From a step in sympy to its equation and the proof of its order."),
@@ -55,7 +55,7 @@ MODULES = {
     "smesolve.solver.perturbed_sde": ("Perturbed SDE", "What a scheme gets to evaluate."),
     "smesolve.sampling.randomness": ("Random numbers", "Keyed generators."),
 }
-"""Modules that users import from beside `smesolve`, with title and text of their page."""
+"""Modules from which users import directly, with title and text of their page."""
 
 SCALING = "smesolve.experiments.scaling"
 """The package whose modules are the studies of `smesolve scaling`."""

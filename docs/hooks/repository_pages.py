@@ -25,7 +25,7 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages, and beside the examples their configurations, scripts and figures."""
+    """Add the pages, and for the examples their configurations, scripts and figures."""
     for source, target in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, target, content=for_the_site(text, source)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.observables import Observable, Observables, is_piecewise_constant, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
@@ -169,10 +169,7 @@ class StudyDesign:
 
 def check_orders(name: str, values: Any) -> list[Order]:
     """Return orders, each 1, 2, 3 or "poisson", none of them twice."""
-    orders: list[Order] = check_list(name, values, _check_order)
-    if len(set(orders)) < len(orders):
-        raise SmesolveError(f"{name} holds a value twice: {shown(orders)}; leave one of them out.")
-    return orders
+    return check_list(name, values, _check_order, distinct=True)
 
 
 def _check_order(name: str, value: Any) -> Order:

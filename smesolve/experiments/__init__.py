@@ -1,4 +1,4 @@
-"""Experiments that are run by name: one file an experiment, from its settings to its figure and its words.
+"""Experiments that are run by name: one file per experiment, from its settings to its figure and its report.
 
 Public names are imported on first use, as `__init__.pyi` lists them: the names of all experiments are known without
 loading torch.

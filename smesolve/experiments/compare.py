@@ -1,4 +1,4 @@
-"""Dropout beside its modified equation: curves, distributions, errors."""
+"""Dropout compared with its modified equation: curves, distributions, errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from smesolve.solver.time_grid import even_grid
 __all__ = ["Compare", "comparison_figure"]
 
 CURVE_TIMES = 12
-"""Most times of observation, for curves over time."""
+"""Largest number of times of observation, for curves over time."""
 
 CAPTION = (
     "(a) means over time, (b) errors of the means over time, (c) distribution over paths at the horizon, (d) "
@@ -53,7 +53,7 @@ BY_DEFECTS = (
 
 @experiment("compare")
 class Compare(WeakErrorExperiment):
-    """Dropout beside its modified equation: curves, distributions, errors."""
+    """Dropout compared with its modified equation: curves, distributions, errors."""
 
     title = "Dropout against its stochastic modified equation"
     example = "examples/digits.yaml --lrs '[0.1]' --out results/digits"
@@ -66,20 +66,20 @@ class Compare(WeakErrorExperiment):
         return ValidityPart(self.design, self.size.work, self.settings.workers)
 
     def cells(self) -> list[Cell]:
-        """Return the cells of the study, and that of the range of validity where it is cheap."""
+        """Return the cells of the study, and the cell of the range of validity if it is cheap."""
         return [*super().cells(), *self.validity.cells(self.journal)]
 
     @property
     def times(self) -> list[float] | None:
         """The finest even grid of at most `CURVE_TIMES` times that all learning rates and dt divide.
 
-        None where there is none: weak_error then says which step does not fit.
+        None if there is no such grid: weak_error then raises an error that names the step.
         """
         s = self.settings
         return even_grid(s.horizon, [step for step in (*s.lrs, s.dt) if step is not None], CURVE_TIMES)
 
     def summarise(self, results: list[Any]) -> list[Section]:
-        """Return dropout against its modified equation, in words and tables."""
+        """Return the comparison of dropout with its modified equation, in words and tables."""
         study = self.result(results)
         validity = next((result for result in results if isinstance(result, ValidityRange)), None)
         distances = distances_at_horizon(study)
@@ -118,8 +118,9 @@ class Compare(WeakErrorExperiment):
 def comparison_figure(study: WeakErrorStudy) -> Figure:
     """Draw means over time, errors over time, the final distribution, and the error against lr.
 
-    (a) to (c) are at the largest learning rate without a diverged path, (c) and (d) at the horizon. (b), (c) and (d)
-    show the first observable, (a) the first two. Defects have no paths of the equations: (c) is left out.
+    Panels (a) to (c) are at the largest learning rate without a diverged path, (c) and (d) at the horizon. Panels (b),
+    (c) and (d) show the first observable, (a) the first two. Without paths of the equations, as with defects, the
+    distribution is left out.
     """
     layout = "AB;CC" if by_defects(study) else "AB;CD"
     with drawing():
@@ -141,7 +142,7 @@ def comparison_figure(study: WeakErrorStudy) -> Figure:
 
 
 def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) -> None:
-    """Draw means over time; the markers of the three curves are staggered, as the curves lie on each other."""
+    """Draw means over time; the markers of the three curves are staggered, because the curves overlap."""
     widest, lowest, highest = 0.0, np.inf, -np.inf
     for observable in observables:
         part = rows[rows.observable == observable]
@@ -180,7 +181,7 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
 
 
 def _half_width(curve: pd.DataFrame, side: str) -> pd.Series:
-    """Return the half-width of the mean of one side; by defects that of the equation is known from both parts of it."""
+    """Return the half-width of the mean of one side; by defects the half-width of the equation is a sum of two."""
     name = f"{side}_half_width"
     return curve[name] if name in curve else curve.discrete_half_width + (curve.high - curve.low) / 2
 
@@ -250,7 +251,7 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
 
 
 def _agreements(study: WeakErrorStudy) -> str:
-    """Return how near each order is to dropout, for each observable and learning rate, and which one is nearer."""
+    """Return how close each order is to dropout, for each observable and learning rate, and which order is closer."""
     final = at_horizon(study)
     leading = leading_rows(final)
     first = plain(headline(final, study.start, study.spread))
@@ -273,18 +274,19 @@ def _about_distributions(study: WeakErrorStudy, distances: pd.DataFrame) -> list
         "## Distance of the distributions",
         markdown(distances, ["observable", "lr", "order", "spread", "distance"]),
         "`spread`: standard deviation over that of dropout; `distance`: Wasserstein distance of order 1 from the "
-        "distribution under dropout, in standard deviations. An interval that holds 1, or 0, tells no difference.",
+        "distribution under dropout, in standard deviations. Where an interval contains 1, or 0, no difference is "
+        "resolved.",
     ]
 
 
 def _spreads(distances: pd.DataFrame) -> str:
-    """Return in words how far the distributions over paths are from dropout's."""
+    """Return in words how far the distributions over paths are from the distribution under dropout."""
     lines = []
     for row in distances.to_dict("records"):
         if np.isnan(row["distance"]):
             continue
         same = row["spread_low"] <= 1 <= row["spread_high"]
-        wide = "not told from" if same else "narrower than" if row["spread"] < 1 else "wider than"
+        wide = "not distinguished from" if same else "narrower than" if row["spread"] < 1 else "wider than"
         apart = (
             f"at most {at_most(row['distance_high'])}"
             if row["distance_low"] == 0
@@ -299,7 +301,7 @@ def _spreads(distances: pd.DataFrame) -> str:
 
 
 def distances_at_horizon(study: WeakErrorStudy) -> pd.DataFrame:
-    """Compute how far the distributions over the kept paths are from dropout's, at the horizon.
+    """Compute the distances of the distributions over the kept paths from dropout's, at the horizon.
 
     Returns:
         Columns lr, order, observable, and those of `DistributionDistance`.
@@ -313,7 +315,7 @@ def distances_at_horizon(study: WeakErrorStudy) -> pd.DataFrame:
 
 
 def _nearer(pair: pd.DataFrame) -> str:
-    """Return which order is nearer to dropout, if the intervals of the two sizes do not overlap."""
+    """Return which order is nearer to dropout, if the intervals of the absolute errors do not overlap."""
     if not all(Status(reason).has_interval for reason in pair.reason):
         return "which order is nearer to dropout is not resolved."
     half = (pair.high - pair.low) / 2
@@ -372,4 +374,4 @@ def _distributions(study: WeakErrorStudy) -> str:
     rows.sort(key=lambda row: row[0])
     table = table_of(["observable", "lr", "process", "plain mean", "standard deviation", "5%", "median", "95%"], rows)
     counts = {len(values) for observables in study.samples.values() for values in observables.values()}
-    return f"{table}\n\nPlain statistics of the first {max(counts)} paths: here no control variate is used."
+    return f"{table}\n\nPlain statistics of the first {max(counts)} paths, without control variates."

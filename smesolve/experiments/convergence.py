@@ -32,7 +32,7 @@ __all__ = ["Convergence", "ConvergenceSettings"]
 
 CAPTION = (
     "Left: |error| against the step, with 95% intervals and fitted orders. Right: |error| against the seconds that the "
-    "solver took. Hollow: not resolved. A row of panels for each observable."
+    "solver took. Hollow: not resolved. One row of panels per observable."
 )
 
 CUSTOM = "custom"
@@ -47,20 +47,20 @@ class ConvergenceSettings:
     Args:
         sde: geometric, hyperbolic, ornstein-uhlenbeck or double-well, of one variable y, or custom.
         state: names of the variables, for custom.
-        drift: an expression in the variables and the time t for each of them, for custom.
-        diffusion: for each variable an expression for each Brownian motion, separated by semicolons, for custom.
+        drift: one expression per variable, in the variables and the time t, for custom.
+        diffusion: one entry per variable, with one expression per Brownian motion, separated by semicolons, for custom.
         calculus: ito or stratonovich, for custom.
-        noise: general, additive, scalar or diagonal (one Brownian motion for each variable), for custom.
-        start: values of the variables at t = 0. Default: that of the test equation.
+        noise: general, additive, scalar or diagonal (one Brownian motion per variable), for custom.
+        start: values of the variables at t = 0. Default: the start of the test equation.
         horizon: last time T.
         dts: steps; each divides the horizon.
         schemes: solvers of smesolve (euler, small_noise_heun, small_noise_rk4) and of torchsde (milstein, srk; heun,
             midpoint, euler_heun, reversible_heun for stratonovich).
         observables: expressions in the variables.
         exact: expectations of the observables at T, for weak errors. Default: the exact solution of a test equation,
-            where it has one.
-        reference_scheme: solver that errors are measured against, in place of exact values.
-        reference_dt: its step.
+            if it has one.
+        reference_scheme: solver of the reference solution, in place of exact values.
+        reference_dt: step of the reference solution.
         error: weak or strong.
         paths: number of independent paths.
         seed: root seed of the Brownian motions.
@@ -145,12 +145,12 @@ class Convergence(Experiment[ConvergenceSettings]):
         return ExpressionSDE(["y"], [test.drift], [[test.diffusion]], "ito", test.noise)
 
     def cells(self) -> list[Cell]:
-        """Return the only cell: all solvers see the same paths."""
+        """Return the only cell, because all solvers use the same Brownian paths."""
         arguments = self._arguments()
         return [Cell("errors", lambda: _kept(convergence(**arguments)))]
 
     def _arguments(self) -> dict[str, Any]:
-        """Return what `convergence` takes."""
+        """Return the arguments of `convergence`."""
         s = self.settings
         sde = self.sde
         start = s.start or [TEST_EQUATIONS[s.sde].start]
@@ -174,7 +174,7 @@ class Convergence(Experiment[ConvergenceSettings]):
         exact = None if s.sde == CUSTOM else TEST_EQUATIONS[s.sde].exact
         if exact is None or s.start is not None:
             raise SmesolveError(
-                f"sde={s.sde} has no exact solution that is known{' from this start' if exact else ''}; give exact, or "
+                f"sde={s.sde} has no known exact solution{' from this start' if exact else ''}; give exact, or "
                 "reference_scheme and reference_dt, such as srk and an eighth of the smallest of dts."
             )
         solution, horizon = exact, s.horizon
@@ -195,7 +195,7 @@ class Convergence(Experiment[ConvergenceSettings]):
         )
 
     def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
-        """Return steps, paths and the time of one block, after refusing what `convergence` would refuse."""
+        """Return steps, paths, and the time estimated from one block, after the checks of `convergence`."""
         s, arguments = self.settings, self._arguments()
         one_block = arguments | {"paths": 2, "workers": None}
         seconds = idle_seconds(lambda: convergence(**one_block, progress=False))
@@ -221,7 +221,7 @@ class Convergence(Experiment[ConvergenceSettings]):
         study = ConvergenceStudy(**kept)
         head, *lines = study.summary().splitlines()
         text = join(
-            "Errors; all solvers and steps see the same Brownian paths.",
+            "Errors; all solvers and steps use the same Brownian paths.",
             markdown(_with_intervals(study), ["scheme", "dt", "observable", "error", "seconds", "resolved"]),
             "## Orders",
             markdown(study.fit(), ["scheme", "observable", "order", "declared", "points", "p_value", "verdict"]),
@@ -237,7 +237,7 @@ def _observable(number: int, text: str, state: list[str]) -> Callable[[Tensor], 
 
 
 def _kept(study: ConvergenceStudy) -> dict[str, Any]:
-    """Return what a study is made of, which can be kept on disk."""
+    """Return the content of a study in a form that can be kept on disk."""
     names = ("table", "kind", "horizon", "reference", "declared")
     return {name: getattr(study, name) for name in names}
 

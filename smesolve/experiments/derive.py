@@ -31,10 +31,10 @@ TRIED = 10.0
 """Seconds of a derivation that a dry run takes at most, and a little more."""
 
 LONGEST = 1000
-"""Characters of an expression that a report still shows."""
+"""Largest number of characters of an expression in a report."""
 
 LONGEST_LINE = 600
-"""Characters of LaTeX that an entry of the equation may have in a report."""
+"""Largest number of characters of LaTeX of an entry of the equation in a report."""
 
 
 @experiment("derive")
@@ -47,7 +47,7 @@ class Derive(Experiment[DeriveSettings]):
     writes = "equation.tex (LaTeX article), equation.py (torch module)"
 
     def cells(self) -> list[Cell]:
-        """Return the derivation, which is one piece and is not kept: it is made of expressions."""
+        """Return the derivation as one cell, which is not kept, because expressions cannot be stored."""
         return [Cell("derivation", self._derived, kept=False)]
 
     def _derived(self) -> tuple[Derivation, str]:
@@ -64,7 +64,7 @@ class Derive(Experiment[DeriveSettings]):
         return plain(description(self.settings))
 
     def summarise(self, results: list[Any]) -> list[Section]:
-        """Return what is proven, what is not, and what was rejected."""
+        """Return what is proven, what is not, and which equations were rejected."""
         ((derivation, written),) = results
         files = {"equation.tex": written}
         if derivation.module:
@@ -72,7 +72,7 @@ class Derive(Experiment[DeriveSettings]):
         return [Section("The equation", {}, {}, _text(derivation), _conclusion(derivation), files)]
 
     def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
-        """Return what the derivation takes: it is made, or `TRIED` seconds of it, from which the others follow."""
+        """Return the estimated time, from the derivation itself or from `TRIED` seconds of it."""
         s, clock = self.settings, time.process_time()
         bar = _Limited(clock + TRIED)
         with suppress(_OutOfTimeError), bar:
@@ -119,7 +119,7 @@ def _text(derivation: Derivation) -> str:
     equation, verification = derivation.equation, derivation.verification
     small = equation.iteration.small
     if isinstance(equation, SymbolicJumpEquation):
-        noise = f"a drift, and jumps at rate 1/{small} with random variables drawn anew at each"
+        noise = f"a drift, and jumps at rate 1/{small}, each with a fresh draw of the random variables"
     else:
         noise = (
             f"{equation.diffusion.cols} Brownian motions, diffusion factor exact (from the expansion in orthonormal "
@@ -128,11 +128,11 @@ def _text(derivation: Derivation) -> str:
     parts = [
         f"State ({len(equation.iteration.state)}): "
         f"{', '.join(map(str, equation.iteration.state))}. Every other symbol of the equation is free.",
-        f"Equation of order {equation.order} in {small}: {noise}. It stands in `equation.tex`"
+        f"Equation of order {equation.order} in {small}: {noise}. It is in `equation.tex`"
         + (
             " and, as a torch module, in `equation.py`."
             if derivation.module
-            else "; an undefined activation has no code."
+            else "; there is no code for an undefined activation."
         ),
         _formula(equation.latex()),
         "## What is proven",
@@ -140,7 +140,7 @@ def _text(derivation: Derivation) -> str:
         "## First mismatch",
         _mismatch(verification),
         "## Order 3",
-        f"At {small}^3 the third cumulant of the step enters, which no SDE driven by Brownian motion has.",
+        f"At {small}^3 the third cumulant of the step enters, which is zero for every SDE driven by Brownian motion.",
         _obstruction(derivation),
         *(
             f"Values of {symbol} at which it vanishes whatever the other symbols are: "
@@ -154,7 +154,7 @@ def _text(derivation: Derivation) -> str:
         parts.append("\n".join(f"- {name}: {_verdict(proof)}" for name, proof in derivation.counterexamples.items()))
     if derivation.formulas:
         parts.append("## Formulas of the papers")
-        parts.append("Each was compared with what the moments of the masks give, entry by entry:")
+        parts.append("Each was compared entry by entry with the result from the moments of the masks:")
         parts.append("\n".join(f"- {claim}" for claim in derivation.formulas.claims))
     if derivation.expansion:
         parts.append("## Any width")
@@ -176,8 +176,8 @@ def _conclusion(derivation: Derivation) -> str:
         + ("proven, at the level of one-step moments" if verification.holds else "all that is proven"),
         "The third cumulant of the step vanishes and does not obstruct order 3"
         if derivation.obstruction.vanishes
-        else "Order 3 is out of reach of any diffusion, for the third cumulant of the step does not vanish; "
-        "an equation with jumps has it (order: 3)",
+        else "No diffusion has order 3, because the third cumulant of the step does not vanish; an equation with jumps "
+        "has order 3 (order: 3)",
         *(
             f"Rejected: {name}, which claims order {proof.claimed} and has order {proof.order}"
             for name, proof in derivation.counterexamples.items()
@@ -186,7 +186,7 @@ def _conclusion(derivation: Derivation) -> str:
     if derivation.formulas:
         exact = sum(claim.exact for claim in derivation.formulas.claims)
         lines.append(f"{exact} of {len(derivation.formulas.claims)} formulas of the papers are exact")
-    return "Everything here is proven by algebra, nothing is estimated:\n\n" + "\n".join(f"- {x}." for x in lines)
+    return "All statements are proven by algebra, none is estimated:\n\n" + "\n".join(f"- {x}." for x in lines)
 
 
 def _proof(verification: Verification) -> str:
@@ -235,12 +235,12 @@ def _obstruction(derivation: Derivation) -> str:
 
 
 def _formula(lines: str) -> str:
-    """Return an align* environment in Markdown, of which each line fits a page."""
+    """Return an align* environment in Markdown with lines that fit a page."""
     return f"```math\n{broken(shortened(lines, LONGEST_LINE))}\n```"
 
 
 def _verdict(verification: Verification) -> str:
-    """Return what an equation claims, what it has, and where they part."""
+    """Return the claimed order of an equation, its order, and the first mismatch."""
     assert verification.first_mismatch is not None
     index, power, _ = verification.first_mismatch
     moment = " ".join(f"Δ[{verification.state[i]}]" for i in index)

@@ -40,16 +40,16 @@ class LandscapeSettings(TrainingRunSettings):
     """Landscape study.
 
     Args:
-        data: what is learned.
-        network: what learns; its seed is that of the first run, the following runs have the following seeds.
+        data: the data.
+        network: the network; its seed is the seed of the first run, the other runs have the following seeds.
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         lr: learning rate.
         steps: steps of training.
-        runs: number of independent runs, each from its own initial point with its own masks; intervals are over them.
+        runs: number of independent runs, each with its own initial point and masks; intervals are over the runs.
         seed: root seed of the masks and of the random vectors.
-        sections: what is measured: alignment, noises, variance_principle, implicit_regularisation, flatness,
+        sections: the measurements: alignment, noises, variance_principle, implicit_regularisation, flatness,
             condensation, information_geometry.
-        threads: threads of torch. Default: as torch has them.
+        threads: threads of torch. Default: unchanged.
         alignment: options of that section.
         noises: options of that section.
         variance_principle: options of that section.
@@ -71,9 +71,7 @@ class LandscapeSettings(TrainingRunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("sections", self.sections, _check_section)
-        if len(set(self.sections)) < len(self.sections):
-            raise SmesolveError(f"sections must hold each section once, got {', '.join(self.sections)}.")
+        check_list("sections", self.sections, _check_section, distinct=True)
         check_execution(self)
 
 
@@ -133,7 +131,7 @@ class Landscape(NetworkExperiment[LandscapeSettings]):
         return (
             f"{super().measured()} lr {s.lr:g}, {s.steps} steps, {s.runs} runs from independent initial points "
             f"(network seeds from {s.network.seed} on). Values have 95% intervals, over runs where no "
-            "other source is named; where an interval holds the null value, nothing is claimed."
+            "other source is named; where an interval contains the null value, nothing is claimed."
         )
 
     def dry_run(self, overhead: float = 0.0) -> dict[str, str]:

@@ -104,7 +104,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
     goals = ("rel_tol", "max_paths")
 
     def cells(self) -> list[Cell]:
-        """Return the only cell, whose blocks of paths are kept one by one."""
+        """Return the only cell, which stores its blocks of paths one by one."""
         s = self.settings
         lr = first_learning_rate(self.problem, self.theta0, s.horizon)
         runs = DefectRuns(self.problem, self.theta0, lr, [s.horizon], s.orders, s.paths, s.max_paths)
@@ -120,7 +120,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
         return [Cell("relative errors", measure, [runs], kept=False)]
 
     def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
-        """Return what the first learning rate would take."""
+        """Return the estimated cost of the first learning rate."""
         fields = super().dry_run(overhead)
         fields["time"] += "; not in it: one to three more learning rates, and further rounds"
         return fields
@@ -135,7 +135,7 @@ class Validity(NetworkExperiment[ValiditySettings]):
         text = join(
             in_words(found, self.problem),
             ranges_table(found),
-            "## What was measured at each learning rate",
+            "## Measurements at each learning rate",
             markdown(errors, columns, {"lr": ".4g"}),
         )
         figure = Captioned(found.plot(), CAPTION)

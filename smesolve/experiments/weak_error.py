@@ -34,8 +34,8 @@ from smesolve.solver.modified_equation import equation_name, orders_in_words, so
 __all__ = ["WeakError"]
 
 CAPTION = (
-    "|error| at the horizon against the learning rate, one panel for each observable. Points with their "
-    "intervals, hollow where not resolved; dashed: fits; thin: predicted leading terms; dotted: noise floor."
+    "|error| at the horizon against the learning rate, one panel per observable. Points with their intervals, "
+    "hollow if not resolved; dashed: fits; thin: predicted leading terms; dotted: noise floor."
 )
 
 
@@ -90,19 +90,19 @@ class WeakError(WeakErrorExperiment):
 
 VERDICTS = {
     Verdict.NOT_RESOLVED: "and nothing is said about the order",
-    Verdict.LOCAL_SLOPE: " between two learning rates: no more than this local slope is known",
-    Verdict.CERTIFIED: ", certified: the interval holds this order and neither of its neighbours",
+    Verdict.LOCAL_SLOPE: " between two learning rates: only this local slope is known",
+    Verdict.CERTIFIED: ", certified: the interval contains this order and neither of its neighbours",
     Verdict.TOO_WIDE: (
-        ", not certified: the interval does not tell this order from its neighbours; more learning rates or a smaller "
-        "rel_tol shorten it"
+        ", not certified: the interval does not distinguish this order from its neighbours; more learning rates or a "
+        "smaller rel_tol shorten it"
     ),
-    Verdict.ANOTHER_ORDER: ", which does not hold this order",
+    Verdict.ANOTHER_ORDER: ", which does not contain this order",
     Verdict.NOT_ASYMPTOTIC: (
-        ", but the leading constant has not the sign that is predicted: these learning rates are too large for the "
-        "slope to say something of the order"
+        ", but the leading constant does not have the predicted sign: these learning rates are too large for the slope "
+        "to say something about the order"
     ),
 }
-"""What follows a slope, by the verdict on its fit."""
+"""Words that follow a slope, by the verdict on its fit."""
 
 
 def _certified(study: WeakErrorStudy) -> str:
@@ -124,8 +124,8 @@ def _certified(study: WeakErrorStudy) -> str:
 
 DIFFERENCE_BUDGET = (
     "error = difference of the means - solver bias ± Monte Carlo of dropout ± Monte Carlo of the SME ± interval of the "
-    "solver bias. The half-widths add in squares. `stderr_reduction`: factor by which control variates "
-    "shorten the Monte Carlo interval."
+    "solver bias. The squares of the half-widths are added. `stderr_reduction`: factor by which control "
+    "variates shorten the Monte Carlo interval."
 )
 
 
@@ -188,9 +188,9 @@ def _tails(study: WeakErrorStudy) -> str:
     final = at_horizon(study)
     heavy = final[[Status(reason).heavy_tailed for reason in final.reason]]
     if heavy.empty:
-        return "No mean rests on a few paths: the intervals can be believed."
+        return "No mean depends on a few paths: the intervals are reliable."
     points = "; ".join(f"{equation_name(r.order)}, lr {r.lr:g}, {plain(r.observable)}" for r in heavy.itertuples())
-    return f"Heavy tails, where a sample of these paths does not show the mean: {points}."
+    return f"Heavy tails, for which these paths do not determine the mean: {points}."
 
 
 def _unresolved(study: WeakErrorStudy) -> str:
@@ -221,10 +221,10 @@ def _constants(study: WeakErrorStudy) -> str:
 
 
 def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -> str:
-    """Return why theory gives no constant, where it gives none."""
+    """Return why theory predicts no constant, for the orders without a prediction."""
     orders = sorted_orders(fit[fit.predicted_constant.isna()].order)
     known = [order for order in orders if order != 3]
-    third = "" if known == orders else "No constant of order 3 is predicted: it takes the fourth cumulant of the noise."
+    third = "" if known == orders else "No constant of order 3 is predicted: it needs the fourth cumulant of the noise."
     if not known:
         return third
     if not problem.has_closed_form:
@@ -232,12 +232,12 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -
     elif not problem.autonomous:
         reason = "the integral is known for problems that do not depend on time"
     elif kinked:
-        taken = "the integral takes third derivatives" if 2 in known else "it takes derivatives of the gradient"
+        taken = "the integral needs third derivatives" if 2 in known else "it needs derivatives of the gradient"
         reason = f"{taken}, which a network with kinks does not have"
     else:
         reason = (
-            f"the integral takes third derivatives along every draw of the masks, and is formed for at most "
-            f"{MAX_DIM} parameters and {MAX_DRAWS} draws; here are {problem.dim} and "
+            f"the integral needs third derivatives along every draw of the masks, and is computed for at most "
+            f"{MAX_DIM} parameters and {MAX_DRAWS} draws; this problem has {problem.dim} and "
             f"{problem.draw_count:.4g}"
         )
     return join(f"No constant of {orders_in_words(known)} is predicted: {reason}.", third)

@@ -161,7 +161,7 @@ def iterate(
     """Train many independent paths from theta0.
 
     Args:
-        problem: what is trained.
+        problem: the problem to be trained.
         theta0: (D,), the start of every path.
         lr: learning rate, the step of the iteration.
         steps: number of steps.

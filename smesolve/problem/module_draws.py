@@ -1,4 +1,4 @@
-"""Draws of a `ModuleProblem`: what is random in one step, made from uniforms."""
+"""Draws of a `ModuleProblem`: everything random in one step, made from uniforms."""
 
 from __future__ import annotations
 

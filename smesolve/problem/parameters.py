@@ -159,7 +159,7 @@ def held(module: nn.Module, operation: Any) -> str:
                     f"the attribute {attribute} of its {layer_name(key, layer)}, of type {type(value).__name__}, is "
                     "the reason: make it inside forward, or leave it out of the module"
                 )
-    return "leave out of the module what is no tensor, number or layer"
+    return "keep only tensors, numbers and layers in the module"
 
 
 # --- drawing -----------------------------------------------------------------------------------------------------

@@ -171,13 +171,13 @@ class Problem(ParameterVector, TrainingStep):
         """Return the same problem, of which so many paths in all are wanted: no block is larger than they need.
 
         A block holds at most the smallest power of two, from 8 on, that is not below their number. So fewer paths than
-        the largest block of this problem would hold are one block.
+        the largest block of this problem would hold are one block. A problem that defines `block_size` keeps it.
         """
         size = holding_block_size(paths)
         if size == self.largest_block:
             return self
         other = copy.copy(self)
-        other.largest_block = size
+        vars(other)["largest_block"] = size  # also where the class is a frozen dataclass
         return other
 
     @property

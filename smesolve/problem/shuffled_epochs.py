@@ -51,7 +51,7 @@ class ShuffledEpochs(ModuleProblem):
     samples.
 
     Args:
-        module: what is trained. All arguments but batch_size are as for `ModuleProblem`.
+        module: the module to be trained. All arguments but batch_size are as for `ModuleProblem`.
         x: inputs (n, ...).
         y: targets (n, ...).
         loss: of each sample. Default: "squared_error".

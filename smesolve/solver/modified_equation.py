@@ -114,8 +114,8 @@ class ModifiedEquation(nn.Module):
     contract check), so `torchsde.sdeint` needs a Brownian motion, `bm=`, to know M.
 
     Args:
-        problem: what is trained. Without a closed form, only gradient schemes ("svag", "sampled_euler") integrate the
-            equation.
+        problem: the problem to be trained. Without a closed form, only gradient schemes ("svag", "sampled_euler")
+            integrate the equation.
         lr: learning rate: a number, or a differentiable tensor of shape () (not at order 3 or "poisson").
         order: 1, 2 or "quadratic" for a diffusion; 3 for an equation with jumps, if the mean gradient has a closed
             form; or "poisson" for training steps at the times of a Poisson process.

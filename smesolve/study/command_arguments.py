@@ -1,8 +1,8 @@
-"""The arguments of a command, read and checked before jsonargparse has them.
+"""The arguments of a command, read and checked before they are passed to jsonargparse.
 
-jsonargparse reads values by YAML 1.1, and reads what does not fit in another way: 1:30 as 90, the path of another file
-as its content. So every value is read here by `read_yaml`, checked against the type of its key, and handed on in JSON,
-which has one meaning.
+jsonargparse parses values as YAML 1.1 and reinterprets those that do not fit: 1:30 becomes 90, and the path of another
+file becomes its content. Every value is therefore read here by `read_yaml`, checked against the type of its key, and
+passed on as JSON, which is unambiguous.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ __all__ = ["MODULE", "CommandKeys", "check_code", "chosen_study", "parser_argume
 
 
 MODULE = "network.module"
-"""Key that names a function of the user's, and so code."""
+"""Key that names a function of the user, which is code."""
+
+WITHOUT_VALUE = ("--overwrite", "--resume", "--dry-run", "--allow-code", "--print_config", "--help")
+"""Options of commands that take no value."""
 
 
 @dataclass(frozen=True)
 class CommandKeys:
-    """What a command takes beside the keys of its settings."""
+    """The arguments of a command: the keys of its settings, its options and its positional argument."""
 
     command: str
     study: str
@@ -36,7 +39,7 @@ class CommandKeys:
 
     @property
     def positional(self) -> str:
-        """Key of the argument without an option."""
+        """Key of the positional argument."""
         return "directory" if self.command == "extend" else "config"
 
     @property
@@ -66,7 +69,7 @@ class CommandKeys:
 
 
 def chosen_study(argv: list[str]) -> str:
-    """Return the study that the arguments of a command choose, by an option or in CONFIG; "" where it has none.
+    """Return the study that the arguments of a command select, by an option or in CONFIG; "" if it has no studies.
 
     Raises:
         SmesolveError: the file cannot be read.
@@ -96,26 +99,22 @@ def chosen_study(argv: list[str]) -> str:
 def _is_positional(tokens: list[str], k: int) -> bool:
     """Return whether token k is not the value of an option before it."""
     before = tokens[k - 1] if k else ""
-    return (
-        not before.startswith("--")
-        or "=" in before
-        or before in ("--overwrite", "--resume", "--dry-run", "--allow-code")
-    )
+    return not before.startswith("--") or "=" in before or before in WITHOUT_VALUE
 
 
 def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
-    """Return the arguments as jsonargparse shall have them: CONFIG first, so that options change it.
+    """Return the arguments for jsonargparse: CONFIG first, so that options override it.
 
     Args:
-        keys: what the command takes.
-        rest: CONFIG (or DIR for extend) wherever it stands, and options.
+        keys: arguments of the command.
+        rest: CONFIG (or DIR for extend) in any position, and options.
 
     Raises:
-        SmesolveError: options that are unknown, without a value or given twice, and values of another type.
+        SmesolveError: options that are unknown, lack a value or are given twice, and values of another type.
     """
     hints, flags, paths, positional = keys.hints, keys.flags, keys.paths, keys.positional
     in_files = {key: hint for key, hint in hints.items() if "." not in key} | {"out": str | None}
-    in_files |= {flag.replace("-", "_"): bool for flag in flags if flag != "allow-code"}  # which no file gives itself
+    in_files |= {flag.replace("-", "_"): bool for flag in flags if flag != "allow-code"}  # no file may allow itself
     known = [*hints, *flags, *paths, "print_config"]
     given: dict[str, str] = {}
     tokens, arguments = deque(rest), list[str]()
@@ -132,14 +131,14 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
             continue
         elif name in flags and token.startswith("--"):
             if equals:
-                raise SmesolveError(f"--{name} has no value, got {shown(value)}; give --{name}, or leave it out.")
+                raise SmesolveError(f"--{name} takes no value, got {shown(value)}; give --{name}, or leave it out.")
             arguments.append(token)
             continue
         elif not token.startswith("--") or name not in {*hints, *paths}:
             raise keys.unknown(name, known)
         elif not equals:
             if not tokens or tokens[0].startswith("--"):
-                raise SmesolveError(f"--{name} is without a value; give one after it, or leave it out.")
+                raise SmesolveError(f"--{name} needs a value; give one after it, or leave it out.")
             value = tokens.popleft()
         if name == "network" and MODULE in hints and re.fullmatch(r"[^\s{]\S*:\S+", value):
             name = MODULE
@@ -148,9 +147,9 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
         if name == "config":
             content = with_module(read_file(value))
             content = {key.replace("-", "_") if key in flags else key: entry for key, entry in content.items()}
-            if content.pop("allow_code", False) is not False:  # a printed configuration holds the false one
+            if content.pop("allow_code", False) is not False:  # printed configurations contain allow_code: false
                 raise SmesolveError(
-                    f"allow_code stands in {value!r}, but a file cannot allow itself to run code; give "
+                    f"allow_code is set in {value!r}, but a file cannot allow itself to run code; give "
                     "--allow-code on the command line."
                 )
             for key in content:
@@ -171,13 +170,13 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
 
 
 def with_module(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with network: package.module:function as the mapping that it stands for."""
+    """Return a configuration in which the short form network: package.module:function is written as a mapping."""
     network = content.get("network")
     return content | {"network": {"module": network}} if isinstance(network, str) else content
 
 
 def check_code(network: Any, allowed: bool, origin: str) -> None:
-    """Refuse the function of a network that a file names, as files are data, unless the user allows it.
+    """Refuse a function of the user that a file names, unless the user allows it, because files are data.
 
     Args:
         network: the settings of the network, or their mapping in a file.
@@ -193,15 +192,15 @@ def check_code(network: Any, allowed: bool, origin: str) -> None:
 
 
 def _check_once(name: str, given: dict[str, str]) -> None:
-    """Refuse a key that stands a second time, by itself or in a mapping such as --data."""
+    """Refuse a key that is given twice, by itself or in a mapping such as --data."""
     for other in given:
         if name == other or name.startswith(f"{other}.") or other.startswith(f"{name}."):
             first = f"--{other} {shown(given[other])}"
-            raise SmesolveError(f"--{name} stands there a second time, after {first}; keep one of the two.")
+            raise SmesolveError(f"--{name} is given twice, first by {first}; keep one of the two.")
 
 
 def _typed(name: str, text: str, hint: Any) -> Any:
-    """Return the value of an option that is no string."""
+    """Return the value of an option that is not a string."""
     value = read_yaml(text, f"--{name} {shown(text)}")
     check_type(name, value, hint)
     return value

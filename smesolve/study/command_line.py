@@ -1,4 +1,4 @@
-"""The command line, smesolve COMMAND: an experiment by its name, or extend, or sweep."""
+"""The command line, smesolve COMMAND: an experiment by its name, extend, or sweep."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of the operating system that a user can remedy: there is no room for a file."""
+"""Errors of the operating system that say that there is no room for a file."""
 
 REMEDIES = {
     **dict.fromkeys(NO_SPACE, "make room on its disk"),
@@ -60,19 +60,19 @@ REMEDIES = {
     **dict.fromkeys((errno.EAGAIN, errno.ENOMEM), "take fewer workers, or end other processes"),
     errno.EIO: "check its disk",
 }
-"""What a user can do about an error of the operating system."""
+"""Remedies for errors of the operating system."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: an experiment with its settings, and where its results go."""
+    """A request: an experiment with its settings, and the directory of its results."""
 
     experiment: Experiment[Any]
     out: Path
     overwrite: bool = False
     resume: bool = False
     dry_run: bool = False
-    """Say what the experiment would take, and write nothing."""
+    """Print the estimated cost of the experiment, and write nothing."""
     extends: bool = False
     """The results in `out` are replaced by those of the same study with more paths."""
 
@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments. Default: those of the process.
 
     Returns:
-        Exit code: 0, 1 where results cannot be written, 2 for a configuration that cannot be used and for anything else
-        that the operating system refuses, 130 when interrupted; other than 0 with one sentence on stderr.
+        Exit code: 0; 1 if results cannot be written; 2 for a configuration that cannot be used and for anything else
+        that the operating system refuses; 130 when interrupted. A code other than 0 comes with one sentence on stderr.
     """
     if argv is not None:
         return _run(list(argv), time.process_time())
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str], started: float) -> int:
-    """Run one subcommand; it started at a processor time, 0 where the process is its own."""
+    """Run one subcommand, which started at a processor time; 0 if the process runs only this command."""
     request = None
     try:
         if argv[:1] == ["sweep"]:
@@ -150,12 +150,12 @@ def _run_sweep(argv: list[str], started: float) -> int:
         raise SmesolveError("--out is missing; name the directory for the results, such as --out results.")
     out = given_directory("--out", "." if values.out is None else values.out)
     cells = sweep.cells(out)
-    requests = [_read([*cell.arguments, "--resume"]) for cell in cells]  # all are refused before any is run
+    requests = [_read([*cell.arguments, "--resume"]) for cell in cells]  # bad cells are refused before any cell runs
     if values.dry_run:
         for cell, request in zip(cells, requests, strict=True):
             say(f"smesolve: cell {cell.directory.name}")
             _print_estimate(request.experiment, started)
-            started = time.process_time()  # what is loaded now serves the other cells, too
+            started = time.process_time()  # libraries are loaded once for all cells
         return 0
     begin_sweep(sweep, out, values.resume or shards > 1)
     chosen = cells[shard - 1 :: shards]
@@ -189,27 +189,27 @@ def _write_results(request: Request, argv: list[str]) -> None:
 
 
 def _set_threads(threads: int | None) -> None:
-    """Set the number of torch's threads, where one is asked for."""
+    """Set the number of torch's threads, if one is given."""
     if threads is not None:
-        import torch  # here: --help does without it
+        import torch  # here, because --help does not need it
 
         torch.set_num_threads(threads)
 
 
 def _is_about_results(error: OSError, request: Request | None) -> bool:
-    """Return whether the operating system could not write results, which a user can remedy."""
+    """Return whether the operating system failed to write results."""
     if request is None or request.dry_run:
         return False
     directory = _partial(request)
     if directory is None:
         return False
     places = (str(directory), str(directory.with_name(directory.name.removesuffix(".partial"))))
-    removed = error.errno is None and str(directory) in str(error)  # pandas says so in words
+    removed = error.errno is None and str(directory) in str(error)  # pandas says so only in its message
     return error.errno in NO_SPACE or removed or any(name.startswith(places) for name in _names(error))
 
 
 def _partial(request: Request) -> Path | None:
-    """Return the directory of results that are not whole; None where it cannot be found any more."""
+    """Return the directory of unfinished results; None if it cannot be found any more."""
     try:
         return partial_of(request.out)
     except SmesolveError:
@@ -222,40 +222,40 @@ def _names(error: OSError) -> list[str]:
 
 
 def _reason(error: OSError) -> str:
-    """Return what the operating system says, on one line."""
+    """Return the message of the operating system on one line."""
     return printable(" ".join((error.strerror or str(error) or type(error).__name__).split()))
 
 
 def _refusal(error: OSError) -> str:
-    """Return what the operating system refuses, with the remedy."""
+    """Return a sentence with the refusal of the operating system and the remedy."""
     files = " and ".join(repr(name) for name in _names(error))
-    what = f"{printable(files)} cannot be used" if files else "the operating system refuses what a command needs"
+    what = f"{printable(files)} cannot be used" if files else "the operating system refuses a resource"
     remedy = REMEDIES.get(error.errno or 0, "correct that")
     return f"{what} ({_reason(error)}); {remedy} and give the same command again"
 
 
 def _what_is_left(request: Request | None) -> str:
-    """Return what an interrupted command leaves, in words."""
+    """Return in words which results an interrupted command leaves."""
     if request is None:
         return "nothing was written."
     directory = _partial(request)
     if request.dry_run or directory is None:
         return "nothing was written."
     if sealed(directory / WORK):
-        return f"{printable(directory / WORK)} holds the whole results; the same command puts them in their place."
+        return f"{printable(directory / WORK)} holds the whole results; the same command moves them to their place."
     if not (directory / JOURNAL).exists():
         return "nothing was written."
     table = f" and {PARTIAL_TABLE}, which is not final" if (directory / PARTIAL_TABLE).exists() else ""
     goal = getattr(request.experiment.settings, "rel_tol", None) if "rel_tol" in request.experiment.goals else None
     sooner = f", and to end sooner with a larger rel_tol than {goal:g}" if goal else ""
-    return f"{printable(directory)} holds what is finished{table}; go on by the same command with --resume{sooner}."
+    return f"{printable(directory)} holds the finished part{table}; continue by the same command with --resume{sooner}."
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
 def _read(argv: list[str]) -> Request:
-    """Return what the arguments ask for."""
+    """Return the request that the arguments describe."""
     if argv and argv[0] in ("-h", "--help", "--version"):
         program_parser().parse_args(argv[:1])
     if argv and argv[0].startswith("--print_completion"):
@@ -273,7 +273,7 @@ def _read(argv: list[str]) -> Request:
         raise SmesolveError(" ".join(str(error).split())) from None
     settings: Any = build(keys.settings, values)
     if command == "extend":
-        from smesolve.study.extension import extended  # here: it loads torch
+        from smesolve.study.extension import extended  # here, because it loads torch
 
         directory = given_directory("DIR", values["directory"])
         experiment = extended(directory, settings, values["resume"], values["dry_run"])
@@ -287,10 +287,10 @@ def _read(argv: list[str]) -> Request:
 
 
 def _is_finished(request: Request) -> bool:
-    """Return whether `out` holds the results of this very study.
+    """Return whether `out` holds the results of this study.
 
     Raises:
-        SmesolveError: it holds those of another one, which are not to be replaced.
+        SmesolveError: it holds results of another study, which must not be replaced.
     """
     from smesolve.study.run import configuration, identity
 
@@ -311,11 +311,11 @@ def _is_finished(request: Request) -> bool:
 
 
 def _print_estimate(experiment: Experiment[Any], started: float) -> None:
-    """Print what --dry-run says, a line for each of its fields."""
-    from smesolve.study.smallest_study import run_smallest_study  # here: --help does without torch
+    """Print the estimate of --dry-run, one line per field."""
+    from smesolve.study.smallest_study import run_smallest_study  # here, because --help does not need torch
 
     run_smallest_study()
-    # By now all is loaded, and a report was written.
+    # By now all libraries are loaded, and a report was written.
     fields = experiment.dry_run(overhead=time.process_time() - started)
     say(f"smesolve: dry run of {experiment.command}, nothing is written")
     for name, value in fields.items():

@@ -1,4 +1,4 @@
-"""The options of the commands: parser, help, and completion in shells."""
+"""The options of the commands: parsers, help texts, and shell completion."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ ALLOW_CODE = "run the function that network.module names in a file."
 
 HELP = """Derive, integrate and certify the stochastic modified equation of dropout.
 
-Each command reads a study from CONFIG, a YAML file; an option --KEY VALUE changes one key of it, and without CONFIG all
-keys have their defaults. Results appear in --out whole or not at all.
+Each command reads a study from CONFIG, a YAML file. An option --KEY VALUE overrides one key; without CONFIG all keys
+have their defaults. Results appear in --out whole or not at all.
 
 worked examples:
-  Dropout on handwritten digits beside its equations of order 1 and 2, 512 paths each:
+  Dropout on handwritten digits, compared with its equations of order 1 and 2, 512 paths each:
     smesolve compare examples/digits.yaml --paths 512 --out results/digits
-  Write a configuration with a comment on every key, see what it would take, then certify the weak order:
+  Write a configuration with a comment on every key, estimate its cost, then certify the weak order:
     smesolve weak-error --print_config=comments > study.yaml
     smesolve weak-error study.yaml --lrs "[0.1, 0.05]" --dry-run
     smesolve weak-error study.yaml --lrs "[0.1, 0.05]" --out results/order
 
-completion of commands and options in your shell, once:
+to install completion of commands and options in your shell:
   bash:  D=~/.local/share/bash-completion/completions; mkdir -p $D; smesolve --print_completion bash > $D/smesolve
   zsh:   smesolve --print_completion zsh > "${fpath[1]}/_smesolve", or into another directory of $fpath
 
-`smesolve COMMAND --help` explains the keys of a command and what it writes."""
+`smesolve COMMAND --help` explains the keys of a command and the files that it writes."""
 
 
 EXTEND = "Add paths to finished results of compare or weak-error: DIR --paths N."
 
-SWEEP = "Run a command for every combination of values of some of its keys; one joined table."
+SWEEP = "Run a command for every combination of values of some of its keys, and join the tables."
 
-REPORTED = "report.html (one file to send), report.md, manifest.json (configuration, seed, versions)"
+REPORTED = "report.html (self-contained), report.md, manifest.json (configuration, seed, versions)"
 
 
 OTHERS = {"extend": EXTEND, "sweep": SWEEP}
-"""Commands that are no experiments."""
+"""Commands that are not experiments."""
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Descriptions as they are written, and every option on lines of its own."""
+    """Keeps the lines of descriptions, and puts every option on lines of its own."""
 
 
 def _wrapped(text: str) -> str:
-    """Return a description whose prose has the width of the terminal; indented lines, which are copied, stay whole."""
+    """Return a description with its prose wrapped to the width of the terminal; indented lines are not wrapped."""
     lines, prose = list[str](), list[str]()
     for line in [*text.splitlines(), ""]:
         if line and not line.startswith(" "):
@@ -76,9 +76,9 @@ def known_commands() -> list[str]:
 
 
 def keys_of(command: str, study: str) -> CommandKeys:
-    """Return what a command takes."""
+    """Return the arguments of a command."""
     if command == "extend":
-        from smesolve.study.extension import ExtendSettings  # here: it loads torch
+        from smesolve.study.extension import ExtendSettings  # here, because it loads torch
 
         return CommandKeys(command, study, ExtendSettings)
     return CommandKeys(command, study, find_experiment(command, study).Settings)
@@ -88,7 +88,7 @@ def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> Argumen
     """Return the parser of the whole program.
 
     Args:
-        parts: parsers of the commands. Default: they have no options, which is enough for --help and --version.
+        parts: parsers of the commands. Default: parsers without options, which are enough for --help and --version.
     """
     parser = ArgumentParser(
         prog="smesolve",
@@ -107,7 +107,7 @@ def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> Argumen
 
 
 def command_parser(keys: CommandKeys) -> ArgumentParser:
-    """Return the parser of one command; options that are paths say so to the shell."""
+    """Return the parser of one command; options that are paths are completed as such by the shell."""
     command, extends = keys.command, keys.command == "extend"
     part = ArgumentParser(
         prog=f"smesolve {command}",
@@ -137,8 +137,8 @@ CONFIG is a configuration of the command with two more keys, such as
     keep_prob: [0.8, 0.5]
     network.width: [16, 32]
 
-Every combination is a study of its own in DIR/cells, with its report. Shards run at the same time, on one machine or
-several that share DIR; the one that ends last joins the tables.
+Every combination is a study of its own in DIR/cells, with its report. Shards can run at the same time, on one or
+several machines that share DIR; the last one to finish joins the tables.
 
 example:
   smesolve sweep sweep.yaml --out results/sweep --shard 1/2
@@ -154,28 +154,28 @@ writes:
     part.add_argument("config", type=str, help="YAML file.").complete = FILE
     part.add_argument("--out", type=str | None, help="directory for the results; needed unless --dry-run.")
     part.add_argument("--shard", type=str | None, help="i/n: run only every n-th cell, from the i-th on.")
-    part.add_argument("--resume", action="store_true", help="go on with an interrupted sweep.")
+    part.add_argument("--resume", action="store_true", help="continue an interrupted sweep.")
     part.add_argument("--allow-code", action="store_true", help=ALLOW_CODE)
-    part.add_argument("--dry-run", action="store_true", help="print what each cell would take, and write nothing.")
+    part.add_argument("--dry-run", action="store_true", help="estimate the cost of each cell, and write nothing.")
     return part
 
 
 def _description(keys: CommandKeys) -> str:
     command = keys.command
     if command == "extend":
-        text, example, writes = EXTEND, "results/digits --paths 100000", "what the study wrote, with more paths"
+        text, example, writes = EXTEND, "results/digits --paths 100000", "the files of the study, with more paths"
     else:
         kind = find_experiment(command, keys.study)
         text, example, writes = summary(command), kind.example, f"{REPORTED},\n  {kind.writes}"
         if keys.study:
             lines = (f"  {study:14} {summary(command, study)}" for study in studies(command))
-            text += "\n\nstudies, each with keys of its own (--study NAME --help); these are the keys of "
+            text += "\n\nstudies, each with its own keys (--study NAME --help shows them); below are the keys of "
             text = "\n".join([f"{text}{keys.study}:", *lines])
     return f"{text}\n\nexample:\n  smesolve {command} {example}\n\nwrites:\n  {writes}"
 
 
 def _add_places(part: ArgumentParser, extends: bool, code: bool) -> None:
-    """Add the options that all commands have: where results come from and go to."""
+    """Add the options of all commands: the places of configuration and results."""
     if extends:
         part.add_argument(
             "--directory", type=str, required=True, help="finished results; may be given without --directory."
@@ -187,17 +187,17 @@ def _add_places(part: ArgumentParser, extends: bool, code: bool) -> None:
         part.add_argument(
             "--out", type=str | None, help="directory for the results; needed unless --dry-run."
         ).complete = DIRECTORY
-        part.add_argument("--overwrite", action="store_true", help="replace results that are in --out.")
+        part.add_argument("--overwrite", action="store_true", help="replace the results in --out.")
     part.add_argument(
-        "--dry-run", action="store_true", help="print sizes, steps, paths, time and memory, and write nothing."
+        "--dry-run", action="store_true", help="estimate sizes, steps, paths, time and memory, and write nothing."
     )
-    part.add_argument("--resume", action="store_true", help="go on with an interrupted study, if there is one.")
+    part.add_argument("--resume", action="store_true", help="continue an interrupted study, if there is one.")
     if code:
         part.add_argument("--allow-code", action="store_true", help=ALLOW_CODE)
 
 
 def _version() -> str:
-    """Return the version, and a line of those that an error report should name."""
+    """Return the version, and a line with the versions that a bug report should contain."""
     found = versions()
     own = found.pop("smesolve")
     return f"{own}\n{', '.join(f'{name} {number}' for name, number in found.items())}, {platform.platform()}"
@@ -207,7 +207,7 @@ def print_completion(argv: Sequence[str]) -> None:
     """Print the shell's completion script and end the process, as --help does.
 
     Raises:
-        SmesolveError: no shell, or one that is not known.
+        SmesolveError: no shell is given, or an unknown one.
     """
     shell = argv[0].partition("=")[2] or "".join(argv[1:2])
     if shell not in SHELLS:
@@ -226,7 +226,7 @@ def print_completion(argv: Sequence[str]) -> None:
         if studies(name):
             part.add_argument("--study", type=str, help=f"one of {', '.join(studies(name))}.")
         _add_places(part, name == "extend", "network.module" in options or name == "extend")
-        # What is read without its option is an argument to the shell.
+        # CONFIG and DIR are positional for the shell.
         part.add_argument("CONFIG").complete = DIRECTORY if name == "extend" else FILE
         parts[name] = part
     print(complete(program_parser(parts), shell))

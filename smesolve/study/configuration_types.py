@@ -1,4 +1,4 @@
-"""The keys of a settings dataclass, and whether values have their types."""
+"""The keys of a settings dataclass, and checks of the types of their values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["check_mapping", "check_type", "known_keys", "may_be_string"]
 
 
 def known_keys(kind: type, prefix: str = "") -> dict[str, Any]:
-    """Return the keys of a settings dataclass with their types; nested ones are called "data.name"."""
+    """Return the keys of a settings dataclass with their types; nested keys have names such as "data.name"."""
     keys: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         keys[prefix + name] = hint
@@ -29,13 +29,13 @@ def check_mapping(values: Mapping[str, Any], hints: Mapping[str, Any], known: li
     """Refuse keys that are not among `hints`, and values of other types.
 
     Args:
-        values: what a file or an option holds.
+        values: values from a file or an option.
         hints: types by key.
-        known: keys that an unknown one may stand for.
-        prefix: of the keys in messages, such as "data.".
+        known: keys that are suggested in place of an unknown one.
+        prefix: prefix of the keys in messages, such as "data.".
 
     Raises:
-        SmesolveError: for the first of them.
+        SmesolveError: for the first bad key or value.
     """
     for key, value in values.items():
         if key not in hints and prefix + key in known:
@@ -47,10 +47,10 @@ def check_mapping(values: Mapping[str, Any], hints: Mapping[str, Any], known: li
 
 
 def check_type(key: str, value: Any, hint: Any) -> None:
-    """Refuse a value that does not have the type of its key; an integer is a number, a string is none.
+    """Refuse a value that does not have the type of its key. Integers are accepted as numbers, strings are not.
 
     Raises:
-        SmesolveError: it names the key, the type and the value.
+        SmesolveError: with the key, the type and the value.
     """
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         check_mapping(value, get_type_hints(hint), list(known_keys(cast(type, hint), f"{key}.")), f"{key}.")
@@ -73,7 +73,7 @@ def _refusal(key: str, got: str, value: Any, hint: Any) -> SmesolveError:
 
 
 def _is_quoted_number(value: Any, hint: Any) -> bool:
-    """Return whether a string stands for one of the integers that a list may hold, too."""
+    """Return whether a string is an integer in quotes, in a list that may hold integers."""
     return isinstance(value, str) and int in _options(hint) and value.strip().lstrip("+-").isdigit()
 
 
@@ -96,12 +96,12 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _list_option(hint: Any) -> Any:
-    """Return the list type that a hint allows, if it allows one."""
+    """Return the list type in a hint, or None."""
     return next((option for option in _options(hint) if get_origin(option) is list), None)
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value that is no list has one of the types of a hint."""
+    """Return whether a value that is not a list has one of the types of a hint."""
     options = _options(hint)
     if isinstance(value, bool):
         return bool in options

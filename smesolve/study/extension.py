@@ -43,7 +43,7 @@ class ExtendSettings:
 
 
 def extended(directory: Path, more: ExtendSettings, resume: bool, dry_run: bool) -> Experiment[Any]:
-    """Return the experiment whose results are in a directory, with more paths.
+    """Return the experiment of the results in a directory, with more paths.
 
     Raises:
         SmesolveError: the directory holds no results that can be extended.
@@ -69,12 +69,12 @@ def extended(directory: Path, more: ExtendSettings, resume: bool, dry_run: bool)
 
 
 def begin_extended(out: Path, paths: int, directory: Path) -> None:
-    """Begin the journal of an extended study, in `directory`, with that of the finished one in `out`."""
+    """Begin the journal of an extended study, in `directory`, with the journal of the finished study in `out`."""
     Journal.continued(out / JOURNAL, directory / JOURNAL, {"config": {"paths": paths}})
 
 
 def experiment_of(command: str, config: Mapping[str, Any]) -> type[Experiment[Any]] | None:
-    """Return the experiment of finished results, or None where they are of no experiment that is known here."""
+    """Return the experiment of finished results, or None if it is unknown."""
     try:
         return find_experiment(command, str(config.get("study", "")))
     except SmesolveError:

@@ -1,6 +1,6 @@
-"""A report as one HTML file that can be sent: report.md with its figures inside, configuration, seed and versions.
+"""A report as one self-contained HTML file: report.md with its figures, configuration, seed and versions.
 
-The page asks for nothing from elsewhere: pictures are data URIs, formulas are MathML, and there are no scripts.
+The page loads nothing: pictures are data URIs, formulas are MathML, and there are no scripts.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ PICTURES = {".png": "image/png"}
 """Types of the pictures of a report."""
 
 NUMBER = re.compile(r"[-+]?\d[\d.]*e[-+]\d+")
-"""Where a browser would break a line after the sign of the exponent."""
+"""Numbers in which a browser would break the line after the sign of the exponent."""
 
 SHORT = 32
-"""Characters of a cell that stays on one line."""
+"""Largest number of characters of a cell that stays on one line."""
 
 
 def html_report(directory: Path) -> str:
-    """Return the page of the report.md in a directory with finished results.
+    """Return the HTML page for the report.md in a directory with finished results.
 
     Raises:
-        SmesolveError: the report shows a picture that is not a PNG beside it.
+        SmesolveError: the report shows a picture that is not a PNG in the same directory.
     """
     source = (directory / "report.md").read_text(encoding="utf-8")
     body = _markdown(directory).render(join(source.rstrip(), _provenance(read_manifest(directory))))
@@ -55,14 +55,14 @@ def html_report(directory: Path) -> str:
 
 
 def _inches(png: bytes) -> float:
-    """Return the width that a figure was drawn for, so that all have letters of one size."""
-    from smesolve.figures import DPI  # late, as matplotlib takes its time
+    """Return the width (inches) for which a figure was drawn, so that letters have the same size in all figures."""
+    from smesolve.figures import DPI  # here, because matplotlib takes long to load
 
     return int.from_bytes(png[16:20], "big") / DPI
 
 
 def _provenance(manifest: dict[str, Any]) -> str:
-    """Return what repeats the study, in Markdown."""
+    """Return command, seed, versions and configuration in Markdown, with which the study can be repeated."""
     config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True, default_flow_style=None).strip()
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     rows = [
@@ -84,7 +84,7 @@ def _markdown(directory: Path) -> MarkdownIt:
     def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         path, caption = directory / str(tokens[index].attrs["src"]), html.escape(tokens[index].content)
         if path.parent != directory or path.suffix not in PICTURES or not path.is_file():
-            raise SmesolveError(f"report.md shows {path.name!r}, which is no picture of its directory; use a PNG.")
+            raise SmesolveError(f"report.md shows {path.name!r}, which is not a picture in its directory; use a PNG.")
         data = path.read_bytes()
         picture = (
             f'<img alt="{caption}" style="--inches: {_inches(data):.2f}" '
@@ -96,7 +96,7 @@ def _markdown(directory: Path) -> MarkdownIt:
         if tokens[index].info != "math":
             return RendererHTML.fence(self, tokens, index, options, env)
         source = tokens[index].content.strip()
-        formula = convert(source, display="block").replace("~", "&#xa0;")  # ties in text, which it leaves as they are
+        formula = convert(source, display="block").replace("~", "&#xa0;")  # the converter leaves ties in text unchanged
         return f'<div class="wide" style="--points: {widest(source):.0f}">{formula}</div>\n'
 
     def text(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:

@@ -1,4 +1,4 @@
-"""The manifest of results: what repeats the study, and which files beside it smesolve wrote."""
+"""The manifest of results: how to repeat the study, and the list of files that smesolve wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["MANIFEST", "changed_file", "finished_manifest", "read_manifest", "se
 MANIFEST = "manifest.json"
 
 CHUNK = 2**20
-"""Number of bytes of a file that are read at once."""
+"""Bytes of a file that are read at once."""
 
 
 def write_manifest(
@@ -32,19 +32,19 @@ def write_manifest(
     data: str | None = None,
     code: str | None = None,
 ) -> None:
-    """Write what is needed to repeat a study: configuration, seed, versions, command, threads; and its wall time (s).
+    """Write the manifest of a study: configuration, seed, versions, command, threads, and wall time (s).
 
     Args:
-        directory: where it is written.
-        name: command of the study. `command` may be another one, as "smesolve extend" adds paths to any.
+        directory: where the manifest is written.
+        name: command of the study. `command` differs from it for "smesolve extend".
         command: arguments of the command line.
         config: configuration of the study.
-        seed: its root seed, if it has one.
+        seed: root seed of the study, if it has one.
         wall_time: seconds that this command took.
-        data: digest of the data, if it has any.
-        code: digest of the user's code that it ran, if it did; the configuration names it.
+        data: digest of the data, if there are data.
+        code: digest of the user's code, if the study ran any; the configuration names it.
     """
-    import torch  # here, as the command line reads its arguments without it
+    import torch  # here, because the command line reads its arguments without it
 
     manifest = {
         "study": name,
@@ -62,9 +62,9 @@ def write_manifest(
 
 
 def seal(directory: Path) -> None:
-    """Add to the manifest which other files are in its directory, by name, each with its digest.
+    """Add the names and digests of all other files in the directory to the manifest.
 
-    From then on the results are whole.
+    From then on the results count as whole.
     """
     names = sorted(path.name for path in directory.iterdir() if path.name != MANIFEST)
     _write(directory, read_manifest(directory) | {"files": {name: _digest(directory / name) for name in names}})
@@ -79,10 +79,10 @@ def sealed(directory: Path) -> bool:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return the manifest in a directory, which may be of results that are not whole.
+    """Return the manifest in a directory, also of unfinished results.
 
     Raises:
-        SmesolveError: there is none, or it cannot be read.
+        SmesolveError: there is no manifest, or it cannot be read.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def finished_manifest(directory: Path) -> dict[str, Any]:
     """Return the manifest of finished results: study, configuration, versions, and names of the files beside it.
 
     Raises:
-        SmesolveError: there is none, it cannot be read, or another program wrote it.
+        SmesolveError: there is no manifest, it cannot be read, or another program wrote it.
     """
     manifest = read_manifest(directory)
     for key, kind in {"study": str, "config": dict, "versions": dict, "files": dict}.items():
@@ -109,14 +109,14 @@ def finished_manifest(directory: Path) -> dict[str, Any]:
     if not isinstance(manifest["versions"].get("smesolve"), str):
         raise _foreign(directory, "it does not say which version of smesolve wrote it")
     for name, digest in manifest["files"].items():
-        # Files are replaced by what stands here, so nothing outside of the directory can be meant.
+        # Files in this list are replaced, so no name may lead out of the directory.
         if not name or Path(name).name != name or "\0" in name or not isinstance(digest, str):
             raise _foreign(directory, f"its list of files holds {name!r}")
     return manifest
 
 
 def changed_file(directory: Path, files: Mapping[str, str]) -> str | None:
-    """Return the first file that is not as smesolve wrote it; a missing file counts as unchanged."""
+    """Return the first file that has changed since smesolve wrote it; a missing file counts as unchanged."""
     for name, digest in files.items():
         path = directory / name
         if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or _digest(path) != digest):
@@ -132,7 +132,7 @@ def _foreign(directory: Path, reason: str) -> SmesolveError:
 
 
 def _write(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest; it appears whole."""
+    """Write the manifest atomically."""
     new = directory / f"{MANIFEST}.new"
     new.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     os.replace(new, directory / MANIFEST)

@@ -1,8 +1,8 @@
-"""Results on disk: they appear whole or not at all, and no file that smesolve did not write is touched.
+"""Results on disk: they appear whole or not at all, and files that smesolve did not write are not touched.
 
 Results are written to the folder `WORK` of DIR.partial, and move to DIR when they are whole: by one rename if DIR does
 not exist, and file by file otherwise, so that DIR remains the same folder and keeps its other files. The manifest is
-sealed before the move begins, so the next command on DIR completes a move that was interrupted.
+sealed before the move begins, so the next command on DIR completes an interrupted move.
 
 DIR.partial itself holds the journal and the lock. A symbolic link is followed first: DIR is where it points.
 """
@@ -37,7 +37,7 @@ JOURNAL = "blocks.journal"
 """The finished cells or blocks of a study, from which --resume and extend continue."""
 
 PARTIAL_TABLE = "table.partial.csv"
-"""What was known when a study was interrupted."""
+"""The results so far of an interrupted study."""
 
 WORK = ".smesolve"
 """Folder in DIR.partial where results are written. It holds only files of smesolve."""
@@ -62,7 +62,7 @@ def given_directory(option: str, text: str) -> Path:
 
 
 def partial_of(out: Path) -> Path:
-    """Return the directory of results that are not whole.
+    """Return the directory of unfinished results.
 
     Raises:
         SmesolveError: `out` is a loop of symbolic links, or the root of a file system.
@@ -79,24 +79,25 @@ def whole_directory(
     prepare: Callable[[Path], None] | None = None,
     keep_journal: bool = False,
 ) -> Iterator[Path]:
-    """Yield a directory to write results into; they move to `out` when the block ends well.
+    """Yield a directory for results, which move to `out` when the block ends without an error.
 
     The block writes the manifest.
 
-    If the block raises, `out`.partial stays when its journal has new results, and is removed otherwise. A lock of the
-    operating system keeps other processes out while the block runs; it ends with the process.
+    If the block raises, `out`.partial stays if its journal has new results, and is removed otherwise. A file lock keeps
+    other processes out while the block runs; it ends with the process.
 
     Args:
         out: directory of the results.
-        overwrite: replace results that are there, and discard an interrupted study.
+        overwrite: replace existing results, and discard an interrupted study.
         resume: continue an interrupted study if there is one.
-        prepare: called with the directory if there is no interrupted study; it writes the journal to continue from, and
-            results are then replaced.
-        keep_journal: move the journal to `out` with the results. Otherwise it is removed when they are there.
+        prepare: called with the directory if there is no interrupted study. It writes the journal from which the study
+            continues; existing results are then replaced.
+        keep_journal: move the journal to `out` with the results. Otherwise it is removed after the move.
 
     Raises:
-        SmesolveError: `out` cannot be made or written to, is a file or holds something; with `overwrite`, something
-            that is not as smesolve wrote it; there is an interrupted study, or another process works on it.
+        SmesolveError: `out` cannot be created or written to, is a file, or is not empty; with `overwrite`, it holds
+            files that smesolve did not write or that have changed; there is an interrupted study, or another process
+            works on it.
     """
     with _refused(out):
         real, partial = _real(out), partial_of(out)
@@ -140,16 +141,16 @@ def whole_directory(
         else:
             _remove(partial, lock)
             for path in missing[1:]:
-                with suppress(OSError):  # somebody else has put something into it
+                with suppress(OSError):  # another process has put files into it
                     path.rmdir()
         raise
 
 
 def finish_move(out: Path) -> bool:
-    """Move results that are whole to where they belong, if a command was interrupted in that; returns whether it was.
+    """Complete the move of whole results if a command was interrupted in it, and return whether it was.
 
     Raises:
-        SmesolveError: something is in the way.
+        SmesolveError: other files are in the way.
     """
     real, partial = _real(out), partial_of(out)
     if not sealed(partial / WORK):
@@ -169,11 +170,11 @@ def finish_move(out: Path) -> bool:
 
 
 def _real(out: Path) -> Path:
-    """Return where a path leads after all symbolic links."""
+    """Return the path with all symbolic links resolved."""
     try:
         real = Path(os.path.realpath(out))
         loop = real.is_symlink()
-    except OSError as error:  # the working directory is gone, a name is too long
+    except OSError as error:  # the working directory was removed, or a name is too long
         raise SmesolveError(f"--out {str(out)!r} cannot be found ({error.strerror}); name another directory.") from None
     if loop:
         raise SmesolveError(f"--out {str(out)!r} is a loop of symbolic links; name a directory.")
@@ -184,7 +185,7 @@ def _real(out: Path) -> Path:
 
 @contextmanager
 def _refused(out: Path) -> Iterator[None]:
-    """Raise what the operating system refuses as one sentence."""
+    """Turn errors of the operating system into errors of one sentence."""
     try:
         yield
     except NotImplementedError:
@@ -199,7 +200,7 @@ def _refused(out: Path) -> Iterator[None]:
 
 
 def _check_free(out: Path, replace: bool) -> None:
-    """Refuse a directory that results cannot go into."""
+    """Refuse a directory into which results cannot move."""
     real = _real(out)
     if real.exists() and not real.is_dir():
         raise SmesolveError(f"--out {str(out)!r} is a file; name a directory.")
@@ -210,7 +211,7 @@ def _check_free(out: Path, replace: bool) -> None:
             raise SmesolveError(
                 f"--out {str(out)!r} is not empty; name another directory, or replace it by --overwrite."
             )
-        # Only results of this program are deleted: nobody but the user may decide about other files.
+        # Only results of this program are replaced: the user decides about other files.
         if not (real / MANIFEST).is_file():
             raise SmesolveError(
                 f"--out {str(out)!r} has no {MANIFEST}, so it was not written by smesolve and is not replaced; name "
@@ -227,12 +228,12 @@ def _check_free(out: Path, replace: bool) -> None:
             f"--out {str(out)!r} is the root of a mounted file system, and results move there from beside it; name a "
             "directory in it."
         )
-    with tempfile.TemporaryFile(dir=real):  # the only sure way to know that files can be made in it
+    with tempfile.TemporaryFile(dir=real):  # the only reliable test that files can be created in it
         pass
 
 
 def _locked(partial: Path) -> FileLock:
-    """Make the directory where there is none, and lock it; a file that has a name that is needed is refused."""
+    """Create the directory if necessary, and lock it; refuse foreign files whose names are needed."""
     if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
         raise SmesolveError(f"{str(partial)!r} is not a directory of smesolve; move it away, or name another --out.")
     partial.mkdir(parents=True, exist_ok=True)
@@ -262,14 +263,14 @@ def _locked(partial: Path) -> FileLock:
 
 
 def _complete(out: Path, partial: Path) -> None:
-    """Complete what a killed process began: the move of whole results, or the removal of those that are not whole."""
+    """Complete the work of a killed process: move whole results, or remove unfinished ones."""
     if sealed(partial / WORK):
         _move(partial / WORK, out)
     _put_back(partial)
 
 
 def _put_back(partial: Path) -> None:
-    """Remove results that are not whole; their journal stays."""
+    """Remove unfinished results; their journal stays."""
     if (partial / WORK / JOURNAL).exists() and not (partial / JOURNAL).exists():
         os.replace(partial / WORK / JOURNAL, partial / JOURNAL)
     if (partial / WORK).exists():
@@ -277,7 +278,7 @@ def _put_back(partial: Path) -> None:
 
 
 def _move(work: Path, out: Path) -> None:
-    """Move whole results to `out`; begun twice, it ends as if begun once."""
+    """Move whole results to `out`; an interrupted move can be repeated."""
     if not out.exists():
         work.rename(out)
         return
@@ -294,25 +295,25 @@ def _move(work: Path, out: Path) -> None:
     for name in set(old) - set(new):
         if not changed_file(out, {name: old[name]}):
             (out / name).unlink(missing_ok=True)
-    for name in new:  # the manifest last: until then the list of the old files is there
+    for name in new:  # the manifest last: until then the old one lists the old files
         if (work / name).exists():
             os.replace(work / name, out / name)
     work.rmdir()
 
 
 def _remove(partial: Path, lock: FileLock) -> None:
-    """Remove what smesolve wrote into the directory, and the directory where nothing else is in it."""
+    """Remove the files of smesolve from the directory, and the directory itself if it is then empty."""
     with suppress(OSError):
         if is_journal(partial / JOURNAL):
             (partial / JOURNAL).unlink()
         (partial / PARTIAL_TABLE).unlink(missing_ok=True)
     shutil.rmtree(partial / WORK, ignore_errors=True)
-    if os.name == "nt":  # which does not remove a file that is open
+    if os.name == "nt":  # Windows does not remove open files
         lock.release()
     with suppress(OSError):
         (partial / LOCK).unlink()
     lock.release()
-    with suppress(OSError):  # something of the user is in it
+    with suppress(OSError):  # it holds files of the user
         partial.rmdir()
 
 

@@ -29,17 +29,17 @@ REPORT_SHARE = 0.02
 """Work of figures and report, in units of that of all cells: what the progress bar has left for them."""
 
 REPORTED = (DivergenceWarning, NothingTestedWarning)
-"""Warnings that belong into the report."""
+"""Warnings that are part of the report."""
 
 
 def configuration(experiment: Experiment[Any]) -> dict[str, Any]:
-    """Return the configuration of an experiment, as a file has it."""
+    """Return the configuration of an experiment, as in a file."""
     study = {"study": experiment.study} if experiment.study else {}
     return study | dataclasses.asdict(experiment.settings)
 
 
 def identity(command: str, config: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """Return all that the numbers of an experiment depend on: its command, its settings but for execution, version."""
+    """Return everything on which the results depend: command, settings except for execution, and version."""
     read = {key: value for key, value in config.items() if key not in (*EXECUTION, *left_out)}
     return {"command": command, "config": read, "version": __version__}
 
@@ -47,7 +47,7 @@ def identity(command: str, config: Mapping[str, Any], left_out: Sequence[str] = 
 def run(experiment: Experiment[Any], directory: Path) -> None:
     """Run an experiment, and write its tables, figures and report.md into a directory.
 
-    The journal, in the folder above, keeps what was done if the experiment is interrupted.
+    The journal, in the parent folder, keeps the finished work if the experiment is interrupted.
 
     Raises:
         JournalError: the journal belongs to another experiment, or is damaged.
@@ -80,7 +80,7 @@ def _run_and_report(
     bar.add(report)
     bar.describe("")
     results = run_cells(cells, CellStore(journal))
-    bar.describe("figures and report")  # fits, formulas and figures take seconds, too
+    bar.describe("figures and report")  # fits, formulas and figures take seconds as well
     with bar.part(report):
         sections = experiment.summarise(results)
         for section in sections:

@@ -1,4 +1,4 @@
-"""Results on disk, read back: settings, tables, the paths of figures, and the study itself where it is a weak error."""
+"""Results read back from disk: settings, tables, paths of figures, and for weak errors the study itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PICTURES = (".png", ".pdf")
 REPORT = "report.md"
 
 WORDS = ("reason", "left_out")
-"""Columns of words, which may all be empty."""
+"""Columns of strings, which may all be empty."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,33 +37,33 @@ class SavedStudy:
 
     directory: Path
     command: str
-    """Such as "weak-error"; a study of a command with several is in `settings`."""
+    """Command, such as "weak-error"; for commands with several studies `settings` names the study."""
     settings: Mapping[str, Any]
     """The configuration."""
     tables: Mapping[str, pd.DataFrame]
-    """By the names of their files."""
+    """Tables by the names of their files, without the ending."""
     figures: Mapping[str, Path]
-    """Pictures by the names of their files, with the ending."""
+    """Paths of the figures by the names of their files, with the ending."""
     report: Path
-    """report.html."""
+    """Path of report.html."""
     conclusion: str
-    """What the report begins with, in Markdown."""
+    """Conclusion of the report, in Markdown."""
     versions: Mapping[str, str]
-    """Of smesolve and of the libraries that made the results."""
+    """Versions of smesolve and of the libraries that made the results."""
 
     @property
     def table(self) -> pd.DataFrame:
-        """The first table, which is that of the study."""
+        """The main table of the study."""
         if not self.tables:
             raise SmesolveError(f"results in {str(self.directory)!r} have no table; read {str(self.report)!r}.")
         return self.tables.get("table", next(iter(self.tables.values())))
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(self.conclusion)
 
     def weak_error(self) -> WeakErrorStudy:
-        """Return the study of `compare` and `weak-error`, with its fit and its figure; without kept paths.
+        """Return the study of `compare` or `weak-error`, with its fit and its figure, but without kept paths.
 
         Predicted constants are computed on first use, from the data that the configuration names.
 
@@ -101,10 +101,10 @@ def load(directory: str | Path) -> SavedStudy:
     """Read results of the command line.
 
     Args:
-        directory: what `--out` named.
+        directory: the directory named by `--out`.
 
     Raises:
-        SmesolveError: no results of smesolve are there, or a table has changed since smesolve wrote it.
+        SmesolveError: the directory holds no results of smesolve, or a table has changed since it was written.
     """
     if not isinstance(directory, (str, Path)):
         raise invalid("directory", "be the path of a directory", directory)
@@ -131,13 +131,13 @@ def load(directory: str | Path) -> SavedStudy:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """Return a table as it was, each float to the last digit, which is why Python reads them."""
+    """Return a table with each float exact to the last digit, which pandas' own parser does not guarantee."""
     texts = pd.read_csv(path, dtype=str, keep_default_na=False)
     return pd.DataFrame({name: list(column) if name in WORDS else _values(column) for name, column in texts.items()})
 
 
 def _values(texts: pd.Series) -> pd.Series:
-    """Return a column of truth values, integers, or numbers with NaN where nothing stands; else of words."""
+    """Return a column of booleans, integers, or floats with NaN for empty cells; otherwise of strings."""
     if len(texts) and texts.isin(["True", "False"]).all():
         return texts == "True"
     for kind in (int, float):

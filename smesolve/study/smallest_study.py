@@ -1,4 +1,4 @@
-"""A study whose arrays take nothing, run to its end: its memory is that of the libraries and of the writing."""
+"""A complete study with tiny arrays: it takes the time and memory of loading libraries and writing a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["run_smallest_study"]
 def run_smallest_study() -> None:
     """Run the smallest study, once in a process.
 
-    torch loads parts of itself when derivatives are taken, and matplotlib its fonts; no list of modules says so.
+    torch loads parts of itself when the first derivative is taken, and matplotlib its fonts with the first figure.
     """
     x = torch.tensor([[0.5], [1.0]], dtype=torch.float64)
     problem = DropoutProblem(TwoLayerNetwork(1, 1), x, x, keep_prob=0.8)

@@ -1,15 +1,14 @@
 """`smesolve sweep`: a command for every combination of values of some of its keys, and one joined table.
 
-The configuration is that of the command itself, with two more keys:
+The file is a configuration of the command with two more keys:
 
-    command: weak-error                 # what is run
+    command: weak-error                 # the command
     sweep:                              # lists of values; every combination is a cell
       keep_prob: [0.8, 0.5]
       network.width: [16, 32]
 
-Each cell is a study of its own in DIR/cells, whole or not at all, with its report and its manifest; an interrupted one
-goes on where it was. Shards share DIR: shard i of n runs every n-th cell, from the i-th on, and the one that ends last
-joins the tables.
+Each cell is a study of its own in DIR/cells, with its report and its manifest; an interrupted cell can be resumed.
+Shards share DIR: shard i of n runs every n-th cell, from the i-th on, and the last one to finish joins the tables.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ CELLS = "cells"
 """Folder of the cells in DIR."""
 
 RECORD = "sweep.json"
-"""What the cells in DIR are of; shards and --resume compare it with their own."""
+"""Description of the sweep in DIR, with which shards and --resume compare their own."""
 
 LOCK = ".sweep.lock"
 
 MOST_CELLS = 10_000
-"""Of a sweep: each is a study with a directory of its own."""
+"""Largest number of cells; each is a study with a directory of its own."""
 
 
 @dataclass(frozen=True)
@@ -56,31 +55,31 @@ class SweepCell:
     """One combination of values."""
 
     values: dict[str, Any]
-    """By key."""
+    """Swept values by key."""
     directory: Path
-    """Where its results go."""
+    """Directory of the results."""
     arguments: list[str]
-    """Arguments of its command line, but for `--resume`."""
+    """Arguments of the command line, without `--resume`."""
 
     @property
     def finished(self) -> bool:
-        """Whether its results are whole."""
+        """Whether the results are whole."""
         return sealed(self.directory)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a configuration of a sweep asks for."""
+    """A sweep as its configuration describes it."""
 
     command: str
     """The command of the cells."""
     settings: dict[str, Any]
-    """The keys of the command that are the same in all cells, nested as in a file."""
+    """The keys that are the same in all cells, nested as in a file."""
     values: dict[str, list[Any]]
-    """The values of the others, such as "network.width"."""
+    """Lists of values of the swept keys, such as "network.width"."""
 
     def cells(self, out: Path) -> list[SweepCell]:
-        """Return the cells, the values of the last key changing fastest."""
+        """Return the cells; the values of the last key change fastest."""
         cells = []
         for number, chosen in enumerate(product(*self.values.values()), start=1):
             values = dict(zip(self.values, chosen, strict=True))
@@ -92,14 +91,14 @@ class Sweep:
 
     @property
     def networks(self) -> list[Any]:
-        """What it says of networks, each as a file has it."""
+        """The networks of all cells, each as in a file."""
         whole = [self.settings.get("network"), *self.values.get("network", [])]
         modules = [self.settings.get(MODULE), *self.values.get(MODULE, [])]
         return [with_module({"network": value})["network"] for value in whole] + [{"module": one} for one in modules]
 
     @property
     def record(self) -> dict[str, Any]:
-        """All that the cells depend on."""
+        """Everything on which the cells depend."""
         return {"command": self.command, "config": self.settings, "sweep": self.values, "version": __version__}
 
 
@@ -107,11 +106,11 @@ def read_sweep(path: str, known: Sequence[str]) -> Sweep:
     """Return the sweep of a configuration file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         known: commands that a sweep can run.
 
     Raises:
-        SmesolveError: "command" or "sweep" is missing or unfit, or a key has a value beside its list.
+        SmesolveError: "command" or "sweep" is missing or invalid, or a swept key also has a single value.
     """
     content = read_file(path)
     command, lists = content.pop("command", None), content.pop("sweep", None)
@@ -137,7 +136,7 @@ def read_sweep(path: str, known: Sequence[str]) -> Sweep:
 
 
 def shard_of(text: str | None) -> tuple[int, int]:
-    """Return (i, n) of a shard that is written "i/n". Default: (1, 1), the only one."""
+    """Return (i, n) for the shard "i/n". Default: (1, 1), the only shard."""
     if text is None:
         return 1, 1
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
@@ -150,7 +149,7 @@ def shard_of(text: str | None) -> tuple[int, int]:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested keys as they are called on the command line, such as "data.name"."""
+    """Yield nested keys with their names on the command line, such as "data.name"."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
@@ -164,7 +163,7 @@ def _text(value: Any) -> str:
 
 
 def _name(number: int, values: Mapping[str, Any]) -> str:
-    """Return the name of a cell's directory: its number, which is unique, and its values for the reader."""
+    """Return the name of a cell's directory: its number, which makes it unique, and its values."""
     words = "_".join(f"{key}={_text(value)}" for key, value in values.items())
     return f"{number:04d}_{re.sub(r'[^A-Za-z0-9_.=+-]+', '-', words)}"[:100]
 
@@ -173,15 +172,15 @@ def _name(number: int, values: Mapping[str, Any]) -> str:
 
 
 def begin_sweep(sweep: Sweep, out: Path, resume: bool) -> None:
-    """Make the directory of the sweep, or go on in it.
+    """Create the directory of the sweep, or continue in it.
 
     Args:
-        sweep: what is run.
+        sweep: the sweep.
         out: the directory.
-        resume: go on with the same sweep if it is there.
+        resume: continue if the directory holds the same sweep.
 
     Raises:
-        SmesolveError: the directory holds something else, or the same sweep and `resume` is false.
+        SmesolveError: the directory holds other files, or the same sweep and `resume` is false.
     """
     record, lock = out / RECORD, out / LOCK
     if out.exists() and not out.is_dir():
@@ -189,7 +188,7 @@ def begin_sweep(sweep: Sweep, out: Path, resume: bool) -> None:
     if out.is_dir() and any(path.name not in (RECORD, LOCK, CELLS) for path in out.iterdir()) and not record.is_file():
         raise SmesolveError(f"--out {str(out)!r} is not empty; name another directory.")
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # shards begin at the same time
+    with FileLock(lock):  # shards may begin at the same time
         if not record.is_file():
             (out / CELLS).mkdir(exist_ok=True)
             if any((out / CELLS).iterdir()):
@@ -208,14 +207,14 @@ def begin_sweep(sweep: Sweep, out: Path, resume: bool) -> None:
     if difference:
         raise SmesolveError(f"--out {str(out)!r} holds another sweep: {difference}; name another directory.")
     if not resume:
-        raise SmesolveError(f"--out {str(out)!r} holds this sweep already; go on with it by --resume.")
+        raise SmesolveError(f"--out {str(out)!r} holds this sweep already; continue it with --resume.")
 
 
 def join_sweep(sweep: Sweep, out: Path, argv: Sequence[str], elapsed: float) -> bool:
-    """Join the tables and conclusions of all cells, if all are finished; return whether they are.
+    """Join the tables and conclusions of all cells if all are finished, and return whether they are.
 
     Args:
-        sweep: what is run.
+        sweep: the sweep.
         out: directory of the sweep.
         argv: arguments of the command line, for the manifest.
         elapsed: seconds that this process took.
@@ -232,7 +231,7 @@ def join_sweep(sweep: Sweep, out: Path, argv: Sequence[str], elapsed: float) -> 
             (work / "report.html").write_text(html_report(work), encoding="utf-8")
             seal(work)
             names = sorted((path.name for path in work.iterdir()), key=lambda name: name == MANIFEST)
-            for name in names:  # the manifest last: it says that all is there
+            for name in names:  # the manifest last: it marks the results as whole
                 os.replace(work / name, out / name)
     return True
 
@@ -266,7 +265,7 @@ def _write_joined(sweep: Sweep, cells: Sequence[SweepCell], work: Path) -> None:
 
 
 def _write_table(cells: Sequence[SweepCell], name: str, file: Any) -> None:
-    """Write a table of all cells, digit by digit, with the values of their keys in the first columns."""
+    """Write a table of all cells with unchanged digits and the swept values in the first columns."""
     tables = []
     for cell in cells:
         path = cell.directory / name

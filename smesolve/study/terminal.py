@@ -1,4 +1,4 @@
-"""Output of commands on stdout and stderr, which may be an ASCII terminal, a closed pipe, or missing."""
+"""Output of commands to stdout and stderr, each of which may be an ASCII terminal, a closed pipe, or missing."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def complain(text: str) -> None:
 def prepare_streams() -> None:
     """Make stdout and stderr of this process accept every string, even if it was started without them.
 
-    The next file that is opened gets the lowest free number. If that were the number of stderr, messages of libraries
-    would be written into that file, so all three standard files are opened first.
+    The next file that is opened gets the lowest free descriptor. If this were the descriptor of stderr, messages of
+    libraries would be written into that file. All three standard descriptors are therefore opened first.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -42,7 +42,7 @@ def prepare_streams() -> None:
 
 
 class _Unfailing(io.TextIOWrapper):
-    """Drops what nobody reads any more."""
+    """Drops output that nobody reads any more."""
 
     def write(self, text: str) -> int:
         try:
@@ -68,7 +68,7 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let a stream lead nowhere: what is in its buffer cannot be written and would be tried again at exit."""
+    """Redirect a stream to the null device: its buffer cannot be written, and would be flushed again at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,8 +1,9 @@
-"""YAML of a configuration: every string has one meaning, or is refused by one sentence.
+"""YAML of a configuration: every string has one meaning, or is refused with one sentence.
 
-Scalars are those of YAML 1.2's core schema, in decimal. What YAML 1.1 reads differently (1:30 as 90, 0100 as 64, yes
-as true, 1_000 as 1000) is refused, as are keys that stand twice, merge keys, tags, several documents, and files and
-aliases that are too large for a configuration. Only mappings, lists, strings, numbers, booleans and null are made.
+Scalars are those of the core schema of YAML 1.2, in decimal. Scalars that YAML 1.1 reads differently (1:30 as 90, 0100
+as 64, yes as true, 1_000 as 1000) are refused, as are repeated keys, merge keys, tags, several documents, and files and
+aliases that are too large for a configuration. The result contains only mappings, lists, strings, numbers, booleans and
+null.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from smesolve.errors import SmesolveError, shown
 __all__ = ["read_file", "read_yaml"]
 
 MOST_BYTES = 100_000
-"""Of a file or an option: a configuration has a few kilobytes, and PyYAML reads about 100 of them in a second."""
+"""Largest size of a file or an option. A configuration has a few kilobytes; PyYAML reads about 100 kB per second."""
 
 MOST_VALUES, MOST_DEPTH = MOST_BYTES, 20
-"""Values of a document with all its aliases written out, and mappings and lists inside each other."""
+"""Largest number of values of a document with all aliases written out, and largest depth of nesting."""
 
 MOST_DIGITS = 308
-"""Of an integer: floats have no more."""
+"""Largest number of digits of an integer: floats have no more."""
 
 TAG = "tag:yaml.org,2002:"
 
@@ -39,7 +40,7 @@ PATTERNS: dict[str, tuple[str, str]] = {
         "-+.0123456789",
     ),
 }
-"""Plain scalars of each kind, and how they begin; an empty one is null."""
+"""Plain scalars of each kind, and their first characters; an empty one is null."""
 
 OTHERWISE_NUMBER = re.compile(
     r"[-+]?0[0-9_]+"  # octal in YAML 1.1
@@ -54,7 +55,7 @@ OTHERWISE_BOOL = re.compile(r"yes|no|on|off", re.IGNORECASE)
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no stubs
-    """PyYAML's reader in Python, with the plain scalars of `PATTERNS`; the one in C has no bound on its stack."""
+    """PyYAML's reader in Python, with the plain scalars of `PATTERNS`; the reader in C does not bound its stack."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
@@ -64,10 +65,10 @@ for _kind, (_pattern, _first) in PATTERNS.items():
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """Return the mapping that a configuration file holds.
+    """Return the mapping in a configuration file.
 
     Raises:
-        SmesolveError: no such file, or one that is no configuration.
+        SmesolveError: the file does not exist, or is not a configuration.
     """
     origin = f"CONFIG {path!r}"
     try:
@@ -79,10 +80,10 @@ def read_file(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise SmesolveError(f"{origin} does not exist; give the path of a YAML file.") from None
     except UnicodeDecodeError:
-        raise SmesolveError(f"{origin} is no text in UTF-8; save it as UTF-8.") from None
+        raise SmesolveError(f"{origin} is not UTF-8 text; save it as UTF-8.") from None
     except SmesolveError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: what no path may hold
+    except (OSError, ValueError) as error:  # ValueError: characters that no path may contain
         raise SmesolveError(f"{origin} cannot be read ({error}); give the path of a YAML file.") from None
     mapping = read_yaml(text, origin)
     if mapping is None:
@@ -93,7 +94,7 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 def _too_long(origin: str, size: int) -> SmesolveError:
-    """Return the error for an input of so many bytes; pipes and devices say 0."""
+    """Return the error for an input of `size` bytes, which is 0 for pipes and devices."""
     bytes_ = f"{size} bytes, more than {MOST_BYTES}" if size > MOST_BYTES else f"more than {MOST_BYTES} bytes"
     return SmesolveError(f"{origin} has {bytes_}; give lines 'key: value' with shorter lists and strings.")
 
@@ -103,7 +104,7 @@ def read_yaml(text: str, origin: str) -> Any:
 
     Args:
         text: one YAML document.
-        origin: where the string comes from, for messages.
+        origin: source of the string, for messages.
 
     Raises:
         SmesolveError: the string is not YAML, or has more than one meaning.
@@ -130,18 +131,18 @@ def _invalid(error: yaml.YAMLError) -> str:
 
 
 class _Reader:
-    """Values from the nodes of one document."""
+    """Makes values from the nodes of one document."""
 
     def __init__(self, origin: str, several_lines: bool) -> None:
         self.origin, self.several_lines, self.count = origin, several_lines, 0
 
     def refused(self, node: yaml.Node, reason: str) -> SmesolveError:
-        """Return the error that says what is wrong with a node, and where."""
+        """Return the error for a node, with its line."""
         line = f", line {node.start_mark.line + 1}" if self.several_lines else ""
         return SmesolveError(f"{self.origin}{line}: {reason}.")
 
     def value(self, node: yaml.Node, depth: int) -> Any:
-        """Return what a node stands for; an alias is read again wherever it stands."""
+        """Return the value of a node; an alias is read again at each of its positions."""
         self.count += 1
         if self.count > MOST_VALUES or depth > MOST_DEPTH:
             raise self.refused(
@@ -168,7 +169,7 @@ class _Reader:
             if key == "<<":
                 raise self.refused(key_node, "the merge key << is read by some YAML readers only; write its keys out")
             if key in mapping:
-                raise self.refused(key_node, f"key {shown(key)} stands there a second time; keep one of the two")
+                raise self.refused(key_node, f"key {shown(key)} is given twice; keep one of the two")
             mapping[key] = self.value(value_node, depth + 1)
         return mapping
 

@@ -66,4 +66,7 @@ def test_a_study_says_how_far_its_distributions_are_in_words(generator):
     assert table.order.tolist() == [1, 2] and table.lr.tolist() == [0.1, 0.1]
     first, second = _spreads(table).splitlines()
     assert "loss, lr = 0.1, order 1: the distribution over paths is narrower than dropout's, with 0." in first
-    assert "order 2: the distribution over paths is not told from dropout's" in second and "lies at most 0." in second
+    assert (
+        "order 2: the distribution over paths is not distinguished from dropout's" in second
+        and "lies at most 0." in second
+    )

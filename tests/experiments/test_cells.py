@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cell_store import CellStore, decoded, encoded
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.sampling.journal import Journal, JournalError
@@ -78,6 +79,16 @@ def test_cells_run_once_and_are_found_again(tmp_path):
     with pytest.raises(JournalError, match="holds another study"):
         Journal(tmp_path / "journal", {"seed": 1})
     assert run_cells(cells) == again
+
+
+def test_cells_of_one_key_are_refused(tmp_path):
+    """The second one would be given the result of the first from the disk."""
+    cells = [Cell("size 5", lambda: 1), Cell("size 5", lambda: 2)]
+    with (
+        Journal(tmp_path / "journal", {}) as journal,
+        pytest.raises(SmesolveError, match="'size 5' stands for several"),
+    ):
+        run_cells(cells, CellStore(journal))
 
 
 def test_a_cell_that_keeps_its_own_blocks_is_not_stored(tmp_path):

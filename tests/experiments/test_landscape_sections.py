@@ -82,6 +82,14 @@ def test_condensation_is_compared_with_the_first_training_named(tmp_path):
         ({"sections": ["noises"], "noises": {"names": ["dropuot"]}}, ["noises.names[0] must be one of", "'dropuot'"]),
         ({"sections": ["alignment"], "alignment": {"probes": 3}}, ["alignment.probes", "at least 12, got 3"]),
         ({"sections": ["alignment"], "lr": 1000.0}, ["lr is too large", "diverged"]),
+        ({"sections": ["alignment", "alignment"]}, ["sections holds a value twice"]),
+        ({"noises": {"names": ["dropout", "dropout"]}}, ["noises.names holds a value twice"]),
+        ({"flatness": {"noises": ["mini-batch", "mini-batch"]}}, ["flatness.noises holds a value twice"]),
+        ({"condensation": {"scales": [1, 1.0]}}, ["condensation.scales holds a value twice"]),
+        ({"variance_principle": {"factors": [2.0, 2.0]}}, ["variance_principle.factors holds a value twice"]),
+        ({"implicit_regularisation": {"lrs": [0.1, 0.1]}}, ["implicit_regularisation.lrs holds a value twice"]),
+        ({"implicit_regularisation": {"max_paths": 8}}, ["implicit_regularisation.max_paths", "at least 256, got 8"]),
+        ({"information_geometry": {"keep_probs": [0.5, 0.5]}}, ["information_geometry.keep_probs holds a value twice"]),
     ],
 )
 def test_bad_configurations_are_refused_in_one_sentence(tmp_path, capsys, changes, fragments):

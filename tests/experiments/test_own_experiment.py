@@ -103,7 +103,7 @@ def test_an_interrupted_one_goes_on_with_the_cells_that_are_left(means, tmp_path
     out, whole = tmp_path / "out", tmp_path / "whole"
     monkeypatch.setattr(f"{__name__}.INTERRUPTED", {1000})
     assert main(["means", "--out", str(out)]) == 130
-    assert "go on by the same command with --resume" in capsys.readouterr().err
+    assert "continue by the same command with --resume" in capsys.readouterr().err
     assert RUNS == [10, 100, 1000] and not out.exists()
     monkeypatch.setattr(f"{__name__}.INTERRUPTED", set())
     assert main(["means", "--out", str(out)]) == 2

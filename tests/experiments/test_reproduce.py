@@ -217,7 +217,7 @@ def test_a_target_is_recovered_from_where_all_larger_samples_are_below_the_thres
         ("penalties", {"device": "abacus"}, "device"),
         ("barriers", {"keep_probs": []}, "keep_probs must hold at least one value"),
         ("orientations", {"teacher": 3}, "teacher=3 is more than 2 in_features = 2"),
-        ("orientations", {"trainings": ["dropout", "dropout"]}, "trainings must hold each training once"),
+        ("orientations", {"trainings": ["dropout", "dropout"]}, "trainings holds a value twice"),
         ("orientations", {"activation": "step"}, "activation must be one of"),
         ("recovery", {"samples": [1]}, "samples[0] must be an integer of at least 2, got 1"),
         ("recovery", {"recovered": -1.0}, "recovered must be"),

@@ -51,6 +51,20 @@ RESULTS = {
 }
 
 
+def test_results_of_other_trainings_and_covariances_show_themselves():
+    """Effects of drift and noise are those of the four ablations; solutions of other trainings have none."""
+    study = experiments.flatness(PROBLEM, {"SGD": STARTS, "Adam": 0.9 * STARTS}, 4, probes=12)
+    assert study.summary().startswith("On the line to Adam") and study.plot().axes
+    study = experiments.alignment_along(PROBLEM, STATES, [0, 1], ["gradient term"], probes=12, eigenpairs=2)
+    (line,) = [line for line in study.plot().axes[3].lines if line.get_label() == "null 97.5%"]
+    assert list(line.get_ydata()) == list(study.table.groupby("step").overlap_null_high.mean())
+
+
+def test_a_single_run_has_no_interval():
+    study = experiments.alignment_along(PROBLEM, STATES[:, :1], [0, 1], ["full batch"], probes=12, eigenpairs=2)
+    assert "without an interval, from one run" in study.summary() and "nan" not in study.summary()
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "map")) for n in RESULTS])
 def test_a_result_shows_itself(name, tmp_path):
     result = RESULTS[name]()

@@ -43,7 +43,7 @@ def test_an_interrupted_study_ends_with_the_same_tables(study, tmp_path, monkeyp
 
     monkeypatch.setattr(SamplingEffort, "weak_error", interrupted)
     assert main(["scaling", str(config), "--out", str(out)]) == 130
-    assert "holds what is finished; go on by the same command with --resume." in capsys.readouterr().err
+    assert "holds the finished part; continue by the same command with --resume." in capsys.readouterr().err
     assert main(["scaling", str(config), "--out", str(out), "--resume"]) == 0
     resumed = len(calls) - last
     calls[:] = [None] * last

@@ -1,11 +1,13 @@
 """The study of scaling rules: its noises, what it refuses, and its table."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from tiny_config import refused, write_config
 
 import smesolve as sme
-from smesolve.experiments.scaling.rule import Rule, RuleSettings
+from smesolve.experiments.scaling.rule import Rule, RuleSettings, _combined
 from smesolve.experiments.shared.reach import reach
 from smesolve.experiments.shared.settings import DataSettings, NetworkSettings, TrainingSettings
 from smesolve.study.command_line import main
@@ -48,6 +50,28 @@ def test_one_table_holds_noise_scales_and_where_the_rule_fails(tmp_path):
     assert (
         "Derived: for any noise, the equation of order 1 stays the same with lr ~ kappa^2, 1 - momentum ~ kappa"
         in report
+    )
+
+
+@pytest.mark.parametrize("relative", [-0.8, 0.05, 1.5])
+def test_intervals_of_relative_changes_hold_them(relative):
+    """The loss falls from 3 to 1 with one draw per step; both means have an error, also that of the denominator."""
+    noise, replicates, stderr = np.random.default_rng(0), 20_000, np.array([0.05, 0.05])
+    one, kappa = noise.normal([1.0, 1.0 + 2.0 * relative], stderr, (replicates, 2)).T
+    rows = [
+        {"noise": f"{k}", "keep_prob": 0.8, "lr": 0.1, "scaled_lr": 0.1, "mean": mean, "stderr": error}
+        | {"rule": rule, "kappa": number, "change": mean - 3.0}
+        for rule, number, means, error in (("", 1, one, stderr[0]), ("square root", 4, kappa, stderr[1]))
+        for k, mean in enumerate(means)
+    ]
+    scale = {"noise": "0", "keep_prob": 0.8, "noise_scale": 1.0, "noise_scale_low": 1.0, "noise_scale_high": 1.0}
+    table = _combined([], [scale, *rows], tolerance=0.05, paths=10**6).table
+    held = ((table.relative_low <= relative) & (relative <= table.relative_high)).mean()
+    assert abs(held - 0.95) < 0.006  # four standard errors of the share
+    few = _combined([], [scale, *rows[:1], *rows[replicates : replicates + 1]], tolerance=0.05, paths=3).table
+    half = (table.relative_high - table.relative_low)[0]
+    assert (few.relative_high - few.relative_low)[0] == pytest.approx(
+        half * stats.t.ppf(0.975, 2) / stats.t.ppf(0.975, 10**6 - 1)
     )
 
 

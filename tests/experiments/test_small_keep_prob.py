@@ -107,10 +107,10 @@ def test_the_dry_run_counts_what_is_simulated():
 
 def test_reports_say_why_no_constant_is_predicted():
     fit = pd.DataFrame({"order": [1, 3, "poisson"], "predicted_constant": [0.1, np.nan, 0.2]})
-    third = "No constant of order 3 is predicted: it takes the fourth cumulant of the noise."
+    third = "No constant of order 3 is predicted: it needs the fourth cumulant of the noise."
     problem = make_problem()
     assert _not_predicted(fit, problem, []).strip() == third
     assert _not_predicted(fit[fit.order != 3], problem, []) == ""
     fit.loc[2, "predicted_constant"] = np.nan
     text = _not_predicted(fit, problem, ["relu"])
-    assert text.startswith("No constant of poisson is predicted: it takes derivatives") and text.strip().endswith(third)
+    assert text.startswith("No constant of poisson is predicted: it needs derivatives") and text.strip().endswith(third)

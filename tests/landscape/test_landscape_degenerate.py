@@ -124,7 +124,7 @@ def test_solutions_of_negative_trace_leave_the_other_measures_standing():
     effects = found.tables["flatness_effects"].set_index("measure")
     assert effects.loc["trace", "change"].isna().all() and (effects.loc["trace", "verdict"] == "not defined").all()
     assert effects.loc["top_eigenvalue", "change"].notna().all()
-    assert "drift on the trace: not defined, as it is not positive" in found.conclusion
+    assert "drift on the trace: not defined, because it is not positive" in found.conclusion
     assert "nan" not in found.conclusion + found.text
 
 

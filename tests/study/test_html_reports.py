@@ -32,7 +32,7 @@ STUDIES = {
                 "condensation": {"checkpoints": 3}},
         ["dropout, initial scale 1:", "95% intervals"],
     ),
-    "derive": ({"iteration": "dropout", "width": 1}, ["Weak order 2 in lr is proven", "Order 3 is out of reach"]),
+    "derive": ({"iteration": "dropout", "width": 1}, ["Weak order 2 in lr is proven", "No diffusion has order 3"]),
 }  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def test_formulas_are_mathml_and_text_is_escaped(tmp_path):
     assert "<title>A &lt;b&gt;</title>" in text and '<span class="number">4.30e-04</span>' in text
     for address in ("https://somewhere.org/a.png", "../a.png", "missing.png"):
         (tmp_path / "report.md").write_text(f"# A\n\n![figure]({address})\n", encoding="utf-8")
-        with pytest.raises(ValueError, match="no picture of its directory"):
+        with pytest.raises(ValueError, match="not a picture in its directory"):
             html_report(tmp_path)
 
 

@@ -189,7 +189,7 @@ def test_a_network_of_closed_forms_keeps_them_and_takes_keep_prob(package, tmp_p
         ("mypackage.models:failing", {}, "KeyError"),
         ("mypackage.models:plain", {"keep_prob": 0.5}, "keep_prob=0.5 is not read by network.module"),
         ("mypackage.models:plain", {"training": {"dropout": "every"}}, "training.dropout=every is not read by"),
-        ("mypackage.models:closed", {"training": {"batch_size": 2}}, "whose dropout is that of closed forms"),
+        ("mypackage.models:closed", {"training": {"batch_size": 2}}, "which has closed forms only for squared error"),
         ({"module": "mypackage.models:plain", "width": 4}, {}, "network.width is not read beside network.module"),
         ({"module": 3}, {}, "network.module must be a string"),
     ],

@@ -54,7 +54,7 @@ def test_weak_error_writes_the_certificate(config, out):
     report = (out / "report.md").read_text(encoding="utf-8")
     for heading in ("Orders", "Error budget", "not resolved", "Predicted and measured constants"):
         assert heading in report
-    assert "No constant of order 2 is predicted: " in report and "here are 66 and 4.194e+06." in report
+    assert "No constant of order 2 is predicted: " in report and "this problem has 66 and 4.194e+06." in report
 
 
 @pytest.mark.parametrize(("activation", "said"), [("relu", True), ("tanh", False)])
@@ -62,7 +62,7 @@ def test_the_report_says_that_relu_is_outside_the_theorem(activation, said, conf
     assert main(["weak-error", config, "--out", str(out), "--network.activation", activation]) == 0
     report = (out / "report.md").read_text(encoding="utf-8")
     assert ("relu has kinks" in report) == said
-    assert ("order 2 is predicted: the integral takes third derivatives, which a network with kinks" in report) == said
+    assert ("order 2 is predicted: the integral needs third derivatives, which a network with kinks" in report) == said
     assert ("relu has kinks" in (out / "report.html").read_text(encoding="utf-8")) == said
 
 
@@ -86,6 +86,17 @@ def test_print_config_shows_the_effective_configuration(config, capsys):
     assert stop.value.code == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["paths"] == 7 and shown["lrs"] == [0.2, 0.1] and shown["control"] == "auto"
+
+
+@pytest.mark.parametrize("flag", ["--print_config", "--help"])
+def test_the_study_is_read_from_the_file_behind_a_flag(flag, tmp_path, capsys):
+    config = tmp_path / "study.yaml"
+    config.write_text(
+        "{study: kappa, keep_prob: 0.7, data: {name: random, samples: 4, in_features: 1}}", encoding="utf-8"
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["scaling", flag, str(config), "--network.width", "2", "--kappas", "[1]"])
+    assert stop.value.code == 0 and "kappas" in capsys.readouterr().out
 
 
 def test_as_a_process(config, out):
@@ -307,7 +318,7 @@ def test_diverged_paths_are_in_report_and_figure(tmp_path, out, capsys):
     [
         (
             {"network": {"width": [4, 22]}, "training": {"masks": "per_sample"}},
-            ["2-4-22-1", "on the last hidden layer", "one mask for each sample", "normals a noise product"],
+            ["2-4-22-1", "on the last hidden layer", "one mask for each sample", "normals per noise product"],
         ),
         (
             {"network": {"width": [4, 3]}, "training": {"dropout": "every", "batch_size": 2}, "orders": [1]},

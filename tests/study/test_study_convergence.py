@@ -81,7 +81,7 @@ def test_test_equations_have_the_solution_that_they_say(name):
         ({"observables": ["x", "x"]}, "observables must hold different expressions"),
         ({"reference_dt": None}, "reference_scheme is given alone"),
         ({"reference_dt": 0.3}, "reference_dt=0.3 does not divide horizon"),
-        ({"reference_dt": None, "reference_scheme": None}, "sde=custom has no exact solution that is known"),
+        ({"reference_dt": None, "reference_scheme": None}, "sde=custom has no known exact solution"),
         ({"exact": [1.0, 2.0]}, "exact and reference_scheme are both given"),
         ({"calculus": "levy"}, "calculus must be one of"),
         ({"schemes": ["heun"]}, "'heun' is for SDEs of type 'stratonovich'"),

@@ -1,1 +1,1 @@
-"""The sections of the experiment "landscape": one file for each, from its settings to its figure and its words."""
+"""The sections of the experiment "landscape": one file per section, from its settings to its figure and its report."""

@@ -1,4 +1,4 @@
-"""Alignment of Hessian and noise covariance along training, beside its null model."""
+"""Alignment of Hessian and noise covariance along training, compared with its null model."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class AlignmentSettings:
     """Alignment of Hessian and noise covariance along training.
 
     Args:
-        checkpoints: points along training, the start and then evenly in the logarithm of the step.
-        probes: vectors for the traces of one point.
+        checkpoints: points along training: the start, then evenly spaced in the logarithm of the step.
+        probes: vectors for the traces at one point.
         eigenpairs: leading eigenvectors whose overlap is measured.
     """
 
@@ -67,11 +67,11 @@ class AlignmentStudy(Result):
     """Alignment along a training run."""
 
     table: pd.DataFrame
-    """A row for each run, step and covariance: the columns of `alignment`, the losses, and for the first covariance the
+    """One row per run, step and covariance: the columns of `alignment`, the losses, and for the first covariance the
     columns of `overlap`."""
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self.table, _means(self.table)))
 
     def plot(self) -> Figure:
@@ -92,17 +92,19 @@ def alignment_along(
     """Measure the alignment of Hess L_S with the noise at the states of training runs.
 
     Args:
-        problem: problem that was trained.
+        problem: the trained problem.
         states: parameters (T, B, D) of B runs, as `iterate` returns them.
         steps: the T step numbers.
-        covariances: names in `COVARIANCES`; shares refer to the first one.
-        probes: vectors for the traces of one state.
+        covariances: names in `COVARIANCES`; shares refer to the first one, and so does the overlap.
+        probes: vectors for the traces at one state.
         eigenpairs: number of eigenvectors whose overlap is measured.
         seed: seed of the vectors.
     """
     states = check_parameters("states", states, dropout_problem(problem), ("T", "B"))
-    steps = check_list("steps", steps, lambda name, step: check_integer(name, step, 0), size=len(states))
-    covariances = check_list("covariances", covariances, lambda name, one: check_choice(name, one, COVARIANCES))
+    steps = check_list("steps", steps, lambda name, step: check_integer(name, step, 0), size=len(states), distinct=True)
+    covariances = check_list(
+        "covariances", covariances, lambda name, one: check_choice(name, one, COVARIANCES), distinct=True
+    )
     check_integer("probes", probes)
     _check_eigenpairs("eigenpairs", eigenpairs, problem)
     check_seed("seed", seed)
@@ -114,7 +116,7 @@ def alignment_along(
 
 
 def _check_eigenpairs(name: str, eigenpairs: int, problem: DropoutProblem) -> None:
-    """Refuse as many eigenvectors as parameters, or more, which span all directions."""
+    """Refuse eigenvectors that span all directions, D or more of them."""
     if check_integer(name, eigenpairs) >= problem.dim:
         raise invalid(name, f"be below the number of parameters D = {problem.dim}", eigenpairs)
 
@@ -151,7 +153,7 @@ class Alignment(LandscapeSection[AlignmentSettings]):
     name = "alignment"
 
     def cells(self) -> list[Cell]:
-        """Return a cell that trains, and one for each checkpoint."""
+        """Return a cell that trains, and one cell per checkpoint."""
         options, problem = self.options, self.problem
         check_dimension(problem.dim)
         _check_eigenpairs("alignment.eigenpairs", options.eigenpairs, problem)
@@ -172,7 +174,7 @@ class Alignment(LandscapeSection[AlignmentSettings]):
         return [training, *(Cell(f"alignment, step {step}", partial(measure, k)) for k, step in enumerate(steps))]
 
     def summarise(self, results: list[Any]) -> Section:
-        """Say what is resolved at the last step, and why the alignment changes."""
+        """Return the resolved alignments at the last step, and the reason why the alignment changes."""
         study = AlignmentStudy(pd.concat(results[1:], ignore_index=True))
         means = _means(study.table)
         step = int(study.table.step.max())
@@ -203,7 +205,7 @@ class Alignment(LandscapeSection[AlignmentSettings]):
 
 
 def _means(table: pd.DataFrame) -> pd.DataFrame:
-    """Return means over the runs."""
+    """Return the means over the runs."""
     return over_runs(table, ["covariance", "step"], COLUMNS)
 
 
@@ -274,9 +276,9 @@ def alignment_figure(study: AlignmentStudy) -> Figure:
         for k, name in enumerate(("full batch", "gradient term", "pair term")):
             if name in groups:
                 band(axes[1, 0], groups[name], "step", "part", k, name)
-        whole = groups["full batch"]
-        band(axes[1, 1], whole, "step", "overlap", 0, "leading eigenvectors")
-        axes[1, 1].plot(whole.step, whole.overlap_null_high, color="0.5", label="null 97.5%")
+        first = next(iter(groups.values()))  # the covariance whose eigenvectors are compared
+        band(axes[1, 1], first, "step", "overlap", 0, "leading eigenvectors")
+        axes[1, 1].plot(first.step, first.overlap_null_high, color="0.5", label="null 97.5%")
         axes[1, 1].set_ylim(bottom=0)
         titles = (
             ("cosine of H and covariance", "$\\alpha$"),

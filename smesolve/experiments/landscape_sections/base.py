@@ -1,4 +1,4 @@
-"""What the sections of the landscape experiment share: the settings of the training runs, and the base class."""
+"""Settings of the training runs and base class of the sections of the landscape experiment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["LandscapeSection", "TrainingRunSettings", "check_probes"]
 Options = TypeVar("Options")
 
 LEAST_PROBES = 12
-"""Fewer vectors leave no sample for the interval of a trace."""
+"""Smallest number of vectors that leaves a sample for the interval of a trace."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class TrainingRunSettings(ProblemSettings):
     """Settings of several training runs of one network.
 
     Args:
-        data: what is learned.
-        network: what learns; its seed is that of the first run, the following runs have the following seeds.
+        data: the data.
+        network: the network; its seed is the seed of the first run, the other runs have the following seeds.
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         lr: learning rate.
         steps: steps of training.
-        runs: number of independent runs, each from its own initial point with its own masks; intervals are over them.
+        runs: number of independent runs, each with its own initial point and masks; intervals are over the runs.
         seed: root seed of the masks and of the random vectors.
     """
 
@@ -63,11 +63,11 @@ class LandscapeSection(ABC, Generic[Options]):
         problem: dropout on the network of the settings.
         settings: training runs.
         options: options of the section.
-        store: results of cells on disk, if there are any.
+        store: results of cells on disk. Default: none.
     """
 
     name: ClassVar[str]
-    """Name in `sections`, and of the tables and the figure."""
+    """Name of the section in `sections`, and of its tables and its figure."""
 
     def __init__(
         self, problem: DropoutProblem, settings: TrainingRunSettings, options: Options, store: CellStore | None = None
@@ -88,19 +88,19 @@ class LandscapeSection(ABC, Generic[Options]):
         return initial_points(self.problem, self.settings.runs, self.settings.network.seed)
 
     def iteration(self, ablation: str = "dropout") -> AblatedIteration:
-        """Return the training of the settings by dropout, or by an ablation of it."""
+        """Return the training of the settings with dropout, or with an ablation of dropout."""
         s = self.settings
         return AblatedIteration(self.problem, s.lr, s.seed, ablation, s.runs)
 
     def ensembles(self, problem: Problem | None = None) -> list[Ensembles]:
-        """Return the training runs of a cell, whose cost the dry run estimates. Default: those of the problem."""
+        """Return the training runs of a cell, for the dry run. Default: runs of the section's problem."""
         s = self.settings
         return training_cost(problem or self.problem, self.starts[0], s.lr, s.steps, s.runs)
 
     def training(self, process: AblatedIteration, steps: Sequence[int]) -> tuple[Cell, Callable[[], Tensor]]:
         """Return a cell that trains, and a function that returns the states (T, B, D) at the steps.
 
-        The states are read from the store if the cell is there, as in an experiment that is resumed.
+        The states are read from the store if it has the cell, as in a resumed experiment.
         """
         key = f"{self.name}, training"
 
@@ -114,5 +114,5 @@ class LandscapeSection(ABC, Generic[Options]):
 
 
 def check_probes(name: str, value: Any) -> int:
-    """Return a number of vectors for traces."""
+    """Return a validated number of vectors for traces."""
     return check_integer(name, value, LEAST_PROBES, remedy="fewer leave no sample for an interval")

@@ -15,7 +15,7 @@ __all__ = ["against_first", "known_or_unresolved", "signed", "wider_sides"]
 
 
 def against_first(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
-    """Return the differences of each training to the first one, paired by run, with intervals."""
+    """Return the differences between each training and the first one, paired by run, with intervals."""
     wide = table.pivot(index="run", columns="training", values=list(measures))
     first, *others = table.training.unique()
     rows = []
@@ -28,7 +28,7 @@ def against_first(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
 
 
 def signed(estimate: Estimate, higher: str, lower: str) -> str:
-    """Return `higher` or `lower` with the interval where it excludes 0, else "unresolved"."""
+    """Return `higher` or `lower` with the interval if it excludes 0, otherwise "unresolved"."""
     if estimate.low > 0:
         return f"{higher} ({estimate})"
     if estimate.high < 0:
@@ -37,18 +37,19 @@ def signed(estimate: Estimate, higher: str, lower: str) -> str:
 
 
 def known_or_unresolved(row: Any, column: str) -> str:
-    """Return the value in a row of a table with its interval; "unresolved" where it is not a number."""
-    value = getattr(row, column)
+    """Return the value in a row of a table with its interval; "unresolved" if it is not a number."""
+    value, low, high = (getattr(row, f"{column}{end}") for end in ("", "_low", "_high"))
     if np.isnan(value):
         return "unresolved"
-    return f"{value:.3g} [{getattr(row, f'{column}_low'):.3g}, {getattr(row, f'{column}_high'):.3g}]"
+    interval = "without an interval, from one run" if np.isnan(low) else f"[{low:.3g}, {high:.3g}]"
+    return f"{value:.3g} {interval}"
 
 
 def wider_sides(segments: pd.DataFrame) -> pd.DataFrame:
-    """Return barrier and asymmetry of the lines between solutions, and on the side of which the valley is wider.
+    """Return barrier and asymmetry of the lines between solutions, and the side on which the valley is wider.
 
-    The table of segments has a row for each position: first, second, run, alpha, loss. A row of the result holds the
-    means over the runs, with intervals, for the lines to one `second`.
+    The table of segments has one row per position: first, second, run, alpha, loss. Each row of the result has the
+    means over the runs, with intervals, of the lines to one solution `second`.
     """
     if segments.empty:
         return pd.DataFrame(columns=["second", "barrier", "asymmetry", "wider"])

@@ -1,4 +1,4 @@
-"""Condensation: do the input weights of a two-layer network gather on few orientations along training?"""
+"""Condensation of the input weights of a two-layer network on few orientations along training."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ __all__ = [
 ]
 
 CAPTION = (
-    "One row for each initial scale. Left: effective ratio and participation against the step, one line for each "
-    "training, means over runs with their 95% bands. Right: cosines of the input weights of all pairs of neurons at "
+    "One row per initial scale. Left: effective ratio and participation against the step, one line per training, means "
+    "over runs with their 95% bands. Right: cosines of the input weights of all pairs of neurons at "
     "the end of the first run, after the training named."
 )
 
@@ -59,7 +59,7 @@ TRAININGS = (*ABLATIONS, EQUATION)
 """Dropout, its ablations (drift only is descent on R_S + R_1 = L_S), and its modified equation."""
 
 ODD = ("tanh", "identity")
-"""Activations whose orientations count up to their sign."""
+"""Odd activations, for which orientations are counted up to their sign."""
 
 MEASURES = ["effective_ratio", "participation", "loss"]
 
@@ -70,9 +70,9 @@ class CondensationSettings:
 
     Args:
         trainings: gradient descent, drift only (only R_1), noise only, dropout, SME order 2.
-        scales: factors of the initial parameters; 1 is the network's own initialisation, small ones condense by
-            themselves.
-        checkpoints: points along training, the start and then evenly in the logarithm of the step.
+        scales: factors of the initial parameters; 1 is the network's own initialisation. Networks with small ones
+            condense without dropout, too.
+        checkpoints: points along training: the start, then evenly spaced in the logarithm of the step.
     """
 
     trainings: list[str] = field(default_factory=lambda: ["gradient descent", "drift only", "dropout", EQUATION])
@@ -80,8 +80,8 @@ class CondensationSettings:
     checkpoints: int = 8
 
     def __post_init__(self) -> None:
-        check_list("condensation.trainings", self.trainings, _check_training)
-        check_list("condensation.scales", self.scales, check_positive)
+        check_list("condensation.trainings", self.trainings, _check_training, distinct=True)
+        check_list("condensation.scales", self.scales, check_positive, distinct=True)
         check_integer("condensation.checkpoints", self.checkpoints, 2)
 
 
@@ -90,13 +90,13 @@ class CondensationStudy(Result):
     """Orientations along training."""
 
     table: pd.DataFrame
-    """training, run, step, orientations and the least number that they can be, effective_ratio (orientations over the
-    width), participation, loss."""
+    """training, run, step, orientations (an upper bound), least_orientations (a lower bound), effective_ratio
+    (orientations over the width), participation, loss."""
     maps: Mapping[str, np.ndarray]
-    """Training -> cosine map (m, m) of the last state of the first run, neurons in the order of their groups."""
+    """Training -> cosine map (m, m) of the last state of the first run, with the neurons sorted by group."""
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         last = self.table[self.table.step == self.table.step.max()]
         against = against_first(last, MEASURES[:2]).assign(scale=1.0)
         return sentences(_conclusion(against, last.training.iloc[0]))
@@ -121,7 +121,7 @@ def condensation(
 
     Args:
         problem: dropout on a `TwoLayerNetwork`.
-        starts: initial points (B, D), one for each run.
+        starts: initial points (B, D), one per run.
         lr: learning rate; the SME is integrated by small_noise_heun with dt = lr.
         steps: increasing step numbers of the measurements.
         trainings: names in `TRAININGS`.
@@ -131,7 +131,7 @@ def condensation(
     starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
     check_positive("lr", lr)
     steps = check_steps("steps", steps)
-    trainings = check_list("trainings", trainings, _check_training)
+    trainings = check_list("trainings", trainings, _check_training, distinct=True)
     check_flag("lines", lines)
     check_seed("seed", seed)
     results = run_cells(
@@ -183,19 +183,19 @@ def _study(trainings: Sequence[str], results: Sequence[dict[str, Any]]) -> Conde
 
 
 class Condensation(LandscapeSection[CondensationSettings]):
-    """Train in every way from each initial scale, and compare run by run."""
+    """Trainings from each initial scale, compared run by run."""
 
     name = "condensation"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each initial scale and training."""
+        """Return one cell per initial scale and training."""
         s, cells = self.settings, []
         steps = checkpoints(s.steps, self.options.checkpoints)
         for scale in self.options.scales:
             starts = initial_points(self.problem, s.runs, s.network.seed, scale)
             for name in self.options.trainings:
                 along = partial(_along, self.problem, name, starts, s.lr, steps, self._lines, s.seed)
-                cells.append(Cell(f"condensation, initial scale {scale:g}, {name}", along, self.ensembles()))
+                cells.append(Cell(f"condensation, initial scale {scale!r}, {name}", along, self.ensembles()))
         return cells
 
     @property
@@ -233,11 +233,11 @@ class Condensation(LandscapeSection[CondensationSettings]):
 
 
 def _how_exact(table: pd.DataFrame) -> str:
-    """Return whether the number of caps is the smallest one."""
+    """Return in words whether the number of caps is minimal."""
     beyond = table.orientations - table.least_orientations
     if not beyond.any():
-        return "the fewest that there are"
-    return f"found greedily and at most {beyond.max()} more than the fewest that there are"
+        return "a minimal number"
+    return f"found greedily and at most {beyond.max()} more than the minimal number"
 
 
 def _conclusion(against: pd.DataFrame, first: str) -> str:
@@ -255,7 +255,7 @@ def _conclusion(against: pd.DataFrame, first: str) -> str:
 
 
 def condensation_figure(studies: Mapping[float, CondensationStudy], means: pd.DataFrame) -> Figure:
-    """Draw effective ratio, participation and cosine maps after two trainings, a row for each initial scale."""
+    """Draw effective ratio, participation and cosine maps after two trainings, one row per initial scale."""
     with drawing():
         figure = Figure(figsize=(PAGE, 2.3 * len(studies) + 0.4), layout="constrained")
         axes = figure.subplots(len(studies), 4, squeeze=False)

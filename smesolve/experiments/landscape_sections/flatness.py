@@ -1,4 +1,6 @@
-"""Flatness of solutions, and which part of dropout makes them flat: its drift or its noise.
+"""Flatness of solutions, and the part of dropout that makes them flat: its drift or its noise.
+
+The measures are
 
 - trace and largest eigenvalue of Hess R_S,
 - width along random filter-normalised directions (Li, Xu, Taylor, Studer, Goldstein, NeurIPS 2018): the distance over
@@ -77,8 +79,9 @@ class FlatnessSettings:
     """Flatness of solutions.
 
     Args:
-        noises: trainings beside gradient descent, dropout and its ablations; scales are those of the section noises.
-        directions: random filter-normalised directions for each solution.
+        noises: trainings in addition to gradient descent, dropout and its ablations, with the scales of the section
+            noises.
+        directions: random filter-normalised directions per solution.
         rise: rise of the loss that ends the width along a direction.
         probes: vectors for the trace of the Hessian.
     """
@@ -89,10 +92,14 @@ class FlatnessSettings:
     probes: int = 100
 
     def __post_init__(self) -> None:
-        check_list("flatness.noises", self.noises, lambda name, noise: check_choice(name, noise, NOISES), least=0)
+        check_list("flatness.noises", self.noises, _check_noise, least=0, distinct=True)
         check_integer("flatness.directions", self.directions)
         check_positive("flatness.rise", self.rise)
         check_probes("flatness.probes", self.probes)
+
+
+def _check_noise(name: str, noise: Any) -> str:
+    return str(check_choice(name, noise, NOISES))
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,15 +107,18 @@ class FlatnessStudy(Result):
     """Flatness of the solutions of several trainings."""
 
     table: pd.DataFrame
-    """training, run, loss, trace, top_eigenvalue, width: mean over directions, NaN where R_S never rises that far along
-    one of them."""
+    """training, run, loss, trace, top_eigenvalue, width (mean over directions, NaN if R_S never rises that far
+    along one of them)."""
     curves: pd.DataFrame
     """training, run, distance, loss: mean of R_S over the directions at that distance."""
     interpolations: pd.DataFrame
     """first, second, run, alpha, loss: R_S at (1 - alpha) first + alpha second."""
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line.
+
+        Effects of drift and noise are given if the trainings include all of `ABLATIONS`.
+        """
         return sentences(_conclusion(_effects(self), wider_sides(self.interpolations)))
 
     def plot(self) -> Figure:
@@ -131,13 +141,14 @@ def flatness(
 
     Args:
         problem: problem with the loss R_S, the same for all solutions.
-        solutions: training -> parameters (B, D), run b from the same initial point in every training.
-        directions: random filter-normalised directions for each solution.
+        solutions: training -> parameters (B, D), where run b has the same initial point in every training. Effects of
+            drift and noise need the names in `smesolve.landscape.training.ABLATIONS`.
+        directions: random filter-normalised directions per solution.
         rise: rise of R_S that ends the width.
-        distances: distances of the curves.
-        alphas: positions of the interpolation, from the first training to each other one.
+        distances: distances from the solution at which the curves are evaluated.
+        alphas: positions of the interpolation between the first training and each other training.
         probes: vectors for the trace.
-        seed: seed of directions and vectors; run b has the same directions up to their filter norms in every training.
+        seed: seed of directions and vectors; in every training, run b has the same directions up to their filter norms.
     """
     check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
     solutions = check_mapping(
@@ -145,8 +156,8 @@ def flatness(
     )
     check_integer("directions", directions)
     check_positive("rise", rise)
-    distances = check_list("distances", distances, check_number)
-    alphas = check_list("alphas", alphas, check_number)
+    distances = check_list("distances", distances, check_number, distinct=True)
+    alphas = check_list("alphas", alphas, check_number, distinct=True)
     check_integer("probes", probes)
     check_seed("seed", seed)
     first, reference = next(iter(solutions.items()))
@@ -209,7 +220,7 @@ def _study(results: Sequence[Mapping[str, pd.DataFrame]]) -> FlatnessStudy:
 
 
 class Flatness(LandscapeSection[FlatnessSettings]):
-    """Train in every way from the same initial points, measure, and compare run by run.
+    """Trainings from the same initial points, whose solutions are measured and compared run by run.
 
     Args:
         problem: dropout on the network of the settings.
@@ -233,7 +244,7 @@ class Flatness(LandscapeSection[FlatnessSettings]):
         self.scales = scales
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each training."""
+        """Return one cell per training."""
         s, options, problem = self.settings, self.options, self.problem
         check_curvature(problem, self.starts)
         processes = {name: self.iteration(name) for name in ABLATIONS} | {
@@ -261,7 +272,7 @@ class Flatness(LandscapeSection[FlatnessSettings]):
         ]
 
     def summarise(self, results: list[Any]) -> Section:
-        """Say what drift and noise change, and compare with gradient descent."""
+        """Return the effects of drift and noise, and the comparison with gradient descent."""
         study = _study(results)
         effects = _effects(study)
         means = over_runs(study.table, ["training"], MEASURES)
@@ -293,7 +304,9 @@ class Flatness(LandscapeSection[FlatnessSettings]):
 
 
 def _effects(study: FlatnessStudy) -> pd.DataFrame:
-    """Return the effects of drift and noise on each measure, with verdicts."""
+    """Return the effects of drift and noise on each measure, with verdicts; no row without all of `ABLATIONS`."""
+    if not set(ABLATIONS) <= set(study.table.training):
+        return pd.DataFrame(columns=["measure", "effect", "change", "change_low", "change_high", "verdict"])
     effects = factorial_effects(study.table)
     effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
     return effects
@@ -324,7 +337,7 @@ def _conclusion(effects: pd.DataFrame, lines: pd.DataFrame) -> str:
 def _change(row: Any) -> str:
     """Return the change of a logarithm in words."""
     if np.isnan(row.change):
-        return "as it is not positive, or not known, at some solution and has no logarithm there"
+        return "because it is not positive, or not known, at some solution and has no logarithm there"
     return f"change of the logarithm {row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]"
 
 
@@ -381,4 +394,5 @@ def _draw_effects(axis: Axes, effects: pd.DataFrame) -> None:
     axis.set_xticks(range(len(measures)), [measure.replace("_", " ") for measure in measures])
     axis.set_ylabel("change of the logarithm")
     axis.set_title("(d) effects of drift and noise", loc="left")
-    legend_above(axis, columns=3, room=0.15)
+    if measures:
+        legend_above(axis, columns=3, room=0.15)

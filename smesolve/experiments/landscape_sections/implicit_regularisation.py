@@ -1,9 +1,9 @@
-"""Implicit regularisation: which deterministic flow, or which SDE, stands for dropout, and to which order.
+"""Implicit regularisation: weak orders of the deterministic flows and of the SDEs that approximate dropout.
 
-Compared are the flows of R_S, R_S + R_1, R_S + R_1 + R_2 (`penalties`) and the SMEs of order 1 and 2. No flow is of
-order 2 for every observable: E g depends on the spread of the paths, which adds lr/2 times an integral over time of
-tr(Hess u Sigma), with the value function u: g at the end of the flow from a point. For the mean E theta of a linear
-model this term vanishes; there the flow without tr Sigma is of order 2, and the flow of R_S + R_1 + R_2 is of order 1.
+The flows of R_S, R_S + R_1, R_S + R_1 + R_2 (`penalties`) and the SMEs of order 1 and 2 are compared. No flow has
+order 2 for every observable: E g depends on the variance of the paths, which adds lr/2 times an integral over time of
+tr(Hess u Sigma), where the value function u is g at the end of the flow from a point. For the mean E theta of a linear
+model this term vanishes. There the flow without tr Sigma has order 2, and the flow of R_S + R_1 + R_2 has order 1.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ __all__ = [
 ]
 
 CAPTION = (
-    "|error| at the horizon against the learning rate, one line for each flow and SME: (a) the network, measured, "
+    "|error| at the horizon against the learning rate, one line per flow and SME: (a) the network, measured, "
     "with 95% intervals; (b) the mean of a parameter and (c) the mean loss of a linear model, exact."
 )
 
 NOMINAL = {"flow of R_S": 0, "SME order 2": 2}
-"""Weak orders in theory for a general observable; 1 for all others."""
+"""Theoretical weak orders for a general observable; 1 for all other models."""
 
 COMPONENTS = 5
-"""Largest number of inputs of the linear model, principal components of the data of unit variance."""
+"""Largest number of inputs of the linear model: principal components of the data, scaled to unit variance."""
 
 COLUMNS = ["model", "lr", "observable", "value", "dropout", "error", "stderr", "low", "high", "resolved"]
 
@@ -79,8 +79,8 @@ class ImplicitRegularisationSettings:
         horizon: last time T.
         observables: loss, modified_loss, squared_norm, coordinates such as theta[0]; the first one is drawn.
         paths: paths of dropout and of each SME, in the first round.
-        rel_tol: paths are added until every error of an SME is known to this share of itself.
-        max_paths: bound on the paths.
+        rel_tol: paths are added until the interval of every error of an SME is at most this share of the error.
+        max_paths: largest number of paths, at least `paths`.
     """
 
     lrs: list[float] = field(default_factory=lambda: [0.05, 0.025, 0.0125])
@@ -91,12 +91,12 @@ class ImplicitRegularisationSettings:
     max_paths: int = 2**14
 
     def __post_init__(self) -> None:
-        check_list("implicit_regularisation.lrs", self.lrs, check_positive)
+        check_list("implicit_regularisation.lrs", self.lrs, check_positive, distinct=True)
         check_positive("implicit_regularisation.horizon", self.horizon)
         check_observables("implicit_regularisation.observables", self.observables)
         check_integer("implicit_regularisation.paths", self.paths, 2)
         check_tolerance("implicit_regularisation.rel_tol", self.rel_tol)
-        check_integer("implicit_regularisation.max_paths", self.max_paths)
+        check_integer("implicit_regularisation.max_paths", self.max_paths, self.paths)
 
 
 @entry_point
@@ -114,7 +114,7 @@ def regularisation_orders(
     """Measure the weak orders of the flows and of both SMEs against dropout.
 
     The means of dropout and the errors of the SMEs are those of `weak_error`, with its control variates and intervals;
-    flows have no Monte Carlo error of their own. Arguments are those of `weak_error`.
+    flows have no Monte Carlo error of their own. The arguments are documented in `weak_error`.
     """
     theta0 = check_parameters("theta0", theta0, dropout_problem(problem))
     check_linear_noise(problem)
@@ -221,18 +221,18 @@ def exact_regularisation_orders(
     Args:
         problem: problem on a network such as `LinearNetwork`, with D <= 24.
         theta0: start (D,).
-        lrs: learning rates; each divides the horizon.
+        lrs: different learning rates; each divides the horizon.
         horizon: last time.
         observables: names of observables.
 
     Returns:
-        A row for each model, observable and lr: `error`, and the local order `slope` from this lr to the next larger.
+        One row per model, observable and lr: `error`, and the local order `slope` between this and the next larger lr.
 
     Raises:
-        SmesolveError: if the gradient is not affine in theta, or D > 24.
+        SmesolveError: the gradient is not affine in theta, or D > 24.
     """
     theta0 = check_parameters("theta0", theta0, dropout_problem(problem))
-    lrs = check_list("lrs", lrs, check_positive)
+    lrs = check_list("lrs", lrs, check_positive, distinct=True)
     check_positive("horizon", horizon)
     observables = check_observables("observables", observables)
     moments = LinearMoments(problem, theta0)
@@ -257,7 +257,7 @@ def exact_regularisation_orders(
 
 
 def linear_problem(problem: DropoutProblem) -> DropoutProblem:
-    """Return dropout on the inputs of a linear model of the same data, whose errors are known without Monte Carlo."""
+    """Return dropout on the inputs of a linear model of the same data, whose errors are exact."""
     x = problem.x.flatten(1).cpu().numpy()
     left, spreads, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     varying = spreads > max(x.shape) * np.finfo(x.dtype).eps * np.abs(x).max()
@@ -267,12 +267,12 @@ def linear_problem(problem: DropoutProblem) -> DropoutProblem:
 
 
 class ImplicitRegularisation(LandscapeSection[ImplicitRegularisationSettings]):
-    """Measure the orders on the network, and compute them exactly on a linear model of the same data."""
+    """Orders measured on the network, and exact orders of a linear model of the same data."""
 
     name = "implicit_regularisation"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for dropout and the SMEs, one for the flows of each learning rate, one for the linear model."""
+        """Return a cell for dropout and the SMEs, one for the flows at each learning rate, one for the linear model."""
         options, problem = self.options, self.problem
         check_linear_noise(problem)
         theta0 = problem.initial(self.settings.network.seed)
@@ -309,7 +309,7 @@ class ImplicitRegularisation(LandscapeSection[ImplicitRegularisationSettings]):
         ]
 
     def summarise(self, results: list[Any]) -> Section:
-        """Report the orders, and the sizes of the penalties at the start."""
+        """Return the orders, and the sizes of the penalties at the start."""
         options, problem = self.options, self.problem
         final, *flow_values, exact = results
         study = _study(final, dict(zip(options.lrs, flow_values, strict=True)))

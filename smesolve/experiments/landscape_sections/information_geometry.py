@@ -1,4 +1,4 @@
-"""The Fisher form of the dropout penalty, and the flattening of the model manifold along training."""
+"""Fisher form of the dropout penalty, and flattening of the model manifold along training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TRAININGS = ("gradient descent", "drift only", "dropout")
 MEASURES = ["fisher_trace", "top_eigenvalue", "dimension", "curvature"]
 
 RIDGE = 1e-3
-"""Weight of the squared weights in the softmax regression."""
+"""Coefficient of the squared norm of the weights in the softmax regression."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class InformationGeometrySettings:
     """Information geometry.
 
     Args:
-        keep_probs: keep probabilities at which the Fisher form of the dropout penalty of logistic regression is
-            compared with the penalty.
-        draws: masks for each sample in that comparison.
-        checkpoints: points along training, the start and then evenly in the logarithm of the step.
+        keep_probs: keep probabilities at which the dropout penalty of softmax regression is compared with its Fisher
+            form.
+        draws: masks per sample in that comparison.
+        checkpoints: points along training: the start, then evenly spaced in the logarithm of the step.
         directions: random tangent directions at each point, for the curvature.
         probes: vectors for the Fisher trace.
     """
@@ -59,7 +59,7 @@ class InformationGeometrySettings:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        check_list("information_geometry.keep_probs", self.keep_probs, check_keep_prob)
+        check_list("information_geometry.keep_probs", self.keep_probs, check_keep_prob, distinct=True)
         check_integer("information_geometry.draws", self.draws, 2)
         check_integer("information_geometry.checkpoints", self.checkpoints, 2)
         check_integer("information_geometry.directions", self.directions)
@@ -67,19 +67,22 @@ class InformationGeometrySettings:
 
 
 class InformationGeometry(LandscapeSection[InformationGeometrySettings]):
-    """Compare penalties on a logistic regression of the data, and measure the model manifold along training."""
+    """Penalties of a softmax regression of the data, and the model manifold along training."""
 
     name = "information_geometry"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for the logistic regression, and one for each training."""
+        """Return a cell for the softmax regression, and one cell per training."""
         trainings = [
             Cell(f"information_geometry, {name}", partial(self._along, name), self.ensembles()) for name in TRAININGS
         ]
         return [Cell("information_geometry, softmax regression", self._logistic_penalties), *trainings]
 
     def _logistic_penalties(self) -> pd.DataFrame:
-        """Return penalties at the weights of a softmax regression of the largest target on the inputs."""
+        """Return penalties at the weights of a softmax regression of the class on the inputs.
+
+        The class is the largest output; with one output it says whether the target is above the median.
+        """
         problem = self.problem
         features = problem.x.flatten(1)
         above = problem.y[:, 0] > problem.y[:, 0].median()
@@ -119,7 +122,7 @@ class InformationGeometry(LandscapeSection[InformationGeometrySettings]):
         }
 
     def summarise(self, results: list[Any]) -> Section:
-        """Compare each training with gradient descent, paired by initial point."""
+        """Return the comparison of each training with gradient descent, paired by initial point."""
         logistic, *trainings = results
         table = pd.concat([result["table"] for result in trainings], ignore_index=True)
         means = over_runs(table, ["training", "step"], [*MEASURES, "loss"])

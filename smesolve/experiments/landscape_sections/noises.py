@@ -1,4 +1,4 @@
-"""Alignment of the covariance of each noise with the Hessian of one loss."""
+"""Alignment of the Hessian of one loss with the covariance of each noise."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from smesolve.validation import (
 __all__ = ["Noises", "NoisesSettings", "noise_alignment", "noises_figure"]
 
 CAPTION = (
-    "Against the step of training, one line for each noise, means over runs with their 95% bands: (a) cosine of the "
+    "Against the step of training, one line per noise, means over runs with their 95% bands: (a) cosine of the "
     "Hessian and the covariance at common points, (b) ratio to isotropic noise there, (c) cosine along the noise's "
     "own runs. Grey: largest 97.5% quantile for random eigenvectors in (a) and (c), 1 in (b)."
 )
@@ -53,13 +53,13 @@ class NoisesSettings:
     """Alignment of other noises.
 
     Args:
-        names: names of the noises; the runs of the first one are the common points.
+        names: names of the noises; the points on the runs of the first one are the common points.
         batch_size: samples of a mini-batch.
-        label_noise: standard deviation of normals added to the targets.
-        parameter_noise: standard deviation of normals added to the parameters.
-        checkpoints: points along training, the start and then evenly in the logarithm of the step.
+        label_noise: standard deviation of the normals that are added to the targets.
+        parameter_noise: standard deviation of the normals that are added to the parameters.
+        checkpoints: points along training: the start, then evenly spaced in the logarithm of the step.
         draws: draws of a noise whose covariance is not known in closed form.
-        probes: vectors for the traces of one point.
+        probes: vectors for the traces at one point.
     """
 
     names: list[str] = field(
@@ -73,7 +73,7 @@ class NoisesSettings:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        check_list("noises.names", self.names, lambda name, noise: check_choice(name, noise, NOISES))
+        check_list("noises.names", self.names, lambda name, noise: check_choice(name, noise, NOISES), distinct=True)
         check_integer("noises.batch_size", self.batch_size)
         check_not_negative("noises.label_noise", self.label_noise)
         check_not_negative("noises.parameter_noise", self.parameter_noise)
@@ -99,12 +99,12 @@ def noise_alignment(
 ) -> pd.DataFrame:
     """Measure the alignment of Hess R_S with the covariance of each noise.
 
-    It is measured along the training by each noise, and at common points, those of the runs of the first problem,
-    where only the noises differ.
+    It is measured along the training with each noise, and at common points on the runs of the first problem, where only
+    the noises differ.
 
     Args:
         problems: problems by name, all with the same network and loss.
-        starts: initial points (B, D), one for each run.
+        starts: initial points (B, D), one per run.
         lr: learning rate.
         steps: increasing step numbers of the measurements.
         draws: draws of a noise whose covariance is not known in closed form.
@@ -112,7 +112,7 @@ def noise_alignment(
         seed: seed of draws and vectors.
 
     Returns:
-        A row for each noise, run, step and `points` ("own" or "common"): the columns of `alignment`, and the loss.
+        One row per noise, run, step and `points` ("own" or "common"): the columns of `alignment`, and the loss.
     """
 
     def problem(name: str, value: Any) -> Problem:
@@ -131,7 +131,7 @@ def noise_alignment(
 def _cells(
     problems: Mapping[str, Problem], starts: Tensor, lr: float, steps: Sequence[int], draws: int, probes: int, seed: int
 ) -> list[Cell]:
-    """Return a cell for each noise."""
+    """Return one cell per noise."""
 
     @cache
     def states(name: str) -> Tensor:
@@ -162,19 +162,19 @@ def _alignment(problem: Problem, theta: Tensor, draws: int, probes: int, seed: i
 
 
 def _together(results: Sequence[pd.DataFrame], problems: Mapping[str, Problem]) -> pd.DataFrame:
-    """Return one table; the runs of the first noise are the common points as well."""
+    """Return one table; the points of the first noise count as its own and as the common points."""
     table = pd.concat(results, ignore_index=True)
     own = table[table.noise == next(iter(problems))]
     return pd.concat([table, own.assign(points="common")], ignore_index=True)
 
 
 class Noises(LandscapeSection[NoisesSettings]):
-    """Train under each noise, measure at checkpoints, and rank the noises by their alignment."""
+    """Training under each noise, with the noises ranked by their alignment at checkpoints."""
 
     name = "noises"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each noise."""
+        """Return one cell per noise."""
         s, options = self.settings, self.options
         check_dimension(self.problem.dim)
         cells = _cells(self._problems, self.starts, s.lr, self._steps, options.draws, options.probes, s.seed)
@@ -192,7 +192,7 @@ class Noises(LandscapeSection[NoisesSettings]):
         return {name: noisy_problem(self.problem, name, self.options.scales) for name in self.options.names}
 
     def summarise(self, results: list[Any]) -> Section:
-        """Rank the noises at the common points."""
+        """Return the noises ranked by their alignment at the common points."""
         options, scales = self.options, self.options.scales
         table = _together(results, self._problems)
         means = over_runs(table, KEYS, COLUMNS)
@@ -207,7 +207,7 @@ class Noises(LandscapeSection[NoisesSettings]):
             "H = Hess R_S, the same for all noises. `common`: at the points of the runs of the first noise, so that "
             "differences are those of the noises; `own`: along the runs of each noise. Mini-batches of "
             f"{scales.batch_size}, label noise {scales.label_noise:g}, parameter noise {scales.parameter_noise:g}; "
-            f"{options.draws} draws, and unbiased estimators, for a covariance that is known by draws only.",
+            f"{options.draws} draws, and unbiased estimators, for a covariance that is known only from draws.",
         ]
         shown = ("noise", "cosine", "null_mean", "null_high", "ratio", "score")
         for step in (self._steps[0], self._steps[-1]):

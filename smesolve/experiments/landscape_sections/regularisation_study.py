@@ -1,4 +1,4 @@
-"""The result of the comparison of flows with dropout, and its figure."""
+"""Result and figure of the comparison of flows with dropout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["RegularisationStudy", "order_sentences", "regularisation_figure"]
 
 @dataclass(frozen=True, repr=False)
 class RegularisationStudy(Result):
-    """Errors of flows and SMEs against dropout."""
+    """Errors of flows and SMEs relative to dropout."""
 
     table: pd.DataFrame
     """model, lr, observable, value, dropout, error, stderr, low, high, resolved, at the horizon."""
@@ -25,7 +25,7 @@ class RegularisationStudy(Result):
     """model, nominal order, observable, slope with interval, constant, points, p_value, left_out."""
 
     def summary(self) -> str:
-        """Return the order of each flow and equation, a sentence in each line."""
+        """Return the order of each flow and equation, one sentence per line."""
         return sentences(order_sentences(self.fits))
 
     def plot(self) -> Figure:
@@ -48,7 +48,7 @@ def order_sentences(fits: pd.DataFrame) -> str:
 
 
 def regularisation_figure(study: RegularisationStudy, exact: pd.DataFrame | None = None) -> Figure:
-    """Draw |error| against lr: (a) the network; where these are given, (b) mean parameter and (c) mean loss, exact."""
+    """Draw |error| against lr: (a) the network; if exact errors are given, (b) mean parameter and (c) mean loss."""
     first = study.table.observable.iloc[0]
     panels = [(f"mean {first.replace('_', ' ')}, network", study.table[study.table.observable == first])]
     if exact is not None:

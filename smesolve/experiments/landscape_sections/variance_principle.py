@@ -1,16 +1,16 @@
-"""Variance principle: is the noise larger along sharper directions of the loss?
+"""Variance principle: the noise is larger along sharper directions of the loss.
 
-Two data sets of `noise_samples`, random trajectories and random gradients, and two relations on each:
+Two relations are tested on two data sets of `noise_samples`, random trajectories and random gradients:
 
     flatness    along the principal directions v_i of the data, variances T_i:   F_{v_i} falls as T_i grows          (1)
     projection  along the leading eigenvectors u_i of the Hessian:  Var(u_i . data) grows with the eigenvalue H_i    (2)
 
 with the interval flatness F_v of `interval_flatness`. Feng, Tu (PNAS 2021) write (1) as T_i ~ F_i^-psi, and find psi
-about 4 for mini-batches, at the threshold e of the loss; psi here is the slope of ln T on ln F, with its sign changed.
+about 4 for mini-batches, at the threshold e of the loss. Here psi is minus the slope of ln T on ln F.
 
-The slope of a straight line through (log x, log y) and Spearman's rank correlation sum up both relations. The points of
-one data set depend on each other, so that neither has an interval of its own: independent data sets give one. Under the
-null, eigenvectors that are independent of the other quantity, all pairings of the two are equally likely.
+Both relations are summarised by the slope of a straight line through (log x, log y) and by Spearman's rank correlation.
+The points of one data set are dependent, so neither has an interval from one data set; intervals are over independent
+data sets. Under the null hypothesis, directions independent of the other quantity, all pairings are equally likely.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 CAPTION = (
-    "One marker and colour for each run, one column for each data set. Above: interval flatness along principal "
+    "One marker and colour per run, one column per data set. Above: interval flatness along principal "
     "directions of the data against their variance; below: variance along Hessian eigenvectors against their "
     "eigenvalue. Titles: slope of the log-log line and rank correlation with 95% intervals."
 )
@@ -89,7 +89,7 @@ class VarianceSettings:
     def __post_init__(self) -> None:
         check_integer("variance_principle.draws", self.draws, 8)
         check_integer("variance_principle.directions", self.directions, 3)
-        check_list("variance_principle.factors", self.factors, _check_factor)
+        check_list("variance_principle.factors", self.factors, _check_factor, distinct=True)
         check_choice("variance_principle.loss", self.loss, LOSSES)
 
 
@@ -99,13 +99,13 @@ class VarianceStudy(Result):
 
     points: pd.DataFrame
     """run, data, relation, factor (NaN for projections), index, x, y: T_i and F_{v_i}, or H_i and variance. H_i is NaN
-    where it cannot be told from 0; directions without variance are left out."""
+    if it cannot be distinguished from 0; directions without variance are left out."""
     table: pd.DataFrame
     """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points, and psi for the
-    flatness: one row a run."""
+    flatness."""
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(_summary(self)))
 
     def plot(self) -> Figure:
@@ -124,11 +124,11 @@ def variance_principle(
     loss: str = "loss",
     seed: int = 0,
 ) -> VarianceStudy:
-    """Measure both relations on both data sets, at trained networks.
+    """Measure both relations on both data sets, for trained networks.
 
     Args:
         problem: dropout problem.
-        starts: parameters (B, D) of trained networks, one for each run.
+        starts: parameters (B, D) of trained networks, one per run.
         lr: learning rate of the trajectories.
         draws: number of points of each data set.
         directions: number of principal directions and Hessian eigenvectors.
@@ -140,7 +140,7 @@ def variance_principle(
     check_positive("lr", lr)
     check_integer("draws", draws)
     check_integer("directions", directions)
-    factors = check_list("factors", factors, _check_factor)
+    factors = check_list("factors", factors, _check_factor, distinct=True)
     check_choice("loss", loss, LOSSES)
     _check_sizes("", draws, directions, problem)
     check_seed("seed", seed)
@@ -164,7 +164,7 @@ def _check_factor(name: str, factor: Any) -> float:
 
 
 def _check_sizes(prefix: str, draws: int, directions: int, problem: DropoutProblem) -> None:
-    """Refuse numbers of draws and directions that do not fit each other or the problem."""
+    """Refuse numbers of draws and directions that are inconsistent with each other or with the problem."""
     if draws <= directions:
         raise invalid(f"{prefix}draws", f"exceed directions = {directions}", draws, "fewer draws span fewer directions")
     if directions >= problem.dim:
@@ -201,7 +201,7 @@ def _at_run(
         pairs = leading_eigenpairs(operator(problem, centre), directions)
         projections = (data - data.mean(0)) @ torch.from_numpy(pairs.vectors).to(data)
         variance = projections.square().sum(0) / (len(data) - 1)
-        # Eigenvalues that are 0 up to rounding have a sign, and a logarithm, by rounding only.
+        # The sign of an eigenvalue that is 0 up to rounding is arbitrary, and so is its logarithm.
         resolved = np.where(np.abs(pairs.values) > pairs.residuals, pairs.values, np.nan)
         points.append(_points(run, name, "projection", np.nan, resolved, variance.cpu().numpy()))  # (2)
     return pd.concat(points, ignore_index=True)
@@ -244,12 +244,12 @@ def _relation(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 class VariancePrinciple(LandscapeSection[VarianceSettings]):
-    """Train, draw both data sets from each run, and fit the relations."""
+    """Training, both data sets of each run, and the fitted relations."""
 
     name = "variance_principle"
 
     def cells(self) -> list[Cell]:
-        """Return a cell that trains, and one for each run."""
+        """Return a cell that trains, and one cell per run."""
         s, options, problem = self.settings, self.options, self.problem
         _check_sizes("variance_principle.", options.draws, options.directions, problem)
         training, trained = self.training(self.iteration(), [s.steps])
@@ -269,7 +269,7 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
         return [training, *(Cell(f"variance_principle, run {run}", partial(measure, run)) for run in range(s.runs))]
 
     def summarise(self, results: list[Any]) -> Section:
-        """Say which relation is seen in which data set."""
+        """Return which relation holds in which data set."""
         study, options = _study(results[1:]), self.options
         table = _summary(study)
         shown = ("data", "relation", "factor", "slope", "rank_correlation", "verdict")

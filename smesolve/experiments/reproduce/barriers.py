@@ -1,8 +1,8 @@
-"""Barriers: the loss on the line between a solution of R_S + R_1 and one of R_S + R_2 (figure 13).
+"""Barriers: the loss on the line between a solution of R_S + R_1 and a solution of R_S + R_2 (figure 13).
 
-Both are trained from the same initial points. The paper's claim is that the valley is wider on the side of R_1: the
-largest loss between both lies nearer to the solution of R_S + R_2, and behind that of R_S + R_1 the loss grows slowly.
-The figure calls the ends L_1 and L_2; they are taken to be these two.
+Both are trained from the same initial points. The paper claims that the valley is wider on the side of R_1: the largest
+loss between both lies nearer to the solution of R_S + R_2, and behind the solution of R_S + R_1 the loss grows slowly.
+The figure calls the ends L_1 and L_2; they are taken to be these two solutions.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from smesolve.problem.dropout import DropoutProblem
 __all__ = ["Barriers", "BarriersSettings", "barriers_figure"]
 
 CAPTION = (
-    "(a) R_S on the line from the solution of R_S + R_1, alpha = 0, to that of R_S + R_2, alpha = 1, one line for each "
-    "keep_prob, means over runs with 95% intervals. Against keep_prob, with the numbers of the paper as hollow "
+    "(a) R_S on the line from the solution of R_S + R_1, alpha = 0, to the solution of R_S + R_2, alpha = 1, one line "
+    "per keep_prob, means over runs with 95% intervals. Against keep_prob, with the numbers of the paper as hollow "
     "markers: (b) the largest loss between both, (c) where it is."
 )
 
@@ -61,16 +61,16 @@ class Barriers(TrainingRuns[BarriersSettings]):
     example = "examples/reproduce_barriers.yaml --out results/reproduce_barriers"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each keep_prob."""
+        """Return one cell per keep_prob."""
         s = self.settings
         problems = [self.dropout_problem.with_keep_prob(keep_prob) for keep_prob in s.keep_probs]
         return [
-            Cell(f"keep_prob {keep_prob:g}", partial(_lines, problem, self.starts, s), self.cost(problem, 5))
+            Cell(f"keep_prob {keep_prob!r}", partial(_lines, problem, self.starts, s), self.cost(problem, 5))
             for keep_prob, problem in zip(s.keep_probs, problems, strict=True)
         ]
 
     def summarise(self, results: list[Any]) -> list[Section]:
-        """Put barrier, position and loss behind the solution of R_S + R_1 beside the numbers of the figure."""
+        """Return barrier, position and loss behind the solution of R_S + R_1, compared with the figure."""
         s = self.settings
         lines = pd.concat(
             [result.assign(keep_prob=keep) for result, keep in zip(results, s.keep_probs, strict=True)],

@@ -1,7 +1,7 @@
-"""Orientations: do the input weights of a wide network condense when it learns from a narrow one by Adam?
+"""Orientations: condensation of the input weights of a wide network that learns from a narrow one by Adam.
 
-Figure 4 shows it for tanh with one input, figure 7a counts effective orientations for 10-100-1 with 30 samples. The
-figures print no numbers for these, so that only their direction can be compared: fewer orientations with dropout.
+Figure 4 shows it for tanh with one input; figure 7a counts effective orientations for 10-100-1 with 30 samples. The
+figures print no numbers, so only the direction can be compared: fewer orientations with dropout.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from smesolve.validation import check_integer
 __all__ = ["Orientations", "OrientationsSettings", "orientations_figure"]
 
 CAPTION = (
-    "Left: effective ratio against the step, one line for each training, means over runs with 95% bands. Right: "
+    "Left: effective ratio against the step, one line per training, means over runs with 95% bands. Right: "
     "cosines of the input weights of all pairs of neurons at the end of the first run, after each training."
 )
 
 ODD = ("tanh", "identity")
-"""Activations whose orientations count up to their sign."""
+"""Odd activations, for which orientations are counted up to their sign."""
 
 
 MEASURES = ["effective_ratio", "least_ratio", "participation", "loss"]
@@ -49,7 +49,7 @@ class OrientationsSettings(TeacherSettings):
 
     Args:
         samples: number of samples n.
-        checkpoints: points along training, the start and then evenly in the logarithm of the step.
+        checkpoints: points along training: the start, then evenly spaced in the logarithm of the step.
     """
 
     samples: int = 30
@@ -75,14 +75,14 @@ class Orientations(Experiment[OrientationsSettings]):
         return student_problem(self.settings, self.settings.samples)
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each training."""
+        """Return one cell per training."""
         s = self.settings
         problem, starts = self.student
         cost = training_cost(problem, starts[0], s.lr, s.steps, s.runs)
         return [Cell(training, partial(_along, problem, starts, s, training), cost) for training in s.trainings]
 
     def summarise(self, results: list[Any]) -> list[Section]:
-        """Compare each training with the first one, paired by initial point."""
+        """Return the comparison of each training with the first one, paired by initial point."""
         s = self.settings
         table = pd.concat([result["table"] for result in results], ignore_index=True)
         maps = {training: result["map"] for training, result in zip(s.trainings, results, strict=True)}
@@ -148,7 +148,7 @@ def _along(problem: DropoutProblem, starts: Tensor, settings: OrientationsSettin
 
 
 def _against_first(ends: pd.DataFrame) -> pd.DataFrame:
-    """Return the change of both measures of orientations from the first training to each other one."""
+    """Return the changes of both measures of orientations relative to the first training."""
     first, *others = ends.training.unique()
     paper = "fewer" if first == "R_S" else "-"
     rows = []

@@ -1,9 +1,9 @@
 """Penalties in place of dropout: accuracy, R_1 and R_S of six trainings against keep_prob (figures 2 and 12).
 
-The trainings are those of `smesolve.landscape.penalised_training`, from the same initial points and with the same
-masks, so that their differences are paired. What theory says of the difference between dropout and R_S + R_1, which
-have the same mean step, is computed beside it by `smesolve.comparison.noise_effect`, with masks of its own. At the
-size of the paper, descents on R_S and R_S + R_1 are replaced by the gradient flows that they follow.
+The trainings are those of `smesolve.landscape.penalised_training`. They have the same initial points and the same
+masks, so their differences are paired. The predicted difference between dropout and R_S + R_1, which have the same mean
+step, is computed by `smesolve.comparison.noise_effect`, with other masks. At the size of the paper, the gradient flows
+of R_S and R_S + R_1 replace the descents, which follow them.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from smesolve.validation import check_choice, check_flag, check_list
 __all__ = ["Penalties", "PenaltiesSettings", "penalties_figure"]
 
 CAPTION = (
-    "Against keep_prob, one line for each training, means over runs with 95% intervals, hollow markers: the numbers of "
+    "Against keep_prob, one line per training, means over runs with 95% intervals, hollow markers: the numbers of "
     "the paper. (a) test accuracy; (b) R_1 and (c) R_S after dropout and after descent on R_S + R_1 or its flow; (d) "
 )
 
-OF_PREDICTION = "difference of R_S between both, measured and as the theory says, in units of R_S."
+OF_PREDICTION = "difference of R_S between both, measured and predicted, in units of R_S."
 OF_RATIO = "R_1 and R_S in units of the paper's."
 """What panel (d) shows where the difference is predicted, and where it is not."""
 
@@ -63,7 +63,7 @@ PAIRS = (
 """Trainings whose test accuracies are compared."""
 
 FIGURES = {"test_accuracy": "12", "R_1": "2", "R_S": "2"}
-"""Quantities that the figures show, with the number of the figure."""
+"""Quantities in the figures, with the number of the figure."""
 
 TRAININGS = (*PENALISED_TRAININGS, *PENALISED_FLOWS)
 """Names of trainings that the settings take."""
@@ -83,11 +83,11 @@ class PenaltiesSettings(TrainingRunsSettings):
     """Penalties in place of dropout.
 
     Args:
-        data: what is learned; data.test holds out what the accuracy is measured on.
+        data: the data; data.test holds out the samples for the accuracy.
         trainings: R_S, R_S + R_1, R_S + R_2, dropout, dropout - R_1, dropout - R_2, and the gradient flows of losses
             up to the time lr times steps, flow of R_S and flow of R_S + R_1, which take far fewer gradients.
-        predict: compute what theory says of the difference between dropout and R_S + R_1, where both are trained, at
-            five times the cost of dropout.
+        predict: predict the difference between dropout and R_S + R_1 if both are trained. Cost: five times that of
+            dropout.
     """
 
     keep_probs: list[float] = field(default_factory=lambda: [0.5, 0.7, 0.9])
@@ -96,7 +96,7 @@ class PenaltiesSettings(TrainingRunsSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, TRAININGS))
+        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, TRAININGS), distinct=True)
         check_flag("predict", self.predict)
         if self.data.test is None:
             raise SmesolveError("data.test is missing; give the share that accuracies are measured on, such as 0.8.")
@@ -111,7 +111,7 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
     example = "examples/reproduce_penalties.yaml --out results/reproduce_penalties"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each keep_prob and training, one for R_S, and one prediction for each keep_prob."""
+        """Return one cell per keep_prob and training, one cell for R_S, and one prediction per keep_prob."""
         s = self.settings
         _observables(self.dropout_problem)  # targets that are no classes are refused before anything is trained
         cells = []
@@ -121,10 +121,10 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
             problem = self.dropout_problem.with_keep_prob(keep_prob)
             for training in s.trainings:
                 if training not in UNMASKED:
-                    cells.append(self._cell(problem, training, f"keep_prob {keep_prob:g}, {training}"))
+                    cells.append(self._cell(problem, training, f"keep_prob {keep_prob!r}, {training}"))
             if self._predicts:
                 predict = partial(noise_effect, problem, self.starts, s.lr, s.steps, _observables(problem), s.seed + 1)
-                cells.append(Cell(f"keep_prob {keep_prob:g}, prediction", predict, self.cost(problem, 5)))
+                cells.append(Cell(f"keep_prob {keep_prob!r}, prediction", predict, self.cost(problem, 5)))
         return cells
 
     @property
@@ -143,7 +143,7 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
         return Cell(key, partial(_measured, problem, ends), cost)
 
     def summarise(self, results: list[Any]) -> list[Section]:
-        """Put the numbers of the figures beside ours, and the prediction beside the difference."""
+        """Return our numbers compared with the figures, and the measured differences with the predicted ones."""
         s = self.settings
         left = iter(results)
         runs, predictions = [], []
@@ -206,7 +206,7 @@ def _measured(problem: DropoutProblem, trained: Callable[[], Tensor]) -> pd.Data
 
 
 def _paired(table: pd.DataFrame, lr: float) -> pd.DataFrame:
-    """Return differences of test accuracies between trainings, run by run, beside those of the paper."""
+    """Return differences of test accuracies between trainings, paired by run, compared with the paper."""
     numbers = paper_numbers("12", lr)
     accuracies = numbers.assign(keep_prob=numbers.keep_prob.round(9)).set_index(["training", "keep_prob"]).value
     rows = []
@@ -251,7 +251,7 @@ def _differences(table: pd.DataFrame, predictions: pd.DataFrame, lr: float) -> p
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    """Return how the predicted difference stands to the measured one."""
+    """Return the verdict on the measured and the predicted difference."""
     if np.isnan(row["measured"]):
         return "not defined"
     if row["measured_low"] <= 0 <= row["measured_high"]:

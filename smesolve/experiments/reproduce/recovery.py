@@ -1,7 +1,7 @@
-"""Recovery: from how many samples on does a wide network find the narrow one that made them (figure 8)?
+"""Recovery: number of samples from which a wide network recovers a narrow teacher network (figure 8).
 
-The error on new inputs is measured against the number of samples, after each training by Adam. The figure shows it as
-colours: with dropout the target is recovered from fewer samples. It prints no numbers.
+The error on new inputs is measured as a function of the number of samples, after each training by Adam. The figure
+shows it by colours, without numbers: with dropout the target is recovered from fewer samples.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from smesolve.validation import check_integer, check_list, check_positive
 __all__ = ["Recovery", "RecoverySettings", "recovery_figure"]
 
 CAPTION = (
-    "Error on new inputs, relative to the spread of the target, against the number of samples, one line for each "
-    "training, means over runs with 95% bands. Dotted: the error from which on the target counts as recovered."
+    "Error on new inputs, relative to the spread of the target, against the number of samples, one line per "
+    "training, means over runs with 95% bands. Dotted: the error below which the target counts as recovered."
 )
 
 TEST_SAMPLES = 1001
@@ -65,11 +65,11 @@ class Recovery(Experiment[RecoverySettings]):
 
     @cached_property
     def students(self) -> dict[int, tuple[DropoutProblem, Tensor]]:
-        """The problem and the initial points for each number of samples."""
+        """Problem and initial points by number of samples."""
         return {count: student_problem(self.settings, count) for count in sorted(set(self.settings.samples))}
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each number of samples and training."""
+        """Return one cell per number of samples and training."""
         s = self.settings
         return [
             Cell(
@@ -82,7 +82,7 @@ class Recovery(Experiment[RecoverySettings]):
         ]
 
     def summarise(self, results: list[Any]) -> list[Section]:
-        """Compare the errors, and the numbers of samples from which on the target is recovered."""
+        """Return the errors, and the numbers of samples from which the target is recovered."""
         s = self.settings
         keys = [(count, training) for count in self.students for training in s.trainings]
         table = pd.concat(
@@ -98,8 +98,8 @@ class Recovery(Experiment[RecoverySettings]):
         text = join(
             "`test_error`: root mean square error on 1,001 new inputs over the standard deviation of the target there.",
             markdown(means, ["samples", "training", "test_error", "loss"]),
-            f"Fewest samples from which on the whole interval of the error is below {s.recovered:g}, up to the most "
-            "samples tried:",
+            f"Smallest number of samples from which on the whole interval of the error is below {s.recovered:g}, up to "
+            "the largest number tried:",
             markdown(reached, ["training", "samples"]),
             f"Error minus that after {s.trainings[0]}, paired by initial point. The paper's figure shows a lower one "
             "with dropout where samples are few, and prints no number:",
@@ -141,14 +141,14 @@ def _errors(problem: DropoutProblem, starts: Tensor, settings: RecoverySettings,
 
 
 def _recovered_from(means: pd.DataFrame, training: str, threshold: float) -> dict[str, Any]:
-    """Return the fewest samples from which on every error is below the threshold."""
+    """Return the smallest number of samples from which on every error is below the threshold."""
     rows = means[means.training == training].sort_values("samples", ascending=False)
     below = (rows.test_error_high < threshold).cummin()
     return {"training": training, "samples": str(rows.samples[below].min()) if below.any() else "more than tried"}
 
 
 def _against_first(table: pd.DataFrame, trainings: list[str]) -> pd.DataFrame:
-    """Return the change of the error from the first training to each other one."""
+    """Return the changes of the error relative to the first training."""
     first, *others = trainings
     rows = []
     for count, group in table.groupby("samples"):

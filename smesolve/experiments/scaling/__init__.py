@@ -1,4 +1,4 @@
-"""Where the equation holds, where it breaks, what may be rescaled."""
+"""Where the equation is accurate, where it fails, what can be rescaled."""
 
 DEFAULT = "map"
-"""The study that runs where none is named."""
+"""The default study."""

@@ -1,15 +1,16 @@
-"""The equation as an accelerator: for small lr, steps dt = c lr of the SDE in place of c steps of the iteration.
+"""The equation as an accelerator: at small lr, one step dt = c lr of the SDE replaces c steps of the iteration.
 
-A path of the equation has T/(c lr) steps of several gradients each, a path of the iteration T/lr of one. So the
-equation is cheaper from c = gradients a step on, provided that its error, weak error and scheme's bias together, is
-acceptable. Both take about as many paths, as their observables have about the same variance.
+A path of the equation has T/(c lr) steps of several gradients each, a path of the iteration T/lr steps of one gradient.
+The equation is therefore cheaper if c exceeds its number of gradients per step, provided that its error, the sum of
+weak error and bias of the scheme, is acceptable. Both need about the same number of paths, because their observables
+have about the same variance.
 
-That needs mean gradient and noise in closed form. Where they are known by sampling, as for Adam, a step is made of
-gradients with weights a_r (`smesolve.solver.schemes.gradient_scheme`), and
+This requires mean gradient and noise in closed form. If they are known only by sampling, as for Adam, a step combines
+gradients with weights a_r (`smesolve.solver.schemes.gradient_scheme`), and the conditions on mean and covariance
 
     sum_r a_r = 1,    sum_r a_r^2 = lr / dt = 1/c                                                             (1)
 
-takes at least c of them, by Cauchy and Schwarz: as many as c steps of the iteration.
+require at least c gradients, by the Cauchy-Schwarz inequality: as many as c steps of the iteration.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ __all__ = [
 
 CAPTION = (
     "Left: |relative error| of each order against its step dt, in learning rates, with 95% intervals. Right: cost of "
-    "the iteration over that of the equation against the same step, in gradients (lines) and in seconds (markers); "
+    "the iteration over the cost of the equation against the same step, in gradients (lines) and in seconds (markers); "
     "above the grey line the equation is cheaper."
 )
 
@@ -114,7 +115,7 @@ class AccelerationSettings(SamplingSettings):
 
 
 TOLERANCES = (1e-2, 1e-3)
-"""Relative errors at which a summary says what is gained."""
+"""Relative errors at which a summary states the speedup."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,15 +123,15 @@ class Acceleration(Result):
     """Error and cost of the equation with large steps, beside the iteration."""
 
     table: pd.DataFrame
-    """A row for each order and factor c: solver_dt, `relative` error (weak error and bias together) with
-    `relative_low`, `relative_high`, `gradients` a path and `gradient_speedup` (gradients of the iteration over these),
-    `seconds` a path and `speedup`, and the same of the iteration as `iteration_gradients`, `iteration_seconds`."""
+    """One row per order and factor c: solver_dt; `relative` error (weak error and bias together) with `relative_low`,
+    `relative_high`; `gradients` and `seconds` per path of the equation; `iteration_gradients`, `iteration_seconds` per
+    path of the iteration; their ratios `gradient_speedup` and `speedup`."""
 
     def break_even(self, tolerances: Sequence[float]) -> pd.DataFrame:
-        """Return a row for each order and tolerance.
+        """Return one row per order and tolerance.
 
-        It has the largest factor whose error is inside the tolerance with its whole interval, its speedups, and
-        `factor_even`, `factor_even_seconds`, from which on the equation is cheaper.
+        Columns: the largest `factor` whose error is within the tolerance with its whole interval, the speedups there,
+        and `factor_even`, `factor_even_seconds`, the factors from which on the equation is cheaper.
         """
         rows = []
         for order, group in self.table.groupby("order"):
@@ -149,7 +150,7 @@ class Acceleration(Result):
         return pd.DataFrame(rows)
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self.break_even(TOLERANCES)))
 
     def plot(self) -> Figure:
@@ -178,18 +179,18 @@ def acceleration(
     """Measure error and cost of the equation with steps of c lr.
 
     Args:
-        problem: what is trained.
-        theta0: (D,), the start.
+        problem: the problem.
+        theta0: start (D,).
         lr: small learning rate of the iteration.
         horizon: last time.
-        factors: c; c lr divides the horizon. Those at which paths diverge have no error.
-        orders: of the equation.
-        observable: whose expectation is wanted.
-        scheme: of the equation.
+        factors: values of c; each c lr divides the horizon. Factors at which paths diverge have no error.
+        orders: orders of the equation.
+        observable: the observable whose expectation is compared.
+        scheme: scheme of the equation.
         effort: paths, tolerance, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, or a problem without mean gradient and noise in closed form.
+        SmesolveError: invalid arguments, or a problem without mean gradient and noise in closed form.
     """
     theta0 = check_parameters("theta0", theta0, problem)
     lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
@@ -210,12 +211,12 @@ def _cells(
     scheme: str,
     effort: SamplingEffort,
 ) -> list[Cell]:
-    """Return a cell that times the iteration, and one for each factor."""
+    """Return a cell that times the iteration, and one cell per factor."""
     if not problem.has_closed_form:  # (1)
         raise SmesolveError(
-            f"acceleration needs mean gradient and noise in closed form, which {problem!r} does not have: known by "
-            "sampling, they take as many gradients over a step of the equation as training takes over the same time, "
-            "so that nothing is gained; take SGD, with or without momentum, on a problem that has them."
+            f"acceleration needs mean gradient and noise in closed form, which {problem!r} does not have: by "
+            "sampling, a step of the equation takes as many gradients as training takes over the same time, so nothing "
+            "is gained; take SGD, with or without momentum, on a problem that has them."
         )
     steps = grid_steps(horizon, lr, "horizon", "lr")
     (function,) = named_observables(problem, [observable]).values()
@@ -228,12 +229,12 @@ def _cells(
     def rows(factor: int) -> list[dict[str, Any]]:
         """Return error and cost of each order with steps of factor lr."""
         dt, found = factor * lr, []
-        with without_divergence_warnings():  # a row without an error says it
+        with without_divergence_warnings():  # a row without an error shows it
             study = effort.weak_error(problem, theta0, [lr], [horizon], orders, observable, scheme=scheme, dt=dt)
         for row in study.table.itertuples():
             process = integration(ModifiedEquation(problem, lr, row.order), theta0, scheme, dt, effort.seed)
             gradients = gradients_per_step(scheme, row.order) * steps / factor
-            error = row.error + row.solver_bias  # that of the solution at this step, of which the study takes it off
+            error = row.error + row.solver_bias  # the error at this step; the study subtracts the solver bias
             low, high = error - row.half_width, error + row.half_width
             errors = {"relative": error, "relative_low": low, "relative_high": high}
             costs = {
@@ -262,7 +263,7 @@ def _combined(results: list[Any]) -> Acceleration:
 
 @torch.no_grad()
 def _seconds_per_step(process: Process, theta0: Tensor, repeats: int = 7) -> float:
-    """Return the seconds of a step for one path of a block: the least of some repetitions of three steps."""
+    """Return the seconds per path and step: the minimum over repetitions of three steps of a block."""
     theta = theta0.expand(process.block_size, -1).contiguous()
     number, times = count(), []
     for _ in range(repeats):
@@ -275,14 +276,14 @@ def _seconds_per_step(process: Process, theta0: Tensor, repeats: int = 7) -> flo
 
 @experiment("scaling", "acceleration")
 class Accelerator(NetworkExperiment[AccelerationSettings]):
-    """Cost and error of the equation with large steps, in place of the iteration."""
+    """Cost and error of the equation with large steps that replace the iteration."""
 
     Settings = AccelerationSettings
     title = "Learning-rate scaling: acceleration"
     example = "examples/scaling_acceleration.yaml --out results/scaling_acceleration"
 
     def cells(self) -> list[Cell]:
-        """Return a cell that times the iteration, and one for each factor."""
+        """Return a cell that times the iteration, and one cell per factor."""
         s = self.settings
         scheme, observable = s.scheme or SCHEME, s.observables[0]
         lr, effort = s.lrs[0], s.effort
@@ -304,7 +305,7 @@ class Accelerator(NetworkExperiment[AccelerationSettings]):
 
 
 def acceleration_figure(result: Acceleration) -> Figure:
-    """Draw error and speed-up against the step of the equation."""
+    """Draw error and speedup against the step of the equation."""
     with drawing():
         figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -337,7 +338,7 @@ def _conclusion(even: pd.DataFrame) -> str:
                 "seconds."
             )
         else:
-            lines.append(f"- Order {row.order}, error at most {row.tolerance:g}: reached at no step that was tried.")
+            lines.append(f"- Order {row.order}, error at most {row.tolerance:g}: not reached at any step.")
     for row in even.drop_duplicates("order").itertuples():
         lines.append(
             f"- Break-even, order {row.order}: the equation costs less than the iteration from dt = "
@@ -350,8 +351,8 @@ def _report(result: Acceleration, settings: AccelerationSettings) -> str:
     return join(
         f"lr = {settings.lrs[0]:g}, T = {settings.horizon:g}. Error: mean under the equation with step dt minus mean "
         "under the iteration, weak error and bias of the scheme together, relative to the change along the gradient "
-        "flow. Costs are those of one path, and the number of paths for a given Monte Carlo interval is about the "
-        "same on both sides. Seconds depend on the machine.",
+        "flow. Costs are per path; the number of paths for a given Monte Carlo interval is about the same on both "
+        "sides. Seconds depend on the machine.",
         markdown(
             result.table,
             {

@@ -1,7 +1,7 @@
-"""Long horizons: growth of the weak error with time, and what is left of it in the stationary state.
+"""Long horizons: growth of the weak error with time, and errors in the stationary state.
 
-Weak order is a statement about a fixed horizon. In the stationary state the mean is right in all equations, and what is
-compared is the variance that the noise keeps up, E|theta - theta*|^2.
+Weak order is a statement about a fixed horizon. In the stationary state all equations have the right mean, and the
+variance E|theta - theta*|^2 is compared.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ __all__ = ["Horizon", "HorizonSettings", "LongHorizon", "horizon_figure", "long_
 
 CAPTION = (
     "Above: |relative error| of each equation against the horizon, for the readout (exact) and the network (measured, "
-    "with 95% intervals, hollow where not resolved). Below: stationary variance of each equation over the exact one "
+    "with 95% intervals, hollow if not resolved). Below: stationary variance of each equation over the exact one "
     "of the iteration, against the learning rate; grey: 1, where the equation is exact."
 )
 
 QUADRATIC_PATHS = 256
-"""Paths of the network's quadratic equation, whose step costs 60 gradients."""
+"""Paths of the quadratic equation of the network, which costs 60 gradients per step."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class HorizonSettings(SamplingSettings):
         check_keep_prob("keep_prob", self.keep_prob)
         check_one("lrs", self.lrs, check_positive)
         check_list("times", self.times, check_positive)
-        check_list("multiples", self.multiples, check_positive)
+        check_list("multiples", self.multiples, check_positive, distinct=True)
         check_one("observables", self.observables, check_string)
 
 
@@ -93,20 +93,21 @@ class LongHorizon(Result):
     """Weak errors at many horizons and variances in the stationary state."""
 
     table: pd.DataFrame
-    """A row for each model ("readout", exact; "network", measured), equation and time: `relative` error with interval
+    """One row per model ("readout", exact; "network", measured), equation and time: `relative` error with interval
     `relative_low`, `relative_high`, and `resolved`."""
 
     stationary: pd.DataFrame
-    """A row for each noise ("dropout", "label noise"), lr and equation: `exact` variance of the iteration, `variance`
-    of the equation, `ratio` of both."""
+    """One row per noise ("dropout", "label noise"), lr and equation: `exact` variance of the iteration, `variance` of
+    the equation, and their `ratio`."""
 
     lr: float
 
     def worse(self) -> pd.DataFrame:
-        """Return where order 2 is worse than order 1 in the stationary state, and where quadratic is nearest.
+        """Return where order 2 is worse than order 1 in the stationary state, and where the quadratic equation is best.
 
-        A row for each noise: the number of learning rates, at how many of them the stationary variance of order 2 is
-        farther from the exact one than that of order 1, and at how many that of the quadratic equation is nearest.
+        One row per noise: `lrs`, the number of learning rates; `order_2_worse`, at how many of them the stationary
+        variance of order 2 is farther from the exact one than the variance of order 1; `quadratic_nearest`, at how many
+        the variance of the quadratic equation is nearest.
         """
         rows = []
         for noise, group in self.stationary.groupby("noise", sort=False):
@@ -117,7 +118,7 @@ class LongHorizon(Result):
         return pd.DataFrame(rows)
 
     def nearest(self) -> pd.DataFrame:
-        """Return the equation whose |error| is surely the smallest, by model and time; "" where intervals overlap."""
+        """Return the equation with the smallest |error|, by model and time; "" if the intervals overlap."""
         half = (self.table.relative_high - self.table.relative_low) / 2
         size = self.table.relative.abs()
         bounds = self.table.assign(least=size - half, most=size + half)
@@ -137,7 +138,7 @@ class LongHorizon(Result):
         return pd.DataFrame(rows)
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self))
 
     def plot(self) -> Figure:
@@ -161,23 +162,23 @@ def long_horizon(
     The network's quadratic equation is measured as its difference from order 2 on the same Brownian motion.
 
     Args:
-        problem: what is trained.
-        theta0: (D,), the start.
+        problem: the problem.
+        theta0: start (D,).
         lr: learning rate of the errors over time; divides all times.
         times: increasing horizons.
-        lrs: learning rates of the stationary variances of the readout, in units of its mean-square limit.
-        observable: whose expectation is compared.
+        lrs: different learning rates of the stationary variances of the readout, in units of its mean-square limit.
+        observable: the observable whose expectation is compared.
         effort: paths, tolerance, seed, progress bar and processes.
-        quadratic_paths: paths of the network's quadratic equation, whose step costs 60 gradients.
+        quadratic_paths: paths of the quadratic equation of the network, which costs 60 gradients per step.
 
     Raises:
-        SmesolveError: bad arguments.
+        SmesolveError: invalid arguments.
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
     lr = check_positive("lr", lr)
     times = check_list("times", times, check_positive)
-    lrs = check_list("lrs", lrs, check_positive)
+    lrs = check_list("lrs", lrs, check_positive, distinct=True)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     check_integer("quadratic_paths", quadratic_paths, 2)
     cells = _cells(problem, theta0, lr, times, lrs, observable, effort, quadratic_paths)
@@ -213,7 +214,7 @@ def _cells(
         return [{"model": "readout"} | row for row in rows]
 
     def measured() -> dict[str, Any]:
-        """Return the errors of orders 1 and 2 of the network, and the change that they are shares of."""
+        """Return the errors of orders 1 and 2 of the network, and the change by which they are divided."""
         study = effort.weak_error(problem, theta0, [lr], times, (1, 2), observable)
         rows = [
             {"equation": str(row.order), "time": row.time} | _errors(row.error, row.low, row.high, bool(row.resolved))
@@ -222,7 +223,7 @@ def _cells(
         return {"rows": rows, "change": flow_change(problem, theta0, times[-1], of_network)}
 
     def quadratic() -> list[dict[str, float]]:
-        """Return by how much the quadratic equation differs from order 2 at each time, on the same Brownian motion."""
+        """Return the difference between the quadratic equation and order 2 at each time, on one Brownian motion."""
         options: dict[str, Any] = {"dt": lr, "paths": quadratic_paths, "seed": effort.seed, "workers": effort.workers}
         second, other = (
             of_network(solve(ModifiedEquation(problem, lr, order), theta0, [0, *times], **options)[1:])
@@ -252,7 +253,7 @@ def _cells(
 def _with_label_noise(readout: DropoutProblem) -> ModuleProblem:
     """Return the readout without dropout and with noise on its labels, which does not depend on theta.
 
-    Nor does its variance depend on the targets: they are zero, so that theta* = 0 and nothing cancels.
+    The variance does not depend on the targets. They are set to zero, so that theta* = 0 and no digits cancel.
     """
     linear = torch.nn.Linear(readout.width, readout.out_features, bias=False).to(readout.x)
     return ModuleProblem(linear, readout.x, torch.zeros_like(readout.y), label_noise=1.0)
@@ -263,7 +264,7 @@ def _errors(error: float, low: float, high: float, resolved: bool) -> dict[str, 
 
 
 def _combined(results: list[Any], lr: float) -> LongHorizon:
-    """Return the result: the quadratic equation of the network is order 2 with the difference added."""
+    """Return the result; the error of the network's quadratic equation is the error of order 2 plus the difference."""
     readout, network, gaps, *stationary = results
     rows, change = list(network["rows"]), network["change"]
     second = [row for row in rows if row["equation"] == "2"]
@@ -346,7 +347,7 @@ def horizon_figure(result: LongHorizon) -> Figure:
 
 def _conclusion(result: LongHorizon) -> str:
     lines = [
-        f"- Stationary variance, {row.noise}: order 2 is farther from the exact one than order 1 at "
+        f"- Stationary variance, {row.noise}: order 2 is farther from the exact value than order 1 at "
         f"{row.order_2_worse} of {row.lrs} learning rates; the quadratic equation is nearest at "
         f"{row.quadratic_nearest}."
         for row in result.worse().itertuples()
@@ -364,7 +365,7 @@ def _conclusion(result: LongHorizon) -> str:
 def _report(result: LongHorizon) -> str:
     return join(
         f"lr = {result.lr:g}. Errors relative to the change along the gradient flow over the last horizon; the "
-        "readout's are exact. An interval that holds 0 is not resolved.",
+        "readout's are exact. An error whose interval contains 0 is not resolved.",
         markdown(
             result.table,
             {
@@ -376,8 +377,9 @@ def _report(result: LongHorizon) -> str:
             },
         ),
         "## Stationary variance",
-        "E|theta - theta*|^2 of the readout in the stationary state, all exact: the iteration's, and the ratio of that "
-        "of each equation to it. Label noise: the same readout without dropout, targets with normal noise.",
+        "E|theta - theta*|^2 of the readout in the stationary state, all exact: the variance of the iteration, and the "
+        "ratio of the variance of each equation to it. Label noise: the same readout without dropout, normal "
+        "noise on the targets.",
         markdown(
             result.stationary,
             {"noise": "noise", "lr": "lr", "equation": "equation", "exact": "exact", "equation / exact": "ratio"},

@@ -1,7 +1,7 @@
-"""The linear scaling rule: up to which kappa masks a step at kappa lr the iteration follows the equation.
+"""The linear scaling rule: up to which kappa masks per step at kappa lr the iteration follows the equation.
 
-With kappa masks a step at kappa times the learning rate the order-1 equation stays what it is. The iteration leaves it
-at its own order, with the leading constant c of the mean flow,
+With kappa masks per step at kappa times the learning rate the order-1 equation does not change. The error of the
+equation against the iteration grows with kappa lr, with the leading constant c of the weak error of order 1,
 
     error = c kappa lr + O((kappa lr)^2),                                                                (1)
 
@@ -66,10 +66,10 @@ class KappaSettings(ToleranceSettings):
 
     Args:
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-        lrs: learning rate of one mask a step, in a list.
+        lrs: learning rate of one mask per step, in a list.
         horizon: last time T.
-        kappas: masks a step, at kappa times the learning rate, which divides the horizon.
-        tolerance: largest relative error that counts as following.
+        kappas: masks per step, at kappa times the learning rate, which divides the horizon.
+        tolerance: largest relative error at which the iteration counts as following.
         observables: the observable, in a list: loss, modified_loss, squared_norm, or a coordinate such as theta[0].
     """
 
@@ -93,21 +93,21 @@ class KappaSettings(ToleranceSettings):
 
 @dataclass(frozen=True, repr=False)
 class LinearScalingRule(Result):
-    """How far the iteration with kappa masks at kappa lr follows the unchanged equation."""
+    """Result of `linear_scaling_rule`: how far the iteration follows the unchanged equation."""
 
     table: pd.DataFrame
-    """A row for each model ("readout", exact; "network", measured) and kappa: lr (kappa times the first), `relative`
-    error with `relative_low`, `relative_high`, `predicted` (leading term), `resolved`, `follows`: True, False, or None
-    where the interval holds the tolerance."""
+    """One row per model ("readout", exact; "network", measured) and kappa: lr (kappa times the first), `relative` error
+    with `relative_low`, `relative_high`, `predicted` (leading term), `resolved`, `follows`: True, False, or None if the
+    interval contains the tolerance."""
 
     tolerance: float
 
     def reach(self) -> pd.DataFrame:
-        """Return up to which kappa the iteration follows, a row for each model.
+        """Return up to which kappa the iteration follows, one row per model.
 
-        `holds` is the largest kappa up to which every error is inside the tolerance, `fails` the smallest one that is
-        not; `kappa`, with `kappa_low`, `kappa_high`, is where the error, interpolated on log scales, reaches the
-        tolerance; `predicted` is where the leading term does. NaN outside the measured range.
+        `holds` is the largest kappa up to which every error is within the tolerance, and `fails` the smallest kappa
+        with an error beyond it. At `kappa`, with `kappa_low`, `kappa_high`, the error, interpolated on log scales,
+        reaches the tolerance; at `predicted` the leading term does. NaN outside the measured range.
         """
         rows = []
         for model, group in self.table.groupby("model", sort=False):
@@ -116,7 +116,7 @@ class LinearScalingRule(Result):
         return pd.DataFrame(rows)
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self))
 
     def plot(self) -> Figure:
@@ -138,19 +138,20 @@ def linear_scaling_rule(
     """Measure the error of the order-1 equation against the iteration with kappa masks at kappa lr.
 
     Args:
-        problem: what is trained.
-        theta0: (D,), the start.
-        lr: learning rate of one mask a step.
-        kappas: masks a step; kappa lr divides the horizon.
+        problem: the problem.
+        theta0: start (D,).
+        lr: learning rate of one mask per step.
+        kappas: masks per step; kappa lr divides the horizon.
         horizon: last time.
-        tolerance: largest relative error that counts as following; relative to the change along the gradient flow.
-        observable: whose expectation is compared.
+        tolerance: largest error at which the iteration counts as following, relative to the change along the gradient
+            flow.
+        observable: the observable whose expectation is compared.
         effort: paths, tolerance, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, a kappa lr that does not divide the horizon or is unstable.
+        SmesolveError: invalid arguments, or a kappa lr that does not divide the horizon or is unstable.
 
-    Cost: horizon/lr gradients a path of the iteration for every kappa.
+    Cost: horizon/lr gradients per path of the iteration, for each kappa.
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
@@ -171,7 +172,7 @@ def _cells(
     observable: str | Observable,
     effort: SamplingEffort,
 ) -> list[Cell]:
-    """Return a cell for each model and kappa."""
+    """Return one cell per model and kappa."""
     (name,) = named_observables(problem, [observable])
 
     @cache
@@ -199,8 +200,9 @@ def _cells(
     cells = []
     for model, one, at in (("readout", *readout_problem(problem, theta0)), ("network", problem, theta0)):
         for kappa in sorted(set(kappas)):
-            measured = effort.ensembles(AveragedProblem(one, kappa), at, kappa * lr, [horizon], [1])
-            ensembles = [] if model == "readout" else [measured]
+            ensembles = []
+            if model == "network":
+                ensembles = [effort.ensembles(AveragedProblem(one, kappa), at, kappa * lr, [horizon], [1])]
             cells.append(Cell(f"{model}, kappa {kappa}", partial(row, model, one, at, kappa), ensembles))
     return cells
 
@@ -222,7 +224,7 @@ class Kappa(NetworkExperiment[KappaSettings]):
     example = "examples/scaling_kappa.yaml --out results/scaling_kappa"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each model and kappa."""
+        """Return one cell per model and kappa."""
         s = self.settings
         check_exact_readout(self.dropout_problem)
         return _cells(self.dropout_problem, self.theta0, s.lrs[0], s.kappas, s.horizon, s.observables[0], s.effort)
@@ -255,7 +257,7 @@ def kappa_figure(result: LinearScalingRule) -> Figure:
         axis.axhline(result.tolerance, color="0.5", linestyle=":", label=f"tolerance {result.tolerance:g}")
         log_ticks(axis, result.table.kappa)
         axis.set_yscale("log")
-        axis.set_xlabel(r"masks a step $\kappa$, learning rate $\kappa\epsilon$")
+        axis.set_xlabel(r"masks per step $\kappa$, learning rate $\kappa\epsilon$")
         axis.set_ylabel("|relative error| of the order-1 equation")
         axis.legend(loc="best")
         return figure
@@ -265,12 +267,13 @@ def _conclusion(result: LinearScalingRule) -> str:
     lines = []
     for row in result.reach().to_dict("records"):
         holds, fails = row["holds"], row["fails"]
-        follows = f"the iteration follows up to kappa = {holds:g}" if np.isfinite(holds) else "it never follows"
-        breaks = f", no longer at {fails:g}" if np.isfinite(fails) else ", the largest measured"
+        reached = f"up to kappa = {holds:g}" if np.isfinite(holds) else "at no kappa"
+        breaks = f", no longer at {fails:g}" if np.isfinite(fails) else ", the largest one measured"
         if np.isfinite(row["kappa"]):
             breaks += f"; the error reaches the tolerance at kappa = {interval(row, 'kappa')}"
         lines.append(
-            f"- {row['model']}: {follows}{breaks}; predicted from the leading constant: {row['predicted']:.3g}."
+            f"- {row['model']}: the iteration follows {reached}{breaks}; predicted from the leading constant: "
+            f"{row['predicted']:.3g}."
         )
     return "\n".join(lines)
 
@@ -279,7 +282,7 @@ def _report(result: LinearScalingRule, settings: KappaSettings) -> str:
     verdicts = {True: "yes", False: "no"}
     table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
     return join(
-        f"kappa masks a step at kappa lr, lr = {settings.lrs[0]:g}, leave the order-1 equation unchanged. Errors of "
+        f"kappa masks per step at kappa lr, lr = {settings.lrs[0]:g}, leave the order-1 equation unchanged. Errors of "
         f"that equation against the iteration at T = {settings.horizon:g}, relative to the change along the gradient "
         f"flow; it follows where the whole interval is inside the tolerance {result.tolerance:g}.",
         markdown(

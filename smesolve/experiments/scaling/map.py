@@ -1,11 +1,12 @@
 """Weak error over learning rate and keep_prob, limits of stability, and the parameter on which the errors collapse.
 
-Cells lie at the same multiples of a natural scale for every keep_prob: the learning rate at which second moments of the
-readout's iteration stop decaying, about 2 keep_prob^2 / curvature. The horizon is a fixed number of relaxation times.
-Errors are relative to the change of the observable along the gradient flow of the modified loss.
+For every keep_prob the cells lie at the same multiples of one scale: the learning rate at which second moments of the
+readout's iteration stop decaying. In the scalar model this is 2 keep_prob^2 over the curvature of R_S. The horizon is a
+fixed number of relaxation times. Errors are relative to the change of the observable along the gradient flow of the
+modified loss.
 
-Two models share the cells: the network itself, measured (`weak_error`), and only its readout, trained on the features
-of theta0, whose moments and limits are known exactly (`LinearMoments`).
+Two models share the cells: the network itself, whose errors are measured (`weak_error`), and its readout alone, trained
+on the features of theta0, whose moments and stability limits are exact (`LinearMoments`).
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ MAP_CAPTION = (
 )
 
 COLLAPSE_CAPTION = (
-    "|relative error| a unit of time against lr / keep_prob^q, one column for each of q = 0, 1, 2, one row for each "
-    "order. Lines: the readout, exact; markers: the network, measured, only resolved cells; grey: keep_prob. Errors "
-    "collapse where all lie on one curve."
+    "|relative error| per unit of time against lr / keep_prob^q, one column for each of q = 0, 1, 2, one row for each "
+    "order. Lines: the readout, exact; markers: the network, measured, resolved cells only; grey levels: keep_prob. "
+    "Errors collapse if all lie on one curve."
 )
 
 COLLAPSED = 0.25
-"""Root mean square distance of ln|error| from one curve under which errors count as collapsed: 25%."""
+"""Root mean square distance of ln|error| from one curve below which errors count as collapsed: 25%."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class MapSettings(ToleranceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
+        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
         check_list("multiples", self.multiples, check_positive)
         check_positive("relaxations", self.relaxations)
         check_orders("orders", self.orders)
@@ -105,27 +106,27 @@ def error_map(
     observable: str | Observable = "modified_loss",
     effort: SamplingEffort = EFFORT,
 ) -> ErrorMap:
-    """Measure the map.
+    """Measure the weak error and the stability limits over learning rate and keep_prob.
 
     Args:
         problem: network and data; its own keep_prob is not used.
-        theta0: (D,), the start.
-        keep_probs: of the map.
+        theta0: start (D,).
+        keep_probs: different probabilities that a neuron is kept.
         multiples: learning rates in units of the mean-square limit of the readout's iteration; rounded so that the
             horizon is a whole number of steps.
         relaxations: horizon in relaxation times 1/lambda_max(Hess L_S(theta0)).
-        orders: of the equation, 1, 2, 3 and/or "poisson".
-        observable: whose expectation is compared.
+        orders: orders of the equation, 1, 2, 3 and/or "poisson".
+        observable: the observable whose expectation is compared.
         effort: paths, tolerance, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, or a readout of more than 24 parameters, whose moments are too many.
+        SmesolveError: invalid arguments, or a readout of more than 24 parameters, which has too many moments.
 
-    Cost: horizon/lr steps a cell; with relaxations R about R/(2 keep_prob multiple) of them.
+    Cost: horizon/lr steps per path and cell, for the scalar model relaxations / (2 keep_prob multiple).
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
-    keep_probs = check_list("keep_probs", keep_probs, check_keep_prob)
+    keep_probs = check_list("keep_probs", keep_probs, check_keep_prob, distinct=True)
     multiples, orders = check_list("multiples", multiples, check_positive), check_orders("orders", orders)
     check_positive("relaxations", relaxations)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
@@ -144,15 +145,15 @@ def _cells(
     observable: str | Observable,
     effort: SamplingEffort,
 ) -> list[Cell]:
-    """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
+    """Return a cell for the stability limits at each keep_prob, and a cell for each learning rate."""
     cells = []
     for keep_prob in keep_probs:
         here = problem.with_keep_prob(keep_prob)
         column = _Column(keep_prob, here, theta0, relaxations * relaxation_time(here, theta0), orders, observable)
-        cells.append(Cell(f"keep_prob {keep_prob:g}, limits", partial(column.limits, effort)))
+        cells.append(Cell(f"keep_prob {keep_prob!r}, limits", partial(column.limits, effort)))
         for lr in column.lrs(multiples):
             ensembles = effort.ensembles(here, theta0, lr, [column.horizon], orders)
-            cells.append(Cell(f"keep_prob {keep_prob:g}, lr {lr!r}", partial(column.rows, lr, effort), [ensembles]))
+            cells.append(Cell(f"keep_prob {keep_prob!r}, lr {lr!r}", partial(column.rows, lr, effort), [ensembles]))
     return cells
 
 
@@ -222,13 +223,13 @@ class _Column:
         return [row | {"resolved": True, "reason": ""} for row in rows]
 
     def _measured(self, lr: float, effort: SamplingEffort) -> list[dict[str, Any]]:
-        """Return a row for each order; where the mean iteration diverges nothing is measured."""
+        """Return one row per order; nothing is measured if the mean iteration diverges."""
         if lr >= self.problem.stability_limit(self.theta0):
             nothing = dict.fromkeys(("discrete", "sde", "error", "low", "high"), np.nan)
             return [
                 {"order": order} | nothing | {"resolved": False, "reason": "mean unstable"} for order in self.orders
             ]
-        with without_divergence_warnings():  # the reason of the row says it
+        with without_divergence_warnings():  # the reason in the row shows it
             study = effort.weak_error(self.problem, self.theta0, [lr], [self.horizon], self.orders, self.observable)
         rows = []
         for row in study.table.itertuples():
@@ -258,7 +259,7 @@ class Map(NetworkExperiment[MapSettings]):
     example = "examples/scaling_map.yaml --out results/scaling_map"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for the limits of stability at each keep_prob, and one for each learning rate."""
+        """Return a cell for the stability limits at each keep_prob, and a cell for each learning rate."""
         s = self.settings
         check_exact_readout(self.dropout_problem)
         orders = check_orders("orders", s.orders)
@@ -297,8 +298,8 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "## Limits of stability",
         "Learning rate from which second moments of the readout grow: predicted, from the exact moment map; observed, "
         "from a resampled population of paths of the iteration and of the solver, which knows nothing of the "
-        "prediction. Only predicted are limits beyond 2/lambda_max, where the mean of the iteration diverges first, "
-        "and those of equations with jumps.",
+        "prediction. Limits beyond 2/lambda_max, where the mean of the iteration diverges first, and the limits of "
+        "equations with jumps are predicted only.",
         markdown(
             with_agreement(result.limits),
             {
@@ -311,10 +312,10 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
             {"ratio": ".4f"},
         ),
         "## The natural parameter",
-        f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} around one parabola in ln(lr / "
-        "keep_prob^q): root mean square distance for q = 0, 1, 2, and the q of least distance. Ordinate `relative`: "
-        "the error at the horizon, a fixed number of relaxation times; `rate`: this over the horizon, the error a unit "
-        "of time. Data and curvature are those of one problem, so only the power of keep_prob is identified.",
+        f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} about one parabola in ln(lr / "
+        "keep_prob^q): root mean square distance for q = 0, 1, 2, and the q with the least distance. Ordinate "
+        "`relative`: the error at the horizon, a fixed number of relaxation times; `rate`: the error per unit of time. "
+        "Data and curvature are those of one problem, so only the power of keep_prob is identified.",
         ""
         if collapse.empty
         else markdown(

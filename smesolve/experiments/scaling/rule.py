@@ -1,14 +1,18 @@
-"""The scaling rule of a training, derived, and how far the iteration follows it, beside its noise scale.
+"""The scaling rule of a training, derived from its modified equation, and how far the iteration follows it.
 
-A step averages the gradients of kappa draws, of masks or of batches or of both; its learning rate and its betas are
-changed with powers of kappa that leave the modified equation of order 1 unchanged (`smesolve.symbolic.scaling_rule`).
-What the iteration makes of it is measured: with the mean M(kappa) of an observable at the horizon and M_0 at the start,
+A step averages the gradients of kappa draws: of masks, of batches, or of both. Its learning rate and its betas are
+changed by powers of kappa that leave the modified equation of order 1 unchanged (`smesolve.symbolic.scaling_rule`).
+How far the iteration follows is measured. With the mean M(kappa) of an observable at the horizon and M_0 at the start,
 
-    relative change = (M(kappa) - M(1)) / |M(1) - M_0|,                                                         (1)
+    relative change R = (M(kappa) - M(1)) / |M(1) - M_0|.                                                       (1)
 
-each mean from runs of its own. For plain SGD kappa batches of b samples, each with its own masks, are a batch of
-kappa b samples. Beside it stands the noise scale B = tr Sigma / |grad L_S|^2 at the start: noise dominates the gradient
-of kappa draws where kappa is small beside B.
+Each mean is taken over runs of its own. All paths start at one point, so M_0 has no error. With s the sign of
+M(1) - M_0, the standard error of R is to first order
+
+    SE(R) = sqrt(SE(M(kappa))^2 + (1 + s R)^2 SE(M(1))^2) / |M(1) - M_0|.                                       (2)
+
+For plain SGD, kappa batches of b samples, each with its own masks, are one batch of kappa b samples. The report also
+gives the noise scale B = tr Sigma / |grad L_S|^2 at the start: noise dominates the averaged gradient where kappa << B.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import pandas as pd
 from torch import Tensor
 
 from smesolve.comparison.optimizer_rules import OptimizerRule, optimizer_rules
-from smesolve.confidence import NORMAL_QUANTILE
+from smesolve.confidence import student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
@@ -69,12 +73,12 @@ class RuleSettings(SamplingSettings):
     Args:
         training: optimiser, loss and noise: sgd, adam, adamw or rmsprop.
         keep_probs: probabilities that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-        lrs: learning rates of one draw a step, each of which divides the horizon.
-        horizon: last time T; training takes T/lr steps with one draw a step.
-        kappas: draws (masks and batches) that a step averages, larger than 1; T/lr steps are a multiple of each.
-        tolerance: largest relative change that counts as following.
+        lrs: learning rates with one draw per step, each of which divides the horizon.
+        horizon: last time T; training takes T/lr steps with one draw per step.
+        kappas: draws (masks and batches) that a step averages, larger than 1; each divides T/lr.
+        tolerance: largest relative change at which the iteration counts as following.
         observables: the observable, in a list: loss, squared_norm, or a coordinate such as theta[0].
-        draws: gradients from which the noise scale is estimated.
+        draws: number of gradients from which the noise scale is estimated.
     """
 
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -99,7 +103,7 @@ class RuleSettings(SamplingSettings):
 
 
 def _check_kappas(lrs: Sequence[float], kappas: Any, horizon: float) -> list[int]:
-    """Return increasing numbers of draws, by which the steps of each learning rate can be divided."""
+    """Return increasing numbers of draws, each of which divides the number of steps at each learning rate."""
     checked = sorted(set(check_list("kappas", kappas, lambda name, value: check_integer(name, value, 2))))
     for lr in lrs:
         for kappa in checked:
@@ -108,12 +112,12 @@ def _check_kappas(lrs: Sequence[float], kappas: Any, horizon: float) -> list[int
 
 
 class Source(NamedTuple):
-    """One noise, and the training under it."""
+    """A noise, and the training with it."""
 
     noise: str
-    """ "masks and batches", "masks", "batches", or what the user calls it."""
+    """Name of the noise, such as "masks and batches", "masks" or "batches"."""
     keep_prob: float
-    """NaN where it is not known."""
+    """NaN if it is not known."""
     trained: Problem
     start: Tensor
 
@@ -134,24 +138,24 @@ def scaling_rule_study(
 
     Args:
         problem: a `Training` by SGD, Adam, AdamW or RMSprop, or a problem for plain SGD.
-        theta0: (D,), or the optimiser's state (S,), the start; with Adam and RMSprop a warm one.
-        lrs: learning rates with one draw a step.
+        theta0: start (D,), or the state of the optimiser (S,), which must be warm for Adam and RMSprop.
+        lrs: learning rates with one draw per step.
         kappas: draws that a step averages, larger than 1; each kappa lr divides the horizon.
-        horizon: last time T, with one draw a step that of T/lr steps.
-        tolerance: largest relative change that counts as following.
-        observable: whose mean at the horizon is compared.
-        draws: gradients from which the noise scale is estimated.
+        horizon: last time T; training takes T/lr steps with one draw per step.
+        tolerance: largest relative change at which the iteration counts as following.
+        observable: the observable whose mean at the horizon is compared.
+        draws: number of gradients from which the noise scale is estimated.
         effort: paths, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, an optimiser without a derived rule, a kappa with which a beta would be negative.
+        SmesolveError: invalid arguments, an optimiser without a derived rule, a kappa at which a beta is negative.
 
-    Cost: horizon/lr gradients a path for every lr, rule and kappa.
+    Cost: horizon/lr gradients per path, for each lr, rule and kappa.
     """
     problem = check_problem("problem", problem)
     if not problem.autonomous:
         raise SmesolveError(
-            f"problem must not depend on time, got a {type(problem).__name__}; train it without schedule."
+            f"problem must not depend on time, got a {type(problem).__name__}; train it without a schedule."
         )
     theta0 = check_parameters("theta0", theta0, problem)
     lrs, horizon = check_list("lrs", lrs, check_positive), check_positive("horizon", horizon)
@@ -161,7 +165,7 @@ def scaling_rule_study(
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     sources = [Source("noise", np.nan, problem, theta0)]
     cells = _cells(sources, lrs, checked, horizon, observable, draws, effort)
-    return _combined(optimizer_rules(problem), run_cells(cells, progress=effort.progress), tolerance)
+    return _combined(optimizer_rules(problem), run_cells(cells, progress=effort.progress), tolerance, effort.paths)
 
 
 def _cells(
@@ -173,7 +177,7 @@ def _cells(
     draws: int,
     effort: SamplingEffort,
 ) -> list[Cell]:
-    """Return a cell for each noise scale, and one for each mean."""
+    """Return one cell per noise scale, and one cell per mean."""
     (name,) = named_observables(sources[0].trained, [observable])
 
     def mean(head: dict[str, Any], made: Problem, state: Tensor, lr: float, steps: int, seed: int) -> dict[str, Any]:
@@ -204,7 +208,7 @@ def _cells(
 
     cells = []
     for source in sources:
-        called = source.noise + ("" if np.isnan(source.keep_prob) else f", keep_prob {source.keep_prob:g}")
+        called = source.noise + ("" if np.isnan(source.keep_prob) else f", keep_prob {source.keep_prob!r}")
         cells.append(Cell(f"noise scale, {called}", partial(scale, source)))
         for lr in sorted(set(lrs), reverse=True):
             steps = round(horizon / lr)
@@ -223,20 +227,24 @@ def _cells(
                 taken = steps // kappa
                 run = partial(mean, head, made, state, scaled, taken, effort.seed + number)
                 ensembles = [Ensembles(made, state, scaled, [taken * scaled], (), effort.paths, control="none")]
-                key = f"{name}, {called}, lr {lr:g}, {rule_name or 'one draw'}, kappa {kappa}"
+                key = f"{name}, {called}, lr {lr!r}, {rule_name or 'one draw'}, kappa {kappa}"
                 cells.append(Cell(key, run, ensembles))
     return cells
 
 
-def _combined(rules: Sequence[OptimizerRule], results: Sequence[dict[str, Any]], tolerance: float) -> ScalingRuleStudy:
-    """Return the tables, with relative changes by eq. (1)."""
+def _combined(
+    rules: Sequence[OptimizerRule], results: Sequence[dict[str, Any]], tolerance: float, paths: int
+) -> ScalingRuleStudy:
+    """Return the tables, with relative changes by eq. (1) and their intervals by eq. (2)."""
     noises = pd.DataFrame([row for row in results if "noise_scale" in row])
     means = pd.DataFrame([row for row in results if "mean" in row])
     one = means[means.kappa == 1].drop(columns=["rule", "kappa", "scaled_lr"])
     table = means[means.kappa > 1].merge(one, on=["noise", "keep_prob", "lr"], suffixes=("", "_one"))
     change = table.change_one.abs()
     table["relative"] = (table["mean"] - table.mean_one) / change  # (1)
-    half = NORMAL_QUANTILE * np.hypot(table.stderr, table.stderr_one) / change
+    # (2): the mean with one draw is in the denominator as well
+    of_one = table.stderr_one * (1 + np.sign(table.change_one) * table.relative)
+    half = float(student_quantile(paths - 1)) * np.hypot(table.stderr, of_one) / change
     table["relative_low"], table["relative_high"] = table.relative - half, table.relative + half
     table["resolved"] = table.relative.abs() > half
     table["follows"] = [
@@ -255,7 +263,7 @@ class Rule(NetworkExperiment[RuleSettings]):
     example = "examples/scaling_rule.yaml --out results/scaling_rule"
 
     def sources(self) -> list[Source]:
-        """Return the noises, together and each by itself, with the training under each."""
+        """Return the noises, together and each by itself, with the training under each of them."""
         s = self.settings
         alone = dataclasses.replace(s.training, batch_size=None, replacement=False)
         chosen: dict[tuple[str, float], TrainingSettings] = {}
@@ -277,14 +285,14 @@ class Rule(NetworkExperiment[RuleSettings]):
         return sources
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each noise scale, and one for each mean."""
+        """Return one cell per noise scale, and one cell per mean."""
         s = self.settings
         kappas = sorted(set(s.kappas))
         return _cells(self.sources(), s.lrs, kappas, s.horizon, s.observables[0], s.draws, s.effort)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the rules."""
-        result = _combined(optimizer_rules(self.problem), results, self.settings.tolerance)
+        result = _combined(optimizer_rules(self.problem), results, self.settings.tolerance, self.settings.paths)
         return [
             Section(
                 "Scaling rule",
@@ -307,9 +315,9 @@ def _report(result: ScalingRuleStudy, settings: RuleSettings) -> str:
     return join(
         f"A step averages kappa draws, each with its own masks and its own batch{batch}. Change of the mean "
         f"{settings.observables[0]} at the horizon, after T/(kappa lr) steps at the changed learning rate, T = "
-        f"{settings.horizon:g}, against one draw a step, relative to its change since the start, over {settings.paths} "
-        f"paths each; the iteration follows where the whole interval is inside the tolerance {result.tolerance:g}. The "
-        "noise scale tr Sigma / |grad L_S|^2 is that of one draw at the start.",
+        f"{settings.horizon:g}, compared with one draw per step, relative to its change since the start, over "
+        f"{settings.paths} paths each; the iteration follows where the whole interval is inside the tolerance "
+        f"{result.tolerance:g}. The noise scale tr Sigma / |grad L_S|^2 is that of one draw at the start.",
         "## Noise scale, and where the rules fail",
         markdown(result.reach(), [*GROUP, "noise_scale", "holds", "fails", "kappa"]),
         "## Each kappa",

@@ -41,7 +41,7 @@ from smesolve.validation import (
 __all__ = ["SCHEDULES", "Schedule", "ScheduleSettings", "Schedules", "schedule_figure", "schedules"]
 
 CAPTION = (
-    "|error| at the horizon against the learning rate, one panel for each schedule. Markers with 95% intervals: the "
+    "|error| at the horizon against the learning rate, one panel per schedule. Markers with 95% intervals: the "
     "network, measured; thin lines without markers: its readout, exact."
 )
 
@@ -54,11 +54,11 @@ SCHEDULES: dict[str, Callable[[Any, float], ScheduledProblem]] = {
         problem, keep_prob=lambda t: 1 - (1 - problem.law.keep_prob) * cosine(horizon, 0.25)(t)
     ),
 }
-"""Problem and horizon -> the problem under the schedule. The jump of "step" and the kink of "warm_up" are at half the
-horizon; "keep_prob" lowers the probability of dropping to a quarter along half a cosine."""
+"""Functions (problem, horizon) -> the problem under the schedule. The jump of "step" and the kink of "warm_up" are at
+half the horizon; "keep_prob" lowers the probability of dropping to a quarter along half a cosine."""
 
 CERTIFYING = SamplingEffort(rel_tol=0.05, max_paths=2**15)
-"""Effort at which slopes are certified."""
+"""Effort for certifying slopes."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ class ScheduleSettings(ToleranceSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_keep_prob("keep_prob", self.keep_prob)
-        check_list("lrs", self.lrs, check_positive)
+        check_list("lrs", self.lrs, check_positive, distinct=True)
         check_positive("horizon", self.horizon)
-        check_list("schedules", self.schedules, check_string)
+        check_list("schedules", self.schedules, check_string, distinct=True)
         check_list("orders", self.orders, check_integer)
         check_one("observables", self.observables, check_string)
 
@@ -96,16 +96,16 @@ class Schedules(Result):
     """Weak errors and slopes under each schedule."""
 
     table: pd.DataFrame
-    """A row for each schedule, model ("readout", exact; "network", measured), order and lr: `error`, `low`, `high`,
+    """One row per schedule, model ("readout", exact; "network", measured), order and lr: `error`, `low`, `high`,
     `resolved`."""
 
     fit: pd.DataFrame
-    """A row for each schedule, model and order: `slope` with `slope_low`, `slope_high`; for the network `constant` with
-    its interval, and `predicted_constant` at order 1 (`first_constant`). For the readout the slope between the two
-    smallest learning rates, without an interval as its errors have none."""
+    """One row per schedule, model and order: `slope` with `slope_low`, `slope_high`; for the network `constant` with
+    its interval, and `predicted_constant` at order 1 (`first_constants`). For the readout the slope between the two
+    smallest learning rates; it has no interval, because the errors of the readout are exact."""
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self))
 
     def plot(self) -> Figure:
@@ -127,22 +127,24 @@ def schedules(
     """Measure weak errors of the network and compute those of its readout, under each schedule.
 
     Args:
-        problem: what is trained.
-        theta0: (D,), the start.
-        lrs: learning rates, which the schedules multiply; each divides half the horizon.
+        problem: the problem.
+        theta0: start (D,).
+        lrs: different learning rates, which the schedules multiply; each divides half the horizon.
         horizon: last time.
-        names: in `SCHEDULES`.
-        orders: of the equation.
-        observable: whose expectation is compared.
+        names: names in `SCHEDULES`.
+        orders: orders of the equation.
+        observable: the observable whose expectation is compared.
         effort: paths, tolerance, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, a schedule that is not known, fewer than two learning rates.
+        SmesolveError: invalid arguments, an unknown schedule, fewer than two learning rates.
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
-    lrs, horizon = check_list("lrs", lrs, check_positive), check_positive("horizon", horizon)
-    names, orders = check_list("names", names, check_string), check_list("orders", orders, check_integer)
+    lrs = check_list("lrs", lrs, check_positive, distinct=True)
+    horizon = check_positive("horizon", horizon)
+    names = check_list("names", names, check_string, distinct=True)
+    orders = check_list("orders", orders, check_integer)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells("names", problem, theta0, lrs, horizon, names, orders, observable, effort)
     return _combined(run_cells(cells, progress=effort.progress))
@@ -167,7 +169,7 @@ def _cells(
             )
     if len(lrs) < 2:
         raise SmesolveError(
-            f"lrs must hold at least two learning rates to have a slope, got {list(lrs)}; add a smaller one."
+            f"lrs must hold at least two learning rates for a slope, got {list(lrs)}; add a smaller one."
         )
     readout, start = readout_problem(problem, theta0)
 
@@ -198,7 +200,7 @@ def _cells(
 
 
 def _named(schedule: str, model: str, table: pd.DataFrame, fit: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return both tables with the names of schedule and model."""
+    """Return both tables with columns for schedule and model."""
     return {"table": table.assign(schedule=schedule, model=model), "fit": fit.assign(schedule=schedule, model=model)}
 
 
@@ -242,7 +244,7 @@ class Schedule(NetworkExperiment[ScheduleSettings]):
 
 
 def schedule_figure(result: Schedules) -> Figure:
-    """Draw |error| against lr, a panel for each schedule: markers the network, thin lines the readout."""
+    """Draw |error| against lr, one panel per schedule: markers for the network, thin lines for the readout."""
     names = list(result.table.schedule.unique())
     with drawing():
         figure = Figure(figsize=(PAGE / 3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
@@ -295,8 +297,8 @@ def _report(result: Schedules) -> str:
         "Slopes of |error| against lr with 95% intervals; for the readout, whose errors are exact, the local slope of "
         "the two smallest learning rates. `step` jumps and `warm_up` has its kink at half the horizon, where a step of "
         "the iteration ends for every learning rate. Constant: c of error = c lr^order, for the network; predicted "
-        "without Monte Carlo, by an integral along the gradient flow, at order 1 only for networks without kinks: that "
-        "of order 2 is known for problems that do not depend on time.",
+        "without Monte Carlo, by an integral along the gradient flow, only at order 1 and for networks without kinks; "
+        "constants of order 2 are predicted for problems that do not depend on time.",
         markdown(
             fit,
             {

@@ -1,13 +1,14 @@
-"""The noise of shuffled training, beside that of independent batches and of the equation that is used for both.
+"""The noise of shuffled training, compared with independent batches and with the SDE that is used for both.
 
-Over one epoch of N batches the gradients of shuffled batches add up to N times the gradient of all samples, whatever
-their order, so the noise cancels: the variance of the parameters falls like lr^3 (`smesolve.problem.shuffled_epochs`).
-Of batches drawn independently, and of the stochastic differential equation with their covariance, it falls like lr.
-With Var the total variance E|theta - E theta|^2 at the horizon, the equation overstates the noise of training by
+Over one epoch of N batches the gradients of shuffled batches add up to N times the gradient of all samples, in any
+order, so the noise cancels to leading order: the variance of the parameters falls like lr^3
+(`smesolve.problem.shuffled_epochs`). For batches drawn independently, and for the stochastic differential equation with
+their covariance, it falls like lr. With Var the total variance E|theta - E theta|^2 at the horizon, the equation
+overstates the noise of training by the factor
 
     ratio = Var_SDE / Var_shuffled = O(lr^-2).                                                            (1)
 
-Time is that of the epochs: at t = k lr, k epochs or k N independent batches were taken.
+Time counts epochs: at t = k lr the training has taken k epochs, or k N independent batches.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from smesolve.confidence import NORMAL_QUANTILE
+from smesolve.confidence import student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
@@ -49,7 +50,7 @@ CAPTION = (
 )
 
 ARMS = ("shuffled epochs", "independent batches", "usual SDE")
-"""What is compared; the number of each is added to the root seed, so that the variances are independent."""
+"""The compared processes. The index of each is added to the root seed, so that their variances are independent."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ class ShuffledNoise(Result):
     """Variances of shuffled training, of independent batches and of the usual equation."""
 
     table: pd.DataFrame
-    """A row for each arm of `ARMS` and lr: total `variance` of the parameters with `variance_low`, `variance_high`, and
-    its `ratio` to that of shuffled epochs with interval."""
+    """One row per arm of `ARMS` and lr: total `variance` of the parameters with `variance_low`, `variance_high`, and
+    its `ratio` to the variance of shuffled epochs, with interval."""
 
     slopes: pd.DataFrame
-    """A row for each arm and pair of neighbouring learning rates: the local `slope` of log variance in log lr."""
+    """One row per arm and pair of neighbouring learning rates: the local `slope` of log variance in log lr."""
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self))
 
     def plot(self) -> Figure:
@@ -106,32 +107,34 @@ def shuffled_noise(
     horizon: float,
     effort: SamplingEffort = EFFORT,
 ) -> ShuffledNoise:
-    """Measure the variance of the parameters after shuffled epochs, beside independent batches and their equation.
+    """Measure the variance of the parameters after shuffled epochs, after independent batches, and of their equation.
 
     Args:
-        problem: what is trained, whose step is an epoch.
-        theta0: (D,), the start.
+        problem: the problem, whose step is an epoch.
+        theta0: start (D,).
         lrs: learning rates, each of which divides the horizon.
-        horizon: last time T, that of T/lr epochs.
+        horizon: last time T; training takes T/lr epochs.
         effort: paths, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments, or a learning rate that does not divide the horizon.
+        SmesolveError: invalid arguments, or a learning rate that does not divide the horizon.
 
-    Cost: for each lr T/lr epochs a path, twice, and as many steps of the equation as there are batches.
+    Cost: for each lr, T/lr epochs per path for shuffled and for independent batches, and one step of the equation per
+    batch.
     """
     check_instance("problem", problem, ShuffledEpochs, "a ShuffledEpochs")
     theta0, horizon = check_parameters("theta0", theta0, problem), check_positive("horizon", horizon)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     for lr in check_list("lrs", lrs, check_positive):
         grid_steps(horizon, lr, "horizon", "lr")
-    return _combined(run_cells(_cells(problem, theta0, lrs, horizon, effort), progress=effort.progress))
+    cells = _cells(problem, theta0, lrs, horizon, effort)
+    return _combined(run_cells(cells, progress=effort.progress), effort.paths)
 
 
 def _cells(
     epochs: ShuffledEpochs, theta0: Tensor, lrs: Sequence[float], horizon: float, effort: SamplingEffort
 ) -> list[Cell]:
-    """Return a cell for each arm and learning rate."""
+    """Return one cell per arm and learning rate."""
     problem, batches = epochs.independent_batches, epochs.batches
 
     def shuffled(lr: float, seed: int) -> Tensor:
@@ -142,11 +145,14 @@ def _cells(
         steps = batches * round(horizon / lr)
         return iterate(problem, theta0, lr, steps, effort.paths, seed, save=[steps], workers=effort.workers)
 
+    def scheme_and_step(lr: float) -> tuple[str, float]:
+        """Return how the equation is solved. A step of lr by svag would be the iteration itself."""
+        return ("small_noise_rk4", lr) if problem.has_closed_form else ("svag", lr / 4)
+
     def usual(lr: float, seed: int) -> Tensor:
-        # Its own time is that of the batches. A step of lr would be the iteration with Gaussian noise.
-        scheme, step = ("small_noise_rk4", lr) if problem.has_closed_form else ("svag", lr / 4)
+        scheme, step = scheme_and_step(lr)
         equation = ModifiedEquation(problem, lr, order=1)
-        times = [0.0, batches * horizon]
+        times = [0.0, batches * horizon]  # its own time is that of the batches
         paths = solve(
             equation, theta0, times, scheme=scheme, dt=step, paths=effort.paths, seed=seed, workers=effort.workers
         )
@@ -162,36 +168,39 @@ def _cells(
     for number, arm in enumerate(ARMS):
         for lr in sorted(set(lrs), reverse=True):
             one, time = (epochs, horizon) if arm == ARMS[0] else (problem, batches * horizon)
-            ensembles = [Ensembles(one, theta0, lr, [time], [], effort.paths, control="none")]
-            cells.append(Cell(f"{arm}, lr {lr:g}", partial(row, number, lr), ensembles))
+            equations, scheme, dt = ([1], *scheme_and_step(lr)) if arm == ARMS[2] else ([], None, None)
+            ensembles = [
+                Ensembles(one, theta0, lr, [time], equations, effort.paths, scheme, dt, control="none", compared=False)
+            ]
+            cells.append(Cell(f"{arm}, lr {lr!r}", partial(row, number, lr), ensembles))
     return cells
 
 
 def _total_variance(theta: Tensor) -> tuple[float, float]:
-    """Return tr Cov of paths (B, D), and its standard error: that of the mean of |theta - mean|^2."""
+    """Return tr Cov of paths (B, D), and its standard error, computed for the mean of |theta - mean|^2."""
     squares = (theta - theta.mean(0)).square().sum(-1) * (len(theta) / (len(theta) - 1))
     return float(squares.mean()), float(squares.std() / len(theta) ** 0.5)
 
 
-def _combined(rows: list[dict[str, Any]]) -> ShuffledNoise:
+def _combined(rows: list[dict[str, Any]], paths: int) -> ShuffledNoise:
     """Return the table with intervals, ratios by eq. (1), and local slopes."""
-    table = pd.DataFrame(rows)
-    # On a log scale: variances are positive, and their relative errors are alike.
-    factor = (NORMAL_QUANTILE * table.stderr / table.variance).map(math.exp)
+    table, quantile = pd.DataFrame(rows), float(student_quantile(paths - 1))
+    # Intervals on a log scale: variances are positive, and their relative errors are similar.
+    factor = (quantile * table.stderr / table.variance).map(math.exp)
     table["variance_low"], table["variance_high"] = table.variance / factor, table.variance * factor
     reference = table[table.arm == ARMS[0]].set_index("lr")
     base = table.lr.map(reference.variance)
     table["ratio"] = table.variance / base  # (1)
     spread = ((table.stderr / table.variance) ** 2 + (table.lr.map(reference.stderr) / base) ** 2) ** 0.5
     spread[table.arm == ARMS[0]] = 0.0
-    factor = (NORMAL_QUANTILE * spread).map(math.exp)
+    factor = (quantile * spread).map(math.exp)
     table["ratio_low"], table["ratio_high"] = table.ratio / factor, table.ratio * factor
     slopes = []
     for arm, part in table.groupby("arm", sort=False):
         for large, small in zip(part.iloc[:-1].itertuples(), part.iloc[1:].itertuples(), strict=True):
             step = math.log(large.lr / small.lr)
             slope = math.log(large.variance / small.variance) / step
-            half = NORMAL_QUANTILE * math.hypot(large.stderr / large.variance, small.stderr / small.variance) / step
+            half = quantile * math.hypot(large.stderr / large.variance, small.stderr / small.variance) / step
             between = f"{large.lr:g} to {small.lr:g}"
             slopes.append(
                 {"arm": arm, "lrs": between, "slope": slope, "slope_low": slope - half, "slope_high": slope + half}
@@ -201,21 +210,21 @@ def _combined(rows: list[dict[str, Any]]) -> ShuffledNoise:
 
 @experiment("scaling", "shuffle")
 class Shuffle(NetworkExperiment[ShuffleSettings]):
-    """The noise of shuffled training, beside independent batches and the usual equation."""
+    """The noise of shuffled training, compared with independent batches and the usual equation."""
 
     Settings = ShuffleSettings
     title = "Learning-rate scaling: shuffle"
     example = "examples/scaling_shuffle.yaml --out results/scaling_shuffle"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each arm and learning rate."""
+        """Return one cell per arm and learning rate."""
         s, epochs = self.settings, self.problem
         assert isinstance(epochs, ShuffledEpochs)
         return _cells(epochs, self.theta0, s.lrs, s.horizon, s.effort)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the variances."""
-        result = _combined(results)
+        result = _combined(results, self.settings.paths)
         return [
             Section(
                 "Noise of shuffled training",

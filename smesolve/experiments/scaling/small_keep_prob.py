@@ -1,13 +1,15 @@
-"""Small keep_prob: what second moments hide, and which equation has higher moments and tails.
+"""Small keep_prob: higher moments and tails, which second moments do not show.
 
-At small keep_prob rare large steps make the noise. A diffusion spreads them out: it keeps mean and variance, and loses
-the third and fourth moments where lr is of the order of keep_prob^2. Jumps at rate 1/lr keep them as long as lr is
-small beside keep_prob. Two models share the learning rates lr = multiple times keep_prob^2:
+At small keep_prob the noise consists of rare large steps. A diffusion replaces them by many small ones: it keeps mean
+and variance, but not the third and fourth moments if lr is of the order of keep_prob^2. Jumps at rate 1/lr keep these
+moments as long as lr << keep_prob. Two models are studied:
 
-- the scalar model of dropout (`scalar_dropout`), whose moments E u^j decay at rates that are known exactly;
-- the network, measured: mean, central moments and quantiles of an observable over paths of the iteration and of each
-  equation, with the learning rate in units of the mean curvature at the start, and 95% intervals: Student's with the
-  shift that skewness takes for moments, order statistics (exact, binomial) for quantiles.
+- the scalar model of dropout (`scalar_dropout`) at lr = multiple keep_prob^2, whose moments E u^j decay at rates that
+  are known exactly;
+- the network, measured at lr = multiple keep_prob/lambda_max(Hess L_S(theta0)), which is the same in the scalar model:
+  mean, central moments and quantiles of an observable over paths of the iteration and of each equation. The 95%
+  intervals are Student's with a correction for skewness for moments, and (exact, binomial) order statistics for
+  quantiles.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ __all__ = ["SmallKeepProb", "SmallKeepProbResult", "SmallKeepProbSettings", "sma
 
 COMPARED: tuple[Order, ...] = (1, 2, 3, "poisson")
 EQUATIONS = {equation_name(order): order for order in COMPARED}
-"""The equations, by the names in tables."""
+"""The equations by their names in tables."""
 
 STYLES = {
     "iteration": DROPOUT,
@@ -63,10 +65,10 @@ STYLES = {
 }
 
 DEGREES = (2, 3, 4)
-"""Of the moments."""
+"""Degrees of the moments."""
 
 SCALAR_STEPS = 20
-"""Steps over which the rates of the scalar model are taken; they do not depend on it."""
+"""Steps over which the rates of the scalar model are computed; the rates do not depend on their number."""
 
 CAPTION = (
     "Panels 1 to 3: relative error of the rate at which E u^j of the scalar model decays, exact. Panel 4: the "
@@ -80,9 +82,9 @@ class SmallKeepProbSettings(SamplingSettings):
 
     Args:
         keep_probs: probabilities that a neuron is kept.
-        multiple: learning rate in units of keep_prob^2, for the network over the largest curvature times keep_prob.
+        multiple: learning rate in units of keep_prob^2; for the network in units of keep_prob/lambda_max.
         relaxations: horizon of the network in relaxation times 1/lambda_max.
-        probabilities: of the quantiles.
+        probabilities: probabilities of the quantiles.
         observables: the observable, in a list: loss, modified_loss, squared_norm, or a coordinate such as theta[0].
     """
 
@@ -94,10 +96,10 @@ class SmallKeepProbSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
+        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
         check_positive("multiple", self.multiple)
         check_positive("relaxations", self.relaxations)
-        check_list("probabilities", self.probabilities, _check_probability)
+        check_list("probabilities", self.probabilities, _check_probability, distinct=True)
         check_one("observables", self.observables, check_string)
 
 
@@ -106,18 +108,18 @@ class SmallKeepProbResult(Result):
     """Moments and quantiles of iteration and equations at small keep_prob."""
 
     table: pd.DataFrame
-    """A row for each keep_prob, process ("iteration", "order 1", "order 2", "order 3", "poisson") and statistic of the
+    """One row per keep_prob, process ("iteration", "order 1", "order 2", "order 3", "poisson") and statistic of the
     observable ("mean", "moment 2" to "moment 4", which are central, "quantile 0.99"): lr, value with low, high, and
     `differs`: whether its interval lies outside that of the iteration; None for the iteration itself."""
 
     rates: pd.DataFrame
-    """A row for each keep_prob, equation and degree j: lr, and the relative error of the rate at which E u^j of the
+    """One row per keep_prob, equation and degree j: lr, and the relative error of the rate at which E u^j of the
     scalar model decays, `relative`; exact."""
 
     observable: str
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self))
 
     def plot(self) -> Figure:
@@ -140,24 +142,24 @@ def small_keep_prob(
 
     Args:
         problem: network and data; its own keep_prob is not used.
-        theta0: (D,), the start.
-        keep_probs: probabilities that a neuron is kept.
-        multiple: learning rate in units of keep_prob^2, for the network over the largest curvature times keep_prob,
-            which is 1 in the scalar model.
+        theta0: start (D,).
+        keep_probs: different probabilities that a neuron is kept.
+        multiple: learning rate in units of keep_prob^2; for the network in units of keep_prob/lambda_max, which is the
+            same in the scalar model.
         relaxations: horizon of the network in relaxation times 1/lambda_max(Hess L_S(theta0)).
-        observable: whose law is measured.
-        probabilities: of the quantiles.
+        observable: the observable whose distribution is measured.
+        probabilities: different probabilities of the quantiles.
         effort: paths, seed, progress bar and processes.
 
     Raises:
-        SmesolveError: bad arguments.
+        SmesolveError: invalid arguments.
 
-    Cost: relaxations/(keep_prob multiple) steps of the iteration and of each equation a path.
+    Cost: relaxations/(keep_prob multiple) steps per path of the iteration and of each equation.
     """
     check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
     theta0 = check_parameters("theta0", theta0, problem)
-    keep_probs = check_list("keep_probs", keep_probs, check_keep_prob)
-    probabilities = check_list("probabilities", probabilities, _check_probability)
+    keep_probs = check_list("keep_probs", keep_probs, check_keep_prob, distinct=True)
+    probabilities = check_list("probabilities", probabilities, _check_probability, distinct=True)
     check_positive("multiple", multiple)
     check_positive("relaxations", relaxations)
     check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
@@ -180,7 +182,7 @@ def _cells(
     probabilities: Sequence[float],
     effort: SamplingEffort,
 ) -> list[Cell]:
-    """Return a cell for each keep_prob and process."""
+    """Return one cell per keep_prob and process."""
     cells = []
     for keep_prob in keep_probs:
         here = problem.with_keep_prob(keep_prob)
@@ -191,7 +193,7 @@ def _cells(
             orders = [] if order is None else [order]
             measured = Ensembles(here, theta0, lr, [steps * lr], orders, effort.paths, control="none", compared=False)
             run = partial(_rows, keep_prob, here, theta0, lr, steps, process, observable, probabilities, effort)
-            cells.append(Cell(f"keep_prob {keep_prob:g}, {process}", run, [measured]))
+            cells.append(Cell(f"keep_prob {keep_prob!r}, {process}", run, [measured]))
     return cells
 
 
@@ -206,15 +208,15 @@ def _rows(
     probabilities: Sequence[float],
     effort: SamplingEffort,
 ) -> list[dict[str, Any]]:
-    """Return the statistics of one process; the problem has this keep_prob."""
+    """Return the statistics of one process at one keep_prob."""
     (function,) = named_observables(problem, [observable]).values()
-    # The iteration and the equations draw from streams of their own; the seed of each process is its own as well.
+    # The iteration and the equations have different streams; each process also has a seed of its own.
     seed = int(np.random.SeedSequence([effort.seed, list(STYLES).index(process)]).generate_state(1)[0])
     if process == "iteration":
         chain: Any = DropoutIteration(problem, lr, seed)
     else:
         chain = integration(ModifiedEquation(problem, lr, EQUATIONS[process]), theta0, "small_noise_rk4", lr, seed)
-    with without_divergence_warnings():  # the table shows it
+    with without_divergence_warnings():  # the table shows them
         (end,) = collect_paths(chain, theta0, effort.paths, [steps], effort.workers)
     values = function(end).double().cpu().numpy()
     head = {"keep_prob": keep_prob, "lr": lr, "process": process}
@@ -224,8 +226,8 @@ def _rows(
 def statistics_of(values: np.ndarray, probabilities: Sequence[float]) -> list[dict[str, Any]]:
     """Return mean, central moments and quantiles of independent values, with 95% intervals.
 
-    Intervals of moments are Student's for the mean of (value - mean)^j, shifted by its skewness; those of quantiles
-    are between order statistics, infinite where there are too few values.
+    Intervals of moments are Student's for the mean of (value - mean)^j, lengthened by its skewness. Intervals of
+    quantiles are bounded by order statistics, and infinite if there are too few values.
     """
     rows, count = [], len(values)
     finite = bool(np.isfinite(values).all())
@@ -280,7 +282,7 @@ class SmallKeepProb(NetworkExperiment[SmallKeepProbSettings]):
     example = "examples/scaling_small_keep_prob.yaml --out results/scaling_small_keep_prob"
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each keep_prob and process."""
+        """Return one cell per keep_prob and process."""
         s = self.settings
         given = s.keep_probs, s.multiple, s.relaxations, s.observables[0], s.probabilities, s.effort
         return _cells(self.dropout_problem, self.theta0, *given)
@@ -301,7 +303,7 @@ class SmallKeepProb(NetworkExperiment[SmallKeepProbSettings]):
 
 
 def small_keep_prob_figure(result: SmallKeepProbResult) -> Figure:
-    """Draw errors of decay rates for each degree, and the outermost quantile over that of the iteration."""
+    """Draw errors of decay rates for each degree, and the outermost quantile relative to the iteration."""
     outermost = _outermost(result.table)
     with drawing():
         figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
@@ -334,7 +336,7 @@ def small_keep_prob_figure(result: SmallKeepProbResult) -> Figure:
 
 
 def _outermost(table: pd.DataFrame) -> str:
-    """Return the name of the outermost quantile whose intervals are finite; the first one where none has."""
+    """Return the name of the outermost quantile with finite intervals; the first one if there is none."""
     quantiles = table[table.statistic.str.startswith("quantile")]
     bounded = np.isfinite(quantiles.high - quantiles.low).groupby(quantiles.statistic, sort=False).all()
     return str([*bounded.index[:1], *bounded.index[bounded]][-1])
@@ -367,8 +369,8 @@ def _report(result: SmallKeepProbResult, multiple: float) -> str:
     table = result.table.assign(differs=[verdicts[one] for one in result.table.differs])
     columns = ["keep_prob", "lr", "process", "statistic", "value", "low", "high", "differs"]
     return join(
-        f"Scalar model: exact decay rates at lr = {multiple:g} keep_prob^2; network: learning rate in units of the "
-        "largest curvature times keep_prob. `differs`: the interval lies outside that of the iteration.",
+        f"Scalar model: exact decay rates at lr = {multiple:g} keep_prob^2. Network: lr = {multiple:g} keep_prob over "
+        "the largest curvature. `differs`: the interval lies outside the interval of the iteration.",
         markdown(result.rates, ["keep_prob", "lr", "process", "degree", "relative"]),
         "## Network",
         markdown(table, columns),

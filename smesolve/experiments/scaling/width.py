@@ -1,8 +1,9 @@
-"""Error against width in the mean-field scaling, at fixed lr, at fixed lr/keep_prob, and at fixed keep_prob.
+"""Error against width in the mean-field scaling, at fixed lr/keep_prob, at fixed lr, and with both fixed.
 
-f(x; eta) = 1/m sum_r eta_r A_r tanh(W_r . x) with each particle (A_r, W_r) moved by lr, as Chizat, Marion, Yesbay
-(arXiv 2510.07554) write it. It is a `TwoLayerNetwork` with the parameters (A, W)/sqrt(m) and the activation
-tanh(sqrt(m) z)/sqrt(m): then a gradient step of size lr in the parameters is one of size lr in each particle.
+The network is f(x; eta) = 1/m sum_r eta_r A_r tanh(W_r . x), and each particle (A_r, W_r) moves by -lr m times its
+gradient (Chizat, Marion, Yesbay, arXiv 2510.07554). This is a `TwoLayerNetwork` with the parameters (A, W)/sqrt(m) and
+the activation tanh(sqrt(m) z)/sqrt(m): a gradient step with learning rate lr in these parameters moves the particles in
+this way.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ __all__ = ["Width", "WidthSettings", "WidthSweep", "mean_field_problem", "width_
 
 
 class Arm(StrEnum):
-    """What stays fixed as the width grows."""
+    """Quantities that stay fixed as the width grows."""
 
     FIXED_RATIO = "fixed lr/keep_prob"
     FIXED_LR = "fixed lr"
@@ -61,8 +62,8 @@ ARMS = {
 
 
 CAPTION = (
-    "Left: |relative error| against the width, one panel for each order, with 95% intervals, hollow where not "
-    "resolved; right: share of the penalty in the modified loss at the start against the width. One line for each arm."
+    "Left: |relative error| against the width, one panel per order, with 95% intervals, hollow if not resolved; right: "
+    "share of the penalty in the modified loss at the start against the width. One line per arm."
 )
 
 
@@ -71,7 +72,7 @@ class WidthSettings:
     """Error against width.
 
     Args:
-        data: what is learned; the networks are of the study itself, and it observes the modified loss.
+        data: the data. The study has its own networks, and its observable is the modified loss.
         keep_prob: probability that a neuron is kept, at the smallest width.
         lrs: learning rate at the smallest width, in a list.
         horizon: last time T.
@@ -106,7 +107,7 @@ class WidthSettings:
         check_positive("horizon", self.horizon)
         check_list("widths", self.widths, check_integer)
         check_list("orders", self.orders, check_integer)
-        _ = self.effort  # which checks the others
+        _ = self.effort  # checks the other fields
 
     @property
     def effort(self) -> SamplingEffort:
@@ -119,15 +120,15 @@ class WidthSweep(Result):
     """Weak errors and the size of the penalty against width."""
 
     table: pd.DataFrame
-    """A row for each arm, width and order: keep_prob, lr, `relative` error with `relative_low`, `relative_high`,
+    """One row per arm, width and order: keep_prob, lr, `relative` error with `relative_low`, `relative_high`,
     `resolved`, `reason`, and `penalty`, the share of L_S - R_S in L_S at the start."""
 
     slopes: pd.DataFrame
-    """A row for each arm and order: the slope of ln|relative error| against ln width over the resolved widths, weighted
+    """One row per arm and order: the slope of ln|relative error| against ln width over the resolved widths, weighted
     by their intervals, with `slope_low`, `slope_high`."""
 
     def summary(self) -> str:
-        """Return what was found, a sentence in each line."""
+        """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self))
 
     def plot(self) -> Figure:
@@ -146,7 +147,7 @@ def _tables(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def mean_field_problem(
     x: Tensor, y: Tensor, width: int, keep_prob: float, seed: int = 0
 ) -> tuple[DropoutProblem, Tensor]:
-    """Return the problem with its start: particles are standard normals, the first ones the same at every width."""
+    """Return the problem and its start. The particles are standard normals, the first ones the same at every width."""
     check_integer("width", width)
     check_seed("seed", seed)
     x, y = _tables(x, y)
@@ -176,15 +177,15 @@ def width_sweep(
     Args:
         x: inputs (n, d).
         y: targets (n, o).
-        widths: of the network.
-        keep_prob: at the smallest width.
-        lr: at the smallest width; rounded in each cell so that it divides the horizon.
+        widths: widths of the network.
+        keep_prob: probability that a neuron is kept, at the smallest width.
+        lr: learning rate at the smallest width; in each cell it is rounded so that it divides the horizon.
         horizon: last time.
-        orders: of the equation.
-        effort: paths, tolerance, seed (of the particles as well), progress bars and processes.
+        orders: orders of the equation.
+        effort: paths, tolerance, seed (also of the particles), progress bars and processes.
 
     Raises:
-        SmesolveError: bad arguments.
+        SmesolveError: invalid arguments.
     """
     widths, orders = check_list("widths", widths, check_integer), check_list("orders", orders, check_integer)
     check_keep_prob("keep_prob", keep_prob)
@@ -204,7 +205,7 @@ def _cells(
     orders: Sequence[int],
     effort: SamplingEffort,
 ) -> list[Cell]:
-    """Return a cell for each width and arm; in each the learning rate is rounded so that it divides the horizon."""
+    """Return one cell per width and arm, each with a learning rate that divides the horizon."""
     first = min(widths)
 
     def rows(head: dict[str, Any], problem: DropoutProblem, theta0: Tensor) -> list[dict[str, Any]]:
@@ -215,7 +216,7 @@ def _cells(
             unknown: dict[str, Any] = dict.fromkeys(("relative", "relative_low", "relative_high"), np.nan)
             return [head | {"order": k} | unknown | {"resolved": False, "reason": "mean unstable"} for k in orders]
         change = flow_change(problem, theta0, horizon, named_observables(problem, ["modified_loss"])["modified_loss"])
-        with without_divergence_warnings():  # the reason of the row says it
+        with without_divergence_warnings():  # the reason in the row shows it
             study = effort.weak_error(problem, theta0, [head["lr"]], [horizon], orders, "modified_loss")
         errors = {"relative": "error", "relative_low": "low", "relative_high": "high"}
         return [
@@ -259,7 +260,7 @@ def _slope(group: pd.DataFrame) -> dict[str, float]:
     design = np.stack([np.ones(len(used)), np.log(used.width)], axis=1) / sigma[:, None]
     height = (np.log(size) / sigma).to_numpy()
     solution, residual, *_ = np.linalg.lstsq(design, height, rcond=None)
-    # a misfit beyond the intervals widens the interval
+    # A misfit beyond the intervals widens the interval of the slope.
     scale = max(1.0, float(residual.sum()) / (len(used) - 2))
     half = float(student_quantile(len(used) - 2)) * (scale * np.linalg.inv(design.T @ design)[1, 1]) ** 0.5
     return {
@@ -291,7 +292,7 @@ class Width(Experiment[WidthSettings]):
         return _cells(*self.data, s.widths, s.keep_prob, s.lrs[0], s.horizon, s.orders, s.effort)
 
     def measured(self) -> str:
-        """Return the data in words; the networks of the study are its own."""
+        """Return the data in words."""
         x, _ = self.data
         return described_data(self.settings.data.name, *x.shape)
 

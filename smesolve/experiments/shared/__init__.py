@@ -1,1 +1,1 @@
-"""What all experiments share: the base class, cells and their store, settings, data, figures, report."""
+"""Code used by all experiments: base class, cells and their store, settings, data, figures, report."""

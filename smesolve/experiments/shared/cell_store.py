@@ -1,7 +1,7 @@
-"""Results of cells on disk, in the journal of their experiment: each is there whole, or not at all.
+"""Results of cells on disk, in the journal of their experiment, each whole or not at all.
 
-A result is stored as JSON, in which numbers keep every bit; arrays and tables stand in it as objects with one reserved
-key. Nothing is unpickled.
+A result is stored as JSON, in which numbers keep every bit. Arrays and tables become objects with a reserved key.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class CellStore:
     """Results by the key of their cell.
 
     Args:
-        journal: where the results are kept. It belongs to one study, and refuses those of another one.
+        journal: journal for the results. It belongs to one study, and refuses other studies.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -42,10 +42,10 @@ class CellStore:
         return decoded(json.loads(self.journal.get(_name(key))["json"].tobytes()))
 
     def put(self, key: str, result: Any) -> None:
-        """Keep the result of a cell.
+        """Store the result of a cell.
 
         Raises:
-            TypeError: the result holds something that a cell must not return.
+            TypeError: the result contains a type that cannot be stored.
         """
         text = json.dumps(encoded(result)).encode()
         self.journal.put(_name(key), {"json": np.frombuffer(text, dtype=np.uint8)})
@@ -56,7 +56,7 @@ def _name(key: str) -> str:
 
 
 def encoded(value: Any) -> Any:
-    """Return a value in JSON's types."""
+    """Return a value in the types of JSON."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, np.generic):
@@ -79,7 +79,7 @@ def encoded(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """Return the value of which `encoded` made this."""
+    """Return the value from its form made by `encoded`."""
     if isinstance(value, list):
         return [decoded(entry) for entry in value]
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Cells: the pieces of work that an experiment is made of.
+"""Cells: the pieces of work of an experiment.
 
-A cell is run whole, and its result is kept on disk as soon as it is there, so that an interrupted experiment goes on
-with the cells that are left. What a cell simulates says what it costs: the progress bar and the dry run follow from it.
+The result of a cell is stored on disk as soon as it is known, so an interrupted experiment continues with the remaining
+cells. A cell states what it simulates; the progress bar and the dry run compute its cost from that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smesolve.comparison.study_design import StudyDesign, chosen_control, chosen_scheme
 from smesolve.comparison.study_size import StudySize
+from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.problem.problem import Problem
@@ -46,9 +47,10 @@ class Ensembles:
     control: str = "auto"
     """Control variates, as for `weak_error`."""
     compared: bool = True
-    """Whether `weak_error` compares them: the iteration is run beside equations, whose paths come in pairs in part."""
+    """Whether `weak_error` compares them: then the iteration is run in addition to equations, and some of the paths of
+    equations come in pairs."""
     most: int | None = None
-    """Paths for which blocks have their size (`Problem.in_blocks_for`). Default: blocks are those of the problem."""
+    """Number of paths for which the block size is chosen (`Problem.in_blocks_for`). Default: the problem's blocks."""
 
     def __post_init__(self) -> None:
         check_scheme(self.problem, self.design.scheme)
@@ -60,7 +62,7 @@ class Ensembles:
 
     @cached_property
     def design(self) -> StudyDesign:
-        """The measurement that these ensembles are simulated for."""
+        """The measurement for which these ensembles are simulated."""
         observables = {str(k): self.problem.loss for k in range(self.observables)}
         scheme, control = chosen_scheme(self.scheme, self.problem), chosen_control(self.control, self.problem)
         problem = self.problem if self.most is None else self.problem.in_blocks_for(self.most)
@@ -68,7 +70,7 @@ class Ensembles:
         return StudyDesign(*given, observables, scheme, self.dt, control)
 
     def size(self, workers: int | None = None) -> StudySize:
-        """Return what the ensembles ask of a machine."""
+        """Return the work and the memory of the ensembles."""
         return StudySize(self.design, self.paths, workers, self.compared)
 
 
@@ -76,8 +78,8 @@ class Ensembles:
 class Cell:
     """One piece of work.
 
-    Its result is made of dicts with string keys, lists, strings, numbers, None, numpy arrays and pandas tables, so that
-    it can be kept on disk.
+    Its result consists of dicts with string keys, lists, strings, numbers, None, numpy arrays and pandas tables, which
+    can be stored on disk.
     """
 
     key: str
@@ -85,13 +87,13 @@ class Cell:
     key and the same settings always has the same result."""
     run: Callable[[], Any]
     ensembles: Sequence[Ensembles | DefectRuns] = ()
-    """What the cell simulates; empty where it simulates nothing."""
+    """The simulated paths; empty if the cell simulates nothing."""
     work: float = 1.0
-    """For a cell that simulates nothing, its work in gradients, about; 0 counts as 1."""
+    """For a cell that simulates nothing, its approximate work in gradients; 0 counts as 1."""
     seconds: Callable[[], float] | None = None
-    """For a cell that simulates nothing, what says how long it takes, for the dry run. Default: that is not known."""
+    """For a cell that simulates nothing: function that returns its time (s), for the dry run. Default: unknown."""
     kept: bool = True
-    """Whether the result is kept on disk. False: the cell keeps its own blocks in the journal of the experiment."""
+    """Whether the result is stored on disk. False: the cell stores its own blocks in the journal of the experiment."""
 
     @property
     def cost(self) -> float:
@@ -100,7 +102,7 @@ class Cell:
 
 
 def training_cost(problem: Problem, theta0: Tensor, lr: float, steps: int, runs: int) -> list[Ensembles]:
-    """Return what cells simulate that train only: so many steps of the iteration in so many runs."""
+    """Return the ensembles of a cell that only trains: a number of steps of the iteration in a number of runs."""
     return [Ensembles(problem, theta0, lr, [steps * lr], (), runs, control="none")]
 
 
@@ -108,10 +110,17 @@ def run_cells(cells: Sequence[Cell], store: CellStore | None = None, progress: b
     """Return the results of the cells, in their order.
 
     Args:
-        cells: to be run.
-        store: results that are known already, to which new ones are added. Default: no result is kept.
+        cells: cells to run.
+        store: stored results, to which new ones are added. Default: no result is stored.
         progress: show a progress bar. Default: on a terminal only.
+
+    Raises:
+        SmesolveError: two cells have the same key.
     """
+    keys = [cell.key for cell in cells]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise SmesolveError(f"the key {key!r} stands for several cells; give each cell a key of its own.")
     costs = [cell.cost for cell in cells]
     results = []
     with Progress(progress, math.fsum(costs), late=True) as bar:

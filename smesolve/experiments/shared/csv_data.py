@@ -1,4 +1,4 @@
-"""Inputs and targets from a .csv file, whose cells must be numbers in named columns."""
+"""Inputs and targets from a .csv file with numbers in named columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smesolve.errors import SmesolveError, shown
 __all__ = ["read_csv"]
 
 SEPARATORS = ",;\t"
-"""Separators of columns; a file has the one that occurs most often in its header."""
+"""Separators of columns; the separator of a file is the one that occurs most often in its header."""
 
 NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 
@@ -31,11 +31,11 @@ def read_csv(path: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         path: path of the file, in UTF-8, or in UTF-16 with a byte order mark.
-        target: column of the only target. Default: targets are the columns that begin with y, and inputs are those that
-            begin with x.
+        target: column of the only target. Default: targets are the columns whose names begin with y, and inputs the
+            columns whose names begin with x.
 
     Raises:
-        SmesolveError: a file without a header, columns without a name of their own, cells that are no numbers.
+        SmesolveError: no header, missing or repeated column names, or cells that are not numbers.
     """
     origin = f"data.name={path!r}"
     table = _cells(path, origin)
@@ -59,20 +59,20 @@ def _cells(path: str, origin: str) -> pd.DataFrame:
         with open(path, encoding=encoding, newline="") as file:
             header = file.readline()
             if "\0" in header:
-                raise SmesolveError(f"{origin} is no text; give a table of numbers with a header.")
+                raise SmesolveError(f"{origin} is not text; give a table of numbers with a header.")
             separator = max(SEPARATORS, key=header.count)
             file.seek(0)
             return pd.read_csv(
                 file, sep=separator, header=None, dtype=str, na_filter=False, index_col=False, skipinitialspace=True
             )
     except UnicodeError:
-        raise SmesolveError(f"{origin} is no text in UTF-8; save it as UTF-8.") from None
+        raise SmesolveError(f"{origin} is not UTF-8 text; save it as UTF-8.") from None
     except pd.errors.EmptyDataError:
         raise SmesolveError(f"{origin} is empty; give a table of numbers with a header.") from None
     except pd.errors.ParserError as error:
         reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
         raise SmesolveError(
-            f"{origin} has rows that do not fit its header ({reason}); give every row one cell a column."
+            f"{origin} has rows that do not fit its header ({reason}); give every row one cell per column."
         ) from None
 
 
@@ -84,12 +84,12 @@ def _check_names(names: list[str], origin: str) -> None:
     for position, name in enumerate(names):
         if not name or re.fullmatch(r"Unnamed: \d+", name):
             raise SmesolveError(
-                f"column {position + 1} of {origin} has no name, as the row numbers that pandas writes; leave them out "
-                "by to_csv(path, index=False), or name the column."
+                f"column {position + 1} of {origin} has no name, like the row numbers that pandas writes; leave them "
+                "out by to_csv(path, index=False), or name the column."
             )
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise SmesolveError(f"{origin} has {count} columns of the name {name!r}; give each a name of its own.")
+        raise SmesolveError(f"{origin} has {count} columns with the name {name!r}; give each a name of its own.")
 
 
 def _columns(names: list[str], target: str | None, origin: str) -> tuple[list[int], list[int]]:

@@ -24,7 +24,7 @@ from smesolve.problem.data import finite_data
 __all__ = ["DATASETS", "load_data", "training_and_test"]
 
 SPLIT_KEY = 0
-"""Of the random numbers by which samples are held out."""
+"""Seed of the random numbers by which samples are held out."""
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -81,10 +81,11 @@ def load_data(config: DataSettings) -> Data:
 def training_and_test(config: DataSettings, samples: int) -> tuple[np.ndarray, np.ndarray]:
     """Return which samples are trained on, and which are held out by data.test; both increase.
 
-    Of mnist the last ones are held out, so that the first 1,000 of MNIST can be trained on; of others some at random.
+    From mnist the last samples are held out, so that the first 1,000 of MNIST can be used for training; from other data
+    samples are held out at random.
 
     Raises:
-        SmesolveError: none would be left on one side.
+        SmesolveError: one of the two parts would be empty.
     """
     held = 0 if config.test is None else round(config.test * samples)
     if config.test is not None and not 0 < held < samples:
@@ -138,13 +139,13 @@ def _random(config: DataSettings) -> Data:
 
 
 DATASETS: dict[str, Callable[[DataSettings], Data]] = {"digits": _digits, "mnist": _mnist, "random": _random}
-"""Data by name; add to it to name some of your own."""
+"""Data by name; users may add their own."""
 
 READERS: dict[str, Callable[[DataSettings], Data]] = {
     ".npz": lambda config: read_npz(config.name),
     ".csv": lambda config: read_csv(config.name, config.target),
 }
-"""Files by their ending."""
+"""Readers of files by their ending."""
 
 CPU = torch.device("cpu")
 
@@ -158,4 +159,4 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading a damaged file may end in."""
+"""Errors that reading a damaged file may raise."""

@@ -1,4 +1,4 @@
-"""Runs by defects as a cell simulates them, for its cost and its dry run."""
+"""The runs of the defect estimator in a cell, for its cost and the dry run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from smesolve.solver.modified_equation import WITH_JUMPS, Order
 __all__ = ["TIMED_STEPS", "DefectRuns", "orders_of_defects", "smooth_observables"]
 
 TIMED_STEPS = 3
-"""Steps that a dry run times."""
+"""Steps that a dry run measures."""
 
 
 @dataclass(frozen=True)
 class DefectRuns:
-    """Runs from one start at one learning rate, from which errors are summed up."""
+    """Runs of the defect estimator from one start at one learning rate."""
 
     problem: Problem
     theta0: Tensor
@@ -45,20 +45,20 @@ class DefectRuns:
 
     @cached_property
     def design(self) -> StudyDesign:
-        """The measurement that these runs are for."""
+        """The measurement for which these runs are simulated."""
         problem = self.problem if self.most is None else self.problem.in_blocks_for(self.most)
         given = problem, self.theta0, [self.lr], self.times, self.orders, {"": problem.loss}
         return StudyDesign(*given, chosen_scheme(None, problem))
 
     def size(self, workers: int | None = None) -> DefectSize:
-        """Return what the runs ask of a machine."""
+        """Return the work and the memory of the runs."""
         return DefectSize(self.design, self.paths, workers)
 
     def seconds(self, per_gradient: dict[tuple[Any, ...], float]) -> float:
         """Return the seconds of the first round.
 
         Args:
-            per_gradient: seconds a gradient that were measured before; they do not depend on the learning rate.
+            per_gradient: seconds per gradient that were measured before; they do not depend on the learning rate.
         """
         size = self.size()
         key = "defects", id(self.problem), size.samplers[0].block_size, tuple(self.orders)
@@ -70,10 +70,10 @@ class DefectRuns:
 
 
 def smooth_observables(design: StudyDesign) -> dict[str, Observable]:
-    """Return the observables of a study whose errors defects measure."""
+    """Return the observables of a study whose errors can be estimated by defects."""
     return {name: g for name, g in design.observables.items() if not is_piecewise_constant(g, design.theta0)}
 
 
 def orders_of_defects(design: StudyDesign) -> list[int]:
-    """Return the orders of a study whose errors defects measure."""
+    """Return the orders of a study whose errors can be estimated by defects."""
     return [order for order in design.orders if isinstance(order, int) and order not in WITH_JUMPS]

@@ -1,9 +1,9 @@
-"""What an experiment would take: sizes, steps, paths, and an estimate of time and memory from a few real blocks.
+"""Estimate of the cost of an experiment: sizes, steps, paths, and time and memory from a few real blocks.
 
-Of each process of the ensembles of the cells (the iteration, the equation of each order) three steps of one block are
-run and timed; the time of the first round is that of its steps times its blocks. Control variates and the noise-free
-path are made for a few steps, and cells that simulate nothing may say what they take. Rounds that a tolerance adds
-after the first one depend on errors that are not known yet, and are not included.
+For each process in the ensembles of the cells (the iteration, the equation of each order), three steps of one block are
+run and timed. The time of the first round is the time per step times the numbers of steps and blocks. Control variates
+and the noise-free path are computed for a few steps, and cells that simulate nothing may state their time. Further
+rounds, which a tolerance may require, depend on errors that are not known yet, and are not included.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ SHOWN = 20
 
 
 def estimate(measured: str, cells: Sequence[Cell], workers: int | None, overhead: float = 0.0) -> dict[str, str]:
-    """Return what the cells would take, in words.
+    """Return the estimated cost of the cells, in words.
 
     Args:
-        measured: what is measured on what.
-        cells: of the experiment.
+        measured: description of data, network and training.
+        cells: cells of the experiment.
         workers: processes that share the paths.
-        overhead: seconds of what every study takes, as `time_in_words` has them. Default: 0.
+        overhead: seconds that every study takes, as in `time_in_words`. Default: 0.
 
     Raises:
         SmesolveError: the paths are more than a process can take, or need more memory than the machine has.
@@ -102,8 +102,8 @@ def time_in_words(parts: dict[str, float], overhead: float) -> str:
     """Return the time of a study, in words.
 
     Args:
-        parts: seconds by what takes them.
-        overhead: seconds of what every study takes: loading the libraries, the figures and the report.
+        parts: seconds of each part.
+        overhead: seconds that every study takes for loading the libraries, the figures and the report.
     """
     named = {"start and report": overhead} | parts if overhead else parts
     words = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in named.items())
@@ -111,12 +111,12 @@ def time_in_words(parts: dict[str, float], overhead: float) -> str:
 
 
 def memory_in_words(arrays: float, workers: int | None, steps: float = 0.0) -> str:
-    """Return the memory of a process, from the most that it has taken so far, and that of its workers.
+    """Return the memory of a process, from its peak so far, and the memory of its workers.
 
     Args:
-        arrays: bytes of the arrays of one process, but for those of the steps that were run.
-        workers: processes beside it.
-        steps: bytes of the arrays of these steps, for systems that do not say what a process has taken. Default: none.
+        arrays: bytes of the arrays of one process, without the arrays of the steps that were run.
+        workers: number of worker processes.
+        steps: bytes of the arrays of these steps, for systems that do not report the peak of a process. Default: 0.
     """
     peak = _peak()
     if peak is None:
@@ -130,7 +130,7 @@ def _seconds(ensembles: Ensembles, per_step: dict[tuple[Any, ...], float]) -> di
     """Return the seconds of each ensemble in its first round.
 
     Args:
-        ensembles: that are timed.
+        ensembles: the timed ensembles.
         per_step: seconds of one step that were measured before; they do not depend on the learning rate.
     """
     problem, theta0, lr = ensembles.design.problem, ensembles.theta0, ensembles.lr
@@ -165,7 +165,7 @@ def _control_seconds(ensembles: Ensembles, known: dict[tuple[Any, ...], float]) 
 
     Args:
         ensembles: for which they are made.
-        known: seconds a step that were measured before; they do not depend on the learning rate.
+        known: seconds per step that were measured before; they do not depend on the learning rate.
     """
     design, lr = ensembles.design, ensembles.lr
     if not design.orders or not ensembles.compared:
@@ -209,9 +209,9 @@ def _seconds_per_step(process: Process, theta0: Tensor, split: bool) -> float:
     """Return the time of the quickest of some real steps of one whole block.
 
     Args:
-        process: that is timed.
-        theta0: (D,), its start.
-        split: include what control variates take of a step.
+        process: the timed process.
+        theta0: start (D,).
+        split: include the time of control variates in a step.
     """
     theta, times = theta0.expand(process.block_size, -1).contiguous(), []
 
@@ -225,7 +225,7 @@ def _seconds_per_step(process: Process, theta0: Tensor, split: bool) -> float:
 
 
 def _peak() -> float | None:
-    """Return the most bytes that this process has had; None on Windows, where Python does not say."""
+    """Return the peak memory of this process in bytes; None on Windows, where Python does not report it."""
     try:
         import resource
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""Curves of relative errors with their intervals, and their verdicts in words."""
+"""Curves of relative errors with intervals, and verdicts in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STYLES = {"iteration": DROPOUT, "1": ORDERS[1], "2": ORDERS[2], "quadratic": QUA
 def curve(
     axis: Axes, x: pd.Series, part: pd.DataFrame, style: CurveStyle, label: str | None, line: str | None = None
 ) -> None:
-    """Draw |relative| with its interval against x; points that are not resolved are hollow."""
+    """Draw |relative| with its interval against x; unresolved points are hollow."""
     size = part.relative.abs()
     half = (part.relative_high - part.relative_low) / 2
     bottom = size[size > 0].min() / 10 if (size > 0).any() else 1e-16

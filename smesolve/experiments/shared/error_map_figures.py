@@ -1,4 +1,4 @@
-"""The result of the experiment map, and its figures."""
+"""Result and figures of the experiment map."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class ErrorMap(Result):
 
     limits: pd.DataFrame
     """A row for each keep_prob and process ("iteration", "order 1", ..., "poisson") of the readout: `predicted` (exact)
-    and `observed` lr with `low`, `high`; `observed / predicted` as `ratio`; NaN where there is no limit to observe."""
+    and `observed` lr with `low`, `high`; `observed / predicted` as `ratio`; NaN if there is no limit to observe."""
 
     observable: str
 
     def collapse(self, seed: int = 0) -> pd.DataFrame:
-        """Return how far errors are from one curve against lr / keep_prob^q; see `spreads_about_one_curve`."""
+        """Return the distances of the errors from one curve in lr / keep_prob^q; see `spreads_about_one_curve`."""
         return spreads_about_one_curve(self.table, seed)
 
     def summary(self) -> str:
-        """Return which order is nearer where, a sentence in each line."""
+        """Return in how many cells each order is nearest, one sentence per model."""
         return sentences(nearer_order(self.table))
 
     def plot(self) -> Figure:
@@ -83,14 +83,14 @@ def nearer_order(table: pd.DataFrame) -> str:
 
 
 def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return the lower and upper bound of |relative|; NaN where it is not resolved."""
+    """Return the lower and upper bound of |relative|; NaN if it is not resolved."""
     half = (one.relative_high - one.relative_low) / 2
     size = one.relative.abs().where(one.resolved)
     return size - half, size + half
 
 
 def map_figure(result: ErrorMap) -> Figure:
-    """Draw heat maps of the relative error, one for each model and order, with contours and limits of stability."""
+    """Draw heat maps of the relative error, one per model and order, with contours and stability limits."""
     orders = sorted_orders(result.table.order)
     with drawing():
         figure = Figure(figsize=(PAGE / 2 * len(orders), 5.6), layout="constrained")
@@ -189,7 +189,7 @@ def _limits(axis: Axes, limits: pd.DataFrame, order: Order) -> None:
 
 
 def collapse_figure(result: ErrorMap) -> Figure:
-    """Draw errors a unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
+    """Draw errors per unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
     orders = sorted_orders(result.table.order)
     keeps = sorted(result.table.keep_prob.unique())
     with drawing():

@@ -36,7 +36,7 @@ N = TypeVar("N", bound=ProblemSettings)
 
 
 class Experiment(ABC, Generic[S]):
-    """Something that is run by name.
+    """A study that is run by name.
 
     The first line of the docstring of a subclass is its description on the command line.
 
@@ -51,18 +51,18 @@ class Experiment(ABC, Generic[S]):
     example: ClassVar[str] = "--out results"
     """Arguments after the command, for the help."""
     writes: ClassVar[str] = "tables (CSV), figures (PNG and PDF)"
-    """What is in the directory in the end, beside the report and the manifest."""
+    """Files in the directory of results, in addition to the report and the manifest."""
     extendable: ClassVar[bool] = False
-    """Whether finished results can be given more paths, by `smesolve extend`. Their journal is then kept."""
+    """Whether `smesolve extend` can add paths to finished results. Their journal is then kept."""
     goals: ClassVar[Sequence[str]] = ()
-    """Keys that say how much is measured, and not what: results of other values serve as well."""
+    """Keys that say how much is measured, not what: an interrupted study may continue with other values."""
     command: ClassVar[str]
     study: ClassVar[str]
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
         self.journal: Journal | None = None
-        """Where cells that are not `kept` keep their own blocks; None where nothing is kept."""
+        """Journal in which cells that are not `kept` store their own blocks; None if nothing is stored."""
 
     @abstractmethod
     def cells(self) -> list[Cell]:
@@ -73,23 +73,23 @@ class Experiment(ABC, Generic[S]):
         """Return the sections of the report from the results of the cells, in their order."""
 
     def measured(self) -> str:
-        """Return what was measured on what, in words, for the report."""
+        """Return data, network and training in words, for the report."""
         return ""
 
     def caveats(self) -> str:
-        """Return what must be said beside the conclusions. Default: nothing."""
+        """Return caveats for the conclusions. Default: nothing."""
         return ""
 
     def code_digest(self) -> str | None:
-        """Return a digest of the code of the user's that the experiment runs. Default: None, it runs none."""
+        """Return a digest of the user's code that the experiment runs. Default: None, it runs none."""
         return None
 
     def data_digest(self) -> str | None:
-        """Return a digest of the data and the start, on which results depend as on the settings. Default: no data."""
+        """Return a digest of data and start, on which results depend in addition to the settings. Default: None."""
         return None
 
     def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
-        """Return what the experiment would take: sizes, steps, paths, time and memory, each in words.
+        """Return the estimated cost of the experiment: sizes, steps, paths, time and memory, each in words.
 
         Args:
             overhead: seconds that loading the libraries and writing the report take. Default: they are left out.
@@ -100,7 +100,7 @@ class Experiment(ABC, Generic[S]):
         """Return the report in Markdown: conclusions first, then what was measured, then the sections."""
         several = len(sections) > 1
         seed = getattr(self.settings, "seed", None)
-        sampled = "" if seed is None else f"Seed {seed}; intervals are 95% intervals where nothing else is said."
+        sampled = "" if seed is None else f"Seed {seed}; intervals are 95% intervals unless stated otherwise."
         conclusions, details, files = [], [], []
         for section in sections:
             conclusions += [f"**{section.title}**" if several else "", section.conclusion]
@@ -130,27 +130,27 @@ class NetworkExperiment(Experiment[N]):
     """
 
     takes_modules: ClassVar[bool] = False
-    """Whether it is made for a network of the user's, `network.module`."""
+    """Whether it accepts a network of the user, `network.module`."""
 
     @property
     def training(self) -> TrainingSettings:
-        """Loss and noise. Default: squared error with dropout on the last hidden layer."""
+        """Optimiser, loss and noise. Default: squared error with dropout on the last hidden layer."""
         return getattr(self.settings, "training", TrainingSettings())
 
     @property
     def keep_probs(self) -> list[float]:
-        """Probabilities that a neuron is kept; `problem` has the first one."""
+        """Probabilities that a neuron is kept; `problem` uses the first one."""
         several = getattr(self.settings, "keep_probs", None)
         return [self.settings.keep_prob] if several is None else several  # type: ignore[attr-defined]
 
     @property
     def lrs(self) -> list[float]:
-        """Learning rates of the settings; empty where they have none."""
+        """Learning rates of the settings; empty if they have none."""
         return getattr(self.settings, "lrs", [])
 
     @cached_property
     def problem(self) -> Problem:
-        """The problem of the settings, on its data; over the optimiser's state where the optimiser has one."""
+        """The problem of the settings; over the optimiser's state if the optimiser has one."""
         return trained_by(self.trained, self.training, self.lrs)
 
     @cached_property
@@ -159,11 +159,11 @@ class NetworkExperiment(Experiment[N]):
         return self.problem_of(self.keep_probs[0])
 
     def problem_of(self, keep_prob: float, training: TrainingSettings | None = None) -> DropoutProblem | ModuleProblem:
-        """Return the problem that is trained, with this probability that a neuron is kept.
+        """Return the problem that is trained, at one keep_prob.
 
         Args:
-            keep_prob: that probability.
-            training: loss and noise. Default: those of the settings.
+            keep_prob: probability that a neuron is kept.
+            training: loss and noise. Default: from the settings.
         """
         dtype, device = (getattr(self.settings, name, word) for name, word in (("dtype", "float64"), ("device", "cpu")))
         own = self.settings.network.module is not None
@@ -180,7 +180,7 @@ class NetworkExperiment(Experiment[N]):
         return problem
 
     def _check_module(self, problem: Problem, keep_prob: float) -> None:
-        """Refuse what a module of the user's does not read."""
+        """Refuse settings that a module of the user does not use."""
         name, training = str(self.settings.network.module), self.training
         default = getattr(type(self.settings), "keep_prob", None)
         unread: list[tuple[str, object]] = []
@@ -188,26 +188,27 @@ class NetworkExperiment(Experiment[N]):
             unread.append(("training.dropout", training.dropout))
         if keep_prob != default and isinstance(problem, ModuleProblem) and not reads(name, "keep_prob"):
             unread.append(("keep_prob", keep_prob))
-        for key, value in unread:
+        if unread:
+            key, value = unread[0]
             raise SmesolveError(
-                f"{key}={value} is not read by network.module={name!r}, which drops where the module says; leave it "
-                "out, or let the function have an argument keep_prob."
+                f"{key}={value} is not read by network.module={name!r}, which has dropout where its layers say so; "
+                "leave it out, or give the function an argument keep_prob."
             )
 
     def code_digest(self) -> str | None:
-        """Return a digest of the file that the network is made by, or None where that is smesolve's."""
+        """Return a digest of the file that defines the user's network, or None."""
         name = self.settings.network.module
         return None if name is None else source_digest(name)
 
     @property
     def dropout_problem(self) -> DropoutProblem:
-        """The problem of settings whose training has closed forms."""
+        """The problem, for settings whose training has closed forms."""
         assert isinstance(self.problem, DropoutProblem)
         return self.problem
 
     @cached_property
     def theta0(self) -> Tensor:
-        """The parameters (D,) or the optimiser's state (S,) that all paths start from."""
+        """The parameters (D,) or the optimiser's state (S,) from which all paths start."""
         network = self.settings.network
         return start_of(self.problem, self.training, self.lrs, network.seed, present=network.module is not None)
 

@@ -1,4 +1,4 @@
-"""Lines of LaTeX mathematics: how wide they are, and how they are broken or shortened to fit a page."""
+"""Lines of LaTeX mathematics: their widths, and line breaks and abbreviations that make them fit a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def widest(lines: str) -> float:
 
 
 def shortened(environment: str, longest: int) -> str:
-    """Return an align* environment in which words stand for right sides of more than `longest` characters."""
+    """Return an align* environment in which words replace right sides of more than `longest` characters."""
     begin, *lines, end = environment.splitlines()
     kept = []
     for line in lines:

@@ -13,11 +13,11 @@ __all__ = ["line_profiles"]
 
 
 def line_profiles(lines: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Return a row for each line: its `loss_profile`, and `behind`, the loss farthest behind the first solution.
+    """Return one row per line: its `loss_profile`, and `behind`, the loss at the smallest alpha.
 
     Args:
-        lines: columns `by`, alpha, loss; a row for each position.
-        by: the columns that tell lines apart.
+        lines: columns `by`, alpha, loss; one row per position.
+        by: the columns that identify a line.
     """
     rows = []
     for keys, group in lines.groupby(list(by), sort=False):

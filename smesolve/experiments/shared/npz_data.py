@@ -1,4 +1,4 @@
-"""Inputs and targets from a .npz file, whose content is checked before it is used and never unpickled."""
+"""Inputs and targets from a .npz file, which is checked before it is used and never unpickled."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-"""By version of numpy's format; later ones are for records only."""
+"""Header readers by version of numpy's format; later versions are for records only."""
 
 
 def read_npz(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the arrays x and y of real numbers, (n, ...) each; a vector is one column.
 
     Raises:
-        SmesolveError: no x or y, or one that holds no table of real numbers.
+        SmesolveError: x or y is missing, or is not a table of real numbers.
     """
     with zipfile.ZipFile(path) as archive:
         x, y = (_array(archive, path, name) for name in ("x", "y"))

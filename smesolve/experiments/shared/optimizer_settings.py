@@ -39,17 +39,17 @@ class OptimizerSettings:
 
     Args:
         optimizer: sgd, adam, adamw, nadam or rmsprop, as in torch.optim.
-        lr: learning rate at which momentum, betas and alpha hold. At another learning rate they change along: 1 - beta
-            is proportional to the learning rate. Default: the largest of lrs; a command without lrs needs it.
-        momentum: of sgd and rmsprop. Default: 0.
-        dampening: of the momentum of sgd. Default: 0.
+        lr: learning rate at which momentum, betas and alpha hold. At other learning rates they change: 1 - beta is
+            proportional to the learning rate. Default: the largest of lrs; a command without lrs needs it.
+        momentum: momentum of sgd and rmsprop. Default: 0.
+        dampening: dampening of the momentum of sgd. Default: 0.
         nesterov: Nesterov's momentum, for sgd. Default: false.
         betas: decay of the first and the second moments of adam, adamw and nadam. Default: [0.9, 0.999].
         alpha: decay of the second moments of rmsprop. Default: 0.99.
         eps: added to the root of the second moments. Default: 1e-8.
         centered: subtract the square of the mean gradient from the second moments, for rmsprop. Default: false.
-        momentum_decay: of nadam. Default: 0.004.
-        decoupled_weight_decay: as adamw decays weights, for nadam. Default: false.
+        momentum_decay: momentum decay of nadam. Default: 0.004.
+        decoupled_weight_decay: decay weights as adamw does, for nadam. Default: false.
         weight_decay: as in torch.optim. Default: 0.01 for adamw, otherwise 0.
         warm: steps of one discrete run, at training.lr, from whose end all paths start. adam, adamw, nadam and rmsprop
             need a few times 1/(1 - beta_2): there is no modified equation at their first step. Default: 0.
@@ -86,7 +86,7 @@ class OptimizerSettings:
         self._check_momentum()
 
     def _check_momentum(self) -> None:
-        """Refuse options that mean nothing without momentum, or that torch does not take together."""
+        """Refuse options that have no meaning without momentum, or that torch does not accept together."""
         for name in ("dampening", "nesterov"):
             if getattr(self, name) and not self.momentum:
                 raise SmesolveError(f"training.{name} needs training.momentum; give it, such as 0.9.")
@@ -111,7 +111,7 @@ class OptimizerSettings:
 
     @property
     def decay_of_loss(self) -> float:
-        """Weight decay that is a part of the loss, where no optimiser with a state takes care of it."""
+        """Weight decay as a part of the loss, if no optimiser with a state applies it."""
         return 0.0 if self.trains_by_state else self.weight_decay or 0.0
 
 

@@ -1,4 +1,4 @@
-"""The optimiser of an experiment from its settings: the training of a problem, where it starts, and both in words."""
+"""The optimiser of an experiment from its settings: the training of a problem, its start, and both in words."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ CLASSES: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 SETTLED = 3
-"""Multiples of 1/(1 - beta_2) steps after which second moments have forgotten that they began at 0."""
+"""Multiples of 1/(1 - beta_2) steps after which second moments hardly depend on their start at 0."""
 
 
 def lr_of_options(training: TrainingSettings, lrs: Sequence[float]) -> float:
     """Return the learning rate at which the options of the optimiser hold.
 
     Raises:
-        SmesolveError: none is given, and the command has no learning rates of its own.
+        SmesolveError: none is given, and the command has no learning rates.
     """
     if training.lr is not None:
         return training.lr
     if not lrs:
         raise SmesolveError(
-            "training.lr is missing: momentum and betas hold at that learning rate, and the warm start has it; give it,"
-            " such as 0.001."
+            "training.lr is missing: it is the learning rate at which momentum and betas hold, and of the warm start; "
+            "give it, such as 0.001."
         )
     return max(lrs)
 
 
 def trained_by(problem: Problem, training: TrainingSettings, lrs: Sequence[float]) -> Problem:
-    """Return the training of a problem by the optimiser of the settings; the problem itself where that is plain sgd.
+    """Return the training of a problem by the optimiser of the settings; for plain sgd the problem itself.
 
     Args:
-        problem: what is trained.
+        problem: the problem.
         training: the settings.
-        lrs: learning rates of the experiment; empty where it has none.
+        lrs: learning rates of the experiment; empty if it has none.
     """
     return _training(problem, training, lrs) if training.trains_by_state else problem
 
@@ -68,10 +68,10 @@ def start_of(
     """Return the parameters or the state (S,) from which all paths start: the initial ones, or a warm start.
 
     Args:
-        trained: what `trained_by` returned.
+        trained: the result of `trained_by`.
         training: the settings.
-        lrs: learning rates of the experiment; empty where it has none.
-        seed: of the initial parameters and of the draws of the warm start.
+        lrs: learning rates of the experiment; empty if it has none.
+        seed: seed of the initial parameters and of the draws of the warm start.
         present: start at the present parameters of the network instead of those of the seed.
 
     Raises:

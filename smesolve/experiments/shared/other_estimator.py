@@ -1,4 +1,4 @@
-"""Both estimators of a weak error beside each other, at the largest learning rate, where that is cheap."""
+"""Comparison of both estimators of a weak error at the largest learning rate, if this is cheap."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATHS = {"difference": 256, "defects": 64}
 """Paths of each estimator, or a whole block where that is more."""
 
 AFFORDABLE = 2.0**28
-"""Numbers that all gradients of a check may touch, if it takes more of them than the first round of the study."""
+"""Largest number of floats in all gradients of a check that takes more gradients than the first round of the study."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,8 @@ class OtherEstimator:
     """The other estimator at the largest learning rate of a study.
 
     Args:
-        design: of the study.
-        estimator: of the study.
+        design: design of the study.
+        estimator: estimator of the study.
         work: gradients of the first round of the study.
     """
 
@@ -59,36 +59,36 @@ class OtherEstimator:
 
     @property
     def observables(self) -> dict[str, Observable]:
-        """Those that both estimators know."""
+        """The observables that both estimators can measure."""
         return smooth_observables(self.design)
 
     @property
     def orders(self) -> list[int]:
-        """Those that both estimators know."""
+        """The orders that both estimators can measure."""
         return orders_of_defects(self.design)
 
     @property
     def runs(self) -> Ensembles | DefectRuns:
-        """What is simulated."""
+        """The simulated paths."""
         design, problem = self.design, self.design.problem.in_blocks_for(LARGEST_BLOCK)
         given = problem, design.theta0, self.lr, [design.horizon], self.orders, PATHS[self.other]
         return DefectRuns(*given) if self.other == "defects" else Ensembles(*given)
 
     @property
     def relative_work(self) -> float:
-        """Gradients that it takes, in units of those of the first round of the study."""
+        """Number of its gradients, relative to the first round of the study."""
         return self.runs.size().work / self.work
 
     @property
     def affordable(self) -> bool:
-        """Whether it is run."""
+        """Whether it is cheap enough to run."""
         if not self.observables or not self.orders or not self.design.problem.autonomous:
             return False
         numbers = self.runs.size().work * self.design.problem.floats_per_path
         return numbers <= AFFORDABLE or self.relative_work <= 1
 
     def cells(self, journal: Journal | None) -> list[Cell]:
-        """Return its cell, or none where it is too expensive.
+        """Return its cell, or none if it is too expensive.
 
         Args:
             journal: of the study, which keeps the blocks of paths one by one.
@@ -118,7 +118,7 @@ class OtherEstimator:
 
         Args:
             study: the results of the study.
-            rows: those of the cell, or None where there was none.
+            rows: the result of the cell, or None if there was none.
         """
         heading = "## Both estimators"
         if rows is None:
@@ -141,7 +141,7 @@ class OtherEstimator:
         return join(heading, intro, table_of(head, intervals))
 
     def conclusion(self, study: WeakErrorStudy, rows: pd.DataFrame | None) -> str:
-        """Return a line for the conclusions, or nothing where there is nothing to say."""
+        """Return a line for the conclusions, or "" if nothing was compared."""
         if rows is None:
             return ""
         table = self._beside(study, rows)
@@ -156,7 +156,7 @@ class OtherEstimator:
         return f"{found}DISAGREE beyond their joint intervals: {names}. Take smaller learning rates."
 
     def _beside(self, study: WeakErrorStudy, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the errors of both and whether they agree, at the horizon."""
+        """Return the errors of both estimators at the horizon, and whether they agree."""
         final = study.at_horizon()
         merged = final[np.isclose(final.lr, self.lr)].merge(rows, on=["order", "observable"], suffixes=("", "_other"))
         return merged.assign(agrees=[_agrees(row) for row in merged.to_dict("records")])

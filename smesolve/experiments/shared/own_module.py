@@ -1,7 +1,7 @@
-"""A network of the user's own, by the name of the function that makes it: package.module:function.
+"""A network of the user, given by the name of the function that makes it: package.module:function.
 
-A configuration is data and runs no code, so that a name in a file is followed only where the user allows it; the
-command line sees to that (`smesolve.study.command_arguments`).
+A configuration is data and must not run code, so a name in a file is used only if the user allows it; the command line
+enforces this (`smesolve.study.command_arguments`).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from smesolve.errors import SmesolveError, call_of_user, shown
 __all__ = ["made_module", "reads", "source_digest"]
 
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""Of a function: package.module:function."""
+"""Name of a function: package.module:function."""
 
 
 def made_module(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module:
-    """Return what a function makes under torch's seed, given those arguments that it names; its generator is put back.
+    """Return the module that a function makes under a seed of torch, whose generator is then restored.
 
     Args:
-        name: of the function.
-        arguments: what it may take.
-        seed: for `torch.manual_seed`.
+        name: name of the function.
+        arguments: possible arguments; those that the function declares are passed.
+        seed: seed for `torch.manual_seed`.
 
     Raises:
-        SmesolveError: there is no such function, or it fails or returns no module.
+        SmesolveError: the function does not exist, raises an error, or does not return a module.
     """
     function = _function(name)
     chosen = {key: value for key, value in arguments.items() if key in inspect.signature(function).parameters}
@@ -83,10 +83,10 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _imported(name: str, place: str) -> ModuleType:
-    """Return a module that Python finds, also in the working directory, as `python -m` does."""
+    """Import a module, also from the working directory, as `python -m` does."""
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)  # it stays there: processes that share the work find the module, too
+        sys.path.insert(0, here)  # permanently, so that worker processes find the module, too
     try:
         return importlib.import_module(place)
     except Exception as error:

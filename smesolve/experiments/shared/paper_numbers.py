@@ -1,8 +1,8 @@
-"""Numbers that Zhang, Xu (TPAMI 2024, arXiv 2207.05952) print in their figures, and how ours stand beside them.
+"""Numbers in the figures of Zhang, Xu (TPAMI 2024, arXiv 2207.05952), and their comparison with ours.
 
 Their network is 784-1000-10, trained on the first 1,000 images of MNIST with squared error. Accuracies are shares of
 MNIST's own test set. In figure 13, `peak` is the largest loss on the line between two solutions, `peak_alpha` its
-position, and `behind` the loss at -0.5, as far behind the first solution as the middle is before it.
+position, and `behind` the loss at alpha = -0.5, behind the first solution.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def paper_numbers(figure: str, lr: float) -> pd.DataFrame:
 def beside_paper(
     ours: pd.DataFrame, figure: str, lr: float, same: Mapping[str, str] = MappingProxyType({})
 ) -> pd.DataFrame:
-    """Return our numbers beside those of a figure where it has them.
+    """Return our numbers together with the numbers of a figure.
 
     Args:
         ours: columns quantity, training, keep_prob, value, value_low, value_high.
         figure: number of the figure.
-        lr: learning rate, of which the closest one of the figure is taken.
+        lr: learning rate; the closest one of the figure is used.
         same: the paper's name of trainings that it calls by another one.
 
     Returns:
-        A row for each row of `ours`: `paper` (NaN where the figure has none), `ratio` of ours to theirs with its
-        interval, and `agrees`: "yes" where theirs lies in our interval, "no" where it does not, "unresolved" where the
-        interval holds 0 as well, "-" without a number of theirs.
+        One row per row of `ours`: `paper` (NaN if the figure has no number), `ratio` of ours to theirs with its
+        interval, and `agrees`: "yes" if theirs lies in our interval, "no" if it does not, "unresolved" if our interval
+        contains theirs and 0, "-" without a number of theirs.
     """
     numbers = paper_numbers(figure, lr)
     theirs = ours.assign(training=ours.training.replace(dict(same)))
@@ -63,12 +63,12 @@ def beside_paper(
 def means_beside_paper(
     means: pd.DataFrame, figures: Mapping[str, str], lr: float, same: Mapping[str, str] = MappingProxyType({})
 ) -> pd.DataFrame:
-    """Return a row of `beside_paper` for each quantity and row of a table of means.
+    """Return the rows of `beside_paper` for each quantity and row of a table of means.
 
     Args:
         means: training, keep_prob, and for each quantity a column with its interval, as `over_runs` returns them.
         figures: numbers of the figures by quantity.
-        lr: learning rate, of which the closest one of each figure is taken.
+        lr: learning rate; the closest one of each figure is used.
         same: as for `beside_paper`.
     """
     parts = []

@@ -1,4 +1,4 @@
-"""The problem of an experiment from its settings: network, data and noise; and what it is in words."""
+"""The problem of an experiment from its settings (network, data and noise), and its description in words."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
 
 OUTSIDE = (
     "kinks, and the theorems of weak order 1 and 2 are for smooth gradients: orders found here are measurements at "
-    "these learning rates and instances of no theorem. The drift of order 2 leaves out what happens where a neuron "
-    "switches, an error of order lr: as lr falls, order 2 falls back to order 1. Errors scatter about their power law"
-    " as a step meets a switch here or there, which the interval of a slope does not contain. Monte Carlo intervals "
-    "hold nonetheless, as control variates have mean zero for any network; that the solver's bias falls at least like"
-    " dt is not guaranteed."
+    "these learning rates and are not covered by a theorem. The drift of order 2 misses the jumps of the gradient "
+    "where a neuron switches, an error of order lr: as lr falls, order 2 falls back to order 1. Errors scatter about "
+    "their power law, as individual steps cross kinks, and the interval of a slope does not contain this scatter. "
+    "Monte Carlo intervals are valid nonetheless, as control variates have mean zero for any network; that the "
+    "solver's bias falls at least like dt is not guaranteed."
 )
 
 
@@ -57,9 +57,9 @@ def build_problem(
     device: str = "cpu",
     held_out: np.ndarray | None = None,
 ) -> DropoutProblem | ModuleProblem:
-    """Return a `DropoutProblem` where its closed forms hold, otherwise a `ModuleProblem`.
+    """Return a `DropoutProblem` if its closed forms apply, otherwise a `ModuleProblem`.
 
-    Samples with the numbers `held_out` are its test data.
+    The samples `held_out` are its test data.
     """
     sizes, outputs = [x.shape[1], *network.widths], y.shape[1]
     if training.loss == "cross_entropy" and outputs == 1:
@@ -72,8 +72,8 @@ def build_problem(
             return _split(_module_problem(own, training), x, y, held_out)
         if not training.has_closed_form:
             raise SmesolveError(
-                f"network.module={network.module!r} returns a {type(own).__name__}, whose dropout is that of closed "
-                "forms: squared error without batches and other noise; return a torch module that drops."
+                f"network.module={network.module!r} returns a {type(own).__name__}, which has closed forms only "
+                "for squared error without batches and other noise; return a torch module with dropout layers."
             )
         return _split(lambda x, y: DropoutProblem(own, x, y, keep_prob, training.masks), x, y, held_out)
     weights = sum(a * b for a, b in itertools.pairwise([*sizes, outputs]))
@@ -95,7 +95,7 @@ def build_problem(
 def _module_problem(
     module: nn.Module, training: TrainingSettings
 ) -> Callable[[np.ndarray, np.ndarray], DropoutProblem | ModuleProblem]:
-    """Return (x, y) -> the problem of a module under the noise of the settings."""
+    """Return a function (x, y) -> the problem of a module with the noise of the settings."""
     names = ("loss", "masks", "batch_size", "replacement", "label_noise", "parameter_noise")
     noises = {name: getattr(training, name) for name in names} | {"weight_decay": training.decay_of_loss}
     kind_of_problem: type[ModuleProblem] = ModuleProblem
@@ -106,7 +106,7 @@ def _module_problem(
 
 
 def _split(make: Callable[[np.ndarray, np.ndarray], P], x: np.ndarray, y: np.ndarray, held_out: np.ndarray | None) -> P:
-    """Return the problem of the samples that are not held out, with the others as its test data."""
+    """Return the problem of the samples that are not held out, with the held-out samples as its test data."""
     if held_out is None or not len(held_out):
         return make(x, y)
     kept = np.setdiff1d(np.arange(len(x)), held_out)
@@ -152,8 +152,8 @@ def described(
 
     Args:
         data: name of the data.
-        problem: whose parameters are trained.
-        training_problem: the same over the optimiser's state, which knows what has a closed form.
+        problem: the problem whose parameters are trained.
+        training_problem: the same problem over the optimiser's state.
         network: settings of the network.
         training: settings of the training.
         keep_probs: probabilities that a neuron is kept.
@@ -162,7 +162,7 @@ def described(
     sizes = "-".join(map(str, [problem.x.shape[1], *network.widths, outputs]))
     what = f"Network {sizes}, {network.activation}{' with biases' if network.bias else ''}"
     where = "after every hidden layer" if training.dropout == "every" else "on the last hidden layer"
-    whose = "one mask a step for all samples" if training.masks == "shared" else "one mask for each sample"
+    whose = "one mask per step for all samples" if training.masks == "shared" else "one mask for each sample"
     kept = ", ".join(f"{keep_prob:g}" for keep_prob in keep_probs)
     noises = [f"Dropout {where}, keep_prob {kept}, {whose}"] if min(keep_probs) < 1 else ["No dropout"]
     if network.module is not None:
@@ -179,7 +179,7 @@ def described(
             noises.append(f"{name.replace('_', ' ')} {value:g}")
     held_out = "" if problem.test is None else f" Held out: {counted(problem.test.samples, 'test sample')}."
     known = (
-        f"{training_problem.noise_dim} normals a noise product"
+        f"{training_problem.noise_dim} normals per noise product"
         if training_problem.has_closed_form
         else "mean gradient and covariance are known only by sampling"
     )
@@ -206,6 +206,6 @@ def check_exact_readout(problem: DropoutProblem) -> None:
 
 
 def outside_theorems(problem: Problem, theta0: Tensor) -> str:
-    """Return what the theorems do not cover, or nothing where they hold."""
+    """Return what the theorems do not cover, or "" if they apply."""
     names = kinks(problem, theta0)
     return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} {OUTSIDE}" if names else ""

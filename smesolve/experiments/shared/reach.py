@@ -1,4 +1,4 @@
-"""Up to which kappa errors stay inside a tolerance."""
+"""Largest kappa up to which errors stay within a tolerance."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["follows", "reach"]
 
 
 def follows(low: float, high: float, tolerance: float) -> bool | None:
-    """Return whether an error with this interval is inside the tolerance; None where the interval does not say."""
+    """Return whether an error with this interval is within the tolerance; None if this is not resolved."""
     if max(-low, high) <= tolerance:
         return True
     return False if low > tolerance or high < -tolerance else None
 
 
 def reach(group: pd.DataFrame, tolerance: float, below: float = np.nan) -> dict[str, Any]:
-    """Return up to which kappa errors stay inside the tolerance.
+    """Return up to which kappa errors stay within the tolerance.
 
     Args:
         group: rows by increasing kappa: kappa, `relative` error with `relative_low`, `relative_high`, and `follows`.
@@ -26,9 +26,9 @@ def reach(group: pd.DataFrame, tolerance: float, below: float = np.nan) -> dict[
         below: a kappa at which the error is 0. Default: none is known.
 
     Returns:
-        `holds`, the largest kappa up to which every error is inside the tolerance; `fails`, the smallest one that is
-        not; and `kappa`, with `kappa_low`, `kappa_high`, where the error, interpolated on log scales, first reaches it:
-        NaN outside the measured range, an upper end that is not known is infinite.
+        `holds`, the largest kappa up to which every error is within the tolerance; `fails`, the smallest kappa with an
+        error beyond it; and `kappa`, with `kappa_low`, `kappa_high`, where the error, interpolated on log scales, first
+        reaches it. NaN outside the measured range; an unknown upper end is infinite.
     """
     sure = group.follows.map(lambda verdict: verdict is True).cummin()
     broken = group[group.follows.map(lambda verdict: verdict is False)]
@@ -45,14 +45,14 @@ def reach(group: pd.DataFrame, tolerance: float, below: float = np.nan) -> dict[
 
 
 def _crossing(kappas: pd.Series, sizes: pd.Series, tolerance: float, before: float, after: float) -> float:
-    """Return the first kappa at which sizes, linear between the points on log scales, reach the tolerance.
+    """Return the first kappa at which sizes, interpolated linearly on log scales, reach the tolerance.
 
     Args:
-        kappas: increasing.
-        sizes: of errors, positive.
-        tolerance: that they reach.
-        before: what is returned where the first size is beyond the tolerance.
-        after: what is returned where none is.
+        kappas: increasing values.
+        sizes: positive sizes of the errors.
+        tolerance: the tolerance.
+        before: result if the first size is beyond the tolerance.
+        after: result if no size is.
     """
     x, y = np.log(kappas.to_numpy(float)), np.log(sizes.to_numpy() / tolerance)
     if y[0] >= 0:

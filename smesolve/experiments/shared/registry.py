@@ -3,7 +3,7 @@
 An experiment is a command by itself (`smesolve compare`) or one of the studies of a command (`smesolve scaling` with
 `study: kappa`). Those of the package are found by their files: `experiments/compare.py` holds the command compare, and
 `experiments/scaling/kappa.py` holds the study kappa of the command scaling. Users add their own with the decorator
-`experiment`. A module is imported when its experiment is asked for, so that listing the names takes no time.
+`experiment`. A module is imported only when its experiment is needed, so listing the names is fast.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ E = TypeVar("E", bound="type[Experiment[Any]]")
 FOLDER = Path(smesolve.experiments.__path__[0])
 
 NO_EXPERIMENTS = ("__pycache__", "landscape_sections", "shared")
-"""Folders of `FOLDER` that are not commands."""
+"""Folders in `FOLDER` that are not commands."""
 
 EXPERIMENTS: dict[tuple[str, str], type[Experiment[Any]]] = {}
-"""Experiments whose modules were imported, by command and study; the study is "" for a command by itself."""
+"""Experiments whose modules were imported, by command and study; the study is "" for a command without studies."""
 
 
 def experiment(command: str, study: str = "") -> Callable[[E], E]:
-    """Register an experiment under its command, and under its study where the command has several."""
+    """Register an experiment under its command, and under its study if the command has several."""
 
     def register(kind: E) -> E:
         kind.command, kind.study = command, study
@@ -55,13 +55,13 @@ def commands() -> list[str]:
 
 
 def studies(command: str) -> list[str]:
-    """Return the names of the studies of a command; none where the command is an experiment by itself."""
+    """Return the names of the studies of a command; none if the command is one experiment."""
     files = {_words(path.stem) for path in (FOLDER / _module(command)).glob("*.py") if not path.stem.startswith("_")}
     return sorted(files | {study for owner, study in EXPERIMENTS if owner == command and study})
 
 
 def default_study(command: str) -> str:
-    """Return the study of a command where none is named, `DEFAULT` of its package; "" where there is none."""
+    """Return the default study of a command, `DEFAULT` of its package; "" if there is none."""
     if not (FOLDER / _module(command)).is_dir():
         return ""
     package = importlib.import_module(f"{smesolve.experiments.__name__}.{_module(command)}")
@@ -72,7 +72,7 @@ def find_experiment(command: str, study: str = "") -> type[Experiment[Any]]:
     """Return the experiment of a command, or of one of its studies.
 
     Raises:
-        SmesolveError: there is none of that name.
+        SmesolveError: there is no experiment of this name.
     """
     known = studies(command)
     if known and study not in known:
@@ -81,7 +81,7 @@ def find_experiment(command: str, study: str = "") -> type[Experiment[Any]]:
     if (command, study) not in EXPERIMENTS:
         if command not in commands():
             raise SmesolveError(f"command {command!r} is unknown; {nearest_name(command, commands())}.")
-        import_matplotlib()  # with care, before the module does
+        import_matplotlib()  # before the module imports it without these precautions
         importlib.import_module(
             ".".join([smesolve.experiments.__name__, *map(_module, filter(None, [command, study]))])
         )
@@ -89,7 +89,7 @@ def find_experiment(command: str, study: str = "") -> type[Experiment[Any]]:
 
 
 def summary(command: str, study: str = "") -> str:
-    """Return the first line of what an experiment, or a command with several studies, says about itself."""
+    """Return the first line of the docstring of an experiment, or of a command with several studies."""
     if (command, study) in EXPERIMENTS:
         text = EXPERIMENTS[command, study].__doc__
     else:
@@ -100,12 +100,12 @@ def summary(command: str, study: str = "") -> str:
 
 
 def _words(module: str) -> str:
-    """Return the name of an experiment whose module is called so."""
+    """Return the name of an experiment from the name of its module."""
     return module.replace("_", "-")
 
 
 def _path(command: str, study: str) -> list[str]:
-    """Return the names of the modules that lead to an experiment."""
+    """Return the path of modules to an experiment."""
     return [_module(name) for name in (command, study) if name]
 
 

@@ -1,4 +1,4 @@
-"""How much an experiment samples, and on how many processes."""
+"""Sampling effort of an experiment: paths, tolerance, seed and processes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings"]
 
 @dataclass(frozen=True)
 class SamplingEffort:
-    """What an experiment hands on to `weak_error`, whose documentation explains it."""
+    """Arguments that an experiment passes to `weak_error`, which documents them."""
 
     paths: int = 1024
-    """Paths on each side; the first round where rel_tol is given."""
+    """Paths on each side; of the first round if rel_tol is given."""
     rel_tol: float | None = None
-    """Share of each error at the horizon that its interval may take. Default: paths are not added."""
+    """Largest relative half-width of the interval of each error at the horizon. Default: no paths are added."""
     max_paths: int = 4096
-    """Most paths on each side, where rel_tol is given."""
+    """Largest number of paths on each side if rel_tol is given."""
     seed: int = 0
     """Root seed."""
     progress: bool | None = None
@@ -70,9 +70,9 @@ class SamplingEffort:
         observable: str | Observable,
         **more: Any,
     ) -> WeakErrorStudy:
-        """Return `weak_error` of one observable at these times, the last one the horizon, with this effort.
+        """Return `weak_error` of one observable with this effort, at times that end at the horizon.
 
-        It shows no progress bar of its own: that of the cells is there.
+        It shows no progress bar, because the cells have one.
         """
         return weak_error(
             problem,
@@ -114,7 +114,7 @@ class SamplingSettings(ProblemSettings):
 
     def __post_init__(self) -> None:
         check_execution(self)
-        _ = self.effort  # which checks the others
+        _ = self.effort  # checks the other fields
 
     @property
     def effort(self) -> SamplingEffort:
@@ -125,7 +125,7 @@ class SamplingSettings(ProblemSettings):
 
 @dataclass(frozen=True)
 class ToleranceSettings(SamplingSettings):
-    """Settings of an experiment that adds paths until errors are known well.
+    """Settings of an experiment that adds paths until errors reach a tolerance.
 
     Args:
         rel_tol: paths are added until the interval of every error at the horizon is at most this share of the error.

@@ -1,4 +1,4 @@
-"""How far an iteration follows the scaling rules of its optimiser: tables, figure and words."""
+"""Result of the study of scaling rules: tables, figure and words."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["CAPTION", "GROUP", "ScalingRuleStudy", "conclusion", "rule_figure"]
 
 CAPTION = (
     "|relative change| of the mean at the horizon against kappa, draws that a step averages, with 95% intervals, "
-    "hollow where it is not told from 0; a panel for each noise. Dotted grey: the tolerance; vertical: the noise scale."
+    "hollow if the interval contains 0; one panel per noise. Dotted grey: the tolerance; vertical: the noise scale."
 )
 
 GROUP = ["noise", "keep_prob", "lr", "rule"]
-"""Columns whose values belong to one curve."""
+"""Columns that identify a curve."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,21 +31,21 @@ class ScalingRuleStudy(Result):
     """How far the iteration follows the scaling rules of its optimiser."""
 
     rules: tuple[OptimizerRule, ...]
-    """What is derived."""
+    """The derived rules."""
     table: pd.DataFrame
-    """A row for each noise, keep_prob, lr, rule and kappa: `scaled_lr`, the learning rate with kappa draws a step,
-    `relative` change (1) with `relative_low`, `relative_high`, `resolved`, and `follows`: True, False, or None where
-    the interval holds the tolerance."""
+    """One row per noise, keep_prob, lr, rule and kappa: `scaled_lr`, the learning rate with kappa draws per step,
+    `relative` change with `relative_low`, `relative_high`, `resolved`, and `follows`: True, False, or None if the
+    interval contains the tolerance."""
     noises: pd.DataFrame
-    """A row for each noise and keep_prob: `noise_scale` at the start with its interval."""
+    """One row per noise and keep_prob: `noise_scale` at the start with its interval."""
     tolerance: float
 
     def reach(self) -> pd.DataFrame:
-        """Return up to which kappa the iteration follows, a row for each noise, keep_prob, lr and rule.
+        """Return up to which kappa the iteration follows, one row per noise, keep_prob, lr and rule.
 
-        Beside the `noise_scale`: `holds`, the largest kappa up to which every change is inside the tolerance, `fails`,
-        the smallest one that is not, and `kappa`, with `kappa_low`, `kappa_high`, where the change, interpolated on log
-        scales, reaches the tolerance. NaN outside the measured range.
+        Columns: `noise_scale`; `holds`, the largest kappa up to which every change is within the tolerance; `fails`,
+        the smallest kappa with a change beyond it; and `kappa`, with `kappa_low`, `kappa_high`, where the change,
+        interpolated on log scales, reaches the tolerance. NaN outside the measured range.
         """
         rows = [
             dict(zip(GROUP, values, strict=True)) | reach(group, self.tolerance, below=1.0)
@@ -54,7 +54,7 @@ class ScalingRuleStudy(Result):
         return pd.DataFrame(rows).merge(self.noises, on=["noise", "keep_prob"], how="left")
 
     def summary(self) -> str:
-        """Return what is derived and what was found, a sentence in each line."""
+        """Return the derived rules and the conclusions, one sentence per line."""
         return sentences(conclusion(self))
 
     def plot(self) -> Figure:
@@ -63,7 +63,7 @@ class ScalingRuleStudy(Result):
 
 
 def rule_figure(result: ScalingRuleStudy) -> Figure:
-    """Draw relative changes against kappa, a panel for each noise."""
+    """Draw relative changes against kappa, one panel per noise."""
     noises = list(result.table.noise.unique())
     several = {name for name in ("keep_prob", "lr") if result.table[name].nunique() > 1}
     with drawing():
@@ -81,7 +81,7 @@ def rule_figure(result: ScalingRuleStudy) -> Figure:
             axis.axhline(result.tolerance, color="0.5", linestyle=":")
             log_ticks(axis, result.table.kappa)
             axis.set_yscale("log")
-            axis.set_xlabel(r"draws a step $\kappa$")
+            axis.set_xlabel(r"draws per step $\kappa$")
             axis.set_title(noise, loc="left")
             axis.legend(loc="best", fontsize=6)
         axes[0].set_ylabel("|relative change| of the mean")
@@ -89,13 +89,13 @@ def rule_figure(result: ScalingRuleStudy) -> Figure:
 
 
 def conclusion(result: ScalingRuleStudy) -> str:
-    """Return the rules that are derived, and how far the iteration follows them, a line for each."""
+    """Return the derived rules, and how far the iteration follows each of them."""
     lines = [f"- Derived: {rule.regime}, the equation of order 1 stays the same with {rule}." for rule in result.rules]
     if len(result.rules) > 1:
         lines.append(
-            "- In between no powers of kappa leave it unchanged, as second moments hold the squares of gradient and "
-            "noise. Where noise dominates, the noise of the second moments themselves is left out, which grows with "
-            "kappa."
+            "- In between no powers of kappa leave it unchanged, as second moments contain the squares of gradient and "
+            "noise. Where noise dominates, the noise of the second moments themselves, which grows with kappa, is "
+            "neglected."
         )
     for row in result.reach().to_dict("records"):
         holds, fails = row["holds"], row["fails"]

@@ -1,4 +1,4 @@
-"""SDEs from a closed list of test equations, or from expressions that are parsed and never executed as they stand."""
+"""SDEs from a closed list of test equations, or from expressions that are parsed and not executed as Python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIME = "t"
 
 @dataclass(frozen=True)
 class TestEquation:
-    """An SDE whose solution is known, or that is often solved, in expressions of its state y and the time t."""
+    """A test SDE, as expressions in its state y and the time t."""
 
     words: str
     drift: str
@@ -31,7 +31,7 @@ class TestEquation:
     noise: str
     """Noise type, in torchsde's words."""
     exact: Callable[[Tensor, float], Tensor] | None = None
-    """(W(T) (B, 1), T) -> Y(T) (B, 1), where that is known."""
+    """Exact solution (W(T) (B, 1), T) -> Y(T) (B, 1), if it is known."""
 
 
 TEST_EQUATIONS: dict[str, TestEquation] = {
@@ -68,7 +68,7 @@ def torch_function(entries_by_key: Mapping[str, str], state: Sequence[str]) -> C
         state: names of the D variables.
 
     Raises:
-        SmesolveError: text that is no expression, or holds other names.
+        SmesolveError: a string is not an expression, or contains other names.
     """
     names = {name: Symbol(name, real=True) for name in (*state, TIME)}
     entries: list[Expr] = []
@@ -89,7 +89,7 @@ def torch_function(entries_by_key: Mapping[str, str], state: Sequence[str]) -> C
         f"    return torch.stack([{body}], dim=-1)\n"
     )
     made: dict[str, Any] = {"torch": torch}
-    exec(compile(code, "<sde>", "exec"), made)  # printed from the parsed expressions, not from the text
+    exec(compile(code, "<sde>", "exec"), made)  # generated from the parsed expressions, not from the text
     function: Callable[[Any, Tensor], Tensor] = made["values"]
     return function
 
@@ -100,12 +100,12 @@ class ExpressionSDE(nn.Module):
     Args:
         state: names of the D variables.
         drift: D expressions.
-        diffusion: D rows of M expressions; for diagonal noise of one each.
+        diffusion: D rows of M expressions; for diagonal noise one expression per row.
         sde_type: "ito" or "stratonovich".
         noise_type: in torchsde's words.
 
     Raises:
-        SmesolveError: names that are none, other numbers of expressions, or text that is no expression.
+        SmesolveError: invalid names, wrong numbers of expressions, or strings that are not expressions.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A section of a report: its tables, figures and conclusions; and how numbers are shown in it."""
+"""A section of a report: its tables, figures and conclusions, and the format of its numbers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Captioned(NamedTuple):
 
     figure: Figure
     caption: str
-    """What axes, lines and markers are. It has no brackets, which would end a caption in Markdown."""
+    """Description of axes, lines and markers, without brackets, which would end a caption in Markdown."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """What an experiment reports; tables and figures are named by their files, without the ending."""
+    """A section of a report; the keys of tables and figures are file names without the ending."""
 
     title: str
     tables: dict[str, pd.DataFrame]
@@ -35,9 +35,9 @@ class Section:
     text: str
     """The text, in Markdown."""
     conclusion: str
-    """What was found: a list in Markdown, with an interval in each line."""
+    """Conclusions: a list in Markdown, with an interval in each line."""
     texts: dict[str, str] = field(default_factory=dict)
-    """Other files by their full names."""
+    """Contents of other files by their full names."""
 
     def write(self, directory: Path) -> None:
         """Write tables and figures into a directory."""
@@ -57,7 +57,7 @@ class Section:
 def interval(row: Mapping[str, Any], name: str, form: str = ".3g") -> str:
     """Return "value [low, high]" from the columns name, name_low, name_high.
 
-    Without an interval this is only the value, and without a value "-".
+    Returns only the value if there is no interval, and "-" if there is no value.
     """
     value, low, high = (float(row.get(name + end, np.nan)) for end in ("", "_low", "_high"))
     if np.isnan(value):
@@ -75,7 +75,7 @@ def markdown(
     Args:
         table: a column `a` may have its interval in `a_low` and `a_high`.
         columns: columns to show under their own names, or a mapping from headers to columns.
-        forms: of the numbers of a column, Default: ".3g".
+        forms: formats of the numbers of a column. Default: ".3g".
     """
     headed = columns if isinstance(columns, Mapping) else {column: column for column in columns}
     forms = forms or {}

@@ -1,7 +1,7 @@
-"""Blocks of settings that experiments share: data, network and training, and how the work is done.
+"""Settings that experiments have in common: data, network, training and execution.
 
-The settings of an experiment are a frozen dataclass. jsonargparse makes the options of the command line from it, and
-the help from its docstring. Each checks its own fields when it is made.
+The settings of an experiment are a frozen dataclass. jsonargparse generates the options of the command line from it,
+and the help from its docstring. Each dataclass checks its fields when it is created.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 EXECUTION = ("threads", "workers", "max_memory")
-"""Keys of any experiment on which its numbers do not depend."""
+"""Keys on which the results of an experiment do not depend."""
 
 DTYPES = ("float64", "float32")
 
@@ -59,17 +59,18 @@ class DataSettings:
     """Data.
 
     Args:
-        name: "digits" (scikit-learn's handwritten digits), "mnist" (5,000 images of MNIST, of which the first 1,000 are
-            those of MNIST), "random" (standard normal inputs, y = sin(2 x_1)), or the path of a .npz file (arrays x and
-            y) or a .csv file (inputs in columns x..., outputs in columns y...).
+        name: "digits" (scikit-learn's handwritten digits), "mnist" (5,000 images of MNIST, the first 1,000 of them are
+            the first 1,000 of MNIST), "random" (standard normal inputs, y = sin(2 x_1)), or the path of a .npz file
+            (arrays x and y) or a .csv file (inputs in columns x..., outputs in columns y...).
         target: column of a .csv file with the only output, or the class labels; all others are inputs.
-        samples: number of samples, the first ones of images and files. Default: all of them.
+        samples: number of samples; of images and files the first ones are used. Default: all of them.
         in_features: number of inputs, for "random" only.
         seed: seed of the inputs, for "random" only. Default: 0.
-        test: share of the samples that is held out of training, for the observables test_loss and test_accuracy: drawn
-            at random, the same for any seed; of "mnist" the last ones, 0.8 leaves the first 1,000. Default: none.
-        pooling: pixels along the side of the squares that are averaged to one input, for "mnist" only: 1, 2 (14 x 14
-            inputs), 4, 7 or 14. Default: 1, the 784 pixels.
+        test: share of the samples that is held out of training, for the observables test_loss and test_accuracy. The
+            samples are drawn at random, the same for any seed; of "mnist" the last ones are held out, and 0.8 leaves
+            the first 1,000. Default: none.
+        pooling: side length in pixels of the squares that are averaged to one input, for "mnist" only: 1, 2 (14 x 14
+            inputs), 4, 7 or 14. Default: 1, all 784 pixels.
     """
 
     name: str = "digits"
@@ -107,8 +108,8 @@ class NetworkSettings:
         bias: give all layers a bias.
         seed: seed of the initial parameters, from which all paths start.
         module: a function of yours that returns a torch module, package.module:function, in place of width, activation
-            and bias; it is given those of in_features, out_features and keep_prob that it names. It runs code: name it
-            on the command line, --network package.module:function, or allow a file to by --allow-code.
+            and bias. It is called with those of in_features, out_features and keep_prob that it declares. As it runs
+            code, give it on the command line, --network package.module:function, or allow it in a file by --allow-code.
     """
 
     width: int | list[int] = 32
@@ -144,7 +145,7 @@ class TrainingSettings(OptimizerSettings):
     Args:
         loss: squared_error or cross_entropy.
         dropout: last (on the last hidden layer) or every (after every hidden layer).
-        masks: shared (one mask a step for all samples) or per_sample (as torch.nn.Dropout).
+        masks: shared (one mask per step for all samples) or per_sample (as torch.nn.Dropout).
         batch_size: samples of a step. Default: all of them.
         replacement: draw the samples of a batch with replacement.
         shuffle: take every sample once in an epoch, as torch's DataLoader with shuffle=True; a step is then an epoch.
@@ -193,8 +194,8 @@ class ProblemSettings:
     """Settings of an experiment on one network.
 
     Args:
-        data: what is learned.
-        network: what learns.
+        data: the data.
+        network: the network.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
@@ -210,7 +211,7 @@ def check_one(name: str, values: Any, check_item: Callable[[str, Any], T]) -> li
 
 
 def check_execution(settings: Any) -> None:
-    """Refuse `threads` and `workers` of settings, where they have them, that are no numbers from 1 to 4096."""
+    """Refuse `threads` and `workers` of settings that are not integers from 1 to 4096."""
     for name in ("threads", "workers"):
         if getattr(settings, name, None) is not None:
             check_integer(name, getattr(settings, name), most=2**12, remedy="leave it out for the default")
@@ -222,7 +223,7 @@ def check_string(name: str, value: Any) -> str:
 
 
 def build(kind: type[S], values: dict[str, Any]) -> S:
-    """Return an instance of a settings dataclass from nested dictionaries; keys that it does not have are left out."""
+    """Return an instance of a settings dataclass from nested dictionaries; other keys are ignored."""
     hints = get_type_hints(kind)
     chosen = {}
     for entry in dataclasses.fields(kind):  # type: ignore[arg-type]  # S is a dataclass

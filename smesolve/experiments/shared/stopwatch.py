@@ -1,4 +1,4 @@
-"""The seconds that a piece of work takes on an idle machine, for dry runs."""
+"""Seconds of a computation on an idle machine, for dry runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["idle_seconds"]
 
 
 def idle_seconds(work: Callable[[], object]) -> float:
-    """Return the seconds of a call, without those in which other processes had the processor.
+    """Return the seconds of a call, without the time in which other processes used the processor.
 
-    Processor time counts every thread of this process, and time on the clock counts other processes too; the work alone
-    takes no more than the smaller one.
+    Processor time counts every thread of this process, and wall time includes other processes. On an idle machine the
+    call takes at most the smaller one.
     """
     clock, processor = time.perf_counter(), time.process_time()
     work()

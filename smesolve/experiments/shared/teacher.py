@@ -1,4 +1,4 @@
-"""A wide network that learns what a narrow one computes: data, problem, and the settings of experiments on them.
+"""A wide network that learns a narrow teacher network: data, problem, and settings of the experiments.
 
 The teacher averages k neurons,
 
@@ -29,7 +29,7 @@ from smesolve.validation import check_choice, check_integer, check_keep_prob, ch
 __all__ = ["TeacherSettings", "student_problem", "teacher_data"]
 
 THRESHOLD = 1 / 3
-"""Where the neurons of the teacher sit."""
+"""Threshold of the neurons of the teacher."""
 
 REACH = 2.0
 """A single input lies between -2 and 2."""
@@ -48,10 +48,10 @@ class TeacherSettings:
         trainings: R_S, R_S + R_1, dropout.
         lr: learning rate of Adam.
         steps: steps of training.
-        runs: number of independent runs, from initial points of their own; intervals are over them.
+        runs: number of independent runs with different initial points; intervals are over the runs.
         scale: factor of the initial parameters; 1 is the network's own initialisation.
         seed: root seed of data, initial points and masks.
-        threads: threads of torch. Default: as torch has them.
+        threads: threads of torch. Default: unchanged.
     """
 
     in_features: int = 1
@@ -77,9 +77,9 @@ class TeacherSettings:
             )
         check_choice("activation", self.activation, ACTIVATIONS)
         check_keep_prob("keep_prob", self.keep_prob)
-        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, ADAM_TRAININGS))
-        if len(set(self.trainings)) < len(self.trainings):
-            raise SmesolveError(f"trainings must hold each training once, got {', '.join(self.trainings)}.")
+        check_list(
+            "trainings", self.trainings, lambda name, one: check_choice(name, one, ADAM_TRAININGS), distinct=True
+        )
         check_positive("lr", self.lr)
         check_integer("runs", self.runs, 2, remedy="intervals are over the runs")
         check_positive("scale", self.scale)
@@ -101,7 +101,7 @@ def teacher_data(settings: TeacherSettings, samples: int) -> tuple[Tensor, Tenso
 
 
 def student_problem(settings: TeacherSettings, samples: int) -> tuple[DropoutProblem, Tensor]:
-    """Return dropout on the network that learns from so many samples, and the initial points (B, D) of the runs."""
+    """Return dropout on the network with a number of samples, and the initial points (B, D) of the runs."""
     x, y = teacher_data(settings, samples)
     network = TwoLayerNetwork(settings.in_features, settings.width, 1, settings.activation, bias=True)
     problem = DropoutProblem(network, x, y, keep_prob=settings.keep_prob)

@@ -1,4 +1,4 @@
-"""What experiments share that train one network several times, from independent initial points, for each keep_prob."""
+"""Base of experiments that train one network several times, from independent initial points, for each keep_prob."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class TrainingRunsSettings(ProblemSettings):
     """Settings of training runs.
 
     Args:
-        data: what is learned.
-        network: what learns; its seed is that of the first run, the following runs have the following seeds.
-        lr: learning rate, that of R_2 as well.
+        data: the data.
+        network: the network; its seed is the seed of the first run, the other runs have the following seeds.
+        lr: learning rate, also in R_2.
         steps: steps of training.
-        runs: number of independent runs; intervals are over them.
+        runs: number of independent runs; intervals are over the runs.
         scale: factor of the initial parameters; 1 is the network's own initialisation.
         seed: root seed of the masks.
         dtype: float64 or float32.
         device: device of torch, such as cpu or cuda.
-        threads: threads of torch. Default: as torch has them.
+        threads: threads of torch. Default: unchanged.
         keep_probs: probabilities that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
     """
 
@@ -73,7 +73,7 @@ class TrainingRunsSettings(ProblemSettings):
         check_choice("dtype", self.dtype, DTYPES)
         check_device("device", self.device)
         check_execution(self)
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
+        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
 
 
 class TrainingRuns(NetworkExperiment[S]):
@@ -86,7 +86,7 @@ class TrainingRuns(NetworkExperiment[S]):
         return initial_points(self.dropout_problem, s.runs, s.network.seed, s.scale)
 
     def cost(self, problem: DropoutProblem, gradients: int) -> list[Ensembles]:
-        """Return what the runs cost with so many gradients a step, for the dry run."""
+        """Return the cost of the runs with a number of gradients per step, for the dry run."""
         s = self.settings
         return training_cost(problem, self.starts[0], s.lr, s.steps, s.runs * gradients)
 

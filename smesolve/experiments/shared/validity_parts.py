@@ -1,4 +1,4 @@
-"""The range of validity as a part of other reports, and the words and tables on it."""
+"""The range of validity as a part of other reports, with words and tables."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ PATHS, MAX_PATHS = 64, 128
 """Paths of the first round, and at most, or a whole block where that is more."""
 
 SHARE = 0.25
-"""Largest work, in units of that of the first round of the study."""
+"""Largest work, relative to the first round of the study."""
 
 SMALL, AFFORDABLE = 16.0, 2.0**28
-"""Where this is more, it is so many times the work at the first learning rate, if all its gradients touch no more
-numbers than these, which takes seconds."""
+"""If this is more, the bound is so many times the work at the first learning rate, provided that all its gradients
+touch no more than so many numbers, which takes seconds."""
 
 
 def in_words(found: ValidityRange, problem: Problem) -> str:
-    """Return what the ranges of a problem mean."""
+    """Return an explanation of the ranges of a problem."""
     return (
         f"The largest learning rate at which the error of the mean at T = {found.horizon:g} stays below "
         f"{100 * found.tolerance:g}% of the change of this mean since the start, by interpolation between measured "
-        "errors. Errors are summed up along the training run by defects, and their intervals hold a bound on the bias "
-        f"of this. The training is stable up to lr = {found.stability_limit:.3g} ({problem.limit_in_words})."
+        "errors. Errors are summed up along the training run by defects, and their intervals include a bound on the "
+        f"bias of this estimate. The training is stable up to lr = {found.stability_limit:.3g} "
+        f"({problem.limit_in_words})."
     )
 
 
@@ -51,10 +52,10 @@ def ranges_table(found: ValidityRange) -> str:
 
 @dataclass(frozen=True)
 class ValidityPart:
-    """The range of validity of the network of a study, where that is cheap beside the study.
+    """The range of validity of the network of a study, if it is cheap compared with the study.
 
     Args:
-        design: of the study; the first smooth observable counts.
+        design: design of the study; the first smooth observable is used.
         work: gradients of the first round of the study.
         workers: processes that share the paths.
     """
@@ -65,17 +66,17 @@ class ValidityPart:
 
     @property
     def observable(self) -> dict[str, Observable]:
-        """The observable by its name; empty where none is smooth."""
+        """The observable by its name; empty if none is smooth."""
         return dict(list(smooth_observables(self.design).items())[:1])
 
     @property
     def orders(self) -> list[int]:
-        """Those whose ranges are known."""
+        """The orders whose ranges can be measured."""
         return orders_of_defects(self.design)
 
     @property
     def max_gradients(self) -> float:
-        """The bound on its work."""
+        """Largest number of gradients."""
         small = min(SMALL * self.first.size().work, AFFORDABLE / self.design.problem.floats_per_path)
         return max(SHARE * self.work, small)
 
@@ -89,16 +90,16 @@ class ValidityPart:
 
     @property
     def runs(self) -> DefectRuns:
-        """Runs at the first learning rate that take as much as the whole range may."""
+        """Runs at the first learning rate with the largest work of the whole range."""
         size = self.first.size()
         whole_blocks = -(-PATHS // size.block_size) * size.block_size
         return replace(self.first, paths=int(whole_blocks * self.max_gradients / size.work))
 
     def cells(self, journal: Journal | None) -> list[Cell]:
-        """Return its cell, or none where it is too expensive or not known.
+        """Return its cell, or none if it is too expensive or cannot be measured.
 
         Args:
-            journal: of the study, which keeps the blocks of paths one by one.
+            journal: journal of the study, which stores the blocks of paths one by one.
         """
         design = self.design
         if not self.observable or not self.orders or not design.problem.autonomous:

@@ -1,4 +1,4 @@
-"""What the experiments compare and weak-error share: their settings, and the one measurement that both make."""
+"""Settings and measurement of the experiments compare and weak-error."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class WeakErrorSettings(ProblemSettings):
         rel_tol: paths are added until the interval of every error at the horizon is at most this share of the error.
             Default: no paths are added.
         max_paths: bound on the paths of each side.
-        scheme: scheme of the equation: small_noise_rk4, small_noise_heun or euler; svag or sampled_euler where dropout
-            is not only on the last hidden layer, or the loss is not the squared error. Default: one that fits.
+        scheme: scheme of the equation: small_noise_rk4, small_noise_heun or euler; svag or sampled_euler if dropout is
+            not only on the last hidden layer, or the loss is not the squared error. Default: one that applies.
         dt: step of the scheme. Default: chosen from the bias of the scheme.
         control: control variates: auto, none, first or second.
         estimator: difference of the means of both sides; defects, summed up along the training run, without scheme,
@@ -110,7 +110,7 @@ class WeakErrorSettings(ProblemSettings):
 
 
 class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
-    """A measurement of weak errors, whose blocks of paths are kept one by one, and the other estimator beside it."""
+    """A measurement of weak errors, with each block of paths stored on disk, and a check by the other estimator."""
 
     Settings = WeakErrorSettings
     extendable = takes_modules = True
@@ -126,7 +126,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         return None
 
     def cells(self) -> list[Cell]:
-        """Return the cell of the study, and that of the other estimator where it is cheap."""
+        """Return the cell of the study, and the cell of the other estimator if it is cheap."""
         s = self.settings
         lrs, times = learning_rates_and_times(s.lrs, s.horizon, self.times)
         ensembles: list[Ensembles | DefectRuns]
@@ -175,18 +175,18 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
 
     @cached_property
     def other_estimator(self) -> OtherEstimator:
-        """The other one, at the largest learning rate."""
+        """The other estimator, at the largest learning rate."""
         return OtherEstimator(self.design, self.estimator, self.size.work)
 
     @cached_property
     def design(self) -> StudyDesign:
-        """What is measured, checked."""
+        """The checked design of the measurement."""
         problem = self.problem.in_blocks_for(self._most_paths)
         return StudyDesign.of(problem, self.theta0, self.settings.lrs, self.settings.horizon, **self._asked())
 
     @property
     def size(self) -> StudySize | DefectSize:
-        """What the first round asks of a machine."""
+        """Work and memory of the first round."""
         kind = DefectSize if self.estimator == "defects" else StudySize
         return kind(self.design, self.settings.paths, self.settings.workers)
 
@@ -196,12 +196,12 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         return self.settings.paths if self.settings.rel_tol is None else self.settings.max_paths
 
     def _asked(self) -> dict[str, Any]:
-        """Return what is measured, as `weak_error` and `StudyDesign.of` take it."""
+        """Return the arguments of `weak_error` and `StudyDesign.of` that say what is measured."""
         names = ("orders", "observables", "scheme", "dt", "control", "seed")
         return {name: getattr(self.settings, name) for name in names} | {"times": self.times}
 
     def dry_run(self, overhead: float = 0.0) -> dict[str, str]:
-        """Return what the study would take, after refusing what `weak_error` would refuse."""
+        """Return the estimated cost of the study, after the checks of `weak_error`."""
         by_defects = self.estimator == "defects"
         self.size.check(self.settings.max_memory)
         fields = super().dry_run(overhead)
@@ -212,7 +212,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         return fields
 
     def result(self, results: list[Any]) -> WeakErrorStudy:
-        """Return the result of the cell of the study, the first one, with the constants that were predicted."""
+        """Return the result of the study, that of the first cell, with the predicted constants."""
         study = results[0]
         assert isinstance(study, WeakErrorStudy)
         constants = _table_with("constant", results)
@@ -221,7 +221,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         return replace(study, predict=lambda: constants)
 
     def beside(self, results: list[Any]) -> pd.DataFrame | None:
-        """Return the result of the cell of the other estimator, or None where there is none."""
+        """Return the result of the cell of the other estimator, or None if there is none."""
         return _table_with("error", results)
 
     @property
@@ -229,7 +229,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         return self.predicts or len(self.settings.lrs) > 2
 
     def _constants_seconds(self) -> float:
-        """Return the seconds that predicted constants take, from those of the first observable."""
+        """Return the seconds of the predicted constants, estimated from the first observable."""
         observables = dict(list(self.design.observables.items())[:1])
         one = replace(self.design, observables=observables)
         return len(self.design.observables) * idle_seconds(predicted_constants(one))

@@ -1,4 +1,4 @@
-"""Figures, tables and words on weak errors that the experiments compare and weak-error share."""
+"""Tables and words on weak errors for the experiments compare and weak-error."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 
 INTERVALS = (
     f"Intervals are {CONFIDENCE:.0%} intervals for one point each. The solver's bias (estimated from paths at "
-    "dt and dt/2 with common noise) is taken off the error, whose interval holds that of the bias. An error "
-    "whose interval holds 0 is not resolved: it may have either sign and nothing is claimed about it."
+    "dt and dt/2 with common noise) is subtracted from the error, whose interval includes that of the bias. An error "
+    "whose interval contains 0 is not resolved: it may have either sign and nothing is claimed about it."
 )
 
 
 BY_DEFECTS = (
     f"Intervals are {CONFIDENCE:.0%} intervals for one point each. Errors are summed up along the discrete run, from "
-    "the defects of single steps. The interval of an error adds a bound on the bias of this, which falls faster than "
-    "the error with the learning rate, to the Monte Carlo interval. An error whose interval holds 0 is not resolved: "
-    "it may have either sign and nothing is claimed about it."
+    "the defects of single steps. To the Monte Carlo interval of an error a bound on the bias of this estimate is "
+    "added, which falls faster with the learning rate than the error. An error whose interval contains 0 is not "
+    "resolved: it may have either sign and nothing is claimed about it."
 )
 
 
@@ -47,7 +47,7 @@ def by_defects(study: WeakErrorStudy) -> bool:
 
 
 def measured_in_words(study: WeakErrorStudy, settings: WeakErrorSettings) -> str:
-    """Return what was compared, on how many paths, and what the intervals are."""
+    """Return the compared processes, the numbers of paths, and the meaning of the intervals."""
     table = study.table
     lrs = ", ".join(f"{lr:g}" for lr in table.lr.unique())
     return (
@@ -60,7 +60,7 @@ def measured_in_words(study: WeakErrorStudy, settings: WeakErrorSettings) -> str
 
 
 def _sampled(study: WeakErrorStudy, settings: WeakErrorSettings) -> str:
-    """Return how many paths there are of what, and what the intervals are."""
+    """Return the numbers of paths, and the meaning of the intervals."""
     table = study.table
     counts = pd.concat([table.discrete_paths, table.sde_paths])
     paths = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
@@ -83,7 +83,7 @@ def _sampled(study: WeakErrorStudy, settings: WeakErrorSettings) -> str:
 
 
 def divergence(study: WeakErrorStudy) -> str:
-    """Return which paths diverged."""
+    """Return the numbers of diverged paths."""
     diverged = study.table[study.table.diverged > 0].drop_duplicates(["order", "lr"])
     if by_defects(study):
         lost = [f"- {row.diverged} paths of {row.paths} diverged: lr {row.lr:g}." for row in diverged.itertuples()]
@@ -98,7 +98,7 @@ def divergence(study: WeakErrorStudy) -> str:
 
 
 def bias_in_words(row: Any) -> str:
-    """Return what is known of the bias of an error, of a row of a table: that of the solver, or of defects."""
+    """Return the bias of the error in a row of a table: the bias of the solver, or the bound for defects."""
     if row.estimator == "defects":
         return f"± {row.bias:.1e}"
     return f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}"
@@ -129,9 +129,9 @@ def slopes(study: WeakErrorStudy) -> str:
         ),
     )
     note = (
-        "Slopes p of error = c lr^p (1 + d lr + ...) by weighted least squares, the terms beyond d bounded by what the "
-        "errors leave room for (two points: of c lr^p, the local slope between them); a slope needs two resolved "
-        "points of one sign. `verdict`: certified where the interval holds the nominal order and neither of its "
+        "Slopes p of error = c lr^p (1 + d lr + ...) by weighted least squares, the terms beyond d bounded by the "
+        "size that the errors allow (two points: of c lr^p, the local slope between them); a slope needs two resolved "
+        "points of one sign. `verdict`: certified if the interval contains the nominal order and neither of its "
         "neighbours. p-value 1.00: as many parameters as points, so the fit is not tested."
     )
     return f"{table}\n\n{note}"
@@ -168,5 +168,5 @@ def largest_errors(study: WeakErrorStudy) -> str:
 
 
 def number(value: float, form: str) -> str:
-    """Return a number in a format, "-" where it is not finite."""
+    """Return a number in a format, "-" if it is not finite."""
     return format(value, form) if np.isfinite(value) else "-"

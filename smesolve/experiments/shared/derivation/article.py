@@ -13,11 +13,11 @@ from smesolve.symbolic.latex_code import align
 __all__ = ["article"]
 
 WIDEST = 14000.0
-"""Text width (points) of the widest page that PDF viewers show."""
+"""Text width (points) of the widest page that PDF viewers can show."""
 
 
 def article(derivation: Derivation) -> str:
-    """Return a complete article; long sums are broken between terms, and the page is as wide as the longest term."""
+    """Return a complete article; long sums are broken between terms, and the page is as wide as the longest line."""
     equation, verification = derivation.equation, derivation.verification
     body = broken(equation.latex())
     sections = [

@@ -1,4 +1,4 @@
-"""From the settings of a derivation to everything that it says about the iteration."""
+"""The derivation of an equation, its proof and its counterexamples, from the settings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OBSTRUCTION = 2.0
 
 @dataclass(frozen=True)
 class Derivation:
-    """What has been derived and proven."""
+    """The derived equation and the proven statements."""
 
     config: DeriveSettings
     description: str
@@ -54,7 +54,7 @@ class Derivation:
     verification: Verification
     obstruction: ThirdCumulant
     unobstructed: dict[Symbol, list[Expr]]
-    """Where the obstruction vanishes whatever the other symbols are: roots in the law's parameter."""
+    """Values of the law's parameter at which the obstruction vanishes for all values of the other symbols."""
     counterexamples: dict[str, Verification]
     """Equations that claim order 2 and do not have it."""
     expansion: LossExpansion | None
@@ -66,11 +66,11 @@ class Derivation:
 
 
 def derive(config: DeriveSettings) -> Derivation:
-    """Derive, prove, and try the counter-examples.
+    """Derive the equation, prove its order, and test the counterexamples.
 
     Raises:
-        SmesolveError: options that contradict each other or expressions that cannot be read.
-        SmesolveError: an iteration without a finite expansion, as `Iteration` says it.
+        SmesolveError: contradictory options, expressions that cannot be read, or an iteration without a finite
+            expansion.
     """
     law, network = _law(config), _network(config)
     iteration = derived_iteration(config)
@@ -106,7 +106,7 @@ def derive(config: DeriveSettings) -> Derivation:
         verification=verification,
         obstruction=obstruction,
         unobstructed=unobstructed,
-        # Without noise they are the modified equation.
+        # Without noise these equations are the modified equation.
         counterexamples={name: proof for name, proof in counterexamples.items() if not proof.holds},
         expansion=LossExpansion(network.loss, law) if last_layer else None,
         formulas=DropoutFormulas(network, law) if papers else None,
@@ -115,7 +115,7 @@ def derive(config: DeriveSettings) -> Derivation:
 
 
 def derived_iteration(config: DeriveSettings) -> Iteration:
-    """Return the iteration that the settings name or write out."""
+    """Return the iteration of the settings."""
     law = _law(config)
     if config.iteration == "custom":
         return _own_iteration(config, law)
@@ -147,7 +147,7 @@ def _named_iteration(config: DeriveSettings, network: ExplicitNetwork, law: Mask
 
 
 def _own_iteration(config: DeriveSettings, law: MaskLaw) -> Iteration:
-    """Return state' = state + step, where all random symbols have the one law."""
+    """Return the iteration state' = state + step, in which all random symbols have the same law."""
     if not config.state or len(config.state) != len(config.step):
         raise SmesolveError(
             f"state and step must have the same length for iteration: custom, got {len(config.state)} and "
@@ -169,15 +169,15 @@ def _own_iteration(config: DeriveSettings, law: MaskLaw) -> Iteration:
 
 
 def _check_names(config: DeriveSettings) -> None:
-    """Refuse names that are no names or stand for two things."""
+    """Refuse invalid names and names with two meanings."""
     owners: dict[str, str] = {}
     for key in ("state", "random", "constants", "small"):
         names = [config.small] if key == "small" else getattr(config, key)
         for name in names:
             if not is_name(name):
                 raise SmesolveError(
-                    f"{key} has the name {shown(name)}; a name must hold letters, digits and underscores only, and "
-                    "begin with no digit."
+                    f"{key} has the name {shown(name)}; a name must contain only letters, digits and underscores, and "
+                    "not begin with a digit."
                 )
             if name in owners:
                 raise SmesolveError(f"{name} is named in {owners[name]} and again in {key}; name it once.")
@@ -203,7 +203,7 @@ def _network(config: DeriveSettings) -> ExplicitNetwork:
 
 
 def _law(config: DeriveSettings) -> MaskLaw:
-    """Return the law of the settings; a parameter that is left out is a symbol."""
+    """Return the law of the settings; a missing parameter becomes a symbol."""
 
     def parameter(name: str, symbol: str) -> Expr:
         number = getattr(config, name)

@@ -1,8 +1,8 @@
 """Expressions of a configuration, from a string to sympy without evaluating it as Python.
 
-`sympy.sympify` passes its string to Python's `eval`, so a file that somebody else wrote can run any code. Here every
-name and number becomes a placeholder before `ast.parse` sees it: nothing is a keyword, an attribute or a string.
-What is left are operators, calls and brackets, of which a closed list is translated. A name means the symbol that the
+`sympy.sympify` passes its string to Python's `eval`, so a foreign file could run any code. Here every name and number
+is replaced by a placeholder before `ast.parse` sees it, so nothing is a keyword, an attribute or a string. The
+remaining operators, calls and brackets are translated if they are in a closed list. A name means the symbol that the
 configuration declares; `FUNCTIONS` and `CONSTANTS` apply to names that it does not declare. Decimals are exact rational
 numbers: 0.1 is 1/10.
 """
@@ -25,7 +25,7 @@ from smesolve.errors import SmesolveError, shown
 __all__ = ["CONSTANTS", "FUNCTIONS", "is_name", "read_expression"]
 
 MOST_LETTERS, MOST_TOKENS, MOST_BRACKETS = 10_000, 2_000, 50
-"""Bounds of an expression, far beyond what can be derived from it."""
+"""Bounds on an expression, far above the size for which a derivation is feasible."""
 
 MOST_DIGITS = 400
 """Digits of a number, as it is written or as a power of numbers comes out."""
@@ -58,7 +58,7 @@ FUNCTIONS: Mapping[str, Callable[[Expr], Expr]] = {
     "Abs": sympy.Abs,
     "sign": sympy.sign,
 }
-"""Functions of one argument by name; torch has them, too."""
+"""Functions of one argument by name, all available in torch."""
 
 EXTREMA: Mapping[str, Callable[..., Expr]] = {"max": sympy.Max, "Max": sympy.Max, "min": sympy.Min, "Min": sympy.Min}
 """Functions of any number of arguments by name."""
@@ -82,16 +82,17 @@ def is_name(text: str) -> bool:
 
 
 def read_expression(key: str, text: str, names: Mapping[str, Symbol]) -> Expr:
-    """Return the expression that a string stands for; undeclared names become symbols of their own.
+    """Return the expression in a string; undeclared names become symbols.
 
     Args:
-        key: of the configuration, for messages.
+        key: key of the configuration, for messages.
         text: numbers, names, + - * / ** (or ^), brackets, calls of `FUNCTIONS` and `EXTREMA`, and
             Piecewise((value, condition), ..., (value, True)).
         names: the symbols that the configuration declares.
 
     Raises:
-        SmesolveError: text that is no such expression, is too large, or holds numbers that are not real and finite.
+        SmesolveError: the string is not such an expression, is too large, or contains numbers that are not real and
+            finite.
     """
     reader = _Reader(key, text, names)
     try:
@@ -115,13 +116,13 @@ class _Reader:
         self.tokens: list[re.Match[str]] = []
 
     def refuse(self, reason: str, remedy: str) -> NoReturn:
-        """Raise the error that says what is wrong with the expression, and what to do."""
+        """Raise an error with the reason and the remedy."""
         raise SmesolveError(f"{self.key} {shown(self.text)} cannot be read as an expression: {reason}; {remedy}.")
 
     # --- text to tree ------------------------------------------------------------------------------------------------
 
     def tree(self) -> ast.expr:
-        """Return the syntax tree, in which a name _k stands for the token k."""
+        """Return the syntax tree, in which the name _k represents token k."""
         self._read_tokens()
         depth, parts = 0, []
         for position, token in enumerate(self.tokens):
@@ -157,13 +158,13 @@ class _Reader:
             self.refuse(f"it has {len(self.tokens)} symbols, more than {MOST_TOKENS}", "write a shorter one")
 
     def _token(self, node: ast.expr) -> re.Match[str] | None:
-        """Return the token that a node is, if it is one."""
+        """Return the token of a node, or None."""
         return self.tokens[int(node.id[1:])] if isinstance(node, ast.Name) else None
 
     # --- tree to expression ------------------------------------------------------------------------------------------
 
     def term(self, node: ast.expr) -> _Term:
-        """Return what a node of the tree stands for."""
+        """Return the expression of a node of the tree."""
         match node:
             case ast.Name():
                 return self._atom(node)
@@ -286,7 +287,7 @@ class _Reader:
         self.refuse("a condition of Piecewise is no comparison", "write one of < <= > >= between two expressions")
 
     def _bounded(self, made: Callable[[], Expr], degree: float) -> _Term:
-        """Return what `made` gives, whose degree must be bounded, and which must be finite if it is a number."""
+        """Return the result of `made`, whose degree must be bounded, and which must be finite if it is a number."""
         if degree > MOST_DEGREE:
             self.refuse(f"its degree is {degree:g}, more than {MOST_DEGREE}", "take lower powers")
         value = made()

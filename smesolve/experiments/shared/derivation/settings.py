@@ -1,4 +1,4 @@
-"""Settings of a derivation: which iteration, which law, and which keys each of them reads."""
+"""Settings of a derivation: iteration, law, and the keys that each of them uses."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class DeriveSettings:
         samples: samples; data are symbols.
         out_features: outputs.
         activation: tanh, identity, or sigma for every smooth activation.
-        loss: of the output f and the target y of a sample.
-        layers: which hidden layers are masked, or for dropconnect which weight matrices, from 1; Default: the last
-            hidden layer for dropout, the first matrix for dropconnect.
-        batch: samples a step, for sgd and dropout_sgd.
-        law: of the masks, or of the noise plus 1: bernoulli, gaussian, uniform or finite.
-        keep_prob: of bernoulli; a number. Default: the symbol p.
-        variance: of gaussian; a number. Default: the symbol v.
-        half_width: of uniform; a number. Default: the symbol b.
-        values: of finite, of mean 1.
-        probabilities: of these values.
+        loss: expression in the output f and the target y of a sample.
+        layers: numbers of the masked hidden layers, or of the masked weight matrices for dropconnect, from 1. Default:
+            the last hidden layer for dropout, the first matrix for dropconnect.
+        batch: samples per step, for sgd and dropout_sgd.
+        law: law of the masks, or of the noise plus 1: bernoulli, gaussian, uniform or finite.
+        keep_prob: parameter of bernoulli, a number. Default: the symbol p.
+        variance: parameter of gaussian, a number. Default: the symbol v.
+        half_width: parameter of uniform, a number. Default: the symbol b.
+        values: values of finite, with mean 1.
+        probabilities: probabilities of these values.
         state: names of the state variables, for custom.
-        step: what a step adds to each of them, an expression with the factor small.
-        random: names of the random symbols, each of the law above.
+        step: increment of each state variable in one step, an expression with the factor small, for custom.
+        random: names of the random symbols, each with the law above.
         constants: names of all other symbols.
         small: name of the small parameter, for custom.
         order: weak order of the equation: 1 or 2, a diffusion, or 3, an equation with jumps.
@@ -95,7 +95,7 @@ class DeriveSettings:
         self._refuse_unread()
 
     def _refuse_unread(self) -> None:
-        """Refuse what is set and not read by this iteration with this law."""
+        """Refuse keys that are set but not used by this iteration with this law."""
         laws = () if self.iteration == "sgd" else ("law", *LAW_KEYS[self.law])
         read = {"iteration", "momentum", "order", *ITERATION_KEYS[self.iteration], *laws}
         for entry in dataclasses.fields(self):
@@ -117,7 +117,7 @@ ITERATION_KEYS: dict[str, tuple[str, ...]] = {
     "parameter_noise": _NETWORK_KEYS,
     "custom": ("state", "step", "random", "constants", "small"),
 }
-"""Iterations of `derive` with the keys that each reads, beside iteration, momentum, order and those of its law."""
+"""Iterations with the keys that each uses, in addition to iteration, momentum, order and the keys of its law."""
 
 LAW_KEYS: dict[str, tuple[str, ...]] = {
     "bernoulli": ("keep_prob",),
@@ -125,4 +125,4 @@ LAW_KEYS: dict[str, tuple[str, ...]] = {
     "uniform": ("half_width",),
     "finite": ("values", "probabilities"),
 }
-"""Laws of `derive` with the keys that each reads."""
+"""Laws with the keys that each uses."""
