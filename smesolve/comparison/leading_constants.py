@@ -114,13 +114,14 @@ def leading_constants(
 
     Returns:
         Columns order, time, observable, constant, stderr (the standard error of the fit for networks with kinks, else
-        the numerical error). There are no rows where the mean gradient has no closed form.
+        the numerical error). There are no rows where the mean gradient has no closed form, or no observable
+        has a derivative.
 
     Cost: a few hundred gradients of one path for order 1, of 256 paths where the network has kinks; some seconds for
     order 2 (D <= 64, at most 1024 draws, the step of gradient descent, neither schedules nor kinks).
     """
     rows: list[tuple[Order, float, str, float, float]] = []
-    if not problem.has_closed_form:
+    if not problem.has_closed_form or not observables:
         return constants_table(rows)
     with Progress(False, constants_work(problem, times, orders)) as bar:
         for time in times if 1 in orders else ():

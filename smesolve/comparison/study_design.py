@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from smesolve.errors import SmesolveError, invalid
+from smesolve.problem.definition import check_derivatives
 from smesolve.problem.observables import Observable, Observables, is_piecewise_constant, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
@@ -103,6 +104,7 @@ class StudyDesign:
             grid_numbers(times, dt, "times")
         functions = named_observables(problem, observables)
         problem.check_start("theta0", theta0)
+        check_derivatives(problem.at(0.0), theta0, draws=not problem.has_closed_form)
         design = cls(problem, theta0, lrs, times, orders, functions, scheme, dt, control, seed, keep)
         for lr in lrs:
             check_jumps(problem, lr, times[-1], "lr")

@@ -31,6 +31,7 @@ from smesolve.entry_point import entry_point, plain_surroundings
 from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.likelihoods import likelihood_named
 from smesolve.landscape.linearised_network import LinearisedNetwork
+from smesolve.problem.definition import check_derivatives
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import NetworkLinearization
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -106,6 +107,7 @@ def _problem(problem: Problem) -> Problem:
 def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Return Hess L_S(theta) of (1), theta (D,). Cost of a product: about two gradients."""
     theta = check_parameters("theta", theta, _problem(problem))
+    check_derivatives(problem, theta)
     return SymmetricOperator(
         theta, lambda rows: problem.hessian_product(theta.expand_as(rows), rows), problem.floats_per_path
     )

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from smesolve.errors import SmesolveError, shown
 
-__all__ = ["check_samples", "check_table", "finite_data"]
+__all__ = ["check_samples", "check_table", "finite_data", "hidden_values"]
 
 
 def finite_data(
@@ -70,13 +70,13 @@ def check_samples(x: Tensor, y: Tensor) -> None:
 
 
 def _as_tensor(name: str, values: Any) -> Tensor:
-    """Return numbers as a strided tensor without a graph; arrays are copied, as torch warns about read-only ones."""
+    """Return a copy of numbers as a strided tensor without a graph."""
     if isinstance(values, Tensor):
-        hidden = next((words for hides, words in _HIDING if hides(values)), None)
+        hidden = hidden_values(values)
         if hidden is not None:
             raise SmesolveError(f"{name} must be a tensor of plain values, got {hidden}.")
-        # cloned if it was made in inference mode: no derivative can be taken of such a tensor
-        data = values.detach().clone() if values.is_inference() else values.detach()
+        # A copy: what the caller does to it later changes no problem, and derivatives can be taken of it.
+        data = values.detach().as_subclass(Tensor).resolve_neg().clone()
     elif count := _masked_values(values):
         raise SmesolveError(f"{name} has {count} masked values; remove those samples, or use .filled(value).")
     else:
@@ -99,6 +99,11 @@ def _masked_values(values: Any) -> int:
     """Return how many values a numpy masked array, or a sequence of them, hides."""
     parts = values if isinstance(values, (list, tuple)) else [values]
     return sum([int(np.ma.getmaskarray(part).sum()) for part in parts if isinstance(part, np.ma.MaskedArray)])
+
+
+def hidden_values(values: Tensor) -> str | None:
+    """Return why the values of a tensor cannot be read directly, with the remedy, or None."""
+    return next((words for hides, words in _HIDING if hides(values)), None)
 
 
 _HIDING: tuple[tuple[Callable[[Tensor], bool], str], ...] = (

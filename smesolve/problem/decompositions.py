@@ -99,6 +99,13 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Te
     return distances
 
 
+def _normalised(values: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    """Return (x - mean) / sqrt(variance + eps) over some dimensions."""
+    centred = values - values.mean(dims, keepdim=True)
+    normalised: Tensor = centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()
+    return normalised
+
+
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     values = functional.hardtanh(input + 3, 0.0, 6.0) / 6
     return input.copy_(values) if inplace else values
@@ -137,8 +144,7 @@ def _layer_norm(
     cudnn_enable: bool = True,
 ) -> Tensor:
     """Return the normalised values times the weight, plus the bias."""
-    normalised = functional.layer_norm(input, normalized_shape, eps=eps)
-    return _affine(normalised, weight, bias, 0)
+    return _affine(_normalised(input, tuple(range(-len(normalized_shape), 0)), eps), weight, bias, 0)
 
 
 def _instance_norm(
@@ -152,9 +158,13 @@ def _instance_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Tensor:
-    """Return the normalised values (n, C, ...) times the weight of their channel, plus its bias."""
-    normalised = functional.instance_norm(input, running_mean, running_var, None, None, use_input_stats, momentum, eps)
-    return _affine(normalised, weight, bias, input.ndim - 2)
+    """Return the normalised values (n, C, ...) times the weight of their channel, plus its bias.
+
+    Running averages, on which outputs do not depend where they would be changed, stay as they are.
+    """
+    if not use_input_stats:
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    return _affine(_normalised(input, tuple(range(2, input.ndim)), eps), weight, bias, input.ndim - 2)
 
 
 def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int) -> Tensor:
@@ -179,5 +189,6 @@ _DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
 }
 """Decompositions of the calls of torch whose gradient has no derivative, or that have no forward derivative.
 
-The forward derivative of a batch of gradients by the weights of layer_norm and instance_norm lacks terms in torch.
+The forward derivatives of a batch of gradients of layer_norm and instance_norm lack terms in torch: the first one where
+they have weights, the second one without weights, too.
 """

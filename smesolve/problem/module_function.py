@@ -206,12 +206,23 @@ _DROPOUT_ARGUMENTS: Mapping[Any, Callable[..., tuple[Tensor, float, bool, bool]]
 }
 """The functions of dropout, each with a function that reads its arguments."""
 
-_CHANNELWISE = {functional.dropout1d: 3, functional.dropout2d: 3, functional.dropout3d: 5}
-"""Dropout of whole channels, and the smallest number of dimensions of an input with samples before channels."""
+_CHANNELWISE: Mapping[Any, tuple[tuple[int, ...], Callable[[int], bool]]] = {
+    functional.dropout1d: ((2, 3), lambda dims: dims == 3),
+    functional.dropout2d: ((2, 3, 4), lambda dims: True),
+    functional.dropout3d: ((4, 5), lambda dims: dims == 5),
+}
+"""Dropout of whole channels: the numbers of dimensions that it takes, and whether samples come before channels then.
+torch takes the first dimension of three for samples in two of them, and for channels in the other."""
 
 
 def _mask_shape(func: Any, values: Tensor) -> tuple[int, ...]:
     if func not in _CHANNELWISE:
         return tuple(values.shape)
-    lead = 2 if values.ndim >= _CHANNELWISE[func] else 1
+    taken, samples_first = _CHANNELWISE[func]
+    if values.ndim not in taken:
+        raise SmesolveError(
+            f"module gives {func.__name__} a tensor of {values.ndim} dimensions, which drops whole channels of "
+            f"{' or '.join(map(str, taken))}; use dropout, which drops single units."
+        )
+    lead = 2 if samples_first(values.ndim) else 1
     return (*values.shape[:lead], *[1] * (values.ndim - lead))

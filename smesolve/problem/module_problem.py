@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, call_of_user, invalid, shown
+from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
@@ -156,23 +156,18 @@ class ModuleProblem(Problem):
         outputs = trial.outputs()
         if loss == "cross_entropy":
             self.y = class_targets(self.y, outputs)
-        losses = call_of_user("loss", self._sample_loss, outputs, self.y)
-        if not isinstance(losses, Tensor) or tuple(losses.shape) != (self.samples,):
-            raise SmesolveError(
-                f"loss must give one number for each of the {self.samples} samples, as torch's losses with "
-                f"reduction='none' do, got {shown(losses)}."
-            )
+        trial.losses(self._sample_loss, outputs, self.y)
         self._output_shape = tuple(outputs.shape[1:])
         self._laws = {f"mask {j}": BernoulliMasks(layer.keep_prob) for j, layer in enumerate(layers)}
         self._layers = {f"mask {j}": layer for j, layer in enumerate(layers)}
         self._shared = masks == "shared"
-        trial.derivatives(self._sample_loss, self.y, layers, self._shared, batches=batch_size is not None)
+        trial.derivatives(self._sample_loss, self.y, layers, self._shared, batches=self.batch_size is not None)
         trial.pickles()
         self.has_closed_form = self.linear_noise = not layers and not parameter_noise
 
         # Shapes of one draw; the mean gradient is one of full batches, whose noise is that of masks and parameters.
-        in_batch = batch_size or self.samples
-        self._shapes = ({"indices": (in_batch,)} if batch_size else {}) | self._noise_shapes(in_batch)
+        in_batch = self.batch_size or self.samples
+        self._shapes = ({"indices": (in_batch,)} if self.batch_size else {}) | self._noise_shapes(in_batch)
         without_labels = {name: shape for name, shape in self._noise_shapes(self.samples).items() if name != "labels"}
         self._layout = self._layout_of(self._shapes)
         self._reference_layout = self._layout_of(without_labels)

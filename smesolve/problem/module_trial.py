@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from smesolve.errors import SmesolveError, shown
+from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.dropout_layer import DropoutLayer, layers_of_call
+from smesolve.problem.function_trial import check_derivative, check_rows, equal_up_to_rounding
 from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_function import DropoutCall, ModuleFunction
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -96,14 +97,14 @@ class ModuleTrial:
         few_outputs, few_calls = self._pass(few, self.function.dropout_calls, remedy)
         ((first, first_calls), (second, second_calls)), buffers = self._pass(few, self.function.called_twice, remedy)
         self.function.changing = frozenset(buffers)
-        if first_calls != second_calls or not _same(first, second):
+        if first_calls != second_calls or not equal_up_to_rounding(first, second):
             changed = f" (forward changes {', '.join(buffers[:3])})" if buffers else ""
             raise SmesolveError(
                 f"{self.name} gives other outputs or drops otherwise at the second of two calls on the same inputs"
                 f"{changed}; make them a function of inputs and parameters, without random numbers of numpy or python "
                 "and without a state, or put the layer with the state into eval mode."
             )
-        if not _same(few_outputs, outputs[self._few]):
+        if not equal_up_to_rounding(few_outputs, outputs[self._few]):
             raise SmesolveError(
                 f"{self.name} must map each sample by itself, but its outputs for some samples change when others are "
                 "left out; put the samples first (batch_first=True), and layers with batch statistics into eval mode."
@@ -149,7 +150,7 @@ class ModuleTrial:
             given = [*values[:position], changed, *values[position + 1 :]]
             placed = [layer.placed(mask, few) for layer, mask in zip(layers, given, strict=True)]
             before.append(self.function(self.theta, self.x[self._few], placed))
-        return _same(before[0][1:], before[1][1:])
+        return equal_up_to_rounding(before[0][1:], before[1][1:])
 
     def _layers(self, call: DropoutCall, few: DropoutCall) -> list[DropoutLayer]:
         """Return the possible layouts of a call on all samples, given the same call on a few samples."""
@@ -171,13 +172,37 @@ class ModuleTrial:
         own = x.clone()
         with torch.random.fork_rng(devices=[] if x.device.type == "cpu" else [x.device]), _RandomCalls(self):
             found = self._attempt(f"work on x of shape {tuple(x.shape)}", function, self.theta, own, remedy=remedy)
-        if not _same(own, x):
+        if not equal_up_to_rounding(own, x):
             raise SmesolveError(f"{self.name} writes into its inputs x; let it work on x.clone(), or make new values.")
         return found
 
     def outputs(self) -> Tensor:
         """Return the outputs on all samples, without dropout."""
         return self.function(self.theta, self.x)
+
+    def losses(self, loss: SampleLoss, outputs: Tensor, y: Tensor) -> None:
+        """Check that a loss gives one number for each sample, from outputs and target of that sample alone.
+
+        Args:
+            loss: (outputs (n, ...), targets (n, ...)) -> (n,).
+            outputs: on all samples.
+            y: all targets.
+
+        Raises:
+            SmesolveError: it fails, returns another shape or dtype, or mixes the samples, as outputs (n, 1) do that
+                meet targets (n,).
+        """
+        found = call_of_user("loss", loss, outputs, y)
+        if not isinstance(found, Tensor) or tuple(found.shape) != (self.samples,) or found.dtype != self._dtype:
+            raise SmesolveError(
+                f"loss must give one {self._dtype} number for each of the {self.samples} samples, as torch's losses "
+                f"with reduction='none' do, got {shown(found)}."
+            )
+        some = torch.arange(3, device=y.device) % self.samples
+        self._attempt(
+            "let loss work on some of the samples",
+            lambda: check_rows("loss", lambda rows: loss(outputs[rows], y[rows]), some, "sample"),
+        )
 
     # --- derivatives, copies, pickles ----------------------------------------------------------------------------
 
@@ -229,7 +254,7 @@ class ModuleTrial:
         row = None if rows is None else rows[-1]
         one = self._attempt("allow gradients by torch.func.grad", slope, vector, mask, row)
         many = self._attempt("allow gradients of several paths at once by torch.func.vmap", slopes, thetas)
-        if not _same(many[-1], one):
+        if not equal_up_to_rounding(many[-1], one):
             raise SmesolveError(
                 f"{self.name} has other gradients for several paths at once (torch.func.vmap) than for each by itself; "
                 "make its outputs a function of inputs and parameters only, without a state that changes."
@@ -239,11 +264,15 @@ class ModuleTrial:
             vmap(lambda vector: value(vector, {})),
             thetas,
         )
-        self._attempt("allow forward derivatives of its gradient by torch.func.jvp", curvatures, thetas)
-        self._attempt(
+        curved = self._attempt("allow forward derivatives of its gradient by torch.func.jvp", curvatures, thetas)
+        curved_twice = self._attempt(
             "allow second forward derivatives of its gradient by torch.func.jvp",
-            lambda: forward_derivative(curvatures, thetas, along),
+            lambda: forward_derivative(curvatures, thetas, along)[1],
         )
+        name, d = self.name, along[-1]
+        check_derivative(f"loss of {name}", lambda vector: value(vector, mask, row), vector, d, (one * d).sum())
+        check_derivative(f"gradient of {name}", slopes, thetas, along, curved)
+        check_derivative(f"derivative of the gradient of {name}", curvatures, thetas, along, curved_twice)
         if mask:
             self._attempt(
                 "allow derivatives in its dropout masks by torch.func.grad",
@@ -311,17 +340,6 @@ def tried(
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _same(values: Tensor, others: Tensor) -> bool:
-    """Return whether values are equal up to rounding."""
-    if values.shape != others.shape:
-        return False
-    if not values.is_floating_point():
-        return torch.equal(values, others)
-    size = float(others.abs().max()) if others.numel() else 0.0
-    tolerance = torch.finfo(values.dtype).eps ** 0.5
-    return torch.allclose(values, others, rtol=tolerance, atol=tolerance * size, equal_nan=True)
 
 
 class _RandomCalls(TorchDispatchMode):

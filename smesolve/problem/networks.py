@@ -19,6 +19,8 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.activations import ACTIVATIONS, Activation, curvatures, slopes
+from smesolve.problem.function_trial import check_derivative, check_rows
+from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.validation import check_device, check_dtype, check_flag, check_integer, check_optional
 
 __all__ = ["DropoutNetwork", "LinearNetwork", "NetworkLinearization", "Tangent", "TwoLayerNetwork"]
@@ -242,7 +244,12 @@ def _check_weights_fit(**sizes: int) -> None:
 
 
 def _check_elementwise(activation: Activation, dtype: torch.dtype, device: torch.device | str | None) -> None:
-    """Check that an activation that the user wrote maps a tensor to one of the same shape and dtype."""
+    """Check that an activation that the user wrote is a function of each number, with the derivative of its values."""
+    if isinstance(activation, nn.Module) and any(True for _ in activation.parameters()):
+        raise SmesolveError(
+            f"activation must have no parameters of its own, got {shown(activation)}; put it into the features of a "
+            "FeatureNetwork."
+        )
     trial = torch.linspace(-1, 1, 6, dtype=dtype, device=device).reshape(2, 3)
     values = call_of_user("activation", activation, trial)
     if not isinstance(values, Tensor) or values.shape != trial.shape or values.dtype != dtype:
@@ -250,3 +257,11 @@ def _check_elementwise(activation: Activation, dtype: torch.dtype, device: torch
             f"activation must map a tensor to one of the same shape and dtype, elementwise, got {shown(values)} from "
             f"{shown(trial)}; let it act on each entry and convert nothing."
         )
+    numbers = torch.sin(torch.arange(1.0, 7.0, dtype=dtype, device=device))
+    check_rows("activation", activation, numbers, "number")
+    check_derivative("activation", activation, numbers, torch.ones_like(numbers))
+
+    def slope(at: Tensor) -> Tensor:
+        return forward_derivative(activation, at, torch.ones_like(at))[1]
+
+    check_derivative("slope of activation", slope, numbers, torch.ones_like(numbers))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.problem.function_trial import check_derivative, check_rows
 from smesolve.problem.losses import ROUNDING
 from smesolve.problem.problem import Problem
 from smesolve.validation import MOST_ENTRIES, check_observables, check_problem
@@ -77,6 +78,8 @@ OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
 }
 """Observables by name, each a function that makes it for a problem. Add one of your own to use it by name."""
 
+_BUILT_IN = frozenset(OBSERVABLES)
+
 MAX_DEGREE = 16
 """Growth like a higher power of theta counts as faster than any polynomial."""
 
@@ -100,8 +103,12 @@ def named_observables(problem: Problem, observables: Observables) -> dict[str, O
     problem = check_problem("problem", problem)
     origin = torch.zeros(problem.dim, dtype=problem.dtype, device=problem.device)
     result = measured_observables(problem, origin, observables)
+    point = _trial_points(origin)[1]
     for name, function in result.items():
-        call_of_user(f"observable {name!r}, whose derivative torch takes,", torch.func.grad(function), origin)
+        what = f"observable {name!r}"
+        gradient = call_of_user(f"{what}, whose derivative torch takes,", torch.func.grad(function), point)
+        direction = torch.linspace(1.0, 2.0, len(point), device="cpu").to(point)
+        check_derivative(what, function, point, direction, (gradient * direction).sum())
     return result
 
 
@@ -134,7 +141,7 @@ def measured_observables(problem: Problem | None, like: Tensor, observables: Obs
             _try(name, observable, like)
             result[name] = observable
         else:
-            result[name] = _known(problem, observable, like.shape[-1])
+            result[name] = _known(problem, observable, like)
     return result
 
 
@@ -175,19 +182,20 @@ def _try(name: str, observable: Observable, like: Tensor) -> None:
             f"observable {name!r} must return numbers of the problem's {like.dtype}, but returns "
             f"{trial.dtype}; convert them, for example by .to({like.dtype}), or take the real part."
         )
-    elsewhere = torch.linspace(-1.3, 2.1, points.numel()).to(points).view(3, -1)
-    if not torch.equal(*(observable(elsewhere).nan_to_num(nan=1e30) for _ in range(2))):
-        raise SmesolveError(
-            f"observable {name!r} must be a function of theta, but it returns other values when it is called "
-            "again; let it draw no random numbers (a module in training mode does: call its eval())."
-        )
+    check_rows(f"observable {name!r}", observable, _trial_points(like))
 
 
-def _known(problem: Problem | None, name: str, dim: int) -> Observable:
+def _trial_points(like: Tensor) -> Tensor:
+    """Return three different points (3, D), between whose coordinates there are no simple relations."""
+    numbers = torch.arange(3 * like.shape[-1], dtype=torch.float64, device="cpu")
+    return (0.4 + 1.7 * torch.sin(numbers.square() + 1)).to(like).view(3, -1)
+
+
+def _known(problem: Problem | None, name: str, like: Tensor) -> Observable:
     """Return a coordinate, or the observable of a name in `OBSERVABLES`."""
     coordinate = re.fullmatch(r"theta\[(\d+)\]", name)
     if coordinate:
-        index = int(coordinate[1])
+        index, dim = int(coordinate[1]), like.shape[-1]
         if index >= dim:
             raise SmesolveError(
                 f"observable {name!r} lies outside the {dim} parameters; take an index from 0 to {dim - 1}."
@@ -203,7 +211,10 @@ def _known(problem: Problem | None, name: str, dim: int) -> Observable:
             f"observable {name!r} needs a problem, which this sde does not have; give a callable, a coordinate such as "
             "'theta[0]', or 'squared_norm'."
         )
-    return OBSERVABLES[name](problem)  # type: ignore[arg-type]  # the squared norm needs no problem
+    observable = OBSERVABLES[name](problem)  # type: ignore[arg-type]  # the squared norm needs no problem
+    if name not in _BUILT_IN:
+        _try(name, observable, like)
+    return observable
 
 
 def _held_out(problem: Problem) -> Problem:

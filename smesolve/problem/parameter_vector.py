@@ -11,6 +11,7 @@ from torch.nn.utils import parameters_to_vector
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.problem.data import hidden_values
 from smesolve.problem.one_at_a_time import one_at_a_time
 from smesolve.problem.parameters import copied, drawn_parameters, trainable
 from smesolve.validation import check_parameters, check_seed
@@ -73,6 +74,9 @@ class ParameterVector:
                     f"source has {name!r} of shape {got} where the problem's network has {tuple(known[name].shape)}; "
                     f"{SAME}."
                 )
+            hidden = "complex numbers; take their real part" if value.is_complex() else hidden_values(value)
+            if hidden is not None and not known[name].is_complex():
+                raise SmesolveError(f"source has {name!r} as a tensor of other values than real ones, {hidden}.")
         missing = [name for name in trained if name not in values]
         if missing:
             raise SmesolveError(f"source lacks the parameter {missing[0]!r}; give the whole state_dict().")
@@ -126,14 +130,21 @@ class ParameterVector:
         network = self._network("parameters could be drawn; define initial(seed), or give theta0 yourself")
         with one_at_a_time:  # another thread may have its own parameters in the module, or draw its own
             if seed is None:
-                return parameters_to_vector(trainable(network).values()).detach()
+                return parameters_to_vector(self._parameters().values()).detach()
+            self._parameters()  # which must be those of theta
             return drawn_parameters(network, seed, self.device)
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters of the network."""
         network = self._network("parameters have names; take a problem that has one, such as a DropoutProblem")
         with one_at_a_time:
-            return trainable(network)
+            found = trainable(network)
+        if sum(parameter.numel() for parameter in found.values()) != cast(Any, self).trained.dim:
+            raise SmesolveError(
+                "the network has other trainable parameters than when the problem was made, whose theta it cannot "
+                "hold; set requires_grad as it was, or make a new problem."
+            )
+        return found
 
     def _network(self, what: str) -> nn.Module:
         if self.network is None:

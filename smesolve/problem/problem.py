@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
 from smesolve.errors import SmesolveError, shown
-from smesolve.problem.definition import check_definition
+from smesolve.problem.definition import check_definition, check_derivatives
 from smesolve.problem.linearization import (
     Linearization,
     PointwiseLinearization,
@@ -168,10 +168,10 @@ class Problem(ParameterVector, TrainingStep):
         return min(fitting_block_size(self.floats_per_path), self.largest_block)
 
     def in_blocks_for(self, paths: int) -> Self:
-        """Return the same problem, of which so many paths in all are wanted: no block is larger than they need.
+        """Return the same problem with blocks that are no larger than a total of `paths` paths needs.
 
-        A block holds at most the smallest power of two, from 8 on, that is not below their number. So fewer paths than
-        the largest block of this problem would hold are one block. A problem that defines `block_size` keeps it.
+        A block holds at most the smallest power of two that is at least 8 and not below `paths`, so that few paths are
+        in one small block. A problem that defines `block_size` keeps it.
         """
         size = holding_block_size(paths)
         if size == self.largest_block:
@@ -352,6 +352,7 @@ class Problem(ParameterVector, TrainingStep):
         """
         theta = check_parameters("theta", theta, self)
         check_not_negative("horizon", horizon)
+        check_derivatives(self, theta)
         if self.linear_step and self.conservative:
             return curvature_limit(self.linearize(theta).hessian_product, theta)
         return step_limit(lambda at, lr: self.reference_step(at, lr) - at, theta, self.largest_lr)

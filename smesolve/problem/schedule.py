@@ -32,6 +32,7 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.derived_problem import DerivedProblem, ScaledProblem
 from smesolve.problem.dropout import DropoutProblem
+from smesolve.problem.function_trial import check_derivative
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
@@ -54,6 +55,9 @@ CURVATURES = 9
 
 SAMPLED_TIMES = 256
 """Times up to a horizon at which schedules are evaluated, beside their breaks."""
+
+TRIED_TIME = 0.37
+"""Time at which the slope of a schedule is tried."""
 
 NEAR = 1e-9
 """Share of a time within which another one is the same: t = k lr is rounded."""
@@ -242,8 +246,17 @@ def _at_start(name: str, schedule: Schedule) -> float:
         raise SmesolveError(f"{name} must map a time to a tensor, got {value}; write {value} + 0 * t.")
     if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
         raise SmesolveError(f"{name} must map a time to a number, both as 0-dimensional tensors, got {shown(value)}.")
-    start: float = call_of_user(name, _value_and_slope, schedule, 0.0, False)[0]
-    return start
+    start, _ = call_of_user(name, _value_and_slope, schedule, 0.0, False)
+    for piece in schedule.pieces if isinstance(schedule, Piecewise) else [schedule]:
+        _check_slope(name, piece)
+    return float(start)
+
+
+def _check_slope(name: str, piece: Smooth) -> None:
+    """Check that the slope of a schedule is that of its values at some time."""
+    time = torch.tensor(TRIED_TIME, dtype=torch.float64, device="cpu")
+    slope = call_of_user(name, torch.func.grad, piece)(time)
+    check_derivative(name, piece, time, torch.ones_like(time), slope)
 
 
 def _piece(schedule: Schedule, time: float, left_limit: bool) -> Smooth:

@@ -87,11 +87,11 @@ class ShuffledEpochs(ModuleProblem):
         given = module, x, y, loss, masks, check_integer("batch_size", batch_size), False, *noises
         self._make_independent = partial(ModuleProblem, *given)
         super().__init__(*given)
-        if self.samples % batch_size:
+        if self.samples % self.batch_size:
             raise invalid(
                 "batch_size", f"divide the {self.samples} samples", batch_size, "change it, or leave some out"
             )
-        self.batches = self.samples // batch_size
+        self.batches = self.samples // self.batch_size
         others = {name: shape for name, shape in self._shapes.items() if name != "indices"}
         self._batch_layout = self._layout_of(others)  # of all but the order of the samples
         self.draw_dim = self.samples + self.batches * self._batch_layout.uniforms

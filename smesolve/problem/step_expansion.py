@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.problem.function_trial import check_derivative
 from smesolve.problem.one_at_a_time import forward_derivative
 
 __all__ = ["check_step", "taylor_terms"]
@@ -59,6 +60,12 @@ def check_step(
     if not torch.allclose(found, theta):
         raise SmesolveError(f"{name} must return theta itself at lr=0; make it a smooth function of lr that does.")
     slope = call_of_user(name, taylor_terms, step, theta, 1)[1]
+    if not slope.isfinite().any():
+        raise SmesolveError(f"{name} must be a smooth function of lr at lr=0, but its derivative there is not finite.")
+    zero, one = theta.new_zeros(()), theta.new_ones(())
+    if not torch.equal(*(step(one / 64).nan_to_num(nan=1e30) for _ in range(2))):
+        raise SmesolveError(f"{name} must draw no random numbers but those of its draw; make them in draw(uniforms).")
+    check_derivative(f"{name}, as a function of lr,", step, zero, one, slope, one_sided=True)
     if first is not None and not torch.allclose(slope, first, equal_nan=True):
         raise SmesolveError(
             f"{name} must have the derivative -gradient(theta, draw) in lr at lr=0; return minus that derivative from "

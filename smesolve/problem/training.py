@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, invalid
+from smesolve.errors import SmesolveError, call_of_user, invalid
 from smesolve.problem.one_at_a_time import transposed_derivative
 from smesolve.problem.problem import Problem, check_trailing
 from smesolve.problem.step_expansion import check_step, taylor_terms
@@ -35,6 +35,9 @@ OwnStep = Callable[[Tensor, Any, "float | Tensor"], Tensor]
 
 TRIED_DRAWS = 16
 """Number of draws with which a start is tried."""
+
+TRIED_STEPS = 2
+"""Steps of one's own before the one that is tried."""
 
 
 class Training(Problem):
@@ -262,8 +265,13 @@ class Training(Problem):
         return -self._terms(state, gradient, 1)[0]
 
     def _own_tried(self, state: Tensor) -> None:
-        """Check a step of one's own at states (B, S)."""
+        """Check a step of one's own at states (B, S), from where it has made its memory smooth by some steps."""
         draw = self.draw(torch.full((len(state), self.draw_dim), 0.5, dtype=torch.float64, device="cpu"))
+        for _ in range(TRIED_STEPS):
+            moved = call_of_user("step", self.step, state, draw, self.lr)
+            if not isinstance(moved, Tensor) or moved.shape != state.shape or moved.dtype != state.dtype:
+                break  # which is said below
+            state = moved if moved.isfinite().all() else state
         check_step("step", False, lambda lr: self.step(state, draw, lr), state)
 
     # --- closed forms, of steps that are affine in the gradient -------------------------------------------------------

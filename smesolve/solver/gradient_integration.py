@@ -46,7 +46,7 @@ class GradientIntegration:
         if not isinstance(equation, ModifiedEquation):
             raise SmesolveError(
                 f"scheme {scheme.__name__} takes the gradients of a ModifiedEquation's problem, got "
-                f"{type(equation).__name__}; take another scheme."
+                f"{type(getattr(equation, 'sde', equation)).__name__}; take another scheme."
             )
         if equation.order == "quadratic" or not equation.problem.autonomous:
             raise SmesolveError(

@@ -352,8 +352,7 @@ def solve(
         DivergenceWarning: some paths are not finite at the end.
     """
     check_sde("sde", sde)
-    problem = sde.problem if isinstance(sde, ModifiedEquation) else None
-    start = theta0
+    problem, start = sde.problem if isinstance(sde, ModifiedEquation) else None, theta0
     theta0 = check_tensor("theta0", theta0, "D") if problem is None else check_parameters("theta0", theta0, problem)
     times, dt = check_list("ts", ts, check_number), check_positive("dt", dt)
     paths, seed = check_integer("paths", paths), check_seed("seed", seed)
@@ -364,10 +363,10 @@ def solve(
         _check_differentiable(sde, workers, observables)
     elif isinstance(sde, ModifiedEquation):
         sde = sde.detached()
-    if problem is not None and scheme != JUMP_SCHEME:
-        problem.check_start("theta0", theta0)
     if problem is None:
         sde = CompletedSDE(sde, theta0)
+    else:
+        sde.check_start("theta0", theta0, jumps=scheme == JUMP_SCHEME)
     if len(times) < 2 or times[0] < 0:
         raise SmesolveError(
             f"ts must hold two or more increasing times from 0 on, got {shown(times)}; the first is the start."

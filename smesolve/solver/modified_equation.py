@@ -42,6 +42,7 @@ from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.definition import check_derivatives
 from smesolve.problem.differentiable_masks import with_differentiable_keep_prob
 from smesolve.problem.differentiable_scalar import as_scalar, checked_scalar, value_of
 from smesolve.problem.linearization import Linearization
@@ -178,6 +179,19 @@ class ModifiedEquation(nn.Module):
         if check_flag("dense", dense):
             self._check_dense()
             self.g = self._dense_noise
+
+    def check_start(self, name: str, theta0: Tensor, jumps: bool) -> None:
+        """Refuse a start (D,) of this name from which there is no equation, or near which it has no derivatives.
+
+        Args:
+            name: what messages call the start.
+            theta0: (D,).
+            jumps: whether the equation is solved from jump to jump.
+        """
+        if not jumps:
+            self.problem.check_start(name, theta0)
+        if self.order not in (1, "poisson"):  # whose drift and jumps are gradients alone
+            check_derivatives(self.problem.at(0.0), theta0)
 
     def extra_repr(self) -> str:
         """Return the text in parentheses of torch's representation of a module."""

@@ -26,6 +26,7 @@ from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import Scheme
+from smesolve.solver.sde_contract import CompletedSDE
 from smesolve.validation import check_choice
 
 __all__ = ["NestedPaths", "Solver", "solver_named"]
@@ -121,6 +122,8 @@ def solver_named(name: str, sde: Any) -> Solver:
         )
     if method in ("milstein", "srk") and not hasattr(sde, "g"):
         raise SmesolveError(f"schemes: torchsde's {method!r} needs g, which this sde does not have; give it g(t, y).")
+    if method in ("milstein", "srk") and isinstance(sde, CompletedSDE):
+        sde.check_elementwise_noise(derivative=method == "milstein")
     made = _method(kind, sde, _Increments(sde.noise_dim))
     with_areas = "none" not in kind.levy_area_approximations
     orders = float(made.weak_order), float(made.strong_order)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError, call_of_user, invalid, shown
+from smesolve.problem.function_trial import check_derivative, check_rows, equal_up_to_rounding
+from smesolve.validation import check_integer
 
 __all__ = ["NOISE_TYPES", "CompletedSDE", "check_sde"]
 
@@ -80,8 +82,9 @@ class CompletedSDE:
         return drift, self._applied(noise, v)
 
     def _noise_dim(self, theta0: Tensor) -> int:
-        if isinstance(getattr(self.sde, "noise_dim", None), int):
-            return int(self.sde.noise_dim)
+        given = getattr(self.sde, "noise_dim", None)
+        if given is not None:
+            return check_integer("sde.noise_dim", given)
         if self.noise_type in ("scalar", "diagonal"):
             return 1 if self.noise_type == "scalar" else theta0.numel()
         if not hasattr(self, "g"):
@@ -111,6 +114,50 @@ class CompletedSDE:
                 raise SmesolveError(
                     f"sde.{name} must return {theta0.dtype} as theta0 is, got {found.dtype}; convert its constants."
                 )
+        self._try_rows(theta0, [name for name, _, _ in calls])
+
+    def _try_rows(self, theta0: Tensor, names: Sequence[str]) -> None:
+        """Check that drift and noise treat each path by itself, and that additive noise is the same everywhere."""
+        numbers = torch.arange(1.0, 3 * theta0.numel() + 1, dtype=torch.float64, device="cpu").sin().to(theta0)
+        self._near = y = theta0 + 0.01 * (0.1 + theta0.abs()) * numbers.view(3, -1)
+        v = y.new_ones(3, self.noise_dim)
+        given = {"g_prod": (v,)}
+        for name in names:
+            function, rest = getattr(self, name), given.get(name, ())
+            what = f"sde.{name}"
+
+            def values(rows: Tensor, function: Any = function, rest: Any = rest) -> Tensor:
+                found: Tensor = function(0.0, y[rows], *(part[rows] for part in rest))
+                return found
+
+            call_of_user(what, check_rows, what, values, torch.arange(3, device="cpu"))
+        noise = self.g_prod(0.0, y, v)
+        if self.noise_type == "additive" and not equal_up_to_rounding(noise[:1].expand_as(noise), noise):
+            raise SmesolveError(
+                "sde.noise_type='additive' says that the noise does not depend on y, but here it does; say 'general'."
+            )
+
+    def check_elementwise_noise(self, derivative: bool) -> None:
+        """Check that diagonal noise is what methods of higher order take it for, element i a function of y_i.
+
+        Args:
+            derivative: check its derivative, too, which Milstein's method takes by automatic differentiation.
+        """
+        if self.noise_type == "diagonal":
+            y = self._near[:1]
+            moved = torch.cat([y[:, :1], self._near[1:2, 1:]], dim=1)
+            before, after = self.g(0.0, y), self.g(0.0, moved)
+            others = self.g(0.0, torch.cat([self._near[1:2, :1], y[:, 1:]], dim=1))
+            if not (
+                equal_up_to_rounding(after[:, :1], before[:, :1]) and equal_up_to_rounding(others[:, 1:], before[:, 1:])
+            ):
+                raise SmesolveError(
+                    "sde.noise_type='diagonal' says that element i of g is a function of y_i alone, but here it "
+                    "depends on others, with which 'milstein' and 'srk' lose their order; take 'euler'."
+                )
+        if derivative:
+            y = self._near[:2]
+            check_derivative("sde.g", lambda at: self.g(0.0, at), y, 1 + y.abs())
 
 
 def check_sde(name: str, sde: Any, kinds: Sequence[str] = ("ito",)) -> None:

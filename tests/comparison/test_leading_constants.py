@@ -155,3 +155,13 @@ def test_the_columns_have_their_types_where_nothing_is_predicted():
     sampled = sme.ModuleProblem(torch.nn.Sequential(*layers).double(), x, y)
     table = leading_constants(sampled, sampled.initial(seed=0), [1.0], {"loss": sampled.loss}, 0.1, (1, 2))
     assert len(table) == 0 and table.time.dtype == table.constant.dtype == table.stderr.dtype == float
+
+
+@pytest.mark.parametrize("observables", [["accuracy"], ["loss"]])
+def test_a_study_of_flat_observables_has_a_fit_without_predictions(observables):
+    """Accuracies have no derivative, nor has the loss where all inputs are 0."""
+    x, y = torch.eye(2, dtype=torch.float64).repeat(2, 1), torch.eye(2, dtype=torch.float64).repeat(2, 1)
+    flat = x * 0 if observables == ["loss"] else x
+    problem = sme.DropoutProblem(sme.LinearNetwork(2, 2), flat, y, keep_prob=0.8)
+    study = sme.weak_error(problem, problem.initial(0), [0.2, 0.1], 0.2, observables=observables, paths=64)
+    assert study.fit().verdict.tolist() == ["not resolved"] * 2 and study.fit().predicted_constant.isna().all()

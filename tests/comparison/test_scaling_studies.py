@@ -316,7 +316,8 @@ def test_numbers_stand_with_their_intervals():
 
 # --- the command ----------------------------------------------------------------------------------------------------
 
-TINY = {"data": {"name": "random", "samples": 4, "in_features": 2}, "network": {"width": 3}, "paths": 64, "threads": 1}
+READOUT = {"data": {"name": "random", "samples": 4, "in_features": 2}, "network": {"width": 3}}
+TINY = READOUT | {"paths": 64, "threads": 1}
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,8 @@ def test_the_report_says_that_relu_is_outside_the_theorem():
         ("map", {"training": {"batch_size": 2}}, ["training is not read by study 'map'"]),
         ("kappa", {"lrs": [0.1, 0.2]}, ["lrs must hold one value"]),
         ("kappa", {"kappa": [1]}, ["'kappa' is unknown", "did you mean 'kappas'"]),
-        ("schedule", {"lrs": [0.1, 0.2], "schedules": ["linear"]}, ["schedules", "'linear'", "cosine"]),
+        ("schedule", READOUT | {"lrs": [0.1, 0.2], "schedules": ["linear"]}, ["schedules", "'linear'", "cosine"]),
+        ("schedule", {"lrs": [0.1, 0.2]}, ["network.width=32", "320 weights", "--network.width 4"]),
     ],
 )
 def test_only_keys_of_the_study_itself_are_read(tmp_path, capsys, study, changes, fragments):
@@ -383,6 +385,6 @@ def test_multiples_of_the_learning_rate_divide_the_horizon_by_default_and_others
 
 
 def test_the_default_schedules_have_a_slope():
-    """As in `smesolve scaling --study schedule --out DIR`: one learning rate would be refused."""
-    settings = ScheduleSettings()
+    """One learning rate would be refused."""
+    settings = ScheduleSettings(data=DataSettings("random", samples=4, in_features=2), network=NetworkSettings(3))
     assert len(settings.lrs) >= 2 and len(Schedule(settings).cells()) == 2 * len(SCHEDULES)

@@ -236,7 +236,8 @@ def test_paths_are_held_to_the_memory_that_is_free(problem, monkeypatch):
     assert sme.iterate(problem, theta0, 0.1, 10, 64).shape == (11, 64, problem.dim)
     monkeypatch.setattr(ensemble, "free_memory", lambda: 8.0 * 2 * numbers - 1)
     said = refused(lambda: sme.iterate(problem, theta0, 0.1, 10, 64))
-    assert said.startswith("the free memory of ") and f"{8 * numbers} bytes that 64 paths" in said
+    assert said.startswith("the free memory of ")
+    assert f"{8 * 2 * numbers} bytes that 64 paths and a block of them" in said
     assert 0 < free_memory() <= machine_memory()
 
 

@@ -29,10 +29,12 @@ def taken(values, dtype=torch.float64, **options):
         pd.DataFrame(X),
         T.clone().requires_grad_(),
         (T * 1j).conj().imag.neg(),
+        T.as_subclass(type("Named", (torch.Tensor,), {})),
     ],
 )
 def test_real_numbers_are_taken_as_they_are(values):
-    assert torch.equal(taken(values), T) and not taken(values).requires_grad
+    found = taken(values)
+    assert torch.equal(found, T) and not found.requires_grad and not found.is_neg() and type(found) is torch.Tensor
 
 
 @pytest.mark.parametrize("kind", ["?", "i1", "u1", "i8", "u8", "f2", "f4"])
@@ -167,3 +169,12 @@ def test_the_outputs_have_a_dimension_of_classes():
 def test_two_classes_may_be_booleans():
     two = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.2)).double()
     assert problem(LABELS > 1, two).y.tolist() == [0, 1, 0, 1]
+
+
+def test_a_problem_keeps_its_data_whatever_becomes_of_the_callers():
+    x, y = T.clone(), T[:, :1].clone()
+    taken_here = sme.ModuleProblem(nn.Linear(2, 1).double(), x, y)
+    theta = taken_here.initial(seed=0)
+    before = taken_here.loss(theta)
+    x.zero_(), y.zero_()
+    assert taken_here.loss(theta) == before > 0

@@ -21,6 +21,8 @@ RECURRENT = {
     "GRU": nn.GRU(2, 3, bidirectional=True).double(),
     "RNN": nn.RNN(2, 3, nonlinearity="relu").double(),
 }
+SQUARE, WEIGHTED = nn.LayerNorm((2, 2), bias=False).double(), nn.InstanceNorm1d(2, affine=True).double()
+AVERAGED = nn.InstanceNorm1d(2, track_running_stats=True).double().eval()
 
 
 def hardsigmoid_of(values):
@@ -46,6 +48,12 @@ CALLS = {
     "mean huber": lambda x: functional.huber_loss(x, X.flip(0)),
     "soft margin": lambda x: functional.soft_margin_loss(x, SIGNS.expand_as(x), reduction="none"),
     "mean soft margin": lambda x: functional.soft_margin_loss(x, SIGNS.expand_as(x)),
+    "layer norm": nn.LayerNorm(4).double(),
+    "layer norm without weights": nn.LayerNorm(4, elementwise_affine=False, eps=0.1),
+    "layer norm of two dimensions": lambda x: SQUARE(x.unflatten(1, (2, 2))),
+    "torch's layer norm": lambda x: torch.layer_norm(x, (4,), X[0], X[1]),
+    "instance norm": lambda x: WEIGHTED(x.unflatten(1, (2, 2))),
+    "instance norm of averages": lambda x: AVERAGED(x.unflatten(1, (2, 2))),
 }
 BAGS = torch.tensor([[2, 2], [0, 2], [5, 1]])  # the first one holds nothing but padding
 CALLS |= {
@@ -88,6 +96,52 @@ def test_paths_are_batched_and_gradients_have_derivatives(case):
         bend = jvp(slope, (X,), (X.flip(1),))[1]
         difference = (slope(X + 1e-6 * X.flip(1)) - slope(X - 1e-6 * X.flip(1))) / 2e-6
     assert torch.allclose(bend, difference, rtol=1e-5, atol=1e-7)
+
+
+NORMS = {
+    "layer norm": nn.LayerNorm(6),
+    "layer norm without weights": nn.LayerNorm(6, elementwise_affine=False),
+    "instance norm": nn.Sequential(nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2), nn.Flatten()),
+    "group norm": nn.GroupNorm(2, 6),
+    "rms norm": nn.RMSNorm(6),
+}
+
+
+@pytest.mark.parametrize("case", NORMS)
+def test_curvatures_of_normalised_layers_are_those_of_double_backward(case):
+    """torch's forward derivative of a gradient that is batched over paths is wrong for layer and instance norms."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), NORMS[case], nn.Tanh(), nn.Linear(6, 1)).double()
+    problem = sme.ModuleProblem(net, X, X[:, :1])
+    theta = problem.initial(seed=None)
+    first, second = torch.linspace(-1, 1, len(theta)).double(), torch.linspace(1, 2, len(theta)).double().cos()
+
+    def loss(vector):
+        parts = {name: vector[part] for name, part in problem.parameter_slices.items()}
+        shaped = {name: parts[name].view_as(value) for name, value in net.named_parameters()}
+        return (torch.func.functional_call(net, shaped, (X,)) - X[:, :1]).square().sum() / 2 / len(X)
+
+    product = torch.autograd.functional.hvp(loss, theta, first)[1]
+    assert torch.allclose(problem.hessian_product(theta, first), product, rtol=1e-9, atol=1e-12)
+    both = torch.stack([theta, 1.1 * theta])
+    assert torch.allclose(problem.hessian_product(both, first.expand_as(both))[0], product, rtol=1e-9, atol=1e-12)
+
+    ends = [torch.autograd.functional.hvp(loss, theta + side * second, first)[1] for side in (1e-5, -1e-5)]
+    third = (ends[0] - ends[1]) / 2e-5
+    assert torch.allclose(problem.third_derivative(theta, second, first), third, rtol=1e-6, atol=1e-7)
+
+
+def test_functions_whose_curvature_torch_has_wrong_are_refused():
+    class Solved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(4, dtype=torch.float64) + 0.1)
+
+        def forward(self, x):
+            return torch.linalg.solve(torch.eye(4, dtype=x.dtype) + self.weight @ self.weight.mT, x.mT).mT[:, :1]
+
+    with pytest.raises(sme.SmesolveError, match="derivative of the gradient of module must have the derivative of"):
+        sme.ModuleProblem(Solved(), X, X[:, :1])
 
 
 NORMALISED = {

@@ -1,6 +1,7 @@
 """Dropout in a module, against a plain loop of torch's own dropout: the same masks give the same gradients."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -190,3 +191,45 @@ def test_dropout_of_everything_is_refused(p):
     module = Dropping(lambda values: functional.dropout(values, p)).double()
     with pytest.raises(ValueError, match=f"module drops with p={p:g} in its top level"):
         sme.ModuleProblem(module, X, Y)
+
+
+CHANNELS = [(functional.dropout1d, 2), (functional.dropout1d, 3), (functional.dropout2d, 2), (functional.dropout2d, 3)]
+CHANNELS += [(functional.dropout2d, 4), (functional.dropout3d, 4), (functional.dropout3d, 5)]
+
+
+@pytest.mark.filterwarnings("ignore:dropout2d")  # torch says that it will take three dimensions otherwise
+@pytest.mark.parametrize(("drop", "dims"), CHANNELS)
+def test_masks_of_channels_have_the_shape_that_torch_drops(drop, dims):
+    """torch takes the first dimension for samples in some of these cases, and for channels in others."""
+    sizes = (4, 3, 2, 2, 2)[:dims]
+    torch.manual_seed(0)
+    dropped = torch.stack([drop(torch.ones(sizes), 0.5) for _ in range(32)])
+    own = [bool((dropped != dropped.narrow(axis + 1, 0, 1)).any()) for axis in range(dims)]
+
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(sizes[1:], dtype=torch.float64))
+
+        def forward(self, x):
+            return drop(self.weight * x.view(-1, *[1] * (dims - 1)), 0.5).flatten(1)
+
+    problem = sme.ModuleProblem(Module(), X[:4, :1], torch.zeros(4, math.prod(sizes[1:])))
+    mask = problem.sample(1, seed=0)["mask 0"][0]
+    assert mask.shape == tuple(size if each else 1 for size, each in zip(sizes, own, strict=True))
+
+
+@pytest.mark.parametrize(("drop", "dims"), [(functional.dropout1d, 4), (functional.dropout2d, 5)])
+def test_channels_of_other_numbers_of_dimensions_are_refused(drop, dims):
+    layers = nn.Linear(4, 4), nn.Unflatten(1, (4, *[1] * (dims - 2))), Plain(drop), nn.Flatten()
+    with pytest.raises(ValueError, match=f"module gives {drop.__name__} a tensor of {dims} dimensions"):
+        sme.ModuleProblem(nn.Sequential(*layers).double(), X, X)
+
+
+class Plain(nn.Module):
+    def __init__(self, drop):
+        super().__init__()
+        self.drop = drop
+
+    def forward(self, x):
+        return self.drop(x, 0.5)

@@ -215,7 +215,7 @@ class Transformer(nn.Module):
     ("arguments", "message"),
     [
         ({"loss": "hinge"}, "loss must be one of squared_error, cross_entropy"),
-        ({"loss": nn.MSELoss()}, "loss must give one number for each of the 5 samples"),
+        ({"loss": nn.MSELoss()}, "loss must give one torch.float64 number for each of the 5 samples"),
         ({"y": torch.ones(4, 1)}, "x and y must hold the same number of samples"),
         ({"y": torch.ones(5)}, "y must have the shape of the module's outputs"),
         ({"x": torch.full((5, 2), float("nan"))}, "x has 10 values that are NaN or infinite"),

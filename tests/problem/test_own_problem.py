@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -154,6 +155,8 @@ def test_a_wrong_shape_or_a_failing_method_is_said_at_the_start(name, method):
     for call in use(problem).values():
         with pytest.raises(sme.SmesolveError, match=name):
             call()
+    with pytest.raises(sme.SmesolveError, match=r"dim must be an integer of Python, .*; write int\(dim\)"):
+        type("Mine", (FlippedLabels,), {"dim": np.int64(2)})().check()
     with pytest.raises(sme.SmesolveError, match="dim must be a positive integer"):
         type("Mine", (FlippedLabels,), {"dim": 2.5})().check()
 

@@ -133,3 +133,31 @@ def test_problems_without_a_network_have_no_module():
             call(Quadratic())
     with pytest.raises(sme.SmesolveError, match=r"theta must be one parameter vector of shape \(12,\)"):
         make_problem(width=4).to_module(torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("convert", "words"),
+    [
+        (lambda bias: bias + 1j, "complex numbers; take their real part"),
+        (lambda bias: bias.to_sparse(), "a sparse one"),
+        (lambda bias: bias.to("meta"), "on the meta device"),
+    ],
+)
+def test_tensors_without_plain_values_are_no_parameters(convert, words):
+    net = nn.Linear(3, 2).double()
+    problem, state = sme.ModuleProblem(net, X, torch.zeros(4, 2)), net.state_dict()
+    with pytest.raises(sme.SmesolveError, match=f"source has 'bias' as a tensor of other values.*{words}"):
+        problem.theta_from({**state, "bias": convert(state["bias"])})
+    assert torch.equal(problem.theta_from(state), problem.initial(seed=None))
+
+
+def test_a_network_whose_trainable_parameters_have_changed_is_another_one():
+    """Slices of theta would be those of another vector."""
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)).double()
+    net[0].requires_grad_(False)
+    problem = sme.ModuleProblem(net, X, torch.zeros(4, 1))
+    assert list(problem.parameter_slices) == ["1.weight", "1.bias"]
+    net[0].requires_grad_(True)
+    for call in (lambda: problem.parameter_slices, lambda: problem.initial(seed=None), lambda: problem.initial(seed=0)):
+        with pytest.raises(sme.SmesolveError, match="other trainable parameters than when the problem was made"):
+            call()

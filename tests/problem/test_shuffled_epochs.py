@@ -205,6 +205,12 @@ def test_what_is_no_epoch_is_refused(given, words):
         sme.ShuffledEpochs(small_network(), *data(6), **given)
 
 
+def test_a_batch_size_may_be_an_integer_of_numpy():
+    problem = shuffled(4, np.int64(2))
+    theta = problem.initial(0)
+    assert torch.equal(sme.iterate(problem, theta, 0.1, 2, 3), sme.iterate(shuffled(4, 2), theta, 0.1, 2, 3))
+
+
 def test_control_variates_need_the_mean_step():
     problem = shuffled(4, 1)
     with pytest.raises(SmesolveError, match="control"):

@@ -142,8 +142,12 @@ def test_a_step_of_ones_own(problem):
 def test_options_that_a_training_does_not_take(problem):
     for options, words in (
         ({"betas": (0.9, 1.0)}, "Adam of torch refuses betas"),
-        ({"betas": (0.9,)}, "betas must hold two numbers"),
+        ({"betas": (0.9,)}, "betas must hold 2 values"),
+        ({"betas": 0.9}, "betas must be a sequence"),
         ({"eps": math.nan}, "eps must"),
+        ({"eps": True}, "eps must"),
+        ({"maximize": 1}, "maximize must be True or False"),
+        ({"foreach": "yes"}, "foreach must be True or False"),
         ({"amsgrad": True}, "amsgrad takes the largest"),
         ({"memory": torch.zeros(1)}, "memory is for a step of your own"),
     ):

@@ -138,6 +138,13 @@ def test_a_brownian_motion_that_does_not_fit_is_refused(more, words):
         sme.solve(Growth(), torch.ones(2).double(), [0.0, 0.5], "euler", dt=0.1, paths=5, **more)
 
 
+def test_a_scheme_of_gradients_names_the_sde_that_has_none():
+    with pytest.raises(
+        sme.SmesolveError, match=r"scheme SVAG takes the gradients of .* got Growth; take another scheme"
+    ):
+        sme.solve(Growth(), torch.ones(2).double(), [0.0, 0.5], "svag", dt=0.1, paths=5)
+
+
 @pytest.mark.parametrize("order", [3, "poisson"])
 def test_a_brownian_motion_for_jumps_is_refused(order):
     problem = make_problem()

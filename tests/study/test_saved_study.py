@@ -5,12 +5,14 @@ import json
 import pandas as pd
 import pytest
 import yaml
-from small_study import STUDY
+from small_study import STUDY as SMALLEST
 
 import smesolve as sme
 from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.settings import DataSettings
 from smesolve.study.command_line import main
+
+STUDY = SMALLEST | {"paths": 64}
 
 
 @pytest.fixture(scope="module")

@@ -146,10 +146,9 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> QuadMesh:
                 axis.add_patch(box)
     known = (cells.resolved & (cells.relative != 0)).to_numpy()
     # Triangles of neighbours in the sheared grid of cells; no contour crosses a cell that is not resolved.
-    plane = cells.keep_prob.nunique() > 1 and cells.multiple.nunique() > 1
-    triangles = (
-        Triangulation(np.log(cells.multiple), np.log(cells.keep_prob)).triangles if plane else np.empty((0, 3), int)
-    )
+    points = np.log(cells[["multiple", "keep_prob"]].to_numpy())
+    plane = np.linalg.matrix_rank(points - points[0]) == 2  # not all on one line
+    triangles = Triangulation(*points.T).triangles if plane else np.empty((0, 3), int)
     triangles = triangles[known[triangles].all(axis=1)]
     if len(triangles):
         drawn: Any = axis.tricontour  # typed without a list of triangles

@@ -112,6 +112,8 @@ def at_horizon(study: WeakErrorStudy) -> pd.DataFrame:
 
 def slopes(study: WeakErrorStudy) -> str:
     """Return the table of the slopes."""
+    if study.table.lr.nunique() < 2:
+        return "The study has one learning rate. A slope needs two of them, and a certified order takes four or more."
     fit = study.fit()
     table = table_of(
         ["order", "observable", "slope", "95% interval", "verdict", "points", "p-value of the fit", "left out"],

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from smesolve.entry_point import nearest_name
-from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.errors import SmesolveError, shown
 from smesolve.problem.update_rules import UPDATE_RULES
 from smesolve.problem.update_rules.update_rule import UpdateRule
-from smesolve.validation import check_number
+from smesolve.validation import check_flag, check_list, check_number, check_optional
 
 __all__ = ["rule_of"]
 
@@ -28,28 +28,27 @@ def rule_of(optimizer: type[torch.optim.Optimizer], lr: float, options: dict[str
     if optimizer not in UPDATE_RULES:
         known = ", ".join(one.__name__ for one in UPDATE_RULES)
         raise SmesolveError(f"optimizer must be one of {known} of torch.optim, or a step of your own, got {name}.")
-    known_options = [key for key in inspect.signature(optimizer).parameters if key not in ("params", "lr")]
+    parameters = inspect.signature(optimizer).parameters.items()
+    defaults = {key: parameter.default for key, parameter in parameters if key not in ("params", "lr")}
     for key, value in options.items():
-        if key not in known_options:
-            raise TypeError(f"{name} has no option {key}; {nearest_name(key, known_options)}.")
-        _check_option(key, value)
+        if key not in defaults:
+            raise TypeError(f"{name} has no option {key}; {nearest_name(key, list(defaults))}.")
+        options = {**options, key: _checked(key, value, defaults[key])}
     try:
         make: Callable[..., torch.optim.Optimizer] = optimizer
-        defaults = make([torch.zeros(1, requires_grad=True)], lr=lr, **options).defaults
+        found = make([torch.zeros(1, requires_grad=True)], lr=lr, **options).defaults
     except (ValueError, TypeError, RuntimeError) as error:
         given = ", ".join(f"{key}={shown(value)}" for key, value in options.items())
         raise SmesolveError(f"{name} of torch refuses {given} ({' '.join(str(error).split())[:200]}).") from error
-    return UPDATE_RULES[optimizer]({**defaults, "lr": lr})
+    return UPDATE_RULES[optimizer]({**found, "lr": lr})
 
 
-def _check_option(name: str, value: Any) -> None:
-    """Check the type of an option, some of whose values torch does not check."""
-    if isinstance(value, bool) or value is None:
-        return
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise invalid(name, "hold two numbers", value)
-        for number in value:
-            check_number(name, number)
-    else:
-        check_number(name, value)
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """Return an option of the kind that its default is of, as torch does not check every value."""
+    if default is None:
+        return check_optional(name, value, check_flag)
+    if isinstance(default, bool):
+        return check_flag(name, value)
+    if isinstance(default, tuple):
+        return tuple(check_list(name, value, check_number, size=len(default)))
+    return check_number(name, value)
