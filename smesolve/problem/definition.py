@@ -79,7 +79,7 @@ def check_definition(problem: Problem) -> None:
 
 
 def _size(name: str, value: Any, least: int = 0) -> int:
-    """Return a size, which torch takes as an integer of Python only."""
+    """Return a size after checking that it is a Python integer, which torch needs."""
     size = check_integer(name, value, least)
     if not isinstance(value, int):
         raise invalid(name, "be an integer of Python", value, f"write int({name})")
@@ -87,7 +87,7 @@ def _size(name: str, value: Any, least: int = 0) -> int:
 
 
 def _check_rows(problem: Problem, names: list[str], uniforms: Tensor) -> None:
-    """Check that the methods of these names treat each path by itself, and draw nothing."""
+    """Check that the named methods treat each path by itself, and draw no random numbers."""
     paths = len(uniforms)
     theta = _numbers(paths * problem.dim, problem).view(paths, problem.dim)
     normals = _numbers(paths * problem.noise_dim, problem).view(paths, problem.noise_dim)
@@ -107,15 +107,15 @@ def _check_rows(problem: Problem, names: list[str], uniforms: Tensor) -> None:
 
 
 def check_derivatives(problem: Problem, theta: Tensor, draws: bool = False) -> None:
-    """Check near theta (D,) the derivatives of a gradient, on which equations of order 2 and stability limits rest.
+    """Check the derivatives of a gradient near theta (D,), which equations of order 2 and stability limits use.
 
     Args:
-        problem: any problem; it may be one of the user's, whose gradient takes theta apart from its derivative.
+        problem: any problem, in particular one written by the user, whose gradient may cut off its derivative.
         theta: (D,).
-        draws: check the gradient of one draw as well, whose derivatives defects are made of. Cost: five gradients each.
+        draws: whether to check also the gradient of one draw, whose derivatives defects use. Cost: five gradients each.
 
     Raises:
-        SmesolveError: they are others than those of its values, or cannot be taken.
+        SmesolveError: the derivatives disagree with the values of the gradient, or cannot be computed.
     """
     name = type(problem).__name__
     numbers, small = _numbers(len(theta), problem), 1e-3 * (1 + theta.abs().max())
@@ -131,5 +131,5 @@ def check_derivatives(problem: Problem, theta: Tensor, draws: bool = False) -> N
 
 
 def _numbers(count: int, problem: Problem) -> Tensor:
-    """Return different numbers of size 1, between which there are no simple relations: (count,)."""
+    """Return different numbers of size 1 without simple relations between them: (count,)."""
     return torch.sin(torch.arange(1.0, count + 1, dtype=torch.float64, device="cpu")).to(problem.device, problem.dtype)

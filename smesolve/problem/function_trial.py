@@ -1,14 +1,14 @@
-"""Functions that users write, tried: each row by itself, the same at every call, with the derivative of their values.
+"""Trials of functions of the user: rows are independent, calls repeatable, and derivatives belong to the values.
 
-None of the three is an error to torch. A mean over all paths where one over the last dimension was meant gives a tensor
-of the right shape. `.detach()`, `.data`, `.item()`, `float()` and a backward of one's own cut a derivative off or
-replace it without a word, and an equation of order 2 then has the drift of order 1. Values do not lie: with
+torch reports a violation of none of the three. A mean over all paths in place of one over the last dimension can give a
+tensor of the right shape. `.detach()`, `.data`, `.item()`, `float()` and a backward of your own cut off or replace a
+derivative silently, and an equation of order 2 then has the drift of order 1. Values show it: the quotients
 
     (1)  q(h) = [f(at + h d) - f(at - h d)] / (2 h),
-    (2)  q(h) = [4 f(at + h d) - f(at + 2 h d) - 3 f(at)] / (2 h)  where f begins at `at`,
+    (2)  q(h) = [4 f(at + h d) - f(at + 2 h d) - 3 f(at)] / (2 h)  if f begins at `at`,
 
-q(h) and q(h/4) agree where f is smooth, and tell a derivative that is not that of f. Where they differ, at a kink of f
-or by rounding, nothing is said.
+for h and h/4 agree if f is smooth, and then reveal a wrong derivative. If they differ, at a kink of f or by rounding,
+the derivative is accepted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOST = (
     "write it without .detach(), .data, .item(), float() and numpy, and without operations whose own derivative is not "
     "that of their values"
 )
-"""What can be done about a derivative that is not that of the values."""
+"""Remedy for a derivative that does not belong to the values."""
 
 
 def equal_up_to_rounding(values: Tensor, others: Tensor) -> bool:
@@ -42,16 +42,16 @@ def equal_up_to_rounding(values: Tensor, others: Tensor) -> bool:
 
 
 def check_rows(what: str, function: Callable[[Tensor], Tensor], rows: Tensor, words: str = "path") -> None:
-    """Check that a function (B, ...) -> (B, ...) is one of each row by itself, and the same at the second call.
+    """Check that a function (B, ...) -> (B, ...) acts on each row by itself, and that a second call gives the same.
 
     Args:
-        what: the function in messages.
-        function: it has been called before, so that shape and dtype of what it returns are known.
-        rows: (B, ...), different ones.
-        words: what a row is.
+        what: name of the function in messages.
+        function: the function. Shape and dtype of its values must have been checked before.
+        rows: different rows (B, ...).
+        words: name of a row in messages.
 
     Raises:
-        SmesolveError: it draws random numbers, has a state, or mixes rows.
+        SmesolveError: the function draws random numbers, has a state, or mixes rows.
     """
     values, again = function(rows), function(rows)
     if not torch.equal(values.nan_to_num(nan=1e30), again.nan_to_num(nan=1e30)):
@@ -75,20 +75,20 @@ def check_derivative(
     derivative: Tensor | None = None,
     one_sided: bool = False,
 ) -> None:
-    """Check that the derivative of a function along a direction is that of its values, by (1) or (2).
+    """Check that the derivative of a function along a direction agrees with its values, by (1) or (2).
 
-    Cost: five values.
+    Cost: five to seven values.
 
     Args:
-        what: the function in messages.
-        function: of a tensor like `at`.
-        at: where it is tried.
-        direction: of the shape of `at`.
-        derivative: as it is computed. Default: torch's forward derivative.
-        one_sided: whether the function begins at `at`.
+        what: name of the function in messages.
+        function: function of a tensor like `at`.
+        at: the point at which it is tried.
+        direction: the direction, of the shape of `at`.
+        derivative: the computed derivative. Default: torch's forward derivative.
+        one_sided: whether the function is defined on one side of `at` only, in the direction.
 
     Raises:
-        SmesolveError: it is another one, or torch cannot take it.
+        SmesolveError: the derivative differs from that of the values, or torch cannot compute it.
     """
     if not direction.any():
         return

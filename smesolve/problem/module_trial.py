@@ -181,16 +181,16 @@ class ModuleTrial:
         return self.function(self.theta, self.x)
 
     def losses(self, loss: SampleLoss, outputs: Tensor, y: Tensor) -> None:
-        """Check that a loss gives one number for each sample, from outputs and target of that sample alone.
+        """Check that a loss gives one number per sample, which depends on outputs and target of that sample only.
 
         Args:
             loss: (outputs (n, ...), targets (n, ...)) -> (n,).
-            outputs: on all samples.
+            outputs: outputs on all samples.
             y: all targets.
 
         Raises:
-            SmesolveError: it fails, returns another shape or dtype, or mixes the samples, as outputs (n, 1) do that
-                meet targets (n,).
+            SmesolveError: the loss fails, returns another shape or dtype, or mixes the samples, as by broadcasting
+                outputs (n, 1) against targets (n,).
         """
         found = call_of_user("loss", loss, outputs, y)
         if not isinstance(found, Tensor) or tuple(found.shape) != (self.samples,) or found.dtype != self._dtype:

@@ -37,7 +37,7 @@ TRIED_DRAWS = 16
 """Number of draws with which a start is tried."""
 
 TRIED_STEPS = 2
-"""Steps of one's own before the one that is tried."""
+"""Number of steps of the user before the one that is tried."""
 
 
 class Training(Problem):
@@ -265,7 +265,7 @@ class Training(Problem):
         return -self._terms(state, gradient, 1)[0]
 
     def _own_tried(self, state: Tensor) -> None:
-        """Check a step of one's own at states (B, S), from where it has made its memory smooth by some steps."""
+        """Check a step of the user at states (B, S), after some steps that make its memory smooth."""
         draw = self.draw(torch.full((len(state), self.draw_dim), 0.5, dtype=torch.float64, device="cpu"))
         for _ in range(TRIED_STEPS):
             moved = call_of_user("step", self.step, state, draw, self.lr)

@@ -181,10 +181,10 @@ class ModifiedEquation(nn.Module):
             self.g = self._dense_noise
 
     def check_start(self, name: str, theta0: Tensor, jumps: bool) -> None:
-        """Refuse a start (D,) of this name from which there is no equation, or near which it has no derivatives.
+        """Refuse a start (D,) at which the equation does not exist, or near which it has no derivatives.
 
         Args:
-            name: what messages call the start.
+            name: name of the start in messages.
             theta0: (D,).
             jumps: whether the equation is solved from jump to jump.
         """

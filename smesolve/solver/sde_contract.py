@@ -138,10 +138,11 @@ class CompletedSDE:
             )
 
     def check_elementwise_noise(self, derivative: bool) -> None:
-        """Check that diagonal noise is what methods of higher order take it for, element i a function of y_i.
+        """Check that element i of diagonal noise is a function of y_i only, as methods of higher order assume.
 
         Args:
-            derivative: check its derivative, too, which Milstein's method takes by automatic differentiation.
+            derivative: whether to check its derivative as well, which Milstein's method takes by automatic
+                differentiation.
         """
         if self.noise_type == "diagonal":
             y = self._near[:1]
