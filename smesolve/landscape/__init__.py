@@ -44,7 +44,12 @@ from smesolve.landscape.operators import (
     sampled_covariance_operator,
 )
 from smesolve.landscape.orientations import cosine_map, input_weights, participation
-from smesolve.landscape.penalised_training import PENALISED_TRAININGS, PenalisedIteration
+from smesolve.landscape.penalised_training import (
+    PENALISED_FLOWS,
+    PENALISED_TRAININGS,
+    PenalisedIteration,
+    train_by_flow,
+)
 from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow, second_penalty
 from smesolve.landscape.spectrum import Eigenpairs, leading_eigenpairs, principal_angles
 from smesolve.landscape.trace_estimation import (
@@ -64,6 +69,7 @@ __all__ = [
     "FLOWS",
     "LIKELIHOODS",
     "NOISES",
+    "PENALISED_FLOWS",
     "PENALISED_TRAININGS",
     "AblatedIteration",
     "Covering",
@@ -127,4 +133,5 @@ __all__ = [
     "traces",
     "train",
     "train_by_adam",
+    "train_by_flow",
 ]

@@ -19,6 +19,7 @@ from smesolve.landscape import (
     input_weights,
     train,
     train_by_adam,
+    train_by_flow,
 )
 from smesolve.study.command_line import main
 
@@ -95,6 +96,30 @@ def test_a_prediction_is_made_where_both_trainings_are(tmp_path):
     (tmp_path / "other").mkdir()
     assert run(tmp_path / "other", "penalties", trainings=["dropout", "R_S"]) == 0
     assert not (tmp_path / "other" / "results" / "penalties_prediction.csv").exists()
+
+
+def test_a_prediction_can_be_left_out(tmp_path):
+    assert run(tmp_path, "penalties", trainings=["dropout", "R_S + R_1"], predict=False) == 0
+    assert not (tmp_path / "results" / "penalties_prediction.csv").exists()
+
+
+def test_flows_stand_beside_the_descents_of_the_paper(tmp_path):
+    trainings = ["flow of R_S", "flow of R_S + R_1"]
+    assert run(tmp_path, "penalties", trainings=trainings, lr=0.005, steps=600) == 0
+    runs, beside = table(tmp_path, "penalties"), table(tmp_path, "penalties_figures")
+    problem = digits_problem().with_keep_prob(0.8)
+    starts = torch.stack([problem.initial(seed=k) for k in range(2)])
+    for training in trainings:
+        ends = train_by_flow(problem, starts, training, 3.0)
+        rows = runs[(runs.training == training) & np.isclose(runs.keep_prob, 0.8)]
+        assert np.allclose(rows.R_S, problem.loss(ends), rtol=1e-12)
+        assert np.allclose(rows.R_1, first_penalty(problem, ends), rtol=1e-10)
+    printed = beside[np.isclose(beside.keep_prob, 0.8)].set_index(["training", "quantity"]).paper
+    assert printed["flow of R_S + R_1", "R_S"] == pytest.approx(2.234e-4)
+    assert printed["flow of R_S", "test_accuracy"] == pytest.approx(0.7897)
+    report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
+    assert "- R_1 after the flow of R_S + R_1, keep_prob 0.5: " in report
+    assert " times the 0.0002234 of the paper." in report
 
 
 def test_without_masks_there_is_nothing_to_penalise(tmp_path):
@@ -186,6 +211,7 @@ def test_a_target_is_recovered_from_where_all_larger_samples_are_below_the_thres
         ("penalties", {"data": {"name": "random", "samples": 9, "in_features": 2, "test": 0.4}}, "needs classes"),
         ("penalties", {"keep_probs": [1.5]}, "keep_probs[0] must lie in (0, 1]"),
         ("penalties", {"trainings": ["R_1"]}, "trainings[0] must be one of 'R_S', 'R_S + R_1'"),
+        ("penalties", {"predict": "often"}, "predict"),
         ("penalties", {"runs": 1}, "runs must be an integer of at least 2, got 1"),
         ("penalties", {"scale": 0.0}, "scale must be"),
         ("penalties", {"device": "abacus"}, "device"),

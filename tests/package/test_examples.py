@@ -58,6 +58,7 @@ SMALL = {
     ),
     "landscape_variance": f"{LANDSCAPE} --variance_principle.draws 30 --variance_principle.directions 4",
     "reproduce_barriers": "--data.samples 40 --network.width 4 --steps 4 --runs 2",
+    "reproduce_differences": "--data.samples 60 --network.width 4 --steps 4 --runs 2 --keep_probs [0.8]",
     "reproduce_orientations": "--width 6 --steps 4 --runs 2 --samples 5",
     "reproduce_penalties": "--data.samples 60 --network.width 4 --steps 4 --runs 2 --keep_probs [0.8]",
     "reproduce_prediction": "--data.samples 60 --network.width 4 --steps 4 --runs 2 --keep_probs [0.8]",

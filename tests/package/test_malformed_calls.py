@@ -163,6 +163,7 @@ VALID_HERE = {
     "scaling_rule_study": {"kappas": [2]},
     "shuffled_noise": {"problem": EPOCHS, "theta0": EPOCHS.initial()},
     "train_by_adam": {"saved": [0, 1]},
+    "train_by_flow": {"training": "flow of R_S"},
     "smooth_function": {"name": "sigma"},
     "variance_principle": {"directions": 3},
 }

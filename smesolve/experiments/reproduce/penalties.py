@@ -2,12 +2,13 @@
 
 The trainings are those of `smesolve.landscape.penalised_training`. They have the same initial points and the same
 masks, so their differences are paired. The predicted difference between dropout and R_S + R_1, which have the same mean
-step, is computed by `smesolve.comparison.noise_effect`, with other masks.
+step, is computed by `smesolve.comparison.noise_effect`, with other masks. At the size of the paper, the gradient flows
+of R_S and R_S + R_1 replace the descents, which follow them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from smesolve.comparison.noise_effect import noise_effect
 from smesolve.errors import SmesolveError
-from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.cells import Cell, training_cost
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.paper_numbers import judged, means_beside_paper, paper_numbers
 from smesolve.experiments.shared.registry import experiment
@@ -27,20 +28,28 @@ from smesolve.experiments.shared.section import Captioned, Section, interval, ma
 from smesolve.experiments.shared.training_runs import TrainingRuns, TrainingRunsSettings
 from smesolve.figures import PAGE, SEQUENCE, Figure, band, drawing
 from smesolve.landscape.estimates import mean_over, over_runs
-from smesolve.landscape.penalised_training import PENALISED_TRAININGS, PenalisedIteration
+from smesolve.landscape.penalised_training import (
+    PENALISED_FLOWS,
+    PENALISED_TRAININGS,
+    PenalisedIteration,
+    train_by_flow,
+)
 from smesolve.landscape.penalties import first_penalty
 from smesolve.landscape.training import train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
-from smesolve.validation import check_choice, check_list
+from smesolve.validation import check_choice, check_flag, check_list
 
 __all__ = ["Penalties", "PenaltiesSettings", "penalties_figure"]
 
 CAPTION = (
     "Against keep_prob, one line per training, means over runs with 95% intervals, hollow markers: the numbers of "
-    "the paper. (a) test accuracy; (b) R_1 and (c) R_S after dropout and after descent on R_S + R_1; (d) difference of "
-    "R_S between both, measured and predicted, in units of R_S."
+    "the paper. (a) test accuracy; (b) R_1 and (c) R_S after dropout and after descent on R_S + R_1 or its flow; (d) "
 )
+
+OF_PREDICTION = "difference of R_S between both, measured and predicted, in units of R_S."
+OF_RATIO = "R_1 and R_S in units of the paper's."
+"""What panel (d) shows where the difference is predicted, and where it is not."""
 
 PAIRS = (
     ("dropout", "R_S"),
@@ -49,11 +58,21 @@ PAIRS = (
     ("dropout - R_1", "R_S"),
     ("R_S + R_2", "R_S"),
     ("dropout - R_1", "R_S + R_2"),
+    ("flow of R_S + R_1", "flow of R_S"),
 )
 """Trainings whose test accuracies are compared."""
 
 FIGURES = {"test_accuracy": "12", "R_1": "2", "R_S": "2"}
 """Quantities in the figures, with the number of the figure."""
+
+TRAININGS = (*PENALISED_TRAININGS, *PENALISED_FLOWS)
+"""Names of trainings that the settings take."""
+
+UNMASKED = ("R_S", "flow of R_S")
+"""Trainings that keep_prob does not change."""
+
+FLOW_GRADIENTS = 2000
+"""Gradients of a flow, about, for the dry run."""
 
 UNIT = 0.5
 """keep_prob of masks whose variance is 1."""
@@ -65,17 +84,20 @@ class PenaltiesSettings(TrainingRunsSettings):
 
     Args:
         data: the data; data.test holds out the samples for the accuracy.
-        trainings: R_S, R_S + R_1, R_S + R_2, dropout, dropout - R_1, dropout - R_2.
+        trainings: R_S, R_S + R_1, R_S + R_2, dropout, dropout - R_1, dropout - R_2, and the gradient flows of losses
+            up to the time lr times steps, flow of R_S and flow of R_S + R_1, which take far fewer gradients.
+        predict: predict the difference between dropout and R_S + R_1 if both are trained. Cost: five times that of
+            dropout.
     """
 
     keep_probs: list[float] = field(default_factory=lambda: [0.5, 0.7, 0.9])
     trainings: list[str] = field(default_factory=lambda: list(PENALISED_TRAININGS))
+    predict: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list(
-            "trainings", self.trainings, lambda name, one: check_choice(name, one, PENALISED_TRAININGS), distinct=True
-        )
+        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, TRAININGS), distinct=True)
+        check_flag("predict", self.predict)
         if self.data.test is None:
             raise SmesolveError("data.test is missing; give the share that accuracies are measured on, such as 0.8.")
 
@@ -93,13 +115,12 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
         s = self.settings
         _observables(self.dropout_problem)  # targets that are no classes are refused before anything is trained
         cells = []
-        if "R_S" in s.trainings:
-            unit = self.dropout_problem.with_keep_prob(UNIT)
-            cells.append(self._cell(unit, "R_S", "R_S"))
+        unit = self.dropout_problem.with_keep_prob(UNIT)
+        cells += [self._cell(unit, training, training) for training in UNMASKED if training in s.trainings]
         for keep_prob in s.keep_probs:
             problem = self.dropout_problem.with_keep_prob(keep_prob)
             for training in s.trainings:
-                if training != "R_S":
+                if training not in UNMASKED:
                     cells.append(self._cell(problem, training, f"keep_prob {keep_prob!r}, {training}"))
             if self._predicts:
                 predict = partial(noise_effect, problem, self.starts, s.lr, s.steps, _observables(problem), s.seed + 1)
@@ -108,32 +129,39 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
 
     @property
     def _predicts(self) -> bool:
-        return {"dropout", "R_S + R_1"} <= set(self.settings.trainings)
+        return self.settings.predict and {"dropout", "R_S + R_1"} <= set(self.settings.trainings)
 
     def _cell(self, problem: DropoutProblem, training: str, key: str) -> Cell:
         s = self.settings
-        process = PenalisedIteration(problem, s.lr, s.seed, training, s.runs)
-        gradients = 4 if PENALISED_TRAININGS[training][2] else 1
-        return Cell(key, partial(_trained, process, self.starts, s.steps), self.cost(problem, gradients))
+        if training in PENALISED_FLOWS:
+            ends = partial(train_by_flow, problem, self.starts, training, s.lr * s.steps)
+            cost = training_cost(problem, self.starts[0], s.lr, min(s.steps, FLOW_GRADIENTS), s.runs)
+        else:
+            process = PenalisedIteration(problem, s.lr, s.seed, training, s.runs)
+            ends = partial(_ends, process, self.starts, s.steps)
+            cost = self.cost(problem, 4 if PENALISED_TRAININGS[training][2] else 1)
+        return Cell(key, partial(_measured, problem, ends), cost)
 
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return our numbers compared with the figures, and the measured differences with the predicted ones."""
         s = self.settings
         left = iter(results)
         runs, predictions = [], []
-        without = next(left) if "R_S" in s.trainings else None
+        unmasked = {training: next(left) for training in UNMASKED if training in s.trainings}
         for keep_prob in s.keep_probs:
-            if without is not None:  # the same runs; only R_1 depends on keep_prob, like the variance of the masks
-                scaled = without.assign(R_1=without.R_1 * (1 - keep_prob) / keep_prob)
-                runs.append(scaled.assign(training="R_S", keep_prob=keep_prob))
-            others = [training for training in s.trainings if training != "R_S"]
+            for training, ends in unmasked.items():  # only R_1 depends on keep_prob, like the variance of the masks
+                scaled = ends.assign(R_1=ends.R_1 * (1 - keep_prob) / keep_prob)
+                runs.append(scaled.assign(training=training, keep_prob=keep_prob))
+            others = [training for training in s.trainings if training not in UNMASKED]
             runs += [next(left).assign(training=training, keep_prob=keep_prob) for training in others]
             if self._predicts:
                 predictions.append(next(left).assign(keep_prob=keep_prob))
         table = pd.concat(runs, ignore_index=True)
-        beside = means_beside_paper(over_runs(table, ["training", "keep_prob"], list(FIGURES)), FIGURES, s.lr)
+        means = over_runs(table, ["training", "keep_prob"], list(FIGURES))
+        beside = means_beside_paper(means, FIGURES, s.lr, PENALISED_FLOWS)
         pairs = _paired(table, s.lr)
         predicted = _differences(table, pd.concat(predictions), s.lr) if predictions else None
+        caption = CAPTION + (OF_RATIO if predicted is None else OF_PREDICTION)
         tables = {"penalties": table, "penalties_figures": beside, "penalties_differences": pairs}
         if predicted is not None:
             tables["penalties_prediction"] = predicted
@@ -141,9 +169,9 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
             Section(
                 "Penalties in place of dropout",
                 tables,
-                {"penalties": Captioned(penalties_figure(beside, predicted), CAPTION)},
+                {"penalties": Captioned(penalties_figure(beside, predicted), caption)},
                 _report(beside, pairs, predicted),
-                _conclusion(pairs, predicted),
+                _conclusion(beside, pairs, predicted),
             )
         ]
 
@@ -151,8 +179,7 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
         """Return data, network and training in words, ours and theirs."""
         return (
             f"{super().measured()} The paper: 784-1000-10 on the first 1,000 images of MNIST, tested on MNIST's own "
-            "test set, which is not among our data; number of steps, activation and initial scale are not stated, and "
-            "were not fitted."
+            "test set, which is not among our data; number of steps, activation and initial scale are not stated."
         )
 
 
@@ -166,12 +193,16 @@ def _observables(problem: DropoutProblem) -> dict[str, Observable]:
     }
 
 
-def _trained(process: PenalisedIteration, starts: Tensor, steps: int) -> pd.DataFrame:
+def _ends(process: PenalisedIteration, starts: Tensor, steps: int) -> Tensor:
+    """Return the parameters (B, D) after the last step."""
+    return train(process, starts, [steps])[0]
+
+
+def _measured(problem: DropoutProblem, trained: Callable[[], Tensor]) -> pd.DataFrame:
     """Return a row for each run, with what is measured at its end."""
-    assert isinstance(process.problem, DropoutProblem)
-    (ends,) = train(process, starts, [steps])
-    values = {name: function(ends).double().cpu().numpy() for name, function in _observables(process.problem).items()}
-    return pd.DataFrame({"run": np.arange(len(starts))} | values)
+    ends = trained()
+    values = {name: function(ends).double().cpu().numpy() for name, function in _observables(problem).items()}
+    return pd.DataFrame({"run": np.arange(len(ends))} | values)
 
 
 def _paired(table: pd.DataFrame, lr: float) -> pd.DataFrame:
@@ -184,7 +215,8 @@ def _paired(table: pd.DataFrame, lr: float) -> pd.DataFrame:
         for first, second in PAIRS:
             if first not in wide or second not in wide:
                 continue
-            keys = [(name, 1.0 if name == "R_S" else round(keep_prob, 9)) for name in (first, second)]
+            names = [PENALISED_FLOWS.get(name, name) for name in (first, second)]
+            keys = [(name, 1.0 if name == "R_S" else round(keep_prob, 9)) for name in names]
             known = all(key in accuracies.index for key in keys)
             paper = accuracies[keys[0]] - accuracies[keys[1]] if known else np.nan
             change = mean_over(wide[first] - wide[second]).columns("value")
@@ -267,8 +299,15 @@ def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame |
     return join(*parts)
 
 
-def _conclusion(pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
+def _conclusion(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
     lines = []
+    for row in beside[beside.training.isin(PENALISED_FLOWS)].to_dict("records"):
+        name, ratio = row["quantity"].replace("test_", "test "), f"{row['ratio']:.3g} times"
+        paper = "" if np.isnan(row["paper"]) else f", {ratio} the {row['paper']:.4g} of the paper"
+        lines.append(
+            f"- {name} after the {row['training']}, keep_prob {row['keep_prob']:g}: "
+            f"{interval(row, 'value', '.4g')}{paper}."
+        )
     for row in pairs.to_dict("records"):
         resolved = row["value_low"] > 0 or row["value_high"] < 0
         paper = "" if np.isnan(row["paper"]) else f"; the paper has {row['paper']:+.4f}"
@@ -294,7 +333,7 @@ def penalties_figure(beside: pd.DataFrame, predicted: pd.DataFrame | None) -> Fi
         figure = Figure(figsize=(PAGE, 5.0), layout="constrained")
         axes = figure.subplots(2, 2)
         for axis, letter, quantity in zip(axes.flat, "abc", FIGURES, strict=False):
-            chosen = trainings if quantity == "test_accuracy" else ["dropout", "R_S + R_1"]
+            chosen = trainings if quantity == "test_accuracy" else ["dropout", "R_S + R_1", "flow of R_S + R_1"]
             for training in [name for name in chosen if name in trainings]:
                 _curve(axis, beside[(beside.quantity == quantity) & (beside.training == training)], trainings, training)
             axis.set_title(
@@ -310,14 +349,30 @@ def penalties_figure(beside: pd.DataFrame, predicted: pd.DataFrame | None) -> Fi
                 rows.keep_prob, rows.paper, "o", color="0.4", markerfacecolor="white", label="paper, at its lr"
             )
             axes[1, 1].axhline(0, color="0.5", linewidth=0.8)
+            axes[1, 1].set_title("(d) $R_S$ of dropout relative to $R_S + R_1$, minus 1")
+        else:
+            _ratios(axes[1, 1], beside)
+            axes[1, 1].set_title("(d) in units of the paper's")
+        if axes[1, 1].get_legend_handles_labels()[0]:
             axes[1, 1].legend()
-        axes[1, 1].set_title("(d) $R_S$ of dropout relative to $R_S + R_1$, minus 1")
         for axis in axes.flat:
             axis.set_xlabel("keep_prob")
             axis.title.set_horizontalalignment("left")
             axis.title.set_x(0)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=3)
         return figure
+
+
+def _ratios(axis: Axes, beside: pd.DataFrame) -> None:
+    """Draw R_1 and R_S in units of those of the paper, where it has them."""
+    index = 0
+    for training in ("dropout", "R_S + R_1", "flow of R_S + R_1"):
+        for quantity in ("R_1", "R_S"):
+            rows = beside[(beside.training == training) & (beside.quantity == quantity) & beside.ratio.notna()]
+            if len(rows):
+                band(axis, rows.sort_values("keep_prob"), "keep_prob", "ratio", index, f"${quantity}$, {training}")
+                index += 1
+    axis.axhline(1, color="0.5", linewidth=0.8)
 
 
 def _curve(axis: Axes, rows: pd.DataFrame, trainings: Sequence[str], training: str) -> None:

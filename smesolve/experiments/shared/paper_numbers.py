@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,16 @@ def paper_numbers(figure: str, lr: float) -> pd.DataFrame:
     return table[table.lr == nearest].reset_index(drop=True)
 
 
-def beside_paper(ours: pd.DataFrame, figure: str, lr: float) -> pd.DataFrame:
+def beside_paper(
+    ours: pd.DataFrame, figure: str, lr: float, same: Mapping[str, str] = MappingProxyType({})
+) -> pd.DataFrame:
     """Return our numbers together with the numbers of a figure.
 
     Args:
         ours: columns quantity, training, keep_prob, value, value_low, value_high.
         figure: number of the figure.
         lr: learning rate; the closest one of the figure is used.
+        same: the paper's name of trainings that it calls by another one.
 
     Returns:
         One row per row of `ours`: `paper` (NaN if the figure has no number), `ratio` of ours to theirs with its
@@ -51,23 +55,27 @@ def beside_paper(ours: pd.DataFrame, figure: str, lr: float) -> pd.DataFrame:
         contains theirs and 0, "-" without a number of theirs.
     """
     numbers = paper_numbers(figure, lr)
-    paper = [_paper_value(numbers, row) for row in ours.itertuples()]
+    theirs = ours.assign(training=ours.training.replace(dict(same)))
+    paper = [_paper_value(numbers, row) for row in theirs.itertuples()]
     return judged(ours.assign(paper=paper))
 
 
-def means_beside_paper(means: pd.DataFrame, figures: Mapping[str, str], lr: float) -> pd.DataFrame:
+def means_beside_paper(
+    means: pd.DataFrame, figures: Mapping[str, str], lr: float, same: Mapping[str, str] = MappingProxyType({})
+) -> pd.DataFrame:
     """Return the rows of `beside_paper` for each quantity and row of a table of means.
 
     Args:
         means: training, keep_prob, and for each quantity a column with its interval, as `over_runs` returns them.
         figures: numbers of the figures by quantity.
         lr: learning rate; the closest one of each figure is used.
+        same: as for `beside_paper`.
     """
     parts = []
     for quantity, figure in figures.items():
         names = {f"{quantity}{end}": f"value{end}" for end in ("", "_low", "_high")}
         ours = means[["training", "keep_prob", *names]].rename(columns=names).assign(quantity=quantity)
-        parts.append(beside_paper(ours, figure, lr))
+        parts.append(beside_paper(ours, figure, lr, same))
     return pd.concat(parts, ignore_index=True)
 
 
