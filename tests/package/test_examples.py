@@ -32,7 +32,7 @@ SMALL = {
     "validity": f"{EFFORT} --network.width 2 --horizon 0.2 --max_paths 32",
     "convergence": "--dts [0.5,0.25] --reference_dt 0.0625 --paths 64 --threads 1",
     "validity_adam": f"{EFFORT} --network.width 2 --training.warm 30 --horizon 0.01 --max_paths 32",
-    "validity_schedule": f"{SCALING} --orders [1] --training.duration 0.1 --horizon 0.4 --max_paths 32",
+    "validity_schedule": f"{SCALING} --training.duration 0.05 --horizon 0.2 --tolerance 0.2 --max_paths 32",
     "weak_order": f"{WEAK} --network.width 22 --max_paths 64",
     "scaling_acceleration": f"{SCALING} --factors [40,200]",
     "scaling_horizon": f"{SCALING} --times [1.0,2.0] --multiples [0.1,0.4]",
