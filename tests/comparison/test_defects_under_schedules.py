@@ -121,6 +121,24 @@ def test_the_defect_of_one_step_is_that_of_exact_moments(momentum):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("closed", [True, False])
+def test_momentum_under_a_cosine_has_its_exact_errors(closed):
+    lr, schedule = 0.03125, cosine(1.0, 0.2)
+    made = [
+        sme.Training(base, torch.optim.SGD, lr=0.25, momentum=0.8) for base in (linear_problem(0.8), linear_module(0.8))
+    ]
+    state = made[0].warm(made[0].start(START), 2)
+    exact = ScheduledMoments(sme.ScheduledProblem(made[0], schedule), state, 1e-5)
+    problem = sme.ScheduledProblem(made[0] if closed else made[1], schedule)
+    mean, half, _ = measured(problem, state, lr, 1.0, 1024, at_once=True)
+    for order in (1, 2):
+        assert abs(mean[0, 0, order] - exact.error(lr, order, 1.0)) < half[0, 0, order] + unknown(
+            mean[0, 0], half[0, 0], order
+        )
+    assert half[0, 0, 1] < 0.25 * abs(mean[0, 0, 1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [cosine(2.0, 0.1), step(1.0, 0.3)])
 def test_constants_of_a_network_are_the_predicted_ones(schedule):
     theta0, lr = tanh_problem().initial(seed=1), 0.1
