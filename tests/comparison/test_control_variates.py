@@ -97,7 +97,7 @@ def test_antithetic_gradients_change_the_sign_of_the_deviations_alone(antithetic
     problem = make_problem(width=2)
     equation = sme.ModifiedEquation(problem, LR, 1)
     process = integration(equation, problem.initial(), "svag", LR / 4, 1, antithetic=antithetic)
-    draws, weights = process._draws(0, 2)
+    draws, weights = process._draws(problem, 0, 2)
     deviation = (2 * 4 - 1) ** 0.5 / 2
     half = process.block_size // 2
     signs = torch.ones(process.block_size, 1, dtype=torch.float64)

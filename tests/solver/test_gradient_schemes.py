@@ -30,7 +30,7 @@ def test_the_step_has_the_exact_mean_and_covariance_by_enumeration(scheme, dt, o
     steps = theta0.expand(len(choices), -1)
     one = torch.ones(len(choices), 1, dtype=torch.float64)
     a = [one * (m + d) for m, d in zip(means, deviations, strict=True)]
-    state, total = process._move(problem.linearize(steps), [masks[choice] for choice in choices.T], a)
+    state, total = process._move(problem.linearize(steps), 0, [masks[choice] for choice in choices.T], a)
     drift = -problem.mean_gradient(theta0)
     if order == 2:
         drift = drift + lr / 2 * problem.hessian_product(theta0, drift)
@@ -52,7 +52,7 @@ def test_splitting_a_step_does_not_change_it_and_antithetic_noise_has_the_other_
         assert relative(product, taken.increment) < 1e-12
         half = process.block_size // 2
         if scheme == "svag":  # the pair's mean is a step with the plain mean of two gradients
-            draws, _ = process._draws(1, 2)
+            draws, _ = process._draws(problem, 1, 2)
             gradients = [problem.gradient(theta, draw) for draw in draws]
             mean = theta - 0.02 * (gradients[0] + gradients[1]) / 2
             assert relative((taken.state[:half] + taken.state[half:]) / 2, mean[:half]) < 1e-14

@@ -235,7 +235,7 @@ def _gradient_steps(equation: sme.ModifiedEquation, start: Tensor, scheme: str, 
         draws = [masks[choice].repeat_interleave(len(theta), 0) for choice in choices.T]
         one = torch.ones(len(starts), 1, dtype=torch.float64)
         factors = [one * (mean + deviation) for mean, deviation in zip(means, deviations, strict=True)]
-        process._draws = lambda block, step, count: (draws, factors)
+        process._draws = lambda problem, block, step, count: (draws, factors)
         return process.advance(starts, 0, 0).unflatten(0, (len(choices), len(theta)))
 
     return maps, weights

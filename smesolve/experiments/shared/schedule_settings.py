@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.optimizer_settings import OptimizerSettings
-from smesolve.problem.schedule import Schedule, cosine, step, warm_up, warm_up_cosine
 from smesolve.validation import check_choice, check_not_negative, check_positive
+
+if TYPE_CHECKING:  # torch, which the help of the command line does not need
+    from smesolve.problem.schedule import Schedule
 
 __all__ = ["SCHEDULES", "LearningRateSettings", "named_schedule"]
 
@@ -116,6 +118,8 @@ def named_schedule(name: str, horizon: float, **numbers: float) -> Schedule | No
     """Return the schedule of a name in `SCHEDULES` up to a horizon, with its numbers; None for a constant one."""
     if name == "constant":
         return None
+    from smesolve.problem.schedule import cosine, step, warm_up, warm_up_cosine
+
     made: dict[str, Callable[..., Schedule]] = {
         "cosine": partial(cosine, horizon),
         "warm_up": warm_up,
