@@ -209,7 +209,7 @@ INSTEAD = {
     "order": [0, 3, 1.0, 2.5, "linear", True],
     **{  # which has equations with jumps, too
         f"LinearMoments.{name}.order": [0, 1.0, 2.5, "linear", True]
-        for name in ("equation", "error", "moments", "stability_limit")
+        for name in ("equation", "error", "moments", "stability_limit", "stationary")
     },
     "orders": [[], [0], [3], [1.0], ["linear"], [1, True], 1],
     "device": ["gpu", "cpu:", "cuda:99", -1, 7],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,8 @@ class DefectRuns:
     """Paths in the first round."""
     most: int | None = None
     """Paths for which blocks have their size (`Problem.in_blocks_for`). Default: blocks are those of the problem."""
+    observables: Mapping[str, Observable] | None = None
+    """What is averaged. Default: the loss."""
 
     @property
     def steps(self) -> int:
@@ -47,7 +49,8 @@ class DefectRuns:
     def design(self) -> StudyDesign:
         """The measurement for which these runs are simulated."""
         problem = self.problem if self.most is None else self.problem.in_blocks_for(self.most)
-        given = problem, self.theta0, [self.lr], self.times, self.orders, {"": problem.loss}
+        observables = self.observables or {"": problem.loss}
+        given = problem, self.theta0, [self.lr], self.times, self.orders, observables
         return StudyDesign(*given, chosen_scheme(None, problem))
 
     def size(self, workers: int | None = None) -> DefectSize:
@@ -61,7 +64,7 @@ class DefectRuns:
             per_gradient: seconds per gradient that were measured before; they do not depend on the learning rate.
         """
         size = self.size()
-        key = "defects", id(self.problem), size.samplers[0].block_size, tuple(self.orders)
+        key = "defects", id(self.problem), size.samplers[0].block_size, tuple(self.orders), *self.design.observables
         if key not in per_gradient:
             short = dataclasses.replace(size.samplers[0], saved=[min(TIMED_STEPS, self.steps)])
             short.values(0)  # warms up

@@ -73,7 +73,9 @@ class OtherEstimator:
         """The simulated paths."""
         design, problem = self.design, self.design.problem.in_blocks_for(LARGEST_BLOCK)
         given = problem, design.theta0, self.lr, [design.horizon], self.orders, PATHS[self.other]
-        return DefectRuns(*given) if self.other == "defects" else Ensembles(*given)
+        if self.other == "defects":
+            return DefectRuns(*given, observables=self.observables)
+        return Ensembles(*given, observables=len(self.observables))
 
     @property
     def relative_work(self) -> float:

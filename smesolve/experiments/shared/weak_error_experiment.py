@@ -26,6 +26,7 @@ from smesolve.experiments.shared.settings import (
     check_string,
 )
 from smesolve.experiments.shared.stopwatch import idle_seconds
+from smesolve.problem.observables import named_observables
 from smesolve.validation import (
     check_choice,
     check_device,
@@ -132,9 +133,8 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
         ensembles: list[Ensembles | DefectRuns]
         orders = check_orders("orders", s.orders)
         if self.estimator == "defects":
-            ensembles = [
-                DefectRuns(self.problem, self.theta0, lr, times, orders, s.paths, self._most_paths) for lr in lrs
-            ]
+            common = orders, s.paths, self._most_paths, named_observables(self.problem, s.observables)
+            ensembles = [DefectRuns(self.problem, self.theta0, lr, times, *common) for lr in lrs]
         else:
             measured = orders, s.paths, s.scheme, s.dt, len(s.observables), s.control
             ensembles = [
