@@ -102,18 +102,23 @@ def _floor(rows: pd.DataFrame) -> pd.Series:
     return (rows.high - rows.low) / 2
 
 
+MOST_PANELS = 12
+"""Observables in a figure; each panel takes a third of a second."""
+
+
 def weak_error_figure(final: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     """Draw |error| at the horizon against the learning rate, log-log, one panel per observable.
 
     Points have 95% intervals and are hollow where unresolved. Fits are dashed, with their slopes; the noise floor is
-    dotted; the predicted leading term is a thin line.
+    dotted; the predicted leading term is a thin line. Of more than 12 observables, the first 12 are drawn, and the
+    figure says so.
 
     Args:
         final: rows of a weak-error table at the horizon.
         fits: result of `WeakErrorStudy.fit`.
     """
     with drawing():
-        observables = list(final.observable.unique())
+        observables, count = list(final.observable.unique())[:MOST_PANELS], final.observable.nunique()
         columns = min(len(observables), 2)
         lines = -(-len(observables) // columns)
         figure = Figure(figsize=(PAGE / 2 * columns, 2.9 * lines), layout="constrained")
@@ -122,4 +127,6 @@ def weak_error_figure(final: pd.DataFrame, fits: pd.DataFrame) -> Figure:
             errors_against_lr(axis, final, fits, observable, predicted=True)
         for axis in axes[len(observables) :]:
             axis.set_visible(False)
+        if count > MOST_PANELS:
+            figure.suptitle(f"the first {MOST_PANELS} of {count} observables; the table has all of them")
         return figure

@@ -120,6 +120,16 @@ def test_a_figure_has_a_panel_for_each_observable_and_no_empty_one():
     assert shown == [f"|error| of the mean {name}" for name in ("loss", "squared norm", "theta[0]")]
 
 
+def test_a_figure_has_at_most_twelve_panels_and_says_so():
+    problem = make_problem(width=5)
+    names = [f"theta[{k}]" for k in range(13)]
+    given = SMALL | {"control": "none", "orders": [1]}
+    figure = sme.weak_error(problem, problem.initial(1), **given, observables=names).plot()
+    assert [axis.get_ylabel().split()[-1] for axis in figure.axes if axis.get_visible()] == names[:12]
+    assert figure.get_suptitle() == "the first 12 of 13 observables; the table has all of them"
+    assert not sme.weak_error(problem, problem.initial(1), **given, observables=names[:2]).plot().get_suptitle()
+
+
 def test_statuses_and_verdicts_are_the_words_of_the_tables():
     """So that a table that was written and read again gives the same statuses."""
     study = sme.weak_error(PROBLEM, PROBLEM.initial(1), **SMALL, orders=[1])
