@@ -27,7 +27,6 @@ RUNS = 18
 MORE_RUNS = 4
 """Shifted runs of (3a)."""
 
-
 MOST_PARTS = 256
 """Largest number of equal parts of the horizon at whose ends the breaks of a schedule may lie."""
 
@@ -114,7 +113,7 @@ def parts_of_horizon(problem: Problem, horizon: float) -> int:
     """Return the least number of equal parts of the horizon whose ends hold all breaks of a schedule before it.
 
     Raises:
-        SmesolveError: that are more than 256.
+        SmesolveError: more than 256 parts would be needed.
     """
     shares = [Fraction(end / horizon).limit_denominator(MOST_PARTS) for end in problem.breaks if end < horizon]
     parts = math.lcm(*(share.denominator for share in shares))
