@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from problems import make_problem
 from torch import nn
 from torch.nn import functional
 
 import smesolve as sme
 from smesolve.experiments.shared.problems import outside_theorems
 from smesolve.problem.kinks import jumps, kinks
-from tests.support.problems import make_problem
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
 Y = X[:, :1]
