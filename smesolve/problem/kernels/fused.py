@@ -1,8 +1,8 @@
 """Gradients and noise of networks under dropout by the compiled kernels.
 
-Each method computes formulas of `smesolve.problem.dropout.DropoutLinearization`; tests compare the two. The kernels
-pass once over the samples of a path, while the formulas in torch pass over arrays of all paths in each operation. The
-kernels take plain tensors in the CPU's memory only, which `usable` recognises.
+Each method computes formulas of `smesolve.problem.dropout_linearization`; tests compare the two. The kernels pass once
+over the samples of a path, while the formulas in torch pass over arrays of all paths in each operation. The kernels
+take plain tensors in the CPU's memory only, which `usable` recognises.
 """
 
 from __future__ import annotations
@@ -158,10 +158,21 @@ class FusedKernels(Kernels):
 
     def noise(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float) -> Tensor:
         """Return weight grad L_S(theta) + C(theta) normals, (..., D), with linear noise or with signs."""
+        return self._noise(theta, law, normals, linear, weight, 1.0, advance=False)
+
+    def noisy_step(
+        self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float, scale: float
+    ) -> Tensor:
+        """Return theta plus scale times `noise`, (..., D)."""
+        return self._noise(theta, law, normals, linear, weight, scale, advance=True)
+
+    def _noise(
+        self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float, scale: float, advance: bool
+    ) -> Tensor:
         lead, paths, at, drawn = _rows(theta, normals)
         out = theta.new_empty(paths, theta.shape[-1])
-        kind, pointer = self._kind(linear), out.data_ptr()
-        self._call("noise", self._of_law(law), kind, weight, paths, _of(at), _of(drawn), self.NOTHING, pointer)
+        factors = self._of_law(law), self._kind(linear), weight, scale, int(advance)
+        self._call("noise", *factors, paths, _of(at), _of(drawn), self.NOTHING, out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def hessian_product(self, theta: Tensor, law: MaskLaw, vector: Tensor) -> Tensor:
@@ -241,7 +252,7 @@ class ReadoutKernels(Kernels):
         self, at: NetworkLinearization, law: MaskLaw, normals: Tensor, linear: bool, weight: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the cotangents of weight grad L_S + C normals."""
-        return self._cotangents("noise", [self._of_law(law), self._kind(linear), weight], at, normals)
+        return self._cotangents("noise", [self._of_law(law), self._kind(linear), weight, 1.0, 0], at, normals)
 
     def _cotangents(
         self, name: str, first: list[Any], at: NetworkLinearization, *drawn: Tensor
