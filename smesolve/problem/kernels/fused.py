@@ -11,6 +11,7 @@ import ctypes
 import weakref
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -274,7 +275,7 @@ def _rows(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
         lead = theta.shape[:1]
         rows = [one if one.stride(1) == 1 else one.contiguous() for one in (theta, *others)]
     else:
-        lead = torch.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others))
+        lead = torch.Size(np.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others)))  # torch's is slow
         rows = [one.expand(*lead, -1).reshape(-1, one.shape[-1]).contiguous() for one in (theta, *others)]
     return lead, lead.numel(), *rows
 
