@@ -196,6 +196,11 @@ class _Operations(TorchDispatchMode):
         """Integers and truth values that are made of parameters and that numbers depend on, with the operation."""
         return [switch for address, switch in self._made.items() if address in self._used]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from loading its compiler, which takes over a second, in order not to compile this mode."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
