@@ -187,7 +187,8 @@ class _Operations(TorchDispatchMode):
     def of(cls, function: Callable[[Tensor], Tensor], theta: Tensor) -> _Operations:
         """Return the operations of a function of parameters (D,)."""
         theta = theta.detach().clone()
-        with cls(theta) as operations:
+        operations = cls(theta)
+        with operations:
             function(theta)
         return operations
 
@@ -244,7 +245,7 @@ class _Operations(TorchDispatchMode):
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _elu_jumps(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> bool:
