@@ -47,8 +47,8 @@ def check_differentiable(sde: Any, theta0: Tensor, workers: int | None, observab
     for name, tensor in ({"theta0": theta0} | scalars | parameters).items():
         if isinstance(tensor, Tensor) and tensor.requires_grad and tensor.is_inference():
             raise SmesolveError(
-                f"{name} requires a gradient, but it was made in torch.inference_mode(), whose tensors have none; make it "
-                "or a clone of it outside."
+                f"{name} requires a gradient, but it was made in torch.inference_mode(), whose tensors have none; make "
+                "it, or a clone of it, outside."
             )
 
 
