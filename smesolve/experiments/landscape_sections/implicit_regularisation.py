@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from smesolve.comparison.exact import LinearMoments
@@ -24,14 +25,10 @@ from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import with_normal_errors
 from smesolve.entry_point import entry_point
 from smesolve.experiments.landscape_sections.base import LandscapeSection
-from smesolve.experiments.landscape_sections.regularisation_study import (
-    RegularisationStudy,
-    order_sentences,
-    regularisation_figure,
-)
 from smesolve.experiments.shared.cells import Cell, Ensembles
-from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.markdown import join, plain
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
+from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
 from smesolve.landscape.operators import check_linear_noise, dropout_problem
 from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow
 from smesolve.problem.dropout import DropoutProblem
@@ -51,6 +48,7 @@ from smesolve.validation import (
 __all__ = [
     "ImplicitRegularisation",
     "ImplicitRegularisationSettings",
+    "RegularisationStudy",
     "exact_regularisation_orders",
     "linear_problem",
     "regularisation_orders",
@@ -97,6 +95,54 @@ class ImplicitRegularisationSettings:
         check_integer("implicit_regularisation.paths", self.paths, 2)
         check_tolerance("implicit_regularisation.rel_tol", self.rel_tol)
         check_integer("implicit_regularisation.max_paths", self.max_paths, self.paths)
+
+
+@dataclass(frozen=True, repr=False)
+class RegularisationStudy(ReportedResult):
+    """Errors of flows and SMEs relative to dropout."""
+
+    table: pd.DataFrame
+    """model, lr, observable, value, dropout, error, stderr, low, high, resolved, at the horizon."""
+    fits: pd.DataFrame
+    """model, nominal order, observable, slope with interval, constant, points, p_value, left_out."""
+
+    def conclusion(self) -> str:
+        """Return the order of each flow and equation, as a list in Markdown."""
+        return "\n".join(
+            f"- {row.model}, mean {plain(row.observable.replace('_', ' '))}: "
+            + (
+                f"order {row.slope:.2f} [{row.slope_low:.2f}, {row.slope_high:.2f}] over {row.points} learning rates"
+                if np.isfinite(row.slope)
+                else "order not resolved"
+            )
+            + f"; theory: {row.nominal}."
+            for row in self.fits.itertuples()
+        )
+
+    @drawing()
+    def plot(self, exact: pd.DataFrame | None = None) -> Figure:
+        """Draw |error| against lr: (a) the network; if exact errors are given, (b) mean parameter and (c) mean loss."""
+        first = self.table.observable.iloc[0]
+        panels = [(f"mean {first.replace('_', ' ')}, network", self.table[self.table.observable == first])]
+        if exact is not None:
+            panels += [
+                ("parameter mean, linear model", exact[exact.observable == "theta[0]"]),
+                ("mean loss, linear model", exact[exact.observable == "loss"]),
+            ]
+        models = list((self.table if exact is None else exact).model.unique())
+        figure = Figure(figsize=(PAGE * max(len(panels), 2) / 3, 3.4), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, letter, (title, rows) in zip(axes, "abc", panels, strict=False):
+            for k, model in enumerate(models):
+                _draw_errors(axis, rows[rows.model == model].sort_values("lr"), k, model)
+            if (rows.error != 0).any():
+                axis.set_yscale("log")
+            log_ticks(axis, rows.lr)
+            axis.set_xlabel("learning rate $\\epsilon$")
+            axis.set_title(f"({letter}) {title}", loc="left")
+        axes[0].set_ylabel("|error|")
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncol=len(panels))
+        return figure
 
 
 @entry_point
@@ -337,5 +383,14 @@ class ImplicitRegularisation(LandscapeSection[ImplicitRegularisationSettings]):
             "implicit_regularisation_orders": study.fits,
             "implicit_regularisation_exact": exact,
         }
-        figures = {"implicit_regularisation": Captioned(regularisation_figure(study, exact), CAPTION)}
-        return Section("Implicit regularisation", tables, figures, text, order_sentences(study.fits))
+        figures = {"implicit_regularisation": Captioned(study.plot(exact), CAPTION)}
+        return Section("Implicit regularisation", tables, figures, text, study.conclusion())
+
+
+def _draw_errors(axis: Axes, rows: pd.DataFrame, index: int, label: str) -> None:
+    style, size = SEQUENCE[index], rows.error.abs()
+    axis.plot(rows.lr, size, label=label, markersize=3, **style.line_options)
+    if "low" in rows:
+        half = (rows.high - rows.low) / 2
+        room = np.array([np.minimum(half, 0.9 * size), half])
+        axis.errorbar(rows.lr, size, room, color=style.colour, linestyle="", capsize=1.5)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.experiments.landscape_sections.base import LandscapeSection, check_probes
-from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved
+from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved, resolved_counts
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
@@ -197,12 +197,7 @@ class Noises(LandscapeSection[NoisesSettings]):
         table = _together(results, self._problems)
         means = over_runs(table, KEYS, COLUMNS)
         common = means[means.points == "common"]
-        resolved = (
-            table.groupby(["noise", "points"], sort=False)
-            .verdict.agg(lambda column: f"{(column == 'aligned').sum()}/{len(column)}")
-            .unstack("points")
-            .reset_index()
-        )
+        resolved = resolved_counts(table, "noise", "points")
         parts = [
             "H = Hess R_S, the same for all noises. `common`: at the points of the runs of the first noise, so that "
             "differences are those of the noises; `own`: along the runs of each noise. Mini-batches of "

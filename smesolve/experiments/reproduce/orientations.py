@@ -101,14 +101,10 @@ class Orientations(Experiment[OrientationsSettings]):
                 {"training": "training", "measure": "measure", "paper": "paper", "ours": "change", "agrees": "agrees"},
             ),
         )
+        tables = {"orientations": table, "orientations_differences": against}
+        figures = {"orientations": Captioned(orientations_figure(means, maps), CAPTION)}
         return [
-            Section(
-                "Orientations of the input weights",
-                {"orientations": table, "orientations_differences": against},
-                {"orientations": Captioned(orientations_figure(means, maps), CAPTION)},
-                text,
-                _conclusion(against, s.trainings[0]),
-            )
+            Section("Orientations of the input weights", tables, figures, text, _conclusion(against, s.trainings[0]))
         ]
 
     def measured(self) -> str:

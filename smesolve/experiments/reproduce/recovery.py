@@ -105,14 +105,10 @@ class Recovery(Experiment[RecoverySettings]):
             "with dropout where samples are few, and prints no number:",
             markdown(against, {"samples": "samples", "training": "training", "ours": "change", "verdict": "verdict"}),
         )
+        tables = {"recovery": table, "recovery_samples": reached, "recovery_differences": against}
+        figures = {"recovery": Captioned(recovery_figure(means, s.recovered), CAPTION)}
         return [
-            Section(
-                "Recovery from few samples",
-                {"recovery": table, "recovery_samples": reached, "recovery_differences": against},
-                {"recovery": Captioned(recovery_figure(means, s.recovered), CAPTION)},
-                text,
-                _conclusion(reached, against, s.trainings[0]),
-            )
+            Section("Recovery from few samples", tables, figures, text, _conclusion(reached, against, s.trainings[0]))
         ]
 
     def measured(self) -> str:

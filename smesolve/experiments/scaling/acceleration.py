@@ -63,7 +63,6 @@ __all__ = [
     "AccelerationSettings",
     "Accelerator",
     "acceleration",
-    "acceleration_figure",
     "gradients_per_step",
 ]
 
@@ -153,9 +152,28 @@ class Acceleration(Result):
         """Return the conclusions, one sentence per line."""
         return sentences(_conclusion(self.break_even(TOLERANCES)))
 
+    @drawing()
     def plot(self) -> Figure:
-        """Return error and cost against the step."""
-        return acceleration_figure(self)
+        """Draw error and speedup against the step of the equation."""
+        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for order, part in self.table.groupby("order"):
+            style = ORDERS[order]
+            curve(left, part.factor, part.assign(resolved=True), style, style.label)
+            right.plot(part.factor, part.gradient_speedup, color=style.colour, linestyle=style.line, label=style.label)
+            right.plot(
+                part.factor, part.speedup, color=style.colour, linestyle="", marker=style.marker,
+                label=f"{style.label}, seconds",
+            )  # fmt: skip
+        right.axhline(1, color="0.5", linewidth=0.6, zorder=0)
+        left.set_ylabel("|relative error|")
+        right.set_ylabel("iteration's cost / equation's")
+        for axis in (left, right):
+            log_ticks(axis, self.table.factor)
+            axis.set_yscale("log")
+            axis.set_xlabel(r"step of the equation, dt / $\epsilon$")
+            axis.legend(loc="best")
+        return figure
 
 
 def gradients_per_step(scheme: str, order: int) -> float:
@@ -293,39 +311,13 @@ class Accelerator(NetworkExperiment[AccelerationSettings]):
         """Return the section of errors, costs and break-even."""
         result = _combined(results)
         even = result.break_even([self.settings.tolerance, self.settings.tolerance / 10])
+        tables = {"table": result.table, "break_even": even}
+        figures = {"acceleration": Captioned(result.plot(), CAPTION)}
         return [
             Section(
-                "The equation as an accelerator",
-                {"table": result.table, "break_even": even},
-                {"acceleration": Captioned(acceleration_figure(result), CAPTION)},
-                _report(result, self.settings),
-                _conclusion(even),
+                "The equation as an accelerator", tables, figures, _report(result, self.settings), _conclusion(even)
             )
         ]
-
-
-def acceleration_figure(result: Acceleration) -> Figure:
-    """Draw error and speedup against the step of the equation."""
-    with drawing():
-        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for order, part in result.table.groupby("order"):
-            style = ORDERS[order]
-            curve(left, part.factor, part.assign(resolved=True), style, style.label)
-            right.plot(part.factor, part.gradient_speedup, color=style.colour, linestyle=style.line, label=style.label)
-            right.plot(
-                part.factor, part.speedup, color=style.colour, linestyle="", marker=style.marker,
-                label=f"{style.label}, seconds",
-            )  # fmt: skip
-        right.axhline(1, color="0.5", linewidth=0.6, zorder=0)
-        left.set_ylabel("|relative error|")
-        right.set_ylabel("iteration's cost / equation's")
-        for axis in (left, right):
-            log_ticks(axis, result.table.factor)
-            axis.set_yscale("log")
-            axis.set_xlabel(r"step of the equation, dt / $\epsilon$")
-            axis.legend(loc="best")
-        return figure
 
 
 def _conclusion(even: pd.DataFrame) -> str:

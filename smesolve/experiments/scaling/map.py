@@ -30,7 +30,7 @@ from smesolve.comparison.study_design import check_orders
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import with_reasons
-from smesolve.experiments.shared.error_map_figures import ErrorMap, collapse_figure, map_figure, nearer_order
+from smesolve.experiments.shared.error_map_figures import ErrorMap, nearer_order
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.problems import check_exact_readout
@@ -51,7 +51,7 @@ from smesolve.validation import (
     check_positive,
 )
 
-__all__ = ["ErrorMap", "Map", "MapSettings", "collapse_figure", "error_map", "map_figure"]
+__all__ = ["ErrorMap", "Map", "MapSettings", "error_map"]
 
 MAP_CAPTION = (
     "Colour: |relative error| over learning rate and keep_prob, one panel for each model and order; white: its "
@@ -275,8 +275,8 @@ class Map(NetworkExperiment[MapSettings]):
                 f"Map of the weak error of {plain(result.observable)}",
                 {"table": result.table, "limits": result.limits, "collapse": collapsed},
                 {
-                    "map": Captioned(map_figure(result), MAP_CAPTION),
-                    "collapse": Captioned(collapse_figure(result), COLLAPSE_CAPTION),
+                    "map": Captioned(result.plot(), MAP_CAPTION),
+                    "collapse": Captioned(result.plot_collapse(), COLLAPSE_CAPTION),
                 },
                 _report(result, collapsed),
                 _conclusion(result, collapsed),

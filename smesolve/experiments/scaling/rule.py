@@ -38,13 +38,7 @@ from smesolve.experiments.shared.optimizers import start_of, trained_by
 from smesolve.experiments.shared.reach import follows
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
-from smesolve.experiments.shared.scaling_rule_parts import (
-    CAPTION,
-    GROUP,
-    ScalingRuleStudy,
-    conclusion,
-    rule_figure,
-)
+from smesolve.experiments.shared.scaling_rule_parts import CAPTION, GROUP, ScalingRuleStudy
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
 from smesolve.landscape.noise_scale import noise_scale
@@ -293,15 +287,9 @@ class Rule(NetworkExperiment[RuleSettings]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the rules."""
         result = _combined(optimizer_rules(self.problem), results, self.settings.tolerance, self.settings.paths)
-        return [
-            Section(
-                "Scaling rule",
-                {"table": result.table, "reach": result.reach()},
-                {"rule": Captioned(rule_figure(result), CAPTION)},
-                _report(result, self.settings),
-                conclusion(result),
-            )
-        ]
+        tables = {"table": result.table, "reach": result.reach()}
+        figures = {"rule": Captioned(result.plot(), CAPTION)}
+        return [Section("Scaling rule", tables, figures, _report(result, self.settings), result.conclusion())]
 
     def caveats(self) -> str:
         """Return nothing: no weak order is measured."""

@@ -31,18 +31,17 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
-from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
 from smesolve.experiments.shared.settings import TrainingSettings
 from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
 from smesolve.problem.iteration import iterate
 from smesolve.problem.shuffled_epochs import ShuffledEpochs
-from smesolve.result import Result, sentences
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import check_instance, check_keep_prob, check_list, check_parameters, check_positive
 
-__all__ = ["Shuffle", "ShuffleSettings", "ShuffledNoise", "shuffle_figure", "shuffled_noise"]
+__all__ = ["Shuffle", "ShuffleSettings", "ShuffledNoise", "shuffled_noise"]
 
 CAPTION = (
     "Total variance of the parameters at the horizon against the learning rate, with 95% intervals: batches as a "
@@ -80,7 +79,7 @@ class ShuffleSettings(SamplingSettings):
 
 
 @dataclass(frozen=True, repr=False)
-class ShuffledNoise(Result):
+class ShuffledNoise(ReportedResult):
     """Variances of shuffled training, of independent batches and of the usual equation."""
 
     table: pd.DataFrame
@@ -90,13 +89,31 @@ class ShuffledNoise(Result):
     slopes: pd.DataFrame
     """One row per arm and pair of neighbouring learning rates: the local `slope` of log variance in log lr."""
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(self))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return variances against the learning rate."""
-        return shuffle_figure(self)
+        """Draw the variances against the learning rate."""
+        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
+        axis = figure.subplots()
+        for style, (arm, part) in zip(SEQUENCE, self.table.groupby("arm", sort=False), strict=False):
+            spread = np.array([part.variance - part.variance_low, part.variance_high - part.variance])
+            axis.errorbar(part.lr, part.variance, spread, capsize=1.5, label=arm, **style.line_options)
+        log_ticks(axis, self.table.lr)
+        axis.set_yscale("log")
+        axis.set_xlabel(r"learning rate $\epsilon$")
+        axis.set_ylabel(r"$E|\Theta - E\Theta|^2$")
+        axis.legend(loc="best")
+        return figure
+
+    def conclusion(self) -> str:
+        """Return the conclusions, as a list in Markdown."""
+        table, slopes = self.table, self.slopes
+        usual = table[table.arm == ARMS[2]]
+        ratios = "; ".join(f"{interval(row, 'ratio', '.4g')} at lr {row['lr']:g}" for row in usual.to_dict("records"))
+        lines = [f"- The usual SDE overstates the variance of shuffled training by a factor of {ratios}."]
+        for arm, part in slopes.groupby("arm", sort=False):
+            last = part.to_dict("records")[-1]
+            lines.append(f"- Variance of {arm}: falls like lr^{interval(last, 'slope')} from lr {last['lrs']}.")
+        return "\n".join(lines)
 
 
 @entry_point
@@ -225,42 +242,11 @@ class Shuffle(NetworkExperiment[ShuffleSettings]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the variances."""
         result = _combined(results, self.settings.paths)
+        tables = {"table": result.table, "slopes": result.slopes}
+        figures = {"shuffle": Captioned(result.plot(), CAPTION)}
         return [
-            Section(
-                "Noise of shuffled training",
-                {"table": result.table, "slopes": result.slopes},
-                {"shuffle": Captioned(shuffle_figure(result), CAPTION)},
-                _report(result, self.settings),
-                _conclusion(result),
-            )
+            Section("Noise of shuffled training", tables, figures, _report(result, self.settings), result.conclusion())
         ]
-
-
-def shuffle_figure(result: ShuffledNoise) -> Figure:
-    """Draw the variances against the learning rate."""
-    with drawing():
-        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
-        axis = figure.subplots()
-        for style, (arm, part) in zip(SEQUENCE, result.table.groupby("arm", sort=False), strict=False):
-            spread = np.array([part.variance - part.variance_low, part.variance_high - part.variance])
-            axis.errorbar(part.lr, part.variance, spread, capsize=1.5, label=arm, **style.line_options)
-        log_ticks(axis, result.table.lr)
-        axis.set_yscale("log")
-        axis.set_xlabel(r"learning rate $\epsilon$")
-        axis.set_ylabel(r"$E|\Theta - E\Theta|^2$")
-        axis.legend(loc="best")
-        return figure
-
-
-def _conclusion(result: ShuffledNoise) -> str:
-    table, slopes = result.table, result.slopes
-    usual = table[table.arm == ARMS[2]]
-    ratios = "; ".join(f"{interval(row, 'ratio', '.4g')} at lr {row['lr']:g}" for row in usual.to_dict("records"))
-    lines = [f"- The usual SDE overstates the variance of shuffled training by a factor of {ratios}."]
-    for arm, part in slopes.groupby("arm", sort=False):
-        last = part.to_dict("records")[-1]
-        lines.append(f"- Variance of {arm}: falls like lr^{interval(last, 'slope')} from lr {last['lrs']}.")
-    return "\n".join(lines)
 
 
 def _report(result: ShuffledNoise, settings: ShuffleSettings) -> str:

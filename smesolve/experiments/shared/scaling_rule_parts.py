@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from smesolve.comparison.optimizer_rules import OptimizerRule
 from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.reach import reach
-from smesolve.experiments.shared.section import interval
+from smesolve.experiments.shared.section import ReportedResult, interval
 from smesolve.figures import PAGE, SEQUENCE, drawing, log_ticks
-from smesolve.result import Result, sentences
 
-__all__ = ["CAPTION", "GROUP", "ScalingRuleStudy", "conclusion", "rule_figure"]
+__all__ = ["CAPTION", "GROUP", "ScalingRuleStudy"]
 
 CAPTION = (
     "|relative change| of the mean at the horizon against kappa, draws that a step averages, with 95% intervals, "
@@ -27,7 +26,7 @@ GROUP = ["noise", "keep_prob", "lr", "rule"]
 
 
 @dataclass(frozen=True, repr=False)
-class ScalingRuleStudy(Result):
+class ScalingRuleStudy(ReportedResult):
     """How far the iteration follows the scaling rules of its optimiser."""
 
     rules: tuple[OptimizerRule, ...]
@@ -53,33 +52,24 @@ class ScalingRuleStudy(Result):
         ]
         return pd.DataFrame(rows).merge(self.noises, on=["noise", "keep_prob"], how="left")
 
-    def summary(self) -> str:
-        """Return the derived rules and the conclusions, one sentence per line."""
-        return sentences(conclusion(self))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return relative changes against kappa."""
-        return rule_figure(self)
-
-
-def rule_figure(result: ScalingRuleStudy) -> Figure:
-    """Draw relative changes against kappa, one panel per noise."""
-    noises = list(result.table.noise.unique())
-    several = {name for name in ("keep_prob", "lr") if result.table[name].nunique() > 1}
-    with drawing():
+        """Draw relative changes against kappa, one panel per noise."""
+        noises = list(self.table.noise.unique())
+        several = {name for name in ("keep_prob", "lr") if self.table[name].nunique() > 1}
         figure = Figure(figsize=(PAGE * (0.5 if len(noises) == 1 else 1), 2.9), layout="constrained")
         axes = figure.subplots(1, len(noises), squeeze=False, sharey=True)[0]
         for axis, noise in zip(axes, noises, strict=True):
-            curves = result.table[result.table.noise == noise].groupby(GROUP[1:], sort=False, dropna=False)
+            curves = self.table[self.table.noise == noise].groupby(GROUP[1:], sort=False, dropna=False)
             for number, (values, part) in enumerate(curves):
                 named = dict(zip(GROUP[1:], values, strict=True))
                 label = ", ".join([str(named["rule"]), *(f"{name} {named[name]:g}" for name in sorted(several))])
                 curve(axis, part.kappa, part, SEQUENCE[number % len(SEQUENCE)], label)
-            for scale in result.noises[result.noises.noise == noise].noise_scale:
-                if result.table.kappa.min() <= scale <= result.table.kappa.max():
+            for scale in self.noises[self.noises.noise == noise].noise_scale:
+                if self.table.kappa.min() <= scale <= self.table.kappa.max():
                     axis.axvline(scale, color="0.7", linewidth=0.6)
-            axis.axhline(result.tolerance, color="0.5", linestyle=":")
-            log_ticks(axis, result.table.kappa)
+            axis.axhline(self.tolerance, color="0.5", linestyle=":")
+            log_ticks(axis, self.table.kappa)
             axis.set_yscale("log")
             axis.set_xlabel(r"draws per step $\kappa$")
             axis.set_title(noise, loc="left")
@@ -87,25 +77,26 @@ def rule_figure(result: ScalingRuleStudy) -> Figure:
         axes[0].set_ylabel("|relative change| of the mean")
         return figure
 
-
-def conclusion(result: ScalingRuleStudy) -> str:
-    """Return the derived rules, and how far the iteration follows each of them."""
-    lines = [f"- Derived: {rule.regime}, the equation of order 1 stays the same with {rule}." for rule in result.rules]
-    if len(result.rules) > 1:
-        lines.append(
-            "- In between no powers of kappa leave it unchanged, as second moments contain the squares of gradient and "
-            "noise. Where noise dominates, the noise of the second moments themselves, which grows with kappa, is "
-            "neglected."
-        )
-    for row in result.reach().to_dict("records"):
-        holds, fails = row["holds"], row["fails"]
-        words = f"follows up to kappa = {holds:g}" if np.isfinite(holds) else "follows at no kappa that was tried"
-        words += f", no longer at {fails:g}" if np.isfinite(fails) else ""
-        if np.isfinite(row["kappa"]):
-            words += f"; its change reaches the tolerance at kappa = {interval(row, 'kappa')}"
-        under = row["noise"] + ("" if np.isnan(row["keep_prob"]) else f", keep_prob {row['keep_prob']:g}")
-        lines.append(
-            f"- {under}, lr {row['lr']:g}, noise scale {interval(row, 'noise_scale')}: by the {row['rule']} rule the "
-            f"iteration {words}."
-        )
-    return "\n".join(lines)
+    def conclusion(self) -> str:
+        """Return the derived rules, and how far the iteration follows each of them."""
+        lines = [
+            f"- Derived: {rule.regime}, the equation of order 1 stays the same with {rule}." for rule in self.rules
+        ]
+        if len(self.rules) > 1:
+            lines.append(
+                "- In between no powers of kappa leave it unchanged, as second moments contain the squares of gradient "
+                "and noise. Where noise dominates, the noise of the second moments themselves, which grows with kappa, "
+                "is neglected."
+            )
+        for row in self.reach().to_dict("records"):
+            holds, fails = row["holds"], row["fails"]
+            words = f"follows up to kappa = {holds:g}" if np.isfinite(holds) else "follows at no kappa that was tried"
+            words += f", no longer at {fails:g}" if np.isfinite(fails) else ""
+            if np.isfinite(row["kappa"]):
+                words += f"; its change reaches the tolerance at kappa = {interval(row, 'kappa')}"
+            under = row["noise"] + ("" if np.isnan(row["keep_prob"]) else f", keep_prob {row['keep_prob']:g}")
+            lines.append(
+                f"- {under}, lr {row['lr']:g}, noise scale {interval(row, 'noise_scale')}: by the {row['rule']} rule "
+                f"the iteration {words}."
+            )
+        return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from matplotlib.figure import Figure
 
 from smesolve.experiments.shared.markdown import picture, table_of
 from smesolve.figures import save_figure
+from smesolve.result import Result, sentences
 
-__all__ = ["Captioned", "Section", "interval", "markdown"]
+__all__ = ["Captioned", "ReportedResult", "Section", "interval", "markdown"]
 
 
 class Captioned(NamedTuple):
@@ -52,6 +54,18 @@ class Section:
     def pictures(self) -> str:
         """The figures in Markdown."""
         return "\n\n".join(picture(captioned.caption, name) for name, captioned in self.figures.items())
+
+
+class ReportedResult(Result):
+    """The result of a study whose summary consists of the conclusions of its report."""
+
+    @abstractmethod
+    def conclusion(self) -> str:
+        """Return the conclusions, as a list in Markdown."""
+
+    def summary(self) -> str:
+        """Return the conclusions, one sentence per line."""
+        return sentences(self.conclusion())
 
 
 def interval(row: Mapping[str, Any], name: str, form: str = ".3g") -> str:
