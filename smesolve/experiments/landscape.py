@@ -28,7 +28,6 @@ from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Section
-from smesolve.experiments.shared.settings import check_execution
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_list
 
@@ -40,13 +39,6 @@ class LandscapeSettings(TrainingRunSettings):
     """Landscape study.
 
     Args:
-        data: the data.
-        network: the network; its seed is the seed of the first run, the other runs have the following seeds.
-        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-        lr: learning rate.
-        steps: steps of training.
-        runs: number of independent runs, each with its own initial point and masks; intervals are over the runs.
-        seed: root seed of the masks and of the random vectors.
         sections: the measurements: alignment, noises, variance_principle, implicit_regularisation, flatness,
             condensation, information_geometry.
         threads: threads of torch. Default: unchanged.
@@ -72,7 +64,6 @@ class LandscapeSettings(TrainingRunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_list("sections", self.sections, _check_section, distinct=True)
-        check_execution(self)
 
 
 def _check_section(name: str, section: Any) -> str:

@@ -38,7 +38,7 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
+from smesolve.experiments.shared.settings import TrainingSettings, check_one
 from smesolve.figures import ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable, named_observables
@@ -51,11 +51,9 @@ from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_instance,
     check_integer,
-    check_keep_prob,
     check_list,
     check_parameters,
     check_positive,
-    check_tolerance,
 )
 
 __all__ = [
@@ -103,14 +101,10 @@ class AccelerationSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_one("lrs", self.lrs, check_positive)
-        check_positive("horizon", self.horizon)
+        check_one(self, "lrs", "observables")
         for factor in check_list("factors", self.factors, check_integer):
             grid_steps(self.horizon, factor * self.lrs[0], "horizon", f"{factor} lr (factors)")
-        check_tolerance("tolerance", self.tolerance)
         check_list("orders", self.orders, check_integer)
-        check_one("observables", self.observables, check_string)
 
 
 TOLERANCES = (1e-2, 1e-3)

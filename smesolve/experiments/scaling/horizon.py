@@ -29,7 +29,7 @@ from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
-from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
@@ -41,7 +41,6 @@ from smesolve.solver.time_grid import grid_numbers, on_grid
 from smesolve.validation import (
     check_instance,
     check_integer,
-    check_keep_prob,
     check_list,
     check_parameters,
     check_positive,
@@ -80,11 +79,9 @@ class HorizonSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_one("lrs", self.lrs, check_positive)
+        check_one(self, "lrs", "observables")
         check_list("times", self.times, check_positive)
         check_list("multiples", self.multiples, check_positive, distinct=True)
-        check_one("observables", self.observables, check_string)
 
 
 @dataclass(frozen=True, repr=False)

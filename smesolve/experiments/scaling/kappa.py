@@ -35,7 +35,7 @@ from smesolve.experiments.shared.reach import follows, reach
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
-from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.dropout import DropoutProblem
@@ -44,7 +44,6 @@ from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_instance,
     check_integer,
-    check_keep_prob,
     check_list,
     check_parameters,
     check_positive,
@@ -81,13 +80,9 @@ class KappaSettings(ToleranceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_one("lrs", self.lrs, check_positive)
-        check_positive("horizon", self.horizon)
+        check_one(self, "lrs", "observables")
         for kappa in check_list("kappas", self.kappas, check_integer):
             grid_steps(self.horizon, kappa * self.lrs[0], "horizon", f"{kappa} lr (kappas)")
-        check_tolerance("tolerance", self.tolerance)
-        check_one("observables", self.observables, check_string)
 
 
 @dataclass(frozen=True, repr=False)

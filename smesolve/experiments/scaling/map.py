@@ -37,7 +37,7 @@ from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.experiments.shared.settings import check_one
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import without_divergence_warnings
@@ -88,11 +88,9 @@ class MapSettings(ToleranceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
+        check_one(self, "observables")
         check_list("multiples", self.multiples, check_positive)
-        check_positive("relaxations", self.relaxations)
         check_orders("orders", self.orders)
-        check_one("observables", self.observables, check_string)
 
 
 @entry_point

@@ -40,7 +40,7 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.scaling_rule_parts import CAPTION, GROUP, ScalingRuleStudy
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
+from smesolve.experiments.shared.settings import TrainingSettings, check_one
 from smesolve.landscape.noise_scale import noise_scale
 from smesolve.problem.iteration import iterate
 from smesolve.problem.observables import Observable, named_observables
@@ -49,7 +49,6 @@ from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_instance,
     check_integer,
-    check_keep_prob,
     check_list,
     check_parameters,
     check_positive,
@@ -86,11 +85,8 @@ class RuleSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
-        check_positive("horizon", self.horizon)
-        _check_kappas(check_list("lrs", self.lrs, check_positive), self.kappas, self.horizon)
-        check_tolerance("tolerance", self.tolerance)
-        check_one("observables", self.observables, check_string)
+        check_one(self, "observables")
+        _check_kappas(self.lrs, self.kappas, self.horizon)
         check_integer("draws", self.draws, 4)
         if self.training.shuffle:
             raise SmesolveError("training.shuffle has no noise that a step could average; leave it out.")

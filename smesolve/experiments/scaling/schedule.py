@@ -32,7 +32,6 @@ from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.validation import (
     check_instance,
     check_integer,
-    check_keep_prob,
     check_list,
     check_parameters,
     check_positive,
@@ -93,12 +92,10 @@ class ScheduleSettings(ToleranceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
+        check_one(self, "observables")
         check_list("lrs", self.lrs, check_positive, distinct=True)
-        check_positive("horizon", self.horizon)
         check_list("schedules", self.schedules, check_string, distinct=True)
         check_list("orders", self.orders, check_integer)
-        check_one("observables", self.observables, check_string)
 
 
 @dataclass(frozen=True, repr=False)

@@ -39,7 +39,7 @@ from smesolve.problem.shuffled_epochs import ShuffledEpochs
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import check_instance, check_keep_prob, check_list, check_parameters, check_positive
+from smesolve.validation import check_instance, check_list, check_parameters, check_positive
 
 __all__ = ["Shuffle", "ShuffleSettings", "ShuffledNoise", "shuffled_noise"]
 
@@ -70,9 +70,7 @@ class ShuffleSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_positive("horizon", self.horizon)
-        for lr in check_list("lrs", self.lrs, check_positive):
+        for lr in self.lrs:
             grid_steps(self.horizon, lr, "horizon", "lr")
         if not self.training.shuffle:
             raise SmesolveError("training.shuffle must be true: this study measures the noise of shuffled training.")

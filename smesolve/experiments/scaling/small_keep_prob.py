@@ -34,7 +34,7 @@ from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
-from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
@@ -95,11 +95,9 @@ class SmallKeepProbSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
+        check_one(self, "observables")
         check_positive("multiple", self.multiple)
-        check_positive("relaxations", self.relaxations)
         check_list("probabilities", self.probabilities, _check_probability, distinct=True)
-        check_one("observables", self.observables, check_string)
 
 
 @dataclass(frozen=True, repr=False)

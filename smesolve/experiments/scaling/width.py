@@ -32,7 +32,7 @@ from smesolve.experiments.shared.problems import described_data
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
-from smesolve.experiments.shared.settings import DataSettings, check_execution, check_one
+from smesolve.experiments.shared.settings import DataSettings, StudySettings, check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import check_table, finite_data
@@ -67,7 +67,7 @@ CAPTION = (
 
 
 @dataclass(frozen=True)
-class WidthSettings:
+class WidthSettings(StudySettings):
     """Error against width.
 
     Args:
@@ -100,13 +100,10 @@ class WidthSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        check_execution(self)
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_one("lrs", self.lrs, check_positive)
-        check_positive("horizon", self.horizon)
+        super().__post_init__()
+        check_one(self, "lrs")
         check_list("widths", self.widths, check_integer)
         check_list("orders", self.orders, check_integer)
-        _ = self.effort  # checks the other fields
 
     @property
     def effort(self) -> SamplingEffort:

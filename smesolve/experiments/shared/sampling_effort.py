@@ -11,11 +11,10 @@ from torch import Tensor
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Ensembles
-from smesolve.experiments.shared.settings import ProblemSettings, check_execution
+from smesolve.experiments.shared.settings import ProblemSettings, check_keys
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import Order
-from smesolve.validation import check_integer, check_seed, check_tolerance
 
 __all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings"]
 
@@ -38,13 +37,7 @@ class SamplingEffort:
     """Processes that share the work; results do not depend on their number. Default: only this one."""
 
     def __post_init__(self) -> None:
-        check_integer("paths", self.paths, 2)
-        check_integer("max_paths", self.max_paths)
-        check_seed("seed", self.seed)
-        if self.rel_tol is not None:
-            check_tolerance("rel_tol", self.rel_tol)
-        if self.workers is not None:
-            check_integer("workers", self.workers, most=2**12)
+        check_keys(self)
 
     def ensembles(
         self,
@@ -111,10 +104,6 @@ class SamplingSettings(ProblemSettings):
     seed: int = 0
     threads: int | None = None
     workers: int | None = None
-
-    def __post_init__(self) -> None:
-        check_execution(self)
-        _ = self.effort  # checks the other fields
 
     @property
     def effort(self) -> SamplingEffort:
