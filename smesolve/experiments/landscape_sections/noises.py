@@ -247,8 +247,7 @@ def noises_figure(table: pd.DataFrame) -> Figure:
                 axis.set_ylabel("$\\alpha$ = cosine of H and covariance")
             else:
                 axis.axhline(1, color="0.5", linewidth=0.8)
-                axis.set_yscale("log")
-                axis.set_ylabel("$D\\,\\mathrm{tr}(H\\Sigma)/(\\mathrm{tr}H\\,\\mathrm{tr}\\Sigma)$")
+                axis.set(yscale="log", ylabel="$D\\,\\mathrm{tr}(H\\Sigma)/(\\mathrm{tr}H\\,\\mathrm{tr}\\Sigma)$")
             axis.set_title(f"({letter}) {points} points", loc="left")
             symlog_steps(axis)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=4)

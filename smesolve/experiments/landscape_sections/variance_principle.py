@@ -113,8 +113,7 @@ class VarianceStudy(ReportedResult):
             axes[0, column].set_ylabel(f"interval flatness $F_{{v_i}}$ (threshold {middle:g})")
             part = rows[rows.relation == "projection"]
             _scatter(axes[1, column], f"({'cd'[column]}) {data}", part, summary.loc[data, "projection", ""])
-            axes[1, column].set_xlabel("Hessian eigenvalue $H_i$")
-            axes[1, column].set_ylabel("variance along its eigenvector")
+            axes[1, column].set(xlabel="Hessian eigenvalue $H_i$", ylabel="variance along its eigenvector")
         return figure
 
     def means(self) -> pd.DataFrame:

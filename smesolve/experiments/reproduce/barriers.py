@@ -139,8 +139,7 @@ def barriers_figure(lines: pd.DataFrame, beside: pd.DataFrame) -> Figure:
             style = SEQUENCE[index % len(SEQUENCE)]
             axes[0].plot(rows.alpha, rows.loss, color=style.colour, linestyle=style.line, label=f"{keep_prob:g}")
             axes[0].fill_between(rows.alpha, rows.loss_low, rows.loss_high, color=style.colour, alpha=0.2, linewidth=0)
-        axes[0].set_xlabel("$\\alpha$")
-        axes[0].set_ylabel("$R_S$")
+        axes[0].set(xlabel="$\\alpha$", ylabel="$R_S$")
         axes[0].legend(title="keep_prob")
         _against_keep_prob(axes[1:], beside, ("peak", "peak_alpha"), ("largest $R_S$ between", "its $\\alpha$"))
         for axis, letter in zip(axes, "abc", strict=True):
@@ -153,6 +152,5 @@ def _against_keep_prob(axes: Sequence[Any], beside: pd.DataFrame, names: Sequenc
         rows = beside[beside.quantity == name].sort_values("keep_prob")
         band(axis, rows, "keep_prob", "value", 0, "ours")
         axis.plot(rows.keep_prob, rows.paper, "s", color="0.4", markerfacecolor="white", label="paper")
-        axis.set_xlabel("keep_prob")
-        axis.set_ylabel(label)
+        axis.set(xlabel="keep_prob", ylabel=label)
         axis.legend()

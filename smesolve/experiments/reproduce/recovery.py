@@ -176,8 +176,6 @@ def recovery_figure(means: pd.DataFrame, recovered: float) -> Figure:
             band(axis, means[means.training == training], "samples", "test_error", index, training)
         axis.axhline(recovered, color="0.5", linestyle=":", linewidth=0.8)
         log_ticks(axis, means.samples)
-        axis.set_yscale("log")
-        axis.set_xlabel("samples")
-        axis.set_ylabel("relative error on new inputs")
+        axis.set(yscale="log", xlabel="samples", ylabel="relative error on new inputs")
         axis.legend()
         return figure

@@ -164,8 +164,7 @@ class Acceleration(Result):
         right.set_ylabel("iteration's cost / equation's")
         for axis in (left, right):
             log_ticks(axis, self.table.factor)
-            axis.set_yscale("log")
-            axis.set_xlabel(r"step of the equation, dt / $\epsilon$")
+            axis.set(yscale="log", xlabel=r"step of the equation, dt / $\epsilon$")
             axis.legend(loc="best")
         return figure
 

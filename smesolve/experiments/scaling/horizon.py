@@ -143,25 +143,16 @@ class LongHorizon(ReportedResult):
                 curve(axis, part.time, part, STYLES[equation], STYLES[equation].label)
             axis.set_yscale("log")
             log_ticks(axis, self.table.time)
-            axis.set_xlabel("horizon $T$")
-            axis.set_ylabel("|relative error|")
+            axis.set(xlabel="horizon $T$", ylabel="|relative error|")
             axis.set_title(f"{model}, $\\epsilon$ = {self.lr:g}", loc="left")
             axis.legend(loc="best")
         for axis, (noise, group) in zip(axes[1], self.stationary.groupby("noise", sort=False), strict=True):
             for equation, part in group.groupby("equation", sort=False):
                 style = STYLES[equation]
-                axis.plot(
-                    part.lr,
-                    part.ratio,
-                    color=style.colour,
-                    linestyle=style.line,
-                    marker=style.marker,
-                    label=style.label,
-                )
+                axis.plot(part.lr, part.ratio, label=style.label, **style.line_options)
             axis.axhline(1, color="0.5", linewidth=0.6, zorder=0)
             log_ticks(axis, group.lr)
-            axis.set_xlabel(r"learning rate $\epsilon$")
-            axis.set_ylabel("stationary variance / exact")
+            axis.set(xlabel=r"learning rate $\epsilon$", ylabel="stationary variance / exact")
             axis.set_title(f"readout, {noise}", loc="left")
             axis.legend(loc="best")
         return figure

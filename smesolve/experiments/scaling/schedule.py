@@ -123,18 +123,10 @@ class Schedules(ReportedResult):
                 style = ORDERS[order]
                 network, readout = (part[part.model == model].sort_values("lr") for model in ("network", "readout"))
                 size = network.error.abs()
-                axis.errorbar(
-                    network.lr, size, (network.high - network.low) / 2, color=style.colour, linestyle=style.line,
-                    marker=style.marker, capsize=1.5, label=f"network, {style.label}",
-                )  # fmt: skip
-                axis.plot(
-                    readout.lr,
-                    readout.error.abs(),
-                    color=style.colour,
-                    linestyle=style.line,
-                    linewidth=0.5,
-                    label=f"readout, order {order}, exact",
-                )
+                half, label = (network.high - network.low) / 2, f"network, {style.label}"
+                axis.errorbar(network.lr, size, half, capsize=1.5, label=label, **style.line_options)
+                thin, label = style.line_options | {"marker": "", "linewidth": 0.5}, f"readout, order {order}, exact"
+                axis.plot(readout.lr, readout.error.abs(), label=label, **thin)
             log_ticks(axis, self.table.lr)
             axis.set_yscale("log")
             axis.set_title(name, loc="left")

@@ -96,9 +96,7 @@ class ShuffledNoise(ReportedResult):
             spread = np.array([part.variance - part.variance_low, part.variance_high - part.variance])
             axis.errorbar(part.lr, part.variance, spread, capsize=1.5, label=arm, **style.line_options)
         log_ticks(axis, self.table.lr)
-        axis.set_yscale("log")
-        axis.set_xlabel(r"learning rate $\epsilon$")
-        axis.set_ylabel(r"$E|\Theta - E\Theta|^2$")
+        axis.set(yscale="log", xlabel=r"learning rate $\epsilon$", ylabel=r"$E|\Theta - E\Theta|^2$")
         axis.legend(loc="best")
         return figure
 

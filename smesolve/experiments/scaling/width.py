@@ -136,14 +136,13 @@ class WidthSweep(ReportedResult):
                 rows = part[(part.order == order) & part.relative.notna()]
                 curve(axis, rows.width, rows, style, arm)
             rows = part.drop_duplicates("width")
-            share.plot(rows.width, rows.penalty, color=style.colour, linestyle=style.line, marker=style.marker)
+            share.plot(rows.width, rows.penalty, **style.line_options)
         for axis, order in zip(errors, orders, strict=True):
             axis.set_ylabel(f"|relative error|, order {order}")
         share.set_ylabel("penalty / modified loss at the start")
         for axis in (*errors, share):
             log_ticks(axis, self.table.width)
-            axis.set_yscale("log")
-            axis.set_xlabel("width")
+            axis.set(yscale="log", xlabel="width")
         figure.legend(*errors[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         return figure
 

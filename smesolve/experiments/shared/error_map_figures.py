@@ -157,8 +157,7 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> QuadMesh:
     """Draw the cells of one model and order, and return them for the colour bar."""
     keeps = np.sort(cells.keep_prob.unique())
     heights = _edges(keeps)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+    axis.set(xscale="log", yscale="log")
     for bottom, top, keep in zip(heights[:-1], heights[1:], keeps, strict=True):
         row = cells[cells.keep_prob == keep].sort_values("lr")
         edges = _edges(row.lr.to_numpy())

@@ -16,7 +16,7 @@ from smesolve.experiments.shared.markdown import picture, table_of
 from smesolve.figures import save_figure
 from smesolve.result import Result, sentences
 
-__all__ = ["Captioned", "ReportedResult", "Section", "interval", "markdown"]
+__all__ = ["Captioned", "ReportedResult", "Section", "formatted", "interval", "markdown"]
 
 
 class Captioned(NamedTuple):
@@ -81,6 +81,18 @@ def interval(row: Mapping[str, Any], name: str, form: str = ".3g") -> str:
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
+def formatted(table: pd.DataFrame, columns: Mapping[str, str]) -> str:
+    """Return a table in Markdown from the format of each cell by its header, such as "[{low:.2e}, {high:.2e}]".
+
+    Formats are those of `str.format` for the columns of the table; truth values are "yes" and "no".
+    """
+    rows = [
+        {name: _yes_or_no(value) if isinstance(value, bool) else value for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+    return table_of(list(columns), ([form.format(**row) for form in columns.values()] for row in rows))
+
+
 def markdown(
     table: pd.DataFrame, columns: Iterable[str] | Mapping[str, str], forms: Mapping[str, str] | None = None
 ) -> str:
@@ -97,8 +109,12 @@ def markdown(
     def cell(row: Mapping[str, Any], column: str) -> str:
         value = row[column]
         if isinstance(value, bool | np.bool_):
-            return "yes" if value else "no"
+            return _yes_or_no(value)
         return interval(row, column, forms.get(column, ".3g")) if isinstance(value, float | np.floating) else str(value)
 
     rows = table.to_dict("records")
     return table_of(list(headed), ([cell(row, column) for column in headed.values()] for row in rows))
+
+
+def _yes_or_no(value: Any) -> str:
+    return "yes" if value else "no"
