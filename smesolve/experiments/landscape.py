@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -28,7 +27,6 @@ from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Section
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_list
 
 __all__ = ["SECTIONS", "Landscape", "LandscapeSettings"]
@@ -73,18 +71,17 @@ def _check_section(name: str, section: Any) -> str:
     return section
 
 
-Make = Callable[[DropoutProblem, LandscapeSettings, CellStore | None], LandscapeSection[Any]]
-
-SECTIONS: dict[str, Make] = {
-    "alignment": lambda problem, s, store: Alignment(problem, s, s.alignment, store),
-    "noises": lambda problem, s, store: Noises(problem, s, s.noises, store),
-    "variance_principle": lambda problem, s, store: VariancePrinciple(problem, s, s.variance_principle, store),
-    "implicit_regularisation": lambda problem, s, store: ImplicitRegularisation(
-        problem, s, s.implicit_regularisation, store
-    ),
-    "flatness": lambda problem, s, store: Flatness(problem, s, s.flatness, store, s.noises.scales),
-    "condensation": lambda problem, s, store: Condensation(problem, s, s.condensation, store),
-    "information_geometry": lambda problem, s, store: InformationGeometry(problem, s, s.information_geometry, store),
+SECTIONS: dict[str, type[LandscapeSection[Any]]] = {
+    section.name: section
+    for section in (
+        Alignment,
+        Noises,
+        VariancePrinciple,
+        ImplicitRegularisation,
+        Flatness,
+        Condensation,
+        InformationGeometry,
+    )
 }
 """Sections by name."""
 

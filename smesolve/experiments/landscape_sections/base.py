@@ -53,18 +53,16 @@ class LandscapeSection(ABC, Generic[Options]):
 
     Args:
         problem: dropout on the network of the settings.
-        settings: training runs.
-        options: options of the section.
+        settings: training runs, and the options of the section under its name.
         store: results of cells on disk. Default: none.
     """
 
     name: ClassVar[str]
-    """Name of the section in `sections`, and of its tables and its figure."""
+    """Name of the section in `sections`, of its options, of its tables and of its figure."""
 
-    def __init__(
-        self, problem: DropoutProblem, settings: TrainingRunSettings, options: Options, store: CellStore | None = None
-    ) -> None:
-        self.problem, self.settings, self.options, self.store = problem, settings, options, store
+    def __init__(self, problem: DropoutProblem, settings: TrainingRunSettings, store: CellStore | None = None) -> None:
+        self.problem, self.settings, self.store = problem, settings, store
+        self.options: Options = getattr(settings, self.name)
 
     @abstractmethod
     def cells(self) -> list[Cell]:

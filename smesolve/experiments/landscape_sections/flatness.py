@@ -22,9 +22,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.experiments.landscape_sections.base import LandscapeSection, TrainingRunSettings, check_probes
+from smesolve.experiments.landscape_sections.base import LandscapeSection, check_probes
 from smesolve.experiments.landscape_sections.comparisons import against_first, known_or_unresolved, wider_sides
-from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
@@ -44,7 +43,6 @@ from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.landscape.trace_estimation import trace
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, train
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
     check_choice,
@@ -261,35 +259,17 @@ def _study(results: Sequence[Mapping[str, pd.DataFrame]]) -> FlatnessStudy:
 
 
 class Flatness(LandscapeSection[FlatnessSettings]):
-    """Trainings from the same initial points, whose solutions are measured and compared run by run.
-
-    Args:
-        problem: dropout on the network of the settings.
-        settings: training runs.
-        options: options of the section.
-        store: results of cells on disk, if there are any.
-        scales: scales of the noises.
-    """
+    """Trainings from the same initial points, whose solutions are measured and compared run by run."""
 
     name = "flatness"
-
-    def __init__(
-        self,
-        problem: DropoutProblem,
-        settings: TrainingRunSettings,
-        options: FlatnessSettings,
-        store: CellStore | None,
-        scales: NoiseScales,
-    ) -> None:
-        super().__init__(problem, settings, options, store)
-        self.scales = scales
 
     def cells(self) -> list[Cell]:
         """Return one cell per training."""
         s, options, problem = self.settings, self.options, self.problem
         check_curvature(problem, self.starts)
+        scales: NoiseScales = s.noises.scales  # type: ignore[attr-defined]  # options of another section
         processes = {name: self.iteration(name) for name in ABLATIONS} | {
-            name: AblatedIteration(noisy_problem(problem, name, self.scales), s.lr, s.seed, runs=s.runs)
+            name: AblatedIteration(noisy_problem(problem, name, scales), s.lr, s.seed, runs=s.runs)
             for name in options.noises
         }
         first = next(iter(processes))

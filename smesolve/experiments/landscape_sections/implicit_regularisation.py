@@ -34,7 +34,6 @@ from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty,
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
 from smesolve.problem.observables import Observable, named_observables
-from smesolve.sampling.journal import Journal
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_integer,
@@ -167,38 +166,15 @@ def regularisation_orders(
     lrs = check_list("lrs", lrs, check_positive)
     check_positive("horizon", horizon)
     observables = check_observables("observables", observables)
-    final = _sme_errors(problem, theta0, lrs, horizon, observables, paths, rel_tol, max_paths, seed)
+    sampling = {"paths": paths, "rel_tol": rel_tol, "max_paths": max_paths, "seed": seed}
+    final = _sme_errors(problem, theta0, lrs, horizon, observables=observables, **sampling)
     functions = named_observables(problem, observables)
     return _study(final, {lr: _flow_values(problem, theta0, lr, horizon, functions) for lr in lrs})
 
 
-def _sme_errors(
-    problem: DropoutProblem,
-    theta0: Tensor,
-    lrs: Sequence[float],
-    horizon: float,
-    observables: Sequence[str],
-    paths: int,
-    rel_tol: float | None,
-    max_paths: int,
-    seed: int,
-    journal: Journal | None = None,
-) -> pd.DataFrame:
-    """Return the table of `weak_error` at the horizon."""
-    study = weak_error(
-        problem,
-        theta0,
-        lrs,
-        horizon,
-        orders=(1, 2),
-        observables=observables,
-        paths=paths,
-        rel_tol=rel_tol,
-        max_paths=max_paths,
-        seed=seed,
-        journal=journal,
-    )
-    return study.table[np.isclose(study.table.time, horizon)].reset_index(drop=True)
+def _sme_errors(*given: Any, **options: Any) -> pd.DataFrame:
+    """Return the table of `weak_error`, with these arguments, of both SMEs at the horizon."""
+    return weak_error(*given, orders=(1, 2), **options).at_horizon().reset_index(drop=True)
 
 
 def _flow_values(

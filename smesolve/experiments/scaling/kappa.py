@@ -229,10 +229,7 @@ def _cells(
 
 def _rule(rows: list[dict[str, Any]], tolerance: float) -> LinearScalingRule:
     table = pd.DataFrame(rows)
-    table["follows"] = [
-        follows(low, high, tolerance) for low, high in zip(table.relative_low, table.relative_high, strict=True)
-    ]
-    return LinearScalingRule(table, tolerance)
+    return LinearScalingRule(table.assign(follows=follows(table, tolerance)), tolerance)
 
 
 @experiment("scaling", "kappa")
@@ -258,14 +255,12 @@ class Kappa(NetworkExperiment[KappaSettings]):
 
 
 def _report(result: LinearScalingRule, settings: KappaSettings) -> str:
-    verdicts = {True: "yes", False: "no"}
-    table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
     return join(
         f"kappa masks per step at kappa lr, lr = {settings.lrs[0]:g}, leave the order-1 equation unchanged. Errors of "
         f"that equation against the iteration at T = {settings.horizon:g}, relative to the change along the gradient "
         f"flow; it follows where the whole interval is inside the tolerance {result.tolerance:g}.",
         markdown(
-            table,
+            result.table,
             {
                 "model": "model",
                 "kappa": "kappa",

@@ -226,6 +226,22 @@ def _cells(
     effort: SamplingEffort,
 ) -> list[Cell]:
     """Return one cell per keep_prob and process."""
+
+    def rows(head: dict[str, Any], here: DropoutProblem, steps: int) -> list[dict[str, Any]]:
+        """Return the statistics of one process at one keep_prob."""
+        (function,) = named_observables(here, [observable]).values()
+        process, lr = head["process"], head["lr"]
+        # The iteration and the equations have different streams; each process also has a seed of its own.
+        seed = int(np.random.SeedSequence([effort.seed, list(STYLES).index(process)]).generate_state(1)[0])
+        if process == "iteration":
+            chain: Any = DropoutIteration(here, lr, seed)
+        else:
+            chain = integration(ModifiedEquation(here, lr, EQUATIONS[process]), theta0, "small_noise_rk4", lr, seed)
+        with without_divergence_warnings():  # the table shows them
+            (end,) = collect_paths(chain, theta0, effort.paths, [steps], effort.workers)
+        values = function(end).double().cpu().numpy()
+        return [head | row for row in statistics_of(values, probabilities)]
+
     cells = []
     for keep_prob in keep_probs:
         here = problem.with_keep_prob(keep_prob)
@@ -235,35 +251,9 @@ def _cells(
         for process, order in {"iteration": None, **EQUATIONS}.items():
             orders = [] if order is None else [order]
             measured = Ensembles(here, theta0, lr, [steps * lr], orders, effort.paths, control="none", compared=False)
-            run = partial(_rows, keep_prob, here, theta0, lr, steps, process, observable, probabilities, effort)
-            cells.append(Cell(f"keep_prob {keep_prob!r}, {process}", run, [measured]))
+            head = {"keep_prob": keep_prob, "lr": lr, "process": process}
+            cells.append(Cell(f"keep_prob {keep_prob!r}, {process}", partial(rows, head, here, steps), [measured]))
     return cells
-
-
-def _rows(
-    keep_prob: float,
-    problem: DropoutProblem,
-    theta0: Tensor,
-    lr: float,
-    steps: int,
-    process: str,
-    observable: str | Observable,
-    probabilities: Sequence[float],
-    effort: SamplingEffort,
-) -> list[dict[str, Any]]:
-    """Return the statistics of one process at one keep_prob."""
-    (function,) = named_observables(problem, [observable]).values()
-    # The iteration and the equations have different streams; each process also has a seed of its own.
-    seed = int(np.random.SeedSequence([effort.seed, list(STYLES).index(process)]).generate_state(1)[0])
-    if process == "iteration":
-        chain: Any = DropoutIteration(problem, lr, seed)
-    else:
-        chain = integration(ModifiedEquation(problem, lr, EQUATIONS[process]), theta0, "small_noise_rk4", lr, seed)
-    with without_divergence_warnings():  # the table shows them
-        (end,) = collect_paths(chain, theta0, effort.paths, [steps], effort.workers)
-    values = function(end).double().cpu().numpy()
-    head = {"keep_prob": keep_prob, "lr": lr, "process": process}
-    return [head | row for row in statistics_of(values, probabilities)]
 
 
 def statistics_of(values: np.ndarray, probabilities: Sequence[float]) -> list[dict[str, Any]]:

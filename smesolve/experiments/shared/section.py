@@ -96,7 +96,7 @@ def formatted(table: pd.DataFrame, columns: Mapping[str, str]) -> str:
 def markdown(
     table: pd.DataFrame, columns: Iterable[str] | Mapping[str, str], forms: Mapping[str, str] | None = None
 ) -> str:
-    """Return a table in Markdown, numbers with their intervals where they have any.
+    """Return a table in Markdown, numbers with their intervals where they have any, None as "not resolved".
 
     Args:
         table: a column `a` may have its interval in `a_low` and `a_high`.
@@ -108,6 +108,8 @@ def markdown(
 
     def cell(row: Mapping[str, Any], column: str) -> str:
         value = row[column]
+        if value is None:
+            return "not resolved"
         if isinstance(value, bool | np.bool_):
             return _yes_or_no(value)
         return interval(row, column, forms.get(column, ".3g")) if isinstance(value, float | np.floating) else str(value)
