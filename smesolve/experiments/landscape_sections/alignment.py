@@ -206,15 +206,8 @@ class Alignment(LandscapeSection[AlignmentSettings]):
         training, trained = self.training(self.iteration(), steps)
 
         def measure(k: int) -> pd.DataFrame:
-            return _at_step(
-                problem,
-                trained()[k],
-                steps[k],
-                tuple(COVARIANCES),
-                options.probes,
-                options.eigenpairs,
-                self.settings.seed,
-            )
+            given = tuple(COVARIANCES), options.probes, options.eigenpairs, self.settings.seed
+            return _at_step(problem, trained()[k], steps[k], *given)
 
         return [training, *(Cell(f"alignment, step {step}", partial(measure, k)) for k, step in enumerate(steps))]
 

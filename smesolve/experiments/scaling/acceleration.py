@@ -36,7 +36,7 @@ from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import TrainingSettings, check_one
 from smesolve.figures import ORDERS, PAGE, Figure, drawing, log_ticks
@@ -48,13 +48,7 @@ from smesolve.sampling.ensemble import Process, without_divergence_warnings
 from smesolve.solver.integration import check_scheme, integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_list,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_integer, check_list, check_positive
 
 __all__ = [
     "Acceleration",
@@ -203,10 +197,9 @@ def acceleration(
     Raises:
         SmesolveError: invalid arguments, or a problem without mean gradient and noise in closed form.
     """
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort)
     lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
     factors, orders = check_list("factors", factors, check_integer), check_list("orders", orders, check_integer)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells(problem, theta0, lr, horizon, factors, orders, observable, scheme, effort)
     return _combined(run_cells(cells, progress=effort.progress))
 

@@ -27,7 +27,7 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
 from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import PAGE, Figure, drawing, log_ticks
@@ -38,13 +38,7 @@ from smesolve.problem.problem import Problem
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_numbers, on_grid
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_list,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_integer, check_list, check_positive
 
 __all__ = ["Horizon", "HorizonSettings", "LongHorizon", "long_horizon"]
 
@@ -203,12 +197,10 @@ def long_horizon(
     Raises:
         SmesolveError: invalid arguments.
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     lr = check_positive("lr", lr)
     times = check_list("times", times, check_positive)
     lrs = check_list("lrs", lrs, check_positive, distinct=True)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     check_integer("quadratic_paths", quadratic_paths, 2)
     cells = _cells(problem, theta0, lr, times, lrs, observable, effort, quadratic_paths)
     return _combined(run_cells(cells, progress=effort.progress), lr)

@@ -33,7 +33,7 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.reach import follows, reach
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings, check_study
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
 from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
@@ -41,14 +41,7 @@ from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_list,
-    check_parameters,
-    check_positive,
-    check_tolerance,
-)
+from smesolve.validation import check_integer, check_list, check_positive, check_tolerance
 
 __all__ = ["Kappa", "KappaSettings", "LinearScalingRule", "linear_scaling_rule"]
 
@@ -173,12 +166,10 @@ def linear_scaling_rule(
 
     Cost: horizon/lr gradients per path of the iteration, for each kappa.
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
     kappas = check_list("kappas", kappas, check_integer)
     check_tolerance("tolerance", tolerance)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells(problem, theta0, lr, kappas, horizon, observable, effort)
     return _rule(run_cells(cells, progress=effort.progress), tolerance)
 

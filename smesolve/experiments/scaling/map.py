@@ -35,7 +35,7 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings, check_study
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_one
 from smesolve.problem.dropout import DropoutProblem
@@ -43,13 +43,7 @@ from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.solver.modified_equation import Order, equation_name
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import (
-    check_instance,
-    check_keep_prob,
-    check_list,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_keep_prob, check_list, check_positive
 
 __all__ = ["ErrorMap", "Map", "MapSettings", "error_map"]
 
@@ -122,12 +116,10 @@ def error_map(
 
     Cost: horizon/lr steps per path and cell, for the scalar model relaxations / (2 keep_prob multiple).
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     keep_probs = check_list("keep_probs", keep_probs, check_keep_prob, distinct=True)
     multiples, orders = check_list("multiples", multiples, check_positive), check_orders("orders", orders)
     check_positive("relaxations", relaxations)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells(problem, theta0, keep_probs, multiples, relaxations, orders, observable, effort)
     (name,) = named_observables(problem, [observable])
     return _combined(run_cells(cells, progress=effort.progress), name)

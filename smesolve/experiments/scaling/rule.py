@@ -38,7 +38,7 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.optimizers import start_of, trained_by
 from smesolve.experiments.shared.reach import follows, reach
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
 from smesolve.experiments.shared.settings import TrainingSettings, check_one
 from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
@@ -47,15 +47,7 @@ from smesolve.problem.iteration import iterate
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_list,
-    check_parameters,
-    check_positive,
-    check_problem,
-    check_tolerance,
-)
+from smesolve.validation import check_integer, check_list, check_positive, check_tolerance
 
 __all__ = ["Rule", "RuleSettings", "ScalingRuleStudy", "Source", "scaling_rule_study"]
 
@@ -227,17 +219,15 @@ def scaling_rule_study(
 
     Cost: horizon/lr gradients per path, for each lr, rule and kappa.
     """
-    problem = check_problem("problem", problem)
+    theta0 = check_study(problem, theta0, effort)
     if not problem.autonomous:
         raise SmesolveError(
             f"problem must not depend on time, got a {type(problem).__name__}; train it without a schedule."
         )
-    theta0 = check_parameters("theta0", theta0, problem)
     lrs, horizon = check_list("lrs", lrs, check_positive), check_positive("horizon", horizon)
     checked = _check_kappas(lrs, kappas, horizon)
     check_tolerance("tolerance", tolerance)
     check_integer("draws", draws, 4)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     sources = [Source("noise", np.nan, problem, theta0)]
     cells = _cells(sources, lrs, checked, horizon, observable, draws, effort)
     return _combined(optimizer_rules(problem), run_cells(cells, progress=effort.progress), tolerance, effort.paths)

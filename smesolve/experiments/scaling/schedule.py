@@ -21,7 +21,7 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import SamplingEffort, ToleranceSettings
+from smesolve.experiments.shared.sampling_effort import SamplingEffort, ToleranceSettings, check_study
 from smesolve.experiments.shared.schedule_settings import named_schedule
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
@@ -29,13 +29,7 @@ from smesolve.figures import ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable
 from smesolve.problem.schedule import ScheduledProblem, cosine
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_list,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_integer, check_list, check_positive
 
 __all__ = ["SCHEDULES", "Schedule", "ScheduleSettings", "Schedules", "schedules"]
 
@@ -176,13 +170,11 @@ def schedules(
     Raises:
         SmesolveError: invalid arguments, an unknown schedule, fewer than two learning rates.
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     lrs = check_list("lrs", lrs, check_positive, distinct=True)
     horizon = check_positive("horizon", horizon)
     names = check_list("names", names, check_string, distinct=True)
     orders = check_list("orders", orders, check_integer)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells("names", problem, theta0, lrs, horizon, names, orders, observable, effort)
     return _combined(run_cells(cells, progress=effort.progress))
 

@@ -30,7 +30,7 @@ from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
 from smesolve.experiments.shared.settings import TrainingSettings
 from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
@@ -39,7 +39,7 @@ from smesolve.problem.shuffled_epochs import ShuffledEpochs
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import check_instance, check_list, check_parameters, check_positive
+from smesolve.validation import check_list, check_positive
 
 __all__ = ["Shuffle", "ShuffleSettings", "ShuffledNoise", "shuffled_noise"]
 
@@ -135,9 +135,8 @@ def shuffled_noise(
     Cost: for each lr, T/lr epochs per path for shuffled and for independent batches, and one step of the equation per
     batch.
     """
-    check_instance("problem", problem, ShuffledEpochs, "a ShuffledEpochs")
-    theta0, horizon = check_parameters("theta0", theta0, problem), check_positive("horizon", horizon)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
+    theta0 = check_study(problem, theta0, effort, ShuffledEpochs)
+    horizon = check_positive("horizon", horizon)
     for lr in check_list("lrs", lrs, check_positive):
         grid_steps(horizon, lr, "horizon", "lr")
     cells = _cells(problem, theta0, lrs, horizon, effort)

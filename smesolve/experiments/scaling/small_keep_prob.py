@@ -32,7 +32,7 @@ from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
 from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
@@ -42,14 +42,7 @@ from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import collect_paths, without_divergence_warnings
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
-from smesolve.validation import (
-    check_instance,
-    check_keep_prob,
-    check_list,
-    check_number,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_keep_prob, check_list, check_number, check_positive
 
 __all__ = ["SmallKeepProb", "SmallKeepProbResult", "SmallKeepProbSettings", "small_keep_prob"]
 
@@ -199,13 +192,11 @@ def small_keep_prob(
 
     Cost: relaxations/(keep_prob multiple) steps per path of the iteration and of each equation.
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     keep_probs = check_list("keep_probs", keep_probs, check_keep_prob, distinct=True)
     probabilities = check_list("probabilities", probabilities, _check_probability, distinct=True)
     check_positive("multiple", multiple)
     check_positive("relaxations", relaxations)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     (name,) = named_observables(problem, [observable])
     cells = _cells(problem, theta0, keep_probs, multiple, relaxations, observable, probabilities, effort)
     return _combined(run_cells(cells, progress=effort.progress), keep_probs, multiple, name)

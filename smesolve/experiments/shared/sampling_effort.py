@@ -15,8 +15,9 @@ from smesolve.experiments.shared.settings import ProblemSettings, check_keys
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import Order
+from smesolve.validation import check_instance, check_parameters
 
-__all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings"]
+__all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings", "check_study"]
 
 
 @dataclass(frozen=True)
@@ -67,26 +68,20 @@ class SamplingEffort:
 
         It shows no progress bar, because the cells have one.
         """
-        return weak_error(
-            problem,
-            theta0,
-            lrs,
-            times[-1],
-            orders=orders,
-            observables=[observable],
-            times=times,
-            paths=self.paths,
-            rel_tol=self.rel_tol,
-            max_paths=self.max_paths,
-            seed=self.seed,
-            workers=self.workers,
-            progress=False,
-            **more,
-        )
+        names = ("paths", "rel_tol", "max_paths", "seed", "workers")
+        more |= {name: getattr(self, name) for name in names} | {"orders": orders, "observables": [observable]}
+        return weak_error(problem, theta0, lrs, times[-1], times=times, progress=False, **more)
 
 
 EFFORT = SamplingEffort()
 """The default effort."""
+
+
+def check_study(problem: Any, theta0: Any, effort: Any, kind: type[Problem] = Problem) -> Tensor:
+    """Return the start (D,) of a study, after checks of its problem, which is of this kind, and of its effort."""
+    check_instance("problem", problem, kind, f"a {kind.__name__}")
+    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
+    return check_parameters("theta0", theta0, problem)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from smesolve.validation import (
     check_list,
     check_not_negative,
     check_number,
+    check_optional,
     check_positive,
     check_seed,
     check_tolerance,
@@ -88,19 +89,14 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_string("data.name", self.name)
-        if self.target is not None:
-            check_string("data.target", self.target)
-        for name in ("samples", "in_features"):
-            if getattr(self, name) is not None:
-                check_integer(f"data.{name}", getattr(self, name))
-        if self.seed is not None:
-            check_seed("data.seed", self.seed)
+        check_optional("data.target", self.target, check_string)
+        for name in ("samples", "in_features", "pooling"):
+            check_optional(f"data.{name}", getattr(self, name), check_integer)
+        check_optional("data.seed", self.seed, check_seed)
         if self.test is not None:
             check_number("data.test", self.test, 0.0, 1.0, remedy="0.2 holds out 20% of the samples")
-        if self.pooling is not None:
-            check_integer("data.pooling", self.pooling)
-            if self.pooling not in POOLINGS:
-                raise invalid("data.pooling", f"be one of {', '.join(map(str, POOLINGS))}", self.pooling)
+        if self.pooling is not None and self.pooling not in POOLINGS:
+            raise invalid("data.pooling", f"be one of {', '.join(map(str, POOLINGS))}", self.pooling)
 
 
 @dataclass(frozen=True)
@@ -172,8 +168,7 @@ class TrainingSettings(LearningRateSettings):
         check_choice("training.loss", self.loss, LOSSES)
         check_choice("training.dropout", self.dropout, ("last", "every"))
         check_choice("training.masks", self.masks, ("shared", "per_sample"))
-        if self.batch_size is not None:
-            check_integer("training.batch_size", self.batch_size)
+        check_optional("training.batch_size", self.batch_size, check_integer)
         check_flag("training.replacement", self.replacement)
         if check_flag("training.shuffle", self.shuffle) and (self.batch_size is None or self.replacement):
             raise SmesolveError(

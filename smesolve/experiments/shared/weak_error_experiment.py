@@ -113,13 +113,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             ensembles = [
                 Ensembles(self.problem, self.theta0, lr, times, *measured, most=self._most_paths) for lr in lrs
             ]
-        sampling: dict[str, Any] = {
-            "paths": s.paths,
-            "rel_tol": s.rel_tol,
-            "max_paths": s.max_paths,
-            "max_memory": s.max_memory,
-            "workers": s.workers,
-        }
+        sampling = {name: getattr(s, name) for name in ("paths", "rel_tol", "max_paths", "max_memory", "workers")}
         measure = partial(
             weak_error,
             self.problem,
