@@ -304,7 +304,7 @@ def test_variances_without_noise_have_no_ratio():
 def test_numbers_stand_with_their_intervals():
     columns = {"n": [3, 40], "a": [0.5, np.nan], "a_low": [0.25, 0.0], "a_high": [0.75, 1.0], "b": [2 / 3, np.inf]}
     table = pd.DataFrame(columns).assign(kept=[True, False], name="x|y")
-    shown = markdown(table, {"count": "n", "a": "a", "ratio": "b", "kept": "kept", "name": "name"}, {"b": ".4f"})
+    shown = markdown(table, ["n", "a", "b", "kept", "name"], {"b": ".4f"}, {"n": "count", "b": "ratio"})
     assert shown.splitlines() == [
         "| count | a | ratio | kept | name |",
         "| --- | --- | --- | --- | --- |",

@@ -83,11 +83,7 @@ class Barriers(TrainingRuns[BarriersSettings]):
             "`barrier`: the peak above the higher end; `asymmetry`: ln R_S(1.5) - ln R_S(-0.5), positive where the "
             "valley is wider on the side of R_S + R_1. `agrees` says whether the paper's number lies in our "
             "interval, which holds no difference of the settings.",
-            markdown(
-                beside,
-                {"keep_prob": "keep_prob", "quantity": "quantity", "paper": "paper", "ours": "value"}
-                | {"ratio": "ratio", "agrees": "agrees"},
-            ),
+            markdown(beside, ["keep_prob", "quantity", "paper", "value", "ratio", "agrees"], headers={"value": "ours"}),
         )
         tables = {"barriers": beside, "barriers_lines": lines}
         figures = {"barriers": Captioned(barriers_figure(lines, beside), CAPTION)}

@@ -96,10 +96,7 @@ class Orientations(Experiment[OrientationsSettings]):
             markdown(ends, ["training", *MEASURES]),
             f"Against {s.trainings[0]}, paired by initial point. The paper's figures show fewer orientations with "
             "dropout, and print no number:",
-            markdown(
-                against,
-                {"training": "training", "measure": "measure", "paper": "paper", "ours": "change", "agrees": "agrees"},
-            ),
+            markdown(against, ["training", "measure", "paper", "change", "agrees"], headers={"change": "ours"}),
         )
         tables = {"orientations": table, "orientations_differences": against}
         figures = {"orientations": Captioned(orientations_figure(means, maps), CAPTION)}

@@ -265,13 +265,14 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
-    headers = {"quantity": "quantity", "training": "training", "keep_prob": "keep_prob", "paper": "paper"}
-    ours = {"ours": "value", "ratio": "ratio", "agrees": "agrees"}
-    known = beside[beside.paper.notna()]
+    known, shown = (
+        beside[beside.paper.notna()],
+        ["quantity", "training", "keep_prob", "paper", "value", "ratio", "agrees"],
+    )
     parts = [
         "Numbers of the figures beside ours; `agrees` says whether theirs lies in our interval, which holds the spread "
         "over initial points and masks and no difference of the settings; an interval that holds 0 too is unresolved.",
-        markdown(known, headers | ours, {"value": ".4g", "paper": ".4g"}),
+        markdown(known, shown, {"value": ".4g", "paper": ".4g"}, {"value": "ours"}),
         "Differences of test accuracies, paired by run:",
         markdown(pairs, ["first", "second", "keep_prob", "paper", "value", "ratio", "agrees"]),
     ]
@@ -284,16 +285,7 @@ def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame |
             "and number of steps are not ours.",
             markdown(
                 predicted,
-                [
-                    "quantity",
-                    "keep_prob",
-                    "measured",
-                    "predicted",
-                    "verdict",
-                    "at_paper_lr",
-                    "paper",
-                    "agrees",
-                ],
+                ["quantity", "keep_prob", "measured", "predicted", "verdict", "at_paper_lr", "paper", "agrees"],
             ),
         ]
     return join(*parts)

@@ -103,7 +103,7 @@ class Recovery(Experiment[RecoverySettings]):
             markdown(reached, ["training", "samples"]),
             f"Error minus that after {s.trainings[0]}, paired by initial point. The paper's figure shows a lower one "
             "with dropout where samples are few, and prints no number:",
-            markdown(against, {"samples": "samples", "training": "training", "ours": "change", "verdict": "verdict"}),
+            markdown(against, ["samples", "training", "change", "verdict"], headers={"change": "ours"}),
         )
         tables = {"recovery": table, "recovery_samples": reached, "recovery_differences": against}
         figures = {"recovery": Captioned(recovery_figure(means, s.recovered), CAPTION)}

@@ -333,14 +333,12 @@ def _report(result: Acceleration, settings: AccelerationSettings) -> str:
         "sides. Seconds depend on the machine.",
         markdown(
             result.table,
-            {
-                "order": "order",
-                "dt / lr": "factor",
-                "relative error": "relative",
-                "gradients": "gradients",
-                "iteration's / these": "gradient_speedup",
-                "seconds": "seconds",
-                "iteration's seconds / these": "speedup",
+            ["order", "factor", "relative", "gradients", "gradient_speedup", "seconds", "speedup"],
+            headers={
+                "factor": "dt / lr",
+                "relative": "relative error",
+                "gradient_speedup": "iteration's / these",
+                "speedup": "iteration's seconds / these",
             },
         ),
     )

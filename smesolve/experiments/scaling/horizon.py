@@ -334,13 +334,8 @@ def _report(result: LongHorizon) -> str:
         "readout's are exact. An error whose interval contains 0 is not resolved.",
         markdown(
             result.table,
-            {
-                "model": "model",
-                "equation": "equation",
-                "T": "time",
-                "relative error": "relative",
-                "resolved": "resolved",
-            },
+            ["model", "equation", "time", "relative", "resolved"],
+            headers={"time": "T", "relative": "relative error"},
         ),
         "## Stationary variance",
         "E|theta - theta*|^2 of the readout in the stationary state, all exact: the variance of the iteration, and the "
@@ -348,7 +343,8 @@ def _report(result: LongHorizon) -> str:
         "noise on the targets.",
         markdown(
             result.stationary,
-            {"noise": "noise", "lr": "lr", "equation": "equation", "exact": "exact", "equation / exact": "ratio"},
+            ["noise", "lr", "equation", "exact", "ratio"],
             {"ratio": ".8f"},
+            headers={"ratio": "equation / exact"},
         ),
     )

@@ -252,13 +252,7 @@ def _report(result: LinearScalingRule, settings: KappaSettings) -> str:
         f"flow; it follows where the whole interval is inside the tolerance {result.tolerance:g}.",
         markdown(
             result.table,
-            {
-                "model": "model",
-                "kappa": "kappa",
-                "kappa lr": "lr",
-                "relative error": "relative",
-                "leading term": "predicted",
-                "follows": "follows",
-            },
+            ["model", "kappa", "lr", "relative", "predicted", "follows"],
+            headers={"lr": "kappa lr", "relative": "relative error", "predicted": "leading term"},
         ),
     )

@@ -292,14 +292,9 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "equations with jumps are predicted only.",
         markdown(
             with_agreement(result.limits),
-            {
-                "keep_prob": "keep_prob",
-                "process": "process",
-                "predicted": "predicted",
-                "observed / predicted": "ratio",
-                "within 2%": "within",
-            },
+            ["keep_prob", "process", "predicted", "ratio", "within"],
             {"ratio": ".4f"},
+            headers={"ratio": "observed / predicted", "within": "within 2%"},
         ),
         "## The natural parameter",
         f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} about one parabola in ln(lr / "
@@ -310,15 +305,9 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         if collapse.empty
         else markdown(
             collapse,
-            {
-                "model": "model",
-                "order": "order",
-                "ordinate": "ordinate",
-                **{f"distance, q = {power:g}": f"spread_{power:g}" for power in POWERS},
-                "best q": "power",
-                "its distance": "spread",
-                "cells": "cells",
-            },
+            ["model", "order", "ordinate", *(f"spread_{power:g}" for power in POWERS), "power", "spread", "cells"],
+            headers={f"spread_{power:g}": f"distance, q = {power:g}" for power in POWERS}
+            | {"power": "best q", "spread": "its distance"},
         ),
         "Models and orders that are not listed have fewer than 8 such cells, or fewer than 3 keep_probs.",
     )

@@ -358,15 +358,7 @@ def _report(result: ScalingRuleStudy, settings: RuleSettings) -> str:
         "## Each kappa",
         markdown(
             result.table,
-            {
-                "noise": "noise",
-                "keep_prob": "keep_prob",
-                "lr": "lr",
-                "rule": "rule",
-                "kappa": "kappa",
-                "lr of kappa draws": "scaled_lr",
-                "relative change": "relative",
-                "follows": "follows",
-            },
+            ["noise", "keep_prob", "lr", "rule", "kappa", "scaled_lr", "relative", "follows"],
+            headers={"scaled_lr": "lr of kappa draws", "relative": "relative change"},
         ),
     )

@@ -277,17 +277,9 @@ def _report(result: Schedules) -> str:
         "constants of order 2 are predicted for problems that do not depend on time.",
         markdown(
             fit,
-            {
-                "schedule": "schedule",
-                "model": "model",
-                "order": "order",
-                "slope": "slope",
-                "order kept": "kept",
-                "constant": "constant",
-                "predicted constant": "predicted_constant",
-                "left out": "left_out",
-            },
+            ["schedule", "model", "order", "slope", "kept", "constant", "predicted_constant", "left_out"],
             {"slope": ".3f", "constant": ".4g", "predicted_constant": ".4g"},
+            headers={"kept": "order kept", "predicted_constant": "predicted constant", "left_out": "left out"},
         ),
     )
 

@@ -245,11 +245,11 @@ class Shuffle(NetworkExperiment[ShuffleSettings]):
 
 
 def _report(result: ShuffledNoise, settings: ShuffleSettings) -> str:
-    headers = {"arm": "arm", "lr": "lr", "variance": "variance", "ratio to shuffled epochs": "ratio"}
+    columns, headers = ["arm", "lr", "variance", "ratio"], {"ratio": "ratio to shuffled epochs"}
     return join(
         f"Batches of {settings.training.batch_size}; total variance of the parameters after T/lr epochs, T = "
         f"{settings.horizon:g}, over {settings.paths} paths.",
-        markdown(result.table, headers, {"ratio": ".4g"}),
+        markdown(result.table, columns, {"ratio": ".4g"}, headers),
         "## Local slopes",
-        markdown(result.slopes, {"arm": "arm", "from lr to lr": "lrs", "slope": "slope"}),
+        markdown(result.slopes, ["arm", "lrs", "slope"], headers={"lrs": "from lr to lr"}),
     )

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,17 +95,20 @@ def formatted(table: pd.DataFrame, columns: Mapping[str, str]) -> str:
 
 
 def markdown(
-    table: pd.DataFrame, columns: Iterable[str] | Mapping[str, str], forms: Mapping[str, str] | None = None
+    table: pd.DataFrame,
+    columns: Iterable[str],
+    forms: Mapping[str, str] = MappingProxyType({}),
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return a table in Markdown, numbers with their intervals where they have any, None as "not resolved".
 
     Args:
         table: a column `a` may have its interval in `a_low` and `a_high`.
-        columns: columns to show under their own names, or a mapping from headers to columns.
+        columns: columns to show.
         forms: formats of the numbers of a column. Default: ".3g".
+        headers: headers of columns that are not shown under their own names.
     """
-    headed = columns if isinstance(columns, Mapping) else {column: column for column in columns}
-    forms = forms or {}
+    shown = list(columns)
 
     def cell(row: Mapping[str, Any], column: str) -> str:
         value = row[column]
@@ -115,7 +119,7 @@ def markdown(
         return interval(row, column, forms.get(column, ".3g")) if isinstance(value, float | np.floating) else str(value)
 
     rows = table.to_dict("records")
-    return table_of(list(headed), ([cell(row, column) for column in headed.values()] for row in rows))
+    return table_of([headers.get(one, one) for one in shown], ([cell(row, one) for one in shown] for row in rows))
 
 
 def _yes_or_no(value: Any) -> str:
