@@ -23,8 +23,10 @@ from .shared.sampling_effort import SamplingEffort as SamplingEffort
 from .shared.sampling_effort import SamplingSettings as SamplingSettings
 from .shared.sampling_effort import ToleranceSettings as ToleranceSettings
 from .shared.section import Captioned as Captioned
+from .shared.section import ReportedResult as ReportedResult
 from .shared.section import Section as Section
 from .shared.settings import DataSettings as DataSettings
 from .shared.settings import NetworkSettings as NetworkSettings
 from .shared.settings import ProblemSettings as ProblemSettings
+from .shared.settings import StudySettings as StudySettings
 from .shared.settings import TrainingSettings as TrainingSettings

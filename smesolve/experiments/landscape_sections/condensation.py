@@ -16,12 +16,11 @@ from smesolve.experiments.landscape_sections.base import LandscapeSection
 from smesolve.experiments.landscape_sections.comparisons import against_first
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.orientation_rows import ODD, draw_cosines, orientation_rows
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
-from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import dropout_problem
-from smesolve.landscape.orientations import cosine_map, input_weights, participation
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, check_steps, checkpoints, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.result import Result, sentences
@@ -57,9 +56,6 @@ EQUATION = "SME order 2"
 
 TRAININGS = (*ABLATIONS, EQUATION)
 """Dropout, its ablations (drift only is descent on R_S + R_1 = L_S), and its modified equation."""
-
-ODD = ("tanh", "identity")
-"""Odd activations, for which orientations are counted up to their sign."""
 
 MEASURES = ["effective_ratio", "participation", "loss"]
 
@@ -149,26 +145,9 @@ def _along(
 ) -> dict[str, Any]:
     """Return the rows of one training, and the cosine map of its first run."""
     states = train(_process(problem, name, starts, lr, seed), starts, steps)
-    weights, amplitudes = input_weights(problem, states)
-    rows = []
-    for i, step in enumerate(steps):
-        losses = problem.loss(states[i])
-        for run in range(len(starts)):
-            caps = covering(weights[i, run], lines)
-            rows.append(
-                {
-                    "training": name,
-                    "run": run,
-                    "step": step,
-                    "orientations": caps.upper,
-                    "least_orientations": caps.lower,
-                    "effective_ratio": caps.upper / problem.width,
-                    "participation": participation(weights[i, run], amplitudes[i, run]),
-                    "loss": float(losses[run]),
-                }
-            )
-    order = np.argsort(covering(weights[-1, 0], lines).groups, kind="stable")
-    return {"table": pd.DataFrame(rows), "map": cosine_map(weights[-1, 0][order])}
+    found = orientation_rows(problem, states, steps, lines)
+    found["table"].insert(0, "training", name)
+    return found
 
 
 def _process(problem: DropoutProblem, name: str, starts: Tensor, lr: float, seed: int) -> Process:
@@ -271,11 +250,7 @@ def condensation_figure(studies: Mapping[float, CondensationStudy], means: pd.Da
             row[0].set_title(f"initial scale {scale:g}", loc="left")
             shown = [name for name in ("gradient descent", "dropout") if name in study.maps] or list(study.maps)[:2]
             for axis, name in zip(row[2:], shown, strict=False):
-                image = axis.imshow(study.maps[name], cmap="cividis", vmin=-1, vmax=1)
-                axis.set_title(name, loc="left")
-                axis.set_xlabel("cosines of weights")
-                axis.set_xticks([])
-                axis.set_yticks([])
+                image = draw_cosines(axis, study.maps[name], name)
             figure.colorbar(image, ax=row[3], shrink=0.8)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
         return figure

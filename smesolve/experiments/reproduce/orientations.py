@@ -17,14 +17,13 @@ from torch import Tensor
 from smesolve.experiments.shared.cells import Cell, training_cost
 from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.orientation_rows import ODD, draw_cosines, orientation_rows
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.adam_training import train_by_adam
-from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import mean_over, over_runs
-from smesolve.landscape.orientations import cosine_map, input_weights, participation
 from smesolve.landscape.training import checkpoints
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer
@@ -35,10 +34,6 @@ CAPTION = (
     "Left: effective ratio against the step, one line per training, means over runs with 95% bands. Right: "
     "cosines of the input weights of all pairs of neurons at the end of the first run, after each training."
 )
-
-ODD = ("tanh", "identity")
-"""Odd activations, for which orientations are counted up to their sign."""
-
 
 MEASURES = ["effective_ratio", "least_ratio", "participation", "loss"]
 
@@ -121,23 +116,12 @@ class Orientations(Experiment[OrientationsSettings]):
 
 def _along(problem: DropoutProblem, starts: Tensor, settings: OrientationsSettings, training: str) -> dict[str, Any]:
     """Return the orientations of each run along one training, and the cosine map at the end of the first run."""
-    steps, lines = checkpoints(settings.steps, settings.checkpoints), settings.activation in ODD
+    steps = checkpoints(settings.steps, settings.checkpoints)
     states = train_by_adam(problem, starts, settings.lr, steps, training, settings.seed)
-    weights, amplitudes = input_weights(problem, states)
-    losses = problem.loss(states)
-    rows = []
-    for i, step in enumerate(steps):
-        for run in range(len(starts)):
-            caps = covering(weights[i, run], lines)
-            measures = {
-                "effective_ratio": caps.upper / problem.width,
-                "least_ratio": caps.lower / problem.width,
-                "participation": participation(weights[i, run], amplitudes[i, run]),
-                "loss": float(losses[i, run]),
-            }
-            rows.append({"training": training, "run": run, "step": step} | measures)
-    order = covering(weights[-1, 0], lines).groups.argsort(kind="stable")
-    return {"table": pd.DataFrame(rows), "map": cosine_map(weights[-1, 0][order])}
+    found = orientation_rows(problem, states, steps, settings.activation in ODD)
+    table = found["table"].assign(training=training)
+    table["least_ratio"] = table.least_orientations / problem.width
+    return {"table": table[["training", "run", "step", *MEASURES]], "map": found["map"]}
 
 
 def _against_first(ends: pd.DataFrame) -> pd.DataFrame:
@@ -173,11 +157,7 @@ def orientations_figure(means: pd.DataFrame, maps: dict[str, Any]) -> Figure:
         for index, training in enumerate(maps):
             rows = means[means.training == training]
             band(axes[0], rows, "step", "effective_ratio", index, training)
-            image = axes[1 + index].imshow(maps[training], cmap="cividis", vmin=-1, vmax=1)
-            axes[1 + index].set_title(training, loc="left")
-            axes[1 + index].set_xlabel("cosines of weights")
-            axes[1 + index].set_xticks([])
-            axes[1 + index].set_yticks([])
+            image = draw_cosines(axes[1 + index], maps[training], training)
         symlog_steps(axes[0])
         axes[0].set_ylim(bottom=0)
         axes[0].set_ylabel("effective ratio")

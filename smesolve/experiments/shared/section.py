@@ -58,7 +58,10 @@ class Section:
 
 
 class ReportedResult(Result):
-    """The result of a study whose summary consists of the conclusions of its report."""
+    """The result of a study whose summary consists of the conclusions of its report.
+
+    A subclass is a dataclass with a `table`, and defines `conclusion` and `plot`.
+    """
 
     @abstractmethod
     def conclusion(self) -> str:
