@@ -216,9 +216,10 @@ class Convergence(Experiment[ConvergenceSettings]):
         (kept,) = results
         study = ConvergenceStudy(**kept)
         head, *lines = study.summary().splitlines()
+        errors = study.table.rename(columns={"low": "error_low", "high": "error_high"})
         text = join(
             "Errors; all solvers and steps use the same Brownian paths.",
-            markdown(_with_intervals(study), ["scheme", "dt", "observable", "error", "seconds", "resolved"]),
+            markdown(errors, ["scheme", "dt", "observable", "error", "seconds", "resolved"]),
             "## Orders",
             markdown(study.fit(), ["scheme", "observable", "order", "declared", "points", "p_value", "verdict"]),
         )
@@ -236,7 +237,3 @@ def _kept(study: ConvergenceStudy) -> dict[str, Any]:
     """Return the content of a study in a form that can be kept on disk."""
     names = ("table", "kind", "horizon", "reference", "declared")
     return {name: getattr(study, name) for name in names}
-
-
-def _with_intervals(study: ConvergenceStudy) -> Any:
-    return study.table.rename(columns={"low": "error_low", "high": "error_high"})

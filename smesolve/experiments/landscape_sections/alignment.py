@@ -18,13 +18,14 @@ from smesolve.experiments.landscape_sections.comparisons import known_or_unresol
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.figures import PAGE, Figure, band, drawing, legend_above, symlog_steps
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.hessian_alignment import COVARIANCES, alignment, check_dimension, overlap
 from smesolve.landscape.operators import dropout_problem, hessian_operator
 from smesolve.landscape.training import checkpoints
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.validation import check_choice, check_integer, check_list, check_parameters, check_seed
+from smesolve.validation import check_integer, check_list, check_parameters, check_seed
 
 __all__ = ["Alignment", "AlignmentSettings", "AlignmentStudy", "alignment_along"]
 
@@ -147,9 +148,7 @@ def alignment_along(
     """
     states = check_parameters("states", states, dropout_problem(problem), ("T", "B"))
     steps = check_list("steps", steps, lambda name, step: check_integer(name, step, 0), size=len(states), distinct=True)
-    covariances = check_list(
-        "covariances", covariances, lambda name, one: check_choice(name, one, COVARIANCES), distinct=True
-    )
+    covariances = check_choices("covariances", covariances, COVARIANCES)
     check_integer("probes", probes)
     _check_eigenpairs("eigenpairs", eigenpairs, problem)
     check_seed("seed", seed)

@@ -27,6 +27,7 @@ from smesolve.experiments.landscape_sections.comparisons import against_first, k
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.figures import PAGE, SEQUENCE, Figure, band, drawing, legend_above
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.flatness import (
@@ -45,7 +46,6 @@ from smesolve.landscape.trace_estimation import trace
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, train
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
-    check_choice,
     check_instance,
     check_integer,
     check_list,
@@ -89,14 +89,10 @@ class FlatnessSettings:
     probes: int = 100
 
     def __post_init__(self) -> None:
-        check_list("flatness.noises", self.noises, _check_noise, least=0, distinct=True)
+        check_choices("flatness.noises", self.noises, NOISES, least=0)
         check_integer("flatness.directions", self.directions)
         check_positive("flatness.rise", self.rise)
         check_probes("flatness.probes", self.probes)
-
-
-def _check_noise(name: str, noise: Any) -> str:
-    return str(check_choice(name, noise, NOISES))
 
 
 @dataclass(frozen=True, repr=False)

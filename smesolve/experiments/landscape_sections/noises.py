@@ -16,6 +16,7 @@ from smesolve.experiments.landscape_sections.comparisons import known_or_unresol
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.hessian_alignment import alignment, check_dimension, sampled_alignment
@@ -25,10 +26,8 @@ from smesolve.landscape.operators import covariance_operator, loss_hessian_opera
 from smesolve.landscape.training import AblatedIteration, check_steps, checkpoints, train
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
-    check_choice,
     check_instance,
     check_integer,
-    check_list,
     check_mapping,
     check_not_negative,
     check_parameters,
@@ -73,7 +72,7 @@ class NoisesSettings:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        check_list("noises.names", self.names, lambda name, noise: check_choice(name, noise, NOISES), distinct=True)
+        check_choices("noises.names", self.names, NOISES)
         check_integer("noises.batch_size", self.batch_size)
         check_not_negative("noises.label_noise", self.label_noise)
         check_not_negative("noises.parameter_noise", self.parameter_noise)

@@ -25,6 +25,7 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.paper_numbers import judged, means_beside_paper, paper_numbers
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.experiments.shared.training_runs import TrainingRuns, TrainingRunsSettings
 from smesolve.figures import PAGE, SEQUENCE, Figure, band, drawing
 from smesolve.landscape.estimates import mean_over, over_runs
@@ -38,7 +39,7 @@ from smesolve.landscape.penalties import first_penalty
 from smesolve.landscape.training import train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
-from smesolve.validation import check_choice, check_flag, check_list
+from smesolve.validation import check_flag
 
 __all__ = ["Penalties", "PenaltiesSettings", "penalties_figure"]
 
@@ -96,7 +97,7 @@ class PenaltiesSettings(TrainingRunsSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, TRAININGS), distinct=True)
+        check_choices("trainings", self.trainings, TRAININGS)
         check_flag("predict", self.predict)
         if self.data.test is None:
             raise SmesolveError("data.test is missing; give the share that accuracies are measured on, such as 0.8.")

@@ -8,7 +8,7 @@ and the help from its docstring. Each dataclass checks its fields when it is cre
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
@@ -40,6 +40,7 @@ __all__ = [
     "StudySettings",
     "TrainingSettings",
     "build",
+    "check_choices",
     "check_keys",
     "check_one",
     "check_string",
@@ -187,6 +188,11 @@ class TrainingSettings(LearningRateSettings):
         """Whether this is squared error with dropout on the last hidden layer, and no other noise."""
         others = self.batch_size or self.decay_of_loss or self.label_noise or self.parameter_noise
         return self.loss == "squared_error" and self.dropout == "last" and not others
+
+
+def check_choices(name: str, values: Any, choices: Collection[str], least: int = 1) -> list[str]:
+    """Return a list of different choices."""
+    return check_list(name, values, lambda item, one: check_choice(item, one, choices), least=least, distinct=True)
 
 
 def check_string(name: str, value: Any) -> str:

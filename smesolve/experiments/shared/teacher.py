@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
-from smesolve.experiments.shared.settings import ACTIVATIONS, StudySettings
+from smesolve.experiments.shared.settings import ACTIVATIONS, StudySettings, check_choices
 from smesolve.landscape.adam_training import ADAM_TRAININGS
 from smesolve.landscape.training import initial_points
 from smesolve.problem.activations import ACTIVATIONS as FUNCTIONS
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
-from smesolve.validation import check_choice, check_integer, check_list
+from smesolve.validation import check_choice, check_integer
 
 __all__ = ["TeacherSettings", "student_problem", "teacher_data"]
 
@@ -77,9 +77,7 @@ class TeacherSettings(StudySettings):
                 "neurons; lower it."
             )
         check_choice("activation", self.activation, ACTIVATIONS)
-        check_list(
-            "trainings", self.trainings, lambda name, one: check_choice(name, one, ADAM_TRAININGS), distinct=True
-        )
+        check_choices("trainings", self.trainings, ADAM_TRAININGS)
 
 
 def teacher_data(settings: TeacherSettings, samples: int) -> tuple[Tensor, Tensor]:
