@@ -72,7 +72,7 @@ class WeakError(WeakErrorExperiment):
             measured_in_words(study, self.settings),
             slopes(study),
             "## Error budget at the horizon",
-            _budget(study),
+            *_budget(study),
             _tails(study),
             "## Points that are not resolved",
             _unresolved(study),
@@ -131,8 +131,8 @@ DIFFERENCE_BUDGET = (
 )
 
 
-def _budget(study: WeakErrorStudy) -> str:
-    """Return the table of the errors at the horizon and of everything that adds to their intervals."""
+def _budget(study: WeakErrorStudy) -> list[str]:
+    """Return in words and in a table the errors at the horizon, and everything that adds to their intervals."""
     head = {"observable": "{observable}", "lr": "{lr:g}", "order": "{order}", "error": "{error:+.3e}"}
     bias = bias_format(study)
     if by_defects(study):
@@ -149,7 +149,7 @@ def _budget(study: WeakErrorStudy) -> str:
             "kurtosis": "{kurtosis:.3g}",
             "stderr_reduction": "{stderr_reduction:.3g}",
         }
-    return join(intro, formatted(at_horizon(study), head | parts | {"resolved": "{resolved}"}))
+    return [intro, formatted(at_horizon(study), head | parts | {"resolved": "{resolved}"})]
 
 
 def _tails(study: WeakErrorStudy) -> str:
