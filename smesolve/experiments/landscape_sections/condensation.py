@@ -16,12 +16,12 @@ from smesolve.experiments.landscape_sections.base import LandscapeSection
 from smesolve.experiments.landscape_sections.comparisons import against_first
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.orientation_rows import ODD, draw_cosines, orientation_rows
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.experiments.shared.settings import check_choices
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import dropout_problem
+from smesolve.landscape.orientations import ODD, orientations_along
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, check_steps, checkpoints, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.result import Result, sentences
@@ -141,9 +141,9 @@ def _along(
 ) -> dict[str, Any]:
     """Return the rows of one training, and the cosine map of its first run."""
     states = train(_process(problem, name, starts, lr, seed), starts, steps)
-    found = orientation_rows(problem, states, steps, lines)
-    found["table"].insert(0, "training", name)
-    return found
+    table, cosines = orientations_along(problem, states, steps, lines)
+    table.insert(0, "training", name)
+    return {"table": table.drop(columns="least_ratio"), "map": cosines}
 
 
 def _process(problem: DropoutProblem, name: str, starts: Tensor, lr: float, seed: int) -> Process:
@@ -246,7 +246,9 @@ def condensation_figure(studies: Mapping[float, CondensationStudy], means: pd.Da
             row[0].set_title(f"initial scale {scale:g}", loc="left")
             shown = [name for name in ("gradient descent", "dropout") if name in study.maps] or list(study.maps)[:2]
             for axis, name in zip(row[2:], shown, strict=False):
-                image = draw_cosines(axis, study.maps[name], name)
+                image = axis.imshow(study.maps[name], cmap="cividis", vmin=-1, vmax=1)
+                axis.set_title(name, loc="left")
+                axis.set(xlabel="cosines of weights", xticks=[], yticks=[])
             figure.colorbar(image, ax=row[3], shrink=0.8)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
         return figure

@@ -17,13 +17,13 @@ from torch import Tensor
 from smesolve.experiments.shared.cells import Cell, training_cost
 from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.orientation_rows import ODD, draw_cosines, orientation_rows
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.adam_training import train_by_adam
 from smesolve.landscape.estimates import mean_over, over_runs
+from smesolve.landscape.orientations import orientations_along
 from smesolve.landscape.training import checkpoints
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer
@@ -118,10 +118,9 @@ def _along(problem: DropoutProblem, starts: Tensor, settings: OrientationsSettin
     """Return the orientations of each run along one training, and the cosine map at the end of the first run."""
     steps = checkpoints(settings.steps, settings.checkpoints)
     states = train_by_adam(problem, starts, settings.lr, steps, training, settings.seed)
-    found = orientation_rows(problem, states, steps, settings.activation in ODD)
-    table = found["table"].assign(training=training)
-    table["least_ratio"] = table.least_orientations / problem.width
-    return {"table": table[["training", "run", "step", *MEASURES]], "map": found["map"]}
+    table, cosines = orientations_along(problem, states, steps, settings.activation in ODD)
+    table.insert(0, "training", training)
+    return {"table": table[["training", "run", "step", *MEASURES]], "map": cosines}
 
 
 def _against_first(ends: pd.DataFrame) -> pd.DataFrame:
@@ -157,7 +156,9 @@ def orientations_figure(means: pd.DataFrame, maps: dict[str, Any]) -> Figure:
         for index, training in enumerate(maps):
             rows = means[means.training == training]
             band(axes[0], rows, "step", "effective_ratio", index, training)
-            image = draw_cosines(axes[1 + index], maps[training], training)
+            image = axes[1 + index].imshow(maps[training], cmap="cividis", vmin=-1, vmax=1)
+            axes[1 + index].set_title(training, loc="left")
+            axes[1 + index].set(xlabel="cosines of weights", xticks=[], yticks=[])
         symlog_steps(axes[0])
         axes[0].set_ylim(bottom=0)
         axes[0].set_ylabel("effective ratio")
