@@ -35,7 +35,7 @@ from smesolve.symbolic.chaos_expansion import mean_of_product, step_covariance, 
 from smesolve.symbolic.explicit_iteration import Iteration, Monomials
 from smesolve.symbolic.latex_code import jump_latex, shown
 from smesolve.symbolic.real_calculus import derivative
-from smesolve.symbolic.torch_code import jump_equation, jump_module
+from smesolve.symbolic.torch_code import jump_module
 from smesolve.symbolic.verification import Generator, Verification, verify
 from smesolve.validation import check_mapping, check_number, check_positive
 
@@ -91,7 +91,7 @@ class SymbolicJumpEquation:
 
     def python_module(self) -> str:
         """Return the source of a Python module with drift, jump and rate as a class, without this package."""
-        return jump_module(self.iteration, self.drift, self.jump)
+        return jump_module(self.iteration, self.drift, self.jump).source
 
     @entry_point
     def to_torch(self, values: Mapping[Symbol | str, float], lr: float) -> nn.Module:
@@ -104,7 +104,7 @@ class SymbolicJumpEquation:
             lr: value of the small parameter, whatever its name.
         """
         values, lr = check_mapping("values", values, check_number, least=0), check_positive("lr", lr)
-        return jump_equation(self.iteration, self.drift, self.jump, values, lr)
+        return jump_module(self.iteration, self.drift, self.jump).instance(values, lr)
 
 
 def derive_jump_equation(iteration: Iteration) -> SymbolicJumpEquation:
