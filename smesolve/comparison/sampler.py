@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.control_variate import ControlVariate
-from smesolve.comparison.draw_control_variate import DrawControlVariate
-from smesolve.comparison.jump_control_variate import JumpControlVariate
-from smesolve.comparison.jump_draw_control_variate import JumpDrawControlVariate
+from smesolve.comparison.control_variate import ControlVariate, JumpControlVariate
+from smesolve.comparison.draw_control_variate import DrawControlVariate, JumpDrawControlVariate
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.problem.observables import Observable, in_threads
 from smesolve.sampling.ensemble import Process, block_of

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
-from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.paths_wanted import further_work
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders_of_defects
-from smesolve.comparison.study_size import StudySize
+from smesolve.comparison.study_size import DefectSize, StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.entry_point import entry_point

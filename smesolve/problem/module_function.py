@@ -7,6 +7,7 @@ therefore be drawn with a key, used twice, differentiated, and batched over path
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -93,6 +94,21 @@ class ModuleFunction:
             both = [self._recorded(values, x) for _ in range(2)]
         changed = [name for name in self._buffers if not torch.equal(values[name], self.module.get_buffer(name))]
         return both, changed
+
+    @torch.no_grad()
+    def layer_floats(self, theta: Tensor, x: Tensor) -> int:
+        """Return the number of floats in the outputs of all calls of layers with parameters, without dropout."""
+        function, total = copy.deepcopy(self), 0
+
+        def count(layer: nn.Module, given: Any, outputs: Any) -> None:
+            nonlocal total
+            total += _floats(outputs)
+
+        for layer in function.module.modules():
+            if next(layer.parameters(recurse=False), None) is not None:
+                layer.register_forward_hook(count)
+        function(theta, x)
+        return total
 
     def running_layer(self, frames: Iterable[FrameType] | None = None) -> str:
         """Return the name of the innermost layer whose method is running, or is among the frames (innermost first)."""
@@ -226,3 +242,10 @@ def _mask_shape(func: Any, values: Tensor) -> tuple[int, ...]:
         )
     lead = 2 if samples_first(values.ndim) else 1
     return (*values.shape[:lead], *[1] * (values.ndim - lead))
+
+
+def _floats(outputs: Any) -> int:
+    """Return the number of floats in a tensor, or in nested tuples of tensors as recurrent layers return them."""
+    if isinstance(outputs, Tensor):
+        return outputs.numel()
+    return sum(map(_floats, outputs)) if isinstance(outputs, (tuple, list)) else 0

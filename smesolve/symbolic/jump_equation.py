@@ -1,6 +1,6 @@
 """The modified equation of weak order 3: a drift, and jumps at the times of a Poisson process.
 
-The third cumulant of a training step is of an order in lr at which a diffusion has none (`third_cumulants`). Jumps of
+The third cumulant of a training step is of an order in lr at which a diffusion has none (`cumulants`). Jumps of
 the size of a step, one per time lr on average, have the right third cumulant by themselves. For theta' = theta + lr s_1
 + lr^2 s_2 + lr^3 s_3 + ... with b0 = E s_1, xi = s_1 - b0 and Sigma = Cov(s_1),
 
@@ -15,7 +15,7 @@ The generator of (1) agrees with (1/lr) log P through lr^2, where P is the expec
 
 with P = 1 + lr P_1 + lr^2 P_2 + ... Both parts of a jump have mean zero, so no compensator is needed. For gradient
 steps (s_2 = s_3 = 0) b2 = 1/3 (D b0)^2 b0 + 1/12 D^2 b0 [b0, b0] - 1/4 D^2 b0 : Sigma. The equation exists for every
-law of the random variables. There is none of order 4 in general: see `fourth_cumulants`.
+law of the random variables. There is none of order 4 in general: see `cumulants`.
 """
 
 from __future__ import annotations

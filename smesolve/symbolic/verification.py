@@ -35,13 +35,12 @@ import sympy
 from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 
 from smesolve.sampling.progress import Progress
-from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.latex_code import align, shown, words
 from smesolve.symbolic.real_calculus import Smoothness, derivative, smoothness
 from smesolve.symbolic.term_count import check_products
-from smesolve.symbolic.zero_test import vanishes
+from smesolve.symbolic.zero_test import abbreviated, vanishes
 
 __all__ = ["Generator", "MomentCheck", "Verification", "check_proof", "diffusion_terms", "verify"]
 

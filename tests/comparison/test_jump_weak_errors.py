@@ -8,11 +8,11 @@ import torch
 from problems import linear_problem, make_problem
 
 import smesolve as sme
+from smesolve.comparison.control_variate import JumpControlVariate
+from smesolve.comparison.draw_control_variate import JumpDrawControlVariate
 from smesolve.comparison.exact import LinearMoments
-from smesolve.comparison.jump_control_variate import JumpControlVariate
-from smesolve.comparison.jump_draw_control_variate import JumpDrawControlVariate
+from smesolve.comparison.leading_constants import poisson_constants
 from smesolve.comparison.noise_free_path import NoiseFreePath
-from smesolve.comparison.poisson_constants import poisson_constants
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.dry_run import estimate
