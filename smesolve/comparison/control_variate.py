@@ -53,7 +53,7 @@ from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process, Step
 from smesolve.solver.jump_integration import JumpIntegration, JumpNoise, JumpStep
 
-__all__ = ["ControlVariate", "JumpControlVariate", "control_of"]
+__all__ = ["ControlVariate", "Controls", "JumpControlVariate", "control_of"]
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ class JumpControlVariate:
     @property
     def count(self) -> int:
         """Number of control variates for each target and observable."""
-        if self.hessians is None:
-            return 1
-        return 2 if self.hessians.quadratics is None else 3
+        return _count(self.hessians)
 
     def add(self, totals: Tensor, step: int, taken: JumpStep) -> None:
         """Add the terms of step j to the running totals (count, B, T, O), in place.
@@ -135,9 +133,7 @@ class ControlVariate:
     @property
     def count(self) -> int:
         """Number of control variates for each target and observable."""
-        if self.hessians is None:
-            return 1
-        return 2 if self.hessians.quadratics is None else 3
+        return _count(self.hessians)
 
     def add(self, totals: Tensor, step: int, taken: Step) -> None:
         """Add the terms of step j to the running totals (count, B, T, O), in place.
@@ -161,6 +157,15 @@ class ControlVariate:
             totals[2, :, rows] += self.variance / 2 * (Q.bilinear(taken.noise, taken.noise) - Q.trace())  # (3)
 
 
+def _count(hessians: ValueHessians | None) -> int:
+    """Return 1 for cv_1, and one more each for cv_2 and cv_3, where what they need is known."""
+    return 1 if hessians is None else 2 if hessians.quadratics is None else 3
+
+
+Controls = ControlVariate | DrawControlVariate | JumpControlVariate | JumpDrawControlVariate
+"""The control variates of any process."""
+
+
 def control_of(
     design: StudyDesign,
     process: Process,
@@ -168,7 +173,7 @@ def control_of(
     lr: float,
     step_time: float,
     hessians: ValueHessians | None,
-) -> ControlVariate | DrawControlVariate | JumpControlVariate | JumpDrawControlVariate | None:
+) -> Controls | None:
     """Make the control variates of a process, or return None where the study has none.
 
     Args:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
+from smesolve.sampling.ensemble import Process
 
 __all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional", "inner_products", "row_by_row"]
 
@@ -19,23 +19,6 @@ DENSE_DIM = 256
 
 CHUNK_FLOATS = 2**20
 """Floats in one array of a batch of derivatives (8 MiB): larger ones spend their time on page faults."""
-
-
-class NoiseFreeProcess(Protocol):
-    """The part of a `Process` that a noise-free path needs."""
-
-    @property
-    def autonomous(self) -> bool:
-        """Whether every step is the same map."""
-
-    def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Return state and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
-        ...
-
-    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
-        """Return vectors (..., D) times the Jacobians of that state at theta (..., D), or None where only automatic
-        differentiation knows them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +35,7 @@ class NoiseFreePath:
     @classmethod
     def of(
         cls,
-        process: NoiseFreeProcess,
+        process: Process,
         theta0: Tensor,
         saved: Sequence[int],
         observables: Mapping[str, Observable],
@@ -94,7 +77,7 @@ def inner_products(vectors: Tensor, adjoints: Tensor) -> Tensor:
     return (vectors @ adjoints.flatten(0, 1).mT).reshape(len(vectors), *adjoints.shape[:2])
 
 
-def _pullbacks(process: NoiseFreeProcess, states: Tensor, work: int) -> Callable[[int, Tensor], Tensor]:
+def _pullbacks(process: Process, states: Tensor, work: int) -> Callable[[int, Tensor], Tensor]:
     """Return the map (step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
 
     Where D is small and all steps are the same map, the Jacobians of all steps are computed in batches, which is

@@ -39,9 +39,9 @@ from smesolve.validation import (
     check_instance,
     check_integer,
     check_observables,
+    check_optional,
     check_parameters,
     check_positive,
-    check_problem,
     check_seed,
     check_tolerance,
     check_workers,
@@ -188,7 +188,6 @@ def validity_range(
     Cost: 7 to 12 gradients per step and path for both orders, 20 where the network has kinks (`DefectSampler`), at two
     to five learning rates; `max_gradients` bounds it.
     """
-    problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
     horizon, tolerance = check_positive("horizon", horizon), check_tolerance("tolerance", tolerance)
     orders = check_orders_of_defects(check_orders("orders", orders))
@@ -199,8 +198,7 @@ def validity_range(
     most = math.inf if max_gradients is None else check_positive("max_gradients", max_gradients)
     if journal is not None:
         check_instance("journal", journal, Journal, "a Journal")
-    if progress is not None:
-        check_flag("progress", progress)
+    check_optional("progress", progress, check_flag)
     problem.check_start("theta0", theta0)
     parts = parts_of_horizon(problem, horizon)
     limit = problem.stability_limit(theta0, horizon)

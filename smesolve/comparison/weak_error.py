@@ -155,8 +155,7 @@ def weak_error(
     workers = check_workers("workers", workers)
     if journal is not None:
         check_instance("journal", journal, Journal, "a Journal")
-    if progress is not None:
-        check_flag("progress", progress)
+    check_optional("progress", progress, check_flag)
     max_memory = check_optional("max_memory", max_memory, check_positive)
     check_choice("estimator", estimator, ESTIMATORS)
     design = StudyDesign.of(

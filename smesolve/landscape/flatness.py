@@ -77,10 +77,6 @@ CHUNK = 16
 """Points whose loss is computed together."""
 
 
-def _problem(problem: Problem) -> Problem:
-    return check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
-
-
 @entry_point
 def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, seed: int = 0) -> Tensor:
     """Return random directions (k, D) in which each filter has the norm of the same filter in theta (D,).
@@ -89,7 +85,7 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
     dimensions: all weights that enter one neuron. Entries of parameters with one dimension, such as biases, are 0, as
     in the source.
     """
-    theta = check_parameters("theta", theta, _problem(problem))
+    theta = check_parameters("theta", theta, problem)
     check_integer("count", count)
     check_seed("seed", seed)
     if problem.network is None:
@@ -111,7 +107,7 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
 @entry_point
 def loss_along(problem: Problem, theta: Tensor, directions: Tensor, distances: Sequence[float]) -> Tensor:
     """Return R_S(theta + t d), (k, T), for directions d (k, D) and distances t. Cost: k T forward passes."""
-    theta = check_parameters("theta", theta, _problem(problem))
+    theta = check_parameters("theta", theta, problem)
     directions = check_parameters("directions", directions, problem, ("k",))
     distances = check_list("distances", distances, check_number)
     rows = [problem.loss(theta + t * directions) for t in distances]
@@ -121,7 +117,7 @@ def loss_along(problem: Problem, theta: Tensor, directions: Tensor, distances: S
 @entry_point
 def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Sequence[float]) -> Tensor:
     """Return R_S((1 - alpha) first + alpha second), (..., A), for solutions (..., D)."""
-    first = check_parameters("first", first, _problem(problem), None)
+    first = check_parameters("first", first, problem, None)
     second = check_parameters("second", second, problem, None)
     try:
         torch.broadcast_shapes(first.shape, second.shape)

@@ -37,7 +37,7 @@ from smesolve.problem.networks import NetworkLinearization
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
-from smesolve.validation import check_flag, check_instance, check_parameters, check_tensor
+from smesolve.validation import check_flag, check_instance, check_parameters, check_problem, check_tensor
 
 __all__ = [
     "SymmetricOperator",
@@ -91,7 +91,7 @@ def dropout_problem(problem: Problem) -> DropoutProblem:
 
 def _problem(problem: Problem) -> Problem:
     """Return a problem whose mean gradient is the gradient of a loss, the argument `problem`."""
-    check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
+    check_problem("problem", problem)
     if not problem.conservative:
         raise SmesolveError(
             f"problem must have the gradient of a loss, got {problem!r}; take the problem that is trained, not its "

@@ -68,20 +68,9 @@ def _embedding_bag(
     padding_idx: int | None = None,
 ) -> Tensor:
     """Return sums, means or maxima over bags, the rows of input (n, k). torch's own call has no second derivative."""
+    given = {**locals(), "sparse": False}
     if input.ndim != 2 or max_norm is not None or scale_grad_by_freq:
-        return functional.embedding_bag(
-            input,
-            weight,
-            offsets,
-            max_norm,
-            norm_type,
-            scale_grad_by_freq,
-            mode,
-            False,
-            per_sample_weights,
-            include_last_offset,
-            padding_idx,
-        )
+        return functional.embedding_bag(**given)
     rows = functional.embedding(input, weight)
     padding = -1 if padding_idx is None else padding_idx % weight.shape[0]  # a negative one counts from the end
     kept = input != padding

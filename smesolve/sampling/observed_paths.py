@@ -30,7 +30,7 @@ from smesolve.sampling.moments import Moments
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Arrays, Runner
 
-__all__ = ["QUANTILES", "mean_columns", "observed_paths"]
+__all__ = ["QUANTILES", "SKEW_SHIFT", "mean_columns", "observed_paths"]
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 """Names of the columns of quantiles, and their probabilities."""
@@ -42,7 +42,7 @@ KEPT_IN_ALL, FEWEST_KEPT = 2**22, 2**8
 """Values kept for the quantiles of all rows together (32 MiB), and the smallest number per row, which comes first."""
 
 SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
-"""Factor of |gamma|/sqrt(N) in (1)."""
+"""Shift of the quantile in (1), in units of the skewness gamma/sqrt(N) of the mean."""
 
 DEGREE = 3
 """Highest degree of the moments that are kept."""
