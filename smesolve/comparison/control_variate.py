@@ -174,15 +174,10 @@ def control_of(
     step_time: float,
     hessians: ValueHessians | None,
 ) -> Controls | None:
-    """Make the control variates of a process, or return None where the study has none.
+    """Make the control variates of a process (the iteration, or the equation under its scheme), or return None.
 
-    Args:
-        design: design of the study.
-        process: the iteration, or the equation under its scheme.
-        saved: step numbers of the times.
-        lr: learning rate.
-        step_time: time of one step of the process.
-        hessians: Hessians of the value functions, for control variates of second order.
+    `saved` are the step numbers of the times, and `step_time` is the time of one step of the process. The Hessians of
+    the value functions are for control variates of second order.
     """
     if design.control == "none":
         return None

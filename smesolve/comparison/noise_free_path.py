@@ -116,10 +116,8 @@ def _pullbacks(process: Process, states: Tensor, work: int) -> Callable[[int, Te
 def directional(derivative: Callable[..., Tensor], arrays: Sequence[Tensor], work: int = 1) -> Tensor:
     """Return matrices (K, D, D) whose columns are derivative(*arrays, e_i) (K, D) for the unit vectors e_i.
 
-    Args:
-        derivative: of arrays and vectors (..., D), in batches of steps and of unit vectors.
-        arrays: (K, D) each, at K steps.
-        work: floats in the working arrays of one derivative. Default: no more than D.
+    The derivative takes arrays (K, D), at K steps, and vectors (..., D), in batches of steps and of unit vectors.
+    `work` is the number of floats in the working arrays of one derivative.
     """
     steps, dim = arrays[0].shape
     identity = torch.eye(dim, dtype=arrays[0].dtype, device=arrays[0].device)
@@ -136,11 +134,9 @@ def directional(derivative: Callable[..., Tensor], arrays: Sequence[Tensor], wor
 
 
 def row_by_row(product: Callable[..., Tensor], arrays: Sequence[Tensor]) -> Tensor:
-    """Return matrices (K, D, D) whose rows are product(*arrays, e_i).
+    """Return matrices (K, D, D) whose rows are product(*arrays, e_i), for arrays (K, D) at K steps.
 
-    Args:
-        product: of arrays (K, 1, D) and unit vectors (K, D, D); it computes each row by itself, as compiled kernels do.
-        arrays: (K, D) each, at K steps.
+    The product of arrays (K, 1, D) and unit vectors (K, D, D) computes each row by itself, as compiled kernels do.
     """
     dim = arrays[0].shape[1]
     identity = torch.eye(dim, dtype=arrays[0].dtype, device=arrays[0].device)

@@ -49,13 +49,9 @@ class StudySize:
         return self.design.problem.block_size
 
     def check(self, max_memory: float | None) -> None:
-        """Refuse a study that takes more steps than a process can run, or more memory than allowed.
+        """Refuse a study that takes more steps than a process can run, or more bytes than allowed.
 
-        Args:
-            max_memory: bytes. Default: this machine's memory.
-
-        Raises:
-            SmesolveError: the study is too large; the message holds the numbers.
+        Default: this machine's memory.
         """
         design = self.design
         check_block_steps(
@@ -242,14 +238,9 @@ def processes(workers: int | None) -> int:
 
 
 def check_memory(each: float, processes: int, max_memory: float | None, what: str, remedy: str) -> None:
-    """Refuse arrays that are larger than allowed.
+    """Refuse arrays of `each` bytes in each process that are larger than allowed. Default: this machine's memory.
 
-    Args:
-        each: bytes of one process.
-        processes: number of processes.
-        max_memory: bytes. Default: this machine's memory.
-        what: subject and verb of the message, such as "defects take".
-        remedy: remedy in the message.
+    `what` is subject and verb of the message, such as "defects take".
     """
     size, limit = processes * each, machine_memory() if max_memory is None else max_memory
     if size > limit:
@@ -285,13 +276,9 @@ class DefectSize:
         return self.samplers[0].block_size
 
     def check(self, max_memory: float | None) -> None:
-        """Refuse a study that takes more steps than a process can run, or more memory than allowed.
+        """Refuse a study that takes more steps than a process can run, or more bytes than allowed.
 
-        Args:
-            max_memory: bytes. Default: this machine's memory.
-
-        Raises:
-            SmesolveError: the study is too large; the message holds the numbers.
+        Default: this machine's memory.
         """
         check_block_steps(
             f"paths={self.paths} at lr={min(self.design.lrs):g}",

@@ -58,18 +58,9 @@ def along_flow(
     derivatives: int,
     density: Density,
 ) -> dict[str, tuple[float, float]]:
-    """Integrate a density from 0 to T for each observable.
+    """Integrate a density from 0 to T for each observable, and return the integrals with their numerical errors.
 
-    Args:
-        problem: the problem of the gradient flow.
-        theta0: (D,), the start.
-        time: T.
-        observables: g by name.
-        derivatives: number of derivatives of the value function in the density, 1 or 3.
-        density: the integrand.
-
-    Returns:
-        The integral and its numerical error by observable; NaN where the integration fails.
+    The density takes 1 or 3 derivatives of the value function. Where the integration fails, both numbers are NaN.
 
     Cost: for one derivative, a few gradients and a Hessian product per observable at some hundred times, and more where
     the horizon is many times 1/lambda_max(H), as the method is explicit; for three derivatives also D^2/2 fourth
@@ -235,10 +226,7 @@ def _fourth(problem: Problem, theta: Tensor, vectors: Tensor) -> Tensor:
 def _symmetric(problem: Problem, function: Callable[[Tensor, Tensor], Tensor], work: int) -> Tensor:
     """Return function(e_i, e_j) (..., D) as a tensor (..., D, D, D) that is symmetric in i and j, in batches of pairs.
 
-    Args:
-        problem: the problem, for D and the size of batches.
-        function: function of unit vectors (B, D) each.
-        work: number of points at which the problem is evaluated per pair.
+    The function takes unit vectors (B, D) each, and evaluates the problem at `work` points per pair.
     """
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
     rows, columns = torch.triu_indices(problem.dim, problem.dim, device=problem.device)

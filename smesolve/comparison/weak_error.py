@@ -194,10 +194,8 @@ def weak_error(
 def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, object]) -> str:
     """Return the estimator, chosen for "auto", and refuse defects where they do not exist.
 
-    Args:
-        estimator: one of `ESTIMATORS`.
-        design: design of the study.
-        given: values, by name, of the arguments that only the difference of means has; None where one is not given.
+    `given` holds, by name, the values of the arguments that only the difference of means has; None where one is not
+    given.
 
     Raises:
         SmesolveError: defects for an observable that is constant between jumps, or with an argument that only the

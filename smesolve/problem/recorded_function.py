@@ -60,13 +60,8 @@ class FunctionsOfPaths:
     ) -> Tensor:
         """Return function ((D,), noise) -> (D,) for each path and its noise. Leading dimensions broadcast.
 
-        Args:
-            name: name of the function.
-            function: function of the parameters and of a mapping with the noise.
-            theta: (..., D).
-            noise: noise by name, with the dimensions of paths first.
-            data: other tensors that the function reads.
-            dimensions: number of dimensions of the noise of one path, by name.
+        The noise is given by name, with the dimensions of paths first; `dimensions` are the numbers of dimensions of
+        the noise of one path. `data` are other tensors that the function reads.
         """
         lead = theta.shape[:-1]
         leads = [part.shape[: part.ndim - dimensions[key]] for key, part in noise.items()]
@@ -118,14 +113,11 @@ class RecordedFunctions:
     def call(
         self, name: str, function: Callable[..., Tensor], paths: Mapping[str, Tensor], fixed: Sequence[Tensor]
     ) -> Tensor:
-        """Return function(**paths).
+        """Return function(**paths), with the paths in the first dimension of the arguments.
 
-        Args:
-            name: name of the function. Functions of the same name perform the same operations on their tensors.
-            function: function of tensors by name.
-            paths: its arguments, with the paths in their first dimension.
-            fixed: other tensors that it reads, for which later calls may have different tensors of the same shape. Any
-                further tensors, numbers and flags that it reads keep their values from the recording.
+        Functions of one name perform the same operations on their tensors. `fixed` are other tensors that the function
+        reads, for which later calls may have different tensors of the same shape. Any further tensors, numbers and
+        flags that it reads keep their values from the recording.
         """
         if not are_plain(*paths.values(), *fixed):
             return function(**paths)

@@ -108,11 +108,8 @@ class JournalError(SmesolveError):
 class RecordFile:
     """Records by key. Once `append` has returned, a record survives the end of the process by any signal.
 
-    A loss of power loses the records that the operating system had not yet written to the disk.
-
-    Args:
-        path: the file. It is created if it does not exist, unless it is only read.
-        read_only: only read the records. Default: False.
+    A loss of power loses the records that the operating system had not yet written to the disk. The file is created if
+    it does not exist, unless it is only read.
 
     Raises:
         JournalError: the file cannot be opened, is damaged, or was written by another program.

@@ -150,11 +150,8 @@ def _most_terms(iteration: Iteration) -> int:
 def verify(iteration: Iteration, order: int, generator: Generator, equation: Sequence[Expr]) -> Verification:
     """Compare both sides of (1) for lr^1, lr^2, ..., until a coefficient differs or lr^(order+1) is reached.
 
-    Args:
-        iteration: the iteration.
-        order: the claimed weak order.
-        generator: generator of the equation.
-        equation: the entries of drift and noise, whose smoothness the theorem requires.
+    `order` is the claimed weak order, and `equation` holds the entries of drift and noise, whose smoothness the theorem
+    requires.
 
     Raises:
         SmesolveError: if the comparison takes too many products, or a difference cannot be decided (`vanishes`).
@@ -211,13 +208,10 @@ def diffusion_terms(diffusion: ImmutableMatrix) -> list[dict[tuple[int, ...], Ex
 
 
 class Generator:
-    """The generator L of (3), acting on functions that are polynomials in Delta.
+    """The generator L of (3) with drift terms b_a (D, 1), acting on functions that are polynomials in Delta.
 
-    Args:
-        state: symbols of the state.
-        drift_terms: b_0, b_1, ... of (4), each (D, 1).
-        noise_terms: for each a, the coefficient of each derivative of f in L_a beyond the drift, by the sorted indices
-            of the derivative: 1/2 C C^T of (4), as `diffusion_terms` writes it, or the moments of (5).
+    The noise terms hold for each a the coefficient of each derivative of f in L_a beyond the drift, by the sorted
+    indices of the derivative: 1/2 C C^T of (4), as `diffusion_terms` writes it, or the moments of (5).
     """
 
     def __init__(
