@@ -32,6 +32,7 @@ from smesolve.comparison.outcomes import Status, status_of
 from smesolve.comparison.solver_bias import SolverBias
 from smesolve.confidence import student_quantile
 from smesolve.problem.observables import Observable
+from smesolve.problem.reverse_derivative import value_and_gradient
 from smesolve.sampling.ensemble import Process
 
 __all__ = ["NoiseFreeValues", "budget_row", "is_noisy"]
@@ -63,9 +64,9 @@ class NoiseFreeValues:
         for step in range(saved[-1]):
             state, _ = process.noise_free_step(state, step)
             if step + 1 in saved:
-                found = [torch.func.grad_and_value(g)(state[0]) for g in observables.values()]
-                values.append([float(value) for _, value in found])
-                sizes.append([float((slope * state[0]).abs().sum() + value.abs()) for slope, value in found])
+                found = [value_and_gradient(g, state[0]) for g in observables.values()]
+                values.append([float(value) for value, _ in found])
+                sizes.append([float((slope * state[0]).abs().sum() + value.abs()) for value, slope in found])
         self.values = np.array(values)
         """(T, O)."""
         self._sizes = np.nan_to_num(np.array(sizes), posinf=0.0)

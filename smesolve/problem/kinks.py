@@ -74,6 +74,11 @@ class _Operations(TorchDispatchMode):
         TorchDispatchMode.__init__(self)  # by name: type checkers find no annotations through super()
         self.seen: set[str] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from loading its compiler, which takes over a second, in order not to compile this mode."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -332,7 +332,7 @@ class ModuleProblem(Problem):
             first, second = torch.special.ndtr(normals).chunk(2, dim=-1)
             return self.noise_increment(theta, self.draw(first), self.draw(second))
         if not self.noise_dim:  # plain gradient descent
-            lead = torch.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
+            lead = np.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
             return theta.new_zeros(*lead, self.dim)
         functional, noise = grad(self._noise_functional), {"normals": normals}
         return self._of_paths.with_noise("noise", functional, theta, noise, [self.x, self.y], {"normals": 1})

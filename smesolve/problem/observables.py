@@ -16,6 +16,7 @@ from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.function_trial import check_derivative, check_rows
 from smesolve.problem.losses import ROUNDING
 from smesolve.problem.problem import Problem
+from smesolve.problem.reverse_derivative import value_and_gradient
 from smesolve.validation import MOST_ENTRIES, check_observables, check_problem
 
 __all__ = [
@@ -106,7 +107,7 @@ def named_observables(problem: Problem, observables: Observables) -> dict[str, O
     point = _trial_points(origin)[1]
     for name, function in result.items():
         what = f"observable {name!r}"
-        gradient = call_of_user(f"{what}, whose derivative torch takes,", torch.func.grad(function), point)
+        _, gradient = call_of_user(f"{what}, whose derivative torch takes,", value_and_gradient, function, point)
         direction = torch.linspace(1.0, 2.0, len(point), device="cpu").to(point)
         check_derivative(what, function, point, direction, (gradient * direction).sum())
     return result
@@ -259,7 +260,7 @@ def is_piecewise_constant(observable: Observable, theta0: Tensor) -> bool:
     generator = torch.Generator(device="cpu").manual_seed(0)
     shifts = torch.randn(RAYS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu").to(theta0)
     points = torch.cat([theta0[None], theta0 + 0.1 * (1 + theta0.abs()) * shifts])
-    return not any(bool(torch.func.grad(observable)(point).any()) for point in points)
+    return not value_and_gradient(observable, points)[1].any()
 
 
 def grows_polynomially(observable: Observable, theta0: Tensor) -> bool:
