@@ -17,41 +17,25 @@ from smesolve.problem.problem import Problem
 
 __all__ = ["kinks"]
 
-KINKED = {
-    "abs": "abs",
+SAME_NAME = (
+    "abs", "clamp", "cummax", "cummin", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "kthvalue",
+    "leaky_relu", "max", "maximum", "median", "min", "minimum", "mode", "relu", "softshrink", "sort", "threshold",
+    "topk",
+)  # fmt: skip
+KINKED = {name: name for name in SAME_NAME} | {
     "adaptive_max_pool2d": "max_pool",
     "adaptive_max_pool3d": "max_pool",
     "amax": "max",
     "amin": "min",
     "aminmax": "max",
-    "clamp": "clamp",
     "clamp_max": "clamp",
     "clamp_min": "clamp",
-    "cummax": "cummax",
-    "cummin": "cummin",
     "fmax": "maximum",
     "fmin": "minimum",
-    "hardshrink": "hardshrink",
-    "hardsigmoid": "hardsigmoid",
-    "hardswish": "hardswish",
-    "hardtanh": "hardtanh",
-    "kthvalue": "kthvalue",
-    "leaky_relu": "leaky_relu",
-    "max": "max",
     "max_pool2d_with_indices": "max_pool",
     "max_pool3d_with_indices": "max_pool",
-    "maximum": "maximum",
-    "median": "median",
-    "min": "min",
-    "minimum": "minimum",
-    "mode": "mode",
     "nanmedian": "median",
     "_prelu_kernel": "prelu",
-    "relu": "relu",
-    "softshrink": "softshrink",
-    "sort": "sort",
-    "threshold": "threshold",
-    "topk": "topk",
 }
 """Operations whose first derivative jumps, as torch dispatches them, and the names by which users know them."""
 
