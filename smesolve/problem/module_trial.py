@@ -17,10 +17,9 @@ from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smesolve.errors import SmesolveError, call_of_user, shown
-from smesolve.problem.dropout_layer import DropoutLayer, layers_of_call
 from smesolve.problem.function_trial import check_derivative, check_rows, equal_up_to_rounding
 from smesolve.problem.losses import SampleLoss
-from smesolve.problem.module_function import DropoutCall, ModuleFunction
+from smesolve.problem.module_function import DropoutCall, DropoutLayer, ModuleFunction, layers_of_call
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import copied, held, trainable
 from smesolve.sampling import pickling

@@ -132,11 +132,7 @@ class Verification:
 
 
 def check_proof(iteration: Iteration, order: int) -> None:
-    """Refuse a comparison of one-step moments with too many products of terms before it begins.
-
-    Raises:
-        SmesolveError: if there are too many; the message holds the numbers.
-    """
+    """Refuse a comparison of one-step moments with too many products of terms before it begins."""
     size, terms = len(iteration.state), _most_terms(iteration)
     products = sum(comb(size + j - 1, j) * float(terms) ** j for j in range(1, order + 2))
     check_products(f"the proof of order {order}", products, terms, size)
