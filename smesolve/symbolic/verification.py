@@ -203,6 +203,7 @@ def diffusion_terms(diffusion: ImmutableMatrix) -> list[dict[tuple[int, ...], Ex
     return [{}, {(i, j): covariance[i, j] * (Rational(1, 2) if i == j else 1) for i, j in pairs}]
 
 
+@dataclass(frozen=True)
 class Generator:
     """The generator L of (3) with drift terms b_a (D, 1), acting on functions that are polynomials in Delta.
 
@@ -210,15 +211,9 @@ class Generator:
     indices of the derivative: 1/2 C C^T of (4), as `diffusion_terms` writes it, or the moments of (5).
     """
 
-    def __init__(
-        self,
-        state: Sequence[Symbol],
-        drift_terms: Sequence[ImmutableMatrix],
-        noise_terms: Sequence[Mapping[tuple[int, ...], Expr]],
-    ) -> None:
-        self.state = state
-        self.drift_terms = drift_terms
-        self.noise_terms = noise_terms
+    state: Sequence[Symbol]
+    drift_terms: Sequence[ImmutableMatrix]
+    noise_terms: Sequence[Mapping[tuple[int, ...], Expr]]
 
     def taylor_coefficient(self, f: DeltaPolynomial, power: int, applied: int = 0) -> Expr:
         """Return the coefficient of lr^power in exp(lr L) f at Delta = 0: all words L_a1 ... L_an / n!."""
