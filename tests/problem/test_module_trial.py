@@ -238,35 +238,22 @@ def noisy(outputs):
     return outputs + torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=outputs.dtype)
 
 
+OTHERWISE = "gives other outputs or drops otherwise at the second of two"
+
 REFUSED = {
     "torch's random numbers": (lambda: Wrapped(None, lambda m, o: o * torch.rand_like(o)), "random numbers of its own"),
     "those of a generator": (
         lambda: Wrapped(None, lambda m, o: noisy(o)),
         r"its top level \(Wrapped\) \(by torch's randn",
     ),
-    "numpy's": (
-        lambda: Wrapped(None, lambda m, o: o * np.random.rand()),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
-    "python's": (
-        lambda: Wrapped(None, lambda m, o: o * random.random()),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
-    "a state": (
-        lambda: Wrapped(lambda m, x: setattr(m, "number", m.number + 1), lambda m, o: o * m.number),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
-    "a state in a buffer": (
-        lambda: Wrapped(lambda m, x: m.calls.add_(1), lambda m, o: o * m.calls),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
-    "a schedule of dropout": (
-        lambda: Wrapped(lambda m, x: setattr(m.net[2], "p", m.net[2].p / 2)),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
+    "numpy's": (lambda: Wrapped(None, lambda m, o: o * np.random.rand()), OTHERWISE),
+    "python's": (lambda: Wrapped(None, lambda m, o: o * random.random()), OTHERWISE),
+    "a state": (lambda: Wrapped(lambda m, x: setattr(m, "number", m.number + 1), lambda m, o: o * m.number), OTHERWISE),
+    "a state in a buffer": (lambda: Wrapped(lambda m, x: m.calls.add_(1), lambda m, o: o * m.calls), OTHERWISE),
+    "a schedule of dropout": (lambda: Wrapped(lambda m, x: setattr(m.net[2], "p", m.net[2].p / 2)), OTHERWISE),
     "every other layer": (
         lambda: Wrapped(lambda m, x: m.listed.append(0) or (m.net[2](x) if len(m.listed) % 2 else x)),
-        "gives other outputs or drops otherwise at the second of two",
+        OTHERWISE,
     ),
     "recurrent dropout": (
         lambda: Tokens(nn.GRU(2, 3, 2, dropout=0.3, batch_first=True), 3).double(),
