@@ -114,7 +114,10 @@ def leading_constants(
     """Compute leading constants (1): of order 1 at every time, of order 2 at the last one where it is affordable.
 
     Args:
-        problem, theta0, times, observables: as in a `StudyDesign`.
+        problem: what is trained.
+        theta0: (D,), the start.
+        times: times of observation, increasing.
+        observables: g by name, smooth.
         step: largest step of Euler's method for a network with kinks.
         orders: 1, 2 and/or "poisson"; other orders have no known constant.
         stability_limit: 2/lambda_max(Hess L_S(theta0)). Default: computed where the network has kinks.

@@ -53,8 +53,15 @@ class ShuffledEpochs(ModuleProblem):
     samples.
 
     Args:
-        module, x, y, loss, masks, weight_decay, label_noise, parameter_noise: as for `ModuleProblem`.
+        module: the module to be trained. All arguments but batch_size are as for `ModuleProblem`.
+        x: inputs (n, ...).
+        y: targets (n, ...).
+        loss: of each sample. Default: "squared_error".
+        masks: "shared" or "per_sample". Default: "per_sample".
         batch_size: b, the number of samples in a batch, which divides the number of samples.
+        weight_decay: c, which adds c |theta|^2 / 2 to the loss. Default: 0.
+        label_noise: standard deviation of the noise on the targets. Default: 0.
+        parameter_noise: standard deviation of the noise on the parameters. Default: 0.
 
     Raises:
         SmesolveError: as for `ModuleProblem`, or batch_size does not divide the number of samples.
