@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.definition import check_derivatives
+from smesolve.problem.kinks import jumps
 from smesolve.problem.observables import Observable, Observables, is_piecewise_constant, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
@@ -128,8 +129,15 @@ class StudyDesign:
 
     @cached_property
     def smooth_observables(self) -> dict[str, Observable]:
-        """The observables that are not constant between jumps, so that derivatives are informative."""
-        return {name: g for name, g in self.observables.items() if not is_piecewise_constant(g, self.theta0)}
+        """The observables without jumps, whose changes are those of their derivatives."""
+        given, theta0 = self.observables.items(), self.theta0
+        return {name: g for name, g in given if not is_piecewise_constant(g, theta0) and not jumps(g, theta0)}
+
+    @property
+    def jumping_observables(self) -> dict[str, list[str]]:
+        """Operations whose value jumps, by the names of the observables that jump."""
+        others = {name: g for name, g in self.observables.items() if name not in self.smooth_observables}
+        return {name: jumps(g, self.theta0) for name, g in others.items()}
 
     def check_stable(self, lr: float) -> None:
         """Refuse a learning rate beyond the stability limit."""
@@ -162,6 +170,18 @@ class StudyDesign:
             for lr, order in product(self.lrs, self.orders)
         )
         return [sentence for sentence in found if sentence]
+
+    def warn_of_jumps(self, stacklevel: int) -> None:
+        """Warn of observables that jump and, unlike an accuracy, have a derivative as well."""
+        for name, operations in self.jumping_observables.items():
+            if not is_piecewise_constant(self.observables[name], self.theta0):
+                warnings.warn(
+                    f"The observable {name!r} jumps, at {' and '.join(operations)}: no theorem of weak order covers "
+                    "it, and its derivative leaves the jumps out. Its error is the difference of two means, without "
+                    "a predicted constant.",
+                    RuntimeWarning,
+                    stacklevel=stacklevel,
+                )
 
     def warn_of_nothing_tested(self, stacklevel: int) -> None:
         """Warn of comparisons that would agree by construction."""
