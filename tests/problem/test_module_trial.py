@@ -18,7 +18,6 @@ from smesolve.sampling import pickling
 SAMPLES = 6
 X = torch.randn(SAMPLES, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.randn(SAMPLES, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 def perceptron(*layers, width=3):
@@ -180,16 +179,6 @@ def test_sparse_embeddings_have_the_gradients_of_dense_ones():
     sparse, dense = (used(Words(sparse).double(), x) for sparse in (True, False))
     theta, draw = dense.initial(0), dense.sample(3, 0)
     assert torch.equal(sparse.gradient(theta, draw), dense.gradient(theta, draw))
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.bool])
-def test_class_labels_of_any_integer_type_are_the_same(dtype):
-    y = CLASSES % 2 if dtype is torch.bool else CLASSES
-    module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Dropout(0.2), nn.Linear(5, 3)).double()
-    long, short = (used(module, y=labels, loss="cross_entropy") for labels in (y, y.to(dtype)))
-    theta, draw = long.initial(0), long.sample(3, 0)
-    assert torch.equal(long.gradient(theta, draw), short.gradient(theta, draw))
-    assert short.y.dtype == torch.int64
 
 
 class Checkpointed(Wrapped):
