@@ -14,7 +14,13 @@ from torch import Tensor
 from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.definition import check_derivatives
 from smesolve.problem.kinks import jumps
-from smesolve.problem.observables import Observable, Observables, is_piecewise_constant, named_observables
+from smesolve.problem.observables import (
+    Observable,
+    Observables,
+    check_sizes,
+    is_piecewise_constant,
+    named_observables,
+)
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
 from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
@@ -105,6 +111,7 @@ class StudyDesign:
             grid_numbers(times, dt, "times")
         functions = named_observables(problem, observables)
         problem.check_start("theta0", theta0)
+        check_sizes(functions, theta0)
         check_derivatives(problem.at(0.0), theta0, draws=not problem.has_closed_form)
         design = cls(problem, theta0, lrs, times, orders, functions, scheme, dt, control, seed, keep)
         for lr in lrs:
@@ -142,7 +149,7 @@ class StudyDesign:
     def check_stable(self, lr: float) -> None:
         """Refuse a learning rate beyond the stability limit."""
         self.problem.check_lr(lr)
-        if lr >= self.stability_limit:
+        if lr >= self.stability_limit and self.stability_limit < self.problem.largest_lr:  # where an eigenvalue leaves
             time = "" if self.problem.autonomous else " at the worst time of the schedule"
             raise SmesolveError(
                 f"lr={lr:g} is beyond the stability limit {self.stability_limit:.4g} ({self.problem.limit_in_words}"
