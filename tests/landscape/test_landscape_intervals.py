@@ -65,12 +65,10 @@ def test_a_quotient_by_a_root_has_the_ends_of_its_formula(a, correlation):
 
 
 def test_a_quotient_by_a_root_that_may_be_zero_is_open():
-    far, near = (
-        over_root(Estimate(1.0, 0.01), Estimate(1.0, 1.0), 0.0),
-        over_root(Estimate(0.0, 1.0), Estimate(1.0, 1.0), 0),
-    )
+    far, near = (over_root(one, Estimate(1.0, 1.0), 0.0) for one in (Estimate(1.0, 0.01), Estimate(0.0, 1.0)))
     assert far.high == np.inf and 0 < far.low < 1
-    assert (near.low, near.high) == (-Q / (1 + (1 + Q) ** 0.5 - 1), np.inf) or near.high == np.inf
+    above = (1 + Q) ** 0.5 - 1
+    assert near.low == exactly(-Q / (1 - above**2) ** 0.5) and near.high == np.inf
     for square in (Estimate(0.0, 1.0), Estimate(-1.0, 1.0)):
         nothing = over_root(Estimate(1.0, 0.1), square, 0.0)
         assert np.isnan(nothing.value) and (nothing.low, nothing.high) == (-np.inf, np.inf)
@@ -87,6 +85,7 @@ def test_means_over_runs_are_those_of_each_group():
         assert (row.loss, row.loss_low, row.loss_high) == exactly(
             (np.mean(values), np.mean(values) - half, np.mean(values) + half)
         )
+    assert np.isnan(mean_over([1.0]).half)
 
 
 # --- traces ---------------------------------------------------------------------------------------------------------

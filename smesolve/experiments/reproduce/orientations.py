@@ -21,10 +21,9 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
-from smesolve.landscape.adam_training import train_by_adam
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.orientations import ODD, orientations_along
-from smesolve.landscape.training import checkpoints
+from smesolve.landscape.training import checkpoints, train_by_adam
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer
 

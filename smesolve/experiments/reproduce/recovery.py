@@ -22,8 +22,8 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data
 from smesolve.figures import PAGE, Figure, band, drawing, log_ticks
-from smesolve.landscape.adam_training import train_by_adam
 from smesolve.landscape.estimates import mean_over, over_runs
+from smesolve.landscape.training import train_by_adam
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer, check_list, check_positive
 

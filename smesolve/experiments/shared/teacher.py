@@ -19,8 +19,7 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.settings import ACTIVATIONS, StudySettings, check_choices
-from smesolve.landscape.adam_training import ADAM_TRAININGS
-from smesolve.landscape.training import initial_points
+from smesolve.landscape.training import ADAM_TRAININGS, initial_points
 from smesolve.problem.activations import ACTIVATIONS as FUNCTIONS
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.leading_constants import constants_table, constants_work
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders, learning_rates_and_times
-from smesolve.comparison.study_size import StudySize
+from smesolve.comparison.study_size import DefectSize, StudySize
 from smesolve.comparison.weak_error import ESTIMATORS, chosen_estimator, predicted_constants, weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
