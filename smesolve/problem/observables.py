@@ -22,6 +22,7 @@ from smesolve.validation import MOST_ENTRIES, check_observables, check_problem
 __all__ = [
     "OBSERVABLES",
     "Observable",
+    "ObservableWarning",
     "Observables",
     "check_nothing_kept",
     "check_sizes",
@@ -39,6 +40,10 @@ of weak order needs a smooth one."""
 
 Observables = Sequence[str | Observable] | Mapping[str, str | Observable]
 """Names and callables, which are named by their `__name__`; or a mapping from names of your own to them."""
+
+
+class ObservableWarning(RuntimeWarning):
+    """An observable that jumps, or that is not finite on some paths."""
 
 
 def squared_norm(theta: Tensor) -> Tensor:
