@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 
 from smesolve.comparison.defect_draws import Draws
@@ -56,8 +54,8 @@ class Companions:
         """
         plan = self._plan
         left_limits = [True] if step == plan.steps else [True, False] if step in plan.breaks else [False]
-        at = partial(Instant.of, plan.problem, step * plan.lr, SHORT * plan.lr)
-        sides = [at(left_limit) for left_limit in left_limits]
+        here = plan.problem, step * plan.lr, SHORT * plan.lr
+        sides = [Instant.of(*here, left_limit) for left_limit in left_limits]
         end, begin = plan.node_weights[step]
         generator = keyed_generator(plan.seed, "defects", self._block, step)
         draws = Draws(sides[-1].here, plan.block_size, generator)

@@ -10,8 +10,8 @@ and a second derivative of f along (1, b) and (1, b') is
     d_t^2 f + d_t Df[b + b'] + D^2 f[b, b'].                                                                    (2)
 
 Time derivatives are central differences of the piece of the schedule that holds, which is continued smoothly beyond its
-ends (`Problem.continued`). They are exact where f is affine in a factor of lr, and have a relative error of second order
-in the offset to both sides elsewhere.
+ends (`Problem.continued`). They are exact where f is affine in a factor of lr, and have a relative error of second
+order in the offset to both sides elsewhere.
 """
 
 from __future__ import annotations
