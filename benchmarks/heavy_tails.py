@@ -123,7 +123,7 @@ def replicates(
                     for column, name in enumerate(functions):
                         row = budget_row(
                             (0, column), dropout, equation, pairs, side.bias(pairs), budget.noise_free,
-                            float(side.solution.error[0, column]), True, None,
+                            float(side.solution.error[0, column]), True, (False, False), None,
                         )  # fmt: skip
                         error = exact[side.order, name]
                         covered, heavy = row["low"] <= error <= row["high"], row["reason"].heavy_tailed

@@ -32,6 +32,7 @@ from smesolve.comparison.outcomes import Status, status_of
 from smesolve.comparison.solver_bias import SolverBias
 from smesolve.confidence import student_quantile
 from smesolve.problem.observables import Observable
+from smesolve.problem.reverse_derivative import value_and_gradient
 from smesolve.sampling.ensemble import Process
 
 __all__ = ["NoiseFreeValues", "budget_row", "is_noisy"]
@@ -63,9 +64,9 @@ class NoiseFreeValues:
         for step in range(saved[-1]):
             state, _ = process.noise_free_step(state, step)
             if step + 1 in saved:
-                found = [torch.func.grad_and_value(g)(state[0]) for g in observables.values()]
-                values.append([float(value) for _, value in found])
-                sizes.append([float((slope * state[0]).abs().sum() + value.abs()) for slope, value in found])
+                found = [value_and_gradient(g, state[0]) for g in observables.values()]
+                values.append([float(value) for value, _ in found])
+                sizes.append([float((slope * state[0]).abs().sum() + value.abs()) for value, slope in found])
         self.values = np.array(values)
         """(T, O)."""
         self._sizes = np.nan_to_num(np.array(sizes), posinf=0.0)
@@ -94,6 +95,7 @@ def budget_row(
     noise_free: NoiseFreeValues,
     tolerance: float,
     polynomial: bool,
+    hiding: tuple[bool, bool],
     rel_tol: float | None,
 ) -> dict[str, object]:
     """Return the columns of one error, which `WeakErrorStudy` lists.
@@ -105,6 +107,8 @@ def budget_row(
         noise_free: values of the iteration without noise.
         tolerance: bound on the error of the ordinary differential equation.
         polynomial: whether the observable grows at most like a polynomial.
+        hiding: for dropout and for the equation, whether the observable jumps and the side has noise, so that values
+            may exist that no path shows.
         rel_tol: largest Monte Carlo half-width as a share of the error, or None for any.
     """
     sde = equation.mean[at] - bias.value[at]
@@ -126,7 +130,7 @@ def budget_row(
         rounding[at],
         diverged=bool(diverged),
         undefined=bool(undefined),
-        tails=_tails(at, dropout, equation, noise_free, rounding, polynomial),
+        tails=_tails(at, dropout, equation, noise_free, rounding, polynomial, hiding),
         biased=None if abs(error) > half else Status.WITHIN_SOLVER_BIAS,
         too_wide=rel_tol is not None and monte_carlo > REL_TOL_SLACK * rel_tol * abs(error),
     )
@@ -173,11 +177,13 @@ def _tails(
     noise_free: NoiseFreeValues,
     rounding: np.ndarray,
     polynomial: bool,
+    hiding: tuple[bool, bool],
 ) -> Status | None:
     """Return the status of samples that cannot show the mean, or None.
 
-    There are two cases beside heavy tails in a sample. Draws of the iteration are discrete: where rare draws matter,
-    all paths of a sample may be equal, but they equal the noise-free path only if there is no noise. And the noise of a
+    There are three cases beside heavy tails in a sample. Draws of the iteration are discrete: where rare draws matter,
+    all paths of a sample may be equal, but they equal the noise-free path only if there is no noise. An observable that
+    jumps, such as an accuracy, has one value on all paths of a sample that do not cross a jump. And the noise of a
     modified equation grows with theta, so that its solution has the tails of a lognormal law: the mean of an observable
     that outgrows every polynomial is infinite, and the theorem of weak order does not cover it.
     """
@@ -186,6 +192,8 @@ def _tails(
     spread = dropout.plain_stderr[at] * dropout.paths**0.5
     if spread <= rounding[at] and abs(dropout.mean[at] - noise_free.values[at]) > 2 * rounding[at]:
         return Status.UNSEEN_NOISE
+    if any(may and not side.plain_stderr[at] for may, side in zip(hiding, (dropout, equation), strict=True)):
+        return Status.ALL_EQUAL
     if not polynomial and equation.plain_stderr[at] * equation.paths**0.5 > rounding[at]:
         return Status.FAST_GROWTH
     return None

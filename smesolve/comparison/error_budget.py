@@ -69,6 +69,11 @@ class ErrorBudget:
         self.noise_free = NoiseFreeValues(iteration, design.theta0, saved, design.observables)
         """Observables along the noise-free path of the iteration."""
         self._polynomial = {name: grows_polynomially(g, design.theta0) for name, g in design.observables.items()}
+        problem = design.problem
+        noisy = problem.draw_dim > 0, problem.noise_dim > 0 or not problem.has_closed_form
+        self._hiding = {
+            name: (False, False) if name in design.smooth_observables else noisy for name in design.observables
+        }
         # The number of a block names its paths among blocks of one size only.
         self._name = f"lr {lr!r}, dropout, blocks of {iteration.block_size}"
         self._blocks = 0
@@ -206,6 +211,7 @@ class ErrorBudget:
                         self.noise_free,
                         float(side.solution.error[at]),
                         self._polynomial[name],
+                        self._hiding[name],
                         rel_tol if row == len(self.design.times) - 1 else None,
                     )
                     head = {"order": side.order, "lr": self.lr, "time": time, "observable": name}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
+from smesolve.problem.reverse_derivative import value_and_gradient
 
 __all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional", "inner_products", "row_by_row"]
 
@@ -83,7 +84,7 @@ class NoiseFreePath:
             if step < saved[-1]:
                 current = pull(step, current.flatten(0, 1)).reshape(current.shape)
             if step in saved:
-                gradients = torch.stack([torch.func.grad(g)(path[step]) for g in observables.values()])
+                gradients = torch.stack([value_and_gradient(g, path[step])[1] for g in observables.values()])
                 current = torch.cat([gradients[None], current])
             adjoints.append(current)
         return cls(path, torch.cat(predictions), adjoints[::-1])

@@ -24,6 +24,8 @@ class Status(StrEnum):
     HEAVY_TAILS = "heavy tails"
     """So few paths carry a mean that a sample does not determine it."""
     UNSEEN_NOISE = "heavy tails: all paths of the iteration are equal, but not to its path without noise"
+    ALL_EQUAL = "all paths have the same value, which does not show how often others occur"
+    """An observable that jumps, such as an accuracy, did so on no path."""
     FAST_GROWTH = "heavy tails: the observable outgrows every polynomial"
 
     @property
@@ -39,7 +41,7 @@ class Status(StrEnum):
     @property
     def has_interval(self) -> bool:
         """Whether the interval of the error is reliable."""
-        return not (self.heavy_tailed or self in (Status.DIVERGED, Status.NOT_FINITE))
+        return not (self.heavy_tailed or self in (Status.DIVERGED, Status.NOT_FINITE, Status.ALL_EQUAL))
 
 
 def status_of(

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.definition import check_derivatives
-from smesolve.problem.observables import Observable, Observables, is_piecewise_constant, named_observables
+from smesolve.problem.kinks import jumps
+from smesolve.problem.observables import (
+    Observable,
+    Observables,
+    check_sizes,
+    is_piecewise_constant,
+    named_observables,
+)
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
 from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
@@ -104,6 +111,7 @@ class StudyDesign:
             grid_numbers(times, dt, "times")
         functions = named_observables(problem, observables)
         problem.check_start("theta0", theta0)
+        check_sizes(functions, theta0)
         check_derivatives(problem.at(0.0), theta0, draws=not problem.has_closed_form)
         design = cls(problem, theta0, lrs, times, orders, functions, scheme, dt, control, seed, keep)
         for lr in lrs:
@@ -128,13 +136,20 @@ class StudyDesign:
 
     @cached_property
     def smooth_observables(self) -> dict[str, Observable]:
-        """The observables that are not constant between jumps, so that derivatives are informative."""
-        return {name: g for name, g in self.observables.items() if not is_piecewise_constant(g, self.theta0)}
+        """The observables without jumps, whose changes are those of their derivatives."""
+        given, theta0 = self.observables.items(), self.theta0
+        return {name: g for name, g in given if not is_piecewise_constant(g, theta0) and not jumps(g, theta0)}
+
+    @property
+    def jumping_observables(self) -> dict[str, list[str]]:
+        """Operations whose value jumps, by the names of the observables that jump."""
+        others = {name: g for name, g in self.observables.items() if name not in self.smooth_observables}
+        return {name: jumps(g, self.theta0) for name, g in others.items()}
 
     def check_stable(self, lr: float) -> None:
         """Refuse a learning rate beyond the stability limit."""
         self.problem.check_lr(lr)
-        if lr >= self.stability_limit:
+        if lr >= self.stability_limit and self.stability_limit < self.problem.largest_lr:  # where an eigenvalue leaves
             time = "" if self.problem.autonomous else " at the worst time of the schedule"
             raise SmesolveError(
                 f"lr={lr:g} is beyond the stability limit {self.stability_limit:.4g} ({self.problem.limit_in_words}"
@@ -162,6 +177,18 @@ class StudyDesign:
             for lr, order in product(self.lrs, self.orders)
         )
         return [sentence for sentence in found if sentence]
+
+    def warn_of_jumps(self, stacklevel: int) -> None:
+        """Warn of observables that jump and, unlike an accuracy, have a derivative as well."""
+        for name, operations in self.jumping_observables.items():
+            if not is_piecewise_constant(self.observables[name], self.theta0):
+                warnings.warn(
+                    f"The observable {name!r} jumps, at {' and '.join(operations)}: no theorem of weak order covers "
+                    "it, and its derivative leaves the jumps out. Its error is the difference of two means, without "
+                    "a predicted constant.",
+                    RuntimeWarning,
+                    stacklevel=stacklevel,
+                )
 
     def warn_of_nothing_tested(self, stacklevel: int) -> None:
         """Warn of comparisons that would agree by construction."""

@@ -167,7 +167,7 @@ def validity_range(
         horizon: time T of the comparison; the iteration takes T/lr steps.
         tolerance: largest error, relative to the change of the observable from theta0 to the horizon.
         orders: orders of the equations, 1 and/or 2.
-        observables: as in `weak_error`, except accuracies and others that are constant between jumps.
+        observables: as in `weak_error`, except those that jump, such as accuracies.
         rel_tol: relative 95% half-width to which errors are measured.
         paths: number of paths of the first round at each learning rate, in whole blocks.
         max_paths: largest number of paths at each learning rate; the size of a block follows from it (`weak_error`).
@@ -220,8 +220,7 @@ def validity_range(
     for name in design.observables:
         if name not in design.smooth_observables:
             raise SmesolveError(
-                f"observables: {name!r} is constant between jumps, and a range of validity rests on derivatives; "
-                "take a loss."
+                f"observables: {name!r} jumps, and a range of validity rests on derivatives; take one that does not."
             )
     rows: list[dict[str, object]] = []
     done: set[int] = set()

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
+from smesolve.problem.reverse_derivative import value_and_gradient
 from smesolve.solver.ode import solve_ode
 
 __all__ = ["BATCH_FLOATS", "NESTED_ARRAYS", "Density", "along", "along_flow"]
@@ -189,7 +190,7 @@ def _derivatives(problem: Problem, observable: Observable, theta: Tensor, count:
     def third(i: Tensor, j: Tensor) -> Tensor:
         return along(lambda at: along(slope, at, i), theta.expand_as(i), j)
 
-    gradient: Tensor = torch.func.grad(observable)(theta)
+    _, gradient = value_and_gradient(observable, theta)
     if count == 1:
         return [gradient]
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)

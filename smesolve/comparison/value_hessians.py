@@ -32,6 +32,7 @@ from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
+from smesolve.problem.reverse_derivative import linear_transpose, scalar_hessian_product
 from smesolve.sampling.progress import Progress
 from smesolve.solver.time_grid import grid_numbers
 
@@ -237,8 +238,7 @@ def _low_rank(
 
 def _final_product(problem: Problem, observable: Observable, state: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the map of vectors (k, D) to Hess g vectors."""
-    slope = torch.func.vmap(torch.func.grad(observable))
-    return _in_batches(problem, lambda some: forward_derivative(slope, state.expand_as(some), some)[1])
+    return _in_batches(problem, lambda some: scalar_hessian_product(observable, state, some))
 
 
 def _in_batches(problem: Problem, product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -280,7 +280,5 @@ def _third_derivative(problem: Problem, states: Tensor, lams: Tensor, vectors: T
 
 def _through_noise(problem: Problem, state: Tensor, factors: Tensor) -> Tensor:
     """Return rows C^T u (..., M) for rows u (..., D), by the transpose of the noise product, which is linear."""
-    zero = torch.zeros(problem.noise_dim, dtype=problem.dtype, device=problem.device)
-    _, pull = torch.func.vjp(lambda normals: problem.noise_product(state, normals), zero)
-    rows: Tensor = torch.func.vmap(lambda u: pull(u)[0])(factors.flatten(0, -2))
-    return rows.reshape(*factors.shape[:-1], -1)
+    zeros = factors.new_zeros(*factors.shape[:-1], problem.noise_dim)
+    return linear_transpose(lambda normals: problem.noise_product(state, normals), zeros, factors)

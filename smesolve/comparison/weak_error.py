@@ -94,8 +94,8 @@ def weak_error(
             Poisson process and has weak order 1. The equations 3 and "poisson" have jumps and are solved from jump to
             jump: they do not use `scheme`, and defects do not measure them. Default: 1 and 2.
         observables: names ("loss", "modified_loss", "squared_norm", "test_loss", "accuracy", "theta[0]", see
-            `OBSERVABLES`) and callables, or a dict from names of your own to them. Default: the loss. Accuracies are
-            constant between jumps: they have neither control variates, nor predicted constants, nor defects.
+            `OBSERVABLES`) and callables, or a dict from names of your own to them. Default: the loss. Observables
+            that jump, such as accuracies, have neither predicted constants nor defects.
         times: times of observation, the last one the horizon. Default: the finest even grid of at most five that all
             learning rates divide.
 
@@ -118,7 +118,7 @@ def weak_error(
         estimator: "difference", the difference of the means of both sides; "defects", errors that are summed up along
             the discrete run, with a relative precision that does not depend on the learning rate
             (`smesolve.comparison.defects`); or "auto": the difference, which has no bias, where the mean gradient has
-            a closed form, an observable is constant between jumps, orders holds 3 or "poisson", or scheme, dt, control
+            a closed form, an observable jumps, orders holds 3 or "poisson", or scheme, dt, control
             or keep are given, which defects do not have; else defects. The column `estimator` names the choice.
             Default: "auto".
 
@@ -142,6 +142,7 @@ def weak_error(
         StudyInterrupted: a KeyboardInterrupt, with a table of the results up to the interruption.
 
     Warns:
+        RuntimeWarning: an observable that jumps and has a derivative as well, or one that is not finite on some paths.
         NothingTestedWarning: dt = lr at order 1 with a scheme whose step is then the step of the iteration.
         DivergenceWarning: diverged paths; their rows have no mean and are not resolved.
 
@@ -185,6 +186,7 @@ def weak_error(
         _warn_of_missing_means(table)
         return WeakErrorStudy(table, {}, design.horizon, predicted_constants(design), design.start)
     design.warn_of_nothing_tested(stacklevel=5)  # 5: past the decorators
+    design.warn_of_jumps(stacklevel=5)
     size = StudySize(design, paths, workers)
     size.check(max_memory)
     with Progress(progress, size.work + further_work(size.work, rel_tol, dt is None)) as bar:
@@ -202,22 +204,21 @@ def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, ob
         given: values, by name, of the arguments that only the difference of means has; None where one is not given.
 
     Raises:
-        SmesolveError: defects for an observable that is constant between jumps, or with an argument that only the
+        SmesolveError: defects for an observable that jumps, or with an argument that only the
             difference has.
     """
     problem = design.problem
-    flat = [name for name in design.observables if name not in design.smooth_observables]
+    jumping = [name for name in design.observables if name not in design.smooth_observables]
     used = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     if estimator == "auto":
-        jumps = [order for order in design.orders if order in WITH_JUMPS]
-        by_difference = problem.has_closed_form or flat or used or jumps
+        by_jumps = [order for order in design.orders if order in WITH_JUMPS]
+        by_difference = problem.has_closed_form or jumping or used or by_jumps
         return "difference" if by_difference else "defects"
     if estimator == "defects":
         check_orders_of_defects(design.orders)
-        if flat:
+        if jumping:
             raise SmesolveError(
-                f"observables: {flat[0]!r} is constant between jumps, and defects are made of derivatives; take "
-                "estimator='difference'."
+                f"observables: {jumping[0]!r} jumps, and defects are made of derivatives; take estimator='difference'."
             )
         if used:
             raise SmesolveError(

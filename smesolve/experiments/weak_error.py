@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,9 @@ class WeakError(WeakErrorExperiment):
             "integral along the gradient flow (for a network with kinks the slope of Euler's method in its step, with "
             "its half-width) and uses no Monte Carlo.",
             _constants(study),
-            _not_predicted(study.fit(), self.problem, kinks(self.problem, self.theta0)),
+            _not_predicted(
+                study.fit(), self.problem, kinks(self.problem, self.theta0), self.design.jumping_observables
+            ),
             "## Largest error over the times",
             largest_errors(study),
         )
@@ -220,8 +222,19 @@ def _constants(study: WeakErrorStudy) -> str:
     )
 
 
-def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str]) -> str:
-    """Return why theory predicts no constant, for the orders without a prediction."""
+def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str], jumping: Collection[str] = ()) -> str:
+    """Return why theory predicts no constant, for the orders without a prediction.
+
+    Args:
+        fit: the fits.
+        problem: what is trained.
+        kinked: names of the operations with kinks in the loss.
+        jumping: names of the observables that jump.
+    """
+    if jumping:
+        others = _not_predicted(fit[~fit.observable.isin(jumping)], problem, kinked)
+        names = f"{' and '.join(map(plain, jumping))} {'jumps' if len(jumping) == 1 else 'jump'}"
+        return join(f"No constant is predicted where derivatives leave something out: {names}.", others)
     orders = sorted_orders(fit[fit.predicted_constant.isna()].order)
     known = [order for order in orders if order != 3]
     third = "" if known == orders else "No constant of order 3 is predicted: it needs the fourth cumulant of the noise."

@@ -113,8 +113,8 @@ def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Seque
     first = check_parameters("first", first, _problem(problem), None)
     second = check_parameters("second", second, problem, None)
     try:
-        torch.broadcast_shapes(first.shape, second.shape)
-    except RuntimeError:
+        np.broadcast_shapes(first.shape, second.shape)
+    except ValueError:
         shape = f"go with first, of shape {tuple(first.shape)}"
         raise invalid("second", shape, second, "give as many solutions, or one (D,)") from None
     alphas = check_list("alphas", alphas, check_number)

@@ -15,19 +15,26 @@ and -A_j, so that its orientation counts up to sign.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.array_checks import check_array
+from smesolve.landscape.covering import covering
 from smesolve.landscape.operators import dropout_problem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.validation import check_parameters
 
-__all__ = ["cosine_map", "input_weights", "participation"]
+__all__ = ["ODD", "cosine_map", "input_weights", "orientations_along", "participation"]
+
+ODD = ("tanh", "identity")
+"""Odd activations, for which orientations are counted up to their sign."""
 
 
 @entry_point
@@ -78,3 +85,41 @@ def participation(weights: np.ndarray, amplitudes: np.ndarray) -> float:
     if not amplitudes.any():
         return np.nan
     return float(amplitudes.sum() ** 2 / (amplitudes @ cosine_map(weights) ** 2 @ amplitudes))
+
+
+def orientations_along(
+    problem: DropoutProblem, states: Tensor, steps: Sequence[int], lines: bool
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the orientations of runs at some steps of a training, and the cosine map at the end of the first run.
+
+    Args:
+        problem: dropout on a `TwoLayerNetwork`.
+        states: parameters (T, runs, D).
+        steps: the T step numbers.
+        lines: whether orientations are counted up to their sign.
+
+    Returns:
+        Columns run, step; orientations and least_orientations, the bounds on the covering number, and both relative to
+        the width, effective_ratio and least_ratio; participation; loss. And the cosine map (m, m), neurons of one
+        orientation side by side.
+    """
+    weights, amplitudes = input_weights(problem, states)
+    rows = []
+    for i, step in enumerate(steps):
+        losses = problem.loss(states[i])
+        for run in range(states.shape[1]):
+            caps = covering(weights[i, run], lines)
+            rows.append(
+                {
+                    "run": run,
+                    "step": step,
+                    "orientations": caps.upper,
+                    "least_orientations": caps.lower,
+                    "effective_ratio": caps.upper / problem.width,
+                    "least_ratio": caps.lower / problem.width,
+                    "participation": participation(weights[i, run], amplitudes[i, run]),
+                    "loss": float(losses[run]),
+                }
+            )
+    order = np.argsort(covering(weights[-1, 0], lines).groups, kind="stable")
+    return pd.DataFrame(rows), cosine_map(weights[-1, 0][order])

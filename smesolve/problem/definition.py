@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError, call_of_user, invalid, shown
-from smesolve.problem.function_trial import check_derivative, check_rows
+from smesolve.problem.function_trial import called, check_derivative, check_rows
 from smesolve.problem.step_expansion import check_step
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import check_integer
@@ -87,7 +87,7 @@ def _size(name: str, value: Any, least: int = 0) -> int:
 
 
 def _check_rows(problem: Problem, names: list[str], uniforms: Tensor) -> None:
-    """Check that the named methods treat each path by itself, and draw no random numbers."""
+    """Check that the named methods treat each path by itself, draw no random numbers, and leave theta unchanged."""
     paths = len(uniforms)
     theta = _numbers(paths * problem.dim, problem).view(paths, problem.dim)
     normals = _numbers(paths * problem.noise_dim, problem).view(paths, problem.noise_dim)
@@ -99,9 +99,8 @@ def _check_rows(problem: Problem, names: list[str], uniforms: Tensor) -> None:
         method, rest = getattr(problem, name), others.get(name, lambda rows: ())
         what = f"{type(problem).__name__}.{name}"
 
-        def values(rows: Tensor, method: Any = method, rest: Any = rest) -> Tensor:
-            found: Tensor = method(theta[rows], *rest(rows))
-            return found
+        def values(rows: Tensor, what: str = what, method: Any = method, rest: Any = rest) -> Tensor:
+            return called(what, lambda at: method(at, *rest(rows)), theta[rows])
 
         call_of_user(what, check_rows, what, values, torch.arange(paths, device="cpu"))
 

@@ -44,7 +44,7 @@ class FeatureNetwork(DropoutNetwork):
             raise SmesolveError("readout must not share parameters with features; give it weights of its own.")
         self.features, self.readout = features, readout
         self.width, self.out_features = readout.in_features, readout.out_features
-        self._features = ModuleFunction(features)
+        self._features = ModuleFunction(features, "features")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs (..., n, o) without dropout."""

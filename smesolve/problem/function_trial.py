@@ -21,7 +21,7 @@ from torch import Tensor
 from smesolve.errors import SmesolveError, call_of_user
 from smesolve.problem.one_at_a_time import forward_derivative
 
-__all__ = ["check_derivative", "check_rows", "equal_up_to_rounding"]
+__all__ = ["called", "check_derivative", "check_rows", "equal_up_to_rounding"]
 
 LOST = (
     "write it without .detach(), .data, .item(), float() and numpy, and without operations whose own derivative is not "
@@ -39,6 +39,27 @@ def equal_up_to_rounding(values: Tensor, others: Tensor) -> bool:
     size = float(others.nan_to_num(0.0, 0.0, 0.0).abs().max()) if others.numel() else 0.0
     tolerance = torch.finfo(values.dtype).eps ** 0.5
     return torch.allclose(values, others, rtol=tolerance, atol=tolerance * size, equal_nan=True)
+
+
+def called(what: str, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Return function(values), after checking that the function does not write into the values.
+
+    Args:
+        what: name of the function in messages.
+        function: the function.
+        values: finite values.
+
+    Raises:
+        SmesolveError: the function changes what it is given, which a study would go on with.
+    """
+    given = values.clone()
+    found = function(given)
+    if not torch.equal(given, values):
+        raise SmesolveError(
+            f"{what} must leave what it is given unchanged, but it writes into it; let it work on a .clone(), or by "
+            "operations that make new values, such as theta * 2 in place of theta.mul_(2)."
+        )
+    return found
 
 
 def check_rows(what: str, function: Callable[[Tensor], Tensor], rows: Tensor, words: str = "path") -> None:

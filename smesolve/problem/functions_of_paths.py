@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
@@ -57,7 +58,7 @@ class FunctionsOfPaths:
         lead = theta.shape[:-1]
         leads = [part.shape[: part.ndim - dimensions[key]] for key, part in noise.items()]
         if any(one != lead for one in leads):
-            lead = torch.broadcast_shapes(lead, *leads)
+            lead = torch.Size(np.broadcast_shapes(lead, *leads))
 
         def flat(part: Tensor, count: int) -> Tensor:
             shape = part.shape[part.ndim - count :]

@@ -61,8 +61,12 @@ class Linearization(ABC):
         """Return C(theta) normals, (..., D) from (..., M), with mean zero and the covariance of `gradient`."""
 
     def noisy_mean_gradient(self, normals: Tensor, weight: float) -> Tensor:
-        """Return weight `mean_gradient` + `noise_product`, the increment of an Euler step: (..., D)."""
+        """Return weight `mean_gradient` + `noise_product`: (..., D)."""
         return weight * self.mean_gradient() + self.noise_product(normals)
+
+    def noisy_step(self, normals: Tensor, weight: float, scale: float) -> Tensor:
+        """Return theta + scale `noisy_mean_gradient`, a step of an Euler scheme: (..., D)."""
+        return torch.add(self.theta, self.noisy_mean_gradient(normals, weight), alpha=scale)
 
     def mean_noise_and_curvature(self, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean gradient g, the noise product, and Hess L_S g, each (..., D): the parts of order 2."""

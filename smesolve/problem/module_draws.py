@@ -17,10 +17,14 @@ __all__ = ["Draw", "DrawLayout"]
 Draw = Mapping[str, Tensor]
 """Everything random in one step, by name, with leading dimensions of paths. Noise that a problem lacks has no entry.
 
+Draws of a problem without noise are empty tensors, which only have the dimensions of paths, so that gradients for one
+theta and several draws have the same shape whatever the noise.
+
     indices         (..., b)           samples of the mini-batch
     mask 0, ...     (..., b, ...)      one per dropout call; 1 in place of b if shared, without b if a weight is dropped
     labels          (..., b, o)        standard normals eps
     parameters      (..., D)           standard normals xi
+    paths           (..., 0)           if the problem has no noise
 """
 
 

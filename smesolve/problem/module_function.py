@@ -25,6 +25,7 @@ from smesolve.errors import SmesolveError
 from smesolve.problem.attention import dropped_attention, drops_attention, multi_head_attention
 from smesolve.problem.decompositions import Decomposed
 from smesolve.problem.one_at_a_time import one_at_a_time
+from smesolve.problem.padding_rows import padding_factors
 from smesolve.problem.parameters import layer_name, trainable
 
 __all__ = ["DropoutCall", "ModuleFunction"]
@@ -47,19 +48,25 @@ class DropoutCall:
 class ModuleFunction:
     """(theta, x, masks) -> module(x) with trainable parameters theta (D,), in the order of `parameters_to_vector`.
 
-    Frozen parameters (requires_grad=False) keep the module's values. The module's own train and eval flags say which
-    dropout layers are active. A call leaves the module unchanged: buffers that count or average do so on a copy, and
-    attributes, including the items of lists and dicts in attributes, are restored.
+    Frozen parameters (requires_grad=False) keep the module's values, and rows of padding are 0, whatever theta holds.
+    The module's own train and eval flags say which dropout layers are active. A call leaves the module unchanged:
+    buffers that count or average do so on a copy, and attributes, including the items of lists and dicts in attributes,
+    are restored.
 
     Args:
         module: any torch module that `torch.func` can differentiate and batch.
+        name: name of the module in messages.
+
+    Raises:
+        SmesolveError: an embedding has a row of padding that is not 0, or that another layer trains.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self._layers = module, list(module.modules())
+    def __init__(self, module: nn.Module, name: str = "module") -> None:
+        self.module, self.name, self._layers = module, name, list(module.modules())
         self._buffers = [name for name, _ in module.named_buffers()]
         with one_at_a_time:  # another thread may have its own parameters in the module
             shapes = {name: parameter.shape for name, parameter in trainable(module).items()}
+            self._padding = padding_factors(name, module)
         self.changing: frozenset[str] = frozenset()
         """Names of the buffers that a call changes; under `torch.func.vmap` each path changes its own."""
         self._names, self._shapes = list(shapes), list(shapes.values())
@@ -115,7 +122,10 @@ class ModuleFunction:
                 theta
             ).sum()  # batched and differentiated as theta, so that such values can be written
             buffers |= {name: buffers[name] + own for name in self.changing if buffers[name].is_floating_point()}
-        return {name: piece.view(shape) for name, shape, piece in pieces} | buffers
+        values = {name: piece.view(shape) for name, shape, piece in pieces}
+        for name, factor in self._padding.items():
+            values[name] = values[name] * factor
+        return values | buffers
 
     def _recorded(self, values: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[DropoutCall]]:
         calls: list[DropoutCall] = []
@@ -183,9 +193,9 @@ class _TorchCalls(Decomposed):
                 return multi_head_attention(*args, **kwargs)
         if func is functional.batch_norm and kwargs.get("training"):
             raise SmesolveError(
-                f"module has batch normalisation in train mode in its {self._function.running_layer()}, which couples "
-                "the samples of a batch; freeze it by .eval() on its batch-norm layers, where they track running "
-                "statistics, or use group or layer normalisation."
+                f"{self._function.name} has batch normalisation in train mode in its {self._function.running_layer()}, "
+                "which couples the samples of a batch; freeze it by .eval() on its batch-norm layers, where they track "
+                "running statistics, or use group or layer normalisation."
             )
         return super().__torch_function__(func, types, args, kwargs)
 

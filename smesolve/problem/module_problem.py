@@ -168,6 +168,7 @@ class ModuleProblem(Problem):
         # Shapes of one draw; the mean gradient is one of full batches, whose noise is that of masks and parameters.
         in_batch = self.batch_size or self.samples
         self._shapes = ({"indices": (in_batch,)} if self.batch_size else {}) | self._noise_shapes(in_batch)
+        self._shapes = self._shapes or {"paths": (0,)}
         without_labels = {name: shape for name, shape in self._noise_shapes(self.samples).items() if name != "labels"}
         self._layout = self._layout_of(self._shapes)
         self._reference_layout = self._layout_of(without_labels)
@@ -249,8 +250,9 @@ class ModuleProblem(Problem):
 
     def _batch_gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
-        if not draw:
-            return self._over_paths("gradient", grad(self._mean_loss), theta)
+        if "paths" in draw:  # one gradient for all paths that differ in their draws only
+            lead = torch.broadcast_shapes(theta.shape[:-1], draw["paths"].shape[:-1])
+            return self._over_paths("gradient", grad(self._mean_loss), theta).expand(*lead, self.dim)
         dimensions = {name: len(self._shapes[name]) for name in draw}
         return self._of_paths.with_noise(
             "noisy gradient", grad(self._mean_loss), theta, draw, [self.x, self.y], dimensions
@@ -333,7 +335,7 @@ class ModuleProblem(Problem):
             first, second = torch.special.ndtr(normals).chunk(2, dim=-1)
             return self.noise_increment(theta, self.draw(first), self.draw(second))
         if not self.noise_dim:  # plain gradient descent
-            lead = torch.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
+            lead = np.broadcast_shapes(theta.shape[:-1], normals.shape[:-1])
             return theta.new_zeros(*lead, self.dim)
         functional, noise = grad(self._noise_functional), {"normals": normals}
         return self._of_paths.with_noise("noise", functional, theta, noise, [self.x, self.y], {"normals": 1})
@@ -368,7 +370,7 @@ class ModuleProblem(Problem):
         if self.batch_size:
             both = forward_derivative(lambda v: self._sample_loss(self._function(v, self.x), self.y), theta, direction)
             coefficients["indices"] = both[1] - both[1].mean()
-        return coefficients
+        return coefficients or {"paths": theta.new_zeros(0)}
 
     def _sees_batch(self, name: str) -> bool:
         """Return whether this noise has one row per sample of the batch."""

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.dropout_layer import DropoutLayer, layers_of_call
-from smesolve.problem.function_trial import check_derivative, check_rows, equal_up_to_rounding
+from smesolve.problem.function_trial import called, check_derivative, check_rows, equal_up_to_rounding
 from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_function import DropoutCall, ModuleFunction
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -61,7 +61,7 @@ class ModuleTrial:
 
     def __init__(self, name: str, module: nn.Module, x: Tensor) -> None:
         self.name, self.x, self.samples = name, x, x.shape[0]
-        self.function = ModuleFunction(copied(name, module, share=True))
+        self.function = ModuleFunction(copied(name, module, share=True), name)
         self._dtype = next((one.dtype for one in trainable(module).values()), x.dtype)
         self._generator = torch.Generator(device="cpu").manual_seed(0)
         self.theta = self._with_noise()
@@ -156,7 +156,7 @@ class ModuleTrial:
         """Return the possible layouts of a call on all samples, given the same call on a few samples."""
         if not 0 < call.drop_prob < 1:
             raise SmesolveError(
-                f"{self.name} drops with p={call.drop_prob:g} in its {call.layer}, but p must lie in (0, 1); set it, "
+                f"{self.name} drops with p={call.drop_prob:g} in its {call.layer}, but p must lie in [0, 1); set it, "
                 "or put the layer into eval mode."
             )
         found = layers_of_call(call.shape, few.shape, 1 - call.drop_prob, self.samples, len(self._few))
@@ -189,10 +189,10 @@ class ModuleTrial:
             y: all targets.
 
         Raises:
-            SmesolveError: the loss fails, returns another shape or dtype, or mixes the samples, as by broadcasting
-                outputs (n, 1) against targets (n,).
+            SmesolveError: the loss fails, writes into y, returns another shape or dtype, or mixes the samples, as by
+                broadcasting outputs (n, 1) against targets (n,).
         """
-        found = call_of_user("loss", loss, outputs, y)
+        found = call_of_user("loss", called, "loss", lambda targets: loss(outputs, targets), y)
         if not isinstance(found, Tensor) or tuple(found.shape) != (self.samples,) or found.dtype != self._dtype:
             raise SmesolveError(
                 f"loss must give one {self._dtype} number for each of the {self.samples} samples, as torch's losses "

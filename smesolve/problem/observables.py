@@ -13,9 +13,10 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
-from smesolve.problem.function_trial import check_derivative, check_rows
+from smesolve.problem.function_trial import called, check_derivative, check_rows
 from smesolve.problem.losses import ROUNDING
 from smesolve.problem.problem import Problem
+from smesolve.problem.reverse_derivative import value_and_gradient
 from smesolve.validation import MOST_ENTRIES, check_observables, check_problem
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Observable",
     "Observables",
     "check_nothing_kept",
+    "check_sizes",
     "grows_polynomially",
     "in_threads",
     "is_piecewise_constant",
@@ -83,6 +85,9 @@ _BUILT_IN = frozenset(OBSERVABLES)
 MAX_DEGREE = 16
 """Growth like a higher power of theta counts as faster than any polynomial."""
 
+LARGEST_VALUE = 1e60
+"""Largest value of an observable, and largest inverse of one, around the start of a study."""
+
 RAYS = 8
 """Number of rays along which the growth of an observable is evaluated, and of points at which its gradient is."""
 
@@ -106,7 +111,7 @@ def named_observables(problem: Problem, observables: Observables) -> dict[str, O
     point = _trial_points(origin)[1]
     for name, function in result.items():
         what = f"observable {name!r}"
-        gradient = call_of_user(f"{what}, whose derivative torch takes,", torch.func.grad(function), point)
+        _, gradient = call_of_user(f"{what}, whose derivative torch takes,", value_and_gradient, function, point)
         direction = torch.linspace(1.0, 2.0, len(point), device="cpu").to(point)
         check_derivative(what, function, point, direction, (gradient * direction).sum())
     return result
@@ -182,6 +187,7 @@ def _try(name: str, observable: Observable, like: Tensor) -> None:
             f"observable {name!r} must return numbers of the problem's {like.dtype}, but returns "
             f"{trial.dtype}; convert them, for example by .to({like.dtype}), or take the real part."
         )
+    call_of_user(f"observable {name!r}", called, f"observable {name!r}", observable, _trial_points(like))
     check_rows(f"observable {name!r}", observable, _trial_points(like))
 
 
@@ -256,10 +262,31 @@ def is_piecewise_constant(observable: Observable, theta0: Tensor) -> bool:
     The weak error of such an observable can only be measured as a difference of means: defects and predicted constants
     rest on derivatives.
     """
+    return not value_and_gradient(observable, _points_around(theta0))[1].any()
+
+
+def check_sizes(observables: Mapping[str, Observable], theta0: Tensor) -> None:
+    """Check that powers of the values of observables around theta0 (D,) are floats: means of them need the fourth.
+
+    Raises:
+        SmesolveError: an observable is larger than `LARGEST_VALUE` or smaller than its inverse, and not zero.
+    """
+    points = _points_around(theta0)
+    for name, observable in observables.items():
+        size = float(observable(points).abs().nan_to_num(0.0, 0.0, 0.0).max())
+        if size > LARGEST_VALUE or 0 < size < 1 / LARGEST_VALUE:
+            happens, remedy = ("overflow", "divide") if size > 1 else ("vanish", "multiply")
+            raise SmesolveError(
+                f"observable {name!r} has values of size {size:.3g} around theta0, whose powers {happens}; {remedy} it "
+                "by a constant."
+            )
+
+
+def _points_around(theta0: Tensor) -> Tensor:
+    """Return theta0 (D,) and points around it, (1 + RAYS, D)."""
     generator = torch.Generator(device="cpu").manual_seed(0)
     shifts = torch.randn(RAYS, theta0.numel(), generator=generator, dtype=torch.float64, device="cpu").to(theta0)
-    points = torch.cat([theta0[None], theta0 + 0.1 * (1 + theta0.abs()) * shifts])
-    return not any(bool(torch.func.grad(observable)(point).any()) for point in points)
+    return torch.cat([theta0[None], theta0 + 0.1 * (1 + theta0.abs()) * shifts])
 
 
 def grows_polynomially(observable: Observable, theta0: Tensor) -> bool:

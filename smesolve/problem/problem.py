@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
-from smesolve.errors import SmesolveError, shown
+from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.definition import check_definition, check_derivatives
 from smesolve.problem.linearization import (
     Linearization,
@@ -379,10 +379,11 @@ def check_trailing(name: str, values: Tensor, shape: tuple[int, ...], meaning: s
     """Check that values have a dtype and last dimensions `shape`, before a kernel computes with them."""
     if not torch.compiler.is_compiling():
         use_one_thread_if_forked()
-    strided = isinstance(values, Tensor) and values.layout == torch.strided
-    if not strided or tuple(values.shape[-len(shape) :]) != shape:
-        expected = ", ".join(map(str, shape))
-        got = tuple(values.shape) if strided else shown(values)
-        raise SmesolveError(f"{name} must have shape (..., {expected}), {meaning}, got {got}.")
+    if not isinstance(values, Tensor) or values.layout != torch.strided or tuple(values.shape[-len(shape) :]) != shape:
+        expected = f"(..., {', '.join(map(str, shape))})"
+        if isinstance(values, Tensor) and values.layout == torch.strided:
+            raise SmesolveError(f"{name} must have shape {expected}, {meaning}, got {tuple(values.shape)}.")
+        remedy = ".to_dense()" if isinstance(values, Tensor) else f"torch.as_tensor(..., dtype={dtype})"
+        raise invalid(name, f"be a dense tensor of shape {expected}", values, f"convert it by {remedy}")
     if values.dtype != dtype:
         raise SmesolveError(f"{name} must be {dtype} as the problem is, got {values.dtype}; use .to({dtype}).")

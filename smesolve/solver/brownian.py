@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError
+from smesolve.errors import SmesolveError, invalid
 from smesolve.rounded_number import as_numbers
 from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.time_grid import grid_steps
@@ -75,6 +75,8 @@ class KeyedBrownian:
             asked = "the areas between Brownian motions" if return_A else "time integrals"
             remedy = "take another method" if return_A else "make it with levy_area_approximation='space-time'"
             raise SmesolveError(f"bm, a KeyedBrownian, does not have {asked}, which the method asks for; {remedy}.")
+        if _number(ta) < 0:
+            raise invalid("ta", "be a time from 0 on, where the Brownian motion begins", _number(ta))
         first, last = (
             grid_steps(_number(time), self.dt, f"the interval's {end}", least=0)
             for time, end in ((ta, "begin"), (tb, "end"))

@@ -304,7 +304,7 @@ class ModifiedEquation(nn.Module):
         """Return y + dt f(y) + sqrt(lr) C(y) v. At order 1 one pullback computes both, at the cost of the noise."""
         if self.order == 1 and not isinstance(self.lr, Tensor):
             root = float(self.lr**0.5)
-            return torch.add(y, self.problem.at(t).linearize(y).noisy_mean_gradient(v, -dt / root), alpha=root)
+            return self.problem.at(t).linearize(y).noisy_step(v, -dt / root, root)
         drift, noise = self.f_and_g_prod(t, y, v)
         return y + (dt * drift + noise)
 

@@ -1,13 +1,11 @@
 """Blocks of a study follow the paths that are asked for, and what it measures depends on nothing else."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from problems import make_problem
+from problems import Quadratic, make_problem
 from torch import nn
 
 import smesolve as sme
@@ -46,30 +44,6 @@ def test_a_block_is_the_smallest_power_of_two_that_holds_the_paths():
     assert problem.in_blocks_for(1024) is problem and problem.in_blocks_for(16).in_blocks_for(2000).block_size == 1024
     wide = sme.DropoutProblem(sme.TwoLayerNetwork(2, 200), problem.x, problem.y, keep_prob=0.8)
     assert wide.in_blocks_for(10**6).block_size == wide.block_size < 64  # never more than fit a cache
-
-
-@dataclass(frozen=True)
-class Quadratic(sme.Problem):
-    """R_S = |theta|^2 / 2, whose gradient is off by -1 or 1, in a class that cannot be written to."""
-
-    factor: float = 1.0
-    dim = draw_dim = noise_dim = 1
-
-    def draw(self, uniforms):
-        return 2.0 * (uniforms < 0.5) - 1
-
-    def loss(self, theta):
-        return self.factor * theta.square().sum(-1) / 2
-
-    modified_loss = loss
-
-    def gradient(self, theta, draw=0.0):
-        return self.factor * theta + draw
-
-    mean_gradient = gradient
-
-    def noise_product(self, theta, normals):
-        return normals + 0 * theta
 
 
 class InBlocksOfFour(Quadratic):

@@ -33,6 +33,17 @@ def test_intervals_hold_the_scale_and_the_distance_of_normal_laws(generator):
     assert stats.binom.cdf(min(np.sum(held, axis=0)), 40, 0.95) > 0.01
 
 
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_intervals_of_the_scale_are_long_enough_for_few_values(size, generator):
+    """Of normal laws, in a sample and in pairs of equal values."""
+    held = []
+    for _ in range(400):
+        half = 1.3 * generator.standard_normal(size)
+        found = distribution_distance(generator.standard_normal(size), np.concatenate([half, half]))
+        held.append(found.spread_low < 1.3 < found.spread_high)
+    assert stats.binom.cdf(sum(held), 400, 0.95) > 0.02
+
+
 def test_equal_laws_are_told_from_each_other_seldom(generator):
     told = [
         distribution_distance(generator.exponential(size=400), generator.exponential(size=400), seed).distance_low > 0

@@ -18,6 +18,7 @@ from smesolve.comparison.equation_side import EquationSide
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.comparison.outcomes import Status
 from smesolve.comparison.paths_wanted import Estimates, bias_is_large, next_paths, wanted_paths
 from smesolve.comparison.solver_bias import SolverBias
 from smesolve.comparison.study_design import StudyDesign, chosen_control
@@ -38,11 +39,19 @@ def estimated(mean, stderr, paths=100, plain=0.4, kurtosis=3.0, diverged=0, skew
     return MeanEstimate(**arrays, values=paths, freedom=FREEDOM, paths=paths)
 
 
-def budget(dropout, equation, pairs, bias=(0.0, 0.0, 0.0), rel_tol=None, tolerance=0.0):
+def budget(dropout, equation, pairs, bias=(0.0, 0.0, 0.0), rel_tol=None, tolerance=0.0, hiding=(False, False)):
     noise_free = SimpleNamespace(values=np.zeros((1, 1)), rounding=lambda *means: np.full((1, 1), ROUNDING))
     biases = SolverBias(*(np.full((1, 1), number) for number in bias))
-    given = (biases, noise_free, tolerance, True, rel_tol)
+    given = (biases, noise_free, tolerance, True, hiding, rel_tol)
     return budget_row((0, 0), dropout, equation, pairs, *given)
+
+
+def test_values_that_are_all_equal_are_an_interval_only_where_no_path_can_differ():
+    dropout, equation = estimated(1.0, 0.03), estimated(1.8, 0.0, plain=0.0)
+    pairs = estimated(0.0, 0.0)
+    assert budget(dropout, equation, pairs)["reason"] == Status.RESOLVED
+    assert budget(dropout, equation, pairs, hiding=(True, False))["reason"] == Status.RESOLVED
+    assert budget(dropout, equation, pairs, hiding=(True, True))["reason"] == Status.ALL_EQUAL
 
 
 def test_the_interval_of_an_error_adds_monte_carlo_bias_rounding_and_tolerance():

@@ -37,6 +37,25 @@ def test_the_stability_limit_is_computed_once_for_a_study_and_its_fit(activation
     assert len(computed) == 1
 
 
+def test_a_training_is_stable_up_to_the_learning_rate_of_its_last_beta():
+    """There momentum is 0, and the step is one of gradient descent; beyond it there is no training."""
+    training = sme.Training(PROBLEM, torch.optim.SGD, lr=0.05, momentum=0.5)
+    state = training.initial(seed=0)
+    assert training.largest_lr == training.stability_limit(state) == 0.1
+    for lr in (0.1, 0.0999):
+        error = sme.weak_error(training, state, [lr], 2 * lr, orders=[2], paths=64).table.error
+        assert error.notna().all()
+    with pytest.raises(SmesolveError, match=r"lr=0\.11 is above 0\.1, from where on 1 - beta"):
+        sme.weak_error(training, state, [0.11], 0.22)
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1e120, "overflow; divide"), (1e-160, "vanish; multiply")])
+def test_observables_whose_powers_are_no_floats(factor, words):
+    observables = {"g": lambda theta: factor * theta[..., 0]}
+    with pytest.raises(SmesolveError, match=f"observable 'g' has values of size .* whose powers {words}"):
+        sme.weak_error(PROBLEM, PROBLEM.initial(seed=0), [0.2], 0.2, observables=observables)
+
+
 def test_all_but_the_first_four_arguments_have_their_names():
     with pytest.raises(TypeError, match="4 positional arguments"):
         sme.weak_error(PROBLEM, PROBLEM.initial(), [0.1], 0.2, (1,))

@@ -33,6 +33,7 @@ CIRCULAR_HINTS = {
     ("smesolve.experiments.shared.registry", "smesolve.experiments.shared.experiment"),
     ("smesolve.validation", "smesolve.problem.problem"),
     ("smesolve.problem.definition", "smesolve.problem.problem"),
+    ("smesolve.problem.dropout_linearization", "smesolve.problem.dropout"),
     ("smesolve.problem.linearization", "smesolve.problem.problem"),
 }
 """Imports that would close a circle, for type hints only."""

@@ -69,6 +69,7 @@ def everything(problem, paths=3):
     yield "mean gradient", at.mean_gradient()
     yield "noise product", at.noise_product(z)
     yield "drift and noise", at.noisy_mean_gradient(z, -0.3)
+    yield "noisy step", at.noisy_step(z, -0.3, 0.2) - theta
     yield "Hessian product", at.hessian_product(vector)
     for name, value in zip(("mean", "noise", "curvature"), at.mean_noise_and_curvature(z), strict=True):
         yield name, value

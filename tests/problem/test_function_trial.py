@@ -15,6 +15,7 @@ POINT = torch.linspace(-0.9, 1.3, 5, dtype=torch.float64)
 DIRECTION = torch.linspace(1.0, 2.0, 5, dtype=torch.float64)
 PROBLEM = sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), X, Y, keep_prob=0.8)
 THETA0 = PROBLEM.initial(seed=0)
+WRITES = "must leave what it is given unchanged"
 LOST, MIXED, OTHER = "must have the derivative of its values", "by itself, but its value for one", "is called again"
 
 
@@ -147,6 +148,67 @@ def test_losses_are_those_of_each_sample(case):
     for batch_size in (None, 2):
         with pytest.raises(sme.SmesolveError, match=words):
             sme.ModuleProblem(module(), X, y, loss=loss, batch_size=batch_size)
+
+
+def clamped(outputs, targets):
+    return (outputs - targets.clamp_(0, 1)).square().sum(1)
+
+
+def test_losses_that_write_into_targets():
+    targets = Y.clone()
+    for batch_size in (None, 2):
+        with pytest.raises(sme.SmesolveError, match=f"loss {WRITES}"):
+            sme.ModuleProblem(module(), X, targets, loss=clamped, batch_size=batch_size)
+    assert torch.equal(targets, Y)
+
+
+class Overwriting(sme.Problem):
+    """|theta|^2 / 2, with one method that writes into theta."""
+
+    dim = draw_dim = noise_dim = 2
+
+    def __init__(self, method):
+        self.method = method
+
+    def _given(self, method, theta):
+        return theta.mul_(1.5) if method == self.method else theta
+
+    def draw(self, uniforms):
+        return uniforms - 0.5
+
+    def loss(self, theta):
+        return self._given("loss", theta).square().sum(-1) / 2
+
+    def gradient(self, theta, draw):
+        return self._given("gradient", theta) + draw
+
+    def mean_gradient(self, theta):
+        return self._given("mean_gradient", theta) + 0
+
+    def noise_product(self, theta, normals):
+        return normals + 0 * self._given("noise_product", theta)
+
+
+@pytest.mark.parametrize("method", ["loss", "gradient", "mean_gradient", "noise_product"])
+def test_methods_that_write_into_theta(method):
+    start = torch.ones(2, dtype=torch.float64)
+    sme.iterate(Overwriting("none"), start, 0.1, 2, 4)
+    with pytest.raises(sme.SmesolveError, match=f"Overwriting.{method} {WRITES}"):
+        sme.iterate(Overwriting(method), start, 0.1, 2, 4)
+    assert torch.equal(start, torch.ones(2, dtype=torch.float64))
+
+
+def test_observables_that_write_into_theta():
+    def first(theta):
+        theta[..., 1] = 0.0
+        return theta[..., 0]
+
+    for measure in (
+        lambda: sme.iterate(PROBLEM, THETA0, 0.2, 1, 4, observables=[first]),
+        lambda: sme.weak_error(PROBLEM, THETA0, [0.2], 0.2, observables=[first], paths=4),
+    ):
+        with pytest.raises(sme.SmesolveError, match=f"observable 'first' {WRITES}"):
+            measure()
 
 
 def test_losses_that_squeeze_are_taken():

@@ -238,7 +238,28 @@ def noisy(outputs):
     return outputs + torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=outputs.dtype)
 
 
+class Language(nn.Module):
+    """An embedding with a row of padding, whose weight is that of the readout as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.readout = nn.Embedding(3, 2, padding_idx=0), nn.Linear(2, 3, bias=False)
+        self.readout.weight = self.embedding.weight
+
+    def forward(self, x):
+        return self.readout(self.embedding((x > 0).long()).mean(1)).sum(1, keepdim=True)
+
+
+def padded(values):
+    """Return an embedding whose row of padding has some values."""
+    embedding = nn.Embedding(2, 1, padding_idx=1)
+    nn.init.constant_(embedding.weight, values)
+    return Wrapped(lambda m, x: m.embedding((x > 0).long()).sum((1, 2)), embedding=embedding.double())
+
+
 REFUSED = {
+    "a padding row with values": (lambda: padded(0.5), r"row of padding_idx=1 in its .*set this row to 0"),
+    "a padding row that is trained": (lambda: Language().double(), r"padding_idx=0 in its layer 'embedding'.*leave"),
     "torch's random numbers": (lambda: Wrapped(None, lambda m, o: o * torch.rand_like(o)), "random numbers of its own"),
     "those of a generator": (
         lambda: Wrapped(None, lambda m, o: noisy(o)),

@@ -139,6 +139,10 @@ class Cubed(torch.autograd.Function):
 CASES = {
     "dropout": (perceptron, VECTORS),
     "embedding": (lambda: nn.Sequential(nn.Embedding(7, 3), nn.Dropout(0.2), nn.Flatten(), nn.Linear(15, 2)), TOKENS),
+    "embedding of padding": (
+        lambda: nn.Sequential(nn.Embedding(7, 3, padding_idx=2), nn.Dropout(0.2), nn.Flatten(), nn.Linear(15, 2)),
+        TOKENS,
+    ),
     "bags": (lambda: perceptron(nn.EmbeddingBag(7, 4, padding_idx=2)), TOKENS),
     "dropout of channels, 1d": (lambda: convolutions(3, nn.Conv1d, nn.Dropout1d, 9), SEQUENCES),
     "dropout of channels, 2d": (lambda: convolutions(2, nn.Conv2d, nn.Dropout2d, 27), IMAGES),
@@ -262,6 +266,24 @@ def test_integers_stay_integers_where_the_module_takes_them():
         sme.ModuleProblem(CASES["embedding"][0]().double(), TOKENS + 5, CLASSES, "cross_entropy")
     with pytest.raises(sme.SmesolveError, match=r"layer '0' \(Linear\) fails .*shapes cannot be multiplied"):
         sme.ModuleProblem(perceptron().double(), TOKENS, CLASSES, "cross_entropy")
+
+
+def test_rows_of_padding_stay_zero():
+    """Also under momentum and weight decay, and in Hessian products, which are those of the loss."""
+    _, problem = made("embedding of padding", weight_decay=0.1)
+    theta, row = problem.initial(seed=1), slice(6, 9)
+    assert (TOKENS == 2).any() and theta[:6].all() and not theta[row].any()
+    training = sme.Training(problem, torch.optim.SGD, lr=0.1, momentum=0.5)
+    end = sme.iterate(training, training.initial(seed=1), lr=0.1, steps=3, paths=1)[-1, 0, : problem.dim]
+    assert not end[row].any() and (end != theta).sum() > 20
+    hessian = torch.func.hessian(problem.modified_loss)(theta)
+    expected = torch.zeros_like(hessian)
+    expected[row, row] = 0.1 * torch.eye(3, dtype=torch.float64)
+    assert torch.allclose(hessian[row], expected[row], atol=1e-16) and torch.allclose(hessian, hessian.mT)
+    masks = problem.sample(1, seed=0)
+    moved = theta.clone()
+    moved[row] = 1.0
+    assert torch.equal(problem.gradient(moved, masks)[..., 9:], problem.gradient(theta, masks)[..., 9:])
 
 
 def test_what_is_trained_is_what_is_not_frozen():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import make_problem
+from problems import Quadratic, make_problem
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -106,23 +106,6 @@ def test_counters_and_shared_parameters_are_read_once():
 
 
 def test_problems_without_a_network_have_no_module():
-    class Quadratic(sme.Problem):
-        dim = draw_dim = noise_dim = 1
-
-        def draw(self, uniforms):
-            return 2.0 * (uniforms < 0.5) - 1
-
-        def loss(self, theta):
-            return theta.square().sum(-1) / 2
-
-        def gradient(self, theta, draw=0.0):
-            return theta + draw
-
-        mean_gradient = gradient
-
-        def noise_product(self, theta, normals):
-            return normals
-
     for call in (
         lambda problem: problem.parameter_names,
         lambda problem: problem.theta_from(nn.Linear(1, 1)),

@@ -263,6 +263,18 @@ def test_shapes_follow_the_leading_dimensions_of_theta():
     assert relative(at.noisy_mean_gradient(normals, -0.3), product - 0.3 * at.mean_gradient()) < 1e-14
 
 
+def test_parameters_are_tensors():
+    problem = make_problem()
+    for theta, words in (
+        ([0.0] * problem.dim, "torch.as_tensor"),
+        (problem.initial(seed=0).numpy(), "torch.as_tensor"),
+        (problem.initial(seed=0).to_sparse(), "to_dense"),
+    ):
+        for method in (problem.loss, problem.modified_loss, problem.mean_gradient):
+            with pytest.raises(sme.SmesolveError, match=f"theta must be a dense tensor .* convert it by .*{words}"):
+                method(theta)
+
+
 def test_parameters_are_in_the_order_of_torch():
     problem = make_problem(width=3, out_features=2, bias=True)
     theta = problem.initial(seed=5)

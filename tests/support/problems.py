@@ -1,5 +1,7 @@
 """Problems on which the tests agree, and gradients computed the plain way."""
 
+from dataclasses import dataclass
+
 import torch
 
 import smesolve as sme
@@ -20,6 +22,30 @@ class ThreeValuedMasks(sme.MaskLaw):
 
     def quantile(self, uniforms):
         return self.values[torch.searchsorted(self.weights.cumsum(0)[:-1], uniforms, right=True)]
+
+
+@dataclass(frozen=True)
+class Quadratic(sme.Problem):
+    """R_S = |theta|^2 / 2, whose gradient is off by -1 or 1, in a class that cannot be written to."""
+
+    factor: float = 1.0
+    dim = draw_dim = noise_dim = 1
+
+    def draw(self, uniforms):
+        return 2.0 * (uniforms < 0.5) - 1
+
+    def loss(self, theta):
+        return self.factor * theta.square().sum(-1) / 2
+
+    modified_loss = loss
+
+    def gradient(self, theta, draw=0.0):
+        return self.factor * theta + draw
+
+    mean_gradient = gradient
+
+    def noise_product(self, theta, normals):
+        return normals + 0 * theta
 
 
 def make_problem(

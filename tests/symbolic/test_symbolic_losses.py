@@ -201,7 +201,7 @@ def test_the_modified_equation_takes_it():
 
 @pytest.mark.parametrize("law", [sme.BernoulliMasks(p), sme.GaussianMasks(p), THREE])
 def test_squared_error_gives_the_cotangents_of_the_paper(law):
-    """W_1 = e, W_2 = 1, and S_kr, S_kk of `smesolve.problem.dropout` as second derivatives of Phi."""
+    """W_1 = e, W_2 = 1, and S_kr, S_kk of `smesolve.problem.dropout_noise` as second derivatives of Phi."""
     expansion = LossExpansion(squared_error, law)
     F, y, P2 = sympy.symbols("F y P2")
     v, s = law.variance, law.skew

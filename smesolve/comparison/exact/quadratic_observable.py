@@ -12,6 +12,7 @@ from smesolve.errors import SmesolveError
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.one_at_a_time import hessian
 from smesolve.problem.problem import Problem
+from smesolve.problem.reverse_derivative import value_and_gradient
 from smesolve.validation import check_observable
 
 __all__ = ["QuadraticObservable"]
@@ -36,7 +37,7 @@ class QuadraticObservable:
         """
         (function,) = named_observables(problem, [check_observable("observable", observable)]).values()
         zero = torch.zeros(problem.dim, dtype=problem.dtype, device=problem.device)
-        made = cls(function(zero), torch.func.grad(function)(zero), hessian(function, zero))
+        made = cls(*value_and_gradient(function, zero), hessian(function, zero))
         trial = torch.linspace(-1.3, 2.1, problem.dim, dtype=zero.dtype, device=zero.device)
         quadratic = made.constant + made.slope @ trial + 0.5 * trial @ made.curvature @ trial
         if not torch.allclose(function(trial), quadratic, rtol=1e-9, atol=1e-9):

@@ -18,10 +18,9 @@ from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
-from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import dropout_problem
-from smesolve.landscape.orientations import cosine_map, input_weights, participation
+from smesolve.landscape.orientations import ODD, orientations_along
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, check_steps, checkpoints, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.result import Result, sentences
@@ -57,9 +56,6 @@ EQUATION = "SME order 2"
 
 TRAININGS = (*ABLATIONS, EQUATION)
 """Dropout, its ablations (drift only is descent on R_S + R_1 = L_S), and its modified equation."""
-
-ODD = ("tanh", "identity")
-"""Odd activations, for which orientations are counted up to their sign."""
 
 MEASURES = ["effective_ratio", "participation", "loss"]
 
@@ -149,26 +145,9 @@ def _along(
 ) -> dict[str, Any]:
     """Return the rows of one training, and the cosine map of its first run."""
     states = train(_process(problem, name, starts, lr, seed), starts, steps)
-    weights, amplitudes = input_weights(problem, states)
-    rows = []
-    for i, step in enumerate(steps):
-        losses = problem.loss(states[i])
-        for run in range(len(starts)):
-            caps = covering(weights[i, run], lines)
-            rows.append(
-                {
-                    "training": name,
-                    "run": run,
-                    "step": step,
-                    "orientations": caps.upper,
-                    "least_orientations": caps.lower,
-                    "effective_ratio": caps.upper / problem.width,
-                    "participation": participation(weights[i, run], amplitudes[i, run]),
-                    "loss": float(losses[run]),
-                }
-            )
-    order = np.argsort(covering(weights[-1, 0], lines).groups, kind="stable")
-    return {"table": pd.DataFrame(rows), "map": cosine_map(weights[-1, 0][order])}
+    table, cosines = orientations_along(problem, states, steps, lines)
+    table.insert(0, "training", name)
+    return {"table": table.drop(columns="least_ratio"), "map": cosines}
 
 
 def _process(problem: DropoutProblem, name: str, starts: Tensor, lr: float, seed: int) -> Process:

@@ -22,9 +22,8 @@ from smesolve.experiments.shared.section import Captioned, Section, interval, ma
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.adam_training import train_by_adam
-from smesolve.landscape.covering import covering
 from smesolve.landscape.estimates import mean_over, over_runs
-from smesolve.landscape.orientations import cosine_map, input_weights, participation
+from smesolve.landscape.orientations import ODD, orientations_along
 from smesolve.landscape.training import checkpoints
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer
@@ -35,10 +34,6 @@ CAPTION = (
     "Left: effective ratio against the step, one line per training, means over runs with 95% bands. Right: "
     "cosines of the input weights of all pairs of neurons at the end of the first run, after each training."
 )
-
-ODD = ("tanh", "identity")
-"""Odd activations, for which orientations are counted up to their sign."""
-
 
 MEASURES = ["effective_ratio", "least_ratio", "participation", "loss"]
 
@@ -130,21 +125,9 @@ def _along(problem: DropoutProblem, starts: Tensor, settings: OrientationsSettin
     """Return the orientations of each run along one training, and the cosine map at the end of the first run."""
     steps, lines = checkpoints(settings.steps, settings.checkpoints), settings.activation in ODD
     states = train_by_adam(problem, starts, settings.lr, steps, training, settings.seed)
-    weights, amplitudes = input_weights(problem, states)
-    losses = problem.loss(states)
-    rows = []
-    for i, step in enumerate(steps):
-        for run in range(len(starts)):
-            caps = covering(weights[i, run], lines)
-            measures = {
-                "effective_ratio": caps.upper / problem.width,
-                "least_ratio": caps.lower / problem.width,
-                "participation": participation(weights[i, run], amplitudes[i, run]),
-                "loss": float(losses[i, run]),
-            }
-            rows.append({"training": training, "run": run, "step": step} | measures)
-    order = covering(weights[-1, 0], lines).groups.argsort(kind="stable")
-    return {"table": pd.DataFrame(rows), "map": cosine_map(weights[-1, 0][order])}
+    table, cosines = orientations_along(problem, states, steps, lines)
+    table.insert(0, "training", training)
+    return {"table": table[["training", "run", "step", *MEASURES]], "map": cosines}
 
 
 def _against_first(ends: pd.DataFrame) -> pd.DataFrame:

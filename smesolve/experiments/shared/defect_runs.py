@@ -13,11 +13,11 @@ from torch import Tensor
 from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.study_design import StudyDesign, chosen_scheme
 from smesolve.experiments.shared.stopwatch import idle_seconds
-from smesolve.problem.observables import Observable, is_piecewise_constant
+from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import WITH_JUMPS, Order
 
-__all__ = ["TIMED_STEPS", "DefectRuns", "orders_of_defects", "smooth_observables"]
+__all__ = ["TIMED_STEPS", "DefectRuns", "orders_of_defects"]
 
 TIMED_STEPS = 3
 """Steps that a dry run measures."""
@@ -70,11 +70,6 @@ class DefectRuns:
             short.values(0)  # warms up
             per_gradient[key] = idle_seconds(lambda: short.values(0)) / short.cost
         return per_gradient[key] * size.work
-
-
-def smooth_observables(design: StudyDesign) -> dict[str, Observable]:
-    """Return the observables of a study whose errors can be estimated by defects."""
-    return {name: g for name, g in design.observables.items() if not is_piecewise_constant(g, design.theta0)}
 
 
 def orders_of_defects(design: StudyDesign) -> list[int]:

@@ -15,7 +15,7 @@ from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
-from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
+from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects
 from smesolve.experiments.shared.markdown import join, table_of
 from smesolve.problem.observables import Observable
 from smesolve.sampling.ensemble import LARGEST_BLOCK
@@ -61,7 +61,7 @@ class OtherEstimator:
     @property
     def observables(self) -> dict[str, Observable]:
         """The observables that both estimators can measure."""
-        return smooth_observables(self.design)
+        return self.design.smooth_observables
 
     @property
     def orders(self) -> list[int]:
@@ -130,7 +130,7 @@ class OtherEstimator:
         """
         heading = "## Both estimators"
         if rows is None:
-            why = "the observables are constant between jumps, or all equations have jumps"
+            why = "the observables jump, or all equations have jumps"
             if not self._meets_breaks:
                 why = "a break of the schedule is no step of it"
             elif self.observables and self.orders:

@@ -18,7 +18,7 @@ from smesolve.experiments.shared.settings import NetworkSettings, TrainingSettin
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.feature_network import FeatureNetwork
-from smesolve.problem.kinks import kinks
+from smesolve.problem.kinks import jumps, kinks
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.networks import DropoutNetwork, TwoLayerNetwork
 from smesolve.problem.problem import Problem
@@ -44,6 +44,12 @@ OUTSIDE = (
     "their power law, as individual steps cross kinks, and the interval of a slope does not contain this scatter. "
     "Monte Carlo intervals are valid nonetheless, as control variates have mean zero for any network; that the "
     "solver's bias falls at least like dt is not guaranteed."
+)
+
+JUMPING = (
+    "values that jump. Training follows the gradient between the jumps, which jumps as well, and no theorem of weak "
+    "order covers it: orders found here are measurements at these learning rates. Errors of the loss are differences "
+    "of means, without a predicted constant, because derivatives leave jumps out."
 )
 
 
@@ -207,5 +213,10 @@ def check_exact_readout(problem: DropoutProblem) -> None:
 
 def outside_theorems(problem: Problem, theta0: Tensor) -> str:
     """Return what the theorems do not cover, or "" if they apply."""
-    names = kinks(problem, theta0)
-    return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} {OUTSIDE}" if names else ""
+    jumping = jumps(problem.loss, theta0)
+    kinked = [name for name in kinks(problem, theta0) if name not in jumping]
+    return " ".join(f"{_have(names)} {words}" for names, words in ((kinked, OUTSIDE), (jumping, JUMPING)) if names)
+
+
+def _have(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'}"

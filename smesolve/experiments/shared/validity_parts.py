@@ -10,7 +10,7 @@ from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.validity_range import COST, ValidityRange, first_learning_rate, validity_range
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell
-from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects, smooth_observables
+from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import markdown
 from smesolve.problem.observables import Observable
@@ -69,7 +69,7 @@ class ValidityPart:
     @property
     def observable(self) -> dict[str, Observable]:
         """The observable by its name; empty if none is smooth."""
-        return dict(list(smooth_observables(self.design).items())[:1])
+        return dict(list(self.design.smooth_observables.items())[:1])
 
     @property
     def orders(self) -> list[int]:

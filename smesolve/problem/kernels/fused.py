@@ -1,8 +1,8 @@
 """Gradients and noise of networks under dropout by the compiled kernels.
 
-Each method computes formulas of `smesolve.problem.dropout.DropoutLinearization`; tests compare the two. The kernels
-pass once over the samples of a path, while the formulas in torch pass over arrays of all paths in each operation. The
-kernels take plain tensors in the CPU's memory only, which `usable` recognises.
+Each method computes formulas of `smesolve.problem.dropout_linearization`; tests compare the two. The kernels pass once
+over the samples of a path, while the formulas in torch pass over arrays of all paths in each operation. The kernels
+take plain tensors in the CPU's memory only, which `usable` recognises.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import weakref
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -158,10 +159,21 @@ class FusedKernels(Kernels):
 
     def noise(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float) -> Tensor:
         """Return weight grad L_S(theta) + C(theta) normals, (..., D), with linear noise or with signs."""
+        return self._noise(theta, law, normals, linear, weight, 1.0, advance=False)
+
+    def noisy_step(
+        self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float, scale: float
+    ) -> Tensor:
+        """Return theta plus scale times `noise`, (..., D)."""
+        return self._noise(theta, law, normals, linear, weight, scale, advance=True)
+
+    def _noise(
+        self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float, scale: float, advance: bool
+    ) -> Tensor:
         lead, paths, at, drawn = _rows(theta, normals)
         out = theta.new_empty(paths, theta.shape[-1])
-        kind, pointer = self._kind(linear), out.data_ptr()
-        self._call("noise", self._of_law(law), kind, weight, paths, _of(at), _of(drawn), self.NOTHING, pointer)
+        factors = self._of_law(law), self._kind(linear), weight, scale, int(advance)
+        self._call("noise", *factors, paths, _of(at), _of(drawn), self.NOTHING, out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def hessian_product(self, theta: Tensor, law: MaskLaw, vector: Tensor) -> Tensor:
@@ -241,7 +253,7 @@ class ReadoutKernels(Kernels):
         self, at: NetworkLinearization, law: MaskLaw, normals: Tensor, linear: bool, weight: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the cotangents of weight grad L_S + C normals."""
-        return self._cotangents("noise", [self._of_law(law), self._kind(linear), weight], at, normals)
+        return self._cotangents("noise", [self._of_law(law), self._kind(linear), weight, 1.0, 0], at, normals)
 
     def _cotangents(
         self, name: str, first: list[Any], at: NetworkLinearization, *drawn: Tensor
@@ -263,7 +275,7 @@ def _rows(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
         lead = theta.shape[:1]
         rows = [one if one.stride(1) == 1 else one.contiguous() for one in (theta, *others)]
     else:
-        lead = torch.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others))
+        lead = torch.Size(np.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others)))  # torch's is slow
         rows = [one.expand(*lead, -1).reshape(-1, one.shape[-1]).contiguous() for one in (theta, *others)]
     return lead, lead.numel(), *rows
 

@@ -70,7 +70,7 @@ struct Features {
 
 extern "C" {
 
-int64_t smesolve_interface() { return 2; }  // INTERFACE in smesolve/problem/kernels/library.py
+int64_t smesolve_interface() { return 3; }  // INTERFACE in smesolve/problem/kernels/library.py
 
 // The highest level of x86-64 that this processor has, 0 on others.
 int64_t smesolve_level() {
@@ -130,9 +130,9 @@ void smesolve_mean_gradient(const void* handle, const Moments* law, int64_t path
   });
 }
 
-// weight times the mean gradient, plus the noise product
-void smesolve_noise(const void* handle, const Moments* law, int64_t kind, double weight, int64_t paths, Rows theta,
-                    Rows normals, Features features, void* out) {
+// scale (weight times the mean gradient, plus the noise product), added to theta for an `advance`
+void smesolve_noise(const void* handle, const Moments* law, int64_t kind, double weight, double scale, int64_t advance,
+                    int64_t paths, Rows theta, Rows normals, Features features, void* out) {
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
     const auto& f = path.f;
@@ -140,7 +140,10 @@ void smesolve_noise(const void* handle, const Moments* law, int64_t kind, double
       for (long b = 0; b < paths; b++) {
         features.give(path, b, zero);
         pair.noise(f.m, *law, normals.row<R>(b), R(1), R(weight));
-        path.pull(pair, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
+        const R* at = theta.row<R>(b);
+        R* end = static_cast<R*>(out) + b * f.dim();
+        path.pull(pair, at, false, R(scale) / f.n, end);
+        for (long j = 0; advance && j < f.dim(); j++) end[j] += at[j];
       }
     });
   });

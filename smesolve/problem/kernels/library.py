@@ -24,7 +24,7 @@ TORCH = "torch"
 CHOICE = "SMESOLVE_KERNELS"
 """Environment variable that names the kernels to use, a variant or "torch". Default: the best for the processor."""
 
-INTERFACE = 2
+INTERFACE = 3
 """Version of the functions' signatures. A library with another number was left behind by another installation."""
 
 
@@ -47,7 +47,7 @@ _SIGNATURES = {
     "loss": ([_P, _F, _I, Rows, _P], None),
     "gradient": ([_P, _I, _I, Rows, Rows, Features, _P], None),
     "mean_gradient": ([_P, _P, _I, Rows, Features, _P], None),
-    "noise": ([_P, _P, _I, _F, _I, Rows, Rows, Features, _P], None),
+    "noise": ([_P, _P, _I, _F, _F, _I, _I, Rows, Rows, Features, _P], None),
     "hessian_product": ([_P, _P, _I, Rows, Rows, _P], None),
     "third_derivative": ([_P, _P, _I, Rows, Rows, Rows, _P], None),
     "parts": ([_P, _P, _I, _I, Rows, Rows, _P, _P, _P], None),
