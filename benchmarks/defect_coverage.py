@@ -9,10 +9,11 @@
   the scheme's bias, in units of `stderr`, that of a replicate. The defects know draws only.
 
 A replicate is a study of 512 paths at two learning rates. `monte_carlo` is how often the interval without the bound on
-the bias covers, `interval` the final one, with the 95% interval of that share (Clopper and Pearson); `bound` is the
-mean bound on the bias in units of `stderr`, and `bias` the mean of all replicates minus the exact error. `resolved` is
-how often an error is resolved, and `of resolved` how often the final interval of these covers. Where lr / keep_prob^2
-is large, errors are called not asymptotic, and not resolved.
+the bias covers, `interval` the final one, with the 95% interval of that share (Clopper and Pearson); replicates that
+are called heavy-tailed, a share `heavy tails`, have no interval and are left out. `bound` is the mean bound on the bias
+in units of `stderr`, and `bias` the mean of all replicates minus the exact error. `resolved` is how often an error is
+resolved, and `of resolved` how often the final interval of these covers. Where lr / keep_prob^2 is large, errors are
+called not asymptotic, and not resolved.
 """
 
 import itertools
@@ -30,6 +31,7 @@ from torch import nn
 import smesolve as sme
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
 from smesolve.comparison.exact import LinearMoments, ScheduledMoments, enumerated_expectation
+from smesolve.comparison.outcomes import Status
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.problem.schedule import cosine
@@ -215,17 +217,32 @@ def _replicates(name, keep_prob, horizon, lrs, count):
     table = with_bias(pd.DataFrame(rows))
     error, noise = np.array([exact[at] for at in zip(table.lr, table.order, strict=True)]).T
     covered = (table.low <= error) & (error <= table.high)
+    reliable = table.reason.map(lambda reason: Status(reason).has_interval)
     table = table.assign(
         exact=error,
         noise=noise,
         measured=table.error,
-        monte_carlo=(table.error - error).abs() <= table.half_width,
-        interval=covered,
+        reliable=reliable,
+        monte_carlo=((table.error - error).abs() <= table.half_width).where(reliable),
+        interval=covered.where(reliable),
         covered=covered.where(table.resolved),
     )
-    columns = ["exact", "noise", "stderr", "measured", "bias", "monte_carlo", "interval", "resolved", "covered"]
-    means = table.groupby(["order", "lr"])[columns].agg(lambda column: column.astype(float).mean()).reset_index()
-    low, high = np.array([binomtest(round(share * count), count).proportion_ci() for share in means.interval]).T
+    columns = [
+        "exact",
+        "noise",
+        "stderr",
+        "measured",
+        "bias",
+        "reliable",
+        "monte_carlo",
+        "interval",
+        "resolved",
+        "covered",
+    ]
+    groups = table[columns].astype(float).groupby([table.order, table.lr])
+    means = groups.mean().reset_index()
+    counts = zip(groups.interval.sum(), groups.interval.count(), strict=True)
+    low, high = np.array([binomtest(int(hits), int(of)).proportion_ci() for hits, of in counts]).T
     return pd.DataFrame(
         {
             "problem": name,
@@ -241,6 +258,7 @@ def _replicates(name, keep_prob, horizon, lrs, count):
             "interval": means.interval,
             "low": low,
             "high": high,
+            "heavy tails": 1 - means.reliable,
             "resolved": means.resolved,
             "of resolved": means.covered,
             "replicates": count,
