@@ -28,10 +28,8 @@ __all__ = ["agreement", "at_most", "headline", "in_short", "leading_rows"]
 def headline(final: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tuple[float, str], float]) -> str:
     """Return one sentence about the errors at the largest learning rate, the highest order first.
 
-    Args:
-        final: rows of a weak-error table at the horizon.
-        start: values of the observables at the start.
-        spread: standard deviations over paths of the iteration by learning rate and observable, where they are known.
+    `final` holds rows of a weak-error table at the horizon, `start` the values of the observables at the start, and
+    `spread` standard deviations over paths of the iteration by learning rate and observable, where they are known.
     """
     rows = leading_rows(final)
     if rows.empty:
@@ -46,8 +44,7 @@ def headline(final: pd.DataFrame, start: Mapping[str, float], spread: Mapping[tu
 def in_short(final: pd.DataFrame) -> str:
     """Return one sentence that can be repeated: how near each order is at least, at the largest learning rate.
 
-    Args:
-        final: rows of a weak-error table at the horizon.
+    `final` holds rows of a weak-error table at the horizon.
     """
     rows = leading_rows(final)
     if rows.empty:

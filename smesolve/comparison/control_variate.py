@@ -22,25 +22,96 @@ at the time within the step at which the noise enters (`noise_time`),
 
 Lam and Q only change the variance, so the Lam of the mean iteration serves the iteration and every scheme: its error
 O(lr) adds O(lr^2) to the standard deviation.
+
+**Equations with jumps** have the same control variates with the noise of every jump: at time t, from the state y before
+the jump, nu = -lr C chi, where chi are functions of its draw. Compensated jumps are martingales: with N jumps in a step
+dt,
+
+    cv_1 = sum_N < lam(t + lr/2), nu >                                                                     (5)
+    cv_2 = sum_N < Lam (y - thetabar(t)), nu >                                                             (6)
+    cv_3 = sum_N lr^2/2 chi^T Q chi - lr dt/2 tr Q                                                         (7)
+
+have mean zero whatever lam, Lam, Q and thetabar are, because nu and chi have mean zero, chi has covariance I, and E N
+is dt/lr. The number of jumps is random, and cv_3 removes its noise as well. lam and thetabar are interpolated between
+the steps. A jump moves the state by nu - lr/2 (Db) nu to first order, as if nu came lr/2 later, so that lam is taken at
+t + lr/2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from smesolve.comparison.draw_control_variate import DrawControlVariate
-from smesolve.comparison.jump_control_variate import JumpControlVariate
-from smesolve.comparison.jump_draw_control_variate import JumpDrawControlVariate
+from smesolve.comparison.draw_control_variate import DrawControlVariate, JumpDrawControlVariate
 from smesolve.comparison.noise_free_path import NoiseFreePath, inner_products
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.comparison.value_hessians import ValueHessians
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Process, Step
-from smesolve.solver.jump_integration import JumpIntegration
+from smesolve.solver.jump_integration import JumpIntegration, JumpNoise, JumpStep
 
-__all__ = ["ControlVariate", "control_of"]
+__all__ = ["ControlVariate", "Controls", "JumpControlVariate", "control_of"]
+
+
+@dataclass(frozen=True)
+class JumpControlVariate:
+    """The control variates of an equation with jumps for all targets (saved steps) and observables."""
+
+    path: NoiseFreePath
+    step_time: float
+    """Time of one step of the process."""
+    lr: float
+    hessians: ValueHessians | None = None
+    """Hessians of the value functions, with Q only where chi is known: (7) subtracts tr Q in every step."""
+
+    @classmethod
+    def of(
+        cls, problem: Problem, path: NoiseFreePath, step_time: float, lr: float, hessians: ValueHessians | None
+    ) -> JumpControlVariate:
+        """Return the control variates of a problem, without (7) where its draws have no coordinates chi."""
+        draw = problem.draw(torch.full((1, problem.draw_dim), 0.5, dtype=torch.float64, device="cpu"))
+        if hessians is not None and problem.noise_coordinates(draw) is None:
+            hessians = replace(hessians, quadratics=None)
+        return cls(path, step_time, lr, hessians)
+
+    @property
+    def count(self) -> int:
+        """Number of control variates for each target and observable."""
+        return _count(self.hessians)
+
+    def add(self, totals: Tensor, step: int, taken: JumpStep) -> None:
+        """Add the terms of step j to the running totals (count, B, T, O), in place.
+
+        Cost per jump: that of `ControlVariate.add`.
+        """
+        for noise in taken.noises:
+            self._add_first(totals, step, noise)
+        if self.hessians is None:
+            return
+        point = self.hessians.index((step + 1) * self.step_time)
+        lam = self.hessians.hessians[point]
+        rows = totals.shape[2] - lam.targets
+        for noise in taken.noises:
+            reference = self.path.states[step] + noise.time * (self.path.states[step + 1] - self.path.states[step])
+            terms = lam.bilinear(noise.state - reference, noise.increment)  # (6)
+            totals[1, :, rows:].index_add_(0, noise.paths, terms)
+        if self.hessians.quadratics is not None:
+            Q = self.hessians.quadratics[point]
+            totals[2, :, rows:] -= self.lr * self.step_time / 2 * Q.trace()  # (7)
+            for noise in taken.noises:
+                if noise.coordinates is not None:
+                    terms = self.lr**2 / 2 * Q.bilinear(noise.coordinates, noise.coordinates)  # (7)
+                    totals[2, :, rows:].index_add_(0, noise.paths, terms)
+
+    def _add_first(self, totals: Tensor, step: int, noise: JumpNoise) -> None:
+        after = self.path.adjoints[step + 1]
+        before = self.path.adjoints[step][-len(after) :]
+        early, late = (inner_products(noise.increment, adjoints) for adjoints in (before, after))
+        weight = (noise.time + self.lr / (2 * self.step_time))[..., None]
+        totals[0, :, -len(after) :].index_add_(0, noise.paths, early + weight * (late - early))  # (5)
 
 
 @dataclass(frozen=True)
@@ -62,9 +133,7 @@ class ControlVariate:
     @property
     def count(self) -> int:
         """Number of control variates for each target and observable."""
-        if self.hessians is None:
-            return 1
-        return 2 if self.hessians.quadratics is None else 3
+        return _count(self.hessians)
 
     def add(self, totals: Tensor, step: int, taken: Step) -> None:
         """Add the terms of step j to the running totals (count, B, T, O), in place.
@@ -88,6 +157,15 @@ class ControlVariate:
             totals[2, :, rows] += self.variance / 2 * (Q.bilinear(taken.noise, taken.noise) - Q.trace())  # (3)
 
 
+def _count(hessians: ValueHessians | None) -> int:
+    """Return 1 for cv_1, and one more each for cv_2 and cv_3, where what they need is known."""
+    return 1 if hessians is None else 2 if hessians.quadratics is None else 3
+
+
+Controls = ControlVariate | DrawControlVariate | JumpControlVariate | JumpDrawControlVariate
+"""The control variates of any process."""
+
+
 def control_of(
     design: StudyDesign,
     process: Process,
@@ -95,16 +173,11 @@ def control_of(
     lr: float,
     step_time: float,
     hessians: ValueHessians | None,
-) -> ControlVariate | DrawControlVariate | JumpControlVariate | JumpDrawControlVariate | None:
-    """Make the control variates of a process, or return None where the study has none.
+) -> Controls | None:
+    """Make the control variates of a process (the iteration, or the equation under its scheme), or return None.
 
-    Args:
-        design: design of the study.
-        process: the iteration, or the equation under its scheme.
-        saved: step numbers of the times.
-        lr: learning rate.
-        step_time: time of one step of the process.
-        hessians: Hessians of the value functions, for control variates of second order.
+    `saved` are the step numbers of the times, and `step_time` is the time of one step of the process. The Hessians of
+    the value functions are for control variates of second order.
     """
     if design.control == "none":
         return None

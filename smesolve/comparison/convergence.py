@@ -46,6 +46,7 @@ from smesolve.validation import (
     check_list,
     check_mapping,
     check_number,
+    check_optional,
     check_parameters,
     check_positive,
     check_seed,
@@ -203,8 +204,7 @@ def convergence(
     names: list[Any] = check_list("schemes", schemes)
     _check_different("schemes", names, list(map(str, names)))
     solvers = [solver_named(name, completed) for name in names]
-    if progress is not None:
-        check_flag("progress", progress)
+    check_optional("progress", progress, check_flag)
     paths, seed, workers = check_integer("paths", paths, 2), check_seed("seed", seed), check_workers("workers", workers)
     functions = {} if observables is None else measured_observables(problem, theta0, observables)
     exact, against = _reference(reference, completed, horizon, steps, functions, strong)

@@ -15,12 +15,8 @@ __all__ = ["convergence_figure"]
 def convergence_figure(table: pd.DataFrame, fits: pd.DataFrame, kind: str) -> Figure:
     """Draw |error| with its interval against the step and against seconds, a row for each observable.
 
-    Hollow points are not resolved.
-
-    Args:
-        table: table of a `ConvergenceStudy`.
-        fits: orders, as `ConvergenceStudy.fit` returns them.
-        kind: "weak" or "strong".
+    Hollow points are not resolved. `table` and `fits` are those of a `ConvergenceStudy`, and `kind` is "weak" or
+    "strong".
     """
     observables = list(table.observable.unique())
     with drawing():

@@ -15,13 +15,7 @@ __all__ = ["Draws"]
 
 
 class Draws:
-    """Independent draws of the drift and of the noise, for some paths at one step.
-
-    Args:
-        problem: at the begin of the step.
-        paths: number of paths A.
-        generator: of the uniforms and normals.
-    """
+    """Independent draws of the drift and of the noise of a problem at one step, for a number A of paths."""
 
     def __init__(self, problem: Problem, paths: int, generator: np.random.Generator) -> None:
         self._problem, self._paths, self._generator = problem, paths, generator

@@ -48,13 +48,8 @@ def paired_blocks(blocks: int, size: int) -> int:
 class EquationSide:
     """Statistics of the equation at dt and, for its bias, of pairs with the same paths at dt/2.
 
-    Args:
-        design: design of the study.
-        equation: the modified equation.
-        dt: step of the scheme.
-        seed: root seed of the Brownian motion.
-        hessians: Hessians of the value functions, for control variates of second order.
-        solution: the noise-free solution of the same equation. Default: it is computed.
+    `seed` is the root seed of the Brownian motion. The Hessians of the value functions are for control variates of
+    second order, and `solution` is the noise-free solution of the same equation. Default: it is computed.
     """
 
     def __init__(

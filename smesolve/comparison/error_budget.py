@@ -49,11 +49,8 @@ class Aim(NamedTuple):
 class ErrorBudget:
     """Statistics of the iteration and of all equations at one learning rate.
 
-    Args:
-        design: design of the study.
-        lr: learning rate.
-        hessians: Hessians of the value functions, for control="second".
-        runner: runner of the blocks, whose progress bar already counts the first round and its `further_work`.
+    The Hessians of the value functions are for control="second". The progress bar of the runner already counts the
+    first round and its `further_work`.
     """
 
     def __init__(self, design: StudyDesign, lr: float, hessians: ValueHessians | None, runner: Runner) -> None:

@@ -33,7 +33,12 @@ and kappa3 its third cumulant, which no Brownian motion has,
 
 Expectations over the masks are computed by enumeration.
 
-"poisson": see `smesolve.comparison.poisson_constants`.
+"poisson", training steps at random times: at time T such a path has taken N steps of the iteration, where N has a
+Poisson law of mean T/lr, so that E g(Theta_T) = E m(lr N) with m(k lr) = E g(theta_k) = g(thetabar(k lr)) + O(lr). As
+lr N has the mean T and the variance lr T,
+
+    c = T/2 (d/dT)^2 g(thetabar(T)),                                                                       (7)
+    (d/dT)^2 g(thetabar(T)) = D^2 g [b, b] + D g [(Db) b]    at thetabar(T).                               (8)
 
 Integrals are adaptive, and each has a numerical error (`value_function`).
 """
@@ -48,7 +53,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.comparison.poisson_constants import poisson_constants
+from smesolve.comparison.differences import first_difference, second_difference
 from smesolve.comparison.value_function import BATCH_FLOATS, NESTED_ARRAYS, along, along_flow
 from smesolve.entry_point import plain_surroundings
 from smesolve.problem.kinks import kinks
@@ -56,6 +61,7 @@ from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.sampling.progress import Progress
 from smesolve.solver.modified_equation import ModifiedEquation, Order
+from smesolve.solver.ode import solve_ode
 
 __all__ = [
     "constants_floats",
@@ -63,6 +69,7 @@ __all__ = [
     "constants_work",
     "first_constants",
     "leading_constants",
+    "poisson_constants",
     "second_constants",
 ]
 
@@ -86,6 +93,9 @@ STABLE_SHARE = 1 / 8
 FIRST_WORK, SECOND_WORK = 3e3, 1e6
 """Work at one time of the constants of order 1, and of those of order 2, in gradients, about."""
 
+FLOW_TOLERANCE = 1e-11
+"""Relative tolerance of the flow behind the constant of "poisson", in float64."""
+
 COLUMNS = ["order", "time", "observable", "constant", "stderr"]
 TYPES = {"time": float, "constant": float, "stderr": float}
 
@@ -106,8 +116,8 @@ def leading_constants(
     Args:
         problem: what is trained.
         theta0: (D,), the start.
-        times: times of observation.
-        observables: observables by name.
+        times: times of observation, increasing.
+        observables: g by name, smooth.
         step: largest step of Euler's method for a network with kinks.
         orders: 1, 2 and/or "poisson"; other orders have no known constant.
         stability_limit: 2/lambda_max(Hess L_S(theta0)). Default: computed where the network has kinks.
@@ -276,3 +286,24 @@ def second_constants(
 def _observables_at_once(dim: int) -> int:
     """Return the number of observables whose third derivatives are integrated at once."""
     return max(1, STATE_FLOATS // dim**3)
+
+
+def poisson_constants(
+    problem: Problem, theta0: Tensor, time: float, observables: Mapping[str, Observable]
+) -> dict[str, tuple[float, float]]:
+    """Return c of "poisson" (7) and its numerical error for each observable. Cost: the flow, some hundred gradients."""
+    tolerance = max(FLOW_TOLERANCE, torch.finfo(theta0.dtype).eps)
+    path = solve_ode(lambda t, y: -problem.mean_gradient(y[None])[0], theta0, (0.0, time), tolerance, times=[time])
+    theta = theta0.new_tensor(path.y.T)
+    b = -problem.mean_gradient(theta)
+    change = -problem.hessian_product(theta, b)  # (Db) b
+    found = {}
+    for name, observable in observables.items():
+
+        def g(at: Tensor, observable: Observable = observable) -> Tensor:
+            return observable(at)[:, None]
+
+        second, first = second_difference(g, theta, b, b), first_difference(g, theta, change)  # (8)
+        rounding = torch.finfo(theta.dtype).eps ** 0.5 * (float(second.abs()) + float(g(theta).abs()) + 1e-12)
+        found[name] = (time / 2 * float(second + first), time / 2 * rounding)  # (7)
+    return found

@@ -32,8 +32,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from smesolve.comparison.path_statistics import PathStatistics
-from smesolve.confidence import NORMAL_QUANTILE, student_quantile
+from smesolve.confidence import student_quantile
 from smesolve.sampling.moments import Moments
+from smesolve.sampling.observed_paths import SKEW_SHIFT
 
 __all__ = ["MeanEstimate"]
 
@@ -52,9 +53,6 @@ values are not."""
 FEW = 16
 """Number of values below which the interval is lengthened whatever their moments are. These tell too little then: of
 eight antithetic pairs, whose means are much like squares of normals, 10% to 13% of the intervals miss otherwise."""
-
-SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
-"""Shift of the quantiles of the t statistic in units of the skewness of the mean (2)."""
 
 NORMAL_SCORE, SCORED_FROM = 2.8, 24
 """Skewness or excess kurtosis of a few values, in standard deviations for normal values, that is not taken for a tail;

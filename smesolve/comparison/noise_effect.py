@@ -43,7 +43,6 @@ from smesolve.validation import (
     check_mapping,
     check_parameters,
     check_positive,
-    check_problem,
     check_seed,
 )
 
@@ -73,7 +72,6 @@ def noise_effect(
     Raises:
         SmesolveError: bad arguments, or a mean gradient without a closed form.
     """
-    check_problem("problem", problem)
     starts = check_parameters("starts", starts, problem, ("B",))
     check_positive("lr", lr)
     check_integer("steps", steps)

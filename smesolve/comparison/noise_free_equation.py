@@ -42,40 +42,33 @@ class NoiseFreeSolution:
         times: Sequence[float],
         observables: Mapping[str, Observable],
     ) -> NoiseFreeSolution:
-        """Solve the equation without noise from theta0 (D,).
+        """Solve the equation without noise from theta0 (D,), anew at every break of a schedule.
 
         Raises:
             ArithmeticError: the solver did not converge.
         """
+        breaks, last = equation.problem.breaks, times[-1]
+        pieces = list(pairwise([0.0, *(time for time in breaks if time < last), last]))
+
+        def solved(tolerance: float) -> np.ndarray:
+            """Return observables along the solution (T, O)."""
+            state, rows = theta0, []
+            for begin, end in pieces:
+
+                def drift(t: float, theta: Tensor, middle: float = (begin + end) / 2) -> Tensor:
+                    return equation.drift(t, theta[None], t >= middle)[0]
+
+                observed = [time for time in times if begin < time <= end]
+                name = f"noise-free path of order {equation.order}"
+                path = solve_ode(drift, state, (begin, end), tolerance, times=sorted({*observed, end}), name=name)
+                states = theta0.new_tensor(path.y.T[: len(observed)])
+                rows.append(np.stack([g(states).cpu().numpy() for g in observables.values()], axis=-1))
+                state = theta0.new_tensor(path.y[:, -1])
+            return np.concatenate(rows)
+
         tolerance = max(TOLERANCE, torch.finfo(theta0.dtype).eps)
-        fine, coarse = (
-            _solved(equation, theta0, times, observables, each) for each in (tolerance, COARSER * tolerance)
-        )
+        fine, coarse = solved(tolerance), solved(COARSER * tolerance)
         return cls(fine, np.maximum(np.abs(fine - coarse), tolerance * np.abs(fine)))
-
-
-def _solved(
-    equation: ModifiedEquation,
-    theta0: Tensor,
-    times: Sequence[float],
-    observables: Mapping[str, Observable],
-    tolerance: float,
-) -> np.ndarray:
-    """Return observables along the solution (T, O), which begins anew at every break of a schedule."""
-    state, rows, last = theta0, [], times[-1]
-    edges = [0.0, *(time for time in equation.problem.breaks if time < last), last]
-    for begin, end in pairwise(edges):
-
-        def drift(t: float, theta: Tensor, middle: float = (begin + end) / 2) -> Tensor:
-            return equation.drift(t, theta[None], t >= middle)[0]
-
-        observed = [time for time in times if begin < time <= end]
-        name = f"noise-free path of order {equation.order}"
-        path = solve_ode(drift, state, (begin, end), tolerance, times=sorted({*observed, end}), name=name)
-        states = theta0.new_tensor(path.y.T[: len(observed)])
-        rows.append(np.stack([g(states).cpu().numpy() for g in observables.values()], axis=-1))
-        state = theta0.new_tensor(path.y[:, -1])
-    return np.concatenate(rows)
 
 
 def observed_along_scheme(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.reverse_derivative import value_and_gradient
+from smesolve.sampling.ensemble import Process
 
 __all__ = ["CHUNK_FLOATS", "DENSE_DIM", "NoiseFreePath", "batch_sizes", "directional", "inner_products", "row_by_row"]
 
@@ -20,23 +20,6 @@ DENSE_DIM = 256
 
 CHUNK_FLOATS = 2**20
 """Floats in one array of a batch of derivatives (8 MiB): larger ones spend their time on page faults."""
-
-
-class NoiseFreeProcess(Protocol):
-    """The part of a `Process` that a noise-free path needs."""
-
-    @property
-    def autonomous(self) -> bool:
-        """Whether every step is the same map."""
-
-    def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Return state and prediction (B, D) of the step from theta (B, D) with zero noise, differentiable."""
-        ...
-
-    def noise_free_pullback(self, theta: Tensor, step: int, vectors: Tensor) -> Tensor | None:
-        """Return vectors (..., D) times the Jacobians of that state at theta (..., D), or None where only automatic
-        differentiation knows them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +36,7 @@ class NoiseFreePath:
     @classmethod
     def of(
         cls,
-        process: NoiseFreeProcess,
+        process: Process,
         theta0: Tensor,
         saved: Sequence[int],
         observables: Mapping[str, Observable],
@@ -95,7 +78,7 @@ def inner_products(vectors: Tensor, adjoints: Tensor) -> Tensor:
     return (vectors @ adjoints.flatten(0, 1).mT).reshape(len(vectors), *adjoints.shape[:2])
 
 
-def _pullbacks(process: NoiseFreeProcess, states: Tensor, work: int) -> Callable[[int, Tensor], Tensor]:
+def _pullbacks(process: Process, states: Tensor, work: int) -> Callable[[int, Tensor], Tensor]:
     """Return the map (step, vectors (V, D)) -> vectors times the Jacobian of the noise-free step at states[step].
 
     Where D is small and all steps are the same map, the Jacobians of all steps are computed in batches, which is
@@ -134,10 +117,8 @@ def _pullbacks(process: NoiseFreeProcess, states: Tensor, work: int) -> Callable
 def directional(derivative: Callable[..., Tensor], arrays: Sequence[Tensor], work: int = 1) -> Tensor:
     """Return matrices (K, D, D) whose columns are derivative(*arrays, e_i) (K, D) for the unit vectors e_i.
 
-    Args:
-        derivative: of arrays and vectors (..., D), in batches of steps and of unit vectors.
-        arrays: (K, D) each, at K steps.
-        work: floats in the working arrays of one derivative. Default: no more than D.
+    The derivative takes arrays (K, D), at K steps, and vectors (..., D), in batches of steps and of unit vectors.
+    `work` is the number of floats in the working arrays of one derivative.
     """
     steps, dim = arrays[0].shape
     identity = torch.eye(dim, dtype=arrays[0].dtype, device=arrays[0].device)
@@ -154,11 +135,9 @@ def directional(derivative: Callable[..., Tensor], arrays: Sequence[Tensor], wor
 
 
 def row_by_row(product: Callable[..., Tensor], arrays: Sequence[Tensor]) -> Tensor:
-    """Return matrices (K, D, D) whose rows are product(*arrays, e_i).
+    """Return matrices (K, D, D) whose rows are product(*arrays, e_i), for arrays (K, D) at K steps.
 
-    Args:
-        product: of arrays (K, 1, D) and unit vectors (K, D, D); it computes each row by itself, as compiled kernels do.
-        arrays: (K, D) each, at K steps.
+    The product of arrays (K, 1, D) and unit vectors (K, D, D) computes each row by itself, as compiled kernels do.
     """
     dim = arrays[0].shape[1]
     identity = torch.eye(dim, dtype=arrays[0].dtype, device=arrays[0].device)

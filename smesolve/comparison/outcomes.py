@@ -55,15 +55,11 @@ def status_of(
     biased: Status | None,
     too_wide: bool,
 ) -> Status:
-    """Return the first status that applies to an error.
+    """Return the first status that applies to an error, given the half-widths of two parts of its interval.
 
-    Args:
-        error: the estimate.
-        monte_carlo, rounding: half-widths of these parts of its interval.
-        diverged, undefined: whether some paths diverged, or the observable is not finite on some paths.
-        tails: status of a sample that does not determine the mean, or None.
-        biased: status of an error that its bias may explain, or None.
-        too_wide: whether the interval is wider than required.
+    `diverged` and `undefined` say whether some paths diverged, or the observable is not finite on some of them; `tails`
+    is the status of a sample that does not determine the mean, `biased` that of an error that its bias may explain; and
+    `too_wide` says whether the interval is wider than required.
     """
     if diverged:
         return Status.DIVERGED

@@ -54,11 +54,7 @@ class Wanted(NamedTuple):
 def bias_is_large(estimates: Estimates, bias: SolverBias, rounding: np.ndarray, tolerance: np.ndarray) -> bool:
     """Return whether the bias at the last time is significant and more than a tenth of the error.
 
-    Args:
-        estimates: of both sides and of the pairs.
-        bias: of the scheme.
-        rounding: bound on the rounding error of the means (T, O).
-        tolerance: bound on the error of the noise-free solution (T, O).
+    `rounding` and `tolerance` are bounds on the errors of the means and of the noise-free solution, each (T, O).
     """
     size = np.abs(bias.value)
     error = estimates.equation.mean - bias.value - estimates.dropout.mean
@@ -72,15 +68,9 @@ def wanted_paths(
     """Return the numbers of paths that meet the tolerance at the last time.
 
     The pairs must give the bias a 95% half-width of a tenth of the error, or of rel_tol if that is less. No paths are
-    required where a mean is not finite, or its noise is rounding. Where few values carry a mean, more paths are
-    required if max_paths may be enough.
-
-    Args:
-        estimates: of both sides and of the pairs.
-        rounding: bound on the rounding error of the means (T, O).
-        equation_cost: work of a path of the equation over one lr, in gradients.
-        rel_tol: 95% Monte Carlo half-width as a share of the error.
-        max_paths: largest number of paths.
+    required where a mean is not finite, or its noise is within the bound `rounding` (T, O) on its rounding error. Where
+    few values carry a mean, more paths are required if max_paths may be enough. `equation_cost` is the work of a path
+    of the equation over one lr, in gradients.
     """
     dropout, equation, _ = estimates
     error = np.abs(equation.mean - dropout.mean)[-1]
@@ -117,11 +107,6 @@ def further_work(work: float, rel_tol: float | None, halves: bool = False) -> fl
 
     It is as much as that of the first round where a tolerance may ask for more paths, and a twentieth of it where only
     the step of the scheme may be halved, which is rare. So no bar is full before it is known that nothing is left.
-
-    Args:
-        work: of the first round.
-        rel_tol: tolerance, or None.
-        halves: whether the step of the scheme may be halved.
     """
     return work if rel_tol is not None else HALVING_SHARE * work if halves else 0.0
 

@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smesolve.comparison.control_variate import ControlVariate
-from smesolve.comparison.draw_control_variate import DrawControlVariate
-from smesolve.comparison.jump_control_variate import JumpControlVariate
-from smesolve.comparison.jump_draw_control_variate import JumpDrawControlVariate
+from smesolve.comparison.control_variate import Controls
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.problem.observables import Observable, in_threads
 from smesolve.sampling.ensemble import Process, block_of
@@ -37,8 +34,7 @@ class Sampler:
     """Step numbers of the observations, increasing and positive."""
     observables: Mapping[str, Observable]
     """By name."""
-    control: ControlVariate | DrawControlVariate | JumpControlVariate | JumpDrawControlVariate | None
-    """Control variates, or None."""
+    control: Controls | None
     keep: int = 0
     """Number of paths whose values at the last time are kept."""
     cost: float = 1.0

@@ -12,13 +12,7 @@ __all__ = ["in_sorted_orders"]
 
 
 def in_sorted_orders(table: pd.DataFrame, keys: Sequence[str], ascending: Sequence[bool] | bool = True) -> pd.DataFrame:
-    """Return a table sorted by columns; in the column `order`, numbers precede names.
-
-    Args:
-        table: table with a column `order`.
-        keys: columns by which the table is sorted, the first one first.
-        ascending: the direction for all columns, or one for each.
-    """
+    """Return a table sorted by columns, the first key first; in the column `order`, numbers precede names."""
     place = {order: k for k, order in enumerate(sorted_orders(table.order))}
 
     def key(column: pd.Series) -> pd.Series:

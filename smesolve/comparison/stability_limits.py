@@ -31,17 +31,11 @@ class Agreement(StrEnum):
 def stability_limits(
     readout: DropoutProblem, orders: Sequence[Order], seed: int = 0, workers: int | None = None
 ) -> pd.DataFrame:
-    """Return the mean-square limits of the iteration and of the equations.
+    """Return the mean-square limits of the iteration and of the equations, for a linear problem with shared masks.
 
     Some limits are only predicted: limits beyond 2/lambda_max(H), where the mean of the iteration itself diverges, and
     those of equations with jumps, because a path would jump 1e5 times at keep_prob 0.01. The limit of "poisson" is that
-    of the iteration, as second moments grow by the same factor per step.
-
-    Args:
-        readout: a linear problem with shared masks.
-        orders: orders of the equations.
-        seed: root seed of the paths.
-        workers: number of processes that share the limits; results do not depend on it.
+    of the iteration, as second moments grow by the same factor per step. Results do not depend on `workers`.
 
     Returns:
         A row for each process ("iteration", "order 1", ..., "poisson"): `predicted`, `observed` with `low`, `high`,

@@ -226,10 +226,7 @@ def learning_rates_and_times(
 ) -> tuple[list[float], list[float]]:
     """Return learning rates and times of observation on their common grid, as float64.
 
-    Args:
-        lrs: learning rates.
-        horizon: the last time.
-        times: of observation. Default: the finest even grid of at most five that all learning rates divide.
+    Default for the times: the finest even grid of at most five that all learning rates divide.
 
     Raises:
         SmesolveError: more than 1000 learning rates, one that does not divide the horizon or a time, two that are equal

@@ -1,14 +1,16 @@
-"""The size of a study: memory, steps of blocks and work, and the refusal of studies that are too large."""
+"""The sizes of studies: memory, steps of blocks and work, and the refusal of studies that are too large."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from math import comb
 
 import joblib
 
 from smesolve.comparison.cost import ITERATION_STEP_COST, step_cost
+from smesolve.comparison.defects import DefectSampler
 from smesolve.comparison.equation_side import paired_blocks
 from smesolve.comparison.leading_constants import constants_floats
 from smesolve.comparison.noise_free_path import DENSE_DIM, batch_sizes
@@ -19,7 +21,7 @@ from smesolve.machine_memory import machine_memory
 from smesolve.sampling.ensemble import check_block_steps
 from smesolve.sampling.moments import CHUNK_FLOATS as CHUNK_FLOATS_OF_MOMENTS
 
-__all__ = ["WORKING_ARRAYS", "StudySize", "check_memory", "processes"]
+__all__ = ["WORKING_ARRAYS", "DefectSize", "StudySize", "check_memory", "processes"]
 
 WORKING_ARRAYS = 6
 """Number of arrays of a block, each with `floats_per_path` floats per path, that a step holds at once."""
@@ -47,13 +49,9 @@ class StudySize:
         return self.design.problem.block_size
 
     def check(self, max_memory: float | None) -> None:
-        """Refuse a study that takes more steps than a process can run, or more memory than allowed.
+        """Refuse a study that takes more steps than a process can run, or more bytes than allowed.
 
-        Args:
-            max_memory: bytes. Default: this machine's memory.
-
-        Raises:
-            SmesolveError: the study is too large; the message holds the numbers.
+        Default: this machine's memory.
         """
         design = self.design
         check_block_steps(
@@ -240,14 +238,9 @@ def processes(workers: int | None) -> int:
 
 
 def check_memory(each: float, processes: int, max_memory: float | None, what: str, remedy: str) -> None:
-    """Refuse arrays that are larger than allowed.
+    """Refuse arrays of `each` bytes in each process that are larger than allowed. Default: this machine's memory.
 
-    Args:
-        each: bytes of one process.
-        processes: number of processes.
-        max_memory: bytes. Default: this machine's memory.
-        what: subject and verb of the message, such as "defects take".
-        remedy: remedy in the message.
+    `what` is subject and verb of the message, such as "defects take".
     """
     size, limit = processes * each, machine_memory() if max_memory is None else max_memory
     if size > limit:
@@ -260,3 +253,64 @@ def check_memory(each: float, processes: int, max_memory: float | None, what: st
 
 def _counted(number: int, noun: str, ending: str = "s") -> str:
     return f"{number} {noun}{'' if number == 1 else ending}"
+
+
+@dataclass(frozen=True)
+class DefectSize:
+    """Memory and work of a study by defects, known before anything is computed."""
+
+    design: StudyDesign
+    paths: int
+    """Paths at each learning rate in the first round."""
+    workers: int | None = None
+    """Processes that share the blocks, or None for the calling process."""
+
+    @cached_property
+    def samplers(self) -> list[DefectSampler]:
+        """One for each learning rate."""
+        return [DefectSampler.of(self.design, lr) for lr in self.design.lrs]
+
+    @property
+    def block_size(self) -> int:
+        """Paths in a block."""
+        return self.samplers[0].block_size
+
+    def check(self, max_memory: float | None) -> None:
+        """Refuse a study that takes more steps than a process can run, or more bytes than allowed.
+
+        Default: this machine's memory.
+        """
+        check_block_steps(
+            f"paths={self.paths} at lr={min(self.design.lrs):g}",
+            sum(sampler.steps * self._blocks(sampler) for sampler in self.samplers),
+            self.workers,
+            "take fewer paths, a larger lr, or fewer learning rates",
+        )
+        remedy = "orders=[1], or " if 2 in self.design.orders else ""
+        check_memory(self.memory, processes(self.workers), max_memory, "defects take", f"take {remedy}fewer workers")
+
+    @property
+    def memory(self) -> float:
+        """Largest memory of one process in bytes: all states of a block, and the arrays of their gradients."""
+        return max(
+            8.0 * sampler.block_size * sampler.states * (WORKING_ARRAYS * sampler.problem.floats_per_path)
+            for sampler in self.samplers
+        )
+
+    @property
+    def step_memory(self) -> float:
+        """Memory of one step in bytes, which is `memory`: it does not depend on the number of steps."""
+        return self.memory
+
+    @property
+    def memory_beyond_steps(self) -> float:
+        """Memory beyond the steps in bytes, which is 0."""
+        return 0.0
+
+    @property
+    def work(self) -> float:
+        """Work of the first round at all learning rates, in gradients."""
+        return sum(sampler.cost * self._blocks(sampler) for sampler in self.samplers)
+
+    def _blocks(self, sampler: DefectSampler) -> int:
+        return -(-self.paths // sampler.block_size)

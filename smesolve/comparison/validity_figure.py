@@ -14,11 +14,7 @@ __all__ = ["validity_figure"]
 def validity_figure(errors: pd.DataFrame, table: pd.DataFrame, tolerance: float, limit: float) -> Figure:
     """Draw relative errors against the learning rate, with the tolerance and the ranges, one panel per observable.
 
-    Args:
-        errors: errors of a `ValidityRange`.
-        table: table of its ranges.
-        tolerance: relative error.
-        limit: the learning rate up to which the training is stable.
+    The arguments are parts of a `ValidityRange`; the training is stable up to the learning rate `limit`.
     """
     observables = list(table.observable.unique())
     with drawing():

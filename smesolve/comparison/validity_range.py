@@ -39,9 +39,9 @@ from smesolve.validation import (
     check_instance,
     check_integer,
     check_observables,
+    check_optional,
     check_parameters,
     check_positive,
-    check_problem,
     check_seed,
     check_tolerance,
     check_workers,
@@ -188,7 +188,6 @@ def validity_range(
     Cost: 7 to 12 gradients per step and path for both orders, 20 where the network has kinks (`DefectSampler`), at two
     to five learning rates; `max_gradients` bounds it.
     """
-    problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
     horizon, tolerance = check_positive("horizon", horizon), check_tolerance("tolerance", tolerance)
     orders = check_orders_of_defects(check_orders("orders", orders))
@@ -199,13 +198,10 @@ def validity_range(
     most = math.inf if max_gradients is None else check_positive("max_gradients", max_gradients)
     if journal is not None:
         check_instance("journal", journal, Journal, "a Journal")
-    if progress is not None:
-        check_flag("progress", progress)
+    check_optional("progress", progress, check_flag)
     problem.check_start("theta0", theta0)
-    parts = parts_of_horizon(problem, horizon)
-    limit = problem.stability_limit(theta0, horizon)
-    fewest = _fewest_steps(limit, horizon, parts)
-    wanted = {_first_steps(limit, horizon, parts)}
+    search = _Search.of(problem, theta0, horizon)
+    wanted = {search.first_steps}
     design = StudyDesign.of(
         problem.in_blocks_for(max_paths),
         theta0,
@@ -250,32 +246,100 @@ def validity_range(
             if len(done) == before:
                 break
             errors = _relative(with_bias(pd.DataFrame(rows)), design.start)
-            table = _ranges(errors, tolerance, limit, horizon)
-            wanted = _next_steps(table, done, horizon, fewest, parts)
+            table = search.ranges(errors, tolerance)
+            wanted = search.next_steps(table, done)
     if most < math.inf:
-        table = _with_bounds(table, errors, done, tolerance, limit, horizon, fewest, parts)
-    return ValidityRange(table, errors, horizon, tolerance, limit)
+        table = search.with_bounds(table, errors, done, tolerance)
+    return ValidityRange(table, errors, horizon, tolerance, search.limit)
 
 
 def first_learning_rate(problem: Problem, theta0: Tensor, horizon: float) -> float:
     """Return the first learning rate at which `validity_range` measures."""
-    limit = problem.stability_limit(theta0, horizon)
-    return horizon / _first_steps(limit, horizon, parts_of_horizon(problem, horizon))
+    return horizon / _Search.of(problem, theta0, horizon).first_steps
 
 
-def _multiple(steps: int, parts: int) -> int:
-    """Return the least multiple of `parts` that is at least `steps`."""
-    return -(-steps // parts) * parts
+@dataclass(frozen=True)
+class _Search:
+    """The learning rates that can be measured, as numbers of steps to the horizon."""
 
+    horizon: float
+    limit: float
+    """The stability limit."""
+    parts: int
+    """Every number of steps is a multiple of this one."""
 
-def _first_steps(limit: float, horizon: float, parts: int) -> int:
-    """Return the number of steps to the horizon at the first learning rate."""
-    return _multiple(max(_fewest_steps(limit, horizon, parts), math.ceil(FIRST * horizon / limit), 2), parts)
+    @classmethod
+    def of(cls, problem: Problem, theta0: Tensor, horizon: float) -> _Search:
+        parts = parts_of_horizon(problem, horizon)
+        return cls(horizon, problem.stability_limit(theta0, horizon), parts)
 
+    def _multiple(self, steps: int) -> int:
+        """Return the least possible number of steps that is at least `steps`."""
+        return -(-steps // self.parts) * self.parts
 
-def _fewest_steps(limit: float, horizon: float, parts: int) -> int:
-    """Return the number of steps to the horizon at the largest learning rate below the stability limit."""
-    return _multiple(math.floor(horizon / limit * (1 + 1e-9)) + 1, parts)
+    @property
+    def fewest_steps(self) -> int:
+        """The number of steps at the largest learning rate below the stability limit."""
+        return self._multiple(math.floor(self.horizon / self.limit * (1 + 1e-9)) + 1)
+
+    @property
+    def first_steps(self) -> int:
+        """The number of steps at the first learning rate."""
+        return self._multiple(max(self.fewest_steps, math.ceil(FIRST * self.horizon / self.limit), 2))
+
+    def ranges(self, errors: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+        """Return the table of a `ValidityRange`."""
+        rows = []
+        for (order, observable), part in errors.groupby(["order", "observable"], sort=False):
+            known = np.array([Status(reason).has_interval for reason in part.reason]) & np.isfinite(part.relative_high)
+            usable, unknown = part[known], part.lr[~known]
+            lrs = usable.lr.to_numpy()
+            power = int(order)
+            lr, low, high = (
+                _crossing(lrs, usable[column].to_numpy(), power, tolerance, self.limit)
+                for column in ("relative", "relative_high", "relative_low")
+            )
+            beyond = unknown[unknown > lrs.max()] if len(lrs) else unknown
+            unmeasured = bool(len(beyond)) and lr >= beyond.min()
+            if unmeasured:  # no extrapolation beyond a learning rate at which the error is not known
+                lr = low = float(usable.lr[usable.relative_high <= tolerance].max())
+                high = self.limit
+            limited = STABILITY if lr >= self.limit else STEPS if lr < self.horizon / MOST_STEPS else TOLERANCE
+            limited = MEASUREMENT if unmeasured else limited
+            row = {"order": power, "observable": observable, "lr": lr, "lr_low": low, "lr_high": high}
+            rows.append(row | {"limited_by": limited})
+        return pd.DataFrame(rows)
+
+    def with_bounds(self, table: pd.DataFrame, errors: pd.DataFrame, done: set[int], tolerance: float) -> pd.DataFrame:
+        """Return the table with bounds from what was measured where nothing was measured near a learning rate."""
+        rows = []
+        for row in table.to_dict("records"):
+            if self.next_steps(pd.DataFrame([row]), done) - done:
+                part = errors[(errors.order == row["order"]) & (errors.observable == row["observable"])]
+                known = np.array([Status(reason).has_interval for reason in part.reason], dtype=bool)
+                above = part.lr[known & (part.relative_low > tolerance)]
+                high = float(above.min()) if len(above) else self.limit
+                below = part.lr[known & (part.relative_high <= tolerance)]
+                low = float(below[below < high].max()) if (below < high).any() else 0.0
+                row |= {"lr": low, "lr_low": low, "lr_high": high, "limited_by": COST}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def next_steps(self, table: pd.DataFrame, done: set[int]) -> set[int]:
+        """Return the numbers of steps to the horizon of the next measurements, near the expected ranges.
+
+        Where nothing is known yet, because paths diverge or a few of them carry the mean, the learning rate is halved.
+        """
+        wanted = set()
+        if table.lr.isna().any():
+            wanted.add(self._multiple(min(2 * max(done), MOST_STEPS)))
+        for lr in table.lr.dropna():
+            steps = min(
+                max(round(self.horizon / lr / self.parts) * self.parts, self.fewest_steps), self._multiple(MOST_STEPS)
+            )
+            if not any(1 / NEAR < steps / known < NEAR for known in done):
+                wanted.add(steps)
+        return wanted
 
 
 def _relative(errors: pd.DataFrame, start: dict[str, float]) -> pd.DataFrame:
@@ -292,38 +356,6 @@ def _relative(errors: pd.DataFrame, start: dict[str, float]) -> pd.DataFrame:
     ).sort_values(["order", "observable", "lr"], ignore_index=True)
 
 
-def _ranges(errors: pd.DataFrame, tolerance: float, limit: float, horizon: float) -> pd.DataFrame:
-    """Return the table of a `ValidityRange`."""
-    rows = []
-    for (order, observable), part in errors.groupby(["order", "observable"], sort=False):
-        known = np.array([Status(reason).has_interval for reason in part.reason]) & np.isfinite(part.relative_high)
-        usable, unknown = part[known], part.lr[~known]
-        lrs = usable.lr.to_numpy()
-        power = int(order)
-        lr, low, high = (
-            _crossing(lrs, usable[column].to_numpy(), power, tolerance, limit)
-            for column in ("relative", "relative_high", "relative_low")
-        )
-        beyond = unknown[unknown > lrs.max()] if len(lrs) else unknown
-        unmeasured = bool(len(beyond)) and lr >= beyond.min()
-        if unmeasured:  # no extrapolation beyond a learning rate at which the error is not known
-            lr = low = float(usable.lr[usable.relative_high <= tolerance].max())
-            high = limit
-        limited = STABILITY if lr >= limit else STEPS if lr < horizon / MOST_STEPS else TOLERANCE
-        limited = MEASUREMENT if unmeasured else limited
-        rows.append(
-            {
-                "order": power,
-                "observable": observable,
-                "lr": lr,
-                "lr_low": low,
-                "lr_high": high,
-                "limited_by": limited,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float, limit: float) -> float:
     """Return the largest lr, at most the limit, up to which the values at increasing lrs are below the tolerance."""
     if not len(lrs) or np.isnan(values).all():
@@ -336,43 +368,3 @@ def _crossing(lrs: np.ndarray, values: np.ndarray, power: int, tolerance: float,
         return min(limit, float(lrs[k - 1] * (lrs[k] / lrs[k - 1]) ** share))
     k = 0 if len(above) else -1
     return min(limit, float(lrs[k] * (tolerance / values[k]) ** (1 / power)))
-
-
-def _with_bounds(
-    table: pd.DataFrame,
-    errors: pd.DataFrame,
-    done: set[int],
-    tolerance: float,
-    limit: float,
-    horizon: float,
-    fewest: int,
-    parts: int,
-) -> pd.DataFrame:
-    """Return the table with bounds from what was measured where nothing was measured near a learning rate."""
-    rows = []
-    for row in table.to_dict("records"):
-        if _next_steps(pd.DataFrame([row]), done, horizon, fewest, parts) - done:
-            part = errors[(errors.order == row["order"]) & (errors.observable == row["observable"])].sort_values("lr")
-            known = np.array([Status(reason).has_interval for reason in part.reason], dtype=bool)
-            above = part.lr[known & (part.relative_low > tolerance)]
-            high = float(above.min()) if len(above) else limit
-            below = part.lr[known & (part.relative_high <= tolerance)]
-            low = float(below[below < high].max()) if (below < high).any() else 0.0
-            row |= {"lr": low, "lr_low": low, "lr_high": high, "limited_by": COST}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _next_steps(table: pd.DataFrame, done: set[int], horizon: float, fewest: int, parts: int) -> set[int]:
-    """Return the numbers of steps to the horizon of the next measurements, near the expected ranges.
-
-    Where nothing is known yet, because paths diverge or a few of them carry the mean, the learning rate is halved.
-    """
-    wanted = set()
-    if table.lr.isna().any():
-        wanted.add(_multiple(min(2 * max(done), MOST_STEPS), parts))
-    for lr in table.lr.dropna():
-        steps = min(max(round(horizon / lr / parts) * parts, fewest), _multiple(MOST_STEPS, parts))
-        if not any(1 / NEAR < steps / known < NEAR for known in done):
-            wanted.add(steps)
-    return wanted

@@ -59,18 +59,9 @@ def along_flow(
     derivatives: int,
     density: Density,
 ) -> dict[str, tuple[float, float]]:
-    """Integrate a density from 0 to T for each observable.
+    """Integrate a density from 0 to T for each observable, and return the integrals with their numerical errors.
 
-    Args:
-        problem: the problem of the gradient flow.
-        theta0: (D,), the start.
-        time: T.
-        observables: g by name.
-        derivatives: number of derivatives of the value function in the density, 1 or 3.
-        density: the integrand.
-
-    Returns:
-        The integral and its numerical error by observable; NaN where the integration fails.
+    The density takes 1 or 3 derivatives of the value function. Where the integration fails, both numbers are NaN.
 
     Cost: for one derivative, a few gradients and a Hessian product per observable at some hundred times, and more where
     the horizon is many times 1/lambda_max(H), as the method is explicit; for three derivatives also D^2/2 fourth
@@ -78,9 +69,25 @@ def along_flow(
     """
     finest = ROUNDINGS * torch.finfo(problem.dtype).eps
     tolerances = [tolerance for tolerance in TOLERANCES if tolerance >= finest]
-    integrals = [_integral(problem, theta0, time, observables, derivatives, density, tolerances[0])]
+    pieces = list(pairwise([0.0, *(end for end in problem.breaks if end < time), time]))
+
+    def integral(tolerance: float) -> np.ndarray:
+        paths, theta = [], theta0.cpu().double().numpy()
+        try:
+            for begin, end in pieces:
+                paths.append(_flow(problem, theta0, theta, begin, end, tolerance / 10))
+                theta = paths[-1](end)
+            current = [_derivatives(problem, g, theta0.new_tensor(theta), derivatives) for g in observables.values()]
+            state = [torch.stack(parts) for parts in zip(*current, strict=True)] + [theta0.new_zeros(len(observables))]
+            for (begin, end), path in zip(reversed(pieces), reversed(paths), strict=True):
+                state = _backwards(problem, path, begin, end, state, density, tolerance)
+        except ArithmeticError:
+            return np.full(len(observables), np.nan)
+        return state[-1].cpu().double().numpy()
+
+    integrals = [integral(tolerances[0])]
     for tolerance in tolerances[1:]:
-        integrals.append(_integral(problem, theta0, time, observables, derivatives, density, tolerance))
+        integrals.append(integral(tolerance))
         difference = np.abs(integrals[-1] - integrals[-2])
         if (difference <= AGREEMENT * np.abs(integrals[-1])).all():
             break
@@ -100,79 +107,53 @@ def along(gradient: Callable[[Tensor], Tensor], theta: Tensor, direction: Tensor
     return found
 
 
-def _integral(
-    problem: Problem,
-    theta0: Tensor,
-    time: float,
-    observables: Mapping[str, Observable],
-    derivatives: int,
-    density: Density,
-    tolerance: float,
-) -> np.ndarray:
-    pieces = list(pairwise([0.0, *(end for end in problem.breaks if end < time), time]))
-    paths, theta = [], theta0.cpu().double().numpy()
-    for begin, end in pieces:
-        path = _flow(problem, theta0, theta, begin, end, tolerance / 10)
-        if path is None:
-            return np.full(len(observables), np.nan)
-        paths.append(path)
-        theta = path(end)
-    shapes = [(len(observables), *[problem.dim] * rank) for rank in range(1, derivatives + 1)]
-    current = [_derivatives(problem, g, theta0.new_tensor(theta), derivatives) for g in observables.values()]
-    state = [torch.stack(parts) for parts in zip(*current, strict=True)] + [theta0.new_zeros(len(observables))]
-    for (begin, end), path in zip(reversed(pieces), reversed(paths), strict=True):
-        ended = _backwards(problem, theta0, path, begin, end, state, shapes, density, tolerance)
-        if ended is None:
-            return np.full(len(observables), np.nan)
-        state = ended
-    return state[-1].cpu().double().numpy()
-
-
-def _flow(
-    problem: Problem, like: Tensor, theta: np.ndarray, begin: float, end: float, tolerance: float
-) -> OdeSolution | None:
-    """Return thetabar(t) within one piece of a schedule, or None where the integration fails."""
+def _flow(problem: Problem, like: Tensor, theta: np.ndarray, begin: float, end: float, tolerance: float) -> OdeSolution:
+    """Return thetabar(t) within one piece of a schedule. Raises an ArithmeticError where the integration fails."""
 
     def velocity(t: float, theta: Tensor) -> Tensor:
         return -problem.at(t, _from_left(t, begin, end)).mean_gradient(theta.to(like))
 
-    try:
-        return solve_ode(velocity, torch.from_numpy(theta), (begin, end), tolerance).sol
-    except ArithmeticError:
-        return None
+    return solve_ode(velocity, torch.from_numpy(theta), (begin, end), tolerance).sol
 
 
 def _backwards(
     problem: Problem,
-    like: Tensor,
     path: OdeSolution,
     begin: float,
     end: float,
     state: list[Tensor],
-    shapes: list[tuple[int, ...]],
     density: Density,
     tolerance: float,
-) -> list[Tensor] | None:
-    """Return derivatives and integral at `begin` from those at `end`, or None where the integration fails."""
-    sizes = [part.numel() for part in state]
+) -> list[Tensor]:
+    """Return derivatives and integral at `begin` from those at `end`.
+
+    Raises:
+        ArithmeticError: the integration fails.
+    """
+    like = state[-1]
 
     def parts(y: np.ndarray) -> list[Tensor]:
-        *heads, integral = torch.split(like.new_tensor(y), sizes)
-        return [head.reshape(shape) for head, shape in zip(heads, shapes, strict=True)] + [integral]
+        pieces = torch.split(like.new_tensor(y), [part.numel() for part in state])
+        return [piece.reshape(part.shape) for piece, part in zip(pieces, state, strict=True)]
 
     def velocity(t: float, y: np.ndarray) -> np.ndarray:
         from_left, theta = _from_left(t, begin, end), like.new_tensor(path(t))
         derivatives, now = parts(y)[:-1], problem.at(t, from_left)
         tensors = _loss_tensors(now, theta) if len(derivatives) > 1 else []
         changes = [*_changes(now, theta, derivatives, tensors), -density(t, from_left, theta, derivatives, tensors)]
-        return np.asarray(torch.cat([change.flatten() for change in changes]).cpu().double().numpy())
+        return _flat(changes)
 
-    start = torch.cat([part.flatten() for part in state]).cpu().double().numpy()
     # Each component is held to the largest one of its kind; the integral, which starts from 0, to its relative error.
     largest = [max(float(part.abs().max()), 1e-12) for part in state[:-1]]
-    absolute = np.repeat([*largest, 1e-3 * largest[0]], sizes) * tolerance
-    ended = solve_ivp(velocity, (end, begin), start, "DOP853", rtol=tolerance, atol=absolute, t_eval=[begin])
-    return parts(ended.y[:, -1]) if ended.success else None
+    absolute = np.repeat([*largest, 1e-3 * largest[0]], [part.numel() for part in state]) * tolerance
+    ended = solve_ivp(velocity, (end, begin), _flat(state), "DOP853", rtol=tolerance, atol=absolute, t_eval=[begin])
+    if not ended.success:
+        raise ArithmeticError(ended.message)
+    return parts(ended.y[:, -1])
+
+
+def _flat(parts: list[Tensor]) -> np.ndarray:
+    return np.asarray(torch.cat([part.flatten() for part in parts]).cpu().double().numpy())
 
 
 def _from_left(t: float, begin: float, end: float) -> bool:
@@ -236,10 +217,7 @@ def _fourth(problem: Problem, theta: Tensor, vectors: Tensor) -> Tensor:
 def _symmetric(problem: Problem, function: Callable[[Tensor, Tensor], Tensor], work: int) -> Tensor:
     """Return function(e_i, e_j) (..., D) as a tensor (..., D, D, D) that is symmetric in i and j, in batches of pairs.
 
-    Args:
-        problem: the problem, for D and the size of batches.
-        function: function of unit vectors (B, D) each.
-        work: number of points at which the problem is evaluated per pair.
+    The function takes unit vectors (B, D) each, and evaluates the problem at `work` points per pair.
     """
     identity = torch.eye(problem.dim, dtype=problem.dtype, device=problem.device)
     rows, columns = torch.triu_indices(problem.dim, problem.dim, device=problem.device)

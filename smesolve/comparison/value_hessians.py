@@ -119,19 +119,11 @@ def value_hessians(
     lr: float,
     stability_limit: float | None = None,
 ) -> ValueHessians:
-    """Compute the Hessians of the value functions along the mean iteration.
+    """Compute the Hessians of the value functions along the mean iteration from theta0 (D,).
 
     For D <= 256 all targets are followed on the grid of the iteration, h = lr. For larger D only the last time is
     followed, with the largest h that divides it and keeps h lambda_max <= 1/2, so that one call serves all learning
-    rates.
-
-    Args:
-        problem: what is trained.
-        theta0: (D,), the start.
-        times: times of observation.
-        observables: observables by name.
-        lr: learning rate.
-        stability_limit: 2/lambda_max up to the last time. Default: computed.
+    rates. `stability_limit` is 2/lambda_max up to the last time. Default: computed.
 
     Cost per grid point, time and observable: for D <= 256, 4 D Hessian products and three products of D x D matrices,
     memory D^2 + M^2 floats; for larger D, some 500 Hessian products, memory 32 (D + M) floats.

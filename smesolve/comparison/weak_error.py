@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
-from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.paths_wanted import further_work
 from smesolve.comparison.study_design import CONTROLS, StudyDesign, check_orders_of_defects
-from smesolve.comparison.study_size import StudySize
+from smesolve.comparison.study_size import DefectSize, StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.entry_point import entry_point
@@ -157,8 +156,7 @@ def weak_error(
     workers = check_workers("workers", workers)
     if journal is not None:
         check_instance("journal", journal, Journal, "a Journal")
-    if progress is not None:
-        check_flag("progress", progress)
+    check_optional("progress", progress, check_flag)
     max_memory = check_optional("max_memory", max_memory, check_positive)
     check_choice("estimator", estimator, ESTIMATORS)
     design = StudyDesign.of(
@@ -198,10 +196,8 @@ def weak_error(
 def chosen_estimator(estimator: str, design: StudyDesign, given: Mapping[str, object]) -> str:
     """Return the estimator, chosen for "auto", and refuse defects where they do not exist.
 
-    Args:
-        estimator: one of `ESTIMATORS`.
-        design: design of the study.
-        given: values, by name, of the arguments that only the difference of means has; None where one is not given.
+    `given` holds, by name, the values of the arguments that only the difference of means has; None where one is not
+    given.
 
     Raises:
         SmesolveError: defects for an observable that jumps, or with an argument that only the

@@ -34,14 +34,9 @@ def symbol_of(observable: str) -> str:
 
 
 def errors_against_lr(axis: Axes, final: pd.DataFrame, fits: pd.DataFrame, observable: str, predicted: bool) -> None:
-    """Draw |error| at the horizon against the learning rate, with its fit and, if wanted, its prediction.
+    """Draw |error| at the horizon against the learning rate, with its fit and, if wanted, the predicted leading terms.
 
-    Args:
-        axis: the axes.
-        final: rows of a weak-error table at the horizon.
-        fits: result of `WeakErrorStudy.fit`.
-        observable: name of the observable.
-        predicted: whether to draw the predicted leading terms.
+    `final` holds rows of a weak-error table at the horizon, and `fits` is a result of `WeakErrorStudy.fit`.
     """
     rows = final[(final.observable == observable) & final.error.notna()].sort_values("lr")
     fits = fits[fits.observable == observable].set_index("order")
@@ -111,11 +106,7 @@ def weak_error_figure(final: pd.DataFrame, fits: pd.DataFrame) -> Figure:
 
     Points have 95% intervals and are hollow where unresolved. Fits are dashed, with their slopes; the noise floor is
     dotted; the predicted leading term is a thin line. Of more than 12 observables, the first 12 are drawn, and the
-    figure says so.
-
-    Args:
-        final: rows of a weak-error table at the horizon.
-        fits: result of `WeakErrorStudy.fit`.
+    figure says so. The arguments are those of `errors_against_lr`.
     """
     with drawing():
         observables, count = list(final.observable.unique())[:MOST_PANELS], final.observable.nunique()

@@ -3,15 +3,16 @@
 These are tools. The experiments of the papers, which use them, are in `smesolve.experiments.landscape_sections`.
 """
 
-from smesolve.landscape.adam_training import ADAM_TRAININGS, train_by_adam
 from smesolve.landscape.covering import Covering, covering
 from smesolve.landscape.estimates import Estimate, Interval, mean_over
 from smesolve.landscape.flatness import (
+    LossProfile,
     factorial_effects,
     filter_normalised_directions,
     interpolation,
     interval_flatness,
     loss_along,
+    loss_profile,
 )
 from smesolve.landscape.hessian_alignment import COVARIANCES, alignment, overlap, sampled_alignment
 from smesolve.landscape.information_geometry import (
@@ -22,7 +23,6 @@ from smesolve.landscape.information_geometry import (
     penalty_comparison,
 )
 from smesolve.landscape.likelihoods import LIKELIHOODS, Likelihood
-from smesolve.landscape.loss_profile import LossProfile, loss_profile
 from smesolve.landscape.noise_samples import (
     principal_directions,
     random_gradients,
@@ -60,7 +60,15 @@ from smesolve.landscape.trace_estimation import (
     trace,
     traces,
 )
-from smesolve.landscape.training import ABLATIONS, AblatedIteration, checkpoints, initial_points, train
+from smesolve.landscape.training import (
+    ABLATIONS,
+    ADAM_TRAININGS,
+    AblatedIteration,
+    checkpoints,
+    initial_points,
+    train,
+    train_by_adam,
+)
 
 __all__ = [
     "ABLATIONS",

@@ -88,10 +88,7 @@ class Estimate:
 def over_root(numerator: Estimate, square: Estimate, covariance: float) -> Interval:
     """Return a / sqrt(b) with the interval (3), which remains valid where b is hardly known.
 
-    Args:
-        numerator: a.
-        square: b.
-        covariance: covariance of the errors of both.
+    `covariance` is that of the errors of numerator and square.
     """
     a = numerator.value
     if not square.value > 0:

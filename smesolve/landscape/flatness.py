@@ -1,4 +1,4 @@
-"""Flatness of the loss: its width and its values along directions, and effects in a two-by-two factorial design.
+"""Flatness of the loss: its width along directions, its values on a line through two solutions, and effects on them.
 
 The interval flatness along a unit vector v is the width
 
@@ -15,11 +15,20 @@ of a measure for drift d and noise n, from the same initial point and with the s
     interaction   y_11 - y_10 - y_01 + y_00,                                                                         (4)
 
 one value for each initial point.
+
+On the line through two solutions, l(alpha) = R_S((1 - alpha) first + alpha second) has
+
+    barrier     max_{0 <= alpha <= 1} l(alpha) - max(l(0), l(1))                                                     (5)
+    asymmetry   ln l(1 + s) - ln l(-s),      s the largest distance on both sides                                    (6)
+
+The asymmetry is negative where the valley is wider on the side of the second solution: the loss at distance s behind it
+is lower than at distance s behind the first. Zhang, Xu (TPAMI 2024, arXiv 2207.05952, figure 13) show l with s = 0.5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -45,6 +54,7 @@ from smesolve.validation import (
 )
 
 __all__ = [
+    "LossProfile",
     "check_curvature",
     "factorial_effects",
     "filter_normalised_directions",
@@ -53,6 +63,7 @@ __all__ = [
     "interval_width",
     "logarithms",
     "loss_along",
+    "loss_profile",
 ]
 
 
@@ -66,10 +77,6 @@ CHUNK = 16
 """Points whose loss is computed together."""
 
 
-def _problem(problem: Problem) -> Problem:
-    return check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
-
-
 @entry_point
 def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, seed: int = 0) -> Tensor:
     """Return random directions (k, D) in which each filter has the norm of the same filter in theta (D,).
@@ -78,7 +85,7 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
     dimensions: all weights that enter one neuron. Entries of parameters with one dimension, such as biases, are 0, as
     in the source.
     """
-    theta = check_parameters("theta", theta, _problem(problem))
+    theta = check_parameters("theta", theta, problem)
     check_integer("count", count)
     check_seed("seed", seed)
     if problem.network is None:
@@ -100,7 +107,7 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
 @entry_point
 def loss_along(problem: Problem, theta: Tensor, directions: Tensor, distances: Sequence[float]) -> Tensor:
     """Return R_S(theta + t d), (k, T), for directions d (k, D) and distances t. Cost: k T forward passes."""
-    theta = check_parameters("theta", theta, _problem(problem))
+    theta = check_parameters("theta", theta, problem)
     directions = check_parameters("directions", directions, problem, ("k",))
     distances = check_list("distances", distances, check_number)
     rows = [problem.loss(theta + t * directions) for t in distances]
@@ -110,7 +117,7 @@ def loss_along(problem: Problem, theta: Tensor, directions: Tensor, distances: S
 @entry_point
 def interpolation(problem: Problem, first: Tensor, second: Tensor, alphas: Sequence[float]) -> Tensor:
     """Return R_S((1 - alpha) first + alpha second), (..., A), for solutions (..., D)."""
-    first = check_parameters("first", first, _problem(problem), None)
+    first = check_parameters("first", first, problem, None)
     second = check_parameters("second", second, problem, None)
     try:
         np.broadcast_shapes(first.shape, second.shape)
@@ -238,3 +245,47 @@ def interval_width(
         low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
     width = torch.where(found, high, torch.nan).reshape(2, -1).sum(0)
     return width.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class LossProfile:
+    """Barrier and asymmetry of the loss on a line."""
+
+    peak: float
+    """Largest loss between the solutions."""
+    peak_alpha: float
+    """Position of the peak, 0 at the first solution and 1 at the second."""
+    barrier: float
+    """(5), 0 where the loss nowhere exceeds both ends."""
+    asymmetry: float
+    """(6); NaN where the loss is 0 at one of the two points."""
+
+
+@entry_point
+def loss_profile(alphas: np.ndarray, losses: np.ndarray) -> LossProfile:
+    """Return barrier and asymmetry of losses (A,) at increasing positions alphas (A,).
+
+    Args:
+        alphas: positions, with 0 and 1 among them up to 1e-9, which end at the same distance beyond both solutions.
+        losses: the loss at each position, as `interpolation` computes it.
+
+    Raises:
+        SmesolveError: the positions do not increase, lack 0 or 1, or do not end at the same distances.
+    """
+    positions = np.array(check_list("alphas", alphas, check_number), dtype=float)
+    values = np.array(check_list("losses", losses, check_number, size=len(positions)), dtype=float)
+    ends = [np.flatnonzero(np.isclose(positions, end, rtol=0, atol=1e-9)) for end in (0.0, 1.0)]
+    if (np.diff(positions) <= 0).any() or any(len(found) != 1 for found in ends):
+        raise invalid("alphas", "increase, with 0 and 1 among them", alphas)
+    if not np.isclose(-positions[0], positions[-1] - 1, rtol=0, atol=1e-9):
+        raise invalid("alphas", "reach as far beyond 1 as beyond 0", alphas)
+    first, second = (int(found[0]) for found in ends)
+    peak = first + int(values[first : second + 1].argmax())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        asymmetry = float(np.log(values[-1]) - np.log(values[0]))  # (6)
+    return LossProfile(
+        peak=float(values[peak]),
+        peak_alpha=float(positions[peak]),
+        barrier=float(values[peak] - max(values[first], values[second])),  # (5)
+        asymmetry=asymmetry if np.isfinite(asymmetry) else np.nan,
+    )

@@ -77,12 +77,10 @@ def without_samples(rows: np.ndarray) -> LeftOut:
 def jackknife(
     function: Callable[[np.ndarray], np.ndarray], values: np.ndarray, samples: Sequence[LeftOut]
 ) -> tuple[Estimate, list[np.ndarray]]:
-    """Estimate a function of statistics, and return its pseudo-values for each set of samples as well.
+    """Estimate a function (..., W) -> (...) of statistics, and return its pseudo-values for each set of samples.
 
-    Args:
-        function: function (..., W) -> (...), vectorised over leading dimensions.
-        values: statistics (W,) from all samples.
-        samples: independent sets of samples; none where the statistics are exact.
+    `values` (W,) are the statistics from all samples, and `samples` independent sets of these; none where the
+    statistics are exact.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         whole = float(function(values))

@@ -48,14 +48,9 @@ class LinearisedNetwork:
         return tangent, change + bias[0] if bias else change
 
     def pulled(self, outputs: Tensor, features: Tensor | float = 0.0, readout: Tensor | float = 0.0) -> Tensor:
-        """Return J^T (B, D) of cotangents (B, o, n) of the outputs.
+        """Return J^T (B, D) of cotangents (B, o, n) of the outputs. Cost: one gradient.
 
-        Args:
-            outputs: cotangents of the outputs.
-            features: added to the cotangents of the features (B, m, n).
-            readout: added to the cotangents of the readout (B, o, m).
-
-        Cost: one gradient.
+        `features` and `readout` are added to the cotangents of the features (B, m, n) and of the readout (B, o, m).
         """
         bias = None if self.at.bias is None else outputs.sum(-1, keepdim=True)
         pulled: Tensor = self.at.pullback(

@@ -19,7 +19,6 @@ from smesolve.landscape.training import AblatedIteration, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
-    check_instance,
     check_integer,
     check_parameters,
     check_positive,
@@ -88,7 +87,6 @@ def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
 
 def _checked_point(problem: Problem, theta: Tensor, draws: int, seed: int) -> Tensor:
     """Return theta (D,), after a check of the arguments that draws at one point have in common."""
-    check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
     check_integer("draws", draws)
     check_seed("seed", seed)
     return check_parameters("theta", theta, problem)

@@ -28,7 +28,7 @@ from smesolve.landscape.estimates import Estimate, Interval
 from smesolve.landscape.jackknife import LeftOut, jackknife, pairs_of
 from smesolve.landscape.noise_samples import random_gradients
 from smesolve.problem.problem import Problem
-from smesolve.validation import check_integer, check_parameters, check_problem, check_seed
+from smesolve.validation import check_integer, check_parameters, check_seed
 
 __all__ = ["NoiseScale", "noise_scale"]
 
@@ -74,7 +74,6 @@ def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 
 
     Cost: N gradients, N D floats of memory, and 50 N products of gradients.
     """
-    problem = check_problem("problem", problem)
     theta = check_parameters("theta", theta, problem)
     draws, seed = check_integer("draws", draws, 4), check_seed("seed", seed)
     if problem.trained is not problem:

@@ -37,7 +37,7 @@ from smesolve.problem.networks import NetworkLinearization
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
-from smesolve.validation import check_flag, check_instance, check_parameters, check_tensor
+from smesolve.validation import check_flag, check_instance, check_parameters, check_problem, check_tensor
 
 __all__ = [
     "SymmetricOperator",
@@ -57,13 +57,10 @@ __all__ = [
 
 
 class SymmetricOperator(LinearOperator):  # type: ignore[misc]  # scipy has no stubs
-    """A symmetric D x D operator from a product on rows.
+    """A symmetric D x D operator from a product (B, D) -> (B, D), row by row, like theta (D,) in dtype and device.
 
-    Args:
-        theta: a tensor (D,), for size, dtype and device.
-        product: (B, D) -> (B, D), row by row.
-        floats_per_vector: floats in the working arrays of `product` for one row; rows are multiplied in blocks that fit
-            into a cache.
+    The working arrays of the product have `floats_per_vector` floats for one row: rows are multiplied in blocks that
+    fit into a cache.
     """
 
     def __init__(self, theta: Tensor, product: Callable[[Tensor], Tensor], floats_per_vector: int) -> None:
@@ -91,7 +88,7 @@ def dropout_problem(problem: Problem) -> DropoutProblem:
 
 def _problem(problem: Problem) -> Problem:
     """Return a problem whose mean gradient is the gradient of a loss, the argument `problem`."""
-    check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
+    check_problem("problem", problem)
     if not problem.conservative:
         raise SmesolveError(
             f"problem must have the gradient of a loss, got {problem!r}; take the problem that is trained, not its "
@@ -308,14 +305,9 @@ def _factor_operator(problem: Problem, theta: Tensor, factor: Callable[[Tensor],
 
 
 def check_sampled_noise(name: str, draws: Tensor, dim: int, dtype: torch.dtype | None, other: str) -> Tensor:
-    """Return independent draws (N, D), the argument `name`, whose D and dtype match the argument `other`.
+    """Return independent draws (N, D), the argument `name`, whose D and dtype match those of the argument `other`.
 
-    Args:
-        name: name of the argument.
-        draws: the draws.
-        dim: D.
-        dtype: dtype of the draws. Default: torch.float64 or torch.float32.
-        other: argument that fixes D and dtype.
+    Default for the dtype: torch.float64 or torch.float32.
     """
     draws = check_tensor(name, draws, "D", ("N",))
     if draws.shape[-1] != dim or (dtype is not None and draws.dtype != dtype):

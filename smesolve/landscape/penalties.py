@@ -23,7 +23,7 @@ from smesolve.landscape.operators import check_linear_noise
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.solver.ode import solve_ode
-from smesolve.validation import check_choice, check_instance, check_parameters, check_positive
+from smesolve.validation import check_choice, check_parameters, check_positive, check_problem
 
 __all__ = ["FLOWS", "covariance_trace", "covariance_trace_gradient", "first_penalty", "flow", "second_penalty"]
 
@@ -46,7 +46,7 @@ FLOWS = {
 @entry_point
 def first_penalty(problem: Problem, theta: Tensor) -> Tensor:
     """Return R_1(theta) of (1), (...,)."""
-    theta = _points(problem, theta)
+    theta = check_parameters("theta", theta, problem, None, finite=False)  # which may be part of a graph
     return problem.modified_loss(theta) - problem.loss(theta)
 
 
@@ -57,7 +57,7 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
     Raises:
         SmesolveError: if the noise is not linear in its normals; `sampled_traces` estimates the trace then.
     """
-    theta = _points(problem, theta)
+    theta = check_parameters("theta", theta, problem, None, finite=False)  # which may be part of a graph
     check_linear_noise(problem)
     total = theta.new_zeros(theta.shape[:-1])
     for part in _trace_parts(problem):
@@ -68,7 +68,7 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
 @entry_point
 def second_penalty(problem: Problem, theta: Tensor, lr: float) -> Tensor:
     """Return R_2(theta) of (2), exactly, (...,). Cost: as `covariance_trace`."""
-    theta = _points(problem, theta)
+    theta = check_parameters("theta", theta, problem, None, finite=False)  # which may be part of a graph
     check_positive("lr", lr)
     return lr / 4 * (problem.mean_gradient(theta).square().sum(-1) + covariance_trace(problem, theta))
 
@@ -93,7 +93,7 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
         SmesolveError: if the problem follows a schedule.
         ArithmeticError: if the solver does not reach the horizon.
     """
-    if not _problem(problem).autonomous:
+    if not check_problem("problem", problem).autonomous:
         raise SmesolveError(
             f"problem must not depend on time for a flow, got a {type(problem).__name__}; take the problem without its "
             "schedule."
@@ -117,15 +117,6 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
     method, tolerance = ("RK45", KINKED_TOLERANCE) if kinks(problem, theta0) else ("DOP853", TOLERANCE)
     path = solve_ode(velocity, theta0, (0.0, horizon), tolerance, method=method, name=name)
     return theta0.new_tensor(path.y[:, -1])
-
-
-def _problem(problem: Problem) -> Problem:
-    return check_instance("problem", problem, Problem, "a Problem, such as a DropoutProblem")
-
-
-def _points(problem: Problem, theta: Tensor) -> Tensor:
-    """Return parameters (..., D), which may be part of a graph."""
-    return check_parameters("theta", theta, _problem(problem), None, finite=False)
 
 
 def covariance_trace_gradient(problem: Problem, theta: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ it adds the noise grad R_S(.; eta) - grad L_S of covariance Sigma. Either can be
     drift only         grad L_S                                      (2)
     noise only         grad R_S + grad R_S(.; eta) - grad L_S        (3)
     dropout            grad R_S(.; eta)                              (4)
+
+Adam works entry by entry, so that one optimiser on the parameters (B, D) of all runs equals one optimiser per run.
 """
 
 from __future__ import annotations
@@ -27,9 +29,28 @@ from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem  # noqa: F401 (type hints of the inherited constructor name it)
 from smesolve.sampling.ensemble import Process
 from smesolve.sampling.progress import Progress
-from smesolve.validation import check_choice, check_integer, check_list, check_positive, check_seed, check_tensor
+from smesolve.sampling.randomness import keyed_uniforms
+from smesolve.validation import (
+    check_choice,
+    check_integer,
+    check_list,
+    check_parameters,
+    check_positive,
+    check_seed,
+    check_tensor,
+)
 
-__all__ = ["ABLATIONS", "AblatedIteration", "check_steps", "checkpoints", "initial_points", "loss_gradient", "train"]
+__all__ = [
+    "ABLATIONS",
+    "ADAM_TRAININGS",
+    "AblatedIteration",
+    "check_steps",
+    "checkpoints",
+    "initial_points",
+    "loss_gradient",
+    "train",
+    "train_by_adam",
+]
 
 ABLATIONS = {
     "gradient descent": (False, False),
@@ -161,3 +182,47 @@ def check_steps(name: str, steps: Sequence[int]) -> list[int]:
     if any(second <= first for first, second in pairwise(numbers)):
         raise invalid(name, "hold increasing step numbers", steps)
     return numbers
+
+
+ADAM_TRAININGS = ("R_S", "R_S + R_1", "dropout")
+"""Names of the trainings by Adam."""
+
+
+@entry_point
+@torch.no_grad()
+def train_by_adam(
+    problem: DropoutProblem, starts: Tensor, lr: float, saved: Sequence[int], training: str = "dropout", seed: int = 0
+) -> Tensor:
+    """Train by torch.optim.Adam with its default betas and eps.
+
+    Args:
+        problem: dropout problem.
+        starts: initial parameters (B, D).
+        lr: learning rate of Adam.
+        saved: increasing step numbers.
+        training: "R_S", "R_S + R_1" (the mean gradient of dropout) or "dropout", a fresh mask for each step and run.
+        seed: root seed of the masks.
+
+    Returns:
+        The parameters at the saved steps, (T, B, D). Cost: one gradient per step and run.
+    """
+    starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
+    check_positive("lr", lr)
+    saved = check_steps("saved", saved)
+    check_choice("training", training, ADAM_TRAININGS)
+    check_seed("seed", seed)
+    theta = starts.clone()
+    optimiser = torch.optim.Adam([theta], lr=lr)
+    states = {}
+    for step in range(saved[-1] + 1):
+        if step in saved:
+            states[step] = theta.clone()
+        if step == saved[-1]:
+            break
+        if training == "dropout":
+            draw = problem.draw(keyed_uniforms((len(starts), problem.draw_dim), seed, 0, step))
+            theta.grad = problem.gradient(theta, draw)
+        else:
+            theta.grad = loss_gradient(problem, theta) if training == "R_S" else problem.mean_gradient(theta)
+        optimiser.step()
+    return torch.stack([states[step] for step in saved])

@@ -108,10 +108,8 @@ def _check_rows(problem: Problem, names: list[str], uniforms: Tensor) -> None:
 def check_derivatives(problem: Problem, theta: Tensor, draws: bool = False) -> None:
     """Check the derivatives of a gradient near theta (D,), which equations of order 2 and stability limits use.
 
-    Args:
-        problem: any problem, in particular one written by the user, whose gradient may cut off its derivative.
-        theta: (D,).
-        draws: whether to check also the gradient of one draw, whose derivatives defects use. Cost: five gradients each.
+    A gradient that the user wrote may cut off its derivative. With `draws`, the gradient of one draw is checked, too,
+    whose derivatives defects use. Cost: five gradients each.
 
     Raises:
         SmesolveError: the derivatives disagree with the values of the gradient, or cannot be computed.

@@ -65,11 +65,8 @@ def called(what: str, function: Callable[[Tensor], Tensor], values: Tensor) -> T
 def check_rows(what: str, function: Callable[[Tensor], Tensor], rows: Tensor, words: str = "path") -> None:
     """Check that a function (B, ...) -> (B, ...) acts on each row by itself, and that a second call gives the same.
 
-    Args:
-        what: name of the function in messages.
-        function: the function. Shape and dtype of its values must have been checked before.
-        rows: different rows (B, ...).
-        words: name of a row in messages.
+    The rows (B, ...) are different, and shape and dtype of the function's values must have been checked before.
+    Messages call the function `what`, and a row `words`.
 
     Raises:
         SmesolveError: the function draws random numbers, has a state, or mixes rows.
@@ -96,17 +93,10 @@ def check_derivative(
     derivative: Tensor | None = None,
     one_sided: bool = False,
 ) -> None:
-    """Check that the derivative of a function along a direction agrees with its values, by (1) or (2).
+    """Check that the derivative of a function at a point along a direction agrees with its values, by (1) or (2).
 
-    Cost: five to seven values.
-
-    Args:
-        what: name of the function in messages.
-        function: function of a tensor like `at`.
-        at: the point at which it is tried.
-        direction: the direction, of the shape of `at`.
-        derivative: the computed derivative. Default: torch's forward derivative.
-        one_sided: whether the function is defined on one side of `at` only, in the direction.
+    Default for the derivative: torch's forward derivative. `one_sided` says that the function is defined on one side of
+    `at` only, in the direction. Messages call the function `what`. Cost: five to seven values.
 
     Raises:
         SmesolveError: the derivative differs from that of the values, or torch cannot compute it.

@@ -28,7 +28,6 @@ from smesolve.validation import (
     check_optional,
     check_parameters,
     check_positive,
-    check_problem,
     check_seed,
     check_workers,
 )
@@ -190,7 +189,6 @@ def iterate(
     Warns:
         DivergenceWarning: some paths are not finite at the end.
     """
-    problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
     lr, steps = check_positive("lr", lr), check_integer("steps", steps)
     paths, seed = check_integer("paths", paths), check_seed("seed", seed)

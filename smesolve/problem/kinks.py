@@ -27,57 +27,37 @@ from smesolve.problem.problem import Problem
 __all__ = ["jumps", "kinks"]
 
 KINKED = {
-    "abs": "abs",
+    name: name
+    for name in (
+        "abs", "clamp", "cummax", "cummin", "hardsigmoid", "hardswish", "hardtanh", "kthvalue", "leaky_relu", "max",
+        "maximum", "median", "min", "minimum", "mode", "relu", "softshrink", "sort", "threshold", "topk",
+    )
+}  # fmt: skip
+KINKED |= {
     "adaptive_max_pool2d": "max_pool",
     "adaptive_max_pool3d": "max_pool",
     "amax": "max",
     "amin": "min",
     "aminmax": "max",
-    "clamp": "clamp",
     "clamp_max": "clamp",
     "clamp_min": "clamp",
-    "cummax": "cummax",
-    "cummin": "cummin",
     "fmax": "maximum",
     "fmin": "minimum",
-    "hardsigmoid": "hardsigmoid",
-    "hardswish": "hardswish",
-    "hardtanh": "hardtanh",
-    "kthvalue": "kthvalue",
-    "leaky_relu": "leaky_relu",
-    "max": "max",
     "max_pool2d_with_indices": "max_pool",
     "max_pool3d_with_indices": "max_pool",
-    "maximum": "maximum",
-    "median": "median",
-    "min": "min",
-    "minimum": "minimum",
-    "mode": "mode",
     "nanmedian": "median",
     "_prelu_kernel": "prelu",
-    "relu": "relu",
-    "softshrink": "softshrink",
-    "sort": "sort",
-    "threshold": "threshold",
-    "topk": "topk",
 }
 """Operations whose first derivative jumps, as torch dispatches them, and the names by which users know them."""
 
 JUMPING = {
-    "ceil": "ceil",
-    "fix": "trunc",
-    "floor": "floor",
-    "floor_divide": "floor_divide",
-    "fmod": "fmod",
-    "frac": "frac",
-    "hardshrink": "hardshrink",
-    "heaviside": "heaviside",
-    "remainder": "remainder",
-    "round": "round",
-    "sgn": "sign",
-    "sign": "sign",
-    "trunc": "trunc",
-}
+    name: name
+    for name in (
+        "ceil", "floor", "floor_divide", "fmod", "frac", "hardshrink", "heaviside", "remainder", "round", "sign",
+        "trunc",
+    )
+}  # fmt: skip
+JUMPING |= {"fix": "trunc", "sgn": "sign"}
 """Operations whose value jumps, in the same way."""
 
 REACH, POINTS = 1.0, 17

@@ -40,9 +40,7 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 def class_targets(y: Tensor, outputs: Tensor) -> Tensor:
     """Return targets for loss='cross_entropy', as torch takes them: int64 class indices, or probabilities.
 
-    Args:
-        y: whole numbers (n,) of any dtype, or probabilities of the classes (n, C).
-        outputs: (n, C).
+    y holds whole numbers (n,) of any dtype, or probabilities of the classes (n, C), as the outputs have them.
 
     Raises:
         SmesolveError: targets have another shape, labels are not the index of a class (torch silently leaves out -100),

@@ -25,17 +25,7 @@ __all__ = ["MaskedProblem"]
 class MaskedProblem(LinearizedProblem):
     """A network f(x; eta) = sum_r eta_r z_r(x) + b, its data, and the law of its masks eta. A subclass adds the loss.
 
-    Args:
-        network: a `DropoutNetwork`.
-        x: inputs (n, d), or (n, ...) as the network takes them, tensor or array.
-        y: targets (n, o), tensor or array.
-        keep_prob: probability in (0, 1] that a neuron is kept, for `BernoulliMasks`.
-        masks: "shared" (one mask for all samples of a step) or "per_sample" (one for each sample).
-        law: mask law in place of keep_prob.
-
-    Raises:
-        SmesolveError: shapes do not fit; data are not finite; neither or both of keep_prob and law are given; quantile
-            and moments of the law do not agree; or some parameters of the network are frozen.
+    Arguments and errors are those of `smesolve.DropoutProblem`.
     """
 
     network: DropoutNetwork

@@ -7,6 +7,7 @@ therefore be drawn with a key, used twice, differentiated, and batched over path
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,13 +23,12 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smesolve.errors import SmesolveError
-from smesolve.problem.attention import dropped_attention, drops_attention, multi_head_attention
-from smesolve.problem.decompositions import Decomposed
+from smesolve.problem.decompositions import Decomposed, dropped_attention, drops_attention, multi_head_attention
 from smesolve.problem.one_at_a_time import one_at_a_time
 from smesolve.problem.padding_rows import padding_factors
 from smesolve.problem.parameters import layer_name, trainable
 
-__all__ = ["DropoutCall", "ModuleFunction"]
+__all__ = ["DropoutCall", "DropoutLayer", "ModuleFunction", "layers_of_call"]
 
 MaskOf = Callable[[tuple[int, ...], float], Tensor | None]
 """(shape, drop probability) of a dropout call -> its mask, or None to leave the dropout out."""
@@ -43,6 +43,59 @@ class DropoutCall:
     shape: tuple[int, ...]
     """Shape of the mask: the shape of the dropped tensor, with 1 in the dimensions of a channel dropped as a whole."""
     drop_prob: float
+
+
+@dataclass(frozen=True)
+class DropoutLayer:
+    """The layout of one call of dropout: the shape of its masks, and where the samples are in them.
+
+    If samples can have masks of their own, masks are drawn with the samples first: (n, ...), or (1, ...) if all samples
+    share one. The call may have the samples in another dimension, `axis`, and several masks per sample in it, `parts`,
+    such as one per head of attention.
+    """
+
+    shape: tuple[int, ...]
+    """Shape of the masks, of one sample if samples can have their own. The first dimension is `parts` if parts > 1."""
+    keep_prob: float
+    per_sample: bool
+    """Whether the samples can have masks of their own. They cannot if a weight is dropped."""
+    axis: int = 0
+    """Dimension of the samples in the call."""
+    parts: int = 1
+    """Number of masks per sample in that dimension."""
+    samples_outside: bool = True
+    """Whether that dimension holds all parts of one sample after the other, instead of all samples of one part."""
+
+    def placed(self, masks: Tensor, samples: int) -> Tensor:
+        """Return masks (n or 1, ...) as the call takes them, n being `samples`."""
+        if not self.per_sample:
+            return masks
+        if self.parts > 1:
+            masks = masks.expand(samples, *masks.shape[1:])
+            masks = (masks if self.samples_outside else masks.transpose(0, 1)).flatten(0, 1)
+        return masks.movedim(0, self.axis)
+
+
+def layers_of_call(
+    shape: tuple[int, ...], few_shape: tuple[int, ...], keep_prob: float, samples: int, few: int
+) -> list[DropoutLayer]:
+    """Return the possible layouts of a call, given the shapes of its masks for all samples and for a few of them.
+
+    The list is empty if no dimension, or more than one, holds the samples. It has two entries if samples and parts
+    share a dimension, whose order the shapes do not show.
+    """
+    if shape == few_shape:
+        return [DropoutLayer(shape, keep_prob, per_sample=False)]
+    if len(shape) != len(few_shape):
+        return []
+    differ = [axis for axis, (one, other) in enumerate(zip(shape, few_shape, strict=True)) if one != other]
+    axis, parts = differ[0], shape[differ[0]] // samples
+    if len(differ) > 1 or (shape[axis], few_shape[axis]) != (parts * samples, parts * few):
+        return []
+    others = (*shape[:axis], *shape[axis + 1 :])
+    if parts == 1:
+        return [DropoutLayer(others, keep_prob, True, axis)]
+    return [DropoutLayer((parts, *others), keep_prob, True, axis, parts, outside) for outside in (True, False)]
 
 
 class ModuleFunction:
@@ -100,6 +153,21 @@ class ModuleFunction:
             both = [self._recorded(values, x) for _ in range(2)]
         changed = [name for name in self._buffers if not torch.equal(values[name], self.module.get_buffer(name))]
         return both, changed
+
+    @torch.no_grad()
+    def layer_floats(self, theta: Tensor, x: Tensor) -> int:
+        """Return the number of floats in the outputs of all calls of layers with parameters, without dropout."""
+        function, total = copy.deepcopy(self), 0
+
+        def count(layer: nn.Module, given: Any, outputs: Any) -> None:
+            nonlocal total
+            total += _floats(outputs)
+
+        for layer in function.module.modules():
+            if next(layer.parameters(recurse=False), None) is not None:
+                layer.register_forward_hook(count)
+        function(theta, x)
+        return total
 
     def running_layer(self, frames: Iterable[FrameType] | None = None) -> str:
         """Return the name of the innermost layer whose method is running, or is among the frames (innermost first)."""
@@ -236,3 +304,10 @@ def _mask_shape(func: Any, values: Tensor) -> tuple[int, ...]:
         )
     lead = 2 if samples_first(values.ndim) else 1
     return (*values.shape[:lead], *[1] * (values.ndim - lead))
+
+
+def _floats(outputs: Any) -> int:
+    """Return the number of floats in a tensor, or in nested tuples of tensors as recurrent layers return them."""
+    if isinstance(outputs, Tensor):
+        return outputs.numel()
+    return sum(map(_floats, outputs)) if isinstance(outputs, (tuple, list)) else 0

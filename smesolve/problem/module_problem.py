@@ -34,8 +34,6 @@ from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
-from smesolve.problem.functions_of_paths import FunctionsOfPaths
-from smesolve.problem.layer_floats import layer_floats
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_draws import Draw, DrawLayout
@@ -43,6 +41,7 @@ from smesolve.problem.module_trial import tried
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import check_trainable, trainable
 from smesolve.problem.problem import Problem, check_trailing
+from smesolve.problem.recorded_function import FunctionsOfPaths
 from smesolve.problem.training_step import REFERENCE_DRAWS
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
@@ -178,7 +177,7 @@ class ModuleProblem(Problem):
         )
         self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
         some = min(2, self.samples)
-        given = layer_floats(self._function, self.initial(seed=None), self.x[:some])
+        given = self._function.layer_floats(self.initial(seed=None), self.x[:some])
         self._loss_floats = self.dim + given * self.samples // some
         # Now, not within a derivative, whose tensors could be neither kept nor pickled.
         self._reference_draws: Draw = {} if self.has_closed_form else self._full_batch_draws(REFERENCE_DRAWS, seed=0)

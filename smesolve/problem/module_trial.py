@@ -17,10 +17,9 @@ from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smesolve.errors import SmesolveError, call_of_user, shown
-from smesolve.problem.dropout_layer import DropoutLayer, layers_of_call
 from smesolve.problem.function_trial import called, check_derivative, check_rows, equal_up_to_rounding
 from smesolve.problem.losses import SampleLoss
-from smesolve.problem.module_function import DropoutCall, ModuleFunction
+from smesolve.problem.module_function import DropoutCall, DropoutLayer, ModuleFunction, layers_of_call
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.parameters import copied, held, trainable
 from smesolve.sampling import pickling
@@ -45,15 +44,10 @@ OTHER_REMEDY = "write it by operations that torch.func can differentiate and bat
 
 
 class ModuleTrial:
-    """A trial of a module on its inputs, which changes neither the module nor torch's random generator.
+    """A trial of a module on all its inputs x, which changes neither the module nor torch's random generator.
 
-    Args:
-        name: name of the module in messages.
-        module: the module, with the train and eval flags of its use.
-        x: all inputs, samples first.
-
-    Attributes:
-        function: a copy of the module, with the same parameters and buffers, as a function of its parameters.
+    `function` is a copy of the module, with the same parameters, buffers, and train and eval flags, as a function of
+    its parameters. `name` names the module in messages.
 
     Raises:
         SmesolveError: the module cannot be copied.
@@ -183,11 +177,6 @@ class ModuleTrial:
     def losses(self, loss: SampleLoss, outputs: Tensor, y: Tensor) -> None:
         """Check that a loss gives one number per sample, which depends on outputs and target of that sample only.
 
-        Args:
-            loss: (outputs (n, ...), targets (n, ...)) -> (n,).
-            outputs: outputs on all samples.
-            y: all targets.
-
         Raises:
             SmesolveError: the loss fails, writes into y, returns another shape or dtype, or mixes the samples, as by
                 broadcasting outputs (n, 1) against targets (n,).
@@ -216,12 +205,7 @@ class ModuleTrial:
     ) -> None:
         """Check derivatives as studies take them, on a few samples. Cost: some 30 gradients of these.
 
-        Args:
-            loss: loss per sample.
-            y: all targets.
-            layers: calls of dropout in the module.
-            shared: whether all samples share a mask.
-            batches: whether each path has samples of its own.
+        `shared` says whether all samples share a mask, and `batches` whether each path has samples of its own.
 
         Raises:
             SmesolveError: a derivative fails. The message names the first one.
@@ -313,11 +297,7 @@ def tried(
 ) -> tuple[ModuleTrial, list[DropoutLayer]]:
     """Return the trial of a module and its calls of dropout, on integers if the module takes them, else on floats.
 
-    Args:
-        name: name of the module in messages.
-        module: the module, with the train and eval flags of its use.
-        x: all inputs, samples first.
-        as_floats: returns the inputs as floats, or refuses them.
+    `as_floats` returns the inputs x as floats, or refuses them.
 
     Raises:
         SmesolveError: as for `ModuleTrial.dropout_layers`. If the module takes neither, the error is the one for

@@ -52,10 +52,6 @@ def in_threads(observable: Observable) -> bool:
     return observable is squared_norm or (isinstance(owner, Problem) and owner.in_threads)
 
 
-def _test_loss(problem: Problem) -> Observable:
-    return _held_out(problem).loss
-
-
 def _accuracy(problem: Problem) -> Observable:
     """Return the share of samples (...,) whose largest output is that of their class."""
     labels = _class_labels(problem)
@@ -66,17 +62,13 @@ def _accuracy(problem: Problem) -> Observable:
     return accuracy
 
 
-def _test_accuracy(problem: Problem) -> Observable:
-    return _accuracy(_held_out(problem))
-
-
 OBSERVABLES: dict[str, Callable[[Problem], Observable]] = {
     "loss": lambda problem: problem.loss,
     "modified_loss": lambda problem: problem.modified_loss,
     "squared_norm": lambda problem: squared_norm,
-    "test_loss": _test_loss,
+    "test_loss": lambda problem: _held_out(problem).loss,
     "accuracy": _accuracy,
-    "test_accuracy": _test_accuracy,
+    "test_accuracy": lambda problem: _accuracy(_held_out(problem)),
 }
 """Observables by name, each a function that makes it for a problem. Add one of your own to use it by name."""
 

@@ -40,12 +40,7 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def check_trainable(name: str, module: nn.Module, frozen_in_part: bool = False) -> None:
-    """Check that the parameters of a module can be trained as one real vector.
-
-    Args:
-        name: name of the module in messages.
-        module: the module to be trained.
-        frozen_in_part: whether some parameters may be frozen.
+    """Check that the parameters of a module can be trained as one real vector; `name` names the module in messages.
 
     Raises:
         SmesolveError: the module has compiled or lazy layers; it has no parameters, or frozen ones only, or some frozen
@@ -121,10 +116,7 @@ def layer_name(key: str, layer: nn.Module) -> str:
 def copied(name: str, module: M, share: bool = False) -> M:
     """Return a deep copy, without the graphs of tensors that earlier calls have left in attributes.
 
-    Args:
-        name: name of the module in messages.
-        module: the module to be copied.
-        share: whether the copy shares the module's own parameters and buffers.
+    With `share` the copy shares the module's own parameters and buffers. `name` names the module in messages.
 
     Raises:
         SmesolveError: an attribute of the module cannot be copied.

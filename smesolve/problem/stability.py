@@ -46,9 +46,7 @@ TOLERANCE = 1e-3
 def curvature_limit(product: Callable[[Tensor], Tensor], theta: Tensor) -> float:
     """Return 2 / lambda_max of a symmetric matrix, eq. (1), or infinity where lambda_max is not positive.
 
-    Args:
-        product: the matrix as a map (D,) -> (D,).
-        theta: (D,), for size, dtype and device.
+    The matrix is given as a map (D,) -> (D,), and theta (D,) has its size, dtype and device.
 
     Raises:
         SmesolveError: products are not finite.
@@ -76,12 +74,8 @@ def curvature_limit(product: Callable[[Tensor], Tensor], theta: Tensor) -> float
 def step_limit(change: Callable[[Tensor, float], Tensor], theta: Tensor, largest_lr: float) -> float:
     """Return the smallest learning rate at which (2) fails, at most `largest_lr`, or infinity if there is none.
 
-    Args:
-        change: (theta (..., D), lr) -> the mean change of theta in a step, (..., D).
-        theta: (D,), the point.
-        largest_lr: largest learning rate to consider.
-
-    Cost: about six spectra, each of D derivatives of `change` for D <= 256, else of some hundred.
+    `change` maps theta (..., D) and lr to the mean change of theta in a step. Cost: about six spectra, each of D
+    derivatives of `change` for D <= 256, else of some hundred.
 
     Raises:
         SmesolveError: derivatives are not finite.

@@ -16,12 +16,10 @@ __all__ = ["check_step", "taylor_terms"]
 
 
 def taylor_terms(function: Callable[[Tensor], Tensor], like: Tensor, count: int) -> list[Tensor]:
-    """Return the Taylor coefficients f^(k)(0) / k!, k = 0, ..., count, of a function f of one number.
+    """Return the Taylor coefficients f^(k)(0) / k!, k = 0, ..., count, of a function f: () -> (...), smooth at 0.
 
-    Args:
-        function: () -> (...), smooth at 0.
-        like: a tensor, for dtype and device of the number.
-        count: highest order. Cost: 2^count times the operations that depend on the number; others are computed once.
+    `like` is a tensor for dtype and device of its argument. Cost: 2^count times the operations that depend on the
+    argument; others are computed once.
     """
     zero, one = like.new_zeros(()), like.new_ones(())
 
@@ -37,14 +35,10 @@ def taylor_terms(function: Callable[[Tensor], Tensor], like: Tensor, count: int)
 def check_step(
     name: str, linear: bool, step: Callable[[Tensor], Tensor], theta: Tensor, first: Tensor | None = None
 ) -> None:
-    """Check that a problem's own training step agrees with the problem's other declarations.
+    """Check that a problem's own training step, as a function of lr, agrees with the problem's other declarations.
 
-    Args:
-        name: name of the method in messages.
-        linear: whether the problem declares the step of gradient descent (`linear_step`).
-        step: lr -> the step from theta.
-        theta: (B, D), where the step is tried.
-        first: F, minus the gradient, (B, D). Default: not known, and not compared.
+    `linear` says whether the problem declares the step of gradient descent (`linear_step`). The step is tried from
+    theta (B, D); `first` is F, minus the gradient, (B, D), where it is known. Messages call the step `name`.
 
     Raises:
         SmesolveError: the step returns another shape or dtype, is not theta at lr = 0, or has another derivative there.

@@ -160,17 +160,7 @@ def in_lists(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 
 
 def check_block_steps(what: str, steps: float, workers: int | None, remedy: str) -> None:
-    """Refuse more steps of blocks than the processes can run.
-
-    Args:
-        what: the work that takes these steps, in words.
-        steps: number of steps of blocks.
-        workers: processes, as for `run_blocks`.
-        remedy: the remedy in the message.
-
-    Raises:
-        SmesolveError: there are too many steps.
-    """
+    """Refuse more steps of blocks than the processes can run; `what` names the work that takes them in the message."""
     processes = joblib.effective_n_jobs(workers)
     most = MOST_BLOCK_STEPS * processes
     if steps > most:
@@ -220,17 +210,10 @@ def collect_paths(
     max_memory: float | None = None,
     first: int = 0,
 ) -> Tensor:
-    """Run whole paths and return them at the saved step numbers, (T, paths, D). Memory: T x paths x D floats.
+    """Run whole paths from theta0 (D,) and return them at the saved step numbers, (T, paths, D), which is their memory.
 
-    Args:
-        process: the iteration, or an SDE under a scheme.
-        theta0: (D,), the start of every path.
-        paths: number of paths.
-        saved: strictly increasing step numbers.
-        workers: processes, as for `run_blocks`. Default: only this one.
-        max_memory: bytes that the paths may take; more are refused. Default: paths and one block must fit the free
-            memory of this machine.
-        first: step number at which the paths start. Default: 0.
+    `first` is the step number at which the paths start, and `workers` is as for `run_blocks`. More bytes than
+    `max_memory` are refused. Default: paths and one block must fit the free memory of this machine.
 
     Raises:
         SmesolveError: the paths do not fit the memory, or take too many steps.

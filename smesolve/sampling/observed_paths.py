@@ -30,7 +30,7 @@ from smesolve.sampling.moments import Moments
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Arrays, Runner
 
-__all__ = ["QUANTILES", "mean_columns", "observed_paths"]
+__all__ = ["QUANTILES", "SKEW_SHIFT", "mean_columns", "observed_paths"]
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 """Names of the columns of quantiles, and their probabilities."""
@@ -42,7 +42,7 @@ KEPT_IN_ALL, FEWEST_KEPT = 2**22, 2**8
 """Values kept for the quantiles of all rows together (32 MiB), and the smallest number per row, which comes first."""
 
 SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
-"""Factor of |gamma|/sqrt(N) in (1)."""
+"""Shift of the quantile in (1), in units of the skewness gamma/sqrt(N) of the mean."""
 
 DEGREE = 3
 """Highest degree of the moments that are kept."""
@@ -100,23 +100,11 @@ def observed_paths(
     workers: int | None = None,
     first: int = 0,
 ) -> pd.DataFrame:
-    """Run paths and return the statistics of observables at the saved steps.
+    """Run paths from theta0 (D,) and return the statistics of observables at the saved step numbers.
 
-    Args:
-        process: the iteration, or an SDE under a scheme.
-        theta0: (D,), the start of every path.
-        paths: number of paths.
-        saved: strictly increasing step numbers.
-        times: times of the saved steps, as the table shows them.
-        observables: maps of theta (..., D) to (...,), by name.
-        workers: processes, as for `run_blocks`. Default: only this one.
-        first: step number at which the paths start. Default: 0.
-
-    Returns:
-        A table with a row for each time and observable. Columns: time, observable; mean, stderr, and the 95% interval
-        (1) from low to high; std, the standard deviation over paths; q05, q50 and q95, the quantiles over the first
-        `quantile_paths` paths; paths; and lost, the number of paths on which the observable is not finite at that time.
-        With a lost path all statistics are NaN. With a single path all but mean and quantiles are NaN.
+    The table is that of `smesolve.iterate`, with `times` as the times of the saved steps and intervals by (1). With a
+    lost path all statistics of a row are NaN, with a single path all but mean and quantiles. `first` is the step number
+    at which the paths start, and `workers` is as for `run_blocks`.
 
     Warns:
         DivergenceWarning: with the number of paths that are not finite at the last saved step.

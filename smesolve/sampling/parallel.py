@@ -60,13 +60,10 @@ def run_blocks(
 ) -> Iterator[tuple[int, Result]]:
     """Run tasks and yield (position in tasks, result) as they are done, in any order.
 
-    Args:
-        work: functions of the block number, by name. Their results depend on the block number only.
-        tasks: names of functions and block numbers to run.
-        workers: processes or threads, which share the threads of torch. Default: one, unless `joblib.parallel_config`
-            says otherwise.
-        in_threads: whether the work releases Python's lock while it computes and keeps no state that threads would
-            share. If so, workers are threads, unless `joblib.parallel_config` names a backend other than joblib's own.
+    Results of the functions in `work` depend on the block number only. Workers are processes or threads, which share
+    the threads of torch. Default: one, unless `joblib.parallel_config` says otherwise. They are threads if `in_threads`
+    says that the work releases Python's lock while it computes and keeps no state that threads would share, unless
+    `joblib.parallel_config` names a backend other than joblib's own.
 
     Raises:
         RuntimeError: workers were lost several times in a row. After each loss but the last, the unfinished blocks are

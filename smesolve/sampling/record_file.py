@@ -11,24 +11,85 @@ lack even its table, and a stale rollback journal beside a new database of the s
 log every record costs two synchronisations of the disk (4 to 6 ms, where appending takes 0.07 ms), or a loss of power
 may damage all records instead of the last ones only. SQLite's own check does not find a flipped bit in a record, so
 that the digests would be needed as well. Its locks are not reliable on network folders; appending needs no locks.
+
+The places of the records are kept in memory that does not grow with their number: a study of 10^9 paths has some 10^6
+blocks, whose keys take hundreds of bytes each as Python objects. SQLite keeps them in a temporary file behind a cache
+of fixed size, and deletes that file itself.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import sqlite3
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from smesolve.errors import SmesolveError
-from smesolve.sampling.record_index import RecordIndex
 
-__all__ = ["HEAD", "JournalError", "RecordFile", "is_journal"]
+__all__ = ["HEAD", "JournalError", "RecordFile", "RecordIndex", "is_journal"]
+
+
+class RecordIndex:
+    """Start and size of the content of each record, by its key, in the order of their starts.
+
+    Raises:
+        OSError: the folder for temporary files cannot be written to. Every method may raise it.
+    """
+
+    def __init__(self) -> None:
+        with _refused():
+            # An empty name is a temporary file. Journals are used by one thread at a time, which need not be the first.
+            self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = OFF")  # nobody reads the file after a crash
+            self._database.execute("CREATE TABLE records (key TEXT PRIMARY KEY, start INTEGER, size INTEGER)")
+
+    def __len__(self) -> int:
+        return int(self._database.execute("SELECT count(*) FROM records").fetchone()[0])
+
+    def __contains__(self, key: str) -> bool:
+        return self._found(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        for (key,) in self._database.execute("SELECT key FROM records ORDER BY start"):
+            yield key
+
+    def __getitem__(self, key: str) -> tuple[int, int]:
+        found = self._found(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __setitem__(self, key: str, place: tuple[int, int]) -> None:
+        with _refused():
+            self._database.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (key, *place))
+
+    def close(self) -> None:
+        """Delete the temporary file."""
+        self._database.close()
+
+    def _found(self, key: str) -> tuple[int, int] | None:
+        with _refused():
+            found: tuple[int, int] | None = self._database.execute(
+                "SELECT start, size FROM records WHERE key = ?", (key,)
+            ).fetchone()
+        return found
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Turn an operational error of SQLite into the operating system's error that is behind it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(errno.ENOSPC, f"the folder for temporary files cannot be written to: {error}") from None
+
 
 FAMILY = b"sme"
 MARK = FAMILY + b"2"
@@ -47,11 +108,8 @@ class JournalError(SmesolveError):
 class RecordFile:
     """Records by key. Once `append` has returned, a record survives the end of the process by any signal.
 
-    A loss of power loses the records that the operating system had not yet written to the disk.
-
-    Args:
-        path: the file. It is created if it does not exist, unless it is only read.
-        read_only: only read the records. Default: False.
+    A loss of power loses the records that the operating system had not yet written to the disk. The file is created if
+    it does not exist, unless it is only read.
 
     Raises:
         JournalError: the file cannot be opened, is damaged, or was written by another program.

@@ -54,9 +54,7 @@ class Runner:
     def results(self, work: Mapping[str, Work], tasks: Sequence[Task]) -> Iterator[Arrays]:
         """Yield the results of the tasks in their order. Each is in the journal before it is yielded.
 
-        Args:
-            work: computations by name. Names are the same in every run of a study and never reused.
-            tasks: names of computations and block numbers to run.
+        The names of `work` are the same in every run of a study and never reused.
         """
         keys = [f"{name}, block {block}" for name, block in tasks]
         journal: Any = {} if self.journal is None else self.journal

@@ -12,26 +12,26 @@
 
 from smesolve.symbolic.chaos_expansion import expectation
 from smesolve.symbolic.counterexamples import averaged_modified_flow, without_blocks
+from smesolve.symbolic.cumulants import FourthCumulant, ThirdCumulant, fourth_cumulant, third_cumulant
 from smesolve.symbolic.dropout_formulas import Claim, DropoutFormulas
 from smesolve.symbolic.equation import SymbolicModifiedEquation, modified_equation
 from smesolve.symbolic.explicit_iteration import Iteration, gradient_descent
 from smesolve.symbolic.explicit_network import ExplicitNetwork, squared_error
-from smesolve.symbolic.fourth_cumulants import FourthCumulant, fourth_cumulant
 from smesolve.symbolic.jump_equation import SymbolicJumpEquation
 from smesolve.symbolic.laws import Centred, SampleIndex
 from smesolve.symbolic.loss_expansion import LossExpansion
-from smesolve.symbolic.optimizer_steps import adam, rmsprop
 from smesolve.symbolic.polynomial_problem import PolynomialLossProblem
 from smesolve.symbolic.scaling_rules import ScalingRule, scaling_rule
 from smesolve.symbolic.smooth_functions import smooth_function
-from smesolve.symbolic.third_cumulants import ThirdCumulant, third_cumulant
 from smesolve.symbolic.training_steps import (
+    adam,
     dropconnect,
     dropout,
     dropout_sgd,
     label_noise,
     momentum,
     parameter_noise,
+    rmsprop,
     sgd,
 )
 from smesolve.symbolic.verification import MomentCheck, Verification

@@ -31,7 +31,7 @@ from smesolve.symbolic.jump_equation import SymbolicJumpEquation, derive_jump_eq
 from smesolve.symbolic.latex_code import equation_latex, shown
 from smesolve.symbolic.real_calculus import derivative
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
-from smesolve.symbolic.torch_code import python_module, torch_equation
+from smesolve.symbolic.torch_code import diffusion_module
 from smesolve.symbolic.verification import Generator, Verification, diffusion_terms, verify
 from smesolve.validation import check_instance, check_integer, check_list, check_mapping, check_number, check_positive
 
@@ -105,7 +105,7 @@ class SymbolicModifiedEquation:
 
     def python_module(self) -> str:
         """Return the source of a Python module with the SDE as a class, which does not import this package."""
-        return python_module(self.iteration, self.drift, self.diffusion)
+        return diffusion_module(self.iteration, self.drift, self.diffusion).source
 
     @entry_point
     def to_torch(self, values: Mapping[Symbol | str, float], lr: float) -> nn.Module:
@@ -116,7 +116,7 @@ class SymbolicModifiedEquation:
             lr: value of the small parameter, whatever its name.
         """
         values, lr = check_mapping("values", values, check_number, least=0), check_positive("lr", lr)
-        return torch_equation(self.iteration, self.drift, self.diffusion, values, lr)
+        return diffusion_module(self.iteration, self.drift, self.diffusion).instance(values, lr)
 
 
 def _checked_matrix(name: str, value: Any) -> sympy.MatrixBase:

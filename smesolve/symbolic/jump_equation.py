@@ -1,6 +1,6 @@
 """The modified equation of weak order 3: a drift, and jumps at the times of a Poisson process.
 
-The third cumulant of a training step is of an order in lr at which a diffusion has none (`third_cumulants`). Jumps of
+The third cumulant of a training step is of an order in lr at which a diffusion has none (`cumulants`). Jumps of
 the size of a step, one per time lr on average, have the right third cumulant by themselves. For theta' = theta + lr s_1
 + lr^2 s_2 + lr^3 s_3 + ... with b0 = E s_1, xi = s_1 - b0 and Sigma = Cov(s_1),
 
@@ -15,7 +15,7 @@ The generator of (1) agrees with (1/lr) log P through lr^2, where P is the expec
 
 with P = 1 + lr P_1 + lr^2 P_2 + ... Both parts of a jump have mean zero, so no compensator is needed. For gradient
 steps (s_2 = s_3 = 0) b2 = 1/3 (D b0)^2 b0 + 1/12 D^2 b0 [b0, b0] - 1/4 D^2 b0 : Sigma. The equation exists for every
-law of the random variables. There is none of order 4 in general: see `fourth_cumulants`.
+law of the random variables. There is none of order 4 in general: see `cumulants`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from smesolve.symbolic.chaos_expansion import mean_of_product, step_covariance, 
 from smesolve.symbolic.explicit_iteration import Iteration, Monomials
 from smesolve.symbolic.latex_code import jump_latex, shown
 from smesolve.symbolic.real_calculus import derivative
-from smesolve.symbolic.torch_code import jump_equation, jump_module
+from smesolve.symbolic.torch_code import jump_module
 from smesolve.symbolic.verification import Generator, Verification, verify
 from smesolve.validation import check_mapping, check_number, check_positive
 
@@ -91,7 +91,7 @@ class SymbolicJumpEquation:
 
     def python_module(self) -> str:
         """Return the source of a Python module with drift, jump and rate as a class, without this package."""
-        return jump_module(self.iteration, self.drift, self.jump)
+        return jump_module(self.iteration, self.drift, self.jump).source
 
     @entry_point
     def to_torch(self, values: Mapping[Symbol | str, float], lr: float) -> nn.Module:
@@ -104,7 +104,7 @@ class SymbolicJumpEquation:
             lr: value of the small parameter, whatever its name.
         """
         values, lr = check_mapping("values", values, check_number, least=0), check_positive("lr", lr)
-        return jump_equation(self.iteration, self.drift, self.jump, values, lr)
+        return jump_module(self.iteration, self.drift, self.jump).instance(values, lr)
 
 
 def derive_jump_equation(iteration: Iteration) -> SymbolicJumpEquation:

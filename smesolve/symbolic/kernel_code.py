@@ -262,10 +262,8 @@ def _spread(expression: sympy.Expr) -> str:
 def _pulled(power: int, weight: str, neurons: str | None = None) -> tuple[str, str]:
     """Return code of the cotangents of features and readout for c_k = weight [neurons_k] z_k^power.
 
-    Args:
-        power: exponent of z_k.
-        weight: code of an array (..., o, n), or a number.
-        neurons: code of weights (..., m) of the neurons. Default: none.
+    The weight is code of an array (..., o, n), or a number; `neurons` is code of weights (..., m) of the neurons, if
+    any.
     """
     rows, columns = (f"{neurons}[..., :, None]", f"{neurons}[..., None, :]") if neurons else ("", "")
     a, h = _power("A", power + 1), _power("h", power + 1)

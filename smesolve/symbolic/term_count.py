@@ -69,11 +69,7 @@ def _bound(part: Expr, parts: list[Bound], wanted: bool) -> Bound:
 
 
 def check_terms(what: str, count: float, random: int, remedy: str) -> None:
-    """Refuse an expansion of too many terms.
-
-    Raises:
-        SmesolveError: if there are too many; the message holds the numbers.
-    """
+    """Refuse an expansion of too many terms; the message holds the numbers."""
     if count > MOST_TERMS:
         raise SmesolveError(
             f"{what} would have up to {count:.3g} terms in {random} random symbols, more than {MOST_TERMS}; {remedy}."
@@ -81,11 +77,7 @@ def check_terms(what: str, count: float, random: int, remedy: str) -> None:
 
 
 def check_values(symbol: Symbol, values: int, most: int = MOST_TERMS) -> None:
-    """Refuse a law on too many values.
-
-    Raises:
-        SmesolveError: if there are too many; the message holds the numbers.
-    """
+    """Refuse a law on too many values; the message holds the numbers."""
     if values > most:
         indicators = "" if most == MOST_TERMS else " as indicators, which a step that is not a polynomial in it needs"
         raise SmesolveError(
@@ -94,11 +86,7 @@ def check_values(symbol: Symbol, values: int, most: int = MOST_TERMS) -> None:
 
 
 def check_products(what: str, count: float, columns: int, state: int) -> None:
-    """Refuse sums of too many products.
-
-    Raises:
-        SmesolveError: if there are too many; the message holds the numbers.
-    """
+    """Refuse sums of too many products; the message holds the numbers."""
     if count > MOST_PRODUCTS:
         raise SmesolveError(
             f"{what} would take {count:.3g} products of {columns} terms for {state} state variables, more than "

@@ -7,6 +7,7 @@ state variables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sympy
@@ -21,7 +22,7 @@ from smesolve.symbolic.symbol_names import python_names
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.symbolic.torch_printer import check_functions, printed
 
-__all__ = ["jump_equation", "jump_module", "python_module", "torch_equation"]
+__all__ = ["TorchModule", "diffusion_module", "jump_module"]
 
 HEAD = '''"""{title}"""
 
@@ -78,7 +79,10 @@ class _Code:
                 "derive it with a concrete activation."
             )
         self.iteration, self.random = iteration, tuple(random)
-        self.constants = _constants(iteration, entries, self.random)
+        symbols = set().union(*(entry.free_symbols for entry in entries))
+        others = symbols - {*iteration.state, *self.random, iteration.small}
+        self.constants = [iteration.small, *sorted(others, key=str)]
+        """The arguments of the class: the small parameter, then all other symbols outside of the state, by name."""
         # In real symbols sympy simplifies sqrt(a^2) to |a|.
         self.names: dict[Expr, Expr] = {
             symbol: Symbol(name, real=True, positive=symbol.is_positive)
@@ -119,8 +123,35 @@ class _Code:
         return "\n".join(f"        {line}" for line in lines)
 
 
-def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: ImmutableMatrix) -> str:
-    """Return the source of the module of a diffusion. Raises the errors of `_Code`."""
+@dataclass(frozen=True)
+class TorchModule:
+    """A Python module with one class of equations."""
+
+    source: str
+    name: str
+    """Name of the class."""
+    iteration: Iteration
+    constants: Sequence[Symbol]
+    """Arguments of the class."""
+
+    def instance(self, values: Mapping[Symbol | str, float], small: float) -> nn.Module:
+        """Return an instance of the class with a number for every constant.
+
+        Raises:
+            SmesolveError: values lacks a constant, or names something that is not a constant.
+        """
+        numbers = _numbers(self.iteration, self.constants, values) | {self.iteration.small.name: small}
+        missing = sorted(symbol.name for symbol in self.constants if symbol.name not in numbers)
+        if missing:
+            raise SmesolveError(f"values lacks {', '.join(missing)}: give a number for each constant.")
+        namespace: dict[str, Any] = {}
+        exec(compile(self.source, "<modified equation>", "exec"), namespace)
+        equation: nn.Module = namespace[self.name](*(float(numbers[symbol.name]) for symbol in self.constants))
+        return equation
+
+
+def diffusion_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: ImmutableMatrix) -> TorchModule:
+    """Return the module of a diffusion. Raises the errors of `_Code`."""
     diffusion = sympy.sqrt(iteration.small) * diffusion
     code = _Code(iteration, [*drift, *diffusion])
     title = f"Stochastic modified equation, by smesolve: dTheta = f dt + g dW, Ito, {diffusion.cols} Brownian motions."
@@ -132,11 +163,12 @@ def python_module(iteration: Iteration, drift: ImmutableMatrix, diffusion: Immut
         more="",
     )
     methods = {"drift": code.body(list(drift)), "diffusion": code.body(list(diffusion))}
-    return head + DIFFUSION.format(rows=diffusion.rows, columns=diffusion.cols, **methods)
+    source = head + DIFFUSION.format(rows=diffusion.rows, columns=diffusion.cols, **methods)
+    return TorchModule(source, "ModifiedEquation", iteration, code.constants)
 
 
-def jump_module(iteration: Iteration, drift: ImmutableMatrix, jump: ImmutableMatrix) -> str:
-    """Return the source of the module of a jump equation. Raises the errors of `_Code`."""
+def jump_module(iteration: Iteration, drift: ImmutableMatrix, jump: ImmutableMatrix) -> TorchModule:
+    """Return the module of a jump equation. Raises the errors of `_Code`."""
     random = [symbol for symbol in iteration.random if jump.has(symbol)]
     code = _Code(iteration, [*drift, *jump], random)
     small = code.names[iteration.small].name
@@ -148,54 +180,8 @@ def jump_module(iteration: Iteration, drift: ImmutableMatrix, jump: ImmutableMat
         more=f"        self.rate = 1 / {small}\n",
     )
     methods = {"drift": code.body(list(drift)), "jump": code.body(list(jump), random=True)}
-    return head + JUMPS.format(random=code.listed(random) or "none", **methods)
-
-
-def torch_equation(
-    iteration: Iteration,
-    drift: ImmutableMatrix,
-    diffusion: ImmutableMatrix,
-    values: Mapping[Symbol | str, float],
-    small: float,
-) -> nn.Module:
-    """Return an instance of the class of `python_module` with a number for every constant.
-
-    Raises:
-        SmesolveError: as `python_module`; or values lacks a constant, or names something that is not a constant.
-    """
-    constants = _constants(iteration, [*drift, *diffusion])
-    source = python_module(iteration, drift, diffusion)
-    return _instance(source, "ModifiedEquation", iteration, constants, values, small)
-
-
-def jump_equation(
-    iteration: Iteration,
-    drift: ImmutableMatrix,
-    jump: ImmutableMatrix,
-    values: Mapping[Symbol | str, float],
-    small: float,
-) -> nn.Module:
-    """Return an instance of the class of `jump_module`. Raises the errors of `torch_equation`."""
-    constants = _constants(iteration, [*drift, *jump], tuple(iteration.random))
-    return _instance(jump_module(iteration, drift, jump), "JumpEquation", iteration, constants, values, small)
-
-
-def _instance(
-    source: str,
-    name: str,
-    iteration: Iteration,
-    constants: Sequence[Symbol],
-    values: Mapping[Symbol | str, float],
-    small: float,
-) -> nn.Module:
-    numbers = _numbers(iteration, constants, values) | {iteration.small.name: small}
-    missing = sorted(symbol.name for symbol in constants if symbol.name not in numbers)
-    if missing:
-        raise SmesolveError(f"values lacks {', '.join(missing)}: give a number for each constant.")
-    namespace: dict[str, Any] = {}
-    exec(compile(source, "<modified equation>", "exec"), namespace)
-    equation: nn.Module = namespace[name](*(float(numbers[symbol.name]) for symbol in constants))
-    return equation
+    source = head + JUMPS.format(random=code.listed(random) or "none", **methods)
+    return TorchModule(source, "JumpEquation", iteration, code.constants)
 
 
 def _numbers(
@@ -216,9 +202,3 @@ def _numbers(
             raise SmesolveError(f"values contains {name} twice, as a symbol and by its name: give one number for it.")
         numbers[name] = value
     return numbers
-
-
-def _constants(iteration: Iteration, entries: Sequence[Expr], random: Sequence[Symbol] = ()) -> list[Symbol]:
-    """Return the arguments of the class: the small parameter, then all other symbols outside of the state, by name."""
-    symbols = set().union(*(entry.free_symbols for entry in entries)) - {*iteration.state, *random, iteration.small}
-    return [iteration.small, *sorted(symbols, key=str)]

@@ -35,13 +35,12 @@ import sympy
 from sympy import Expr, ImmutableMatrix, Integer, Rational, Symbol
 
 from smesolve.sampling.progress import Progress
-from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.chaos_expansion import step_moment
 from smesolve.symbolic.explicit_iteration import Iteration
 from smesolve.symbolic.latex_code import align, shown, words
 from smesolve.symbolic.real_calculus import Smoothness, derivative, smoothness
 from smesolve.symbolic.term_count import check_products
-from smesolve.symbolic.zero_test import vanishes
+from smesolve.symbolic.zero_test import abbreviated, vanishes
 
 __all__ = ["Generator", "MomentCheck", "Verification", "check_proof", "diffusion_terms", "verify"]
 
@@ -133,11 +132,7 @@ class Verification:
 
 
 def check_proof(iteration: Iteration, order: int) -> None:
-    """Refuse a comparison of one-step moments with too many products of terms before it begins.
-
-    Raises:
-        SmesolveError: if there are too many; the message holds the numbers.
-    """
+    """Refuse a comparison of one-step moments with too many products of terms before it begins."""
     size, terms = len(iteration.state), _most_terms(iteration)
     products = sum(comb(size + j - 1, j) * float(terms) ** j for j in range(1, order + 2))
     check_products(f"the proof of order {order}", products, terms, size)
@@ -151,11 +146,8 @@ def _most_terms(iteration: Iteration) -> int:
 def verify(iteration: Iteration, order: int, generator: Generator, equation: Sequence[Expr]) -> Verification:
     """Compare both sides of (1) for lr^1, lr^2, ..., until a coefficient differs or lr^(order+1) is reached.
 
-    Args:
-        iteration: the iteration.
-        order: the claimed weak order.
-        generator: generator of the equation.
-        equation: the entries of drift and noise, whose smoothness the theorem requires.
+    `order` is the claimed weak order, and `equation` holds the entries of drift and noise, whose smoothness the theorem
+    requires.
 
     Raises:
         SmesolveError: if the comparison takes too many products, or a difference cannot be decided (`vanishes`).
@@ -211,25 +203,17 @@ def diffusion_terms(diffusion: ImmutableMatrix) -> list[dict[tuple[int, ...], Ex
     return [{}, {(i, j): covariance[i, j] * (Rational(1, 2) if i == j else 1) for i, j in pairs}]
 
 
+@dataclass(frozen=True)
 class Generator:
-    """The generator L of (3), acting on functions that are polynomials in Delta.
+    """The generator L of (3) with drift terms b_a (D, 1), acting on functions that are polynomials in Delta.
 
-    Args:
-        state: symbols of the state.
-        drift_terms: b_0, b_1, ... of (4), each (D, 1).
-        noise_terms: for each a, the coefficient of each derivative of f in L_a beyond the drift, by the sorted indices
-            of the derivative: 1/2 C C^T of (4), as `diffusion_terms` writes it, or the moments of (5).
+    The noise terms hold for each a the coefficient of each derivative of f in L_a beyond the drift, by the sorted
+    indices of the derivative: 1/2 C C^T of (4), as `diffusion_terms` writes it, or the moments of (5).
     """
 
-    def __init__(
-        self,
-        state: Sequence[Symbol],
-        drift_terms: Sequence[ImmutableMatrix],
-        noise_terms: Sequence[Mapping[tuple[int, ...], Expr]],
-    ) -> None:
-        self.state = state
-        self.drift_terms = drift_terms
-        self.noise_terms = noise_terms
+    state: Sequence[Symbol]
+    drift_terms: Sequence[ImmutableMatrix]
+    noise_terms: Sequence[Mapping[tuple[int, ...], Expr]]
 
     def taylor_coefficient(self, f: DeltaPolynomial, power: int, applied: int = 0) -> Expr:
         """Return the coefficient of lr^power in exp(lr L) f at Delta = 0: all words L_a1 ... L_an / n!."""

@@ -23,15 +23,17 @@ from sympy.polys.rings import PolyElement, PolyRing
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
-from smesolve.symbolic.abbreviation import abbreviated
 from smesolve.symbolic.indeterminates import Indeterminates
 from smesolve.symbolic.real_calculus import KINKED, as_real, in_terms_of_floor
 from smesolve.symbolic.symbol_roles import check_one_symbol_per_name
 from smesolve.validation import check_expression
 
-__all__ = ["is_zero_in_ring", "vanishes"]
+__all__ = ["abbreviated", "is_zero_in_ring", "vanishes"]
 
 DIGITS = 60
+
+MAX_CHARACTERS = 400
+"""Longest expression that a message shows whole."""
 
 
 @entry_point
@@ -185,3 +187,11 @@ def _reduced(element: PolyElement, symbol: PolyElement, exponent: int, base: Pol
             part * base ** (power // exponent) * symbol ** (power % exponent) for power, part in by_power.items()
         )
     return sum(reduced, element.ring.zero)
+
+
+def abbreviated(expression: Expr) -> str:
+    """Return the expression, or its beginning and its number of operations."""
+    text = str(expression)
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    return f"{text[:MAX_CHARACTERS]} ... ({expression.count_ops()} operations in all)"

@@ -37,9 +37,9 @@ def tanh_problem():
     return sme.DropoutProblem(sme.TwoLayerNetwork(2, 4, 1, "tanh"), *tanh_data(), keep_prob=0.8)
 
 
-def tanh_module():
+def tanh_module(**noise):
     layers = nn.Linear(2, 4, bias=False), nn.Tanh(), nn.Dropout(0.2), nn.Linear(4, 1, bias=False)
-    return sme.ModuleProblem(nn.Sequential(*layers).double(), *tanh_data(), loss="squared_error", masks="shared")
+    return sme.ModuleProblem(nn.Sequential(*layers).double(), *tanh_data(), loss="squared_error", **noise)
 
 
 def measured(
@@ -85,7 +85,9 @@ def test_the_relative_bias_of_order_one_is_of_second_order():
     assert relative[1] / relative[2] == pytest.approx(4, rel=0.15)
 
 
-@pytest.mark.parametrize(("problem", "spread"), [(tanh_problem(), (0.4, 0.8)), (tanh_module(), (0.5, 1.7))])
+@pytest.mark.parametrize(
+    ("problem", "spread"), [(tanh_problem(), (0.4, 0.8)), (tanh_module(masks="shared"), (0.5, 1.7))]
+)
 def test_constants_of_a_network(problem, spread):
     """The constants 0.004214 and 0.00181 were predicted from value Hessians; one path spreads about as much as they."""
     theta0 = tanh_problem().initial(seed=1)
@@ -250,20 +252,15 @@ def classifier():
     return sme.ModuleProblem(module.double(), x, (y[:, 0] > 0).long() + (x[:, 0] > 1), loss="cross_entropy")
 
 
-def regression(**noise):
-    layers = nn.Linear(2, 4, bias=False), nn.Tanh(), nn.Dropout(0.2), nn.Linear(4, 1, bias=False)
-    return sme.ModuleProblem(nn.Sequential(*layers).double(), *tanh_data(), loss="squared_error", **noise)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "problem",
     [
-        pytest.param(regression(), id="one mask a sample"),
+        pytest.param(tanh_module(), id="one mask a sample"),
         pytest.param(classifier(), id="cross-entropy"),
-        pytest.param(regression(batch_size=4), id="mini-batches without replacement"),
-        pytest.param(regression(label_noise=0.5), id="label noise"),
-        pytest.param(regression(weight_decay=0.3), id="weight decay"),
+        pytest.param(tanh_module(batch_size=4), id="mini-batches without replacement"),
+        pytest.param(tanh_module(label_noise=0.5), id="label noise"),
+        pytest.param(tanh_module(weight_decay=0.3), id="weight decay"),
     ],
 )
 def test_defects_and_the_difference_agree_for_sampled_gradients(problem):

@@ -8,11 +8,11 @@ import torch
 from problems import linear_problem, make_problem
 
 import smesolve as sme
+from smesolve.comparison.control_variate import JumpControlVariate
+from smesolve.comparison.draw_control_variate import JumpDrawControlVariate
 from smesolve.comparison.exact import LinearMoments
-from smesolve.comparison.jump_control_variate import JumpControlVariate
-from smesolve.comparison.jump_draw_control_variate import JumpDrawControlVariate
+from smesolve.comparison.leading_constants import poisson_constants
 from smesolve.comparison.noise_free_path import NoiseFreePath
-from smesolve.comparison.poisson_constants import poisson_constants
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.dry_run import estimate
@@ -20,6 +20,21 @@ from smesolve.sampling.ensemble import block_of
 from smesolve.solver.jump_integration import JumpIntegration
 from smesolve.solver.jumps import Poissonised, ThirdOrder
 from smesolve.solver.modified_equation import orders_in_words, sorted_orders
+
+
+def totals_and_losses(process, control, theta0, saved, blocks):
+    """Return the control variates at the last time (C, P), and the losses there."""
+    found, losses = [], []
+    for block in range(blocks):
+        theta = block_of(process, theta0)
+        totals = theta.new_zeros(control.count, process.block_size, len(saved), 1)
+        for step in range(saved[-1]):
+            moved = process.advance_split(theta, block, step)
+            control.add(totals, step, moved)
+            theta = moved.state
+        found.append(totals[:, :, -1, 0])
+        losses.append(process.problem.loss(theta))
+    return torch.cat(found, dim=1), torch.cat(losses)
 
 
 @pytest.mark.parametrize("dynamics", [ThirdOrder, Poissonised])
@@ -33,17 +48,7 @@ def test_control_variates_have_mean_zero_whatever_their_coefficients_and_shorten
     for taken, right in ((path, True), (wrong, False)):
         control = JumpControlVariate(taken, 0.2, lr, hessians)
         assert control.count == 3
-        found, values = [], []
-        for block in range(8):
-            theta = block_of(process, theta0)
-            totals = theta.new_zeros(3, process.block_size, 2, 1)
-            for step in range(saved[-1]):
-                moved = process.advance_split(theta, block, step)
-                control.add(totals, step, moved)
-                theta = moved.state
-            found.append(totals[:, :, -1, 0])
-            values.append(problem.loss(theta))
-        totals, loss = torch.cat(found, dim=1), torch.cat(values)
+        totals, loss = totals_and_losses(process, control, theta0, saved, 8)
         deviation = totals.mean(1) / (totals.std(1) / totals.shape[1] ** 0.5)
         assert float(deviation.abs().max()) < 4
         if right:
@@ -113,17 +118,7 @@ def test_control_variates_from_draws_have_mean_zero_and_shorten_the_error():
     right = JumpDrawControlVariate.of(problem, path, 0.2, lr)
     wrong = dataclasses.replace(right, drifts=right.drifts + 0.1, coefficients=right.coefficients[::-1])
     for control, gain in ((right, 1.5), (wrong, 0.0)):
-        found, values = [], []
-        for block in range(-(-2048 // process.block_size)):
-            theta = block_of(process, theta0)
-            totals = theta.new_zeros(1, process.block_size, 2, 1)
-            for step in range(saved[-1]):
-                moved = process.advance_split(theta, block, step)
-                control.add(totals, step, moved)
-                theta = moved.state
-            found.append(totals[0, :, -1, 0])
-            values.append(problem.loss(theta))
-        total, loss = torch.cat(found), torch.cat(values)
+        (total,), loss = totals_and_losses(process, control, theta0, saved, -(-2048 // process.block_size))
         assert float(total.mean().abs() / (total.std() / len(total) ** 0.5)) < 4
         assert float(loss.std() / (loss - total).std()) > gain
 

@@ -14,8 +14,8 @@ from smesolve.comparison.mean_square_growth import growth_rates, observed_limit
 from smesolve.comparison.readout_problem import readout_problem
 from smesolve.comparison.stability_limits import stability_limits
 from smesolve.comparison.stationary_variances import stationary_variances
-from smesolve.experiments.scaling.acceleration import AccelerationSettings, acceleration, gradients_per_step
-from smesolve.experiments.scaling.kappa import Kappa, KappaSettings, LinearScalingRule, linear_scaling_rule
+from smesolve.experiments.scaling.acceleration import AccelerationSettings, acceleration
+from smesolve.experiments.scaling.kappa import Kappa, KappaSettings, linear_scaling_rule
 from smesolve.experiments.scaling.map import ErrorMap, error_map
 from smesolve.experiments.scaling.schedule import SCHEDULES, Schedule, ScheduleSettings, schedules
 from smesolve.experiments.scaling.width import mean_field_problem
@@ -23,7 +23,6 @@ from smesolve.experiments.shared.sampling_effort import SamplingEffort
 from smesolve.experiments.shared.section import Section, markdown
 from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
 from smesolve.problem.iteration import DropoutIteration
-from smesolve.problem.schedule import ScheduledProblem, cosine
 from smesolve.study.command_line import main
 
 
@@ -74,23 +73,6 @@ def test_flow_change_and_relaxation_of_a_scalar():
     problem, start = scalar_problem(0.4), torch.zeros(1, dtype=torch.float64)
     assert relaxation_time(problem, start) == pytest.approx(0.4, rel=1e-12)
     assert flow_change(problem, start, 0.6, excess(0.4)) == pytest.approx(1 - np.exp(-3.0), rel=1e-8)
-
-
-def test_scheduled_moments_equal_those_without_schedule_and_the_enumeration():
-    problem = make_problem(width=2)
-    readout, start = readout_problem(problem, problem.initial())
-    constant = SCHEDULES["constant"](readout, 1.0)
-    plain, scheduled = LinearMoments(readout, start), ScheduledMoments(constant, start)
-    for order in (1, 2):
-        assert scheduled.error(0.25, order, 1.0) == pytest.approx(plain.error(0.25, order, 1.0), rel=1e-10)
-    falling = ScheduledProblem(readout, lr_factor=cosine(1.0, 0.3))
-    draws, weights = readout.all_draws()
-    theta, weight = start[None], torch.ones(1, dtype=torch.float64)
-    for k in range(3):
-        gradient = falling.at(k * 0.25).gradient(theta[:, None], draws[None])
-        theta, weight = (theta[:, None] - 0.25 * gradient).flatten(0, 1), (weight[:, None] * weights).flatten()
-    exact = float(weight @ readout.loss(theta))
-    assert ScheduledMoments(falling, start).iteration(0.25, 3) == pytest.approx(exact, rel=1e-12)
 
 
 def test_the_mean_field_problem_moves_particles_by_lr():
@@ -219,19 +201,6 @@ def test_the_rule_reaches_as_far_as_the_leading_constant_says():
         linear_scaling_rule(problem, problem.initial(), 0.02, [1], 1.0, tolerance=0.0)
 
 
-def test_an_interval_that_holds_the_tolerance_decides_nothing():
-    table = pd.DataFrame(
-        {
-            "model": "network", "kappa": [1, 2, 4], "relative": [0.005, 0.0098, 0.02], "predicted": [0.005, 0.01, 0.02],
-            "relative_low": [0.004, 0.009, 0.018], "relative_high": [0.006, 0.0106, 0.022],
-            "follows": [True, None, False],
-        }
-    )  # fmt: skip
-    reach = LinearScalingRule(table, 0.01).reach().iloc[0]
-    assert (reach.holds, reach.fails) == (1, 4)
-    assert reach.kappa_low < reach.kappa < reach.kappa_high
-
-
 @pytest.mark.parametrize("name", list(SCHEDULES))
 def test_schedules_keep_the_weak_order_exactly(name):
     problem = make_problem(width=2)
@@ -270,16 +239,6 @@ def test_the_weak_order_of_a_network_is_certified_under_a_schedule(name):
         assert row.slope_high - row.slope_low < (0.05 if row.order == 1 else 0.5)
 
 
-def test_acceleration_counts_gradients_and_breaks_even_there():
-    problem = make_problem()
-    result = acceleration(problem, problem.initial(), 0.01, 0.4, [4, 8, 20], effort=SamplingEffort(paths=1024))
-    assert gradients_per_step("small_noise_rk4", 1) == 5.5
-    even = result.break_even([0.5]).set_index("order")
-    assert even.factor_even[1] == pytest.approx(5.5)
-    assert even.factor[1] == 20 and even.gradient_speedup[1] == pytest.approx(20 / 5.5)
-    assert (result.table.seconds > 0).all()
-
-
 def test_the_error_of_long_steps_is_that_of_the_solution_at_these_steps():
     """Whose exact moments are known for a linear readout; without its bias the error would not depend on the step."""
     problem, theta0 = linear_problem(), torch.tensor([1.0, -0.5], dtype=torch.float64)
@@ -304,7 +263,7 @@ def test_variances_without_noise_have_no_ratio():
 def test_numbers_stand_with_their_intervals():
     columns = {"n": [3, 40], "a": [0.5, np.nan], "a_low": [0.25, 0.0], "a_high": [0.75, 1.0], "b": [2 / 3, np.inf]}
     table = pd.DataFrame(columns).assign(kept=[True, False], name="x|y")
-    shown = markdown(table, {"count": "n", "a": "a", "ratio": "b", "kept": "kept", "name": "name"}, {"b": ".4f"})
+    shown = markdown(table, ["n", "a", "b", "kept", "name"], {"b": ".4f"}, {"n": "count", "b": "ratio"})
     assert shown.splitlines() == [
         "| count | a | ratio | kept | name |",
         "| --- | --- | --- | --- | --- |",

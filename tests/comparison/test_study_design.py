@@ -62,34 +62,45 @@ def test_all_but_the_first_four_arguments_have_their_names():
 
 
 @pytest.mark.parametrize(
-    ("change", "name"),
+    ("change", "words"),
     [
-        ({"orders": [4]}, "orders"),
+        ({"lrs": []}, "lrs must .*at least one value"),
+        ({"lrs": [0.3]}, "lr=0.3 does not divide horizon=0.4; take for example lr=0.2"),
+        ({"lrs": [0.1, 0.1]}, "lrs holds a value twice"),
+        ({"lrs": [100.0], "horizon": 100.0, "times": None}, "lr=100 is beyond the stability limit"),
+        ({"horizon": -1.0}, "horizon must be a positive number"),
+        ({"orders": [4]}, r"orders\[0\] must be 1, 2 or 3, or 'quadratic' or 'poisson', got 4; order 4 would take"),
         ({"orders": [True]}, "orders"),
         ({"orders": [1.0]}, "orders"),
         ({"orders": "12"}, "orders"),
         ({"orders": ["quadratic"]}, "orders"),
         ({"times": []}, "times"),
         ({"times": [0.4, 0.2]}, "times"),
-        ({"times": [0.2]}, "times"),
-        ({"dt": 0.15}, "dt"),
-        ({"control": "both"}, "control"),
-        ({"scheme": "milstein"}, "scheme"),
+        ({"times": [0.2]}, "times must increase from above 0 to the horizon"),
+        ({"times": [0.25, 0.4]}, "lr=0.2 does not divide"),
+        ({"dt": 0.15}, "dt=0.15 does not divide"),
+        ({"control": "both"}, "control must be one of"),
+        ({"scheme": "milstein"}, "scheme must be one of"),
         ({"workers": 0}, "workers"),
         ({"progress": 1}, "progress"),
         ({"journal": "blocks"}, "journal"),
         ({"keep": -1}, "keep"),
         ({"max_memory": 0.0}, "max_memory"),
         ({"observables": []}, "observables"),
-        ({"paths": 1}, "paths"),
-        ({"rel_tol": 1.0}, "rel_tol"),
-        ({"rel_tol": 0.1, "max_paths": 8}, "max_paths"),
+        ({"observables": "loss"}, "observables must be a sequence"),
+        ({"observables": ["los"]}, "observable must be one of loss, modified_loss"),
+        ({"observables": ["theta[99]"]}, "outside the 6 parameters"),
+        ({"observables": [lambda theta: theta]}, "must map theta"),
+        ({"paths": 1}, "paths must be an integer of at least 2"),
+        ({"rel_tol": 1.0}, "rel_tol must lie in"),
+        ({"rel_tol": 0.1, "max_paths": 8}, "max_paths=8 is below paths=64"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
         ({"seed": 2**64}, "seed"),
     ],
 )
-def test_every_argument_is_refused_by_its_name_before_anything_is_computed(change, name, monkeypatch):
+def test_every_argument_is_refused_by_its_name_before_anything_is_computed(change, words, monkeypatch):
     monkeypatch.setattr("smesolve.comparison.weak_error.ErrorBudget", None)
-    with pytest.raises(SmesolveError, match=name) as caught:
+    with pytest.raises(SmesolveError, match=words) as caught:
         sme.weak_error(PROBLEM, PROBLEM.initial(), **SMALL | change)
     assert "\n" not in str(caught.value)
 
@@ -120,6 +131,8 @@ def test_control_variates_in_the_draws_are_zero_where_a_problem_does_not_expand_
 
 def test_a_study_shows_what_was_measured():
     study = sme.weak_error(PROBLEM, PROBLEM.initial(1), **SMALL, orders=[1])
+    with pytest.raises(ValueError, match="at must be"):
+        study.fit(at="end")
     first, sentence, *rows = repr(study).splitlines()
     assert first.startswith("WeakErrorStudy: order 1, 2 learning rates from 0.1 to 0.2, 2 times up to 0.4, ")
     final = study.table[study.table.time == 0.4]

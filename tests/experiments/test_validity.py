@@ -10,7 +10,7 @@ import yaml
 import smesolve as sme
 from smesolve.comparison.defects import DefectSampler
 from smesolve.comparison.outcomes import Status
-from smesolve.comparison.validity_range import ValidityRange, _ranges
+from smesolve.comparison.validity_range import ValidityRange, _Search
 from smesolve.study.command_line import main
 
 CONFIG = {
@@ -153,10 +153,10 @@ def test_no_range_is_extrapolated_beyond_a_learning_rate_whose_error_is_not_know
         relative_high=[0.0055, 0.011, high],
         reason=["", "", str(Status.OUTSIDE_ASYMPTOTICS if high == np.inf else Status.DIVERGED)],
     )
-    table = _ranges(errors, tolerance=0.05, limit=1.0, horizon=1.0)
+    table = _Search(1.0, 1.0, 1).ranges(errors, 0.05)
     row = table.iloc[0]
     assert (row.lr, row.lr_low, row.lr_high, row.limited_by) == (0.1, 0.1, 1.0, "measurement")
     found = ValidityRange(table, errors, 1.0, 0.05, 1.0)
     assert "up to lr = 0.1 at least, as errors at larger ones are not known" in found.conclusion()
-    inside = _ranges(errors, tolerance=0.007, limit=1.0, horizon=1.0).iloc[0]  # where all is known
+    inside = _Search(1.0, 1.0, 1).ranges(errors, 0.007).iloc[0]  # where all is known
     assert inside.lr == pytest.approx(0.07) and inside.limited_by == "tolerance"

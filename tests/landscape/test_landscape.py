@@ -23,8 +23,6 @@ from smesolve.landscape import (
     hessian_operator,
     leading_eigenpairs,
     loss_hessian_operator,
-    mean_over,
-    overlap,
     pair_term_operator,
     principal_angles,
     sampled_covariance_error,
@@ -34,9 +32,9 @@ from smesolve.landscape import (
 )
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "bias"])
+@pytest.fixture(params=[{}, {"bias": True}, {"depth": 2}], ids=["plain", "bias", "deep"])
 def problem(request):
-    return make_problem(width=3, out_features=2, bias=request.param)
+    return make_problem(width=3, out_features=2, **request.param)
 
 
 def test_hessian_and_covariance_equal_their_dense_matrices(problem):
@@ -247,28 +245,6 @@ def test_haar_null_by_zonal_polynomials():
         haar_null((1, 1, 1), (1, 1, 1), 2)
 
 
-def test_alignment_of_known_pairs():
-    rng = np.random.default_rng(4)
-    D = 120
-    values = 1 / np.arange(1, D + 1)
-    basis = np.linalg.qr(rng.standard_normal((D, D)))[0]
-    same, turned = np.diag(values), (basis * values) @ basis.T
-    table = alignment(
-        aslinearoperator(np.diag(values)),
-        {"same": aslinearoperator(same), "turned": aslinearoperator(turned)},
-        probes=D,
-    ).set_index("covariance")
-    assert abs(table.cosine["same"] - 1) < 1e-12 and table.verdict["same"] == "aligned"
-    assert table.verdict["turned"] == "unresolved"
-    assert table.null_low["turned"] < table.cosine["turned"] < table.null_high["turned"]
-    assert abs(table.null_mean["same"] - values.sum() ** 2 / D / (values**2).sum()) < 1e-12
-    assert abs(table.ratio["same"] - D * (values**2).sum() / values.sum() ** 2) < 1e-12
-    assert abs(table.share["turned"] - 1) < 1e-12
-    found = overlap(aslinearoperator(same), aslinearoperator(turned), 5)
-    assert abs(found["overlap_null_mean"] - 5 / D) < 1e-15 and found["overlap"] < found["overlap_null_high"]
-    assert abs(overlap(aslinearoperator(same), aslinearoperator(same), 5)["overlap"] - 1) < 1e-9
-
-
 def test_alignment_with_any_number_of_covariances():
     operator = aslinearoperator(np.diag(1 / np.arange(1.0, 61)))
     many = {f"covariance {k}": operator for k in range(13)}
@@ -307,25 +283,3 @@ def test_alignment_along_training():
     assert abs(terms.share["gradient term"] + terms.share["pair term"] - 1) < 1e-10
     leading = [np.linalg.eigh(matrix)[1][:, -2:] for matrix in (H, S)]
     assert abs(whole.overlap - ((leading[0].T @ leading[1]) ** 2).sum() / 2) < 1e-10
-
-
-def test_mean_over_seeds():
-    estimate = mean_over([1.0, 2.0, 3.0])
-    assert estimate.value == 2 and abs(estimate.half - 4.302652729911 / 3**0.5) < 1e-9
-    assert np.isnan(mean_over([1.0]).half)
-
-
-def test_operators_of_a_deep_network_equal_their_dense_matrices():
-    """Features of depth two: Hessian, covariance and Gauss-Newton need nothing of the network but its linearisation."""
-    features = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 3), torch.nn.Tanh())
-    network = sme.FeatureNetwork(features, torch.nn.Linear(3, 2, bias=False)).double()
-    given = make_problem(out_features=2)
-    deep = sme.DropoutProblem(network, given.x, given.y, keep_prob=0.8)
-    theta = deep.initial()
-    J, Z = jacobians(deep, theta)
-    n, v = deep.samples, deep.law.variance
-    assert near(hessian_operator(deep, theta), torch.func.hessian(deep.modified_loss)(theta), 1e-10)
-    assert near(covariance_operator(deep, theta), deep.covariance(theta))
-    gauss_newton = (torch.einsum("iop,ioq->pq", J, J) + v * torch.einsum("irop,iroq->pq", Z, Z)) / n
-    assert near(gauss_newton_operator(deep, theta), gauss_newton)
-    assert near(fisher_operator(deep, theta), torch.einsum("iop,ioq->pq", J, J) / n)

@@ -13,6 +13,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments import exact_regularisation_orders, regularisation_orders
 from smesolve.landscape import (
     alignment,
@@ -64,12 +65,10 @@ def test_a_quotient_by_a_root_has_the_ends_of_its_formula(a, correlation):
 
 
 def test_a_quotient_by_a_root_that_may_be_zero_is_open():
-    far, near = (
-        over_root(Estimate(1.0, 0.01), Estimate(1.0, 1.0), 0.0),
-        over_root(Estimate(0.0, 1.0), Estimate(1.0, 1.0), 0),
-    )
+    far, near = (over_root(one, Estimate(1.0, 1.0), 0.0) for one in (Estimate(1.0, 0.01), Estimate(0.0, 1.0)))
     assert far.high == np.inf and 0 < far.low < 1
-    assert (near.low, near.high) == (-Q / (1 + (1 + Q) ** 0.5 - 1), np.inf) or near.high == np.inf
+    above = (1 + Q) ** 0.5 - 1
+    assert near.low == exactly(-Q / (1 - above**2) ** 0.5) and near.high == np.inf
     for square in (Estimate(0.0, 1.0), Estimate(-1.0, 1.0)):
         nothing = over_root(Estimate(1.0, 0.1), square, 0.0)
         assert np.isnan(nothing.value) and (nothing.low, nothing.high) == (-np.inf, np.inf)
@@ -86,6 +85,7 @@ def test_means_over_runs_are_those_of_each_group():
         assert (row.loss, row.loss_low, row.loss_high) == exactly(
             (np.mean(values), np.mean(values) - half, np.mean(values) + half)
         )
+    assert np.isnan(mean_over([1.0]).half)
 
 
 # --- traces ---------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_flows_have_the_interval_of_the_dropout_mean(monkeypatch):
         for order in (1, 2)
         for time in (0.2, 0.4)
     ]
-    study = type("Study", (), {"table": pd.DataFrame(rows)})
+    study = WeakErrorStudy(pd.DataFrame(rows), {}, 0.4)
     monkeypatch.setattr(
         "smesolve.experiments.landscape_sections.implicit_regularisation.weak_error", lambda *given, **more: study
     )

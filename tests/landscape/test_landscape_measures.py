@@ -39,11 +39,12 @@ def test_a_relation_has_the_slope_and_the_p_value_of_scipy():
     rng = np.random.default_rng(8)
     x = np.exp(rng.standard_normal(12))
     y = x**0.5 * np.exp(rng.standard_normal(12))
-    found = _relation(x, y)
+    found = _relation(np.append(x, [-1.0, 3.0]), np.append(y, [1.0, np.nan]))  # neither has a logarithm
     ranks = stats.spearmanr(x, y)
     assert found["slope"] == pytest.approx(stats.linregress(np.log(x), np.log(y)).slope, rel=1e-10)
     assert (found["rank_correlation"], found["p_value"]) == exactly((ranks.statistic, ranks.pvalue))
     assert np.isfinite(_relation(x[:3], y[:3])["slope"]) and found["points"] == 12
+    assert np.isnan(_relation(x[:2], y[:2])["slope"])
 
 
 def test_condensation_states_the_measures_of_each_state():

@@ -7,7 +7,6 @@ from problems import make_problem
 
 import smesolve as sme
 from smesolve.experiments import variance_principle
-from smesolve.experiments.landscape_sections.variance_principle import _relation
 from smesolve.landscape import (
     AblatedIteration,
     initial_points,
@@ -121,14 +120,6 @@ def test_random_gradients_have_the_problem_s_mean_and_covariance():
     products = centred[:, :, None] * centred[:, None, :]
     error = products.mean(0) - problem.covariance(theta)
     assert (error.abs() <= 5 * products.std(0) / 4000**0.5).all()
-
-
-def test_relation_recovers_a_power_law():
-    x = np.array([0.5, 1.0, 2.0, 8.0, -1.0, 3.0])
-    y = np.concatenate([3 * np.abs(x[:4]) ** -0.7, [1.0, np.nan]])
-    fit = _relation(x, y)
-    assert abs(fit["slope"] + 0.7) < 1e-12 and abs(fit["rank_correlation"] + 1) < 1e-12 and fit["points"] == 4
-    assert np.isnan(_relation(x[:2], y[:2])["slope"])
 
 
 def test_variance_principle_is_tidy_and_consistent():

@@ -4,24 +4,13 @@ import numpy as np
 import pytest
 import torch
 from problems import make_problem
+from test_kinks import Applied, X, Y
 from torch import nn
 from torch.nn import functional
 
 import smesolve as sme
 from smesolve.experiments.shared.problems import outside_theorems
 from smesolve.problem.kinks import jumps, kinks
-
-X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
-Y = X[:, :1]
-
-
-class Applied(nn.Module):
-    def __init__(self, activation):
-        super().__init__()
-        self.inner, self.outer, self.activation = nn.Linear(2, 4), nn.Linear(4, 1), activation
-
-    def forward(self, x):
-        return self.outer(self.activation(self.inner(x)))
 
 
 def problem_with(activation):

@@ -49,6 +49,10 @@ def scaled(distribution):
     )
 
 
+def normal(u):
+    return 1 + 0.5 * stats.norm.ppf(np.maximum(u, 2.0**-54))
+
+
 def log_normal(sigma):
     return Law(
         lambda u: np.exp(sigma * stats.norm.ppf(np.maximum(u, 2.0**-54)) - sigma**2 / 2),
@@ -170,6 +174,8 @@ def test_the_fourth_moment_of_normal_masks_is_not_that_of_another_law():
         (sme.UniformMasks(1e99), "law must have finite central moments up to order 4, but that of order 4"),
         (Law(lambda u: u, [1 / 12, 0.0, 1 / 80]), "law must have mean 1, but Law.quantile gives 0.5"),
         (Law(lambda u: 0.995 + 0 * u, [0.0, 0.0, 0.0]), "law must have mean 1, but Law.quantile gives 0.995"),
+        (Law(lambda u: np.nan * u, [1.0, 0.0, 3.0]), "law must have mean 1, but Law.quantile gives nan"),
+        (Law(normal, [0.25, 0.25, 3 / 16]), "of order 3 and Law.central_moment(3) gives 0.25; correct one of them."),
         (Law(lambda u: u[..., :1], [1.0, 0.0, 1.0]), "Law.quantile must map uniforms to masks"),
         (Law(lambda u: (2 * u).astype(np.float32), [1 / 3, 0.0, 0.2]), "Law.quantile must map uniforms to masks"),
         (Law(lambda u: u / "0", [1.0, 0.0, 1.0]), "Law.quantile must work on what it is given here"),
@@ -181,8 +187,16 @@ def test_the_fourth_moment_of_normal_masks_is_not_that_of_another_law():
     ],
 )
 def test_what_is_not_one_law_or_cannot_be_told_is_said(law, words):
-    with pytest.raises(ValueError, match=re.escape(words)):
-        law.check_moments()
+    x = torch.ones(2, 2, dtype=torch.float64)
+    for refused in (law.check_moments, lambda: sme.DropoutProblem(sme.TwoLayerNetwork(2, 3), x, x[:, :1], law=law)):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            refused()
+
+
+@pytest.mark.parametrize("keep_prob", [0.3, 0.7, 0.9])
+def test_a_law_on_two_values_that_does_not_say_so_has_no_third_term(keep_prob):
+    """Rounding may leave E chi^2 below zero."""
+    assert lattice(keep_prob, state_support=False).chi_variance == 0
 
 
 def test_a_support_is_compared_with_the_quantile_too():

@@ -201,16 +201,6 @@ def test_iterate_trains_as_torch_does():
     assert stats.ks_2samp(problem.loss(quieter[0]).numpy(), theirs).pvalue < 0.001  # the test can tell laws apart
 
 
-class Transformer(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.attention = nn.MultiheadAttention(4, 2, dropout=0.1, batch_first=True)
-        self.readout = nn.Linear(4, 1)
-
-    def forward(self, x):
-        return self.readout(self.attention(x, x, x)[0].mean(1))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -18,7 +18,6 @@ from smesolve.sampling import pickling
 SAMPLES = 6
 X = torch.randn(SAMPLES, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.randn(SAMPLES, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 def perceptron(*layers, width=3):
@@ -182,16 +181,6 @@ def test_sparse_embeddings_have_the_gradients_of_dense_ones():
     assert torch.equal(sparse.gradient(theta, draw), dense.gradient(theta, draw))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.bool])
-def test_class_labels_of_any_integer_type_are_the_same(dtype):
-    y = CLASSES % 2 if dtype is torch.bool else CLASSES
-    module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Dropout(0.2), nn.Linear(5, 3)).double()
-    long, short = (used(module, y=labels, loss="cross_entropy") for labels in (y, y.to(dtype)))
-    theta, draw = long.initial(0), long.sample(3, 0)
-    assert torch.equal(long.gradient(theta, draw), short.gradient(theta, draw))
-    assert short.y.dtype == torch.int64
-
-
 class Checkpointed(Wrapped):
     def forward(self, x):
         return torch.utils.checkpoint.checkpoint(self.net, x, use_reentrant=False)
@@ -257,6 +246,8 @@ def padded(values):
     return Wrapped(lambda m, x: m.embedding((x > 0).long()).sum((1, 2)), embedding=embedding.double())
 
 
+OTHERWISE = "gives other outputs or drops otherwise at the second of two"
+
 REFUSED = {
     "a padding row with values": (lambda: padded(0.5), r"row of padding_idx=1 in its .*set this row to 0"),
     "a padding row that is trained": (lambda: Language().double(), r"padding_idx=0 in its layer 'embedding'.*leave"),
@@ -265,29 +256,14 @@ REFUSED = {
         lambda: Wrapped(None, lambda m, o: noisy(o)),
         r"its top level \(Wrapped\) \(by torch's randn",
     ),
-    "numpy's": (
-        lambda: Wrapped(None, lambda m, o: o * np.random.rand()),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
-    "python's": (
-        lambda: Wrapped(None, lambda m, o: o * random.random()),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
-    "a state": (
-        lambda: Wrapped(lambda m, x: setattr(m, "number", m.number + 1), lambda m, o: o * m.number),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
-    "a state in a buffer": (
-        lambda: Wrapped(lambda m, x: m.calls.add_(1), lambda m, o: o * m.calls),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
-    "a schedule of dropout": (
-        lambda: Wrapped(lambda m, x: setattr(m.net[2], "p", m.net[2].p / 2)),
-        "gives other outputs or drops otherwise at the second of two",
-    ),
+    "numpy's": (lambda: Wrapped(None, lambda m, o: o * np.random.rand()), OTHERWISE),
+    "python's": (lambda: Wrapped(None, lambda m, o: o * random.random()), OTHERWISE),
+    "a state": (lambda: Wrapped(lambda m, x: setattr(m, "number", m.number + 1), lambda m, o: o * m.number), OTHERWISE),
+    "a state in a buffer": (lambda: Wrapped(lambda m, x: m.calls.add_(1), lambda m, o: o * m.calls), OTHERWISE),
+    "a schedule of dropout": (lambda: Wrapped(lambda m, x: setattr(m.net[2], "p", m.net[2].p / 2)), OTHERWISE),
     "every other layer": (
         lambda: Wrapped(lambda m, x: m.listed.append(0) or (m.net[2](x) if len(m.listed) % 2 else x)),
-        "gives other outputs or drops otherwise at the second of two",
+        OTHERWISE,
     ),
     "recurrent dropout": (
         lambda: Tokens(nn.GRU(2, 3, 2, dropout=0.3, batch_first=True), 3).double(),

@@ -5,24 +5,13 @@ import math
 import pytest
 import torch
 from problems import linear_problem, make_problem
+from steps_of_torch import OPTIONS, fifty_steps
 from torch import nn
 
 import smesolve as sme
 from smesolve.comparison.exact import ScheduledMoments, enumerated_expectation
 from smesolve.problem.schedule import Piecewise, cosine, step, warm_up
 
-OPTIONS = [
-    (torch.optim.SGD, {}),
-    (torch.optim.SGD, {"weight_decay": 0.1, "maximize": True}),
-    (torch.optim.SGD, {"momentum": 0.7, "dampening": 0.3, "weight_decay": 0.2}),
-    (torch.optim.SGD, {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1}),
-    (torch.optim.Adam, {"betas": (0.5, 0.9), "weight_decay": 0.1}),
-    (torch.optim.AdamW, {"weight_decay": 0.5}),
-    (torch.optim.NAdam, {"momentum_decay": 0.1, "weight_decay": 0.2}),
-    (torch.optim.NAdam, {"betas": (0.7, 0.9), "weight_decay": 0.2, "decoupled_weight_decay": True}),
-    (torch.optim.RMSprop, {"alpha": 0.8, "weight_decay": 0.1}),
-    (torch.optim.RMSprop, {"momentum": 0.5, "centered": True, "alpha": 0.9, "weight_decay": 0.1}),
-]
 SCHEDULES = [cosine(2.0, 0.1), warm_up(1.0, 0.2), step(1.0, 0.3)]
 
 
@@ -41,25 +30,14 @@ def problem():
 @pytest.mark.parametrize(("optimizer", "options"), OPTIONS)
 def test_fifty_steps_are_those_of_torch_with_its_scheduler(problem, optimizer, options, monkeypatch):
     monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)  # torch keeps a product of NAdam in it
-    lr, schedule = 0.05, SCHEDULES[len(options) % 3]
-    training = sme.ScheduledProblem(sme.Training(problem, optimizer, lr=lr, **options), schedule)
-    state = training.initial(seed=3)
-    parameter = nn.Parameter(problem.initial(seed=3).clone())
-    other = optimizer([parameter], lr=lr, **options)
+    schedule = SCHEDULES[len(options) % 3]
+    training = sme.ScheduledProblem(sme.Training(problem, optimizer, lr=0.05, **options), schedule)
 
     def factor(k):
-        piece = schedule.piece(k * lr) if isinstance(schedule, Piecewise) else schedule
-        return float(piece(torch.tensor(k * lr, dtype=torch.float64)))
+        piece = schedule.piece(k * 0.05) if isinstance(schedule, Piecewise) else schedule
+        return float(piece(torch.tensor(k * 0.05, dtype=torch.float64)))
 
-    scheduler = torch.optim.lr_scheduler.LambdaLR(other, factor)
-    for k in range(50):
-        draw = problem.sample(1, seed=5, step=k)[0]
-        parameter.grad = problem.gradient(parameter.detach(), draw)
-        other.step()
-        scheduler.step()
-        state = training.at(k * lr).step(state, draw, lr)
-        assert torch.allclose(training.parameters(state), parameter.detach(), rtol=1e-12, atol=1e-12)
-    assert float((parameter.detach() - problem.initial(seed=3)).abs().max()) > 0.01
+    fifty_steps(problem, training, optimizer, options, factor)
 
 
 def test_a_module_trains_as_with_every_learning_rate_by_hand():

@@ -1,5 +1,7 @@
 """Test losses and accuracies agree with torch's for one network after the other."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -107,11 +109,7 @@ def test_the_weak_error_of_an_accuracy_is_a_difference_of_means_without_a_predic
     row = study.table[study.table.observable == "accuracy"].iloc[-1]
     assert 0 < row.discrete < 1 and row.low <= row.error <= row.high and row.high > row.low
     plain = sme.iterate(problem, theta0, 0.4, 3, paths=4000, seed=9, save=[3], observables=["accuracy"]).iloc[0]
-    assert abs(row.discrete - plain["mean"]) < 4 * np_hypot(row.discrete_stderr, plain.stderr)
+    assert abs(row.discrete - plain["mean"]) < 4 * math.hypot(row.discrete_stderr, plain.stderr)
     assert list(study.constants.observable.unique()) == ["loss"]
     with pytest.raises(sme.SmesolveError, match="'accuracy' jumps"):
         sme.weak_error(problem, theta0, [0.4], 1.2, observables=["accuracy"], estimator="defects")
-
-
-def np_hypot(first, second):
-    return (first**2 + second**2) ** 0.5

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smesolve.sampling.journal import Journal
-from smesolve.sampling.record_index import RecordIndex
+from smesolve.sampling.record_file import RecordIndex
 
 
 def test_it_answers_as_a_dictionary_does():

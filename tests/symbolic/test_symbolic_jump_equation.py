@@ -157,8 +157,3 @@ def test_noise_that_enters_linearly_by_a_gaussian_law_has_no_fourth_cumulant():
     noise = label_noise(ExplicitNetwork(samples=1), GaussianMasks(Rational(1, 4)))
     assert fourth_cumulant(noise).vanishes
     assert fourth_cumulant(noise).negative(p) == sympy.EmptySet
-
-
-def test_orders_beyond_3_are_refused_with_the_reason():
-    with pytest.raises(ValueError, match=r"order must .*order 4 would take jumps with the fourth cumulant"):
-        modified_equation(scalar_dropout(BernoulliMasks(p)), order=4)

@@ -6,16 +6,12 @@ from math import comb
 import pytest
 import sympy
 from symbolic_problems import p, two_layer_dropout
-from sympy import Function, Integer, Matrix, Rational, diff, exp, symbols
+from sympy import Function, Integer, Matrix, Rational, exp, symbols
 from test_symbolic_masks import three_valued_masks
 
 from smesolve.problem.masks import BernoulliMasks, GaussianMasks
 from smesolve.symbolic import Iteration, modified_equation, vanishes
 from smesolve.symbolic.verification import Generator, diffusion_terms
-
-
-def gradient_of(potential, parameters):
-    return Matrix([diff(potential, q) for q in parameters])
 
 
 def count(dimension, degree):
@@ -90,19 +86,6 @@ def test_noise_does_not_count_at_order_1(equation):
     flow = dataclasses.replace(equation, diffusion=0 * equation.diffusion)
     assert flow.verify().order == 1
     assert dataclasses.replace(flow, order=1).verify().holds
-
-
-def test_the_averaged_modified_flow_is_of_order_1(equation):
-    """-grad(L_S + lr/4 E|grad R_S|^2), E|grad R_S|^2 = |grad L_S|^2 + Tr Sigma: Tr Sigma is too much."""
-    parameters = equation.iteration.state
-    b0, b1 = equation.drift_terms
-    extra = gradient_of(equation.covariance.trace(), parameters) / 4
-    proof = dataclasses.replace(equation, drift_terms=(b0, b1 - extra)).verify()
-    assert not proof.holds and proof.order == 1
-    index, power, difference = proof.first_mismatch
-    assert power == 2 and len(index) == 1
-    assert vanishes(difference - extra[index[0]])
-    assert dataclasses.replace(equation, order=1, drift_terms=(b0, b1 - extra)).verify().holds
 
 
 def test_any_other_factor_of_the_covariance_is_as_good(equation):

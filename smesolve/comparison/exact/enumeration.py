@@ -9,7 +9,7 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
-from smesolve.validation import check_integer, check_observable, check_parameters, check_positive, check_problem
+from smesolve.validation import check_integer, check_observable, check_parameters, check_positive
 
 __all__ = ["enumerated_expectation"]
 
@@ -35,7 +35,6 @@ def enumerated_expectation(
 
     Cost per sequence: one gradient, and memory for its parameters.
     """
-    problem = check_problem("problem", problem)
     theta0 = check_parameters("theta0", theta0, problem)
     lr, steps = check_positive("lr", lr), check_integer("steps", steps)
     (function,) = named_observables(problem, [check_observable("observable", observable)]).values()

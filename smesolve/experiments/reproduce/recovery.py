@@ -22,8 +22,8 @@ from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
 from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data
 from smesolve.figures import PAGE, Figure, band, drawing, log_ticks
-from smesolve.landscape.adam_training import train_by_adam
 from smesolve.landscape.estimates import mean_over, over_runs
+from smesolve.landscape.training import train_by_adam
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_integer, check_list, check_positive
 
@@ -103,16 +103,12 @@ class Recovery(Experiment[RecoverySettings]):
             markdown(reached, ["training", "samples"]),
             f"Error minus that after {s.trainings[0]}, paired by initial point. The paper's figure shows a lower one "
             "with dropout where samples are few, and prints no number:",
-            markdown(against, {"samples": "samples", "training": "training", "ours": "change", "verdict": "verdict"}),
+            markdown(against, ["samples", "training", "change", "verdict"], headers={"change": "ours"}),
         )
+        tables = {"recovery": table, "recovery_samples": reached, "recovery_differences": against}
+        figures = {"recovery": Captioned(recovery_figure(means, s.recovered), CAPTION)}
         return [
-            Section(
-                "Recovery from few samples",
-                {"recovery": table, "recovery_samples": reached, "recovery_differences": against},
-                {"recovery": Captioned(recovery_figure(means, s.recovered), CAPTION)},
-                text,
-                _conclusion(reached, against, s.trainings[0]),
-            )
+            Section("Recovery from few samples", tables, figures, text, _conclusion(reached, against, s.trainings[0]))
         ]
 
     def measured(self) -> str:
@@ -180,8 +176,6 @@ def recovery_figure(means: pd.DataFrame, recovered: float) -> Figure:
             band(axis, means[means.training == training], "samples", "test_error", index, training)
         axis.axhline(recovered, color="0.5", linestyle=":", linewidth=0.8)
         log_ticks(axis, means.samples)
-        axis.set_yscale("log")
-        axis.set_xlabel("samples")
-        axis.set_ylabel("relative error on new inputs")
+        axis.set(yscale="log", xlabel="samples", ylabel="relative error on new inputs")
         axis.legend()
         return figure

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.study_design import StudyDesign, chosen_scheme
+from smesolve.comparison.study_size import DefectSize
 from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem

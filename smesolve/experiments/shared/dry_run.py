@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smesolve.comparison.defect_size import DefectSize
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.noise_free_path import DENSE_DIM
-from smesolve.comparison.study_size import StudySize
+from smesolve.comparison.study_size import DefectSize, StudySize
 from smesolve.comparison.value_hessians import value_hessians
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import TIMED_STEPS, DefectRuns

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from smesolve.landscape.loss_profile import loss_profile
+from smesolve.landscape.flatness import loss_profile
 
 __all__ = ["line_profiles"]
 
