@@ -96,9 +96,9 @@ def described_student(settings: TeacherSettings) -> str:
     """Return teacher, network and training in words."""
     s = settings
     return (
-        f"teacher with {s.teacher} neurons, {s.in_features} inputs. Network {s.in_features}-{s.width}-1, {s.activation} "
-        f"with biases, squared error, keep_prob {s.keep_prob:g}. Adam, lr {s.lr:g}, {s.steps} steps, initial parameters "
-        f"times {s.scale:g}, {s.runs} runs."
+        f"teacher with {s.teacher} neurons, {s.in_features} inputs. Network {s.in_features}-{s.width}-1, "
+        f"{s.activation} with biases, squared error, keep_prob {s.keep_prob:g}. Adam, lr {s.lr:g}, {s.steps} steps, "
+        f"initial parameters times {s.scale:g}, {s.runs} runs."
     )
 
 
