@@ -129,6 +129,8 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
         elif token in ("-h", "--help") or name == "print_config":
             arguments.append(token)
             continue
+        elif not name.strip("-"):
+            raise SmesolveError(f"argument {token!r} names no option; leave it out, or write --KEY VALUE.")
         elif name in flags and token.startswith("--"):
             if equals:
                 raise SmesolveError(f"--{name} takes no value, got {shown(value)}; give --{name}, or leave it out.")

@@ -163,6 +163,9 @@ STUDY = ["--data.name", "nowhere.npz"]
         (["--config", "a.yaml", "--config", "b.yaml"], "CONFIG 'a.yaml' does not exist"),
         (["a.yaml", "b.yaml"], "CONFIG 'a.yaml' does not exist"),
         (["-x"], "key '-x' is unknown"),
+        (["--", "extra"], "argument '--' names no option; leave it out, or write --KEY VALUE."),
+        (["--=1"], "argument '--=1' names no option"),
+        (["-"], "argument '-' names no option"),
     ],
 )
 def test_options_are_read_as_files_are(options, words, capsys):

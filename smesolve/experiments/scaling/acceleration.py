@@ -164,7 +164,11 @@ class Acceleration(Result):
 
 
 def gradients_per_step(scheme: str, order: int) -> float:
-    """Return the cost of one step of a scheme, in gradients."""
+    """Return the cost of one step of a scheme, in gradients.
+
+    A Hessian product counts as 4, so that speedups of order 2 in gradients are lower bounds where it takes fewer
+    (`smesolve.comparison.cost`); speedups in seconds are measured.
+    """
     check_scheme(None, scheme)
     return step_cost(order, scheme)
 
