@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 import smesolve as sme
-from smesolve.experiments import alignment_along, alignment_figure
+from smesolve.experiments import alignment_along
 from smesolve.landscape import AblatedIteration, checkpoints, initial_points, train
 
 
@@ -22,7 +22,7 @@ def main(samples: int = 500, steps: int = 3000, runs: int = 8, probes: int = 100
     states = train(AblatedIteration(problem, lr=0.1, seed=0, runs=runs), starts, saved)
     study = alignment_along(problem, states, saved, probes=probes, eigenpairs=eigenpairs)
     print(study.table.groupby(["covariance", "step"])[["cosine", "null_high"]].mean())
-    return alignment_figure(study)
+    return study.plot()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 import smesolve as sme
 from smesolve.experiments import SamplingEffort
-from smesolve.experiments.scaling.kappa import kappa_figure, linear_scaling_rule
+from smesolve.experiments.scaling.kappa import linear_scaling_rule
 
 
 def main(kappas: tuple[int, ...] = (1, 2, 4, 8, 16, 40), horizon: float = 2.0, rel_tol: float = 0.1) -> Figure:
@@ -16,7 +16,7 @@ def main(kappas: tuple[int, ...] = (1, 2, 4, 8, 16, 40), horizon: float = 2.0, r
     theta0, effort = problem.initial(seed=1), SamplingEffort(rel_tol=rel_tol)
     result = linear_scaling_rule(problem, theta0, 0.025, kappas, horizon, tolerance=0.01, effort=effort)
     print(result.reach())
-    return kappa_figure(result)
+    return result.plot()
 
 
 if __name__ == "__main__":

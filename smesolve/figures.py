@@ -7,6 +7,7 @@ Each curve has its own colour, line style and marker, so that curves can be told
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -102,6 +103,8 @@ STYLE = {
     "pdf.fonttype": 42,
 }
 
+_ONE_AT_A_TIME = threading.RLock()
+
 
 class Figure(matplotlib.figure.Figure):
     """A figure that a notebook shows as it is, although pyplot does not know it."""
@@ -115,8 +118,12 @@ class Figure(matplotlib.figure.Figure):
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw with matplotlib's defaults and `STYLE` in place of the user's settings, which are restored afterwards."""
-    with matplotlib.rc_context():
+    """Draw with matplotlib's defaults and `STYLE` in place of the user's settings, which are restored afterwards.
+
+    matplotlib has one set of settings for all threads. So one thread draws at a time: otherwise the last one to finish
+    would restore what another one has set. Figures that a program draws by itself in another thread see these settings.
+    """
+    with _ONE_AT_A_TIME, matplotlib.rc_context():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)  # defaults that are to go
             defaults: dict[Any, Any] = {

@@ -36,7 +36,7 @@ from smesolve.sampling.ensemble import Process
 from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation
-from smesolve.validation import check_instance, check_integer, check_seed
+from smesolve.validation import check_instance, check_integer, check_seed, check_tensor
 
 __all__ = ["ObservedLimit", "growth_rates", "observed_limit"]
 
@@ -65,20 +65,21 @@ class ObservedLimit:
 
 @entry_point
 @torch.no_grad()
-def growth_rates(process: Process, dim: int, settling: int, steps: int, populations: int, seed: int) -> np.ndarray:
+def growth_rates(process: Process, like: Tensor, settling: int, steps: int, populations: int, seed: int) -> np.ndarray:
     """Return the log growth of E|u|^2 per step, one estimate per independent population.
 
     Args:
         process: a process whose steps are linear maps of the state (B, D), without a constant; a population is one of
             its blocks of paths.
-        dim: D.
+        like: a tensor (D,) of the dtype and on the device of the states.
         settling: number of steps before the growth is recorded.
         steps: number of recorded steps.
         populations: number of populations.
         seed: seed of the starts and of the resampling.
     """
-    for name, value, least in (("dim", dim, 1), ("settling", settling, 0), ("steps", steps, 1)):
-        check_integer(name, value, least)
+    like = check_tensor("like", like, "D")
+    check_integer("settling", settling, 0)
+    check_integer("steps", steps)
     check_integer("populations", populations)
     check_seed("seed", seed)
     rates = np.empty(populations)
@@ -86,7 +87,7 @@ def growth_rates(process: Process, dim: int, settling: int, steps: int, populati
     size = process.block_size
     for block in range(populations):
         uniforms = np.random.default_rng([seed, block]).random(settling + steps)
-        u = keyed_normals((size // pairs, dim), seed, block, 0).repeat(pairs, 1)
+        u = keyed_normals((size // pairs, len(like)), seed, block, 0).to(like).repeat(pairs, 1)
         u = u / u.norm(dim=-1, keepdim=True)
         total = 0.0
         for step in range(settling + steps):
@@ -97,7 +98,7 @@ def growth_rates(process: Process, dim: int, settling: int, steps: int, populati
                 mean = float(weight.mean())
                 total += np.log(mean) + float(weight.var()) / (2 * size * mean**2)
             places = (torch.arange(size // pairs, dtype=torch.float64, device="cpu") + uniforms[step]) / (size // pairs)
-            chosen = torch.searchsorted(weight.cumsum(0) / weight.sum(), places).clamp(max=size - 1)
+            chosen = torch.searchsorted(weight.cumsum(0) / weight.sum(), places.to(weight)).clamp(max=size - 1)
             u = (u[chosen] / weight[chosen].sqrt()[:, None]).repeat(pairs, 1)
         rates[block] = total / steps
     return rates
@@ -160,7 +161,7 @@ def observed_limit(
 
     def per_unit(process: Process, step: float, count: int, recorded: float) -> np.ndarray:
         settling, steps = (max(4, round(part / step)) for part in (SETTLING, recorded))
-        return growth_rates(process, plain.dim, settling, steps, count, seed) / step
+        return growth_rates(process, plain.initial(), settling, steps, count, seed) / step
 
     def rough(log_lr: float) -> float:
         return float(rates(float(np.exp(log_lr)), 1, RECORDED / 4)[0])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,7 +57,8 @@ class Sampler:
                 theta = self.process.advance(theta, block, step)
             else:
                 taken = self.process.advance_split(theta, block, step)
-                self.control.add(values[2:], step, taken)
+                add: Callable[[Tensor, int, Any], None] = self.control.add  # `control_of` chose it for these steps
+                add(values[2:], step, taken)
                 theta = taken.state
             if step + 1 == self.saved[row]:
                 alive = theta.isfinite().all(-1)

@@ -34,7 +34,7 @@ class ShiftedRuns:
         """Whether the shifts are after the step or before it (B,)."""
         self.placement = torch.where(self._after, 0.5 / AFTER, -0.5 / (1 - AFTER)).to(plan.theta0)
         """Weights (B,) of half the difference between shifts after and before the step."""
-        self._paths = torch.zeros(0, dtype=torch.long)
+        self._paths = torch.zeros(0, dtype=torch.long, device="cpu")
         """Those whose step is past (A,)."""
         self._states: Tensor | None = None
         """(R, A, D)."""

@@ -17,14 +17,15 @@ from smesolve.comparison.validity_range import ValidityRange
 from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell
+from smesolve.experiments.shared.error_curves import with_reasons
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.section import Captioned, Section, formatted, interval, markdown
 from smesolve.experiments.shared.validity_parts import ValidityPart
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperiment
 from smesolve.experiments.shared.weak_error_parts import (
     at_horizon,
-    bias_in_words,
+    bias_format,
     by_defects,
     divergence,
     largest_errors,
@@ -150,15 +151,9 @@ def _means(axis: Axes, rows: pd.DataFrame, observables: list[str], lr: float) ->
         curves += [(ORDERS[order], part[part.order == order], "sde") for order in sorted_orders(part.order)]
         for k, (style, curve, side) in enumerate(curves):
             mean, half = curve[side].to_numpy(), _half_width(curve, side).to_numpy()
-            axis.plot(
-                curve.time,
-                mean,
-                color=style.colour,
-                linestyle=style.line,
-                marker=style.marker,
-                markevery=(min(k, len(curve) - 1), len(curves)),
-                label=style.label if observable == observables[0] else None,
-            )
+            label = style.label if observable == observables[0] else None
+            every = min(k, len(curve) - 1), len(curves)
+            axis.plot(curve.time, mean, markevery=every, label=label, **style.line_options)
             axis.fill_between(curve.time, mean - half, mean + half, color=style.colour, alpha=0.25, linewidth=0)
             widest = np.nanmax([widest, half.max()])
             lowest, highest = np.nanmin([lowest, mean.min()]), np.nanmax([highest, mean.max()])
@@ -197,20 +192,9 @@ def _errors_over_time(axis: Axes, rows: pd.DataFrame, observable: str, lr: float
         # Shifted a little, so that the intervals of the two orders do not cover each other.
         time = curve.time + 0.12 * spacing * (k - (len(orders) - 1) / 2)
         error, half = curve.error / 10.0**power, (curve.high - curve.low) / 2 / 10.0**power
-        axis.errorbar(
-            time,
-            error,
-            half,
-            color=style.colour,
-            linestyle=style.line,
-            marker=style.marker,
-            capsize=1.5,
-            elinewidth=0.8,
-            label=style.label,
-        )
+        axis.errorbar(time, error, half, capsize=1.5, elinewidth=0.8, label=style.label, **style.line_options)
         points(axis, time, error, curve.resolved, style)
-    axis.set_xlabel("time $t = k\\,\\epsilon$")
-    axis.set_ylabel(f"error of the mean {name_of(observable)} [$10^{{{power}}}$]")
+    axis.set(xlabel="time $t = k\\,\\epsilon$", ylabel=f"error of the mean {name_of(observable)} [$10^{{{power}}}$]")
     axis.legend(loc="best", title="hollow: not resolved", title_fontsize=7)
     axis.set_title(rf"SME minus dropout, $\epsilon$ = {lr:g}", loc="left")
 
@@ -245,8 +229,7 @@ def _distribution(axis: Axes, study: WeakErrorStudy, lr: float, observable: str)
         )
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
-    axis.set_xlabel(f"{name_of(observable)} {symbol_of(observable)} at $T$ = {study.horizon:g}")
-    axis.set_ylabel("density")
+    axis.set(xlabel=f"{name_of(observable)} {symbol_of(observable)} at $T$ = {study.horizon:g}", ylabel="density")
     axis.legend(loc="best")
 
 
@@ -328,34 +311,20 @@ def _nearer(pair: pd.DataFrame) -> str:
 
 
 def _horizon_table(study: WeakErrorStudy) -> str:
-    return table_of(
-        [
-            "observable",
-            "lr",
-            "order",
-            "dropout",
-            "SME",
-            "error",
-            "95% interval",
-            "Monte Carlo ±",
-            "bias" if by_defects(study) else "solver bias",
-            "resolved",
-        ],
-        (
-            [
-                row.observable,
-                f"{row.lr:g}",
-                row.order,
-                f"{row.discrete:.6g}",
-                f"{row.sde:.6g}",
-                f"{row.error:+.2e}",
-                f"[{row.low:+.2e}, {row.high:+.2e}]",
-                f"{row.half_width:.1e}",
-                bias_in_words(row),
-                "yes" if row.resolved else f"no: {row.reason}",
-            ]
-            for row in at_horizon(study).itertuples()
-        ),
+    return formatted(
+        with_reasons(at_horizon(study)),
+        {
+            "observable": "{observable}",
+            "lr": "{lr:g}",
+            "order": "{order}",
+            "dropout": "{discrete:.6g}",
+            "SME": "{sde:.6g}",
+            "error": "{error:+.2e}",
+            "95% interval": "[{low:+.2e}, {high:+.2e}]",
+            "Monte Carlo ±": "{half_width:.1e}",
+            "bias" if by_defects(study) else "solver bias": bias_format(study),
+            "resolved": "{resolved}",
+        },
     )
 
 

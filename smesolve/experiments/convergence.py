@@ -21,12 +21,12 @@ from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sde_expressions import TEST_EQUATIONS, ExpressionSDE, torch_function
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import check_execution, check_string
+from smesolve.experiments.shared.settings import StudySettings, check_string
 from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.result import sentences
 from smesolve.solver.sde_contract import NOISE_TYPES, CompletedSDE
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import check_choice, check_integer, check_list, check_number, check_positive, check_seed
+from smesolve.validation import check_choice, check_list, check_number, check_positive
 
 __all__ = ["Convergence", "ConvergenceSettings"]
 
@@ -41,7 +41,7 @@ CUSTOM_KEYS = ("state", "drift", "diffusion", "calculus", "noise")
 
 
 @dataclass(frozen=True)
-class ConvergenceSettings:
+class ConvergenceSettings(StudySettings):
     """Convergence.
 
     Args:
@@ -89,6 +89,7 @@ class ConvergenceSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.sde not in (*TEST_EQUATIONS, CUSTOM):
             raise SmesolveError(f"sde {self.sde!r} is unknown; {nearest_name(self.sde, [*TEST_EQUATIONS, CUSTOM])}.")
         for name in ("state", "drift", "diffusion"):
@@ -102,10 +103,8 @@ class ConvergenceSettings:
             check_list("start", self.start, check_number, size=len(self.state) if self.sde == CUSTOM else 1)
         elif self.sde == CUSTOM:
             raise SmesolveError("start is missing; sde=custom needs the values of the variables at t = 0.")
-        check_positive("horizon", self.horizon)
         check_list("dts", self.dts, check_positive)
         check_list("schemes", self.schemes, check_string)
-        check_list("observables", self.observables, check_string)
         if self.exact is not None:
             check_list("exact", self.exact, check_number, size=len(self.observables))
         if (self.reference_scheme is None) != (self.reference_dt is None):
@@ -116,9 +115,6 @@ class ConvergenceSettings:
         if self.reference_dt is not None:
             grid_steps(self.horizon, self.reference_dt, "horizon", "reference_dt")
         check_choice("error", self.error, ("weak", "strong"))
-        check_integer("paths", self.paths, 2)
-        check_seed("seed", self.seed)
-        check_execution(self)
 
 
 @experiment("convergence")
@@ -220,9 +216,10 @@ class Convergence(Experiment[ConvergenceSettings]):
         (kept,) = results
         study = ConvergenceStudy(**kept)
         head, *lines = study.summary().splitlines()
+        errors = study.table.rename(columns={"low": "error_low", "high": "error_high"})
         text = join(
             "Errors; all solvers and steps use the same Brownian paths.",
-            markdown(_with_intervals(study), ["scheme", "dt", "observable", "error", "seconds", "resolved"]),
+            markdown(errors, ["scheme", "dt", "observable", "error", "seconds", "resolved"]),
             "## Orders",
             markdown(study.fit(), ["scheme", "observable", "order", "declared", "points", "p_value", "verdict"]),
         )
@@ -240,7 +237,3 @@ def _kept(study: ConvergenceStudy) -> dict[str, Any]:
     """Return the content of a study in a form that can be kept on disk."""
     names = ("table", "kind", "horizon", "reference", "declared")
     return {name: getattr(study, name) for name in names}
-
-
-def _with_intervals(study: ConvergenceStudy) -> Any:
-    return study.table.rename(columns={"low": "error_low", "high": "error_high"})

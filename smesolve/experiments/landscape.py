@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -28,8 +27,6 @@ from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Section
-from smesolve.experiments.shared.settings import check_execution
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.validation import check_list
 
 __all__ = ["SECTIONS", "Landscape", "LandscapeSettings"]
@@ -40,13 +37,6 @@ class LandscapeSettings(TrainingRunSettings):
     """Landscape study.
 
     Args:
-        data: the data.
-        network: the network; its seed is the seed of the first run, the other runs have the following seeds.
-        keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
-        lr: learning rate.
-        steps: steps of training.
-        runs: number of independent runs, each with its own initial point and masks; intervals are over the runs.
-        seed: root seed of the masks and of the random vectors.
         sections: the measurements: alignment, noises, variance_principle, implicit_regularisation, flatness,
             condensation, information_geometry.
         threads: threads of torch. Default: unchanged.
@@ -72,7 +62,6 @@ class LandscapeSettings(TrainingRunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_list("sections", self.sections, _check_section, distinct=True)
-        check_execution(self)
 
 
 def _check_section(name: str, section: Any) -> str:
@@ -82,18 +71,17 @@ def _check_section(name: str, section: Any) -> str:
     return section
 
 
-Make = Callable[[DropoutProblem, LandscapeSettings, CellStore | None], LandscapeSection[Any]]
-
-SECTIONS: dict[str, Make] = {
-    "alignment": lambda problem, s, store: Alignment(problem, s, s.alignment, store),
-    "noises": lambda problem, s, store: Noises(problem, s, s.noises, store),
-    "variance_principle": lambda problem, s, store: VariancePrinciple(problem, s, s.variance_principle, store),
-    "implicit_regularisation": lambda problem, s, store: ImplicitRegularisation(
-        problem, s, s.implicit_regularisation, store
-    ),
-    "flatness": lambda problem, s, store: Flatness(problem, s, s.flatness, store, s.noises.scales),
-    "condensation": lambda problem, s, store: Condensation(problem, s, s.condensation, store),
-    "information_geometry": lambda problem, s, store: InformationGeometry(problem, s, s.information_geometry, store),
+SECTIONS: dict[str, type[LandscapeSection[Any]]] = {
+    section.name: section
+    for section in (
+        Alignment,
+        Noises,
+        VariancePrinciple,
+        ImplicitRegularisation,
+        Flatness,
+        Condensation,
+        InformationGeometry,
+    )
 }
 """Sections by name."""
 

@@ -14,24 +14,9 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import (
-    DTYPES,
-    ProblemSettings,
-    TrainingSettings,
-    check_execution,
-    check_string,
-)
+from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings
 from smesolve.experiments.shared.validity_parts import in_words, ranges_table
-from smesolve.validation import (
-    check_choice,
-    check_device,
-    check_integer,
-    check_keep_prob,
-    check_list,
-    check_positive,
-    check_seed,
-    check_tolerance,
-)
+from smesolve.validation import check_integer
 
 __all__ = ["Validity", "ValiditySettings"]
 
@@ -78,18 +63,9 @@ class ValiditySettings(ProblemSettings):
     dtype: str = "float64"
 
     def __post_init__(self) -> None:
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_positive("horizon", self.horizon)
-        check_tolerance("tolerance", self.tolerance)
+        super().__post_init__()
         check_orders("orders", self.orders)
-        check_list("observables", self.observables, check_string)
-        check_tolerance("rel_tol", self.rel_tol)
-        check_integer("paths", self.paths, 2)
         check_integer("max_paths", self.max_paths, self.paths)
-        check_seed("seed", self.seed)
-        check_device("device", self.device)
-        check_choice("dtype", self.dtype, DTYPES)
-        check_execution(self)
 
 
 @experiment("validity")

@@ -14,11 +14,11 @@ from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.section import Captioned, Section
+from smesolve.experiments.shared.section import Captioned, Section, formatted
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorExperiment
 from smesolve.experiments.shared.weak_error_parts import (
     at_horizon,
-    bias_in_words,
+    bias_format,
     by_defects,
     divergence,
     largest_errors,
@@ -72,7 +72,7 @@ class WeakError(WeakErrorExperiment):
             measured_in_words(study, self.settings),
             slopes(study),
             "## Error budget at the horizon",
-            *([_defect_budget(study)] if by_defects(study) else [DIFFERENCE_BUDGET, _budget(study)]),
+            *_budget(study),
             _tails(study),
             "## Points that are not resolved",
             _unresolved(study),
@@ -124,6 +124,8 @@ def _certified(study: WeakErrorStudy) -> str:
     return "\n".join([*lines, f"- {final.resolved.sum()} of {len(final)} errors are resolved."])
 
 
+DEFECT_BUDGET = "error = sum of the defects ± Monte Carlo ± bound on the bias."
+
 DIFFERENCE_BUDGET = (
     "error = difference of the means - solver bias ± Monte Carlo of dropout ± Monte Carlo of the SME ± interval of the "
     "solver bias. The squares of the half-widths are added. `stderr_reduction`: factor by which control "
@@ -131,59 +133,25 @@ DIFFERENCE_BUDGET = (
 )
 
 
-def _defect_budget(study: WeakErrorStudy) -> str:
-    rows = (
-        [
-            row.observable,
-            f"{row.lr:g}",
-            row.order,
-            f"{row.error:+.3e}",
-            f"{row.half_width:.1e}",
-            bias_in_words(row),
-            row.paths,
-            f"{row.kurtosis:.3g}",
-            "yes" if row.resolved else "no",
-        ]
-        for row in at_horizon(study).itertuples()
-    )
-    head = ["observable", "lr", "order", "error", "Monte Carlo ±", "bias", "paths", "kurtosis", "resolved"]
-    return join("error = sum of the defects ± Monte Carlo ± bound on the bias.", table_of(head, rows))
-
-
-def _budget(study: WeakErrorStudy) -> str:
-    return table_of(
-        [
-            "observable",
-            "lr",
-            "order",
-            "error",
-            "dropout ±",
-            "SME ±",
-            "solver bias",
-            "solver_dt",
-            "paths dropout / SME",
-            "kurtosis",
-            "stderr_reduction",
-            "resolved",
-        ],
-        (
-            [
-                row.observable,
-                f"{row.lr:g}",
-                row.order,
-                f"{row.error:+.3e}",
-                f"{row.discrete_half_width:.1e}",
-                f"{row.sde_half_width:.1e}",
-                bias_in_words(row),
-                f"{row.solver_dt:g}",
-                f"{row.discrete_paths} / {row.sde_paths}",
-                f"{row.kurtosis:.3g}",
-                f"{row.stderr_reduction:.3g}",
-                "yes" if row.resolved else "no",
-            ]
-            for row in at_horizon(study).itertuples()
-        ),
-    )
+def _budget(study: WeakErrorStudy) -> list[str]:
+    """Return in words and in a table the errors at the horizon, and everything that adds to their intervals."""
+    head = {"observable": "{observable}", "lr": "{lr:g}", "order": "{order}", "error": "{error:+.3e}"}
+    bias = bias_format(study)
+    if by_defects(study):
+        intro = DEFECT_BUDGET
+        parts = {"Monte Carlo ±": "{half_width:.1e}", "bias": bias, "paths": "{paths}", "kurtosis": "{kurtosis:.3g}"}
+    else:
+        intro = DIFFERENCE_BUDGET
+        parts = {
+            "dropout ±": "{discrete_half_width:.1e}",
+            "SME ±": "{sde_half_width:.1e}",
+            "solver bias": bias,
+            "solver_dt": "{solver_dt:g}",
+            "paths dropout / SME": "{discrete_paths} / {sde_paths}",
+            "kurtosis": "{kurtosis:.3g}",
+            "stderr_reduction": "{stderr_reduction:.3g}",
+        }
+    return [intro, formatted(at_horizon(study), head | parts | {"resolved": "{resolved}"})]
 
 
 def _tails(study: WeakErrorStudy) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import joblib
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "Chain",
     "DivergenceWarning",
     "Process",
+    "SplitStep",
     "Step",
     "block_of",
     "check_block_steps",
@@ -74,6 +75,14 @@ def warn_of_divergence(message: str, stacklevel: int) -> None:
     """Warn that paths diverged, unless a table reports it. `stacklevel` is as for `warnings.warn`."""
     if not _silenced.get():
         warnings.warn(message, DivergenceWarning, stacklevel=1 + stacklevel)
+
+
+class SplitStep(Protocol):
+    """One step of a block, split for control variates."""
+
+    @property
+    def state(self) -> Tensor:
+        """The states after the step, (B, D)."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +132,8 @@ class Process(Chain, Protocol):
     def antithetic(self) -> bool:
         """Whether path b + B/2 of a block has the noise of path b with the other sign. Else all are independent."""
 
-    def advance_split(self, theta: Tensor, block: int, step: int) -> Any:
-        """Return the same step, up to rounding, with the parts for control variates: a `Step` or a `SampledStep`."""
+    def advance_split(self, theta: Tensor, block: int, step: int) -> SplitStep:
+        """Return the same step, up to rounding, with the parts that the control variates of this process take."""
         ...
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,46 @@ scheme, do not depend on it. Reverse-mode differentiation keeps the intermediate
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smesolve.errors import SmesolveError
 from smesolve.machine_memory import free_memory
+from smesolve.problem.observables import Observables
 from smesolve.sampling.ensemble import Chain, check_block_steps
+from smesolve.solver.modified_equation import ModifiedEquation
 
-__all__ = ["differentiable_paths"]
+__all__ = ["check_differentiable", "differentiable_paths"]
+
+
+def check_differentiable(sde: Any, theta0: Tensor, workers: int | None, observables: Observables | None) -> None:
+    """Refuse arguments of `solve` whose result has no derivative, or not with respect to all that require one."""
+    if isinstance(sde, ModifiedEquation) and sde.order not in (1, 2):
+        why = "resums by Lanczos' method" if sde.order == "quadratic" else "jumps at random times"
+        raise SmesolveError(
+            f"differentiable=True is for equations of order 1 and 2, but that of order={sde.order!r} {why}; take "
+            "another order, or leave it out."
+        )
+    if observables is not None:
+        raise SmesolveError(
+            "differentiable=True returns paths, and the table of observables has no gradients; leave observables out "
+            "and apply the functions to the paths, such as problem.loss(paths[-1]).mean()."
+        )
+    if workers not in (None, 1):
+        raise SmesolveError(
+            f"workers={workers} has no meaning beside differentiable=True, as no graph goes from one process to "
+            "another; leave it out."
+        )
+    parameters = dict(sde.named_parameters()) if isinstance(sde, nn.Module) else {}
+    scalars = {name: getattr(sde, name, None) for name in ("lr", "keep_prob")}
+    for name, tensor in ({"theta0": theta0} | scalars | parameters).items():
+        if isinstance(tensor, Tensor) and tensor.requires_grad and tensor.is_inference():
+            raise SmesolveError(
+                f"{name} requires a gradient, but it was made in torch.inference_mode(), whose tensors have none; make "
+                "it, or a clone of it, outside."
+            )
 
 
 def differentiable_paths(

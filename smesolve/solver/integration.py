@@ -19,7 +19,7 @@ from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import Chain, Step, collect_paths, fitting_block_size
 from smesolve.sampling.observed_paths import observed_paths
 from smesolve.solver.brownian import KeyedBrownian
-from smesolve.solver.differentiable_paths import differentiable_paths
+from smesolve.solver.differentiable_paths import check_differentiable, differentiable_paths
 from smesolve.solver.gradient_integration import GradientIntegration
 from smesolve.solver.jump_integration import JumpIntegration
 from smesolve.solver.modified_equation import ModifiedEquation
@@ -223,31 +223,6 @@ def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str
     return JUMP_SCHEME
 
 
-def _check_differentiable(sde: Any, workers: int | None, observables: Observables | None) -> None:
-    """Refuse arguments of `solve` whose result has no derivative."""
-    if isinstance(sde, ModifiedEquation) and sde.order not in (1, 2):
-        why = "resums by Lanczos' method" if sde.order == "quadratic" else "jumps at random times"
-        raise SmesolveError(
-            f"differentiable=True is for equations of order 1 and 2, but that of order={sde.order!r} {why}; take "
-            "another order, or leave it out."
-        )
-    if observables is not None:
-        raise SmesolveError(
-            "differentiable=True returns paths, and the table of observables has no gradients; leave observables out "
-            "and apply the functions to the paths, such as problem.loss(paths[-1]).mean()."
-        )
-    if workers not in (None, 1):
-        raise SmesolveError(
-            f"workers={workers} has no meaning beside differentiable=True, as no graph goes from one process to "
-            "another; leave it out."
-        )
-
-
-def _with_graph(start: Tensor, checked: Tensor) -> Tensor:
-    """Return the start as given, with its graph, or its checked copy if it is an inference tensor."""
-    return checked if start.is_inference() else start
-
-
 def _floats_in_graph(sde: Any, scheme: str, dim: int) -> float:
     """Return the number of floats that the graph keeps per step and path, approximately."""
     chosen = SCHEMES[scheme]
@@ -360,7 +335,7 @@ def solve(
     max_memory = check_optional("max_memory", max_memory, check_positive)
     scheme = _chosen_scheme(sde, problem, scheme)
     if check_flag("differentiable", differentiable):
-        _check_differentiable(sde, workers, observables)
+        check_differentiable(sde, start, workers, observables)
     elif isinstance(sde, ModifiedEquation):
         sde = sde.detached()
     if problem is None:
@@ -391,7 +366,9 @@ def solve(
     if differentiable:
         floats = _floats_in_graph(sde, scheme, theta0.numel())
         with torch.enable_grad():
-            return differentiable_paths(process, _with_graph(start, theta0), paths, saved, floats, max_memory)
+            return differentiable_paths(
+                process, theta0 if start.is_inference() else start, paths, saved, floats, max_memory
+            )
     if observables is not None:
         check_nothing_kept(max_memory)
         functions = measured_observables(problem, theta0, observables)

@@ -129,6 +129,8 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
         elif token in ("-h", "--help") or name == "print_config":
             arguments.append(token)
             continue
+        elif not name.strip("-"):
+            raise SmesolveError(f"argument {token!r} names no option; leave it out, or write --KEY VALUE.")
         elif name in flags and token.startswith("--"):
             if equals:
                 raise SmesolveError(f"--{name} takes no value, got {shown(value)}; give --{name}, or leave it out.")
@@ -160,7 +162,9 @@ def parser_arguments(keys: CommandKeys, rest: list[str]) -> list[str]:
         elif name in paths or may_be_string(hints[name]):
             arguments.append(f"--{name}={value}")
         else:
-            arguments.append(f"--{name}={json.dumps(_typed(name, value, hints[name]))}")
+            typed = read_yaml(value, f"--{name} {shown(value)}")
+            check_type(name, typed, hints[name])
+            arguments.append(f"--{name}={json.dumps(typed)}")
     named = MODULE in given or "module:" in given.get("network", "")
     if MODULE in hints and "config" in given and not named:
         check_code(content.get("network"), "--allow-code" in rest, given["config"])
@@ -197,10 +201,3 @@ def _check_once(name: str, given: dict[str, str]) -> None:
         if name == other or name.startswith(f"{other}.") or other.startswith(f"{name}."):
             first = f"--{other} {shown(given[other])}"
             raise SmesolveError(f"--{name} is given twice, first by {first}; keep one of the two.")
-
-
-def _typed(name: str, text: str, hint: Any) -> Any:
-    """Return the value of an option that is not a string."""
-    value = read_yaml(text, f"--{name} {shown(text)}")
-    check_type(name, value, hint)
-    return value

@@ -107,7 +107,10 @@ def _run(argv: list[str], started: float) -> int:
             return _run_sweep(argv[1:], started)
         request = _read(argv)
         experiment = request.experiment
-        _set_threads(getattr(experiment.settings, "threads", None))
+        if (threads := getattr(experiment.settings, "threads", None)) is not None:
+            import torch  # here, because --help does not need it
+
+            torch.set_num_threads(threads)
         if request.dry_run:
             _print_estimate(experiment, started)
             return 0
@@ -186,14 +189,6 @@ def _write_results(request: Request, argv: list[str]) -> None:
         config, data, code = configuration(experiment), experiment.data_digest(), experiment.code_digest()
         write_manifest(directory, experiment.command, argv, config, seed, elapsed, data, code)
         (directory / "report.html").write_text(html_report(directory), encoding="utf-8")
-
-
-def _set_threads(threads: int | None) -> None:
-    """Set the number of torch's threads, if one is given."""
-    if threads is not None:
-        import torch  # here, because --help does not need it
-
-        torch.set_num_threads(threads)
 
 
 def _is_about_results(error: OSError, request: Request | None) -> bool:

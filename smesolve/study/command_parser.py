@@ -50,6 +50,24 @@ SWEEP = "Run a command for every combination of values of some of its keys, and 
 REPORTED = "report.html (self-contained), report.md, manifest.json (configuration, seed, versions)"
 
 
+SWEEPING = f"""CONFIG is a configuration of the command with two more keys, such as
+
+  command: weak-error
+  sweep:
+    keep_prob: [0.8, 0.5]
+    network.width: [16, 32]
+
+Every combination is a study of its own in DIR/cells, with its report. Shards can run at the same time, on one or
+several machines that share DIR; the last one to finish joins the tables.
+
+example:
+  smesolve sweep sweep.yaml --out results/sweep --shard 1/2
+
+writes:
+  {REPORTED},
+  the tables of all cells joined (CSV), cells"""
+"""How a sweep is described and run, for its help."""
+
 OTHERS = {"extend": EXTEND, "sweep": SWEEP}
 """Commands that are not experiments."""
 
@@ -68,6 +86,19 @@ def _wrapped(text: str) -> str:
         lines += [*textwrap.wrap(" ".join(prose), shutil.get_terminal_size().columns - 2), line]
         prose = []
     return "\n".join(lines).rstrip()
+
+
+def _parser(prog: str, text: str, usage: str, version: str | None = None) -> ArgumentParser:
+    """Return a parser without options, which raises an error where it would end the process."""
+    return ArgumentParser(
+        prog=prog,
+        description=_wrapped(text),
+        usage=f"{prog} {usage}",
+        version=version,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=_Help,
+    )
 
 
 def known_commands() -> list[str]:
@@ -90,15 +121,7 @@ def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> Argumen
     Args:
         parts: parsers of the commands. Default: parsers without options, which are enough for --help and --version.
     """
-    parser = ArgumentParser(
-        prog="smesolve",
-        description=_wrapped(HELP),
-        version=_version(),
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=_Help,
-        usage="smesolve COMMAND [CONFIG] [--KEY VALUE ...] --out DIR",
-    )
+    parser = _parser("smesolve", HELP, "COMMAND [CONFIG] [--KEY VALUE ...] --out DIR", _version())
     subcommands = parser.add_subcommands(dest="command")
     for name in known_commands():
         part = ArgumentParser() if parts is None else parts[name]
@@ -109,14 +132,8 @@ def program_parser(parts: Mapping[str, ArgumentParser] | None = None) -> Argumen
 def command_parser(keys: CommandKeys) -> ArgumentParser:
     """Return the parser of one command; options that are paths are completed as such by the shell."""
     command, extends = keys.command, keys.command == "extend"
-    part = ArgumentParser(
-        prog=f"smesolve {command}",
-        description=_wrapped(_description(keys)),
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=_Help,
-        usage=f"smesolve {command} {'DIR --paths N' if extends else '[CONFIG] [--KEY VALUE ...] --out DIR'}",
-    )
+    usage = "DIR --paths N" if extends else "[CONFIG] [--KEY VALUE ...] --out DIR"
+    part = _parser(f"smesolve {command}", _description(keys), usage)
     if keys.study:
         part.add_argument("--study", type=str, default=keys.study, help=f"one of {', '.join(studies(command))}.")
     part.add_class_arguments(keys.settings)
@@ -126,31 +143,7 @@ def command_parser(keys: CommandKeys) -> ArgumentParser:
 
 def sweep_parser() -> ArgumentParser:
     """Return the parser of the command sweep."""
-    part = ArgumentParser(
-        prog="smesolve sweep",
-        description=_wrapped(f"""{SWEEP}
-
-CONFIG is a configuration of the command with two more keys, such as
-
-  command: weak-error
-  sweep:
-    keep_prob: [0.8, 0.5]
-    network.width: [16, 32]
-
-Every combination is a study of its own in DIR/cells, with its report. Shards can run at the same time, on one or
-several machines that share DIR; the last one to finish joins the tables.
-
-example:
-  smesolve sweep sweep.yaml --out results/sweep --shard 1/2
-
-writes:
-  {REPORTED},
-  the tables of all cells joined (CSV), cells"""),
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=_Help,
-        usage="smesolve sweep CONFIG --out DIR [--shard I/N]",
-    )
+    part = _parser("smesolve sweep", f"{SWEEP}\n\n{SWEEPING}", "CONFIG --out DIR [--shard I/N]")
     part.add_argument("config", type=str, help="YAML file.").complete = FILE
     part.add_argument("--out", type=str | None, help="directory for the results; needed unless --dry-run.")
     part.add_argument("--shard", type=str | None, help="i/n: run only every n-th cell, from the i-th on.")

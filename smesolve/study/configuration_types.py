@@ -68,7 +68,8 @@ def check_type(key: str, value: Any, hint: Any) -> None:
 def _refusal(key: str, got: str, value: Any, hint: Any) -> SmesolveError:
     if _is_endless(value):
         return SmesolveError(f"{key} must be finite, got {value}.")
-    quotes = "; put it into quotes if it is a string" if type(value) in (int, float) and _has_strings(hint) else ""
+    strings = may_be_string(hint) or hint == list[str]
+    quotes = "; put it into quotes if it is a string" if type(value) in (int, float) and strings else ""
     return SmesolveError(f"{key} must be {_expected(hint)}, got {got}{quotes}.")
 
 
@@ -79,10 +80,6 @@ def _is_quoted_number(value: Any, hint: Any) -> bool:
 
 def _is_endless(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def _has_strings(hint: Any) -> bool:
-    return may_be_string(hint) or hint == list[str]
 
 
 def may_be_string(hint: Any) -> bool:

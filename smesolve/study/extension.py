@@ -11,7 +11,7 @@ from typing import Any
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.experiment import Experiment
 from smesolve.experiments.shared.registry import find_experiment
-from smesolve.experiments.shared.settings import build, check_execution
+from smesolve.experiments.shared.settings import StudySettings, build
 from smesolve.sampling.journal import Journal
 from smesolve.study.manifest import MANIFEST, finished_manifest, read_manifest
 from smesolve.study.output import JOURNAL, finish_move
@@ -21,7 +21,7 @@ __all__ = ["ExtendSettings", "begin_extended", "experiment_of", "extended", "set
 
 
 @dataclass(frozen=True)
-class ExtendSettings:
+class ExtendSettings(StudySettings):
     """Extension of finished results.
 
     Args:
@@ -39,7 +39,7 @@ class ExtendSettings:
             raise SmesolveError(
                 "--paths is missing; give the number of paths that the study shall have, such as 100000."
             )
-        check_execution(self)
+        super().__post_init__()
 
 
 def extended(directory: Path, more: ExtendSettings, resume: bool, dry_run: bool) -> Experiment[Any]:

@@ -34,11 +34,15 @@ class GivenWeights:
         return (1 + (step < 3)) * self.factors[:, None] * theta
 
 
+def states(dim):
+    return torch.zeros(dim, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_a_growth_rate_is_the_logarithm_of_the_mean_weight_without_its_bias(antithetic):
     """E log(mean) = log E - Var / (2 size E^2) to first order; the first three steps are not recorded."""
     factors = [0.5, 1.5, 2.0, 1.0]
-    rates = growth_rates(GivenWeights(factors, antithetic), 3, settling=3, steps=5, populations=2, seed=0)
+    rates = growth_rates(GivenWeights(factors, antithetic), states(3), settling=3, steps=5, populations=2, seed=0)
     weights = np.square(factors)
     exact = np.log(weights.mean()) + weights.var(ddof=1) / (2 * 4 * weights.mean() ** 2)
     assert rates == exactly([exact] * 2)
@@ -53,10 +57,10 @@ def test_paths_are_resampled_by_their_length():
         def advance(self, theta, block, step):
             return theta * torch.tensor([3.0, 1.0], dtype=torch.float64)
 
-    assert growth_rates(Stretch(), 2, 30, 4, 1, 0) == pytest.approx(np.log(9), abs=1e-12)
+    assert growth_rates(Stretch(), states(2), 30, 4, 1, 0) == pytest.approx(np.log(9), abs=1e-12)
     # from a uniform angle the mean weight r = 9 u^2 + v^2 of unit vectors (u, v) is 5
-    first = growth_rates(Stretch(), 2, 0, 1, 1, 0)[0]
-    both = 2 * growth_rates(Stretch(), 2, 0, 2, 1, 0)[0]
+    first = growth_rates(Stretch(), states(2), 0, 1, 1, 0)[0]
+    both = 2 * growth_rates(Stretch(), states(2), 0, 2, 1, 0)[0]
     assert first == pytest.approx(np.log(5), abs=0.03)
     # resampled in proportion to r, and at length 1 again, the mean weight is E (81 u^2 + v^2) / E r
     assert both - first == pytest.approx(np.log(41 / 5), abs=0.03)
@@ -74,8 +78,8 @@ def test_an_observed_limit_has_students_interval_over_its_populations(order, sha
     relaxation = 0.2 / 4  # 1 / Hess L_S = keep_prob / feature^2
     limit, shifts, lrs = share * relaxation, np.array([0.0, 0.01, -0.02, 0.003]), []
 
-    def given(process, dim, settling, steps, populations, seed):
-        assert (dim, seed) == (1, 7)
+    def given(process, like, settling, steps, populations, seed):
+        assert (len(like), seed) == (1, 7)
         if order is None:
             lr, h, error = process.lr, process.lr / relaxation, 0.0
             assert float(process.problem.y.abs().max()) == 0

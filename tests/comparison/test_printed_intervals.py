@@ -14,9 +14,9 @@ from scipy import stats
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.compare import Compare, _nearer, comparison_figure
 from smesolve.experiments.landscape_sections.comparisons import against_first, signed
-from smesolve.experiments.landscape_sections.flatness import FlatnessStudy, flatness_figure
-from smesolve.experiments.landscape_sections.regularisation_study import _draw_errors
-from smesolve.experiments.scaling.schedule import Schedules, schedule_figure
+from smesolve.experiments.landscape_sections.flatness import FlatnessStudy
+from smesolve.experiments.landscape_sections.implicit_regularisation import _draw_errors
+from smesolve.experiments.scaling.schedule import Schedules
 from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.error_map_figures import _bounds
 from smesolve.experiments.shared.section import interval
@@ -240,7 +240,7 @@ def test_errors_under_schedules_and_of_flows_have_their_intervals():
     table = pd.DataFrame({"order": 1, "lr": [0.1, 0.2], "error": [-0.4, 0.2], "low": [-0.5, 0.1], "high": [-0.2, 0.5]})
     exact = table.assign(low=table.error, high=table.error)
     whole = pd.concat([table.assign(model="network"), exact.assign(model="readout")]).assign(schedule="step")
-    axis = schedule_figure(Schedules(whole, pd.DataFrame())).axes[0]
+    axis = Schedules(whole, pd.DataFrame()).plot().axes[0]
     assert bars(axis)[0] == [exactly((0.1, 0.25, 0.55)), exactly((0.2, 0.0, 0.4))]
     axis = Figure().subplots()
     _draw_errors(axis, table.assign(low=[-0.5, -0.3]), 0, "flow")
@@ -258,7 +258,7 @@ def test_flatness_draws_students_intervals():
         [table[["run"]].assign(first=names[0], second=table.training, alpha=x, loss=table.loss * x) for x in TIMES]
     )
     effects = factorial_effects(table)
-    a, b, c, d = flatness_figure(FlatnessStudy(table, curves, lines), effects).axes
+    a, b, c, d = FlatnessStudy(table, curves, lines).plot().axes
     for name, edges, bar in zip(names, filled(a), bars(c), strict=True):
         losses = table.loss[table.training == name]
         for x in TIMES:

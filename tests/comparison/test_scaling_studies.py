@@ -115,7 +115,7 @@ def test_growth_rates_of_the_scalar_iteration():
     """log(1 - 2 lr/k + lr^2/k^3) a step, where a plain sample of paths would see almost sure decay."""
     k, lr = 0.2, 1.3 * 2 * 0.2**2
     plain = sme.DropoutProblem(sme.LinearNetwork(1), torch.ones(1, 1).double(), torch.zeros(1, 1).double(), keep_prob=k)
-    rates = growth_rates(DropoutIteration(plain, lr, 0), 1, 2, 100, 6, 0)
+    rates = growth_rates(DropoutIteration(plain, lr, 0), plain.initial(), 2, 100, 6, 0)
     exact = np.log(1 - 2 * lr / k + lr**2 / k**3)
     assert exact > 0
     assert abs(rates.mean() - exact) < 4 * rates.std(ddof=1) / 6**0.5
@@ -263,7 +263,7 @@ def test_variances_without_noise_have_no_ratio():
 def test_numbers_stand_with_their_intervals():
     columns = {"n": [3, 40], "a": [0.5, np.nan], "a_low": [0.25, 0.0], "a_high": [0.75, 1.0], "b": [2 / 3, np.inf]}
     table = pd.DataFrame(columns).assign(kept=[True, False], name="x|y")
-    shown = markdown(table, {"count": "n", "a": "a", "ratio": "b", "kept": "kept", "name": "name"}, {"b": ".4f"})
+    shown = markdown(table, ["n", "a", "b", "kept", "name"], {"b": ".4f"}, {"n": "count", "b": "ratio"})
     assert shown.splitlines() == [
         "| count | a | ratio | kept | name |",
         "| --- | --- | --- | --- | --- |",

@@ -9,6 +9,7 @@ from smesolve.experiments.reproduce.barriers import BarriersSettings
 from smesolve.experiments.reproduce.penalties import PenaltiesSettings
 from smesolve.experiments.scaling.horizon import HorizonSettings, long_horizon
 from smesolve.experiments.scaling.map import MapSettings, error_map
+from smesolve.experiments.scaling.rule import RuleSettings
 from smesolve.experiments.scaling.schedule import ScheduleSettings, schedules
 from smesolve.experiments.scaling.small_keep_prob import SmallKeepProb, SmallKeepProbSettings, small_keep_prob
 from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
@@ -25,6 +26,7 @@ from smesolve.experiments.shared.settings import DataSettings, NetworkSettings
         (ScheduleSettings, "lrs", [0.1, 0.1]),
         (BarriersSettings, "keep_probs", [0.5, 0.5]),
         (PenaltiesSettings, "trainings", ["dropout", "dropout"]),
+        (RuleSettings, "keep_probs", [0.5, 0.5]),
     ],
 )
 def test_a_repeated_value_is_refused(settings, key, values):

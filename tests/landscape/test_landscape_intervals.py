@@ -13,6 +13,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments import exact_regularisation_orders, regularisation_orders
 from smesolve.landscape import (
     alignment,
@@ -291,7 +292,7 @@ def test_flows_have_the_interval_of_the_dropout_mean(monkeypatch):
         for order in (1, 2)
         for time in (0.2, 0.4)
     ]
-    study = type("Study", (), {"table": pd.DataFrame(rows)})
+    study = WeakErrorStudy(pd.DataFrame(rows), {}, 0.4)
     monkeypatch.setattr(
         "smesolve.experiments.landscape_sections.implicit_regularisation.weak_error", lambda *given, **more: study
     )

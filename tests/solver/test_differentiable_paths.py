@@ -211,3 +211,29 @@ def test_a_keep_prob_of_the_equation_is_that_of_a_problem():
         assert torch.allclose(equation.f(0.0, theta), sme.ModifiedEquation(other, 0.1).f(0.0, theta), rtol=1e-13)
     assert "0.6" in problem.with_keep_prob(0.6)._repr_latex_() and "0.6" in equation.problem._repr_latex_()
     assert "0.1" in sme.ModifiedEquation(problem, scalar(0.1))._repr_latex_()
+
+
+@pytest.mark.parametrize("name", ["theta0", "lr", "keep_prob"])
+def test_tensors_made_in_inference_mode_do_not_lose_their_gradient_in_silence(name):
+    problem, given = make_problem(), {"ts": [0.0, 0.2], "dt": 0.1, "paths": 2, "differentiable": True}
+    leaves = {"theta0": problem.initial(seed=0), "lr": scalar(0.1), "keep_prob": scalar(0.7)}
+    with torch.inference_mode():
+        leaves[name] = leaves[name].detach().clone().requires_grad_()
+
+    def paths():
+        sde = sme.ModifiedEquation(problem, lr=leaves["lr"], order=1, keep_prob=leaves["keep_prob"])
+        return sme.solve(sde, leaves["theta0"], **given)
+
+    with pytest.raises(sme.SmesolveError, match=f"{name} requires a gradient, but it was made in"):
+        paths()
+    leaves[name] = leaves[name].clone().detach().requires_grad_()
+    with torch.inference_mode():  # the call itself may be in it: its paths have a graph
+        found = paths()
+    assert torch.autograd.grad(found[-1].square().sum(), leaves[name])[0].any()
+
+
+def test_parameters_of_an_sde_made_in_inference_mode_are_refused():
+    with torch.inference_mode():
+        sde = Growth()
+    with pytest.raises(sme.SmesolveError, match="rate requires a gradient, but it was made in"):
+        sme.solve(sde, torch.ones(1, dtype=torch.float64), [0, 0.1], dt=0.1, paths=2, differentiable=True)

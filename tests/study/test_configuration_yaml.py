@@ -163,6 +163,9 @@ STUDY = ["--data.name", "nowhere.npz"]
         (["--config", "a.yaml", "--config", "b.yaml"], "CONFIG 'a.yaml' does not exist"),
         (["a.yaml", "b.yaml"], "CONFIG 'a.yaml' does not exist"),
         (["-x"], "key '-x' is unknown"),
+        (["--", "extra"], "argument '--' names no option; leave it out, or write --KEY VALUE."),
+        (["--=1"], "argument '--=1' names no option"),
+        (["-"], "argument '-' names no option"),
     ],
 )
 def test_options_are_read_as_files_are(options, words, capsys):
@@ -215,41 +218,9 @@ def test_a_configuration_is_read_in_utf_8_whatever_the_locale_is(tmp_path, capsy
 
 # --- any text ----------------------------------------------------------------------------------------------------
 
-WORDS = [
-    "a",
-    "lrs",
-    "data",
-    "name",
-    "network",
-    "width",
-    "1:30",
-    "0100",
-    "yes",
-    "null",
-    "1e-1",
-    ".inf",
-    "<<",
-    "*a",
-    "&a ",
-]
-WORDS += [
-    ": ",
-    "- ",
-    "\n",
-    "\n  ",
-    "{",
-    "}",
-    "[",
-    "]",
-    ", ",
-    "'",
-    '"',
-    "|\n ",
-    "#",
-    "!!python/name:os.system ",
-    "!!str ",
-]
-WORDS += ["${HOME}", "---\n", "...\n", "%YAML 1.1\n", "\t", "\x00", "\u2028", "\U0001f600"]
+WORDS = ["a", "lrs", "data", "name", "network", "width", "1:30", "0100", "yes", "null", "1e-1", ".inf", "<<", "*a"]
+WORDS += [*"{}[]'\"#\t\n\x00\u2028\U0001f600", "&a ", ": ", "- ", ", ", "\n  ", "|\n ", "!!str "]
+WORDS += ["${HOME}", "---\n", "...\n", "%YAML 1.1\n", "!!python/name:os.system "]
 PIECES = st.lists(st.sampled_from(WORDS), max_size=25).map("".join)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

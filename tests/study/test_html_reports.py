@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from smesolve.experiments.shared.latex_lines import PAGE_WIDTH, broken, shortened, widest
 from smesolve.figures import PAGE, save_figure
-from smesolve.study import command_line
 from smesolve.study.command_line import main
 from smesolve.study.html_report import html_report
 from smesolve.symbolic.latex_code import align
@@ -127,17 +126,6 @@ def test_formulas_are_mathml_and_text_is_escaped(tmp_path):
         (tmp_path / "report.md").write_text(f"# A\n\n![figure]({address})\n", encoding="utf-8")
         with pytest.raises(ValueError, match="not a picture in its directory"):
             html_report(tmp_path)
-
-
-def test_a_page_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    (tmp_path / "study.yaml").write_text("iteration: dropout\nwidth: 1\n", encoding="utf-8")
-
-    def interrupted(directory):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command_line, "html_report", interrupted)
-    assert main(["derive", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "results")]) == 130
-    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
 def test_figures_are_as_wide_as_they_were_drawn_and_formulas_fit_a_page(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import warnings
 
 import matplotlib
@@ -105,3 +106,19 @@ def test_drawing_warns_of_nothing():
         warnings.simplefilter("error")
         with drawing():
             assert matplotlib.rcParams["font.size"] == 8
+
+
+def test_threads_that_draw_at_the_same_time_leave_the_settings_of_the_user():
+    before = dict.copy(matplotlib.rcParams)
+    inside = threading.Event()
+
+    def other():
+        with drawing():
+            inside.set()
+
+    thread = threading.Thread(target=other)
+    with drawing():
+        thread.start()
+        assert not inside.wait(0.2)  # else it ends after this one, and restores what this one has set
+    thread.join()
+    assert inside.is_set() and dict.copy(matplotlib.rcParams) == before

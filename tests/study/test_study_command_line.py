@@ -12,9 +12,8 @@ from tiny_config import refused, write_config
 
 from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.errors import SmesolveError
-from smesolve.experiments.shared.datasets import load_data
 from smesolve.experiments.shared.problems import build_problem, described
-from smesolve.experiments.shared.settings import DataSettings, NetworkSettings, TrainingSettings
+from smesolve.experiments.shared.settings import NetworkSettings, TrainingSettings
 from smesolve.study import command_line
 from smesolve.study.command_line import main
 
@@ -139,17 +138,6 @@ def test_files_give_the_same_table_as_each_other(tmp_path):
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_a_file_as_it_comes_with_its_target_named(tmp_path):
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((4, 2)), rng.standard_normal(4)
-    np.savez(tmp_path / "data.npz", x=x, y=y)
-    pd.DataFrame({"age": x[:, 0], "yield": y, "sex": x[:, 1]}).to_csv(tmp_path / "data.csv", index=False, sep=";")
-    from_csv = load_data(DataSettings(str(tmp_path / "data.csv"), target="yield"))
-    from_npz = load_data(DataSettings(str(tmp_path / "data.npz")))
-    for a, b in zip(from_csv, from_npz, strict=True):
-        np.testing.assert_allclose(a, b)
-
-
 def test_class_labels_are_numbered_as_they_increase():
     training, network = TrainingSettings(loss="cross_entropy", dropout="every"), NetworkSettings()
     x, labels = np.ones((4, 2)), np.array([[3.0], [1.0], [7.0], [3.0]])
@@ -182,8 +170,6 @@ def test_a_resumed_study_may_have_another_goal(config, out, capsys, monkeypatch)
     "options, fragments",
     [
         (["--keep_prob", "1.2"], ["keep_prob", "1.2", "(0, 1]"]),
-        (["--keep_prob", "often"], ["keep_prob must be a number", "often"]),
-        (["--paths", "2.5"], ["paths must be an integer", "2.5"]),
         (["--lrs", "0.1"], ["lrs must be a list", "0.1"]),
         (["--lrs", "[5.0]", "--horizon", "10"], ["lr=5", "stability limit", "smaller"]),
         (["--lrs", "[0.3]"], ["lr=0.3", "does not divide", "take for example"]),
@@ -205,8 +191,6 @@ def test_a_resumed_study_may_have_another_goal(config, out, capsys, monkeypatch)
         (["--data.samples", "0"], ["data.samples", "0"]),
         (["--data.name", "nothing.npz", "--data.in_features", "null"], ["nothing.npz", "no such file"]),
         (["--data.name", "digit"], ["in_features", "random"]),
-        (["--path", "5"], ["'path'", "did you mean 'paths'"]),
-        (["--netwrk.width", "5"], ["'netwrk.width'", "did you mean 'network.width'"]),
         (["surplus.yaml"], ["surplus.yaml", "one too many"]),
     ],
 )  # fmt: skip
@@ -219,42 +203,13 @@ def test_bad_options(config, out, capsys, options, fragments):
 @pytest.mark.parametrize(
     "changes, fragments",
     [
-        ({"keep_probb": 0.5}, ["'keep_probb'", "did you mean 'keep_prob'"]),
-        ({"network": {"widht": 3}}, ["'network.widht'", "did you mean 'network.width'"]),
-        ({"network": 3}, ["network", "mapping", "width"]),
         ({"data": {"name": "digit"}}, ["digit", "did you mean 'digits'"]),
         ({"data": {"name": "random", "samples": 3}}, ["data.in_features", "missing"]),
-        ({"lrs": ["fast"]}, ["lrs", "numbers", "fast"]),
     ],
 )
 def test_bad_files(tmp_path, out, capsys, changes, fragments):
     refused(capsys, ["compare", write_config(tmp_path, **changes), "--out", out], *fragments)
     assert not out.exists()
-
-
-def test_files_that_are_no_configuration(tmp_path, out, capsys):
-    refused(capsys, ["compare", "nothing.yaml", "--out", out], "nothing.yaml", "does not exist")
-    refused(capsys, ["compare", "--config", "nothing.yaml", "--out", out], "nothing.yaml", "does not exist")
-    broken = tmp_path / "broken.yaml"
-    broken.write_text("lrs: [0.1\npaths: 3\n", encoding="utf-8")
-    refused(capsys, ["compare", broken, "--out", out], "not valid YAML", "line 2")
-    broken.write_text("- 0.1\n", encoding="utf-8")
-    refused(capsys, ["compare", broken, "--out", out], "key: value")
-
-
-def test_data_files_without_what_is_needed(tmp_path, out, capsys):
-    np.savez(tmp_path / "data.npz", x=np.ones((2, 2)))
-    (tmp_path / "data.csv").write_text("x1,target\n1,2\n", encoding="utf-8")
-    (tmp_path / "words.csv").write_text("x1,y1\n1,two\n", encoding="utf-8")
-    (tmp_path / "more.csv").write_text("x1,X2,y1\n1,2,3\n", encoding="utf-8")
-    for name, fragment in (
-        ("data.npz", "no array 'y'"),
-        ("data.csv", "begins with 'y'"),
-        ("words.csv", "two"),
-        ("more.csv", "the column 'X2', which begins with neither x nor y; rename it"),
-    ):
-        config = write_config(tmp_path, data={"name": str(tmp_path / name)})
-        refused(capsys, ["compare", config, "--out", out], name, fragment)
 
 
 def test_scikit_learn_missing_names_the_extra(tmp_path, out, capsys, monkeypatch):

@@ -14,20 +14,20 @@ from torch import Tensor
 from smesolve.entry_point import entry_point
 from smesolve.errors import invalid
 from smesolve.experiments.landscape_sections.base import LandscapeSection, check_probes
-from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved, signed
+from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved, resolved_counts, signed
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.figures import PAGE, Figure, band, drawing, legend_above, symlog_steps
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.hessian_alignment import COVARIANCES, alignment, check_dimension, overlap
 from smesolve.landscape.operators import dropout_problem, hessian_operator
 from smesolve.landscape.training import checkpoints
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.result import Result, sentences
-from smesolve.validation import check_choice, check_integer, check_list, check_parameters, check_seed
+from smesolve.validation import check_integer, check_list, check_parameters, check_seed
 
-__all__ = ["Alignment", "AlignmentSettings", "AlignmentStudy", "alignment_along", "alignment_figure"]
+__all__ = ["Alignment", "AlignmentSettings", "AlignmentStudy", "alignment_along"]
 
 CAPTION = (
     "Against the step of training, means over runs with their 95% bands: (a) cosine of the Hessian and each "
@@ -63,20 +63,66 @@ class AlignmentSettings:
 
 
 @dataclass(frozen=True, repr=False)
-class AlignmentStudy(Result):
+class AlignmentStudy(ReportedResult):
     """Alignment along a training run."""
 
     table: pd.DataFrame
     """One row per run, step and covariance: the columns of `alignment`, the losses, and for the first covariance the
     columns of `overlap`."""
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(self.table, _means(self.table)))
+    def means(self) -> pd.DataFrame:
+        """Return the means over the runs."""
+        return over_runs(self.table, ["covariance", "step"], COLUMNS)
 
+    def conclusion(self) -> str:
+        """Return the alignment of each whole covariance at the last step in words."""
+        means, step = self.means(), self.table.step.max()
+        last = means[means.step == step].set_index("covariance")
+        lines = []
+        for name in last.index.intersection(["full batch", "batch of one"]):
+            row, runs = last.loc[name], self.table[(self.table.covariance == name) & (self.table.step == step)]
+            high = row.null_high
+            null = "" if np.isnan(high) else f", where random eigenvectors reach {high:.2g} in 2.5% of cases"
+            lines.append(
+                f"- Σ of the {name}, step {step:g}: cosine with the Hessian {known_or_unresolved(row, 'cosine')}"
+                f"{null}; resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
+            )
+        return "\n".join(lines)
+
+    @drawing()
     def plot(self) -> Figure:
-        """Return cosines over training."""
-        return alignment_figure(self)
+        """Draw (a) cosines with the null of the full-batch Σ, (b) ratios, (c) parts of the cosine, (d) the overlap."""
+        groups = dict(list(self.means().groupby("covariance", sort=False)))
+        figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
+        axes = figure.subplots(2, 2)
+        for k, (name, group) in enumerate(groups.items()):
+            band(axes[0, 0], group, "step", "cosine", k, name)
+            band(axes[0, 1], group, "step", "ratio", k, name)
+        for name, line in (("full batch", "-"), ("batch of one", ":")):
+            if name in groups:
+                null = groups[name]
+                axes[0, 0].plot(null.step, null.null_high, color="0.5", linestyle=line, label=f"null 97.5%, {name}")
+        axes[0, 1].axhline(1, color="0.5", linewidth=0.8)
+        axes[0, 1].set_yscale("log")
+        for k, name in enumerate(("full batch", "gradient term", "pair term")):
+            if name in groups:
+                band(axes[1, 0], groups[name], "step", "part", k, name)
+        first = next(iter(groups.values()))  # the covariance whose eigenvectors are compared
+        band(axes[1, 1], first, "step", "overlap", 0, "leading eigenvectors")
+        axes[1, 1].plot(first.step, first.overlap_null_high, color="0.5", label="null 97.5%")
+        axes[1, 1].set_ylim(bottom=0)
+        titles = (
+            ("cosine of H and covariance", "$\\alpha$"),
+            ("ratio to isotropic noise", "$D\\,\\mathrm{tr}(H\\Sigma)/(\\mathrm{tr}H\\,\\mathrm{tr}\\Sigma)$"),
+            ("parts of the full-batch cosine", "part of $\\alpha$"),
+            ("overlap of leading eigenvectors", "mean squared cosine"),
+        )
+        for axis, letter, (title, label) in zip(axes.flat, "abcd", titles, strict=True):
+            axis.set_title(f"({letter}) {title}", loc="left")
+            axis.set_ylabel(label)
+            symlog_steps(axis)
+            legend_above(axis)
+        return figure
 
 
 @entry_point
@@ -102,9 +148,7 @@ def alignment_along(
     """
     states = check_parameters("states", states, dropout_problem(problem), ("T", "B"))
     steps = check_list("steps", steps, lambda name, step: check_integer(name, step, 0), size=len(states), distinct=True)
-    covariances = check_list(
-        "covariances", covariances, lambda name, one: check_choice(name, one, COVARIANCES), distinct=True
-    )
+    covariances = check_choices("covariances", covariances, COVARIANCES)
     check_integer("probes", probes)
     _check_eigenpairs("eigenpairs", eigenpairs, problem)
     check_seed("seed", seed)
@@ -161,27 +205,16 @@ class Alignment(LandscapeSection[AlignmentSettings]):
         training, trained = self.training(self.iteration(), steps)
 
         def measure(k: int) -> pd.DataFrame:
-            return _at_step(
-                problem,
-                trained()[k],
-                steps[k],
-                tuple(COVARIANCES),
-                options.probes,
-                options.eigenpairs,
-                self.settings.seed,
-            )
+            given = tuple(COVARIANCES), options.probes, options.eigenpairs, self.settings.seed
+            return _at_step(problem, trained()[k], steps[k], *given)
 
         return [training, *(Cell(f"alignment, step {step}", partial(measure, k)) for k, step in enumerate(steps))]
 
     def summarise(self, results: list[Any]) -> Section:
         """Return the resolved alignments at the last step, and the reason why the alignment changes."""
         study = AlignmentStudy(pd.concat(results[1:], ignore_index=True))
-        means = _means(study.table)
-        step = int(study.table.step.max())
-        verdicts = study.table.groupby(["covariance", "step"], sort=False).verdict.agg(
-            lambda column: f"{(column == 'aligned').sum()}/{len(column)}"
-        )
-        aligned = verdicts.unstack("covariance").reset_index()
+        means, step = study.means(), int(study.table.step.max())
+        aligned = resolved_counts(study.table, "step", "covariance")
         shown = ("covariance", "cosine", "null_mean", "null_high", "ratio", "score", "share")
         text = join(
             "Cosine tr(H Σ)/(|H||Σ|) of H = Hess L_S with each covariance; `null_mean`, `null_high`: mean and 97.5% "
@@ -198,31 +231,10 @@ class Alignment(LandscapeSection[AlignmentSettings]):
         return Section(
             "Alignment of Hessian and noise",
             {"alignment": study.table},
-            {"alignment": Captioned(alignment_figure(study), CAPTION)},
+            {"alignment": Captioned(study.plot(), CAPTION)},
             text,
-            _conclusion(study.table, means),
+            study.conclusion(),
         )
-
-
-def _means(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over the runs."""
-    return over_runs(table, ["covariance", "step"], COLUMNS)
-
-
-def _conclusion(table: pd.DataFrame, means: pd.DataFrame) -> str:
-    """Return the alignment of each whole covariance at the last step in words."""
-    last = means[means.step == means.step.max()].set_index("covariance")
-    lines = []
-    for name in last.index.intersection(["full batch", "batch of one"]):
-        row, runs = last.loc[name], table[(table.covariance == name) & (table.step == table.step.max())]
-        null = (
-            "" if np.isnan(row.null_high) else f", where random eigenvectors reach {row.null_high:.2g} in 2.5% of cases"
-        )
-        lines.append(
-            f"- Σ of the {name}, step {row.step:g}: cosine with the Hessian {known_or_unresolved(row, 'cosine')}"
-            f"{null}; resolved in {(runs.verdict == 'aligned').sum()} of {len(runs)} runs."
-        )
-    return "\n".join(lines)
 
 
 def _explanation(table: pd.DataFrame) -> str:
@@ -255,40 +267,3 @@ def _explanation(table: pd.DataFrame) -> str:
         cross = (to["part"] - at["part"]).eval("`full batch` - `gradient term` - `pair term`")
         lines.append(f"- cross term: change of its part: {signed(mean_over(cross), 'a rise', 'a fall')}.")
     return "\n".join(lines)
-
-
-def alignment_figure(study: AlignmentStudy) -> Figure:
-    """Draw (a) cosines with the null of the full-batch Σ, (b) ratios, (c) parts of the cosine, (d) the overlap."""
-    means = over_runs(study.table, ["covariance", "step"], COLUMNS)
-    groups = dict(list(means.groupby("covariance", sort=False)))
-    with drawing():
-        figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
-        axes = figure.subplots(2, 2)
-        for k, (name, group) in enumerate(groups.items()):
-            band(axes[0, 0], group, "step", "cosine", k, name)
-            band(axes[0, 1], group, "step", "ratio", k, name)
-        for name, line in (("full batch", "-"), ("batch of one", ":")):
-            if name in groups:
-                null = groups[name]
-                axes[0, 0].plot(null.step, null.null_high, color="0.5", linestyle=line, label=f"null 97.5%, {name}")
-        axes[0, 1].axhline(1, color="0.5", linewidth=0.8)
-        axes[0, 1].set_yscale("log")
-        for k, name in enumerate(("full batch", "gradient term", "pair term")):
-            if name in groups:
-                band(axes[1, 0], groups[name], "step", "part", k, name)
-        first = next(iter(groups.values()))  # the covariance whose eigenvectors are compared
-        band(axes[1, 1], first, "step", "overlap", 0, "leading eigenvectors")
-        axes[1, 1].plot(first.step, first.overlap_null_high, color="0.5", label="null 97.5%")
-        axes[1, 1].set_ylim(bottom=0)
-        titles = (
-            ("cosine of H and covariance", "$\\alpha$"),
-            ("ratio to isotropic noise", "$D\\,\\mathrm{tr}(H\\Sigma)/(\\mathrm{tr}H\\,\\mathrm{tr}\\Sigma)$"),
-            ("parts of the full-batch cosine", "part of $\\alpha$"),
-            ("overlap of leading eigenvectors", "mean squared cosine"),
-        )
-        for axis, letter, (title, label) in zip(axes.flat, "abcd", titles, strict=True):
-            axis.set_title(f"({letter}) {title}", loc="left")
-            axis.set_ylabel(label)
-            symlog_steps(axis)
-            legend_above(axis)
-        return figure

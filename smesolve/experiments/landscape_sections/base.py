@@ -18,7 +18,7 @@ from smesolve.experiments.shared.settings import ProblemSettings
 from smesolve.landscape.training import AblatedIteration, initial_points, train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
-from smesolve.validation import check_integer, check_keep_prob, check_positive, check_seed
+from smesolve.validation import check_integer
 
 __all__ = ["LandscapeSection", "TrainingRunSettings", "check_probes"]
 
@@ -33,7 +33,6 @@ class TrainingRunSettings(ProblemSettings):
     """Settings of several training runs of one network.
 
     Args:
-        data: the data.
         network: the network; its seed is the seed of the first run, the other runs have the following seeds.
         keep_prob: probability that a neuron is kept (torch.nn.Dropout's p is 1 - keep_prob).
         lr: learning rate.
@@ -48,31 +47,22 @@ class TrainingRunSettings(ProblemSettings):
     runs: int = 4
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_positive("lr", self.lr)
-        check_integer("steps", self.steps)
-        check_integer("runs", self.runs, 2, remedy="intervals are over the runs")
-        check_seed("seed", self.seed)
-
 
 class LandscapeSection(ABC, Generic[Options]):
     """One section of the landscape experiment.
 
     Args:
         problem: dropout on the network of the settings.
-        settings: training runs.
-        options: options of the section.
+        settings: training runs, and the options of the section under its name.
         store: results of cells on disk. Default: none.
     """
 
     name: ClassVar[str]
-    """Name of the section in `sections`, and of its tables and its figure."""
+    """Name of the section in `sections`, of its options, of its tables and of its figure."""
 
-    def __init__(
-        self, problem: DropoutProblem, settings: TrainingRunSettings, options: Options, store: CellStore | None = None
-    ) -> None:
-        self.problem, self.settings, self.options, self.store = problem, settings, options, store
+    def __init__(self, problem: DropoutProblem, settings: TrainingRunSettings, store: CellStore | None = None) -> None:
+        self.problem, self.settings, self.store = problem, settings, store
+        self.options: Options = getattr(settings, self.name)
 
     @abstractmethod
     def cells(self) -> list[Cell]:

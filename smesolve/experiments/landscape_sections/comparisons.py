@@ -11,7 +11,7 @@ import pandas as pd
 from smesolve.experiments.shared.line_profiles import line_profiles
 from smesolve.landscape.estimates import Estimate, mean_over, over_runs
 
-__all__ = ["against_first", "known_or_unresolved", "signed", "wider_sides"]
+__all__ = ["against_first", "known_or_unresolved", "resolved_counts", "signed", "wider_sides"]
 
 
 def against_first(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
@@ -43,6 +43,13 @@ def known_or_unresolved(row: Any, column: str) -> str:
         return "unresolved"
     interval = "without an interval, from one run" if np.isnan(low) else f"[{low:.3g}, {high:.3g}]"
     return f"{value:.3g} {interval}"
+
+
+def resolved_counts(table: pd.DataFrame, rows: str, columns: str) -> pd.DataFrame:
+    """Return how many of the measurements have a resolved alignment, such as "3/4", by two columns of the table."""
+    groups = table.groupby([rows, columns], sort=False).verdict
+    counts = groups.agg(lambda verdicts: f"{(verdicts == 'aligned').sum()}/{len(verdicts)}")
+    return counts.unstack(columns).reset_index()
 
 
 def wider_sides(segments: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from smesolve.experiments.landscape_sections.comparisons import against_first
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.operators import dropout_problem
@@ -28,7 +29,6 @@ from smesolve.sampling.ensemble import Process
 from smesolve.solver.integration import Integration
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.validation import (
-    check_choice,
     check_flag,
     check_integer,
     check_list,
@@ -76,7 +76,7 @@ class CondensationSettings:
     checkpoints: int = 8
 
     def __post_init__(self) -> None:
-        check_list("condensation.trainings", self.trainings, _check_training, distinct=True)
+        check_choices("condensation.trainings", self.trainings, TRAININGS)
         check_list("condensation.scales", self.scales, check_positive, distinct=True)
         check_integer("condensation.checkpoints", self.checkpoints, 2)
 
@@ -127,17 +127,13 @@ def condensation(
     starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
     check_positive("lr", lr)
     steps = check_steps("steps", steps)
-    trainings = check_list("trainings", trainings, _check_training, distinct=True)
+    trainings = check_choices("trainings", trainings, TRAININGS)
     check_flag("lines", lines)
     check_seed("seed", seed)
     results = run_cells(
         [Cell(name, partial(_along, problem, name, starts, lr, steps, lines, seed)) for name in trainings]
     )
     return _study(trainings, results)
-
-
-def _check_training(name: str, training: Any) -> str:
-    return str(check_choice(name, training, TRAININGS))
 
 
 def _along(
@@ -252,9 +248,7 @@ def condensation_figure(studies: Mapping[float, CondensationStudy], means: pd.Da
             for axis, name in zip(row[2:], shown, strict=False):
                 image = axis.imshow(study.maps[name], cmap="cividis", vmin=-1, vmax=1)
                 axis.set_title(name, loc="left")
-                axis.set_xlabel("cosines of weights")
-                axis.set_xticks([])
-                axis.set_yticks([])
+                axis.set(xlabel="cosines of weights", xticks=[], yticks=[])
             figure.colorbar(image, ax=row[3], shrink=0.8)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
         return figure

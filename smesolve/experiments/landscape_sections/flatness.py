@@ -22,12 +22,12 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.experiments.landscape_sections.base import LandscapeSection, TrainingRunSettings, check_probes
+from smesolve.experiments.landscape_sections.base import LandscapeSection, check_probes
 from smesolve.experiments.landscape_sections.comparisons import against_first, known_or_unresolved, wider_sides
-from smesolve.experiments.shared.cell_store import CellStore
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.figures import PAGE, SEQUENCE, Figure, band, drawing, legend_above
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.flatness import (
@@ -44,11 +44,8 @@ from smesolve.landscape.operators import loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.landscape.trace_estimation import trace
 from smesolve.landscape.training import ABLATIONS, AblatedIteration, train
-from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
-from smesolve.result import Result, sentences
 from smesolve.validation import (
-    check_choice,
     check_instance,
     check_integer,
     check_list,
@@ -59,7 +56,7 @@ from smesolve.validation import (
     check_seed,
 )
 
-__all__ = ["Flatness", "FlatnessSettings", "FlatnessStudy", "flatness", "flatness_figure"]
+__all__ = ["Flatness", "FlatnessSettings", "FlatnessStudy", "flatness"]
 
 CAPTION = (
     "Means over runs with 95% intervals: (a) rise of the loss against the filter-normalised distance from the "
@@ -92,18 +89,14 @@ class FlatnessSettings:
     probes: int = 100
 
     def __post_init__(self) -> None:
-        check_list("flatness.noises", self.noises, _check_noise, least=0, distinct=True)
+        check_choices("flatness.noises", self.noises, NOISES, least=0)
         check_integer("flatness.directions", self.directions)
         check_positive("flatness.rise", self.rise)
         check_probes("flatness.probes", self.probes)
 
 
-def _check_noise(name: str, noise: Any) -> str:
-    return str(check_choice(name, noise, NOISES))
-
-
 @dataclass(frozen=True, repr=False)
-class FlatnessStudy(Result):
+class FlatnessStudy(ReportedResult):
     """Flatness of the solutions of several trainings."""
 
     table: pd.DataFrame
@@ -114,16 +107,58 @@ class FlatnessStudy(Result):
     interpolations: pd.DataFrame
     """first, second, run, alpha, loss: R_S at (1 - alpha) first + alpha second."""
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line.
+    def effects(self) -> pd.DataFrame:
+        """Return the effects of drift and noise on each measure; no row without all of `ABLATIONS`."""
+        if not set(ABLATIONS) <= set(self.table.training):
+            return pd.DataFrame(columns=["measure", "effect", "change", "change_low", "change_high", "verdict"])
+        effects = factorial_effects(self.table)
+        effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
+        return effects
 
-        Effects of drift and noise are given if the trainings include all of `ABLATIONS`.
-        """
-        return sentences(_conclusion(_effects(self), wider_sides(self.interpolations)))
+    def conclusion(self) -> str:
+        """Return the effects of drift and noise, and the wider side of each valley, as a list in Markdown."""
+        changes = [
+            f"- {row.effect} on the {row.measure.replace('_', ' ')}: {row.verdict}, {_change(row)}."
+            for row in self.effects().itertuples()
+        ]
+        sides = [
+            f"- On the line to {row.second} the valley is wider on the side of {row.wider}"
+            f" (asymmetry {known_or_unresolved(row, 'asymmetry')})."
+            if row.wider != "unresolved"
+            else f"- On the line to {row.second} it is unresolved which side of the valley is wider."
+            for row in wider_sides(self.interpolations).itertuples()
+        ]
+        return "\n".join(changes + sides)
 
+    @drawing()
     def plot(self) -> Figure:
-        """Return losses along lines, and the effects of drift and noise."""
-        return flatness_figure(self, _effects(self))
+        """Draw R_S (a) along random directions, (b) from gradient descent to others, (c) the trace, (d) the effects."""
+        figure = Figure(figsize=(PAGE, 5.8), layout="constrained")
+        axes = figure.subplots(2, 2)
+        names = list(self.table.training.unique())
+        curves = self.curves.merge(self.table[["training", "run", "loss"]], on=["training", "run"], suffixes=("", "_0"))
+        curves = curves.assign(loss=curves.loss - curves.loss_0)
+        rise = over_runs(curves, ["training", "distance"], ["loss"])
+        segments = over_runs(self.interpolations, ["second", "alpha"], ["loss"])
+        for k, name in enumerate(names):
+            band(axes[0, 0], rise[rise.training == name], "distance", "loss", k, name)
+            if name != names[0]:
+                band(axes[0, 1], segments[segments.second == name], "alpha", "loss", k, name)
+            values, style = self.table[self.table.training == name], SEQUENCE[k]
+            mean = mean_over(values.trace)
+            axes[1, 0].plot(k + np.linspace(-0.2, 0.2, len(values)), values.trace, "o", color="0.7", markersize=2)
+            axes[1, 0].errorbar(k, mean.value, mean.half, marker=style.marker, color=style.colour, capsize=2)
+        axes[0, 0].set_title("(a) along random directions", loc="left")
+        axes[0, 0].set(xlabel="filter-normalised distance", ylabel="rise of $R_S$")
+        axes[0, 1].set_title("(b) from gradient descent to ...", loc="left")
+        axes[0, 1].set(xlabel="$\\alpha$", ylabel="$R_S$", yscale="log")
+        axes[0, 1].set_ylim(0.7 * segments.loss.min(), 1.4 * segments.loss.max())
+        axes[1, 0].set_xticks(range(len(names)), names, rotation=30, ha="right")
+        axes[1, 0].set_ylabel("trace of Hess $R_S$")
+        axes[1, 0].set_title("(c) trace at the solutions", loc="left")
+        _draw_effects(axes[1, 1], self.effects())
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=3)
+        return figure
 
 
 @entry_point
@@ -220,35 +255,17 @@ def _study(results: Sequence[Mapping[str, pd.DataFrame]]) -> FlatnessStudy:
 
 
 class Flatness(LandscapeSection[FlatnessSettings]):
-    """Trainings from the same initial points, whose solutions are measured and compared run by run.
-
-    Args:
-        problem: dropout on the network of the settings.
-        settings: training runs.
-        options: options of the section.
-        store: results of cells on disk, if there are any.
-        scales: scales of the noises.
-    """
+    """Trainings from the same initial points, whose solutions are measured and compared run by run."""
 
     name = "flatness"
-
-    def __init__(
-        self,
-        problem: DropoutProblem,
-        settings: TrainingRunSettings,
-        options: FlatnessSettings,
-        store: CellStore | None,
-        scales: NoiseScales,
-    ) -> None:
-        super().__init__(problem, settings, options, store)
-        self.scales = scales
 
     def cells(self) -> list[Cell]:
         """Return one cell per training."""
         s, options, problem = self.settings, self.options, self.problem
         check_curvature(problem, self.starts)
+        scales: NoiseScales = s.noises.scales  # type: ignore[attr-defined]  # options of another section
         processes = {name: self.iteration(name) for name in ABLATIONS} | {
-            name: AblatedIteration(noisy_problem(problem, name, self.scales), s.lr, s.seed, runs=s.runs)
+            name: AblatedIteration(noisy_problem(problem, name, scales), s.lr, s.seed, runs=s.runs)
             for name in options.noises
         }
         first = next(iter(processes))
@@ -274,7 +291,7 @@ class Flatness(LandscapeSection[FlatnessSettings]):
     def summarise(self, results: list[Any]) -> Section:
         """Return the effects of drift and noise, and the comparison with gradient descent."""
         study = _study(results)
-        effects = _effects(study)
+        effects = study.effects()
         means = over_runs(study.table, ["training"], MEASURES)
         lines = wider_sides(study.interpolations)
         against = against_first(logarithms(study.table, MEASURES[1:]), MEASURES[1:])
@@ -299,17 +316,8 @@ class Flatness(LandscapeSection[FlatnessSettings]):
             "flatness_curves": study.curves,
             "flatness_interpolation": study.interpolations,
         }
-        figures = {"flatness": Captioned(flatness_figure(study, effects), CAPTION)}
-        return Section("Flatness of solutions", tables, figures, text, _conclusion(effects, lines))
-
-
-def _effects(study: FlatnessStudy) -> pd.DataFrame:
-    """Return the effects of drift and noise on each measure, with verdicts; no row without all of `ABLATIONS`."""
-    if not set(ABLATIONS) <= set(study.table.training):
-        return pd.DataFrame(columns=["measure", "effect", "change", "change_low", "change_high", "verdict"])
-    effects = factorial_effects(study.table)
-    effects["verdict"] = [_verdict(row) for row in effects.itertuples()]
-    return effects
+        figures = {"flatness": Captioned(study.plot(), CAPTION)}
+        return Section("Flatness of solutions", tables, figures, text, study.conclusion())
 
 
 def _verdict(row: Any) -> str:
@@ -319,62 +327,11 @@ def _verdict(row: Any) -> str:
     return "larger" if row.change_low > 0 else "smaller" if row.change_high < 0 else "unresolved"
 
 
-def _conclusion(effects: pd.DataFrame, lines: pd.DataFrame) -> str:
-    changes = [
-        f"- {row.effect} on the {row.measure.replace('_', ' ')}: {row.verdict}, {_change(row)}."
-        for row in effects.itertuples()
-    ]
-    sides = [
-        f"- On the line to {row.second} the valley is wider on the side of {row.wider}"
-        f" (asymmetry {known_or_unresolved(row, 'asymmetry')})."
-        if row.wider != "unresolved"
-        else f"- On the line to {row.second} it is unresolved which side of the valley is wider."
-        for row in lines.itertuples()
-    ]
-    return "\n".join(changes + sides)
-
-
 def _change(row: Any) -> str:
     """Return the change of a logarithm in words."""
     if np.isnan(row.change):
         return "because it is not positive, or not known, at some solution and has no logarithm there"
     return f"change of the logarithm {row.change:+.3g} [{row.change_low:.3g}, {row.change_high:.3g}]"
-
-
-def flatness_figure(study: FlatnessStudy, effects: pd.DataFrame) -> Figure:
-    """Draw R_S (a) along random directions, (b) from gradient descent to others, (c) the trace, (d) the effects."""
-    with drawing():
-        figure = Figure(figsize=(PAGE, 5.8), layout="constrained")
-        axes = figure.subplots(2, 2)
-        names = list(study.table.training.unique())
-        curves = study.curves.merge(
-            study.table[["training", "run", "loss"]], on=["training", "run"], suffixes=("", "_0")
-        )
-        curves = curves.assign(loss=curves.loss - curves.loss_0)
-        rise = over_runs(curves, ["training", "distance"], ["loss"])
-        segments = over_runs(study.interpolations, ["second", "alpha"], ["loss"])
-        for k, name in enumerate(names):
-            band(axes[0, 0], rise[rise.training == name], "distance", "loss", k, name)
-            if name != names[0]:
-                band(axes[0, 1], segments[segments.second == name], "alpha", "loss", k, name)
-            values, style = study.table[study.table.training == name], SEQUENCE[k]
-            mean = mean_over(values.trace)
-            axes[1, 0].plot(k + np.linspace(-0.2, 0.2, len(values)), values.trace, "o", color="0.7", markersize=2)
-            axes[1, 0].errorbar(k, mean.value, mean.half, marker=style.marker, color=style.colour, capsize=2)
-        axes[0, 0].set_title("(a) along random directions", loc="left")
-        axes[0, 0].set_xlabel("filter-normalised distance")
-        axes[0, 0].set_ylabel("rise of $R_S$")
-        axes[0, 1].set_title("(b) from gradient descent to ...", loc="left")
-        axes[0, 1].set_xlabel("$\\alpha$")
-        axes[0, 1].set_ylabel("$R_S$")
-        axes[0, 1].set_yscale("log")
-        axes[0, 1].set_ylim(0.7 * segments.loss.min(), 1.4 * segments.loss.max())
-        axes[1, 0].set_xticks(range(len(names)), names, rotation=30, ha="right")
-        axes[1, 0].set_ylabel("trace of Hess $R_S$")
-        axes[1, 0].set_title("(c) trace at the solutions", loc="left")
-        _draw_effects(axes[1, 1], effects)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=3)
-        return figure
 
 
 def _draw_effects(axis: Axes, effects: pd.DataFrame) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from smesolve.comparison.exact import LinearMoments
@@ -24,20 +25,15 @@ from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import with_normal_errors
 from smesolve.entry_point import entry_point
 from smesolve.experiments.landscape_sections.base import LandscapeSection
-from smesolve.experiments.landscape_sections.regularisation_study import (
-    RegularisationStudy,
-    order_sentences,
-    regularisation_figure,
-)
 from smesolve.experiments.shared.cells import Cell, Ensembles
-from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.markdown import join, plain
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
+from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
 from smesolve.landscape.operators import check_linear_noise, dropout_problem
 from smesolve.landscape.penalties import FLOWS, covariance_trace, first_penalty, flow
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import LinearNetwork
 from smesolve.problem.observables import Observable, named_observables
-from smesolve.sampling.journal import Journal
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import (
     check_integer,
@@ -51,6 +47,7 @@ from smesolve.validation import (
 __all__ = [
     "ImplicitRegularisation",
     "ImplicitRegularisationSettings",
+    "RegularisationStudy",
     "exact_regularisation_orders",
     "linear_problem",
     "regularisation_orders",
@@ -99,6 +96,54 @@ class ImplicitRegularisationSettings:
         check_integer("implicit_regularisation.max_paths", self.max_paths, self.paths)
 
 
+@dataclass(frozen=True, repr=False)
+class RegularisationStudy(ReportedResult):
+    """Errors of flows and SMEs relative to dropout."""
+
+    table: pd.DataFrame
+    """model, lr, observable, value, dropout, error, stderr, low, high, resolved, at the horizon."""
+    fits: pd.DataFrame
+    """model, nominal order, observable, slope with interval, constant, points, p_value, left_out."""
+
+    def conclusion(self) -> str:
+        """Return the order of each flow and equation, as a list in Markdown."""
+        return "\n".join(
+            f"- {row.model}, mean {plain(row.observable.replace('_', ' '))}: "
+            + (
+                f"order {row.slope:.2f} [{row.slope_low:.2f}, {row.slope_high:.2f}] over {row.points} learning rates"
+                if np.isfinite(row.slope)
+                else "order not resolved"
+            )
+            + f"; theory: {row.nominal}."
+            for row in self.fits.itertuples()
+        )
+
+    @drawing()
+    def plot(self, exact: pd.DataFrame | None = None) -> Figure:
+        """Draw |error| against lr: (a) the network; if exact errors are given, (b) mean parameter and (c) mean loss."""
+        first = self.table.observable.iloc[0]
+        panels = [(f"mean {first.replace('_', ' ')}, network", self.table[self.table.observable == first])]
+        if exact is not None:
+            panels += [
+                ("parameter mean, linear model", exact[exact.observable == "theta[0]"]),
+                ("mean loss, linear model", exact[exact.observable == "loss"]),
+            ]
+        models = list((self.table if exact is None else exact).model.unique())
+        figure = Figure(figsize=(PAGE * max(len(panels), 2) / 3, 3.4), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, letter, (title, rows) in zip(axes, "abc", panels, strict=False):
+            for k, model in enumerate(models):
+                _draw_errors(axis, rows[rows.model == model].sort_values("lr"), k, model)
+            if (rows.error != 0).any():
+                axis.set_yscale("log")
+            log_ticks(axis, rows.lr)
+            axis.set_xlabel("learning rate $\\epsilon$")
+            axis.set_title(f"({letter}) {title}", loc="left")
+        axes[0].set_ylabel("|error|")
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncol=len(panels))
+        return figure
+
+
 @entry_point
 def regularisation_orders(
     problem: DropoutProblem,
@@ -121,38 +166,15 @@ def regularisation_orders(
     lrs = check_list("lrs", lrs, check_positive)
     check_positive("horizon", horizon)
     observables = check_observables("observables", observables)
-    final = _sme_errors(problem, theta0, lrs, horizon, observables, paths, rel_tol, max_paths, seed)
+    sampling = {"paths": paths, "rel_tol": rel_tol, "max_paths": max_paths, "seed": seed}
+    final = _sme_errors(problem, theta0, lrs, horizon, observables=observables, **sampling)
     functions = named_observables(problem, observables)
     return _study(final, {lr: _flow_values(problem, theta0, lr, horizon, functions) for lr in lrs})
 
 
-def _sme_errors(
-    problem: DropoutProblem,
-    theta0: Tensor,
-    lrs: Sequence[float],
-    horizon: float,
-    observables: Sequence[str],
-    paths: int,
-    rel_tol: float | None,
-    max_paths: int,
-    seed: int,
-    journal: Journal | None = None,
-) -> pd.DataFrame:
-    """Return the table of `weak_error` at the horizon."""
-    study = weak_error(
-        problem,
-        theta0,
-        lrs,
-        horizon,
-        orders=(1, 2),
-        observables=observables,
-        paths=paths,
-        rel_tol=rel_tol,
-        max_paths=max_paths,
-        seed=seed,
-        journal=journal,
-    )
-    return study.table[np.isclose(study.table.time, horizon)].reset_index(drop=True)
+def _sme_errors(*given: Any, **options: Any) -> pd.DataFrame:
+    """Return the table of `weak_error`, with these arguments, of both SMEs at the horizon."""
+    return weak_error(*given, orders=(1, 2), **options).at_horizon().reset_index(drop=True)
 
 
 def _flow_values(
@@ -337,5 +359,14 @@ class ImplicitRegularisation(LandscapeSection[ImplicitRegularisationSettings]):
             "implicit_regularisation_orders": study.fits,
             "implicit_regularisation_exact": exact,
         }
-        figures = {"implicit_regularisation": Captioned(regularisation_figure(study, exact), CAPTION)}
-        return Section("Implicit regularisation", tables, figures, text, order_sentences(study.fits))
+        figures = {"implicit_regularisation": Captioned(study.plot(exact), CAPTION)}
+        return Section("Implicit regularisation", tables, figures, text, study.conclusion())
+
+
+def _draw_errors(axis: Axes, rows: pd.DataFrame, index: int, label: str) -> None:
+    style, size = SEQUENCE[index], rows.error.abs()
+    axis.plot(rows.lr, size, label=label, markersize=3, **style.line_options)
+    if "low" in rows:
+        half = (rows.high - rows.low) / 2
+        room = np.array([np.minimum(half, 0.9 * size), half])
+        axis.errorbar(rows.lr, size, room, color=style.colour, linestyle="", capsize=1.5)

@@ -173,8 +173,7 @@ def geometry_figure(logistic: pd.DataFrame, means: pd.DataFrame) -> Figure:
         dropped = logistic.assign(drop=1 - logistic.keep_prob)
         band(axes[0, 0], dropped, "drop", "relative_error", 0, "softmax regression")
         axes[0, 0].axhline(0, color="0.5", linewidth=0.8)
-        axes[0, 0].set_xlabel("1 - keep_prob")
-        axes[0, 0].set_ylabel("relative error of the Fisher form")
+        axes[0, 0].set(xlabel="1 - keep_prob", ylabel="relative error of the Fisher form")
         panels = (
             ("fisher_trace", "Fisher trace"),
             ("top_eigenvalue", "largest Fisher eigenvalue"),

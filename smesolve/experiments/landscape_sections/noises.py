@@ -12,10 +12,11 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.experiments.landscape_sections.base import LandscapeSection, check_probes
-from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved
+from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved, resolved_counts
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.hessian_alignment import alignment, check_dimension, sampled_alignment
@@ -25,10 +26,8 @@ from smesolve.landscape.operators import covariance_operator, loss_hessian_opera
 from smesolve.landscape.training import AblatedIteration, check_steps, checkpoints, train
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
-    check_choice,
     check_instance,
     check_integer,
-    check_list,
     check_mapping,
     check_not_negative,
     check_parameters,
@@ -73,7 +72,7 @@ class NoisesSettings:
     probes: int = 60
 
     def __post_init__(self) -> None:
-        check_list("noises.names", self.names, lambda name, noise: check_choice(name, noise, NOISES), distinct=True)
+        check_choices("noises.names", self.names, NOISES)
         check_integer("noises.batch_size", self.batch_size)
         check_not_negative("noises.label_noise", self.label_noise)
         check_not_negative("noises.parameter_noise", self.parameter_noise)
@@ -197,12 +196,7 @@ class Noises(LandscapeSection[NoisesSettings]):
         table = _together(results, self._problems)
         means = over_runs(table, KEYS, COLUMNS)
         common = means[means.points == "common"]
-        resolved = (
-            table.groupby(["noise", "points"], sort=False)
-            .verdict.agg(lambda column: f"{(column == 'aligned').sum()}/{len(column)}")
-            .unstack("points")
-            .reset_index()
-        )
+        resolved = resolved_counts(table, "noise", "points")
         parts = [
             "H = Hess R_S, the same for all noises. `common`: at the points of the runs of the first noise, so that "
             "differences are those of the noises; `own`: along the runs of each noise. Mini-batches of "
@@ -252,8 +246,7 @@ def noises_figure(table: pd.DataFrame) -> Figure:
                 axis.set_ylabel("$\\alpha$ = cosine of H and covariance")
             else:
                 axis.axhline(1, color="0.5", linewidth=0.8)
-                axis.set_yscale("log")
-                axis.set_ylabel("$D\\,\\mathrm{tr}(H\\Sigma)/(\\mathrm{tr}H\\,\\mathrm{tr}\\Sigma)$")
+                axis.set(yscale="log", ylabel="$D\\,\\mathrm{tr}(H\\Sigma)/(\\mathrm{tr}H\\,\\mathrm{tr}\\Sigma)$")
             axis.set_title(f"({letter}) {points} points", loc="left")
             symlog_steps(axis)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=4)

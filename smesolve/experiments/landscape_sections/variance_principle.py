@@ -33,7 +33,7 @@ from smesolve.experiments.landscape_sections.base import LandscapeSection
 from smesolve.experiments.landscape_sections.comparisons import known_or_unresolved
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.markdown import join
-from smesolve.experiments.shared.section import Captioned, Section, markdown
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
 from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, logarithmic
 from smesolve.landscape.estimates import over_runs
 from smesolve.landscape.flatness import interval_flatness
@@ -41,7 +41,6 @@ from smesolve.landscape.noise_samples import principal_directions, random_gradie
 from smesolve.landscape.operators import dropout_problem, hessian_operator, loss_hessian_operator
 from smesolve.landscape.spectrum import leading_eigenpairs
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.result import Result, sentences
 from smesolve.validation import (
     check_choice,
     check_integer,
@@ -52,13 +51,7 @@ from smesolve.validation import (
     check_seed,
 )
 
-__all__ = [
-    "VariancePrinciple",
-    "VarianceSettings",
-    "VarianceStudy",
-    "variance_figure",
-    "variance_principle",
-]
+__all__ = ["VariancePrinciple", "VarianceSettings", "VarianceStudy", "variance_principle"]
 
 CAPTION = (
     "One marker and colour per run, one column per data set. Above: interval flatness along principal "
@@ -94,7 +87,7 @@ class VarianceSettings:
 
 
 @dataclass(frozen=True, repr=False)
-class VarianceStudy(Result):
+class VarianceStudy(ReportedResult):
     """Both relations on both data sets, for several runs."""
 
     points: pd.DataFrame
@@ -104,13 +97,43 @@ class VarianceStudy(Result):
     """run, data, relation, factor, slope, rank_correlation, p_value (Spearman's, two-sided), points, and psi for the
     flatness."""
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(_summary(self)))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return both relations, point by point."""
-        return variance_figure(self)
+        """Draw flatness against variance above, variance against curvature below, one column for each data set."""
+        figure = Figure(figsize=(PAGE, 5.4), layout="constrained")
+        axes = figure.subplots(2, 2)
+        factors = sorted(self.points.factor.dropna().unique())
+        middle = factors[len(factors) // 2]
+        summary = self.means().set_index(KEYS)
+        for column, data in enumerate(self.points.data.unique()):
+            rows = self.points[self.points.data == data]
+            part = rows[(rows.relation == "flatness") & (rows.factor == middle)]
+            _scatter(axes[0, column], f"({'ab'[column]}) {data}", part, summary.loc[data, "flatness", f"{middle:g}"])
+            axes[0, column].set_xlabel("variance $T_i$ along principal direction")
+            axes[0, column].set_ylabel(f"interval flatness $F_{{v_i}}$ (threshold {middle:g})")
+            part = rows[rows.relation == "projection"]
+            _scatter(axes[1, column], f"({'cd'[column]}) {data}", part, summary.loc[data, "projection", ""])
+            axes[1, column].set(xlabel="Hessian eigenvalue $H_i$", ylabel="variance along its eigenvector")
+        return figure
+
+    def means(self) -> pd.DataFrame:
+        """Return means over the runs, with verdicts."""
+        slopes = self.table.fillna({"factor": 0.0})
+        table = over_runs(slopes, KEYS, ["slope", "rank_correlation", "psi"])
+        expected = np.where(table.relation == "flatness", -1, 1)
+        nearest = np.where(expected < 0, -table.slope_high, table.slope_low)
+        opposite = np.where(expected < 0, -table.slope_low, table.slope_high)
+        table["verdict"] = np.where(nearest > 0, "seen", np.where(opposite < 0, "opposite", "unresolved"))
+        table["factor"] = table.factor.map(lambda factor: f"{factor:g}" if factor else "")
+        return table
+
+    def conclusion(self) -> str:
+        """Return the verdict on each relation, as a list in Markdown."""
+        return "\n".join(
+            f"- {row.data}, {row.relation}{f' with threshold {row.factor}' if row.factor else ''}: {row.verdict}, "
+            f"slope {known_or_unresolved(row, 'slope')}."
+            for row in self.means().itertuples()
+        )
 
 
 @entry_point
@@ -271,7 +294,7 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
     def summarise(self, results: list[Any]) -> Section:
         """Return which relation holds in which data set."""
         study, options = _study(results[1:]), self.options
-        table = _summary(study)
+        table = study.means()
         shown = ("data", "relation", "factor", "slope", "rank_correlation", "verdict")
         text = join(
             f"After {self.settings.steps} steps: {options.draws} points of each data set, {options.directions} "
@@ -289,30 +312,10 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
         return Section(
             "Variance principle",
             {"variance_principle": study.points, "variance_principle_slopes": study.table},
-            {"variance_principle": Captioned(variance_figure(study), CAPTION)},
+            {"variance_principle": Captioned(study.plot(), CAPTION)},
             text,
-            _conclusion(table),
+            study.conclusion(),
         )
-
-
-def _summary(study: VarianceStudy) -> pd.DataFrame:
-    """Return means over the runs, with verdicts."""
-    slopes = study.table.fillna({"factor": 0.0})
-    table = over_runs(slopes, KEYS, ["slope", "rank_correlation", "psi"])
-    expected = np.where(table.relation == "flatness", -1, 1)
-    nearest = np.where(expected < 0, -table.slope_high, table.slope_low)
-    opposite = np.where(expected < 0, -table.slope_low, table.slope_high)
-    table["verdict"] = np.where(nearest > 0, "seen", np.where(opposite < 0, "opposite", "unresolved"))
-    table["factor"] = table.factor.map(lambda factor: f"{factor:g}" if factor else "")
-    return table
-
-
-def _conclusion(table: pd.DataFrame) -> str:
-    return "\n".join(
-        f"- {row.data}, {row.relation}{f' with threshold {row.factor}' if row.factor else ''}: {row.verdict}, slope "
-        f"{known_or_unresolved(row, 'slope')}."
-        for row in table.itertuples()
-    )
 
 
 def _ablation(slopes: pd.DataFrame) -> str:
@@ -331,27 +334,6 @@ def _ablation(slopes: pd.DataFrame) -> str:
                 f"[{row.change_low:.3g}, {row.change_high:.3g}]{resolved}."
             )
     return "\n".join(lines)
-
-
-def variance_figure(study: VarianceStudy) -> Figure:
-    """Draw flatness against variance above, variance against curvature below, one column for each data set."""
-    with drawing():
-        figure = Figure(figsize=(PAGE, 5.4), layout="constrained")
-        axes = figure.subplots(2, 2)
-        factors = sorted(study.points.factor.dropna().unique())
-        middle = factors[len(factors) // 2]
-        summary = _summary(study).set_index(KEYS)
-        for column, data in enumerate(study.points.data.unique()):
-            rows = study.points[study.points.data == data]
-            part = rows[(rows.relation == "flatness") & (rows.factor == middle)]
-            _scatter(axes[0, column], f"({'ab'[column]}) {data}", part, summary.loc[data, "flatness", f"{middle:g}"])
-            axes[0, column].set_xlabel("variance $T_i$ along principal direction")
-            axes[0, column].set_ylabel(f"interval flatness $F_{{v_i}}$ (threshold {middle:g})")
-            part = rows[rows.relation == "projection"]
-            _scatter(axes[1, column], f"({'cd'[column]}) {data}", part, summary.loc[data, "projection", ""])
-            axes[1, column].set_xlabel("Hessian eigenvalue $H_i$")
-            axes[1, column].set_ylabel("variance along its eigenvector")
-        return figure
 
 
 def _scatter(axis: Axes, title: str, rows: pd.DataFrame, fit: pd.Series) -> None:

@@ -83,11 +83,7 @@ class Barriers(TrainingRuns[BarriersSettings]):
             "`barrier`: the peak above the higher end; `asymmetry`: ln R_S(1.5) - ln R_S(-0.5), positive where the "
             "valley is wider on the side of R_S + R_1. `agrees` says whether the paper's number lies in our "
             "interval, which holds no difference of the settings.",
-            markdown(
-                beside,
-                {"keep_prob": "keep_prob", "quantity": "quantity", "paper": "paper", "ours": "value"}
-                | {"ratio": "ratio", "agrees": "agrees"},
-            ),
+            markdown(beside, ["keep_prob", "quantity", "paper", "value", "ratio", "agrees"], headers={"value": "ours"}),
         )
         tables = {"barriers": beside, "barriers_lines": lines}
         figures = {"barriers": Captioned(barriers_figure(lines, beside), CAPTION)}
@@ -139,8 +135,7 @@ def barriers_figure(lines: pd.DataFrame, beside: pd.DataFrame) -> Figure:
             style = SEQUENCE[index % len(SEQUENCE)]
             axes[0].plot(rows.alpha, rows.loss, color=style.colour, linestyle=style.line, label=f"{keep_prob:g}")
             axes[0].fill_between(rows.alpha, rows.loss_low, rows.loss_high, color=style.colour, alpha=0.2, linewidth=0)
-        axes[0].set_xlabel("$\\alpha$")
-        axes[0].set_ylabel("$R_S$")
+        axes[0].set(xlabel="$\\alpha$", ylabel="$R_S$")
         axes[0].legend(title="keep_prob")
         _against_keep_prob(axes[1:], beside, ("peak", "peak_alpha"), ("largest $R_S$ between", "its $\\alpha$"))
         for axis, letter in zip(axes, "abc", strict=True):
@@ -153,6 +148,5 @@ def _against_keep_prob(axes: Sequence[Any], beside: pd.DataFrame, names: Sequenc
         rows = beside[beside.quantity == name].sort_values("keep_prob")
         band(axis, rows, "keep_prob", "value", 0, "ours")
         axis.plot(rows.keep_prob, rows.paper, "s", color="0.4", markerfacecolor="white", label="paper")
-        axis.set_xlabel("keep_prob")
-        axis.set_ylabel(label)
+        axis.set(xlabel="keep_prob", ylabel=label)
         axis.legend()

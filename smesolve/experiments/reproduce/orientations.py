@@ -90,19 +90,12 @@ class Orientations(Experiment[OrientationsSettings]):
             markdown(ends, ["training", *MEASURES]),
             f"Against {s.trainings[0]}, paired by initial point. The paper's figures show fewer orientations with "
             "dropout, and print no number:",
-            markdown(
-                against,
-                {"training": "training", "measure": "measure", "paper": "paper", "ours": "change", "agrees": "agrees"},
-            ),
+            markdown(against, ["training", "measure", "paper", "change", "agrees"], headers={"change": "ours"}),
         )
+        tables = {"orientations": table, "orientations_differences": against}
+        figures = {"orientations": Captioned(orientations_figure(means, maps), CAPTION)}
         return [
-            Section(
-                "Orientations of the input weights",
-                {"orientations": table, "orientations_differences": against},
-                {"orientations": Captioned(orientations_figure(means, maps), CAPTION)},
-                text,
-                _conclusion(against, s.trainings[0]),
-            )
+            Section("Orientations of the input weights", tables, figures, text, _conclusion(against, s.trainings[0]))
         ]
 
     def measured(self) -> str:
@@ -122,9 +115,9 @@ class Orientations(Experiment[OrientationsSettings]):
 
 def _along(problem: DropoutProblem, starts: Tensor, settings: OrientationsSettings, training: str) -> dict[str, Any]:
     """Return the orientations of each run along one training, and the cosine map at the end of the first run."""
-    steps, lines = checkpoints(settings.steps, settings.checkpoints), settings.activation in ODD
+    steps = checkpoints(settings.steps, settings.checkpoints)
     states = train_by_adam(problem, starts, settings.lr, steps, training, settings.seed)
-    table, cosines = orientations_along(problem, states, steps, lines)
+    table, cosines = orientations_along(problem, states, steps, settings.activation in ODD)
     table.insert(0, "training", training)
     return {"table": table[["training", "run", "step", *MEASURES]], "map": cosines}
 
@@ -164,9 +157,7 @@ def orientations_figure(means: pd.DataFrame, maps: dict[str, Any]) -> Figure:
             band(axes[0], rows, "step", "effective_ratio", index, training)
             image = axes[1 + index].imshow(maps[training], cmap="cividis", vmin=-1, vmax=1)
             axes[1 + index].set_title(training, loc="left")
-            axes[1 + index].set_xlabel("cosines of weights")
-            axes[1 + index].set_xticks([])
-            axes[1 + index].set_yticks([])
+            axes[1 + index].set(xlabel="cosines of weights", xticks=[], yticks=[])
         symlog_steps(axes[0])
         axes[0].set_ylim(bottom=0)
         axes[0].set_ylabel("effective ratio")

@@ -25,6 +25,7 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.paper_numbers import judged, means_beside_paper, paper_numbers
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.settings import check_choices
 from smesolve.experiments.shared.training_runs import TrainingRuns, TrainingRunsSettings
 from smesolve.figures import PAGE, SEQUENCE, Figure, band, drawing
 from smesolve.landscape.estimates import mean_over, over_runs
@@ -38,7 +39,7 @@ from smesolve.landscape.penalties import first_penalty
 from smesolve.landscape.training import train
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
-from smesolve.validation import check_choice, check_flag, check_list
+from smesolve.validation import check_flag
 
 __all__ = ["Penalties", "PenaltiesSettings", "penalties_figure"]
 
@@ -96,7 +97,7 @@ class PenaltiesSettings(TrainingRunsSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("trainings", self.trainings, lambda name, one: check_choice(name, one, TRAININGS), distinct=True)
+        check_choices("trainings", self.trainings, TRAININGS)
         check_flag("predict", self.predict)
         if self.data.test is None:
             raise SmesolveError("data.test is missing; give the share that accuracies are measured on, such as 0.8.")
@@ -265,13 +266,14 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame | None) -> str:
-    headers = {"quantity": "quantity", "training": "training", "keep_prob": "keep_prob", "paper": "paper"}
-    ours = {"ours": "value", "ratio": "ratio", "agrees": "agrees"}
-    known = beside[beside.paper.notna()]
+    known, shown = (
+        beside[beside.paper.notna()],
+        ["quantity", "training", "keep_prob", "paper", "value", "ratio", "agrees"],
+    )
     parts = [
         "Numbers of the figures beside ours; `agrees` says whether theirs lies in our interval, which holds the spread "
         "over initial points and masks and no difference of the settings; an interval that holds 0 too is unresolved.",
-        markdown(known, headers | ours, {"value": ".4g", "paper": ".4g"}),
+        markdown(known, shown, {"value": ".4g", "paper": ".4g"}, {"value": "ours"}),
         "Differences of test accuracies, paired by run:",
         markdown(pairs, ["first", "second", "keep_prob", "paper", "value", "ratio", "agrees"]),
     ]
@@ -284,16 +286,7 @@ def _report(beside: pd.DataFrame, pairs: pd.DataFrame, predicted: pd.DataFrame |
             "and number of steps are not ours.",
             markdown(
                 predicted,
-                [
-                    "quantity",
-                    "keep_prob",
-                    "measured",
-                    "predicted",
-                    "verdict",
-                    "at_paper_lr",
-                    "paper",
-                    "agrees",
-                ],
+                ["quantity", "keep_prob", "measured", "predicted", "verdict", "at_paper_lr", "paper", "agrees"],
             ),
         ]
     return join(*parts)

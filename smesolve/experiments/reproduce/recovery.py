@@ -103,16 +103,12 @@ class Recovery(Experiment[RecoverySettings]):
             markdown(reached, ["training", "samples"]),
             f"Error minus that after {s.trainings[0]}, paired by initial point. The paper's figure shows a lower one "
             "with dropout where samples are few, and prints no number:",
-            markdown(against, {"samples": "samples", "training": "training", "ours": "change", "verdict": "verdict"}),
+            markdown(against, ["samples", "training", "change", "verdict"], headers={"change": "ours"}),
         )
+        tables = {"recovery": table, "recovery_samples": reached, "recovery_differences": against}
+        figures = {"recovery": Captioned(recovery_figure(means, s.recovered), CAPTION)}
         return [
-            Section(
-                "Recovery from few samples",
-                {"recovery": table, "recovery_samples": reached, "recovery_differences": against},
-                {"recovery": Captioned(recovery_figure(means, s.recovered), CAPTION)},
-                text,
-                _conclusion(reached, against, s.trainings[0]),
-            )
+            Section("Recovery from few samples", tables, figures, text, _conclusion(reached, against, s.trainings[0]))
         ]
 
     def measured(self) -> str:
@@ -180,8 +176,6 @@ def recovery_figure(means: pd.DataFrame, recovered: float) -> Figure:
             band(axis, means[means.training == training], "samples", "test_error", index, training)
         axis.axhline(recovered, color="0.5", linestyle=":", linewidth=0.8)
         log_ticks(axis, means.samples)
-        axis.set_yscale("log")
-        axis.set_xlabel("samples")
-        axis.set_ylabel("relative error on new inputs")
+        axis.set(yscale="log", xlabel="samples", ylabel="relative error on new inputs")
         axis.legend()
         return figure

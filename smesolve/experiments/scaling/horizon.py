@@ -27,28 +27,20 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
-from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
+from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.module_problem import ModuleProblem
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
-from smesolve.result import Result, sentences
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_numbers, on_grid
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_keep_prob,
-    check_list,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_integer, check_list, check_positive
 
-__all__ = ["Horizon", "HorizonSettings", "LongHorizon", "horizon_figure", "long_horizon"]
+__all__ = ["Horizon", "HorizonSettings", "LongHorizon", "long_horizon"]
 
 CAPTION = (
     "Above: |relative error| of each equation against the horizon, for the readout (exact) and the network (measured, "
@@ -81,15 +73,13 @@ class HorizonSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_one("lrs", self.lrs, check_positive)
+        check_one(self, "lrs", "observables")
         check_list("times", self.times, check_positive)
         check_list("multiples", self.multiples, check_positive, distinct=True)
-        check_one("observables", self.observables, check_string)
 
 
 @dataclass(frozen=True, repr=False)
-class LongHorizon(Result):
+class LongHorizon(ReportedResult):
     """Weak errors at many horizons and variances in the stationary state."""
 
     table: pd.DataFrame
@@ -137,13 +127,46 @@ class LongHorizon(Result):
             )
         return pd.DataFrame(rows)
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(self))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return error over time, and stationary variances."""
-        return horizon_figure(self)
+        """Draw errors against the horizon for both models, and stationary variances over the exact one."""
+        figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
+        axes = figure.subplots(2, 2)
+        for axis, model in zip(axes[0], ("readout", "network"), strict=True):
+            for equation, part in self.table[self.table.model == model].groupby("equation", sort=False):
+                curve(axis, part.time, part, STYLES[equation], STYLES[equation].label)
+            axis.set_yscale("log")
+            log_ticks(axis, self.table.time)
+            axis.set(xlabel="horizon $T$", ylabel="|relative error|")
+            axis.set_title(f"{model}, $\\epsilon$ = {self.lr:g}", loc="left")
+            axis.legend(loc="best")
+        for axis, (noise, group) in zip(axes[1], self.stationary.groupby("noise", sort=False), strict=True):
+            for equation, part in group.groupby("equation", sort=False):
+                style = STYLES[equation]
+                axis.plot(part.lr, part.ratio, label=style.label, **style.line_options)
+            axis.axhline(1, color="0.5", linewidth=0.6, zorder=0)
+            log_ticks(axis, group.lr)
+            axis.set(xlabel=r"learning rate $\epsilon$", ylabel="stationary variance / exact")
+            axis.set_title(f"readout, {noise}", loc="left")
+            axis.legend(loc="best")
+        return figure
+
+    def conclusion(self) -> str:
+        """Return the conclusions, as a list in Markdown."""
+        lines = [
+            f"- Stationary variance, {row.noise}: order 2 is farther from the exact value than order 1 at "
+            f"{row.order_2_worse} of {row.lrs} learning rates; the quadratic equation is nearest at "
+            f"{row.quadratic_nearest}."
+            for row in self.worse().itertuples()
+        ]
+        for model, rows in self.nearest().groupby("model", sort=False):
+            worse = ", ".join(f"{time:g}" for time in rows.time[rows.order_2_worse])
+            best = "; ".join(f"T = {row.time:g}: {row.nearest or 'not resolved'}" for row in rows.itertuples())
+            lines.append(
+                f"- Over time, {model}: order 2 is worse than order 1, beyond the intervals, at "
+                f"{f'T = {worse}' if worse else 'no T'}. Nearest equation: {best}."
+            )
+        return "\n".join(lines)
 
 
 @entry_point
@@ -174,12 +197,10 @@ def long_horizon(
     Raises:
         SmesolveError: invalid arguments.
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     lr = check_positive("lr", lr)
     times = check_list("times", times, check_positive)
     lrs = check_list("lrs", lrs, check_positive, distinct=True)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     check_integer("quadratic_paths", quadratic_paths, 2)
     cells = _cells(problem, theta0, lr, times, lrs, observable, effort, quadratic_paths)
     return _combined(run_cells(cells, progress=effort.progress), lr)
@@ -300,66 +321,11 @@ class Horizon(NetworkExperiment[HorizonSettings]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the errors over time and of the stationary variances."""
         result = _combined(results, self.settings.lrs[0])
+        tables = {"table": result.table, "stationary": result.stationary}
+        figures = {"horizon": Captioned(result.plot(), CAPTION)}
         return [
-            Section(
-                "Growth of the weak error with the horizon",
-                {"table": result.table, "stationary": result.stationary},
-                {"horizon": Captioned(horizon_figure(result), CAPTION)},
-                _report(result),
-                _conclusion(result),
-            )
+            Section("Growth of the weak error with the horizon", tables, figures, _report(result), result.conclusion())
         ]
-
-
-def horizon_figure(result: LongHorizon) -> Figure:
-    """Draw errors against the horizon for both models, and stationary variances over the exact one."""
-    with drawing():
-        figure = Figure(figsize=(PAGE, 5.2), layout="constrained")
-        axes = figure.subplots(2, 2)
-        for axis, model in zip(axes[0], ("readout", "network"), strict=True):
-            for equation, part in result.table[result.table.model == model].groupby("equation", sort=False):
-                curve(axis, part.time, part, STYLES[equation], STYLES[equation].label)
-            axis.set_yscale("log")
-            log_ticks(axis, result.table.time)
-            axis.set_xlabel("horizon $T$")
-            axis.set_ylabel("|relative error|")
-            axis.set_title(f"{model}, $\\epsilon$ = {result.lr:g}", loc="left")
-            axis.legend(loc="best")
-        for axis, (noise, group) in zip(axes[1], result.stationary.groupby("noise", sort=False), strict=True):
-            for equation, part in group.groupby("equation", sort=False):
-                style = STYLES[equation]
-                axis.plot(
-                    part.lr,
-                    part.ratio,
-                    color=style.colour,
-                    linestyle=style.line,
-                    marker=style.marker,
-                    label=style.label,
-                )
-            axis.axhline(1, color="0.5", linewidth=0.6, zorder=0)
-            log_ticks(axis, group.lr)
-            axis.set_xlabel(r"learning rate $\epsilon$")
-            axis.set_ylabel("stationary variance / exact")
-            axis.set_title(f"readout, {noise}", loc="left")
-            axis.legend(loc="best")
-        return figure
-
-
-def _conclusion(result: LongHorizon) -> str:
-    lines = [
-        f"- Stationary variance, {row.noise}: order 2 is farther from the exact value than order 1 at "
-        f"{row.order_2_worse} of {row.lrs} learning rates; the quadratic equation is nearest at "
-        f"{row.quadratic_nearest}."
-        for row in result.worse().itertuples()
-    ]
-    for model, rows in result.nearest().groupby("model", sort=False):
-        worse = ", ".join(f"{time:g}" for time in rows.time[rows.order_2_worse])
-        best = "; ".join(f"T = {row.time:g}: {row.nearest or 'not resolved'}" for row in rows.itertuples())
-        lines.append(
-            f"- Over time, {model}: order 2 is worse than order 1, beyond the intervals, at "
-            f"{f'T = {worse}' if worse else 'no T'}. Nearest equation: {best}."
-        )
-    return "\n".join(lines)
 
 
 def _report(result: LongHorizon) -> str:
@@ -368,13 +334,8 @@ def _report(result: LongHorizon) -> str:
         "readout's are exact. An error whose interval contains 0 is not resolved.",
         markdown(
             result.table,
-            {
-                "model": "model",
-                "equation": "equation",
-                "T": "time",
-                "relative error": "relative",
-                "resolved": "resolved",
-            },
+            ["model", "equation", "time", "relative", "resolved"],
+            headers={"time": "T", "relative": "relative error"},
         ),
         "## Stationary variance",
         "E|theta - theta*|^2 of the readout in the stationary state, all exact: the variance of the iteration, and the "
@@ -382,7 +343,8 @@ def _report(result: LongHorizon) -> str:
         "noise on the targets.",
         markdown(
             result.stationary,
-            {"noise": "noise", "lr": "lr", "equation": "equation", "exact": "exact", "equation / exact": "ratio"},
+            ["noise", "lr", "equation", "exact", "ratio"],
             {"ratio": ".8f"},
+            headers={"ratio": "equation / exact"},
         ),
     )

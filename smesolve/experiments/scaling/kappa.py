@@ -33,26 +33,17 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.reach import follows, reach
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
-from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings, check_study
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
+from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
-from smesolve.result import Result, sentences
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_keep_prob,
-    check_list,
-    check_parameters,
-    check_positive,
-    check_tolerance,
-)
+from smesolve.validation import check_integer, check_list, check_positive, check_tolerance
 
-__all__ = ["Kappa", "KappaSettings", "LinearScalingRule", "kappa_figure", "linear_scaling_rule"]
+__all__ = ["Kappa", "KappaSettings", "LinearScalingRule", "linear_scaling_rule"]
 
 CAPTION = (
     "|relative error| of the order-1 equation against kappa. Markers: readout (exact) and network (measured, with 95% "
@@ -82,17 +73,13 @@ class KappaSettings(ToleranceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_one("lrs", self.lrs, check_positive)
-        check_positive("horizon", self.horizon)
+        check_one(self, "lrs", "observables")
         for kappa in check_list("kappas", self.kappas, check_integer):
             grid_steps(self.horizon, kappa * self.lrs[0], "horizon", f"{kappa} lr (kappas)")
-        check_tolerance("tolerance", self.tolerance)
-        check_one("observables", self.observables, check_string)
 
 
 @dataclass(frozen=True, repr=False)
-class LinearScalingRule(Result):
+class LinearScalingRule(ReportedResult):
     """Result of `linear_scaling_rule`: how far the iteration follows the unchanged equation."""
 
     table: pd.DataFrame
@@ -115,13 +102,39 @@ class LinearScalingRule(Result):
             rows.append({"model": model} | reach(group, self.tolerance) | {"predicted": predicted})
         return pd.DataFrame(rows)
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(self))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return error against kappa."""
-        return kappa_figure(self)
+        """Draw the relative error against kappa with the leading term and the tolerance."""
+        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
+        axis = figure.subplots()
+        for style, (model, part) in zip((DROPOUT, ORDERS[1]), self.table.groupby("model", sort=False), strict=True):
+            curve(axis, part.kappa, part, style, f"{model}: {'exact' if model == 'readout' else 'measured'}", line="")
+            axis.plot(
+                part.kappa, part.predicted.abs(), color=style.colour, linestyle=style.line, linewidth=0.8,
+                label=f"{model}: leading term",
+            )  # fmt: skip
+        axis.axhline(self.tolerance, color="0.5", linestyle=":", label=f"tolerance {self.tolerance:g}")
+        log_ticks(axis, self.table.kappa)
+        axis.set_yscale("log")
+        axis.set_xlabel(r"masks per step $\kappa$, learning rate $\kappa\epsilon$")
+        axis.set_ylabel("|relative error| of the order-1 equation")
+        axis.legend(loc="best")
+        return figure
+
+    def conclusion(self) -> str:
+        """Return the conclusions, as a list in Markdown."""
+        lines = []
+        for row in self.reach().to_dict("records"):
+            holds, fails = row["holds"], row["fails"]
+            reached = f"up to kappa = {holds:g}" if np.isfinite(holds) else "at no kappa"
+            breaks = f", no longer at {fails:g}" if np.isfinite(fails) else ", the largest one measured"
+            if np.isfinite(row["kappa"]):
+                breaks += f"; the error reaches the tolerance at kappa = {interval(row, 'kappa')}"
+            lines.append(
+                f"- {row['model']}: the iteration follows {reached}{breaks}; predicted from the leading constant: "
+                f"{row['predicted']:.3g}."
+            )
+        return "\n".join(lines)
 
 
 @entry_point
@@ -153,12 +166,10 @@ def linear_scaling_rule(
 
     Cost: horizon/lr gradients per path of the iteration, for each kappa.
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     lr, horizon = check_positive("lr", lr), check_positive("horizon", horizon)
     kappas = check_list("kappas", kappas, check_integer)
     check_tolerance("tolerance", tolerance)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells(problem, theta0, lr, kappas, horizon, observable, effort)
     return _rule(run_cells(cells, progress=effort.progress), tolerance)
 
@@ -209,10 +220,7 @@ def _cells(
 
 def _rule(rows: list[dict[str, Any]], tolerance: float) -> LinearScalingRule:
     table = pd.DataFrame(rows)
-    table["follows"] = [
-        follows(low, high, tolerance) for low, high in zip(table.relative_low, table.relative_high, strict=True)
-    ]
-    return LinearScalingRule(table, tolerance)
+    return LinearScalingRule(table.assign(follows=follows(table, tolerance)), tolerance)
 
 
 @experiment("scaling", "kappa")
@@ -232,68 +240,19 @@ class Kappa(NetworkExperiment[KappaSettings]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the rule."""
         result = _rule(results, self.settings.tolerance)
-        return [
-            Section(
-                "Linear scaling rule",
-                {"table": result.table, "reach": result.reach()},
-                {"kappa": Captioned(kappa_figure(result), CAPTION)},
-                _report(result, self.settings),
-                _conclusion(result),
-            )
-        ]
-
-
-def kappa_figure(result: LinearScalingRule) -> Figure:
-    """Draw the relative error against kappa with the leading term and the tolerance."""
-    with drawing():
-        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
-        axis = figure.subplots()
-        for style, (model, part) in zip((DROPOUT, ORDERS[1]), result.table.groupby("model", sort=False), strict=True):
-            curve(axis, part.kappa, part, style, f"{model}: {'exact' if model == 'readout' else 'measured'}", line="")
-            axis.plot(
-                part.kappa, part.predicted.abs(), color=style.colour, linestyle=style.line, linewidth=0.8,
-                label=f"{model}: leading term",
-            )  # fmt: skip
-        axis.axhline(result.tolerance, color="0.5", linestyle=":", label=f"tolerance {result.tolerance:g}")
-        log_ticks(axis, result.table.kappa)
-        axis.set_yscale("log")
-        axis.set_xlabel(r"masks per step $\kappa$, learning rate $\kappa\epsilon$")
-        axis.set_ylabel("|relative error| of the order-1 equation")
-        axis.legend(loc="best")
-        return figure
-
-
-def _conclusion(result: LinearScalingRule) -> str:
-    lines = []
-    for row in result.reach().to_dict("records"):
-        holds, fails = row["holds"], row["fails"]
-        reached = f"up to kappa = {holds:g}" if np.isfinite(holds) else "at no kappa"
-        breaks = f", no longer at {fails:g}" if np.isfinite(fails) else ", the largest one measured"
-        if np.isfinite(row["kappa"]):
-            breaks += f"; the error reaches the tolerance at kappa = {interval(row, 'kappa')}"
-        lines.append(
-            f"- {row['model']}: the iteration follows {reached}{breaks}; predicted from the leading constant: "
-            f"{row['predicted']:.3g}."
-        )
-    return "\n".join(lines)
+        tables = {"table": result.table, "reach": result.reach()}
+        figures = {"kappa": Captioned(result.plot(), CAPTION)}
+        return [Section("Linear scaling rule", tables, figures, _report(result, self.settings), result.conclusion())]
 
 
 def _report(result: LinearScalingRule, settings: KappaSettings) -> str:
-    verdicts = {True: "yes", False: "no"}
-    table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
     return join(
         f"kappa masks per step at kappa lr, lr = {settings.lrs[0]:g}, leave the order-1 equation unchanged. Errors of "
         f"that equation against the iteration at T = {settings.horizon:g}, relative to the change along the gradient "
         f"flow; it follows where the whole interval is inside the tolerance {result.tolerance:g}.",
         markdown(
-            table,
-            {
-                "model": "model",
-                "kappa": "kappa",
-                "kappa lr": "lr",
-                "relative error": "relative",
-                "leading term": "predicted",
-                "follows": "follows",
-            },
+            result.table,
+            ["model", "kappa", "lr", "relative", "predicted", "follows"],
+            headers={"lr": "kappa lr", "relative": "relative error", "predicted": "leading term"},
         ),
     )

@@ -30,28 +30,22 @@ from smesolve.comparison.study_design import check_orders
 from smesolve.entry_point import entry_point
 from smesolve.experiments.shared.cells import Cell, run_cells
 from smesolve.experiments.shared.error_curves import with_reasons
-from smesolve.experiments.shared.error_map_figures import ErrorMap, collapse_figure, map_figure, nearer_order
+from smesolve.experiments.shared.error_map_figures import ErrorMap, nearer_order
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, ToleranceSettings, check_study
 from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.experiments.shared.settings import check_one
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.solver.modified_equation import Order, equation_name
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import (
-    check_instance,
-    check_keep_prob,
-    check_list,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_keep_prob, check_list, check_positive
 
-__all__ = ["ErrorMap", "Map", "MapSettings", "collapse_figure", "error_map", "map_figure"]
+__all__ = ["ErrorMap", "Map", "MapSettings", "error_map"]
 
 MAP_CAPTION = (
     "Colour: |relative error| over learning rate and keep_prob, one panel for each model and order; white: its "
@@ -88,11 +82,9 @@ class MapSettings(ToleranceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
+        check_one(self, "observables")
         check_list("multiples", self.multiples, check_positive)
-        check_positive("relaxations", self.relaxations)
         check_orders("orders", self.orders)
-        check_one("observables", self.observables, check_string)
 
 
 @entry_point
@@ -124,12 +116,10 @@ def error_map(
 
     Cost: horizon/lr steps per path and cell, for the scalar model relaxations / (2 keep_prob multiple).
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     keep_probs = check_list("keep_probs", keep_probs, check_keep_prob, distinct=True)
     multiples, orders = check_list("multiples", multiples, check_positive), check_orders("orders", orders)
     check_positive("relaxations", relaxations)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells(problem, theta0, keep_probs, multiples, relaxations, orders, observable, effort)
     (name,) = named_observables(problem, [observable])
     return _combined(run_cells(cells, progress=effort.progress), name)
@@ -275,8 +265,8 @@ class Map(NetworkExperiment[MapSettings]):
                 f"Map of the weak error of {plain(result.observable)}",
                 {"table": result.table, "limits": result.limits, "collapse": collapsed},
                 {
-                    "map": Captioned(map_figure(result), MAP_CAPTION),
-                    "collapse": Captioned(collapse_figure(result), COLLAPSE_CAPTION),
+                    "map": Captioned(result.plot(), MAP_CAPTION),
+                    "collapse": Captioned(result.plot_collapse(), COLLAPSE_CAPTION),
                 },
                 _report(result, collapsed),
                 _conclusion(result, collapsed),
@@ -302,14 +292,9 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         "equations with jumps are predicted only.",
         markdown(
             with_agreement(result.limits),
-            {
-                "keep_prob": "keep_prob",
-                "process": "process",
-                "predicted": "predicted",
-                "observed / predicted": "ratio",
-                "within 2%": "within",
-            },
+            ["keep_prob", "process", "predicted", "ratio", "within"],
             {"ratio": ".4f"},
+            headers={"ratio": "observed / predicted", "within": "within 2%"},
         ),
         "## The natural parameter",
         f"ln|error| of the resolved cells with multiple at most {COLLAPSE_BELOW:g} about one parabola in ln(lr / "
@@ -320,15 +305,9 @@ def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:
         if collapse.empty
         else markdown(
             collapse,
-            {
-                "model": "model",
-                "order": "order",
-                "ordinate": "ordinate",
-                **{f"distance, q = {power:g}": f"spread_{power:g}" for power in POWERS},
-                "best q": "power",
-                "its distance": "spread",
-                "cells": "cells",
-            },
+            ["model", "order", "ordinate", *(f"spread_{power:g}" for power in POWERS), "power", "spread", "cells"],
+            headers={f"spread_{power:g}": f"distance, q = {power:g}" for power in POWERS}
+            | {"power": "best q", "spread": "its distance"},
         ),
         "Models and orders that are not listed have fewer than 8 such cells, or fewer than 3 keep_probs.",
     )

@@ -32,38 +32,32 @@ from smesolve.confidence import student_quantile
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
+from smesolve.experiments.shared.error_curves import curve
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.optimizers import start_of, trained_by
-from smesolve.experiments.shared.reach import follows
+from smesolve.experiments.shared.reach import follows, reach
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
-from smesolve.experiments.shared.scaling_rule_parts import (
-    CAPTION,
-    GROUP,
-    ScalingRuleStudy,
-    conclusion,
-    rule_figure,
-)
-from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import TrainingSettings, check_one, check_string
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
+from smesolve.experiments.shared.settings import TrainingSettings, check_one
+from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
 from smesolve.landscape.noise_scale import noise_scale
 from smesolve.problem.iteration import iterate
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_keep_prob,
-    check_list,
-    check_parameters,
-    check_positive,
-    check_problem,
-    check_tolerance,
+from smesolve.validation import check_integer, check_list, check_positive, check_tolerance
+
+__all__ = ["Rule", "RuleSettings", "ScalingRuleStudy", "Source", "scaling_rule_study"]
+
+CAPTION = (
+    "|relative change| of the mean at the horizon against kappa, draws that a step averages, with 95% intervals, "
+    "hollow if the interval contains 0; one panel per noise. Dotted grey: the tolerance; vertical: the noise scale."
 )
 
-__all__ = ["Rule", "RuleSettings", "Source", "scaling_rule_study"]
+GROUP = ["noise", "keep_prob", "lr", "rule"]
+"""Columns that identify a curve."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +86,8 @@ class RuleSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob)
-        check_positive("horizon", self.horizon)
-        _check_kappas(check_list("lrs", self.lrs, check_positive), self.kappas, self.horizon)
-        check_tolerance("tolerance", self.tolerance)
-        check_one("observables", self.observables, check_string)
+        check_one(self, "observables")
+        _check_kappas(self.lrs, self.kappas, self.horizon)
         check_integer("draws", self.draws, 4)
         if self.training.shuffle:
             raise SmesolveError("training.shuffle has no noise that a step could average; leave it out.")
@@ -109,6 +100,82 @@ def _check_kappas(lrs: Sequence[float], kappas: Any, horizon: float) -> list[int
         for kappa in checked:
             grid_steps(horizon, kappa * lr, "horizon", f"{kappa} lr (kappas)")
     return checked
+
+
+@dataclass(frozen=True, repr=False)
+class ScalingRuleStudy(ReportedResult):
+    """How far the iteration follows the scaling rules of its optimiser."""
+
+    rules: tuple[OptimizerRule, ...]
+    """The derived rules."""
+    table: pd.DataFrame
+    """One row per noise, keep_prob, lr, rule and kappa: `scaled_lr`, the learning rate with kappa draws per step,
+    `relative` change with `relative_low`, `relative_high`, `resolved`, and `follows`: True, False, or None if the
+    interval contains the tolerance."""
+    noises: pd.DataFrame
+    """One row per noise and keep_prob: `noise_scale` at the start with its interval."""
+    tolerance: float
+
+    def reach(self) -> pd.DataFrame:
+        """Return up to which kappa the iteration follows, one row per noise, keep_prob, lr and rule.
+
+        Columns: `noise_scale`; `holds`, the largest kappa up to which every change is within the tolerance; `fails`,
+        the smallest kappa with a change beyond it; and `kappa`, with `kappa_low`, `kappa_high`, where the change,
+        interpolated on log scales, reaches the tolerance. NaN outside the measured range.
+        """
+        rows = [
+            dict(zip(GROUP, values, strict=True)) | reach(group, self.tolerance, below=1.0)
+            for values, group in self.table.groupby(GROUP, sort=False, dropna=False)
+        ]
+        return pd.DataFrame(rows).merge(self.noises, on=["noise", "keep_prob"], how="left")
+
+    @drawing()
+    def plot(self) -> Figure:
+        """Draw relative changes against kappa, one panel per noise."""
+        noises = list(self.table.noise.unique())
+        several = {name for name in ("keep_prob", "lr") if self.table[name].nunique() > 1}
+        figure = Figure(figsize=(PAGE * (0.5 if len(noises) == 1 else 1), 2.9), layout="constrained")
+        axes = figure.subplots(1, len(noises), squeeze=False, sharey=True)[0]
+        for axis, noise in zip(axes, noises, strict=True):
+            curves = self.table[self.table.noise == noise].groupby(GROUP[1:], sort=False, dropna=False)
+            for number, (values, part) in enumerate(curves):
+                named = dict(zip(GROUP[1:], values, strict=True))
+                label = ", ".join([str(named["rule"]), *(f"{name} {named[name]:g}" for name in sorted(several))])
+                curve(axis, part.kappa, part, SEQUENCE[number % len(SEQUENCE)], label)
+            for scale in self.noises[self.noises.noise == noise].noise_scale:
+                if self.table.kappa.min() <= scale <= self.table.kappa.max():
+                    axis.axvline(scale, color="0.7", linewidth=0.6)
+            axis.axhline(self.tolerance, color="0.5", linestyle=":")
+            log_ticks(axis, self.table.kappa)
+            axis.set(yscale="log", xlabel=r"draws per step $\kappa$")
+            axis.set_title(noise, loc="left")
+            axis.legend(loc="best", fontsize=6)
+        axes[0].set_ylabel("|relative change| of the mean")
+        return figure
+
+    def conclusion(self) -> str:
+        """Return the derived rules, and how far the iteration follows each of them."""
+        lines = [
+            f"- Derived: {rule.regime}, the equation of order 1 stays the same with {rule}." for rule in self.rules
+        ]
+        if len(self.rules) > 1:
+            lines.append(
+                "- In between no powers of kappa leave it unchanged, as second moments contain the squares of gradient "
+                "and noise. Where noise dominates, the noise of the second moments themselves, which grows with kappa, "
+                "is neglected."
+            )
+        for row in self.reach().to_dict("records"):
+            holds, fails = row["holds"], row["fails"]
+            words = f"follows up to kappa = {holds:g}" if np.isfinite(holds) else "follows at no kappa that was tried"
+            words += f", no longer at {fails:g}" if np.isfinite(fails) else ""
+            if np.isfinite(row["kappa"]):
+                words += f"; its change reaches the tolerance at kappa = {interval(row, 'kappa')}"
+            under = row["noise"] + ("" if np.isnan(row["keep_prob"]) else f", keep_prob {row['keep_prob']:g}")
+            lines.append(
+                f"- {under}, lr {row['lr']:g}, noise scale {interval(row, 'noise_scale')}: by the {row['rule']} rule "
+                f"the iteration {words}."
+            )
+        return "\n".join(lines)
 
 
 class Source(NamedTuple):
@@ -152,17 +219,15 @@ def scaling_rule_study(
 
     Cost: horizon/lr gradients per path, for each lr, rule and kappa.
     """
-    problem = check_problem("problem", problem)
+    theta0 = check_study(problem, theta0, effort)
     if not problem.autonomous:
         raise SmesolveError(
             f"problem must not depend on time, got a {type(problem).__name__}; train it without a schedule."
         )
-    theta0 = check_parameters("theta0", theta0, problem)
     lrs, horizon = check_list("lrs", lrs, check_positive), check_positive("horizon", horizon)
     checked = _check_kappas(lrs, kappas, horizon)
     check_tolerance("tolerance", tolerance)
     check_integer("draws", draws, 4)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     sources = [Source("noise", np.nan, problem, theta0)]
     cells = _cells(sources, lrs, checked, horizon, observable, draws, effort)
     return _combined(optimizer_rules(problem), run_cells(cells, progress=effort.progress), tolerance, effort.paths)
@@ -181,30 +246,16 @@ def _cells(
     (name,) = named_observables(sources[0].trained, [observable])
 
     def mean(head: dict[str, Any], made: Problem, state: Tensor, lr: float, steps: int, seed: int) -> dict[str, Any]:
-        found = iterate(
-            made,
-            state,
-            lr,
-            steps,
-            effort.paths,
-            seed,
-            save=[0, steps],
-            workers=effort.workers,
-            observables=[observable],
-        )
+        saved: dict[str, Any] = {"save": [0, steps], "workers": effort.workers}
+        found = iterate(made, state, lr, steps, effort.paths, seed, observables=[observable], **saved)
         start, end = found.to_dict("records")
-        return head | {
-            "scaled_lr": lr,
-            "mean": end["mean"],
-            "stderr": end["stderr"],
-            "change": end["mean"] - start["mean"],
-        }
+        change = end["mean"] - start["mean"]
+        return head | {"scaled_lr": lr, "mean": end["mean"], "stderr": end["stderr"], "change": change}
 
     def scale(source: Source) -> dict[str, Any]:
         problem = source.trained.trained
         found = noise_scale(problem, source.trained.parameters(source.start), draws, effort.seed).scale
-        head = {"noise": source.noise, "keep_prob": source.keep_prob, "noise_scale": found.value}
-        return head | {"noise_scale_low": found.low, "noise_scale_high": found.high}
+        return {"noise": source.noise, "keep_prob": source.keep_prob} | found.columns("noise_scale")
 
     cells = []
     for source in sources:
@@ -217,15 +268,9 @@ def _cells(
                 for kappa in kappas:
                     runs.append((rule.name, kappa, *rule.applied(source.trained, source.start, lr, kappa)))
             for number, (rule_name, kappa, made, state, scaled) in enumerate(runs):
-                head = {
-                    "noise": source.noise,
-                    "keep_prob": source.keep_prob,
-                    "lr": lr,
-                    "rule": rule_name,
-                    "kappa": kappa,
-                }
+                head = {"noise": source.noise, "keep_prob": source.keep_prob, "lr": lr, "rule": rule_name}
                 taken = steps // kappa
-                run = partial(mean, head, made, state, scaled, taken, effort.seed + number)
+                run = partial(mean, head | {"kappa": kappa}, made, state, scaled, taken, effort.seed + number)
                 ensembles = [Ensembles(made, state, scaled, [taken * scaled], (), effort.paths, control="none")]
                 key = f"{name}, {called}, lr {lr!r}, {rule_name or 'one draw'}, kappa {kappa}"
                 cells.append(Cell(key, run, ensembles))
@@ -247,9 +292,7 @@ def _combined(
     half = float(student_quantile(paths - 1)) * np.hypot(table.stderr, of_one) / change
     table["relative_low"], table["relative_high"] = table.relative - half, table.relative + half
     table["resolved"] = table.relative.abs() > half
-    table["follows"] = [
-        follows(low, high, tolerance) for low, high in zip(table.relative_low, table.relative_high, strict=True)
-    ]
+    table["follows"] = follows(table, tolerance)
     columns = [*GROUP, "kappa", "scaled_lr", "mean", "stderr", "relative", "relative_low", "relative_high"]
     return ScalingRuleStudy(tuple(rules), table[[*columns, "resolved", "follows"]], noises, tolerance)
 
@@ -293,15 +336,9 @@ class Rule(NetworkExperiment[RuleSettings]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the rules."""
         result = _combined(optimizer_rules(self.problem), results, self.settings.tolerance, self.settings.paths)
-        return [
-            Section(
-                "Scaling rule",
-                {"table": result.table, "reach": result.reach()},
-                {"rule": Captioned(rule_figure(result), CAPTION)},
-                _report(result, self.settings),
-                conclusion(result),
-            )
-        ]
+        tables = {"table": result.table, "reach": result.reach()}
+        figures = {"rule": Captioned(result.plot(), CAPTION)}
+        return [Section("Scaling rule", tables, figures, _report(result, self.settings), result.conclusion())]
 
     def caveats(self) -> str:
         """Return nothing: no weak order is measured."""
@@ -309,8 +346,6 @@ class Rule(NetworkExperiment[RuleSettings]):
 
 
 def _report(result: ScalingRuleStudy, settings: RuleSettings) -> str:
-    verdicts = {True: "yes", False: "no"}
-    table = result.table.assign(follows=[verdicts.get(one, "not resolved") for one in result.table.follows])
     batch = f" of {settings.training.batch_size} samples" if settings.training.batch_size else ""
     return join(
         f"A step averages kappa draws, each with its own masks and its own batch{batch}. Change of the mean "
@@ -322,16 +357,8 @@ def _report(result: ScalingRuleStudy, settings: RuleSettings) -> str:
         markdown(result.reach(), [*GROUP, "noise_scale", "holds", "fails", "kappa"]),
         "## Each kappa",
         markdown(
-            table,
-            {
-                "noise": "noise",
-                "keep_prob": "keep_prob",
-                "lr": "lr",
-                "rule": "rule",
-                "kappa": "kappa",
-                "lr of kappa draws": "scaled_lr",
-                "relative change": "relative",
-                "follows": "follows",
-            },
+            result.table,
+            ["noise", "keep_prob", "lr", "rule", "kappa", "scaled_lr", "relative", "follows"],
+            headers={"scaled_lr": "lr of kappa draws", "relative": "relative change"},
         ),
     )

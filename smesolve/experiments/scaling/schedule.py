@@ -21,25 +21,17 @@ from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import check_exact_readout
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import SamplingEffort, ToleranceSettings
+from smesolve.experiments.shared.sampling_effort import SamplingEffort, ToleranceSettings, check_study
 from smesolve.experiments.shared.schedule_settings import named_schedule
-from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
 from smesolve.experiments.shared.settings import check_one, check_string
 from smesolve.figures import ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable
 from smesolve.problem.schedule import ScheduledProblem, cosine
-from smesolve.result import Result, sentences
-from smesolve.validation import (
-    check_instance,
-    check_integer,
-    check_keep_prob,
-    check_list,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_integer, check_list, check_positive
 
-__all__ = ["SCHEDULES", "Schedule", "ScheduleSettings", "Schedules", "schedule_figure", "schedules"]
+__all__ = ["SCHEDULES", "Schedule", "ScheduleSettings", "Schedules", "schedules"]
 
 CAPTION = (
     "|error| at the horizon against the learning rate, one panel per schedule. Markers with 95% intervals: the "
@@ -94,16 +86,14 @@ class ScheduleSettings(ToleranceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
+        check_one(self, "observables")
         check_list("lrs", self.lrs, check_positive, distinct=True)
-        check_positive("horizon", self.horizon)
         check_list("schedules", self.schedules, check_string, distinct=True)
         check_list("orders", self.orders, check_integer)
-        check_one("observables", self.observables, check_string)
 
 
 @dataclass(frozen=True, repr=False)
-class Schedules(Result):
+class Schedules(ReportedResult):
     """Weak errors and slopes under each schedule."""
 
     table: pd.DataFrame
@@ -115,13 +105,43 @@ class Schedules(Result):
     its interval, and `predicted_constant` at order 1 (`first_constants`). For the readout the slope between the two
     smallest learning rates; it has no interval, because the errors of the readout are exact."""
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(self))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return |error| against the learning rate under each schedule."""
-        return schedule_figure(self)
+        """Draw |error| against lr, one panel per schedule: markers for the network, thin lines for the readout."""
+        names = list(self.table.schedule.unique())
+        figure = Figure(figsize=(PAGE / 3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
+        grid = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
+        axes = list(grid.flat)
+        for axis, name in zip(axes, names, strict=False):
+            for order, part in self.table[self.table.schedule == name].groupby("order"):
+                style = ORDERS[order]
+                network, readout = (part[part.model == model].sort_values("lr") for model in ("network", "readout"))
+                size = network.error.abs()
+                half, label = (network.high - network.low) / 2, f"network, {style.label}"
+                axis.errorbar(network.lr, size, half, capsize=1.5, label=label, **style.line_options)
+                thin, label = style.line_options | {"marker": "", "linewidth": 0.5}, f"readout, order {order}, exact"
+                axis.plot(readout.lr, readout.error.abs(), label=label, **thin)
+            log_ticks(axis, self.table.lr)
+            axis.set_yscale("log")
+            axis.set_title(name, loc="left")
+            axis.set_xlabel(r"learning rate $\epsilon$")
+            axis.tick_params(labelbottom=True)
+        for axis in axes[len(names) :]:
+            axis.set_visible(False)
+        for axis in axes[::3]:
+            axis.set_ylabel("|error|")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        return figure
+
+    def conclusion(self) -> str:
+        """Return the conclusions, as a list in Markdown."""
+        lines = []
+        for (model, order), rows in self.fit.groupby(["model", "order"], sort=False):
+            slopes = "; ".join(
+                f"{row.schedule} {interval(row._asdict(), 'slope', '.2f')} ({_kept(row)})" for row in rows.itertuples()
+            )
+            lines.append(f"- {model}, order {order}, slopes and whether the order is kept: {slopes}.")
+        return "\n".join(lines)
 
 
 @entry_point
@@ -150,13 +170,11 @@ def schedules(
     Raises:
         SmesolveError: invalid arguments, an unknown schedule, fewer than two learning rates.
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     lrs = check_list("lrs", lrs, check_positive, distinct=True)
     horizon = check_positive("horizon", horizon)
     names = check_list("names", names, check_string, distinct=True)
     orders = check_list("orders", orders, check_integer)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     cells = _cells("names", problem, theta0, lrs, horizon, names, orders, observable, effort)
     return _combined(run_cells(cells, progress=effort.progress))
 
@@ -243,62 +261,9 @@ class Schedule(NetworkExperiment[ScheduleSettings]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the slopes."""
         result = _combined(results)
-        return [
-            Section(
-                "Weak order under schedules",
-                {"table": result.table, "fit": result.fit},
-                {"schedule": Captioned(schedule_figure(result), CAPTION)},
-                _report(result),
-                _conclusion(result),
-            )
-        ]
-
-
-def schedule_figure(result: Schedules) -> Figure:
-    """Draw |error| against lr, one panel per schedule: markers for the network, thin lines for the readout."""
-    names = list(result.table.schedule.unique())
-    with drawing():
-        figure = Figure(figsize=(PAGE / 3 * min(len(names), 3), 2.4 * -(-len(names) // 3)), layout="constrained")
-        grid = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False, sharex=True, sharey=True)
-        axes = list(grid.flat)
-        for axis, name in zip(axes, names, strict=False):
-            for order, part in result.table[result.table.schedule == name].groupby("order"):
-                style = ORDERS[order]
-                network, readout = (part[part.model == model].sort_values("lr") for model in ("network", "readout"))
-                size = network.error.abs()
-                axis.errorbar(
-                    network.lr, size, (network.high - network.low) / 2, color=style.colour, linestyle=style.line,
-                    marker=style.marker, capsize=1.5, label=f"network, {style.label}",
-                )  # fmt: skip
-                axis.plot(
-                    readout.lr,
-                    readout.error.abs(),
-                    color=style.colour,
-                    linestyle=style.line,
-                    linewidth=0.5,
-                    label=f"readout, order {order}, exact",
-                )
-            log_ticks(axis, result.table.lr)
-            axis.set_yscale("log")
-            axis.set_title(name, loc="left")
-            axis.set_xlabel(r"learning rate $\epsilon$")
-            axis.tick_params(labelbottom=True)
-        for axis in axes[len(names) :]:
-            axis.set_visible(False)
-        for axis in axes[::3]:
-            axis.set_ylabel("|error|")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-        return figure
-
-
-def _conclusion(result: Schedules) -> str:
-    lines = []
-    for (model, order), rows in result.fit.groupby(["model", "order"], sort=False):
-        slopes = "; ".join(
-            f"{row.schedule} {interval(row._asdict(), 'slope', '.2f')} ({_kept(row)})" for row in rows.itertuples()
-        )
-        lines.append(f"- {model}, order {order}, slopes and whether the order is kept: {slopes}.")
-    return "\n".join(lines)
+        tables = {"table": result.table, "fit": result.fit}
+        figures = {"schedule": Captioned(result.plot(), CAPTION)}
+        return [Section("Weak order under schedules", tables, figures, _report(result), result.conclusion())]
 
 
 def _report(result: Schedules) -> str:
@@ -312,17 +277,9 @@ def _report(result: Schedules) -> str:
         "constants of order 2 are predicted for problems that do not depend on time.",
         markdown(
             fit,
-            {
-                "schedule": "schedule",
-                "model": "model",
-                "order": "order",
-                "slope": "slope",
-                "order kept": "kept",
-                "constant": "constant",
-                "predicted constant": "predicted_constant",
-                "left out": "left_out",
-            },
+            ["schedule", "model", "order", "slope", "kept", "constant", "predicted_constant", "left_out"],
             {"slope": ".3f", "constant": ".4g", "predicted_constant": ".4g"},
+            headers={"kept": "order kept", "predicted_constant": "predicted constant", "left_out": "left out"},
         ),
     )
 

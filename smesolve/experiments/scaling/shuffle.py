@@ -30,19 +30,18 @@ from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
-from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
 from smesolve.experiments.shared.settings import TrainingSettings
 from smesolve.figures import PAGE, SEQUENCE, Figure, drawing, log_ticks
 from smesolve.problem.iteration import iterate
 from smesolve.problem.shuffled_epochs import ShuffledEpochs
-from smesolve.result import Result, sentences
 from smesolve.solver.integration import solve
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import check_instance, check_keep_prob, check_list, check_parameters, check_positive
+from smesolve.validation import check_list, check_positive
 
-__all__ = ["Shuffle", "ShuffleSettings", "ShuffledNoise", "shuffle_figure", "shuffled_noise"]
+__all__ = ["Shuffle", "ShuffleSettings", "ShuffledNoise", "shuffled_noise"]
 
 CAPTION = (
     "Total variance of the parameters at the horizon against the learning rate, with 95% intervals: batches as a "
@@ -71,16 +70,14 @@ class ShuffleSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_positive("horizon", self.horizon)
-        for lr in check_list("lrs", self.lrs, check_positive):
+        for lr in self.lrs:
             grid_steps(self.horizon, lr, "horizon", "lr")
         if not self.training.shuffle:
             raise SmesolveError("training.shuffle must be true: this study measures the noise of shuffled training.")
 
 
 @dataclass(frozen=True, repr=False)
-class ShuffledNoise(Result):
+class ShuffledNoise(ReportedResult):
     """Variances of shuffled training, of independent batches and of the usual equation."""
 
     table: pd.DataFrame
@@ -90,13 +87,29 @@ class ShuffledNoise(Result):
     slopes: pd.DataFrame
     """One row per arm and pair of neighbouring learning rates: the local `slope` of log variance in log lr."""
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(self))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return variances against the learning rate."""
-        return shuffle_figure(self)
+        """Draw the variances against the learning rate."""
+        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
+        axis = figure.subplots()
+        for style, (arm, part) in zip(SEQUENCE, self.table.groupby("arm", sort=False), strict=False):
+            spread = np.array([part.variance - part.variance_low, part.variance_high - part.variance])
+            axis.errorbar(part.lr, part.variance, spread, capsize=1.5, label=arm, **style.line_options)
+        log_ticks(axis, self.table.lr)
+        axis.set(yscale="log", xlabel=r"learning rate $\epsilon$", ylabel=r"$E|\Theta - E\Theta|^2$")
+        axis.legend(loc="best")
+        return figure
+
+    def conclusion(self) -> str:
+        """Return the conclusions, as a list in Markdown."""
+        table, slopes = self.table, self.slopes
+        usual = table[table.arm == ARMS[2]]
+        ratios = "; ".join(f"{interval(row, 'ratio', '.4g')} at lr {row['lr']:g}" for row in usual.to_dict("records"))
+        lines = [f"- The usual SDE overstates the variance of shuffled training by a factor of {ratios}."]
+        for arm, part in slopes.groupby("arm", sort=False):
+            last = part.to_dict("records")[-1]
+            lines.append(f"- Variance of {arm}: falls like lr^{interval(last, 'slope')} from lr {last['lrs']}.")
+        return "\n".join(lines)
 
 
 @entry_point
@@ -122,9 +135,8 @@ def shuffled_noise(
     Cost: for each lr, T/lr epochs per path for shuffled and for independent batches, and one step of the equation per
     batch.
     """
-    check_instance("problem", problem, ShuffledEpochs, "a ShuffledEpochs")
-    theta0, horizon = check_parameters("theta0", theta0, problem), check_positive("horizon", horizon)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
+    theta0 = check_study(problem, theta0, effort, ShuffledEpochs)
+    horizon = check_positive("horizon", horizon)
     for lr in check_list("lrs", lrs, check_positive):
         grid_steps(horizon, lr, "horizon", "lr")
     cells = _cells(problem, theta0, lrs, horizon, effort)
@@ -225,50 +237,19 @@ class Shuffle(NetworkExperiment[ShuffleSettings]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of the variances."""
         result = _combined(results, self.settings.paths)
+        tables = {"table": result.table, "slopes": result.slopes}
+        figures = {"shuffle": Captioned(result.plot(), CAPTION)}
         return [
-            Section(
-                "Noise of shuffled training",
-                {"table": result.table, "slopes": result.slopes},
-                {"shuffle": Captioned(shuffle_figure(result), CAPTION)},
-                _report(result, self.settings),
-                _conclusion(result),
-            )
+            Section("Noise of shuffled training", tables, figures, _report(result, self.settings), result.conclusion())
         ]
 
 
-def shuffle_figure(result: ShuffledNoise) -> Figure:
-    """Draw the variances against the learning rate."""
-    with drawing():
-        figure = Figure(figsize=(PAGE / 2, 2.9), layout="constrained")
-        axis = figure.subplots()
-        for style, (arm, part) in zip(SEQUENCE, result.table.groupby("arm", sort=False), strict=False):
-            spread = np.array([part.variance - part.variance_low, part.variance_high - part.variance])
-            axis.errorbar(part.lr, part.variance, spread, capsize=1.5, label=arm, **style.line_options)
-        log_ticks(axis, result.table.lr)
-        axis.set_yscale("log")
-        axis.set_xlabel(r"learning rate $\epsilon$")
-        axis.set_ylabel(r"$E|\Theta - E\Theta|^2$")
-        axis.legend(loc="best")
-        return figure
-
-
-def _conclusion(result: ShuffledNoise) -> str:
-    table, slopes = result.table, result.slopes
-    usual = table[table.arm == ARMS[2]]
-    ratios = "; ".join(f"{interval(row, 'ratio', '.4g')} at lr {row['lr']:g}" for row in usual.to_dict("records"))
-    lines = [f"- The usual SDE overstates the variance of shuffled training by a factor of {ratios}."]
-    for arm, part in slopes.groupby("arm", sort=False):
-        last = part.to_dict("records")[-1]
-        lines.append(f"- Variance of {arm}: falls like lr^{interval(last, 'slope')} from lr {last['lrs']}.")
-    return "\n".join(lines)
-
-
 def _report(result: ShuffledNoise, settings: ShuffleSettings) -> str:
-    headers = {"arm": "arm", "lr": "lr", "variance": "variance", "ratio to shuffled epochs": "ratio"}
+    columns, headers = ["arm", "lr", "variance", "ratio"], {"ratio": "ratio to shuffled epochs"}
     return join(
         f"Batches of {settings.training.batch_size}; total variance of the parameters after T/lr epochs, T = "
         f"{settings.horizon:g}, over {settings.paths} paths.",
-        markdown(result.table, headers, {"ratio": ".4g"}),
+        markdown(result.table, columns, {"ratio": ".4g"}, headers),
         "## Local slopes",
-        markdown(result.slopes, {"arm": "arm", "from lr to lr": "lrs", "slope": "slope"}),
+        markdown(result.slopes, ["arm", "lrs", "slope"], headers={"lrs": "from lr to lr"}),
     )

@@ -32,27 +32,19 @@ from smesolve.experiments.shared.cells import Cell, Ensembles, run_cells
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.markdown import join, plain
 from smesolve.experiments.shared.registry import experiment
-from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings
-from smesolve.experiments.shared.section import Captioned, Section, markdown
-from smesolve.experiments.shared.settings import check_one, check_string
+from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort, SamplingSettings, check_study
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, markdown
+from smesolve.experiments.shared.settings import check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable, named_observables
-from smesolve.result import Result, sentences
 from smesolve.sampling.ensemble import collect_paths, without_divergence_warnings
 from smesolve.solver.integration import integration
 from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
-from smesolve.validation import (
-    check_instance,
-    check_keep_prob,
-    check_list,
-    check_number,
-    check_parameters,
-    check_positive,
-)
+from smesolve.validation import check_keep_prob, check_list, check_number, check_positive
 
-__all__ = ["SmallKeepProb", "SmallKeepProbResult", "SmallKeepProbSettings", "small_keep_prob", "small_keep_prob_figure"]
+__all__ = ["SmallKeepProb", "SmallKeepProbResult", "SmallKeepProbSettings", "small_keep_prob"]
 
 COMPARED: tuple[Order, ...] = (1, 2, 3, "poisson")
 EQUATIONS = {equation_name(order): order for order in COMPARED}
@@ -96,15 +88,13 @@ class SmallKeepProbSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
+        check_one(self, "observables")
         check_positive("multiple", self.multiple)
-        check_positive("relaxations", self.relaxations)
         check_list("probabilities", self.probabilities, _check_probability, distinct=True)
-        check_one("observables", self.observables, check_string)
 
 
 @dataclass(frozen=True, repr=False)
-class SmallKeepProbResult(Result):
+class SmallKeepProbResult(ReportedResult):
     """Moments and quantiles of iteration and equations at small keep_prob."""
 
     table: pd.DataFrame
@@ -118,13 +108,59 @@ class SmallKeepProbResult(Result):
 
     observable: str
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(self))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return errors of decay rates, and the outermost quantile."""
-        return small_keep_prob_figure(self)
+        """Draw errors of decay rates for each degree, and the outermost quantile relative to the iteration."""
+        outermost = _outermost(self.table)
+        figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
+        *panels, last = figure.subplots(1, len(DEGREES) + 1)
+        for axis, degree in zip(panels, DEGREES, strict=True):
+            for process, part in self.rates[self.rates.degree == degree].groupby("process", sort=False):
+                axis.plot(part.keep_prob, part.relative, **STYLES[str(process)].line_options, label=str(process))
+            axis.set_title(rf"$E\,u^{degree}$, scalar model, exact")
+            axis.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+        panels[0].set_ylabel("relative error of the decay rate")
+        tails = self.table[self.table.statistic == outermost]
+        scale = tails[tails.process == "iteration"].set_index("keep_prob").value
+        for number, (process, part) in enumerate(tails.groupby("process", sort=False)):
+            unit = part.keep_prob.map(scale)
+            value, low, high = part.value / unit, part.low / unit, part.high / unit
+            seen = np.isfinite(low) & np.isfinite(high)
+            last.errorbar(
+                (part.keep_prob * 1.08 ** (number - 2))[seen], value[seen],
+                np.array([(value - low)[seen], (high - value)[seen]]), **STYLES[str(process)].line_options,
+                markersize=3, linewidth=0.8, label=str(process),
+            )  # fmt: skip
+        last.set_title(f"{outermost} of {self.observable}")
+        last.set_ylabel("over that of the iteration")
+        for axis in (*panels, last):
+            log_ticks(axis, self.rates.keep_prob)
+            axis.set_xlabel("keep_prob")
+        handles = [line.lines[0] for line in last.containers]
+        figure.legend(handles, [line.get_label() for line in last.containers], loc="outside upper center", ncols=5)
+        return figure
+
+    def conclusion(self) -> str:
+        """Return the conclusions, as a list in Markdown."""
+        smallest = self.rates.keep_prob.min()
+        fourth = self.rates.query("keep_prob == @smallest and degree == 4").set_index("process").relative
+        second = self.rates.query("keep_prob == @smallest and degree == 2").relative.abs().max()
+        rates = ", ".join(f"{process} {error:+.1%}" for process, error in fourth.items())
+        lines = [
+            f"- Scalar model, keep_prob {smallest:g}: the rate of the fourth moment is off by {rates}; that of the "
+            f"second by at most {second:.1%}."
+        ]
+        tails = self.table[self.table.statistic == _outermost(self.table)].query("keep_prob == @smallest")
+        tails = tails.set_index("process")
+        for process in EQUATIONS:
+            part = self.table[self.table.process == process]
+            low, value, high = (tails[name][process] / tails.value["iteration"] for name in ("low", "value", "high"))
+            lines.append(
+                f"- Network, {process}: {part.differs.astype(bool).sum()} of {len(part)} statistics lie outside the "
+                f"iteration's interval, the others are not resolved; {tails.statistic.iloc[0]} at keep_prob "
+                f"{smallest:g} is {value:.3f} [{low:.3f}, {high:.3f}] times that of the iteration."
+            )
+        return "\n".join(lines)
 
 
 @entry_point
@@ -156,13 +192,11 @@ def small_keep_prob(
 
     Cost: relaxations/(keep_prob multiple) steps per path of the iteration and of each equation.
     """
-    check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
-    theta0 = check_parameters("theta0", theta0, problem)
+    theta0 = check_study(problem, theta0, effort, DropoutProblem)
     keep_probs = check_list("keep_probs", keep_probs, check_keep_prob, distinct=True)
     probabilities = check_list("probabilities", probabilities, _check_probability, distinct=True)
     check_positive("multiple", multiple)
     check_positive("relaxations", relaxations)
-    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
     (name,) = named_observables(problem, [observable])
     cells = _cells(problem, theta0, keep_probs, multiple, relaxations, observable, probabilities, effort)
     return _combined(run_cells(cells, progress=effort.progress), keep_probs, multiple, name)
@@ -183,6 +217,22 @@ def _cells(
     effort: SamplingEffort,
 ) -> list[Cell]:
     """Return one cell per keep_prob and process."""
+
+    def rows(head: dict[str, Any], here: DropoutProblem, steps: int) -> list[dict[str, Any]]:
+        """Return the statistics of one process at one keep_prob."""
+        (function,) = named_observables(here, [observable]).values()
+        process, lr = head["process"], head["lr"]
+        # The iteration and the equations have different streams; each process also has a seed of its own.
+        seed = int(np.random.SeedSequence([effort.seed, list(STYLES).index(process)]).generate_state(1)[0])
+        if process == "iteration":
+            chain: Any = DropoutIteration(here, lr, seed)
+        else:
+            chain = integration(ModifiedEquation(here, lr, EQUATIONS[process]), theta0, "small_noise_rk4", lr, seed)
+        with without_divergence_warnings():  # the table shows them
+            (end,) = collect_paths(chain, theta0, effort.paths, [steps], effort.workers)
+        values = function(end).double().cpu().numpy()
+        return [head | row for row in statistics_of(values, probabilities)]
+
     cells = []
     for keep_prob in keep_probs:
         here = problem.with_keep_prob(keep_prob)
@@ -192,35 +242,9 @@ def _cells(
         for process, order in {"iteration": None, **EQUATIONS}.items():
             orders = [] if order is None else [order]
             measured = Ensembles(here, theta0, lr, [steps * lr], orders, effort.paths, control="none", compared=False)
-            run = partial(_rows, keep_prob, here, theta0, lr, steps, process, observable, probabilities, effort)
-            cells.append(Cell(f"keep_prob {keep_prob!r}, {process}", run, [measured]))
+            head = {"keep_prob": keep_prob, "lr": lr, "process": process}
+            cells.append(Cell(f"keep_prob {keep_prob!r}, {process}", partial(rows, head, here, steps), [measured]))
     return cells
-
-
-def _rows(
-    keep_prob: float,
-    problem: DropoutProblem,
-    theta0: Tensor,
-    lr: float,
-    steps: int,
-    process: str,
-    observable: str | Observable,
-    probabilities: Sequence[float],
-    effort: SamplingEffort,
-) -> list[dict[str, Any]]:
-    """Return the statistics of one process at one keep_prob."""
-    (function,) = named_observables(problem, [observable]).values()
-    # The iteration and the equations have different streams; each process also has a seed of its own.
-    seed = int(np.random.SeedSequence([effort.seed, list(STYLES).index(process)]).generate_state(1)[0])
-    if process == "iteration":
-        chain: Any = DropoutIteration(problem, lr, seed)
-    else:
-        chain = integration(ModifiedEquation(problem, lr, EQUATIONS[process]), theta0, "small_noise_rk4", lr, seed)
-    with without_divergence_warnings():  # the table shows them
-        (end,) = collect_paths(chain, theta0, effort.paths, [steps], effort.workers)
-    values = function(end).double().cpu().numpy()
-    head = {"keep_prob": keep_prob, "lr": lr, "process": process}
-    return [head | row for row in statistics_of(values, probabilities)]
 
 
 def statistics_of(values: np.ndarray, probabilities: Sequence[float]) -> list[dict[str, Any]]:
@@ -291,48 +315,17 @@ class SmallKeepProb(NetworkExperiment[SmallKeepProbSettings]):
         """Return the section of rates, moments and tails."""
         s = self.settings
         result = _combined(results, s.keep_probs, s.multiple, s.observables[0])
+        tables = {"table": result.table, "rates": result.rates}
+        figures = {"small_keep_prob": Captioned(result.plot(), CAPTION)}
         return [
             Section(
                 f"Moments and tails of {plain(result.observable)}",
-                {"table": result.table, "rates": result.rates},
-                {"small_keep_prob": Captioned(small_keep_prob_figure(result), CAPTION)},
+                tables,
+                figures,
                 _report(result, s.multiple),
-                _conclusion(result),
+                result.conclusion(),
             )
         ]
-
-
-def small_keep_prob_figure(result: SmallKeepProbResult) -> Figure:
-    """Draw errors of decay rates for each degree, and the outermost quantile relative to the iteration."""
-    outermost = _outermost(result.table)
-    with drawing():
-        figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
-        *panels, last = figure.subplots(1, len(DEGREES) + 1)
-        for axis, degree in zip(panels, DEGREES, strict=True):
-            for process, part in result.rates[result.rates.degree == degree].groupby("process", sort=False):
-                axis.plot(part.keep_prob, part.relative, **STYLES[str(process)].line_options, label=str(process))
-            axis.set_title(rf"$E\,u^{degree}$, scalar model, exact")
-            axis.axhline(0, color="0.6", linewidth=0.6, zorder=0)
-        panels[0].set_ylabel("relative error of the decay rate")
-        tails = result.table[result.table.statistic == outermost]
-        scale = tails[tails.process == "iteration"].set_index("keep_prob").value
-        for number, (process, part) in enumerate(tails.groupby("process", sort=False)):
-            unit = part.keep_prob.map(scale)
-            value, low, high = part.value / unit, part.low / unit, part.high / unit
-            seen = np.isfinite(low) & np.isfinite(high)
-            last.errorbar(
-                (part.keep_prob * 1.08 ** (number - 2))[seen], value[seen],
-                np.array([(value - low)[seen], (high - value)[seen]]), **STYLES[str(process)].line_options,
-                markersize=3, linewidth=0.8, label=str(process),
-            )  # fmt: skip
-        last.set_title(f"{outermost} of {result.observable}")
-        last.set_ylabel("over that of the iteration")
-        for axis in (*panels, last):
-            log_ticks(axis, result.rates.keep_prob)
-            axis.set_xlabel("keep_prob")
-        handles = [line.lines[0] for line in last.containers]
-        figure.legend(handles, [line.get_label() for line in last.containers], loc="outside upper center", ncols=5)
-        return figure
 
 
 def _outermost(table: pd.DataFrame) -> str:
@@ -340,28 +333,6 @@ def _outermost(table: pd.DataFrame) -> str:
     quantiles = table[table.statistic.str.startswith("quantile")]
     bounded = np.isfinite(quantiles.high - quantiles.low).groupby(quantiles.statistic, sort=False).all()
     return str([*bounded.index[:1], *bounded.index[bounded]][-1])
-
-
-def _conclusion(result: SmallKeepProbResult) -> str:
-    smallest = result.rates.keep_prob.min()
-    fourth = result.rates.query("keep_prob == @smallest and degree == 4").set_index("process").relative
-    second = result.rates.query("keep_prob == @smallest and degree == 2").relative.abs().max()
-    rates = ", ".join(f"{process} {error:+.1%}" for process, error in fourth.items())
-    lines = [
-        f"- Scalar model, keep_prob {smallest:g}: the rate of the fourth moment is off by {rates}; that of the second "
-        f"by at most {second:.1%}."
-    ]
-    tails = result.table[result.table.statistic == _outermost(result.table)].query("keep_prob == @smallest")
-    tails = tails.set_index("process")
-    for process in EQUATIONS:
-        part = result.table[result.table.process == process]
-        low, value, high = (tails[name][process] / tails.value["iteration"] for name in ("low", "value", "high"))
-        lines.append(
-            f"- Network, {process}: {part.differs.astype(bool).sum()} of {len(part)} statistics lie outside the "
-            f"iteration's interval, the others are not resolved; {tails.statistic.iloc[0]} at keep_prob {smallest:g} "
-            f"is {value:.3f} [{low:.3f}, {high:.3f}] times that of the iteration."
-        )
-    return "\n".join(lines)
 
 
 def _report(result: SmallKeepProbResult, multiple: float) -> str:

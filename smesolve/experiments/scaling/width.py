@@ -31,19 +31,18 @@ from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.problems import described_data
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.sampling_effort import EFFORT, SamplingEffort
-from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.settings import DataSettings, check_execution, check_one
+from smesolve.experiments.shared.section import Captioned, ReportedResult, Section, interval, markdown
+from smesolve.experiments.shared.settings import DataSettings, StudySettings, check_one
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, log_ticks
 from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.data import check_table, finite_data
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.problem.observables import named_observables
-from smesolve.result import Result, sentences
 from smesolve.sampling.ensemble import without_divergence_warnings
 from smesolve.validation import check_instance, check_integer, check_keep_prob, check_list, check_positive, check_seed
 
-__all__ = ["Width", "WidthSettings", "WidthSweep", "mean_field_problem", "width_figure", "width_sweep"]
+__all__ = ["Width", "WidthSettings", "WidthSweep", "mean_field_problem", "width_sweep"]
 
 
 class Arm(StrEnum):
@@ -68,7 +67,7 @@ CAPTION = (
 
 
 @dataclass(frozen=True)
-class WidthSettings:
+class WidthSettings(StudySettings):
     """Error against width.
 
     Args:
@@ -101,13 +100,10 @@ class WidthSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        check_execution(self)
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_one("lrs", self.lrs, check_positive)
-        check_positive("horizon", self.horizon)
+        super().__post_init__()
+        check_one(self, "lrs")
         check_list("widths", self.widths, check_integer)
         check_list("orders", self.orders, check_integer)
-        _ = self.effort  # checks the other fields
 
     @property
     def effort(self) -> SamplingEffort:
@@ -116,7 +112,7 @@ class WidthSettings:
 
 
 @dataclass(frozen=True, repr=False)
-class WidthSweep(Result):
+class WidthSweep(ReportedResult):
     """Weak errors and the size of the penalty against width."""
 
     table: pd.DataFrame
@@ -127,13 +123,41 @@ class WidthSweep(Result):
     """One row per arm and order: the slope of ln|relative error| against ln width over the resolved widths, weighted
     by their intervals, with `slope_low`, `slope_high`."""
 
-    def summary(self) -> str:
-        """Return the conclusions, one sentence per line."""
-        return sentences(_conclusion(self))
-
+    @drawing()
     def plot(self) -> Figure:
-        """Return |error| against the width."""
-        return width_figure(self)
+        """Draw relative error and share of the penalty against width in the arms."""
+        orders = sorted(self.table.order.unique())
+        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
+        *errors, share = figure.subplots(1, len(orders) + 1)
+        styles = (DROPOUT, ORDERS[1], ORDERS[2])
+        for style, arm in zip(styles, ARMS, strict=True):
+            part = self.table[self.table.arm == arm]
+            for axis, order in zip(errors, orders, strict=True):
+                rows = part[(part.order == order) & part.relative.notna()]
+                curve(axis, rows.width, rows, style, arm)
+            rows = part.drop_duplicates("width")
+            share.plot(rows.width, rows.penalty, **style.line_options)
+        for axis, order in zip(errors, orders, strict=True):
+            axis.set_ylabel(f"|relative error|, order {order}")
+        share.set_ylabel("penalty / modified loss at the start")
+        for axis in (*errors, share):
+            log_ticks(axis, self.table.width)
+            axis.set(yscale="log", xlabel="width")
+        figure.legend(*errors[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        return figure
+
+    def conclusion(self) -> str:
+        """Return the conclusions, as a list in Markdown."""
+        lines = [
+            f"- {row['arm']}, order {row['order']}: "
+            + (
+                f"|relative error| goes like width^{interval(row, 'slope', '.2f')} over {row['points']} widths."
+                if np.isfinite(row["slope"])
+                else f"no slope, {row['points']} widths are resolved."
+            )
+            for row in self.slopes.to_dict("records")
+        ]
+        return "\n".join(lines)
 
 
 def _tables(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -303,53 +327,9 @@ class Width(Experiment[WidthSettings]):
     def summarise(self, results: list[Any]) -> list[Section]:
         """Return the section of errors and slopes."""
         result = _combined(results)
-        return [
-            Section(
-                "Error against width",
-                {"table": result.table, "slopes": result.slopes},
-                {"width": Captioned(width_figure(result), CAPTION)},
-                _report(result),
-                _conclusion(result),
-            )
-        ]
-
-
-def width_figure(result: WidthSweep) -> Figure:
-    """Draw relative error and share of the penalty against width in the arms."""
-    orders = sorted(result.table.order.unique())
-    with drawing():
-        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
-        *errors, share = figure.subplots(1, len(orders) + 1)
-        styles = (DROPOUT, ORDERS[1], ORDERS[2])
-        for style, arm in zip(styles, ARMS, strict=True):
-            part = result.table[result.table.arm == arm]
-            for axis, order in zip(errors, orders, strict=True):
-                rows = part[(part.order == order) & part.relative.notna()]
-                curve(axis, rows.width, rows, style, arm)
-            rows = part.drop_duplicates("width")
-            share.plot(rows.width, rows.penalty, color=style.colour, linestyle=style.line, marker=style.marker)
-        for axis, order in zip(errors, orders, strict=True):
-            axis.set_ylabel(f"|relative error|, order {order}")
-        share.set_ylabel("penalty / modified loss at the start")
-        for axis in (*errors, share):
-            log_ticks(axis, result.table.width)
-            axis.set_yscale("log")
-            axis.set_xlabel("width")
-        figure.legend(*errors[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        return figure
-
-
-def _conclusion(result: WidthSweep) -> str:
-    lines = [
-        f"- {row['arm']}, order {row['order']}: "
-        + (
-            f"|relative error| goes like width^{interval(row, 'slope', '.2f')} over {row['points']} widths."
-            if np.isfinite(row["slope"])
-            else f"no slope, {row['points']} widths are resolved."
-        )
-        for row in result.slopes.to_dict("records")
-    ]
-    return "\n".join(lines)
+        tables = {"table": result.table, "slopes": result.slopes}
+        figures = {"width": Captioned(result.plot(), CAPTION)}
+        return [Section("Error against width", tables, figures, _report(result), result.conclusion())]
 
 
 def _report(result: WidthSweep) -> str:

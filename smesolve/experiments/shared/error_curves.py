@@ -22,17 +22,9 @@ def curve(
     size = part.relative.abs()
     half = (part.relative_high - part.relative_low) / 2
     bottom = size[size > 0].min() / 10 if (size > 0).any() else 1e-16
-    axis.errorbar(
-        x,
-        size,
-        np.array([np.minimum(half, size - bottom).clip(lower=0), half]),
-        color=style.colour,
-        linestyle=style.line if line is None else line,
-        marker=style.marker,
-        capsize=1.5,
-        elinewidth=0.8,
-        label=label,
-    )
+    room = np.array([np.minimum(half, size - bottom).clip(lower=0), half])
+    look = style.line_options | ({} if line is None else {"linestyle": line})
+    axis.errorbar(x, size, room, capsize=1.5, elinewidth=0.8, label=label, **look)
     points(axis, x, size, part.resolved, style)
 
 

@@ -20,7 +20,7 @@ from smesolve.figures import PAGE, Figure, drawing
 from smesolve.result import Result, sentences
 from smesolve.solver.modified_equation import Order, equation_name, sorted_orders
 
-__all__ = ["ErrorMap", "collapse_figure", "map_figure", "nearer_order"]
+__all__ = ["ErrorMap", "nearer_order"]
 
 LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Relative errors of the contours."""
@@ -58,9 +58,63 @@ class ErrorMap(Result):
         """Return in how many cells each order is nearest, one sentence per model."""
         return sentences(nearer_order(self.table))
 
+    @drawing()
     def plot(self) -> Figure:
-        """Return the map of relative errors."""
-        return map_figure(self)
+        """Draw heat maps of the relative error, one per model and order, with contours and stability limits."""
+        orders = sorted_orders(self.table.order)
+        figure = Figure(figsize=(PAGE / 2 * len(orders), 5.6), layout="constrained")
+        axes = figure.subplots(2, len(orders), squeeze=False, sharex=True, sharey=True)
+        size = self.table.relative.abs()
+        norm = LogNorm(max(size[size > 0].min(), 1e-6), min(size.max(), 1.0))
+        for line, model in zip(axes, MODELS, strict=True):
+            for axis, order in zip(line, orders, strict=True):
+                cells = self.table.query("model == @model and order == @order")
+                mesh = _heat_map(axis, cells, norm)
+                _limits(axis, self.limits, order)
+                axis.set_title(f"{MODELS[model]}, {equation_name(order)}", loc="left")
+        for axis in axes[-1]:
+            axis.set_xlabel(r"learning rate $\epsilon$")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("keep_prob")
+        figure.colorbar(mesh, ax=axes, label="|error| / change along the gradient flow", shrink=0.7)
+        axes[0, 0].set_xlim(self.table.lr.min() / 2, 3 * self.table.lr.max())
+        entries: dict[str, Any] = {}
+        for axis in axes[0]:
+            entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        entries["not resolved"] = Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="0.3", hatch="//////")
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4)
+        return figure
+
+    @drawing()
+    def plot_collapse(self) -> Figure:
+        """Draw errors per unit of time against lr / keep_prob^q: the readout as lines, the network as markers."""
+        orders = sorted_orders(self.table.order)
+        keeps = sorted(self.table.keep_prob.unique())
+        figure = Figure(figsize=(PAGE, 2.4 * len(orders)), layout="constrained")
+        axes = figure.subplots(len(orders), len(POWERS), squeeze=False, sharey="row")
+        for line, order in zip(axes, orders, strict=True):
+            for axis, power in zip(line, POWERS, strict=True):
+                for k, keep in enumerate(keeps):
+                    colour, cells = f"{0.75 * k / max(len(keeps) - 1, 1):.2f}", self.table[self.table.resolved]
+                    cells = cells.query("order == @order and keep_prob == @keep").sort_values("lr")
+                    for model in MODELS:
+                        part = cells[cells.model == model]
+                        axis.loglog(
+                            part.lr / keep**power,
+                            (part.relative / part.horizon).abs(),
+                            color=colour,
+                            linestyle=("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))[k % 5]
+                            if model == "readout"
+                            else "",
+                            marker="" if model == "readout" else "os^Dv"[k % 5],
+                            label=f"keep_prob {keep:g}" if model == "readout" else None,
+                        )
+                axis.set_xlabel((r"$\epsilon$", r"$\epsilon$ / keep_prob", r"$\epsilon$ / keep_prob$^2$")[int(power)])
+            line[0].set_ylabel(f"{equation_name(order)}: |relative error| / T")
+        for axis in axes.flat:
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(keeps))
+        return figure
 
 
 def nearer_order(table: pd.DataFrame) -> str:
@@ -89,34 +143,6 @@ def _bounds(one: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return size - half, size + half
 
 
-def map_figure(result: ErrorMap) -> Figure:
-    """Draw heat maps of the relative error, one per model and order, with contours and stability limits."""
-    orders = sorted_orders(result.table.order)
-    with drawing():
-        figure = Figure(figsize=(PAGE / 2 * len(orders), 5.6), layout="constrained")
-        axes = figure.subplots(2, len(orders), squeeze=False, sharex=True, sharey=True)
-        size = result.table.relative.abs()
-        norm = LogNorm(max(size[size > 0].min(), 1e-6), min(size.max(), 1.0))
-        for line, model in zip(axes, MODELS, strict=True):
-            for axis, order in zip(line, orders, strict=True):
-                cells = result.table.query("model == @model and order == @order")
-                mesh = _heat_map(axis, cells, norm)
-                _limits(axis, result.limits, order)
-                axis.set_title(f"{MODELS[model]}, {equation_name(order)}", loc="left")
-        for axis in axes[-1]:
-            axis.set_xlabel(r"learning rate $\epsilon$")
-        for axis in axes[:, 0]:
-            axis.set_ylabel("keep_prob")
-        figure.colorbar(mesh, ax=axes, label="|error| / change along the gradient flow", shrink=0.7)
-        axes[0, 0].set_xlim(result.table.lr.min() / 2, 3 * result.table.lr.max())
-        entries: dict[str, Any] = {}
-        for axis in axes[0]:
-            entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-        entries["not resolved"] = Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="0.3", hatch="//////")
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4)
-        return figure
-
-
 def _edges(centres: np.ndarray) -> np.ndarray:
     """Return edges halfway between sorted centres on a log scale."""
     logs = np.log(centres)
@@ -131,8 +157,7 @@ def _heat_map(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> QuadMesh:
     """Draw the cells of one model and order, and return them for the colour bar."""
     keeps = np.sort(cells.keep_prob.unique())
     heights = _edges(keeps)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+    axis.set(xscale="log", yscale="log")
     for bottom, top, keep in zip(heights[:-1], heights[1:], keeps, strict=True):
         row = cells[cells.keep_prob == keep].sort_values("lr")
         edges = _edges(row.lr.to_numpy())
@@ -185,35 +210,3 @@ def _limits(axis: Axes, limits: pd.DataFrame, order: Order) -> None:
                 rows.observed, rows.keep_prob, linestyle="", marker=marker, markerfacecolor="white", color="black",
                 label=f"observed, {process}",
             )  # fmt: skip
-
-
-def collapse_figure(result: ErrorMap) -> Figure:
-    """Draw errors per unit of time against lr / keep_prob^q for q = 0, 1, 2: lines the readout, markers the network."""
-    orders = sorted_orders(result.table.order)
-    keeps = sorted(result.table.keep_prob.unique())
-    with drawing():
-        figure = Figure(figsize=(PAGE, 2.4 * len(orders)), layout="constrained")
-        axes = figure.subplots(len(orders), len(POWERS), squeeze=False, sharey="row")
-        for line, order in zip(axes, orders, strict=True):
-            for axis, power in zip(line, POWERS, strict=True):
-                for k, keep in enumerate(keeps):
-                    colour, cells = f"{0.75 * k / max(len(keeps) - 1, 1):.2f}", result.table[result.table.resolved]
-                    cells = cells.query("order == @order and keep_prob == @keep").sort_values("lr")
-                    for model in MODELS:
-                        part = cells[cells.model == model]
-                        axis.loglog(
-                            part.lr / keep**power,
-                            (part.relative / part.horizon).abs(),
-                            color=colour,
-                            linestyle=("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))[k % 5]
-                            if model == "readout"
-                            else "",
-                            marker="" if model == "readout" else "os^Dv"[k % 5],
-                            label=f"keep_prob {keep:g}" if model == "readout" else None,
-                        )
-                axis.set_xlabel((r"$\epsilon$", r"$\epsilon$ / keep_prob", r"$\epsilon$ / keep_prob$^2$")[int(power)])
-            line[0].set_ylabel(f"{equation_name(order)}: |relative error| / T")
-        for axis in axes.flat:
-            axis.xaxis.set_minor_formatter(NullFormatter())
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(keeps))
-        return figure

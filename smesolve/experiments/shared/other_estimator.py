@@ -16,7 +16,8 @@ from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns, orders_of_defects
-from smesolve.experiments.shared.markdown import join, table_of
+from smesolve.experiments.shared.markdown import join
+from smesolve.experiments.shared.section import formatted
 from smesolve.problem.observables import Observable
 from smesolve.sampling.ensemble import LARGEST_BLOCK
 from smesolve.sampling.journal import Journal
@@ -136,19 +137,15 @@ class OtherEstimator:
             elif self.observables and self.orders:
                 why = f"that takes {self.relative_work:.2g} times the gradients of the first round of this study"
             return join(heading, f"The errors were not measured by {_called(self.other)} as well: {why}.")
-        table = self._beside(study, rows)
-        intervals = [
-            [
-                row.observable,
-                row.order,
-                *(f"{error:+.2e} [{low:+.2e}, {high:+.2e}]" for error, low, high in _both(row)),
-                row.agrees,
-            ]
-            for row in table.itertuples()
-        ]
-        head = ["observable", "order", _called(self.estimator), _called(self.other), "agree"]
         intro = f"At lr = {self.lr:g}, the largest one, with draws of its own and {rows.paths.min()} paths."
-        return join(heading, intro, table_of(head, intervals))
+        columns = {
+            "observable": "{observable}",
+            "order": "{order}",
+            _called(self.estimator): "{error:+.2e} [{low:+.2e}, {high:+.2e}]",
+            _called(self.other): "{error_other:+.2e} [{low_other:+.2e}, {high_other:+.2e}]",
+            "agree": "{agrees}",
+        }
+        return join(heading, intro, formatted(self._beside(study, rows), columns))
 
     def conclusion(self, study: WeakErrorStudy, rows: pd.DataFrame | None) -> str:
         """Return a line for the conclusions, or "" if nothing was compared."""
@@ -179,10 +176,6 @@ def _agrees(row: dict[Any, Any]) -> str:
             return f"not known: {reason}"
     halves = (row["high"] - row["low"] + row["high_other"] - row["low_other"]) / 2
     return "yes" if abs(row["error"] - row["error_other"]) <= halves else "no"
-
-
-def _both(row: Any) -> list[tuple[float, float, float]]:
-    return [(row.error, row.low, row.high), (row.error_other, row.low_other, row.high_other)]
 
 
 def _called(estimator: str) -> str:

@@ -10,11 +10,12 @@ import pandas as pd
 __all__ = ["follows", "reach"]
 
 
-def follows(low: float, high: float, tolerance: float) -> bool | None:
-    """Return whether an error with this interval is within the tolerance; None if this is not resolved."""
-    if max(-low, high) <= tolerance:
-        return True
-    return False if low > tolerance or high < -tolerance else None
+def follows(table: pd.DataFrame, tolerance: float) -> list[bool | None]:
+    """Return whether each `relative` error is within the tolerance with its interval; None if this is not resolved."""
+    ends = list(zip(table.relative_low, table.relative_high, strict=True))
+    beyond = [low > tolerance or high < -tolerance for low, high in ends]
+    inside = [max(-low, high) <= tolerance for low, high in ends]
+    return [True if within else False if out else None for within, out in zip(inside, beyond, strict=True)]
 
 
 def reach(group: pd.DataFrame, tolerance: float, below: float = np.nan) -> dict[str, Any]:

@@ -82,9 +82,7 @@ def find_experiment(command: str, study: str = "") -> type[Experiment[Any]]:
         if command not in commands():
             raise SmesolveError(f"command {command!r} is unknown; {nearest_name(command, commands())}.")
         import_matplotlib()  # before the module imports it without these precautions
-        importlib.import_module(
-            ".".join([smesolve.experiments.__name__, *map(_module, filter(None, [command, study]))])
-        )
+        importlib.import_module(".".join([smesolve.experiments.__name__, *_path(command, study)]))
     return EXPERIMENTS[command, study]
 
 

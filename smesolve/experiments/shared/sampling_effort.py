@@ -11,13 +11,13 @@ from torch import Tensor
 from smesolve.comparison.weak_error import weak_error
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.experiments.shared.cells import Ensembles
-from smesolve.experiments.shared.settings import ProblemSettings, check_execution
+from smesolve.experiments.shared.settings import ProblemSettings, check_keys
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.modified_equation import Order
-from smesolve.validation import check_integer, check_seed, check_tolerance
+from smesolve.validation import check_instance, check_parameters
 
-__all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings"]
+__all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings", "check_study"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,7 @@ class SamplingEffort:
     """Processes that share the work; results do not depend on their number. Default: only this one."""
 
     def __post_init__(self) -> None:
-        check_integer("paths", self.paths, 2)
-        check_integer("max_paths", self.max_paths)
-        check_seed("seed", self.seed)
-        if self.rel_tol is not None:
-            check_tolerance("rel_tol", self.rel_tol)
-        if self.workers is not None:
-            check_integer("workers", self.workers, most=2**12)
+        check_keys(self)
 
     def ensembles(
         self,
@@ -74,26 +68,20 @@ class SamplingEffort:
 
         It shows no progress bar, because the cells have one.
         """
-        return weak_error(
-            problem,
-            theta0,
-            lrs,
-            times[-1],
-            orders=orders,
-            observables=[observable],
-            times=times,
-            paths=self.paths,
-            rel_tol=self.rel_tol,
-            max_paths=self.max_paths,
-            seed=self.seed,
-            workers=self.workers,
-            progress=False,
-            **more,
-        )
+        names = ("paths", "rel_tol", "max_paths", "seed", "workers")
+        more |= {name: getattr(self, name) for name in names} | {"orders": orders, "observables": [observable]}
+        return weak_error(problem, theta0, lrs, times[-1], times=times, progress=False, **more)
 
 
 EFFORT = SamplingEffort()
 """The default effort."""
+
+
+def check_study(problem: Any, theta0: Any, effort: Any, kind: type[Problem] = Problem) -> Tensor:
+    """Return the start (D,) of a study, after checks of its problem, which is of this kind, and of its effort."""
+    check_instance("problem", problem, kind, f"a {kind.__name__}")
+    check_instance("effort", effort, SamplingEffort, "a SamplingEffort")
+    return check_parameters("theta0", theta0, problem)
 
 
 @dataclass(frozen=True)
@@ -111,10 +99,6 @@ class SamplingSettings(ProblemSettings):
     seed: int = 0
     threads: int | None = None
     workers: int | None = None
-
-    def __post_init__(self) -> None:
-        check_execution(self)
-        _ = self.effort  # checks the other fields
 
     @property
     def effort(self) -> SamplingEffort:

@@ -1,13 +1,14 @@
 """Settings that experiments have in common: data, network, training and execution.
 
 The settings of an experiment are a frozen dataclass. jsonargparse generates the options of the command line from it,
-and the help from its docstring. Each dataclass checks its fields when it is created.
+and the help from its docstring. Each dataclass checks its fields when it is created: those with a name in `CHECKS` by
+`StudySettings`, all others in its own `__post_init__`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
@@ -15,13 +16,18 @@ from smesolve.errors import SmesolveError, invalid
 from smesolve.experiments.shared.schedule_settings import LearningRateSettings
 from smesolve.validation import (
     check_choice,
+    check_device,
     check_flag,
     check_instance,
     check_integer,
+    check_keep_prob,
     check_list,
     check_not_negative,
     check_number,
+    check_optional,
+    check_positive,
     check_seed,
+    check_tolerance,
 )
 
 __all__ = [
@@ -31,15 +37,16 @@ __all__ = [
     "DataSettings",
     "NetworkSettings",
     "ProblemSettings",
+    "StudySettings",
     "TrainingSettings",
     "build",
-    "check_execution",
+    "check_choices",
+    "check_keys",
     "check_one",
     "check_string",
 ]
 
 S = TypeVar("S")
-T = TypeVar("T")
 
 EXECUTION = ("threads", "workers", "max_memory")
 """Keys on which the results of an experiment do not depend."""
@@ -83,19 +90,14 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_string("data.name", self.name)
-        if self.target is not None:
-            check_string("data.target", self.target)
-        for name in ("samples", "in_features"):
-            if getattr(self, name) is not None:
-                check_integer(f"data.{name}", getattr(self, name))
-        if self.seed is not None:
-            check_seed("data.seed", self.seed)
+        check_optional("data.target", self.target, check_string)
+        for name in ("samples", "in_features", "pooling"):
+            check_optional(f"data.{name}", getattr(self, name), check_integer)
+        check_optional("data.seed", self.seed, check_seed)
         if self.test is not None:
             check_number("data.test", self.test, 0.0, 1.0, remedy="0.2 holds out 20% of the samples")
-        if self.pooling is not None:
-            check_integer("data.pooling", self.pooling)
-            if self.pooling not in POOLINGS:
-                raise invalid("data.pooling", f"be one of {', '.join(map(str, POOLINGS))}", self.pooling)
+        if self.pooling is not None and self.pooling not in POOLINGS:
+            raise invalid("data.pooling", f"be one of {', '.join(map(str, POOLINGS))}", self.pooling)
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,7 @@ class TrainingSettings(LearningRateSettings):
         check_choice("training.loss", self.loss, LOSSES)
         check_choice("training.dropout", self.dropout, ("last", "every"))
         check_choice("training.masks", self.masks, ("shared", "per_sample"))
-        if self.batch_size is not None:
-            check_integer("training.batch_size", self.batch_size)
+        check_optional("training.batch_size", self.batch_size, check_integer)
         check_flag("training.replacement", self.replacement)
         if check_flag("training.shuffle", self.shuffle) and (self.batch_size is None or self.replacement):
             raise SmesolveError(
@@ -189,8 +190,72 @@ class TrainingSettings(LearningRateSettings):
         return self.loss == "squared_error" and self.dropout == "last" and not others
 
 
+def check_choices(name: str, values: Any, choices: Collection[str], least: int = 1) -> list[str]:
+    """Return a list of different choices."""
+    return check_list(name, values, lambda item, one: check_choice(item, one, choices), least=least, distinct=True)
+
+
+def check_string(name: str, value: Any) -> str:
+    """Return a string."""
+    return check_instance(name, value, str, "a string")
+
+
+def _check_processes(name: str, value: Any) -> int:
+    """Return a number of threads or of processes."""
+    return check_integer(name, value, most=2**12, remedy="leave it out for the default")
+
+
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "keep_prob": check_keep_prob,
+    "keep_probs": lambda name, values: check_list(name, values, check_keep_prob, distinct=True),
+    "lr": check_positive,
+    "lrs": lambda name, values: check_list(name, values, check_positive),
+    "dt": check_positive,
+    "horizon": check_positive,
+    "relaxations": check_positive,
+    "scale": check_positive,
+    "observables": lambda name, values: check_list(name, values, check_string),
+    "steps": check_integer,
+    "runs": lambda name, value: check_integer(name, value, 2, remedy="intervals are over the runs"),
+    "paths": lambda name, value: check_integer(name, value, 2),
+    "max_paths": check_integer,
+    "rel_tol": check_tolerance,
+    "tolerance": check_tolerance,
+    "seed": check_seed,
+    "dtype": lambda name, value: check_choice(name, value, DTYPES),
+    "device": check_device,
+    "threads": _check_processes,
+    "workers": _check_processes,
+    "max_memory": check_positive,
+}
+"""Checks of the keys that mean the same in all studies."""
+
+
+def check_keys(settings: Any) -> None:
+    """Refuse values of a dataclass that fail the check of their key in `CHECKS`; a default of None is accepted."""
+    for entry in dataclasses.fields(settings):
+        value = getattr(settings, entry.name)
+        if entry.name in CHECKS and not (value is None and entry.default is None):
+            CHECKS[entry.name](entry.name, value)
+
+
+def check_one(settings: Any, *names: str) -> None:
+    """Refuse lists that do not hold exactly one value."""
+    for name in names:
+        if len(getattr(settings, name)) != 1:
+            raise invalid(name, "hold one value", getattr(settings, name), "keep one")
+
+
 @dataclass(frozen=True)
-class ProblemSettings:
+class StudySettings:
+    """Settings whose common keys are checked."""
+
+    def __post_init__(self) -> None:
+        check_keys(self)
+
+
+@dataclass(frozen=True)
+class ProblemSettings(StudySettings):
     """Settings of an experiment on one network.
 
     Args:
@@ -200,26 +265,6 @@ class ProblemSettings:
 
     data: DataSettings = field(default_factory=DataSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
-
-
-def check_one(name: str, values: Any, check_item: Callable[[str, Any], T]) -> list[T]:
-    """Return a list of one validated item."""
-    items = check_list(name, values, check_item)
-    if len(items) != 1:
-        raise invalid(name, "hold one value", values, "keep one")
-    return items
-
-
-def check_execution(settings: Any) -> None:
-    """Refuse `threads` and `workers` of settings that are not integers from 1 to 4096."""
-    for name in ("threads", "workers"):
-        if getattr(settings, name, None) is not None:
-            check_integer(name, getattr(settings, name), most=2**12, remedy="leave it out for the default")
-
-
-def check_string(name: str, value: Any) -> str:
-    """Return a string."""
-    return check_instance(name, value, str, "a string")
 
 
 def build(kind: type[S], values: dict[str, Any]) -> S:

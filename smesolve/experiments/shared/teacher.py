@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
-from smesolve.experiments.shared.settings import ACTIVATIONS, check_execution
+from smesolve.experiments.shared.settings import ACTIVATIONS, StudySettings, check_choices
 from smesolve.landscape.training import ADAM_TRAININGS, initial_points
 from smesolve.problem.activations import ACTIVATIONS as FUNCTIONS
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
-from smesolve.validation import check_choice, check_integer, check_keep_prob, check_list, check_positive, check_seed
+from smesolve.validation import check_choice, check_integer
 
 __all__ = ["TeacherSettings", "student_problem", "teacher_data"]
 
@@ -35,7 +35,7 @@ REACH = 2.0
 
 
 @dataclass(frozen=True)
-class TeacherSettings:
+class TeacherSettings(StudySettings):
     """Settings of a network that learns from a teacher, by Adam.
 
     Args:
@@ -67,7 +67,8 @@ class TeacherSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("in_features", "teacher", "width", "steps"):
+        super().__post_init__()
+        for name in ("in_features", "teacher", "width"):
             check_integer(name, getattr(self, name))
         if self.teacher > 2 * self.in_features:
             raise SmesolveError(
@@ -75,15 +76,7 @@ class TeacherSettings:
                 "neurons; lower it."
             )
         check_choice("activation", self.activation, ACTIVATIONS)
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_list(
-            "trainings", self.trainings, lambda name, one: check_choice(name, one, ADAM_TRAININGS), distinct=True
-        )
-        check_positive("lr", self.lr)
-        check_integer("runs", self.runs, 2, remedy="intervals are over the runs")
-        check_positive("scale", self.scale)
-        check_seed("seed", self.seed)
-        check_execution(self)
+        check_choices("trainings", self.trainings, ADAM_TRAININGS)
 
 
 def teacher_data(settings: TeacherSettings, samples: int) -> tuple[Tensor, Tensor]:

@@ -10,24 +10,9 @@ from torch import Tensor
 
 from smesolve.experiments.shared.cells import Ensembles, training_cost
 from smesolve.experiments.shared.experiment import NetworkExperiment
-from smesolve.experiments.shared.settings import (
-    DTYPES,
-    DataSettings,
-    NetworkSettings,
-    ProblemSettings,
-    check_execution,
-)
+from smesolve.experiments.shared.settings import DataSettings, NetworkSettings, ProblemSettings
 from smesolve.landscape.training import initial_points
 from smesolve.problem.dropout import DropoutProblem
-from smesolve.validation import (
-    check_choice,
-    check_device,
-    check_integer,
-    check_keep_prob,
-    check_list,
-    check_positive,
-    check_seed,
-)
 
 __all__ = ["TrainingRuns", "TrainingRunsSettings"]
 
@@ -39,7 +24,6 @@ class TrainingRunsSettings(ProblemSettings):
     """Settings of training runs.
 
     Args:
-        data: the data.
         network: the network; its seed is the seed of the first run, the other runs have the following seeds.
         lr: learning rate, also in R_2.
         steps: steps of training.
@@ -63,17 +47,6 @@ class TrainingRunsSettings(ProblemSettings):
     device: str = "cpu"
     threads: int | None = None
     keep_probs: list[float] = field(default_factory=lambda: [0.5, 0.6, 0.7, 0.8, 0.9])
-
-    def __post_init__(self) -> None:
-        check_positive("lr", self.lr)
-        check_integer("steps", self.steps)
-        check_integer("runs", self.runs, 2, remedy="intervals are over the runs")
-        check_positive("scale", self.scale)
-        check_seed("seed", self.seed)
-        check_choice("dtype", self.dtype, DTYPES)
-        check_device("device", self.device)
-        check_execution(self)
-        check_list("keep_probs", self.keep_probs, check_keep_prob, distinct=True)
 
 
 class TrainingRuns(NetworkExperiment[S]):

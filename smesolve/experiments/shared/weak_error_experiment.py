@@ -17,25 +17,10 @@ from smesolve.experiments.shared.cells import Cell, Ensembles
 from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.experiments.shared.experiment import NetworkExperiment
 from smesolve.experiments.shared.other_estimator import OtherEstimator
-from smesolve.experiments.shared.settings import (
-    DTYPES,
-    ProblemSettings,
-    TrainingSettings,
-    check_execution,
-    check_string,
-)
+from smesolve.experiments.shared.settings import ProblemSettings, TrainingSettings
 from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.problem.observables import named_observables
-from smesolve.validation import (
-    check_choice,
-    check_device,
-    check_integer,
-    check_keep_prob,
-    check_list,
-    check_positive,
-    check_seed,
-    check_tolerance,
-)
+from smesolve.validation import check_choice
 
 __all__ = ["WeakErrorExperiment", "WeakErrorSettings"]
 
@@ -91,22 +76,10 @@ class WeakErrorSettings(ProblemSettings):
     max_memory: float | None = None
 
     def __post_init__(self) -> None:
-        check_keep_prob("keep_prob", self.keep_prob)
-        check_list("lrs", self.lrs, check_positive)
-        check_positive("horizon", self.horizon)
+        super().__post_init__()
         check_orders("orders", self.orders)
-        check_list("observables", self.observables, check_string)
-        check_integer("paths", self.paths, 2)
-        check_integer("max_paths", self.max_paths)
         check_choice("control", self.control, CONTROLS)
         check_choice("estimator", self.estimator, ESTIMATORS)
-        check_seed("seed", self.seed)
-        check_device("device", self.device)
-        check_choice("dtype", self.dtype, DTYPES)
-        for name, check in (("rel_tol", check_tolerance), ("dt", check_positive), ("max_memory", check_positive)):
-            if getattr(self, name) is not None:
-                check(name, getattr(self, name))
-        check_execution(self)
 
 
 class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
@@ -139,13 +112,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
             ensembles = [
                 Ensembles(self.problem, self.theta0, lr, times, *measured, most=self._most_paths) for lr in lrs
             ]
-        sampling: dict[str, Any] = {
-            "paths": s.paths,
-            "rel_tol": s.rel_tol,
-            "max_paths": s.max_paths,
-            "max_memory": s.max_memory,
-            "workers": s.workers,
-        }
+        sampling = {name: getattr(s, name) for name in ("paths", "rel_tol", "max_paths", "max_memory", "workers")}
         measure = partial(
             weak_error,
             self.problem,

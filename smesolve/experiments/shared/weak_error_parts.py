@@ -11,12 +11,13 @@ from smesolve.comparison.sorted_tables import in_sorted_orders
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE
 from smesolve.experiments.shared.markdown import table_of
+from smesolve.experiments.shared.section import formatted
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
 from smesolve.solver.modified_equation import equation_name, orders_in_words
 
 __all__ = [
     "at_horizon",
-    "bias_in_words",
+    "bias_format",
     "by_defects",
     "divergence",
     "largest_errors",
@@ -97,11 +98,9 @@ def divergence(study: WeakErrorStudy) -> str:
     return "\n".join(lines) or "No path diverged."
 
 
-def bias_in_words(row: Any) -> str:
-    """Return the bias of the error in a row of a table: the bias of the solver, or the bound for defects."""
-    if row.estimator == "defects":
-        return f"± {row.bias:.1e}"
-    return f"{row.solver_bias:+.1e} ± {row.solver_bias_half_width:.1e}"
+def bias_format(study: WeakErrorStudy) -> str:
+    """Return the format of the bias of an error: the bias of the solver, or the bound for defects."""
+    return "± {bias:.1e}" if by_defects(study) else "{solver_bias:+.1e} ± {solver_bias_half_width:.1e}"
 
 
 def at_horizon(study: WeakErrorStudy) -> pd.DataFrame:
@@ -148,20 +147,17 @@ def slope_in_words(row: Any) -> tuple[str, str]:
 
 def largest_errors(study: WeakErrorStudy) -> str:
     """Return the table of the largest errors over the times."""
-    table = table_of(
-        ["observable", "lr", "order", "max error", "95% interval", "near time", "resolved"],
-        (
-            [
-                row.observable,
-                f"{row.lr:g}",
-                row.order,
-                f"{row.error:.2e}",
-                f"[{row.low:.2e}, {row.high:.2e}]",
-                f"{row.time:g}",
-                "yes" if row.resolved else "no",
-            ]
-            for row in study.maximum().itertuples()
-        ),
+    table = formatted(
+        study.maximum(),
+        {
+            "observable": "{observable}",
+            "lr": "{lr:g}",
+            "order": "{order}",
+            "max error": "{error:.2e}",
+            "95% interval": "[{low:.2e}, {high:.2e}]",
+            "near time": "{time:g}",
+            "resolved": "{resolved}",
+        },
     )
     meaning = (
         "max_k |E g(theta_k) - E g(Theta_(k lr))| over the times of the study; intervals hold for all times at once."

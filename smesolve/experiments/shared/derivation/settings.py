@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from smesolve.entry_point import nearest_name
 from smesolve.errors import SmesolveError, invalid
 from smesolve.experiments.shared.settings import check_string
-from smesolve.validation import check_flag, check_integer, check_keep_prob, check_list, check_number, check_positive
+from smesolve.validation import (
+    check_flag,
+    check_integer,
+    check_keep_prob,
+    check_list,
+    check_number,
+    check_optional,
+    check_positive,
+)
 
 __all__ = ["DeriveSettings"]
 
@@ -77,16 +85,13 @@ class DeriveSettings:
             check_list(name, getattr(self, name), check_string, least=0)
         for name in ("values", "probabilities"):
             check_list(name, getattr(self, name), check_number, least=0)
-        if self.layers is not None:
-            check_list("layers", self.layers, check_integer)
+        check_optional("layers", self.layers, lambda name, value: check_list(name, value, check_integer))
         check_flag("momentum", self.momentum)
         if self.activation not in ("tanh", "identity", "sigma"):
             raise invalid("activation", "be tanh, identity, or sigma for every smooth activation", self.activation)
-        if self.keep_prob is not None:
-            check_keep_prob("keep_prob", self.keep_prob)
+        check_optional("keep_prob", self.keep_prob, check_keep_prob)
         for name in ("variance", "half_width"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
+            check_optional(name, getattr(self, name), check_positive)
         for name, known in (("iteration", ITERATION_KEYS), ("law", LAW_KEYS)):
             if getattr(self, name) not in known:
                 raise SmesolveError(

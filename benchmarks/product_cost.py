@@ -1,0 +1,60 @@
+"""Cost of noise products and Hessian products in gradients: by compiled kernels, by formulas in torch, of a module.
+
+    python benchmarks/product_cost.py [--seconds 20] [--out product_cost.json]
+
+Tanh network, one output, keep_prob 0.8, float64, one thread, the sizes of `step_cost.py`; and the same network as a
+module with mini-batches. A gradient is a mean gradient. Processor times, minimum over rounds in which all take their
+turn; normals are not counted. `smesolve.comparison.cost` counts a noise product as 1.5 gradients and a Hessian product
+as 4.
+"""
+
+from __future__ import annotations
+
+import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
+
+# isort: split
+import harness
+import pandas as pd
+import torch
+from step_cost import SIZES, clocks
+
+import smesolve as sme
+from smesolve.problem.kernels.library import kernels_in_use
+
+
+def costs(problem: sme.Problem, paths: int, seconds: float) -> dict[str, float]:
+    """Noise product and Hessian product over mean gradient."""
+    generator = torch.Generator().manual_seed(0)
+    theta = problem.initial(seed=0).repeat(paths, 1)
+    vector, normals = (
+        torch.randn(paths, size, generator=generator, dtype=torch.float64) for size in (problem.dim, problem.noise_dim)
+    )
+    runs = {
+        "gradient": (lambda: problem.mean_gradient(theta), paths),
+        "noise product": (lambda: problem.noise_product(theta, normals), paths),
+        "Hessian product": (lambda: problem.hessian_product(theta, vector), paths),
+    }
+    least = {name: times[0] for name, times in clocks(runs, seconds, rounds=5).items()}
+    return {name: least[name] / least["gradient"] for name in list(runs)[1:]}
+
+
+def main() -> None:
+    arguments = harness.parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=20.0, help="for each size and kind")
+    given = arguments.parse_args()
+    print(f"{harness.threads()}, kernels {kernels_in_use()}")
+    rows = []
+    for size, (n, d, m, paths) in SIZES.items():
+        dropout = harness.sine_problem(n, d, m)
+        batches = sme.ModuleProblem(dropout.network, dropout.x, dropout.y, batch_size=n // 2)
+        kinds = {"kernels": dropout, "formulas": dropout.without_kernels(), "module": batches}
+        for kind, problem in kinds.items():
+            if kind != "kernels" or kernels_in_use() != "torch":
+                rows.append({"size": size, "kind": kind} | costs(problem, paths, given.seconds))
+    table = pd.DataFrame(rows)
+    print(harness.shown(table))
+    harness.write(given.out, table.to_dict("records"))
+
+
+if __name__ == "__main__":
+    main()
