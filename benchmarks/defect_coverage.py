@@ -1,35 +1,40 @@
-"""Coverage of the intervals of errors by defects, on two networks whose exact errors are known.
+"""Coverage of the intervals of errors by defects, on networks whose exact errors are known.
 
-- readout: linear regression with dropout, exact moments of both sides (`LinearMoments`), T = 0.5.
+- readout: linear regression with dropout, exact moments of both sides (`LinearMoments`), T = 0.5; and under schedules
+  (`ScheduledMoments`): the learning rate falls along half a cosine to a tenth, or keep_prob rises by 0.15. "From draws"
+  it is a module, of which the defects know draws only.
 - deep: 1-2-2-1, tanh, dropout after both hidden layers, one mask for all samples or one for each of them. The mean of
-  the iteration is a sum over all sequences of masks. That of the equations is taken over paths of the exact drift and
-  covariance, with control variates of both orders: `reference stderr` is its noise, which must be small beside
-  `stderr`, that of a replicate, for coverage to mean something. The defects know draws only.
+  the iteration is a sum over all sequences of masks, and that of the equations an integral by quasi-Monte Carlo
+  (`equation_mean.py`). `reference error` is the root of the squares of its standard error and of what is not known of
+  the scheme's bias, in units of `stderr`, that of a replicate. The defects know draws only.
 
 A replicate is a study of 512 paths at two learning rates. `monte_carlo` is how often the interval without the bound on
-the bias covers, `interval` the final one; `resolved` how often an error is resolved, and `of resolved` how often the
-final interval of these covers. Where lr / keep_prob^2 is large, errors are called not asymptotic, and not resolved.
+the bias covers, `interval` the final one, with the 95% interval of that share (Clopper and Pearson); replicates that
+are called heavy-tailed, a share `heavy tails`, have no interval and are left out. `bound` is the mean bound on the bias
+in units of `stderr`, and `bias` the mean of all replicates minus the exact error. `resolved` is how often an error is
+resolved, and `of resolved` how often the final interval of these covers. Where lr / keep_prob^2 is large, errors are
+called not asymptotic, and not resolved.
 """
 
 import itertools
-from functools import partial, reduce
+from functools import partial
 
 import harness
 import joblib
 import numpy as np
 import pandas as pd
 import torch
+from equation_mean import equation_mean
+from scipy.stats import binomtest
+from torch import nn
 
 import smesolve as sme
 from smesolve.comparison.defect_budget import DefectBudget, with_bias
-from smesolve.comparison.error_budget import ErrorBudget
-from smesolve.comparison.exact import LinearMoments, enumerated_expectation
-from smesolve.comparison.mean_estimate import MeanEstimate
+from smesolve.comparison.exact import LinearMoments, ScheduledMoments, enumerated_expectation
+from smesolve.comparison.outcomes import Status
 from smesolve.comparison.path_statistics import PathStatistics
-from smesolve.comparison.sampler import PairSampler
 from smesolve.comparison.study_design import StudyDesign
-from smesolve.comparison.value_hessians import value_hessians
-from smesolve.problem.observables import named_observables
+from smesolve.problem.schedule import cosine
 from smesolve.sampling.runner import Runner
 
 __all__ = ["defects"]
@@ -37,22 +42,26 @@ __all__ = ["defects"]
 PATHS, AT_ONCE = 512, 32
 """Paths of a replicate, and replicates of a block."""
 
-BLOCKS = {"deep, shared": 4, "deep, per sample": 64}
-"""Blocks of 1024 paths of an equation whose mean is not known exactly."""
-
-DT_PER_LR = 0.5
-
 HIDDEN = 2, 2
 
 CASES = [
     ("readout", 0.8, 0.5, (0.1, 0.05)),
     ("readout", 0.5, 0.5, (0.1, 0.05)),
+    ("readout, cosine", 0.8, 0.5, (0.1, 0.05)),
+    ("readout, cosine", 0.5, 0.5, (0.1, 0.05)),
+    ("readout, keep_prob", 0.8, 0.5, (0.1, 0.05)),
+    ("readout, keep_prob", 0.5, 0.5, (0.1, 0.05)),
+    ("readout from draws, cosine", 0.8, 0.5, (0.1, 0.05)),
+    ("readout from draws, cosine", 0.5, 0.5, (0.1, 0.05)),
     ("deep, shared", 0.8, 0.4, (0.2, 0.1)),
     ("deep, shared", 0.5, 0.2, (0.1, 0.05)),
     ("deep, per sample", 0.8, 0.3, (0.15, 0.1)),
     ("deep, per sample", 0.5, 0.15, (0.075, 0.05)),
 ]
-"""Name, keep_prob, horizon, learning rates; up to four steps of 16 masks, or three of 256."""
+"""Name, keep_prob, horizon, learning rates; deep ones have up to four steps of 16 masks, or three of 256."""
+
+MOMENTS = 1e-8
+"""Tolerance of exact moments under schedules."""
 
 
 class Deep(sme.Problem):
@@ -147,33 +156,41 @@ def iterated_loss(problem, theta0, lr, steps):
     return float(weights @ torch.tensor(means, dtype=weights.dtype))
 
 
-@torch.no_grad()
-def deep_errors(name, keep_prob, lr, horizon):
-    """Errors of both orders, each with its standard error, by paths of the equation with control variates."""
-    problem, theta0 = deep(keep_prob, name == "deep, per sample", True)
-    observables = named_observables(problem, ["loss"])
-    hessians = value_hessians(problem, theta0, [horizon], observables, lr)
-    dt = lr * DT_PER_LR
-    design = StudyDesign(problem, theta0, [lr], [horizon], [1, 2], observables, "small_noise_rk4", dt, "second")
-    iteration = iterated_loss(problem, theta0, lr, round(horizon / lr))
-    errors = {}
-    for side in ErrorBudget(design, lr, hessians, Runner()).sides:
-        paired = next(work for work in side.work.values() if isinstance(work, PairSampler))
-        blocks = zip(*(paired.statistics(block) for block in range(BLOCKS[name])), strict=True)
-        equation, pairs = (MeanEstimate.of(reduce(PathStatistics.merged, parts)) for parts in blocks)
-        errors[side.order] = (equation.mean - side.bias(pairs)).item() - iteration, equation.stderr.item()
-    return errors
+def readout_module(keep_prob):
+    """The readout of `harness.linear_problem` as a module."""
+    base, _ = harness.linear_problem(keep_prob)
+    layers = nn.Dropout(1 - keep_prob), nn.Linear(2, 1, bias=False)
+    return sme.ModuleProblem(nn.Sequential(*layers).double(), base.x, base.y, loss="squared_error", masks="shared")
+
+
+def under_schedule(problem, name, keep_prob, horizon):
+    """The problem of a case, which may follow a schedule."""
+    if name.endswith("cosine"):
+        return sme.ScheduledProblem(problem, lr_factor=cosine(horizon, 0.1))
+    if name.endswith("keep_prob"):
+        return sme.ScheduledProblem(problem, keep_prob=lambda t: keep_prob + 0.15 * t / horizon)
+    return problem
 
 
 def problem_and_errors(name, keep_prob, horizon, lrs):
-    """A problem, its start, and its exact errors with their standard errors by (lr, order)."""
-    if name == "readout":
+    """A problem, its start, and its errors with their uncertainty by (lr, order)."""
+    errors = {}
+    if name.startswith("readout"):
         problem, theta0 = harness.linear_problem(keep_prob)
-        moments = LinearMoments(problem, theta0)
-        return problem, theta0, {(lr, k): (moments.error(lr, k, horizon), 0.0) for lr in lrs for k in (1, 2)}
-    found = {lr: deep_errors(name, keep_prob, lr, horizon) for lr in lrs}
-    problem, theta0 = deep(keep_prob, name == "deep, per sample", False)
-    return problem, theta0, {(lr, order): found[lr][order] for lr in lrs for order in (1, 2)}
+        problem = under_schedule(problem, name, keep_prob, horizon)
+        exact = LinearMoments(problem, theta0) if problem.autonomous else ScheduledMoments(problem, theta0, MOMENTS)
+        for lr, order in itertools.product(lrs, (1, 2)):
+            errors[lr, order] = exact.error(lr, order, horizon), 0.0
+        if "draws" in name:
+            problem = under_schedule(readout_module(keep_prob), name, keep_prob, horizon)
+        return problem, theta0, errors
+    known, theta0 = deep(keep_prob, "per sample" in name, True)
+    for lr in lrs:
+        iteration = iterated_loss(known, theta0, lr, round(horizon / lr))
+        for order in (1, 2):
+            found = equation_mean(known, theta0, lr, order, horizon)
+            errors[lr, order] = found.value - iteration, np.hypot(found.stderr, found.bias)
+    return deep(keep_prob, "per sample" in name, False)[0], theta0, errors
 
 
 def defects(count):
@@ -188,31 +205,62 @@ def _replicates(name, keep_prob, horizon, lrs, count):
     design = StudyDesign.of(
         problem, theta0, lrs, horizon, orders=[1, 2], observables=["loss"], times=[horizon], control="none"
     )
-    budgets, tables = [DefectBudget(design, lr, Runner()) for lr in lrs], []
+    budgets, rows = [DefectBudget(design, lr, Runner()) for lr in lrs], []
     for budget in budgets:
         vars(budget.sampler)["block_size"] = AT_ONCE * PATHS  # paths of a block are independent: cut it into replicates
-    for block in range(-(-count // AT_ONCE)):
-        values = [budget.sampler.values(block).reshape(AT_ONCE, PATHS, 1, -1) for budget in budgets]
-        for replicate in range(AT_ONCE):
-            rows = []
-            for budget, parts in zip(budgets, values, strict=True):
-                both = np.stack([parts[replicate]] * 2)
-                budget.statistics = PathStatistics.of(both, antithetic=False, order=4)
-                rows += budget.rows(None)
-            tables.append(with_bias(pd.DataFrame(rows)).assign(replicate=block * AT_ONCE + replicate))
-    table = pd.concat(tables, ignore_index=True).query("replicate < @count")
+        for block in range(-(-count // AT_ONCE)):
+            values = budget.sampler.values(block).reshape(AT_ONCE, PATHS, 1, -1)
+            for replicate in range(min(AT_ONCE, count - block * AT_ONCE)):
+                budget.statistics = PathStatistics.of(np.stack([values[replicate]] * 2), antithetic=False, order=4)
+                of = {"observable": f"loss of replicate {block * AT_ONCE + replicate}"}  # intervals are made for each
+                rows += [row | of for row in budget.rows(None)]
+    table = with_bias(pd.DataFrame(rows))
     error, noise = np.array([exact[at] for at in zip(table.lr, table.order, strict=True)]).T
     covered = (table.low <= error) & (error <= table.high)
+    reliable = table.reason.map(lambda reason: Status(reason).has_interval)
     table = table.assign(
         exact=error,
-        reference_stderr=noise,
-        monte_carlo=(table.error - error).abs() <= table.half_width,
-        interval=covered,
+        noise=noise,
+        measured=table.error,
+        reliable=reliable,
+        monte_carlo=((table.error - error).abs() <= table.half_width).where(reliable),
+        interval=covered.where(reliable),
         covered=covered.where(table.resolved),
     )
-    columns = ["exact", "reference_stderr", "stderr", "monte_carlo", "interval", "resolved", "covered"]
-    means = table.groupby(["order", "lr"])[columns].agg(lambda column: column.astype(float).mean()).reset_index()
-    means = means.rename(columns={"covered": "of resolved", "reference_stderr": "reference stderr"})
-    means.insert(0, "keep_prob", keep_prob)
-    means.insert(0, "problem", name)
-    return means.assign(replicates=count)
+    columns = [
+        "exact",
+        "noise",
+        "stderr",
+        "measured",
+        "bias",
+        "reliable",
+        "monte_carlo",
+        "interval",
+        "resolved",
+        "covered",
+    ]
+    groups = table[columns].astype(float).groupby([table.order, table.lr])
+    means = groups.mean().reset_index()
+    counts = zip(groups.interval.sum(), groups.interval.count(), strict=True)
+    low, high = np.array([binomtest(int(hits), int(of)).proportion_ci() for hits, of in counts]).T
+    return pd.DataFrame(
+        {
+            "problem": name,
+            "keep_prob": keep_prob,
+            "order": means.order,
+            "lr": means.lr,
+            "exact": means.exact,
+            "stderr": means.stderr,
+            "reference error": means.noise / means.stderr,
+            "bias": (means.measured - means.exact) / means.stderr,
+            "bound": means.bias / means.stderr,
+            "monte_carlo": means.monte_carlo,
+            "interval": means.interval,
+            "low": low,
+            "high": high,
+            "heavy tails": 1 - means.reliable,
+            "resolved": means.resolved,
+            "of resolved": means.covered,
+            "replicates": count,
+        }
+    )

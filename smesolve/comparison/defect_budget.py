@@ -1,21 +1,35 @@
 """The weak errors at one learning rate by defects, and a bound on their bias.
 
-Estimates by defects have a bias that vanishes faster with lr than the error (`smesolve.comparison.defects`). For the
-error of order 2, and for the error of order 1, which contains it, the bias is of the size of delta lr^3, half the
-difference between both placements of the shifts. delta is averaged over learning rates that are up to twice as large.
-At kinks, half of both terms of the error of order 2 is added to the bound. Under a schedule, whose changes in a step
-the placement does not show, half of the error of order 2 and 5/K^2 of that of order 1 are added to the bound of order
-1, and a tenth of the error of order 2 to its own. Where there are no shifts (order 1 only), the bias is of the size of
-the next term d lr^2 in
+Estimates by defects have a bias that vanishes faster with lr than the error (`smesolve.comparison.defects`).
 
-    e / lr = c + d lr + O(lr^2),
+**Order 2.** The bias is the next term of the error, of size lr^3. Only one part of it is measured: delta lr^3, half the
+difference between shifts after the step and before it. The truth lies at f of the way from the latter to the former,
+and the estimate at 5/8. Noise-free steps with a linear drift have f = 3/4, and f is close to 1/2 where noise makes the
+error, both 1/4 |delta| lr^3 from the estimate. The bound is twice that, or as large as at f = 1 under schedules, where
+terms with derivatives of drift and schedule have f = 1,
 
-by regression over the learning rates. The bound on the bias,
+    B_2 = 1/2 |delta| lr^3,      3/4 |delta| lr^3 + pi/(12 n) |error_2| under schedules.                          (1)
 
-    |delta| lr^3 for order 1, 1/3 |delta| lr^3 for order 2,    or    |d| lr^2,                                    (1)
+The last term is for the change of the schedule in a step, which the placement does not show: the coefficients are
+taken 5/12 of a step after its begin, where 1/2 is right for the drift and 1/3 for the noise, so that a change over half
+a cosine in n steps, those of the shortest piece, can make 1/12 of pi/n of the error.
 
-is the largest bias that was found where exact errors are known (`benchmarks/coverage.py`). The interval has its
-coverage for any bias up to the bound (`smesolve.confidence.bias_aware_half_width`).
+**Order 1.** Its error contains that of order 2, which is measured along the run, and should be along the companion. The
+companion is moved by W in all. Of a scalar linear problem of curvature h, u the factor of the learning rate,
+W = lr/2 int u^2 h^2 - u' h dt relative to the state, so that
+
+    B_1 = max( |delta| lr^3, B_2 + min(1/2, h lr/2 (h T + 1)) |error_2| ),                                         (2)
+
+with the largest curvature h = 2 / (stability limit), and h T in place of h T + 1 without a schedule. What noise in the
+moves of the companion adds is of the same order as delta, and the reason for the first of both.
+
+At kinks, half of both terms of the error of order 2 is added to the bounds. delta is averaged over learning rates that
+are up to twice as large. Where there are no shifts (order 1 only), the bias is the next term d lr^2 in
+
+    e / lr = c + d lr + O(lr^2),                                                                                  (3)
+
+by regression over the learning rates. The interval has its coverage for any bias up to the bound
+(`smesolve.confidence.bias_aware_half_width`), and a larger one where the bias is smaller.
 """
 
 from __future__ import annotations
@@ -43,15 +57,14 @@ UNKNOWN_AT_KINKS = 0.5
 """Share of both terms of the error of order 2 at kinks that counts as unknown: crossings of few kinks in few steps do
 not average out, and interactions of jumps are left out beyond the second power of their size."""
 
-UNKNOWN_UNDER_SCHEDULES = {1: 0.5, 2: 0.1}
-"""Share of the error of order 2 that is taken to be unknown in that of each order where the problem depends on time."""
+UNKNOWN_PART, UNKNOWN_PART_UNDER_SCHEDULES = 1 / 2, 3 / 4
+"""Bound on the bias of order 2 in units of half the difference between both placements, eq. (1)."""
 
-UNKNOWN_IN_STEPS = 5.0
-"""What is taken to be unknown, too, of the error of order 1 under a schedule, relative to it and in units of one over
-the square of the number of steps: half a cosine in 20 steps makes 0.9% of a readout's, of whatever size order 2 is."""
+UNKNOWN_IN_TIME = np.pi / 12
+"""Share of the error of order 2 under a schedule that is taken to be unknown, times the steps of its shortest piece."""
 
-UNKNOWN_PART = {1: 1.0, 2: 1 / 3}
-"""Bound on the bias of each order in units of half the difference between both placements."""
+MOST_BESIDE_COMPANION = 0.5
+"""Largest share of the error of order 2 that is taken to be unknown in that of order 1, eq. (2)."""
 
 SAME = 1e-9
 """Relative difference up to which two learning rates are the same."""
@@ -156,13 +169,15 @@ class DefectBudget:
         )
         diverged, undefined = self._columns(found.diverged), self._columns(found.undefined)
         rounding = self._noise_free.rounding(mean[..., 0])
-        paired = 2 in self.design.orders
+        paired, autonomous = 2 in self.design.orders, self.design.problem.autonomous
         rows: list[dict[str, object]] = []
         for order in self.sampler.orders:
             for t, time in enumerate(self.design.times):
                 for o, name in enumerate(self.design.observables):
                     at = t, o, order
                     error, half = float(mean[at]), float(width[at])
+                    kinked = abs(float(mean[t, o, KINKS]))
+                    smooth_second = abs(float(mean[t, o, 2] - mean[t, o, KINKS]))
                     tolerable = REL_TOL_SLACK * rel_tol * abs(error) if rel_tol is not None else np.inf
                     rows.append(
                         {
@@ -192,24 +207,26 @@ class DefectBudget:
                             "too_wide": t == len(mean) - 1 and half > tolerable,
                             "placement": mean[t, o, PLACEMENT] if paired else np.nan,
                             "placement_stderr": stderr[t, o, PLACEMENT] if paired else np.nan,
-                            "on_top": self._on_top(mean[t, o], order),
+                            "part": UNKNOWN_PART if autonomous else UNKNOWN_PART_UNDER_SCHEDULES,
+                            "share": self.share(order) * smooth_second if paired else 0.0,
+                            "at_kinks": UNKNOWN_AT_KINKS * (kinked + smooth_second) if self.sampler.kinked else 0.0,
                         }
                     )
         return rows
 
-    def _on_top(self, means: np.ndarray, order: int) -> float:
-        """Return the part of the bound on the bias that kinks or a schedule add, from the means of the columns (C,)."""
-        first, rest = abs(means[KINKS]), abs(means[2] - means[KINKS])
-        bound = UNKNOWN_AT_KINKS * (first + rest) if self.sampler.kinked else 0.0
-        if not self.design.problem.autonomous:
-            bound += UNKNOWN_UNDER_SCHEDULES[order] * rest
-            if order == 1:
-                bound += UNKNOWN_IN_STEPS / self.sampler.steps**2 * abs(means[1])
-        return float(bound)
+    def share(self, order: int) -> float:
+        """Return the shares of the error of order 2 in eqs. (1) and (2) that do not depend on the placement."""
+        problem, lr = self.design.problem, self.lr
+        share = 0.0 if problem.autonomous else UNKNOWN_IN_TIME / self.sampler.shortest_piece
+        if order == 1:
+            curvature = 2 / self.design.stability_limit
+            changes = curvature * self.design.horizon + (0.0 if problem.autonomous else 1.0)
+            share += min(MOST_BESIDE_COMPANION, curvature * lr / 2 * changes)
+        return share
 
 
 def with_bias(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of all learning rates with `bias`, `low`, `high`, `reason` and `resolved`; eq. (1).
+    """Return the rows of all learning rates with `bias`, `low`, `high`, `reason` and `resolved`; eqs. (1) to (3).
 
     Args:
         table: rows of `DefectBudget`; for at least two learning rates where there are no shifts.
@@ -218,7 +235,7 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
     for (order, _, _), rows in table.groupby(["order", "time", "observable"], sort=False):
         shifted = rows.placement_stderr.notna().all()
         smooth[rows.index] = _placement_bias(rows, int(order)) if shifted else _next_term(rows, int(order))
-    bounds = smooth + table.on_top
+    bounds = smooth + table.at_kinks
     half = bias_aware_half_width(table.half_width, bounds) + table.rounding
     reasons = [
         status_of(
@@ -233,7 +250,7 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
         )
         for row, bound, width, far in zip(table.to_dict("records"), smooth, half, _far(table), strict=True)
     ]
-    used = ["undefined", "heavy_tailed", "too_wide", "placement", "placement_stderr", "on_top"]
+    used = ["undefined", "heavy_tailed", "too_wide", "placement", "placement_stderr", "part", "share", "at_kinks"]
     return table.drop(columns=used).assign(
         bias=bounds,
         low=table.error - half,
@@ -269,7 +286,7 @@ def _biased(error: float, bound: float, half: float) -> Status | None:
 
 
 def _placement_bias(rows: pd.DataFrame, order: int) -> np.ndarray:
-    """Return the bound of (1) for the learning rates of one order, time and observable.
+    """Return the bound of (1) or (2) for the learning rates of one order, time and observable.
 
     For each learning rate, delta is a weighted mean over the learning rates that are at most twice as large.
     """
@@ -280,7 +297,9 @@ def _placement_bias(rows: pd.DataFrame, order: int) -> np.ndarray:
         known = np.isfinite(ratios) & (lrs < 2 * lr * (1 + SAME))
         if known.any():
             delta = np.average(ratios[known], weights=_weights(ratios[known], errors[known]))
-            bounds[k] = UNKNOWN_PART[order] * abs(delta) * lr**3
+            half = abs(delta) * lr**3
+            bound = rows.part.iloc[k] * half + rows["share"].iloc[k]
+            bounds[k] = max(half, bound) if order == 1 else bound
     return bounds
 
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 
+import numpy as np
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
@@ -16,13 +18,16 @@ from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import fitting_block_size
 from smesolve.solver.time_grid import grid_steps
 
-__all__ = ["DefectPlan", "meets_breaks", "parts_of_horizon"]
+__all__ = ["DefectPlan", "gregory_weights", "meets_breaks", "parts_of_horizon"]
 
 NODES = 64
 """Least number of nodes at which the companion is moved; in fewer steps it is moved at every step."""
 
 RUNS = 18
 """States of a path: the run, two companions, and the shifted runs of (3)."""
+
+GREGORY = np.array([-5 / 8, 1 / 6, -1 / 24])
+"""Corrections of the weights at the first three nodes, and of those at the last three."""
 
 MORE_RUNS = 4
 """Shifted runs of (3a)."""
@@ -83,6 +88,25 @@ class DefectPlan:
         most = 1 if self.kinked else max(1, self.steps // NODES)
         return max(q for q in range(1, most + 1) if common % q == 0)
 
+    @cached_property
+    def node_weights(self) -> dict[int, tuple[float, float]]:
+        """Weights of the moves at each node, in units of q lr^2 w: as the end of a piece, and in the one that goes on.
+
+        A piece goes from one break, or time of observation, to the next, and has the weights of Gregory's rule.
+        """
+        weights = {0: (0.0, 0.0)}
+        for begin, end in pairwise(sorted({0, *self.saved, *self.breaks})):
+            first, *inner, last = gregory_weights((end - begin) // self.spacing).tolist()
+            weights[begin] = weights[begin][0], first
+            weights |= {begin + (k + 1) * self.spacing: (0.0, weight) for k, weight in enumerate(inner)}
+            weights[end] = last, 0.0
+        return weights
+
+    @property
+    def shortest_piece(self) -> int:
+        """The least number of steps from one break of a schedule, or end of the run, to the next."""
+        return min(end - begin for begin, end in pairwise(sorted({0, self.steps, *self.breaks})))
+
     def at(self, step: int) -> Problem:
         """Return the problem in a step."""
         return self.problem.at(step * self.lr)
@@ -101,6 +125,20 @@ class DefectPlan:
         limit = min(self.problem.stability_limit(self.theta0, horizon), horizon)
         longest = math.sqrt(self.lr * limit) / 2
         return float(2.0 ** math.floor(math.log2(longest)))  # rounding of the limit must not show in results
+
+
+def gregory_weights(intervals: int) -> np.ndarray:
+    """Return the weights of the rule of Gregory with third differences at the nodes of some intervals of length 1.
+
+    They are those of Simpson's rule for two intervals, of the 3/8 rule for three, and 1 away from the ends of many.
+    The error is of fourth order. The trapezoidal rule is all there is for one interval.
+    """
+    if intervals == 1:
+        return np.array([0.5, 0.5])
+    weights = np.ones(intervals + 1)
+    weights[:3] += GREGORY
+    weights[-3:] += GREGORY[::-1]
+    return weights
 
 
 def meets_breaks(problem: Problem, lr: float, horizon: float) -> bool:

@@ -32,16 +32,23 @@ quarters of the way to the shifts after the step, with noise nearer to the middl
 
     Q_1 = e^{lr^2 W/2} Q_2 e^{lr^2 W/2} + O(lr^4)
 
-(Strang). So a companion run, with the draws of the run itself and moved at each node k = 0, ..., K, by half at both
-ends, by
+(Strang). So a companion run, with the draws of the run itself and moved at each node k = 0, ..., K by
 
-    lr^2 w = lr/4 [F(s + lr F') - F(s - lr F')],                                                                  (5)
+    lr^2 w = lr^2/(4 h) [F(s + h F') - F(s - h F')],      h = lr/8,                                               (5)
 
-has the mean of the order-1 equation up to the error of order 2:
+times a weight, has the mean of the order-1 equation up to the error of order 2:
 
     error_1 = E[g(companion_K) - g(s_K)] + error_2 + O(lr^3),                                                     (6)
 
-a relative error of O(lr^2). Nodes may be q steps apart, moved q times as far (trapezoidal rule).
+a relative error of O(lr^2). Nodes may be q steps apart, moved q times as far. Three choices keep its constant small.
+The weights are those of Gregory's rule, of fourth order in lr, where halves at both ends are of second. The move is not
+s + lr^2 w(s), but the flow of lr^2 w up to its square,
+
+    s + M,      M = lr^2 w(s + M'/2),      M' the move at the node before,                                        (5a)
+
+whose draws are independent of those of M. And the short h keeps third derivatives out of (5). What remains of order
+lr^3 is the bias of error_2; that error_2 is measured along the run, and not along the companion; and the noise of the
+draws in M.
 
 **Kinks.** Derivatives miss what happens where a gradient jumps, a defect of size lr wherever a step crosses. There the
 companion is moved by lr^2 DF'(s)[y] at the nodes, of mean lr^2 w, and after each step by the rest of what the drift of
@@ -69,11 +76,21 @@ of their size.
 
     (Db) b -> d_t b + (Db) b,     (b . grad) Sigma -> d_t Sigma + (b . grad) Sigma,     and so on,                 (10)
 
-in (5) by F at t + lr and t - lr, of the piece of the schedule that holds. All other directions have no clock part, nor
-have the moves: as v_{k+1} is a function of the parameters only, no run is moved in time. Breaks of a schedule are
-nodes. There half of the move is that of the piece before, and half that of the piece after, as (5) ends one step and
-begins another; the coefficients in (3) are those of the piece that holds in the step. In (7) the piece stays at t, and
-the move at the node has the time derivative lr^2/2 d_t b.
+in (5) by F at t + h and t - h, of the piece of the schedule that holds. All other directions have no clock part, nor
+have the moves: as v_{k+1} is a function of the parameters only, no run is moved in time. Breaks of a schedule and times
+of observation are nodes, and ends of the intervals that the weights belong to: a part of the move at a break is that of
+the piece before, and a part that of the piece after. In (7) the piece stays at t, and the move at the node has the time
+derivative lr^2/2 d_t b.
+
+The coefficients in (3) are those of the piece that holds in the step, at t + 5/12 lr (`WITHIN`). With the logarithm of
+P, lr G0 + lr^2 G1 + lr^3 G2 + lr^4 G3, the sum of defects that is sought is that of
+
+    -lr^3 G2 - lr^4 (G3 + 1/2 (G0 G2 + G2 G0)),      Lambda = -G2,                                                 (11)
+
+where G0 has the part d_t: 1/2 d_t Lambda are coefficients in the middle of the step. Where the drift is a function of
+time only, G3 = 0, as the third Bernoulli number is zero, and the middle is right. Where the noise Sigma is, Lambda is
+1/4 d_t Sigma : Hess, and G3 takes a third of 1/2 d_t Lambda away: a third of the step is right. Products of
+both are close to one of these places, or lie between them.
 
 Sources: Talay & Tubaro (Stochastic Anal. Appl. 8, 1990) for errors as sums of defects; Li, Tai, E (JMLR 20(40), 2019)
 for the expansion of one step.

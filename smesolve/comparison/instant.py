@@ -9,9 +9,9 @@ and a second derivative of f along (1, b) and (1, b') is
 
     d_t^2 f + d_t Df[b + b'] + D^2 f[b, b'].                                                                    (2)
 
-Time derivatives are central differences over one step to both sides, of the piece of the schedule that holds, which is
-continued smoothly beyond its ends (`Problem.continued`). They are exact where f is affine in a factor of lr, and have a
-relative error of O(lr^2) elsewhere.
+Time derivatives are central differences of the piece of the schedule that holds, which is continued smoothly beyond its
+ends (`Problem.continued`). They are exact where f is affine in a factor of lr, and have a relative error of second
+order in the offset to both sides elsewhere.
 """
 
 from __future__ import annotations
@@ -28,21 +28,20 @@ __all__ = ["Instant"]
 
 @dataclass(frozen=True)
 class Instant:
-    """A problem at the begin of a step, and one step before and after it in the same piece of the schedule."""
+    """A problem at a time, and an offset before and after it in the same piece of the schedule."""
 
     here: Problem
     earlier: Problem
     later: Problem
-    lr: float
+    offset: float
 
     @classmethod
-    def of(cls, problem: Problem, step: int, lr: float, left_limit: bool = False) -> Instant:
-        """Return the begin of a step, with the piece that holds in it, or as left limit the one before."""
+    def of(cls, problem: Problem, time: float, offset: float, left_limit: bool = False) -> Instant:
+        """Return a time with the piece that holds from there on, or as left limit the one before."""
         if problem.autonomous:
-            return cls(problem, problem, problem, lr)
-        time = step * lr
-        earlier, later = (problem.continued(time, left_limit, sign * lr) for sign in (-1, 1))
-        return cls(problem.at(time, left_limit), earlier, later, lr)
+            return cls(problem, problem, problem, offset)
+        earlier, later = (problem.continued(time, left_limit, sign * offset) for sign in (-1, 1))
+        return cls(problem.at(time, left_limit), earlier, later, offset)
 
     @property
     def moves(self) -> bool:
@@ -51,7 +50,7 @@ class Instant:
 
     def slope(self, field: DrawnField) -> Field:
         """Return d_t of a field of a draw."""
-        return lambda theta: (field(theta, self.later) - field(theta, self.earlier)) / (2 * self.lr)
+        return lambda theta: (field(theta, self.later) - field(theta, self.earlier)) / (2 * self.offset)
 
     def first(self, field: DrawnField, x: Tensor, b: Tensor, shift: float | None = None) -> Tensor:
         """Return (1) at x (A, D) along the drift b (A, D); `shift` as in `first_difference`."""
@@ -66,4 +65,4 @@ class Instant:
     def second_in_time(self, field: DrawnField, x: Tensor, both: Tensor, shift: float | None = None) -> Tensor:
         """Return the first two terms of (2) at x (A, D), `both` being the sum of both drifts."""
         sides = field(x, self.later) + field(x, self.earlier)
-        return (sides - 2 * field(x)) / self.lr**2 + first_difference(self.slope(field), x, both, shift)
+        return (sides - 2 * field(x)) / self.offset**2 + first_difference(self.slope(field), x, both, shift)

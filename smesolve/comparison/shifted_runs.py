@@ -17,6 +17,9 @@ __all__ = ["AFTER", "ShiftedRuns", "finite_values"]
 AFTER = 0.625
 """Share of the paths whose shifts are after the step."""
 
+WITHIN = 5 / 12
+"""Where in a step the coefficients of (3) follow a schedule, between the right places for drift and noise: eq. (11)."""
+
 
 class ShiftedRuns:
     """Eq. (3) of `smesolve.comparison.defects` at one random step of each path.
@@ -58,7 +61,8 @@ class ShiftedRuns:
 
     def _start(self, step: int, paths: Tensor, x: Tensor, centre: Tensor) -> None:
         """Start the runs of some paths around `centre`, with coefficients of a step from x, each (A, D)."""
-        shifts, weights = self._stencil(x, Instant.of(self._plan.problem, step, self._plan.lr))
+        lr = self._plan.lr
+        shifts, weights = self._stencil(x, Instant.of(self._plan.problem, (step + WITHIN) * lr, lr))
         states = centre + shifts
         if self._states is not None and self._weights is not None:
             paths = torch.cat([self._paths, paths])

@@ -153,6 +153,16 @@ class _OfParameters:
         return self.observable(self.problem.parameters(state))
 
 
+@dataclass(frozen=True)
+class _Coordinate:
+    """One parameter."""
+
+    index: int
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        return theta[..., self.index]
+
+
 def _without_state(observables: Any) -> Any:
     """Return observables as functions of the parameters: the entries of a mapping may be `_OfParameters`."""
     if not isinstance(observables, Mapping):
@@ -198,7 +208,7 @@ def _known(problem: Problem | None, name: str, like: Tensor) -> Observable:
             raise SmesolveError(
                 f"observable {name!r} lies outside the {dim} parameters; take an index from 0 to {dim - 1}."
             )
-        return lambda theta: theta[..., index]
+        return _Coordinate(index)
     if name not in OBSERVABLES:
         raise SmesolveError(
             f"observable must be one of {', '.join(OBSERVABLES)}, a coordinate such as 'theta[0]', or a callable, "

@@ -27,14 +27,14 @@ def test_what_is_known_exactly_and_what_is_not_known_at_all():
     assert halves[:3].tolist() == [0.0, 2.0, np.inf] and np.isnan(halves[3])
 
 
-def rows(errors, half_width=1e-4, delta=0.0, at_kinks=0.0):
+def rows(errors, half_width=1e-4, delta=0.0, at_kinks=0.0, part=0.5, share=0.0):
     """Rows as `DefectBudget` makes them, one for each (order, lr)."""
     return pd.DataFrame(
         {
             "order": order, "lr": lr, "time": 1.0, "observable": "loss", "error": error, "half_width": half_width,
             "stderr": half_width / NORMAL_QUANTILE, "rounding": 0.0, "diverged": 0, "undefined": 0,
             "heavy_tailed": False, "too_wide": False, "placement": delta, "placement_stderr": 1e-6,
-            "on_top": at_kinks / 2,
+            "at_kinks": at_kinks / 2, "part": part, "share": share,
         }
         for (order, lr), error in errors.items()
     )  # fmt: skip
@@ -48,9 +48,14 @@ def test_a_large_error_of_order_two_is_not_asymptotic_unless_it_is_noise():
     assert set(lost.reason) == {"inside its Monte Carlo interval"}
 
 
-def test_the_bound_of_order_one_is_half_the_difference_of_both_placements_and_that_of_order_two_a_third_of_it():
-    table = with_bias(rows({(1, 0.1): 1e-2, (2, 0.1): 1e-3}, delta=-2e-4)).set_index("order")
-    assert table.bias.to_dict() == pytest.approx({1: 2e-4, 2: 2e-4 / 3})
+@pytest.mark.parametrize(
+    ("part", "share", "bounds"),
+    [(0.5, 0.0, {1: 2e-4, 2: 1e-4}), (0.75, 6e-5, {1: 2.1e-4, 2: 2.1e-4}), (0.5, 6e-5, {1: 2e-4, 2: 1.6e-4})],
+)
+def test_the_bounds_of_both_orders_are_parts_of_half_the_difference_of_both_placements(part, share, bounds):
+    errors = {(1, 0.1): 1e-2, (2, 0.1): 1e-3}
+    table = with_bias(rows(errors, delta=-2e-4, part=part, share=share)).set_index("order")
+    assert table.bias.to_dict() == pytest.approx(bounds)
     for order in (1, 2):
         half = float(bias_aware_half_width(np.array(1e-4), np.array(table.bias[order])))
         assert table.high[order] - table.error[order] == pytest.approx(half)
