@@ -54,6 +54,9 @@ MAX_NUMBERS = 2**24
 NAIVE_DIM = 64
 """Largest D of the naive contestant, which takes minutes beyond."""
 
+LONG_RUN = 0.1
+"""Seconds of a run in threads, at least."""
+
 Clock = Callable[[], float]
 
 
@@ -244,14 +247,16 @@ def gemm_rates(problem: sme.DropoutProblem) -> dict[str, float]:
     return {name: flops / value / 1e3 for name, (value, _) in clocks(runs, 1.0).items()}
 
 
-def in_threads(run: Callable[[], object], threads: int) -> Callable[[], object]:
-    """The same run in so many threads at a time."""
+def in_threads(run: Callable[[], object], path_steps: int, threads: int) -> tuple[Callable[[], object], int]:
+    """The same run in so many threads at a time, repeated so often that their start does not count; its path steps."""
+    run()
+    repeats = max(1, round(LONG_RUN / harness.timed(run)[0]))
 
     def together() -> object:
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda _: run(), range(threads)))
+            return list(pool.map(lambda _: [run() for _ in range(repeats)], range(threads)))
 
-    return together
+    return together, repeats * threads * path_steps
 
 
 def threaded(runs: dict[str, tuple[Callable[[], object], int]], seconds: float, threads: int) -> dict[str, float]:
@@ -262,7 +267,7 @@ def threaded(runs: dict[str, tuple[Callable[[], object], int]], seconds: float, 
         "rk4 of order 2, weak noise": (f"jax, {RK4_WEAK}", RK4_WEAK),
     }
     chosen = {name for pair in pairs.values() for name in pair if name in runs}
-    together = {name: (in_threads(runs[name][0], threads), threads * runs[name][1]) for name in chosen}
+    together = {name: in_threads(*runs[name], threads) for name in chosen}
     times = clocks(together, seconds, clock=time.perf_counter) if together else {}
     for name, (minimum, median) in times.items():
         print(f"  {name + f', {threads} threads':46}{minimum:12.4g} ({median:.4g})")
