@@ -59,17 +59,23 @@ def entry_point(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def nearest_name(name: str, known: list[str]) -> str:
-    """Return a hint, "did you mean 'lrs'", or a list of the known names without a dot where none is close."""
-    if OTHER_NAMES.get(name) in known:
-        meant = OTHER_NAMES[name]
-        return f"did you mean {meant!r}{f', which is 1 - {name}' if meant == 'keep_prob' else ''}"
+    """Return a hint, "did you mean 'lrs'", or a list of the known names without a dot where none is close.
+
+    A name that is known elsewhere, such as `keep_prob` for `training.keep_prob`, comes before similar ones.
+    """
+    last = name.split(".")[-1]
+    if OTHER_NAMES.get(last) in known:
+        meant = OTHER_NAMES[last]
+        return f"did you mean {meant!r}{f', which is 1 - {last}' if meant == 'keep_prob' else ''}"
     last_parts = {nested.split(".")[-1]: nested for nested in reversed(known)}
+    if last in last_parts:
+        return f"did you mean {last_parts[last]!r}"
     close = difflib.get_close_matches(name, known, n=1) or [
-        last_parts[part] for part in difflib.get_close_matches(name.split(".")[-1], list(last_parts), n=1)
+        last_parts[part] for part in difflib.get_close_matches(last, list(last_parts), n=1)
     ]
     if close:
         return f"did you mean {close[0]!r}"
-    return f"known are {', '.join(one for one in known if '.' not in one)}"
+    return f"known are {', '.join(dict.fromkeys(one for one in known if '.' not in one))}"
 
 
 def _unknown_argument(qualified_name: str, unknown: str, names: list[str]) -> str:

@@ -17,6 +17,7 @@ from smesolve.problem.kinks import jumps
 from smesolve.problem.observables import (
     Observable,
     Observables,
+    ObservableWarning,
     check_sizes,
     is_piecewise_constant,
     named_observables,
@@ -186,7 +187,7 @@ class StudyDesign:
                     f"The observable {name!r} jumps, at {' and '.join(operations)}: no theorem of weak order covers "
                     "it, and its derivative leaves the jumps out. Its error is the difference of two means, without "
                     "a predicted constant.",
-                    RuntimeWarning,
+                    ObservableWarning,
                     stacklevel=stacklevel,
                 )
 

@@ -25,7 +25,7 @@ from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStud
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.definition import check_derivatives
-from smesolve.problem.observables import Observables
+from smesolve.problem.observables import Observables, ObservableWarning
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import warn_of_divergence
 from smesolve.sampling.journal import Journal
@@ -141,7 +141,7 @@ def weak_error(
         StudyInterrupted: a KeyboardInterrupt, with a table of the results up to the interruption.
 
     Warns:
-        RuntimeWarning: an observable that jumps and has a derivative as well, or one that is not finite on some paths.
+        ObservableWarning: an observable jumps and has a derivative as well, or is not finite on some paths.
         NothingTestedWarning: dt = lr at order 1 with a scheme whose step is then the step of the iteration.
         DivergenceWarning: diverged paths; their rows have no mean and are not resolved.
 
@@ -317,6 +317,6 @@ def _warn_of_missing_means(table: pd.DataFrame) -> None:
         warnings.warn(
             f"The observable {name!r} is not finite on some paths: those rows have no mean and are unresolved; take an "
             "observable that is defined everywhere.",
-            RuntimeWarning,
+            ObservableWarning,
             stacklevel=5,
         )

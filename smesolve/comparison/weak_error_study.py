@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from smesolve.comparison.order_fit import fit_orders
 from smesolve.comparison.outcomes import Status
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.result import Result
+from smesolve.sampling import pickling
 from smesolve.solver.modified_equation import Order, orders_in_words
 from smesolve.validation import check_choice
 
@@ -89,16 +91,25 @@ class WeakErrorStudy(Result):
     start: Mapping[str, float] = field(default_factory=dict)
     """Values of the observables at the start."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: observables of the user, also lambdas, go with their code."""
+        return {**vars(self), "predict": pickling.dumps(self.predict)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({**state, "predict": pickle.loads(state["predict"])})
+
     def summary(self) -> str:
         """Return a head line, and for each observable one line with the errors at the largest learning rate."""
         table = self.table
         lrs = table.lr.unique()
         few, many = table.paths.min(), table[["discrete_paths", "sde_paths"]].max().max()
         rates = f"lr {lrs[0]:g}" if len(lrs) == 1 else f"{len(lrs)} learning rates from {min(lrs):g} to {max(lrs):g}"
+        times = (
+            f"{table.time.nunique()} times up to {self.horizon:g}" if table.time.nunique() > 1 else "the horizon only"
+        )
         head = (
-            f"WeakErrorStudy: {orders_in_words(table.order)}, {rates}, "
-            f"{table.time.nunique()} times up to {self.horizon:g}, {few if few == many else f'{few} to {many}'} "
-            "paths; errors at the horizon with 95% intervals."
+            f"WeakErrorStudy: {orders_in_words(table.order)}, {rates}, {times}, "
+            f"{few if few == many else f'{few} to {many}'} paths; errors at the horizon with 95% intervals."
         )
         final = self.at_horizon()
         lines = [headline(rows, self.start, self.spread) for _, rows in final.groupby("observable", sort=False)]

@@ -103,17 +103,10 @@ class Compare(WeakErrorExperiment):
             self.other_estimator.text(study, self.beside(results)),
             self.validity.text(validity) if validity else "",
         )
-        figure = Captioned(comparison_figure(study), BY_DEFECTS if by_defects(study) else CAPTION)
-        title = f"At the horizon T = {study.horizon:g}"
-        return [
-            Section(
-                title,
-                {"table": study.table} | ({} if by_defects(study) else {"distributions": distances}),
-                {"comparison": figure},
-                text,
-                conclusion.strip(),
-            )
-        ]
+        tables = {"table": study.table} | ({} if by_defects(study) else {"distributions": distances})
+        caption = BY_DEFECTS if by_defects(study) else CAPTION
+        figures = {"comparison": Captioned(comparison_figure(study), caption)}
+        return [Section(f"At the horizon T = {study.horizon:g}", tables, figures, text, conclusion.strip())]
 
 
 def comparison_figure(study: WeakErrorStudy) -> Figure:

@@ -114,10 +114,6 @@ class Validity(NetworkExperiment[ValiditySettings]):
             "## Measurements at each learning rate",
             markdown(errors, columns, {"lr": ".4g"}),
         )
-        figure = Captioned(found.plot(), CAPTION)
-        title = "Largest learning rates"
-        return [
-            Section(
-                title, {"table": found.table, "errors": errors}, {"validity": figure}, text, plain(found.conclusion())
-            )
-        ]
+        tables = {"table": found.table, "errors": errors}
+        figures = {"validity": Captioned(found.plot(), CAPTION)}
+        return [Section("Largest learning rates", tables, figures, text, plain(found.conclusion()))]

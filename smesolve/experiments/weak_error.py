@@ -57,15 +57,10 @@ class WeakError(WeakErrorExperiment):
             self.other_estimator.conclusion(study, self.beside(results)),
             divergence(study),
         )
-        return [
-            Section(
-                "Orders",
-                {"table": study.table, "fit": study.fit()},
-                {"weak_error": Captioned(study.plot(), CAPTION)},
-                join(self._text(study), self.other_estimator.text(study, self.beside(results))),
-                conclusion.strip(),
-            )
-        ]
+        tables = {"table": study.table, "fit": study.fit()}
+        figures = {"weak_error": Captioned(study.plot(), CAPTION)}
+        text = join(self._text(study), self.other_estimator.text(study, self.beside(results)))
+        return [Section("Orders", tables, figures, text, conclusion.strip())]
 
     def _text(self, study: WeakErrorStudy) -> str:
         return join(

@@ -25,6 +25,7 @@ from torch import Tensor
 from smesolve.problem.differentiable_scalar import as_scalar
 from smesolve.problem.dropout_noise import Cotangents, per_sample_noise, sign_noise, squared_norms
 from smesolve.problem.kernels.fused import FusedKernels, ReadoutKernels
+from smesolve.problem.leading_dimensions import check_leading
 from smesolve.problem.linearization import Linearization
 from smesolve.problem.networks import NetworkLinearization, Tangent
 
@@ -98,6 +99,7 @@ class DropoutLinearization(Linearization):
     def gradient(self, draw: Tensor) -> Tensor:
         """Return J of (1) for masks (..., m), or (..., n, m) per sample, as `DropoutProblem.draw` returns them."""
         self.problem.check_mask(draw)
+        check_leading(self.theta, "draw", draw, 2 if self.problem.per_sample else 1)
         if kernels := self._kernels(draw):
             return kernels.gradient(self.theta, draw)
         at = self.network
@@ -146,6 +148,7 @@ class DropoutLinearization(Linearization):
         """Return weight `mean_gradient` + `noise_product`, by one pullback."""
         problem, law = self.problem, self.problem.law
         problem.check_normals(normals)
+        check_leading(self.theta, "normals", normals)
         if kernels := self._kernels(normals):
             return kernels.noise(self.theta, law, normals, problem.linear_noise, weight)
         at = self.network

@@ -225,7 +225,8 @@ class _Operations(TorchDispatchMode):
 
 
 def _address(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    """Return what is the same for tensors with the same memory; sparse ones have none of their own."""
+    return int(tensor.untyped_storage()._cdata) if torch._C._has_storage(tensor) else id(tensor)
 
 
 def _elu_jumps(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> bool:

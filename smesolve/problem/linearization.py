@@ -40,6 +40,9 @@ class Linearization(ABC):
     def __init__(self, problem: Problem, theta: Tensor) -> None:
         self.problem, self.theta = problem, theta
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.problem!r}, theta of shape {tuple(self.theta.shape)})"
+
     @abstractmethod
     def loss(self) -> Tensor:
         """Return R_S(theta), the loss without noise: (...,)."""

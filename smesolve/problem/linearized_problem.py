@@ -49,12 +49,12 @@ class LinearizedProblem(Problem, ABC):
 
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector: (..., D). Cost: two gradients."""
-        self.check_vectors(vector=vector)
+        self.check_vectors(theta, vector=vector)
         return self.linearize(theta).hessian_product(vector)
 
     def third_derivative(self, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Return D^3 L_S(theta)[first, second]: (..., D). Cost: some 3 to 10 gradients."""
-        self.check_vectors(first=first, second=second)
+        self.check_vectors(theta, first=first, second=second)
         return self.linearize(theta).third_derivative(first, second)
 
     def noise_factor(self, theta: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.batch_noise import BatchNoise
 from smesolve.problem.data import check_samples, finite_data
 from smesolve.problem.decompositions import DecomposedLoss
+from smesolve.problem.leading_dimensions import check_leading
 from smesolve.problem.losses import LOSSES, SampleLoss, class_targets
 from smesolve.problem.masks import BernoulliMasks
 from smesolve.problem.module_draws import Draw, DrawLayout
@@ -249,6 +250,8 @@ class ModuleProblem(Problem):
 
     def _batch_gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         check_trailing("theta", theta, (self.dim,), "the problem's dim D", self.dtype)
+        for name, part in draw.items():
+            check_leading(theta, "draw", part, len(self._shapes.get(name, (1,))))
         if "paths" in draw:  # one gradient for all paths that differ in their draws only
             lead = torch.broadcast_shapes(theta.shape[:-1], draw["paths"].shape[:-1])
             return self._over_paths("gradient", grad(self._mean_loss), theta).expand(*lead, self.dim)
@@ -330,6 +333,7 @@ class ModuleProblem(Problem):
         linear.
         """
         check_trailing("normals", normals, (self.noise_dim,), "the problem's noise_dim M", self.dtype)
+        check_leading(theta, "normals", normals)
         if not self.has_closed_form:
             first, second = torch.special.ndtr(normals).chunk(2, dim=-1)
             return self.noise_increment(theta, self.draw(first), self.draw(second))

@@ -22,6 +22,7 @@ from smesolve.validation import MOST_ENTRIES, check_observables, check_problem
 __all__ = [
     "OBSERVABLES",
     "Observable",
+    "ObservableWarning",
     "Observables",
     "check_nothing_kept",
     "check_sizes",
@@ -39,6 +40,10 @@ of weak order needs a smooth one."""
 
 Observables = Sequence[str | Observable] | Mapping[str, str | Observable]
 """Names and callables, which are named by their `__name__`; or a mapping from names of your own to them."""
+
+
+class ObservableWarning(RuntimeWarning):
+    """An observable that jumps, or that is not finite on some paths."""
 
 
 def squared_norm(theta: Tensor) -> Tensor:
@@ -153,6 +158,16 @@ class _OfParameters:
         return self.observable(self.problem.parameters(state))
 
 
+@dataclass(frozen=True)
+class _Coordinate:
+    """One parameter."""
+
+    index: int
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        return theta[..., self.index]
+
+
 def _without_state(observables: Any) -> Any:
     """Return observables as functions of the parameters: the entries of a mapping may be `_OfParameters`."""
     if not isinstance(observables, Mapping):
@@ -198,7 +213,7 @@ def _known(problem: Problem | None, name: str, like: Tensor) -> Observable:
             raise SmesolveError(
                 f"observable {name!r} lies outside the {dim} parameters; take an index from 0 to {dim - 1}."
             )
-        return lambda theta: theta[..., index]
+        return _Coordinate(index)
     if name not in OBSERVABLES:
         raise SmesolveError(
             f"observable must be one of {', '.join(OBSERVABLES)}, a coordinate such as 'theta[0]', or a callable, "

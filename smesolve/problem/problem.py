@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
 from smesolve.errors import SmesolveError, invalid
 from smesolve.problem.definition import check_definition, check_derivatives
+from smesolve.problem.leading_dimensions import check_leading
 from smesolve.problem.linearization import (
     Linearization,
     PointwiseLinearization,
@@ -276,7 +277,7 @@ class Problem(ParameterVector, TrainingStep):
 
     def hessian_product(self, theta: Tensor, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, the derivative of `reference_gradient`: (..., D). Cost: two gradients."""
-        self.check_vectors(vector=vector)
+        self.check_vectors(theta, vector=vector)
         return reference_hessian_product(self, theta, vector)
 
     def third_derivative(self, theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -284,13 +285,14 @@ class Problem(ParameterVector, TrainingStep):
 
         Cost: some 3 to 10 gradients.
         """
-        self.check_vectors(first=first, second=second)
+        self.check_vectors(theta, first=first, second=second)
         return reference_third_derivative(self, theta, first, second)
 
-    def check_vectors(self, **vectors: Tensor) -> None:
-        """Check that vectors, by their names, are directions (..., D) of the problem's dtype."""
+    def check_vectors(self, theta: Tensor, **vectors: Tensor) -> None:
+        """Check that vectors, by their names, are directions (..., D) of the problem's dtype at theta (..., D)."""
         for name, vector in vectors.items():
             check_trailing(name, vector, (self.dim,), "the problem's dim D", self.dtype)
+            check_leading(theta, name, vector)
 
     def noise_factor(self, theta: Tensor) -> Tensor:
         """Return C(theta), (..., D, K) with C C^T = Cov(gradient); K = M by default.

@@ -93,6 +93,9 @@ class Piecewise:
                 f"{len(self.pieces)}; give one for each interval."
             )
 
+    def __repr__(self) -> str:
+        return f"Piecewise(breaks={list(self.breaks)}, {len(self.pieces)} pieces)"
+
     def __call__(self, t: Tensor) -> Tensor:
         """Refuse a call: inside another schedule the breaks would be hidden. `value` and `piece` evaluate it.
 

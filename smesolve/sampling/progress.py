@@ -38,9 +38,12 @@ def in_notebook() -> bool:
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
-    """A bar that can be destroyed after an interruption before tqdm has set its times: there is nothing to clear."""
+    """A bar that its destructor, after an interruption, or tqdm's monitor may meet before tqdm has set its numbers.
 
-    last_print_t, start_t = 0.0, 1.0
+    There is nothing to clear then, and nothing to refresh.
+    """
+
+    last_print_t, start_t, miniters = 0.0, 1.0, 0
     seconds_left = math.nan
 
     def __init__(self, **options: Any) -> None:

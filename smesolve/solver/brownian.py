@@ -64,6 +64,9 @@ class KeyedBrownian:
         self.block = check_integer("block", block, least=0)
         self.dtype, self.device = check_dtype("dtype", dtype), check_device("device", device)
 
+    def __repr__(self) -> str:
+        return f"KeyedBrownian(paths={self.shape[0]}, noise_dim={self.shape[1]}, dt={self.dt:g}, seed={self.seed})"
+
     def __call__(self, ta: Any, tb: Any, return_U: bool = False, return_A: bool = False) -> Any:
         """Return W(tb) - W(ta), and with return_U also U(ta, tb) of (1), each (B, M).
 

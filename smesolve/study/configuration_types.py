@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from smesolve.entry_point import nearest_name
@@ -43,17 +43,24 @@ def check_mapping(values: Mapping[str, Any], hints: Mapping[str, Any], known: li
             raise SmesolveError(f"key {key!r} must be nested in a file, {head}: {{{tail}: ...}}.")
         if key not in hints:
             raise SmesolveError(f"key {prefix + key!r} is unknown; {nearest_name(prefix + key, known)}.")
-        check_type(prefix + key, value, hints[key])
+        check_type(prefix + key, value, hints[key], known)
 
 
-def check_type(key: str, value: Any, hint: Any) -> None:
+def check_type(key: str, value: Any, hint: Any, known: Sequence[str] = ()) -> None:
     """Refuse a value that does not have the type of its key. Integers are accepted as numbers, strings are not.
+
+    Args:
+        key: name of the key in messages.
+        value: value from a file or an option.
+        hint: type of the key.
+        known: keys of the whole configuration, which are suggested in place of an unknown one in a nested mapping.
 
     Raises:
         SmesolveError: with the key, the type and the value.
     """
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        check_mapping(value, get_type_hints(hint), list(known_keys(cast(type, hint), f"{key}.")), f"{key}.")
+        nested = known_keys(cast(type, hint), f"{key}.")
+        check_mapping(value, get_type_hints(hint), [*nested, *known], f"{key}.")
     elif isinstance(value, list) and (in_list := _list_option(hint)) is not None:
         if len(value) > MOST_ENTRIES:
             raise SmesolveError(f"{key} has {len(value)} entries, more than {MOST_ENTRIES}; give a shorter list.")

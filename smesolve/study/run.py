@@ -15,6 +15,7 @@ from smesolve.experiments.shared.cells import run_cells
 from smesolve.experiments.shared.experiment import Experiment
 from smesolve.experiments.shared.settings import EXECUTION
 from smesolve.problem.kernels.library import kernels_in_use
+from smesolve.problem.observables import ObservableWarning
 from smesolve.sampling.ensemble import DivergenceWarning
 from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
@@ -28,7 +29,7 @@ __all__ = ["configuration", "identity", "run"]
 REPORT_SHARE = 0.02
 """Work of figures and report, in units of that of all cells: what the progress bar has left for them."""
 
-REPORTED = (DivergenceWarning, NothingTestedWarning)
+REPORTED = (DivergenceWarning, NothingTestedWarning, ObservableWarning)
 """Warnings that are part of the report."""
 
 

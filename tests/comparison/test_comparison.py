@@ -9,7 +9,6 @@ from smesolve.comparison.exact import LinearMoments, enumerated_expectation, sca
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.mean_estimate import MeanEstimate
 from smesolve.comparison.noise_free_equation import NoiseFreeSolution
-from smesolve.comparison.order_fit import _verdict, fit_orders
 from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.comparison.stationary_variances import stationary_variances
 from smesolve.problem.iteration import DropoutIteration
@@ -236,68 +235,6 @@ def test_pairs_on_one_brownian_path_differ_little():
     assert MeanEstimate.of(first).mean == MeanEstimate.of(coarse.statistics(0)).mean
 
 
-def synthetic(order, lrs, noise, seed, correction=0.0):
-    rng = np.random.default_rng(seed)
-    lrs = np.array(lrs)
-    truth = 0.3 * lrs**order * (1 + correction * lrs)
-    stderr = noise * truth
-    error = truth + stderr * rng.standard_normal(len(lrs))
-    return pd.DataFrame(
-        {
-            "order": order, "lr": lrs, "observable": "loss", "error": error, "stderr": stderr,
-            "solver_bias": 0.0, "solver_bias_stderr": 0.0, "resolved": np.abs(error) > 1.96 * stderr,
-        }
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "lrs, noise", [([0.2, 0.1, 0.05, 0.025, 0.0125], 0.03), ([0.1, 0.05, 0.025], 0.05), ([0.1, 0.05, 0.025], 0.01)]
-)
-def test_slope_intervals_cover(lrs, noise):
-    """400 synthetic studies with a next-order term: 95% intervals cover the order at least 95% - 2.2% of the time.
-
-    They cover it more often, as they leave room for terms beyond the next one, which these errors do not have.
-    """
-    covered = []
-    for seed in range(400):
-        fit = fit_orders(synthetic(2, lrs, noise, seed, correction=0.5)).iloc[0]
-        covered.append(fit.slope_low <= 2 <= fit.slope_high)
-    assert np.mean(covered) >= 0.928
-
-
-def test_the_interval_of_the_constant_covers_with_two_points():
-    covered = []
-    for seed in range(400):
-        fit = fit_orders(synthetic(2, [0.1, 0.05], 0.01, seed, correction=1.0)).iloc[0]
-        covered.append(fit.constant_low <= 0.3 <= fit.constant_high)
-    assert np.mean(covered) >= 0.928
-
-
-def test_a_fit_without_noise_finds_order_and_constant_from_any_start():
-    table = synthetic(2, [0.2, 0.1, 0.05, 0.025, 0.0125], 0.05, 0, correction=3.5)
-    table["error"] = -0.3 * table.lr**2 * (1 + 3.5 * table.lr)
-    fit = fit_orders(table).iloc[0]
-    assert fit.slope == pytest.approx(2, abs=1e-6)
-    assert fit.constant == pytest.approx(-0.3, rel=1e-6)
-    assert fit.points == 5
-
-
-def test_points_that_a_fit_cannot_use_are_named():
-    table = synthetic(2, [0.4, 0.2, 0.1, 0.05, 0.025], 0.01, 1)
-    table.loc[0, "error"] *= -1
-    table.loc[4, "resolved"] = False
-    fit = fit_orders(table).iloc[0]
-    assert fit.points == 3
-    assert "lr=0.025: unresolved" in fit.left_out
-    assert "lr=0.4: error has the other sign" in fit.left_out
-    table = synthetic(2, [0.4, 0.2, 0.1, 0.05, 0.025], 0.01, 1)
-    table.loc[0, "error"] *= 3
-    fit = fit_orders(table).iloc[0]
-    assert "lr=0.4: outside the asymptotic range" in fit.left_out
-    assert fit.slope_low < 2 < fit.slope_high
-    assert np.isnan(fit_orders(table.iloc[:1]).slope.iloc[0])
-
-
 def test_diverged_paths_have_no_mean():
     problem = make_problem(activation="identity", keep_prob=0.3)
     theta0 = problem.initial()
@@ -309,25 +246,6 @@ def test_diverged_paths_have_no_mean():
     assert np.isnan(last.error)
     assert last.reason == "diverged"
     assert not last.resolved
-
-
-@pytest.mark.parametrize(
-    ("slope", "constant", "predicted", "points", "verdict"),
-    [
-        ((0.9, 1.1), (1.0, 2.0), 1.5, 4, "certified"),
-        ((0.9, 1.1), (1.0, 2.0), np.nan, 4, "certified"),
-        ((-0.1, 1.1), (1.0, 2.0), 1.5, 4, "too wide"),
-        ((0.9, np.inf), (1.0, 2.0), 1.5, 4, "too wide"),
-        ((1.1, 1.2), (1.0, 2.0), 1.5, 4, "another order"),
-        ((0.9, 1.1), (1.0, 2.0), -1.5, 4, "not asymptotic"),
-        ((0.9, 1.1), (-1.0, 2.0), -1.5, 4, "certified"),
-        ((0.9, 1.1), (1.0, 2.0), 1.5, 2, "local slope"),
-        ((np.nan, np.nan), (np.nan, np.nan), 1.5, 1, "not resolved"),
-    ],
-)
-def test_verdicts_on_a_fit(slope, constant, predicted, points, verdict):
-    row = dict(zip(("slope_low", "slope_high", "constant_low", "constant_high"), (*slope, *constant), strict=True))
-    assert _verdict(row | {"predicted_constant": predicted, "points": points}, 1) == verdict
 
 
 def test_what_torch_cannot_differentiate_is_no_observable():

@@ -142,14 +142,14 @@ def test_a_step_of_a_scheme_is_a_polynomial_where_the_drift_is_linear(scheme, or
     assert torch.allclose(advanced, found, rtol=1e-13)
 
 
-@pytest.mark.parametrize("ratio", [0.5, 1.0, 8.0])
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0, 8.0])
 def test_weights_of_gradient_schemes_have_their_sums(ratio):
-    """sum_r a_r = 1 and sum_r a_r^2 = lr / dt, whatever the sign of the deviations."""
+    """sum_r a_r = 1 and sum_r a_r^2 = lr / dt, whatever the sign of the deviations, so that R is at least dt / lr."""
     for name in ("svag", "sampled_euler"):
         means, deviations = map(np.array, sme.SCHEMES[name].weights(ratio))
         for sign in (1, -1):
             weights = means + sign * deviations
-            assert (weights.sum(), np.square(weights).sum()) == exactly((1.0, ratio))
+            assert (weights.sum(), np.square(weights).sum()) == exactly((1.0, ratio)) and len(weights) >= 1 / ratio
         with pytest.raises(ValueError, match="dt must be at most 2 lr"):
             sme.SCHEMES[name].weights(0.49)
     assert sme.SCHEMES["sampled_euler"].weights(2.5)[0] == [0.5, 0.5, 0.0, 0.0]

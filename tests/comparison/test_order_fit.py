@@ -158,16 +158,59 @@ def test_two_points_give_a_local_slope_and_a_constant_with_room_for_the_next_ter
     assert fit.constant_low < 0.3 < fit.constant_high
 
 
+def corrected(lrs, relative, seed, correction=0.0):
+    """A study of order 2 whose errors have a next term."""
+    lrs = np.array(lrs)
+    return study(2, lrs, 0.3 * lrs**2 * (1 + correction * lrs), relative, seed)
+
+
+def test_the_interval_of_the_constant_covers_with_two_points():
+    fit = fit_orders(pd.concat([corrected([0.1, 0.05], 0.01, seed, correction=1.0) for seed in range(400)]))
+    assert ((fit.constant_low <= 0.3) & (fit.constant_high >= 0.3)).mean() >= 0.928
+
+
+def test_a_fit_without_noise_finds_order_and_constant_from_any_start():
+    table = corrected([0.2, 0.1, 0.05, 0.025, 0.0125], 0.05, 0, correction=3.5)
+    table["error"] = -0.3 * table.lr**2 * (1 + 3.5 * table.lr)
+    fit = fit_orders(table).iloc[0]
+    assert fit.slope == pytest.approx(2, abs=1e-6)
+    assert fit.constant == pytest.approx(-0.3, rel=1e-6)
+    assert fit.points == 5
+
+
+def test_points_that_a_fit_cannot_use_are_named():
+    table = corrected([0.4, 0.2, 0.1, 0.05, 0.025], 0.01, 1)
+    table.loc[0, "error"] *= -1
+    table.loc[4, "resolved"] = False
+    fit = fit_orders(table).iloc[0]
+    assert fit.points == 3
+    assert "lr=0.025: unresolved" in fit.left_out
+    assert "lr=0.4: error has the other sign" in fit.left_out
+    table = corrected([0.4, 0.2, 0.1, 0.05, 0.025], 0.01, 1)
+    table.loc[0, "error"] *= 3
+    fit = fit_orders(table).iloc[0]
+    assert "lr=0.4: outside the asymptotic range" in fit.left_out
+    assert fit.slope_low < 2 < fit.slope_high
+    assert np.isnan(fit_orders(table.iloc[:1]).slope.iloc[0])
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
+    ("slope", "constant", "predicted", "points", "verdict"),
     [
-        (1.001, 2.999, "certified"),
-        (1.0, 2.1, "too wide"),
-        (1.9, 3.0, "too wide"),
-        (2.01, 2.5, "another order"),
-        (1.5, 1.99, "another order"),
+        ((1.001, 2.999), (1.0, 2.0), 1.5, 4, "certified"),
+        ((1.9, 2.1), (1.0, 2.0), np.nan, 4, "certified"),
+        ((1.0, 2.1), (1.0, 2.0), 1.5, 4, "too wide"),
+        ((1.9, 3.0), (1.0, 2.0), 1.5, 4, "too wide"),
+        ((1.9, np.inf), (1.0, 2.0), 1.5, 4, "too wide"),
+        ((2.01, 2.5), (1.0, 2.0), 1.5, 4, "another order"),
+        ((1.5, 1.99), (1.0, 2.0), 1.5, 4, "another order"),
+        ((1.9, 2.1), (1.0, 2.0), -1.5, 4, "not asymptotic"),
+        ((1.9, 2.1), (-1.0, 2.0), -1.5, 4, "certified"),
+        ((1.9, 2.1), (1.0, 2.0), 1.5, 2, "local slope"),
+        ((np.nan, np.nan), (np.nan, np.nan), 1.5, 1, "not resolved"),
     ],
 )
-def test_an_order_is_certified_where_the_interval_holds_neither_neighbour(low, high, verdict):
-    row = {"points": 4, "slope_low": low, "slope_high": high, "predicted_constant": np.nan}
-    assert _verdict(row | {"constant_low": 1.0, "constant_high": 2.0}, 2) == verdict
+def test_verdicts_on_a_fit(slope, constant, predicted, points, verdict):
+    """An order is certified where the interval holds neither neighbour."""
+    row = dict(zip(("slope_low", "slope_high", "constant_low", "constant_high"), (*slope, *constant), strict=True))
+    assert _verdict(row | {"predicted_constant": predicted, "points": points}, 2) == verdict

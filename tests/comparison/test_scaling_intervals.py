@@ -24,8 +24,6 @@ from smesolve.experiments.scaling.schedule import SCHEDULES, schedules
 from smesolve.experiments.scaling.width import mean_field_problem, width_sweep
 from smesolve.problem.averaged_problem import AveragedProblem
 from smesolve.problem.iteration import DropoutIteration
-from smesolve.solver.schemes.sampled_euler import SampledEuler
-from smesolve.solver.schemes.svag import SVAG
 
 # --- acceleration ---------------------------------------------------------------------------------------------------
 
@@ -55,7 +53,7 @@ def test_acceleration_states_errors_and_costs_as_shares(monkeypatch):
 
 
 def test_nothing_is_accelerated_where_the_mean_gradient_is_sampled():
-    """Weights a_r of R gradients in a step of c lr have sum 1 and sum of squares 1/c, so that R is at least c."""
+    """A step of c lr from gradients takes at least c of them."""
     problem, known = make_problem(), {"lr": 0.05, "horizon": 0.4, "factors": [2], "orders": [1]}
     dropped = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.2), nn.Linear(3, 1)).double()
     sampled = sme.ModuleProblem(dropped, problem.x, torch.zeros(len(problem.x), 1))
@@ -65,14 +63,6 @@ def test_nothing_is_accelerated_where_the_mean_gradient_is_sampled():
     momentum = sme.Training(problem, torch.optim.SGD, lr=0.05, momentum=0.5)
     table = acceleration(momentum, momentum.initial(), **known, effort=GivenErrors()).table
     assert list(table.factor) == [2] and np.isfinite(table.relative).all()
-    for scheme in (SVAG, SampledEuler):
-        for dt in (0.1, 0.5, 1.0, 2.0):  # in lr
-            means, deviations = map(np.array, scheme.weights(1 / dt))
-            for weights in (means + deviations, means - deviations):
-                assert weights.sum() == exactly(1) and (weights**2).sum() == exactly(1 / dt)
-                assert len(weights) >= dt
-        with pytest.raises(sme.SmesolveError, match="dt must be at most 2 lr"):
-            scheme.weights(0.49)
 
 
 def test_a_factor_breaks_even_where_its_whole_interval_is_inside():

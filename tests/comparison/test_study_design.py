@@ -1,5 +1,8 @@
 """The design of a study: made once, checked once, and what a study says of itself."""
 
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -143,6 +146,21 @@ def test_a_study_shows_what_was_measured():
     )
     page = study._repr_html_()
     assert page.count("<tr") == 1 + len(final) and "WeakErrorStudy" in page
+
+
+def test_a_study_can_be_pickled_with_its_observables():
+    """Also with lambdas, which predicted constants need."""
+    observables = {"a coordinate": "theta[1]", "a lambda": lambda theta: theta[..., 0].square(), "loss": "loss"}
+    study = sme.weak_error(PROBLEM, PROBLEM.initial(seed=0), **SMALL, orders=[1], observables=observables)
+    for again in (pickle.loads(pickle.dumps(study)), copy.deepcopy(study)):
+        pd.testing.assert_frame_equal(again.table, study.table)
+        pd.testing.assert_frame_equal(again.constants, study.constants)
+        assert repr(again) == repr(study) and repr(again.fit()) == repr(study.fit())
+
+
+def test_a_study_with_one_time_says_so():
+    study = sme.weak_error(PROBLEM, PROBLEM.initial(seed=0), [0.2], 0.2, orders=[1], paths=8)
+    assert study.summary().startswith("WeakErrorStudy: order 1, lr 0.2, the horizon only, 8 paths; ")
 
 
 def test_a_figure_has_a_panel_for_each_observable_and_no_empty_one():

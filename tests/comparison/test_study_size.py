@@ -114,7 +114,7 @@ def refused(call):
         ({"dt": 1e-9, "control": "none"}, ["dt=1e-09", "steps of a block"]),
         ({"dt": 1e-8, "observables": [f"theta[{k}]" for k in range(6)]}, ["memory", "6 observables", "bytes"]),
         ({"lrs": [1e-9], "control": "none"}, ["lr=1e-09", "steps of a block"]),
-        ({"max_memory": 1000.0}, ["max_memory=1000 bytes"]),
+        ({"max_memory": 1000.0}, ["max_memory=1000 bytes", 'take control="first"']),
     ],
 )
 def test_a_study_that_nothing_can_hold_is_refused_with_its_numbers(problem, change, words):
@@ -128,6 +128,8 @@ def test_paths_of_too_many_steps_or_bytes_are_refused(problem):
     assert "steps of a block" in refused(lambda: sme.iterate(problem, theta0, 0.1, 10**9, 4, save=[10**9]))
     assert "steps of a block" in refused(lambda: sme.solve(sde, theta0, [0.0, 1.0], dt=1e-9, paths=4))
     assert "bytes" in refused(lambda: sme.iterate(problem, theta0, 0.1, 10**9, 4))
+    said = refused(lambda: sme.iterate(problem, theta0, 0.1, 3, 10, max_memory=1000))
+    assert said.startswith(f"max_memory=1000 bytes is less than the {8 * 10 * 6 * 4} bytes that 10 paths of 6 p")
     assert "bytes" in refused(lambda: sme.solve(sde, theta0, [0.0, 1.0], dt=0.1, paths=10**12))
 
 

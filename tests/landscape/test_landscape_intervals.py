@@ -292,7 +292,7 @@ def test_flows_have_the_interval_of_the_dropout_mean(monkeypatch):
         for order in (1, 2)
         for time in (0.2, 0.4)
     ]
-    study = WeakErrorStudy(pd.DataFrame(rows), {}, 0.4)
+    study = WeakErrorStudy(pd.DataFrame(rows), {}, 0.4, pd.DataFrame)
     monkeypatch.setattr(
         "smesolve.experiments.landscape_sections.implicit_regularisation.weak_error", lambda *given, **more: study
     )

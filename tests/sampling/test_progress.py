@@ -3,13 +3,14 @@
 import io
 import re
 import sys
+import time
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tqdm import tqdm
+from tqdm import TMonitor, tqdm
 
 from smesolve.sampling import progress
 from smesolve.sampling.progress import Progress
@@ -33,6 +34,15 @@ def test_a_bar_that_was_interrupted_while_it_was_made_says_nothing(capsys):
     capsys.readouterr()
     bar.close()
     assert capsys.readouterr().err == ""
+
+
+def test_the_monitor_of_tqdm_goes_on_if_it_meets_a_bar_that_is_being_made():
+    bar = tqdm.__new__(progress._Bar)
+    bar.disable = True  # for its destructor
+    monitor = TMonitor(tqdm, 1e-3)
+    time.sleep(0.05)
+    assert monitor.is_alive()
+    monitor.exit()
 
 
 def test_the_first_line_counts_from_now(capsys):

@@ -67,6 +67,29 @@ def test_nested_and_plain_keys_are_refused_with_the_nearest_name(name, tmp_path,
         assert f"did you mean {key!r}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"training": {"keep_prob": 0.5}}, "key 'training.keep_prob' is unknown; did you mean 'keep_prob'."),
+        ({"training": {"p": 0.5}}, "key 'training.p' is unknown; did you mean 'keep_prob', which is 1 - p."),
+        ({"network": {"batch_size": 2}}, "key 'network.batch_size' is unknown; did you mean 'training.batch_size'."),
+        ({"width": 2}, "key 'width' is unknown; did you mean 'network.width'."),
+        ({"data": {"sample": 2}}, "key 'data.sample' is unknown; did you mean 'data.samples'."),
+    ],
+)
+def test_a_key_in_another_mapping_is_found_where_it_belongs(content, words, tmp_path, capsys):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert main(["weak-error", str(tmp_path / "study.yaml"), "--dry-run"]) == 2
+    assert capsys.readouterr().err == f"smesolve: {words}\n"
+
+
+def test_known_keys_are_listed_once(tmp_path, capsys):
+    (tmp_path / "study.yaml").write_text("qqqqqq: 1", encoding="utf-8")
+    assert main(["weak-error", str(tmp_path / "study.yaml"), "--dry-run"]) == 2
+    names = capsys.readouterr().err.partition("known are ")[2].rstrip(".\n").split(", ")
+    assert len(names) == len(set(names)) > 10
+
+
 def test_the_help_of_sweep_has_an_example_and_its_options(capsys):
     text = " ".join(said(capsys, "sweep", "--help").split())
     assert "example: smesolve sweep " in text and "writes: " in text and "keep_prob: [0.8, 0.5]" in text

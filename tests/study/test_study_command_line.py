@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tiny_config import refused, write_config
 
+import smesolve as sme
 from smesolve.comparison.sampler import PairSampler, Sampler
 from smesolve.errors import SmesolveError
 from smesolve.experiments.shared.problems import build_problem, described
@@ -309,3 +310,13 @@ def test_the_report_says_why_nothing_is_predicted_only_by_sampling(tmp_path, out
 def test_a_training_that_cannot_be_is_refused(tmp_path, out, capsys, changes, fragments):
     refused(capsys, ["compare", write_config(tmp_path, **changes), "--out", out], *fragments)
     assert not out.exists()
+
+
+def test_an_observable_that_jumps_is_said_on_the_command_line_and_in_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sme.OBSERVABLES, "stepped", lambda problem: lambda theta: theta[..., 0] + (theta[..., 1] > 0))
+    config = write_config(tmp_path, observables=["stepped"], orders=[1])
+    assert main(["weak-error", str(config), "--out", str(tmp_path / "out")]) == 0
+    said, report = capsys.readouterr().err, (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "smesolve: warning: The observable 'stepped' jumps, at gt" in said and ".py:" not in said
+    assert "The observable 'stepped' jumps, at gt" in report
+    assert "No constant is predicted where derivatives leave something out: stepped jumps." in report

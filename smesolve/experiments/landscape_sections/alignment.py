@@ -228,13 +228,9 @@ class Alignment(LandscapeSection[AlignmentSettings]):
             "### Why the alignment changes",
             _explanation(study.table),
         )
-        return Section(
-            "Alignment of Hessian and noise",
-            {"alignment": study.table},
-            {"alignment": Captioned(study.plot(), CAPTION)},
-            text,
-            study.conclusion(),
-        )
+        tables = {"alignment": study.table}
+        figures = {"alignment": Captioned(study.plot(), CAPTION)}
+        return Section("Alignment of Hessian and noise", tables, figures, text, study.conclusion())
 
 
 def _explanation(table: pd.DataFrame) -> str:

@@ -198,13 +198,9 @@ class Condensation(LandscapeSection[CondensationSettings]):
             f"Against {trainings[0]}, paired by initial point (difference at the last step):",
             markdown(against, ["scale", "training", "effective_ratio", "participation"]),
         )
-        return Section(
-            "Condensation",
-            {"condensation": table},
-            {"condensation": Captioned(condensation_figure(studies, means), CAPTION)},
-            text,
-            _conclusion(against, trainings[0]),
-        )
+        tables = {"condensation": table}
+        figures = {"condensation": Captioned(condensation_figure(studies, means), CAPTION)}
+        return Section("Condensation", tables, figures, text, _conclusion(against, trainings[0]))
 
 
 def _how_exact(table: pd.DataFrame) -> str:

@@ -143,13 +143,9 @@ class InformationGeometry(LandscapeSection[InformationGeometrySettings]):
             f"Changes of the logarithm at step {step} against gradient descent, paired by initial point; Fisher form "
             f"of the penalty: exact for squared error up to {abs(form - penalty):.1e}.\n\n{_changes(table, step)}"
         )
-        return Section(
-            "Information geometry",
-            {"information_geometry": table, "information_geometry_logistic": logistic},
-            {"information_geometry": Captioned(geometry_figure(logistic, means), CAPTION)},
-            text,
-            conclusion,
-        )
+        tables = {"information_geometry": table, "information_geometry_logistic": logistic}
+        figures = {"information_geometry": Captioned(geometry_figure(logistic, means), CAPTION)}
+        return Section("Information geometry", tables, figures, text, conclusion)
 
 
 def _changes(table: pd.DataFrame, step: int) -> str:

@@ -208,13 +208,9 @@ class Noises(LandscapeSection[NoisesSettings]):
             rows = common[common.step == step].sort_values("cosine", ascending=False)
             parts += [f"At the common points, step {step}:", markdown(rows, shown)]
         parts += ["Resolved alignments, of all runs and steps:", markdown(resolved, resolved.columns)]
-        return Section(
-            "Alignment of other noises",
-            {"noises": table},
-            {"noises": Captioned(noises_figure(table), CAPTION)},
-            join(*parts),
-            _conclusion(rows, table),
-        )
+        tables = {"noises": table}
+        figures = {"noises": Captioned(noises_figure(table), CAPTION)}
+        return Section("Alignment of other noises", tables, figures, join(*parts), _conclusion(rows, table))
 
 
 def _conclusion(last: pd.DataFrame, table: pd.DataFrame) -> str:

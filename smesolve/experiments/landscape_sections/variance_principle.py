@@ -309,13 +309,9 @@ class VariancePrinciple(LandscapeSection[VarianceSettings]):
             markdown(table[table.relation == "flatness"], ["data", "factor", "psi"]),
             _ablation(study.table),
         )
-        return Section(
-            "Variance principle",
-            {"variance_principle": study.points, "variance_principle_slopes": study.table},
-            {"variance_principle": Captioned(study.plot(), CAPTION)},
-            text,
-            study.conclusion(),
-        )
+        tables = {"variance_principle": study.points, "variance_principle_slopes": study.table}
+        figures = {"variance_principle": Captioned(study.plot(), CAPTION)}
+        return Section("Variance principle", tables, figures, text, study.conclusion())
 
 
 def _ablation(slopes: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.teacher import TeacherSettings, student_problem
+from smesolve.experiments.shared.teacher import TeacherSettings, described_student, student_problem
 from smesolve.figures import PAGE, Figure, band, drawing, symlog_steps
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.orientations import ODD, orientations_along
@@ -94,18 +94,12 @@ class Orientations(Experiment[OrientationsSettings]):
         )
         tables = {"orientations": table, "orientations_differences": against}
         figures = {"orientations": Captioned(orientations_figure(means, maps), CAPTION)}
-        return [
-            Section("Orientations of the input weights", tables, figures, text, _conclusion(against, s.trainings[0]))
-        ]
+        conclusion = _conclusion(against, s.trainings[0])
+        return [Section("Orientations of the input weights", tables, figures, text, conclusion)]
 
     def measured(self) -> str:
         """Return teacher, network and training in words."""
-        s = self.settings
-        return (
-            f"{s.samples} samples of a teacher with {s.teacher} neurons, {s.in_features} inputs. Network "
-            f"{s.in_features}-{s.width}-1, {s.activation} with biases, squared error, keep_prob {s.keep_prob:g}. Adam, "
-            f"lr {s.lr:g}, {s.steps} steps, initial parameters times {s.scale:g}, {s.runs} runs."
-        )
+        return f"{self.settings.samples} samples of a {described_student(self.settings)}"
 
     def data_digest(self) -> str:
         """Return a digest of the data and the initial points."""

@@ -166,15 +166,9 @@ class Penalties(TrainingRuns[PenaltiesSettings]):
         tables = {"penalties": table, "penalties_figures": beside, "penalties_differences": pairs}
         if predicted is not None:
             tables["penalties_prediction"] = predicted
-        return [
-            Section(
-                "Penalties in place of dropout",
-                tables,
-                {"penalties": Captioned(penalties_figure(beside, predicted), caption)},
-                _report(beside, pairs, predicted),
-                _conclusion(beside, pairs, predicted),
-            )
-        ]
+        figures = {"penalties": Captioned(penalties_figure(beside, predicted), caption)}
+        text = _report(beside, pairs, predicted)
+        return [Section("Penalties in place of dropout", tables, figures, text, _conclusion(beside, pairs, predicted))]
 
     def measured(self) -> str:
         """Return data, network and training in words, ours and theirs."""

@@ -20,7 +20,7 @@ from smesolve.experiments.shared.experiment import Experiment, digest_of
 from smesolve.experiments.shared.markdown import join
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, interval, markdown
-from smesolve.experiments.shared.teacher import TeacherSettings, student_problem, teacher_data
+from smesolve.experiments.shared.teacher import TeacherSettings, described_student, student_problem, teacher_data
 from smesolve.figures import PAGE, Figure, band, drawing, log_ticks
 from smesolve.landscape.estimates import mean_over, over_runs
 from smesolve.landscape.training import train_by_adam
@@ -107,18 +107,12 @@ class Recovery(Experiment[RecoverySettings]):
         )
         tables = {"recovery": table, "recovery_samples": reached, "recovery_differences": against}
         figures = {"recovery": Captioned(recovery_figure(means, s.recovered), CAPTION)}
-        return [
-            Section("Recovery from few samples", tables, figures, text, _conclusion(reached, against, s.trainings[0]))
-        ]
+        conclusion = _conclusion(reached, against, s.trainings[0])
+        return [Section("Recovery from few samples", tables, figures, text, conclusion)]
 
     def measured(self) -> str:
         """Return teacher, network and training in words."""
-        s = self.settings
-        return (
-            f"A teacher with {s.teacher} neurons, {s.in_features} inputs. Network {s.in_features}-{s.width}-1, "
-            f"{s.activation} with biases, squared error, keep_prob {s.keep_prob:g}. Adam, lr {s.lr:g}, {s.steps} "
-            f"steps, initial parameters times {s.scale:g}, {s.runs} runs."
-        )
+        return f"A {described_student(self.settings)}"
 
     def data_digest(self) -> str:
         """Return a digest of the data and the initial points."""

@@ -303,11 +303,8 @@ class Accelerator(NetworkExperiment[AccelerationSettings]):
         even = result.break_even([self.settings.tolerance, self.settings.tolerance / 10])
         tables = {"table": result.table, "break_even": even}
         figures = {"acceleration": Captioned(result.plot(), CAPTION)}
-        return [
-            Section(
-                "The equation as an accelerator", tables, figures, _report(result, self.settings), _conclusion(even)
-            )
-        ]
+        text = _report(result, self.settings)
+        return [Section("The equation as an accelerator", tables, figures, text, _conclusion(even))]
 
 
 def _conclusion(even: pd.DataFrame) -> str:

@@ -323,9 +323,8 @@ class Horizon(NetworkExperiment[HorizonSettings]):
         result = _combined(results, self.settings.lrs[0])
         tables = {"table": result.table, "stationary": result.stationary}
         figures = {"horizon": Captioned(result.plot(), CAPTION)}
-        return [
-            Section("Growth of the weak error with the horizon", tables, figures, _report(result), result.conclusion())
-        ]
+        text = _report(result)
+        return [Section("Growth of the weak error with the horizon", tables, figures, text, result.conclusion())]
 
 
 def _report(result: LongHorizon) -> str:

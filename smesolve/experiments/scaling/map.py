@@ -260,18 +260,14 @@ class Map(NetworkExperiment[MapSettings]):
         """Return the section of map, limits and collapse."""
         result = _combined(results, self.settings.observables[0])
         collapsed = result.collapse(self.settings.seed)
-        return [
-            Section(
-                f"Map of the weak error of {plain(result.observable)}",
-                {"table": result.table, "limits": result.limits, "collapse": collapsed},
-                {
-                    "map": Captioned(result.plot(), MAP_CAPTION),
-                    "collapse": Captioned(result.plot_collapse(), COLLAPSE_CAPTION),
-                },
-                _report(result, collapsed),
-                _conclusion(result, collapsed),
-            )
-        ]
+        tables = {"table": result.table, "limits": result.limits, "collapse": collapsed}
+        figures = {
+            "map": Captioned(result.plot(), MAP_CAPTION),
+            "collapse": Captioned(result.plot_collapse(), COLLAPSE_CAPTION),
+        }
+        text = _report(result, collapsed)
+        conclusion = _conclusion(result, collapsed)
+        return [Section(f"Map of the weak error of {plain(result.observable)}", tables, figures, text, conclusion)]
 
 
 def _report(result: ErrorMap, collapse: pd.DataFrame) -> str:

@@ -239,9 +239,8 @@ class Shuffle(NetworkExperiment[ShuffleSettings]):
         result = _combined(results, self.settings.paths)
         tables = {"table": result.table, "slopes": result.slopes}
         figures = {"shuffle": Captioned(result.plot(), CAPTION)}
-        return [
-            Section("Noise of shuffled training", tables, figures, _report(result, self.settings), result.conclusion())
-        ]
+        text = _report(result, self.settings)
+        return [Section("Noise of shuffled training", tables, figures, text, result.conclusion())]
 
 
 def _report(result: ShuffledNoise, settings: ShuffleSettings) -> str:

@@ -317,15 +317,8 @@ class SmallKeepProb(NetworkExperiment[SmallKeepProbSettings]):
         result = _combined(results, s.keep_probs, s.multiple, s.observables[0])
         tables = {"table": result.table, "rates": result.rates}
         figures = {"small_keep_prob": Captioned(result.plot(), CAPTION)}
-        return [
-            Section(
-                f"Moments and tails of {plain(result.observable)}",
-                tables,
-                figures,
-                _report(result, s.multiple),
-                result.conclusion(),
-            )
-        ]
+        text = _report(result, s.multiple)
+        return [Section(f"Moments and tails of {plain(result.observable)}", tables, figures, text, result.conclusion())]
 
 
 def _outermost(table: pd.DataFrame) -> str:

@@ -25,7 +25,7 @@ from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.networks import TwoLayerNetwork
 from smesolve.validation import check_choice, check_integer
 
-__all__ = ["TeacherSettings", "student_problem", "teacher_data"]
+__all__ = ["TeacherSettings", "described_student", "student_problem", "teacher_data"]
 
 THRESHOLD = 1 / 3
 """Threshold of the neurons of the teacher."""
@@ -90,6 +90,16 @@ def teacher_data(settings: TeacherSettings, samples: int) -> tuple[Tensor, Tenso
     directions = torch.cat([torch.eye(d, dtype=torch.float64), -torch.eye(d, dtype=torch.float64)])[: settings.teacher]
     y = FUNCTIONS[settings.activation](x @ directions.T - THRESHOLD).mean(1, keepdim=True)  # (1)
     return x, y
+
+
+def described_student(settings: TeacherSettings) -> str:
+    """Return teacher, network and training in words."""
+    s = settings
+    return (
+        f"teacher with {s.teacher} neurons, {s.in_features} inputs. Network {s.in_features}-{s.width}-1, "
+        f"{s.activation} with biases, squared error, keep_prob {s.keep_prob:g}. Adam, lr {s.lr:g}, {s.steps} steps, "
+        f"initial parameters times {s.scale:g}, {s.runs} runs."
+    )
 
 
 def student_problem(settings: TeacherSettings, samples: int) -> tuple[DropoutProblem, Tensor]:

@@ -51,11 +51,12 @@ def measured_in_words(study: WeakErrorStudy, settings: WeakErrorSettings) -> str
     """Return the compared processes, the numbers of paths, and the meaning of the intervals."""
     table = study.table
     lrs = ", ".join(f"{lr:g}" for lr in table.lr.unique())
+    times = f"{table.time.nunique()} times up to" if table.time.nunique() > 1 else "time"
     return (
         f"All paths start from one theta0 (network.seed {settings.network.seed}). "
         f"Compared: the discrete dropout iteration and its modified equation of "
         f"{orders_in_words(table.order)}, at "
-        f"{table.time.nunique()} times up to T = {study.horizon:g}, for learning rates {lrs}. "
+        f"{times} T = {study.horizon:g}, for learning rates {lrs}. "
         f"{_sampled(study, settings)}"
     )
 

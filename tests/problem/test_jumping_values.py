@@ -78,6 +78,15 @@ def test_what_is_written_into_a_part_of_a_tensor_depends_on_parameters():
     assert jumps(observable, torch.tensor([0.5, -0.5], dtype=torch.float64)) == ["sign"]
 
 
+def test_tensors_without_a_storage_are_no_obstacle():
+    rows = torch.eye(2, dtype=torch.float64).to_sparse()
+
+    def observable(theta):
+        return torch.sign(torch.sparse.mm(rows, theta.reshape(-1, 2).mT)).sum()
+
+    assert jumps(observable, torch.tensor([0.5, -0.5], dtype=torch.float64)) == ["sign"]
+
+
 def stepped(theta):
     return theta[..., 0] + (theta[..., 1] > 0).to(theta)
 
