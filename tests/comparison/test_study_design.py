@@ -46,8 +46,10 @@ def test_a_training_is_stable_up_to_the_learning_rate_of_its_last_beta():
     state = training.initial(seed=0)
     assert training.largest_lr == training.stability_limit(state) == 0.1
     for lr in (0.1, 0.0999):
-        error = sme.weak_error(training, state, [lr], 2 * lr, orders=[2], paths=64).table.error
-        assert error.notna().all()
+        StudyDesign.of(training, state, [lr], 2 * lr, orders=[2], observables=["loss"])
+        step = training.step(state, PROBLEM.sample(1, seed=0)[0], lr)[: PROBLEM.dim]
+        gradient = PROBLEM.gradient(state[: PROBLEM.dim], PROBLEM.sample(1, seed=0)[0])
+        assert torch.allclose(step, state[: PROBLEM.dim] - lr**2 / 0.05 * gradient)
     with pytest.raises(SmesolveError, match=r"lr=0\.11 is above 0\.1, from where on 1 - beta"):
         sme.weak_error(training, state, [0.11], 0.22)
 
