@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.special import chndtrix, ndtri, stdtrit
 
-__all__ = ["CONFIDENCE", "NORMAL_QUANTILE", "bias_aware_half_width", "student_quantile"]
+__all__ = ["CONFIDENCE", "NORMAL_QUANTILE", "bias_aware_half_width", "student_quantile", "with_interval"]
 
 CONFIDENCE = 0.95
 """Confidence level of every interval."""
@@ -45,3 +47,21 @@ def bias_aware_half_width(half_width: np.ndarray, bound: np.ndarray) -> np.ndarr
     quantile = np.sqrt(chndtrix(CONFIDENCE, 1, np.minimum(ratio, FAR) ** 2))
     widths: np.ndarray = np.where(ratio < FAR, sigma * quantile, bound + sigma * float(ndtri(CONFIDENCE)))
     return widths
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 3, sign: str = "", unit: str = "") -> str:
+    """Return "value [low, high]", with more digits than asked for where the ends would look alike.
+
+    Args:
+        value: the estimate.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        digits: significant digits, at least.
+        sign: "+" to print the sign of positive numbers.
+        unit: follows each number, such as "%".
+    """
+    width, size = high - low, max(abs(low), abs(high))
+    if 0 < width < size < math.inf:
+        digits = max(digits, min(2 + math.floor(math.log10(size / width)), 15))
+    number, lower, upper = (f"{one:{sign}.{digits}g}{unit}" for one in (value, low, high))
+    return f"{number} [{lower}, {upper}]"

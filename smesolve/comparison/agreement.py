@@ -15,11 +15,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from smesolve.comparison.outcomes import Status
-from smesolve.confidence import CONFIDENCE
+from smesolve.confidence import CONFIDENCE, with_interval
 from smesolve.solver.modified_equation import Order, equation_name, weak_order
 
 __all__ = ["agreement", "at_most", "headline", "in_short", "leading_rows"]
@@ -113,10 +112,10 @@ def _of_row(row: Mapping[str, Any], start: Mapping[str, float], spread: Mapping[
     if not row["resolved"]:
         return f"agrees to within {within}, and nothing larger is hidden"
     if not level > uncertain:
-        return f"is off by {number['error']:+.2g} [{number['low']:+.2g}, {number['high']:+.2g}]"
+        return f"is off by {with_interval(number['error'], number['low'], number['high'], 2, '+')}"
     ends = [100 * number[end] / scale for end in ("low", "high") for scale in (level - uncertain, level + uncertain)]
-    interval = f"[{np.min(ends):+.2g}%, {np.max(ends):+.2g}%]"
-    return f"is off by {100 * number['error'] / level:+.2g}% {interval}, by at most {within}"
+    interval = with_interval(100 * number["error"] / level, min(ends), max(ends), 2, "+", "%")
+    return f"is off by {interval}, by at most {within}"
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -26,6 +26,7 @@ from smesolve.comparison.defect_plan import parts_of_horizon
 from smesolve.comparison.outcomes import Status
 from smesolve.comparison.paths_wanted import further_work
 from smesolve.comparison.study_design import StudyDesign, check_orders, check_orders_of_defects
+from smesolve.confidence import with_interval
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.observables import Observables
@@ -113,7 +114,7 @@ class ValidityRange(Result):
             return "up to a lr that is not known"
         if row["limited_by"] == MEASUREMENT:
             return f"up to lr = {row['lr']:.2g} at least, as errors at larger ones are not known"
-        interval = f"up to lr = {row['lr']:.2g} [{row['lr_low']:.2g}, {row['lr_high']:.2g}]"
+        interval = f"up to lr = {with_interval(*(float(row[key]) for key in ('lr', 'lr_low', 'lr_high')), digits=2)}"
         return f"{interval}, extrapolated," if row["limited_by"] == STEPS else interval
 
     def _bounded(self, low: float, high: float) -> str:

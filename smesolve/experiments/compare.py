@@ -16,6 +16,7 @@ from smesolve.comparison.outcomes import Status
 from smesolve.comparison.validity_range import ValidityRange
 from smesolve.comparison.weak_error_figure import errors_against_lr, name_of, symbol_of
 from smesolve.comparison.weak_error_study import WeakErrorStudy
+from smesolve.confidence import with_interval
 from smesolve.experiments.shared.cells import Cell
 from smesolve.experiments.shared.error_curves import with_reasons
 from smesolve.experiments.shared.markdown import join, plain, table_of
@@ -266,7 +267,7 @@ def _spreads(distances: pd.DataFrame) -> str:
         apart = (
             f"at most {at_most(row['distance_high'])}"
             if row["distance_low"] == 0
-            else f"{row['distance']:.2g} [{row['distance_low']:.2g}, {row['distance_high']:.2g}]"
+            else with_interval(row["distance"], row["distance_low"], row["distance_high"], 2)
         )
         lines.append(
             f"- {plain(row['observable'])}, lr = {row['lr']:g}, order {row['order']}: the distribution over paths is "

@@ -11,7 +11,7 @@ import pandas as pd
 from smesolve.comparison.leading_constants import MAX_DIM, MAX_DRAWS
 from smesolve.comparison.outcomes import Status, Verdict
 from smesolve.comparison.weak_error_study import WeakErrorStudy
-from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE
+from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, with_interval
 from smesolve.experiments.shared.markdown import join, plain, table_of
 from smesolve.experiments.shared.registry import experiment
 from smesolve.experiments.shared.section import Captioned, Section, formatted
@@ -111,7 +111,7 @@ def _certified(study: WeakErrorStudy) -> str:
         text = f"{head}: slope {slope} {interval}{VERDICTS[row.verdict]}"
         if np.isfinite(row.constant) and np.isfinite(row.predicted_constant):
             text += (
-                f"; leading constant {row.constant:.3g} [{row.constant_low:.3g}, {row.constant_high:.3g}], predicted "
+                f"; leading constant {with_interval(row.constant, row.constant_low, row.constant_high)}, predicted "
                 f"without Monte Carlo: {_predicted(row, '.3g')}"
             )
         lines.append(f"{text}.")

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smesolve.confidence import student_quantile
+from smesolve.confidence import student_quantile, with_interval
 from smesolve.entry_point import entry_point
 from smesolve.validation import check_instance, check_list
 
@@ -82,7 +82,7 @@ class Estimate:
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        return with_interval(self.value, self.low, self.high)
 
 
 def over_root(numerator: Estimate, square: Estimate, covariance: float) -> Interval:

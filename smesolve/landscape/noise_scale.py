@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smesolve.confidence import with_interval
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.landscape.estimates import Estimate, Interval
@@ -53,7 +54,7 @@ class NoiseScale:
 
     def __str__(self) -> str:
         one = self.scale
-        return f"noise scale {one.value:.3g} [{one.low:.3g}, {one.high:.3g}]: {self.trace} / {self.squared_gradient}"
+        return f"noise scale {with_interval(one.value, one.low, one.high)}: {self.trace} / {self.squared_gradient}"
 
 
 @entry_point

@@ -1,5 +1,7 @@
 """Intervals that hold the truth for any bias up to a bound, against the normal distribution, and what follows."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from scipy.stats import norm
 
 from smesolve.comparison.defect_budget import with_bias
 from smesolve.comparison.order_fit import fit_orders
-from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, bias_aware_half_width
+from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, bias_aware_half_width, with_interval
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0, 3.0, 5.999, 6.0, 100.0])
@@ -76,3 +78,19 @@ def test_the_slope_of_a_fit_knows_the_bias_of_defects():
     exact, biased = fit_orders(table).iloc[0], fit_orders(table.assign(bias=0.1 * table.error)).iloc[0]
     assert biased.slope_high - biased.slope_low > 10 * (exact.slope_high - exact.slope_low)
     assert biased.slope_low < 1 < biased.slope_high
+
+
+@pytest.mark.parametrize(
+    ("interval", "options", "printed"),
+    [
+        ((0.010197, 0.010099, 0.010296), {"digits": 2}, "0.0102 [0.0101, 0.0103]"),
+        ((0.1, 0.067, 0.23), {"digits": 2}, "0.1 [0.067, 0.23]"),
+        ((-0.011328, -0.0114, -0.011257), {}, "-0.0113 [-0.0114, -0.0113]"),
+        ((-0.01132812, -0.0113284, -0.0113278), {}, "-0.0113281 [-0.0113284, -0.0113278]"),
+        ((1.5, 1.2, math.inf), {"digits": 2, "sign": "+", "unit": "%"}, "+1.5% [+1.2%, +inf%]"),
+        ((2.0, 2.0, 2.0), {}, "2 [2, 2]"),
+        ((math.nan, math.nan, math.nan), {}, "nan [nan, nan]"),
+    ],
+)
+def test_an_interval_is_printed_with_ends_that_differ(interval, options, printed):
+    assert with_interval(*interval, **options) == printed
