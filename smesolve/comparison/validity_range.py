@@ -114,7 +114,8 @@ class ValidityRange(Result):
             return "up to a lr that is not known"
         if row["limited_by"] == MEASUREMENT:
             return f"up to lr = {row['lr']:.2g} at least, as errors at larger ones are not known"
-        interval = f"up to lr = {with_interval(*(float(row[key]) for key in ('lr', 'lr_low', 'lr_high')), digits=2)}"
+        value, low, high = (float(row[column]) for column in ("lr", "lr_low", "lr_high"))
+        interval = f"up to lr = {with_interval(value, low, high, digits=2)}"
         return f"{interval}, extrapolated," if row["limited_by"] == STEPS else interval
 
     def _bounded(self, low: float, high: float) -> str:
