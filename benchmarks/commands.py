@@ -11,7 +11,7 @@ Every job runs in processes of its own, those of both versions in turns; printed
 seconds on the clock and of processor time, and their ratios. Both versions get the same configurations, those of
 `examples/`; `digits_0_3` is the main job as it was in 0.3, kept in `benchmarks/digits_0_3.yaml`. "weak_error, M" is
 `weak_error` on a tanh 64-8-32 network (64 samples, 8 inputs, 32 neurons) at lrs 0.1 and 0.05, with both orders, 2048
-paths and two workers.
+paths and two workers; "the call" is without the start of Python and imports (processor time is that of the process).
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ COMMANDS = {
 }
 """Command and configuration by the name of the job."""
 
-WEAK_ERROR = "weak_error, M"
+WEAK_ERROR, CALL = "weak_error, M", "weak_error, M, the call"
 
 SCRIPT = """
+import time
+
 import numpy as np, torch
 import smesolve as sme
 
@@ -50,10 +52,12 @@ if __name__ == "__main__":
     x = np.random.default_rng(0).standard_normal((64, 8))
     torch.manual_seed(0)
     problem = sme.DropoutProblem(sme.TwoLayerNetwork(8, 32), x, np.sin(x.sum(1, keepdims=True)), keep_prob=0.8)
+    begin = time.perf_counter()
     study = sme.weak_error(
         problem, problem.initial(seed=0), lrs=[0.1, 0.05], horizon=2.0, orders=(1, 2), paths=2048, workers=2
     )
     print(study.table.to_csv())
+    print(time.perf_counter() - begin)
 """
 
 
@@ -62,7 +66,7 @@ def run(python: str, job: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "weak_error_at_m.py"
         script.write_text(SCRIPT)
-        if job == WEAK_ERROR:
+        if job in (WEAK_ERROR, CALL):
             arguments = [python, str(script)]
         else:
             command, configuration = COMMANDS[job]
@@ -73,13 +77,17 @@ def run(python: str, job: str) -> tuple[float, float]:
         seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    if job == CALL:
+        seconds = float(done.stdout.split()[-1])
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--before", help="python of an environment with the older version")
-    parser.add_argument("--jobs", nargs="+", choices=[*COMMANDS, WEAK_ERROR], default=[*COMMANDS, WEAK_ERROR])
+    parser.add_argument(
+        "--jobs", nargs="+", choices=[*COMMANDS, WEAK_ERROR, CALL], default=[*COMMANDS, WEAK_ERROR, CALL]
+    )
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     pythons = {"before": arguments.before, "now": sys.executable} if arguments.before else {"now": sys.executable}

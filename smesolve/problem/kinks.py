@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from smesolve.problem.problem import Problem
+from smesolve.problem.reverse_derivative import value_and_gradient
 
 __all__ = ["jumps", "kinks"]
 
@@ -145,8 +146,8 @@ def _change(function: Callable[[Tensor], Tensor], before: Tensor, after: Tensor)
 
 
 def _slope(function: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
-    slope, value = torch.func.grad_and_value(function)(theta)
-    return slope.nan_to_num(), value.detach()
+    value, slope = value_and_gradient(function, theta)
+    return slope.nan_to_num(), value
 
 
 class _Operations(TorchDispatchMode):
