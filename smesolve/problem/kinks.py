@@ -180,7 +180,7 @@ class _Operations(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from loading its compiler, which takes over a second, in order not to compile this mode."""
+        """Keep torch from loading its compiler, which takes about a second, in order not to compile this mode."""
         return False
 
     def __torch_dispatch__(

@@ -1,7 +1,7 @@
 """Derivatives by reverse differentiation at plain points.
 
 `torch.func.grad` and `torch.func.vjp` return the same numbers, and can be nested. Their first call in a process loads
-torch's compiler, which takes longer than many a study of a small network.
+torch's compiler, which takes about a second.
 """
 
 from __future__ import annotations
