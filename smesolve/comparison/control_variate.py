@@ -100,7 +100,7 @@ class JumpControlVariate:
             totals[1, :, rows:].index_add_(0, noise.paths, terms)
         if self.hessians.quadratics is not None:
             Q = self.hessians.quadratics[point]
-            totals[2, :, rows:] -= self.lr * self.step_time / 2 * Q.trace()  # (7)
+            totals[2, :, rows:] -= self.lr * self.step_time / 2 * Q.trace  # (7)
             for noise in taken.noises:
                 if noise.coordinates is not None:
                     terms = self.lr**2 / 2 * Q.bilinear(noise.coordinates, noise.coordinates)  # (7)
@@ -150,11 +150,10 @@ class ControlVariate:
         point = self.hessians.index((step + 1) * self.step_time)
         lam = self.hessians.hessians[point]
         rows = slice(totals.shape[2] - lam.targets, None)
-        deviation = taken.prediction - self.path.predictions[step]
-        totals[1, :, rows] += lam.bilinear(deviation, taken.increment)  # (2)
+        totals[1, :, rows] += lam.bilinear(taken.prediction, taken.increment, self.path.predictions[step])  # (2)
         if self.hessians.quadratics is not None and taken.noise is not None:
             Q = self.hessians.quadratics[point]
-            totals[2, :, rows] += self.variance / 2 * (Q.bilinear(taken.noise, taken.noise) - Q.trace())  # (3)
+            totals[2, :, rows] += self.variance / 2 * (Q.bilinear(taken.noise, taken.noise) - Q.trace)  # (3)
 
 
 def _count(hessians: ValueHessians | None) -> int:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from torch import Tensor
 from smesolve.comparison.cost import HESSIAN_PRODUCT_COST
 from smesolve.comparison.noise_free_path import DENSE_DIM, NoiseFreePath, batch_sizes, directional, row_by_row
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.kernels.bilinear_forms import bilinear
 from smesolve.problem.observables import Observable
 from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
@@ -57,41 +58,46 @@ class DenseForms:
         """T, the number of targets."""
         return self.matrices.shape[0]
 
-    def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return left^T A right for each path, target and observable, (B, T, O). Cost of each: N^2."""
-        forms: Tensor = torch.linalg.vecdot(left @ self.matrices, right)  # (T, O, B)
+    def bilinear(self, left: Tensor, right: Tensor, origin: Tensor | None = None) -> Tensor:
+        """Return (left - origin)^T A right for each path, target and observable, (B, T, O). Cost of each: N^2."""
+        forms: Tensor = torch.linalg.vecdot((left if origin is None else left - origin) @ self.matrices, right)
         return forms.movedim(-1, 0)
 
+    @cached_property
     def trace(self) -> Tensor:
-        """Return the traces (T, O)."""
+        """The traces (T, O)."""
         return self.matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 @dataclass(frozen=True)
 class LowRankForms:
-    """Symmetric matrices A = F^T diag(s) F for some targets and all observables."""
+    """Symmetric matrices A = F diag(s) F^T for some targets and all observables."""
 
     factors: Tensor
-    """F (T, O, r, N)."""
+    """F (T, O, N, r), contiguous."""
     values: Tensor
-    """s (T, O, r)."""
+    """s (T, O, r), contiguous."""
 
     @property
     def targets(self) -> int:
         """T, the number of targets."""
         return self.factors.shape[0]
 
-    def bilinear(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return left^T A right for each path, target and observable, (B, T, O). Cost of each: 2 r N."""
-        factors = self.factors.flatten(0, 2).mT  # one product for all targets and observables
-        images = (left @ factors).unflatten(-1, self.values.shape)  # (B, T, O, r)
-        others = images if right is left else (right @ factors).unflatten(-1, self.values.shape)
-        forms: Tensor = torch.linalg.vecdot(images * self.values, others)
-        return forms
+    def bilinear(self, left: Tensor, right: Tensor, origin: Tensor | None = None) -> Tensor:
+        """Return (left - origin)^T A right for each path, target and observable, (B, T, O). Cost of each: 2 r N."""
+        found = bilinear(self.factors.flatten(0, 1), self.values.flatten(0, 1), left, right, origin)
+        if found is not None:
+            return torch.unflatten(found, -1, self.factors.shape[:2])
+        images = (left if origin is None else left - origin) @ self.factors  # (T, O, B, r)
+        others = images if right is left and origin is None else right @ self.factors
+        forms: Tensor = torch.linalg.vecdot(images * self.values[:, :, None], others)
+        return forms.movedim(-1, 0)
 
+    @cached_property
     def trace(self) -> Tensor:
-        """Return the traces (T, O)."""
-        return (self.values * self.factors.square().sum(-1)).sum(-1)
+        """The traces (T, O)."""
+        traces: Tensor = (self.values * self.factors.square().sum(-2)).sum(-1)
+        return traces
 
 
 @dataclass(frozen=True)
@@ -213,17 +219,18 @@ def _low_rank(
                 if forms is None:
                     product = _final_product(problem, observable, path.states[step])
                 else:
-                    factors, values = forms.factors[0, column], forms.values[0, column]
+                    factors, values = forms.factors[0, column].mT, forms.values[0, column]
                     random[: len(factors)] = factors
                     here = problem.at(step * h)
                     product = _product(here, path.states[step], path.adjoints[step + 1][-1, column], factors, values, h)
                 eigenpairs.append(_leading_eigenpairs(product, random))
             factors, values = (torch.stack(parts)[None] for parts in zip(*eigenpairs, strict=True))
-            forms = LowRankForms(factors, values)
+            forms = LowRankForms(factors.mT.contiguous(), values)
             hessians.append(forms)
             if _has_quadratics(problem):
                 before = problem.at(step * h, left_limit=True)
-                quadratics.append(LowRankForms(_through_noise(before, path.states[step], factors), values))
+                through = _through_noise(before, path.states[step], factors).mT.contiguous()
+                quadratics.append(LowRankForms(through, values))
             bar.done(each)
     return ValueHessians(h, hessians[::-1], quadratics[::-1] or None)
 

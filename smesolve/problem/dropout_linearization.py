@@ -127,6 +127,15 @@ class DropoutLinearization(Linearization):
         )
         return self._pull((features, readout, self.residual))
 
+    def gradient_and_mean(self, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `gradient` and `mean_gradient`. The kernels share the forward pass."""
+        kernels = self._kernels(draw)
+        if kernels is None:
+            return super().gradient_and_mean(draw)
+        self.problem.check_mask(draw)
+        check_leading(self.theta, "draw", draw, 2 if self.problem.per_sample else 1)
+        return kernels.gradient_and_mean(self.theta, self.problem.law, draw)
+
     def noise_product(self, normals: Tensor) -> Tensor:
         """Return C(theta) normals, with exactly the covariance Cov(grad R_S(theta; eta)).
 

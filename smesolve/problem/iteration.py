@@ -80,8 +80,8 @@ class DropoutIteration:
             state, prediction = problem.step(theta, draw, self.lr), problem.mean_step(theta, self.lr)
             return Step(state, prediction, state - prediction, problem.noise_coordinates(draw))
         gradient, mean = problem.linearize(theta).evaluate(_gradient_and_mean, draw)
-        noise = problem.noise_coordinates(draw)
-        return Step(theta - self.lr * gradient, theta - self.lr * mean, -self.lr * (gradient - mean), noise)
+        state, prediction = torch.add(theta, gradient, alpha=-self.lr), torch.add(theta, mean, alpha=-self.lr)
+        return Step(state, prediction, (mean - gradient).mul_(self.lr), problem.noise_coordinates(draw))
 
     def noise_free_step(self, theta: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the mean step, twice: it is its own prediction."""
@@ -108,7 +108,7 @@ class SampledStep:
 
 
 def _gradient_and_mean(at: Linearization, draw: Any) -> tuple[Tensor, Tensor]:
-    return at.gradient(draw), at.mean_gradient()
+    return at.gradient_and_mean(draw)
 
 
 @overload

@@ -71,6 +71,10 @@ class Linearization(ABC):
         """Return theta + scale `noisy_mean_gradient`, a step of an Euler scheme: (..., D)."""
         return torch.add(self.theta, self.noisy_mean_gradient(normals, weight), alpha=scale)
 
+    def gradient_and_mean(self, draw: Any) -> tuple[Tensor, Tensor]:
+        """Return the gradient and the mean gradient, each (..., D): a training step and its prediction."""
+        return self.gradient(draw), self.mean_gradient()
+
     def mean_noise_and_curvature(self, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean gradient g, the noise product, and Hess L_S g, each (..., D): the parts of order 2."""
         mean = self.mean_gradient()

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, combinations_with_replacement, pairwise
+from itertools import accumulate, combinations, combinations_with_replacement, pairwise
 from math import factorial, prod
 
 import numpy as np
@@ -37,7 +37,7 @@ CHUNK_FLOATS = 2**16
 def _multisets(variables: int, degree: int) -> np.ndarray:
     """Return all multisets of `degree` variables, increasing (A, degree)."""
     found = list(combinations_with_replacement(range(variables), degree))
-    return np.array(found, dtype=int).reshape(-1, degree)
+    return np.array(found, dtype=int).reshape(len(found), degree)
 
 
 @cache
@@ -52,6 +52,19 @@ def _multiplicities(variables: int, degree: int) -> np.ndarray:
     """Return the number of distinct orderings of each multiset (A,)."""
     counts = [np.bincount(multiset, minlength=variables) for multiset in _multisets(variables, degree)]
     return np.array([factorial(degree) / prod(factorial(int(c)) for c in count) for count in counts])
+
+
+@cache
+def _expansion(variables: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the factors of the terms of (2) with |J| >= 2 for each multiset I of this degree, (terms, A) both.
+
+    They are rows of the sums of degrees from 2 on, and rows of the products of d of degrees from 0 on.
+    """
+    begins = [0, *accumulate(len(_multisets(variables, size)) for size in range(degree + 1))]
+    kept = [some for size in range(2, degree + 1) for some in combinations(range(degree), size)]
+    others = [tuple(k for k in range(degree) if k not in some) for some in kept]
+    rows = [_positions(variables, degree, some) + begins[len(some)] - begins[2] for some in kept]
+    return np.stack(rows), np.stack([_positions(variables, degree, rest) + begins[len(rest)] for rest in others])
 
 
 def _chunks(points: int, values: int) -> list[int]:
@@ -122,16 +135,12 @@ class Moments:
     def _about(self, centre: np.ndarray) -> list[np.ndarray]:
         """Return the sums about another centre (q, P)."""
         shift, variables = self.mean - centre, len(self.mean)
-        moved = []
+        sums = np.concatenate(self.sums)
+        products = [shift[_multisets(variables, degree)].prod(1) for degree in range(self.order + 1)]
+        stacked, moved = np.concatenate(products), []
         for degree in range(2, self.order + 1):
-            multisets = _multisets(variables, degree)
-            total = self.count * shift[multisets].prod(1)
-            for size in range(2, degree + 1):
-                for kept in combinations(range(degree), size):
-                    others = [k for k in range(degree) if k not in kept]
-                    factor = shift[multisets[:, others]].prod(1)
-                    total = total + self.sums[size - 2][_positions(variables, degree, kept)] * factor  # (2)
-            moved.append(total)
+            rows, others = _expansion(variables, degree)
+            moved.append(self.count * products[degree] + (sums[rows] * stacked[others]).sum(0))  # (2)
         return moved
 
     def combined(self, weights: np.ndarray) -> Moments:

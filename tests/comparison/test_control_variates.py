@@ -155,14 +155,16 @@ def test_weights_of_gradient_schemes_have_their_sums(ratio):
     assert sme.SCHEMES["sampled_euler"].weights(2.5)[0] == [0.5, 0.5, 0.0, 0.0]
 
 
-def test_bilinear_forms_are_those_of_their_matrices():
+@pytest.mark.parametrize("rank", [5, 16])  # kernels take whole vectors
+def test_bilinear_forms_are_those_of_their_matrices(rank):
     generator = torch.Generator().manual_seed(0)
-    factors, values, left, right = (
+    factors, values, left, right, origin = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
-        for shape in ((3, 2, 5, 7), (3, 2, 5), (11, 7), (11, 7))
+        for shape in ((3, 2, 7, rank), (3, 2, rank), (11, 7), (11, 7), (7,))
     )
-    matrices = factors.mT @ (values[..., None] * factors)
-    for one, other in ((left, right), (left, left)):
-        expected = torch.einsum("bi,toij,bj->bto", one, matrices, other)
+    matrices = (factors * values[:, :, None]) @ factors.mT
+    for one, other, at in ((left, right, None), (left, left, None), (left, right, origin)):
+        expected = torch.einsum("bi,toij,bj->bto", one if at is None else one - at, matrices, other)
         for forms in (LowRankForms(factors, values), DenseForms(matrices)):
-            assert torch.allclose(forms.bilinear(one, other), expected, rtol=1e-12, atol=1e-12)
+            assert torch.allclose(forms.bilinear(one, other, at), expected, rtol=1e-12, atol=1e-12)
+            assert torch.allclose(forms.trace, torch.einsum("toii->to", matrices), rtol=1e-12)

@@ -67,6 +67,8 @@ def everything(problem, paths=3):
     yield "modified loss", at.modified_loss()
     yield "gradient", at.gradient(masks)
     yield "mean gradient", at.mean_gradient()
+    for name, value in zip(("gradient", "mean gradient"), at.gradient_and_mean(masks), strict=True):
+        yield f"{name} of both", value
     yield "noise product", at.noise_product(z)
     yield "drift and noise", at.noisy_mean_gradient(z, -0.3)
     yield "noisy step", at.noisy_step(z, -0.3, 0.2) - theta

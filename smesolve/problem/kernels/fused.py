@@ -23,7 +23,7 @@ from smesolve.problem.masks import MaskLaw
 from smesolve.problem.networks import DropoutNetwork, LinearNetwork, NetworkLinearization, TwoLayerNetwork
 from smesolve.problem.plain_tensors import are_plain
 
-__all__ = ["ACTIVATIONS", "FusedKernels", "Kernels", "ReadoutKernels", "usable"]
+__all__ = ["ACTIVATIONS", "FusedKernels", "Kernels", "ReadoutKernels", "rows_of", "usable"]
 
 ACTIVATIONS = {
     activations.tanh: 0,
@@ -138,23 +138,32 @@ class FusedKernels(Kernels):
 
     def loss(self, theta: Tensor, variance: float) -> Tensor:
         """Return R_S(theta) for variance 0, or L_S(theta) for the variance of the masks: (...,)."""
-        lead, paths, at = _rows(theta)
+        lead, paths, at = rows_of(theta)
         out = theta.new_empty(paths)
-        self._call("loss", variance, paths, _of(at), out.data_ptr())
+        self._call("loss", variance, paths, Rows.of(at), out.data_ptr())
         return out.view(lead)
 
     def gradient(self, theta: Tensor, masks: Tensor) -> Tensor:
         """Return the gradients (..., D) under masks (..., m), or (..., n, m) per sample."""
-        lead, paths, at, eta = _rows(theta, self._masks(masks))
+        lead, paths, at, eta = rows_of(theta, self._masks(masks))
         out = theta.new_empty(paths, theta.shape[-1])
-        self._call("gradient", self._per_sample, paths, _of(at), _of(eta), self.NOTHING, out.data_ptr())
+        self._call("gradient", self._per_sample, paths, Rows.of(at), Rows.of(eta), self.NOTHING, out.data_ptr())
         return out.view(*lead, theta.shape[-1])
+
+    def gradient_and_mean(self, theta: Tensor, law: MaskLaw, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `gradient` and `mean_gradient`, each (..., D), by one forward pass."""
+        lead, paths, at, eta = rows_of(theta, self._masks(masks))
+        out = theta.new_empty(2, paths, theta.shape[-1])
+        law_and_rows = self._of_law(law), self._per_sample, paths, Rows.of(at), Rows.of(eta)
+        self._call("gradient_and_mean", *law_and_rows, *(one.data_ptr() for one in out))
+        gradient, mean = out.view(2, *lead, theta.shape[-1])
+        return gradient, mean
 
     def mean_gradient(self, theta: Tensor, law: MaskLaw) -> Tensor:
         """Return grad L_S(theta), (..., D)."""
-        lead, paths, at = _rows(theta)
+        lead, paths, at = rows_of(theta)
         out = theta.new_empty(paths, theta.shape[-1])
-        self._call("mean_gradient", self._of_law(law), paths, _of(at), self.NOTHING, out.data_ptr())
+        self._call("mean_gradient", self._of_law(law), paths, Rows.of(at), self.NOTHING, out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def noise(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float) -> Tensor:
@@ -170,32 +179,32 @@ class FusedKernels(Kernels):
     def _noise(
         self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool, weight: float, scale: float, advance: bool
     ) -> Tensor:
-        lead, paths, at, drawn = _rows(theta, normals)
+        lead, paths, at, drawn = rows_of(theta, normals)
         out = theta.new_empty(paths, theta.shape[-1])
         factors = self._of_law(law), self._kind(linear), weight, scale, int(advance)
-        self._call("noise", *factors, paths, _of(at), _of(drawn), self.NOTHING, out.data_ptr())
+        self._call("noise", *factors, paths, Rows.of(at), Rows.of(drawn), self.NOTHING, out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def hessian_product(self, theta: Tensor, law: MaskLaw, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector, (..., D)."""
-        lead, paths, at, along = _rows(theta, vector)
+        lead, paths, at, along = rows_of(theta, vector)
         out = theta.new_empty(paths, theta.shape[-1])
-        self._call("hessian_product", self._of_law(law), paths, _of(at), _of(along), out.data_ptr())
+        self._call("hessian_product", self._of_law(law), paths, Rows.of(at), Rows.of(along), out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def third_derivative(self, theta: Tensor, law: MaskLaw, first: Tensor, second: Tensor) -> Tensor:
         """Return D^3 L_S(theta)[first, second], (..., D)."""
-        lead, paths, at, *along = _rows(theta, first, second)
+        lead, paths, at, *along = rows_of(theta, first, second)
         out = theta.new_empty(paths, theta.shape[-1])
-        self._call("third_derivative", self._of_law(law), paths, _of(at), *map(_of, along), out.data_ptr())
+        self._call("third_derivative", self._of_law(law), paths, Rows.of(at), *map(Rows.of, along), out.data_ptr())
         return out.view(*lead, theta.shape[-1])
 
     def parts(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return g = grad L_S(theta), C(theta) normals and Hess L_S(theta) g, each (..., D), by one forward pass."""
-        lead, paths, at, drawn = _rows(theta, normals)
+        lead, paths, at, drawn = rows_of(theta, normals)
         out = theta.new_empty(3, paths, theta.shape[-1])
         pointers = [one.data_ptr() for one in out]
-        self._call("parts", self._of_law(law), self._kind(linear), paths, _of(at), _of(drawn), *pointers)
+        self._call("parts", self._of_law(law), self._kind(linear), paths, Rows.of(at), Rows.of(drawn), *pointers)
         mean, noise, curvature = out.view(3, *lead, theta.shape[-1])
         return mean, noise, curvature
 
@@ -211,11 +220,11 @@ class FusedKernels(Kernels):
         split: bool,
     ) -> tuple[Tensor, ...]:
         """Return a step of the scheme on the equation of order 1 or 2, with `split` also its prediction and noise."""
-        lead, paths, at, drawn = _rows(theta, increments)
+        lead, paths, at, drawn = rows_of(theta, increments)
         out = theta.new_empty(3 if split else 1, paths, theta.shape[-1])
         pointers = [one.data_ptr() for one in out] if split else [out.data_ptr(), None, None]
         kind = self._kind(linear)
-        self._call("rk4", self._of_law(law), kind, order, lr, dt, paths, _of(at), _of(drawn), *pointers)
+        self._call("rk4", self._of_law(law), kind, order, lr, dt, paths, Rows.of(at), Rows.of(drawn), *pointers)
         return tuple(out.view(-1, *lead, theta.shape[-1]))
 
 
@@ -260,16 +269,16 @@ class ReadoutKernels(Kernels):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         o, m = at.readout.shape[-2:]
         parts = [at.readout.flatten(-2)] if at.bias is None else [at.readout.flatten(-2), at.bias[..., 0]]
-        lead, paths, given, theta, *others = _rows(at.features.flatten(-2), torch.cat(parts, -1), *drawn)
+        lead, paths, given, theta, *others = rows_of(at.features.flatten(-2), torch.cat(parts, -1), *drawn)
         back, out = given.new_empty(given.shape), theta.new_empty(theta.shape)
-        features = Features(_of(given), back.data_ptr())
-        self._call(name, *first, paths, *map(_of, [theta, *others]), features, out.data_ptr())
+        features = Features(Rows.of(given), back.data_ptr())
+        self._call(name, *first, paths, *map(Rows.of, [theta, *others]), features, out.data_ptr())
         readout, bias = out.view(*lead, theta.shape[-1]).tensor_split([o * m], dim=-1)
         cotangents = back.view(*lead, m, at.features.shape[-1]), readout.unflatten(-1, (o, m))
         return *cotangents, None if at.bias is None else bias[..., None]
 
 
-def _rows(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
+def rows_of(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
     """Return the common leading dimensions of tensors, their product, and each tensor as rows of adjacent numbers."""
     if theta.ndim == 2 and all(one.ndim == 2 and len(one) == len(theta) for one in others):
         lead = theta.shape[:1]
@@ -278,7 +287,3 @@ def _rows(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
         lead = torch.Size(np.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others)))  # torch's is slow
         rows = [one.expand(*lead, -1).reshape(-1, one.shape[-1]).contiguous() for one in (theta, *others)]
     return lead, lead.numel(), *rows
-
-
-def _of(rows: Tensor) -> Rows:
-    return Rows(rows.data_ptr(), rows.stride(0))

@@ -1,5 +1,6 @@
 // What fused.py calls: loops over paths, and the step of small_noise_rk4. No Python here.
 
+#include "forms.h"
 #include "hessian.h"
 #include "sample_cotangents.h"
 #include "third_derivative.h"
@@ -70,7 +71,7 @@ struct Features {
 
 extern "C" {
 
-int64_t smesolve_interface() { return 3; }  // INTERFACE in smesolve/problem/kernels/library.py
+int64_t smesolve_interface() { return 4; }  // INTERFACE in smesolve/problem/kernels/library.py
 
 // The highest level of x86-64 that this processor has, 0 on others.
 int64_t smesolve_level() {
@@ -127,6 +128,29 @@ void smesolve_mean_gradient(const void* handle, const Moments* law, int64_t path
       features.give(path, b, zero);
       path.pull(path.low_rank, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
     }
+  });
+}
+
+// Gradient under masks and mean gradient, which share a forward pass
+void smesolve_gradient_and_mean(const void* handle, const Moments* law, int64_t per_sample, int64_t paths, Rows theta,
+                                Rows masks, void* gradient, void* mean) {
+  with_path(handle, [&](auto& path, auto zero) {
+    using R = decltype(zero);
+    const auto& f = path.f;
+    const R scale = R(1) / f.n;
+    auto each = [&](auto& pair) {
+      for (long b = 0; b < paths; b++) {
+        const R* at = theta.row<R>(b);
+        const long begin = b * f.dim();
+        path.keep(at);
+        pair.gradient(f.m, masks.row<R>(b));
+        path.pull(pair, at, true, scale, static_cast<R*>(gradient) + begin);
+        path.low_rank.mean(f.m, *law);
+        path.pull(path.low_rank, at, true, scale, static_cast<R*>(mean) + begin);
+      }
+    };
+    if (per_sample) return each(path.per_sample());
+    each(path.low_rank);
   });
 }
 
@@ -252,5 +276,32 @@ void smesolve_rk4(const void* handle, const Moments* law, int64_t kind, int64_t 
       for (long j = 0; j < D; j++) end[j] = y[j] - h / 6 * (g1[j] + 2 * g2[j] + 2 * g3[j] + g4[j]) + P[j];
     }
   });
+}
+
+// Numbers in a vector: ranks of forms are multiples of it.
+int64_t smesolve_lanes(int64_t single) { return single ? Lanes<float>::count : Lanes<double>::count; }
+
+// (left - origin)^T A right for pairs of vectors and all forms A, out (pairs, forms): factors (forms, length, rank),
+// values (forms, rank), and an origin (length) or null.
+void smesolve_bilinear(int64_t single, int64_t forms, int64_t length, int64_t rank, const void* factors,
+                       const void* values, int64_t pairs, Rows left, const void* origin, Rows right, void* out) {
+  auto of = [&](auto zero) {
+    using R = decltype(zero);
+    const bool same = left.data == right.data && !origin;
+    Array<R> a(FORM_VECTORS * rank), b(FORM_VECTORS * rank), differences(FORM_VECTORS * FORM_LENGTH);
+    for (long begin = 0; begin < pairs; begin += FORM_VECTORS) {
+      const long count = std::min<long>(FORM_VECTORS, pairs - begin);
+      for (long g = 0; g < forms; g++) {
+        const Form<R> form{length, rank, static_cast<const R*>(factors) + g * length * rank,
+                           static_cast<const R*>(values) + g * rank};
+        form.images(count, left.row<R>(begin), left.stride, static_cast<const R*>(origin), differences, a);
+        if (!same) form.images(count, right.row<R>(begin), right.stride, nullptr, differences, b);
+        for (long k = 0; k < count; k++)
+          static_cast<R*>(out)[(begin + k) * forms + g] = form.value(a + k * rank, (same ? a : b) + k * rank);
+      }
+    }
+  };
+  if (single) return of(float());
+  of(double());
 }
 }

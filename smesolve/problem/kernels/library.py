@@ -11,6 +11,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+from torch import Tensor
+
 from smesolve.errors import SmesolveError
 
 __all__ = ["CHOICE", "TORCH", "VARIANTS", "Features", "Rows", "kernels_in_use", "library"]
@@ -24,7 +26,7 @@ TORCH = "torch"
 CHOICE = "SMESOLVE_KERNELS"
 """Environment variable that names the kernels to use, a variant or "torch". Default: the best for the processor."""
 
-INTERFACE = 3
+INTERFACE = 4
 """Version of the functions' signatures. A library with another number was left behind by another installation."""
 
 
@@ -32,6 +34,11 @@ class Rows(ctypes.Structure):
     """The rows of a matrix: the address of its first number, and the stride from one row to the next in numbers."""
 
     _fields_ = (("data", ctypes.c_void_p), ("stride", ctypes.c_int64))
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Rows:
+        """Return the rows of a matrix whose rows are contiguous. It must outlive them."""
+        return cls(rows.data_ptr(), rows.stride(0))
 
 
 class Features(ctypes.Structure):
@@ -47,11 +54,14 @@ _SIGNATURES = {
     "loss": ([_P, _F, _I, Rows, _P], None),
     "gradient": ([_P, _I, _I, Rows, Rows, Features, _P], None),
     "mean_gradient": ([_P, _P, _I, Rows, Features, _P], None),
+    "gradient_and_mean": ([_P, _P, _I, _I, Rows, Rows, _P, _P], None),
     "noise": ([_P, _P, _I, _F, _F, _I, _I, Rows, Rows, Features, _P], None),
     "hessian_product": ([_P, _P, _I, Rows, Rows, _P], None),
     "third_derivative": ([_P, _P, _I, Rows, Rows, Rows, _P], None),
     "parts": ([_P, _P, _I, _I, Rows, Rows, _P, _P, _P], None),
     "rk4": ([_P, _P, _I, _I, _F, _F, _I, Rows, Rows, _P, _P, _P], None),
+    "lanes": ([_I], _I),
+    "bilinear": ([_I, _I, _I, _I, _P, _P, _I, Rows, _P, Rows, _P], None),
 }
 """Types of the arguments and of the result of each function, by its name without the prefix."""
 

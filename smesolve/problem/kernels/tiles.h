@@ -17,35 +17,36 @@ constexpr int BLOCK = 2;
 
 // y (K, V vectors) += w (K, J) x (J, V vectors)
 template <class R, int K, int V>
-INLINE void add_block(const R* w, long ldw, long J, const R* x, R* y) {
+INLINE void add_block(const R* w, long ldw, long J, const R* x, long ldx, R* y, long ldy) {
   constexpr int W = Lanes<R>::count;
   Vector<R> a[K][V];
-  UNROLL for (int k = 0; k < K; k++) UNROLL for (int v = 0; v < V; v++) a[k][v] = load(y + k * TILE<R> + v * W);
+  UNROLL for (int k = 0; k < K; k++) UNROLL for (int v = 0; v < V; v++) a[k][v] = load(y + k * ldy + v * W);
   for (long j = 0; j < J; j++) {
     Vector<R> b[V];
-    UNROLL for (int v = 0; v < V; v++) b[v] = load(x + j * TILE<R> + v * W);
+    UNROLL for (int v = 0; v < V; v++) b[v] = load(x + j * ldx + v * W);
     UNROLL for (int k = 0; k < K; k++) {
       const R c = w[k * ldw + j];
       UNROLL for (int v = 0; v < V; v++) a[k][v] += c * b[v];
     }
   }
-  UNROLL for (int k = 0; k < K; k++) UNROLL for (int v = 0; v < V; v++) store(y + k * TILE<R> + v * W, a[k][v]);
+  UNROLL for (int k = 0; k < K; k++) UNROLL for (int v = 0; v < V; v++) store(y + k * ldy + v * W, a[k][v]);
 }
 
-template <class R, int V> INLINE void add_columns(const R* w, long ldw, long rows, long J, const R* x, R* y) {
+template <class R, int V>
+INLINE void add_columns(const R* w, long ldw, long rows, long J, const R* x, long ldx, R* y, long ldy) {
   long k = 0;
-  for (; k + 4 <= rows; k += 4) add_block<R, 4, V>(w + k * ldw, ldw, J, x, y + k * TILE<R>);
+  for (; k + 4 <= rows; k += 4) add_block<R, 4, V>(w + k * ldw, ldw, J, x, ldx, y + k * ldy, ldy);
   const R* rest = w + k * ldw;
-  if (rows - k == 3) add_block<R, 3, V>(rest, ldw, J, x, y + k * TILE<R>);
-  if (rows - k == 2) add_block<R, 2, V>(rest, ldw, J, x, y + k * TILE<R>);
-  if (rows - k == 1) add_block<R, 1, V>(rest, ldw, J, x, y + k * TILE<R>);
+  if (rows - k == 3) add_block<R, 3, V>(rest, ldw, J, x, ldx, y + k * ldy, ldy);
+  if (rows - k == 2) add_block<R, 2, V>(rest, ldw, J, x, ldx, y + k * ldy, ldy);
+  if (rows - k == 1) add_block<R, 1, V>(rest, ldw, J, x, ldx, y + k * ldy, ldy);
 }
 
 // y (rows, NV vectors of TILE) += w (rows, J) x (J, NV vectors of TILE)
 template <class R, int NV> OUTLINE void add_product(const R* w, long ldw, long rows, long J, const R* x, R* y) {
   constexpr int V = NV < BLOCK ? NV : BLOCK;
   for (int v = 0; v < NV; v += V)
-    add_columns<R, V>(w, ldw, rows, J, x + v * Lanes<R>::count, y + v * Lanes<R>::count);
+    add_columns<R, V>(w, ldw, rows, J, x + v * Lanes<R>::count, TILE<R>, y + v * Lanes<R>::count, TILE<R>);
 }
 
 // y (K, C vectors) += g (K, samples) x (samples, C vectors)
