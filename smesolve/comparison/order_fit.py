@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from smesolve.comparison.outcomes import LeftOut, Verdict
 from smesolve.confidence import NORMAL_QUANTILE
@@ -204,7 +204,7 @@ def _slope(errors: _Errors, order: float) -> dict[str, float]:
         "slope_low": end(-1.0),
         "slope_high": end(1.0),
         # With as many parameters as points the fit is exact, unless the bound on d_1 is active.
-        "p_value": float(stats.chi2.sf(least, max(freedom, 1))),
+        "p_value": float(special.chdtrc(max(freedom, 1), least)),
     }
 
 
@@ -263,7 +263,7 @@ def _constant(errors: _Errors, order: float) -> dict[str, float]:
     names = ("constant", "constant_low", "constant_high")
     values = (np.array([0.0, -half, half]) + constant) / errors.lr[0] ** order
     return dict(zip(names, values, strict=True)) | {
-        "constant_p_value": float(stats.chi2.sf(misfit, max(len(errors.lr) - 2, 1)))
+        "constant_p_value": float(special.chdtrc(max(len(errors.lr) - 2, 1), misfit))
     }
 
 

@@ -153,10 +153,10 @@ class FusedKernels(Kernels):
     def gradient_and_mean(self, theta: Tensor, law: MaskLaw, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Return `gradient` and `mean_gradient`, each (..., D), by one forward pass."""
         lead, paths, at, eta = rows_of(theta, self._masks(masks))
-        out = theta.new_empty(2, paths, theta.shape[-1])
-        law_and_rows = self._of_law(law), self._per_sample, paths, Rows.of(at), Rows.of(eta)
-        self._call("gradient_and_mean", *law_and_rows, *(one.data_ptr() for one in out))
-        gradient, mean = out.view(2, *lead, theta.shape[-1])
+        gradient, mean = theta.new_empty(2, *lead, theta.shape[-1]).unbind()
+        pointers = gradient.data_ptr(), mean.data_ptr()
+        rows = Rows.of(at), Rows.of(eta)
+        self._call("gradient_and_mean", self._of_law(law), self._per_sample, paths, *rows, *pointers)
         return gradient, mean
 
     def mean_gradient(self, theta: Tensor, law: MaskLaw) -> Tensor:
@@ -202,10 +202,9 @@ class FusedKernels(Kernels):
     def parts(self, theta: Tensor, law: MaskLaw, normals: Tensor, linear: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return g = grad L_S(theta), C(theta) normals and Hess L_S(theta) g, each (..., D), by one forward pass."""
         lead, paths, at, drawn = rows_of(theta, normals)
-        out = theta.new_empty(3, paths, theta.shape[-1])
-        pointers = [one.data_ptr() for one in out]
+        mean, noise, curvature = theta.new_empty(3, *lead, theta.shape[-1]).unbind()
+        pointers = mean.data_ptr(), noise.data_ptr(), curvature.data_ptr()
         self._call("parts", self._of_law(law), self._kind(linear), paths, Rows.of(at), Rows.of(drawn), *pointers)
-        mean, noise, curvature = out.view(3, *lead, theta.shape[-1])
         return mean, noise, curvature
 
     def small_noise_rk4(
@@ -221,11 +220,11 @@ class FusedKernels(Kernels):
     ) -> tuple[Tensor, ...]:
         """Return a step of the scheme on the equation of order 1 or 2, with `split` also its prediction and noise."""
         lead, paths, at, drawn = rows_of(theta, increments)
-        out = theta.new_empty(3 if split else 1, paths, theta.shape[-1])
-        pointers = [one.data_ptr() for one in out] if split else [out.data_ptr(), None, None]
+        out = theta.new_empty(3 if split else 1, *lead, theta.shape[-1]).unbind()
+        pointers = [one.data_ptr() for one in out] if split else [out[0].data_ptr(), None, None]
         kind = self._kind(linear)
         self._call("rk4", self._of_law(law), kind, order, lr, dt, paths, Rows.of(at), Rows.of(drawn), *pointers)
-        return tuple(out.view(-1, *lead, theta.shape[-1]))
+        return out
 
 
 class ReadoutKernels(Kernels):
@@ -280,8 +279,8 @@ class ReadoutKernels(Kernels):
 
 def rows_of(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
     """Return the common leading dimensions of tensors, their product, and each tensor as rows of adjacent numbers."""
-    if theta.ndim == 2 and all(one.ndim == 2 and len(one) == len(theta) for one in others):
-        lead = theta.shape[:1]
+    lead = theta.shape[:1]
+    if theta.ndim == 2 and all(one.ndim == 2 and one.shape[:1] == lead for one in others):
         rows = [one if one.stride(1) == 1 else one.contiguous() for one in (theta, *others)]
     else:
         lead = torch.Size(np.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others)))  # torch's is slow

@@ -5,6 +5,10 @@
 #include <cstring>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64;
 #elif defined(__AVX__)
 constexpr int VECTOR_BYTES = 32;
@@ -69,42 +73,48 @@ constexpr double EXP2_FLOAT[] = {0.6931471880262287811, 0.2402265076056812694, 0
                                  0.009618082557277851491, 0.001339086336467123438, 0.0001545316294512069018};
 constexpr double EXP2_NEAR[] = {0.6931471805599457533, 0.2402265069591007508, 0.05550410865663929891,
                                 0.009618129106919537867, 0.001333378157678426869, 0.0001540372398074925642};
-alignas(64) constexpr double SIXTEENTHS[16] = {  // 2^(j/16)
-    1.0,                  1.04427378242741384,  1.090507732665257659, 1.138788634756691654,
-    1.189207115002721067, 1.241857812073484049, 1.296839554651009666, 1.354255546936892728,
-    1.414213562373095049, 1.476826145939499311, 1.542210825407940824, 1.610490331949254308,
-    1.681792830507429086, 1.756252160373299483, 1.834008086409342463, 1.915206561397147294};
 constexpr double LOG2_E = 1.4426950408889634074;
+
+#if defined(__AVX512F__) && !defined(__clang__)
+// The bits of 2^(j/16), less j 2^48
+alignas(64) constexpr int64_t SIXTEENTHS[16] = {
+    0x3ff0000000000000, 0x3fefb5586cf9890f, 0x3fef72b83c7d517b, 0x3fef387a6e756238,
+    0x3fef06fe0a31b715, 0x3feedea64c123422, 0x3feebfdad5362a27, 0x3feeab07dd485429,
+    0x3feea09e667f3bcd, 0x3feea11473eb0187, 0x3feeace5422aa0db, 0x3feec49182a3f090,
+    0x3feee89f995ad3ad, 0x3fef199bdd85529c, 0x3fef5818dcfba487, 0x3fefa4afa2a490da};
+
+// exp(x) = 2^(whole/16) 2^r. With j = whole mod 16, whole 2^48 less j 2^48 adds (whole - j)/16 to the exponent.
+INLINE Vector<double> exponential_by_table(Vector<double> x) {
+  using L = Lanes<double>;
+  x = _mm512_max_pd(filled(L::exp_least), _mm512_min_pd(filled(L::exp_most), x));  // of NaN, they return the second one
+  const Vector<double> s = x * LOG2_E, shifted = s + L::magic / 16, r = s - (shifted - L::magic / 16);
+  L::integers whole, low, high;
+  std::memcpy(&whole, &shifted, sizeof whole);
+  std::memcpy(&low, SIXTEENTHS, sizeof low), std::memcpy(&high, SIXTEENTHS + 8, sizeof high);
+  const L::integers bits = __builtin_shuffle(low, high, whole) + (whole << 48);
+  Vector<double> power;
+  std::memcpy(&power, &bits, sizeof power);
+  return power * (polynomial<double>(EXP2_NEAR, r) * r) + power;
+}
+#endif
 
 // exp(x), with a relative error of |x| roundings, clipped to the range of normal numbers; NaN stays NaN
 template <class R> INLINE Vector<R> exponential(Vector<R> x) {
   using L = Lanes<R>;
+#if defined(__AVX512F__) && !defined(__clang__)
+  if constexpr (sizeof(R) == 8) return exponential_by_table(x);
+#endif
   x = x > L::exp_most ? filled(L::exp_most) : x;
   x = x < L::exp_least ? filled(L::exp_least) : x;
-  const Vector<R> s = x * R(LOG2_E);
+  const Vector<R> s = x * R(LOG2_E), shifted = s + L::magic, r = s - (shifted - L::magic);  // s = whole + r
   Vector<R> power;
-  typename L::integers whole;
-#if defined(__AVX512F__) && !defined(__clang__)
-  if constexpr (sizeof(R) == 8) {  // s = whole/16 + r, 2^(whole/16) from a table
-    const Vector<R> shifted = s + L::magic / 16;
-    const Vector<R> r = s - (shifted - L::magic / 16);
-    std::memcpy(&whole, &shifted, sizeof whole);
-    const Vector<R> table = __builtin_shuffle(load(SIXTEENTHS), load(SIXTEENTHS + 8), whole);
-    power = table * (polynomial<R>(EXP2_NEAR, r) * r) + table;
-    whole = whole >> 4;
-  } else
-#endif
-  {  // s = whole + r
-    const Vector<R> shifted = s + L::magic;
-    const Vector<R> r = s - (shifted - L::magic);
-    std::memcpy(&whole, &shifted, sizeof whole);
-    if constexpr (sizeof(R) == 8) {
-      power = polynomial<R>(EXP2_DOUBLE, r) * r + R(1);
-    } else {
-      power = polynomial<R>(EXP2_FLOAT, r) * r + R(1);
-    }
+  if constexpr (sizeof(R) == 8) {
+    power = polynomial<R>(EXP2_DOUBLE, r) * r + R(1);
+  } else {
+    power = polynomial<R>(EXP2_FLOAT, r) * r + R(1);
   }
-  typename L::integers bits;
+  typename L::integers whole, bits;
+  std::memcpy(&whole, &shifted, sizeof whole);
   std::memcpy(&bits, &power, sizeof bits);
   bits = bits + (whole << L::fraction_bits);
   std::memcpy(&power, &bits, sizeof power);
