@@ -9,7 +9,8 @@ PYTHON is the interpreter of another environment with the older version in it:
 
 Every job runs in processes of its own, those of both versions in turns; printed are the minima over the rounds of the
 seconds on the clock and of processor time, and their ratios. Both versions get the same configurations, those of
-`examples/`; `digits_0_3` is the main job as it was in 0.3, kept in `benchmarks/digits_0_3.yaml`. "weak_error, M" is
+`examples/`; a dash stands for one that the older version refuses. `digits_0_3` and `digits_deep_0_3` are the main job
+and the deep classifier as they were in 0.3, kept in `benchmarks/`. "weak_error, M" is
 `weak_error` on a tanh 64-8-32 network (64 samples, 8 inputs, 32 neurons) at lrs 0.1 and 0.05, with both orders, 2048
 paths and two workers; "the call" is without the start of Python and imports (processor time is that of the process).
 """
@@ -36,6 +37,7 @@ COMMANDS = {
     "weak_order": ("weak-error", "examples/weak_order.yaml"),
     "scaling_map": ("scaling", "examples/scaling_map.yaml"),
     "digits_deep": ("compare", "examples/digits_deep.yaml"),
+    "digits_deep_0_3": ("compare", "benchmarks/digits_deep_0_3.yaml"),
 }
 """Command and configuration by the name of the job."""
 
@@ -61,8 +63,15 @@ if __name__ == "__main__":
 """
 
 
-def run(python: str, job: str) -> tuple[float, float]:
-    """Seconds on the clock and of processor time of one job in a process of its own, its workers included."""
+REFUSED = 2
+"""Exit code of a command that cannot read its configuration."""
+
+
+def run(python: str, job: str, may_refuse: bool) -> tuple[float, float]:
+    """Seconds on the clock and of processor time of one job in a process of its own, its workers included.
+
+    They are NaN for a command that refuses its configuration, where it may.
+    """
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "weak_error_at_m.py"
         script.write_text(SCRIPT)
@@ -75,6 +84,8 @@ def run(python: str, job: str) -> tuple[float, float]:
         # Beside the script: the package of the working folder must not stand in for the installed one.
         done = subprocess.run(arguments, cwd=folder, env=os.environ, capture_output=True, text=True)
         seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode == REFUSED and may_refuse:
+        return float("nan"), float("nan")
     if done.returncode:
         sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
     if job == CALL:
@@ -96,7 +107,7 @@ def main() -> None:
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in pythons}
         for _ in range(arguments.rounds):
             for name, python in pythons.items():
-                times[name].append(run(python, job))
+                times[name].append(run(python, job, may_refuse=name == "before"))
         row: dict[str, object] = {"job": job}
         for kind, position in (("seconds", 0), ("processor", 1)):
             least = {name: min(found[position] for found in values) for name, values in times.items()}
@@ -104,8 +115,8 @@ def main() -> None:
             if arguments.before:
                 row[f"{kind}, ratio"] = least["before"] / least["now"]
         rows.append(row)
-        print(harness.shown(pd.DataFrame([row])), flush=True)
-    print("\n" + harness.shown(pd.DataFrame(rows)))
+        print(harness.shown(pd.DataFrame([row]), na_rep="-"), flush=True)
+    print("\n" + harness.shown(pd.DataFrame(rows), na_rep="-"))
     harness.write(arguments.out, {"threads": harness.threads(), "rounds": arguments.rounds, "jobs": rows})
 
 

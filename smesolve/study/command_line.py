@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from smesolve.experiments.shared.registry import commands as experiments
 from smesolve.experiments.shared.registry import find_experiment
 from smesolve.experiments.shared.settings import build
 from smesolve.problem.kernels.library import library
-from smesolve.process_settings import apply_process_settings
+from smesolve.process_settings import apply_process_settings, modules_uncollected
 from smesolve.sampling.study_difference import first_difference
 from smesolve.study.command_arguments import check_code, chosen_study, parser_arguments
 from smesolve.study.command_parser import (
@@ -105,7 +106,8 @@ def _run(argv: list[str], started: float) -> int:
     try:
         if argv[:1] == ["sweep"]:
             return _run_sweep(argv[1:], started)
-        request = _read(argv)
+        with nullcontext() if started else modules_uncollected():
+            request = _read(argv)
         experiment = request.experiment
         if (threads := getattr(experiment.settings, "threads", None)) is not None:
             import torch  # here, because --help does not need it

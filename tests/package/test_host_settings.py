@@ -196,14 +196,16 @@ assert dict(os.environ) == environment
 def test_the_command_line_settles_its_process(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     code = """
-import os, sys
+import contextlib, gc, os, sys
 from smesolve.study.command_line import main
 assert "OMP_WAIT_POLICY" not in os.environ
+with contextlib.suppress(SystemExit):
+    main(["--version"])  # by a program, whose process is left as it is
+assert gc.isenabled() and not gc.get_freeze_count() and "OMP_WAIT_POLICY" not in os.environ
 sys.argv = ["smesolve", "--version"]
-try:
+with contextlib.suppress(SystemExit):
     main()
-except SystemExit:
-    pass
+assert gc.isenabled() and gc.get_freeze_count()
 print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

@@ -10,10 +10,12 @@ import ctypes
 import os
 from functools import cache
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from smesolve.errors import SmesolveError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["CHOICE", "TORCH", "VARIANTS", "Features", "Rows", "kernels_in_use", "library"]
 
