@@ -90,7 +90,7 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
     theta = check_parameters("theta", theta, conservative_problem(problem))
     check_integer("count", count)
     check_seed("seed", seed)
-    check_numbers_fit(f"{count} directions", count * len(theta), "take fewer")
+    check_numbers_fit(f"count={count}", count * len(theta), "take fewer")
     if problem.network is None:
         raise SmesolveError(f"problem must have a network, whose filters are normalised, got {problem!r}.")
     generator = np.random.default_rng(np.random.SeedSequence(seed))
