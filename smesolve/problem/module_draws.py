@@ -68,10 +68,12 @@ class DrawLayout:
                 f"draw must be a mapping of {sorted(self.shapes)}, got {got}; take one that sample returns."
             )
         for name, shape in self.shapes.items():
-            if tuple(draw[name].shape[-len(shape) :]) != shape:
+            part = draw[name]
+            if not isinstance(part, Tensor) or tuple(part.shape[-len(shape) :]) != shape:
+                given = tuple(part.shape) if isinstance(part, Tensor) else shown(part)
                 raise SmesolveError(
-                    f"draw[{name!r}] must have shape (..., {', '.join(map(str, shape))}), got "
-                    f"{tuple(draw[name].shape)}; take one that sample returns."
+                    f"draw[{name!r}] must be a tensor of shape (..., {', '.join(map(str, shape))}), got {given}; take "
+                    "one that sample returns."
                 )
 
     def drawn(self, uniforms: Tensor) -> Draw:
