@@ -97,7 +97,7 @@ class ShuffledEpochs(ModuleProblem):
         self.batches = self.samples // self.batch_size
         others = {name: shape for name, shape in self._shapes.items() if name != "indices"}
         self._batch_layout = self._layout_of(others)  # of all but the order of the samples
-        self._epoch_layout = self._layout_of({name: (self.batches, *shape) for name, shape in self._shapes.items()})
+        self._layout = self._layout_of({name: (self.batches, *shape) for name, shape in self._shapes.items()})  # all
         self.draw_dim = self.samples + self.batches * self._batch_layout.uniforms
         self._batch_noise = BatchNoise(self.samples, None, False, self.label_noise, self._output_shape)
         self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
@@ -123,7 +123,7 @@ class ShuffledEpochs(ModuleProblem):
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """Return sum_k g_k(theta), which is -F of eq. (2): (..., D)."""
-        self._epoch_layout.check(draw)
+        self._layout.check(draw)
         total = self._batch_gradient(theta, self._batch(draw, 0))
         for number in range(1, self.batches):
             total = total + self._batch_gradient(theta, self._batch(draw, number))
@@ -132,7 +132,7 @@ class ShuffledEpochs(ModuleProblem):
     def step(self, theta: Tensor, draw: Draw, lr: float | Tensor) -> Tensor:
         """Return theta after an epoch, eq. (1): (..., D)."""
         check_rate(lr)
-        self._epoch_layout.check(draw)
+        self._layout.check(draw)
         for number in range(self.batches):
             theta = theta - lr * self._batch_gradient(theta, self._batch(draw, number))
         return theta
@@ -144,7 +144,7 @@ class ShuffledEpochs(ModuleProblem):
         gradient at theta_(k-1).
         """
         check_term_count(count)
-        self._epoch_layout.check(draw)
+        self._layout.check(draw)
         terms = [torch.zeros_like(theta)] * count
         for number in range(self.batches):
             batch = self._batch(draw, number)
