@@ -67,6 +67,7 @@ __all__ = [
     "constants_floats",
     "constants_table",
     "constants_work",
+    "draws_are_masks",
     "first_constants",
     "leading_constants",
     "poisson_constants",
@@ -165,7 +166,15 @@ def constants_table(rows: Sequence[tuple[Order, float, str, float, float]] = ())
 
 def _affordable(problem: Problem) -> bool:
     plain = problem.autonomous and problem.conservative and problem.linear_step
-    return plain and problem.draw_count <= MAX_DRAWS and problem.dim <= MAX_DIM
+    return plain and problem.draw_count <= MAX_DRAWS and problem.dim <= MAX_DIM and draws_are_masks(problem)
+
+
+def draws_are_masks(problem: Problem) -> bool:
+    """Return whether a draw is one tensor of masks.
+
+    Draws of modules have several parts, and third derivatives of their gradients take some hundred times as long.
+    """
+    return isinstance(problem.sample(1, seed=0), Tensor)
 
 
 def constants_floats(problem: Problem, orders: Sequence[Order], observables: int) -> float:

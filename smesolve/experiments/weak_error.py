@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smesolve.comparison.leading_constants import MAX_DIM, MAX_DRAWS
+from smesolve.comparison.leading_constants import MAX_DIM, MAX_DRAWS, draws_are_masks
 from smesolve.comparison.outcomes import Status, Verdict
 from smesolve.comparison.weak_error_study import WeakErrorStudy
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, with_interval
@@ -210,6 +210,8 @@ def _not_predicted(fit: pd.DataFrame, problem: Problem, kinked: Sequence[str], j
     elif kinked:
         taken = "the integral needs third derivatives" if 2 in known else "it needs derivatives of the gradient"
         reason = f"{taken}, which a network with kinks does not have"
+    elif not draws_are_masks(problem):
+        reason = "the integral needs third derivatives along every draw, and is computed for draws of masks only"
     else:
         reason = (
             f"the integral needs third derivatives along every draw of the masks, and is computed for at most "

@@ -66,8 +66,9 @@ def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 
         problem: a problem with dropout for the noise of masks, a `ModuleProblem` with batch_size for the noise of
             batches (batch_size=1 for one sample), or both.
         theta: (D,), the point.
-        draws: N, at least 4. If the problem has at most N different draws, they are enumerated, and the intervals have
-            length 0.
+        draws: N, at least 4. If the problem has at most N different draws (`Problem.draw_count`: masks, batches,
+            sequences of batches, and both), all of them are taken with their probabilities in place of a sample: the
+            values are exact, and the intervals have length 0.
         seed: seed of the draws.
 
     Raises:
@@ -81,11 +82,9 @@ def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 
         raise SmesolveError(f"problem must be the one that is trained, got {problem!r}; take its `trained`.")
     if problem.draw_count <= draws:
         return _enumerated(problem, theta)
-    gradients = random_gradients(problem, theta, draws, seed)
-    if not gradients.isfinite().all():
-        raise SmesolveError("theta has gradients that are not finite; take smaller parameters.")
+    gradients = _finite(random_gradients(problem, theta, draws, seed))
     values, left_out = _statistics(gradients)
-    rounding = ROUNDINGS * torch.finfo(gradients.dtype).eps * values[0]
+    rounding = _rounding(gradients, values[0])
     if not values[0] - values[1] > rounding:  # no noise
         return NoiseScale(Estimate(0.0), Estimate(float(values[1])), _without_noise(values[1] > rounding))
     trace, square, inverse = (
@@ -102,14 +101,27 @@ def noise_scale(problem: Problem, theta: Tensor, draws: int = 1024, seed: int = 
 def _enumerated(problem: Problem, theta: Tensor) -> NoiseScale:
     """Return the exact values from all draws."""
     every, weights = problem.all_draws()
-    gradients = problem.gradient(theta.expand(len(weights), -1), every).double()
-    weights = weights.to(gradients)
-    mean = weights @ gradients
-    trace, square = float(weights @ (gradients - mean).square().sum(-1)), float(mean.square().sum())
-    if not trace:
-        return NoiseScale(Estimate(0.0), Estimate(square), _without_noise(square > 0))
-    scale = _inverse(square / trace)
+    gradients = _finite(problem.gradient(theta.expand(len(weights), -1), every))
+    values, weights = gradients.double(), weights.to(gradients.device, torch.float64)
+    mean = weights @ values
+    trace, square = float(weights @ (values - mean).square().sum(-1)), float(mean.square().sum())
+    rounding = _rounding(gradients, trace + square)
+    if not trace > rounding:
+        return NoiseScale(Estimate(0.0), Estimate(square), _without_noise(square > rounding))
+    scale = _inverse(square / trace if square > rounding else 0.0)
     return NoiseScale(Estimate(trace), Estimate(square), Interval(scale, scale, scale))
+
+
+def _finite(gradients: Tensor) -> Tensor:
+    """Return gradients that are all finite."""
+    if not gradients.isfinite().all():
+        raise SmesolveError("theta has gradients that are not finite; take smaller parameters.")
+    return gradients
+
+
+def _rounding(gradients: Tensor, mean_square: float) -> float:
+    """Return the rounding of squares of gradients whose mean square is given."""
+    return float(ROUNDINGS * torch.finfo(gradients.dtype).eps * mean_square)
 
 
 def _without_noise(has_gradient: bool) -> Interval:

@@ -13,6 +13,7 @@ from smesolve.errors import SmesolveError
 from smesolve.problem.derived_problem import DerivedProblem
 from smesolve.problem.linearization import Linearization
 from smesolve.problem.masks import MAX_MASKS
+from smesolve.problem.module_draws import of_parts
 from smesolve.problem.problem import Problem
 from smesolve.validation import check_integer
 
@@ -63,7 +64,7 @@ class AveragedProblem(DerivedProblem):
         except OverflowError:
             return math.inf
 
-    def all_draws(self) -> tuple[Tensor, Tensor]:
+    def all_draws(self) -> tuple[Any, Tensor]:
         """Return all sequences of `count` draws (K, count, ...) and their probabilities (K,).
 
         Raises:
@@ -75,7 +76,7 @@ class AveragedProblem(DerivedProblem):
         places = torch.cartesian_prod(*[torch.arange(len(weights), device=weights.device)] * self.count).reshape(
             -1, self.count
         )
-        return draws[places], weights[places].prod(-1)
+        return of_parts(lambda part: part[places.to(part.device)], draws), weights[places].prod(-1)
 
     def noise_coordinates(self, draw: Any) -> Tensor | None:
         """Return the sum of the problem's coordinates over the draws, divided by sqrt(count)."""

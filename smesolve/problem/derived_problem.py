@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
+from smesolve.problem.call_numbers import check_call_number, check_rate
 from smesolve.problem.linearization import Linearization
 from smesolve.problem.linearized_problem import LinearizedProblem
 from smesolve.problem.problem import Problem
@@ -106,6 +107,7 @@ class ScaledProblem(DerivedProblem):
 
     def __init__(self, problem: Problem, factor: float) -> None:
         super().__init__(problem)
+        check_call_number("factor", factor)
         self.factor = factor
 
     def linearize(self, theta: Tensor) -> Linearization:
@@ -118,6 +120,7 @@ class ScaledProblem(DerivedProblem):
 
     def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:
         """Return theta after a step with the learning rate factor lr: (..., D)."""
+        check_rate(lr)
         return super().step(theta, draw, lr) if self.linear_step else self.problem.step(theta, draw, self.factor * lr)
 
     def step_terms(self, theta: Tensor, draw: Any, count: int) -> list[Tensor]:

@@ -218,6 +218,15 @@ class ModuleProblem(Problem):
         """Return batches, masks and normals from uniforms (..., U)."""
         return self._layout.drawn(uniforms)
 
+    @property
+    def draw_count(self) -> float:
+        """Number of different draws: of batches, in any order of their samples, times those of masks."""
+        return self._layout.count
+
+    def all_draws(self) -> tuple[Draw, Tensor]:
+        """Return all draws and their probabilities (K,); refused for label and parameter noise, and beyond 2^22."""
+        return self._layout.every()
+
     def loss(self, theta: Tensor) -> Tensor:
         """Return the loss of all samples without noise, weight decay included: (...,)."""
         return self._over_paths("loss", self._mean_loss, theta)
@@ -237,10 +246,7 @@ class ModuleProblem(Problem):
             return self.loss(theta) + constant
         losses, draws = vmap(self._mean_loss), self._reference_draws  # a vector for each draw, for dropout in place
         return constant + self._over_paths(
-            "modified loss",
-            lambda vector: losses(vector.expand(REFERENCE_DRAWS, -1), draws).mean(),
-            theta,
-            REFERENCE_DRAWS,
+            "modified loss", lambda v: losses(v.expand(REFERENCE_DRAWS, -1), draws).mean(), theta, REFERENCE_DRAWS
         )
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:

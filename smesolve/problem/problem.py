@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point, use_one_thread_if_forked
 from smesolve.errors import SmesolveError, invalid
+from smesolve.problem.call_numbers import check_call_number, check_rate
 from smesolve.problem.definition import check_definition, check_derivatives
 from smesolve.problem.leading_dimensions import check_leading
 from smesolve.problem.linearization import (
@@ -174,7 +175,7 @@ class Problem(ParameterVector, TrainingStep):
         A block holds at most the smallest power of two that is at least 8 and not below `paths`, so that few paths are
         in one small block. A problem that defines `block_size` keeps it.
         """
-        size = holding_block_size(paths)
+        size = holding_block_size(check_integer("paths", paths))
         if size == self.largest_block:
             return self
         other = copy.copy(self)
@@ -206,10 +207,13 @@ class Problem(ParameterVector, TrainingStep):
 
     def at(self, time: float, left_limit: bool = False) -> Problem:
         """Return the problem at time t = k lr, a number or a tensor; `left_limit` means just before it."""
+        check_call_number("time", time)
         return self
 
     def continued(self, time: float, left_limit: bool, ahead: float) -> Problem:
         """Return the problem at time + ahead, as what holds at a time, or just before it, goes on to there smoothly."""
+        check_call_number("time", time)
+        check_call_number("ahead", ahead)
         return self
 
     def drift_slope(self, time: float, theta: Tensor, left_limit: bool = False) -> Tensor:
@@ -217,6 +221,7 @@ class Problem(ParameterVector, TrainingStep):
 
         Where the mean gradient has a closed form, that is the one of -grad L_S(theta).
         """
+        check_call_number("time", time)
         return torch.zeros_like(theta)
 
     def with_lr_factor(self, factor: float) -> Problem:
@@ -243,7 +248,8 @@ class Problem(ParameterVector, TrainingStep):
         return theta
 
     def check_lr(self, lr: float) -> None:
-        """Refuse a learning rate above `largest_lr`, where the step is not defined. Default: accept all."""
+        """Refuse a learning rate above `largest_lr`, where the step is not defined. Default: accept all numbers."""
+        check_rate(lr)
 
     def check_start(self, name: str, theta: Tensor) -> None:
         """Refuse a start (D,) without a modified equation; `name` is its name in the message. Default: accept all."""

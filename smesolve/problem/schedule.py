@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
+from smesolve.problem.call_numbers import check_call_number
 from smesolve.problem.continued_dropout import ContinuedDropout
 from smesolve.problem.derived_problem import DerivedProblem, ScaledProblem
 from smesolve.problem.dropout import DropoutProblem
@@ -47,7 +48,6 @@ from smesolve.validation import (
     check_keep_prob,
     check_list,
     check_not_negative,
-    check_number,
     check_parameters,
     check_positive,
 )
@@ -109,10 +109,11 @@ class Piecewise:
 
     def value(self, time: float, left_limit: bool = False) -> float:
         """Return the value at a time: at a break that of the piece after it, or, as left limit, of the one before."""
-        return _value(self, check_number("time", time), left_limit)
+        return _value(self, time, left_limit)
 
     def piece(self, time: float, left_limit: bool = False) -> Smooth:
         """Return the schedule that holds at a time, or just before it."""
+        check_call_number("time", time)
         if left_limit:
             return self.pieces[sum(time > (1 + NEAR) * end for end in self.breaks)]
         return self.pieces[sum(time >= (1 - NEAR) * end for end in self.breaks)]
@@ -210,12 +211,10 @@ class ScheduledProblem(DerivedProblem):
 
     def at(self, time: float, left_limit: bool = False) -> Problem:
         """Return the problem at time t, or just before it: draws with keep(t), gradient and noise times u(t)."""
-        problem = self.problem
+        factor, problem = self.lr_factor_at(time, left_limit), self.problem
         if self._dropout is not None:
             problem = self._dropout.with_keep_prob(self._keep_prob_at(time, left_limit))
-        if self.lr_factor is None:
-            return problem
-        return self._with_factor(problem, self.lr_factor_at(time, left_limit))
+        return problem if self.lr_factor is None else self._with_factor(problem, factor)
 
     def continued(self, time: float, left_limit: bool, ahead: float) -> Problem:
         """Return the problem at time + ahead, with u and v = 1/keep - 1 continued from the piece that holds at a time.
@@ -223,6 +222,8 @@ class ScheduledProblem(DerivedProblem):
         They are continued by their Taylor polynomials of second degree, so that no schedule is evaluated outside of its
         piece. u may become negative; so may v, of which L_S is an affine function.
         """
+        check_call_number("time", time)
+        check_call_number("ahead", ahead)
         problem: Problem = self.problem
         if self._dropout is not None and self.keep_prob is not None:
             keep = _piece(self.keep_prob, time, left_limit)
@@ -257,6 +258,7 @@ class ScheduledProblem(DerivedProblem):
 
     def drift_slope(self, time: float, theta: Tensor, left_limit: bool = False) -> Tensor:
         """Return (1), d_t b(t, theta), or its left limit: (..., D). Cost: up to three gradients."""
+        check_call_number("time", time)
         factor, factor_slope, slope, problem = 1.0, 0.0, torch.zeros_like(theta), self.problem
         if self.lr_factor is not None:
             factor, factor_slope = _value_and_slope(self.lr_factor, time, left_limit)
@@ -276,6 +278,7 @@ class ScheduledProblem(DerivedProblem):
 
     def lr_factor_at(self, time: float, left_limit: bool = False) -> float:
         """Return u(t) at a time, or just before it."""
+        check_call_number("time", time)
         if self.lr_factor is None:
             return 1.0
         return check_not_negative(f"lr_factor at time {float(time):g}", _value(self.lr_factor, time, left_limit))

@@ -35,6 +35,7 @@ from torch.func import grad, vmap
 from smesolve.entry_point import entry_point
 from smesolve.errors import invalid
 from smesolve.problem.batch_noise import BatchNoise
+from smesolve.problem.call_numbers import check_rate, check_term_count
 from smesolve.problem.derived_problem import ScaledProblem
 from smesolve.problem.losses import SampleLoss
 from smesolve.problem.module_draws import Draw
@@ -96,6 +97,7 @@ class ShuffledEpochs(ModuleProblem):
         self.batches = self.samples // self.batch_size
         others = {name: shape for name, shape in self._shapes.items() if name != "indices"}
         self._batch_layout = self._layout_of(others)  # of all but the order of the samples
+        self._layout = self._layout_of({name: (self.batches, *shape) for name, shape in self._shapes.items()})  # all
         self.draw_dim = self.samples + self.batches * self._batch_layout.uniforms
         self._batch_noise = BatchNoise(self.samples, None, False, self.label_noise, self._output_shape)
         self.noise_dim = self._batch_noise.dim if self.has_closed_form else 2 * self.draw_dim
@@ -121,6 +123,7 @@ class ShuffledEpochs(ModuleProblem):
 
     def gradient(self, theta: Tensor, draw: Draw) -> Tensor:
         """Return sum_k g_k(theta), which is -F of eq. (2): (..., D)."""
+        self._layout.check(draw)
         total = self._batch_gradient(theta, self._batch(draw, 0))
         for number in range(1, self.batches):
             total = total + self._batch_gradient(theta, self._batch(draw, number))
@@ -128,6 +131,8 @@ class ShuffledEpochs(ModuleProblem):
 
     def step(self, theta: Tensor, draw: Draw, lr: float | Tensor) -> Tensor:
         """Return theta after an epoch, eq. (1): (..., D)."""
+        check_rate(lr)
+        self._layout.check(draw)
         for number in range(self.batches):
             theta = theta - lr * self._batch_gradient(theta, self._batch(draw, number))
         return theta
@@ -138,6 +143,8 @@ class ShuffledEpochs(ModuleProblem):
         With theta_(k-1) = theta + lr t_1 + lr^2 t_2 + ..., batch k subtracts from t_(p+1) the term of order p of its
         gradient at theta_(k-1).
         """
+        check_term_count(count)
+        self._layout.check(draw)
         terms = [torch.zeros_like(theta)] * count
         for number in range(self.batches):
             batch = self._batch(draw, number)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, invalid
+from smesolve.problem.call_numbers import check_call_number, check_rate, check_term_count
 from smesolve.problem.one_at_a_time import transposed_derivative
 from smesolve.problem.problem import Problem, check_trailing
 from smesolve.problem.step_expansion import check_step, taylor_terms
@@ -106,9 +107,7 @@ class Training(Problem):
         self._limits, self._lr_factor = dict[bytes, float](), 1.0
         if inspect.isclass(optimizer) and issubclass(optimizer, torch.optim.Optimizer):
             if memory is not None:
-                raise SmesolveError(
-                    "memory is for a step of your own; leave it out, as torch's optimisers have theirs."
-                )
+                raise SmesolveError("memory is for a step of your own; leave it out: torch's optimisers have theirs.")
             self._rule = rule = rule_of(optimizer, self.lr, options)
             self.name, self.largest_lr = optimizer.__name__, rule.largest_lr
             self.options, self.buffers = rule.options, rule.buffers
@@ -189,20 +188,23 @@ class Training(Problem):
         """Return the training with torch's learning rate times a factor u: theta + u (theta' - theta), same buffers."""
         if self._rule is None:
             raise SmesolveError(f"schedules do not know {self.name}, a step of your own; let its state hold the time.")
+        check_call_number("factor", factor)
         other = copy.copy(self)
         other._lr_factor, other._limits = factor * self._lr_factor, {}
         return other
 
     def stability_limit(self, theta: Tensor, horizon: float = 0.0) -> float:
         """Return the learning rate above which the mean iteration, linearized at a state (S,), is unstable; kept."""
+        check_call_number("horizon", horizon, 0.0)
         key = check_parameters("theta", theta, self).cpu().numpy().tobytes()
         if key not in self._limits:
             self._limits[key] = super().stability_limit(theta, horizon)
         return self._limits[key]
 
-    def check_lr(self, lr: float) -> None:
+    def check_lr(self, lr: float | Tensor) -> None:
         """Refuse a learning rate at which a beta would be negative."""
-        if lr > self.largest_lr * (1 + 1e-9):
+        check_rate(lr)
+        if not isinstance(lr, Tensor) and lr > self.largest_lr * (1 + 1e-9):
             raise SmesolveError(
                 f"lr={lr:g} is above {self.largest_lr:g}, from where on 1 - beta = c lr is above 1; take a smaller lr, "
                 f"or make the training at a larger one than {self.lr:g} (training.lr in a configuration)."
@@ -233,15 +235,14 @@ class Training(Problem):
 
     def step(self, theta: Tensor, draw: Any, lr: float | Tensor) -> Tensor:
         """Return states (..., S) after one step with given draws. Cost: one gradient of the problem."""
-        if not isinstance(lr, Tensor):
-            self.check_lr(lr)
-        if self._rule is None:
-            assert self._own is not None
+        self.check_lr(lr)
+        if self._own is not None:
             return self._own(theta, draw, lr)
         return self._moved(theta, self.problem.gradient(self.parameters(theta), draw), lr)
 
     def step_terms(self, theta: Tensor, draw: Any, count: int) -> list[Tensor]:
         """Return the first `count` of F, F2, F3, ..., each (..., S), by derivatives of the step in lr."""
+        check_term_count(count)
         if self._rule is None or self.linear_step:
             return super().step_terms(theta, draw, count)
         return self._terms(theta, self.problem.gradient(self.parameters(theta), draw), count)
@@ -254,6 +255,7 @@ class Training(Problem):
 
     def _moved(self, state: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
         """Return states after a step with given gradients (..., D)."""
+        check_rate(lr)
         assert self._rule is not None
         theta, *memory = (part.expand(*gradient.shape[:-1], -1) for part in self._split(state))
         return torch.cat(self._rule.scheduled_step(theta, memory, gradient, lr, self._lr_factor), dim=-1)
@@ -383,11 +385,9 @@ class Training(Problem):
 
     def noise_along(self, coefficients: Any, draw: Any) -> Tensor:
         """Return the noise of first order in the draw along that direction: (...,)."""
-        return (
-            super().noise_along(coefficients, draw)
-            if self._rule is None
-            else self.problem.noise_along(coefficients, draw)
-        )
+        if self._rule is None:
+            return super().noise_along(coefficients, draw)
+        return self.problem.noise_along(coefficients, draw)
 
 
 def _own_step(step: Any, options: dict[str, Any]) -> OwnStep:

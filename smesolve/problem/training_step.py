@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError
+from smesolve.problem.call_numbers import check_rate, check_term_count
 from smesolve.problem.one_at_a_time import transposed_derivative
 from smesolve.problem.step_expansion import taylor_terms
 
@@ -85,7 +86,11 @@ class TrainingStep(ABC):
 
         Default: theta - lr gradient(theta, draw). A problem that defines another step sets ``linear_step = False``,
         and its `gradient` is -F of (1), minus the derivative of the step in lr at lr = 0.
+
+        Raises:
+            SmesolveError: theta, draw or lr is malformed, such as a negative lr.
         """
+        check_rate(lr)
         return theta - lr * self.gradient(theta, draw)
 
     def step_terms(self, theta: Tensor, draw: Any, count: int) -> list[Tensor]:
@@ -94,6 +99,7 @@ class TrainingStep(ABC):
         Default: derivatives of `step` in lr at lr = 0. Cost: one gradient, and 2^count times the work of the step's
         other operations.
         """
+        check_term_count(count)
         if self.linear_step:
             first = -self.gradient(theta, draw)
             return [first, *[torch.zeros_like(first)] * (count - 1)]
@@ -107,6 +113,7 @@ class TrainingStep(ABC):
 
     def mean_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
         """Return the mean of `step` over the draws: (..., D). Default: theta - lr grad L_S for a linear step."""
+        check_rate(lr)
         if self.linear_step:
             return theta - lr * self.mean_gradient(theta)
         raise self._missing("mean_step")
@@ -116,6 +123,7 @@ class TrainingStep(ABC):
 
         Default: -lr C normals. Only exact moments need it.
         """
+        check_rate(lr)
         if self.linear_step:
             return -lr * self.noise_product(theta, normals)
         raise self._missing("step_noise")
@@ -129,6 +137,7 @@ class TrainingStep(ABC):
 
     def reference_step(self, theta: Tensor, lr: float | Tensor) -> Tensor:
         """Return a smooth function close to `mean_step`, as `reference_gradient` does: (..., D)."""
+        check_rate(lr)
         if self.linear_step:
             return theta - lr * self.reference_gradient(theta)
         if self.has_closed_form and self.has_mean_step:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
+from smesolve.problem.module_draws import of_parts
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.problem.problem import Problem
 from smesolve.validation import check_integer, check_observable, check_parameters, check_positive
@@ -45,6 +46,6 @@ def enumerated_expectation(
     for step in range(steps):
         now = problem.at(step * lr)
         draws, weights = now.all_draws()
-        theta = now.step(theta[:, None], draws[None], lr).flatten(0, 1)
+        theta = now.step(theta[:, None], of_parts(lambda part: part[None], draws), lr).flatten(0, 1)
         weight = (weight[:, None] * weights.to(weight)).flatten()
     return float(weight @ function(theta).to(weight))
