@@ -142,18 +142,19 @@ class ControlVariate:
         low rank.
         """
         after = self.path.adjoints[step + 1]
-        before = self.path.adjoints[step][-after.shape[0] :]
-        adjoints = self.noise_time * after + (1 - self.noise_time) * before  # (4)
-        totals[0, :, -after.shape[0] :] += inner_products(taken.increment, adjoints)  # (1)
+        adjoints = torch.lerp(self.path.adjoints[step][-len(after) :], after, self.noise_time)  # (4)
+        totals[0, :, -len(after) :].add_(inner_products(taken.increment, adjoints))  # (1)
         if self.hessians is None:
             return
         point = self.hessians.index((step + 1) * self.step_time)
         lam = self.hessians.hessians[point]
         rows = slice(totals.shape[2] - lam.targets, None)
-        totals[1, :, rows] += lam.bilinear(taken.prediction, taken.increment, self.path.predictions[step])  # (2)
+        terms = lam.bilinear(taken.prediction, taken.increment, self.path.predictions[step])
+        totals[1, :, rows].add_(terms)  # (2)
         if self.hessians.quadratics is not None and taken.noise is not None:
             Q = self.hessians.quadratics[point]
-            totals[2, :, rows] += self.variance / 2 * (Q.bilinear(taken.noise, taken.noise) - Q.trace)  # (3)
+            terms = Q.bilinear(taken.noise, taken.noise) - Q.trace
+            totals[2, :, rows].add_(terms, alpha=self.variance / 2)  # (3)
 
 
 def _count(hessians: ValueHessians | None) -> int:
