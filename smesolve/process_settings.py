@@ -8,21 +8,15 @@ Steps that take some microseconds depend on them.
   causes page faults that take longer than the arithmetic. Where the C library is not glibc, nothing is changed.
 
 Worker processes inherit both as environment variables. A program of your own may apply them, before torch is imported.
-
-The command line also loads modules without collections of garbage, which would go through the objects of torch and
-scipy again and again.
 """
 
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-__all__ = ["apply_process_settings", "modules_uncollected"]
+__all__ = ["apply_process_settings"]
 
 _KEEP_MEMORY = (
     (-1, "MALLOC_TRIM_THRESHOLD_", 2**31 - 1),
@@ -44,14 +38,3 @@ def apply_process_settings() -> None:
         if variable not in os.environ:
             os.environ[variable] = str(value)
             mallopt(parameter, value)
-
-
-@contextmanager
-def modules_uncollected() -> Iterator[None]:
-    """A context for loading modules, without collections of garbage. Later ones leave out what was loaded."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

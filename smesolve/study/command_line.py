@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ from smesolve.experiments.shared.markdown import printable
 from smesolve.experiments.shared.registry import commands as experiments
 from smesolve.experiments.shared.registry import find_experiment
 from smesolve.experiments.shared.settings import build
+from smesolve.garbage_collection import paused_collections
 from smesolve.problem.kernels.library import library
-from smesolve.process_settings import apply_process_settings, modules_uncollected
+from smesolve.process_settings import apply_process_settings
 from smesolve.sampling.study_difference import first_difference
 from smesolve.study.command_arguments import check_code, chosen_study, parser_arguments
 from smesolve.study.command_parser import (
@@ -106,8 +107,10 @@ def _run(argv: list[str], started: float) -> int:
     try:
         if argv[:1] == ["sweep"]:
             return _run_sweep(argv[1:], started)
-        with nullcontext() if started else modules_uncollected():
+        with paused_collections():
             request = _read(argv)
+        if not started:
+            gc.freeze()  # what was loaded stays to the end: collections need not go through it
         experiment = request.experiment
         if (threads := getattr(experiment.settings, "threads", None)) is not None:
             import torch  # here, because --help does not need it
