@@ -240,7 +240,7 @@ def predicted_constants(design: StudyDesign) -> Callable[[], pd.DataFrame]:
 
 def _with_half(design: StudyDesign) -> StudyDesign:
     """Return the design, with half of a single learning rate added where the bias of defects needs two."""
-    if len(design.lrs) > 1 or 2 in design.orders:
+    if len(design.lrs) > 1 or (2 in design.orders and design.problem.linear_step):
         return design
     return replace(design, lrs=[design.lrs[0], design.lrs[0] / 2])
 
