@@ -9,9 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+
+from smesolve.rounded_number import plain_number
 
 __all__ = ["OTHER_NAMES", "entry_point", "nearest_name", "plain_surroundings", "use_one_thread_if_forked"]
 
@@ -41,8 +43,9 @@ OTHER_NAMES: Mapping[str, str] = {
 def entry_point(function: Callable[P, T]) -> Callable[P, T]:
     """Guard a function, or a constructor, that users call.
 
-    An unknown keyword argument raises a TypeError that suggests the name that was probably meant. The function runs in
-    `plain_surroundings`. Cost: some microseconds per call.
+    An unknown keyword argument raises a TypeError that suggests the name that was probably meant. The function receives
+    Python's numbers in place of numpy's, so that no count overflows in eight bits; numbers of low precision are read as
+    `smesolve.rounded_number` says. It runs in `plain_surroundings`. Cost: some microseconds per call.
     """
     signature = inspect.signature(function)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
@@ -52,8 +55,10 @@ def entry_point(function: Callable[P, T]) -> Callable[P, T]:
         unknown = None if takes_any else next((name for name in kwargs if name not in signature.parameters), None)
         if unknown is not None:
             raise TypeError(_unknown_argument(function.__qualname__, unknown, list(signature.parameters)))
+        values: Any = (plain_number(value) for value in args)
+        named: Any = {name: plain_number(value) for name, value in kwargs.items()}
         with plain_surroundings():
-            return function(*args, **kwargs)
+            return function(*values, **named)
 
     return guarded
 

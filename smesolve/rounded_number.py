@@ -1,4 +1,4 @@
-"""Numbers that were given in a lower precision than float64.
+"""Python's numbers in place of numpy's, and numbers that were given in a lower precision than float64.
 
 A float32 number stands for the shortest decimal number that rounds to it: 0.2 in float32 is 0.2, and not the float64
 number 0.20000000298 of the same value. A number that was computed in float32 may differ by a few roundings from the
@@ -14,7 +14,7 @@ import numpy as np
 
 from smesolve.errors import is_tensor
 
-__all__ = ["RoundedNumber", "as_numbers"]
+__all__ = ["RoundedNumber", "as_numbers", "is_real", "plain_number"]
 
 
 class RoundedNumber(float):
@@ -35,6 +35,18 @@ class RoundedNumber(float):
     def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
         """Return the arguments of `__new__`, for copies and pickles."""
         return float(self), self.rounding
+
+
+def is_real(value: Any) -> bool:
+    """Return whether a value is a real number of Python or numpy, which neither True nor a duration is."""
+    numbers, others = (int, float, np.integer, np.floating), (bool, np.timedelta64)
+    return isinstance(value, numbers) and not isinstance(value, others)
+
+
+def plain_number(value: Any) -> Any:
+    """Return Python's number in place of a real number of numpy, and any other value as it is."""
+    is_number = isinstance(value, np.generic) and value.dtype.kind in "iuf"
+    return as_numbers(value.reshape(1))[0] if is_number else value
 
 
 def as_numbers(values: Any) -> list[Any]:

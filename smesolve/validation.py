@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from smesolve.errors import SmesolveError, invalid, shown
-from smesolve.rounded_number import as_numbers
+from smesolve.rounded_number import as_numbers, is_real, plain_number
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGEST_INTEGER",
     "LARGEST_NUMBER",
+    "LONGEST_RANGE",
     "MOST_ENTRIES",
     "check_callable",
     "check_choice",
@@ -68,7 +69,7 @@ LONGEST_RANGE, MOST_ENTRIES = 2**20, 1000
 
 def check_integer(name: str, value: Any, least: int = 1, most: int = LARGEST_INTEGER, remedy: str = "") -> int:
     """Return an integer from `least` to `most`."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    whole = is_real(value) and isinstance(value, (int, np.integer))
     if whole and value > most:
         raise invalid(name, f"be at most {most}", value, remedy)
     if not whole or value < least:
@@ -113,9 +114,7 @@ def check_number(
         zero = "be 0 or " if low < 0 or low_allowed else ""
         must = f"{zero}have a size from {1 / LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}"
         raise invalid(name, must, value, "products of larger or smaller numbers overflow or vanish")
-    if isinstance(value, np.floating) and not isinstance(value, float):
-        value = as_numbers(value.reshape(1))[0]
-    checked: float = value
+    checked: float = plain_number(value)
     return checked
 
 
@@ -181,7 +180,7 @@ def _number_in_words(low: float, high: float, low_allowed: bool, high_allowed: b
 
 def _as_float(value: Any) -> float:
     """Return NaN for whatever is not a real number."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not is_real(value):
         return math.nan
     try:
         return float(value)

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from smesolve.entry_point import entry_point
-from smesolve.landscape.array_checks import check_array
+from smesolve.landscape.array_checks import check_array, unit_rows
 from smesolve.validation import check_flag, check_number
 
 __all__ = ["Covering", "covering"]
@@ -83,9 +83,8 @@ def covering(weights: np.ndarray, lines: bool = False, threshold: float = THRESH
     weights = check_array("weights", weights, "(m, d)")
     check_flag("lines", lines)
     check_number("threshold", threshold, 0.0, 1.0)
-    norms = np.linalg.norm(weights, axis=1)
-    directed = norms > 0
-    units = weights[directed] / norms[directed, None]
+    directed = weights.any(axis=1)
+    units = unit_rows(weights[directed])
     if len(units) == 0:
         return Covering(np.empty((0, weights.shape[1])), np.zeros(len(weights), dtype=int), 0)
     plane = _plane(units)

@@ -31,7 +31,9 @@ import pandas as pd
 
 from smesolve.confidence import student_quantile, with_interval
 from smesolve.entry_point import entry_point
-from smesolve.validation import check_instance, check_list
+from smesolve.errors import invalid
+from smesolve.rounded_number import is_real
+from smesolve.validation import LARGEST_NUMBER, check_list
 
 __all__ = ["Estimate", "Interval", "mean_over", "over_root", "over_runs"]
 
@@ -112,9 +114,12 @@ def over_root(numerator: Estimate, square: Estimate, covariance: float) -> Inter
 
 @entry_point
 def mean_over(values: Sequence[float]) -> Estimate:
-    """Return the mean of independent values, such as one for each seed, with Student's interval.
+    """Return the mean of independent values (N,), such as one for each seed, with Student's interval.
 
     The interval of a single value is NaN.
+
+    Raises:
+        SmesolveError: there is no value, or one of them is not a real number.
     """
     sample = np.array(check_list("values", values, _checked_value), dtype=float)
     if len(sample) < 2:
@@ -123,8 +128,9 @@ def mean_over(values: Sequence[float]) -> Estimate:
 
 
 def _checked_value(name: str, value: Any) -> float:
-    """Return a number, which may be NaN."""
-    check_instance(name, value, (int, float, np.number), "a number")
+    """Return a real number, which may be NaN or infinite."""
+    if not is_real(value) or (isinstance(value, int) and abs(value) > LARGEST_NUMBER):
+        raise invalid(name, f"be a real number of at most {LARGEST_NUMBER:g}", value)
     return float(value)
 
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,10 +37,11 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, invalid
+from smesolve.errors import SmesolveError, call_of_user, invalid
 from smesolve.landscape.estimates import over_runs
-from smesolve.landscape.operators import loss_hessian_operator
+from smesolve.landscape.operators import conservative_problem, loss_hessian_operator
 from smesolve.landscape.training import ABLATIONS
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.parameters import trainable
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
@@ -85,9 +87,10 @@ def filter_normalised_directions(problem: Problem, theta: Tensor, count: int, se
     dimensions: all weights that enter one neuron. Entries of parameters with one dimension, such as biases, are 0, as
     in the source.
     """
-    theta = check_parameters("theta", theta, problem)
+    theta = check_parameters("theta", theta, conservative_problem(problem))
     check_integer("count", count)
     check_seed("seed", seed)
+    check_numbers_fit(f"count={count}", count * len(theta), "take fewer")
     if problem.network is None:
         raise SmesolveError(f"problem must have a network, whose filters are normalised, got {problem!r}.")
     generator = np.random.default_rng(np.random.SeedSequence(seed))
@@ -151,6 +154,14 @@ def logarithms(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     return table.assign(**{measure: np.log(table[measure].where(positive[measure])) for measure in measures})
 
 
+def _check_measure(name: str, value: Any) -> str:
+    """Return the name of a column of measured values."""
+    check_instance(name, value, str, "a string")
+    if value in ("training", "run"):
+        raise invalid(name, "be a measure", value, "this column says which training was measured")
+    return str(value)
+
+
 @entry_point
 def factorial_effects(
     table: pd.DataFrame, measures: Sequence[str] = ("trace", "top_eigenvalue", "width")
@@ -166,12 +177,17 @@ def factorial_effects(
         change of the natural logarithm (`logarithms`); NaN where the measure is not positive in one of the runs.
 
     Raises:
-        SmesolveError: if a training or a column is missing, or a training has several rows for one run.
+        SmesolveError: a training or a column is missing, a column does not hold numbers, or a training has several rows
+            for one run.
     """
     check_instance("table", table, pd.DataFrame, "a table with columns training and run")
-    measures = check_list("measures", measures, lambda name, value: check_instance(name, value, str, "a string"))
-    if lacking := [name for name in ("training", "run", *measures) if name not in table]:
-        raise SmesolveError(f"table must have the column {lacking[0]!r}, got {', '.join(map(str, table.columns))}.")
+    measures = check_list("measures", measures, _check_measure, distinct=True)
+    for name in ("training", "run", *measures):
+        if (found := list(table.columns).count(name)) != 1:
+            columns = ", ".join(map(str, table.columns))
+            raise SmesolveError(f"table must have {'the' if not found else 'one'} column {name!r}, got {columns}.")
+        if name in measures and table[name].dtype.kind not in "fiu":
+            raise SmesolveError(f"table must have numbers in the column {name!r}, got {table[name].dtype}.")
     missing = [name for name in ABLATIONS if name not in set(table.training)]
     if missing:
         raise SmesolveError(f"table lacks the training {missing[0]!r}; it must have all of {', '.join(ABLATIONS)}.")
@@ -196,21 +212,30 @@ def interval_flatness(
     """Return F_v (k,) along unit vectors v (k, D): the width of the interval where loss < factor loss(theta).
 
     Args:
-        loss: loss (...,) of parameters (..., D).
+        loss: loss (B,) of parameters (B, D).
         theta: parameters (D,) at the centre.
         directions: unit vectors (k, D).
         factor: threshold in units of the loss at theta, above 1.
 
     Raises:
-        SmesolveError: bad arguments, or a loss at theta that is not positive.
+        SmesolveError: bad arguments, such as a loss that does not map (B, D) to (B,) or is not positive at theta, or
+            directions of another length than 1.
     """
     check_callable("loss", loss)
     theta = check_tensor("theta", theta, "D")
     directions = check_tensor("directions", directions, len(theta), ("k",), dtype=theta.dtype)
     check_number("factor", factor, 1.0, remedy="the threshold is factor times the loss at theta")
-    lowest = loss(theta)
-    if not float(lowest) > 0:
-        raise invalid("loss", "be positive at theta", float(lowest), "the threshold is factor times the loss at theta")
+    lengths = directions.norm(dim=-1)
+    if not torch.allclose(lengths, torch.ones_like(lengths), rtol=0.0, atol=1e-5):
+        farthest = float(lengths[(lengths - 1).abs().argmax()])
+        raise invalid("directions", "have length 1", farthest, "divide each of them by its norm")
+    values = call_of_user("loss", loss, theta.expand(2, -1))
+    if not isinstance(values, Tensor) or values.shape != (2,):
+        raise invalid("loss", "return a tensor (2,) for parameters (2, D)", values)
+    lowest = values[0]
+    if not 0 < float(lowest) < np.inf:
+        remedy = "the threshold is factor times the loss at theta"
+        raise invalid("loss", "be positive and finite at theta", float(lowest), remedy)
     return interval_width(loss, theta, directions, factor * lowest)  # (1)
 
 

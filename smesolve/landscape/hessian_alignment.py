@@ -14,7 +14,6 @@ have the mean cosine tr H tr Sigma / (D |H|_F |Sigma|_F).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -131,7 +130,7 @@ def _row(of: Traces, S: str, whole: str) -> dict[str, object]:
         found: np.ndarray = 2 * squares / ((of.dim - 1) * (of.dim + 2))
         return found
 
-    moments: Any = [tuple(float(of[letter * j].value) for j in (1, 2, 3)) for letter in ("H", S)]
+    moments = [[of[letter * j].value for j in (1, 2, 3)] for letter in ("H", S)]
     null = HaarNull.from_traces(moments[0], moments[1], of.dim)
     # NaN without curvature or without noise, where there is no angle
     scale = (moments[0][1] * moments[1][1]) ** 0.5 or np.nan
@@ -173,7 +172,7 @@ def overlap(hessian: LinearOperator, covariance: LinearOperator, count: int = 10
         `overlap`, its null `overlap_null_mean` = k/D and `overlap_null_high` (97.5%), `largest_cosine` of the principal
         angles, and both leading eigenvalues.
     """
-    check_operator("hessian", hessian)
+    check_dimension(check_operator("hessian", hessian).shape[0])
     check_operator("covariance", covariance, hessian.shape[0])
     first, second = (leading_eigenpairs(operator, count) for operator in (hessian, covariance))
     inner = first.vectors.T @ second.vectors

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,11 @@ def _checked_model(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return features, weights
 
 
+def _check_law(name: str, law: Any) -> MaskLaw:
+    """Return a mask law."""
+    return check_instance(name, law, MaskLaw, "a MaskLaw, such as BernoulliMasks(keep_prob)")
+
+
 @entry_point
 def fisher_penalty(features: Tensor, weights: Tensor, variance: float, likelihood: str = "gaussian") -> float:
     """Return the penalty Q of (2). Cost: O(n d o).
@@ -109,7 +115,7 @@ def dropout_penalty_error(
         seed: seed of the masks.
     """
     features, weights = _checked_model(features, weights)
-    check_instance("law", law, MaskLaw, "a MaskLaw, such as BernoulliMasks(keep_prob)")
+    _check_law("law", law)
     check_integer("draws", draws)
     check_seed("seed", seed)
     model = likelihood_named(likelihood)
@@ -151,11 +157,9 @@ def penalty_comparison(
         A row for each keep probability: `keep_prob`, `fisher` (Q), `penalty` (P) and `relative_error` (Q - P)/P, with
         intervals.
     """
-    check_mapping("laws", laws)
-    for keep_prob in laws:
-        check_keep_prob("a key of laws", keep_prob)
     rows = []
-    for keep_prob, law in laws.items():
+    for key, law in check_mapping("laws", laws, _check_law).items():
+        keep_prob = check_keep_prob("a key of laws", key)
         quadratic = fisher_penalty(features, weights, float(law.variance), likelihood)
         error = dropout_penalty_error(features, weights, law, likelihood, draws, seed)
         penalty = Estimate(quadratic + error.value, error.stderr, error.freedom)
@@ -198,7 +202,7 @@ def manifold_geometry(
         seed: seed of vectors and directions.
 
     Raises:
-        SmesolveError: if three K x K arrays do not fit into the machine's memory.
+        SmesolveError: bad arguments, or three K x K arrays do not fit into the machine's memory.
     """
     theta = check_parameters("theta", theta, dropout_problem(problem))
     for name, value in (("probes", probes), ("directions", directions)):

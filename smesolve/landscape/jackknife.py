@@ -86,7 +86,7 @@ def jackknife(
         whole = float(function(values))
         if not np.isfinite(whole):  # a quotient by 0
             return Estimate(np.nan, np.nan), [np.full(len(part.one), np.nan) for part in samples]
-        bias, third, variances, freedoms, pseudo_values = 0.0, 0.0, [], [], []
+        bias, variances, shapes, pseudo_values = 0.0, [], [], []
         for left_out in samples:
             N, one = len(left_out.one), function(left_out.one)
             first, second = one[left_out.pairs]
@@ -96,20 +96,19 @@ def jackknife(
             bias += whole - float(pseudo.mean())
             single = float(pseudo.var(ddof=1)) / N
             variances.append(max(single - interaction / 2, interaction * PAIRS_SHARE))  # (3)
-            skewness, freedom = _shape(pseudo)
-            third += skewness / N**0.5 * variances[-1] ** 1.5
-            freedoms.append(freedom)
+            shapes.append(_shape(pseudo))
             pseudo_values.append(pseudo)
         variance = sum(variances)
-        joint = sum(part**2 / freedom for part, freedom in zip(variances, freedoms, strict=True))
-    # The sum is not above 0 where the statistics are exact or NaN.
-    freedom = variance**2 / joint if joint > 0 else np.inf
-    skewness = third / variance**1.5 if variance > 0 else 0.0
+    if not variance > 0:  # the statistics are exact or NaN
+        return Estimate(whole - bias, variance**0.5), pseudo_values
+    shares = [part / variance for part in variances]  # whose powers neither overflow nor vanish
+    freedom = 1 / sum(share**2 / freedom for share, (_, freedom) in zip(shares, shapes, strict=True))
+    skewness = sum(share**1.5 * skewness for share, (skewness, _) in zip(shares, shapes, strict=True))
     return Estimate(whole - bias, variance**0.5, freedom, skewness), pseudo_values
 
 
 def _shape(pseudo: np.ndarray) -> tuple[float, float]:
-    """Return the skewness of the pseudo-values, and the degrees of freedom (4) of their variance.
+    """Return the skewness of the mean of pseudo-values, and the degrees of freedom (4) of their variance.
 
     Equal pseudo-values have those of a normal law.
     """
@@ -117,4 +116,4 @@ def _shape(pseudo: np.ndarray) -> tuple[float, float]:
     if not np.ptp(pseudo) > ROUNDING * np.abs(pseudo).max():
         return 0.0, N - 1
     skewness, kurtosis = (float(moment(pseudo, bias=False)) for moment in (stats.skew, stats.kurtosis))
-    return skewness, 2 / (2 / (N - 1) + max(kurtosis, 0.0) / N)
+    return skewness / N**0.5, 2 / (2 / (N - 1) + max(kurtosis, 0.0) / N)

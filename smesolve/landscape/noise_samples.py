@@ -16,9 +16,11 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.landscape.operators import dropout_problem
 from smesolve.landscape.training import AblatedIteration, train
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.problem import Problem
 from smesolve.validation import (
+    LONGEST_RANGE,
     check_integer,
     check_parameters,
     check_positive,
@@ -33,7 +35,7 @@ __all__ = ["principal_directions", "random_gradients", "random_noise", "random_t
 def random_noise(problem: Problem, theta: Tensor, draws: int, seed: int = 0) -> Tensor:
     """Return independent draws (N, D), N = `draws`, of mean zero with the covariance of the noise at theta (D,).
 
-    Cost: N noise products.
+    Cost: N noise products, and memory N D.
     """
     theta = _checked_point(problem, theta, draws, seed)
     generator = np.random.default_rng(np.random.SeedSequence(seed))
@@ -46,7 +48,10 @@ def random_noise(problem: Problem, theta: Tensor, draws: int, seed: int = 0) -> 
 
 @entry_point
 def random_gradients(problem: Problem, theta: Tensor, draws: int, seed: int = 0) -> Tensor:
-    """Return noisy gradients (N, D) at theta (D,) for N = `draws` independent draws. Cost: N gradients."""
+    """Return noisy gradients (N, D) at theta (D,) for N = `draws` independent draws.
+
+    Cost: N gradients, and memory N D.
+    """
     theta = _checked_point(problem, theta, draws, seed)
     size = problem.block_size
     blocks = [problem.gradient(theta, problem.sample(size, seed, block)) for block in range(-(-draws // size))]
@@ -56,10 +61,16 @@ def random_gradients(problem: Problem, theta: Tensor, draws: int, seed: int = 0)
 
 @entry_point
 def random_trajectories(problem: DropoutProblem, starts: Tensor, lr: float, steps: int, seed: int = 0) -> Tensor:
-    """Return the parameters (steps, B, D) after each of `steps` dropout steps from starts (B, D)."""
+    """Return the parameters (steps, B, D) after each of `steps` dropout steps from starts (B, D).
+
+    Cost: one gradient per step and run.
+
+    Raises:
+        SmesolveError: bad arguments, results that do not fit into the machine's memory, or a run that diverges.
+    """
     starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
     check_positive("lr", lr)
-    check_integer("steps", steps)
+    check_integer("steps", steps, most=LONGEST_RANGE)
     check_seed("seed", seed)
     return train(AblatedIteration(problem, lr, seed, runs=len(starts)), starts, range(1, steps + 1))
 
@@ -72,7 +83,7 @@ def principal_directions(data: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
     N D.
 
     Raises:
-        SmesolveError: if the data do not vary.
+        SmesolveError: bad arguments, or data that do not vary.
     """
     data = check_tensor("data", data, "D", ("N",))
     check_integer("count", count)
@@ -89,4 +100,6 @@ def _checked_point(problem: Problem, theta: Tensor, draws: int, seed: int) -> Te
     """Return theta (D,), after a check of the arguments that draws at one point have in common."""
     check_integer("draws", draws)
     check_seed("seed", seed)
-    return check_parameters("theta", theta, problem)
+    theta = check_parameters("theta", theta, problem)
+    check_numbers_fit(f"draws={draws}", draws * len(theta), "take fewer")
+    return theta

@@ -40,9 +40,9 @@ class NoiseScales:
     parameter_noise: float = 0.02
 
     def __post_init__(self) -> None:
-        check_integer("batch_size", self.batch_size)
-        check_not_negative("label_noise", self.label_noise)
-        check_not_negative("parameter_noise", self.parameter_noise)
+        object.__setattr__(self, "batch_size", check_integer("batch_size", self.batch_size))
+        for name in ("label_noise", "parameter_noise"):
+            object.__setattr__(self, name, check_not_negative(name, getattr(self, name)))
 
 
 class _Activation(nn.Module):

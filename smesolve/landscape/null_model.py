@@ -22,6 +22,7 @@ The mean is that of the isotropic noise (tr S / D) I, the baseline of Zhu et al.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,36 +43,53 @@ class HaarNull:
     skewness: float
 
     @classmethod
-    def from_traces(cls, first: tuple[float, float, float], second: tuple[float, float, float], dim: int) -> HaarNull:
-        """Return the null model from tr A, tr A^2 and tr A^3 of both matrices."""
-        squares, cubes = zip(*(_centred(moments, dim) for moments in (first, second)), strict=True)
-        variance = 2 * np.prod(squares) / ((dim - 1) * (dim + 2))  # (2)
-        third = 8 * dim * np.prod(cubes) / ((dim - 1) * (dim - 2) * (dim + 2) * (dim + 4))  # (3)
-        skewness = third / variance**1.5 if variance > 0 else 0.0
-        return cls(first[0] * second[0] / dim, float(variance**0.5), float(skewness))  # (1)
+    def from_traces(cls, first: Sequence[float], second: Sequence[float], dim: int) -> HaarNull:
+        """Return the null model from tr A, tr A^2 and tr A^3 of both D x D matrices, D = `dim` >= 3.
+
+        Moments of X that no float can hold are infinite or NaN.
+        """
+        both = np.array([first, second], dtype=float)  # whose products overflow without an error
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            squares, cubes = zip(*(_centred(moments, dim) for moments in both), strict=True)
+            variance = 2 * np.prod(squares) / ((dim - 1) * (dim + 2))  # (2)
+            third = 8 * dim * np.prod(cubes) / ((dim - 1) * (dim - 2) * (dim + 2) * (dim + 4))  # (3)
+            size = variance**1.5
+            skewness = 0.0 if size == 0 else third / size
+            mean = both[0, 0] * both[1, 0] / dim  # (1)
+        return cls(float(mean), float(variance**0.5), float(skewness))
 
     def quantile(self, probability: float) -> float:
-        """Return a quantile of X, which is conservative in the light tail."""
+        """Return a quantile of X for a probability in (0, 1). It is conservative in the light tail."""
         return self.mean + self.standard_deviation * self.standardised_quantile(probability)
 
     def standardised_quantile(self, probability: float) -> float:
-        """Return a quantile of (X - mean) / standard deviation, from the gamma or the normal law, whichever is
-        further."""
+        """Return a quantile of (X - mean) / standard deviation: that of the gamma or of the normal law, whichever is
+        further from the median."""
+        check_number("probability", probability, 0.0, 1.0)
         pair = (float(stats.pearson3.ppf(probability, self.skewness)), float(stats.norm.ppf(probability)))
         return max(pair) if probability > 0.5 else min(pair)
 
 
 @entry_point
-def haar_null(first: tuple[float, float, float], second: tuple[float, float, float], dim: int) -> HaarNull:
-    """Return the null model from tr A, tr A^2 and tr A^3 of both D x D matrices, D = `dim` >= 3."""
-    for name, moments in (("first", first), ("second", second)):
-        check_list(name, moments, check_number, size=3)
+def haar_null(first: Sequence[float], second: Sequence[float], dim: int) -> HaarNull:
+    """Return the null model (1) to (3).
+
+    Args:
+        first: tr A, tr A^2 and tr A^3 of the first matrix.
+        second: the same of the second matrix.
+        dim: number D of rows and columns of both, at least 3.
+
+    Raises:
+        SmesolveError: there are not three finite numbers for each matrix, or dim is below 3.
+    """
     check_integer("dim", dim, 3, remedy="there is no null model in fewer dimensions")
+    first = check_list("first", first, check_number, size=3)
+    second = check_list("second", second, check_number, size=3)
     return HaarNull.from_traces(first, second, dim)
 
 
-def _centred(moments: tuple[float, float, float], dim: int) -> tuple[float, float]:
-    """Return tr A_0^2 and tr A_0^3 of A_0 = A - (tr A / D) I."""
+def _centred(moments: np.ndarray, dim: int) -> tuple[float, float]:
+    """Return tr A_0^2 and tr A_0^3 of A_0 = A - (tr A / D) I from tr A, tr A^2 and tr A^3."""
     first, second, third = moments
     mean = first / dim
     return max(second - first * mean, 0.0), third - 3 * mean * second + 2 * first * mean**2

@@ -44,6 +44,7 @@ __all__ = [
     "batch_of_one_operator",
     "check_linear_noise",
     "check_sampled_noise",
+    "conservative_problem",
     "covariance_operator",
     "dropout_problem",
     "fisher_operator",
@@ -54,6 +55,10 @@ __all__ = [
     "pair_term_operator",
     "sampled_covariance_operator",
 ]
+
+
+LARGEST_DRAW = 1e40
+"""Largest entry, and largest inverse of the largest entry, of draws whose moments are measured."""
 
 
 class SymmetricOperator(LinearOperator):  # type: ignore[misc]  # scipy has no stubs
@@ -69,6 +74,8 @@ class SymmetricOperator(LinearOperator):  # type: ignore[misc]  # scipy has no s
         self._rows = fitting_block_size(floats_per_vector)
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
+        if X.dtype.kind not in "fiub":
+            raise invalid("the vectors in a product with an operator", "be real numbers", X)
         rows = torch.from_numpy(np.ascontiguousarray(X.T)).to(self._like)
         with plain_surroundings(), torch.no_grad():
             blocks = [self._product(block.contiguous()) for block in torch.split(rows, self._rows)]
@@ -86,7 +93,7 @@ def dropout_problem(problem: Problem) -> DropoutProblem:
     return check_instance("problem", problem, DropoutProblem, "a DropoutProblem")
 
 
-def _problem(problem: Problem) -> Problem:
+def conservative_problem(problem: Problem) -> Problem:
     """Return a problem whose mean gradient is the gradient of a loss, the argument `problem`."""
     check_problem("problem", problem)
     if not problem.conservative:
@@ -103,7 +110,7 @@ def _problem(problem: Problem) -> Problem:
 @entry_point
 def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Return Hess L_S(theta) of (1), theta (D,). Cost of a product: about two gradients."""
-    theta = check_parameters("theta", theta, _problem(problem))
+    theta = check_parameters("theta", theta, conservative_problem(problem))
     check_derivatives(problem, theta)
     return SymmetricOperator(
         theta, lambda rows: problem.hessian_product(theta.expand_as(rows), rows), problem.floats_per_path
@@ -113,7 +120,7 @@ def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
 @entry_point
 def loss_hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Return Hess R_S(theta) of the loss without dropout, theta (D,). Cost of a product: about four gradients."""
-    theta = check_parameters("theta", theta, _problem(problem))
+    theta = check_parameters("theta", theta, conservative_problem(problem))
     gradient = torch.func.grad(lambda points: problem.loss(points).sum())
     return SymmetricOperator(
         theta,
@@ -220,7 +227,7 @@ def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     Raises:
         SmesolveError: if the noise is only known by sampling; take `sampled_covariance_operator`.
     """
-    theta = check_parameters("theta", theta, _problem(problem))
+    theta = check_parameters("theta", theta, conservative_problem(problem))
     check_linear_noise(problem)
     return _factor_operator(problem, theta, lambda normals: problem.noise_product(theta, normals))
 
@@ -307,9 +314,14 @@ def _factor_operator(problem: Problem, theta: Tensor, factor: Callable[[Tensor],
 def check_sampled_noise(name: str, draws: Tensor, dim: int, dtype: torch.dtype | None, other: str) -> Tensor:
     """Return independent draws (N, D), the argument `name`, whose D and dtype match those of the argument `other`.
 
-    Default for the dtype: torch.float64 or torch.float32.
+    Their size is such that the third powers of their squares are floats. Default for the dtype: torch.float64 or
+    torch.float32.
     """
     draws = check_tensor(name, draws, "D", ("N",))
+    largest = float(draws.abs().max())
+    if largest and not 1 / LARGEST_DRAW <= largest <= LARGEST_DRAW:
+        must = f"have a largest entry from {1 / LARGEST_DRAW:g} to {LARGEST_DRAW:g}, or 0"
+        raise invalid(name, must, largest, "multiply all of them by a constant")
     if draws.shape[-1] != dim or (dtype is not None and draws.dtype != dtype):
         raise invalid(name, f"be {dtype or draws.dtype} of shape (N, {dim}), to go with {other}", draws)
     return draws

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
-from smesolve.landscape.array_checks import check_array
+from smesolve.landscape.array_checks import check_array, unit_rows
 from smesolve.landscape.covering import covering
 from smesolve.landscape.operators import dropout_problem
 from smesolve.problem.dropout import DropoutProblem
@@ -66,25 +66,31 @@ def input_weights(problem: DropoutProblem, theta: Tensor) -> tuple[np.ndarray, n
 @entry_point
 def cosine_map(weights: np.ndarray) -> np.ndarray:
     """Return the cosines (1), (m, m), between rows (m, d); they are 0 for a row of zeros."""
-    weights = check_array("weights", weights, "(m, d)")
-    norms = np.linalg.norm(weights, axis=1, keepdims=True)
-    units = weights / np.where(norms > 0, norms, 1.0)
+    units = unit_rows(check_array("weights", weights, "(m, d)"))
     cosines: np.ndarray = units @ units.T
     return cosines
 
 
 @entry_point
 def participation(weights: np.ndarray, amplitudes: np.ndarray) -> float:
-    """Return (2) from weights (m, d) and amplitudes p (m,): a number from 1 to m, NaN where all amplitudes are 0."""
+    """Return (2) from weights (m, d) and amplitudes p (m,): a number from 1 to m, or NaN if no neuron counts.
+
+    A neuron whose weights are all zero has no orientation and does not count, whatever its amplitude.
+
+    Raises:
+        SmesolveError: the arrays do not fit together or are not finite, or an amplitude is negative.
+    """
     weights = check_array("weights", weights, "(m, d)")
     amplitudes = check_array("amplitudes", amplitudes, "(m,)")
     if amplitudes.shape != weights.shape[:1]:
         raise invalid("amplitudes", f"have shape ({len(weights)},), one entry for each row of weights", amplitudes)
     if (amplitudes < 0).any():
         raise invalid("amplitudes", "not be negative", float(amplitudes.min()), "take their absolute values")
-    if not amplitudes.any():
+    p = np.where(weights.any(axis=1), amplitudes, 0.0)
+    if not p.any():
         return np.nan
-    return float(amplitudes.sum() ** 2 / (amplitudes @ cosine_map(weights) ** 2 @ amplitudes))
+    p = np.ldexp(p, -np.frexp(p.max())[1])  # without rounding, so that no square overflows or vanishes
+    return float(p.sum() ** 2 / (p @ cosine_map(weights) ** 2 @ p))  # (2)
 
 
 def orientations_along(

@@ -80,10 +80,10 @@ class PenalisedIteration(DropoutIteration):
 
     def __post_init__(self) -> None:
         dropout_problem(self.problem)
-        check_positive("lr", self.lr)
-        check_seed("seed", self.seed)
+        object.__setattr__(self, "lr", check_positive("lr", self.lr))
+        object.__setattr__(self, "seed", check_seed("seed", self.seed))
         check_choice("training", self.training, PENALISED_TRAININGS)
-        check_integer("runs", self.runs)
+        object.__setattr__(self, "runs", check_integer("runs", self.runs))
 
     @property
     def block_size(self) -> int:

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
-from smesolve.landscape.operators import check_linear_noise
+from smesolve.landscape.operators import check_linear_noise, conservative_problem
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
 from smesolve.solver.ode import solve_ode
-from smesolve.validation import check_choice, check_parameters, check_positive, check_problem
+from smesolve.validation import check_choice, check_parameters, check_positive
 
 __all__ = ["FLOWS", "covariance_trace", "covariance_trace_gradient", "first_penalty", "flow", "second_penalty"]
 
@@ -55,9 +55,12 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
     """Return tr Sigma(theta) of (2), exactly, (...,). Cost: M noise products, 64 at a time.
 
     Raises:
-        SmesolveError: if the noise is not linear in its normals; `sampled_traces` estimates the trace then.
+        SmesolveError: bad arguments, such as the state of an optimiser, or a noise that is not linear in its normals;
+            `sampled_traces` estimates the trace of such a noise.
     """
-    theta = check_parameters("theta", theta, problem, None, finite=False)  # which may be part of a graph
+    theta = check_parameters(
+        "theta", theta, conservative_problem(problem), None, finite=False
+    )  # which may be part of a graph
     check_linear_noise(problem)
     total = theta.new_zeros(theta.shape[:-1])
     for part in _trace_parts(problem):
@@ -67,8 +70,10 @@ def covariance_trace(problem: Problem, theta: Tensor) -> Tensor:
 
 @entry_point
 def second_penalty(problem: Problem, theta: Tensor, lr: float) -> Tensor:
-    """Return R_2(theta) of (2), exactly, (...,). Cost: as `covariance_trace`."""
-    theta = check_parameters("theta", theta, problem, None, finite=False)  # which may be part of a graph
+    """Return R_2(theta) of (2), exactly, (...,). Cost and errors: as `covariance_trace`."""
+    theta = check_parameters(
+        "theta", theta, conservative_problem(problem), None, finite=False
+    )  # which may be part of a graph
     check_positive("lr", lr)
     return lr / 4 * (problem.mean_gradient(theta).square().sum(-1) + covariance_trace(problem, theta))
 
@@ -90,10 +95,10 @@ def flow(problem: Problem, theta0: Tensor, name: str, lr: float, horizon: float)
         The end (D,), to a relative tolerance of 1e-11, or 1e-6 where the network has kinks.
 
     Raises:
-        SmesolveError: if the problem follows a schedule.
-        ArithmeticError: if the solver does not reach the horizon.
+        SmesolveError: bad arguments, such as a problem that follows a schedule, or the state of an optimiser.
+        ArithmeticError: the solver does not reach the horizon.
     """
-    if not check_problem("problem", problem).autonomous:
+    if not conservative_problem(problem).autonomous:
         raise SmesolveError(
             f"problem must not depend on time for a flow, got a {type(problem).__name__}; take the problem without its "
             "schedule."

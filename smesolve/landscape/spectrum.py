@@ -10,7 +10,7 @@ from scipy.linalg import eigh, subspace_angles
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import invalid
+from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.array_checks import check_array
 from smesolve.validation import check_instance, check_integer, check_mapping, check_tolerance
 
@@ -41,16 +41,22 @@ def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) 
         tol: relative accuracy of the eigenvalues.
 
     Raises:
-        ArithmeticError: if the Lanczos algorithm does not converge.
+        SmesolveError: bad arguments, or products that are not finite.
+        ArithmeticError: the Lanczos algorithm does not converge.
     """
     dim = check_operator("operator", operator).shape[0]
     check_integer("count", count, 1, dim - 1, f"the operator has D = {dim}")
     check_tolerance("tol", tol)
-    if dim <= max(64, 2 * count + 1):
+    start = np.random.default_rng(0).standard_normal(dim)  # a fixed start: results are reproducible
+    image = operator @ start
+    if not np.isfinite(image).all():
+        raise SmesolveError("operator has products that are NaN or infinite; take it at smaller parameters.")
+    if not image.any():  # the operator is zero, and the Lanczos algorithm cannot start
+        values, vectors = np.zeros(count), np.eye(dim, count, count - dim)
+    elif dim <= max(64, 2 * count + 1):
         values, vectors = eigh(operator @ np.eye(dim))
         values, vectors = values[-count:], vectors[:, -count:]
     else:
-        start = np.random.default_rng(0).standard_normal(dim)  # a fixed start: results are reproducible
         try:
             values, vectors = eigsh(operator, k=count, which="LA", tol=tol, v0=start)
         except ArpackNoConvergence as failure:
@@ -63,8 +69,9 @@ def leading_eigenpairs(operator: LinearOperator, count: int, tol: float = 1e-6) 
 
 @entry_point
 def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the angles in [0, pi/2], increasing, between the spans of columns (D, k) and (D, l): (min(k, l),).
+    """Return the angles in [0, pi/2], increasing, between the spans of columns (D, k) and (D, l).
 
+    There are as many as the smaller span has dimensions: min(k, l), unless columns depend on each other.
     `scipy.linalg.subspace_angles` takes sines where cosines would lose small angles to rounding (Knyazev, Argentati,
     SIAM J. Sci. Comput. 23, 2002).
     """
@@ -76,8 +83,11 @@ def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def check_operator(name: str, operator: LinearOperator, dim: int | None = None) -> LinearOperator:
-    """Return a linear operator that is square, D x D with D = `dim` where that is given."""
-    check_instance(name, operator, LinearOperator, "a LinearOperator, such as hessian_operator(problem, theta)")
+    """Return a linear operator of real numbers that is square, D x D with D = `dim` where that is given."""
+    words = "a LinearOperator of real numbers, such as hessian_operator(problem, theta)"
+    check_instance(name, operator, LinearOperator, words)
+    if np.dtype(operator.dtype).kind not in "fiub":
+        raise invalid(name, f"be {words}", operator)
     rows, columns = operator.shape
     if rows != columns or (dim is not None and rows != dim):
         size = "be square" if dim is None else f"have shape {(dim, dim)}, as the others"

@@ -24,6 +24,7 @@ from torch import Tensor
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.operators import dropout_problem
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem  # noqa: F401 (type hints of the inherited constructor name it)
@@ -31,11 +32,14 @@ from smesolve.sampling.ensemble import Process
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import (
+    MOST_ENTRIES,
     check_choice,
     check_integer,
     check_list,
+    check_optional,
     check_parameters,
     check_positive,
+    check_problem,
     check_seed,
     check_tensor,
 )
@@ -83,12 +87,12 @@ class AblatedIteration(DropoutIteration):
     runs: int | None = None
 
     def __post_init__(self) -> None:
-        check_positive("lr", self.lr)
-        check_seed("seed", self.seed)
+        check_problem("problem", self.problem)
+        object.__setattr__(self, "lr", check_positive("lr", self.lr))
+        object.__setattr__(self, "seed", check_seed("seed", self.seed))
         if check_choice("ablation", self.ablation, ABLATIONS) != "dropout":
             dropout_problem(self.problem)
-        if self.runs is not None:
-            check_integer("runs", self.runs)
+        object.__setattr__(self, "runs", check_optional("runs", self.runs, check_integer))
 
     @property
     def block_size(self) -> int:
@@ -118,9 +122,12 @@ def loss_gradient(problem: DropoutProblem, theta: Tensor) -> Tensor:
 
 @entry_point
 def initial_points(problem: DropoutProblem, count: int, seed: int = 0, scale: float = 1.0) -> Tensor:
-    """Return initial parameters (B, D) of the seeds seed, ..., seed + count - 1, times `scale`."""
-    dropout_problem(problem)
-    check_integer("count", count)
+    """Return initial parameters (B, D) of the seeds seed, ..., seed + count - 1, times `scale`.
+
+    Raises:
+        SmesolveError: bad arguments, or more parameters than the machine's memory holds.
+    """
+    check_numbers_fit(f"count={count}", check_integer("count", count) * dropout_problem(problem).dim, "take fewer")
     check_seed("seed", seed)
     check_positive("scale", scale)
     return scale * torch.stack([problem.initial(seed + k) for k in range(count)])
@@ -140,11 +147,14 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
         The parameters at the saved steps, (T, B, D). Cost: whole blocks of `process.block_size` runs are trained.
 
     Raises:
-        SmesolveError: if a run diverges, so that its parameters are not finite or a million times as large as at the
-            start.
+        SmesolveError: bad arguments, or a run diverges: its parameters are not finite, or a million times as large as
+            at the start.
     """
     saved = check_steps("saved", saved)
     starts = check_tensor("starts", starts, "D", ("B",))
+    if isinstance(process, type) or not callable(getattr(process, "advance", None)):
+        raise invalid("process", "be a process, such as an AblatedIteration", process)
+    check_numbers_fit(f"{len(saved)} saved steps", len(saved) * starts.numel(), "save fewer")
     result = starts.new_empty(len(saved), *starts.shape)
     firsts = range(0, len(starts), process.block_size)
     with Progress(False, float(len(firsts) * process.block_size * saved[-1])) as bar:
@@ -169,9 +179,12 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
 
 @entry_point
 def checkpoints(steps: int, count: int) -> list[int]:
-    """Return 0 and then up to `count` - 1 step numbers that are evenly spaced in their logarithm and end at `steps`."""
+    """Return 0 and then up to `count` - 1 step numbers that are evenly spaced in their logarithm and end at `steps`.
+
+    `count` lies between 2 and 1000; numbers that round to the same step are returned once.
+    """
     check_integer("steps", steps)
-    check_integer("count", count, 2)
+    check_integer("count", count, 2, MOST_ENTRIES)
     spaced = np.geomspace(1, steps, count - 1).round().astype(int).tolist() if count > 2 else [steps]
     return sorted({0, *spaced})
 
@@ -211,6 +224,7 @@ def train_by_adam(
     saved = check_steps("saved", saved)
     check_choice("training", training, ADAM_TRAININGS)
     check_seed("seed", seed)
+    check_numbers_fit(f"{len(saved)} saved steps", len(saved) * starts.numel(), "save fewer")
     theta = starts.clone()
     optimiser = torch.optim.Adam([theta], lr=lr)
     states = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError
+from smesolve.errors import SmesolveError, invalid
 from smesolve.sampling.record_file import JournalError, RecordFile
 from smesolve.sampling.study_difference import first_difference, with_changes
 from smesolve.validation import check_instance, check_mapping, check_optional
@@ -77,17 +78,17 @@ class Journal:
         Raises:
             JournalError: the journal at `source` is damaged or missing.
         """
-        if not source.exists():
+        if not check_instance("source", source, Path, "a pathlib.Path").exists():
             raise JournalError(f"{str(source)!r} is missing, so there is nothing to go on from; run the study anew.")
-        old, copy = RecordFile(source, read_only=True), path.with_suffix(".copy")
+        old, draft = RecordFile(source, read_only=True), path.with_suffix(".copy")
         try:
-            with cls(copy, with_changes(_read_study(old), changes)) as new:
+            with cls(draft, with_changes(_read_study(old), changes)) as new:
                 for key in old:
                     if key != STUDY:
                         new._records.append(key, old.content(key))
         finally:
             old.close()
-        os.replace(copy, path)
+        os.replace(draft, path)
 
     def part(self, name: str) -> Journal:
         """Return the part of this name in the same file: its keys are others than those of the rest.
@@ -119,33 +120,47 @@ class Journal:
         self._records.close()
 
     def get(self, key: str) -> dict[str, np.ndarray]:
-        """Return the arrays of one result.
+        """Return the arrays of one result by name.
 
         Raises:
             KeyError: there is no such result.
+            JournalError: the journal is closed.
         """
         with np.load(io.BytesIO(self._records.content(self._prefix + key)), allow_pickle=False) as arrays:
             return dict(arrays)
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Append one result.
+        """Append one result. A key that is there already gets the new result.
+
+        Args:
+            key: of the result, any string other than "study", the key of the first record.
+            arrays: arrays of numbers or strings by name.
 
         Raises:
+            SmesolveError: the key is "study", or an array holds other objects, which only pickle could write.
             OSError: the result could not be written, for example because the disk is full. The journal stays usable.
-            JournalError: the file was removed or replaced in the meantime.
+            JournalError: the journal is closed, or its file was removed or replaced in the meantime.
         """
+        if self._prefix + key == STUDY:
+            raise invalid("key", "be another string", key, "it is the key of the study itself")
         self._records.check_in_place()
         content = io.BytesIO()
-        save: Any = np.savez  # whose flag has another type than the arrays
-        save(content, **arrays)
+        with zipfile.ZipFile(content, "w") as archive:  # as np.savez writes it, which takes some names for its options
+            for name, array in arrays.items():
+                numbers = np.asanyarray(array)
+                if numbers.dtype.hasobject:
+                    raise invalid(f"arrays[{name!r}]", "hold numbers or strings", array)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, numbers, allow_pickle=False)
         self._records.append(self._prefix + key, content.getvalue())
 
 
 def _in_json(name: str, study: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study after a round trip through JSON."""
+    study = check_mapping(name, study, least=0)
     try:
-        return dict(json.loads(json.dumps(check_mapping(name, study, least=0), sort_keys=True)))
-    except (TypeError, RecursionError) as error:
+        return dict(json.loads(json.dumps(study, sort_keys=True)))
+    except (TypeError, ValueError, RecursionError) as error:
         raise SmesolveError(
             f"{name} must hold only what JSON has, such as numbers, strings and lists ({error})."
         ) from None

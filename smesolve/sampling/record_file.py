@@ -154,7 +154,9 @@ class RecordFile:
 
         Raises:
             KeyError: there is no such record.
+            JournalError: the file is closed.
         """
+        self._check_open()
         start, size = self._places[key]
         self._file.seek(start)
         return self._file.read(size)
@@ -190,8 +192,9 @@ class RecordFile:
         """Check that the open file is still the one at `path`; otherwise save its content under a new name.
 
         Raises:
-            JournalError: the file was removed, replaced, or written by another program.
+            JournalError: the file is closed, or was removed, replaced, or written by another program.
         """
+        self._check_open()
         with suppress(OSError):
             if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
                 if os.fstat(self._file.fileno()).st_size != self._end:
@@ -213,6 +216,10 @@ class RecordFile:
             f"{str(self.path)!r} was removed or replaced while it was written; {found}: leave it as it is{again} and "
             "go on from it (on the command line by --resume)."
         )
+
+    def _check_open(self) -> None:
+        if self._file.closed:
+            raise JournalError(f"{str(self.path)!r} was closed by this program; open the journal again.")
 
     def damaged(self, offset: int) -> JournalError:
         """Return the error for a file that differs from what was written."""

@@ -14,7 +14,7 @@ def first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """Return the first entry in which two studies differ, in words, or "" if they are the same."""
     old, new = _flat(there), _flat(asked)
     for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key) or (key in old) != (key in new):
+        if (key in old) != (key in new) or not _equal(old[key], new[key]):
             if key == "data":
                 return "its data is not what it was: the data, or the initial parameters, have changed since"
             if key == "kernels":
@@ -35,6 +35,11 @@ def with_changes(study: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
         inside = with_changes(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
         new[key] = inside
     return new
+
+
+def _equal(value: Any, other: Any) -> bool:
+    """Return whether two values of a study are equal. NaN equals itself here."""
+    return bool(value == other) or repr(value) == repr(other)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,11 +8,20 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, invalid
+from smesolve.errors import SmesolveError
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.rounded_number import as_numbers
 from smesolve.sampling.randomness import keyed_normals
 from smesolve.solver.time_grid import grid_steps
-from smesolve.validation import check_choice, check_device, check_dtype, check_integer, check_positive, check_seed
+from smesolve.validation import (
+    check_choice,
+    check_device,
+    check_dtype,
+    check_integer,
+    check_number,
+    check_positive,
+    check_seed,
+)
 
 __all__ = ["KeyedBrownian"]
 
@@ -43,7 +52,8 @@ class KeyedBrownian:
         levy_area_approximation: "none" or "space-time".
 
     Raises:
-        SmesolveError: paths or dt is not positive, or another argument has a wrong type or value.
+        SmesolveError: paths or dt is not positive, an increment would not fit into the machine's memory, or another
+            argument has a wrong type or value.
     """
 
     @entry_point
@@ -62,6 +72,7 @@ class KeyedBrownian:
         self.shape = (check_integer("paths", paths), check_integer("noise_dim", noise_dim, least=0))
         self.dt, self.seed = check_positive("dt", dt), check_seed("seed", seed)
         self.block = check_integer("block", block, least=0)
+        check_numbers_fit(f"paths={paths}, noise_dim={noise_dim}", self.shape[0] * self.shape[1], "take fewer paths")
         self.dtype, self.device = check_dtype("dtype", dtype), check_device("device", device)
 
     def __repr__(self) -> str:
@@ -71,23 +82,21 @@ class KeyedBrownian:
         """Return W(tb) - W(ta), and with return_U also U(ta, tb) of (1), each (B, M).
 
         Raises:
-            SmesolveError: the interval does not begin and end on the grid, or ends before it begins; return_U is asked
-                of a Brownian motion without space-time areas, or return_A (the areas between two motions) of any.
+            SmesolveError: ta or tb is not a time, the interval does not begin and end on the grid, or it ends before it
+                begins; return_U is asked of a Brownian motion without space-time areas, or return_A (the areas between
+                two motions) of any.
         """
         if return_A or (return_U and self.levy_area_approximation == "none"):
             asked = "the areas between Brownian motions" if return_A else "time integrals"
             remedy = "take another method" if return_A else "make it with levy_area_approximation='space-time'"
             raise SmesolveError(f"bm, a KeyedBrownian, does not have {asked}, which the method asks for; {remedy}.")
-        if _number(ta) < 0:
-            raise invalid("ta", "be a time from 0 on, where the Brownian motion begins", _number(ta))
-        first, last = (
-            grid_steps(_number(time), self.dt, f"the interval's {end}", least=0)
-            for time, end in ((ta, "begin"), (tb, "end"))
-        )
+        begin, end = _checked_time("ta", ta), _checked_time("tb", tb)
+        first = grid_steps(begin, self.dt, "the interval's begin", least=0)
+        last = grid_steps(end, self.dt, "the interval's end", least=0)
         if last < first:
             raise SmesolveError(
-                f"the interval must not end before it begins, got ta={_number(ta):g} and tb={_number(tb):g}; swap them "
-                "and take the increment with the other sign."
+                f"the interval must not end before it begins, got ta={begin:g} and tb={end:g}; swap them and take the "
+                "increment with the other sign."
             )
         if first == last:  # in torchsde, whose float sum of steps can end a rounding error before the last time
             zero = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
@@ -97,7 +106,9 @@ class KeyedBrownian:
         return self.increment(first, last)
 
     def increment(self, first: int, last: int, block: int | None = None) -> Tensor:
-        """Return W(last dt) - W(first dt), first < last, of this path block or of another one: (B, M)."""
+        """Return W(last dt) - W(first dt), 0 <= first < last, of this path block or of another one: (B, M)."""
+        if not 0 <= first < last:
+            raise SmesolveError(f"the grid steps must be 0 <= first < last, got first={first} and last={last}.")
         block = self.block if block is None else block
         increment = keyed_normals(self.shape, self.seed, block, first)
         for step in range(first + 1, last):
@@ -105,7 +116,7 @@ class KeyedBrownian:
         return increment.mul_(self.dt**0.5).to(dtype=self.dtype, device=self.device)
 
     def time_integral(self, first: int, last: int) -> Tensor:
-        """Return U(first dt, last dt) of (1), first < last."""
+        """Return U(first dt, last dt) of (1), 0 <= first < last: (B, M)."""
         path = torch.zeros(self.shape, dtype=torch.float64, device="cpu")
         total = torch.zeros_like(path)
         for step in range(first, last):
@@ -116,6 +127,8 @@ class KeyedBrownian:
         return total.to(dtype=self.dtype, device=self.device)
 
 
-def _number(time: Any) -> float:
-    """Return a time as a float. torchsde gives tensors of the dtype of its `ts`."""
-    return as_numbers(time.detach().reshape(1))[0] if isinstance(time, Tensor) else float(time)
+def _checked_time(name: str, time: Any) -> float:
+    """Return a time of at least 0. torchsde gives tensors of the dtype of its `ts`."""
+    if isinstance(time, Tensor) and time.numel() == 1:
+        time = as_numbers(time.detach().reshape(1))[0]
+    return check_number(name, time, 0.0, low_allowed=True, remedy="the Brownian motion begins at 0")

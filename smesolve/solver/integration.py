@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, shown
+from smesolve.errors import SmesolveError, invalid, shown
 from smesolve.problem.differentiable_scalar import value_of
 from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
@@ -162,8 +162,11 @@ class Integration:
     def _increments(self, block: int, step: int) -> Tensor:
         """Return the Brownian increments (B, M) of one step."""
         if self._given is not None:
-            increments: Tensor = self._given(step * self.dt, (step + 1) * self.dt)
-            return increments
+            given = self._given(step * self.dt, (step + 1) * self.dt)
+            shape = (self.block_size, self._noise_dim)
+            if not isinstance(given, Tensor) or given.shape != shape:
+                raise invalid("bm", f"return a tensor of shape {shape}, its `shape`", given)
+            return given
         increments = self._brownian.increment(step * self._nested, (step + 1) * self._nested, block)
         return torch.cat([increments, -increments]) if self.antithetic else increments
 
@@ -192,11 +195,11 @@ def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, worke
         raise SmesolveError(f"bm drives a diffusion, but the equation of order {sde.order!r} has jumps; leave bm out.")
     if scheme not in SCHEMES or not issubclass(SCHEMES[scheme], Scheme):
         raise SmesolveError(f"scheme={scheme!r} takes draws and no Brownian motion; leave bm out.")
-    shape = tuple(getattr(bm, "shape", ()))
-    if not callable(bm) or shape != (paths, sde.noise_dim):
+    shape = getattr(bm, "shape", ())
+    if not callable(bm) or not isinstance(shape, Sequence) or tuple(shape) != (paths, sde.noise_dim):
         raise SmesolveError(
             f"bm must be a Brownian motion of shape ({paths}, {sde.noise_dim}), paths by the sde's Brownian motions, "
-            f"got {shape or shown(bm)}; make it by KeyedBrownian({paths}, {sde.noise_dim}, dt)."
+            f"got {shown(getattr(bm, 'shape', bm))}; make it by KeyedBrownian({paths}, {sde.noise_dim}, dt)."
         )
     for name, value, default in (("seed", seed, 0), ("workers", workers or 1, 1)):
         if value != default:

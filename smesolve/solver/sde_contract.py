@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import SmesolveError, call_of_user, invalid, shown
+from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.function_trial import check_derivative, check_rows, equal_up_to_rounding
 from smesolve.validation import check_integer
 
@@ -84,7 +85,9 @@ class CompletedSDE:
     def _noise_dim(self, theta0: Tensor) -> int:
         given = getattr(self.sde, "noise_dim", None)
         if given is not None:
-            return check_integer("sde.noise_dim", given)
+            dim = check_integer("sde.noise_dim", given)
+            check_numbers_fit(f"sde.noise_dim={dim}", dim * theta0.numel(), "correct it")
+            return dim
         if self.noise_type in ("scalar", "diagonal"):
             return 1 if self.noise_type == "scalar" else theta0.numel()
         if not hasattr(self, "g"):
@@ -153,7 +156,7 @@ class CompletedSDE:
                 equal_up_to_rounding(after[:, :1], before[:, :1]) and equal_up_to_rounding(others[:, 1:], before[:, 1:])
             ):
                 raise SmesolveError(
-                    "sde.noise_type='diagonal' says that element i of g is a function of y_i alone, but here it "
+                    "sde.noise_type='diagonal' says that element i of g is a function of y_i only, but here it "
                     "depends on others, with which 'milstein' and 'srk' lose their order; take 'euler'."
                 )
         if derivative:
@@ -170,7 +173,7 @@ def check_sde(name: str, sde: Any, kinds: Sequence[str] = ("ito",)) -> None:
     has = {form: callable(getattr(sde, form, None)) for form in FORMS}
     complete = has["f_and_g"] or has["f_and_g_prod"] or (has["f"] and (has["g"] or has["g_prod"]))
     kind, noise = getattr(sde, "sde_type", None), getattr(sde, "noise_type", None)
-    if not complete or kind not in kinds:
+    if isinstance(sde, type) or not complete or kind not in kinds:
         raise SmesolveError(
             f"{name} must be a ModifiedEquation, or an object with f, g or g_prod, and sde_type "
             f"{' or '.join(map(repr, kinds))}, got {shown(sde)}."

@@ -75,7 +75,7 @@ def test_interval_flatness_of_a_parabola_and_of_a_lopsided_well():
     with pytest.raises(ValueError, match="factor must be a number above 1, got 1"):
         interval_flatness(bowl, line, directions[:, :1], 1.0)
     for least in (0.0, -1.0):
-        with pytest.raises(ValueError, match="loss must be positive at theta, got"):
+        with pytest.raises(ValueError, match="loss must be positive and finite at theta, got"):
             interval_flatness(lambda t, least=least: least + t.square().sum(-1), line, torch.ones(1, 1).double())
 
 

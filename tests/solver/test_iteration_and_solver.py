@@ -122,6 +122,15 @@ def test_brownian_increments_are_nested_and_standard():
         fine(0.0, 0.3)
     with pytest.raises(sme.SmesolveError, match=r"must not end before it begins, got ta=0\.5 and tb=0\.25; swap them"):
         fine(0.5, 0.25)
+    for first, last in ((3, 1), (1, 1), (-1, 1)):
+        with pytest.raises(sme.SmesolveError, match=rf"must be 0 <= first < last, got first={first} and last={last}"):
+            fine.increment(first, last)
+    for time in (-0.25, np.nan, np.inf, "a", None, True, 1j, torch.zeros(2)):
+        for name, interval in (("ta", (time, 0.25)), ("tb", (0.0, time))):
+            with pytest.raises(sme.SmesolveError, match=f"{name} must be a number of at least 0, got"):
+                fine(*interval)
+    with pytest.raises(sme.SmesolveError, match=r"paths=.* would take .* bytes"):
+        sme.KeyedBrownian(2**50, 3, 0.1)
 
 
 @pytest.mark.parametrize(("scheme", "power"), [("euler", 1), ("small_noise_heun", 2), ("small_noise_rk4", 4)])

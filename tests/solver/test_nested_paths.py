@@ -124,6 +124,16 @@ def test_solve_takes_a_brownian_motion_and_halved_steps_see_the_same_path():
     assert torch.equal(by_seed, given)
 
 
+class Given:
+    """A Brownian motion with a shape, and with the same value on every interval."""
+
+    def __init__(self, shape, value=None):
+        self.shape, self.value = shape, value
+
+    def __call__(self, ta, tb):
+        return self.value
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -131,6 +141,10 @@ def test_solve_takes_a_brownian_motion_and_halved_steps_see_the_same_path():
         ({"bm": sme.KeyedBrownian(4, 2, 0.1)}, r"got \(4, 2\)"),
         ({"bm": sme.KeyedBrownian(5, 2, 0.1), "seed": 3}, "seed=3 has no meaning beside bm"),
         ({"bm": sme.KeyedBrownian(5, 2, 0.1), "workers": 2}, "workers=2 has no meaning beside bm"),
+        ({"bm": Given(5)}, r"bm must be a Brownian motion of shape \(5, 2\), .* got 5"),
+        ({"bm": Given(torch.tensor([5, 2]))}, r"bm must be a Brownian motion of shape \(5, 2\), .* got a torch.int64"),
+        ({"bm": Given((5, 2), None)}, r"bm must return a tensor of shape \(5, 2\), its `shape`, got None"),
+        ({"bm": Given((5, 2), torch.ones(1, 2).double())}, r"bm must return .* got a torch\.float64 .* \(1, 2\)"),
     ],
 )
 def test_a_brownian_motion_that_does_not_fit_is_refused(more, words):
@@ -175,6 +189,8 @@ class Wrong(Growth):
         (Wrong(f=lambda t, y: 1 / 0), r"sde\.f must work"),
         (Wrong(sde_type="stratonovich"), "sde must be a ModifiedEquation"),
         (object(), "sde must be a ModifiedEquation"),
+        (Growth, "sde must be a ModifiedEquation"),
+        (Wrong(noise_type="general", noise_dim=10**12), r"sde\.noise_dim=1000000000000 would take .* bytes"),
     ],
 )
 def test_an_sde_that_torchsde_would_not_take_is_refused(sde, words):
