@@ -176,8 +176,8 @@ def test_errors_of_solvers_do_not_depend_on_the_unit_either():
     start, given = torch.ones(1, dtype=torch.float64), {"horizon": 1.0, "dts": [0.25, 0.125], "schemes": ["euler"]}
     tables = [
         sme.convergence(
-            OrnsteinUhlenbeck(), start, **given, observables={"size": lambda theta, unit=unit: unit * theta[..., 0] ** 2},
-            reference=("euler", 1 / 32), paths=256,
+            OrnsteinUhlenbeck(), start, **given, reference=("euler", 1 / 32), paths=256,
+            observables={"size": lambda theta, unit=unit: unit * theta[..., 0] ** 2},
         ).table
         for unit in (1.0, 2.0**-600)
     ]  # fmt: skip
