@@ -42,7 +42,7 @@ def rows(errors, half_width=1e-4, delta=0.0, at_kinks=0.0, part=0.5, share=0.0):
             "stderr": half_width / NORMAL_QUANTILE, "rounding": 0.0, "diverged": 0, "undefined": 0,
             "heavy_tailed": False, "too_wide": False, "placement": delta, "placement_stderr": 1e-6,
             "at_kinks": at_kinks / 2, "part": part, "share": share,
-            "linear_step": True,
+            "has_memory": False,
         }
         for (order, lr), error in errors.items()
     )  # fmt: skip
