@@ -127,12 +127,12 @@ def train_by_flow(
         tolerance: error of a step, relative to the parameters.
 
     Returns:
-        The parameters at the horizon, (B, D). Cost: gradients for each run that grow like the square root of the
-        horizon; a descent takes horizon/lr of them, of which those below the limit of stability make lr small.
+        The parameters at the horizon, (B, D). Cost: the number of gradients per run grows like the square root of the
+        horizon, where a descent takes horizon/lr of them.
 
     Raises:
         SmesolveError: bad arguments.
-        ArithmeticError: if the horizon is not reached.
+        ArithmeticError: the solver does not reach the horizon.
     """
     starts = check_parameters("starts", starts, dropout_problem(problem), ("B",))
     penalised = PENALISED_FLOWS[check_choice("training", training, PENALISED_FLOWS)] != "R_S"
