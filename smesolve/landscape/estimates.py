@@ -79,9 +79,14 @@ class Estimate:
         """Upper end of the interval."""
         return self.value + self.half
 
+    @property
+    def interval(self) -> Interval:
+        """The value and the ends of its interval."""
+        return Interval(self.value, self.low, self.high)
+
     def columns(self, name: str) -> dict[str, float]:
         """Return entries of a tidy table: name, name_low, name_high."""
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+        return self.interval.columns(name)
 
     def __str__(self) -> str:
         return with_interval(self.value, self.low, self.high)

@@ -109,7 +109,11 @@ def conservative_problem(problem: Problem) -> Problem:
 
 @entry_point
 def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
-    """Return Hess L_S(theta) of (1), theta (D,). Cost of a product: about two gradients."""
+    """Return Hess L_S(theta) of (1), theta (D,). Cost of a product: about two gradients.
+
+    Raises:
+        SmesolveError: bad arguments, such as the state of an optimiser, or a loss without second derivatives.
+    """
     theta = check_parameters("theta", theta, conservative_problem(problem))
     check_derivatives(problem, theta)
     return SymmetricOperator(
@@ -119,7 +123,11 @@ def hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
 
 @entry_point
 def loss_hessian_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
-    """Return Hess R_S(theta) of the loss without dropout, theta (D,). Cost of a product: about four gradients."""
+    """Return Hess R_S(theta) of the loss without dropout (1), theta (D,). Cost of a product: about four gradients.
+
+    Raises:
+        SmesolveError: bad arguments, such as the state of an optimiser.
+    """
     theta = check_parameters("theta", theta, conservative_problem(problem))
     gradient = torch.func.grad(lambda points: problem.loss(points).sum())
     return SymmetricOperator(
@@ -225,7 +233,7 @@ def covariance_operator(problem: Problem, theta: Tensor) -> SymmetricOperator:
     """Return the exact covariance (6) of the gradient, theta (D,). Cost of a product: about three gradients.
 
     Raises:
-        SmesolveError: if the noise is only known by sampling; take `sampled_covariance_operator`.
+        SmesolveError: bad arguments, or a noise that is known only by sampling; take `sampled_covariance_operator`.
     """
     theta = check_parameters("theta", theta, conservative_problem(problem))
     check_linear_noise(problem)
@@ -251,8 +259,8 @@ def gradient_term_operator(problem: DropoutProblem, theta: Tensor) -> SymmetricO
     contribution of neuron k to grad L_S.
 
     Raises:
-        SmesolveError: if the masks are not those of dropout, 0 or 1/keep_prob, or not shared by the samples. No part
-            of Sigma has this form then.
+        SmesolveError: bad arguments, or masks that are not those of dropout, 0 or 1/keep_prob, or that the samples do
+            not share: no part of Sigma has this form then.
     """
     theta = check_parameters("theta", theta, dropout_problem(problem))
     return _factor_operator(problem, theta, _gradient_factor(problem, theta))

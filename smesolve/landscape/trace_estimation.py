@@ -69,8 +69,7 @@ class Traces:
         with np.errstate(divide="ignore", invalid="ignore"):
             has_logarithm = all((np.asarray(function(self._by_word(part))) > 0).all() for part in replicates)
         if not has_logarithm:
-            plain = self.derived(function)
-            return Interval(plain.value, plain.low, plain.high)
+            return self.derived(function).interval
         logarithm = self.derived(lambda t: np.log(function(t)))
         low, value, high = np.exp([logarithm.low, logarithm.value, logarithm.high])
         return Interval(float(value), float(low), float(high))
@@ -83,8 +82,7 @@ class Traces:
         """
         (a, firsts), (b, seconds) = self._jackknife(numerator), self._jackknife(square)
         if b.half < b.value / 2:
-            found = self.derived(lambda t: numerator(t) / np.sqrt(square(t)))
-            return Interval(found.value, found.low, found.high)
+            return self.derived(lambda t: numerator(t) / np.sqrt(square(t))).interval
         parts = (np.cov(first, second)[0, 1] / len(first) for first, second in zip(firsts, seconds, strict=True))
         return over_root(a, b, float(sum(parts)))
 

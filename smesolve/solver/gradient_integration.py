@@ -21,6 +21,7 @@ from smesolve.sampling.ensemble import Step
 from smesolve.sampling.randomness import keyed_generator
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
+from smesolve.solver.schemes.scheme_trial import checked_weights
 
 __all__ = ["GradientIntegration"]
 
@@ -56,7 +57,7 @@ class GradientIntegration:
             )
         if equation.order == "quadratic":
             raise SmesolveError(f"scheme {scheme.__name__} knows orders 1 and 2; take scheme='small_noise_rk4'.")
-        means, deviations = scheme.weights(equation.lr / dt)
+        means, deviations = checked_weights(scheme, equation.lr / dt)
         self.equation, self.problem = equation, equation.problem
         self.dt, self.seed, self.antithetic = dt, seed, antithetic
         self.block_size, self.noise_time = equation.block_size, scheme.noise_time

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smesolve.entry_point import entry_point
-from smesolve.errors import SmesolveError, invalid, shown
+from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.problem.differentiable_scalar import value_of
 from smesolve.problem.observables import Observables, check_nothing_kept, measured_observables
 from smesolve.problem.problem import Problem
@@ -27,14 +27,17 @@ from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import NothingTestedWarning, Scheme, what_tests_nothing
+from smesolve.solver.schemes.scheme_trial import try_step
 from smesolve.solver.sde_contract import CompletedSDE, check_sde
 from smesolve.solver.skewed_rk4 import SKEWED_RK4, SkewedRK4
 from smesolve.solver.time_grid import grid_numbers, grid_steps
 from smesolve.validation import (
     check_choice,
     check_flag,
+    check_instance,
     check_integer,
     check_list,
+    check_not_negative,
     check_number,
     check_optional,
     check_parameters,
@@ -59,10 +62,15 @@ DECLARED = ("noise_time", "weak_error", "drift_evaluations", "corrections", "noi
 
 
 def check_declared(scheme: str) -> None:
-    """Check that a scheme declares its properties."""
-    missing = [name for name in DECLARED if not hasattr(SCHEMES[scheme], name)]
+    """Check that a scheme declares its properties, and that they are possible."""
+    chosen = SCHEMES[scheme]
+    missing = [name for name in DECLARED if not hasattr(chosen, name)]
     if missing:
         raise SmesolveError(f"scheme={scheme!r} must declare {', '.join(missing)}; see help(smesolve.Scheme).")
+    check_number(f"noise_time of scheme={scheme!r}", chosen.noise_time, 0, 1, low_allowed=True, high_allowed=True)
+    check_instance(f"weak_error of scheme={scheme!r}", chosen.weak_error, str, "a string such as 'dt^2 + lr dt'")
+    for name in DECLARED[2:]:
+        check_not_negative(f"{name} of scheme={scheme!r}", getattr(chosen, name))
 
 
 def check_jumps(problem: Problem | None, step: float, last: float, name: str = "dt") -> None:
@@ -103,7 +111,8 @@ class Integration:
         bm: a Brownian motion in torchsde's sense in place of a keyed one. Its paths are the only block.
 
     Raises:
-        SmesolveError: the scheme is unknown, is not a `Scheme`, or needs closed forms that the problem does not have.
+        SmesolveError: the scheme is unknown, is not a `Scheme`, needs closed forms that the problem does not have, or
+            fails in a trial step.
     """
 
     def __init__(
@@ -130,7 +139,10 @@ class Integration:
             paths, self._noise_dim, dt / nested, seed, dtype=theta0.dtype, device=theta0.device
         )
         self.in_threads = isinstance(sde, ModifiedEquation) and sde.problem.in_threads and chosen.in_threads
-        self._sde, self._scheme = PerturbedSDE(sde), chosen()
+        self._sde = PerturbedSDE(sde)
+        self._scheme: Scheme = call_of_user(f"scheme={scheme!r}", chosen)
+        if not chosen.__module__.startswith("smesolve."):
+            try_step(scheme, chosen, self._sde, theta0, self._noise_dim, dt)
         self._given = bm
         if bm is not None:
             self.block_size = int(bm.shape[0])

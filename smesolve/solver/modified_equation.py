@@ -111,8 +111,8 @@ FORMULAS: dict[Order, str] = {
 class ModifiedEquation(nn.Module):
     """The stochastic modified equation of `problem` at learning rate `lr`, in the time t = k lr.
 
-    It is matrix-free: no D x M factor is formed, and `g` is deliberately absent (torchsde would materialise it for its
-    contract check), so `torchsde.sdeint` needs a Brownian motion, `bm=`, to know M.
+    It is matrix-free: it forms no D x M factor, and by default it has no `g`, of which torchsde's contract check would
+    make a dense array. `torchsde.sdeint` therefore needs a Brownian motion, `bm=`, to know M.
 
     Args:
         problem: the problem to be trained. Without a closed form, only gradient schemes ("svag", "sampled_euler")
@@ -190,7 +190,7 @@ class ModifiedEquation(nn.Module):
         """
         if not jumps:
             self.problem.check_start(name, theta0)
-        if self.order not in (1, "poisson"):  # whose drift and jumps are gradients alone
+        if self.order not in (1, "poisson"):  # whose drift and jumps take no derivative of a gradient
             check_derivatives(self.problem.at(0.0), theta0)
 
     def extra_repr(self) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-__all__ = ["rk4_step", "solve_ode"]
+__all__ = ["SMALLEST_SCALE", "rk4_step", "solve_ode"]
 
 SMALLEST_SCALE = 1e-3
-"""Smallest size of the state to which absolute tolerances refer."""
+"""Size that a smaller state counts as in absolute tolerances."""
 
 
 def rk4_step(velocity: Callable[[Tensor], Tensor], start: Tensor, time: float) -> Tensor:

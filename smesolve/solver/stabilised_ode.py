@@ -3,7 +3,7 @@
 Gradient descent follows the flow dy/dt = -grad L with steps below 2/lambda, lambda the largest eigenvalue of the
 Hessian, however slowly the solution moves. Here a step of s gradients is stable along the negative real axis up to
 about 0.65 s^2/lambda, so that its length grows like the square of its cost, and the accuracy decides how long a step
-is. No system of equations is solved and nothing but the state and a few copies of it are kept.
+is. The method solves no system of equations, and its memory is a few copies of the state.
 
 With the Chebyshev polynomials T_j, w0 = 1 + eps/s^2, eps = 2/13, w1 = T_s'(w0)/T_s''(w0), b_j = T_j''(w0)/T_j'(w0)^2
 (b_0 = b_1 = b_2), a_j = 1 - b_j T_j(w0), and F_j = f(t, Y_j), a step of length h and order 2 is
@@ -26,30 +26,29 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from smesolve.solver.ode import SMALLEST_SCALE
+
 __all__ = ["solve_dissipative"]
 
 Velocity = Callable[[Tensor], Tensor]
 
 DAMPING = 2 / 13
-"""eps: how much of the largest stable step is given up so that stiff components decay."""
-
-SMALLEST_SCALE = 1e-3
-"""Size of a state to which the tolerance refers at least, relative to the largest entry of the start."""
+"""eps of w0, which shortens the largest stable step so that stiff components decay."""
 
 SAFETY = 1.2
-"""Factor by which the largest eigenvalue, found from below, is raised."""
+"""Factor by which the estimate of the largest eigenvalue is raised: the power method approaches it from below."""
 
 REFRESH = 20
-"""Steps after which the largest eigenvalue is estimated anew."""
+"""Number of steps between two estimates of the largest eigenvalue."""
 
 POWER_STEPS, POWER_ACCURACY = 30, 0.02
-"""Products of the power method at most, and the relative change at which it stops."""
+"""Largest number of products in the power method, and the relative change at which it stops."""
 
 SHRINK, GROW = 0.1, 5.0
-"""Factors by which the length of a step changes at most."""
+"""Smallest and largest factor between the lengths of two successive steps."""
 
 MOST_STEPS = 100_000
-"""Steps after which the solver gives up."""
+"""Largest number of steps, accepted or rejected."""
 
 
 @torch.no_grad()
@@ -63,14 +62,15 @@ def solve_dissipative(velocity: Velocity, start: Tensor, horizon: float, toleran
         velocity: (..., D) -> (..., D).
         start: y (..., D) at time 0.
         horizon: time at the end.
-        tolerance: largest error of a step, relative to each entry and to the root mean square of the row at the start.
+        tolerance: largest error of a step, relative to each entry and to the root mean square of the row at the start,
+            which counts as at least 0.001.
 
     Returns:
-        y (..., D). Cost: about sqrt(1.5 h lambda) velocities for a step of length h. Rounding limits their number: with
-        a tolerance of 1e-3 to about 30 in float32, which makes long steps shorter.
+        y (..., D). Cost: about sqrt(1.5 h lambda) velocities for a step of length h. Rounding limits this number, and
+        with it the length of a step: to about 30 in float32 with a tolerance of 1e-3.
 
     Raises:
-        ArithmeticError: if the velocity is not finite, or the horizon is not reached in 100,000 steps.
+        ArithmeticError: the velocity is not finite, or the solver does not reach the horizon in 100,000 steps.
     """
     floor = tolerance * start.square().mean(-1, keepdim=True).sqrt().clamp(min=SMALLEST_SCALE)
     most = _most_stages(tolerance, start.dtype)
@@ -100,7 +100,7 @@ def solve_dissipative(velocity: Velocity, start: Tensor, horizon: float, toleran
             break
         else:
             age = 0  # the curvature may have grown
-        # an error that is not finite shortens the step, none at all lengthens it
+        # An error that is not finite shortens the step as much as possible.
         h *= min(GROW, max(SHRINK, 0.8 * max(error, 1e-12) ** (-1 / 3))) if math.isfinite(error) else SHRINK
     raise ArithmeticError(f"the flow did not reach the time {horizon:g}, it stopped at {time:g}.")
 
@@ -141,9 +141,9 @@ def _most_stages(tolerance: float, dtype: torch.dtype) -> int:
 
 
 def _largest_eigenvalue(velocity: Velocity, y: Tensor, slope: Tensor, direction: Tensor) -> tuple[float, Tensor]:
-    """Return the largest size of an eigenvalue of the velocity's derivative over all rows, and a vector for next time.
+    """Return the largest size of an eigenvalue of the velocity's derivative in any row, and a direction to go on from.
 
-    The power method on differences of the velocity.
+    Both come from the power method, with differences of the velocity as products.
     """
     size = math.sqrt(torch.finfo(y.dtype).eps) * (y.norm(dim=-1, keepdim=True) + 1)
     found = 0.0
