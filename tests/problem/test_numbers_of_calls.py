@@ -81,7 +81,7 @@ CALLS = [
     (kind, name, key)
     for kind, problem in PROBLEMS.items()
     for name, method in _methods(problem).items()
-    for key in inspect.signature(method).parameters.keys() & NUMBERS
+    for key in sorted(inspect.signature(method).parameters.keys() & NUMBERS)
 ]
 
 
