@@ -27,14 +27,15 @@ import torch
 from torch import Tensor
 
 from smesolve.comparison.convergence_study import ConvergenceStudy
+from smesolve.comparison.outcomes import Status, status_of
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, invalid, shown
 from smesolve.problem.observables import Observable, Observables, measured_observables
 from smesolve.sampling.ensemble import check_block_steps, in_lists, warn_of_divergence
-from smesolve.sampling.moments import Moments
-from smesolve.sampling.observed_paths import mean_columns
+from smesolve.sampling.observed_paths import DEGREE, mean_columns
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Arrays, Runner
+from smesolve.sampling.scaled_moments import ScaledMoments
 from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.nested_paths import NestedPaths, Solver, solver_named
 from smesolve.solver.sde_contract import CompletedSDE, check_sde
@@ -67,9 +68,6 @@ MOST_RATIO = 64
 
 BLOCK_FLOATS = 2**22
 """Floats in the increments of one block of paths."""
-
-DEGREE = 3
-"""Highest degree of the moments that are kept."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class _Errors:
 
     @torch.no_grad()
     def run(self, block: int) -> Arrays:
-        """Return packed moments of the errors (2 + 2, R O), seconds (R,), and numbers of paths without one (R, O)."""
+        """Return packed moments of the errors (2 + DEGREE, R O), seconds (R,), and numbers of lost paths (R, O)."""
         grid, names = self.grid, list(self.observables) or [STATE]
         count = min(grid.paths, self.paths - block * grid.paths)
         W, H = grid.block(block)
@@ -125,7 +123,7 @@ class _Errors:
             found = torch.stack([self._error(name, theta, reference, W) for name in names])
             diverged = ~theta.isfinite().all(-1)
             errors[row] = found.to(torch.float64).masked_fill(diverged, torch.nan)[:, :count].cpu().numpy()
-        moments = Moments.of(errors.reshape(1, -1, count).swapaxes(1, 2), DEGREE)
+        moments = ScaledMoments.of(errors.reshape(-1, count).T, DEGREE)
         return {"moments": moments.packed(), "seconds": seconds, "lost": (~np.isfinite(errors)).sum(2)}
 
     def _error(self, name: str, theta: Tensor, reference: Tensor | None, W: Tensor) -> Tensor:
@@ -313,18 +311,18 @@ def _try_exact(exact: Mapping[str, Any], grid: NestedPaths) -> None:
                 )
 
 
-def _summed(work: _Errors, workers: int | None, progress: bool | None) -> tuple[Moments, np.ndarray, np.ndarray]:
+def _summed(work: _Errors, workers: int | None, progress: bool | None) -> tuple[ScaledMoments, np.ndarray, np.ndarray]:
     """Run all blocks; return the moments of all errors, seconds (R,) and lost paths (R, O)."""
     blocks = -(-work.paths // work.grid.paths)
     each = sum(work.grid.steps // run.ratio for run in (*work.runs, *([work.reference] if work.reference else [])))
     check_block_steps(f"{work.paths} paths", blocks * each, workers, "take fewer paths, or larger steps")
-    total: Moments | None = None
+    total: ScaledMoments | None = None
     seconds, lost = np.zeros(len(work.runs)), np.zeros((len(work.runs), len(work.observables) or 1))
     with np.errstate(invalid="ignore", over="ignore"), Progress(progress, blocks * work.cost) as bar:
         bar.describe("errors")
         for tasks in in_lists(("errors", block) for block in range(blocks)):
             for arrays in Runner(workers, None, bar).results({"errors": work}, tasks):
-                part = Moments.unpacked(arrays["moments"], 1, DEGREE)
+                part = ScaledMoments.unpacked(arrays["moments"], DEGREE)
                 total = part if total is None else total.merged(part)
                 seconds += arrays["seconds"]
                 lost += arrays["lost"]
@@ -332,17 +330,31 @@ def _summed(work: _Errors, workers: int | None, progress: bool | None) -> tuple[
     return total, seconds, lost
 
 
-def _table(work: _Errors, moments: Moments, seconds: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
+def _table(work: _Errors, moments: ScaledMoments, seconds: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
     """Return a row for each solver, step and observable."""
     names = list(work.observables) or [STATE]
     kept = {"mean": "error", "stderr": "stderr", "low": "low", "high": "high"}
-    columns = mean_columns(moments)
+    columns, heavy = mean_columns(moments, torch.finfo(work.theta0.dtype).eps)
     found = {kept[name]: np.where(lost.reshape(-1) > 0, np.nan, columns[name]) for name in kept}
     head = [(run.solver.name, run.dt, name) for run in work.runs for name in names]
     table = pd.DataFrame(head, columns=["scheme", "dt", "observable"]).assign(**found)
+    reasons = [
+        status_of(
+            row.error,
+            (row.high - row.low) / 2,
+            0.0,
+            diverged=False,
+            undefined=gone > 0,
+            tails=Status.HEAVY_TAILS if tailed else None,
+            biased=None,
+            too_wide=False,
+        )
+        for row, gone, tailed in zip(table.itertuples(), lost.reshape(-1), heavy, strict=True)
+    ]
     return table.assign(
         seconds=np.repeat(seconds, len(names)),
         paths=work.paths,
         lost=lost.reshape(-1).astype(int),
-        resolved=(table.low > 0) | (table.high < 0),
+        reason=reasons,
+        resolved=[status.resolved for status in reasons],
     )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from smesolve.comparison.agreement import at_most
 from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.outcomes import Status
 from smesolve.confidence import NORMAL_QUANTILE
 from smesolve.result import Result
 
@@ -33,7 +34,9 @@ class ConvergenceStudy(Result):
         seconds                        time that the solver took for all paths, without the increments
         paths, lost                    number of paths, and of paths without a finite error; where there are such paths
                                        the error is NaN
-        resolved                       whether 0 lies outside the interval
+        resolved                       whether 0 lies outside a reliable interval
+        reason                         why an error is not resolved (`smesolve.comparison.outcomes.Status`), such as
+                                       "heavy tails" where so few paths carry it that no interval is reliable
     """
 
     table: pd.DataFrame
@@ -98,6 +101,8 @@ class ConvergenceStudy(Result):
         if not np.isfinite(row["order"]):
             rows = self.table[(self.table.scheme == row["scheme"]) & (self.table.observable == row["observable"])]
             last = rows.loc[rows["dt"].idxmin()]
+            if not Status(last.reason).has_interval:
+                return f"{start}order not resolved; at dt = {last['dt']:g} the error has no interval: {last.reason}."
             bound = at_most(max(abs(last.low), abs(last.high)))
             return f"{start}order not resolved; at dt = {last['dt']:g} the error is at most {bound}."
         steps = f"{row['points']} steps" if row["points"] > 2 else "two steps, the local slope"

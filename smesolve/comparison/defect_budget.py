@@ -23,6 +23,15 @@ W = lr/2 int u^2 h^2 - u' h dt relative to the state, so that
 with the largest curvature h = 2 / (stability limit), and h T in place of h T + 1 without a schedule. What noise in the
 moves of the companion adds is of the same order as delta, and the reason for the first of both.
 
+**Optimisers with a memory.** The truth need not lie between both placements, and delta does not bound the bias: of a
+momentum of 0.5 at one step it is 0.53 of the error of order 2, and |delta|/2 is 0.11. Therefore
+
+    B_2 + 2 |d| lr^3    and    B_1 + 4 |d| lr^3,        e_2 / lr^2 = c + d lr + O(lr^2),                          (2a)
+
+take the place of B_2 and B_1, with d by regression over the learning rates. Only a part of this next term is bias, and
+the next term of the error itself may cancel some of it, so that it counts twice. It counts twice again for order 1, as
+the moves of the companion have such a term, too. A single learning rate is also measured at half its value.
+
 At kinks, half of both terms of the error of order 2 is added to the bounds. delta is averaged over learning rates that
 are up to twice as large. Where there are no shifts (order 1 only), the bias is the next term d lr^2 in
 
@@ -46,10 +55,11 @@ from smesolve.comparison.paths_wanted import MOST_WANTED, further_work, next_pat
 from smesolve.comparison.study_design import StudyDesign
 from smesolve.confidence import bias_aware_half_width
 from smesolve.problem.iteration import DropoutIteration
+from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.runner import Runner
 
-__all__ = ["DefectBudget", "with_bias"]
+__all__ = ["DefectBudget", "has_memory", "with_bias"]
 
 PLACEMENT, KINKS = COLUMNS.index("placement"), COLUMNS.index("kinks")
 
@@ -59,6 +69,9 @@ not average out, and interactions of jumps are left out beyond the second power 
 
 UNKNOWN_PART, UNKNOWN_PART_UNDER_SCHEDULES = 1 / 2, 3 / 4
 """Bound on the bias of order 2 in units of half the difference between both placements, eq. (1)."""
+
+UNKNOWN_NEXT_TERMS = {2: 2.0, 1: 4.0}
+"""Next terms of the error of order 2 that are added to the bounds of either order, for optimisers with a memory."""
 
 UNKNOWN_IN_TIME = np.pi / 12
 """Share of the error of order 2 under a schedule that is taken to be unknown, times the steps of its shortest piece."""
@@ -209,6 +222,7 @@ class DefectBudget:
                             "placement_stderr": stderr[t, o, PLACEMENT] if paired else np.nan,
                             "part": UNKNOWN_PART if autonomous else UNKNOWN_PART_UNDER_SCHEDULES,
                             "share": self.share(order) * smooth_second if paired else 0.0,
+                            "has_memory": has_memory(self.design.problem),
                             "at_kinks": UNKNOWN_AT_KINKS * (kinked + smooth_second) if self.sampler.kinked else 0.0,
                         }
                     )
@@ -225,6 +239,11 @@ class DefectBudget:
         return share
 
 
+def has_memory(problem: Problem) -> bool:
+    """Return whether the state holds more than the parameters, such as momentum, and (2a) is the bound on the bias."""
+    return not problem.linear_step and problem.trained is not problem
+
+
 def with_bias(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of all learning rates with `bias`, `low`, `high`, `reason` and `resolved`; eqs. (1) to (3).
 
@@ -235,6 +254,12 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
     for (order, _, _), rows in table.groupby(["order", "time", "observable"], sort=False):
         shifted = rows.placement_stderr.notna().all()
         smooth[rows.index] = _placement_bias(rows, int(order)) if shifted else _next_term(rows, int(order))
+    with_memory = table[(table.order == 2) & table.has_memory]
+    for (time, observable), rows in with_memory.groupby(["time", "observable"], sort=False):
+        beyond = pd.Series(_next_term(rows, 2), index=rows.lr)
+        for order, times in UNKNOWN_NEXT_TERMS.items():
+            same = table[(table.order == order) & (table.time == time) & (table.observable == observable)]
+            smooth[same.index] += times * beyond.loc[same.lr].to_numpy()  # (2a)
     bounds = smooth + table.at_kinks
     half = bias_aware_half_width(table.half_width, bounds) + table.rounding
     reasons = [
@@ -250,7 +275,17 @@ def with_bias(table: pd.DataFrame) -> pd.DataFrame:
         )
         for row, bound, width, far in zip(table.to_dict("records"), smooth, half, _far(table), strict=True)
     ]
-    used = ["undefined", "heavy_tailed", "too_wide", "placement", "placement_stderr", "part", "share", "at_kinks"]
+    used = [
+        "undefined",
+        "heavy_tailed",
+        "too_wide",
+        "placement",
+        "placement_stderr",
+        "part",
+        "share",
+        "at_kinks",
+        "has_memory",
+    ]
     return table.drop(columns=used).assign(
         bias=bounds,
         low=table.error - half,

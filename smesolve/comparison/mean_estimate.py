@@ -14,15 +14,10 @@ with skewness gamma has skewness gamma/sqrt(N), which shifts the quantiles of th
     (2 z^2 + 1)/6  gamma/sqrt(N)                                                                           (2)
 
 (Cornish and Fisher; Hall, The Bootstrap and Edgeworth Expansion, 1992, section 2.6). The interval is that much longer
-on both sides, and three times as long where the skewness gamma/sqrt(N) or the excess kurtosis of the mean,
-
-    (kappa - 3)/N,                                                                                         (3)
-
-are above their bounds, or there are fewer than 16 values. Where skewness or kurtosis of the plain values is above its
-bound, no interval is reliable: control variates, which know the first two powers of the noise, remove all spread from
-the paths of a sample, but not from a rare path outside it. In a sample of a law without variance, one value is as large
-as the sum of all others, so that both numbers are of order one for any N. Unlike estimates of a tail index, they need
-only moments, and they detect a moderate skewness with a light tail as well, which spoils the interval of a few values.
+on both sides, and three times as long where the skewness or the excess kurtosis of the mean are above their bounds
+(`smesolve.sampling.heavy_tails`), or there are fewer than 16 values. Where skewness or kurtosis of the plain values is
+above its bound, no interval is reliable: control variates, which know the first two powers of the noise, remove all
+spread from the paths of a sample, but not from a rare path outside it.
 """
 
 from __future__ import annotations
@@ -33,18 +28,11 @@ import numpy as np
 
 from smesolve.comparison.path_statistics import PathStatistics
 from smesolve.confidence import student_quantile
+from smesolve.sampling.heavy_tails import shape_of, shortage_of
 from smesolve.sampling.moments import Moments
 from smesolve.sampling.observed_paths import SKEW_SHIFT
 
 __all__ = ["MeanEstimate"]
-
-MEAN_SKEWNESS, MEAN_EXCESS = 0.25, 0.25
-"""Largest skewness and excess kurtosis of the law of a mean. With these bounds, at most 7% of the samples of any
-lognormal law, or of a law without variance or mean, have an interval that counts as reliable and misses."""
-
-BOUND_FROM, BOUND_POWER = 256, 1 / 6
-"""The bound on the skewness falls like N^(-1/6) from N = 256 on: the skewness of a mean falls like N^(-1/2) for a law
-with a third moment, and not at all for a law without variance."""
 
 LENGTHENED = 3.0
 """Factor of the interval where the moments of the averaged values are above their bounds, but the moments of the plain
@@ -53,12 +41,6 @@ values are not."""
 FEW = 16
 """Number of values below which the interval is lengthened whatever their moments are. These tell too little then: of
 eight antithetic pairs, whose means are much like squares of normals, 10% to 13% of the intervals miss otherwise."""
-
-NORMAL_SCORE, SCORED_FROM = 2.8, 24
-"""Skewness or excess kurtosis of a few values, in standard deviations for normal values, that is not taken for a tail;
-and the number of values below which this score falls in proportion to their number. Eight values of a lognormal or a
-Pareto law have too little room for a skewness: with 2.8 standard deviations up to 29% of their samples are accepted and
-miss, with 0.93 up to 8%, and a third of the samples of a normal law are refused."""
 
 FITTED_ON = 10
 """Least number of values, in equivalents of normal values, on which coefficients are fitted. A regression on fewer
@@ -112,15 +94,15 @@ class MeanEstimate:
             return values.reshape(statistics.shape)
 
         count, squares = adjusted.count, adjusted.sums[0][0].clip(min=0)
-        skewness, kurtosis = _shape(adjusted)
+        skewness, kurtosis = shape_of(adjusted)
         return cls(
             mean=over_observables(adjusted.mean[0]),
             stderr=over_observables((squares / (count - 1) / count) ** 0.5),
             plain_stderr=over_observables((plain.sums[0][0] / (paths - 1) / paths) ** 0.5),
             skewness=over_observables(skewness),
             kurtosis=over_observables(kurtosis),
-            shortage=over_observables(_shortage(adjusted)),
-            plain_shortage=over_observables(_shortage(plain)),
+            shortage=over_observables(shortage_of(adjusted)),
+            plain_shortage=over_observables(shortage_of(plain)),
             values=count,
             freedom=max(1, count - 1 - _fitted(first) - _fitted(second)),
             paths=paths,
@@ -145,35 +127,6 @@ class MeanEstimate:
     def heavy_tailed(self) -> np.ndarray:
         """Whether so few paths carry the mean that no interval is reliable (T, O)."""
         return self.plain_shortage > 1
-
-
-def _shape(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Return skewness and kurtosis of one variable (P,); 0 and 3 for values that are all equal.
-
-    They are clipped to sqrt(N) and N, the largest for N values: moments of rounding errors may be larger.
-    """
-    if moments.order < 4:
-        return np.zeros(moments.mean.shape[1]), np.full(moments.mean.shape[1], np.nan)
-    count, squares = moments.count, moments.sums[0][0].clip(min=0)
-    spread = np.where(squares > 0, squares, 1.0)
-    # One division after the other: powers of a small spread underflow.
-    skewness = np.where(squares > 0, moments.sums[1][0] / spread / spread**0.5 * count**0.5, 0.0)
-    kurtosis = np.where(squares > 0, moments.sums[2][0] / spread / spread * count, 3.0)
-    return skewness.clip(-(count**0.5), count**0.5), kurtosis.clip(max=count)
-
-
-def _shortage(moments: Moments) -> np.ndarray:
-    """Return `MeanEstimate.shortage` of one variable (P,)."""
-    n = max(moments.count, 4)
-    skewness, kurtosis = _shape(moments)
-    # Standard deviations of the skewness and kurtosis of n normal values (Fisher 1930).
-    third = (6 * (n - 2) / ((n + 1) * (n + 3))) ** 0.5
-    fourth = (24 * n * (n - 2) * (n - 3) / ((n + 1) ** 2 * (n + 3) * (n + 5))) ** 0.5
-    bound = MEAN_SKEWNESS * (BOUND_FROM / max(n, BOUND_FROM)) ** BOUND_POWER
-    score = NORMAL_SCORE * min(1.0, n / SCORED_FROM)
-    ratio = np.abs(skewness) / max(bound * n**0.5, score * third)
-    excess = (kurtosis - 3) / max(MEAN_EXCESS * n, score * fourth)  # (3)
-    return np.asarray(np.fmax(ratio ** (1 / (0.5 - BOUND_POWER)), excess))
 
 
 def _weights(moments: Moments) -> np.ndarray:
@@ -212,5 +165,5 @@ def _equivalent(moments: Moments, used: np.ndarray) -> np.ndarray:
     if moments.order < 4:
         return np.full(moments.mean.shape[1], moments.count)
     variables = [moments.combined(unit[:, None] * np.ones_like(moments.mean)) for unit in np.eye(len(moments.mean))]
-    kurtosis = np.where(used, [_shape(variable)[1] for variable in variables], 3.0).max(0)
+    kurtosis = np.where(used, [shape_of(variable)[1] for variable in variables], 3.0).max(0)
     return np.asarray(moments.count * 2 / (kurtosis.clip(min=3.0) - 1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from smesolve.sampling import heavy_tails
+
 __all__ = ["LeftOut", "Status", "Verdict", "status_of"]
 
 
@@ -21,7 +23,7 @@ class Status(StrEnum):
     """The estimate by defects says no more than the order of magnitude."""
     DIVERGED = "diverged"
     NOT_FINITE = "the observable is not finite on some paths"
-    HEAVY_TAILS = "heavy tails"
+    HEAVY_TAILS = heavy_tails.HEAVY_TAILS
     """So few paths carry a mean that a sample does not determine it."""
     UNSEEN_NOISE = "heavy tails: all paths of the iteration are equal, but not to its path without noise"
     ALL_EQUAL = "all paths have the same value, which does not show how often others occur"

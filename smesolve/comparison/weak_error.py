@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from smesolve.comparison.defect_budget import DefectBudget, with_bias
+from smesolve.comparison.defect_budget import DefectBudget, has_memory, with_bias
 from smesolve.comparison.error_budget import ErrorBudget
 from smesolve.comparison.leading_constants import leading_constants
 from smesolve.comparison.noise_free_path import DENSE_DIM
@@ -240,7 +240,7 @@ def predicted_constants(design: StudyDesign) -> Callable[[], pd.DataFrame]:
 
 def _with_half(design: StudyDesign) -> StudyDesign:
     """Return the design, with half of a single learning rate added where the bias of defects needs two."""
-    if len(design.lrs) > 1 or 2 in design.orders:
+    if len(design.lrs) > 1 or (2 in design.orders and not has_memory(design.problem)):
         return design
     return replace(design, lrs=[design.lrs[0], design.lrs[0] / 2])
 

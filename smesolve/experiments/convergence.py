@@ -219,7 +219,7 @@ class Convergence(Experiment[ConvergenceSettings]):
         errors = study.table.rename(columns={"low": "error_low", "high": "error_high"})
         text = join(
             "Errors; all solvers and steps use the same Brownian paths.",
-            markdown(errors, ["scheme", "dt", "observable", "error", "seconds", "resolved"]),
+            markdown(errors, ["scheme", "dt", "observable", "error", "seconds", "resolved", "reason"]),
             "## Orders",
             markdown(study.fit(), ["scheme", "observable", "order", "declared", "points", "p_value", "verdict"]),
         )

@@ -30,6 +30,7 @@ from torch import Tensor
 from smesolve.entry_point import entry_point
 from smesolve.landscape.operators import dropout_problem
 from smesolve.landscape.training import loss_gradient
+from smesolve.problem.call_numbers import check_place
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.one_at_a_time import forward_derivative
@@ -92,6 +93,7 @@ class PenalisedIteration(DropoutIteration):
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """Take one step of every run. Cost: one gradient; two more for "dropout - R_1", about three for R_2."""
+        check_place(block, step)
         problem = self.problem
         assert isinstance(problem, DropoutProblem)
         masked, first, second = PENALISED_TRAININGS[self.training]

@@ -25,6 +25,7 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, invalid
 from smesolve.landscape.operators import dropout_problem
 from smesolve.machine_memory import check_numbers_fit
+from smesolve.problem.call_numbers import check_place
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.problem import Problem  # noqa: F401 (type hints of the inherited constructor name it)
@@ -102,6 +103,7 @@ class AblatedIteration(DropoutIteration):
 
     def advance(self, theta: Tensor, block: int, step: int) -> Tensor:
         """Take one step of every path of a block. Cost per path: up to three gradients."""
+        check_place(block, step)
         drift, noise = ABLATIONS[self.ablation]
         problem = self.problem
         if (drift and noise) or not isinstance(problem, DropoutProblem):

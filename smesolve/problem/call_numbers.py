@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from smesolve.errors import invalid
-from smesolve.validation import check_integer, check_number
+from smesolve.validation import LARGEST_INTEGER, check_integer, check_number
 
-__all__ = ["check_call_number", "check_rate", "check_term_count"]
+__all__ = ["check_call_number", "check_place", "check_rate", "check_term_count"]
 
 MOST_TERMS = 16
 """Largest number of terms of the expansion of a step in the learning rate."""
@@ -43,3 +43,10 @@ def check_term_count(count: Any) -> None:
     """Refuse what is not a number of terms of a step, an integer from 1 to `MOST_TERMS`."""
     if type(count) is not int or not 0 < count <= MOST_TERMS:
         check_integer("count", count, 1, MOST_TERMS, "the cost doubles with every term")
+
+
+def check_place(block: Any, step: Any) -> None:
+    """Refuse what is not the number of a block of paths and that of a step, integers of at least 0."""
+    if not (type(block) is type(step) is int and 0 <= block < LARGEST_INTEGER and 0 <= step < LARGEST_INTEGER):
+        check_integer("block", block, 0)
+        check_integer("step", step, 0)

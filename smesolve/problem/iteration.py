@@ -178,8 +178,9 @@ def iterate(
         (T, paths, D), the parameters at the saved steps. Cost: one gradient per step and path. With observables a
         DataFrame of their statistics, with a row for each saved step and observable: time, observable, mean, stderr,
         low and high (95% interval of the mean), std (over paths), q05, q50 and q95 (quantiles over the first
-        `quantile_paths` paths, or over all if they are few), paths, quantile_paths, and lost (the number of paths on
-        which the observable is not finite; with a lost path the statistics are NaN). Memory: one block of paths, and 32
+        `quantile_paths` paths, or over all if they are few), paths, quantile_paths, lost (the number of paths on
+        which the observable is not finite; with a lost path the statistics are NaN), and reason ("heavy tails" where so
+        few paths carry the mean that no interval is reliable, else empty). Memory: one block of paths, and 32
         MiB for all rows or 2 KiB per row, whichever is more.
 
     Raises:

@@ -9,8 +9,10 @@ The mean of N independent values with standard deviation s and skewness gamma ha
     mean -+ s/sqrt(N) [ t_{N-1} + (2 z^2 + 1)/6 |gamma|/sqrt(N) ],                                            (1)
 
 with Student's quantile t, the normal quantile z, and the shift of the quantile by the skewness (Hall, The Bootstrap and
-Edgeworth Expansion, 1992, section 2.6). Quantiles are taken from the first paths, or from all paths if there are few:
-paths are independent, so the first ones are a random sample.
+Edgeworth Expansion, 1992, section 2.6). No interval is reliable where so few paths carry the mean that a sample does
+not determine it; the column `reason` says so by the verdict of tables of weak errors (`smesolve.sampling.heavy_tails`).
+Quantiles are taken from the first paths, or from all paths if there are few: paths are independent, so the first ones
+are a random sample.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ from torch import Tensor
 
 from smesolve.confidence import NORMAL_QUANTILE, student_quantile
 from smesolve.sampling.ensemble import Chain, block_of, check_block_steps, in_lists, warn_of_divergence
-from smesolve.sampling.moments import Moments
+from smesolve.sampling.heavy_tails import HEAVY_TAILS, shape_of, shortage_of
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Arrays, Runner
+from smesolve.sampling.scaled_moments import ScaledMoments
 
-__all__ = ["QUANTILES", "SKEW_SHIFT", "mean_columns", "observed_paths"]
+__all__ = ["DEGREE", "QUANTILES", "SKEW_SHIFT", "mean_columns", "observed_paths"]
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 """Names of the columns of quantiles, and their probabilities."""
@@ -44,8 +47,11 @@ KEPT_IN_ALL, FEWEST_KEPT = 2**22, 2**8
 SKEW_SHIFT = (2 * NORMAL_QUANTILE**2 + 1) / 6
 """Shift of the quantile in (1), in units of the skewness gamma/sqrt(N) of the mean."""
 
-DEGREE = 3
+DEGREE = 4
 """Highest degree of the moments that are kept."""
+
+ROUNDINGS = 64
+"""Spread in units of rounding of the largest value up to which it may be rounding, which says nothing about tails."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +75,25 @@ class _Observed:
 
     @torch.no_grad()
     def run(self, block: int) -> Arrays:
-        """Return packed moments (1 + DEGREE, T O), kept values (T, O, k), and numbers of lost paths (T, O)."""
+        """Return packed moments (2 + DEGREE, T O), kept values (T, O, k), and numbers of lost paths (T, O)."""
         size = self.process.block_size
         count, kept = (min(size, most - block * size) for most in (self.paths, self.kept))
         theta, row, shape = block_of(self.process, self.theta0), 0, (len(self.saved), len(self.observables))
         values = np.empty((*shape, max(kept, 0)))
         lost = np.zeros(shape)
-        moments = np.empty((*shape, 1 + DEGREE))
+        moments = np.empty((*shape, 2 + DEGREE))
         for step in range(self.first, self.saved[-1] + 1):
             if step == self.saved[row]:
                 diverged = ~theta[:count].isfinite().all(-1)
                 found = torch.stack([observable(theta)[:count] for observable in self.observables.values()])
                 numbers = found.to(torch.float64).masked_fill(diverged, torch.nan).cpu().numpy()
                 lost[row] = (~np.isfinite(numbers)).sum(1)
-                moments[row] = Moments.of(numbers.T[None], DEGREE).packed().T
+                moments[row] = ScaledMoments.of(numbers.T, DEGREE).packed().T
                 values[row] = numbers[:, : values.shape[2]]
                 row += 1
             if step < self.saved[-1]:
                 theta = self.process.advance(theta, block, step)
-        return {"moments": moments.reshape(-1, 1 + DEGREE).T, "values": values, "lost": lost}
+        return {"moments": moments.reshape(-1, 2 + DEGREE).T, "values": values, "lost": lost}
 
 
 def observed_paths(
@@ -120,13 +126,14 @@ def observed_paths(
     with np.errstate(invalid="ignore", over="ignore"), Progress(False, blocks * work.cost) as bar:
         for tasks in in_lists(("observables", block) for block in range(blocks)):
             for arrays in Runner(workers, None, bar).results({"observables": work}, tasks):
-                moments = Moments.unpacked(arrays["moments"], 1, DEGREE)
+                moments = ScaledMoments.unpacked(arrays["moments"], DEGREE)
                 total = moments if total is None else total.merged(moments)
                 lost += arrays["lost"]
                 if arrays["values"].size:
                     parts.append(arrays["values"])
         assert total is not None  # there is at least one path
-        table = _table(total, np.concatenate(parts, axis=2).reshape(-1, kept), lost.reshape(-1))
+        precision = torch.finfo(theta0.dtype).eps
+        table = _table(total, np.concatenate(parts, axis=2).reshape(-1, kept), lost.reshape(-1), precision)
     if lost[-1].any():
         warn_of_divergence(
             f"{int(lost[-1].max())} of {paths} paths diverged before step {saved[-1]}, or have an observable that is "
@@ -138,21 +145,33 @@ def observed_paths(
     return table
 
 
-def mean_columns(moments: Moments) -> dict[str, np.ndarray]:
-    """Return mean, stderr, low and high (1), and std of one variable at P points, each (P,), from moments up to 3."""
-    count, mean, (squares, cubes) = moments.count, moments.mean[0], (part[0] for part in moments.sums)
-    spread = (squares.clip(min=0) / (count - 1)) ** 0.5 if count > 1 else np.full_like(mean, np.nan)
-    deviation = (squares.clip(min=0) / count) ** 0.5
-    skewness = np.divide(cubes / count, deviation**3, out=np.zeros_like(mean), where=deviation**3 > 0)
+def mean_columns(scaled: ScaledMoments, precision: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the statistics of one variable at P points, each (P,), from moments up to degree 4.
+
+    Args:
+        scaled: the moments.
+        precision: machine epsilon of the values.
+
+    Returns:
+        mean, stderr, low and high (1), and std; and whether so few values carry the mean that no interval is reliable.
+    """
+    moments = scaled.moments
+    count, mean, squares = moments.count, moments.mean[0], moments.sums[0][0].clip(min=0)
+    spread = (squares / (count - 1)) ** 0.5 if count > 1 else np.full_like(mean, np.nan)
+    skewness, _ = shape_of(moments)
     stderr = spread / count**0.5
     quantile = student_quantile(count - 1) if count > 1 else np.nan
     half = stderr * (quantile + SKEW_SHIFT * np.abs(skewness) / count**0.5)  # (1)
-    return {"mean": mean, "stderr": stderr, "low": mean - half, "high": mean + half, "std": spread}
+    columns = {"mean": mean, "stderr": stderr, "low": mean - half, "high": mean + half, "std": spread}
+    heavy = (shortage_of(moments) > 1) & (spread > ROUNDINGS * precision)
+    return {name: np.ldexp(column, scaled.exponent) for name, column in columns.items()}, heavy
 
 
-def _table(moments: Moments, values: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
+def _table(moments: ScaledMoments, values: np.ndarray, lost: np.ndarray, precision: float) -> pd.DataFrame:
     """Return the statistics of each row from its moments, its kept values (R, k), and its lost paths (R,)."""
-    columns = mean_columns(moments)
+    columns, heavy = mean_columns(moments, precision)
     columns |= dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values()), axis=1), strict=True))
     table = pd.DataFrame({name: np.where(lost > 0, np.nan, column) for name, column in columns.items()})
-    return table.assign(paths=moments.count, quantile_paths=values.shape[1], lost=lost.astype(int))
+    reason = np.where(heavy & ~(lost > 0), HEAVY_TAILS, "")
+    paths = moments.moments.count
+    return table.assign(paths=paths, quantile_paths=values.shape[1], lost=lost.astype(int), reason=reason)

@@ -5,10 +5,15 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from problems import linear_problem
 from scipy.stats import norm
 
+import smesolve as sme
 from smesolve.comparison.defect_budget import with_bias
+from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.order_fit import fit_orders
+from smesolve.comparison.outcomes import Status
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, bias_aware_half_width, with_interval
 
 
@@ -37,6 +42,7 @@ def rows(errors, half_width=1e-4, delta=0.0, at_kinks=0.0, part=0.5, share=0.0):
             "stderr": half_width / NORMAL_QUANTILE, "rounding": 0.0, "diverged": 0, "undefined": 0,
             "heavy_tailed": False, "too_wide": False, "placement": delta, "placement_stderr": 1e-6,
             "at_kinks": at_kinks / 2, "part": part, "share": share,
+            "has_memory": False,
         }
         for (order, lr), error in errors.items()
     )  # fmt: skip
@@ -94,3 +100,22 @@ def test_the_slope_of_a_fit_knows_the_bias_of_defects():
 )
 def test_an_interval_is_printed_with_ends_that_differ(interval, options, printed):
     assert with_interval(*interval, **options) == printed
+
+
+@pytest.mark.parametrize("momentum", [0.5, pytest.param(0.9, marks=pytest.mark.slow)])
+def test_the_bias_of_a_few_steps_with_momentum_is_in_the_interval(momentum):
+    training = sme.Training(linear_problem(0.8), torch.optim.SGD, lr=0.25, momentum=momentum)
+    state = training.initial(seed=0)
+    given = {"horizon": 0.25, "times": [0.25], "estimator": "defects", "paths": 512, "seed": 1}
+    table = sme.weak_error(training, state, lrs=[0.25, 0.125, 0.0625], **given).table
+    moments = LinearMoments(training, state)
+    exact = pd.Series([moments.error(row.lr, row.order, row.time) for row in table.itertuples()])
+    second = table.order == 2
+    assert ((table.low <= exact) & (exact <= table.high)).all()
+    # One step of the learning rate that the momentum belongs to, of which the estimate is wrong by half or more.
+    one_step = table[second & (table.lr == 0.25)].iloc[0]
+    assert abs(one_step.error / exact[one_step.name] - 1) > 0.3
+    assert not one_step.resolved and one_step.reason == Status.OUTSIDE_ASYMPTOTICS
+    assert table[second & (table.lr == 0.0625)].resolved.all()
+    (single,) = sme.weak_error(training, state, lrs=[0.25], orders=[2], **given).table.itertuples()
+    assert single.lr == 0.25 and not single.resolved and single.reason == Status.OUTSIDE_ASYMPTOTICS

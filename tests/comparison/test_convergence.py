@@ -69,7 +69,8 @@ def test_strong_orders_are_the_known_ones(sde, scheme, order):
     study = sme.convergence(sde, START, 1.0, DTS, [scheme], {"Y": first}, {"Y": sde.exact}, "strong", paths=2048)
     (row,) = study.fit().to_dict("records")
     assert row["order_low"] <= order <= row["order_high"] and row["order_high"] - row["order_low"] < 1
-    assert row["points"] == len(DTS)
+    heavy = study.table.reason == "heavy tails"  # of a lognormal law, which few paths may carry
+    assert row["points"] == len(DTS) - heavy.sum() >= len(DTS) - 1
     assert row["declared"] == (0.5 if scheme == "reversible_heun" else order)  # that of noise that does not commute
 
 

@@ -12,6 +12,7 @@ from problems import make_problem
 from torch import nn
 
 import smesolve as sme
+from smesolve.landscape import AblatedIteration, PenalisedIteration
 from smesolve.problem.derived_problem import ScaledProblem
 from smesolve.problem.schedule import cosine, step
 
@@ -120,6 +121,17 @@ def test_times_and_factors_may_be_tensors_and_negative():
     theta, draw = DROPOUT.initial()[None], DROPOUT.sample(1, seed=0)
     assert torch.equal(at.step(theta, draw, 0.1), expected.step(theta, draw, 0.1))
     assert torch.equal(ScaledProblem(DROPOUT, -1).step(theta, draw, 0.1), theta + 0.1 * DROPOUT.gradient(theta, draw))
+
+
+@pytest.mark.parametrize("kind", [AblatedIteration, PenalisedIteration])
+@pytest.mark.parametrize("key", ["block", "step"])
+def test_places_of_iterations_are_integers(kind, key):
+    process = kind(DROPOUT, 0.1, 0, runs=2)
+    theta = torch.stack([DROPOUT.initial()] * 2)
+    assert process.advance(theta, 0, 2**33).shape == theta.shape
+    for value in [-1, 1.5, 1.0, *NO_NUMBERS, *FINITE]:
+        with pytest.raises(sme.SmesolveError, match=f"{key} must be"):
+            process.advance(theta, **{"block": 0, "step": 0, key: value})
 
 
 @pytest.mark.parametrize("draw", ["a", None, {}, {"indices": None}, {"indices": torch.zeros(1, 4)}])

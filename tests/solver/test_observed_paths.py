@@ -7,7 +7,11 @@ from problems import linear_problem, make_problem
 
 import smesolve as sme
 from smesolve.comparison.exact import LinearMoments
+from smesolve.comparison.outcomes import Status
 from smesolve.confidence import student_quantile
+from smesolve.sampling.heavy_tails import HEAVY_TAILS, shortage_of
+from smesolve.sampling.moments import Moments
+from smesolve.sampling.scaled_moments import ScaledMoments
 
 PROBLEM = make_problem(width=3, samples=7)
 THETA0 = PROBLEM.initial()
@@ -129,3 +133,79 @@ def test_what_cannot_be_observed_is_refused(wrong, words):
 def test_a_bound_on_kept_paths_is_refused_where_none_are_kept():
     with pytest.raises(sme.SmesolveError, match="max_memory=1e\\+09 bounds the paths that are kept"):
         iterated(observables=["loss"], max_memory=1e9)
+
+
+def lognormal(log_spread):
+    """Return E of a function of an Ornstein-Uhlenbeck process that is lognormal with the given spread of its log."""
+    return lambda theta: (log_spread * theta[..., 0]).exp()
+
+
+def test_means_that_few_paths_carry_have_the_verdict_of_weak_errors():
+    given = {"ts": [0.0, 2.0], "dt": 0.25, "paths": 1000, "seed": 3}
+    observables = {"light": lognormal(0.2), "heavy": lognormal(6.0), "no spread": lambda theta: 1 + 0 * theta[..., 0]}
+    start = torch.zeros(1, dtype=torch.float64)
+    table = sme.solve(OrnsteinUhlenbeck(), start, **given, observables=observables)
+    assert table.reason.tolist() == ["", "", "", "", HEAVY_TAILS, ""]
+    values = lognormal(6.0)(sme.solve(OrnsteinUhlenbeck(), start, **given)[-1]).numpy()
+    shares = np.sort(values)[::-1] / values.sum()
+    assert shares[:5].sum() > 0.5  # five of a thousand paths carry half of the mean
+    plain = Moments.of(values[None, :, None], 4)
+    assert shortage_of(plain)[0] > 1 and Status.HEAVY_TAILS == HEAVY_TAILS
+
+
+def test_spread_that_is_rounding_has_no_tail():
+    table = sme.solve(
+        OrnsteinUhlenbeck(), torch.zeros(1, dtype=torch.float64), [0.0, 2.0], dt=0.25, paths=1000,
+        observables={"rounding": lambda theta: 1 + 1e-16 * (3 * theta[..., 0]).exp()},
+    )  # fmt: skip
+    assert table["std"].iloc[1] > 0 and table.reason.tolist() == ["", ""]
+
+
+@pytest.mark.parametrize("size", [1e-250, 1e-160, 1e-90, 1e90, 1e200])
+@pytest.mark.parametrize("run", [iterated, solved])
+def test_statistics_do_not_depend_on_the_unit(run, size):
+    unit = 2.0 ** round(np.log2(size))
+    names = ["mean", "stderr", "low", "high", "std", "q05", "q50", "q95"]
+    plain, scaled = run(observables=["loss"]), run(observables={"loss": lambda theta: unit * PROBLEM.loss(theta)})
+    assert (plain.stderr > 0).tolist() == [False, True, True]
+    assert ((scaled[names] / unit).to_numpy() == plain[names].to_numpy()).all()  # to the last bit
+    assert scaled.reason.tolist() == plain.reason.tolist()
+
+
+def test_errors_of_solvers_do_not_depend_on_the_unit_either():
+    start, given = torch.ones(1, dtype=torch.float64), {"horizon": 1.0, "dts": [0.25, 0.125], "schemes": ["euler"]}
+    tables = [
+        sme.convergence(
+            OrnsteinUhlenbeck(), start, **given, reference=("euler", 1 / 32), paths=256,
+            observables={"size": lambda theta, unit=unit: unit * theta[..., 0] ** 2},
+        ).table
+        for unit in (1.0, 2.0**-600)
+    ]  # fmt: skip
+    names = ["error", "stderr", "low", "high"]
+    assert (tables[0].stderr > 0).all()
+    assert (tables[1][names].to_numpy() == 2.0**-600 * tables[0][names].to_numpy()).all()
+
+
+def test_errors_of_solvers_that_few_paths_carry_are_not_resolved():
+    study = sme.convergence(
+        OrnsteinUhlenbeck(), torch.zeros(1, dtype=torch.float64), 2.0, [0.5, 0.25], ["euler"],
+        {"light": lognormal(0.1), "heavy": lognormal(6.0)}, ("euler", 1 / 32), "strong", paths=1000,
+    )  # fmt: skip
+    light, heavy = (study.table[study.table.observable == name] for name in ("light", "heavy"))
+    assert light.resolved.all() and (light.reason == "").all()
+    assert not heavy.resolved.any() and (heavy.reason == HEAVY_TAILS).all()
+    assert "has no interval: heavy tails" in study.summary()
+
+
+def test_blocks_in_other_units_are_merged_as_their_values():
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal((3, 40, 2)) * np.array([1e-200, 1.0, 1e-3])[:, None, None] + 0.5
+    values[0] -= 0.5
+    merged = ScaledMoments.of(values[0], 4).merged(ScaledMoments.of(values[1], 4)).merged(
+        ScaledMoments.unpacked(ScaledMoments.of(values[2], 4).packed(), 4)
+    )  # fmt: skip
+    whole = ScaledMoments.of(values.reshape(-1, 2), 4)
+    assert (merged.exponent == whole.exponent).all()
+    assert merged.moments.mean == pytest.approx(whole.moments.mean, rel=1e-12)
+    for mine, theirs in zip(merged.moments.sums, whole.moments.sums, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-10)

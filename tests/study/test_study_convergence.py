@@ -56,7 +56,7 @@ def test_a_configuration_has_the_errors_of_the_function(tmp_path):
 def test_test_equations_have_the_solution_that_they_say(name):
     test = TEST_EQUATIONS[name]
     more = {} if test.exact else {"reference_scheme": "srk", "reference_dt": 1 / 64}
-    settings = ConvergenceSettings(name, error="strong", schemes=["srk"], dts=[0.25, 0.125], paths=256, **more)
+    settings = ConvergenceSettings(name, error="strong", schemes=["srk"], dts=[0.25, 0.125], paths=4096, **more)
     experiment = Convergence(settings)
     (section,) = experiment.summarise([cell.run() for cell in experiment.cells()])
     (order,) = section.tables["fit"].order
