@@ -85,7 +85,8 @@ def weak_error(
     Args:
         problem: what is trained.
         theta0: (D,), the start of iteration and equation.
-        lrs: learning rates; each divides the horizon, all times and the jumps of a schedule, for defects all breaks.
+        lrs: learning rates; each divides the horizon, all times and the jumps of a schedule, for defects all breaks. A
+            single one is also measured at half its value where the bound on the bias of defects needs two.
         horizon: last time T; the iteration takes T/lr steps.
 
     Args: what is compared

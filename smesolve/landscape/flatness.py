@@ -183,9 +183,11 @@ def factorial_effects(
     check_instance("table", table, pd.DataFrame, "a table with columns training and run")
     measures = check_list("measures", measures, _check_measure, distinct=True)
     for name in ("training", "run", *measures):
-        if (found := list(table.columns).count(name)) != 1:
+        if list(table.columns).count(name) != 1:
             columns = ", ".join(map(str, table.columns))
-            raise SmesolveError(f"table must have {'the' if not found else 'one'} column {name!r}, got {columns}.")
+            raise SmesolveError(
+                f"table must have one column {name!r}, for training, run and each of the measures, got {columns}."
+            )
         if name in measures and table[name].dtype.kind not in "fiu":
             raise SmesolveError(f"table must have numbers in the column {name!r}, got {table[name].dtype}.")
     missing = [name for name in ABLATIONS if name not in set(table.training)]

@@ -153,9 +153,13 @@ def train(process: Process, starts: Tensor, saved: Sequence[int]) -> Tensor:
             at the start.
     """
     saved = check_steps("saved", saved)
-    starts = check_tensor("starts", starts, "D", ("B",))
     if isinstance(process, type) or not callable(getattr(process, "advance", None)):
         raise invalid("process", "be a process, such as an AblatedIteration", process)
+    problem = getattr(process, "problem", None)
+    if problem is None:  # the integration of an SDE, which any states may start
+        starts = check_tensor("starts", starts, "D", ("B",))
+    else:
+        starts = check_parameters("starts", starts, problem, ("B",))
     check_numbers_fit(f"{len(saved)} saved steps", len(saved) * starts.numel(), "save fewer")
     result = starts.new_empty(len(saved), *starts.shape)
     firsts = range(0, len(starts), process.block_size)

@@ -26,7 +26,7 @@ from torch import Tensor
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError, call_of_user, shown
 from smesolve.problem.quantile_moments import QuantileMoments, quantile_moments
-from smesolve.validation import check_expression, check_keep_prob, check_list, check_positive
+from smesolve.validation import check_expression, check_integer, check_keep_prob, check_list, check_positive
 
 __all__ = [
     "BernoulliMasks",
@@ -235,6 +235,7 @@ class BernoulliMasks(MaskLaw):
 
     def central_moment(self, j: int) -> Any:
         """Return E zeta^j = (1 - keep) (-1)^j + keep (1/keep - 1)^j."""
+        check_integer("j", j, 0)
         keep = self.keep_prob
         return (1 - keep) * (-1) ** j + keep * (1 / keep - 1) ** j
 
@@ -273,6 +274,7 @@ class GaussianMasks(MaskLaw):
 
     def central_moment(self, j: int) -> Any:
         """Return E zeta^j = (j - 1)!! variance^(j/2) for even j, else 0."""
+        check_integer("j", j, 0)
         return 0 if j % 2 else math.prod(range(1, j, 2)) * self._variance ** (j // 2)
 
     def quantile(self, uniforms: Tensor) -> Tensor:
@@ -295,6 +297,7 @@ class UniformMasks(MaskLaw):
 
     def central_moment(self, j: int) -> Any:
         """Return E zeta^j = half_width^j / (j + 1) for even j, else 0."""
+        check_integer("j", j, 0)
         return 0 if j % 2 else self._half_width**j / (j + 1)
 
     def quantile(self, uniforms: Tensor) -> Tensor:
@@ -348,6 +351,7 @@ class FiniteMasks(MaskLaw):
 
     def central_moment(self, j: int) -> Any:
         """Return E zeta^j = sum_i q_i (value_i - 1)^j."""
+        check_integer("j", j, 0)
         return sum(q * (value - 1) ** j for value, q in zip(self._values, self._probabilities, strict=True))
 
     @property

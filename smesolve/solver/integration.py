@@ -220,6 +220,8 @@ def _check_brownian(bm: Any, sde: Any, scheme: str, paths: int, seed: int, worke
 
 def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str:
     """Return the scheme for an SDE, after checking that it is one for diffusions or for jumps as the SDE needs."""
+    if scheme is not None:
+        check_choice("scheme", scheme, [*SCHEMES, SKEWED_RK4])
     third = isinstance(sde, ModifiedEquation) and sde.order == 3
     if scheme == SKEWED_RK4 and not third:
         raise SmesolveError(f"scheme={scheme!r} steps the equation of order 3, and this is another one; leave it out.")
@@ -230,7 +232,6 @@ def _chosen_scheme(sde: Any, problem: Problem | None, scheme: str | None) -> str
     if scheme == SKEWED_RK4:
         return SKEWED_RK4
     if scheme is not None:
-        check_choice("scheme", scheme, SCHEMES)
         remedy = f"leave scheme out, or take {SKEWED_RK4!r} for long steps" if third else "leave scheme out"
         raise SmesolveError(
             f"scheme={scheme!r} steps a diffusion, but the equation of order {sde.order!r} has jumps; {remedy}."

@@ -11,6 +11,7 @@ An SDE is any object with `sde_type` ("ito" or "stratonovich"), `noise_type` ("g
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from smesolve.machine_memory import check_numbers_fit
 from smesolve.problem.function_trial import check_derivative, check_rows, equal_up_to_rounding
 from smesolve.validation import check_integer
 
-__all__ = ["NOISE_TYPES", "CompletedSDE", "check_sde"]
+__all__ = ["NOISE_TYPES", "CompletedSDE", "check_sde", "states_near"]
 
 NOISE_TYPES = ("general", "additive", "scalar", "diagonal")
 
@@ -121,19 +122,16 @@ class CompletedSDE:
 
     def _try_rows(self, theta0: Tensor, names: Sequence[str]) -> None:
         """Check that drift and noise treat each path by itself, and that additive noise is the same everywhere."""
-        numbers = torch.arange(1.0, 3 * theta0.numel() + 1, dtype=torch.float64, device="cpu").sin().to(theta0)
-        self._near = y = theta0 + 0.01 * (0.1 + theta0.abs()) * numbers.view(3, -1)
+        self._near = y = states_near(theta0)
         v = y.new_ones(3, self.noise_dim)
-        given = {"g_prod": (v,)}
+
+        def values(rows: Tensor, name: str) -> Tensor:
+            found: Tensor = getattr(self, name)(0.0, y[rows], *([v[rows]] if name == "g_prod" else []))
+            return found
+
         for name in names:
-            function, rest = getattr(self, name), given.get(name, ())
             what = f"sde.{name}"
-
-            def values(rows: Tensor, function: Any = function, rest: Any = rest) -> Tensor:
-                found: Tensor = function(0.0, y[rows], *(part[rows] for part in rest))
-                return found
-
-            call_of_user(what, check_rows, what, values, torch.arange(3, device="cpu"))
+            call_of_user(what, check_rows, what, partial(values, name=name), torch.arange(3, device="cpu"))
         noise = self.g_prod(0.0, y, v)
         if self.noise_type == "additive" and not equal_up_to_rounding(noise[:1].expand_as(noise), noise):
             raise SmesolveError(
@@ -162,6 +160,12 @@ class CompletedSDE:
         if derivative:
             y = self._near[:2]
             check_derivative("sde.g", lambda at: self.g(0.0, at), y, 1 + y.abs())
+
+
+def states_near(theta0: Tensor) -> Tensor:
+    """Return three different states (3, D) that differ from theta0 (D,) by at most 1% and 0.001."""
+    numbers = torch.arange(1.0, 3 * theta0.numel() + 1, dtype=torch.float64, device="cpu").sin().to(theta0)
+    return theta0 + 0.01 * (0.1 + theta0.abs()) * numbers.view(3, theta0.numel())
 
 
 def check_sde(name: str, sde: Any, kinds: Sequence[str] = ("ito",)) -> None:

@@ -31,6 +31,7 @@ class SampleIndex(Law):
 
     def central_moment(self, j: int) -> Rational:
         """Return (1/samples) sum_i (i - mean)^j, computed in integers."""
+        check_integer("j", j, 0)
         total = sum((2 * i - self.samples - 1) ** j for i in range(1, self.samples + 1))
         return Rational(total, 2**j * self.samples)
 

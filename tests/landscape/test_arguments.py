@@ -117,7 +117,10 @@ def flatness_of(loss, directions=None):
         (lambda: ls.factorial_effects(TABLE.assign(trace=1j), ["trace"]), "numbers in the column 'trace'"),
         (lambda: ls.factorial_effects(TABLE, ["trace", "trace"]), "measures holds a value twice"),
         (lambda: ls.factorial_effects(TABLE, ["run"]), r"measures\[0\] must be a measure, got 'run'"),
-        (lambda: ls.factorial_effects(pd.concat([TABLE, TABLE[["trace"]]], axis=1), ["trace"]), "one column 'trace'"),
+        (
+            lambda: ls.factorial_effects(pd.concat([TABLE, TABLE[["trace"]]], axis=1), ["trace"]),
+            "one column 'trace', for",
+        ),
         (lambda: ls.trace(aslinearoperator(1j * np.eye(9))), "operator must be a LinearOperator of real numbers"),
         (lambda: HESSIAN @ (1j * np.ones(len(THETA))), "must be real numbers"),
         (lambda: HESSIAN @ np.full(len(THETA), "a"), "must be real numbers"),

@@ -30,13 +30,11 @@ GUARDS = ("entry_point.py", "guard.py")
 """Files whose decorators stand in front of what users call."""
 
 UNTRIED = {
-    "cosine_map", "covering", "gradients_per_step", "growth_rates", "interval_flatness",
-    "factorial_effects", "participation", "penalty_comparison", "principal_angles", "principal_directions",
-    "sampled_traces", "squared_error", "train", "load",
+    "gradients_per_step", "growth_rates", "squared_error", "load",
     "DropoutNetwork", "Journal", "Linearization", "SavedStudy", "SymbolicModifiedEquation", "ValidityRange",
     "ConvergenceStudy", "WeakErrorStudy", "mean_over",
 }  # fmt: skip
-"""Functions of what others return, mostly arrays and tables, classes that others construct, and means of NaN."""
+"""Functions of what others return, classes that others construct, and means of NaN."""
 
 
 def _is_guarded(value):
@@ -84,6 +82,8 @@ THETA, LINEAR_THETA = PROBLEM.initial(), LINEAR.initial()
 STARTS = torch.stack([THETA, 2 * THETA])
 HESSIAN, SIGMA = landscape.hessian_operator(PROBLEM, THETA), landscape.covariance_operator(PROBLEM, THETA)
 NOISE = landscape.random_noise(PROBLEM, THETA, 8)
+ARRAY, UNIT = X.numpy(), STARTS / STARTS.norm(dim=-1, keepdim=True)
+RUNS = pd.DataFrame([{"training": name, "run": k, "trace": 1.0 + k} for name in landscape.ABLATIONS for k in range(2)])
 a, y, eta, h, p = *sympy.symbols("a y eta h"), sympy.Symbol("p", positive=True)
 EXPLICIT = symbolic.ExplicitNetwork()
 ITERATION = symbolic.Iteration([a], [-h * eta * (eta * a - y)], {eta: LAW}, h, [y])
@@ -150,18 +150,26 @@ VALID_HERE = {
     "Training.warm": {"state": TRAINING.initial()},
     "warm_up_cosine": {"duration": 0.1},
     "alignment_along": {"steps": [0], "covariances": ["full batch"], "eigenpairs": 2},
+    **{name: {"weights": ARRAY} for name in ("cosine_map", "covering")},
+    "factorial_effects": {"table": RUNS, "measures": ["trace"]},
     "flow": {"name": "flow of R_S"},
     "flow_change": {"observable": PROBLEM.loss},
     "haar_null": {"first": SINGLES, "second": SINGLES},
+    "interval_flatness": {"loss": PROBLEM.loss, "directions": UNIT, "factor": 2.0},
     "loss_profile": {"alphas": [-0.5, 0.0, 1.0, 1.5], "losses": [1.0, 2.0, 1.5, 1.0]},
     "noise_effect": {"observables": {"loss": PROBLEM.loss}},
     "observed_limit": {"problem": LINEAR},
     "overlap": {"count": 2},
+    "participation": {"weights": ARRAY, "amplitudes": ARRAY[:, 0] ** 2},
+    "penalty_comparison": {"laws": {0.8: LAW}},
+    "principal_angles": {"first": ARRAY, "second": ARRAY},
+    "principal_directions": {"data": NOISE},
     "schedules": {"lrs": [0.1, 0.05]},
     "ShuffledEpochs": {"batch_size": 1},
     "scaling_rule": {"equation": symbolic.modified_equation(ITERATION, order=1), "by": y, "fixed": [a]},
     "scaling_rule_study": {"kappas": [2]},
     "shuffled_noise": {"problem": EPOCHS, "theta0": EPOCHS.initial()},
+    "train": {"process": landscape.AblatedIteration(PROBLEM, 0.1), "saved": [0, 1]},
     "train_by_adam": {"saved": [0, 1]},
     "train_by_flow": {"training": "flow of R_S"},
     "smooth_function": {"name": "sigma"},
@@ -180,7 +188,8 @@ RANGES = {
     **dict.fromkeys([f"{name}.stability_limit.horizon" for name in ("Problem", "ScheduledProblem")], (0,)),
     **dict.fromkeys(["ts", "distances", "alphas", "losses", "values", "probabilities", "u0"], (-math.inf,)),
     **dict.fromkeys(["haar_null.first", "haar_null.second"], (-math.inf,)),
-    **dict.fromkeys(["rel_tol", "tolerance", "tol", "keep_prob", "keep_probs"], (None, 1)),
+    **dict.fromkeys(["rel_tol", "tolerance", "tol", "keep_prob", "keep_probs", "threshold"], (None, 1)),
+    "interval_flatness.factor": (1,),
 }
 """Smallest and largest number that is allowed, where any positive one is not."""
 
@@ -200,6 +209,19 @@ def narrow(values, *_):
 
 NO_FACTOR = [0.5, raising, lambda t: t / 0, lambda t: torch.zeros(2), lambda t: t - 3, len]
 NO_FEATURES = [X * math.nan, X[None], X.long(), X.half(), X.tolist(), X[:, :0], X[0], X.to_sparse()]
+NO_ARRAY = [X, X.tolist(), ARRAY * np.nan, ARRAY.astype(complex), ARRAY.astype(str), ARRAY.astype(object), ARRAY[None]]
+NO_ARRAY += [ARRAY > 0, np.ma.masked_array(ARRAY, ARRAY > 0), pd.DataFrame(ARRAY)]
+NO_DRAWS = [
+    NOISE[:4],
+    NOISE[:, :-1],
+    NOISE[0],
+    NOISE.long(),
+    NOISE.half(),
+    NOISE * math.nan,
+    NOISE * 1e90,
+    NOISE * 1e-90,
+]
+NO_TABLE = [RUNS[:0], RUNS[1:].drop(columns="run"), RUNS.drop(columns="trace"), RUNS.assign(trace="a"), RUNS.to_dict()]
 NO_EXPRESSION = [None, "a +", sympy.true, sympy.Matrix([a]), []]
 GOOD = X.numpy()
 NO_DATA = [GOOD * np.nan, GOOD.astype(complex), GOOD.astype(object), GOOD.astype(str), GOOD[:0], X.to_sparse(), None]
@@ -211,12 +233,22 @@ INSTEAD = {
         f"LinearMoments.{name}.order": [0, 1.0, 2.5, "linear", True]
         for name in ("equation", "error", "moments", "stability_limit", "stationary")
     },
+    "ModifiedEquation.order": [0, 1.0, 2.5, "linear", True],
     "orders": [[], [0], [3], [1.0], ["linear"], [1, True], 1],
     "device": ["gpu", "cpu:", "cuda:99", -1, 7],
     "dtype": [torch.float16, torch.int64, torch.complex128, "float64", float],
     "lr_factor": NO_FACTOR, "ScheduledProblem.keep_prob": NO_FACTOR,
     "features": NO_FEATURES, "weights": NO_FEATURES, "gradients": NO_FEATURES, "FeatureNetwork.features": NO_EXPRESSION,
     "x": NO_DATA, "y": [*NO_DATA, Y[:-1], Y[1:].tolist()],
+    **{f"{name}.weights": NO_ARRAY for name in ("cosine_map", "covering", "participation")},
+    **{f"principal_angles.{name}": NO_ARRAY for name in ("first", "second")},
+    "participation.amplitudes": [*NO_ARRAY, ARRAY[:, 0], ARRAY[:2, 0] ** 2],
+    **{f"{name}.noise": NO_DRAWS for name in ("sampled_alignment", "sampled_traces")},
+    "principal_directions.data": [0 * NOISE, *NO_DRAWS[2:6]],
+    "interval_flatness.theta": [STARTS, THETA.long(), THETA * math.nan, THETA.numpy()],
+    "factorial_effects.table": NO_TABLE,
+    "factorial_effects.measures": [[], "trace", ["a"], ["run"], ["trace", "trace"], [0]],
+    "penalty_comparison.laws": [{}, {0.8: 0.8}, {0.0: LAW}, {"a": LAW}, [LAW]],
     "groups": [[[1]], [[-1]], [0], [[0.5]], "a"],
     "data": [([[1.0]],), ([[1.0, 2.0]], [[1.0]]), (1.0, 2.0), ([["a"]], [[1.0]])],
     "names": [["rubbish"], [0.5], "abc", 0.1], "constants": [[0.5], [None], 0.5, "abc"],

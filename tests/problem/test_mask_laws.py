@@ -9,6 +9,7 @@ from problems import make_problem, plain_gradient
 from symbolic_problems import rule
 
 import smesolve as sme
+from smesolve.symbolic import Centred, SampleIndex
 
 LAWS = [
     sme.BernoulliMasks(0.8),
@@ -82,3 +83,11 @@ def test_a_value_that_is_off_by_more_than_rounding_is_refused(share):
         ValueError, match=r"consistent, but Moved\.quantile takes the value 0\.25, which Moved\.support"
     ):
         Moved(share).check_moments()
+
+
+@pytest.mark.parametrize("law", [*LAWS, SampleIndex(4), Centred(LAWS[0])])
+def test_the_degree_of_a_moment_is_an_integer(law):
+    assert [float(law.central_moment(j)) for j in (0, 1)] == pytest.approx([1.0, 0.0], abs=1e-15)
+    for degree in (-1, 1.0, 1.5, "a", None, True, float("nan"), [2]):
+        with pytest.raises(sme.SmesolveError, match="j must be an integer of at least 0"):
+            law.central_moment(degree)

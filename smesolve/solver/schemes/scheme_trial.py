@@ -13,6 +13,7 @@ from smesolve.problem.function_trial import called, check_rows
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.gradient_scheme import GradientScheme
 from smesolve.solver.schemes.scheme import Scheme
+from smesolve.solver.sde_contract import states_near
 
 __all__ = ["checked_weights", "try_step"]
 
@@ -31,9 +32,8 @@ def try_step(name: str, scheme: type[Scheme], sde: PerturbedSDE, theta0: Tensor,
             states, draws random numbers, or does not treat each path by itself.
     """
     what, dim = f"the step of scheme={name!r}", theta0.numel()
-    numbers = torch.arange(1.0, 3 * (dim + noise_dim) + 1, dtype=torch.float64, device="cpu").sin().to(theta0)
-    shifts, normals = numbers.view(3, -1).split([dim, noise_dim], dim=1)
-    start = torch.cat([theta0 + 0.01 * (0.1 + theta0.abs()) * shifts, dt**0.5 * normals], dim=1)
+    increments = dt**0.5 * states_near(theta0.new_ones(noise_dim))
+    start = torch.cat([states_near(theta0), increments], dim=1)
 
     def step(rows: Tensor) -> Tensor:
         y, dW = rows.split([dim, noise_dim], dim=1)
