@@ -1,11 +1,12 @@
-"""Cost of noise products and Hessian products in gradients: by compiled kernels, by formulas in torch, of a module.
+"""Cost of noise products and Hessian products in gradients, and of the bilinear forms of control variates.
 
     python benchmarks/product_cost.py [--seconds 20] [--out product_cost.json]
 
-Tanh network, one output, keep_prob 0.8, float64, one thread, the sizes of `step_cost.py`; and the same network as a
-module with mini-batches. A gradient is a mean gradient. Processor times, minimum over rounds in which all take their
-turn; normals are not counted. `smesolve.comparison.cost` counts a noise product as 1.5 gradients and a Hessian product
-as 4.
+Tanh network, one output, keep_prob 0.8, float64, one thread, the sizes of `step_cost.py`: by compiled kernels, by the
+formulas in torch, and the same network as a module with mini-batches. A gradient is a mean gradient. Processor times,
+minimum over rounds in which all take their turn; normals are not counted. `smesolve.comparison.cost` counts a noise
+product as 1.5 gradients and a Hessian product as 4. Bilinear forms are those of value Hessians of rank 32 for D
+parameters, in microseconds per path, by the kernel and by products in torch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from step_cost import SIZES, clocks
 
 import smesolve as sme
+from smesolve.comparison.value_hessians import RANK, LowRankForms
 from smesolve.problem.kernels.library import kernels_in_use
 
 
@@ -38,12 +40,28 @@ def costs(problem: sme.Problem, paths: int, seconds: float) -> dict[str, float]:
     return {name: least[name] / least["gradient"] for name in list(runs)[1:]}
 
 
+def forms(dim: int, paths: int, seconds: float) -> dict[str, object]:
+    """Microseconds of one bilinear form (left - origin)^T F diag(s) F^T right, left and right (D,)."""
+    generator = torch.Generator().manual_seed(0)
+    factors, values, left, right, origin = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((dim, RANK), (RANK,), (paths, dim), (paths, dim), (dim,))
+    )
+    lam = LowRankForms(factors[None, None], values[None, None])
+    runs = {
+        "kernel": (lambda: lam.bilinear(left, right, origin), paths),
+        "torch": (lambda: torch.linalg.vecdot((left - origin) @ factors * values, right @ factors), paths),
+    }
+    least = {name: times[0] for name, times in clocks(runs, seconds, rounds=5).items()}
+    return {"D": dim, "paths": paths} | least | {"torch / kernel": least["torch"] / least["kernel"]}
+
+
 def main() -> None:
     arguments = harness.parser(__doc__)
     arguments.add_argument("--seconds", type=float, default=20.0, help="for each size and kind")
     given = arguments.parse_args()
     print(f"{harness.threads()}, kernels {kernels_in_use()}")
-    rows = []
+    rows: list[dict[str, object]] = []
     for size, (n, d, m, paths) in SIZES.items():
         dropout = harness.sine_problem(n, d, m)
         batches = sme.ModuleProblem(dropout.network, dropout.x, dropout.y, batch_size=n // 2)
@@ -51,9 +69,14 @@ def main() -> None:
         for kind, problem in kinds.items():
             if kind != "kernels" or kernels_in_use() != "torch":
                 rows.append({"size": size, "kind": kind} | costs(problem, paths, given.seconds))
-    table = pd.DataFrame(rows)
-    print(harness.shown(table))
-    harness.write(given.out, table.to_dict("records"))
+    print(harness.shown(pd.DataFrame(rows)))
+    if kernels_in_use() != "torch":
+        bilinear: list[dict[str, object]] = [
+            forms(dim, paths, given.seconds / 4) for dim, paths in ((288, 64), (2368, 16))
+        ]
+        print("\n" + harness.shown(pd.DataFrame(bilinear)))
+        rows += bilinear
+    harness.write(given.out, rows)
 
 
 if __name__ == "__main__":

@@ -231,20 +231,27 @@ def floor(problem: sme.DropoutProblem, B: int) -> dict[str, tuple[Callable[[], o
 
 
 def gemm_rates(problem: sme.DropoutProblem) -> dict[str, float]:
-    """GFLOP/s of the forward GEMM by torch and by jax: each library brings BLAS kernels of its own."""
+    """GFLOP/s of the forward GEMM by torch, numpy and jax: each library brings BLAS kernels of its own.
+
+    They are seconds on the clock, because jax computes in a thread of its own, whose processor time is known too late.
+    """
     weights = torch.randn(problem.block_size * problem.width, problem.x.shape[1], dtype=torch.float64)
-    runs: dict[str, tuple[Callable[[], object], int]] = {"torch": (lambda: weights @ problem.x.mT, 1)}
+    rows, inputs = weights.numpy(), problem.x.numpy()
+    runs: dict[str, tuple[Callable[[], object], int]] = {
+        "torch": (lambda: weights @ problem.x.mT, 1),
+        "numpy": (lambda: rows @ inputs.T, 1),
+    }
     try:
         import jax
         import jax.numpy as jnp
     except ImportError:
         pass
     else:
-        left, right = jnp.asarray(weights.numpy()), jnp.asarray(problem.x.numpy())
+        left, right = jnp.asarray(rows), jnp.asarray(inputs)
         product = jax.jit(lambda left, right: left @ right.T)
         runs["jax"] = (lambda: product(left, right).block_until_ready()), 1
     flops = 2 * weights.numel() * problem.samples
-    return {name: flops / value / 1e3 for name, (value, _) in clocks(runs, 1.0).items()}
+    return {name: flops / value / 1e3 for name, (value, _) in clocks(runs, 1.0, clock=time.perf_counter).items()}
 
 
 def in_threads(run: Callable[[], object], path_steps: int, threads: int) -> tuple[Callable[[], object], int]:
@@ -278,6 +285,7 @@ def threaded(runs: dict[str, tuple[Callable[[], object], int]], seconds: float, 
     }
 
 
+PRODUCTS = ("forward GEMM", "backward GEMM", "batched GEMM", "three rows")
 COMMON = ("forward GEMM", "backward GEMM", "activation")
 FLOORS = {"": (*COMMON, "batched GEMM", "normals"), WEAK: (*COMMON, "three rows", "weak normals")}
 """What an Euler step needs."""
@@ -338,17 +346,22 @@ def main() -> None:
         peers = torch_peers(problem, theta0, B) | jax_peers(problem, theta0, B, LR, DT, STEPS, MAX_NUMBERS)
         runs = ours(problem, theta0, B) | {name: (run, B * STEPS) for name, run in peers.items()}
         times = clocks(runs, arguments.seconds)
-        parts = clocks(floor(problem, B), arguments.seconds / 10)
+        rates = gemm_rates(problem)
+        share = rates["torch"] / max(rates.values())  # of the time of torch's products, by the best library
+        parts = {
+            name: (least * share, median * share) if name in PRODUCTS else (least, median)
+            for name, (least, median) in clocks(floor(problem, B), arguments.seconds / 10).items()
+        }
         floors = {label: sum(parts[name][0] for name in names) for label, names in FLOORS.items()}
         profiled = profile(problem, theta0, "") | profile(problem.with_weak_noise(), theta0, WEAK)
         profiles = clocks(profiled, arguments.seconds / 10)
         for name, (minimum, median) in times.items():
             print(f"  {name:40}{minimum:12.4g} ({median:.4g})")
-        print("  floor: " + ", ".join(f"{name} {value:.3g}" for name, (value, _) in parts.items()))
+        print("  forward GEMM, GFLOP/s: " + ", ".join(f"{name} {value:.3g}" for name, value in rates.items()))
+        pieces = ", ".join(f"{name} {value:.3g}" for name, (value, _) in parts.items())
+        print(f"  floor at the best of these rates: {pieces}")
         print("  sums:  " + ", ".join(f"euler{label} {value:.3g}" for label, value in floors.items()))
         print("  parts of an euler step: " + ", ".join(f"{name} {value:.3g}" for name, (value, _) in profiles.items()))
-        rates = gemm_rates(problem)
-        print("  forward GEMM, GFLOP/s: " + ", ".join(f"{name} {value:.3g}" for name, value in rates.items()))
         found = ratios(times, floors)
         if arguments.threads > 1:
             found |= threaded(runs, arguments.seconds / 2, arguments.threads)
