@@ -25,7 +25,7 @@ from smesolve.comparison.value_hessians import ValueHessians
 from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import grows_polynomially
 from smesolve.sampling.ensemble import in_lists
-from smesolve.sampling.parallel import Task
+from smesolve.sampling.parallel import Task, run_blocks
 from smesolve.sampling.runner import Runner, Work
 from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
 
@@ -77,10 +77,16 @@ class ErrorBudget:
         self.dropout: PathStatistics | None = None
         """Statistics of the iteration, or None while there are no paths."""
         self._halvings_left = [MAX_HALVINGS if design.dt is None else 0 for _ in design.orders]
-        self.sides = [
-            EquationSide(design, ModifiedEquation(design.problem, lr, order), design.first_dt(lr), self.seed, hessians)
-            for order in design.orders
-        ]
+
+        def side(index: int) -> EquationSide:
+            equation = ModifiedEquation(design.problem, lr, design.orders[index])
+            return EquationSide(design, equation, design.first_dt(lr), self.seed, hessians)
+
+        # At large D the noise-free paths of the sides, with their adjoints, take a while: in threads, where they may be.
+        tasks = [("side", index) for index in range(len(design.orders))]
+        workers = runner.workers if self.sampler.in_threads else 1
+        made = dict(run_blocks({"side": side}, tasks, workers, in_threads=True))
+        self.sides = [made[index] for _, index in tasks]
 
     # --- sampling --------------------------------------------------------------------------------------------------
 

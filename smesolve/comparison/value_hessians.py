@@ -85,9 +85,9 @@ class LowRankForms:
 
     def bilinear(self, left: Tensor, right: Tensor, origin: Tensor | None = None) -> Tensor:
         """Return (left - origin)^T A right for each path, target and observable, (B, T, O). Cost of each: 2 r N."""
-        found = bilinear(self.factors.flatten(0, 1), self.values.flatten(0, 1), left, right, origin)
+        found = bilinear(self.factors, self.values, left, right, origin)
         if found is not None:
-            return torch.unflatten(found, -1, self.factors.shape[:2])
+            return found
         images = (left if origin is None else left - origin) @ self.factors  # (T, O, B, r)
         others = images if right is left and origin is None else right @ self.factors
         forms: Tensor = torch.linalg.vecdot(images * self.values[:, :, None], others)

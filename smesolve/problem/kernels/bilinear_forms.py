@@ -6,6 +6,8 @@ few vectors in the first cache.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,25 +21,25 @@ def bilinear(factors: Tensor, values: Tensor, left: Tensor, right: Tensor, origi
     """Return (left - origin)^T F diag(s) F^T right for each pair of vectors and each form.
 
     Args:
-        factors: F of each form, (G, N, r), contiguous.
-        values: s of each form, (G, r), contiguous.
+        factors: F of each form, (..., N, r), contiguous.
+        values: s of each form, (..., r), contiguous.
         left: (B, N).
         right: (B, N).
         origin: (N,), contiguous, or None for 0.
 
     Returns:
-        (B, G), or None where the kernel cannot take these tensors. Cost for each: 2 r N operations, half of it where
+        (B, ...), or None where the kernel cannot take these tensors. Cost for each: 2 r N operations, half of it where
         left is right.
     """
     compiled, given = library(), [factors, values, left, right, *([] if origin is None else [origin])]
-    single, (forms, length, rank) = factors.dtype == torch.float32, factors.shape
+    single, (*lead, length, rank) = factors.dtype == torch.float32, factors.shape
     if compiled is None or not usable(*given) or any(one.dtype != factors.dtype for one in given):
         return None
     if not (single or factors.dtype == torch.float64) or rank % compiled.smesolve_lanes(single):
         return None
     _, pairs, first, second = rows_of(left, right)
-    out = left.new_empty(pairs, forms)
+    out = left.new_empty(pairs, *lead)
     arrays = factors.data_ptr(), values.data_ptr(), pairs, Rows.of(first)
     point = None if origin is None else origin.data_ptr()
-    compiled.smesolve_bilinear(single, forms, length, rank, *arrays, point, Rows.of(second), out.data_ptr())
+    compiled.smesolve_bilinear(single, math.prod(lead), length, rank, *arrays, point, Rows.of(second), out.data_ptr())
     return out

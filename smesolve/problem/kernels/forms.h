@@ -14,24 +14,22 @@ template <class R> struct Form {
   long length, rank;
   const R *factors, *values;
 
-  // out (count, rank) = (vectors - origin) F, for up to FORM_VECTORS vectors; `differences` is working memory
-  OUTLINE void images(long count, const R* vectors, long stride, const R* origin, R* differences, R* out) const {
-    std::memset(out, 0, sizeof(R) * count * rank);
-    for (long begin = 0; begin < length; begin += FORM_LENGTH) {
-      const long some = std::min(FORM_LENGTH, length - begin);
-      const R *left = vectors + begin, *F = factors + begin * rank;
-      long ldw = stride;
-      if (origin) {
-        for (long b = 0; b < count; b++)
-          for (long j = 0; j < some; j++)
-            differences[b * FORM_LENGTH + j] = left[b * stride + j] - origin[begin + j];
-        left = differences, ldw = FORM_LENGTH;
-      }
-      long c = 0;
-      for (; c + BLOCK * W <= rank; c += BLOCK * W)
-        add_columns<R, BLOCK>(left, ldw, count, some, F + c, rank, out + c, rank);
-      for (; c < rank; c += W) add_columns<R, 1>(left, ldw, count, some, F + c, rank, out + c, rank);
+  // out (count, rank) += (vectors - origin) F, the part of the elements from `begin` on; `differences` is working memory
+  OUTLINE void add_images(long begin, long count, const R* vectors, long stride, const R* origin, R* differences,
+                          R* out) const {
+    const long some = std::min(FORM_LENGTH, length - begin);
+    const R *left = vectors + begin, *F = factors + begin * rank;
+    long ldw = stride;
+    if (origin) {
+      for (long b = 0; b < count; b++)
+        for (long j = 0; j < some; j++)
+          differences[b * FORM_LENGTH + j] = left[b * stride + j] - origin[begin + j];
+      left = differences, ldw = FORM_LENGTH;
     }
+    long c = 0;
+    for (; c + BLOCK * W <= rank; c += BLOCK * W)
+      add_columns<R, BLOCK>(left, ldw, count, some, F + c, rank, out + c, rank);
+    for (; c < rank; c += W) add_columns<R, 1>(left, ldw, count, some, F + c, rank, out + c, rank);
   }
 
   // sum_r s_r a_r b_r

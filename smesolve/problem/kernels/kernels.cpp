@@ -294,8 +294,12 @@ void smesolve_bilinear(int64_t single, int64_t forms, int64_t length, int64_t ra
       for (long g = 0; g < forms; g++) {
         const Form<R> form{length, rank, static_cast<const R*>(factors) + g * length * rank,
                            static_cast<const R*>(values) + g * rank};
-        form.images(count, left.row<R>(begin), left.stride, static_cast<const R*>(origin), differences, a);
-        if (!same) form.images(count, right.row<R>(begin), right.stride, nullptr, differences, b);
+        std::memset(a, 0, sizeof(R) * count * rank);
+        std::memset(b, 0, sizeof(R) * count * rank);
+        for (long j = 0; j < length; j += FORM_LENGTH) {  // both images while these factors are in the first cache
+          form.add_images(j, count, left.row<R>(begin), left.stride, static_cast<const R*>(origin), differences, a);
+          if (!same) form.add_images(j, count, right.row<R>(begin), right.stride, nullptr, differences, b);
+        }
         for (long k = 0; k < count; k++)
           static_cast<R*>(out)[(begin + k) * forms + g] = form.value(a + k * rank, (same ? a : b) + k * rank);
       }
