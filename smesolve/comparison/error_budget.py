@@ -82,7 +82,7 @@ class ErrorBudget:
             equation = ModifiedEquation(design.problem, lr, design.orders[index])
             return EquationSide(design, equation, design.first_dt(lr), self.seed, hessians)
 
-        # At large D the noise-free paths of the sides, with their adjoints, take a while: in threads, where they may be.
+        # At large D the noise-free paths of the sides and their adjoints take a while: in threads, where they may be.
         tasks = [("side", index) for index in range(len(design.orders))]
         workers = runner.workers if self.sampler.in_threads else 1
         made = dict(run_blocks({"side": side}, tasks, workers, in_threads=True))
