@@ -233,13 +233,13 @@ def floor(problem: sme.DropoutProblem, B: int) -> dict[str, tuple[Callable[[], o
 def gemm_rates(problem: sme.DropoutProblem) -> dict[str, float]:
     """GFLOP/s of the forward GEMM by torch, numpy and jax: each library brings BLAS kernels of its own.
 
-    They are seconds on the clock, because jax computes in a thread of its own, whose processor time is known too late.
+    A run has many products, because the processor time of jax's own threads is known some milliseconds later.
     """
     weights = torch.randn(problem.block_size * problem.width, problem.x.shape[1], dtype=torch.float64)
     rows, inputs = weights.numpy(), problem.x.numpy()
-    runs: dict[str, tuple[Callable[[], object], int]] = {
-        "torch": (lambda: weights @ problem.x.mT, 1),
-        "numpy": (lambda: rows @ inputs.T, 1),
+    products: dict[str, Callable[[], object]] = {
+        "torch": lambda: weights @ problem.x.mT,
+        "numpy": lambda: rows @ inputs.T,
     }
     try:
         import jax
@@ -249,9 +249,15 @@ def gemm_rates(problem: sme.DropoutProblem) -> dict[str, float]:
     else:
         left, right = jnp.asarray(rows), jnp.asarray(inputs)
         product = jax.jit(lambda left, right: left @ right.T)
-        runs["jax"] = (lambda: product(left, right).block_until_ready()), 1
+        products["jax"] = lambda: product(left, right).block_until_ready()
     flops = 2 * weights.numel() * problem.samples
-    return {name: flops / value / 1e3 for name, (value, _) in clocks(runs, 1.0, clock=time.perf_counter).items()}
+    count = max(1, MANY_FLOPS // flops)
+
+    def repeated(one: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [one() for _ in range(count)]
+
+    runs = {name: (repeated(one), count) for name, one in products.items()}
+    return {name: flops / value / 1e3 for name, (value, _) in clocks(runs, 4.0).items()}
 
 
 def in_threads(run: Callable[[], object], path_steps: int, threads: int) -> tuple[Callable[[], object], int]:
@@ -284,6 +290,9 @@ def threaded(runs: dict[str, tuple[Callable[[], object], int]], seconds: float, 
         if peer in times
     }
 
+
+MANY_FLOPS = 10**9
+"""Operations in a run of products, ten milliseconds or more."""
 
 PRODUCTS = ("forward GEMM", "backward GEMM", "batched GEMM", "three rows")
 COMMON = ("forward GEMM", "backward GEMM", "activation")
