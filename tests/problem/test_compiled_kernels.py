@@ -30,10 +30,11 @@ LAWS = {
 }
 
 
-def built(activation, law, n, d, m, o, bias, dtype=torch.float64, seed=0, masks="shared"):
+def built(activation, law, n, d, m, o, bias, dtype=torch.float64, seed=0, masks="shared", unused=()):
+    """The inputs `unused` are 0 for all samples: the kernels leave them out."""
     torch.manual_seed(seed)
     network = sme.TwoLayerNetwork(d, m, o, activation, bias=bias, dtype=dtype)
-    return on_data(network, n, d, o, law, dtype, masks)
+    return on_data(network, n, d, o, law, dtype, masks, unused)
 
 
 def with_features(law, n, d, m, o, bias, dtype=torch.float64, seed=0, masks="shared"):
@@ -44,8 +45,9 @@ def with_features(law, n, d, m, o, bias, dtype=torch.float64, seed=0, masks="sha
     return on_data(network, n, d, o, law, dtype, masks)
 
 
-def on_data(network, n, d, o, law, dtype, masks):
+def on_data(network, n, d, o, law, dtype, masks, unused=()):
     x, y = torch.randn(n, d, dtype=dtype), torch.randn(n, o, dtype=dtype)
+    x[:, [j for j in unused if j < d]] = 0
     return sme.DropoutProblem(network, x, y, law=LAWS[law], masks=masks)
 
 
@@ -103,9 +105,10 @@ def assert_equal_to_torch(problem, tolerance):
     bias=some.booleans(),
     seed=some.integers(0, 1000),
     masks=some.sampled_from(["shared", "per_sample"]),
+    unused=some.sets(some.integers(0, 35), max_size=20),
 )
-def test_kernels_equal_the_formulas_in_torch(activation, law, n, d, m, o, bias, seed, masks):
-    problem = built(activation, law, n, d, m, o, bias, seed=seed, masks=masks)
+def test_kernels_equal_the_formulas_in_torch(activation, law, n, d, m, o, bias, seed, masks, unused):
+    problem = built(activation, law, n, d, m, o, bias, seed=seed, masks=masks, unused=unused)
     assert problem.kernels
     assert_equal_to_torch(problem, 1e-13)
 
@@ -154,9 +157,10 @@ def test_kernels_of_linear_models_equal_the_formulas_in_torch(law, n, m, o, mask
     m=some.integers(1, 12),
     o=some.integers(1, 4),
     bias=some.booleans(),
+    unused=some.sets(some.integers(0, 19), max_size=10),
 )
-def test_third_derivatives_are_those_of_hessian_products(activation, law, n, d, m, o, bias):
-    problem = built(activation, law, n, d, m, o, bias)
+def test_third_derivatives_are_those_of_hessian_products(activation, law, n, d, m, o, bias, unused):
+    problem = built(activation, law, n, d, m, o, bias, unused=unused)
     theta, first, second = (torch.randn(3, problem.dim, dtype=torch.float64) for _ in range(3))
     found, expected = (one.third_derivative(theta, first, second) for one in (problem, in_torch(problem)))
     assert (found - expected).abs().max() <= 1e-13 * expected.abs().max()
@@ -184,6 +188,8 @@ def test_every_variant_does(variant, monkeypatch):
     for activation in ("tanh", "gelu", "softplus"):
         for masks in ("shared", "per_sample"):
             assert_equal_to_torch(built(activation, "three values", 37, 9, 6, 2, True, masks=masks), 1e-13)
+    for d, unused in ((26, (0, 3)), (20, (1,)), (5, range(5))):  # three, two and no vectors of inputs
+        assert_equal_to_torch(built("tanh", "three values", 37, d, 9, 6, True, unused=unused), 1e-13)
     assert_equal_to_torch(with_features("three values", 37, 9, 6, 2, True), 1e-13)
 
 
@@ -211,6 +217,18 @@ def test_what_is_not_a_number_stays_so(activation):
     at = problem.linearize(theta)
     for found in (at.mean_gradient(), at.noise_product(z), at.hessian_product(theta)):
         assert found[0].isnan().any() and found[1].isfinite().all()
+
+
+@compiled
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_unused_weights_have_no_gradient_unless_they_are_not_finite(value):
+    problem = built("tanh", "dropout", 70, 3, 4, 2, False, unused=[1])
+    theta = problem.initial(seed=0).repeat(2, 1)
+    assert (problem.mean_gradient(theta)[:, 1:12:3] == 0).all()
+    theta[0, 4] = value
+    found, expected = (one.mean_gradient(theta).isfinite() for one in (problem, in_torch(problem)))
+    assert torch.equal(found.all(-1), expected.all(-1)) and found[1].all() and not found[0].all()
+    assert problem.loss(theta).isnan().tolist() == [True, False]
 
 
 @compiled

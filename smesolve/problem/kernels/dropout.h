@@ -36,26 +36,51 @@ struct Net {
 };
 
 template <class R> struct Data : Net {
-  long tiles, columns, neurons;  // d and m, filled up to whole vectors
-  Array<R> by_tile;              // x (tiles, d, TILE)
-  Array<R> by_sample;            // x (tiles TILE, columns); samples beyond n are 0
-  Array<R> targets;              // y (o, tiles TILE)
-  Array<R> target_sums;          // (o)
+  std::vector<long> used, unused;  // inputs; the unused ones are 0 for all samples, as at the borders of images
+  long inputs, tiles;              // number of used ones
+  long columns, neurons;           // these and m, filled up to whole vectors
+  Array<R> by_tile;                // x (tiles, inputs, TILE)
+  Array<R> by_sample;              // x (tiles TILE, columns); samples beyond n are 0
+  Array<R> targets;                // y (o, tiles TILE)
+  Array<R> target_sums;            // (o)
 
   Data(const Net& net, const R* x, const R* y)
-      : Net(net), tiles((n + TILE<R> - 1) / TILE<R>), columns(whole(d)), neurons(whole(m)),
-        by_tile(tiles * d * TILE<R>), by_sample(tiles * TILE<R> * columns), targets(o * tiles * TILE<R>),
+      : Net(net), used(chosen(net, x, true)), unused(chosen(net, x, false)), inputs(used.size()),
+        tiles((n + TILE<R> - 1) / TILE<R>), columns(whole(inputs)), neurons(whole(m)),
+        by_tile(tiles * inputs * TILE<R>), by_sample(tiles * TILE<R> * columns), targets(o * tiles * TILE<R>),
         target_sums(o) {
     for (long i = 0; i < n; i++)
-      for (long j = 0; j < d; j++) {
-        by_tile[((i / TILE<R>)*d + j) * TILE<R> + i % TILE<R>] = x[i * d + j];
-        by_sample[i * columns + j] = x[i * d + j];
+      for (long j = 0; j < inputs; j++) {
+        by_tile[((i / TILE<R>)*inputs + j) * TILE<R> + i % TILE<R>] = x[i * d + used[j]];
+        by_sample[i * columns + j] = x[i * d + used[j]];
       }
     for (long k = 0; k < o; k++)
       for (long i = 0; i < n; i++) {
         targets[k * tiles * TILE<R> + i] = y[k * n + i];
         target_sums[k] += y[k * n + i];
       }
+  }
+  // The products of a neuron's unused weights with their inputs: 0, or NaN where a weight is not finite
+  R left_out(const R* weights) const {
+    R total = 0;
+    for (long j : unused) total += 0 * weights[j];
+    return total;
+  }
+  // The derivatives with respect to a neuron's weights (d) from those of the used ones
+  void spread(const R* derivatives, R scale, R* out) const {
+    for (long j : unused) out[j] = 0;
+    for (long j = 0; j < inputs; j++) out[unused.empty() ? j : used[j]] = scale * derivatives[j];
+  }
+
+ private:
+  static std::vector<long> chosen(const Net& net, const R* x, bool used) {
+    std::vector<long> found;
+    for (long j = 0; j < net.d; j++) {
+      bool zero = true;
+      for (long i = 0; i < net.n && zero; i++) zero = x[i * net.d + j] == 0;
+      if (zero != used) found.push_back(j);
+    }
+    return found;
   }
   static long whole(long count) { return (count + Lanes<R>::count - 1) / Lanes<R>::count * Lanes<R>::count; }
 };

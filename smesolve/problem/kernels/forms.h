@@ -28,8 +28,8 @@ template <class R> struct Form {
     }
     long c = 0;
     for (; c + BLOCK * W <= rank; c += BLOCK * W)
-      add_columns<R, BLOCK>(left, ldw, count, some, F + c, rank, out + c, rank);
-    for (; c < rank; c += W) add_columns<R, 1>(left, ldw, count, some, F + c, rank, out + c, rank);
+      add_rows<R, BLOCK>(left, ldw, count, some, Adjacent(), F + c, rank, out + c, rank);
+    for (; c < rank; c += W) add_rows<R, 1>(left, ldw, count, some, Adjacent(), F + c, rank, out + c, rank);
   }
 
   // sum_r s_r a_r b_r

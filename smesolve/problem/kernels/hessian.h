@@ -10,7 +10,7 @@ template <int NV>
 OUTLINE void Path<R, Activation>::hessian_cotangents(const Parameters<R>& at, const Parameters<R>& direction,
                                                     R v, R bend, bool add, long tile, const R* h) {
   const long m = f.m, o = f.o;
-  along_direction<NV>(direction, tile, along);
+  pre_activations<NV>(direction, tile, along), clear_beyond<NV>(tile, m, along);
   offset<NV>(at, tile, R(1), Z);
   for (long e = 0; e < o; e++) {
     const Vector<R> bias = filled(direction.bias ? direction.bias[e] : R(0));

@@ -147,17 +147,27 @@ template <class R, class Activation> class Path {
   const R* targets_of(long output, long tile) const { return f.targets + (output * f.tiles + tile) * TILE<R>; }
 
   // Activations ----------------------------------------------------------------------------------------------------
+  // Pre-activations x of a tile at some parameters, or their tangents along a direction: (m, TILE)
+  template <int NV> void pre_activations(const Parameters<R>& at, long tile, R* out) {
+    for (long k = 0; k < f.m; k++) {
+      R start = at.hidden_bias ? at.hidden_bias[k] : R(0);
+      if (tile == 0) start += f.left_out(at.weight + k * f.d);  // NaN reaches all sums over samples from one tile
+      for (int v = 0; v < NV; v++) store(out + k * TILE<R> + v * W, filled(start));
+    }
+    const R* x = f.by_tile + tile * f.inputs * TILE<R>;
+    if (f.unused.empty()) {
+      add_product<R, NV>(at.weight, f.d, f.m, f.d, x, out);
+    } else {
+      add_product<R, NV>(at.weight, f.d, f.m, f.inputs, x, out, Listed{f.used.data()});
+    }
+  }
   template <int NV> OUTLINE void features(const Parameters<R>& at, long tile, R* h) {
     if constexpr (GIVEN) {
       const long begin = tile * TILE<R>, count = f.n - begin < NV * W ? f.n - begin : NV * W;
       for (long k = 0; k < f.m; k++) std::memcpy(h + k * TILE<R>, given + k * f.n + begin, count * sizeof(R));
       return clear_beyond<NV>(tile, f.m, h);
     }
-    for (long k = 0; k < f.m; k++) {
-      const Vector<R> bias = filled(at.hidden_bias ? at.hidden_bias[k] : R(0));
-      for (int v = 0; v < NV; v++) store(h + k * TILE<R> + v * W, bias);
-    }
-    add_product<R, NV>(at.weight, f.d, f.m, f.d, f.by_tile + tile * f.d * TILE<R>, h);
+    pre_activations<NV>(at, tile, h);
     R *s = h + f.m * TILE<R>, *c = s + f.m * TILE<R>;
     for (long k = 0; k < f.m; k++)
       UNROLL for (int v = 0; v < NV; v++) {
@@ -324,15 +334,6 @@ template <class R, class Activation> class Path {
   // Cotangents of D^3 L_S[p, q]: third_derivative.h.
   template <int NV> void third_cotangents(const Parameters<R>& at, const Parameters<R>& p, const Parameters<R>& q, R v,
                                           long tile, const R* h, R* work);
-  // Tangents of the pre-activations x along a direction, (m, TILE).
-  template <int NV> void along_direction(const Parameters<R>& direction, long tile, R* forward) {
-    for (long k = 0; k < f.m; k++) {
-      const Vector<R> bias = filled(direction.hidden_bias ? direction.hidden_bias[k] : R(0));
-      for (int j = 0; j < NV; j++) store(forward + k * TILE<R> + j * W, bias);
-    }
-    add_product<R, NV>(direction.weight, f.d, f.m, f.d, f.by_tile + tile * f.d * TILE<R>, forward);
-    clear_beyond<NV>(tile, f.m, forward);
-  }
   // The derivative of the mean gradient along a direction, times `bend`: hessian.h.
   template <int NV>
   void hessian_cotangents(const Parameters<R>& at, const Parameters<R>& direction, R v, R bend, bool add, long tile,
@@ -387,10 +388,9 @@ template <class R, class Activation> class Path {
   // out = scale gradient
   OUTLINE void write(R scale, R* out) {
     const long m = f.m, d = f.d, o = f.o;
-    long j = 0;
+    long j = m * d;
     auto put = [&](R value) { out[j++] = scale * value; };
-    for (long k = 0; k < m; k++)
-      for (long i = 0; i < d; i++) put(weight_sums[k * f.columns + i]);
+    for (long k = 0; k < m; k++) f.spread(weight_sums + k * f.columns, scale, out + k * d);
     if (f.hidden_bias)
       for (long k = 0; k < m; k++) put(sum(hidden_sums + k * W));
     for (long k = 0; k < o * m; k++) put(readout_gradient[k] + sum(readout_sums + k * W));

@@ -15,9 +15,9 @@ OUTLINE void Path<R, Activation>::third_cotangents(const Parameters<R>& at, cons
   const long m = f.m, o = f.o;
   R *dp = work, *dq = dp + m * TILE<R>, *pre = dq + m * TILE<R>;
   R *Rp = pre + m * TILE<R>, *Rq = Rp + o * TILE<R>, *Rpq = Rq + o * TILE<R>;
-  along_direction<NV>(p, tile, dp);
-  along_direction<NV>(q, tile, dq);
-  if (Activation::third_from_x) along_direction<NV>(at, tile, pre);
+  pre_activations<NV>(p, tile, dp), clear_beyond<NV>(tile, m, dp);
+  pre_activations<NV>(q, tile, dq), clear_beyond<NV>(tile, m, dq);
+  if (Activation::third_from_x) pre_activations<NV>(at, tile, pre), clear_beyond<NV>(tile, m, pre);
   offset<NV>(at, tile, R(1), Z);
   for (long e = 0; e < o; e++)
     UNROLL for (int j = 0; j < NV; j++) {
