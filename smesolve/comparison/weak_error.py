@@ -24,7 +24,6 @@ from smesolve.comparison.value_hessians import value_hessians
 from smesolve.comparison.weak_error_study import StudyInterrupted, WeakErrorStudy
 from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
-from smesolve.problem.definition import check_derivatives
 from smesolve.problem.observables import Observables, ObservableWarning
 from smesolve.problem.problem import Problem
 from smesolve.sampling.ensemble import warn_of_divergence
@@ -176,7 +175,6 @@ def weak_error(
     )
     given = {"scheme": scheme, "dt": dt, "control": None if control == "auto" else control, "keep": keep or None}
     if chosen_estimator(estimator, design, given) == "defects":
-        check_derivatives(problem, design.theta0, draws=True)
         by_defects = DefectSize(_with_half(design), paths, workers)
         by_defects.check(max_memory)
         work = by_defects.work + further_work(by_defects.work, rel_tol)

@@ -62,7 +62,8 @@ import smesolve as sme
 generator = torch.Generator().manual_seed(0)
 x, y = torch.randn(5, {inputs}, generator=generator).double(), torch.randn(5, 1, generator=generator).double()
 problem = sme.DropoutProblem(sme.TwoLayerNetwork({inputs}, 3), x, y, keep_prob=0.8)
-sme.weak_error(problem, problem.initial(seed=0), lrs=[0.1], horizon=0.2, paths=16, workers=1)
+for estimator in ("difference", "defects"):
+    sme.weak_error(problem, problem.initial(seed=0), lrs=[0.1], horizon=0.2, paths=16, workers=1, estimator=estimator)
 print("torch._dynamo" in sys.modules)
 """
 
