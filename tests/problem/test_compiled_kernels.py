@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
 from smesolve.problem.differentiable_masks import with_differentiable_keep_prob
+from smesolve.problem.kernels.bilinear_forms import bilinear
 from smesolve.problem.kernels.library import VARIANTS, library
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.small_noise_rk4 import SmallNoiseRK4
@@ -255,6 +256,35 @@ def test_leading_dimensions_of_draws_broadcast(kind, masks):
         for method, drawn in (("gradient", draw), ("noise_product", z)):
             found, expected = (getattr(one, method)(theta, drawn) for one in (problem, in_torch(problem)))
             assert found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@compiled
+@pytest.mark.parametrize("masks", ["shared", "per_sample"])
+@pytest.mark.parametrize("kind", [built, with_features])
+def test_one_theta_stands_for_all_paths(kind, masks):
+    """Its features are computed once, with the same numbers as for each path."""
+    problem = kind(*(["tanh"] if kind is built else []), "uniform", 35, 3, 5, 2, True, masks=masks)
+    theta, first, second = (torch.randn(*lead, problem.dim, dtype=torch.float64) for lead in ((), (2, 3), (2, 3)))
+    repeated, draw = theta.repeat(2, 3, 1), problem.draw(torch.rand(2, 3, problem.draw_dim))
+    z = torch.randn(2, 3, problem.noise_dim, dtype=torch.float64)
+    for method, *drawn in (
+        ("gradient", draw),
+        ("noise_product", z),
+        ("hessian_product", first),
+        ("third_derivative", first, second),
+        ("hessian_product", theta.expand(2, 3, -1)),
+    ):
+        of_one, of_all = (getattr(problem, method)(at, *drawn) for at in (theta, repeated))
+        assert torch.equal(of_one, of_all)
+
+
+@compiled
+def test_a_form_of_rows_that_begin_in_one_place():
+    """The first row of `right` is `left`: equal addresses, different rows."""
+    factors, values, right = (torch.randn(*size, dtype=torch.float64) for size in ((1, 5, 16), (1, 16), (3, 5)))
+    form = torch.einsum("fnr,fr,fkr->nk", factors, values, factors)
+    found = bilinear(factors, values, right[0].expand(3, -1), right, None)
+    assert torch.allclose(found[:, 0], right @ form @ right[0], rtol=1e-12, atol=1e-14)
 
 
 @compiled

@@ -278,11 +278,12 @@ class ReadoutKernels(Kernels):
 
 
 def rows_of(theta: Tensor, *others: Tensor) -> tuple[Any, ...]:
-    """Return the common leading dimensions of tensors, their product, and each tensor as rows of adjacent numbers."""
-    lead = theta.shape[:1]
-    if theta.ndim == 2 and all(one.ndim == 2 and one.shape[:1] == lead for one in others):
-        rows = [one if one.stride(1) == 1 else one.contiguous() for one in (theta, *others)]
-    else:
+    """Return the common leading dimensions of tensors, their product, and each tensor as rows of adjacent numbers.
+
+    A single row stands for all rows without a copy, so that the kernels compute the features of one theta only once.
+    """
+    lead, rows = theta.shape[:1], [theta, *others]
+    if theta.ndim != 2 or any(one.ndim != 2 or one.shape[:1] != lead for one in others):
         lead = torch.Size(np.broadcast_shapes(theta.shape[:-1], *(one.shape[:-1] for one in others)))  # torch's is slow
-        rows = [one.expand(*lead, -1).reshape(-1, one.shape[-1]).contiguous() for one in (theta, *others)]
-    return lead, lead.numel(), *rows
+        rows = [one.expand(*lead, -1).reshape(-1, one.shape[-1]) for one in rows]
+    return lead, lead.numel(), *(one if one.stride(1) == 1 else one.contiguous() for one in rows)

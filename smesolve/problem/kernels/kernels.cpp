@@ -69,6 +69,13 @@ struct Features {
   }
 };
 
+// Returns whether several paths are at one theta, whose features are then kept for all of them.
+template <class Path, class R> static bool keep_shared(Path& path, int64_t paths, const Rows& theta, R) {
+  if (theta.stride != 0 || paths < 2) return false;
+  path.keep(theta.row<R>(0));
+  return true;
+}
+
 extern "C" {
 
 int64_t smesolve_interface() { return 4; }  // INTERFACE in smesolve/problem/kernels/library.py
@@ -106,11 +113,12 @@ void smesolve_gradient(const void* handle, int64_t per_sample, int64_t paths, Ro
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
     const auto& f = path.f;
+    const bool stored = !features.cotangents && keep_shared(path, paths, theta, zero);
     auto each = [&](auto& pair) {
       for (long b = 0; b < paths; b++) {
         features.give(path, b, zero);
         pair.gradient(f.m, masks.row<R>(b));
-        path.pull(pair, theta.row<R>(b), false, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
+        path.pull(pair, theta.row<R>(b), stored, R(1) / f.n, static_cast<R*>(out) + b * f.dim());
       }
     };
     if (per_sample) return each(path.per_sample());
@@ -160,13 +168,14 @@ void smesolve_noise(const void* handle, const Moments* law, int64_t kind, double
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
     const auto& f = path.f;
+    const bool stored = !features.cotangents && keep_shared(path, paths, theta, zero);
     with_noise(path, kind, [&](auto& pair) {
       for (long b = 0; b < paths; b++) {
         features.give(path, b, zero);
         pair.noise(f.m, *law, normals.row<R>(b), R(1), R(weight));
         const R* at = theta.row<R>(b);
         R* end = static_cast<R*>(out) + b * f.dim();
-        path.pull(pair, at, false, R(scale) / f.n, end);
+        path.pull(pair, at, stored, R(scale) / f.n, end);
         for (long j = 0; advance && j < f.dim(); j++) end[j] += at[j];
       }
     });
@@ -187,8 +196,9 @@ void smesolve_hessian_product(const void* handle, const Moments* law, int64_t pa
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
     const auto& f = path.f;
+    const bool stored = keep_shared(path, paths, theta, zero);
     for (long b = 0; b < paths; b++)
-      path.hessian(theta.row<R>(b), vectors.row<R>(b), R(law->variance), false, R(1) / f.n,
+      path.hessian(theta.row<R>(b), vectors.row<R>(b), R(law->variance), stored, R(1) / f.n,
                    static_cast<R*>(out) + b * f.dim());
   });
 }
@@ -199,8 +209,9 @@ void smesolve_third_derivative(const void* handle, const Moments* law, int64_t p
   with_path(handle, [&](auto& path, auto zero) {
     using R = decltype(zero);
     const auto& f = path.f;
+    const bool stored = keep_shared(path, paths, theta, zero);
     for (long b = 0; b < paths; b++)
-      path.third_derivative(theta.row<R>(b), first.row<R>(b), second.row<R>(b), R(law->variance), R(1) / f.n,
+      path.third_derivative(theta.row<R>(b), first.row<R>(b), second.row<R>(b), R(law->variance), stored, R(1) / f.n,
                             static_cast<R*>(out) + b * f.dim());
   });
 }
@@ -287,7 +298,7 @@ void smesolve_bilinear(int64_t single, int64_t forms, int64_t length, int64_t ra
                        const void* values, int64_t pairs, Rows left, const void* origin, Rows right, void* out) {
   auto of = [&](auto zero) {
     using R = decltype(zero);
-    const bool same = left.data == right.data && !origin;
+    const bool same = left.data == right.data && left.stride == right.stride && !origin;
     Array<R> a(FORM_VECTORS * rank), b(FORM_VECTORS * rank), differences(FORM_VECTORS * FORM_LENGTH);
     for (long begin = 0; begin < pairs; begin += FORM_VECTORS) {
       const long count = std::min<long>(FORM_VECTORS, pairs - begin);

@@ -71,7 +71,7 @@ template <class R, class Activation> class Path {
   }
 
   // out = scale D^3 L_S(theta)[p, q]: third_derivative.h
-  void third_derivative(const R* theta, const R* p, const R* q, R v, R scale, R* out);
+  void third_derivative(const R* theta, const R* p, const R* q, R v, bool stored, R scale, R* out);
 
   // sum_i |R_i|^2 + v sum_ik |z_ik|^2
   OUTLINE R squared_errors(const R* theta, R v) {

@@ -66,14 +66,15 @@ OUTLINE void Path<R, Activation>::third_cotangents(const Parameters<R>& at, cons
 }
 
 template <class R, class Activation>
-OUTLINE void Path<R, Activation>::third_derivative(const R* theta, const R* p, const R* q, R v, R scale, R* out) {
+OUTLINE void Path<R, Activation>::third_derivative(const R* theta, const R* p, const R* q, R v, bool stored, R scale,
+                                                  R* out) {
   clear();
   Array<R> work(3 * (f.m + f.o) * TILE<R>);
   const Parameters<R> at(f, theta), along_p(f, p), along_q(f, q);
   each_tile([&](auto vectors, long tile) {
     constexpr int NV = decltype(vectors)::count;
-    R* h = tile_of(tile, false);
-    features<NV>(at, tile, h);
+    R* h = tile_of(tile, stored);
+    if (!stored) features<NV>(at, tile, h);
     third_cotangents<NV>(at, along_p, along_q, v, tile, h, work);
     pull_back<NV>(tile);
   });
