@@ -109,7 +109,7 @@ def check_derivatives(problem: Problem, theta: Tensor, draws: bool = False) -> N
     """Check the derivatives of a gradient near theta (D,), which equations of order 2 and stability limits use.
 
     A gradient that the user wrote may cut off its derivative. With `draws`, the gradient of one draw is checked, too,
-    whose derivatives defects use. Cost: five gradients each.
+    for problems without a closed form, whose equations use its derivative. Cost: five gradients each.
 
     Raises:
         SmesolveError: the derivatives disagree with the values of the gradient, or cannot be computed.
