@@ -366,11 +366,11 @@ def check_tensor(
     if not finite:
         return tensor
     if not tensor.is_meta and not bool(tensor.isfinite().all()):
-        raise SmesolveError(f"{name} has values that are NaN or infinite; start from finite parameters.")
+        raise SmesolveError(f"{name} has values that are NaN or infinite; give finite ones.")
     if not tensor.is_meta and float(tensor.abs().max()) > math.sqrt(torch.finfo(tensor.dtype).max / tensor.numel()):
         raise SmesolveError(
-            f"{name} has values up to {float(tensor.abs().max()):g}, whose squares overflow in {tensor.dtype}; start "
-            "from smaller parameters."
+            f"{name} has values up to {float(tensor.abs().max()):g}, whose squares overflow in {tensor.dtype}; give "
+            "smaller ones."
         )
     return tensor.detach()
 

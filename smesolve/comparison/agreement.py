@@ -19,7 +19,7 @@ import pandas as pd
 
 from smesolve.comparison.outcomes import Status
 from smesolve.confidence import CONFIDENCE, with_interval
-from smesolve.solver.modified_equation import Order, equation_name, weak_order
+from smesolve.solver.orders import Order, equation_name, weak_order
 
 __all__ = ["agreement", "at_most", "headline", "in_short", "leading_rows"]
 

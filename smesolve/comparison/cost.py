@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smesolve.solver.modified_equation import Order, weak_order
+from smesolve.solver.orders import Order, weak_order
 from smesolve.solver.schemes import SCHEMES
 
 __all__ = ["ITERATION_STEP_COST", "step_cost"]

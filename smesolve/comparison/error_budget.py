@@ -27,7 +27,8 @@ from smesolve.problem.observables import grows_polynomially
 from smesolve.sampling.ensemble import in_lists
 from smesolve.sampling.parallel import Task, run_blocks
 from smesolve.sampling.runner import Runner, Work
-from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.orders import Order, equation_name
 
 __all__ = ["ErrorBudget"]
 

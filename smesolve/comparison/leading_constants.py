@@ -60,8 +60,9 @@ from smesolve.problem.kinks import kinks
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.sampling.progress import Progress
-from smesolve.solver.modified_equation import ModifiedEquation, Order
+from smesolve.solver.modified_equation import ModifiedEquation
 from smesolve.solver.ode import solve_ode
+from smesolve.solver.orders import Order
 
 __all__ = [
     "constants_floats",

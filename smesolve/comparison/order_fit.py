@@ -42,7 +42,7 @@ from scipy import optimize, special
 
 from smesolve.comparison.outcomes import LeftOut, Verdict
 from smesolve.confidence import NORMAL_QUANTILE
-from smesolve.solver.modified_equation import weak_order
+from smesolve.solver.orders import weak_order
 
 __all__ = ["fit_orders"]
 

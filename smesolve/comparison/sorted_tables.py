@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from smesolve.solver.modified_equation import sorted_orders
+from smesolve.solver.orders import sorted_orders
 
 __all__ = ["in_sorted_orders"]
 

@@ -13,7 +13,7 @@ from smesolve.comparison.exact import LinearMoments
 from smesolve.comparison.mean_square_growth import ObservedLimit, observed_limit
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.sampling.parallel import run_blocks
-from smesolve.solver.modified_equation import WITH_JUMPS, Order, equation_name
+from smesolve.solver.orders import WITH_JUMPS, Order, equation_name
 
 __all__ = ["Agreement", "stability_limits", "with_agreement"]
 

@@ -18,7 +18,7 @@ from smesolve.entry_point import entry_point
 from smesolve.errors import SmesolveError
 from smesolve.problem.one_at_a_time import hessian
 from smesolve.problem.problem import Problem
-from smesolve.solver.modified_equation import Order
+from smesolve.solver.orders import Order
 from smesolve.validation import check_list, check_parameters, check_positive
 
 __all__ = ["EQUATIONS", "stationary_variances"]

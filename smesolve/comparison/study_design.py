@@ -24,7 +24,8 @@ from smesolve.problem.observables import (
 )
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import JUMP_SCHEME, check_declared, check_jumps, check_scheme
-from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.orders import WITH_JUMPS, Order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.scheme import NothingTestedWarning, what_tests_nothing
 from smesolve.solver.time_grid import even_grid, grid_numbers, grid_steps, on_grid, on_step

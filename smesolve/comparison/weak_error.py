@@ -30,7 +30,7 @@ from smesolve.sampling.ensemble import warn_of_divergence
 from smesolve.sampling.journal import Journal
 from smesolve.sampling.progress import Progress
 from smesolve.sampling.runner import Runner
-from smesolve.solver.modified_equation import WITH_JUMPS, Order
+from smesolve.solver.orders import WITH_JUMPS, Order
 from smesolve.solver.schemes import SCHEMES
 from smesolve.validation import (
     check_choice,

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from smesolve.figures import ORDERS, PAGE, Figure, drawing, legend_above, log_ticks, points
-from smesolve.solver.modified_equation import sorted_orders, weak_order
+from smesolve.solver.orders import sorted_orders, weak_order
 
 __all__ = ["errors_against_lr", "name_of", "symbol_of", "weak_error_figure"]
 

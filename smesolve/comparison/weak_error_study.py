@@ -17,7 +17,7 @@ from smesolve.comparison.outcomes import Status
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE, student_quantile
 from smesolve.result import Result
 from smesolve.sampling import pickling
-from smesolve.solver.modified_equation import Order, orders_in_words
+from smesolve.solver.orders import Order, orders_in_words
 from smesolve.validation import check_choice
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from smesolve.experiments.shared.weak_error_parts import (
     slopes,
 )
 from smesolve.figures import DROPOUT, ORDERS, PAGE, Figure, drawing, points
-from smesolve.solver.modified_equation import sorted_orders
+from smesolve.solver.orders import sorted_orders
 from smesolve.solver.time_grid import even_grid
 
 __all__ = ["Compare", "comparison_figure"]

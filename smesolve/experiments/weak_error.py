@@ -29,7 +29,7 @@ from smesolve.experiments.shared.weak_error_parts import (
 )
 from smesolve.problem.kinks import kinks
 from smesolve.problem.problem import Problem
-from smesolve.solver.modified_equation import equation_name, orders_in_words, sorted_orders
+from smesolve.solver.orders import equation_name, orders_in_words, sorted_orders
 
 __all__ = ["WeakError"]
 

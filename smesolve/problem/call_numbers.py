@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,9 +35,13 @@ def check_call_number(name: str, value: Any, least: float = -math.inf, remedy: s
         raise invalid(name, "be a number, or a real tensor of dimension 0", value, remedy)
 
 
-def check_rate(lr: Any) -> None:
-    """Refuse what is no learning rate: neither a finite number of at least 0 nor a real tensor of dimension 0."""
+def check_rate(lr: Any) -> float | Tensor:
+    """Return a learning rate: a finite number of at least 0, or a real tensor of dimension 0.
+
+    A number of numpy is returned as a float: numpy would compute 1 - lr, for example, in the precision of lr.
+    """
     check_call_number("lr", lr, 0.0, "it is the learning rate of this step, such as 0.1")
+    return float(lr) if isinstance(lr, np.generic) else lr
 
 
 def check_term_count(count: Any) -> None:

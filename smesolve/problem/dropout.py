@@ -32,10 +32,11 @@ from smesolve.problem.differentiable_scalar import as_scalar, value_of
 from smesolve.problem.dropout_linearization import DropoutLinearization
 from smesolve.problem.dropout_noise import PairNoise
 from smesolve.problem.kernels.fused import FusedKernels, ReadoutKernels
+from smesolve.problem.leading_dimensions import check_leading
 from smesolve.problem.masked_problem import MaskedProblem
 from smesolve.problem.masks import BernoulliMasks, MaskLaw
 from smesolve.problem.networks import DropoutNetwork
-from smesolve.validation import check_keep_prob
+from smesolve.validation import check_integer, check_keep_prob
 
 __all__ = ["DropoutProblem"]
 
@@ -153,7 +154,12 @@ class DropoutProblem(MaskedProblem):
         return other
 
     def of_sample(self, i: int) -> DropoutProblem:
-        """Return the problem of sample i only, with linear noise."""
+        """Return the problem of sample i only, with linear noise.
+
+        Raises:
+            SmesolveError: i is no integer from 0 to n - 1.
+        """
+        i = check_integer("i", i, 0, self.samples - 1)
         other = copy.copy(self)
         other.x, other.y, other.targets = self.x[i : i + 1], self.y[i : i + 1], self.targets[:, i : i + 1]
         other.samples, other.per_sample, other.draw_dim = 1, False, self.width
@@ -184,6 +190,7 @@ class DropoutProblem(MaskedProblem):
         if theta.shape[-1] != self.dim or not self.kernels.suit(theta, increments):
             return None
         self.check_normals(increments)
+        check_leading(theta, "increments", increments)
         return self.kernels.small_noise_rk4(theta, self.law, increments, self.linear_noise, order, lr, dt, split)
 
     def noise_coordinates(self, draw: Tensor) -> Tensor | None:

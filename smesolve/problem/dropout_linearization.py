@@ -149,15 +149,14 @@ class DropoutLinearization(Linearization):
         """Return theta + scale `noisy_mean_gradient`."""
         if kernels := self._kernels(normals):
             problem = self.problem
-            problem.check_normals(normals)
+            self._check_normals(normals)
             return kernels.noisy_step(self.theta, problem.law, normals, problem.linear_noise, weight, scale)
         return super().noisy_step(normals, weight, scale)
 
     def noisy_mean_gradient(self, normals: Tensor, weight: float) -> Tensor:
         """Return weight `mean_gradient` + `noise_product`, by one pullback."""
         problem, law = self.problem, self.problem.law
-        problem.check_normals(normals)
-        check_leading(self.theta, "normals", normals)
+        self._check_normals(normals)
         if kernels := self._kernels(normals):
             return kernels.noise(self.theta, law, normals, problem.linear_noise, weight)
         at = self.network
@@ -173,8 +172,12 @@ class DropoutLinearization(Linearization):
         kernels = self._kernels(normals)
         if kernels is None:
             return super().mean_noise_and_curvature(normals)
-        self.problem.check_normals(normals)
+        self._check_normals(normals)
         return kernels.parts(self.theta, self.problem.law, normals, self.problem.linear_noise)
+
+    def _check_normals(self, normals: Tensor) -> None:
+        self.problem.check_normals(normals)
+        check_leading(self.theta, "normals", normals)
 
     def hessian_product(self, vector: Tensor) -> Tensor:
         """Return Hess L_S(theta) vector. It is the derivative of (2) in closed form if the network has a tangent."""

@@ -255,7 +255,7 @@ class Training(Problem):
 
     def _moved(self, state: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
         """Return states after a step with given gradients (..., D)."""
-        check_rate(lr)
+        lr = check_rate(lr)
         assert self._rule is not None
         theta, *memory = (part.expand(*gradient.shape[:-1], -1) for part in self._split(state))
         return torch.cat(self._rule.scheduled_step(theta, memory, gradient, lr, self._lr_factor), dim=-1)

@@ -19,7 +19,7 @@ from smesolve.experiments.shared.dry_run import estimate
 from smesolve.sampling.ensemble import block_of
 from smesolve.solver.jump_integration import JumpIntegration
 from smesolve.solver.jumps import Poissonised, ThirdOrder
-from smesolve.solver.modified_equation import orders_in_words, sorted_orders
+from smesolve.solver.orders import orders_in_words, sorted_orders
 
 
 def totals_and_losses(process, control, theta0, saved, blocks):

@@ -41,3 +41,23 @@ def test_leading_dimensions_broadcast_or_are_refused(kind):
         words = rf"theta and {name} must be the same or 1, got \(2,.*\) and \(4,.*\); give {name} for each theta"
         with pytest.raises(sme.SmesolveError, match=words):
             call(theta.expand(2, -1), 4)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_increments_of_an_equation_are_refused_alike(order):
+    equation, theta = sme.ModifiedEquation(DROPOUT, 0.1, order), DROPOUT.initial(seed=0).expand(2, -1)
+    normals = theta.new_ones(4, DROPOUT.noise_dim)
+    for call in (
+        lambda: equation.f_and_g_prod(0.0, theta, normals),
+        lambda: equation.euler_advance(0.0, theta, 0.1, normals),
+        lambda: DROPOUT.linearize(theta).mean_noise_and_curvature(normals),
+    ):
+        with pytest.raises(sme.SmesolveError, match=r"theta and normals must be the same or 1, got \(2,.*\) and \(4,"):
+            call()
+
+
+@pytest.mark.skipif(DROPOUT.kernels is None, reason="without kernels there is no step by one")
+def test_increments_of_a_step_by_one_kernel_are_refused_alike():
+    theta = DROPOUT.initial(seed=0).expand(2, -1)
+    with pytest.raises(sme.SmesolveError, match=r"theta and increments must be the same or 1, got \(2,.*\) and \(4,"):
+        DROPOUT.small_noise_rk4(theta, theta.new_ones(4, DROPOUT.noise_dim), 1, 0.1, 0.1, True)

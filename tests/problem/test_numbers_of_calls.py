@@ -139,3 +139,18 @@ def test_an_epoch_says_what_its_draws_are(draw):
     for call in (EPOCHS.gradient, lambda *given: EPOCHS.step(*given, 0.1), lambda *given: EPOCHS.step_terms(*given, 2)):
         with pytest.raises(sme.SmesolveError, match="draw"):
             call(EPOCHS.initial()[None], draw)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_learning_rate_of_numpy_is_taken_at_its_value(name):
+    """numpy would compute 1 - lr in the precision of lr: Adam's betas were off by 1e-7."""
+    problem, lr = PROBLEMS[name], np.float32(0.1)
+    theta, draw = problem.initial(seed=0)[None], problem.sample(1, seed=0)
+    assert torch.equal(problem.step(theta, draw, lr), problem.step(theta, draw, float(lr)))
+
+
+@pytest.mark.parametrize("value", [-1, 5, 1.5, *NO_NUMBERS])
+def test_a_sample_has_a_number(value):
+    assert DROPOUT.of_sample(DROPOUT.samples - 1).samples == 1
+    with pytest.raises(sme.SmesolveError, match="i must be"):
+        DROPOUT.of_sample(value if value != 5 else DROPOUT.samples)

@@ -35,7 +35,8 @@ from torch import Tensor
 
 from smesolve.errors import SmesolveError
 from smesolve.problem.problem import Problem
-from smesolve.solver.modified_equation import WITH_JUMPS, ModifiedEquation, Order
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.orders import WITH_JUMPS, Order
 
 __all__ = ["MAX_DIM", "AffineGradient", "AffineStep", "affine_matrix", "start_moments"]
 

@@ -16,7 +16,8 @@ from smesolve.errors import SmesolveError
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
 from smesolve.solver.integration import check_scheme
-from smesolve.solver.modified_equation import ModifiedEquation, Order
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.orders import Order
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes import SCHEMES
 from smesolve.solver.schemes.gradient_scheme import GradientScheme

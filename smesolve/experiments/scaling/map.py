@@ -41,7 +41,7 @@ from smesolve.experiments.shared.settings import check_one
 from smesolve.problem.dropout import DropoutProblem
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import without_divergence_warnings
-from smesolve.solver.modified_equation import Order, equation_name
+from smesolve.solver.orders import Order, equation_name
 from smesolve.solver.time_grid import grid_steps
 from smesolve.validation import check_keep_prob, check_list, check_positive
 

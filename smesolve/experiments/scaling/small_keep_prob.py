@@ -41,7 +41,8 @@ from smesolve.problem.iteration import DropoutIteration
 from smesolve.problem.observables import Observable, named_observables
 from smesolve.sampling.ensemble import collect_paths, without_divergence_warnings
 from smesolve.solver.integration import integration
-from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.orders import Order, equation_name
 from smesolve.validation import check_keep_prob, check_list, check_number, check_positive
 
 __all__ = ["SmallKeepProb", "SmallKeepProbResult", "SmallKeepProbSettings", "small_keep_prob"]

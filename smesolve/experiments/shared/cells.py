@@ -22,7 +22,7 @@ from smesolve.experiments.shared.defect_runs import DefectRuns
 from smesolve.problem.problem import Problem
 from smesolve.sampling.progress import Progress
 from smesolve.solver.integration import check_scheme
-from smesolve.solver.modified_equation import Order
+from smesolve.solver.orders import Order
 
 __all__ = ["Cell", "Ensembles", "run_cells", "training_cost"]
 

@@ -15,7 +15,7 @@ from smesolve.comparison.study_size import DefectSize
 from smesolve.experiments.shared.stopwatch import idle_seconds
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
-from smesolve.solver.modified_equation import WITH_JUMPS, Order
+from smesolve.solver.orders import WITH_JUMPS, Order
 
 __all__ = ["TIMED_STEPS", "DefectRuns", "orders_of_defects"]
 

@@ -30,7 +30,8 @@ from smesolve.problem.iteration import DropoutIteration
 from smesolve.sampling.ensemble import Process
 from smesolve.sampling.runner import Runner
 from smesolve.solver.integration import integration
-from smesolve.solver.modified_equation import ModifiedEquation, Order, equation_name
+from smesolve.solver.modified_equation import ModifiedEquation
+from smesolve.solver.orders import Order, equation_name
 
 __all__ = ["estimate", "memory_in_words", "time_in_words"]
 

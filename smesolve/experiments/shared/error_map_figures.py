@@ -18,7 +18,7 @@ from matplotlib.tri import Triangulation
 from smesolve.comparison.collapse import POWERS, spreads_about_one_curve
 from smesolve.figures import PAGE, Figure, drawing
 from smesolve.result import Result, sentences
-from smesolve.solver.modified_equation import Order, equation_name, sorted_orders
+from smesolve.solver.orders import Order, equation_name, sorted_orders
 
 __all__ = ["ErrorMap", "nearer_order"]
 

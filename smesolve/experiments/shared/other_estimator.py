@@ -21,7 +21,7 @@ from smesolve.experiments.shared.section import formatted
 from smesolve.problem.observables import Observable
 from smesolve.sampling.ensemble import LARGEST_BLOCK
 from smesolve.sampling.journal import Journal
-from smesolve.solver.modified_equation import equation_name
+from smesolve.solver.orders import equation_name
 
 __all__ = ["OtherEstimator"]
 

@@ -14,7 +14,7 @@ from smesolve.experiments.shared.cells import Ensembles
 from smesolve.experiments.shared.settings import ProblemSettings, check_keys
 from smesolve.problem.observables import Observable
 from smesolve.problem.problem import Problem
-from smesolve.solver.modified_equation import Order
+from smesolve.solver.orders import Order
 from smesolve.validation import check_instance, check_parameters
 
 __all__ = ["EFFORT", "SamplingEffort", "SamplingSettings", "ToleranceSettings", "check_study"]

@@ -13,7 +13,7 @@ from smesolve.confidence import CONFIDENCE
 from smesolve.experiments.shared.markdown import table_of
 from smesolve.experiments.shared.section import formatted
 from smesolve.experiments.shared.weak_error_experiment import WeakErrorSettings
-from smesolve.solver.modified_equation import equation_name, orders_in_words
+from smesolve.solver.orders import equation_name, orders_in_words
 
 __all__ = [
     "at_horizon",
