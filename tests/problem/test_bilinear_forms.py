@@ -54,8 +54,10 @@ def test_vectors_may_lie_in_memory_in_any_way():
     expected = bilinear(factors, values, left, right, origin)
     for lain in (left.mT.contiguous().mT, torch.cat([left, left], 1)[:, :40], torch.cat([left, left])[::1][:9]):
         assert torch.equal(bilinear(factors, values, lain, right, origin), expected)
-    rows = left[:1].expand(9, -1)
-    assert torch.equal(bilinear(factors, values, rows, right, origin)[0], expected[0])
+    for row in (left[:1], right[:1]):  # the second one begins where `right` does
+        found = bilinear(factors, values, row.expand(9, -1), right, None)
+        assert torch.equal(found, bilinear(factors, values, row.repeat(9, 1), right, None))
+    assert torch.equal(bilinear(factors, values, left[:1].expand(9, -1), right, origin)[0], expected[0])
 
 
 def test_each_pair_is_computed_by_itself():

@@ -16,7 +16,6 @@ from torch.autograd import forward_ad
 import smesolve as sme
 from smesolve.problem.activations import ACTIVATIONS
 from smesolve.problem.differentiable_masks import with_differentiable_keep_prob
-from smesolve.problem.kernels.bilinear_forms import bilinear
 from smesolve.problem.kernels.library import VARIANTS, library
 from smesolve.solver.perturbed_sde import PerturbedSDE
 from smesolve.solver.schemes.small_noise_rk4 import SmallNoiseRK4
@@ -221,18 +220,6 @@ def test_what_is_not_a_number_stays_so(activation):
 
 
 @compiled
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_unused_weights_have_no_gradient_unless_they_are_not_finite(value):
-    problem = built("tanh", "dropout", 70, 3, 4, 2, False, unused=[1])
-    theta = problem.initial(seed=0).repeat(2, 1)
-    assert (problem.mean_gradient(theta)[:, 1:12:3] == 0).all()
-    theta[0, 4] = value
-    found, expected = (one.mean_gradient(theta).isfinite() for one in (problem, in_torch(problem)))
-    assert torch.equal(found.all(-1), expected.all(-1)) and found[1].all() and not found[0].all()
-    assert problem.loss(theta).isnan().tolist() == [True, False]
-
-
-@compiled
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 def test_infinite_weights_saturate(activation):
     problem = make_problem(width=4, samples=9, activation=activation)
@@ -276,15 +263,6 @@ def test_one_theta_stands_for_all_paths(kind, masks):
     ):
         of_one, of_all = (getattr(problem, method)(at, *drawn) for at in (theta, repeated))
         assert torch.equal(of_one, of_all)
-
-
-@compiled
-def test_a_form_of_rows_that_begin_in_one_place():
-    """The first row of `right` is `left`: equal addresses, different rows."""
-    factors, values, right = (torch.randn(*size, dtype=torch.float64) for size in ((1, 5, 16), (1, 16), (3, 5)))
-    form = torch.einsum("fnr,fr,fkr->nk", factors, values, factors)
-    found = bilinear(factors, values, right[0].expand(3, -1), right, None)
-    assert torch.allclose(found[:, 0], right @ form @ right[0], rtol=1e-12, atol=1e-14)
 
 
 @compiled
