@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import optimize
 
 from smesolve.confidence import CONFIDENCE, NORMAL_QUANTILE
@@ -17,6 +18,9 @@ COLLAPSE_BELOW = 0.3
 
 POWERS = (0.0, 1.0, 2.0)
 """The powers q of the candidates lr / keep_prob^q."""
+
+TRIED_POWERS = np.linspace(-1, 5, 61)
+"""Powers between which that of least spread is sought."""
 
 RESAMPLES = 400
 """Draws of the bootstrap."""
@@ -59,16 +63,20 @@ def _spreads(cells: pd.DataFrame, ordinate: str, rng: np.random.Generator) -> di
     error, unit = np.abs(cells.relative.to_numpy()), cells.horizon.to_numpy() if ordinate == "rate" else 1.0
     sigma = (cells.relative_high - cells.relative_low).to_numpy() / (2 * NORMAL_QUANTILE)
 
-    def spread(power: float, chosen: np.ndarray, heights: np.ndarray) -> float:
-        x = (log_lr - power * log_keep)[chosen]
-        x = (x - x.mean()) / max(x.std(), 1e-12)
-        left = heights - np.polyval(np.polyfit(x, heights, 2), x)
-        return float((left @ left / max(len(x) - 3, 1)) ** 0.5)
+    def squared_spread(powers: ArrayLike, chosen: np.ndarray, heights: np.ndarray) -> np.ndarray:
+        x = (log_lr - np.asarray(powers)[..., None] * log_keep)[..., chosen]
+        x = (x - x.mean(-1, keepdims=True)) / np.maximum(x.std(-1, keepdims=True), 1e-12)
+        parabolas = x[..., None] ** np.arange(3)
+        left = heights - (parabolas @ (np.linalg.pinv(parabolas) @ heights[:, None]))[..., 0]
+        squares: np.ndarray = (left**2).sum(-1)
+        return squares / max(len(heights) - 3, 1)
 
     def all_spreads(chosen: np.ndarray, heights: np.ndarray) -> list[float]:
-        free = partial(spread, chosen=chosen, heights=heights)
-        best = optimize.minimize_scalar(free, bounds=(-1, 5), method="bounded")
-        return [*(spread(power, chosen, heights) for power in POWERS), float(best.x), float(best.fun)]
+        free = partial(squared_spread, chosen=chosen, heights=heights)
+        nearest = int(free(TRIED_POWERS).argmin())  # the spread has several minima
+        bounds = TRIED_POWERS[max(0, nearest - 1)], TRIED_POWERS[min(nearest + 1, len(TRIED_POWERS) - 1)]
+        best = optimize.minimize_scalar(free, bounds=bounds, method="bounded")
+        return [*np.sqrt(free(POWERS)), float(best.x), float(np.sqrt(best.fun))]
 
     found = all_spreads(np.arange(len(cells)), np.log(error / unit))
     drawn: list[list[float]] = []

@@ -145,8 +145,8 @@ def weak_error(
         NothingTestedWarning: dt = lr at order 1 with a scheme whose step is then the step of the iteration.
         DivergenceWarning: diverged paths; their rows have no mean and are not resolved.
 
-    Cost: paths x horizon/lr steps for the iteration and each order, and for the equations half as many again for the
-    bias. Memory does not depend on the number of paths.
+    Cost: paths x horizon/lr steps for the iteration and each order, and for the equations a quarter as many again for
+    the bias, twice as many for the first 128 paths. Memory does not depend on the number of paths.
     """
     problem = check_problem("problem", problem)
     paths, max_paths = check_integer("paths", paths, 2), check_integer("max_paths", max_paths)

@@ -34,7 +34,7 @@ from smesolve.problem.linearization import (
 from smesolve.problem.parameter_vector import ParameterVector
 from smesolve.problem.stability import curvature_limit, step_limit
 from smesolve.problem.training_step import REFERENCE_DRAWS, TrainingStep
-from smesolve.sampling.ensemble import LARGEST_BLOCK, fitting_block_size, holding_block_size
+from smesolve.sampling.ensemble import BLOCK_FLOATS, LARGEST_BLOCK, fitting_block_size, holding_block_size
 from smesolve.sampling.randomness import keyed_uniforms
 from smesolve.validation import check_integer, check_not_negative, check_parameters, check_seed
 
@@ -83,6 +83,8 @@ class Problem(ParameterVector, TrainingStep):
     """Whether `noise_product` is linear in its normals."""
     largest_block: int = LARGEST_BLOCK
     """Paths that a block holds at most; `in_blocks_for` lowers it."""
+    block_floats: int = BLOCK_FLOATS
+    """Floats of the working arrays of a block; `in_blocks_for` doubles them."""
     in_threads: bool = False
     """Whether compiled kernels, which release Python's lock, compute the training step. If so, blocks of paths run in
     threads."""
@@ -167,19 +169,20 @@ class Problem(ParameterVector, TrainingStep):
     @property
     def block_size(self) -> int:
         """Number of paths in a block, whose working arrays fit a cache."""
-        return min(fitting_block_size(self.floats_per_path), self.largest_block)
+        return min(fitting_block_size(self.floats_per_path, self.block_floats), self.largest_block)
 
     def in_blocks_for(self, paths: int) -> Self:
-        """Return the same problem with blocks that are no larger than a total of `paths` paths needs.
+        """Return the same problem with the blocks of a study of `paths` paths.
 
         A block holds at most the smallest power of two that is at least 8 and not below `paths`, so that few paths are
-        in one small block. A problem that defines `block_size` keeps it.
+        in one small block. Up to there it may have twice the floats, as each step of a block in a study also calls
+        control variates. A problem that defines `block_size` keeps it.
         """
-        size = holding_block_size(check_integer("paths", paths))
-        if size == self.largest_block:
+        sizes = {"largest_block": holding_block_size(check_integer("paths", paths)), "block_floats": 2 * BLOCK_FLOATS}
+        if sizes.items() <= vars(self).items():
             return self
         other = copy.copy(self)
-        vars(other)["largest_block"] = size  # also where the class is a frozen dataclass
+        vars(other).update(sizes)  # also where the class is a frozen dataclass
         return other
 
     @property

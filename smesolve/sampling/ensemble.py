@@ -46,6 +46,9 @@ __all__ = [
 SMALLEST_BLOCK, LARGEST_BLOCK = 8, 1024
 """Paths in a block, at least and at most; both are powers of two."""
 
+BLOCK_FLOATS = 2**18
+"""Floats of a block's working arrays: 2 MiB, a level-2 cache."""
+
 LIST = 2**12
 """Largest number of blocks that are handed to the workers at once."""
 
@@ -146,13 +149,13 @@ class Process(Chain, Protocol):
         ...
 
 
-def fitting_block_size(floats_per_path: int) -> int:
-    """Return the largest power of two of paths, from 8 to 1024, that have at most 2^18 floats (2 MiB: a level-2 cache).
+def fitting_block_size(floats_per_path: int, floats: int = BLOCK_FLOATS) -> int:
+    """Return the largest power of two of paths, from 8 to 1024, that have at most so many floats.
 
     Eight paths may have more. The size depends on the problem only, not on the machine, so results are the same
     everywhere.
     """
-    size = max(1, 2**18 // floats_per_path)
+    size = max(1, floats // floats_per_path)
     return min(max(SMALLEST_BLOCK, 1 << (size.bit_length() - 1)), LARGEST_BLOCK)
 
 

@@ -41,9 +41,12 @@ def test_a_block_is_the_smallest_power_of_two_that_holds_the_paths():
     problem = make_problem()
     assert problem.block_size == fitting_block_size(problem.floats_per_path) == 1024
     assert {paths: problem.in_blocks_for(paths).block_size for paths in sizes} == sizes
-    assert problem.in_blocks_for(1024) is problem and problem.in_blocks_for(16).in_blocks_for(2000).block_size == 1024
-    wide = sme.DropoutProblem(sme.TwoLayerNetwork(2, 200), problem.x, problem.y, keep_prob=0.8)
-    assert wide.in_blocks_for(10**6).block_size == wide.block_size < 64  # never more than fit a cache
+    small = problem.in_blocks_for(16)
+    assert small.in_blocks_for(16) is small and small.in_blocks_for(2000).block_size == 1024
+    wide = sme.DropoutProblem(sme.TwoLayerNetwork(2, 100), problem.x, problem.y, keep_prob=0.8)
+    assert wide.block_size == fitting_block_size(wide.floats_per_path) < 32
+    assert wide.in_blocks_for(10**6).block_size == wide.in_blocks_for(64).block_size == 2 * wide.block_size
+    assert wide.in_blocks_for(8).block_size == 8 < wide.block_size
 
 
 class InBlocksOfFour(Quadratic):
