@@ -92,7 +92,7 @@ class ErrorBudget:
     # --- sampling --------------------------------------------------------------------------------------------------
 
     def draw(self, paths: int, rel_tol: float | None, max_paths: int) -> None:
-        """Draw `paths` paths on each side, an eighth of them in pairs; then as many more as the tolerance requires.
+        """Draw `paths` paths on each side, at least an eighth in pairs; then as many more as the tolerance requires.
 
         If dt is not given, it is halved while the bias at the horizon is significant and above its share of the error.
         If a tolerance is given, paths are also added while too few values carry a mean, if max_paths may be enough.
