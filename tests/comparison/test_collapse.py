@@ -7,6 +7,11 @@ import pytest
 from smesolve.comparison.collapse import spreads_about_one_curve
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr("smesolve.comparison.collapse.RESAMPLES", 8)
+
+
 def cells(keep_probs, lrs, relative, half_width=0.0):
     """Cells of one order, each with the same horizon."""
     table = pd.DataFrame({"keep_prob": keep_probs, "lr": lrs, "relative": relative})
@@ -33,8 +38,7 @@ def test_errors_on_one_curve_have_its_power(power):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 4, 15, 18, 21, 22])  # most of them have a local minimum
-def test_the_spread_is_the_least_one_of_all_powers(seed, monkeypatch):
-    monkeypatch.setattr("smesolve.comparison.collapse.RESAMPLES", 8)
+def test_the_spread_is_the_least_one_of_all_powers(seed):
     rng = np.random.default_rng(seed)
     keep_probs, lrs = rng.choice([0.8, 0.3, 0.1, 0.03], 9), np.exp(rng.uniform(-8, -2, 9))
     keep_probs[:3] = 0.8, 0.3, 0.1
