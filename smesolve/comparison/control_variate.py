@@ -91,15 +91,14 @@ class JumpControlVariate:
             self._add_first(totals, step, noise)
         if self.hessians is None:
             return
-        point = self.hessians.index((step + 1) * self.step_time)
-        lam = self.hessians.hessians[point]
+        end = (step + 1) * self.step_time
+        lam, Q = self.hessians.hessian_at(end), self.hessians.quadratic_at(end)
         rows = totals.shape[2] - lam.targets
         for noise in taken.noises:
             reference = self.path.states[step] + noise.time * (self.path.states[step + 1] - self.path.states[step])
             terms = lam.bilinear(noise.state - reference, noise.increment)  # (6)
             totals[1, :, rows:].index_add_(0, noise.paths, terms)
-        if self.hessians.quadratics is not None:
-            Q = self.hessians.quadratics[point]
+        if Q is not None:
             totals[2, :, rows:] -= self.lr * self.step_time / 2 * Q.trace  # (7)
             for noise in taken.noises:
                 if noise.coordinates is not None:
@@ -139,20 +138,19 @@ class ControlVariate:
         """Add the terms of step j to the running totals (count, B, T, O), in place.
 
         Cost per path, target and observable: D operations; D^2 + M^2 with dense Hessians, 64 D + 32 M with Hessians of
-        low rank.
+        low rank, twice as many between grid points of the Hessians.
         """
         after = self.path.adjoints[step + 1]
         adjoints = torch.lerp(self.path.adjoints[step][-len(after) :], after, self.noise_time)  # (4)
         totals[0, :, -len(after) :].add_(inner_products(taken.increment, adjoints))  # (1)
         if self.hessians is None:
             return
-        point = self.hessians.index((step + 1) * self.step_time)
-        lam = self.hessians.hessians[point]
+        end = (step + 1) * self.step_time
+        lam, Q = self.hessians.hessian_at(end), self.hessians.quadratic_at(end)
         rows = slice(totals.shape[2] - lam.targets, None)
         terms = lam.bilinear(taken.prediction, taken.increment, self.path.predictions[step])
         totals[1, :, rows].add_(terms)  # (2)
-        if self.hessians.quadratics is not None and taken.noise is not None:
-            Q = self.hessians.quadratics[point]
+        if Q is not None and taken.noise is not None:
             terms = Q.bilinear(taken.noise, taken.noise) - Q.trace
             totals[2, :, rows].add_(terms, alpha=self.variance / 2)  # (3)
 

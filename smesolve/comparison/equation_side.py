@@ -29,7 +29,7 @@ from smesolve.solver.modified_equation import ModifiedEquation
 
 __all__ = ["EquationSide", "in_pairs", "paired_blocks"]
 
-PAIRED_SHARE, PAIRED_PATHS = 8, 128
+PAIRED_SHARE, PAIRED_PATHS = 8, 64
 """By default one block in `PAIRED_SHARE` comes in pairs, and so do all blocks of the first `PAIRED_PATHS` paths, as the
 coefficients of control variates and the bias of a small study need them."""
 
@@ -105,7 +105,7 @@ class EquationSide:
     def tasks(self, paths: int, pairs: int | None) -> Iterator[Task]:
         """Yield the missing blocks for this number of paths and of pairs, in order.
 
-        A block of pairs yields its paths at dt as well. By default every eighth block and the first 128 paths come in
+        A block of pairs yields its paths at dt as well. By default every eighth block and the first 64 paths come in
         pairs: this depends only on the number of a block, so that no block runs again for more paths. Further pairs are
         taken from new blocks first.
         """

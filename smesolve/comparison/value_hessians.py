@@ -9,6 +9,8 @@ H = Hess L_S(thetabar_j),
 Under a schedule, H is taken from the problem at t_j, and C from the problem just before t_j, because Q_j multiplies the
 noise of the step that ends there.
 
+Between grid points Lam and Q are interpolated linearly: they change by e^(2 lambda h) from one to the next.
+
 For D <= 256 the matrices are dense. For larger D the leading eigenpairs are followed: Lam_{j+1} = U^T S U gives
 products with Lam_j at the cost of Hessian products, and two rounds of these on U and some random vectors (subspace
 iteration with a Rayleigh-Ritz step: Halko, Martinsson, Tropp, SIAM Review 53, 2011) give the eigenpairs of Lam_j. The
@@ -22,6 +24,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +38,7 @@ from smesolve.problem.one_at_a_time import forward_derivative
 from smesolve.problem.problem import Problem
 from smesolve.problem.reverse_derivative import linear_transpose, scalar_hessian_product
 from smesolve.sampling.progress import Progress
-from smesolve.solver.time_grid import grid_numbers
+from smesolve.solver.time_grid import ROUNDING, grid_numbers
 
 __all__ = ["OVERSAMPLING", "RANK", "DenseForms", "LowRankForms", "ValueHessians", "value_hessians"]
 
@@ -62,6 +65,10 @@ class DenseForms:
         """Return (left - origin)^T A right for each path, target and observable, (B, T, O). Cost of each: N^2."""
         forms: Tensor = torch.linalg.vecdot((left if origin is None else left - origin) @ self.matrices, right)
         return forms.movedim(-1, 0)
+
+    def between(self, other: DenseForms, weight: float) -> DenseForms:
+        """Return (1 - weight) A + weight A' for the targets of A', the last ones of A."""
+        return DenseForms(torch.lerp(self.matrices[-other.targets :], other.matrices, weight))
 
     @cached_property
     def trace(self) -> Tensor:
@@ -93,11 +100,21 @@ class LowRankForms:
         forms: Tensor = torch.linalg.vecdot(images * self.values[:, :, None], others)
         return forms.movedim(-1, 0)
 
+    def between(self, other: LowRankForms, weight: float) -> LowRankForms:
+        """Return (1 - weight) A + weight A' for the targets of A', the last ones of A: factors (F, F')."""
+        own, rows = (1 - weight) * self.values, slice(-other.targets, None)
+        factors = torch.cat([self.factors[rows], other.factors], -1)
+        return LowRankForms(factors, torch.cat([own[rows], weight * other.values], -1))
+
     @cached_property
     def trace(self) -> Tensor:
         """The traces (T, O)."""
         traces: Tensor = (self.values * self.factors.square().sum(-2)).sum(-1)
         return traces
+
+
+Forms = DenseForms | LowRankForms
+"""Forms of either kind."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +129,26 @@ class ValueHessians:
     """Q (N = M) at grid point j, or None: with M > 2 D it costs too much, and noise that is not linear in its normals
     has none."""
 
-    def index(self, time: float) -> int:
-        """Return the first grid point that is not before a time, so that passed targets drop out."""
-        return math.ceil(time / self.spacing - 1e-9)
+    def hessian_at(self, time: float) -> Forms:
+        """Return Lam at a time, for the targets not before it."""
+        lam: Forms = _interpolated(self.hessians, time / self.spacing)
+        return lam
+
+    def quadratic_at(self, time: float) -> Forms | None:
+        """Return Q at a time, for the targets not before it, or None."""
+        if self.quadratics is None:
+            return None
+        Q: Forms = _interpolated(self.quadratics, time / self.spacing)
+        return Q
+
+
+def _interpolated(forms: Sequence[Any], position: float) -> Any:
+    """Return forms at a position among grid points 0, 1, ...; near one, up to rounding, those given there."""
+    before = round(position)
+    if abs(position - before) <= ROUNDING * max(1.0, position):
+        return forms[before]
+    before = math.floor(position)
+    return forms[before].between(forms[before + 1], position - before)
 
 
 def value_hessians(

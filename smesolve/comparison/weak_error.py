@@ -146,7 +146,7 @@ def weak_error(
         DivergenceWarning: diverged paths; their rows have no mean and are not resolved.
 
     Cost: paths x horizon/lr steps for the iteration and each order, and for the equations a quarter as many again for
-    the bias, twice as many for the first 128 paths. Memory does not depend on the number of paths.
+    the bias, twice as many for the first 64 paths. Memory does not depend on the number of paths.
     """
     problem = check_problem("problem", problem)
     paths, max_paths = check_integer("paths", paths, 2), check_integer("max_paths", max_paths)
