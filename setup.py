@@ -4,6 +4,7 @@ They are shared libraries of their own, loaded by ctypes, so nothing of Python's
 compiled, the installation goes on: the formulas in torch stand in.
 """
 
+import copy
 import os
 import platform
 from pathlib import Path
@@ -17,7 +18,18 @@ OPTIONS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-Wno-p
 
 
 class BuildKernels(build_ext):
-    """Gives each library a name of its own: Python takes what ends in .so for a module."""
+    """Compiles all variants at once, and gives each library a name of its own: Python takes .so for a module."""
+
+    def finalize_options(self) -> None:
+        """Take all processors, unless the command says how many."""
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build one library, with its object file in a folder of its own: all are compiled from one source."""
+        own = copy.copy(self)
+        own.build_temp = os.path.join(self.build_temp, ext.name)
+        super(BuildKernels, own).build_extension(ext)
 
     def get_ext_filename(self, fullname: str) -> str:
         """Return the path of a library."""
