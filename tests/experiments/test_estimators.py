@@ -120,7 +120,7 @@ def test_an_interrupted_study_by_defects_goes_on(tmp_path, monkeypatch, expensiv
 def test_estimates_that_differ_by_more_than_their_intervals_are_said_to():
     experiment = WeakError(build_settings(CLOSED))
     study = experiment.result([experiment.cells()[0].run()])
-    other = OtherEstimator(experiment.design, "difference", 16)
+    other = OtherEstimator(experiment.design, "difference", 16, None)
     rows = study.at_horizon().loc[lambda t: t.lr == 0.2, ["order", "observable", "error", "low", "high", "reason"]]
     rows = rows.assign(paths=16)
     assert "DISAGREE" not in other.conclusion(study, rows)

@@ -43,11 +43,13 @@ class OtherEstimator:
         design: design of the study.
         estimator: estimator of the study.
         work: gradients of the first round of the study.
+        workers: processes, or threads for compiled kernels, that share the paths.
     """
 
     design: StudyDesign
     estimator: str
     work: float
+    workers: int | None
 
     @property
     def other(self) -> str:
@@ -118,6 +120,7 @@ class OtherEstimator:
             paths=max(PATHS[self.other], self.runs.size().block_size),
             estimator=self.other,
             seed=seed,
+            workers=self.workers,
             journal=None if journal is None else journal.part(CELL),
         )
         return study.table[["order", "observable", "error", "low", "high", "paths", "reason"]]

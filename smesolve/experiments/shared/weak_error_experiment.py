@@ -142,7 +142,7 @@ class WeakErrorExperiment(NetworkExperiment[WeakErrorSettings]):
     @cached_property
     def other_estimator(self) -> OtherEstimator:
         """The other estimator, at the largest learning rate."""
-        return OtherEstimator(self.design, self.estimator, self.size.work)
+        return OtherEstimator(self.design, self.estimator, self.size.work, self.settings.workers)
 
     @cached_property
     def design(self) -> StudyDesign:
