@@ -85,7 +85,7 @@ def clocks(
         times[name].clear()
     quick = [name for name in runs if timed(name) < seconds / 10]
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[quick[0]]) < rounds:
+    while quick and (time.perf_counter() < end or len(times[quick[0]]) < rounds):
         for name in quick:
             timed(name)
     return {name: (min(values), statistics.median(values)) for name, values in times.items()}
