@@ -117,6 +117,20 @@ def test_an_interrupted_study_by_defects_goes_on(tmp_path, monkeypatch, expensiv
     assert (out / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
 
 
+def test_the_other_estimator_takes_the_workers_of_the_study(monkeypatch):
+    asked = []
+
+    def measured(*given, workers, **options):
+        asked.append(workers)
+        return sme.weak_error(*given, **options)
+
+    monkeypatch.setattr(other_estimator, "weak_error", measured)
+    for workers in (1, 2):
+        cells = WeakError(build_settings(CLOSED | {"workers": workers})).cells()
+        next(cell for cell in cells if cell.key == other_estimator.CELL).run()
+    assert asked == [1, 2]
+
+
 def test_estimates_that_differ_by_more_than_their_intervals_are_said_to():
     experiment = WeakError(build_settings(CLOSED))
     study = experiment.result([experiment.cells()[0].run()])
