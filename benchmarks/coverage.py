@@ -45,6 +45,8 @@ KEEP_PROBS = (0.8, 0.5)
 
 POINTS, FIT_REPLICATES, TAIL_REPLICATES = 4, 500, 200
 
+SMALL_PATHS, SMALL_BLOCK = 256, 16
+
 SHAPES = {
     "polynomial": lambda x: 1 + 0.5 * x + 0.3 * x**2 + 0.2 * x**3,
     "alternating polynomial": lambda x: 1 - 0.4 * x + 0.3 * x**2 - 0.2 * x**3,
@@ -89,6 +91,33 @@ def _replicates(keep_prob, count):
             covered = abs(measured - bias.value.item() - error) <= whole
             rows.append((keep_prob, order, abs(measured - scheme) <= half, covered))
     return pd.DataFrame(rows, columns=["keep_prob", "order", "monte_carlo", "budget"])
+
+
+def small_studies(count):
+    """Coverage of the whole intervals of small studies: a row for each keep_prob and order."""
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(_small_studies)(keep_prob, count) for keep_prob in KEEP_PROBS)
+    table = pd.concat(found)
+    means = table.groupby(["keep_prob", "order"], as_index=False)[["budget"]].mean()
+    return means.assign(replicates=count)
+
+
+def _small_studies(keep_prob, count):
+    """A row for each replicate and order: whether the whole interval covers."""
+    problem, theta0 = harness.linear_problem(keep_prob)
+    moments = LinearMoments(problem, theta0)
+    observables = named_observables(problem, ["loss"])
+    blocks = problem.in_blocks_for(SMALL_BLOCK)
+    rows = []
+    with torch.no_grad():
+        hessians = value_hessians(problem, theta0, [HORIZON], observables, LR)
+        for seed in range(count):
+            design = StudyDesign(blocks, theta0, [LR], [HORIZON], [1, 2], observables, SCHEME, LR, "second", seed=seed)
+            budget = ErrorBudget(design, LR, hessians, Runner())
+            budget.draw(SMALL_PATHS, None, SMALL_PATHS)
+            for row in budget.rows(None):
+                error = moments.error(LR, row["order"], HORIZON)
+                rows.append((keep_prob, row["order"], row["low"] <= error <= row["high"]))
+    return pd.DataFrame(rows, columns=["keep_prob", "order", "budget"])
 
 
 def fits(count):
@@ -159,6 +188,7 @@ def constants():
 
 SECTIONS = {
     "errors": errors,
+    "small studies": small_studies,
     "fits": lambda count: fits(min(count, FIT_REPLICATES)),
     "constants": lambda _: constants(),
     "heavy tails": lambda count: heavy_tails.worst(heavy_tails.all_cases(min(count, TAIL_REPLICATES))),
