@@ -18,6 +18,8 @@
 import one_thread  # noqa: F401 (first: the libraries below read it when they are loaded)
 
 # isort: split
+from functools import partial
+
 import defect_coverage
 import harness
 import heavy_tails
@@ -57,15 +59,14 @@ SHAPES = {
 """error / (c lr^order) against lr / max lr."""
 
 
-def errors(count):
-    """Coverage of measured errors: a row for each keep_prob and order."""
-    found = joblib.Parallel(n_jobs=2)(joblib.delayed(_replicates)(keep_prob, count) for keep_prob in KEEP_PROBS)
-    table = pd.concat(found)
-    means = table.groupby(["keep_prob", "order"], as_index=False)[["monte_carlo", "budget"]].mean()
+def coverage(replicates, count):
+    """Share of the replicates whose intervals cover: a row for each keep_prob and order."""
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(replicates)(keep_prob, count) for keep_prob in KEEP_PROBS)
+    means = pd.concat(found).groupby(["keep_prob", "order"], as_index=False).mean()
     return means.assign(replicates=count)
 
 
-def _replicates(keep_prob, count):
+def errors(keep_prob, count):
     """A row for each replicate and order: whether its two intervals cover."""
     problem, theta0 = harness.linear_problem(keep_prob)
     moments = LinearMoments(problem, theta0)
@@ -93,15 +94,7 @@ def _replicates(keep_prob, count):
     return pd.DataFrame(rows, columns=["keep_prob", "order", "monte_carlo", "budget"])
 
 
-def small_studies(count):
-    """Coverage of the whole intervals of small studies: a row for each keep_prob and order."""
-    found = joblib.Parallel(n_jobs=2)(joblib.delayed(_small_studies)(keep_prob, count) for keep_prob in KEEP_PROBS)
-    table = pd.concat(found)
-    means = table.groupby(["keep_prob", "order"], as_index=False)[["budget"]].mean()
-    return means.assign(replicates=count)
-
-
-def _small_studies(keep_prob, count):
+def small_studies(keep_prob, count):
     """A row for each replicate and order: whether the whole interval covers."""
     problem, theta0 = harness.linear_problem(keep_prob)
     moments = LinearMoments(problem, theta0)
@@ -187,8 +180,8 @@ def constants():
 
 
 SECTIONS = {
-    "errors": errors,
-    "small studies": small_studies,
+    "errors": partial(coverage, errors),
+    "small studies": partial(coverage, small_studies),
     "fits": lambda count: fits(min(count, FIT_REPLICATES)),
     "constants": lambda _: constants(),
     "heavy tails": lambda count: heavy_tails.worst(heavy_tails.all_cases(min(count, TAIL_REPLICATES))),

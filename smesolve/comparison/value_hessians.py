@@ -9,7 +9,7 @@ H = Hess L_S(thetabar_j),
 Under a schedule, H is taken from the problem at t_j, and C from the problem just before t_j, because Q_j multiplies the
 noise of the step that ends there.
 
-Between grid points Lam and Q are interpolated linearly. For large D the grid is coarser than the steps of most processes.
+Between grid points Lam and Q are interpolated linearly, as the grid for large D is coarser than most steps.
 
 For D <= 256 the matrices are dense. For larger D the leading eigenpairs are followed: Lam_{j+1} = U^T S U gives
 products with Lam_j at the cost of Hessian products, and two rounds of these on U and some random vectors (subspace
